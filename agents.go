@@ -1,0 +1,166 @@
+package agrenting
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+const pathAgents = "/api/v1/agents"
+
+// AgentService registers agents and looks them up. Use [Client.Agents].
+type AgentService struct{ client *Client }
+
+// Agent is the profile of an agent. Members that this type does not name are in
+// Raw.
+type Agent struct {
+	ID           string   `json:"id"`
+	DID          string   `json:"did"`
+	Name         string   `json:"name"`
+	Description  string   `json:"description"`
+	OwnerID      string   `json:"owner_id"`
+	Category     string   `json:"category"`
+	Capabilities []string `json:"capabilities"`
+	PricingModel string   `json:"pricing_model"`
+	// BasePrice and ReputationScore are decimal numbers as the platform wrote
+	// them: its documents show numbers and strings.
+	BasePrice       Decimal `json:"base_price"`
+	ReputationScore Decimal `json:"reputation_score"`
+	// Status is active, inactive, suspended, banned or draft (platform
+	// documentation, "Trust & Safety").
+	Status  string `json:"status"`
+	Sandbox bool   `json:"sandbox"`
+	// Raw is the whole profile as it came.
+	Raw json.RawMessage `json:"-"`
+}
+
+// UnmarshalJSON implements [json.Unmarshaler]; it keeps Raw.
+func (a *Agent) UnmarshalJSON(b []byte) error {
+	type plain Agent
+	if err := json.Unmarshal(b, (*plain)(a)); err != nil {
+		return err
+	}
+	a.Raw = append(json.RawMessage(nil), b...)
+	return nil
+}
+
+// Decimal is a number that the platform writes as a JSON number or as a string.
+// It keeps the digits as they came; empty means none.
+type Decimal string
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (d *Decimal) UnmarshalJSON(b []byte) error {
+	var n json.Number
+	if isNull(b) {
+		return nil
+	}
+	if err := json.Unmarshal(b, &n); err != nil {
+		return fmt.Errorf("a decimal is a number or a string of one: %w", err)
+	}
+	*d = Decimal(n)
+	return nil
+}
+
+// MarshalJSON implements [json.Marshaler]: a number, or null when empty.
+func (d Decimal) MarshalJSON() ([]byte, error) {
+	if d == "" {
+		return []byte("null"), nil
+	}
+	return json.Marshal(json.Number(d))
+}
+
+// Float64 gives the nearest float64.
+func (d Decimal) Float64() (float64, error) { return strconv.ParseFloat(string(d), 64) }
+
+// AgentRegistration describes an agent to register.
+type AgentRegistration struct {
+	// Name, DID, Capabilities and PricingModel are required by the platform;
+	// PricingModel is fixed, auction or hybrid.
+	Name         string   `json:"name"`
+	DID          string   `json:"did,omitempty"`
+	Capabilities []string `json:"capabilities,omitempty"`
+	PricingModel string   `json:"pricing_model,omitempty"`
+	BasePrice    Decimal  `json:"base_price,omitzero"`
+	Description  string   `json:"description,omitempty"`
+	Category     string   `json:"category,omitempty"`
+	// Sandbox registers a sandbox agent, whose key works in the sandbox only.
+	Sandbox bool `json:"sandbox,omitempty"`
+	// Metadata carries callback_url and the like.
+	Metadata map[string]any `json:"metadata,omitempty"`
+}
+
+// RegisteredAgent is a new agent with its key, which the platform shows only
+// this once: store it before anything else.
+type RegisteredAgent struct {
+	Agent      Agent
+	Credential Credential
+	Message    string
+}
+
+// Register registers an agent: owned by the user whose token the client has, or
+// autonomous when the client is [WithAnonymous]. The platform allows three
+// anonymous registrations per IP. The call carries an idempotency key, so that
+// a lost answer does not lead to a second agent.
+//
+// When the answer has no key, the error matches [ErrMalformedResponse] and the
+// agent is returned nevertheless.
+func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts ...CallOption) (*RegisteredAgent, error) {
+	var data struct {
+		Agent   Agent  `json:"agent"`
+		APIKey  string `json:"api_key"`
+		Message string `json:"message"`
+	}
+	in := struct {
+		Agent AgentRegistration `json:"agent"`
+	}{a}
+	if _, err := s.client.Do(ctx, http.MethodPost, pathAgents+"/register", in, &data, opts...); err != nil {
+		return nil, err
+	}
+	out := &RegisteredAgent{Agent: data.Agent, Message: data.Message}
+	cred := APIKey(strings.TrimSpace(data.APIKey))
+	if err := cred.validate(); err != nil {
+		return out, fmt.Errorf("%w: the registration's answer has no usable api_key: %w", ErrMalformedResponse, err)
+	}
+	out.Credential = cred
+	return out, nil
+}
+
+// Get returns the profile of an agent by its id or DID. An unknown one is
+// [ErrNotFound].
+func (s *AgentService) Get(ctx context.Context, idOrDID string, opts ...CallOption) (*Agent, error) {
+	seg, err := pathSegment(idOrDID)
+	if err != nil {
+		return nil, err
+	}
+	a := new(Agent)
+	if _, err := s.client.Do(ctx, http.MethodGet, pathAgents+"/"+seg, nil, a, opts...); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// List walks through the marketplace's agents. Narrow it by [CallQuery] with
+// status, capability, online_only or limit (1 to 100 a page).
+func (s *AgentService) List(ctx context.Context, opts ...CallOption) iter.Seq2[Agent, error] {
+	return List[Agent](ctx, s.client, pathAgents, opts...)
+}
+
+// Mine walks through the agents that the user owns: those that may act by
+// [Client.As]. No public document names the path, see [Routes].
+func (s *AgentService) Mine(ctx context.Context, opts ...CallOption) iter.Seq2[Agent, error] {
+	return List[Agent](ctx, s.client, s.client.core.routes.MyAgents, opts...)
+}
+
+// pathSegment escapes an id for use as one segment of a path.
+func pathSegment(id string) (string, error) {
+	if id == "" || id == "." || id == ".." {
+		return "", fmt.Errorf("%w: an id is missing", ErrInvalidOption)
+	}
+	// The platform wants DIDs percent-encoded, colons too.
+	return strings.ReplaceAll(url.PathEscape(id), ":", "%3A"), nil
+}

@@ -1,0 +1,122 @@
+package agrenting
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+)
+
+// Client talks to the platform with one credential. It is immutable and safe
+// for concurrent use; share one per credential, and close it when done.
+type Client struct {
+	// Agents registers agents and looks them up.
+	Agents *AgentService
+	// Sessions exchanges keys for sessions by hand.
+	Sessions *SessionService
+
+	core      *core
+	transport *Transport
+	http      *http.Client
+}
+
+// New returns a client. It makes no request. Without options everything comes
+// from the environment.
+//
+// The credential is the first of:
+//
+//  1. an option: [WithCredential], [WithCredentialSource], [WithAnonymous];
+//     the environment is then not read for credentials
+//  2. AGRENTING_KEY_FILE, the path of a file that holds it, re-read when it
+//     changes
+//  3. in the sandbox, AGRENTING_SANDBOX_API_KEY
+//  4. AGRENTING_API_KEY
+//  5. AGRENTING_SESSION_TOKEN
+//
+// Also read, where no option says otherwise: AGRENTING_ENV (production or
+// sandbox), AGRENTING_AGENT_ID, AGRENTING_URL, and AGRENTING_CREDENTIAL_TYPE
+// (api_key, user_token or session), which overrides the guess by prefix, since
+// the platform's documents call both user tokens and agent keys ap_. An empty
+// variable counts as unset.
+//
+// Without a credential the error is a [*NoCredentialError], which lists what
+// was tried. Other errors match [ErrInvalidCredential], [ErrInvalidOption],
+// [ErrInvalidAgentID], [ErrInsecureURL] or [ErrEnvironmentMismatch].
+func New(opts ...Option) (*Client, error) {
+	core, err := newCore(opts)
+	if err != nil {
+		return nil, err
+	}
+	return newClient(core, core.transport), nil
+}
+
+func newClient(core *core, t *Transport) *Client {
+	c := &Client{
+		core: core, transport: t,
+		http: &http.Client{Transport: t, CheckRedirect: t.checkRedirect},
+	}
+	c.Agents = &AgentService{client: c}
+	c.Sessions = &SessionService{client: c}
+	return c
+}
+
+// HTTPClient returns an http.Client whose requests to the platform carry the
+// credential, renewed and retried. Hand it to anything that takes one: a
+// generated client, a WebSocket dialer, an MCP transport. It follows no
+// redirect away from the pinned origins ([ErrForeignOrigin]) and has no
+// timeout of its own. It is a copy: changing it changes nothing else.
+func (c *Client) HTTPClient() *http.Client {
+	h := *c.http
+	return &h
+}
+
+// Transport returns the [http.RoundTripper] of the client, for use under an
+// http.Client of your own or a [net/http/httputil.ReverseProxy].
+func (c *Client) Transport() http.RoundTripper { return c.transport }
+
+// Credential returns the credential in use now. It asks the source when there
+// is none yet, and waits no longer than ctx allows.
+func (c *Client) Credential(ctx context.Context) (Credential, error) {
+	l, err := c.core.creds.get(ctx)
+	if err != nil {
+		return Credential{}, err
+	}
+	return l.Value.cred, nil
+}
+
+// Close ends renewal, waits until no goroutine of the client is left, and
+// closes the idle connections of the base transport, if that is the client's
+// own. Requests fail with [ErrClosed] afterwards. It closes all clients made by
+// [Client.As] too; closing twice does no harm. The error says that a
+// credential source ignored the end of its context for 5 s.
+func (c *Client) Close() error { return c.core.close() }
+
+// String sums the client up without secrets.
+func (c *Client) String() string {
+	if c == nil || c.core == nil {
+		return "agrenting.Client()"
+	}
+	s := c.Status()
+	text := fmt.Sprintf("agrenting.Client(%s, %s from %s", s.Origin, s.Kind, s.Source)
+	if s.Fingerprint != "" {
+		text += ", " + s.Fingerprint
+	}
+	if s.AgentID != "" {
+		text += ", agent " + s.AgentID
+	}
+	return text + ")"
+}
+
+// GoString implements [fmt.GoStringer] like String.
+func (c *Client) GoString() string { return c.String() }
+
+// Format implements [fmt.Formatter]: every verb prints the summary.
+func (c *Client) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
+
+// LogValue implements [slog.LogValuer].
+func (c *Client) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// MarshalText implements [encoding.TextMarshaler], so that JSON shows the
+// summary too.
+func (c *Client) MarshalText() ([]byte, error) { return []byte(c.String()), nil }

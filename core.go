@@ -1,0 +1,219 @@
+package agrenting
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
+)
+
+// core is what all clients made by As share.
+type core struct {
+	cfg       *config
+	base      *url.URL
+	env       Environment
+	routes    Routes
+	transport *Transport
+	creds     *keeper
+	events    *eventQueue
+	ownBase   bool
+	userAgent string
+
+	rate    atomic.Pointer[Rate]
+	sunsets sunsetLog
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// newCore applies options and environment. It makes no request and reads no
+// file.
+func newCore(opts []Option) (*core, error) {
+	cfg, err := newConfig(opts)
+	if err != nil {
+		return nil, err
+	}
+	explicit := cfg.source != nil || !cfg.credential.IsZero() || cfg.anonymous
+	env, err := readEnvironment(cfg.lookup, cfg.env, !explicit)
+	if err != nil {
+		return nil, err
+	}
+	c := &core{cfg: cfg, env: env.environment, routes: cfg.routes.withDefaults(), userAgent: userAgent(cfg.userAgent)}
+	agent, err := c.agentFrom(env.agentID)
+	if err != nil {
+		return nil, err
+	}
+	origins, err := c.originsFrom(env.baseURL)
+	if err != nil {
+		return nil, err
+	}
+	c.events = newEventQueue(cfg.observer)
+	if c.creds, err = c.keeperFrom(&env); err != nil {
+		return nil, err
+	}
+	base := cfg.base
+	if base == nil {
+		base, c.ownBase = defaultBase(), true
+	}
+	c.transport = &Transport{
+		base: base, creds: c.creds, origins: origins, agent: agent,
+		apiKeyHeader: cfg.keyHeader, insecure: cfg.insecure,
+		retry: newRetrier(cfg.retry, cfg.logger), log: cfg.logger, core: c,
+	}
+	return c, nil
+}
+
+// defaultBase is a transport of our own, so that nobody else's settings or
+// Close reach it.
+func defaultBase() http.RoundTripper {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		return t.Clone()
+	}
+	return &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+}
+
+func (c *core) agentFrom(variable string) (agentHeader, error) {
+	id := c.cfg.agentID
+	if id == "" {
+		id = variable
+	}
+	if id == "" {
+		return agentHeader{}, nil
+	}
+	h := newAgentHeader(id)
+	if h.err != nil {
+		return h, fmt.Errorf("%s: %w", envVarAgentID, h.err)
+	}
+	return h, nil
+}
+
+func (c *core) originsFrom(variable string) ([]origin, error) {
+	raw, name := c.cfg.baseURL, "WithBaseURL"
+	switch {
+	case raw != "":
+	case variable != "":
+		raw, name = variable, envVarURL
+	default:
+		raw = DefaultBaseURL
+	}
+	base, err := parseBaseURL(raw, c.cfg.insecure)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	c.base = base
+	origins := []origin{originOf(base)}
+	for _, a := range c.cfg.allowed {
+		u, err := parseOriginURL(a, c.cfg.insecure)
+		if err != nil {
+			return nil, fmt.Errorf("WithAllowedOrigins: %w", err)
+		}
+		if o := originOf(u); !slices.Contains(origins, o) {
+			origins = append(origins, o)
+		}
+	}
+	return origins, nil
+}
+
+// keeperFrom finds the credential: an explicit one, or the environment's.
+func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
+	src, name := c.cfg.source, "WithCredentialSource"
+	switch {
+	case c.cfg.anonymous:
+		return newFixedKeeper("WithAnonymous", &stamp{}), nil
+	case !c.cfg.credential.IsZero():
+		src, name = Static(c.cfg.credential), "WithCredential"
+	case src == nil:
+		if src, name = env.source, env.sourceName; src == nil {
+			return nil, env.noCredential()
+		}
+	}
+	if fixed, ok := src.(*staticSource); ok {
+		s, err := c.stamp(fixed.credential)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return newFixedKeeper(name, s), nil
+	}
+	_, file := src.(*fileSource)
+	return newRenewingKeeper(name, renew.Config[*stamp]{
+		Fetch:     fetchFrom(src, c.stamp),
+		Proactive: !file, // a file is looked at when there is traffic
+		Observe:   c.observe,
+	}), nil
+}
+
+// stamp makes a credential ready for use, after the checks that each one must
+// pass, whichever source it is from.
+func (c *core) stamp(cred Credential) (*stamp, error) {
+	if cred.IsZero() {
+		return nil, fmt.Errorf("%w: the source gave an empty one", ErrNoCredential)
+	}
+	if err := cred.validate(); err != nil {
+		return nil, err
+	}
+	if err := checkEnvironment(c.env, cred, c.cfg.unmarkedSandbox); err != nil {
+		return nil, err
+	}
+	if c.cfg.goos == "js" && !c.cfg.clientSideKeys && cred.Kind() != KindSession {
+		return nil, fmt.Errorf("%w: an %s does not belong into a program on its user's side, where anyone can read it; "+
+			"hand it a session token, or permit it by WithClientSideKeys", ErrInvalidCredential, cred.Kind())
+	}
+	name, values := cred.header(c.cfg.keyHeader)
+	return &stamp{cred: cred, name: name, values: values}, nil
+}
+
+func (c *core) close() error {
+	c.closeOnce.Do(func() {
+		c.closeErr = c.creds.close()
+		if c.ownBase {
+			c.transport.CloseIdleConnections()
+		}
+		c.events.close()
+	})
+	return c.closeErr
+}
+
+func (c *core) client(agent agentHeader) *Client {
+	t := *c.transport
+	t.agent = agent
+	return newClient(c, &t)
+}
+
+// observe turns what the engine reports into events and records.
+func (c *core) observe(e renew.Event[*stamp]) {
+	ev := Event{Time: time.Now(), Reason: e.Reason.String(), Took: e.Took, RetryAt: e.RetryAt}
+	level := slog.LevelInfo
+	switch e.Kind {
+	case renew.Renewed:
+		ev.Type = EventRenewed
+	case renew.Confirmed:
+		ev.Type = EventConfirmed
+	case renew.Refused:
+		ev.Type, level = EventRejected, slog.LevelWarn
+	case renew.Failed:
+		ev.Type, level = EventRenewalFailed, slog.LevelWarn
+		ev.Err = sourceError(e.Err)
+	}
+	if e.Lease != nil {
+		ev.describe(e.Lease)
+	}
+	if e.Prev != nil {
+		ev.Previous = e.Prev.Value.cred.Fingerprint()
+	}
+	c.emit(level, ev)
+}
+
+// emit hands an event to the observer and to the log.
+func (c *core) emit(level slog.Level, ev Event) {
+	c.events.put(ev)
+	if c.cfg.logger != nil {
+		c.cfg.logger.LogAttrs(context.Background(), level, "agrenting: credential "+string(ev.Type), slog.Any("event", ev))
+	}
+}

@@ -1,0 +1,405 @@
+package agrenting
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// CallOption changes one call of [Client.Do] or of a service.
+type CallOption func(*callConfig) error
+
+type callConfig struct {
+	header http.Header
+	query  url.Values
+	agent  agentHeader
+	key    string
+}
+
+// CallIdempotencyKey sets X-Idempotency-Key, which makes any method safe to
+// repeat. Without it, POST and PUT get a random UUID. The platform keeps a key
+// for 24 h and answers the same request with the same result; another request
+// under the same key is [ErrIdempotencyMismatch] (platform documentation,
+// "Idempotency").
+func CallIdempotencyKey(key string) CallOption {
+	return func(c *callConfig) error {
+		if key == "" || len(key) > 256 || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return optionError("CallIdempotencyKey", "a key is 1 to 256 visible ASCII characters, such as a UUID")
+		}
+		c.key = key
+		return nil
+	}
+}
+
+// CallHeader sets a header of the request. A credential header set in this way
+// wins: the SDK then adds none of its own and replays nothing.
+func CallHeader(name, value string) CallOption {
+	return func(c *callConfig) error {
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }) {
+			return optionError("CallHeader", "the name is not a header name")
+		}
+		if strings.ContainsAny(value, "\r\n\x00") {
+			return optionError("CallHeader", "the value of %s has a line break", http.CanonicalHeaderKey(name))
+		}
+		c.header.Set(name, value)
+		return nil
+	}
+}
+
+// CallQuery sets query parameters; a name given twice has the later values.
+func CallQuery(q url.Values) CallOption {
+	return func(c *callConfig) error {
+		for name, values := range q {
+			c.query[name] = slices.Clone(values)
+		}
+		return nil
+	}
+}
+
+// CallAgent makes this call act as an agent, whatever the client and the
+// context say.
+func CallAgent(id string) CallOption {
+	return func(c *callConfig) error {
+		c.agent = newAgentHeader(id)
+		return c.agent.err
+	}
+}
+
+// call collects what the transport did for one Do.
+type call struct {
+	attempts int
+	lease    *lease
+	err      error
+}
+
+// sent and failed do nothing where there is no Do.
+func (c *call) sent(l *lease) {
+	if c != nil {
+		c.attempts++
+		c.lease, c.err = l, nil
+	}
+}
+
+func (c *call) failed(err error) {
+	if c != nil {
+		c.err = err
+	}
+}
+
+// callError says which call failed, without its query string.
+type callError struct {
+	method, path string
+	err          error
+}
+
+func (e *callError) Error() string {
+	return "agrenting: " + e.method + " " + e.path + ": " + strings.TrimPrefix(e.err.Error(), "agrenting: ")
+}
+
+func (e *callError) Unwrap() error { return e.err }
+
+// Do makes one call of the platform: path is absolute, such as
+// "/api/v1/agents", and put behind the base URL.
+//
+// in is the body: nil for none, an [io.Reader] sent as it is, []byte and
+// [json.RawMessage] sent as JSON, anything else encoded as JSON. A reader that
+// is not a *bytes.Buffer, *bytes.Reader or *strings.Reader can be sent only
+// once, so the call is not repeated once the platform has begun to read it.
+//
+// out takes the data of the envelope: nil discards it, an [io.Writer] takes the
+// body as it is, a *[json.RawMessage] takes the data undecoded, anything else
+// is decoded into. Unknown members are ignored.
+//
+// POST and PUT carry an X-Idempotency-Key, the same over all attempts. An
+// answer that is no success, or that reports errors in a success, is an
+// [*APIError]; the Response is there nevertheless. Other errors wrap what
+// happened: a context's error, an error of the connection, or one of the
+// sentinels.
+func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts ...CallOption) (*Response, error) {
+	cfg := callConfig{header: http.Header{}, query: url.Values{}}
+	for _, opt := range opts {
+		if err := opt(&cfg); err != nil {
+			return nil, err
+		}
+	}
+	if t := c.core.cfg.timeout; t > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, t, timeoutError{t})
+		defer cancel()
+	}
+	state := new(call)
+	req, err := c.request(ctx, method, path, in, &cfg, state)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.failedCall(req, resp, state, err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // read to its end, or given up
+	return c.finish(req, resp, state, out)
+}
+
+// timeoutError is what a call ended by [WithTimeout] fails with.
+type timeoutError struct{ limit time.Duration }
+
+func (e timeoutError) Error() string {
+	return fmt.Sprintf("no answer within %v, the client's WithTimeout", e.limit)
+}
+func (e timeoutError) Timeout() bool { return true }
+func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }
+
+// failedCall names the call in the error. The url.Error of net/http goes: it
+// shows query strings.
+func (c *Client) failedCall(req *http.Request, resp *http.Response, state *call, err error) (*Response, error) {
+	var out *Response
+	if resp != nil {
+		out = c.describe(resp, state)
+		_ = resp.Body.Close()
+	}
+	for ue, ok := errors.AsType[*url.Error](err); ok; ue, ok = errors.AsType[*url.Error](err) {
+		err = ue.Err
+	}
+	if cause := context.Cause(req.Context()); cause != nil && errors.Is(err, req.Context().Err()) {
+		err = cause
+	}
+	return out, &callError{method: req.Method, path: req.URL.Path, err: err}
+}
+
+func (c *Client) request(ctx context.Context, method, path string, in any, cfg *callConfig, state *call) (*http.Request, error) {
+	u, err := c.core.url(path, cfg.query)
+	if err != nil {
+		return nil, err
+	}
+	body, contentType, err := bodyOf(in)
+	if err != nil {
+		return nil, &callError{method: method, path: u.Path, err: err}
+	}
+	pc := perCallFrom(ctx)
+	pc.call = state
+	if cfg.agent.set() {
+		pc.agent = cfg.agent
+	}
+	req, err := http.NewRequestWithContext(pc.in(ctx), method, u.String(), body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %q is not a method, or the context is nil", ErrInvalidOption, safeText(method))
+	}
+	req.Header = cfg.header
+	setDefaultHeader(req.Header, "Accept", "application/json")
+	setDefaultHeader(req.Header, "User-Agent", c.core.userAgent)
+	if body != nil {
+		setDefaultHeader(req.Header, "Content-Type", contentType)
+	}
+	switch {
+	case cfg.key != "":
+		req.Header[headerIdempotencyKey] = []string{cfg.key}
+	case method == http.MethodPost || method == http.MethodPut:
+		setDefaultHeader(req.Header, headerIdempotencyKey, newUUID())
+	}
+	return req, nil
+}
+
+func setDefaultHeader(h http.Header, name, value string) {
+	if len(h.Values(name)) == 0 {
+		h.Set(name, value)
+	}
+}
+
+func bodyOf(in any) (body io.Reader, contentType string, err error) {
+	const jsonType = "application/json"
+	switch v := in.(type) {
+	case nil:
+		return nil, "", nil
+	case io.Reader:
+		return v, "application/octet-stream", nil
+	case []byte:
+		return bytes.NewReader(v), jsonType, nil
+	case json.RawMessage:
+		return bytes.NewReader(v), jsonType, nil
+	default:
+		b, err := json.Marshal(v)
+		if err != nil {
+			return nil, "", fmt.Errorf("the request's body does not encode: %w", err)
+		}
+		return bytes.NewReader(b), jsonType, nil
+	}
+}
+
+// newUUID is a random UUID (version 4), which the platform advises for
+// idempotency keys.
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails, says crypto/rand
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// checkPath refuses paths that would lead elsewhere than they seem to.
+func checkPath(path string) error {
+	_, err := parsePath(path)
+	return err
+}
+
+func parsePath(path string) (*url.URL, error) {
+	const hint = "a path is absolute and on the platform, such as /api/v1/agents"
+	u, err := url.Parse(path)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: the path cannot be parsed; %s", ErrInvalidOption, hint)
+	case u.Scheme != "" || u.Host != "" || u.User != nil || strings.HasPrefix(path, "//"):
+		return nil, fmt.Errorf("%w: the path names a host; %s", ErrForeignOrigin, hint)
+	case !strings.HasPrefix(path, "/"):
+		return nil, fmt.Errorf("%w: the path does not begin with a slash; %s", ErrInvalidOption, hint)
+	case u.Fragment != "":
+		return nil, fmt.Errorf("%w: the path has a fragment; escape # as %%23", ErrInvalidOption)
+	case strings.Contains(u.Path, "\\"):
+		return nil, fmt.Errorf("%w: the path has a backslash; %s", ErrInvalidOption, hint)
+	}
+	for segment := range strings.SplitSeq(u.Path, "/") {
+		if segment == ".." || segment == "." {
+			return nil, fmt.Errorf("%w: the path has a segment of dots, which leads elsewhere", ErrInvalidOption)
+		}
+	}
+	return u, nil
+}
+
+// url puts a path behind the base URL.
+func (c *core) url(path string, query url.Values) (*url.URL, error) {
+	ref, err := parsePath(path)
+	if err != nil {
+		return nil, err
+	}
+	u := *c.base
+	u.Path = c.base.Path + ref.Path
+	u.RawPath = c.base.EscapedPath() + ref.EscapedPath()
+	q := ref.Query()
+	for name, values := range query {
+		q[name] = values
+	}
+	u.RawQuery = q.Encode()
+	return &u, nil
+}
+
+// finish reads the answer.
+func (c *Client) finish(req *http.Request, resp *http.Response, state *call, out any) (*Response, error) {
+	r := c.describe(resp, state)
+	c.core.noteSunset(req, r)
+	success := resp.StatusCode >= 200 && resp.StatusCode < 300
+	if w, ok := out.(io.Writer); ok && success {
+		_, err := io.Copy(w, resp.Body)
+		return r, c.readError(req, err)
+	}
+	limit := int64(maxBody)
+	if !success {
+		limit = maxErrorBody
+	}
+	body, err := readBounded(resp.Body, limit)
+	env, derr := decodeEnvelope(body)
+	if env.requestID != "" {
+		r.RequestID = env.requestID
+	}
+	r.Meta, r.Pagination = env.meta, env.pagination
+	if !success || (derr == nil && err == nil && len(env.errors) > 0) {
+		return r, c.apiError(req, r, env, body, state)
+	}
+	if err != nil {
+		return r, c.readError(req, err)
+	}
+	if out == nil || len(bytes.TrimSpace(body)) == 0 {
+		return r, nil
+	}
+	if derr == nil {
+		derr = decodeData(env.data, out)
+	}
+	if derr != nil {
+		return r, c.readError(req, fmt.Errorf("%w (%d %s): %w", ErrMalformedResponse,
+			resp.StatusCode, safeText(resp.Header.Get("Content-Type")), derr))
+	}
+	return r, nil
+}
+
+func decodeData(data json.RawMessage, out any) error {
+	if raw, ok := out.(*json.RawMessage); ok {
+		*raw = slices.Clone(data)
+		return nil
+	}
+	if isNull(data) {
+		return nil
+	}
+	return json.Unmarshal(data, out)
+}
+
+func (c *Client) readError(req *http.Request, err error) error {
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(req.Context()); cause != nil && errors.Is(err, req.Context().Err()) {
+		err = cause
+	}
+	return &callError{method: req.Method, path: req.URL.Path, err: err}
+}
+
+func (c *Client) apiError(req *http.Request, r *Response, env envelope, body []byte, state *call) *APIError {
+	var secrets []string
+	if state.lease != nil {
+		secrets = append(secrets, state.lease.Value.cred.Reveal())
+	}
+	e := newAPIError(r, env, body, secrets...)
+	e.Method, e.Path, e.cause = req.Method, req.URL.Path, state.err
+	return e
+}
+
+func (c *Client) describe(resp *http.Response, state *call) *Response {
+	r := &Response{StatusCode: resp.StatusCode, Header: resp.Header, Attempts: max(1, state.attempts)}
+	r.readHeader(time.Now())
+	if l := state.lease; l != nil && l.Value.name != "" {
+		r.Generation, r.Fingerprint = l.Generation, l.Value.cred.Fingerprint()
+	}
+	if r.Rate.Known {
+		rate := r.Rate
+		c.core.rate.Store(&rate)
+	}
+	return r
+}
+
+// sunsetLog remembers which routes have been reported.
+type sunsetLog struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+// maxSunsets bounds the memory of routes, since paths carry ids.
+const maxSunsets = 256
+
+func (s *sunsetLog) first(route string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seen[route] || len(s.seen) >= maxSunsets {
+		return false
+	}
+	if s.seen == nil {
+		s.seen = map[string]bool{}
+	}
+	s.seen[route] = true
+	return true
+}
+
+// noteSunset logs that a route will be retired, once per route.
+func (c *core) noteSunset(req *http.Request, r *Response) {
+	if r.Sunset.IsZero() || c.cfg.logger == nil || !c.sunsets.first(req.Method+" "+req.URL.Path) {
+		return
+	}
+	c.cfg.logger.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: a route will be retired",
+		slog.String("method", req.Method), slog.String("path", req.URL.Path), slog.Time("sunset", r.Sunset))
+}

@@ -1,0 +1,294 @@
+package agrenting
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// Sentinels for what the platform answered. Use [errors.Is] on any error of a
+// call; the [*APIError] behind it carries the details.
+var (
+	// ErrUnauthorized is a 401: the credential is invalid, expired or revoked.
+	ErrUnauthorized = errors.New("agrenting: unauthorized")
+	// ErrForbidden is a 403: the credential is valid but may not do this,
+	// mostly for want of a scope.
+	ErrForbidden = errors.New("agrenting: forbidden")
+	// ErrNotFound is a 404, be it a resource or a route.
+	ErrNotFound = errors.New("agrenting: not found")
+	// ErrRouteNotFound is a 404 with the code ROUTE_NOT_FOUND: the path itself
+	// is unknown to the platform. It is also an [ErrNotFound].
+	ErrRouteNotFound = errors.New("agrenting: route not found")
+	// ErrRateLimited is a 429; [APIError.RetryAfter] says when to come back.
+	ErrRateLimited = errors.New("agrenting: rate limited")
+	// ErrConflict is a 409.
+	ErrConflict = errors.New("agrenting: conflict")
+	// ErrGone is a 410: the route was retired after its Sunset date.
+	ErrGone = errors.New("agrenting: gone")
+	// ErrValidation is a 422 (or a 400); [APIError.Field] and
+	// [APIError.Details] say which field.
+	ErrValidation = errors.New("agrenting: validation failed")
+	// ErrPaymentRequired is a 402.
+	ErrPaymentRequired = errors.New("agrenting: payment required")
+	// ErrLocked is a 423, such as ESCROW_LOCKED.
+	ErrLocked = errors.New("agrenting: locked")
+	// ErrServer is any 5xx.
+	ErrServer = errors.New("agrenting: server error")
+	// ErrIdempotencyPending is a 409 with the code IDEMPOTENCY_PENDING: the
+	// first request with this idempotency key is still being worked on.
+	ErrIdempotencyPending = errors.New("agrenting: idempotency key is pending")
+	// ErrIdempotencyMismatch says that an idempotency key was used before with
+	// another request. The platform's documents show it as 422
+	// IDEMPOTENCY_MISMATCH, its own client as 409 IDEMPOTENCY_CONFLICT; both
+	// are recognised.
+	ErrIdempotencyMismatch = errors.New("agrenting: idempotency key was used with another request")
+)
+
+// Sentinels for what the SDK refused or could not do.
+var (
+	// ErrNoCredential says that no source has a credential.
+	ErrNoCredential = errors.New("agrenting: no credential")
+	// ErrInvalidCredential says that a credential cannot be one: empty, white
+	// space, control characters, not ASCII, or absurdly long.
+	ErrInvalidCredential = errors.New("agrenting: invalid credential")
+	// ErrInvalidAgentID says that an agent id cannot be sent as X-Agent-ID.
+	ErrInvalidAgentID = errors.New("agrenting: invalid agent id")
+	// ErrInvalidOption says that an option of [New] has a value that cannot be
+	// used.
+	ErrInvalidOption = errors.New("agrenting: invalid option")
+	// ErrInsecureURL says that plain http was refused.
+	ErrInsecureURL = errors.New("agrenting: plain http refused")
+	// ErrForeignOrigin says that a redirect or a path would have left the
+	// origins that the credentials are pinned to.
+	ErrForeignOrigin = errors.New("agrenting: foreign origin")
+	// ErrEnvironmentMismatch says that a credential of one environment met a
+	// client of the other.
+	ErrEnvironmentMismatch = errors.New("agrenting: credential is of another environment")
+	// ErrLockedOut says that the authenticate endpoint has locked this IP out;
+	// [LockoutError] says until when.
+	ErrLockedOut = errors.New("agrenting: locked out of authentication")
+	// ErrNotReplayable says that a 401 could not be answered by a replay with
+	// a renewed credential because the request's body was already consumed.
+	ErrNotReplayable = errors.New("agrenting: request body cannot be sent again")
+	// ErrReadOnlyStore says that a key store cannot be written.
+	ErrReadOnlyStore = errors.New("agrenting: key store is read-only")
+	// ErrConflictingWrite says that a compare-and-swap lost against another
+	// writer.
+	ErrConflictingWrite = errors.New("agrenting: conflicting write")
+	// ErrClosed says that the client was closed.
+	ErrClosed = errors.New("agrenting: client is closed")
+	// ErrMalformedResponse says that the platform's answer could not be
+	// decoded, or was larger than the SDK reads.
+	ErrMalformedResponse = errors.New("agrenting: malformed response")
+)
+
+// Error codes of the platform that the SDK acts upon (platform documentation,
+// "Error Responses" and "Idempotency").
+const (
+	codeRouteNotFound       = "ROUTE_NOT_FOUND"
+	codeIdempotencyPending  = "IDEMPOTENCY_PENDING"
+	codeIdempotencyMismatch = "IDEMPOTENCY_MISMATCH"
+	codeIdempotencyConflict = "IDEMPOTENCY_CONFLICT"
+)
+
+// APIError is an error that the platform answered. It is always returned as a
+// pointer, so errors.As(err, new(*APIError)) finds it; the sentinels such as
+// [ErrNotFound] match it through [errors.Is].
+//
+// Its text is safe to log: it contains no query string, and whatever in the
+// platform's message looks like a secret is redacted. Details holds the
+// platform's own JSON unchanged and is left out of the text.
+type APIError struct {
+	// StatusCode is the HTTP status. It is 2xx when the platform reported
+	// errors in the envelope of a success.
+	StatusCode int
+	// Code is the platform's machine-readable code, such as "NOT_FOUND";
+	// empty when the answer had none.
+	Code string
+	// Message is the platform's text, redacted and bounded.
+	Message string
+	// Field names the offending field where the platform says so.
+	Field string
+	// Details is the raw JSON of the error's "details": an object or an array,
+	// depending on the route (the platform's documents show both).
+	Details json.RawMessage
+	// RequestID is the request id of the envelope's meta, or of a header.
+	RequestID string
+	// RetryAfter is the platform's Retry-After; zero when it gave none.
+	RetryAfter time.Duration
+	// Attempts counts how often the request was sent.
+	Attempts int
+	// Method and Path say which call failed; the path has no query string.
+	Method, Path string
+	// Others holds further entries of the envelope's errors array.
+	Others []ErrorDetail
+
+	cause error // e.g. ErrNotReplayable
+}
+
+// ErrorDetail is one entry of the platform's errors array.
+type ErrorDetail struct {
+	Code    string          `json:"code"`
+	Message string          `json:"message"`
+	Field   string          `json:"field"`
+	Details json.RawMessage `json:"details"`
+}
+
+// Error implements error. It never contains a credential or a query string.
+func (e *APIError) Error() string {
+	var b strings.Builder
+	b.WriteString("agrenting: ")
+	if e.Method != "" {
+		b.WriteString(e.Method + " " + e.Path + ": ")
+	}
+	fmt.Fprintf(&b, "%d", e.StatusCode)
+	if t := http.StatusText(e.StatusCode); t != "" {
+		b.WriteString(" " + t)
+	}
+	if e.Code != "" {
+		b.WriteString(" " + e.Code)
+	}
+	if e.Message != "" {
+		b.WriteString(": " + e.Message)
+	}
+	if e.Field != "" {
+		fmt.Fprintf(&b, " (field %s)", e.Field)
+	}
+	var notes []string
+	if e.RequestID != "" {
+		notes = append(notes, "request "+e.RequestID)
+	}
+	if e.Attempts > 1 {
+		notes = append(notes, fmt.Sprintf("%d attempts", e.Attempts))
+	}
+	if e.RetryAfter > 0 {
+		notes = append(notes, "retry after "+e.RetryAfter.String())
+	}
+	if len(notes) > 0 {
+		b.WriteString(" [" + strings.Join(notes, ", ") + "]")
+	}
+	if e.cause != nil {
+		b.WriteString("; " + e.cause.Error())
+	}
+	return b.String()
+}
+
+// Unwrap gives the reason why the SDK could not mend the failure itself, such
+// as [ErrNotReplayable]; nil when there is none.
+func (e *APIError) Unwrap() error { return e.cause }
+
+// Is makes the sentinels of this package match.
+func (e *APIError) Is(target error) bool {
+	switch target {
+	case ErrUnauthorized:
+		return e.StatusCode == http.StatusUnauthorized
+	case ErrForbidden:
+		return e.StatusCode == http.StatusForbidden
+	case ErrNotFound:
+		return e.StatusCode == http.StatusNotFound
+	case ErrRouteNotFound:
+		return e.StatusCode == http.StatusNotFound && e.Code == codeRouteNotFound
+	case ErrRateLimited:
+		return e.StatusCode == http.StatusTooManyRequests
+	case ErrConflict:
+		return e.StatusCode == http.StatusConflict
+	case ErrGone:
+		return e.StatusCode == http.StatusGone
+	case ErrValidation:
+		return e.StatusCode == http.StatusUnprocessableEntity || e.StatusCode == http.StatusBadRequest
+	case ErrPaymentRequired:
+		return e.StatusCode == http.StatusPaymentRequired
+	case ErrLocked:
+		return e.StatusCode == http.StatusLocked
+	case ErrServer:
+		return e.StatusCode >= http.StatusInternalServerError
+	case ErrIdempotencyPending:
+		return e.Code == codeIdempotencyPending
+	case ErrIdempotencyMismatch:
+		return e.Code == codeIdempotencyMismatch || e.Code == codeIdempotencyConflict
+	default:
+		return false
+	}
+}
+
+// maxErrorText bounds the platform's own words in an error's text.
+const maxErrorText = 500
+
+// safeText makes foreign text fit for an error message: one line, bounded,
+// nothing in it that looks like a secret, and none of the given ones.
+func safeText(s string, secrets ...string) string {
+	s = secret.RedactPatterns(secret.Redact(s, secrets...))
+	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
+	if r := []rune(s); len(r) > maxErrorText {
+		s = string(r[:maxErrorText]) + "…"
+	}
+	return s
+}
+
+// RenewalError says that a credential could not be obtained or renewed. All
+// callers that waited for the same renewal get the same error, and callers
+// that come before RetryAt get it at once: the SDK neither sleeps in the
+// caller's place nor hammers the source.
+type RenewalError struct {
+	// RetryAt is when the SDK will try again, on the next request from then on
+	// or by itself; zero when only new input can help.
+	RetryAt time.Time
+	// Rejected says that the platform had answered 401 to the credential that
+	// was to be renewed. The error then also matches [ErrUnauthorized].
+	Rejected bool
+	// Failures counts the attempts that have failed in a row.
+	Failures int
+	// Err is why the last attempt failed.
+	Err error
+}
+
+// Error implements error.
+func (e *RenewalError) Error() string {
+	var b strings.Builder
+	b.WriteString("agrenting: cannot obtain a credential")
+	if e.Rejected {
+		b.WriteString(" in place of the one that the platform rejected")
+	}
+	if e.Err != nil {
+		b.WriteString(": " + strings.TrimPrefix(e.Err.Error(), "agrenting: "))
+	}
+	if !e.RetryAt.IsZero() {
+		fmt.Fprintf(&b, " (next try at %s)", e.RetryAt.UTC().Format(time.RFC3339))
+	}
+	return b.String()
+}
+
+// Unwrap gives the cause.
+func (e *RenewalError) Unwrap() error { return e.Err }
+
+// Is matches [ErrUnauthorized] when the platform had rejected the credential.
+func (e *RenewalError) Is(target error) bool {
+	return target == ErrUnauthorized && e.Rejected
+}
+
+// LockoutError says that the platform has locked this IP out of its
+// authenticate endpoint: more than 10 calls in a minute lock it for 5 minutes
+// (platform documentation, "Rate Limits"). The SDK stays silent until RetryAt.
+type LockoutError struct {
+	// RetryAt is when the lockout ends, on the local clock.
+	RetryAt time.Time
+	// Err is the platform's answer.
+	Err error
+}
+
+// Error implements error.
+func (e *LockoutError) Error() string {
+	return fmt.Sprintf("%v until %s; share one session between processes, or exchange less often",
+		ErrLockedOut, e.RetryAt.UTC().Format(time.RFC3339))
+}
+
+// Unwrap gives the platform's answer.
+func (e *LockoutError) Unwrap() error { return e.Err }
+
+// Is matches [ErrLockedOut].
+func (e *LockoutError) Is(target error) bool { return target == ErrLockedOut }

@@ -1,0 +1,132 @@
+package agrenting
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// EventType tells events apart.
+type EventType string
+
+// What happens to a credential.
+const (
+	// EventRenewed: a new generation is in use; Reason says why it was made.
+	EventRenewed EventType = "renewed"
+	// EventRejected: the platform answered 401 to the credential in use.
+	EventRejected EventType = "rejected"
+	// EventConfirmed: after a rejection the source gave the same credential
+	// again, so the 401 was passed on to the caller.
+	EventConfirmed EventType = "confirmed"
+	// EventRenewalFailed: Err says why, RetryAt when the next attempt is due.
+	EventRenewalFailed EventType = "renewal failed"
+)
+
+// Event reports something that happened to the credential, see [WithObserver].
+// It contains no secret: credentials appear as fingerprints.
+type Event struct {
+	Time time.Time
+	Type EventType
+	// Reason is "first", "early" (ahead of the expiry), "expired", "rejected"
+	// (after a 401), "manual", "recheck" (a file or a source was looked at
+	// again) or "adopted" (somebody else's newer credential was found).
+	Reason string
+	// Generation counts the credentials that the client has used, from 1.
+	Generation uint64
+	// Kind, Fingerprint and Expires describe the credential in use after the
+	// event; Previous is the fingerprint of the one before.
+	Kind        Kind
+	Fingerprint string
+	Expires     time.Time
+	Previous    string
+	// Took is how long the renewal took.
+	Took    time.Duration
+	Err     error
+	RetryAt time.Time
+}
+
+func (e *Event) describe(l *lease) {
+	e.Generation, e.Expires = l.Generation, l.Expires
+	e.Kind, e.Fingerprint = l.Value.cred.Kind(), l.Value.cred.Fingerprint()
+}
+
+// LogValue implements [slog.LogValuer].
+func (e Event) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("type", string(e.Type)), slog.String("reason", e.Reason)}
+	if e.Generation > 0 {
+		attrs = append(attrs, slog.Uint64("generation", e.Generation), slog.String("credential", e.Fingerprint))
+	}
+	if e.Previous != "" {
+		attrs = append(attrs, slog.String("previous", e.Previous))
+	}
+	if !e.Expires.IsZero() {
+		attrs = append(attrs, slog.Time("expires", e.Expires))
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.String("error", safeText(e.Err.Error())))
+	}
+	if !e.RetryAt.IsZero() {
+		attrs = append(attrs, slog.Time("retry_at", e.RetryAt))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// eventQueue delivers events in order, one at a time, without a bound and
+// without holding up who reports them. Its goroutine lives while there are
+// events.
+type eventQueue struct {
+	fn   func(Event)
+	mu   sync.Mutex
+	idle *sync.Cond
+	todo []Event
+	busy bool
+}
+
+func newEventQueue(fn func(Event)) *eventQueue {
+	q := &eventQueue{fn: fn}
+	q.idle = sync.NewCond(&q.mu)
+	return q
+}
+
+func (q *eventQueue) put(e Event) {
+	if q.fn == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.todo = append(q.todo, e)
+	if !q.busy {
+		q.busy = true
+		go q.deliver()
+	}
+}
+
+func (q *eventQueue) deliver() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.todo) > 0 {
+		e := q.todo[0]
+		q.todo = q.todo[1:]
+		q.mu.Unlock()
+		q.call(e)
+		q.mu.Lock()
+	}
+	q.todo, q.busy = nil, false
+	q.idle.Broadcast()
+}
+
+// call shields the queue from a panicking observer: the program's other events
+// are worth more than its bug is.
+func (q *eventQueue) call(e Event) {
+	defer func() { _ = recover() }()
+	q.fn(e)
+}
+
+// close waits until the last event has been delivered.
+func (q *eventQueue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.busy {
+		q.idle.Wait()
+	}
+}

@@ -1,0 +1,857 @@
+package renew_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
+)
+
+var errDown = errors.New("the source is down")
+
+// source is a scriptable source of numbered tokens.
+type source struct {
+	mu      sync.Mutex
+	fetches int
+	delay   time.Duration
+	life    time.Duration // 0: no expiry
+	err     error
+	value   string // fixed value; "" numbers them
+	queries []renew.Query[string]
+	fetch   func(ctx context.Context, n int) (renew.Grant[string], error)
+}
+
+func (s *source) Fetch(ctx context.Context, q renew.Query[string]) (renew.Grant[string], error) {
+	s.mu.Lock()
+	s.fetches++
+	n, delay, fetch := s.fetches, s.delay, s.fetch
+	s.queries = append(s.queries, q)
+	s.mu.Unlock()
+	if fetch != nil {
+		return fetch(ctx, n)
+	}
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return renew.Grant[string]{}, ctx.Err()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return renew.Grant[string]{}, s.err
+	}
+	g := renew.Grant[string]{Value: fmt.Sprintf("v%d", n)}
+	if s.value != "" {
+		g.Value = s.value
+	}
+	if s.life > 0 {
+		g.Expires = time.Now().Add(s.life)
+	}
+	return g, nil
+}
+
+func (s *source) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fetches
+}
+
+func (s *source) set(f func(*source)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s)
+}
+
+func (s *source) engine(t *testing.T, mod ...func(*renew.Config[string])) *renew.Engine[string] {
+	t.Helper()
+	cfg := renew.Config[string]{Fetch: s.Fetch, Same: func(a, b string) bool { return a == b }}
+	for _, m := range mod {
+		m(&cfg)
+	}
+	e := renew.New(cfg)
+	t.Cleanup(func() { assert.NoError(t, e.Close()) })
+	return e
+}
+
+func get(t *testing.T, e *renew.Engine[string]) string {
+	t.Helper()
+	l, err := e.Get(t.Context())
+	require.NoError(t, err)
+	return l.Value
+}
+
+// herd makes n concurrent readers and returns what each got.
+func herd(n int, f func(i int) error) []error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = f(i) })
+	}
+	wg.Wait()
+	return errs
+}
+
+func TestOneFetchServesAllReadersOnSuccess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{delay: 20 * time.Millisecond}
+		e := s.engine(t)
+		for _, err := range herd(100, func(int) error { _, err := e.Get(t.Context()); return err }) {
+			require.NoError(t, err)
+		}
+		assert.Equal(t, 1, s.count())
+	})
+}
+
+func TestOneFetchServesAllReadersOnFailure(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{delay: 20 * time.Millisecond, err: errDown}
+		e := s.engine(t)
+		began := time.Now()
+		for _, err := range herd(100, func(int) error { _, err := e.Get(t.Context()); return err }) {
+			require.ErrorIs(t, err, errDown)
+		}
+		assert.Equal(t, 1, s.count())
+		assert.Equal(t, 20*time.Millisecond, time.Since(began), "nobody queues behind another's failure")
+	})
+}
+
+func TestFailureIsSharedAtOnceUntilRetryAt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{err: errDown}
+		e := s.engine(t)
+		_, err := e.Get(t.Context())
+		f, ok := errors.AsType[*renew.Failure](err)
+		require.True(t, ok)
+		wait := time.Until(f.RetryAt)
+		assert.GreaterOrEqual(t, wait, 500*time.Millisecond)
+		assert.LessOrEqual(t, wait, time.Second)
+
+		began := time.Now()
+		for range 1000 {
+			_, again := e.Get(t.Context())
+			require.ErrorIs(t, again, errDown)
+		}
+		assert.Zero(t, time.Since(began), "readers are not put to sleep")
+		assert.Equal(t, 1, s.count())
+
+		time.Sleep(wait)
+		s.set(func(s *source) { s.err = nil })
+		assert.Equal(t, "v2", get(t, e))
+	})
+}
+
+func TestBackoffDoublesWithJitterUpToItsCap(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{err: errDown}
+		e := s.engine(t, func(c *renew.Config[string]) { c.MaxBackoff = 10 * time.Second })
+		for i, top := range []time.Duration{1, 2, 4, 8, 10, 10, 10} {
+			top *= time.Second
+			_, err := e.Get(t.Context())
+			f, ok := errors.AsType[*renew.Failure](err)
+			require.True(t, ok)
+			assert.Equal(t, i+1, f.Failures)
+			wait := time.Until(f.RetryAt)
+			assert.GreaterOrEqual(t, wait, top/2)
+			assert.LessOrEqual(t, wait, top)
+			time.Sleep(wait)
+		}
+	})
+}
+
+func TestTheSourcesOwnRetryTimeIsObeyed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		until := time.Now().Add(5 * time.Minute)
+		s := &source{err: errDown}
+		e := s.engine(t, func(c *renew.Config[string]) { c.RetryAt = func(error) time.Time { return until } })
+		for range 299 {
+			_, err := e.Get(t.Context())
+			require.Error(t, err)
+			_, err = e.Renew(t.Context())
+			require.Error(t, err, "by hand neither")
+			time.Sleep(time.Second)
+		}
+		assert.Equal(t, 1, s.count())
+		time.Sleep(time.Second)
+		_, _ = e.Get(t.Context())
+		assert.Equal(t, 2, s.count())
+	})
+}
+
+func TestReaderLeavesAtItsOwnDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{delay: 300 * time.Millisecond}
+		e := s.engine(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		_, err := e.Get(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, 10*time.Millisecond, time.Since(began))
+
+		assert.Equal(t, "v1", get(t, e), "the fetch went on without it")
+		assert.Equal(t, 300*time.Millisecond, time.Since(began))
+		assert.Equal(t, 1, s.count())
+	})
+}
+
+func TestCancellingTheFirstReaderCostsNobodyAnything(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{delay: 60 * time.Millisecond}
+		e := s.engine(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		first := make(chan error)
+		go func() { _, err := e.Get(ctx); first <- err }()
+		synctest.Wait()
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				l, err := e.Get(t.Context())
+				assert.NoError(t, err)
+				assert.Equal(t, "v1", l.Value)
+			})
+		}
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, <-first, context.Canceled)
+		wg.Wait()
+		assert.Equal(t, 1, s.count())
+	})
+}
+
+func TestCancelledReaderStartsNothing(t *testing.T) {
+	t.Parallel()
+	s := &source{}
+	e := s.engine(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("given up")
+	cancel(cause)
+	_, err := e.Get(ctx)
+	require.ErrorIs(t, err, cause)
+	assert.Zero(t, s.count())
+}
+
+func TestFetchCarriesNoValuesOfAnyReader(t *testing.T) {
+	t.Parallel()
+	type key struct{}
+	s := &source{}
+	s.fetch = func(ctx context.Context, _ int) (renew.Grant[string], error) {
+		assert.Nil(t, ctx.Value(key{}), "one request's values must not steer a credential that all share")
+		return renew.Grant[string]{Value: "v"}, nil
+	}
+	_, err := s.engine(t).Get(context.WithValue(t.Context(), key{}, 1))
+	require.NoError(t, err)
+}
+
+func TestFetchHasATimeoutOfItsOwn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		s := &source{}
+		s.fetch = func(context.Context, int) (renew.Grant[string], error) { // ignores its context
+			<-release
+			return renew.Grant[string]{Value: "late"}, nil
+		}
+		e := s.engine(t, func(c *renew.Config[string]) { c.Timeout = 3 * time.Second })
+		began := time.Now()
+		_, err := e.Get(t.Context())
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, 3*time.Second, time.Since(began))
+
+		close(release)
+		synctest.Wait()
+		assert.Equal(t, "late", get(t, e), "what the source gave after all is not wasted")
+		assert.Equal(t, 1, s.count())
+	})
+}
+
+func TestWindowServesAndRenewsInTheBackground(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second}
+		e := s.engine(t)
+		require.Equal(t, "v1", get(t, e))
+		time.Sleep(77 * time.Second)
+		require.Equal(t, "v1", get(t, e))
+		require.Equal(t, 1, s.count(), "too early to renew")
+
+		time.Sleep(6 * time.Second)
+		s.set(func(s *source) { s.delay = 100 * time.Millisecond })
+		before, began := runtime.NumGoroutine(), time.Now()
+		for _, err := range herd(50, func(int) error {
+			l, err := e.Get(t.Context())
+			if err == nil && l.Value != "v1" {
+				err = errors.New("got " + l.Value)
+			}
+			return err
+		}) {
+			require.NoError(t, err)
+		}
+		assert.Zero(t, time.Since(began), "nobody waits in the window")
+		assert.LessOrEqual(t, runtime.NumGoroutine()-before, 2, "no goroutine per reader")
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		assert.Equal(t, "v2", get(t, e))
+		assert.Equal(t, 2, s.count())
+	})
+}
+
+func TestWindowNeverExceedsTheLifetime(t *testing.T) {
+	t.Parallel()
+	for _, life := range []time.Duration{time.Millisecond, time.Second, time.Minute, 20 * time.Hour, 90 * 24 * time.Hour} {
+		for _, window := range []float64{0, 0.2, 0.5, 1, 50} {
+			t.Run(fmt.Sprintf("%v of %v", window, life), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					s := &source{life: life}
+					e := s.engine(t, func(c *renew.Config[string]) { c.Window = window })
+					for range 100 {
+						require.Equal(t, "v1", get(t, e))
+					}
+					l, err := e.Get(t.Context())
+					require.NoError(t, err)
+					lead := l.Expires.Sub(l.RenewAt)
+					assert.LessOrEqual(t, lead, life/2)
+					assert.LessOrEqual(t, lead, time.Hour+6*time.Minute)
+					assert.Positive(t, lead)
+				})
+			})
+		}
+	}
+}
+
+func TestRenewalAheadIsSpread(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		leads := map[time.Duration]bool{}
+		for range 20 {
+			s := &source{life: 1000 * time.Second}
+			l, err := s.engine(t).Get(t.Context())
+			require.NoError(t, err)
+			lead := l.Expires.Sub(l.RenewAt)
+			assert.InDelta(t, 200, lead.Seconds(), 20)
+			leads[lead] = true
+		}
+		assert.Greater(t, len(leads), 10)
+	})
+}
+
+func TestFailedRenewalServesUntilTheRealExpiryAndNotLonger(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second}
+		e := s.engine(t, func(c *renew.Config[string]) { c.MaxBackoff = 4 * time.Second })
+		began := time.Now()
+		require.Equal(t, "v1", get(t, e))
+		s.set(func(s *source) { s.err = errDown })
+		failed := 0
+		for time.Since(began) < 100*time.Second {
+			for _, err := range herd(50, func(int) error { _, err := e.Get(t.Context()); return err }) {
+				require.NoError(t, err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		attempts := s.count() - 1
+		assert.GreaterOrEqual(t, attempts, 4)
+		assert.LessOrEqual(t, attempts, 13, "one attempt per backoff step")
+		for range 10 {
+			if _, err := e.Get(t.Context()); err != nil {
+				require.ErrorIs(t, err, errDown)
+				failed++
+			}
+		}
+		assert.Equal(t, 10, failed, "never past the expiry")
+	})
+}
+
+func TestOutageAcrossTheExpiryFailsFastAndRecoversWithinOneStep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 10 * time.Second}
+		e := s.engine(t, func(c *renew.Config[string]) { c.Proactive = true })
+		require.Equal(t, "v1", get(t, e))
+		s.set(func(s *source) { s.err = errDown })
+		time.Sleep(12 * time.Second)
+		began := time.Now()
+		_, err := e.Get(t.Context())
+		f, ok := errors.AsType[*renew.Failure](err)
+		require.True(t, ok)
+		assert.Zero(t, time.Since(began))
+		s.set(func(s *source) { s.err = nil })
+		time.Sleep(time.Until(f.RetryAt) + time.Millisecond)
+		synctest.Wait()
+		l := e.Current()
+		require.NotNil(t, l, "recovers without traffic")
+		assert.Equal(t, uint64(2), l.Generation)
+	})
+}
+
+func TestNoServingPastARejection(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: time.Hour}
+		e := s.engine(t)
+		l, err := e.Get(t.Context())
+		require.NoError(t, err)
+		s.set(func(s *source) { s.err = errDown })
+		_, err = e.Reject(t.Context(), l.Generation)
+		f, ok := errors.AsType[*renew.Failure](err)
+		require.True(t, ok)
+		assert.True(t, f.Rejected)
+		_, err = e.Get(t.Context())
+		require.ErrorIs(t, err, errDown)
+	})
+}
+
+func TestRejectionByManyCausesOneFetch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: time.Hour}
+		e := s.engine(t)
+		l, err := e.Get(t.Context())
+		require.NoError(t, err)
+		s.set(func(s *source) { s.delay = 100 * time.Millisecond })
+		for _, err := range herd(50, func(i int) error {
+			time.Sleep(time.Duration(i) * 3 * time.Millisecond) // some come after the renewal
+			next, err := e.Reject(t.Context(), l.Generation)
+			if err == nil && next.Value != "v2" {
+				err = errors.New("got " + next.Value)
+			}
+			return err
+		}) {
+			require.NoError(t, err)
+		}
+		assert.Equal(t, 2, s.count(), "late reports never harm the newer value")
+	})
+}
+
+func TestReadersWaitForTheRenewalAfterARejection(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		require.Equal(t, "v1", get(t, e))
+		s.set(func(s *source) { s.delay = time.Second })
+		go func() { _, _ = e.Reject(t.Context(), 1) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		_, err := e.Get(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded, "cancellably")
+		assert.Equal(t, "v2", get(t, e))
+	})
+}
+
+func TestFetchBegunBeforeTheRejectionCannotBringTheValueBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second, value: "old"}
+		e := s.engine(t)
+		require.Equal(t, "old", get(t, e))
+		time.Sleep(90 * time.Second)
+		// A renewal ahead is under way, and will answer with the old value.
+		s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
+			time.Sleep(time.Second)
+			if n == 2 {
+				return renew.Grant[string]{Value: "old", Expires: time.Now().Add(time.Hour)}, nil
+			}
+			return renew.Grant[string]{Value: "new"}, nil
+		}
+		require.Equal(t, "old", get(t, e))
+		synctest.Wait()
+		l, err := e.Reject(t.Context(), 1)
+		require.NoError(t, err)
+		assert.Equal(t, "new", l.Value)
+		assert.Equal(t, 3, s.count())
+		assert.True(t, s.queries[2].HasRejected)
+		assert.Equal(t, "old", s.queries[2].Rejected)
+	})
+}
+
+func TestSourceThatInsistsIsBelievedForAWhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{value: "same"}
+		var kinds []renew.Kind
+		e := s.engine(t, func(c *renew.Config[string]) {
+			c.Observe = func(ev renew.Event[string]) { kinds = append(kinds, ev.Kind) }
+		})
+		require.Equal(t, "same", get(t, e))
+		for range 1000 {
+			l, err := e.Reject(t.Context(), 1)
+			require.NoError(t, err)
+			require.Equal(t, uint64(1), l.Generation)
+			require.Equal(t, "same", get(t, e), "others go on")
+		}
+		assert.Equal(t, 2, s.count())
+		assert.Equal(t, []renew.Kind{renew.Renewed, renew.Refused, renew.Confirmed}, kinds)
+		time.Sleep(2 * time.Second)
+		s.set(func(s *source) { s.value = "new" })
+		l, err := e.Reject(t.Context(), 1)
+		require.NoError(t, err)
+		assert.Equal(t, "new", l.Value)
+	})
+}
+
+func TestRejectionsThatRenewalDoesNotMendAreHeldBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		l, err := e.Get(t.Context())
+		require.NoError(t, err)
+		began := time.Now()
+		for time.Since(began) < 10*time.Minute { // a route that always refuses
+			next, err := e.Reject(t.Context(), l.Generation)
+			require.NoError(t, err)
+			if next.Generation != l.Generation {
+				for range 50 {
+					e.Vain(next.Generation)
+				}
+			}
+			l = next
+			time.Sleep(10 * time.Millisecond)
+		}
+		assert.LessOrEqual(t, s.count(), 25)
+		e.Mended(l.Generation + 1)
+		next, err := e.Reject(t.Context(), l.Generation)
+		require.NoError(t, err)
+		assert.NotEqual(t, l.Generation, next.Generation, "a renewal that helped ends the pause")
+	})
+}
+
+func TestPanicOfTheSourceIsAnError(t *testing.T) {
+	t.Parallel()
+	for name, explode := range map[string]func(){
+		"panic":  func() { panic("boom") },
+		"goexit": runtime.Goexit,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{}
+				s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
+					if n == 1 {
+						explode()
+					}
+					return renew.Grant[string]{Value: "fine"}, nil
+				}
+				e := s.engine(t)
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				_, err := e.Get(ctx)
+				require.Error(t, err)
+				require.NotErrorIs(t, err, context.DeadlineExceeded)
+				time.Sleep(time.Second)
+				assert.Equal(t, "fine", get(t, e))
+			})
+		})
+	}
+}
+
+func TestTheIssuersClockDecidesAboutExpiry(t *testing.T) {
+	t.Parallel()
+	for _, skew := range []time.Duration{-time.Hour, -time.Minute, 0, time.Minute, time.Hour} {
+		t.Run(skew.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{}
+				s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
+					issuer := time.Now().Add(skew).Truncate(time.Second)
+					return renew.Grant[string]{Value: fmt.Sprint(n), Issued: issuer, Expires: issuer.Add(10 * time.Minute)}, nil
+				}
+				e := s.engine(t)
+				require.Equal(t, "1", get(t, e))
+				time.Sleep(7 * time.Minute)
+				require.Equal(t, "1", get(t, e))
+				assert.Equal(t, 1, s.count())
+				assert.Equal(t, skew, e.Status().Skew)
+				time.Sleep(3*time.Minute + time.Second)
+				require.Equal(t, "2", get(t, e))
+			})
+		})
+	}
+}
+
+func TestExpiryThatHasPassedAlreadyDoesNotCostTheValue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		s.fetch = func(context.Context, int) (renew.Grant[string], error) {
+			return renew.Grant[string]{Value: "v", Expires: time.Now().Add(-time.Hour)}, nil
+		}
+		e := s.engine(t, func(c *renew.Config[string]) { c.Proactive = true })
+		for range 1000 {
+			require.Equal(t, "v", get(t, e))
+			time.Sleep(time.Minute)
+		}
+		assert.Equal(t, 1, s.count())
+	})
+}
+
+func TestProactiveRenewalNeedsNoTraffic(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: time.Hour}
+		e := s.engine(t, func(c *renew.Config[string]) { c.Proactive = true })
+		require.Equal(t, "v1", get(t, e))
+		for range 100 {
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			require.NotNil(t, e.Current())
+			require.True(t, time.Now().Before(e.Current().Expires))
+		}
+		assert.InDelta(t, 126, s.count(), 8, "one fetch for each lifetime less its window")
+	})
+}
+
+func TestSourceWithoutASuccessorIsNotAskedInALoop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		end := time.Now().Add(100 * time.Second)
+		s := &source{}
+		s.fetch = func(context.Context, int) (renew.Grant[string], error) {
+			return renew.Grant[string]{Value: "cached", Expires: end}, nil
+		}
+		e := s.engine(t)
+		for time.Now().Before(end) {
+			require.Equal(t, "cached", get(t, e))
+			time.Sleep(10 * time.Millisecond)
+		}
+		assert.LessOrEqual(t, s.count(), 25)
+	})
+}
+
+func TestRecheckAsksInTheBackgroundAndKeepsTheGeneration(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		value := "a"
+		s := &source{}
+		s.fetch = func(context.Context, int) (renew.Grant[string], error) {
+			return renew.Grant[string]{Value: value, Recheck: 10 * time.Second}, nil
+		}
+		e := s.engine(t)
+		l, err := e.Get(t.Context())
+		require.NoError(t, err)
+		for range 5 {
+			time.Sleep(11 * time.Second)
+			require.Equal(t, "a", get(t, e))
+			synctest.Wait()
+		}
+		assert.Equal(t, 6, s.count())
+		assert.Equal(t, l.Generation, e.Current().Generation)
+		value = "b"
+		time.Sleep(11 * time.Second)
+		require.Equal(t, "a", get(t, e), "the last good one is served meanwhile")
+		synctest.Wait()
+		require.Equal(t, "b", get(t, e))
+		assert.Equal(t, l.Generation+1, e.Current().Generation)
+	})
+}
+
+func TestPutDiscardsTheFetchThatBeganBefore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{delay: time.Second}
+		e := s.engine(t)
+		waited := make(chan string)
+		go func() {
+			l, err := e.Get(t.Context())
+			assert.NoError(t, err)
+			waited <- l.Value
+		}()
+		synctest.Wait()
+		_, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
+		require.NoError(t, err)
+		assert.Equal(t, "put", <-waited)
+		assert.Equal(t, "put", get(t, e))
+	})
+}
+
+func TestRenewByHandReportsItsFailureWhileReadersAreServed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: time.Hour}
+		e := s.engine(t)
+		require.Equal(t, "v1", get(t, e))
+		l, err := e.Renew(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, "v2", l.Value)
+		s.set(func(s *source) { s.err = errDown })
+		_, err = e.Renew(t.Context())
+		require.ErrorIs(t, err, errDown)
+		assert.Equal(t, "v2", get(t, e))
+	})
+}
+
+func TestCloseEndsFetchesAndReaders(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // the bubble fails if a goroutine stays
+		s := &source{delay: time.Hour, life: time.Hour}
+		e := s.engine(t, func(c *renew.Config[string]) { c.Proactive = true; c.Timeout = 2 * time.Hour })
+		done := make(chan error)
+		go func() { _, err := e.Get(t.Context()); done <- err }()
+		synctest.Wait()
+		require.NoError(t, e.Close())
+		require.ErrorIs(t, <-done, renew.ErrClosed)
+		for _, call := range []func() error{
+			func() error { _, err := e.Get(t.Context()); return err },
+			func() error { _, err := e.Renew(t.Context()); return err },
+			func() error { _, err := e.Reject(t.Context(), 1); return err },
+			func() error { _, err := e.Put(renew.Grant[string]{}, renew.Adopted); return err },
+		} {
+			require.ErrorIs(t, call(), renew.ErrClosed)
+		}
+		assert.Equal(t, renew.Shut, e.Status().State)
+		require.NoError(t, e.Close(), "twice does no harm")
+	})
+}
+
+func TestCloseSaysWhenASourceIgnoresItsContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		s := &source{}
+		s.fetch = func(context.Context, int) (renew.Grant[string], error) {
+			<-release
+			return renew.Grant[string]{}, nil
+		}
+		e := renew.New(renew.Config[string]{Fetch: s.Fetch, Same: func(a, b string) bool { return a == b }})
+		go func() { _, _ = e.Get(t.Context()) }()
+		synctest.Wait()
+		require.ErrorContains(t, e.Close(), "ignored the end of its context")
+		close(release)
+	})
+}
+
+func TestStatusTellsTheState(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second}
+		e := s.engine(t)
+		assert.Equal(t, renew.Empty, e.Status().State)
+		get(t, e)
+		assert.Equal(t, renew.Fresh, e.Status().State)
+		time.Sleep(90 * time.Second)
+		s.set(func(s *source) { s.delay = time.Second })
+		get(t, e)
+		assert.Equal(t, renew.Renewing, e.Status().State)
+		time.Sleep(2 * time.Second)
+		assert.Equal(t, renew.Fresh, e.Status().State)
+		go func() { _, _ = e.Reject(t.Context(), 2) }()
+		synctest.Wait()
+		st := e.Status()
+		assert.Equal(t, renew.Lapsed, st.State)
+		assert.Equal(t, 1, st.Waiters)
+		s.set(func(s *source) { s.err = errDown })
+		time.Sleep(2 * time.Second)
+		st = e.Status()
+		assert.True(t, st.Rejected)
+		assert.ErrorIs(t, st.Err, errDown)
+	})
+}
+
+func TestEventsAreInOrderWithTheirReasons(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second}
+		var seen []string
+		e := s.engine(t, func(c *renew.Config[string]) {
+			c.Observe = func(ev renew.Event[string]) { seen = append(seen, fmt.Sprint(ev.Kind, " ", ev.Reason)) }
+		})
+		get(t, e)
+		time.Sleep(90 * time.Second)
+		get(t, e)
+		synctest.Wait()
+		time.Sleep(100 * time.Second)
+		get(t, e)
+		_, _ = e.Reject(t.Context(), 3)
+		_, _ = e.Renew(t.Context())
+		_, _ = e.Put(renew.Grant[string]{Value: "x"}, renew.Adopted)
+		assert.Equal(t, []string{"1 first", "1 early", "1 expired", "4 rejected", "1 rejected", "1 manual", "1 adopted"}, seen)
+	})
+}
+
+func TestReadingAFreshValueAllocatesNothing(t *testing.T) {
+	s := &source{life: time.Hour}
+	e := s.engine(t)
+	get(t, e)
+	ctx := t.Context()
+	assert.Zero(t, testing.AllocsPerRun(1000, func() {
+		if _, err := e.Get(ctx); err != nil {
+			t.Error(err)
+		}
+	}))
+}
+
+// TestInvariantsUnderConcurrency lets everything happen at once; the race
+// detector and the invariants are the judges.
+func TestInvariantsUnderConcurrency(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var running atomic.Int32
+		s := &source{}
+		s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
+			assert.Equal(t, int32(1), running.Add(1), "one fetch at a time")
+			defer running.Add(-1)
+			time.Sleep(3 * time.Millisecond)
+			if n%5 == 0 {
+				return renew.Grant[string]{}, errDown
+			}
+			return renew.Grant[string]{Value: fmt.Sprint(n), Expires: time.Now().Add(50 * time.Millisecond)}, nil
+		}
+		e := s.engine(t, func(c *renew.Config[string]) {
+			c.Proactive = true
+			c.MinBackoff, c.MaxBackoff = time.Millisecond, 4*time.Millisecond
+		})
+		_ = herd(32, func(i int) error {
+			var last uint64
+			for j := range 300 {
+				l, err := e.Get(t.Context())
+				if err == nil {
+					assert.GreaterOrEqual(t, l.Generation, last, "generations never go back")
+					assert.True(t, time.Now().Before(l.Expires), "never past the expiry")
+					last = l.Generation
+					if (i+j)%97 == 0 {
+						_, _ = e.Reject(t.Context(), l.Generation)
+					}
+				}
+				time.Sleep(time.Millisecond)
+			}
+			return nil
+		})
+	})
+}
+
+func BenchmarkGet(b *testing.B) {
+	s := &source{life: time.Hour}
+	e := renew.New(renew.Config[string]{Fetch: s.Fetch, Same: func(a, b string) bool { return a == b }})
+	defer e.Close() //nolint:errcheck // nothing is running
+	ctx := b.Context()
+	if _, err := e.Get(ctx); err != nil {
+		b.Fatal(err)
+	}
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			_, _ = e.Get(ctx)
+		}
+	})
+}

@@ -1,0 +1,162 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
+)
+
+// stamp is a credential together with the header that carries it, made once
+// per generation and shared by all its requests.
+type stamp struct {
+	cred   Credential
+	name   string   // canonical
+	values []string // read-only
+}
+
+type lease = renew.Lease[*stamp]
+
+// fileRecheck is how often a key file in use is looked at again. Kubernetes
+// itself takes up to a minute to update a mounted secret.
+const fileRecheck = 10 * time.Second
+
+// keeper holds the credential in use: a fixed one, or one that the engine
+// renews from a source.
+type keeper struct {
+	fixed  atomic.Pointer[lease] // nil after close, and where there is an engine
+	engine *renew.Engine[*stamp]
+	name   string // of the source, for Status
+}
+
+func newFixedKeeper(name string, s *stamp) *keeper {
+	k := &keeper{name: name}
+	k.fixed.Store(renew.Fixed(s))
+	return k
+}
+
+func newRenewingKeeper(name string, cfg renew.Config[*stamp]) *keeper {
+	cfg.Same = sameStamp
+	return &keeper{name: name, engine: renew.New(cfg)}
+}
+
+// sourceFetch asks a source in its own terms.
+type sourceFetch func(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*stamp], error)
+
+// fetchFrom adapts a caller's source. Whatever it yields is validated and held
+// against the environment before it is used.
+func fetchFrom(src CredentialSource, check func(Credential) (*stamp, error)) sourceFetch {
+	_, file := src.(*fileSource)
+	return func(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*stamp], error) {
+		var g renew.Grant[*stamp]
+		c, err := askSource(ctx, src, q)
+		if err != nil {
+			return g, err
+		}
+		g.Value, err = check(c)
+		if err != nil {
+			return g, err
+		}
+		g.Expires = c.Expires()
+		if file {
+			g.Recheck = fileRecheck
+		}
+		return g, nil
+	}
+}
+
+func askSource(ctx context.Context, src CredentialSource, q renew.Query[*stamp]) (Credential, error) {
+	if r, ok := src.(Refresher); ok && q.HasRejected {
+		return r.Refresh(ctx, q.Rejected.cred)
+	}
+	return src.Credential(ctx)
+}
+
+func (k *keeper) get(ctx context.Context) (*lease, error) {
+	if k.engine == nil {
+		if l := k.fixed.Load(); l != nil {
+			return l, nil
+		}
+		return nil, ErrClosed
+	}
+	l, err := k.engine.Get(ctx)
+	if err != nil {
+		return nil, renewalError(err)
+	}
+	return l, nil
+}
+
+// reject reports a 401 on l and returns the lease to try instead, or l's own
+// generation when there is none.
+func (k *keeper) reject(ctx context.Context, l *lease) (*lease, error) {
+	if k.engine == nil {
+		return l, nil
+	}
+	next, err := k.engine.Reject(ctx, l.Generation)
+	if err != nil {
+		return nil, renewalError(err)
+	}
+	return next, nil
+}
+
+func (k *keeper) renewable() bool { return k.engine != nil }
+
+// superseded reports whether another generation is in use already.
+func (k *keeper) superseded(l *lease) bool {
+	if k.engine == nil {
+		return false
+	}
+	cur := k.engine.Current()
+	return cur != nil && cur.Generation != l.Generation
+}
+
+func (k *keeper) mended(l *lease) {
+	if k.engine != nil {
+		k.engine.Mended(l.Generation)
+	}
+}
+
+func (k *keeper) vain(l *lease) {
+	if k.engine != nil {
+		k.engine.Vain(l.Generation)
+	}
+}
+
+func (k *keeper) close() error {
+	if k.engine == nil {
+		k.fixed.Store(nil)
+		return nil
+	}
+	if err := k.engine.Close(); err != nil {
+		return fmt.Errorf("agrenting: %w", err)
+	}
+	return nil
+}
+
+// renewalError translates the engine's errors. Context errors stay what they
+// are.
+func renewalError(err error) error {
+	if errors.Is(err, renew.ErrClosed) {
+		return ErrClosed
+	}
+	f, ok := errors.AsType[*renew.Failure](err)
+	if !ok {
+		return err
+	}
+	return &RenewalError{RetryAt: f.RetryAt, Rejected: f.Rejected, Failures: f.Failures, Err: sourceError(f.Err)}
+}
+
+// sourceError keeps what a panicking source says out of reach of logs.
+func sourceError(err error) error {
+	if p, ok := errors.AsType[*renew.PanicError](err); ok {
+		return errors.New("agrenting: the credential source panicked: " + safeText(fmt.Sprint(p.Value)))
+	}
+	return err
+}
+
+func sameStamp(a, b *stamp) bool {
+	return a.cred.Kind() == b.cred.Kind() && a.cred.Equal(b.cred)
+}

@@ -1,0 +1,343 @@
+package agrenting
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// Defaults of a client.
+const (
+	// DefaultBaseURL is the apex host, which the platform's own client uses
+	// since its version 0.4.0; the www host redirects are refused by it, and by
+	// this SDK.
+	DefaultBaseURL = "https://agrenting.com"
+	// DefaultTimeout bounds one [Client.Do] with all its attempts.
+	DefaultTimeout = 60 * time.Second
+)
+
+// config collects the options before they are applied in a fixed order.
+type config struct {
+	source     CredentialSource
+	credential Credential
+	agentID    string
+	baseURL    string
+	allowed    []string
+	env        Environment
+	base       http.RoundTripper
+	timeout    time.Duration
+	retry      RetryPolicy
+	keyHeader  string
+	logger     *slog.Logger
+	observer   func(Event)
+	userAgent  string
+	lookup     lookupFunc
+	insecure   bool
+	// unmarkedSandbox lets user tokens without a sandbox mark into sandbox mode.
+	unmarkedSandbox bool
+	routes          Routes
+	anonymous       bool
+	clientSideKeys  bool
+	goos            string // runtime.GOOS, but for tests
+}
+
+// Routes are the paths of calls that the SDK makes by itself.
+type Routes struct {
+	// Authenticate exchanges a key for a session. The default is
+	// /api/v1/auth/authenticate, the form that the platform's API overview and
+	// live clients use; its page on authentication writes /auth/authenticate.
+	Authenticate string
+	// Logout ends a session; the default is /api/v1/auth/logout (platform
+	// documentation, "API Overview").
+	Logout string
+	// MyAgents lists the agents of a user; the default is
+	// /api/v1/agents/mine, which no public document confirms.
+	MyAgents string
+}
+
+func (r *Routes) all() []*string { return []*string{&r.Authenticate, &r.Logout, &r.MyAgents} }
+
+func (r Routes) withDefaults() Routes {
+	def := Routes{
+		Authenticate: "/api/v1/auth/authenticate",
+		Logout:       "/api/v1/auth/logout",
+		MyAgents:     "/api/v1/agents/mine",
+	}
+	defaults := def.all()
+	for i, p := range r.all() {
+		if *p == "" {
+			*p = *defaults[i]
+		}
+	}
+	return r
+}
+
+// Option configures [New] and [NewTransport]. An option reports what is wrong
+// with its value without ever echoing a secret.
+type Option func(*config) error
+
+func optionError(name, format string, args ...any) error {
+	return fmt.Errorf("%w: %s: %s", ErrInvalidOption, name, fmt.Sprintf(format, args...))
+}
+
+// WithCredential uses one fixed credential. The environment is then not read
+// for credentials. A rejected fixed credential cannot be renewed: the platform's
+// 401 is returned as it is.
+func WithCredential(c Credential) Option {
+	return func(cfg *config) error {
+		if err := c.validate(); err != nil {
+			return fmt.Errorf("WithCredential: %w", err)
+		}
+		cfg.credential, cfg.source = c, nil
+		return nil
+	}
+}
+
+// WithCredentialSource takes credentials from src. The environment is then not
+// read for credentials. See [CredentialSource] for when src is asked.
+func WithCredentialSource(src CredentialSource) Option {
+	return func(cfg *config) error {
+		if src == nil {
+			return optionError("WithCredentialSource", "the source is nil")
+		}
+		cfg.source, cfg.credential = src, Credential{}
+		return nil
+	}
+}
+
+// WithAgentID makes requests act as an agent by default, by the header
+// X-Agent-ID. Users who own several agents must say which one acts (platform
+// documentation, "Authentication"). See [Client.As] and [ContextWithAgent] for
+// other agents.
+func WithAgentID(id string) Option {
+	return func(cfg *config) error {
+		if err := validateAgentID(id); err != nil {
+			return fmt.Errorf("WithAgentID: %w", err)
+		}
+		cfg.agentID = id
+		return nil
+	}
+}
+
+// WithBaseURL sets where the platform is; the default is [DefaultBaseURL]. Its
+// scheme, host and port are the origin that credentials are pinned to. A path
+// is put before the path of every call.
+func WithBaseURL(url string) Option {
+	return func(cfg *config) error {
+		if url == "" {
+			return optionError("WithBaseURL", "it is empty")
+		}
+		cfg.baseURL = url
+		return nil
+	}
+}
+
+// WithAllowedOrigins names further origins (scheme, host and port, such as
+// "https://files.example.com") that may receive the credential and X-Agent-ID.
+// Name only what you trust with your key.
+func WithAllowedOrigins(origins ...string) Option {
+	return func(cfg *config) error {
+		cfg.allowed = append(cfg.allowed, origins...)
+		return nil
+	}
+}
+
+// WithEnvironment says which environment the client is for; it overrides
+// AGRENTING_ENV. [Sandbox] accepts only credentials marked as sandbox,
+// [Production] refuses those; a mismatch is [ErrEnvironmentMismatch].
+func WithEnvironment(env Environment) Option {
+	return func(cfg *config) error {
+		e, err := ParseEnvironment(string(env))
+		if err != nil {
+			return fmt.Errorf("WithEnvironment: %w", err)
+		}
+		cfg.env = e
+		return nil
+	}
+}
+
+// WithUnmarkedSandboxTokens lets user tokens and session tokens that carry no
+// sandbox mark into sandbox mode. The platform documents a mark for API keys
+// only, so the SDK cannot tell a production ap_ token from a sandbox one: with
+// this option you answer for it.
+func WithUnmarkedSandboxTokens() Option {
+	return func(cfg *config) error {
+		cfg.unmarkedSandbox = true
+		return nil
+	}
+}
+
+// WithTransport sets the base that sends the requests. It is used as it is and
+// never changed; the default is a clone of [http.DefaultTransport].
+func WithTransport(base http.RoundTripper) Option {
+	return func(cfg *config) error {
+		if base == nil {
+			return optionError("WithTransport", "the transport is nil")
+		}
+		cfg.base = base
+		return nil
+	}
+}
+
+// WithTimeout bounds one [Client.Do] with all its attempts and the reading of
+// the answer; the default is [DefaultTimeout], 0 means no bound. Requests
+// through [Client.HTTPClient] are bounded by their contexts alone, since
+// streams may live long.
+func WithTimeout(d time.Duration) Option {
+	return func(cfg *config) error {
+		if d < 0 {
+			return optionError("WithTimeout", "%v is negative; 0 means no bound", d)
+		}
+		cfg.timeout = d
+		return nil
+	}
+}
+
+// WithRetryPolicy changes how failed requests are repeated; zero fields keep
+// their defaults. RetryPolicy{MaxAttempts: 1} repeats nothing.
+func WithRetryPolicy(p RetryPolicy) Option {
+	return func(cfg *config) error {
+		if err := p.validate(); err != nil {
+			return fmt.Errorf("WithRetryPolicy: %w", err)
+		}
+		cfg.retry = p
+		return nil
+	}
+}
+
+// WithAPIKeyHeader chooses the header that carries API keys: "X-API-Key", the
+// default, or "Api-Key". The platform takes both (platform documentation,
+// "Authentication").
+func WithAPIKeyHeader(name string) Option {
+	return func(cfg *config) error {
+		switch http.CanonicalHeaderKey(name) {
+		case headerAPIKey, headerAPIKeyAlias:
+			cfg.keyHeader = http.CanonicalHeaderKey(name)
+			return nil
+		default:
+			return optionError("WithAPIKeyHeader", "%q is neither X-API-Key nor Api-Key", safeText(name))
+		}
+	}
+}
+
+// WithLogger sends records to l: Debug for each attempt, Warn for retries,
+// failed renewals and Sunsets. No record contains a secret or a query string.
+// The default, and nil, is silence.
+func WithLogger(l *slog.Logger) Option {
+	return func(cfg *config) error {
+		cfg.logger = l
+		return nil
+	}
+}
+
+// WithObserver reports what happens to the credential. Events arrive in order,
+// one at a time, and none is dropped; fn runs outside the request path, on a
+// goroutine that lives while there are events. fn must not call
+// [Client.Close].
+func WithObserver(fn func(Event)) Option {
+	return func(cfg *config) error {
+		if fn == nil {
+			return optionError("WithObserver", "the function is nil")
+		}
+		cfg.observer = fn
+		return nil
+	}
+}
+
+// WithUserAgent puts a product such as "my-agent/1.2" before the SDK's own in
+// the User-Agent of [Client.Do] and of the calls that the SDK makes by itself.
+func WithUserAgent(product string) Option {
+	return func(cfg *config) error {
+		if product == "" || strings.ContainsFunc(product, func(r rune) bool { return r < ' ' || r > '~' }) {
+			return optionError("WithUserAgent", "a product is visible ASCII such as my-agent/1.2")
+		}
+		cfg.userAgent = product
+		return nil
+	}
+}
+
+// WithLookupEnv reads environment variables through lookup instead of from the
+// process. It makes tests independent of each other.
+func WithLookupEnv(lookup func(string) (string, bool)) Option {
+	return func(cfg *config) error {
+		if lookup == nil {
+			return optionError("WithLookupEnv", "the function is nil")
+		}
+		cfg.lookup = lookup
+		return nil
+	}
+}
+
+// WithoutEnvironment ignores all environment variables.
+func WithoutEnvironment() Option {
+	return WithLookupEnv(func(string) (string, bool) { return "", false })
+}
+
+// WithInsecureHTTP permits plain http to hosts other than this machine. Keys
+// then travel in clear; it is meant for test networks.
+func WithInsecureHTTP() Option {
+	return func(cfg *config) error {
+		cfg.insecure = true
+		return nil
+	}
+}
+
+// WithRoutes changes the paths of calls that the SDK makes by itself; empty
+// fields keep their defaults. See [Routes].
+func WithRoutes(r Routes) Option {
+	return func(cfg *config) error {
+		for _, p := range r.all() {
+			if *p == "" {
+				continue
+			}
+			if err := checkPath(*p); err != nil {
+				return fmt.Errorf("WithRoutes: %w", err)
+			}
+		}
+		cfg.routes = r
+		return nil
+	}
+}
+
+// WithAnonymous sends no credential at all, for the few public calls: an agent
+// that has no key yet registers itself by it (see [AgentService.Register]). The
+// environment is not read for credentials.
+func WithAnonymous() Option {
+	return func(cfg *config) error {
+		cfg.anonymous = true
+		return nil
+	}
+}
+
+// WithClientSideKeys permits API keys and user tokens where the program runs on
+// its user's side (GOOS=js). The platform asks that keys are never exposed in
+// client-side code (platform documentation, "Authentication"); hand a session
+// token to such programs instead.
+func WithClientSideKeys() Option {
+	return func(cfg *config) error {
+		cfg.clientSideKeys = true
+		return nil
+	}
+}
+
+// newConfig runs the options in order.
+func newConfig(opts []Option) (*config, error) {
+	cfg := &config{
+		timeout:   DefaultTimeout,
+		keyHeader: headerAPIKey,
+		lookup:    processEnvironment,
+		goos:      runtime.GOOS,
+	}
+	for _, opt := range opts {
+		if opt == nil {
+			return nil, optionError("New", "an option is nil")
+		}
+		if err := opt(cfg); err != nil {
+			return nil, err
+		}
+	}
+	return cfg, nil
+}

@@ -1,0 +1,192 @@
+package agrenting
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// origin is scheme, host and port: the unit to which credentials are pinned.
+// net/http compares host names only when it strips credentials on redirects,
+// and never strips custom headers; that is not enough here.
+type origin struct {
+	scheme string
+	host   string // lower case, without the scheme's default port
+}
+
+func originOf(u *url.URL) origin {
+	o := origin{scheme: strings.ToLower(u.Scheme)}
+	host, port := strings.ToLower(u.Hostname()), u.Port()
+	if (o.scheme == "https" && port == "443") || (o.scheme == "http" && port == "80") {
+		port = ""
+	}
+	switch {
+	case port != "":
+		o.host = net.JoinHostPort(host, port)
+	case strings.Contains(host, ":"):
+		o.host = "[" + host + "]"
+	default:
+		o.host = host
+	}
+	return o
+}
+
+// matches spares the common case, a URL in normal form, every allocation.
+func (o origin) matches(u *url.URL) bool {
+	return (u.Host == o.host && u.Scheme == o.scheme) || originOf(u) == o
+}
+
+func (o origin) String() string { return o.scheme + "://" + o.host }
+
+// isLoopback reports whether a URL's host is this machine: localhost or a
+// loopback address. Other names are not resolved: a name is whatever its DNS
+// says at the moment.
+func isLoopback(u *url.URL) bool {
+	host := strings.ToLower(u.Hostname())
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback()
+}
+
+// secureURL reports whether a request may be sent to u at all.
+func secureURL(u *url.URL, insecureOK bool) bool {
+	switch {
+	case strings.EqualFold(u.Scheme, "https"):
+		return true
+	case strings.EqualFold(u.Scheme, "http"):
+		return insecureOK || isLoopback(u)
+	default:
+		return false
+	}
+}
+
+func insecureError(u *url.URL) error {
+	return fmt.Errorf("%w: %s; use https, or WithInsecureHTTP if you know what reads along (loopback needs no opt-in)",
+		ErrInsecureURL, originOf(u))
+}
+
+// parseBaseURL validates a base URL. Errors never show its user information or
+// query string.
+func parseBaseURL(raw string, insecureOK bool) (*url.URL, error) {
+	u, err := parseOriginURL(raw, insecureOK)
+	if err != nil {
+		return nil, err
+	}
+	if u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("%w: a base URL has no query string and no fragment, such as https://agrenting.com", ErrInvalidOption)
+	}
+	u.Path = strings.TrimRight(u.Path, "/")
+	u.RawPath = strings.TrimRight(u.RawPath, "/")
+	return u, nil
+}
+
+func parseOriginURL(raw string, insecureOK bool) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: it is not a URL; it looks like https://agrenting.com", ErrInvalidOption)
+	}
+	switch {
+	case u.Scheme == "" || u.Host == "" || u.Hostname() == "":
+		return nil, fmt.Errorf("%w: a URL has a scheme and a host, such as https://agrenting.com", ErrInvalidOption)
+	case u.User != nil:
+		return nil, fmt.Errorf("%w: a URL may not carry user information; pass credentials as credentials", ErrInvalidOption)
+	case !strings.EqualFold(u.Scheme, "https") && !strings.EqualFold(u.Scheme, "http"):
+		return nil, fmt.Errorf("%w: the scheme of a URL is https", ErrInvalidOption)
+	case !secureURL(u, insecureOK):
+		return nil, insecureError(u)
+	}
+	o := originOf(u)
+	u.Scheme, u.Host = o.scheme, o.host
+	return u, nil
+}
+
+// pinned reports whether credentials may go to u.
+func (t *Transport) pinned(u *url.URL) bool {
+	for _, o := range t.origins {
+		if o.matches(u) {
+			return true
+		}
+	}
+	return false
+}
+
+// managed reports whether the SDK adds its credential to req: its URL is at a
+// pinned origin, and so was every request of the redirect chain behind it. A
+// chain that has left once stays bare, also when it comes back: the foreign
+// host has chosen where to.
+func (t *Transport) managed(req *http.Request) bool {
+	if !t.pinned(req.URL) {
+		return false
+	}
+	for p := previous(req); p != nil; p = previous(p) {
+		if !t.pinned(p.URL) {
+			return false
+		}
+	}
+	return true
+}
+
+// previous is the request whose redirect caused req. net/http sets
+// Request.Response on such requests.
+func previous(req *http.Request) *http.Request {
+	if req.Response == nil || req.Response.Request == nil || req.Response.Request.URL == nil {
+		return nil
+	}
+	return req.Response.Request
+}
+
+// bare returns the request to send where no credential of ours may go. The
+// caller's own credentials go where the caller sent them, but do not follow a
+// redirect to another origin.
+func (t *Transport) bare(req *http.Request) *http.Request {
+	target := originOf(req.URL)
+	for p := previous(req); p != nil; p = previous(p) {
+		if originOf(p.URL) != target {
+			return t.stripped(req)
+		}
+	}
+	return req
+}
+
+func (t *Transport) stripped(req *http.Request) *http.Request {
+	out := *req
+	out.Header = make(http.Header, len(req.Header))
+	for name, values := range req.Header {
+		if !t.sensitive(name) {
+			out.Header[name] = values
+		}
+	}
+	return &out
+}
+
+// sensitive reports whether a header names or proves somebody's identity, or
+// may carry a secret in a URL.
+func (t *Transport) sensitive(name string) bool {
+	switch http.CanonicalHeaderKey(name) {
+	case headerAuthorization, headerAPIKey, headerAPIKeyAlias, headerAgentID,
+		"Proxy-Authorization", "Cookie", "Cookie2", "Referer", "Www-Authenticate":
+		return true
+	default:
+		return strings.EqualFold(name, t.apiKeyHeader)
+	}
+}
+
+// checkRedirect is the Client's policy: it follows redirects within the pinned
+// origins only. Leaving them would end with a bare request that answers
+// something else than was asked for.
+func (t *Transport) checkRedirect(req *http.Request, via []*http.Request) error {
+	switch {
+	case !t.pinned(req.URL):
+		return fmt.Errorf("%w: a redirect leads to %s; if that host is yours to trust, name it by WithAllowedOrigins, or make it the base URL",
+			ErrForeignOrigin, originOf(req.URL))
+	case len(via) >= 10:
+		return fmt.Errorf("agrenting: stopped after %d redirects", len(via))
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,385 @@
+package agrenting
+
+import (
+	"bytes"
+	"encoding"
+	"encoding/base64"
+	"encoding/gob"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"flag"
+	"fmt"
+	"html/template"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const probeSecret = "sk_sandbox_Zq7+Wm/3Xp9=Rt5~Kv2&Ln8"
+
+// TestNothingPrintsASecret holds every type that has to do with secrets against
+// every way of making text of a value. To cover another type, add a probe.
+func TestNothingPrintsASecret(t *testing.T) {
+	t.Parallel()
+
+	key := APIKey(probeSecret)
+	file := filepath.Join(t.TempDir(), "key")
+	require.NoError(t, os.WriteFile(file, []byte(probeSecret), 0o600))
+
+	fileSource := newFileSource(file, 0)
+	_, err := fileSource.Credential(t.Context())
+	require.NoError(t, err)
+
+	cfg, err := readVars(map[string]string{"AGRENTING_API_KEY": probeSecret, "AGRENTING_SESSION_TOKEN": probeSecret}, "")
+	require.NoError(t, err)
+
+	_, invalid := ParseCredential(probeSecret + " ")
+	require.NoError(t, invalid)
+	_, invalid = ParseCredential(probeSecret + " " + probeSecret)
+	require.Error(t, invalid)
+
+	probe(t, "api key", key, probeSecret)
+	probe(t, "user token", UserToken(probeSecret), probeSecret)
+	probe(t, "session", SessionToken(probeSecret, time.Unix(1<<31, 0)), probeSecret)
+	probe(t, "exchanged session", exchangedSession(probeSecret, time.Time{}, key), probeSecret)
+	probe(t, "zero credential", Credential{}, probeSecret)
+	probe(t, "static source", Static(key), probeSecret)
+	probe(t, "invalid static source", Static(APIKey(probeSecret+"\n")), probeSecret)
+	probe(t, "file source", fileSource, probeSecret)
+	probe(t, "source func", CredentialSourceFunc(Static(key).Credential), probeSecret)
+	probe(t, "environment", cfg, probeSecret)
+	probe(t, "no credential", cfg.noCredential(), probeSecret)
+	probe(t, "invalid credential", invalid, probeSecret)
+	probe(t, "mismatch", checkEnvironment(Production, key, false), probeSecret)
+}
+
+func TestACrashDoesNotPrintASecret(t *testing.T) {
+	t.Parallel()
+
+	for kind := range crashes {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+
+			exe, err := os.Executable()
+			require.NoError(t, err)
+
+			cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestCrashChild$", "--", crashArg+kind)
+			cmd.Env = append(os.Environ(), "GOTRACEBACK=all")
+
+			out, err := cmd.CombinedOutput()
+			require.Error(t, err)
+			require.Contains(t, string(out), "panic: ")
+			assertNoSecret(t, string(out), probeSecret)
+		})
+	}
+}
+
+const crashArg = "crash:"
+
+// crashes are values that a program may panic with.
+var crashes = map[string]func() any{
+	"credential":         func() any { return APIKey(probeSecret) },
+	"pointer":            func() any { return new(APIKey(probeSecret)) },
+	"holder":             func() any { return unexportedHolder[Credential]{APIKey(probeSecret)} },
+	"pointer to holder":  func() any { return &exportedHolder[Credential]{APIKey(probeSecret)} },
+	"text of a holder":   func() any { return fmt.Sprintf("%+v", unexportedHolder[Credential]{APIKey(probeSecret)}) },
+	"error of a holder":  func() any { return fmt.Errorf("%#v", &unexportedHolder[Credential]{APIKey(probeSecret)}) },
+	"conversion in vain": func() any { return any(APIKey(probeSecret)).(fmt.Scanner) }, //nolint:errcheck // panics
+}
+
+// TestCrashChild is what TestACrashDoesNotPrintASecret runs in another process.
+func TestCrashChild(t *testing.T) { //nolint:paralleltest // crashes, or does nothing
+	if kind, child := strings.CutPrefix(flag.Arg(0), crashArg); child {
+		panic(crashes[kind]())
+	}
+}
+
+type exportedHolder[T any] struct{ Value T }
+
+type unexportedHolder[T any] struct{ value T }
+
+// probe makes text of value, and of all sorts of holders of it, in every way
+// there is, and fails when any of the secrets shows in any form.
+func probe[T any](t *testing.T, name string, value T, secrets ...string) {
+	t.Helper()
+
+	holders := map[string]any{
+		"value":                        value,
+		"pointer":                      &value,
+		"exported field":               exportedHolder[T]{value},
+		"unexported field":             unexportedHolder[T]{value},
+		"pointer to exported field":    &exportedHolder[T]{value},
+		"pointer to unexported field":  &unexportedHolder[T]{value},
+		"pointer in unexported field":  unexportedHolder[*T]{&value},
+		"exported interface field":     exportedHolder[any]{value},
+		"unexported interface field":   unexportedHolder[any]{value},
+		"pointer in interface field":   unexportedHolder[any]{&value},
+		"holder in a holder":           unexportedHolder[exportedHolder[T]]{exportedHolder[T]{value}},
+		"slice":                        []T{value},
+		"slice of interfaces":          []any{value, &value},
+		"array in an unexported field": unexportedHolder[[1]T]{[1]T{value}},
+		"map value":                    map[string]T{"key": value},
+		"map in an unexported field":   unexportedHolder[map[string]T]{map[string]T{"key": value}},
+	}
+
+	for holder, held := range holders {
+		for outlet, write := range outlets {
+			t.Run(name+"/"+holder+"/"+outlet, func(t *testing.T) {
+				t.Parallel()
+
+				var out bytes.Buffer
+
+				write(t, &out, held)
+				assertNoSecret(t, out.String(), secrets...)
+			})
+		}
+	}
+}
+
+var outlets = map[string]func(t *testing.T, out *bytes.Buffer, value any){
+	"fmt": func(_ *testing.T, out *bytes.Buffer, value any) {
+		for _, flags := range []string{"", "+", "#", " ", "0", "-60.40", "+#"} {
+			for _, verb := range "vsqxXdptcUeEfFgGboOwTz" {
+				fmt.Fprintln(out, fmt.Errorf("%"+flags+string(verb), value)) // knows %w as well
+			}
+		}
+
+		fmt.Fprint(out, value, "\n", fmt.Sprint(value), fmt.Sprintln(value))
+	},
+	"methods": func(_ *testing.T, out *bytes.Buffer, value any) {
+		if v, ok := value.(fmt.Stringer); ok {
+			fmt.Fprintln(out, v.String())
+		}
+
+		if v, ok := value.(fmt.GoStringer); ok {
+			fmt.Fprintln(out, v.GoString())
+		}
+
+		if v, ok := value.(encoding.TextMarshaler); ok {
+			text, err := v.MarshalText()
+			fmt.Fprintln(out, string(text), err)
+		}
+
+		if v, ok := value.(encoding.BinaryMarshaler); ok {
+			binary, err := v.MarshalBinary()
+			fmt.Fprintln(out, string(binary), err)
+		}
+
+		if v, ok := value.(slog.LogValuer); ok {
+			fmt.Fprintln(out, v.LogValue().Resolve().String())
+		}
+
+		if err, ok := value.(error); ok {
+			for ; err != nil; err = errors.Unwrap(err) {
+				fmt.Fprintf(out, "%s\n%v\n", err.Error(), fmt.Errorf("wrapped: %w", err))
+			}
+		}
+	},
+	"json": func(_ *testing.T, out *bytes.Buffer, value any) {
+		encoded, err := json.Marshal(value)
+		fmt.Fprintln(out, string(encoded), err)
+	},
+	"xml": func(_ *testing.T, out *bytes.Buffer, value any) {
+		encoded, err := xml.Marshal(value)
+		fmt.Fprintln(out, string(encoded), err)
+	},
+	"gob": func(_ *testing.T, out *bytes.Buffer, value any) {
+		err := gob.NewEncoder(out).Encode(value)
+		fmt.Fprintln(out, err)
+	},
+	"slog text": func(_ *testing.T, out *bytes.Buffer, value any) {
+		logTo(slog.NewTextHandler(out, &slog.HandlerOptions{AddSource: true}), value)
+	},
+	"slog json": func(_ *testing.T, out *bytes.Buffer, value any) {
+		logTo(slog.NewJSONHandler(out, nil), value)
+	},
+	"template": func(t *testing.T, out *bytes.Buffer, value any) {
+		t.Helper()
+
+		tmpl := template.Must(template.New("").Parse(
+			`{{.}}<a href="/?k={{.}}" onclick="f({{.}})">{{printf "%+v" .}}</a><script>let x = {{.}}</script>`))
+		fmt.Fprintln(out, tmpl.Execute(out, value))
+	},
+	"failed assertions": func(_ *testing.T, out *bytes.Buffer, value any) {
+		failed := failures{out}
+		other := reflect.New(reflect.TypeOf(value)).Elem().Interface() // of the same type, for the sake of a diff
+
+		assert.Equal(failed, other, value)
+		assert.Equal(failed, value, other)
+		assert.EqualValues(failed, value, other)
+		assert.Exactly(failed, value, other)
+		assert.NotEqual(failed, value, value) //nolint:testifylint // meant to fail
+		assert.Contains(failed, []any{value}, "x")
+		assert.ElementsMatch(failed, []any{value}, []any{other})
+		assert.Subset(failed, []any{value}, []any{other})
+		assert.Nil(failed, value)
+		assert.Zero(failed, value)
+		assert.Empty(failed, value)
+		assert.IsType(failed, 0, value)
+		assert.Len(failed, value, 99)
+		assert.Fail(failed, "message", "%v", value)
+		fmt.Fprint(out, assert.ObjectsAreEqual(value, other))
+	},
+	"panic": func(_ *testing.T, out *bytes.Buffer, value any) {
+		for _, reason := range []any{value, fmt.Sprint(value), fmt.Errorf("%+v", value)} {
+			func() {
+				defer func() { fmt.Fprintf(out, "panic: %v\n", recover()) }()
+
+				panic(reason)
+			}()
+		}
+	},
+	"reflection": func(_ *testing.T, out *bytes.Buffer, value any) {
+		walk(out, reflect.ValueOf(value), map[uintptr]bool{})
+	},
+}
+
+func logTo(h slog.Handler, value any) {
+	l := slog.New(h)
+	l.Info("message", "key", value)
+	l.Info("message", slog.Group("group", slog.Any("key", value)))
+	l.With("key", value).WithGroup("group").Info("message", "key", []any{value})
+	l.Info("message", "key", exportedHolder[any]{value}, "other", &unexportedHolder[any]{value})
+}
+
+// failures is a testing.TB of sorts that keeps what assertions say.
+type failures struct{ out *bytes.Buffer }
+
+func (f failures) Errorf(format string, args ...any) { fmt.Fprintf(f.out, format+"\n", args...) }
+
+// walk writes every string and byte that reflection reaches, exported or not.
+func walk(out *bytes.Buffer, v reflect.Value, seen map[uintptr]bool) {
+	switch v.Kind() {
+	case reflect.String:
+		fmt.Fprintln(out, v.String())
+	case reflect.Pointer:
+		if v.IsNil() || seen[v.Pointer()] {
+			return
+		}
+
+		seen[v.Pointer()] = true
+		walk(out, v.Elem(), seen)
+	case reflect.Interface:
+		walk(out, v.Elem(), seen)
+	case reflect.Struct:
+		for _, field := range v.Fields() {
+			walk(out, field, seen)
+		}
+	case reflect.Slice, reflect.Array:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			for i := range v.Len() {
+				out.WriteByte(byte(v.Index(i).Uint()))
+			}
+
+			return
+		}
+
+		for i := range v.Len() {
+			walk(out, v.Index(i), seen)
+		}
+	case reflect.Map:
+		for _, key := range v.MapKeys() {
+			walk(out, key, seen)
+			walk(out, v.MapIndex(key), seen)
+		}
+	default: // numbers hold no secret, and funcs and channels let nobody in
+	}
+}
+
+// publicMark is the part of a secret that says what it is, which may be shown.
+var publicMark = regexp.MustCompile(`^[A-Za-z0-9]+_(sandbox_)?`)
+
+func assertNoSecret(t *testing.T, out string, secrets ...string) {
+	t.Helper()
+
+	for _, secret := range secrets {
+		if form := formIn(out, secret); form != "" {
+			t.Errorf("output has a part of the secret, as %s:\n%s", form, out)
+		}
+	}
+}
+
+// formIn says in which form any six bytes of the secret behind its mark, or a
+// few characters of its base64, occur in out; "" when none does.
+func formIn(out, secret string) string {
+	private := publicMark.ReplaceAllString(secret, "")
+	squeezed := strings.NewReplacer(" ", "", "0x", "", ",", "", "\n", "").Replace(strings.ToLower(out))
+
+	for i := range max(len(private)-5, 1) {
+		part := private[i:min(i+6, len(private))]
+		raw := []byte(part)
+
+		for form, text := range map[string]string{
+			"it is":          part,
+			"a query":        url.QueryEscape(part),
+			"a path":         url.PathEscape(part),
+			"HTML":           template.HTMLEscapeString(part),
+			"decimal bytes":  strings.Trim(fmt.Sprintf("%d", raw), "[]"),
+			"code points":    strings.Trim(fmt.Sprintf("%U", []rune(part)), "[]"),
+			"octal or so":    strings.Trim(fmt.Sprintf("%o", raw), "[]"),
+			"binary numbers": strings.Trim(fmt.Sprintf("%b", raw), "[]"),
+		} {
+			if strings.Contains(out, text) {
+				return form
+			}
+		}
+
+		if strings.Contains(squeezed, hex.EncodeToString(raw)) {
+			return "hex"
+		}
+	}
+
+	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		for shift := range 3 {
+			encoded := encoding.EncodeToString([]byte(strings.Repeat("\x00", shift) + private))
+			for i := 4; i+8 < len(encoded); i++ {
+				if strings.Contains(out, encoded[i:i+8]) {
+					return "base64"
+				}
+			}
+		}
+	}
+
+	return ""
+}
+
+// TestTheProbeFindsWhatIsThere keeps the tests of this file honest.
+func TestTheProbeFindsWhatIsThere(t *testing.T) {
+	t.Parallel()
+
+	raw := []byte(probeSecret)
+
+	for name, out := range map[string]string{
+		"plain":      probeSecret,
+		"part":       "x" + probeSecret[15:22] + "x",
+		"hex":        fmt.Sprintf("%x", probeSecret),
+		"spaced hex": fmt.Sprintf("% X", probeSecret),
+		"go bytes":   fmt.Sprintf("%#v", raw),
+		"decimal":    fmt.Sprintf("%d", raw),
+		"base64":     base64.StdEncoding.EncodeToString(raw),
+		"basic auth": base64.URLEncoding.EncodeToString([]byte("user:" + probeSecret)),
+		"query":      url.QueryEscape(probeSecret),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			assert.NotEmpty(t, formIn(out, probeSecret))
+		})
+	}
+
+	var out bytes.Buffer
+
+	outlets["reflection"](t, &out, &unexportedHolder[any]{map[string]any{"k": [][]byte{raw}}})
+	assert.Contains(t, out.String(), probeSecret)
+}

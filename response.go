@@ -1,0 +1,285 @@
+package agrenting
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bounds of what is read of an answer.
+const (
+	maxBody      = 32 << 20 // decoded by Do
+	maxErrorBody = 1 << 20
+)
+
+// Response tells what came with an answer besides its data. It is never nil
+// when the platform answered, also when the call returns an error.
+type Response struct {
+	StatusCode int
+	Header     http.Header
+	// RequestID is the request id of the envelope's meta, or of a header;
+	// empty when there was none (the platform's documents show it on some
+	// pages only).
+	RequestID string
+	// Attempts counts how often the request was sent, replays included.
+	Attempts int
+	// Rate is what the rate-limit headers said.
+	Rate Rate
+	// Sunset is when the route will be retired, zero when no date is announced
+	// (platform documentation, "API Versioning": 90 days' notice).
+	Sunset time.Time
+	// Pagination is the envelope's, nil when there was none.
+	Pagination *Pagination
+	// Meta is the envelope's meta as it came; nil when there was none.
+	Meta json.RawMessage
+	// Generation and Fingerprint tell which credential was used last; they are
+	// safe to log.
+	Generation  uint64
+	Fingerprint string
+}
+
+// Rate is the state of the rate limit that a call counted against (platform
+// documentation, "Rate Limits"). The platform sends no time of reset.
+type Rate struct {
+	// Known is false when the answer had no rate-limit headers.
+	Known bool
+	// Limit is the number of requests per window, Remaining what is left.
+	Limit, Remaining int
+	// RetryAfter is set when the call was limited.
+	RetryAfter time.Duration
+}
+
+// Pagination is the position of a page in a list (platform documentation,
+// "Pagination").
+type Pagination struct {
+	// TotalCount may be approximate.
+	TotalCount int
+	// Cursor leads to the next page; it is opaque.
+	Cursor string
+	// HasMore tells whether there is a next page.
+	HasMore bool
+}
+
+// UnmarshalJSON implements [json.Unmarshaler]. It takes numbers and strings
+// for the count and ignores what it cannot read: a list is worth more than its
+// size.
+func (p *Pagination) UnmarshalJSON(b []byte) error {
+	var raw struct {
+		TotalCount json.RawMessage `json:"total_count"`
+		Cursor     *string         `json:"cursor"`
+		HasMore    bool            `json:"has_more"`
+	}
+	if err := json.Unmarshal(b, &raw); err != nil {
+		return err
+	}
+	*p = Pagination{HasMore: raw.HasMore}
+	if raw.Cursor != nil {
+		p.Cursor = *raw.Cursor
+	}
+	if n, err := strconv.Atoi(strings.Trim(string(raw.TotalCount), `"`)); err == nil {
+		p.TotalCount = n
+	}
+	return nil
+}
+
+// envelope is an answer in any documented shape.
+type envelope struct {
+	data       json.RawMessage // the data member, or the whole body without envelope
+	meta       json.RawMessage
+	requestID  string
+	pagination *Pagination
+	errors     []ErrorDetail
+}
+
+var errNotJSON = errors.New("it is not JSON")
+
+// decodeEnvelope reads {"data", "meta", "errors"} and tolerates its absence:
+// the whole body is the data then. Unknown members are ignored. Besides the
+// documented errors array it understands the shapes that clients of the
+// platform have met: "error" as a string or an object, and a bare "message".
+func decodeEnvelope(body []byte) (envelope, error) {
+	var env envelope
+	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\ufeff")))
+	if len(body) == 0 {
+		return env, nil
+	}
+	if !json.Valid(body) {
+		return env, errNotJSON
+	}
+	env.data = body
+	if body[0] != '{' {
+		return env, nil
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(body, &members); err != nil {
+		return env, err
+	}
+	data, hasData := members["data"]
+	meta, hasMeta := members["meta"]
+	rawErrors, hasErrors := members["errors"]
+	if hasData {
+		env.data = data
+	} else if hasMeta || hasErrors {
+		env.data = nil
+	}
+	if hasMeta && !isNull(meta) {
+		env.meta = meta
+		env.readMeta()
+	}
+	if hasErrors {
+		env.errors = errorDetails(rawErrors)
+	}
+	if len(env.errors) == 0 && !hasData {
+		env.errors = looseErrors(members)
+	}
+	return env, nil
+}
+
+func isNull(raw json.RawMessage) bool {
+	return len(raw) == 0 || string(raw) == "null"
+}
+
+func (env *envelope) readMeta() {
+	var meta map[string]json.RawMessage
+	if json.Unmarshal(env.meta, &meta) != nil {
+		return
+	}
+	_ = json.Unmarshal(meta["request_id"], &env.requestID)
+	if raw := meta["pagination"]; !isNull(raw) {
+		p := new(Pagination)
+		if json.Unmarshal(raw, p) == nil {
+			env.pagination = p
+		}
+	}
+}
+
+// errorDetails reads an errors array entry by entry: one that is odd does not
+// hide the others.
+func errorDetails(raw json.RawMessage) []ErrorDetail {
+	var entries []json.RawMessage
+	if json.Unmarshal(raw, &entries) != nil {
+		if d, ok := errorDetail(raw); ok {
+			return []ErrorDetail{d}
+		}
+		return nil
+	}
+	var out []ErrorDetail
+	for _, e := range entries {
+		if d, ok := errorDetail(e); ok {
+			out = append(out, d)
+		} else {
+			out = append(out, ErrorDetail{Message: "an error that could not be read"})
+		}
+	}
+	return out
+}
+
+func errorDetail(raw json.RawMessage) (ErrorDetail, bool) {
+	var d ErrorDetail
+	if isNull(raw) {
+		return d, false
+	}
+	if json.Unmarshal(raw, &d.Message) == nil {
+		return d, d.Message != ""
+	}
+	var m map[string]json.RawMessage
+	if json.Unmarshal(raw, &m) != nil || len(m) == 0 {
+		return d, false
+	}
+	_ = json.Unmarshal(m["code"], &d.Code)
+	_ = json.Unmarshal(m["field"], &d.Field)
+	for _, name := range []string{"message", "detail", "title"} {
+		if d.Message == "" {
+			_ = json.Unmarshal(m[name], &d.Message)
+		}
+	}
+	d.Details = m["details"]
+	return d, true
+}
+
+func looseErrors(m map[string]json.RawMessage) []ErrorDetail {
+	if raw, ok := m["error"]; ok {
+		if d, ok := errorDetail(raw); ok {
+			return []ErrorDetail{d}
+		}
+	}
+	return nil
+}
+
+// readBounded reads at most limit bytes; more is an error.
+func readBounded(r io.Reader, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		return b[:limit], fmt.Errorf("%w: it has more than %d bytes", ErrMalformedResponse, limit)
+	}
+	return b, err
+}
+
+// headerInfo fills what the headers tell.
+func (r *Response) readHeader(now time.Time) {
+	h := r.Header
+	for _, name := range []string{"X-Request-Id", "Request-Id"} {
+		if r.RequestID == "" {
+			r.RequestID = h.Get(name)
+		}
+	}
+	limit, err1 := strconv.Atoi(h.Get("X-Ratelimit-Limit"))
+	remaining, err2 := strconv.Atoi(h.Get("X-Ratelimit-Remaining"))
+	r.Rate = Rate{Known: err1 == nil && err2 == nil, Limit: limit, Remaining: remaining}
+	r.Rate.RetryAfter, _ = parseRetryAfter(h.Get("Retry-After"), now)
+	if t, err := http.ParseTime(h.Get("Sunset")); err == nil {
+		r.Sunset = t
+	}
+}
+
+// CheckResponse turns an answer of the platform that is no success into an
+// [*APIError], for those who use [Client.HTTPClient] or a [Transport] on their
+// own. It reads a bounded part of the body, closes it, and replaces it by what
+// it read. A 2xx gives nil and is left alone.
+//
+// When a 401 could not be replayed with a renewed credential, the error matches
+// [ErrNotReplayable].
+func CheckResponse(resp *http.Response) error {
+	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
+		return nil
+	}
+	body, _ := readBounded(resp.Body, maxErrorBody)
+	_ = resp.Body.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	r := &Response{StatusCode: resp.StatusCode, Header: resp.Header}
+	r.readHeader(time.Now())
+	env, _ := decodeEnvelope(body)
+	e := newAPIError(r, env, body)
+	e.cause = notReplayed(resp)
+	if req := resp.Request; req != nil && req.URL != nil {
+		e.Method, e.Path = req.Method, req.URL.Path
+	}
+	return e
+}
+
+// newAPIError makes the typed error of an answer. Secrets that the platform
+// may have echoed are redacted in its text.
+func newAPIError(r *Response, env envelope, body []byte, secrets ...string) *APIError {
+	if env.requestID != "" {
+		r.RequestID = env.requestID
+	}
+	e := &APIError{
+		StatusCode: r.StatusCode, RequestID: r.RequestID,
+		RetryAfter: r.Rate.RetryAfter, Attempts: r.Attempts,
+	}
+	if len(env.errors) > 0 {
+		d := env.errors[0]
+		e.Code, e.Message, e.Field, e.Details = safeText(d.Code, secrets...), d.Message, safeText(d.Field, secrets...), d.Details
+		e.Others = env.errors[1:]
+	} else if t := strings.TrimSpace(string(body)); t != "" && !strings.HasPrefix(t, "{") && !strings.HasPrefix(t, "<") {
+		e.Message = t
+	}
+	e.Message = safeText(e.Message, secrets...)
+	return e
+}

@@ -1,0 +1,127 @@
+package agrenting
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Environment is a side of the platform. Both have the same host and paths, and
+// only the credential tells them apart (platform documentation, "Sandbox"), which
+// is why the SDK guards against mixing them up. The zero value is no choice: the
+// credential decides.
+type Environment string
+
+const (
+	// Production is where money is real and data is kept.
+	Production Environment = "production"
+	// Sandbox is where money and the work of agents are simulated and data is
+	// kept for seven days (platform documentation, "Sandbox").
+	Sandbox Environment = "sandbox"
+)
+
+// ParseEnvironment returns the environment called s, in letters of any case:
+// "production" or "sandbox". Anything else is an [ErrInvalidOption], also the
+// empty string.
+func ParseEnvironment(s string) (Environment, error) {
+	for _, e := range []Environment{Production, Sandbox} {
+		if strings.EqualFold(s, string(e)) {
+			return e, nil
+		}
+	}
+
+	return "", fmt.Errorf("%w: %s is no environment: use %q or %q", ErrInvalidOption, quoteBounded(s), Production, Sandbox)
+}
+
+// sandboxMark follows a prefix of letters and digits in the secrets of the
+// sandbox.
+const sandboxMark = "_sandbox_"
+
+// markOf returns the environment that a secret is marked for, or "". Only the
+// sandbox has a mark: the platform's Sandbox page describes production keys as
+// having none, so one like "_live_" is not taken for anything.
+func markOf(secret string) Environment {
+	prefix, _, found := strings.Cut(secret, sandboxMark)
+	if !found || prefix == "" {
+		return ""
+	}
+
+	for i := range len(prefix) {
+		if b := prefix[i] | 0x20; (b < 'a' || b > 'z') && (prefix[i] < '0' || prefix[i] > '9') {
+			return ""
+		}
+	}
+
+	return Sandbox
+}
+
+// effectiveEnvironment returns the environment that a client with this choice
+// and this credential works in: the choice, else the credential's mark, else
+// production for an API key, since production keys are the ones without a mark.
+// It is "" where nothing tells, as with a user token: those are unmarked on
+// either side.
+func effectiveEnvironment(want Environment, c Credential) Environment {
+	switch {
+	case want != "":
+		return want
+	case c.Environment() != "":
+		return c.Environment()
+	case c.Kind() == KindAPIKey:
+		return Production
+	default:
+		return ""
+	}
+}
+
+// checkEnvironment refuses, with [ErrEnvironmentMismatch], a credential that does
+// not belong to the environment that was asked for. The sandbox takes only
+// credentials with its mark, production none with that mark, and no choice takes
+// either.
+//
+// User tokens and sessions bear no mark even in the sandbox, so the sandbox takes
+// unmarked ones when allowUnmarkedToken says so; unmarked API keys it never takes,
+// as those are production's. A session from [exchangedSession] is not asked for
+// a mark, because the key that bought it has been.
+func checkEnvironment(want Environment, c Credential, allowUnmarkedToken bool) error {
+	if c.IsZero() || want == "" {
+		return nil
+	}
+
+	marked := c.Environment() == Sandbox
+
+	var found, fix string
+
+	switch want {
+	case Sandbox:
+		if marked || c.isExchanged() {
+			return nil
+		}
+
+		if c.Kind() != KindAPIKey && allowUnmarkedToken {
+			return nil
+		}
+
+		found = "has no sandbox mark"
+		fix = "use a key that was made with the dashboard's Sandbox switch on (it begins with sk_sandbox_), " +
+			"in AGRENTING_SANDBOX_API_KEY or by option, or leave the sandbox by unsetting AGRENTING_ENV and WithEnvironment"
+
+		if c.Kind() != KindAPIKey {
+			fix += "; if this " + c.Kind().String() + " is known to belong to the sandbox, allow it by WithUnmarkedSandboxTokens"
+		}
+	case Production:
+		if !marked {
+			return nil
+		}
+
+		found = "has a sandbox mark"
+		fix = "use a production key, or choose the sandbox by AGRENTING_ENV=sandbox or WithEnvironment(Sandbox)"
+	default: // fail closed
+		found = "cannot be checked against an unknown environment"
+		fix = "use Production or Sandbox"
+	}
+
+	return fmt.Errorf("%w: %s is selected, but the %s %s %s: %s",
+		ErrEnvironmentMismatch, quoteBounded(string(want)), c.Kind(), c.Fingerprint(), found, fix)
+}
+
+// isExchanged reports whether c is a session that a key was exchanged for.
+func (c Credential) isExchanged() bool { return c.m != nil && c.m().exchanged }

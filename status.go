@@ -1,0 +1,122 @@
+package agrenting
+
+import (
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
+)
+
+// State sums up the credential of a client.
+type State string
+
+// The states of a credential.
+const (
+	// StateEmpty: nothing was fetched yet; the first request will.
+	StateEmpty State = "empty"
+	// StateReady: requests are served.
+	StateReady State = "ready"
+	// StateRenewing: requests are served while a renewal is under way.
+	StateRenewing State = "renewing"
+	// StateWaiting: the credential has expired or was rejected; requests wait
+	// for the renewal.
+	StateWaiting State = "waiting"
+	// StateFailing: as StateWaiting, and renewal has failed: requests fail at
+	// once with a [*RenewalError] until RetryAt.
+	StateFailing State = "failing"
+	// StateClosed: the client was closed.
+	StateClosed State = "closed"
+)
+
+// Status is a picture of a client at one moment. It contains no secret.
+type Status struct {
+	State State
+	// Source names where the credential is from: an option or an environment
+	// variable.
+	Source string
+	// Origin is the scheme, host and port that the credential is pinned to.
+	Origin string
+	// AgentID is the default X-Agent-ID.
+	AgentID string
+	// Environment is the one asked for, else what the credential's mark says;
+	// empty when nothing tells.
+	Environment Environment
+	Kind        Kind
+	Generation  uint64
+	Fingerprint string
+	// Expires is on the local clock; zero when unknown or never.
+	Expires time.Time
+	// NextRenewal is when the SDK means to renew; zero when it does not.
+	NextRenewal time.Time
+	// Fetching tells that the source is being asked, Waiters how many requests
+	// wait for its answer.
+	Fetching bool
+	Waiters  int
+	// LastError is that of the last renewal, nil after a success; Failures
+	// counts failures in a row, RetryAt is when the next attempt is due.
+	LastError error
+	Failures  int
+	RetryAt   time.Time
+	// ClockSkew is how far the platform's clock is ahead of this one, as far
+	// as it is known; less than 2 s counts as none.
+	ClockSkew time.Duration
+	// Rate is what the last answer to [Client.Do] said.
+	Rate Rate
+}
+
+var engineStates = map[renew.State]State{
+	renew.Empty: StateEmpty, renew.Fresh: StateReady, renew.Renewing: StateRenewing,
+	renew.Lapsed: StateWaiting, renew.BackedOff: StateFailing, renew.Shut: StateClosed,
+}
+
+// Status describes the client now. It makes no request and never waits for one.
+func (c *Client) Status() Status {
+	s := c.core.creds.status()
+	s.Origin = c.transport.origins[0].String()
+	s.AgentID = c.transport.agent.id()
+	if s.Environment = c.core.env; s.Environment == "" {
+		s.Environment = effectiveEnvironment("", c.core.creds.latest())
+	}
+	if r := c.core.rate.Load(); r != nil {
+		s.Rate = *r
+	}
+	return s
+}
+
+func (k *keeper) status() Status {
+	s := Status{Source: k.name, State: StateReady}
+	var l *lease
+	if k.engine == nil {
+		if l = k.fixed.Load(); l == nil {
+			s.State = StateClosed
+			return s
+		}
+		s.Expires = l.Value.cred.Expires()
+	} else {
+		e := k.engine.Status()
+		l = e.Lease
+		s.State, s.Fetching, s.Waiters = engineStates[e.State], e.Fetching, e.Waiters
+		s.Failures, s.RetryAt, s.ClockSkew = e.Failures, e.RetryAt, e.Skew
+		if e.Err != nil {
+			s.LastError = sourceError(e.Err)
+		}
+		if l != nil {
+			s.Expires, s.NextRenewal = l.Expires, l.RenewAt
+		}
+	}
+	if l != nil {
+		s.Kind, s.Generation, s.Fingerprint = l.Value.cred.Kind(), l.Generation, l.Value.cred.Fingerprint()
+	}
+	return s
+}
+
+// latest is the newest credential, the zero one when there is none.
+func (k *keeper) latest() Credential {
+	l := k.fixed.Load()
+	if k.engine != nil {
+		l = k.engine.Status().Lease
+	}
+	if l == nil {
+		return Credential{}
+	}
+	return l.Value.cred
+}

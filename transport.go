@@ -1,0 +1,305 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Header names in canonical form, as they are keys of header maps. The
+// platform documents them in its page "Authentication"; X-Idempotency-Key in
+// "Idempotency".
+const (
+	headerAPIKey         = "X-Api-Key"
+	headerAPIKeyAlias    = "Api-Key"
+	headerAuthorization  = "Authorization"
+	headerAgentID        = "X-Agent-Id"
+	headerIdempotencyKey = "X-Idempotency-Key"
+)
+
+// Transport is an [http.RoundTripper] that adds the credential, X-Agent-ID,
+// renewal and retries to requests for the platform, and leaves all others
+// alone:
+//
+//   - Requests to the pinned origins (the base URL's and the allowed ones) get
+//     exactly one credential header. One that the caller set wins, and then
+//     nothing is added or replayed.
+//   - Requests elsewhere pass through bare, and redirects that leave the pinned
+//     origins lose the credentials and X-Agent-ID, whoever set them, for good:
+//     they stay bare if they come back.
+//   - Plain http is refused but for loopback.
+//   - A 401 on the SDK's own credential renews that credential and replays the
+//     request if its body can be had again.
+//   - Requests are never changed; bodies are never buffered.
+//
+// A Transport is immutable and safe for concurrent use.
+type Transport struct {
+	base         http.RoundTripper
+	creds        *keeper
+	origins      []origin // the base URL's first
+	agent        agentHeader
+	apiKeyHeader string
+	insecure     bool
+	retry        *retrier
+	log          *slog.Logger // nil is silent
+	core         *core
+}
+
+var _ http.RoundTripper = (*Transport)(nil)
+
+// NewTransport returns a Transport for those who bring their own http.Client.
+// It takes the options of [New]; src stands for the credential options. It
+// makes no request.
+//
+// The http.Client follows redirects as it likes: those that leave the pinned
+// origins arrive bare. Close it with [Transport.Close].
+func NewTransport(src CredentialSource, opts ...Option) (*Transport, error) {
+	core, err := newCore(append(opts[:len(opts):len(opts)], WithCredentialSource(src)))
+	if err != nil {
+		return nil, err
+	}
+	return core.transport, nil
+}
+
+// Close ends renewal and waits for its goroutine. Requests fail with
+// [ErrClosed] afterwards. For a [Client]'s transport, use [Client.Close].
+func (t *Transport) Close() error { return t.core.close() }
+
+// CloseIdleConnections closes the idle connections of the base, as
+// [http.Client.CloseIdleConnections] asks.
+func (t *Transport) CloseIdleConnections() {
+	if c, ok := t.base.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// RoundTrip implements [http.RoundTripper]. Errors that it makes itself match
+// [ErrInsecureURL], [ErrInvalidAgentID], [ErrNoCredential],
+// [ErrEnvironmentMismatch], [ErrClosed] or are a [*RenewalError]; those of the
+// base are returned as they are.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL == nil {
+		closeBody(req)
+		return nil, fmt.Errorf("%w: the request has no URL", ErrInvalidOption)
+	}
+	if !secureURL(req.URL, t.insecure) {
+		closeBody(req)
+		return nil, insecureError(req.URL)
+	}
+	if !t.managed(req) {
+		return t.pass(req, t.bare(req))
+	}
+	if t.callerAuthenticates(req.Header) {
+		return t.pass(req, req)
+	}
+	resp, local, err := t.attempt(req)
+	if local || !t.retry.worthwhile(req, resp, err) {
+		return resp, err
+	}
+	return t.retry.run(t, req, resp, err)
+}
+
+// pass sends out as it is, on behalf of req.
+func (t *Transport) pass(req, out *http.Request) (*http.Response, error) {
+	resp, err := t.base.RoundTrip(out)
+	if resp != nil {
+		resp.Request = req
+	}
+	return resp, err
+}
+
+// callerAuthenticates reports whether the caller set a credential header, in
+// whatever spelling: header maps may hold keys that are not canonical, and
+// servers read them all the same.
+func (t *Transport) callerAuthenticates(h http.Header) bool {
+	for name := range h {
+		switch len(name) {
+		case len(headerAuthorization):
+			if strings.EqualFold(name, headerAuthorization) {
+				return true
+			}
+		case len(headerAPIKey):
+			if strings.EqualFold(name, headerAPIKey) {
+				return true
+			}
+		case len(headerAPIKeyAlias):
+			if strings.EqualFold(name, headerAPIKeyAlias) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// maxReplays bounds the replays of one attempt. One follows a renewal; more
+// only follow when another generation has come into use meanwhile, as when a
+// fleet rotates a shared key while requests are on the wire.
+const maxReplays = 3
+
+// attempt sends req once with the current credential, and again if a 401 says
+// that the credential has been replaced. local reports that the error was made
+// here and not by the base.
+func (t *Transport) attempt(req *http.Request) (resp *http.Response, local bool, err error) {
+	ctx := req.Context()
+	pc := perCallFrom(ctx)
+	agent := t.agent
+	if pc.agent.set() {
+		agent = pc.agent
+	}
+	if agent.err != nil {
+		closeBody(req)
+		return nil, true, agent.err
+	}
+	l, err := t.creds.get(ctx)
+	if err != nil {
+		closeBody(req)
+		return nil, true, err
+	}
+	body := replayable(req, t.creds.renewable())
+	out := t.stamp(req, l, agent)
+	out.Body = body.reader(req)
+	for replay := 0; ; replay++ {
+		pc.call.sent(l)
+		t.logAttempt(req, l)
+		resp, err = t.base.RoundTrip(out)
+		if resp != nil {
+			// The stamped copy stays here: callers log what they find.
+			resp.Request = req
+		}
+		if err != nil || resp.StatusCode != http.StatusUnauthorized {
+			body.release()
+			if replay > 0 && err == nil {
+				t.creds.mended(l)
+			}
+			return resp, false, err
+		}
+		if replay > 0 && (replay >= maxReplays || !t.creds.superseded(l)) {
+			t.creds.vain(l)
+			body.release()
+			return resp, false, nil
+		}
+		next, err := t.creds.reject(ctx, l)
+		if err != nil {
+			body.release()
+			discard(resp)
+			return nil, true, err
+		}
+		if next.Generation == l.Generation {
+			body.release()
+			return resp, false, nil // there is no other credential to try
+		}
+		again, err := body.again(req)
+		if err != nil {
+			resp.Request = req.WithContext(context.WithValue(ctx, notReplayedKey{}, err))
+			pc.call.failed(err)
+			return resp, false, nil
+		}
+		discard(resp)
+		l = next
+		out = t.stamp(req, l, agent)
+		out.Body = again
+	}
+}
+
+// stamp copies the request as far as the RoundTripper contract demands, and
+// adds the credential and the agent. The header values are shared with every
+// other request.
+func (t *Transport) stamp(req *http.Request, l *lease, agent agentHeader) *http.Request {
+	out := new(http.Request)
+	*out = *req
+	out.Header = maps.Clone(req.Header)
+	if out.Header == nil {
+		out.Header = make(http.Header, 2)
+	}
+	if l.Value.name != "" { // there is none where the client is anonymous
+		out.Header[l.Value.name] = l.Value.values
+	}
+	if agent.values != nil {
+		if _, ok := out.Header[headerAgentID]; !ok {
+			out.Header[headerAgentID] = agent.values
+		}
+	}
+	// A Host that differs from the URL's would hand the credential to whoever
+	// answers to that name behind the same front end.
+	if out.Host != out.URL.Host {
+		out.Host = ""
+	}
+	return out
+}
+
+func (t *Transport) logAttempt(req *http.Request, l *lease) {
+	if t.log == nil || !t.log.Enabled(req.Context(), slog.LevelDebug) {
+		return
+	}
+	t.log.LogAttrs(req.Context(), slog.LevelDebug, "agrenting: request",
+		slog.String("method", req.Method), slog.String("host", req.URL.Host), slog.String("path", req.URL.Path),
+		slog.Uint64("generation", l.Generation), slog.String("credential", l.Value.cred.Fingerprint()))
+}
+
+type notReplayedKey struct{}
+
+// notReplayed is the reason why a 401 was not answered by a replay, if there
+// is one.
+func notReplayed(resp *http.Response) error {
+	if resp.Request == nil {
+		return nil
+	}
+	err, _ := resp.Request.Context().Value(notReplayedKey{}).(error)
+	return err
+}
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
+
+// maxDrain bounds what is read of a response that is thrown away, so that its
+// connection can be used again.
+const maxDrain = 4 << 10
+
+func discard(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+	_ = resp.Body.Close()
+}
+
+// String sums the transport up without secrets.
+func (t *Transport) String() string {
+	if t == nil || len(t.origins) == 0 {
+		return "agrenting.Transport()"
+	}
+	return fmt.Sprintf("agrenting.Transport(%s)", t.origins[0])
+}
+
+// GoString implements [fmt.GoStringer] like String.
+func (t *Transport) GoString() string { return t.String() }
+
+// Format implements [fmt.Formatter]: every verb prints the summary.
+func (t *Transport) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, t.String()) }
+
+// LogValue implements [slog.LogValuer].
+func (t *Transport) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
+// MarshalText implements [encoding.TextMarshaler], so that JSON shows the
+// summary too.
+func (t *Transport) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// isContextError reports whether the caller gave up.
+func isContextError(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, context.Canceled)
+}
+
+// dateOf parses a response's Date, zero when there is none.
+func dateOf(h http.Header) time.Time {
+	t, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
