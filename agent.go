@@ -62,7 +62,7 @@ func (a agentHeader) set() bool { return a.values != nil || a.err != nil }
 // holds all of it, so that the hot path looks once.
 type perCall struct {
 	agent agentHeader
-	call  *call // of Client.Do; nil elsewhere
+	trace *Trace // nil when nobody wants to know
 }
 
 type perCallKey struct{}

@@ -7,8 +7,11 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 const pathAgents = "/api/v1/agents"
@@ -56,7 +59,7 @@ type Decimal string
 // UnmarshalJSON implements [json.Unmarshaler].
 func (d *Decimal) UnmarshalJSON(b []byte) error {
 	var n json.Number
-	if isNull(b) {
+	if isNull(b) || string(b) == `""` {
 		return nil
 	}
 	if err := json.Unmarshal(b, &n); err != nil {
@@ -108,21 +111,23 @@ type RegisteredAgent struct {
 // a lost answer does not lead to a second agent.
 //
 // When the answer has no key, the error matches [ErrMalformedResponse] and the
-// agent is returned nevertheless.
+// agent is returned nevertheless. A profile that cannot be decoded does not cost
+// the key: what could be read of it is in Agent, all of it in Agent.Raw.
 func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts ...CallOption) (*RegisteredAgent, error) {
-	var data struct {
-		Agent   Agent  `json:"agent"`
-		APIKey  string `json:"api_key"`
-		Message string `json:"message"`
-	}
+	var data map[string]json.RawMessage
 	in := struct {
 		Agent AgentRegistration `json:"agent"`
 	}{a}
 	if _, err := s.client.Do(ctx, http.MethodPost, pathAgents+"/register", in, &data, opts...); err != nil {
 		return nil, err
 	}
-	out := &RegisteredAgent{Agent: data.Agent, Message: data.Message}
-	cred := APIKey(strings.TrimSpace(data.APIKey))
+	// The key is shown only now: no other member may cost it.
+	key := firstString(data, "api_key", "key", "credential", "secret")
+	out := &RegisteredAgent{Message: secret.Redact(firstString(data, "message"), key)}
+	if raw := data["agent"]; json.Unmarshal(raw, &out.Agent) != nil {
+		out.Agent.Raw = slices.Clone(raw)
+	}
+	cred := APIKey(key)
 	if err := cred.validate(); err != nil {
 		return out, fmt.Errorf("%w: the registration's answer has no usable api_key: %w", ErrMalformedResponse, err)
 	}

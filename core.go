@@ -22,6 +22,7 @@ type core struct {
 	routes    Routes
 	transport *Transport
 	creds     *keeper
+	keys      CredentialSource // behind the sessions; nil without WithSession
 	events    *eventQueue
 	ownBase   bool
 	userAgent string
@@ -54,7 +55,7 @@ func newCore(opts []Option) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.events = newEventQueue(cfg.observer)
+	c.events = newEventQueue()
 	if c.creds, err = c.keeperFrom(&env); err != nil {
 		return nil, err
 	}
@@ -134,7 +135,16 @@ func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
 			return nil, env.noCredential()
 		}
 	}
-	if fixed, ok := src.(*staticSource); ok {
+	fixed, static := src.(*staticSource)
+	if c.cfg.session != nil {
+		if static {
+			if err := c.checkKey(fixed.credential); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		return c.sessionKeeper(name, src), nil
+	}
+	if static {
 		s, err := c.stamp(fixed.credential)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -171,6 +181,7 @@ func (c *core) stamp(cred Credential) (*stamp, error) {
 
 func (c *core) close() error {
 	c.closeOnce.Do(func() {
+		c.logout()
 		c.closeErr = c.creds.close()
 		if c.ownBase {
 			c.transport.CloseIdleConnections()
@@ -210,10 +221,15 @@ func (c *core) observe(e renew.Event[*stamp]) {
 	c.emit(level, ev)
 }
 
-// emit hands an event to the observer and to the log.
+// emit hands an event to the log and to the observer. Neither runs here: the
+// engine reports under its lock, and they may be slow, panic, or ask the client.
 func (c *core) emit(level slog.Level, ev Event) {
-	c.events.put(ev)
-	if c.cfg.logger != nil {
-		c.cfg.logger.LogAttrs(context.Background(), level, "agrenting: credential "+string(ev.Type), slog.Any("event", ev))
+	if log := c.cfg.logger; log != nil {
+		c.events.put(func() {
+			log.LogAttrs(context.Background(), level, "agrenting: credential "+string(ev.Type), slog.Any("event", ev))
+		})
+	}
+	if fn := c.cfg.observer; fn != nil {
+		c.events.put(func() { fn(ev) })
 	}
 }

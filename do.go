@@ -11,10 +11,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // CallOption changes one call of [Client.Do] or of a service.
@@ -76,27 +80,6 @@ func CallAgent(id string) CallOption {
 	}
 }
 
-// call collects what the transport did for one Do.
-type call struct {
-	attempts int
-	lease    *lease
-	err      error
-}
-
-// sent and failed do nothing where there is no Do.
-func (c *call) sent(l *lease) {
-	if c != nil {
-		c.attempts++
-		c.lease, c.err = l, nil
-	}
-}
-
-func (c *call) failed(err error) {
-	if c != nil {
-		c.err = err
-	}
-}
-
 // callError says which call failed, without its query string.
 type callError struct {
 	method, path string
@@ -104,10 +87,65 @@ type callError struct {
 }
 
 func (e *callError) Error() string {
-	return "agrenting: " + e.method + " " + e.path + ": " + strings.TrimPrefix(e.err.Error(), "agrenting: ")
+	text := withoutQueries(e.err.Error())
+	return "agrenting: " + e.method + " " + e.path + ": " + strings.TrimPrefix(text, "agrenting: ")
 }
 
 func (e *callError) Unwrap() error { return e.err }
+
+// urlQuery finds the query strings of URLs that transports put into their
+// errors.
+var urlQuery = regexp.MustCompile(`(https?://[^\s"'?#]*)\?[^\s"'#]*`)
+
+func withoutQueries(text string) string {
+	return secret.RedactPatterns(urlQuery.ReplaceAllString(text, "${1}"))
+}
+
+// contextError is the end of a context, told by its cause. It matches the
+// context's own error too, and what had happened until then.
+type contextError struct{ cause, ctx, last error }
+
+func (e *contextError) Error() string {
+	text := e.cause.Error()
+	if e.last != nil {
+		text += ", after: " + e.last.Error()
+	}
+	return text
+}
+
+func (e *contextError) Unwrap() []error {
+	if e.last == nil {
+		return []error{e.cause, e.ctx}
+	}
+	return []error{e.cause, e.ctx, e.last}
+}
+
+// ended tells that a call failed because its context ended, if it did.
+func ended(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	switch {
+	case cause == nil:
+		return err
+	case errors.Is(err, ctx.Err()), errors.Is(err, cause):
+		return &contextError{cause: cause, ctx: ctx.Err()}
+	default:
+		return &contextError{cause: cause, ctx: ctx.Err(), last: err}
+	}
+}
+
+// checkOut refuses, before anything is sent, what an answer cannot be put into.
+func checkOut(out any) error {
+	if out == nil {
+		return nil
+	}
+	if _, ok := out.(io.Writer); ok {
+		return nil
+	}
+	if v := reflect.ValueOf(out); v.Kind() != reflect.Pointer || v.IsNil() {
+		return optionError("Do", "out is a %T; it has to be nil, an io.Writer or a pointer to decode into", out)
+	}
+	return nil
+}
 
 // Do makes one call of the platform: path is absolute, such as
 // "/api/v1/agents", and put behind the base URL.
@@ -127,8 +165,17 @@ func (e *callError) Unwrap() error { return e.err }
 // happened: a context's error, an error of the connection, or one of the
 // sentinels.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts ...CallOption) (*Response, error) {
+	if ctx == nil {
+		return nil, optionError("Do", "the context is nil")
+	}
+	if err := checkOut(out); err != nil {
+		return nil, err
+	}
 	cfg := callConfig{header: http.Header{}, query: url.Values{}}
 	for _, opt := range opts {
+		if opt == nil {
+			return nil, optionError("Do", "a call option is nil")
+		}
 		if err := opt(&cfg); err != nil {
 			return nil, err
 		}
@@ -138,7 +185,11 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 		ctx, cancel = context.WithTimeoutCause(ctx, t, timeoutError{t})
 		defer cancel()
 	}
-	state := new(call)
+	state := perCallFrom(ctx).trace // the caller wants to see it too
+	if state == nil {
+		state = new(Trace)
+	}
+	*state = Trace{}
 	req, err := c.request(ctx, method, path, in, &cfg, state)
 	if err != nil {
 		return nil, err
@@ -162,22 +213,20 @@ func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
 // failedCall names the call in the error. The url.Error of net/http goes: it
 // shows query strings.
-func (c *Client) failedCall(req *http.Request, resp *http.Response, state *call, err error) (*Response, error) {
+func (c *Client) failedCall(req *http.Request, resp *http.Response, state *Trace, err error) (*Response, error) {
 	var out *Response
 	if resp != nil {
 		out = c.describe(resp, state)
 		_ = resp.Body.Close()
 	}
-	for ue, ok := errors.AsType[*url.Error](err); ok; ue, ok = errors.AsType[*url.Error](err) {
+	// Only the outermost ones: further in they belong to what a source says.
+	for ue, ok := err.(*url.Error); ok; ue, ok = err.(*url.Error) { //nolint:errorlint // see above
 		err = ue.Err
 	}
-	if cause := context.Cause(req.Context()); cause != nil && errors.Is(err, req.Context().Err()) {
-		err = cause
-	}
-	return out, &callError{method: req.Method, path: req.URL.Path, err: err}
+	return out, &callError{method: req.Method, path: req.URL.Path, err: ended(req.Context(), err)}
 }
 
-func (c *Client) request(ctx context.Context, method, path string, in any, cfg *callConfig, state *call) (*http.Request, error) {
+func (c *Client) request(ctx context.Context, method, path string, in any, cfg *callConfig, state *Trace) (*http.Request, error) {
 	u, err := c.core.url(path, cfg.query)
 	if err != nil {
 		return nil, err
@@ -187,13 +236,13 @@ func (c *Client) request(ctx context.Context, method, path string, in any, cfg *
 		return nil, &callError{method: method, path: u.Path, err: err}
 	}
 	pc := perCallFrom(ctx)
-	pc.call = state
+	pc.trace = state
 	if cfg.agent.set() {
 		pc.agent = cfg.agent
 	}
 	req, err := http.NewRequestWithContext(pc.in(ctx), method, u.String(), body)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %q is not a method, or the context is nil", ErrInvalidOption, safeText(method))
+		return nil, fmt.Errorf("%w: %q is not a method", ErrInvalidOption, safeText(method))
 	}
 	req.Header = cfg.header
 	setDefaultHeader(req.Header, "Accept", "application/json")
@@ -261,10 +310,13 @@ func parsePath(path string) (*url.URL, error) {
 		return nil, fmt.Errorf("%w: the path names a host; %s", ErrForeignOrigin, hint)
 	case !strings.HasPrefix(path, "/"):
 		return nil, fmt.Errorf("%w: the path does not begin with a slash; %s", ErrInvalidOption, hint)
-	case u.Fragment != "":
+	case u.Fragment != "" || strings.Contains(path, "#"):
 		return nil, fmt.Errorf("%w: the path has a fragment; escape # as %%23", ErrInvalidOption)
 	case strings.Contains(u.Path, "\\"):
 		return nil, fmt.Errorf("%w: the path has a backslash; %s", ErrInvalidOption, hint)
+	}
+	if _, err := url.ParseQuery(u.RawQuery); err != nil {
+		return nil, fmt.Errorf("%w: the query string in the path cannot be parsed; use CallQuery", ErrInvalidOption)
 	}
 	for segment := range strings.SplitSeq(u.Path, "/") {
 		if segment == ".." || segment == "." {
@@ -292,7 +344,7 @@ func (c *core) url(path string, query url.Values) (*url.URL, error) {
 }
 
 // finish reads the answer.
-func (c *Client) finish(req *http.Request, resp *http.Response, state *call, out any) (*Response, error) {
+func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, out any) (*Response, error) {
 	r := c.describe(resp, state)
 	c.core.noteSunset(req, r)
 	success := resp.StatusCode >= 200 && resp.StatusCode < 300
@@ -344,24 +396,21 @@ func (c *Client) readError(req *http.Request, err error) error {
 	if err == nil {
 		return nil
 	}
-	if cause := context.Cause(req.Context()); cause != nil && errors.Is(err, req.Context().Err()) {
-		err = cause
-	}
-	return &callError{method: req.Method, path: req.URL.Path, err: err}
+	return &callError{method: req.Method, path: req.URL.Path, err: ended(req.Context(), err)}
 }
 
-func (c *Client) apiError(req *http.Request, r *Response, env envelope, body []byte, state *call) *APIError {
-	var secrets []string
+func (c *Client) apiError(req *http.Request, r *Response, env envelope, body []byte, state *Trace) *APIError {
+	secrets := credentialsIn(req.Header)
 	if state.lease != nil {
 		secrets = append(secrets, state.lease.Value.cred.Reveal())
 	}
 	e := newAPIError(r, env, body, secrets...)
-	e.Method, e.Path, e.cause = req.Method, req.URL.Path, state.err
+	e.Method, e.Path, e.cause = req.Method, req.URL.Path, state.Err
 	return e
 }
 
-func (c *Client) describe(resp *http.Response, state *call) *Response {
-	r := &Response{StatusCode: resp.StatusCode, Header: resp.Header, Attempts: max(1, state.attempts)}
+func (c *Client) describe(resp *http.Response, state *Trace) *Response {
+	r := &Response{StatusCode: resp.StatusCode, Header: resp.Header, Attempts: max(1, state.Attempts)}
 	r.readHeader(time.Now())
 	if l := state.lease; l != nil && l.Value.name != "" {
 		r.Generation, r.Fingerprint = l.Generation, l.Value.cred.Fingerprint()
@@ -382,7 +431,8 @@ type sunsetLog struct {
 // maxSunsets bounds the memory of routes, since paths carry ids.
 const maxSunsets = 256
 
-func (s *sunsetLog) first(route string) bool {
+func (s *sunsetLog) first(method, path string) bool {
+	route := method + " " + routeOf(path)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.seen[route] || len(s.seen) >= maxSunsets {
@@ -395,9 +445,21 @@ func (s *sunsetLog) first(route string) bool {
 	return true
 }
 
+// routeOf takes the ids out of a path: UUIDs, DIDs, and whatever else is long
+// and has a digit in it.
+func routeOf(path string) string {
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		if strings.HasPrefix(s, "did:") || (len(s) >= 8 && strings.ContainsAny(s, "0123456789")) {
+			segments[i] = "{id}"
+		}
+	}
+	return strings.Join(segments, "/")
+}
+
 // noteSunset logs that a route will be retired, once per route.
 func (c *core) noteSunset(req *http.Request, r *Response) {
-	if r.Sunset.IsZero() || c.cfg.logger == nil || !c.sunsets.first(req.Method+" "+req.URL.Path) {
+	if r.Sunset.IsZero() || c.cfg.logger == nil || !c.sunsets.first(req.Method, req.URL.Path) {
 		return
 	}
 	c.cfg.logger.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: a route will be retired",

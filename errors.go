@@ -102,7 +102,8 @@ const (
 //
 // Its text is safe to log: it contains no query string, and whatever in the
 // platform's message looks like a secret is redacted. Details holds the
-// platform's own JSON unchanged and is left out of the text.
+// platform's own JSON, but for the request's credential should it be in there,
+// and is left out of the text.
 type APIError struct {
 	// StatusCode is the HTTP status. It is 2xx when the platform reported
 	// errors in the envelope of a success.
@@ -255,7 +256,8 @@ func (e *RenewalError) Error() string {
 		b.WriteString(" in place of the one that the platform rejected")
 	}
 	if e.Err != nil {
-		b.WriteString(": " + strings.TrimPrefix(e.Err.Error(), "agrenting: "))
+		// Sources say what they like, URLs with query strings too.
+		b.WriteString(": " + strings.TrimPrefix(safeText(withoutQueries(e.Err.Error())), "agrenting: "))
 	}
 	if !e.RetryAt.IsZero() {
 		fmt.Fprintf(&b, " (next try at %s)", e.RetryAt.UTC().Format(time.RFC3339))

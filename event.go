@@ -20,6 +20,9 @@ const (
 	EventConfirmed EventType = "confirmed"
 	// EventRenewalFailed: Err says why, RetryAt when the next attempt is due.
 	EventRenewalFailed EventType = "renewal failed"
+	// EventStoreFailed: a store could not be locked, loaded or saved, as Reason
+	// says; the process goes on with what it has in memory.
+	EventStoreFailed EventType = "store failed"
 )
 
 // Event reports something that happened to the credential, see [WithObserver].
@@ -63,7 +66,7 @@ func (e Event) LogValue() slog.Value {
 		attrs = append(attrs, slog.Time("expires", e.Expires))
 	}
 	if e.Err != nil {
-		attrs = append(attrs, slog.String("error", safeText(e.Err.Error())))
+		attrs = append(attrs, slog.String("error", safeText(withoutQueries(e.Err.Error()))))
 	}
 	if !e.RetryAt.IsZero() {
 		attrs = append(attrs, slog.Time("retry_at", e.RetryAt))
@@ -71,30 +74,25 @@ func (e Event) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// eventQueue delivers events in order, one at a time, without a bound and
-// without holding up who reports them. Its goroutine lives while there are
-// events.
+// eventQueue runs reports of events in order, one at a time, without a bound and
+// without holding up who reports them. Its goroutine lives while there are any.
 type eventQueue struct {
-	fn   func(Event)
 	mu   sync.Mutex
 	idle *sync.Cond
-	todo []Event
+	todo []func()
 	busy bool
 }
 
-func newEventQueue(fn func(Event)) *eventQueue {
-	q := &eventQueue{fn: fn}
+func newEventQueue() *eventQueue {
+	q := &eventQueue{}
 	q.idle = sync.NewCond(&q.mu)
 	return q
 }
 
-func (q *eventQueue) put(e Event) {
-	if q.fn == nil {
-		return
-	}
+func (q *eventQueue) put(report func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.todo = append(q.todo, e)
+	q.todo = append(q.todo, report)
 	if !q.busy {
 		q.busy = true
 		go q.deliver()
@@ -102,24 +100,37 @@ func (q *eventQueue) put(e Event) {
 }
 
 func (q *eventQueue) deliver() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for len(q.todo) > 0 {
-		e := q.todo[0]
-		q.todo = q.todo[1:]
-		q.mu.Unlock()
-		q.call(e)
-		q.mu.Lock()
+	finished := false
+	defer func() {
+		if !finished { // a report ended the goroutine, as t.FailNow does
+			go q.deliver()
+		}
+	}()
+	for report, ok := q.next(); ok; report, ok = q.next() {
+		shielded(report)
 	}
-	q.todo, q.busy = nil, false
-	q.idle.Broadcast()
+	finished = true
 }
 
-// call shields the queue from a panicking observer: the program's other events
-// are worth more than its bug is.
-func (q *eventQueue) call(e Event) {
+// next is false once, when there is nothing left, and the delivery is over then.
+func (q *eventQueue) next() (func(), bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.todo) == 0 {
+		q.todo, q.busy = nil, false
+		q.idle.Broadcast()
+		return nil, false
+	}
+	report := q.todo[0]
+	q.todo = q.todo[1:]
+	return report, true
+}
+
+// shielded protects the queue from a panicking observer or logger: the program's
+// other events are worth more than its bug is.
+func shielded(report func()) {
 	defer func() { _ = recover() }()
-	q.fn(e)
+	report()
 }
 
 // close waits until the last event has been delivered.

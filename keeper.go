@@ -142,7 +142,7 @@ func renewalError(err error) error {
 	if errors.Is(err, renew.ErrClosed) {
 		return ErrClosed
 	}
-	f, ok := errors.AsType[*renew.Failure](err)
+	f, ok := errors.AsType[*renew.SourceError](err)
 	if !ok {
 		return err
 	}

@@ -39,6 +39,8 @@ type config struct {
 	// unmarkedSandbox lets user tokens without a sandbox mark into sandbox mode.
 	unmarkedSandbox bool
 	routes          Routes
+	session         *SessionPolicy // nil: none
+	sessionStore    SessionStore
 	anonymous       bool
 	clientSideKeys  bool
 	goos            string // runtime.GOOS, but for tests
@@ -91,7 +93,7 @@ func WithCredential(c Credential) Option {
 		if err := c.validate(); err != nil {
 			return fmt.Errorf("WithCredential: %w", err)
 		}
-		cfg.credential, cfg.source = c, nil
+		cfg.credential, cfg.source, cfg.anonymous = c, nil, false
 		return nil
 	}
 }
@@ -103,7 +105,7 @@ func WithCredentialSource(src CredentialSource) Option {
 		if src == nil {
 			return optionError("WithCredentialSource", "the source is nil")
 		}
-		cfg.source, cfg.credential = src, Credential{}
+		cfg.source, cfg.credential, cfg.anonymous = src, Credential{}, false
 		return nil
 	}
 }
@@ -307,7 +309,7 @@ func WithRoutes(r Routes) Option {
 // environment is not read for credentials.
 func WithAnonymous() Option {
 	return func(cfg *config) error {
-		cfg.anonymous = true
+		cfg.anonymous, cfg.credential, cfg.source = true, Credential{}, nil
 		return nil
 	}
 }

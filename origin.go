@@ -107,12 +107,27 @@ func parseOriginURL(raw string, insecureOK bool) (*url.URL, error) {
 
 // pinned reports whether credentials may go to u.
 func (t *Transport) pinned(u *url.URL) bool {
+	if u.Opaque != "" && !opaqueStays(u) {
+		return false
+	}
 	for _, o := range t.origins {
 		if o.matches(u) {
 			return true
 		}
 	}
 	return false
+}
+
+// opaqueStays reports whether an opaque part, which is written to the wire as it
+// is, names no other host than the URL does. In absolute form it would decide
+// where a front end forwards to.
+func opaqueStays(u *url.URL) bool {
+	rest, absolute := strings.CutPrefix(u.Opaque, "//")
+	if !absolute {
+		return strings.HasPrefix(u.Opaque, "/")
+	}
+	host, _, _ := strings.Cut(rest, "/")
+	return strings.EqualFold(host, u.Host)
 }
 
 // managed reports whether the SDK adds its credential to req: its URL is at a

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // Bounds of what is read of an answer.
@@ -66,26 +68,37 @@ type Pagination struct {
 	HasMore bool
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]. It takes numbers and strings
-// for the count and ignores what it cannot read: a list is worth more than its
-// size.
+// UnmarshalJSON implements [json.Unmarshaler]. It takes numbers, strings and
+// booleans for one another and ignores what it cannot read: a list is worth more
+// than its size.
 func (p *Pagination) UnmarshalJSON(b []byte) error {
 	var raw struct {
 		TotalCount json.RawMessage `json:"total_count"`
-		Cursor     *string         `json:"cursor"`
-		HasMore    bool            `json:"has_more"`
+		Cursor     json.RawMessage `json:"cursor"`
+		HasMore    json.RawMessage `json:"has_more"`
 	}
 	if err := json.Unmarshal(b, &raw); err != nil {
 		return err
 	}
-	*p = Pagination{HasMore: raw.HasMore}
-	if raw.Cursor != nil {
-		p.Cursor = *raw.Cursor
-	}
-	if n, err := strconv.Atoi(strings.Trim(string(raw.TotalCount), `"`)); err == nil {
+	*p = Pagination{Cursor: scalar(raw.Cursor)}
+	p.HasMore, _ = strconv.ParseBool(scalar(raw.HasMore))
+	if n, err := strconv.Atoi(scalar(raw.TotalCount)); err == nil {
 		p.TotalCount = n
 	}
 	return nil
+}
+
+// scalar is a JSON string, number or boolean as text; "" for anything else.
+func scalar(raw json.RawMessage) string {
+	var s string
+	switch {
+	case isNull(raw) || raw[0] == '{' || raw[0] == '[':
+		return ""
+	case json.Unmarshal(raw, &s) == nil:
+		return s
+	default:
+		return string(raw)
+	}
 }
 
 // envelope is an answer in any documented shape.
@@ -95,6 +108,9 @@ type envelope struct {
 	requestID  string
 	pagination *Pagination
 	errors     []ErrorDetail
+	// loose is what the members of a body without data and errors say, if the
+	// status tells that they are about an error.
+	loose ErrorDetail
 }
 
 var errNotJSON = errors.New("it is not JSON")
@@ -137,6 +153,7 @@ func decodeEnvelope(body []byte) (envelope, error) {
 	}
 	if len(env.errors) == 0 && !hasData {
 		env.errors = looseErrors(members)
+		env.loose, _ = errorDetail(body)
 	}
 	return env, nil
 }
@@ -241,21 +258,28 @@ func (r *Response) readHeader(now time.Time) {
 // CheckResponse turns an answer of the platform that is no success into an
 // [*APIError], for those who use [Client.HTTPClient] or a [Transport] on their
 // own. It reads a bounded part of the body, closes it, and replaces it by what
-// it read. A 2xx gives nil and is left alone.
+// it read. A 2xx, and the 101 of a WebSocket, give nil and are left alone.
 //
 // When a 401 could not be replayed with a renewed credential, the error matches
 // [ErrNotReplayable].
 func CheckResponse(resp *http.Response) error {
-	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
+	if (resp.StatusCode >= 200 && resp.StatusCode < 300) || resp.StatusCode == http.StatusSwitchingProtocols {
 		return nil
 	}
-	body, _ := readBounded(resp.Body, maxErrorBody)
-	_ = resp.Body.Close()
+	var body []byte
+	if resp.Body != nil {
+		body, _ = readBounded(resp.Body, maxErrorBody)
+		_ = resp.Body.Close()
+	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	r := &Response{StatusCode: resp.StatusCode, Header: resp.Header}
 	r.readHeader(time.Now())
 	env, _ := decodeEnvelope(body)
-	e := newAPIError(r, env, body)
+	var secrets []string
+	if resp.Request != nil {
+		secrets = credentialsIn(resp.Request.Header)
+	}
+	e := newAPIError(r, env, body, secrets...)
 	e.cause = notReplayed(resp)
 	if req := resp.Request; req != nil && req.URL != nil {
 		e.Method, e.Path = req.Method, req.URL.Path
@@ -263,23 +287,66 @@ func CheckResponse(resp *http.Response) error {
 	return e
 }
 
+// credentialsIn are the secrets in the credential headers that the caller set.
+func credentialsIn(h http.Header) []string {
+	var out []string
+	for name, values := range h {
+		switch http.CanonicalHeaderKey(name) {
+		case headerAuthorization, headerAPIKey, headerAPIKeyAlias:
+			for _, v := range values {
+				// The scheme is no secret, and stands in innocent text too.
+				if _, rest, ok := strings.Cut(v, " "); ok {
+					v = rest
+				}
+				out = append(out, strings.TrimSpace(v))
+			}
+		}
+	}
+	return out
+}
+
 // newAPIError makes the typed error of an answer. Secrets that the platform
-// may have echoed are redacted in its text.
+// may have echoed are redacted in all of it.
 func newAPIError(r *Response, env envelope, body []byte, secrets ...string) *APIError {
 	if env.requestID != "" {
 		r.RequestID = env.requestID
 	}
 	e := &APIError{
-		StatusCode: r.StatusCode, RequestID: r.RequestID,
+		StatusCode: r.StatusCode, RequestID: safeText(r.RequestID, secrets...),
 		RetryAfter: r.Rate.RetryAfter, Attempts: r.Attempts,
 	}
-	if len(env.errors) > 0 {
-		d := env.errors[0]
-		e.Code, e.Message, e.Field, e.Details = safeText(d.Code, secrets...), d.Message, safeText(d.Field, secrets...), d.Details
-		e.Others = env.errors[1:]
-	} else if t := strings.TrimSpace(string(body)); t != "" && !strings.HasPrefix(t, "{") && !strings.HasPrefix(t, "<") {
-		e.Message = t
+	var details []ErrorDetail
+	switch t := strings.TrimSpace(string(body)); {
+	case len(env.errors) > 0:
+		details = env.errors
+	case env.loose.Message != "" || env.loose.Code != "":
+		details = []ErrorDetail{env.loose}
+	case t != "" && !strings.HasPrefix(t, "{") && !strings.HasPrefix(t, "<"):
+		details = []ErrorDetail{{Message: t}}
 	}
-	e.Message = safeText(e.Message, secrets...)
+	for i, d := range details {
+		d.Code, d.Field = safeText(d.Code, secrets...), safeText(d.Field, secrets...)
+		d.Message, d.Details = safeText(d.Message, secrets...), redactJSON(d.Details, secrets)
+		if i == 0 {
+			e.Code, e.Message, e.Field, e.Details = d.Code, d.Message, d.Field, d.Details
+		} else {
+			e.Others = append(e.Others, d)
+		}
+	}
 	return e
+}
+
+// redactJSON takes secrets out of JSON that the caller gets undecoded.
+func redactJSON(raw json.RawMessage, secrets []string) json.RawMessage {
+	if len(raw) == 0 {
+		return raw
+	}
+	text := secret.Redact(string(raw), secrets...)
+	if text == string(raw) {
+		return raw
+	}
+	if !json.Valid([]byte(text)) {
+		return nil // a secret outside a string is no detail worth keeping
+	}
+	return json.RawMessage(text)
 }

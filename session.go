@@ -31,14 +31,14 @@ type Session struct {
 // locks the IP out for 5 minutes (platform documentation, "Rate Limits"), which
 // is a [*LockoutError]. It follows no redirect and repeats nothing.
 func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
-	key, err := s.client.Credential(ctx)
+	key, err := s.client.core.key(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if key.Kind() == KindSession {
 		return nil, fmt.Errorf("%w: a session token cannot be exchanged for another; authenticate needs an API key", ErrInvalidCredential)
 	}
-	return s.client.core.exchange(ctx, key)
+	return s.client.core.exchangeAt(ctx, s.client.core.routes.Authenticate, key)
 }
 
 // Logout ends the session: with a session token that one, with an API key what
@@ -56,36 +56,63 @@ const maxExchangeBody = 64 << 10
 // (platform documentation, "Rate Limits").
 const lockout = 5 * time.Minute
 
-// exchange makes one call of the authenticate endpoint, outside the transport:
-// no retry, no redirect, no other credential than the key.
-func (c *core) exchange(ctx context.Context, key Credential) (*Session, error) {
-	path := c.routes.Authenticate
+// key is the credential that can be exchanged for sessions: with [WithSession]
+// the one behind the sessions, else the one in use.
+func (c *core) key(ctx context.Context) (Credential, error) {
+	if c.keys == nil {
+		l, err := c.creds.get(ctx)
+		if err != nil {
+			return Credential{}, err
+		}
+		return l.Value.cred, nil
+	}
+	key, err := c.keys.Credential(ctx)
+	if err != nil {
+		return Credential{}, err
+	}
+	return key, c.checkKey(key)
+}
+
+// sendKey sends a request without a body and with key in the header for API
+// keys, a user token too: the platform's examples of the calls around sessions
+// have it there. It goes straight to the base: no retry, no redirect, no other
+// credential.
+func (c *core) sendKey(ctx context.Context, method, path string, key Credential) (*http.Response, error) {
 	u, err := c.url(path, nil)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), http.NoBody)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.userAgent)
-	// The key goes into its own header, a user token too: the platform's
-	// example exchanges what is in X-API-Key.
 	req.Header[c.cfg.keyHeader] = []string{key.Reveal()}
 	resp, err := c.transport.base.RoundTrip(req)
 	if err != nil {
-		return nil, &callError{method: req.Method, path: path, err: withoutURL(err)}
+		return nil, &callError{method: method, path: u.Path, err: withoutURL(err)}
+	}
+	resp.Request = &http.Request{Method: method, URL: u}
+	return resp, nil
+}
+
+// exchangeAt makes one call of the authenticate endpoint.
+func (c *core) exchangeAt(ctx context.Context, path string, key Credential) (*Session, error) {
+	resp, err := c.sendKey(ctx, http.MethodPost, path, key)
+	if err != nil {
+		return nil, err
 	}
 	defer resp.Body.Close() //nolint:errcheck // read to its end, or given up
 	body, err := readBounded(resp.Body, maxExchangeBody)
 	if err != nil {
-		return nil, &callError{method: req.Method, path: path, err: err}
+		return nil, &callError{method: resp.Request.Method, path: resp.Request.URL.Path, err: err}
 	}
-	return c.readExchange(req, resp, body, key)
+	return readExchange(resp, body, key)
 }
 
-func (c *core) readExchange(req *http.Request, resp *http.Response, body []byte, key Credential) (*Session, error) {
+func readExchange(resp *http.Response, body []byte, key Credential) (*Session, error) {
+	req := resp.Request
 	r := &Response{StatusCode: resp.StatusCode, Header: resp.Header, Attempts: 1}
 	r.readHeader(time.Now())
 	env, derr := decodeEnvelope(body)

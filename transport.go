@@ -165,7 +165,7 @@ func (t *Transport) attempt(req *http.Request) (resp *http.Response, local bool,
 	out := t.stamp(req, l, agent)
 	out.Body = body.reader(req)
 	for replay := 0; ; replay++ {
-		pc.call.sent(l)
+		pc.trace.sent(l)
 		t.logAttempt(req, l)
 		resp, err = t.base.RoundTrip(out)
 		if resp != nil {
@@ -197,7 +197,7 @@ func (t *Transport) attempt(req *http.Request) (resp *http.Response, local bool,
 		again, err := body.again(req)
 		if err != nil {
 			resp.Request = req.WithContext(context.WithValue(ctx, notReplayedKey{}, err))
-			pc.call.failed(err)
+			pc.trace.failed(err)
 			return resp, false, nil
 		}
 		discard(resp)
@@ -220,10 +220,8 @@ func (t *Transport) stamp(req *http.Request, l *lease, agent agentHeader) *http.
 	if l.Value.name != "" { // there is none where the client is anonymous
 		out.Header[l.Value.name] = l.Value.values
 	}
-	if agent.values != nil {
-		if _, ok := out.Header[headerAgentID]; !ok {
-			out.Header[headerAgentID] = agent.values
-		}
+	if agent.values != nil && !hasHeader(req.Header, headerAgentID) {
+		out.Header[headerAgentID] = agent.values
 	}
 	// A Host that differs from the URL's would hand the credential to whoever
 	// answers to that name behind the same front end.
@@ -231,6 +229,19 @@ func (t *Transport) stamp(req *http.Request, l *lease, agent agentHeader) *http.
 		out.Host = ""
 	}
 	return out
+}
+
+// hasHeader looks for a header in whatever spelling.
+func hasHeader(h http.Header, canonical string) bool {
+	if _, ok := h[canonical]; ok {
+		return true
+	}
+	for name := range h {
+		if len(name) == len(canonical) && strings.EqualFold(name, canonical) {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *Transport) logAttempt(req *http.Request, l *lease) {

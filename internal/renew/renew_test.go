@@ -135,7 +135,7 @@ func TestFailureIsSharedAtOnceUntilRetryAt(t *testing.T) {
 		s := &source{err: errDown}
 		e := s.engine(t)
 		_, err := e.Get(t.Context())
-		f, ok := errors.AsType[*renew.Failure](err)
+		f, ok := errors.AsType[*renew.SourceError](err)
 		require.True(t, ok)
 		wait := time.Until(f.RetryAt)
 		assert.GreaterOrEqual(t, wait, 500*time.Millisecond)
@@ -163,7 +163,7 @@ func TestBackoffDoublesWithJitterUpToItsCap(t *testing.T) {
 		for i, top := range []time.Duration{1, 2, 4, 8, 10, 10, 10} {
 			top *= time.Second
 			_, err := e.Get(t.Context())
-			f, ok := errors.AsType[*renew.Failure](err)
+			f, ok := errors.AsType[*renew.SourceError](err)
 			require.True(t, ok)
 			assert.Equal(t, i+1, f.Failures)
 			wait := time.Until(f.RetryAt)
@@ -392,7 +392,7 @@ func TestOutageAcrossTheExpiryFailsFastAndRecoversWithinOneStep(t *testing.T) {
 		time.Sleep(12 * time.Second)
 		began := time.Now()
 		_, err := e.Get(t.Context())
-		f, ok := errors.AsType[*renew.Failure](err)
+		f, ok := errors.AsType[*renew.SourceError](err)
 		require.True(t, ok)
 		assert.Zero(t, time.Since(began))
 		s.set(func(s *source) { s.err = nil })
@@ -413,7 +413,7 @@ func TestNoServingPastARejection(t *testing.T) {
 		require.NoError(t, err)
 		s.set(func(s *source) { s.err = errDown })
 		_, err = e.Reject(t.Context(), l.Generation)
-		f, ok := errors.AsType[*renew.Failure](err)
+		f, ok := errors.AsType[*renew.SourceError](err)
 		require.True(t, ok)
 		assert.True(t, f.Rejected)
 		_, err = e.Get(t.Context())

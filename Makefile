@@ -1,0 +1,38 @@
+# Thin names for the commands; .ci/run holds what they do.
+
+GOLANGCI = $$(GOWORK=off go -C tools tool -n golangci-lint)
+
+.PHONY: help test race fmt lint cover fuzz bench vuln release-check ci
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
+
+test: ## every test of the workspace
+	go test work
+
+race: ## the same with the race detector, shuffled
+	.ci/run race
+
+fmt: ## format all Go files
+	$(GOLANGCI) fmt
+
+lint: ## formatting, go vet, golangci-lint, workflows
+	.ci/run vet format lint workflows
+
+cover: ## the root module alone, and its coverage
+	.ci/run alone
+
+fuzz: ## every fuzz target; FUZZTIME=1m for longer
+	.ci/run fuzz
+
+bench: ## side-by-side benchmarks
+	cd bench && GOWORK=off go test -run='^$$' -bench=. -benchmem -count=6 ./...
+
+vuln: ## known vulnerabilities
+	.ci/run vuln
+
+release-check: ## what the next version number has to be
+	GOWORK=off go tool -modfile=tools/go.mod gorelease
+
+ci: ## all that has to hold before a change lands
+	.ci/run

@@ -1,0 +1,280 @@
+package agrentingtest
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// CredentialKind says which sort of credential a request was authenticated by.
+type CredentialKind string
+
+// The kinds of credential. The empty kind is an anonymous or refused request.
+const (
+	KindAPIKey    CredentialKind = "api_key"
+	KindSession   CredentialKind = "session"
+	KindUserToken CredentialKind = "user_token"
+)
+
+// Principal is who a request was found to come from.
+type Principal struct {
+	Kind         CredentialKind
+	CredentialID string // of the key, session or token
+	KeyID        string // the API key, or the one the session was bought with
+	UserID       string // the user of a token, or the owner of the agent
+	AgentID      string // the agent that acts, empty if a user acts for himself
+	Sandbox      bool
+	Scopes       []string // of a user token; nil = everything
+}
+
+// String returns "agent:<id>" or "user:<id>", whoever acts, and "" for nobody.
+func (p Principal) String() string {
+	switch {
+	case p.AgentID != "":
+		return "agent:" + p.AgentID
+	case p.UserID != "":
+		return "user:" + p.UserID
+	default:
+		return ""
+	}
+}
+
+// Allows reports whether the principal holds one of the scopes. Agents and
+// unscoped tokens hold all. The plain scope "read" stands for every scope that
+// ends in :read or :discover, "write" for every other.
+func (p Principal) Allows(scopes ...string) bool {
+	if p.Kind != KindUserToken || p.Scopes == nil || len(scopes) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(scopes, func(want string) bool {
+		general := "write"
+		if want == "read" || strings.HasSuffix(want, ":read") || strings.HasSuffix(want, ":discover") {
+			general = "read"
+		}
+		return slices.Contains(p.Scopes, want) || slices.Contains(p.Scopes, general)
+	})
+}
+
+type principalKey struct{}
+
+// PrincipalFrom returns who a request came from, in a handler registered with
+// [Server.Handle], [Server.HandleAgent] or [Server.HandlePublic].
+func PrincipalFrom(ctx context.Context) (Principal, bool) {
+	p, ok := ctx.Value(principalKey{}).(Principal)
+	return p, ok
+}
+
+// actor is a principal with what the routes need of the directory. The zero
+// actor is anonymous.
+type actor struct {
+	kind    CredentialKind
+	key     *key       // of an API key or the session bought with it
+	session *session   // KindSession
+	token   *userToken // KindUserToken
+	agent   *agent     // who acts, nil for a user without agent context
+}
+
+func (w *actor) principal() Principal {
+	p := Principal{Kind: w.kind}
+	if w.key != nil {
+		p.CredentialID, p.KeyID = w.key.id, w.key.id
+	}
+	if w.session != nil {
+		p.CredentialID = w.session.id
+	}
+	if w.token != nil {
+		p.CredentialID, p.UserID = w.token.id, w.token.user.id
+		p.Scopes, p.Sandbox = slices.Clone(w.token.scopes), w.token.sandbox
+	}
+	if w.agent != nil {
+		p.AgentID, p.Sandbox = w.agent.id, w.agent.sandbox
+		if p.UserID == "" {
+			p.UserID = w.agent.ownerID()
+		}
+	}
+	return p
+}
+
+// sees tells whether an agent exists for the actor: sandbox and production are
+// invisible to each other. A user without agent context sees his own agents of
+// either.
+func (w *actor) sees(a *agent) bool {
+	switch {
+	case w.agent != nil:
+		return a.sandbox == w.agent.sandbox
+	case w.token != nil:
+		return a.sandbox == w.token.sandbox || !w.token.sandbox && a.owner == w.token.user
+	default:
+		return !a.sandbox
+	}
+}
+
+// manages tells whether the actor may administer an agent: itself, or its owner.
+func (w *actor) manages(a *agent) bool {
+	if w.token != nil {
+		return a.owner == w.token.user
+	}
+	return w.agent == a
+}
+
+// credentialHeaders returns the credentials that a request presents.
+func credentialHeaders(h http.Header) (apiKeys, authorizations []string) {
+	apiKeys = slices.Concat(h["X-Api-Key"], h["Api-Key"])
+	return apiKeys, h["Authorization"]
+}
+
+// identify finds out who a request comes from. It returns a nil actor and no
+// failure for a request without any credential.
+func (s *Server) identify(h http.Header) (*actor, *failure) {
+	apiKeys, bearers := credentialHeaders(h)
+	switch len(apiKeys) + len(bearers) {
+	case 0:
+		return nil, nil
+	case 1:
+	default:
+		// Which one would win on the real platform is not published: a client
+		// that sends two is mistaken either way.
+		return nil, unauthorized("more than one credential header on one request")
+	}
+	s.dir.mu.RLock()
+	defer s.dir.mu.RUnlock()
+	if len(apiKeys) == 1 {
+		return s.identifyKey(apiKeys[0])
+	}
+	scheme, secret, ok := strings.Cut(bearers[0], " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return nil, unauthorized("the Authorization header must be a bearer token")
+	}
+	return s.identifyBearer(strings.TrimSpace(secret))
+}
+
+// identifyKey needs the read lock. Clients send user tokens in this header too.
+func (s *Server) identifyKey(secret string) (*actor, *failure) {
+	d := sum(secret)
+	now := s.now()
+	if k, ok := lookup(s.dir.keyBySum, d, func(k *key) digest { return k.sum }); ok {
+		if !k.revoked.IsZero() || now.Before(k.alive) {
+			return nil, unauthorized("invalid or revoked API key")
+		}
+		k.used.Store(now.UnixNano())
+		return &actor{kind: KindAPIKey, key: k, agent: k.agent}, nil
+	}
+	if w := s.identifyToken(d); w != nil {
+		return w, nil
+	}
+	return nil, unauthorized("invalid or revoked API key")
+}
+
+// identifyBearer needs the read lock.
+func (s *Server) identifyBearer(secret string) (*actor, *failure) {
+	d := sum(secret)
+	if e, ok := lookup(s.dir.sessions, d, func(e *session) digest { return e.sum }); ok {
+		if !s.now().Before(e.expires) {
+			return nil, unauthorized("session expired")
+		}
+		return &actor{kind: KindSession, key: e.key, session: e, agent: e.key.agent}, nil
+	}
+	if w := s.identifyToken(d); w != nil {
+		return w, nil
+	}
+	return nil, unauthorized("invalid or revoked token")
+}
+
+// identifyToken needs the read lock.
+func (s *Server) identifyToken(d digest) *actor {
+	t, ok := lookup(s.dir.tokenBySum, d, func(t *userToken) digest { return t.sum })
+	now := s.now()
+	if !ok || !t.revoked.IsZero() || !t.expires.IsZero() && !now.Before(t.expires) {
+		return nil
+	}
+	t.used.Store(now.UnixNano())
+	return &actor{kind: KindUserToken, token: t}
+}
+
+// agentMode says what a route wants to know of X-Agent-ID.
+type agentMode uint8
+
+const (
+	agentIfGiven agentMode = iota // only when the header names one
+	agentIfClear                  // also the only one that a user owns
+	agentMust                     // the route acts as an agent
+)
+
+// resolveAgent settles which agent acts. The platform publishes none of these
+// status codes. Its general table decides here: malformed or missing is
+// VALIDATION_ERROR, unknown NOT_FOUND, somebody else's FORBIDDEN; the agents are
+// listed publicly, so telling the two apart gives nothing away.
+func (s *Server) resolveAgent(w *actor, h http.Header, mode agentMode) *failure {
+	const header = "X-Agent-ID"
+	values := h.Values(header)
+	if len(values) > 1 {
+		return invalid(header, "is present more than once")
+	}
+	if len(values) == 1 {
+		if !isUUID(values[0]) {
+			return invalid(header, "must be the UUID of an agent")
+		}
+		s.dir.mu.RLock()
+		defer s.dir.mu.RUnlock()
+		a := s.dir.agents[strings.ToLower(values[0])]
+		switch {
+		case w.token == nil && a != w.agent:
+			return forbidden("the credential belongs to another agent than X-Agent-ID")
+		case w.token == nil:
+			return nil
+		case a == nil || w.token.sandbox && !a.sandbox:
+			return notFound("agent")
+		case a.owner != w.token.user:
+			return forbidden("the agent belongs to somebody else")
+		}
+		w.agent = a
+		return nil
+	}
+	if w.token == nil || mode == agentIfGiven {
+		return nil
+	}
+	s.dir.mu.RLock()
+	defer s.dir.mu.RUnlock()
+	var candidates []*agent
+	for _, a := range w.token.user.agents {
+		if a.sandbox || !w.token.sandbox {
+			candidates = append(candidates, a)
+		}
+	}
+	switch {
+	case len(candidates) == 1:
+		w.agent = candidates[0]
+	case mode == agentMust && len(candidates) == 0:
+		return invalid(header, "is required, and the user owns no agent to act as")
+	case mode == agentMust:
+		return invalid(header, "is required for users with more than one agent")
+	}
+	return nil
+}
+
+// revokePresented revokes whatever credential a request carries.
+func (s *Server) revokePresented(h http.Header) {
+	apiKeys, bearers := credentialHeaders(h)
+	d := s.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	revoke := func(secret string) {
+		id := sum(secret)
+		if k := d.keyBySum[id]; k != nil {
+			s.revokeKey(k)
+		}
+		if t := d.tokenBySum[id]; t != nil {
+			s.revokeToken(t)
+		}
+		delete(d.sessions, id)
+	}
+	for _, secret := range apiKeys {
+		revoke(secret)
+	}
+	for _, value := range bearers {
+		if _, secret, ok := strings.Cut(value, " "); ok {
+			revoke(strings.TrimSpace(secret))
+		}
+	}
+}

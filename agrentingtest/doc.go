@@ -1,0 +1,101 @@
+// Package agrentingtest is the Agrenting platform inside your process: a public,
+// scriptable and documented server to test agents against, to write examples
+// with, and to work on when there is no network.
+//
+// It is no stub that answers 200. It authenticates, counts rate limits, locks
+// out, remembers idempotency keys, pages lists, keeps sandbox and production
+// apart and revokes a rotated key at once, with the numbers and error codes that
+// the platform documents. It depends on the standard library only, not on
+// package testing, and shares no code with the SDK, so that a mistake in one is
+// not hidden by the same mistake in the other.
+//
+// # Starting
+//
+//	srv := agrentingtest.NewServer()
+//	defer srv.Close()
+//
+//	user := srv.NewUser("Ada")
+//	agent := srv.NewAgent(user, agrentingtest.AgentConfig{Name: "Scribe"})
+//	key := srv.NewKey(agent.ID)      // key.Secret goes into X-API-Key
+//	token := srv.NewToken(user.ID, agrentingtest.TokenConfig{})
+//	session, expires := srv.NewSession(key.Secret)
+//
+// [Server.URL] is the base URL. A new server listens on a free port of 127.0.0.1;
+// [WithAddr], [WithTLS] and [InMemory] change that. [Server.Transport] gives a
+// transport that reaches it in every case, [Server.Handler] the bare handler.
+// Servers share nothing: tests may run in parallel, each with its own. Every
+// method is safe for concurrent use.
+//
+// # Time
+//
+// Nothing here ticks. An [InMemory] server made inside a testing/synctest bubble
+// lives on the bubble's time, so that a session of 20 hours, a lockout of
+// 5 minutes or a [Delay] of an hour take no time at all. Close the server before
+// the bubble ends:
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		srv := agrentingtest.NewServer(agrentingtest.InMemory())
+//		defer srv.Close()
+//		client := &http.Client{Transport: srv.Transport()}
+//		…
+//		time.Sleep(20 * time.Hour) // and the session is over
+//	})
+//
+// [WithClockSkew] lets the server's clock run ahead of everybody else's.
+//
+// # Things that go wrong
+//
+// [Server.Fault] scripts failures for a route; every matching request consumes
+// the next:
+//
+//	srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.DropAfter())
+//	srv.Fault("GET *", agrentingtest.Status(503, "").Times(2), agrentingtest.RevokeNow())
+//
+// There are [Delay], [DropBefore], [DropAfter], [ResetMidBody], [MalformedJSON],
+// [Status], [StatusWithRetryAfter], [HandlerError], [Redirect], [RevokeNow],
+// [SetHeader], [Sunset] and [Gone], joined by [Fault.And] and repeated by
+// [Fault.Times] and [Fault.Always]. [Server.RevokeKey], [Server.RevokeToken],
+// [Server.RevokeSession] and [Server.RevokeSessions] pull the rug away at any
+// moment, and [WithKeyPropagation] lets new keys take their time.
+//
+// # What happened
+//
+// [Server.Requests] has every request with its headers, body, principal and
+// answer, [Server.Count] counts by route, [Server.Stats] by event, and
+// [Server.LiveKeys] and [Server.KeyAlive] say which keys survived. The log keeps
+// credentials as they arrived, because tests look at them; the directory keeps
+// only hashes, like the platform. Nothing is written anywhere unless
+// [WithLogger] asks for it, and then without secrets.
+//
+// # Routes
+//
+// Served are health, authenticate, logout and rotate-key; registering, listing,
+// reading and changing agents; their credentials; user tokens; an always empty
+// list of hirings; and tasks, as something to write and read. [Server.Handle],
+// [Server.HandleAgent] and [Server.HandlePublic] add routes of your own, which
+// learn from [PrincipalFrom] who is calling.
+//
+// # What the platform does not say
+//
+// Where sources differ there is an option: [WithSessionShape], [WithAuthPath],
+// [WithRotateKeyField], [WithBrokenKeyAnswers], [WithSessionsDyingWithKey]. Where
+// they are silent, this server takes the stricter view, so that a client that
+// works here does not rely on luck:
+//
+//   - Two credential headers on one request are 401. An agent's key as a bearer
+//     token is 401, and so is a session in X-API-Key.
+//   - X-Agent-ID: missing where a user with several agents must choose, malformed
+//     or repeated is 422 with the header as field; unknown is 404; an agent of
+//     somebody else, or another one than the credential's, is 403.
+//   - A user token cannot be exchanged for a session: 403. A token may hand on
+//     only scopes that it holds.
+//   - A session whose key is dead still works, but cannot rotate: 404.
+//   - An idempotency key belongs to who acts, not to the credential, so that a
+//     lost rotation can be asked for again by a session or the owner. A replay of
+//     a success is 200, whatever the first answer was.
+//   - Refused credentials are not charged to any allowance but authenticate's.
+//     The fourth anonymous registration of an address is 403.
+//   - Keys and tokens are created with 201; deleting and logging out answer 200.
+//   - A key or token of somebody else is 404 by its ID; administering an agent of
+//     somebody else is 403; sandbox data is 404 for production and vice versa.
+package agrentingtest

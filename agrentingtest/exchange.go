@@ -1,0 +1,344 @@
+package agrentingtest
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+)
+
+// maxPlatformBody bounds the bodies that the platform's own routes read.
+const maxPlatformBody = 1 << 20
+
+// exchange is one request on its way through the server.
+type exchange struct {
+	s     *Server
+	r     *http.Request
+	out   *answer
+	entry *Request
+	fault Fault
+	ip    string
+	who   actor
+	rate  allowance
+	body  []byte // of a platform route
+}
+
+type exchangeKey struct{}
+
+// serve takes a request through faults, routing, authentication, limits and
+// idempotency to its route.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	if !s.enter() {
+		http.Error(w, "the platform is closed", http.StatusServiceUnavailable)
+		return
+	}
+	defer s.inflight.Done()
+	x := s.begin(w, r)
+	defer x.report(r.Context())
+	if f := x.obstruct(); f != nil {
+		x.refuse(f)
+	} else if x.out.status == 0 {
+		x.dispatch()
+	}
+	x.out.release()
+}
+
+// report writes the line of [WithLogger], also for requests that ended in a cut.
+func (x *exchange) report(ctx context.Context) {
+	if !x.s.cfg.logger.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	x.s.cfg.logger.LogAttrs(ctx, slog.LevelDebug, "request",
+		slog.String("method", x.r.Method), slog.String("path", x.r.URL.Path),
+		slog.Int("status", x.out.status), slog.String("principal", x.who.principal().String()),
+		slog.String("fault", x.fault.name), slog.String("request_id", x.entry.ID))
+}
+
+func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	s.stats.requests.Add(1)
+	ip, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		ip = r.RemoteAddr
+	}
+	x := &exchange{s: s, ip: ip}
+	x.entry = &Request{
+		ID:         "req_" + randomHex(8),
+		Method:     r.Method,
+		Path:       r.URL.Path,
+		RawPath:    r.URL.EscapedPath(),
+		Query:      r.URL.Query(),
+		Header:     r.Header.Clone(),
+		Host:       r.Host,
+		Proto:      r.Proto,
+		RemoteAddr: r.RemoteAddr,
+		ReceivedAt: s.now(),
+	}
+	x.rate = s.limits.peek("ip:"+ip, s.limits.limits.General)
+	if fault, ok := s.script.next(r.Method, r.URL.Path); ok {
+		s.stats.faults.Add(1)
+		x.fault = fault
+		x.entry.Fault = fault.name
+	}
+	s.log.add(x.entry)
+	x.out = &answer{
+		ResponseWriter: w,
+		x:              x,
+		kind:           x.fault.kind,
+		bytes:          x.fault.bytes,
+		hold:           x.fault.kind == faultDropAfter || x.fault.kind == faultMalformed,
+	}
+	x.r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+	if r.Body != nil && r.Body != http.NoBody {
+		x.r.Body = &loggedBody{ReadCloser: r.Body, log: s.log, entry: x.entry}
+	}
+	return x
+}
+
+// obstruct lets happen what comes before the route. It may answer itself.
+func (x *exchange) obstruct() *failure {
+	f := &x.fault
+	if f.delay > 0 && !x.wait(f.delay) {
+		panic(http.ErrAbortHandler)
+	}
+	if f.kind == faultDropBefore {
+		panic(http.ErrAbortHandler)
+	}
+	if f.revoke {
+		x.s.revokePresented(x.r.Header)
+	}
+	h := x.out.Header()
+	for _, kv := range f.headers {
+		h.Add(kv[0], kv[1])
+	}
+	sunset, gone := x.s.life.of(x.r.Method, x.r.URL.Path)
+	if !f.sunset.IsZero() {
+		sunset = f.sunset
+	}
+	if !sunset.IsZero() {
+		h.Set("Sunset", sunset.UTC().Format(http.TimeFormat))
+	}
+	switch {
+	case f.kind == faultStatus:
+		return f.failure()
+	case f.kind == faultRedirect:
+		h.Set("Location", f.location)
+		x.drain()
+		x.out.WriteHeader(f.status)
+	case gone:
+		return fail(http.StatusGone, defaultCode(http.StatusGone), "this endpoint has been retired")
+	}
+	return nil
+}
+
+// wait reports false if the client or the server went away.
+func (x *exchange) wait(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-x.r.Context().Done():
+	case <-x.s.done:
+	}
+	return false
+}
+
+// dispatch finds the route: those of the user first, then the platform's.
+func (x *exchange) dispatch() {
+	escaped := x.r.URL.EscapedPath()
+	if clean := path.Clean("/" + escaped); clean != strings.TrimSuffix(escaped, "/") && escaped != "/" {
+		// A ServeMux would redirect; the platform knows no such route.
+		x.refuse(routeNotFound(x.r))
+		return
+	}
+	for _, mux := range []*http.ServeMux{x.s.extra, x.s.platform} {
+		if _, pattern := mux.Handler(x.r); pattern != "" {
+			mux.ServeHTTP(x.out, x.r)
+			return
+		}
+	}
+	x.refuse(routeNotFound(x.r))
+}
+
+// answered is called once, before anything is sent.
+func (x *exchange) answered(status int) {
+	switch status {
+	case http.StatusUnauthorized:
+		x.s.stats.unauthorized.Add(1)
+	case http.StatusTooManyRequests:
+		x.s.stats.limited.Add(1)
+	}
+	x.s.log.update(func() { x.entry.Status = status })
+}
+
+func (x *exchange) meta() meta {
+	return meta{Version: "1.0", Timestamp: timestamp(x.s.now()), RequestID: x.entry.ID}
+}
+
+const jsonType = "application/json; charset=utf-8"
+
+func (x *exchange) send(status int, contentType string, body []byte) {
+	if contentType != "" {
+		x.out.Header().Set("Content-Type", contentType)
+	}
+	x.out.WriteHeader(status)
+	_, _ = x.out.Write(body) // the client may have gone
+}
+
+func (x *exchange) refuse(f *failure) {
+	x.drain()
+	if f.retryAfter != "" {
+		x.out.Header().Set("Retry-After", f.retryAfter)
+	}
+	x.send(f.status, jsonType, encodeFailure(f, x.meta()))
+}
+
+// drain reads a short body that nobody asked for, so that the log shows also
+// what refused requests carried. Streams and bodies that wait for a 100 are left
+// alone.
+func (x *exchange) drain() {
+	if n := x.r.ContentLength; n > 0 && n <= maxLoggedBody && x.r.Header.Get("Expect") == "" {
+		_, _ = io.Copy(io.Discard, x.r.Body) // whatever there is
+	}
+}
+
+// access is what a route demands of a request.
+type access struct {
+	level  level
+	mode   agentMode
+	scopes []string // of a user token, one of them
+}
+
+type level uint8
+
+const (
+	levelOpen     level = iota // credentials are not looked at
+	levelOptional              // anonymous, or a valid credential
+	levelExchange              // an API key, under the limits of authenticate
+	levelKnown                 // any valid credential
+	levelUser                  // a user token
+)
+
+// admit authenticates a request, settles who acts, and charges the limits.
+func (x *exchange) admit(a access) *failure {
+	s := x.s
+	if a.level == levelExchange {
+		s.stats.authenticates.Add(1)
+		rate, wait := s.limits.authenticate(x.ip)
+		x.rate = rate
+		if wait > 0 {
+			return limited(wait)
+		}
+	}
+	if a.level == levelOpen {
+		return x.charge("ip:"+x.ip, s.limits.limits.General)
+	}
+	who, f := s.identify(x.r.Header)
+	switch {
+	case f != nil:
+		return f
+	case who == nil && a.level == levelOptional:
+		return x.charge("ip:"+x.ip, s.limits.limits.General)
+	case who == nil:
+		return unauthorized("a credential is required")
+	}
+	f = s.resolveAgent(who, x.r.Header, a.mode)
+	x.who = *who
+	p := who.principal()
+	s.log.update(func() {
+		e := x.entry
+		e.Principal, e.CredentialKind, e.CredentialID, e.AgentID = p.String(), p.Kind, p.CredentialID, p.AgentID
+	})
+	if a.level != levelExchange {
+		// Two tokens of one user share a bucket, an agent has its own.
+		if f := x.charge(p.String(), s.limits.general(who.agent)); f != nil {
+			return f
+		}
+	}
+	switch {
+	case f != nil:
+		return f
+	case a.level == levelUser && who.token == nil:
+		return forbidden("this endpoint is for users, not for agents")
+	case a.level == levelExchange && who.kind != KindAPIKey:
+		return forbidden("only an agent's API key can be exchanged for a session")
+	case !p.Allows(a.scopes...):
+		return forbidden("the token lacks the scope %s", strings.Join(a.scopes, " or "))
+	}
+	return nil
+}
+
+func (x *exchange) charge(bucket string, limit int) *failure {
+	rate, wait := x.s.limits.take(bucket, limit)
+	x.rate = rate
+	if wait > 0 {
+		return limited(wait)
+	}
+	return nil
+}
+
+// perform runs a route under the idempotency key of the request, if it has one.
+// A keyed answer is held back until it is complete and remembered.
+func (x *exchange) perform(ctx context.Context, route func(context.Context)) {
+	key := x.r.Header.Get(idempotencyHeader)
+	if key == "" || x.r.Method != http.MethodPost && x.r.Method != http.MethodPut {
+		route(ctx)
+		return
+	}
+	body, f := x.readBody(maxKeyedBody)
+	if f != nil {
+		x.refuse(f)
+		return
+	}
+	who := x.who.principal().String()
+	if who == "" {
+		who = "ip:" + x.ip
+	}
+	scope := newIdemScope(who, x.r.Method+" "+x.r.URL.EscapedPath(), key)
+	rec, stored, f := x.s.idem.begin(scope, body)
+	switch {
+	case f != nil:
+		x.refuse(f)
+		return
+	case stored != nil:
+		x.s.stats.replays.Add(1)
+		x.s.log.update(func() { x.entry.Replayed = true })
+		x.send(stored.status, stored.contentType, stored.body)
+		return
+	}
+	x.out.hold = true
+	finished := false
+	defer func() {
+		if !finished { // the route panicked
+			x.s.idem.finish(rec, http.StatusInternalServerError, jsonType,
+				encodeFailure(fail(http.StatusInternalServerError, CodeInternal, "internal error"), x.meta()))
+		}
+	}()
+	route(ctx)
+	if x.out.status == 0 {
+		x.out.WriteHeader(http.StatusOK)
+	}
+	finished = true
+	x.s.idem.finish(rec, x.out.status, x.out.Header().Get("Content-Type"), bytes.Clone(x.out.body))
+}
+
+// readBody reads the body whole and leaves it to be read again.
+func (x *exchange) readBody(limit int64) ([]byte, *failure) {
+	if x.r.Body == nil {
+		return nil, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(x.r.Body, limit+1))
+	if err != nil {
+		return nil, fail(http.StatusBadRequest, CodeValidation, "the body could not be read")
+	}
+	if int64(len(body)) > limit {
+		return nil, fail(http.StatusRequestEntityTooLarge, CodeValidation, "the body is too large")
+	}
+	x.r.Body = io.NopCloser(bytes.NewReader(body))
+	return body, nil
+}

@@ -1,0 +1,231 @@
+package agrentingtest_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+const health = "/api/v1/health"
+
+func TestFaultsBefallTheirRequestsInOrder(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, agrentingtest.WithoutRateLimits())
+	c := newCaller(t, s)
+	s.Fault("GET "+health, agrentingtest.Status(500, ""), agrentingtest.Status(503, "").Times(2))
+	s.Fault("*", agrentingtest.Status(418, "TEAPOT"))
+	s.Fault("POST "+health, agrentingtest.Status(502, ""))
+	assert.Equal(t, 418, c.get("/elsewhere").status, "the first that matches")
+	var got []int
+	for range 4 {
+		got = append(got, c.get(health).status)
+	}
+	assert.Equal(t, []int{500, 503, 503, 200}, got)
+	s.Fault(health, agrentingtest.Gone().Always())
+	for range 3 {
+		assert.Equal(t, 410, c.get(health).status)
+	}
+	s.ClearFaults()
+	assert.Equal(t, 200, c.get(health).status)
+	assert.Equal(t, 502, func() int { s.Fault("POST "+health, agrentingtest.Status(502, "")); return c.post(health, "").status }())
+	assert.EqualValues(t, 8, s.Stats().Faults)
+}
+
+func TestStatusFaultsLookLikeThePlatform(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	c := newCaller(t, s)
+	for status, code := range map[int]string{
+		401: "UNAUTHORIZED", 403: "FORBIDDEN", 404: "NOT_FOUND", 410: "GONE", 422: "VALIDATION_ERROR",
+		429: "RATE_LIMIT_EXCEEDED", 500: "INTERNAL_ERROR", 503: "AGENT_UNAVAILABLE",
+	} {
+		s.Fault("*", agrentingtest.Status(status, ""))
+		a := c.get(health)
+		assert.Equal(t, status, a.status)
+		assert.Equal(t, code, a.code())
+		assert.NotEmpty(t, a.header.Get("X-Ratelimit-Limit"))
+	}
+	s.Fault("*", agrentingtest.StatusWithRetryAfter(429, "Wed, 21 Oct 2026 07:28:00 GMT"))
+	assert.Equal(t, "Wed, 21 Oct 2026 07:28:00 GMT", c.get(health).header.Get("Retry-After"))
+}
+
+func TestDroppedConnectionsAreErrors(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]agrentingtest.Option{
+		"memory": {agrentingtest.InMemory()}, "socket": nil, "HTTP/2": {agrentingtest.WithTLS()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := agrentingtest.NewServer(opts...)
+			defer s.Close()
+			a := s.NewAgent(nil, agrentingtest.AgentConfig{})
+			k := s.NewKey(a.ID)
+			c := newCaller(t, s).key(k.Secret)
+			s.Fault("POST "+rotatePath, agrentingtest.DropBefore())
+			_, err := c.try("POST", rotatePath, "")
+			require.Error(t, err)
+			assert.True(t, s.KeyAlive(k.Secret))
+			s.Fault("POST "+rotatePath, agrentingtest.DropAfter())
+			_, err = c.try("POST", rotatePath, "")
+			require.Error(t, err)
+			assert.False(t, s.KeyAlive(k.Secret))
+			assert.Equal(t, []int{0, 200}, []int{s.Requests()[0].Status, s.Requests()[1].Status})
+
+			k = s.NewKey(a.ID)
+			s.Fault("POST "+rotatePath, agrentingtest.ResetMidBody(10))
+			got, err := c.key(k.Secret).try("POST", rotatePath, "")
+			require.Error(t, err)
+			assert.Equal(t, 200, got.status)
+			assert.Len(t, got.raw, 10)
+			assert.False(t, s.KeyAlive(k.Secret))
+		})
+	}
+}
+
+func TestAnswersCanBeCutShort(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.HandlePublic("/stream", http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		for range 10 {
+			_, _ = io.WriteString(rw, "abcd")
+			_ = http.NewResponseController(rw).Flush()
+		}
+	}))
+	w.Fault("/stream", agrentingtest.ResetMidBody(6), agrentingtest.ResetMidBody(1000), agrentingtest.ResetMidBody(-1))
+	for _, want := range []string{"abcdab", strings.Repeat("abcd", 10), ""} {
+		a, err := w.with().try("GET", "/stream", "")
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		assert.Equal(t, want, a.raw)
+	}
+	w.Fault("/stream", agrentingtest.MalformedJSON())
+	assert.Equal(t, "abcdabcdabcdabcdabcd", w.with().get("/stream").raw)
+
+	w.Fault("POST "+rotatePath, agrentingtest.MalformedJSON(), agrentingtest.ResetMidBody(5))
+	a := keyed(w.asKey(), "k").post(rotatePath, "")
+	assert.Equal(t, 200, a.status)
+	assert.True(t, strings.HasPrefix(a.raw, `{"data"`))
+	assert.Empty(t, a.text("api_key"))
+	b, err := keyed(w.asToken(), "k").try("POST", rotatePath, "")
+	require.Error(t, err)
+	assert.Equal(t, a.raw[:5], b.raw)
+	assert.True(t, w.KeyAlive(keyed(w.asToken(), "k").post(rotatePath, "").text("api_key")))
+}
+
+func TestRevokeNowRejectsWhatIsPresented(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	session, _ := w.NewSession(w.key.Secret)
+	w.Fault("*", agrentingtest.RevokeNow().Times(3))
+	assert.Equal(t, 401, w.bearer(session).get(tasksPath).status)
+	assert.Equal(t, 401, w.asToken().get(tasksPath).status)
+	assert.Equal(t, 401, w.asKey().get(tasksPath).status)
+	assert.False(t, w.KeyAlive(w.key.Secret))
+}
+
+func TestRedirectsLeadAnywhere(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	c := newCaller(t, s)
+	s.Fault("*", agrentingtest.Redirect(307, "https://elsewhere.example/x"))
+	a := c.post(authPath, "")
+	assert.Equal(t, 307, a.status)
+	assert.Equal(t, "https://elsewhere.example/x", a.header.Get("Location"))
+}
+
+func TestFaultsCombine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t)
+		c := newCaller(t, s)
+		s.Fault("*", agrentingtest.Delay(time.Minute).
+			And(agrentingtest.SetHeader("X-Extra", "1")).
+			And(agrentingtest.Sunset(time.Now().Add(time.Hour))).
+			And(agrentingtest.Status(503, "")).Times(2))
+		at := time.Now()
+		for range 2 {
+			a := c.get(health)
+			assert.Equal(t, 503, a.status)
+			assert.Equal(t, "1", a.header.Get("X-Extra"))
+			assert.Equal(t, "Sat, 01 Jan 2000 01:00:00 GMT", a.header.Get("Sunset"))
+		}
+		assert.Equal(t, 2*time.Minute, time.Since(at))
+		assert.Equal(t, 200, c.get(health).status)
+		assert.Equal(t, "Delay+SetHeader+Sunset+Status", s.Requests()[0].Fault)
+	})
+}
+
+func TestDelayEndsWithTheClient(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t)
+		c := newCaller(t, s)
+		c.client.Timeout = time.Second
+		s.Fault("*", agrentingtest.Delay(time.Hour))
+		at := time.Now()
+		_, err := c.try("GET", health, "")
+		require.Error(t, err)
+		s.Close()
+		assert.Equal(t, time.Second, time.Since(at))
+	})
+}
+
+func TestEndpointsAreDeprecatedAndRetired(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	c := newCaller(t, s)
+	at := time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC)
+	s.SetSunset("GET "+health, at)
+	assert.Equal(t, "Mon, 01 Mar 2027 12:00:00 GMT", c.get(health).header.Get("Sunset"))
+	assert.Empty(t, c.get(health+"/readiness").header.Get("Sunset"))
+	s.SetSunset("GET "+health, time.Time{})
+	assert.Empty(t, c.get(health).header.Get("Sunset"))
+	s.SetGone("GET /api/v1/health*")
+	a := c.get(health + "/readiness")
+	assert.Equal(t, 410, a.status)
+	assert.Equal(t, "GONE", a.code())
+	assert.Equal(t, 200, c.get("/api/v1/agents").status)
+}
+
+func TestRoutePatterns(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		pattern, method, path string
+		want                  int
+	}{
+		{"*", "GET", "/a", 1},
+		{"/a", "GET", "/a", 1},
+		{"/a", "GET", "/a/b", 0},
+		{"get /a", "GET", "/a", 1},
+		{"POST /a", "GET", "/a", 0},
+		{"* /a", "GET", "/a", 1},
+		{"GET *", "GET", "/a", 1},
+		{"GET *", "POST", "/a", 0},
+		{"/a/*", "GET", "/a/b/c", 1},
+		{"/a/*", "GET", "/a", 0},
+		{"/a*c", "GET", "/a/b/c", 1},
+		{"/a*c", "GET", "/a/b/d", 0},
+		{"/a/{id}", "GET", "/a/b", 1},
+		{"/a/{id}", "GET", "/a/b/c", 0},
+		{"/a/{id}/c", "GET", "/a/b/c", 1},
+		{"/a/{id}/*", "GET", "/a/b/c", 1},
+		{"/a/{id}", "GET", "/a/", 0},
+		{"/*/{id}/x", "GET", "/p/q/r/x", 1},
+	}
+	for _, c := range cases {
+		t.Run(fmt.Sprintf("%s on %s %s", c.pattern, c.method, c.path), func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t)
+			newCaller(t, s).call(c.method, c.path, "")
+			assert.Equal(t, c.want, s.Count(c.pattern))
+		})
+	}
+}

@@ -1,0 +1,221 @@
+package agrentingtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// User is somebody who may own agents and holds user tokens.
+type User struct {
+	ID   string
+	Name string
+}
+
+// Agent is an identity that acts on the platform.
+type Agent struct {
+	ID      string
+	DID     string
+	Name    string
+	Sandbox bool
+	OwnerID string // empty for an autonomous agent
+}
+
+// AgentConfig describes a new agent. Every field may be left out.
+type AgentConfig struct {
+	ID           string // a UUID; a random one when empty
+	Name         string
+	DID          string // made from the name when empty
+	Sandbox      bool
+	Capabilities []string
+	Reputation   float64 // 0 = none yet; from 4.5 on the limits double, below 3.0 they halve
+	PricingModel string  // "fixed" when empty
+}
+
+// directory is everybody and everything that can be looked up. One lock guards
+// all of it: a rotation, a revocation and a look-up must never see half of each
+// other.
+type directory struct {
+	mu         sync.RWMutex
+	seq        uint64
+	users      map[string]*user
+	agents     map[string]*agent
+	agentByDID map[string]*agent
+	agentList  []*agent
+	keys       map[string]*key
+	keyBySum   map[digest]*key
+	tokens     map[string]*userToken
+	tokenBySum map[digest]*userToken
+	sessions   map[digest]*session
+	sweepAt    int
+	tasks      map[string]*task
+	taskList   []*task
+}
+
+type user struct {
+	id, name string
+	agents   []*agent
+	tokens   []*userToken
+}
+
+// agent has immutable identity fields, which may be read without the lock, and
+// a profile, which may not.
+type agent struct {
+	id, did    string
+	owner      *user
+	sandbox    bool
+	reputation float64
+	created    time.Time
+	seq        uint64
+
+	keys    []*key
+	profile profile
+}
+
+type profile struct {
+	name         string
+	description  string
+	category     string
+	capabilities []string
+	pricingModel string
+	basePrice    json.RawMessage
+	metadata     json.RawMessage
+}
+
+func newDirectory() *directory {
+	return &directory{
+		users:      make(map[string]*user),
+		agents:     make(map[string]*agent),
+		agentByDID: make(map[string]*agent),
+		keys:       make(map[string]*key),
+		keyBySum:   make(map[digest]*key),
+		tokens:     make(map[string]*userToken),
+		tokenBySum: make(map[digest]*userToken),
+		sessions:   make(map[digest]*session),
+		sweepAt:    1024,
+		tasks:      make(map[string]*task),
+	}
+}
+
+func (d *directory) next() uint64 {
+	d.seq++
+	return d.seq
+}
+
+// NewUser signs a user up.
+func (s *Server) NewUser(name string) *User {
+	d := s.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	u := &user{id: newUUID(), name: name}
+	d.users[u.id] = u
+	return &User{ID: u.id, Name: name}
+}
+
+// NewAgent creates an agent of owner, or an autonomous one if owner is nil. It
+// panics if owner is not a user of this server, or if the ID is malformed or
+// the ID or DID is taken.
+func (s *Server) NewAgent(owner *User, cfg AgentConfig) *Agent {
+	d := s.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var u *user
+	if owner != nil {
+		if u = d.users[owner.ID]; u == nil {
+			panic(fmt.Sprintf("agrentingtest: NewAgent: no user %q on this server", owner.ID))
+		}
+	}
+	if cfg.ID == "" {
+		cfg.ID = newUUID()
+	}
+	if !isUUID(cfg.ID) {
+		panic(fmt.Sprintf("agrentingtest: NewAgent: %q is not a UUID", cfg.ID))
+	}
+	if cfg.PricingModel == "" {
+		cfg.PricingModel = "fixed"
+	}
+	a, ok := d.addAgent(u, cfg, s.now())
+	if !ok {
+		panic(fmt.Sprintf("agrentingtest: NewAgent: the ID %q or the DID %q is taken", cfg.ID, cfg.DID))
+	}
+	return a.export()
+}
+
+// addAgent needs the lock. It reports false if the ID or DID is taken.
+func (d *directory) addAgent(owner *user, cfg AgentConfig, now time.Time) (*agent, bool) {
+	id := strings.ToLower(cfg.ID)
+	if cfg.DID == "" {
+		cfg.DID = "did:agrenting:" + slug(cfg.Name) + id[:8]
+	}
+	if d.agents[id] != nil || d.agentByDID[cfg.DID] != nil {
+		return nil, false
+	}
+	a := &agent{
+		id:         id,
+		did:        cfg.DID,
+		owner:      owner,
+		sandbox:    cfg.Sandbox,
+		reputation: cfg.Reputation,
+		created:    now,
+		seq:        d.next(),
+		profile: profile{
+			name:         cfg.Name,
+			capabilities: append([]string{}, cfg.Capabilities...),
+			pricingModel: cfg.PricingModel,
+		},
+	}
+	d.agents[a.id] = a
+	d.agentByDID[a.did] = a
+	d.agentList = append(d.agentList, a)
+	if owner != nil {
+		owner.agents = append(owner.agents, a)
+	}
+	return a, true
+}
+
+// find looks an agent up by UUID or DID. It needs the lock.
+func (d *directory) find(idOrDID string) *agent {
+	if a := d.agents[strings.ToLower(idOrDID)]; a != nil {
+		return a
+	}
+	return d.agentByDID[idOrDID]
+}
+
+func (a *agent) export() *Agent {
+	return &Agent{ID: a.id, DID: a.did, Name: a.profile.name, Sandbox: a.sandbox, OwnerID: a.ownerID()}
+}
+
+func (a *agent) ownerID() string {
+	if a.owner == nil {
+		return ""
+	}
+	return a.owner.id
+}
+
+func (a *agent) environment() string { return environment(a.sandbox) }
+
+func environment(sandbox bool) string {
+	if sandbox {
+		return "sandbox"
+	}
+	return "production"
+}
+
+// slug makes the readable part of a DID.
+func slug(name string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(name) {
+		switch {
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+			_, _ = b.WriteRune(r) // never fails
+		case r == ' ', r == '-', r == '_':
+			_ = b.WriteByte('-') // never fails
+		}
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return b.String() + "-"
+}

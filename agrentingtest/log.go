@@ -1,0 +1,182 @@
+package agrentingtest
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// maxLoggedBody bounds what the log keeps of a request body.
+const maxLoggedBody = 64 << 10
+
+// Request is one request as it arrived and what became of it. The headers are
+// unredacted, credentials included: that is what tests look at.
+type Request struct {
+	ID         string // as in meta.request_id
+	Method     string
+	Path       string // decoded
+	RawPath    string // as sent
+	Query      url.Values
+	Header     http.Header
+	Host       string
+	Proto      string
+	Body       []byte // what was read of it, at most 64 KiB
+	BodySize   int64  // how much was read of it
+	RemoteAddr string
+	ReceivedAt time.Time // on the server's clock
+
+	// Status is what was answered, or would have been had a fault not cut the
+	// connection. Zero means not yet, or nothing at all.
+	Status         int
+	Principal      string // "agent:<id>", "user:<id>" or empty
+	CredentialKind CredentialKind
+	CredentialID   string
+	AgentID        string // who acted
+	Replayed       bool   // answered from an idempotency key
+	Fault          string // names of the faults that befell it, empty for none
+}
+
+// requestLog keeps the latest requests and exact counts of all.
+type requestLog struct {
+	limit int
+
+	mu      sync.Mutex
+	entries []*Request
+	counts  map[[2]string]int // method and path
+}
+
+func newRequestLog(limit int) *requestLog {
+	return &requestLog{limit: limit, counts: make(map[[2]string]int)}
+}
+
+func (l *requestLog) add(e *Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counts[[2]string{e.Method, e.Path}]++
+	if len(l.entries) >= 2*l.limit {
+		kept := copy(l.entries, l.entries[len(l.entries)-l.limit:])
+		clear(l.entries[kept:])
+		l.entries = l.entries[:kept]
+	}
+	l.entries = append(l.entries, e)
+}
+
+// update changes an entry while nobody copies it.
+func (l *requestLog) update(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+}
+
+// Requests returns copies of the logged requests in the order of arrival. A
+// request is in the log before it is answered.
+func (s *Server) Requests() []Request {
+	l := s.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	entries := l.entries
+	if len(entries) > l.limit {
+		entries = entries[len(entries)-l.limit:]
+	}
+	out := make([]Request, len(entries))
+	for i, e := range entries {
+		out[i] = *e
+		out[i].Header = e.Header.Clone()
+		out[i].Query = url.Values(http.Header(e.Query).Clone())
+		out[i].Body = bytes.Clone(e.Body)
+	}
+	return out
+}
+
+// Count says how many requests matched a route, written as for [Server.Fault].
+// It counts also what the log has dropped.
+func (s *Server) Count(route string) int {
+	p := parsePattern(route)
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	n := 0
+	for at, count := range s.log.counts {
+		if p.matches(at[0], at[1]) {
+			n += count
+		}
+	}
+	return n
+}
+
+// ResetLog forgets the logged requests and their counts. [Server.Stats] goes on
+// counting.
+func (s *Server) ResetLog() {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	s.log.entries = nil
+	clear(s.log.counts)
+}
+
+// loggedBody copies what is read of a body into the log.
+type loggedBody struct {
+	io.ReadCloser
+	log   *requestLog
+	entry *Request
+}
+
+func (b *loggedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.log.update(func() {
+			b.entry.BodySize += int64(n)
+			room := maxLoggedBody - len(b.entry.Body)
+			b.entry.Body = append(b.entry.Body, p[:min(n, room)]...)
+		})
+	}
+	return n, err
+}
+
+// Stats are running totals of what happened since the server was made.
+type Stats struct {
+	Requests          int64 // that arrived
+	Authenticates     int64 // calls of authenticate, successful or not
+	SessionsIssued    int64
+	Logouts           int64
+	KeysCreated       int64 // over HTTP, rotations and registrations included
+	KeysRevoked       int64 // in any way, rotations included
+	Rotations         int64
+	TokensCreated     int64 // over HTTP
+	TokensRevoked     int64
+	AgentsRegistered  int64 // over HTTP
+	Unauthorized      int64 // answers 401
+	RateLimited       int64 // answers 429
+	IdempotentReplays int64
+	Faults            int64 // requests that a fault befell
+}
+
+type counters struct {
+	requests, authenticates, sessions, logouts  atomic.Int64
+	keysCreated, keysRevoked, rotations         atomic.Int64
+	tokensCreated, tokensRevoked, registrations atomic.Int64
+	unauthorized, limited, replays, faults      atomic.Int64
+}
+
+// Stats returns the totals so far.
+func (s *Server) Stats() Stats {
+	c := &s.stats
+	return Stats{
+		Requests:          c.requests.Load(),
+		Authenticates:     c.authenticates.Load(),
+		SessionsIssued:    c.sessions.Load(),
+		Logouts:           c.logouts.Load(),
+		KeysCreated:       c.keysCreated.Load(),
+		KeysRevoked:       c.keysRevoked.Load(),
+		Rotations:         c.rotations.Load(),
+		TokensCreated:     c.tokensCreated.Load(),
+		TokensRevoked:     c.tokensRevoked.Load(),
+		AgentsRegistered:  c.registrations.Load(),
+		Unauthorized:      c.unauthorized.Load(),
+		RateLimited:       c.limited.Load(),
+		IdempotentReplays: c.replays.Load(),
+		Faults:            c.faults.Load(),
+	}
+}

@@ -1,0 +1,125 @@
+package agrentingtest
+
+import (
+	"log/slog"
+	"time"
+)
+
+// defaultAuthPath is where the platform's API page and every live client find
+// the exchange of an API key for a session.
+const defaultAuthPath = "/api/v1/auth/authenticate"
+
+// defaultSessionTTL is an assumption: the platform says "configurable" and
+// publishes no number, and long-lived clients of it reckon with 20 hours.
+const defaultSessionTTL = 20 * time.Hour
+
+// Option configures a [Server] when it is made.
+type Option func(*config)
+
+type config struct {
+	addr          string
+	memory        bool
+	tls           bool
+	unlimited     bool
+	limits        RateLimits
+	ttl           time.Duration
+	shape         SessionShape
+	authPath      string
+	keyField      string
+	brokenKeys    bool
+	dyingSessions bool
+	maxKeys       int
+	propagation   time.Duration
+	skew          time.Duration
+	logLimit      int
+	logger        *slog.Logger
+}
+
+func newConfig(opts []Option) config {
+	cfg := config{
+		addr:     "127.0.0.1:0",
+		ttl:      defaultSessionTTL,
+		authPath: defaultAuthPath,
+		keyField: "api_key",
+		logLimit: 10_000,
+	}
+	for _, opt := range opts {
+		opt(&cfg)
+	}
+	cfg.limits = cfg.limits.withDefaults()
+	if cfg.logger == nil {
+		cfg.logger = slog.New(slog.DiscardHandler)
+	}
+	return cfg
+}
+
+// InMemory makes the server listen on pipes inside the process instead of a
+// socket. It is reachable only through [Server.Transport] and
+// [Server.TransportFrom]. A server made inside a testing/synctest bubble runs
+// on the bubble's time; close it before the bubble ends.
+func InMemory() Option { return func(c *config) { c.memory = true } }
+
+// WithTLS serves https with a self-signed certificate, HTTP/1.1 and HTTP/2.
+// [Server.Transport] trusts it; see also [Server.Certificate].
+func WithTLS() Option { return func(c *config) { c.tls = true } }
+
+// WithAddr listens on addr instead of a free port of 127.0.0.1. It has no
+// effect on an [InMemory] server.
+func WithAddr(addr string) Option { return func(c *config) { c.addr = addr } }
+
+// WithoutRateLimits lifts the rate limits, the lockout of authenticate and the
+// ceiling on anonymous registrations. The rate-limit headers are still sent and
+// show an untouched allowance.
+func WithoutRateLimits() Option { return func(c *config) { c.unlimited = true } }
+
+// WithRateLimits replaces the documented numbers; zero fields keep them.
+func WithRateLimits(l RateLimits) Option { return func(c *config) { c.limits = l } }
+
+// WithSessionTTL sets how long sessions live, 20 hours unless told otherwise.
+// See also [Server.SetSessionTTL].
+func WithSessionTTL(d time.Duration) Option { return func(c *config) { c.ttl = d } }
+
+// WithSessionShape selects how authenticate answers, [ShapeLive] unless told
+// otherwise. See also [Server.SetSessionShape].
+func WithSessionShape(s SessionShape) Option { return func(c *config) { c.shape = s } }
+
+// WithAuthPath serves authenticate at path only; the usual path then answers
+// 404 ROUTE_NOT_FOUND.
+func WithAuthPath(path string) Option { return func(c *config) { c.authPath = path } }
+
+// WithoutAPIPrefix serves authenticate at /auth/authenticate only, as the
+// platform's authentication page writes it.
+func WithoutAPIPrefix() Option { return WithAuthPath("/auth/authenticate") }
+
+// WithRotateKeyField names the field that carries the secret in the answers
+// that create or rotate a key. The platform's text of it is cut off, so clients
+// should cope with "api_key" (the default), "key", "credential" and "secret".
+func WithRotateKeyField(name string) Option { return func(c *config) { c.keyField = name } }
+
+// WithBrokenKeyAnswers gives every other field of those answers a type that
+// nobody expects. A client that loses the secret over it has lost the key.
+func WithBrokenKeyAnswers() Option { return func(c *config) { c.brokenKeys = true } }
+
+// WithSessionsDyingWithKey ends the sessions that a key bought when the key is
+// rotated or revoked. The platform does not say; by default they live on.
+func WithSessionsDyingWithKey() Option { return func(c *config) { c.dyingSessions = true } }
+
+// WithMaxKeys refuses to create more than n live keys an agent, with 422.
+// Rotation is always possible. Zero means no ceiling.
+func WithMaxKeys(n int) Option { return func(c *config) { c.maxKeys = n } }
+
+// WithKeyPropagation lets a key that was created, rotated or registered over
+// HTTP answer 401 until d has passed. Keys of [Server.NewKey] work at once.
+func WithKeyPropagation(d time.Duration) Option { return func(c *config) { c.propagation = d } }
+
+// WithClockSkew lets the server's clock (Date header, expires_at, timestamps,
+// expiry itself) run d ahead of time.Now; negative d lets it lag.
+func WithClockSkew(d time.Duration) Option { return func(c *config) { c.skew = d } }
+
+// WithLogLimit keeps the latest n requests in the log, 10,000 unless told
+// otherwise. Counts stay exact.
+func WithLogLimit(n int) Option { return func(c *config) { c.logLimit = max(n, 1) } }
+
+// WithLogger logs one line a request at debug level, without any secret. The
+// default is silence.
+func WithLogger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }

@@ -1,0 +1,74 @@
+package agrentingtest
+
+import (
+	"fmt"
+	"strings"
+)
+
+// pattern selects requests: an optional method and a path. In the path * stands
+// for any run of characters, slashes included, and {name} for one segment.
+type pattern struct {
+	method string // empty = any
+	path   string // empty = any
+}
+
+func parsePattern(route string) pattern {
+	method, path, ok := strings.Cut(strings.TrimSpace(route), " ")
+	if !ok {
+		method, path = "", method
+	}
+	path = strings.TrimSpace(path)
+	if path != "*" && !strings.HasPrefix(path, "/") {
+		panic(fmt.Sprintf("agrentingtest: route %q: want \"METHOD /path\", \"/path\" or \"*\"", route))
+	}
+	if method == "*" {
+		method = ""
+	}
+	if path == "*" {
+		path = ""
+	}
+	return pattern{method: strings.ToUpper(method), path: path}
+}
+
+func (p pattern) matches(method, path string) bool {
+	if p.method != "" && p.method != method {
+		return false
+	}
+	return p.path == "" || glob(p.path, path)
+}
+
+// glob matches with one point of return, the latest star, which suffices
+// because a later star can always do what an earlier one could.
+func glob(pat, s string) bool {
+	star, mark := -1, 0
+	i, j := 0, 0
+	for j < len(s) {
+		switch {
+		case i < len(pat) && pat[i] == '*':
+			star, mark = i, j
+			i++
+			continue
+		case i < len(pat) && pat[i] == '{':
+			end := strings.IndexByte(pat[i:], '}')
+			n := strings.IndexByte(s[j:], '/')
+			if n < 0 {
+				n = len(s) - j
+			}
+			if end > 0 && n > 0 {
+				i += end + 1
+				j += n
+				continue
+			}
+		case i < len(pat) && pat[i] == s[j]:
+			i++
+			j++
+			continue
+		}
+		if star < 0 {
+			return false
+		}
+		mark++
+		i, j = star+1, mark
+	}
+	return strings.Trim(pat[i:], "*") == ""
+}

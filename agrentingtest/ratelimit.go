@@ -1,0 +1,192 @@
+package agrentingtest
+
+import (
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// RateLimits are the numbers of the platform's rate-limit page. Zero fields
+// mean the documented number.
+type RateLimits struct {
+	// General is the allowance of an agent or a user in a window: 100. An agent
+	// of high reputation gets twice as much, of low reputation half, and a
+	// sandbox agent twice its share.
+	General int
+	// Authenticate is the allowance of a source address in a window: 10.
+	Authenticate int
+	// Window is how long an allowance lasts: 60 seconds from the first request.
+	Window time.Duration
+	// Lockout is how long a source address that exceeded Authenticate is
+	// refused: 5 minutes.
+	Lockout time.Duration
+	// Registrations is how many agents a source address may register without a
+	// credential: 3.
+	Registrations int
+}
+
+func (l RateLimits) withDefaults() RateLimits {
+	def := func(n *int, d int) {
+		if *n == 0 {
+			*n = d
+		}
+	}
+	def(&l.General, 100)
+	def(&l.Authenticate, 10)
+	def(&l.Registrations, 3)
+	if l.Window == 0 {
+		l.Window = time.Minute
+	}
+	if l.Lockout == 0 {
+		l.Lockout = 5 * time.Minute
+	}
+	return l
+}
+
+// limiter counts in fixed windows that start with their first request.
+type limiter struct {
+	limits RateLimits
+	off    bool
+
+	mu         sync.Mutex
+	buckets    map[string]bucket
+	locked     map[string]time.Time // source address → end of its lockout
+	registered map[string]int       // source address → anonymous registrations
+}
+
+type bucket struct {
+	start time.Time
+	used  int
+}
+
+// allowance is what the rate-limit headers say.
+type allowance struct{ limit, remaining int }
+
+func newLimiter(limits RateLimits, off bool) *limiter {
+	return &limiter{
+		limits:     limits,
+		off:        off,
+		buckets:    make(map[string]bucket),
+		locked:     make(map[string]time.Time),
+		registered: make(map[string]int),
+	}
+}
+
+// take charges one request to a bucket and says how long to wait if it is empty.
+func (l *limiter) take(name string, limit int) (allowance, time.Duration) {
+	if l.off {
+		return allowance{limit, limit}, 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.takeLocked(name, limit, time.Now())
+}
+
+func (l *limiter) takeLocked(name string, limit int, now time.Time) (allowance, time.Duration) {
+	b := l.current(name, now)
+	if b.used >= limit {
+		return allowance{limit, 0}, b.start.Add(l.limits.Window).Sub(now)
+	}
+	if b.used == 0 {
+		b.start = now
+		l.sweep(now)
+	}
+	b.used++
+	l.buckets[name] = b
+	return allowance{limit, limit - b.used}, 0
+}
+
+// peek reads a bucket without charging it.
+func (l *limiter) peek(name string, limit int) allowance {
+	if l.off {
+		return allowance{limit, limit}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return allowance{limit, max(0, limit-l.current(name, time.Now()).used)}
+}
+
+// authenticate charges the exchange endpoint, which locks an address out.
+func (l *limiter) authenticate(ip string) (allowance, time.Duration) {
+	limit := l.limits.Authenticate
+	if l.off {
+		return allowance{limit, limit}, 0
+	}
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if until, ok := l.locked[ip]; ok {
+		if wait := until.Sub(now); wait > 0 {
+			return allowance{limit, 0}, wait
+		}
+		delete(l.locked, ip)
+	}
+	a, wait := l.takeLocked("auth:"+ip, limit, now)
+	if wait > 0 {
+		l.locked[ip] = now.Add(l.limits.Lockout)
+		delete(l.buckets, "auth:"+ip)
+		wait = l.limits.Lockout
+	}
+	return a, wait
+}
+
+// register reserves one of the anonymous registrations of an address.
+func (l *limiter) register(ip string) bool {
+	if l.off {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.registered[ip] >= l.limits.Registrations {
+		return false
+	}
+	l.registered[ip]++
+	return true
+}
+
+func (l *limiter) current(name string, now time.Time) bucket {
+	b := l.buckets[name]
+	if now.Sub(b.start) >= l.limits.Window {
+		return bucket{}
+	}
+	return b
+}
+
+// sweep forgets windows that are over, now and then, as no goroutine may tick.
+func (l *limiter) sweep(now time.Time) {
+	if len(l.buckets) < 4096 {
+		return
+	}
+	for name, b := range l.buckets {
+		if now.Sub(b.start) >= l.limits.Window {
+			delete(l.buckets, name)
+		}
+	}
+}
+
+// general is the allowance of an agent by its reputation and environment.
+func (l *limiter) general(a *agent) int {
+	n := l.limits.General
+	if a == nil {
+		return n
+	}
+	switch {
+	case a.reputation >= 4.5:
+		n *= 2
+	case a.reputation > 0 && a.reputation < 3:
+		n = max(1, n/2)
+	}
+	if a.sandbox {
+		n *= 2
+	}
+	return n
+}
+
+// limited is the 429. The platform does not tell a lockout from any other.
+func limited(wait time.Duration) *failure {
+	f := fail(http.StatusTooManyRequests, CodeRateLimited, "rate limit exceeded")
+	seconds := int64((wait + time.Second - 1) / time.Second)
+	f.retryAfter = strconv.FormatInt(max(seconds, 1), 10)
+	return f
+}

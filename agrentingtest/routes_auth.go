@@ -1,0 +1,113 @@
+package agrentingtest
+
+import (
+	"maps"
+	"net/http"
+)
+
+// authenticate exchanges an API key for a session. It needs no body.
+func (s *Server) authenticate(x *exchange) (reply, *failure) {
+	s.dir.mu.Lock()
+	defer s.dir.mu.Unlock()
+	if !x.who.key.revoked.IsZero() { // revoked since it was let in
+		return reply{}, unauthorized("invalid or revoked API key")
+	}
+	e, token := s.addSession(x.who.key)
+	return s.sessionReply(token, e), nil
+}
+
+// logout ends the session that it is called with, or, called with an API key,
+// every session bought with that key. What it answers is not published.
+func (s *Server) logout(x *exchange) (reply, *failure) {
+	if x.who.token != nil {
+		return reply{}, forbidden("a user token has no session")
+	}
+	s.dir.mu.Lock()
+	defer s.dir.mu.Unlock()
+	s.dir.dropSessions(func(e *session) bool {
+		if x.who.session != nil {
+			return e == x.who.session
+		}
+		return e.key == x.who.key
+	})
+	s.stats.logouts.Add(1)
+	return reply{status: http.StatusOK}, nil
+}
+
+// rotateKey revokes a key at once and answers with its successor. Called with
+// the key itself or with a session bought with it, that key is meant. Called by
+// the owner in the name of the agent, it is the agent's newest live key, or the
+// one that key_id in the body names.
+func (s *Server) rotateKey(x *exchange) (reply, *failure) {
+	body, f := decodeObject(x.body)
+	if f != nil {
+		return reply{}, f
+	}
+	v := validator{fields: body}
+	keyID := v.text("key_id", false, 100)
+	if f := v.failure(); f != nil {
+		return reply{}, f
+	}
+	s.dir.mu.Lock()
+	defer s.dir.mu.Unlock()
+	old, f := keyToRotate(&x.who, keyID)
+	if f != nil {
+		return reply{}, f
+	}
+	s.revokeKey(old)
+	k, secret := s.dir.addKey(old.agent, old.name, s.now(), s.cfg.propagation)
+	s.stats.rotations.Add(1)
+	s.stats.keysCreated.Add(1)
+	return reply{status: http.StatusOK, data: s.issuedKey(k, secret)}, nil
+}
+
+// keyToRotate needs the lock.
+func keyToRotate(who *actor, keyID string) (*key, *failure) {
+	if who.token == nil {
+		switch k := who.key; {
+		case k.revoked.IsZero():
+			if keyID != "" && keyID != k.id {
+				return nil, forbidden("a key can rotate only itself")
+			}
+			return k, nil
+		case who.session != nil:
+			// The session outlived its key. Whether it could rotate what became
+			// of the key is not published: no false hopes.
+			return nil, notFound("live key of this session")
+		default: // lost a race against another rotation
+			return nil, unauthorized("invalid or revoked API key")
+		}
+	}
+	var newest *key
+	for _, k := range who.agent.keys {
+		if k.revoked.IsZero() && (keyID == "" || k.id == keyID) {
+			newest = k
+		}
+	}
+	if newest == nil {
+		return nil, notFound("live key")
+	}
+	return newest, nil
+}
+
+// issuedKey renders a new key with its secret, which is shown only here.
+func (s *Server) issuedKey(k *key, secret string) map[string]any {
+	m := map[string]any{
+		"id":          k.id,
+		"agent_id":    k.agent.id,
+		"name":        k.name,
+		"environment": k.agent.environment(),
+		"created_at":  timestamp(k.created),
+	}
+	if s.cfg.brokenKeys {
+		maps.Copy(m, map[string]any{
+			"id":          map[string]any{"value": 42},
+			"agent_id":    []any{true, nil},
+			"name":        17,
+			"environment": false,
+			"created_at":  -1.5,
+		})
+	}
+	m[s.cfg.keyField] = secret
+	return m
+}

@@ -1,0 +1,220 @@
+package agrentingtest
+
+import (
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Server is one platform with its own users, agents, keys and clock. All its
+// methods are safe for concurrent use. It must be closed.
+type Server struct {
+	// URL is the base URL, such as http://127.0.0.1:41234, without a slash at
+	// the end. It is never changed after NewServer.
+	URL string
+
+	cfg      config
+	certs    *certificate
+	memory   *memListener
+	http     *http.Server
+	platform *http.ServeMux
+	extra    *http.ServeMux
+	dir      *directory
+	limits   *limiter
+	idem     *idempotency
+	script   *script
+	life     *lifecycle
+	log      *requestLog
+	stats    counters
+
+	ttl   atomic.Int64
+	shape atomic.Uint32
+
+	gate     sync.RWMutex // guards closed against inflight.Add
+	closed   bool
+	inflight sync.WaitGroup
+	conns    sync.WaitGroup
+	done     chan struct{}
+	served   chan struct{}
+	closing  sync.Once
+
+	ownedMu    sync.Mutex
+	transports []*http.Transport
+	hijacked   []net.Conn
+}
+
+// NewServer starts a platform and panics if it cannot listen. Without options
+// it speaks plain http on a free port of 127.0.0.1.
+func NewServer(opts ...Option) *Server {
+	cfg := newConfig(opts)
+	s := &Server{
+		cfg:    cfg,
+		extra:  http.NewServeMux(),
+		dir:    newDirectory(),
+		limits: newLimiter(cfg.limits, cfg.unlimited),
+		idem:   newIdempotency(),
+		script: &script{},
+		life:   &lifecycle{},
+		log:    newRequestLog(cfg.logLimit),
+		done:   make(chan struct{}),
+		served: make(chan struct{}),
+	}
+	s.ttl.Store(int64(cfg.ttl))
+	s.shape.Store(uint32(cfg.shape))
+	s.platform = s.routes()
+
+	l, host := s.listen()
+	scheme := "http"
+	if cfg.tls {
+		scheme = "https"
+		s.certs = newCertificate(host)
+	}
+	s.URL = scheme + "://" + host
+	s.http = &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: time.Minute,
+		ConnState:         s.trackConn,
+		ErrorLog:          slog.NewLogLogger(cfg.logger.Handler(), slog.LevelDebug),
+	}
+	if cfg.tls {
+		s.http.TLSConfig = s.certs.serverConfig()
+	}
+	go func() {
+		defer close(s.served)
+		// Serve always returns an error, and after Close it is the expected one.
+		if cfg.tls {
+			_ = s.http.ServeTLS(l, "", "")
+		} else {
+			_ = s.http.Serve(l)
+		}
+	}()
+	return s
+}
+
+func (s *Server) listen() (net.Listener, string) {
+	if s.cfg.memory {
+		s.memory = newMemListener()
+		return s.memory, s.memory.addr.String()
+	}
+	l, err := net.Listen("tcp", s.cfg.addr) //nolint:noctx // listening is immediate and NewServer has no context
+	if err != nil {
+		panic(fmt.Sprintf("agrentingtest: cannot listen on %q: %v", s.cfg.addr, err))
+	}
+	return l, l.Addr().String()
+}
+
+// trackConn lets Close wait for the goroutine of each connection. The new state
+// is always reported by the accept loop, so Add happens before that loop ends.
+func (s *Server) trackConn(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.conns.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.conns.Done()
+	case http.StateActive, http.StateIdle:
+	}
+}
+
+// Close stops listening, cuts every connection, hijacked ones too, and waits
+// until nothing of the server runs any more. It may be called twice, but not from
+// a handler of the server itself, which it would wait for.
+func (s *Server) Close() {
+	s.closing.Do(func() {
+		s.gate.Lock()
+		s.closed = true
+		s.gate.Unlock()
+		close(s.done)
+		_ = s.http.Close() // the listener's own error is of no use to anybody here
+		<-s.served
+		s.ownedMu.Lock()
+		for _, c := range s.hijacked {
+			_ = c.Close() // most are closed already
+		}
+		for _, t := range s.transports {
+			t.CloseIdleConnections()
+		}
+		s.hijacked, s.transports = nil, nil
+		s.ownedMu.Unlock()
+		s.conns.Wait()
+		s.inflight.Wait()
+	})
+}
+
+// enter admits a request unless the server is closed.
+func (s *Server) enter() bool {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		return false
+	}
+	s.inflight.Add(1)
+	return true
+}
+
+// Handler returns the platform as a handler, to be mounted in a server of the
+// caller's own. After [Server.Close] it answers 503.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+
+// Transport returns a new transport that reaches the server: it dials through
+// memory for an [InMemory] server and trusts the certificate of [WithTLS]. It
+// uses no proxy. Close closes its idle connections.
+func (s *Server) Transport() *http.Transport { return s.TransportFrom("") }
+
+// TransportFrom is like [Server.Transport], but the server sees ip as the
+// address of the client, for everything that is counted by source address. On a
+// socket ip must be an address of this machine, such as 127.0.0.2 on Linux.
+func (s *Server) TransportFrom(ip string) *http.Transport {
+	t := &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 256}
+	if s.memory != nil {
+		t.DialContext = s.memory.dialer(ip)
+	} else {
+		d := &net.Dialer{Timeout: 10 * time.Second}
+		if ip != "" {
+			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(ip)}
+		}
+		t.DialContext = d.DialContext
+	}
+	if s.certs != nil {
+		t.TLSClientConfig = s.certs.clientConfig()
+		t.ForceAttemptHTTP2 = true
+	}
+	s.ownedMu.Lock()
+	defer s.ownedMu.Unlock()
+	s.transports = append(s.transports, t)
+	return t
+}
+
+// own remembers a hijacked connection, which http.Server forgets about.
+func (s *Server) own(c net.Conn) {
+	s.ownedMu.Lock()
+	defer s.ownedMu.Unlock()
+	select {
+	case <-s.done:
+		_ = c.Close() // it came too late
+	default:
+		s.hijacked = append(s.hijacked, c)
+	}
+}
+
+// Certificate returns what [WithTLS] serves, for a root pool of the caller's
+// own, and nil without TLS.
+func (s *Server) Certificate() *x509.Certificate {
+	if s.certs == nil {
+		return nil
+	}
+	return s.certs.leaf
+}
+
+// now is the time on the server's clock.
+func (s *Server) now() time.Time { return time.Now().Add(s.cfg.skew) }
+
+// SetSessionTTL sets the lifetime of sessions bought from now on.
+func (s *Server) SetSessionTTL(d time.Duration) { s.ttl.Store(int64(d)) }
+
+// SetSessionShape selects how authenticate answers from now on.
+func (s *Server) SetSessionShape(shape SessionShape) { s.shape.Store(uint32(shape)) }

@@ -1,0 +1,121 @@
+package agrentingtest
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"time"
+)
+
+// SessionShape is one of the forms in which authenticate is documented, or seen,
+// or feared to answer.
+type SessionShape uint32
+
+const (
+	// ShapeLive is what clients of the live API read: data.session_token and
+	// data.expires_at.
+	ShapeLive SessionShape = iota
+	// ShapeDocs is what the platform's API page shows: data.token and
+	// data.agent{id, name}, without any expiry.
+	ShapeDocs
+	// ShapeBoth has the fields of both.
+	ShapeBoth
+	// ShapeBadExpiry is ShapeLive with an expires_at that is no time.
+	ShapeBadExpiry
+	// ShapePastExpiry is ShapeLive with an expires_at an hour ago, though the
+	// session is good for its whole lifetime.
+	ShapePastExpiry
+	// ShapeFlat is ShapeLive without an envelope.
+	ShapeFlat
+)
+
+// String returns the name of the constant.
+func (s SessionShape) String() string {
+	names := [...]string{"ShapeLive", "ShapeDocs", "ShapeBoth", "ShapeBadExpiry", "ShapePastExpiry", "ShapeFlat"}
+	if int(s) < len(names) {
+		return names[s]
+	}
+	return "SessionShape(?)"
+}
+
+type session struct {
+	id      string
+	key     *key
+	sum     digest
+	expires time.Time
+}
+
+// NewSession buys a session with a key, as authenticate does, but without a
+// request. It panics if the secret is not that of a live key.
+func (s *Server) NewSession(keySecret string) (token string, expires time.Time) {
+	d := s.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k, ok := lookup(d.keyBySum, sum(keySecret), func(k *key) digest { return k.sum })
+	if !ok || !k.revoked.IsZero() {
+		panic("agrentingtest: NewSession: not the secret of a live key of this server")
+	}
+	e, token := s.addSession(k)
+	return token, e.expires
+}
+
+// addSession needs the lock.
+func (s *Server) addSession(k *key) (*session, string) {
+	d := s.dir
+	now := s.now()
+	if len(d.sessions) >= d.sweepAt {
+		d.dropSessions(func(e *session) bool { return !e.expires.After(now) })
+		d.sweepAt = max(1024, 2*len(d.sessions))
+	}
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails
+	token := base64.RawURLEncoding.EncodeToString(b)
+	e := &session{id: newUUID(), key: k, sum: sum(token), expires: now.Add(time.Duration(s.ttl.Load()))}
+	d.sessions[e.sum] = e
+	s.stats.sessions.Add(1)
+	return e, token
+}
+
+// dropSessions needs the lock.
+func (d *directory) dropSessions(which func(*session) bool) {
+	for sum, e := range d.sessions {
+		if which(e) {
+			delete(d.sessions, sum)
+		}
+	}
+}
+
+// RevokeSessions ends every session.
+func (s *Server) RevokeSessions() {
+	s.dir.mu.Lock()
+	defer s.dir.mu.Unlock()
+	clear(s.dir.sessions)
+}
+
+// RevokeSession ends one session; an unknown token is left alone.
+func (s *Server) RevokeSession(token string) {
+	s.dir.mu.Lock()
+	defer s.dir.mu.Unlock()
+	delete(s.dir.sessions, sum(token))
+}
+
+// sessionReply renders a new session in the selected shape.
+func (s *Server) sessionReply(token string, e *session) reply {
+	name := e.key.agent.profile.name
+	shape := SessionShape(s.shape.Load())
+	live := map[string]any{"session_token": token, "expires_at": e.expires.UTC().Format(time.RFC3339)}
+	agent := map[string]any{"id": e.key.agent.id, "name": name}
+	switch shape {
+	case ShapeDocs:
+		return reply{status: 200, data: map[string]any{"token": token, "agent": agent}}
+	case ShapeBoth:
+		live["token"], live["agent"] = token, agent
+	case ShapeBadExpiry:
+		live["expires_at"] = "in a while"
+	case ShapePastExpiry:
+		live["expires_at"] = s.now().Add(-time.Hour).UTC().Format(time.RFC3339)
+	case ShapeFlat:
+		return reply{status: 200, flat: live}
+	case ShapeLive:
+	}
+	return reply{status: 200, data: live}
+}

@@ -1,0 +1,379 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
+)
+
+// SessionPolicy tunes [WithSession]. Zero fields mean the defaults.
+type SessionPolicy struct {
+	// Window is the fraction of a session's lifetime before its end in which
+	// it is renewed ahead; default 0.2, at most 0.5. Negative means never
+	// ahead: requests then wait when a session has expired.
+	Window float64
+	// Timeout bounds one exchange; default 30 s.
+	Timeout time.Duration
+	// LogoutOnClose ends the session at the platform when the client is
+	// closed. It is not done with a [SessionStore], where others use it.
+	LogoutOnClose bool
+}
+
+// WithSession exchanges the API key for sessions and authenticates requests by
+// these: `Authorization: Bearer`. Sessions are renewed before they expire,
+// without traffic too, and after a 401; requests notice nothing. The key itself
+// is sent to the authenticate endpoint only, which follows no redirect.
+//
+// Where the platform says nothing readable about the expiry, a session is used
+// until it is rejected.
+func WithSession() Option { return WithSessionPolicy(SessionPolicy{}) }
+
+// WithSessionPolicy is [WithSession] with other settings.
+func WithSessionPolicy(p SessionPolicy) Option {
+	return func(cfg *config) error {
+		if p.Timeout < 0 {
+			return optionError("WithSessionPolicy", "the timeout is negative")
+		}
+		if p.Window > 0.5 {
+			return optionError("WithSessionPolicy", "a window of %v is more than half of a session's life", p.Window)
+		}
+		cfg.session = &p
+		return nil
+	}
+}
+
+// WithSessionStore shares sessions with other processes through store. It
+// implies [WithSession].
+func WithSessionStore(store SessionStore) Option {
+	return func(cfg *config) error {
+		if store == nil {
+			return optionError("WithSessionStore", "the store is nil")
+		}
+		cfg.sessionStore = store
+		if cfg.session == nil {
+			cfg.session = &SessionPolicy{}
+		}
+		return nil
+	}
+}
+
+// exchanger is the source of sessions: it buys them with the key that keys
+// yields, and looks at the store first.
+type exchanger struct {
+	core *core
+	keys CredentialSource
+	file bool // keys is a file, which may change
+
+	// fallback is set once the platform did not know the configured path but
+	// did know the other documented one.
+	fallback atomic.Bool
+
+	mu     sync.Mutex
+	bought Credential // the key that the session in use was bought with
+	last   renew.Grant[*stamp]
+	shared *sharedSessions
+}
+
+// fetch implements the engine's source.
+func (x *exchanger) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*stamp], error) {
+	key, err := x.key(ctx)
+	if err != nil {
+		return renew.Grant[*stamp]{}, err
+	}
+	if q.Reason == renew.Recheck && q.HasCurrent && !q.HasRejected {
+		if g, ok := x.unchanged(key, q.Current); ok {
+			return g, nil
+		}
+	}
+	g, err := x.obtain(ctx, q, key)
+	if err != nil && errors.Is(err, ErrUnauthorized) {
+		// The key was refused, not a session: it may have been replaced in its
+		// source just now.
+		next, kerr := x.otherKey(ctx, key)
+		if kerr != nil {
+			return g, errors.Join(err, kerr)
+		}
+		if next.Equal(key) {
+			return g, err
+		}
+		key = next
+		g, err = x.obtain(ctx, q, key)
+	}
+	if err != nil {
+		return g, err
+	}
+	if x.file {
+		g.Recheck = fileRecheck
+	}
+	x.mu.Lock()
+	x.bought, x.last = key, g
+	x.mu.Unlock()
+	return g, nil
+}
+
+// unchanged serves a look at the key's file: while that holds the key that
+// bought the session, there is nothing to exchange.
+func (x *exchanger) unchanged(key Credential, current *stamp) (renew.Grant[*stamp], bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.last.Value == nil || !key.Equal(x.bought) || !sameStamp(current, x.last.Value) {
+		return renew.Grant[*stamp]{}, false
+	}
+	g := x.last
+	g.Issued = time.Time{} // that was then; it would be taken for a skewed clock
+	return g, true
+}
+
+func (x *exchanger) key(ctx context.Context) (Credential, error) {
+	key, err := x.keys.Credential(ctx)
+	if err != nil {
+		return Credential{}, err
+	}
+	return key, x.core.checkKey(key)
+}
+
+// otherKey asks for a successor of a key that the platform refused.
+func (x *exchanger) otherKey(ctx context.Context, refused Credential) (Credential, error) {
+	r, ok := x.keys.(Refresher)
+	if !ok {
+		return x.key(ctx)
+	}
+	key, err := r.Refresh(ctx, refused)
+	if err != nil {
+		return Credential{}, err
+	}
+	return key, x.core.checkKey(key)
+}
+
+// checkKey holds the key that buys sessions against what any credential must
+// pass.
+func (c *core) checkKey(key Credential) error {
+	if key.Kind() == KindSession {
+		return fmt.Errorf("%w: WithSession needs an API key to exchange, and the source gives a session token", ErrInvalidCredential)
+	}
+	_, err := c.stamp(key)
+	return err
+}
+
+// obtain gets a session for key: from the store if another process has bought
+// a usable one, else from the platform.
+func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key Credential) (renew.Grant[*stamp], error) {
+	store := x.core.cfg.sessionStore
+	if store == nil {
+		return x.buy(ctx, key)
+	}
+	shared := x.sharedFor(key)
+	if rec, err := shared.load(ctx); err == nil {
+		if g, ok := x.adopt(rec, q, key); ok {
+			return g, nil
+		}
+	}
+	unlock, err := store.LockSession(ctx, shared.id)
+	if err != nil {
+		x.core.storeFailed("lock", err)
+		return x.buy(ctx, key)
+	}
+	defer unlock()
+	rec, err := shared.load(ctx)
+	if err != nil {
+		x.core.storeFailed("load", err)
+		rec = sharedSession{}
+	}
+	if g, ok := x.adopt(rec, q, key); ok {
+		return g, nil
+	}
+	if wait := time.Until(rec.NotBefore); wait > 0 && wait < maxSharedPause {
+		return renew.Grant[*stamp]{}, rec.pauseError()
+	}
+	return x.buyShared(ctx, shared, rec, key)
+}
+
+// maxSharedPause guards against a record written under a wrong clock.
+const maxSharedPause = 30 * time.Minute
+
+// buyShared exchanges under the store's lock and leaves the outcome there for
+// the others, a failure too.
+func (x *exchanger) buyShared(ctx context.Context, shared *sharedSessions, rec sharedSession, key Credential) (renew.Grant[*stamp], error) {
+	g, err := x.buy(ctx, key)
+	if err != nil {
+		rec.fail(err)
+	} else {
+		rec = sharedSession{Token: g.Value.cred.Reveal(), Expires: g.Expires, Bought: time.Now()}
+		if !g.Issued.IsZero() {
+			rec.Skew = time.Until(g.Issued).Round(time.Second)
+		}
+	}
+	// The token is worth more than the call's remaining time.
+	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if serr := shared.save(saveCtx, rec); serr != nil {
+		x.core.storeFailed("save", serr)
+	}
+	return g, err
+}
+
+func (x *exchanger) sharedFor(key Credential) *sharedSessions {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	id := sessionID(x.core.transport.origins[0], key)
+	if x.shared == nil || x.shared.id != id {
+		x.shared = newSharedSessions(x.core.cfg.sessionStore, x.core.transport.origins[0], key)
+	}
+	return x.shared
+}
+
+// adopt takes the session of a record if it serves the query: not the one that
+// was rejected or is about to be replaced, and not expired.
+func (x *exchanger) adopt(rec sharedSession, q renew.Query[*stamp], key Credential) (renew.Grant[*stamp], bool) {
+	var none renew.Grant[*stamp]
+	if rec.Token == "" {
+		return none, false
+	}
+	cred := exchangedSession(rec.Token, rec.Expires, key)
+	s, err := x.core.stamp(cred)
+	if err != nil || (q.HasCurrent && sameStamp(s, q.Current)) || (q.HasRejected && sameStamp(s, q.Rejected)) {
+		return none, false
+	}
+	now := time.Now().Add(rec.Skew) // the platform's
+	if !rec.Expires.IsZero() && !now.Before(rec.Expires) && rec.Expires.After(rec.Bought.Add(rec.Skew)) {
+		return none, false
+	}
+	return renew.Grant[*stamp]{Value: s, Expires: rec.Expires, Issued: now, Reason: renew.Adopted}, true
+}
+
+// fail records that the endpoint wants to be left alone. It does not touch the
+// session.
+func (r *sharedSession) fail(err error) {
+	r.Failures++
+	pause := renew.Doubled(time.Second, time.Minute, r.Failures)
+	r.NotBefore, r.Locked, r.Reason = time.Now().Add(pause), false, safeText(err.Error())
+	if l, ok := errors.AsType[*LockoutError](err); ok {
+		r.NotBefore, r.Locked = l.RetryAt, true
+	}
+}
+
+// pauseError is what processes get that come while the endpoint is to be left
+// alone.
+func (r *sharedSession) pauseError() error {
+	err := errors.New("agrenting: another process was told so: " + r.Reason)
+	if r.Locked {
+		return &LockoutError{RetryAt: r.NotBefore, Err: err}
+	}
+	return &pausedError{at: r.NotBefore, err: err}
+}
+
+type pausedError struct {
+	at  time.Time
+	err error
+}
+
+func (e *pausedError) Error() string { return e.err.Error() }
+func (e *pausedError) Unwrap() error { return e.err }
+
+// buy makes the exchange. When the platform does not know the path, the other
+// documented form is tried once, and remembered if it is the right one.
+func (x *exchanger) buy(ctx context.Context, key Credential) (renew.Grant[*stamp], error) {
+	path := x.core.routes.Authenticate
+	other := otherAuthenticatePath(path)
+	if other != "" && x.fallback.Load() {
+		path, other = other, ""
+	}
+	s, err := x.core.exchangeAt(ctx, path, key)
+	if other != "" && errors.Is(err, ErrRouteNotFound) {
+		var oerr error
+		if s, oerr = x.core.exchangeAt(ctx, other, key); oerr == nil {
+			x.fallback.Store(true)
+			err = nil
+		} else if !errors.Is(oerr, ErrRouteNotFound) {
+			x.fallback.Store(true)
+			err = oerr
+		}
+	}
+	if err != nil {
+		return renew.Grant[*stamp]{}, err
+	}
+	st, err := x.core.stamp(s.Credential)
+	if err != nil {
+		return renew.Grant[*stamp]{}, err
+	}
+	return renew.Grant[*stamp]{Value: st, Expires: s.Credential.Expires(), Issued: s.Issued}, nil
+}
+
+// otherAuthenticatePath is the other of the two documented forms, "" for a path
+// that is neither.
+func otherAuthenticatePath(path string) string {
+	const long, short = "/api/v1/auth/authenticate", "/auth/authenticate"
+	switch path {
+	case long:
+		return short
+	case short:
+		return long
+	default:
+		return ""
+	}
+}
+
+// retryAt reads from a source's error when it wants to be asked again.
+func retryAt(err error) time.Time {
+	if l, ok := errors.AsType[*LockoutError](err); ok {
+		return l.RetryAt
+	}
+	if p, ok := errors.AsType[*pausedError](err); ok {
+		return p.at
+	}
+	if a, ok := errors.AsType[*APIError](err); ok && a.RetryAfter > 0 {
+		return time.Now().Add(min(a.RetryAfter, maxSharedPause))
+	}
+	return time.Time{}
+}
+
+// sessionKeeper is the keeper of sessions bought with what src yields.
+func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
+	_, file := src.(*fileSource)
+	x := &exchanger{core: c, keys: src, file: file}
+	c.keys = src
+	return newRenewingKeeper(name, renew.Config[*stamp]{
+		Fetch:     x.fetch,
+		Timeout:   c.cfg.session.Timeout,
+		Window:    c.cfg.session.Window,
+		RetryAt:   retryAt,
+		Proactive: c.cfg.session.Window >= 0,
+		Observe:   c.observe,
+	})
+}
+
+// storeFailed reports that sessions cannot be shared for the moment; the
+// process goes on with one of its own.
+func (c *core) storeFailed(what string, err error) {
+	c.emit(slog.LevelWarn, Event{Time: time.Now(), Type: EventStoreFailed, Reason: what, Err: err})
+}
+
+// logoutTimeout bounds the logout of Close.
+const logoutTimeout = 5 * time.Second
+
+// logout ends the session in use at the platform. The newer of the platform's
+// documents wants the API key for it; both ends are best effort, the session
+// dies by itself.
+func (c *core) logout() {
+	if p := c.cfg.session; p == nil || !p.LogoutOnClose || c.cfg.sessionStore != nil || c.creds.latest().IsZero() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), logoutTimeout)
+	defer cancel()
+	key, err := c.keys.Credential(ctx)
+	if err != nil {
+		return
+	}
+	resp, err := c.sendKey(ctx, http.MethodDelete, c.routes.Logout, key)
+	if err != nil {
+		return
+	}
+	discard(resp)
+}

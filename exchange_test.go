@@ -1,0 +1,446 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+const routeAuthenticate = "POST /api/v1/auth/authenticate"
+
+// sessionWorld is a platform with one agent, and clients that use sessions.
+type sessionWorld struct {
+	t     *testing.T
+	srv   *agrentingtest.Server
+	agent *agrentingtest.Agent
+	key   agrentingtest.Key
+}
+
+// newSessionWorld lives in memory, so that it works inside a bubble.
+func newSessionWorld(t *testing.T, opts ...agrentingtest.Option) *sessionWorld {
+	t.Helper()
+	opts = append([]agrentingtest.Option{agrentingtest.InMemory()}, opts...)
+	w := &sessionWorld{t: t, srv: agrentingtest.NewServer(opts...)}
+	t.Cleanup(w.srv.Close)
+	w.agent = w.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "worker"})
+	w.key = w.srv.NewKey(w.agent.ID)
+	return w
+}
+
+func (w *sessionWorld) client(opts ...Option) *Client {
+	w.t.Helper()
+	c, err := New(append([]Option{
+		WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()),
+		WithCredential(APIKey(w.key.Secret)), WithSession(),
+	}, opts...)...)
+	require.NoError(w.t, err)
+	w.t.Cleanup(func() { assert.NoError(w.t, c.Close()) })
+	return c
+}
+
+func (w *sessionWorld) call(c *Client) error {
+	_, err := c.Do(w.t.Context(), http.MethodGet, "/api/v1/agents", nil, nil)
+	return err
+}
+
+// bought counts the calls of the authenticate endpoint.
+func (w *sessionWorld) bought() int { return w.srv.Count(routeAuthenticate) }
+
+// badAnswers counts the requests that the platform answered with 401.
+func (w *sessionWorld) unauthorized() (n int) {
+	for _, r := range w.srv.Requests() {
+		if r.Status == http.StatusUnauthorized {
+			n++
+		}
+	}
+	return n
+}
+
+func TestSessionsAreUsedAndTheKeyGoesToTheExchangeOnly(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	c := w.client()
+	for range 3 {
+		require.NoError(t, w.call(c))
+	}
+	assert.Equal(t, 1, w.bought())
+	for _, r := range w.srv.Requests() {
+		if r.Path == "/api/v1/auth/authenticate" {
+			assert.Equal(t, w.key.Secret, r.Header.Get("X-API-Key"))
+			assert.Empty(t, r.Header.Get("Authorization"))
+			continue
+		}
+		assert.Empty(t, r.Header.Get("X-API-Key"))
+		assert.True(t, strings.HasPrefix(r.Header.Get("Authorization"), "Bearer "))
+		assert.NotContains(t, r.Header.Get("Authorization"), w.key.Secret)
+	}
+	s := c.Status()
+	assert.Equal(t, KindSession, s.Kind)
+	assert.InDelta(t, (20 * time.Hour).Seconds(), time.Until(s.Expires).Seconds(), 5)
+}
+
+func TestSessionsAreRenewedBeforeAnyoneNotices(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute), agrentingtest.WithoutRateLimits())
+		c := w.client()
+		began := time.Now()
+		for time.Since(began) < 10*time.Minute {
+			require.NoError(t, w.call(c))
+			time.Sleep(500 * time.Millisecond)
+		}
+		assert.Zero(t, w.unauthorized())
+		assert.InDelta(t, 12.5, w.bought(), 2)
+	})
+}
+
+func TestSessionShapesAllServe(t *testing.T) {
+	t.Parallel()
+	for _, shape := range []agrentingtest.SessionShape{
+		agrentingtest.ShapeLive, agrentingtest.ShapeDocs, agrentingtest.ShapeBoth,
+		agrentingtest.ShapeBadExpiry, agrentingtest.ShapePastExpiry, agrentingtest.ShapeFlat,
+	} {
+		t.Run(shape.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newSessionWorld(t, agrentingtest.WithSessionShape(shape), agrentingtest.WithoutRateLimits())
+				c := w.client()
+				for range 20 {
+					require.NoError(t, w.call(c))
+					time.Sleep(time.Minute)
+				}
+				assert.Equal(t, 1, w.bought(), "the token is kept whatever is said of its expiry")
+				w.srv.RevokeSessions()
+				require.NoError(t, w.call(c), "and renewed by a 401")
+				assert.Equal(t, 2, w.bought())
+			})
+		})
+	}
+}
+
+func TestEarlyRevocationByThePlatformFailsNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t, agrentingtest.WithoutRateLimits())
+		c := w.client()
+		require.NoError(t, w.call(c))
+		w.srv.Fault(routeAuthenticate, agrentingtest.Delay(100*time.Millisecond).Always())
+		w.srv.RevokeSessions()
+		var wg sync.WaitGroup
+		for i := range 50 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * 3 * time.Millisecond)
+				assert.NoError(t, w.call(c))
+			})
+		}
+		wg.Wait()
+		assert.Equal(t, 2, w.bought())
+		assert.LessOrEqual(t, w.unauthorized(), 50)
+	})
+}
+
+func TestLockoutIsTypedAndSilentUntilItEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t)
+		key := APIKey(w.key.Secret)
+		other := w.client()
+		for range 11 { // somebody else on this IP
+			_, _ = other.core.exchangeAt(t.Context(), "/api/v1/auth/authenticate", key)
+		}
+		before := w.bought()
+		c := w.client()
+		err := w.call(c)
+		require.ErrorIs(t, err, ErrLockedOut)
+		require.ErrorIs(t, err, ErrRateLimited)
+		l, ok := errors.AsType[*LockoutError](err)
+		require.True(t, ok)
+		assert.InDelta(t, (5 * time.Minute).Seconds(), time.Until(l.RetryAt).Seconds(), 1)
+		for time.Now().Before(l.RetryAt.Add(-time.Second)) {
+			began := time.Now()
+			require.ErrorIs(t, w.call(c), ErrLockedOut)
+			require.Zero(t, time.Since(began), "fails at once")
+			time.Sleep(time.Second)
+		}
+		assert.Equal(t, before+1, w.bought(), "not one call during the lockout")
+		time.Sleep(2 * time.Second)
+		require.NoError(t, w.call(c))
+	})
+}
+
+func TestTheOtherDocumentedPathIsTriedOnceAndRemembered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t, agrentingtest.WithoutAPIPrefix(), agrentingtest.WithoutRateLimits(), agrentingtest.WithSessionTTL(time.Minute))
+		c := w.client()
+		for range 20 {
+			require.NoError(t, w.call(c))
+			time.Sleep(30 * time.Second)
+		}
+		assert.Equal(t, 1, w.bought(), "the unknown path is tried once")
+		assert.Greater(t, w.srv.Count("POST /auth/authenticate"), 5)
+	})
+	w := newSessionWorld(t, agrentingtest.WithAuthPath("/elsewhere"))
+	c := w.client(WithRoutes(Routes{Authenticate: "/elsewhere"}))
+	require.NoError(t, w.call(c))
+}
+
+func TestExchangeFollowsNoRedirect(t *testing.T) {
+	t.Parallel()
+	foreign := newSessionWorld(t)
+	w := newSessionWorld(t)
+	w.srv.Fault(routeAuthenticate, agrentingtest.Redirect(http.StatusTemporaryRedirect, foreign.srv.URL+"/api/v1/auth/authenticate").Always())
+	err := w.call(w.client())
+	require.ErrorIs(t, err, ErrForeignOrigin)
+	assert.ErrorContains(t, err, "base URL")
+	assert.Empty(t, foreign.srv.Requests())
+	assert.NotContains(t, err.Error(), w.key.Secret)
+}
+
+func TestExchangeAnswersAreBoundedAndNeverPrinted(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	for name, body := range map[string]string{
+		"too large":    `{"data":{"session_token":"` + strings.Repeat("a", 128<<10) + `"}}`,
+		"no token":     `{"data":{"sessiontoken":"very-secret-token-value"}}`,
+		"not JSON":     `very-secret-token-value`,
+		"token breaks": `{"data":{"token":"very-secret-token-value\u0001"}}`,
+		"errors":       `{"data":{"token":"very-secret-token-value"},"errors":[{"code":"X","message":"` + w.key.Secret + `"}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			base := tripFunc(func(*http.Request) (*http.Response, error) {
+				return reply(http.StatusOK, body), nil
+			})
+			c, err := New(WithoutEnvironment(), WithTransport(base), WithCredential(APIKey(w.key.Secret)), WithSession())
+			require.NoError(t, err)
+			defer c.Close() //nolint:errcheck // nothing is running
+			_, err = c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
+			require.Error(t, err)
+			assert.NotContains(t, err.Error(), "very-secret")
+			assert.NotContains(t, err.Error(), w.key.Secret)
+		})
+	}
+}
+
+func TestRefusedKeyIsReplacedByItsSource(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	path := filepath.Join(t.TempDir(), "key")
+	require.NoError(t, os.WriteFile(path, []byte(w.key.Secret), 0o600))
+	c := w.client(WithCredentialSource(FileSource(path)))
+	require.NoError(t, w.call(c))
+	next := w.srv.NewKey(w.agent.ID)
+	w.srv.RevokeKey(w.key.ID)
+	w.srv.RevokeSessions()
+	require.NoError(t, os.WriteFile(path, []byte(next.Secret+"\n"), 0o600))
+	require.NoError(t, w.call(c))
+}
+
+func TestReplacedKeyFileMeansANewSession(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t, agrentingtest.WithoutRateLimits())
+		path := filepath.Join(t.TempDir(), "key")
+		require.NoError(t, os.WriteFile(path, []byte(w.key.Secret), 0o600))
+		c := w.client(WithCredentialSource(FileSource(path)))
+		for range 10 {
+			require.NoError(t, w.call(c))
+			time.Sleep(15 * time.Second)
+		}
+		require.Equal(t, 1, w.bought(), "a look at the file is no exchange")
+		assert.Zero(t, c.Status().ClockSkew)
+		next := w.srv.NewKey(w.agent.ID)
+		require.NoError(t, os.WriteFile(path, []byte(next.Secret), 0o600))
+		time.Sleep(15 * time.Second)
+		require.NoError(t, w.call(c))
+		synctest.Wait()
+		require.Equal(t, 2, w.bought())
+		reqs := w.srv.Requests()
+		var keys []string
+		for _, r := range reqs {
+			if r.CredentialKind == "api_key" {
+				keys = append(keys, r.CredentialID)
+			}
+		}
+		assert.Equal(t, []string{w.key.ID, next.ID}, keys)
+	})
+}
+
+func TestExchangeDownWhileTheSessionIsGoodFailsNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute), agrentingtest.WithoutRateLimits())
+		c := w.client()
+		require.NoError(t, w.call(c))
+		time.Sleep(45 * time.Second)
+		w.srv.Fault(routeAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "AGENT_UNAVAILABLE").Always())
+		began := time.Now()
+		for time.Since(began) < 10*time.Second {
+			require.NoError(t, w.call(c))
+			time.Sleep(50 * time.Millisecond)
+		}
+		attempts := w.bought() - 1
+		assert.LessOrEqual(t, attempts, 6, "one attempt per backoff step")
+		w.srv.ClearFaults()
+		time.Sleep(8 * time.Second)
+		require.NoError(t, w.call(c))
+		time.Sleep(time.Minute - 10*time.Second)
+		assert.Zero(t, w.unauthorized())
+	})
+}
+
+func TestExchangeDownAcrossTheExpiryFailsFastTypedAndRecovers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t, agrentingtest.WithSessionTTL(10*time.Second), agrentingtest.WithoutRateLimits())
+		c := w.client()
+		require.NoError(t, w.call(c))
+		w.srv.Fault(routeAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "AGENT_UNAVAILABLE").Always())
+		time.Sleep(11 * time.Second)
+		began := time.Now()
+		var last *RenewalError
+		for range 100 {
+			err := w.call(c)
+			require.Error(t, err)
+			var ok bool
+			last, ok = errors.AsType[*RenewalError](err)
+			require.True(t, ok, "%v", err)
+			require.ErrorIs(t, err, ErrServer)
+		}
+		assert.Zero(t, time.Since(began), "nobody is put to sleep, nobody queues")
+		assert.Equal(t, StateFailing, c.Status().State)
+		w.srv.ClearFaults()
+		time.Sleep(time.Until(last.RetryAt) + 10*time.Millisecond)
+		require.NoError(t, w.call(c))
+	})
+}
+
+func TestDeadlineShorterThanTheExchangeIsKeptAndTheExchangeCompletes(t *testing.T) {
+	t.Parallel()
+	for name, policy := range map[string]SessionPolicy{"ahead": {}, "not ahead": {Window: -1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newSessionWorld(t, agrentingtest.WithSessionTTL(2*time.Second), agrentingtest.WithoutRateLimits())
+				w.srv.Fault(routeAuthenticate, agrentingtest.Delay(100*time.Millisecond).Always())
+				c := w.client(WithSessionPolicy(policy))
+				require.NoError(t, w.call(c))
+				failed := 0
+				began := time.Now()
+				for time.Since(began) < 20*time.Second {
+					ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+					sent := time.Now()
+					if _, err := c.Do(ctx, http.MethodGet, "/api/v1/agents", nil, nil); err != nil {
+						require.ErrorIs(t, err, context.DeadlineExceeded)
+						failed++
+					}
+					require.LessOrEqual(t, time.Since(sent), 50*time.Millisecond)
+					cancel()
+					time.Sleep(10 * time.Millisecond)
+				}
+				if policy.Window >= 0 {
+					assert.Zero(t, failed)
+				} else {
+					assert.Positive(t, failed)
+					assert.LessOrEqual(t, failed, 2*w.bought(), "the exchange went on without those that left")
+				}
+			})
+		})
+	}
+}
+
+func TestClockSkewDoesNotCostASession(t *testing.T) {
+	t.Parallel()
+	for _, skew := range []time.Duration{-time.Hour, time.Hour} {
+		t.Run(skew.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newSessionWorld(t, agrentingtest.WithClockSkew(skew), agrentingtest.WithSessionTTL(10*time.Minute), agrentingtest.WithoutRateLimits())
+				c := w.client()
+				for range 100 {
+					require.NoError(t, w.call(c))
+					time.Sleep(time.Minute)
+				}
+				assert.InDelta(t, 12.5, w.bought(), 2)
+				assert.Zero(t, w.unauthorized())
+				assert.InDelta(t, skew.Seconds(), c.Status().ClockSkew.Seconds(), 2)
+			})
+		})
+	}
+}
+
+func TestLogoutOnCloseEndsTheSession(t *testing.T) {
+	t.Parallel()
+	for _, want := range []bool{true, false} {
+		w := newSessionWorld(t)
+		c := w.client(WithSessionPolicy(SessionPolicy{LogoutOnClose: want}))
+		require.NoError(t, w.call(c))
+		cred, err := c.Credential(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, w.call(c), ErrClosed)
+
+		direct, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithCredential(cred))
+		require.NoError(t, err)
+		if want {
+			require.ErrorIs(t, w.call(direct), ErrUnauthorized)
+		} else {
+			require.NoError(t, w.call(direct))
+		}
+	}
+}
+
+func TestSessionTokenCannotBeExchanged(t *testing.T) {
+	t.Parallel()
+	_, err := New(WithoutEnvironment(), WithCredential(SessionToken("token-0123456789", time.Time{})), WithSession())
+	require.ErrorIs(t, err, ErrInvalidCredential)
+	assert.ErrorContains(t, err, "API key")
+}
+
+func TestSessionOfASandboxKeyIsLetIntoTheSandbox(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	agent := w.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "s", Sandbox: true})
+	w.key = w.srv.NewKey(agent.ID)
+	c := w.client(WithEnvironment(Sandbox))
+	require.NoError(t, w.call(c))
+	assert.Equal(t, Sandbox, c.Status().Environment)
+
+	_, err := New(WithoutEnvironment(), WithCredential(APIKey("production-key-0123456789")), WithSession(), WithEnvironment(Sandbox))
+	require.ErrorIs(t, err, ErrEnvironmentMismatch)
+}
+
+func TestSessionEventsTellTheirReasonsInOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute), agrentingtest.WithoutRateLimits())
+		var mu sync.Mutex
+		var seen []string
+		c := w.client(WithObserver(func(e Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen = append(seen, string(e.Type)+" "+e.Reason)
+		}))
+		require.NoError(t, w.call(c))
+		time.Sleep(55 * time.Second)
+		w.srv.RevokeSessions()
+		require.NoError(t, w.call(c))
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		assert.Equal(t, []string{"renewed first", "renewed early", "rejected rejected", "renewed rejected"}, seen)
+	})
+}

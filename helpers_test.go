@@ -1,0 +1,330 @@
+package agrenting
+
+import (
+	"context"
+	"io"
+	"maps"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// apiURL is the base URL of tests that need no server.
+const apiURL = "https://api.agrenting.test"
+
+const revokedBody = `{"errors":[{"code":"UNAUTHORIZED","message":"the key was revoked"}]}`
+
+// tripFunc makes a base of a function.
+type tripFunc func(*http.Request) (*http.Response, error)
+
+func (f tripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// reply is an answer that needs no connection; header holds names and values in
+// turn.
+func reply(code int, body string, header ...string) *http.Response {
+	h := http.Header{}
+	for i := 0; i+1 < len(header); i += 2 {
+		h.Add(header[i], header[i+1])
+	}
+	return &http.Response{
+		Status: http.StatusText(code), StatusCode: code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
+	}
+}
+
+// swallow reads and closes a request's body, as a base has to.
+func swallow(req *http.Request) string {
+	if req.Body == nil {
+		return ""
+	}
+	b, _ := io.ReadAll(req.Body)
+	_ = req.Body.Close()
+	return string(b)
+}
+
+// script answers the n-th request, from 1, by a function, and counts.
+type script struct {
+	calls  atomic.Int64
+	answer func(n int, req *http.Request) (*http.Response, error)
+}
+
+func (s *script) RoundTrip(req *http.Request) (*http.Response, error) {
+	return s.answer(int(s.calls.Add(1)), req)
+}
+
+func (s *script) count() int { return int(s.calls.Load()) }
+
+// answers is a script of status codes; the last one is repeated. A zero is a
+// dropped connection.
+func answers(codes ...int) *script {
+	return &script{answer: func(n int, req *http.Request) (*http.Response, error) {
+		swallow(req)
+		code := codes[min(n, len(codes))-1]
+		if code == 0 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return reply(code, http.StatusText(code)), nil
+	}}
+}
+
+// seen is a request as a base got it.
+type seen struct {
+	method, url, host, body string
+	header                  http.Header
+}
+
+func look(req *http.Request) seen {
+	return seen{
+		method: req.Method, url: req.URL.String(), host: req.Host,
+		header: req.Header.Clone(), body: swallow(req),
+	}
+}
+
+// credentials are the credential headers of a request, under canonical names.
+func (s seen) credentials() map[string][]string { return credentialsOf(s.header) }
+
+func credentialsOf(h http.Header) map[string][]string {
+	out := map[string][]string{}
+	for name, values := range h {
+		switch canon := http.CanonicalHeaderKey(name); canon {
+		case "Authorization", "X-Api-Key", "Api-Key":
+			out[canon] = append(out[canon], values...)
+		}
+	}
+	return out
+}
+
+// secretOf is the one credential that a request carries, as the secret alone;
+// empty when there is none or more than one.
+func secretOf(h http.Header) string {
+	var all []string
+	for _, values := range credentialsOf(h) {
+		all = append(all, values...)
+	}
+	if len(all) != 1 {
+		return ""
+	}
+	return strings.TrimPrefix(all[0], "Bearer ")
+}
+
+// recorder is a base that remembers what it was sent, and answers 200 or what
+// then says.
+type recorder struct {
+	mu   sync.Mutex
+	got  []seen
+	then func(n int, s seen) *http.Response
+}
+
+func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	s := look(req)
+	r.mu.Lock()
+	r.got = append(r.got, s)
+	n := len(r.got)
+	r.mu.Unlock()
+	if r.then != nil {
+		return r.then(n, s), nil
+	}
+	return reply(http.StatusOK, "{}"), nil
+}
+
+func (r *recorder) requests() []seen {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.got)
+}
+
+// platform is a base that accepts one secret at a time and echoes bodies.
+type platform struct {
+	recorder
+	accepted atomic.Pointer[string]
+}
+
+func newPlatform(secret string) *platform {
+	p := &platform{}
+	p.accept(secret)
+	p.then = func(_ int, s seen) *http.Response {
+		if secretOf(s.header) != *p.accepted.Load() {
+			return reply(http.StatusUnauthorized, revokedBody)
+		}
+		return reply(http.StatusOK, s.body)
+	}
+	return p
+}
+
+func (p *platform) accept(secret string) { p.accepted.Store(&secret) }
+
+// count is how many requests came with a secret.
+func (p *platform) count(secret string) int {
+	n := 0
+	for _, s := range p.requests() {
+		if secretOf(s.header) == secret {
+			n++
+		}
+	}
+	return n
+}
+
+// mint is a source whose credential can be replaced. It counts how often it is
+// asked, and may keep the asker waiting.
+type mint struct {
+	mu      sync.Mutex
+	cred    Credential
+	err     error
+	fetches int
+	held    chan struct{} // fetches wait until it is closed
+}
+
+func newMint(secret string) *mint { return &mint{cred: APIKey(secret)} }
+
+func (m *mint) Credential(ctx context.Context) (Credential, error) {
+	m.mu.Lock()
+	m.fetches++
+	held := m.held
+	m.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return Credential{}, ctx.Err()
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cred, m.err
+}
+
+func (m *mint) replace(c Credential) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cred = c
+}
+
+// hold makes the fetches from now on wait for the returned function.
+func (m *mint) hold() (release func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	held := make(chan struct{})
+	m.held = held
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.held = nil
+		close(held)
+	}
+}
+
+func (m *mint) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.fetches
+}
+
+// transportOver is a transport for apiURL that ignores the environment and ends
+// with the test.
+func transportOver(t testing.TB, base http.RoundTripper, src CredentialSource, opts ...Option) *Transport {
+	t.Helper()
+	opts = append([]Option{WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(base)}, opts...)
+	tr, err := NewTransport(src, opts...)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, tr.Close()) })
+	return tr
+}
+
+// clientOver is the same with a client.
+func clientOver(t testing.TB, base http.RoundTripper, src CredentialSource, opts ...Option) *Client {
+	t.Helper()
+	opts = append([]Option{WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(base), WithCredentialSource(src)}, opts...)
+	c, err := New(opts...)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, c.Close()) })
+	return c
+}
+
+// request makes one for apiURL, unless the target is a whole URL.
+func request(t testing.TB, method, target string, body io.Reader) *http.Request {
+	t.Helper()
+	if strings.HasPrefix(target, "/") {
+		target = apiURL + target
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, target, body)
+	require.NoError(t, err)
+	return req
+}
+
+// readAll reads a response to its end and closes it.
+func readAll(t testing.TB, resp *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	return string(b)
+}
+
+// spyBody is a body that cannot be made again. It counts.
+type spyBody struct {
+	io.Reader
+	read, closes atomic.Int64
+}
+
+func newSpyBody(content string) *spyBody { return &spyBody{Reader: strings.NewReader(content)} }
+
+func (b *spyBody) Read(p []byte) (int, error) {
+	if b.closes.Load() > 0 {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	n, err := b.Reader.Read(p)
+	b.read.Add(int64(n))
+	return n, err
+}
+
+func (b *spyBody) Close() error {
+	b.closes.Add(1)
+	return nil
+}
+
+func (b *spyBody) closed() int { return int(b.closes.Load()) }
+
+// freeze remembers everything that can be seen of a request, and returns a
+// check that nothing of it has changed: not the fields, not the header map, not
+// the slices in it, and not what is in those.
+func freeze(t testing.TB, req *http.Request) (check func()) {
+	t.Helper()
+	before, header, ctx := *req, req.Header.Clone(), req.Context()
+	slicesBefore, u := maps.Clone(req.Header), *req.URL
+	return func() {
+		t.Helper()
+		assert.Equal(t, header, req.Header, "the header's content")
+		for name, values := range req.Header {
+			if len(values) > 0 && len(slicesBefore[name]) > 0 {
+				assert.Same(t, &slicesBefore[name][0], &values[0], "the slice under %s", name)
+			}
+		}
+		assert.Equal(t, u, *req.URL)
+		assert.Equal(t, ctx, req.Context())
+		a, b := reflect.ValueOf(before), reflect.ValueOf(*req)
+		for i := range a.NumField() {
+			if field := a.Type().Field(i); field.IsExported() {
+				assert.True(t, identical(a.Field(i), b.Field(i)), "the field %s", field.Name)
+			}
+		}
+	}
+}
+
+// identical compares references by what they refer to, not by content.
+func identical(a, b reflect.Value) bool {
+	switch a.Kind() {
+	case reflect.Interface:
+		return a.IsNil() == b.IsNil() && (a.IsNil() || identical(a.Elem(), b.Elem()))
+	case reflect.Func, reflect.Map, reflect.Pointer, reflect.Chan:
+		return a.Pointer() == b.Pointer()
+	default:
+		return reflect.DeepEqual(a.Interface(), b.Interface())
+	}
+}

@@ -1,0 +1,283 @@
+package renew
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+type flight[T any] struct {
+	done    chan struct{}
+	began   time.Time
+	query   Query[T]
+	base    uint64 // generation when it began
+	again   bool   // a rejection came after it began: its answer may be stale
+	waiters int
+	lease   *Lease[T]
+	err     error // what readers get
+	failed  error // why the fetch failed, also when readers are still served
+}
+
+func (e *Engine[T]) startLocked(now time.Time, reason Reason) *flight[T] {
+	f := &flight[T]{done: make(chan struct{}), began: now, query: Query[T]{Reason: reason}}
+	if e.last != nil {
+		f.base = e.last.Generation
+		f.query.Current, f.query.HasCurrent = e.last.Value, true
+		if e.rejected {
+			f.query.Rejected, f.query.HasRejected = e.last.Value, true
+		}
+	}
+	e.flight = f
+	e.stopTimerLocked()
+	e.wg.Add(1)
+	go e.run(f)
+	return f
+}
+
+type outcome[T any] struct {
+	grant Grant[T]
+	err   error
+}
+
+// run makes the fetch and publishes its outcome.
+func (e *Engine[T]) run(f *flight[T]) {
+	defer e.wg.Done()
+	for {
+		out := e.fetch(f)
+		e.mu.Lock()
+		if f.again && e.rejected && !e.closed && out.err == nil && e.cfg.Same(out.grant.Value, e.last.Value) {
+			// The answer predates the rejection; ask once more.
+			f.again, f.began = false, time.Now()
+			f.query.Reason, f.query.Rejected, f.query.HasRejected = Rejected, e.last.Value, true
+			e.mu.Unlock()
+			continue
+		}
+		e.settleLocked(f, out)
+		e.mu.Unlock()
+		return
+	}
+}
+
+// fetch calls the source under the engine's own timeout. A source that does
+// not heed its context is left behind; should it answer after all, its value
+// is not wasted.
+func (e *Engine[T]) fetch(f *flight[T]) outcome[T] {
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Timeout)
+	ch := make(chan outcome[T], 1)
+	query := f.query
+	e.wg.Add(1)
+	go func() {
+		defer e.wg.Done()
+		defer cancel()
+		out := outcome[T]{err: errors.New("the source ended its goroutine")}
+		defer func() {
+			if p := recover(); p != nil {
+				out.err = &PanicError{Value: p}
+			}
+			ch <- out
+			if ctx.Err() != nil && out.err == nil {
+				e.adoptLate(out.grant)
+			}
+		}()
+		out.grant, out.err = e.cfg.Fetch(ctx, query)
+	}()
+	select {
+	case out := <-ch:
+		return out
+	case <-ctx.Done():
+		select {
+		case out := <-ch:
+			return out
+		default:
+			return outcome[T]{err: e.timeoutError()}
+		}
+	}
+}
+
+func (e *Engine[T]) timeoutError() error {
+	if e.ctx.Err() != nil {
+		return ErrClosed
+	}
+	return fmt.Errorf("the source did not answer within %v: %w", e.cfg.Timeout, context.DeadlineExceeded)
+}
+
+func (e *Engine[T]) adoptLate(g Grant[T]) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || e.flight != nil || e.cur.Load() != nil {
+		return
+	}
+	if e.rejected && e.cfg.Same(g.Value, e.last.Value) {
+		return
+	}
+	e.installLocked(g, Expired, time.Now(), time.Now())
+}
+
+// settleLocked ends a flight.
+func (e *Engine[T]) settleLocked(f *flight[T], out outcome[T]) {
+	now := time.Now()
+	e.flight = nil
+	defer close(f.done)
+	switch {
+	case e.closed:
+		f.err = ErrClosed
+	case e.last != nil && e.last.Generation != f.base && e.cur.Load() != nil:
+		f.lease = e.cur.Load() // something newer was put in meanwhile
+	case out.err != nil:
+		e.failLocked(f, out.err, now)
+	case e.rejected && e.cfg.Same(out.grant.Value, e.last.Value):
+		e.confirmLocked(f, out.grant, now)
+	default:
+		reason := f.query.Reason
+		if out.grant.Reason != 0 {
+			reason = out.grant.Reason
+		}
+		f.lease = e.installLocked(out.grant, reason, f.began, now)
+	}
+}
+
+func (e *Engine[T]) failLocked(f *flight[T], err error, now time.Time) {
+	e.failures++
+	e.retryAt = now.Add(e.backoff(e.failures))
+	if e.cfg.RetryAt != nil {
+		if t := e.cfg.RetryAt(err); t.After(e.retryAt) {
+			e.retryAt = t
+		}
+	}
+	e.failure = &SourceError{RetryAt: e.retryAt, Failures: e.failures, Rejected: e.rejected, Err: err}
+	f.failed = e.failureLocked()
+	l := e.cur.Load()
+	if l != nil && l.expired(now) {
+		e.cur.Store(nil)
+		l = nil
+	}
+	if l != nil {
+		l = e.last.until(e.retryAt)
+		e.cur.Store(l)
+		f.lease = l // nobody fails while the value is good
+	} else {
+		f.err = f.failed
+	}
+	if e.last != nil {
+		e.armLocked(e.retryAt)
+	}
+	e.observe(Event[T]{
+		Kind: Failed, Reason: f.query.Reason, Lease: l, Prev: e.last, Err: err,
+		RetryAt: e.retryAt, Took: now.Sub(f.began),
+	})
+}
+
+// confirmLocked takes the word of a source that, asked after the rejection,
+// insists on the rejected value.
+func (e *Engine[T]) confirmLocked(f *flight[T], g Grant[T], now time.Time) {
+	e.holdLocked(e.last.Generation, now)
+	e.rejected = false
+	e.successLocked()
+	l := e.last
+	e.publishLocked(e.leaseOf(g, l.Generation, l.Reason, f.began, now))
+	f.lease = e.cur.Load()
+	e.observe(Event[T]{Kind: Confirmed, Reason: f.query.Reason, Lease: f.lease, Prev: l, Took: now.Sub(f.began)})
+}
+
+func (e *Engine[T]) successLocked() { e.failures, e.failure, e.retryAt = 0, nil, time.Time{} }
+
+// installLocked makes a grant the value in use. The same value again keeps its
+// generation.
+func (e *Engine[T]) installLocked(g Grant[T], reason Reason, began, now time.Time) *Lease[T] {
+	prev := e.last
+	e.successLocked()
+	if prev != nil && e.cfg.Same(g.Value, prev.Value) {
+		l := e.leaseOf(g, prev.Generation, prev.Reason, began, now)
+		if !l.RenewAt.IsZero() && l.RenewAt.Before(now.Add(e.cfg.MinBackoff)) {
+			// The source has no successor yet; asking without a pause would spin.
+			l.RenewAt = now.Add(max(e.cfg.MinBackoff, l.Expires.Sub(now)/4))
+		}
+		e.publishLocked(l)
+		return e.cur.Load()
+	}
+	gen := uint64(1)
+	if prev != nil {
+		gen = prev.Generation + 1
+	}
+	e.rejected = false
+	e.publishLocked(e.leaseOf(g, gen, reason, began, now))
+	l := e.cur.Load()
+	e.observe(Event[T]{Kind: Renewed, Reason: reason, Lease: l, Prev: prev, Took: now.Sub(began)})
+	return l
+}
+
+// leaseOf translates a grant to the local clock and decides when to renew.
+func (e *Engine[T]) leaseOf(g Grant[T], gen uint64, reason Reason, began, now time.Time) *Lease[T] {
+	l := &Lease[T]{Value: g.Value, Generation: gen, Obtained: now, Reason: reason}
+	if !g.Issued.IsZero() {
+		// A Date header has whole seconds; less than two is no skew.
+		e.skew = g.Issued.Sub(began)
+		if e.skew.Abs() < 2*time.Second {
+			e.skew = 0
+		}
+	}
+	if !g.Expires.IsZero() {
+		life := g.Expires.Add(-e.skew).Round(0).Sub(now.Round(0))
+		if life > 0 {
+			l.Expires = now.Add(life)
+			if e.cfg.Window > 0 {
+				lead := min(time.Duration(float64(life)*e.cfg.Window), e.cfg.MaxLead)
+				lead = time.Duration(float64(lead) * (0.9 + 0.2*e.cfg.Spread()))
+				l.windowAt = l.Expires.Add(-min(lead, life/2))
+				l.RenewAt = l.windowAt
+			}
+		}
+		// Already over, says the issuer that just handed it out: its word on
+		// the expiry is worth nothing, the value may be. Expiry unknown, then.
+	}
+	if g.Recheck > 0 {
+		if t := now.Add(g.Recheck); l.RenewAt.IsZero() || t.Before(l.RenewAt) {
+			l.RenewAt = t
+		}
+	}
+	return l
+}
+
+// publishLocked makes l the lease in use.
+func (e *Engine[T]) publishLocked(l *Lease[T]) {
+	e.last = l
+	e.cur.Store(l.until(l.RenewAt))
+	if !l.RenewAt.IsZero() {
+		e.armLocked(l.RenewAt)
+	}
+}
+
+// armLocked sets the timer that renews without traffic.
+func (e *Engine[T]) armLocked(at time.Time) {
+	if !e.cfg.Proactive || e.closed {
+		return
+	}
+	e.stopTimerLocked()
+	e.timer = time.AfterFunc(max(0, time.Until(at)), e.tick)
+}
+
+func (e *Engine[T]) stopTimerLocked() {
+	if e.timer != nil {
+		e.timer.Stop()
+		e.timer = nil
+	}
+}
+
+func (e *Engine[T]) tick() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	if e.closed || e.flight != nil || e.last == nil || now.Before(e.retryAt) {
+		return
+	}
+	if l := e.cur.Load(); l != nil && !l.expired(now) {
+		if l.fresh() && now.Before(l.RenewAt) {
+			return
+		}
+		e.renewAheadLocked(now)
+		return
+	}
+	e.startLocked(now, e.reasonLocked())
+}
+

@@ -1,0 +1,65 @@
+package renew
+
+import (
+	"time"
+)
+
+// State sums up what an engine is doing.
+type State uint8
+
+// The states.
+const (
+	Empty     State = iota + 1 // nothing fetched yet
+	Fresh                      // served without a thought
+	Renewing                   // served, and being renewed
+	Lapsed                     // expired or rejected: readers wait
+	BackedOff                  // expired or rejected, and readers fail until RetryAt
+	Shut                       // closed
+)
+
+// Status is a picture of an engine.
+type Status[T any] struct {
+	State    State
+	Lease    *Lease[T] // the newest one, nil when none
+	Rejected bool
+	Fetching bool
+	Waiters  int
+	Failures int
+	Err      error // of the last fetch, nil after a success
+	RetryAt  time.Time
+	Skew     time.Duration
+}
+
+// Status describes the engine now. It causes nothing.
+func (e *Engine[T]) Status() Status[T] {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	s := Status[T]{
+		Lease: e.last, Rejected: e.rejected, Fetching: e.flight != nil,
+		Failures: e.failures, RetryAt: e.retryAt, Skew: e.skew,
+	}
+	if e.failure != nil {
+		s.Err = e.failure.Err
+	}
+	if e.flight != nil {
+		s.Waiters = e.flight.waiters
+	}
+	cur := e.cur.Load()
+	switch {
+	case e.closed:
+		s.State = Shut
+	case cur != nil && !cur.expired(now) && e.flight == nil:
+		s.State = Fresh
+	case cur != nil && !cur.expired(now):
+		s.State = Renewing
+	case e.flight == nil && now.Before(e.retryAt):
+		s.State = BackedOff
+	case e.last == nil:
+		s.State = Empty
+	default:
+		s.State = Lapsed
+	}
+	return s
+}
+

@@ -1,0 +1,191 @@
+package renew
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// Reason says why a fetch is made or was made.
+type Reason uint8
+
+// The reasons of a fetch.
+const (
+	First    Reason = iota + 1 // nothing was there yet
+	Early                      // the window before the expiry began
+	Expired                    // the value had expired
+	Rejected                   // the value was rejected by those who consume it
+	Manual                     // somebody asked for it
+	Recheck                    // the source wants to be looked at again
+	Adopted                    // a value was put in from outside
+)
+
+var reasonNames = [...]string{
+	First: "first", Early: "early", Expired: "expired", Rejected: "rejected",
+	Manual: "manual", Recheck: "recheck", Adopted: "adopted",
+}
+
+// String gives the reason in one lower-case word.
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) && reasonNames[r] != "" {
+		return reasonNames[r]
+	}
+	return "unknown"
+}
+
+// ErrClosed is returned by every method after Close.
+var ErrClosed = errors.New("renew: closed")
+
+// Grant is what a fetch yields.
+type Grant[T any] struct {
+	Value T
+	// Expires is the end of the value's life by the issuer's clock; zero means
+	// unknown.
+	Expires time.Time
+	// Issued is what the issuer's clock showed when it answered; zero means
+	// unknown, and then the skew learned last is applied.
+	Issued time.Time
+	// Recheck asks for another fetch in the background after that long; zero
+	// means never.
+	Recheck time.Duration
+	// Reason, when set, replaces the reason of the fetch in what is reported:
+	// a source that finds somebody else's newer value says Adopted.
+	Reason Reason
+}
+
+// Query tells a source why it is asked.
+type Query[T any] struct {
+	Reason Reason
+	// Rejected is the value that was rejected; only meaningful when
+	// HasRejected. It stays set until a different value has been fetched.
+	Rejected    T
+	HasRejected bool
+	// Current is the newest value, rejected or not; only meaningful when
+	// HasCurrent.
+	Current    T
+	HasCurrent bool
+}
+
+// Kind tells events apart.
+type Kind uint8
+
+// The kinds of events.
+const (
+	Renewed   Kind = iota + 1 // a new generation is in use
+	Confirmed                 // the source insists on the same value
+	Failed                    // a fetch failed
+	Refused                   // the value was rejected
+)
+
+// Event reports a change. Events of one engine are reported in order.
+type Event[T any] struct {
+	Kind    Kind
+	Reason  Reason
+	Lease   *Lease[T] // the one in use after the event; nil when there is none
+	Prev    *Lease[T] // the one in use before
+	Err     error
+	RetryAt time.Time
+	Took    time.Duration
+}
+
+// Config describes a source and how it wants to be treated.
+type Config[T any] struct {
+	// Fetch asks the source. It runs detached from every reader and is never
+	// called concurrently with itself, save after it overran its timeout.
+	Fetch func(ctx context.Context, q Query[T]) (Grant[T], error)
+	// Same reports whether two values are the same one.
+	Same func(a, b T) bool
+	// Timeout bounds one fetch; 0 means 30 s.
+	Timeout time.Duration
+	// Window is the fraction of a lifetime before its end in which it is
+	// renewed ahead; 0 means 0.2, negative means never ahead.
+	Window float64
+	// MaxLead clamps the window; 0 means 1 h.
+	MaxLead time.Duration
+	// Spread draws the jitter of the window from [0, 1); nil means random.
+	Spread func() float64
+	// MinBackoff and MaxBackoff bound the pause after a failure; 0 means 1 s
+	// and 60 s.
+	MinBackoff, MaxBackoff time.Duration
+	// RetryAt reads from an error when the source wants to be asked again;
+	// nil or a zero time means that backoff decides alone.
+	RetryAt func(error) time.Time
+	// Proactive renews by a timer, also when nobody reads.
+	Proactive bool
+	// Observe is told of events, in order, under the engine's lock: it must
+	// neither block nor call back.
+	Observe func(Event[T])
+}
+
+// Lease is one generation of the value. It is immutable.
+type Lease[T any] struct {
+	Value T
+	// Generation counts different values, from 1.
+	Generation uint64
+	// Obtained and Expires are on the local clock; Expires is zero when the
+	// end is unknown.
+	Obtained, Expires time.Time
+	// RenewAt is when the engine means to renew; zero when it does not.
+	RenewAt time.Time
+	Reason  Reason
+
+	// Both clocks decide: the monotonic one survives a wall clock that jumps
+	// back, the wall clock survives a suspended machine.
+	freshUntil time.Time
+	freshWall  int64
+	windowAt   time.Time // begin of the window before the expiry; zero when none
+}
+
+const forever = math.MaxInt64
+
+// fresh is the whole of the fast path's decision.
+func (l *Lease[T]) fresh() bool {
+	if l.freshWall == forever {
+		return true
+	}
+	now := time.Now()
+	return now.UnixNano() < l.freshWall && now.Before(l.freshUntil)
+}
+
+func (l *Lease[T]) expired(now time.Time) bool {
+	return !l.Expires.IsZero() && (!now.Before(l.Expires) || now.UnixNano() >= l.Expires.UnixNano())
+}
+
+// until returns a copy that the fast path serves up to t, a zero t meaning for
+// ever, but never past the expiry.
+func (l *Lease[T]) until(t time.Time) *Lease[T] {
+	c := *l
+	if t.IsZero() || (!c.Expires.IsZero() && c.Expires.Before(t)) {
+		t = c.Expires
+	}
+	c.freshUntil, c.freshWall = t, forever
+	if !t.IsZero() {
+		c.freshWall = t.UnixNano()
+	}
+	return &c
+}
+
+// SourceError is the error that all readers share while the source is failing.
+type SourceError struct {
+	RetryAt  time.Time
+	Failures int
+	Rejected bool
+	Err      error
+}
+
+// Error implements error.
+func (f *SourceError) Error() string {
+	return fmt.Sprintf("renew: %v (attempt %d, next at %s)", f.Err, f.Failures, f.RetryAt.Format(time.RFC3339))
+}
+
+// Unwrap gives the source's error.
+func (f *SourceError) Unwrap() error { return f.Err }
+
+// PanicError is a panic of the source.
+type PanicError struct{ Value any }
+
+// Error names the panic value.
+func (p *PanicError) Error() string { return fmt.Sprintf("the source panicked: %v", p.Value) }
+

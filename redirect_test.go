@@ -1,0 +1,342 @@
+package agrenting
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// hopSecret is part of everything that may not get away.
+const hopSecret = "s3cret"
+
+// track notes the requests that several servers got, in order.
+type track struct {
+	mu   sync.Mutex
+	hops []hop
+}
+
+type hop struct {
+	origin, path, body string
+	header             http.Header
+}
+
+// ServeHTTP redirects to where the query says, or else answers 200.
+func (tr *track) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b, _ := io.ReadAll(r.Body)
+	scheme := "http://"
+	if r.TLS != nil {
+		scheme = "https://"
+	}
+	tr.mu.Lock()
+	tr.hops = append(tr.hops, hop{scheme + r.Host, r.URL.Path, string(b), r.Header.Clone()})
+	tr.mu.Unlock()
+	q := r.URL.Query()
+	if to := q.Get("to"); to != "" {
+		code, _ := strconv.Atoi(q.Get("code"))
+		w.Header().Set("Set-Cookie", "platform="+hopSecret)
+		http.Redirect(w, r, to, code)
+	}
+}
+
+func (tr *track) seen() []hop {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return append([]hop(nil), tr.hops...)
+}
+
+// via is a URL at origin that redirects on to the next one.
+func via(origin, path string, code int, to string) string {
+	return origin + path + "?" + url.Values{"code": {strconv.Itoa(code)}, "to": {to}, "q": {hopSecret}}.Encode()
+}
+
+// place is a way to leave the pinned origin.
+type place struct {
+	pinned, foreign string
+	base            *http.Transport
+	opts            []Option
+	track           *track
+}
+
+func trusting(t testing.TB, servers ...*httptest.Server) *http.Transport {
+	t.Helper()
+	tr := loopback(t)
+	pool := x509.NewCertPool()
+	for _, s := range servers {
+		pool.AddCert(s.Certificate())
+	}
+	tr.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return tr
+}
+
+func serveTrack(t testing.TB, tr *track, network, addr string, secure bool) *httptest.Server {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), network, addr)
+	if err != nil {
+		t.Skipf("this machine does not listen on %s: %v", addr, err)
+	}
+	s := httptest.NewUnstartedServer(tr)
+	_ = s.Listener.Close()
+	s.Listener = l
+	if secure {
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+const anyPort = "127.0.0.1:0"
+
+// places are the ways to leave: host, port, scheme, address family, subdomain.
+var places = map[string]func(testing.TB) place{
+	"other port": func(t testing.TB) place {
+		var tr track
+		a, b := serveTrack(t, &tr, "tcp4", anyPort, false), serveTrack(t, &tr, "tcp4", anyPort, false)
+		return place{pinned: a.URL, foreign: b.URL, base: loopback(t), track: &tr}
+	},
+	"other host, same port": func(t testing.TB) place {
+		var tr track
+		a := serveTrack(t, &tr, "tcp4", anyPort, false)
+		return place{pinned: a.URL, foreign: strings.Replace(a.URL, "127.0.0.1", "localhost", 1), base: loopback(t), track: &tr}
+	},
+	"IPv6": func(t testing.TB) place {
+		var tr track
+		a, b := serveTrack(t, &tr, "tcp4", anyPort, false), serveTrack(t, &tr, "tcp6", "[::1]:0", false)
+		return place{pinned: a.URL, foreign: b.URL, base: loopback(t), track: &tr}
+	},
+	"https to http": func(t testing.TB) place {
+		var tr track
+		a, b := serveTrack(t, &tr, "tcp4", anyPort, true), serveTrack(t, &tr, "tcp4", anyPort, false)
+		return place{pinned: a.URL, foreign: b.URL, base: trusting(t, a), track: &tr}
+	},
+	"http to https": func(t testing.TB) place {
+		var tr track
+		a, b := serveTrack(t, &tr, "tcp4", anyPort, false), serveTrack(t, &tr, "tcp4", anyPort, true)
+		return place{pinned: a.URL, foreign: b.URL, base: trusting(t, b), track: &tr}
+	},
+	"subdomain": func(t testing.TB) place { return mapped(t, "http://platform.test", "http://sub.platform.test") },
+	"parent":    func(t testing.TB) place { return mapped(t, "http://api.platform.test", "http://platform.test") },
+	"other":     func(t testing.TB) place { return mapped(t, "http://platform.test", "http://evil.test") },
+}
+
+// mapped gives a server any names.
+func mapped(t testing.TB, pinned, foreign string) place {
+	var tr track
+	s := serveTrack(t, &tr, "tcp4", anyPort, false)
+	base := loopback(t)
+	base.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, s.Listener.Addr().String())
+	}
+	return place{pinned: pinned, foreign: foreign, base: base, opts: []Option{WithInsecureHTTP()}, track: &tr}
+}
+
+// holders are who may have put credentials on the first request.
+var holders = map[string]struct {
+	cred   Credential
+	caller http.Header
+}{
+	"our API key": {cred: APIKey(hopSecret)},
+	"our session": {cred: UserToken("ap_" + hopSecret)},
+	"the caller": {caller: http.Header{
+		"Authorization": {"Bearer " + hopSecret}, "X-Api-Key": {hopSecret}, "Api-Key": {hopSecret},
+		"Cookie": {"c=" + hopSecret}, "X-Agent-Id": {hopSecret}, "Proxy-Authorization": {hopSecret},
+	}},
+	"the caller, oddly spelt": {caller: http.Header{
+		"authorization": {"Bearer " + hopSecret}, "X-API-KEY": {hopSecret}, "api-key": {hopSecret},
+		"cookie": {"c=" + hopSecret}, "x-agent-ID": {hopSecret},
+	}},
+}
+
+var redirectCodes = []int{301, 302, 303, 307, 308}
+
+func assertBare(t *testing.T, h hop) {
+	t.Helper()
+	for name, values := range h.header {
+		assert.NotContains(t, strings.Join(values, " "), hopSecret, "%s at %s%s", name, h.origin, h.path)
+		assert.NotContains(t, []string{"X-Agent-Id", "Referer", "Cookie"}, name, "at %s%s", h.origin, h.path)
+	}
+}
+
+func TestNoCredentialSurvivesARedirectOutOfTheOrigin(t *testing.T) {
+	t.Parallel()
+
+	for where, open := range places {
+		for who, holder := range holders {
+			for _, code := range redirectCodes {
+				t.Run(fmt.Sprintf("%s, %s, %d", where, who, code), func(t *testing.T) {
+					t.Parallel()
+					p := open(t)
+					cred := holder.cred
+					if holder.caller != nil {
+						cred = APIKey("ours-" + hopSecret)
+					}
+					tr := transportOver(t, p.base, Static(cred),
+						append(p.opts, WithBaseURL(p.pinned), WithAgentID("agent-"+hopSecret))...)
+					jar, err := cookiejar.New(nil)
+					require.NoError(t, err)
+					client := &http.Client{Transport: tr, Jar: jar}
+
+					// Within the origin first, then out of it, on, and back.
+					target := via(p.pinned, "/start", code,
+						via(p.pinned, "/within", code,
+							via(p.foreign, "/out", code,
+								via(p.foreign, "/on", code, p.pinned+"/back"))))
+					req := request(t, http.MethodPost, target, strings.NewReader("body"))
+					for name, values := range holder.caller {
+						req.Header[name] = values
+					}
+					check := freeze(t, req)
+					resp, err := client.Do(req)
+					require.NoError(t, err)
+					readAll(t, resp)
+					check()
+
+					hops := p.track.seen()
+					require.Len(t, hops, 5)
+					for i, path := range []string{"/start", "/within", "/out", "/on", "/back"} {
+						require.Equal(t, path, hops[i].path)
+					}
+					for _, h := range hops[:2] {
+						assert.Equal(t, p.pinned, h.origin)
+						assert.NotEmpty(t, credentialsOf(h.header), "at %s", h.path)
+						assert.NotEmpty(t, h.header["X-Agent-Id"], "at %s", h.path)
+					}
+					for _, h := range hops[2:] {
+						assertBare(t, h)
+					}
+					if code >= 307 {
+						assert.Equal(t, "body", hops[4].body)
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestAChainThatBeganElsewhereStaysBare(t *testing.T) {
+	t.Parallel()
+
+	// Else anybody could make the SDK send authenticated requests of their choice.
+	for where, open := range places {
+		t.Run(where, func(t *testing.T) {
+			t.Parallel()
+			p := open(t)
+			tr := transportOver(t, p.base, Static(APIKey(hopSecret)),
+				append(p.opts, WithBaseURL(p.pinned), WithAgentID("agent-1"))...)
+			req := request(t, http.MethodGet, via(p.foreign, "/out", 307, p.pinned+"/back"), nil)
+			req.Header.Set("X-Token", "the caller's own kind of header")
+			resp, err := (&http.Client{Transport: tr}).Do(req)
+			require.NoError(t, err)
+			readAll(t, resp)
+			hops := p.track.seen()
+			require.Len(t, hops, 2)
+			for _, h := range hops {
+				assertBare(t, h)
+				assert.Len(t, h.header["X-Token"], 1, "what is no credential goes along")
+			}
+		})
+	}
+}
+
+func TestTheClientDoesNotFollowOutOfTheOrigin(t *testing.T) {
+	t.Parallel()
+
+	for where, open := range places {
+		for _, code := range redirectCodes {
+			t.Run(fmt.Sprintf("%s, %d", where, code), func(t *testing.T) {
+				t.Parallel()
+				p := open(t)
+				c := clientOver(t, p.base, Static(APIKey(hopSecret)), append(p.opts, WithBaseURL(p.pinned))...)
+				to := p.foreign + "/out?q=" + hopSecret
+
+				resp, err := c.HTTPClient().Do(request(t, http.MethodPost, via(p.pinned, "/start", code, to), strings.NewReader("body")))
+				require.ErrorIs(t, err, ErrForeignOrigin)
+				if resp != nil {
+					_ = resp.Body.Close()
+				}
+				_, err = c.Do(t.Context(), http.MethodPost, strings.TrimPrefix(via("", "/start", code, to), p.pinned), "body", nil)
+				require.ErrorIs(t, err, ErrForeignOrigin)
+				assert.Contains(t, err.Error(), p.foreign)
+				assert.Contains(t, err.Error(), "WithAllowedOrigins")
+				assert.NotContains(t, err.Error(), hopSecret, "no query string in the error of Do")
+
+				hops := p.track.seen()
+				require.Len(t, hops, 2)
+				for _, h := range hops {
+					assert.Equal(t, "/start", h.path, "the foreign server sees nothing")
+				}
+			})
+		}
+	}
+}
+
+func TestRedirectsWithinThePinnedOriginsKeepTheCredential(t *testing.T) {
+	t.Parallel()
+
+	for _, code := range redirectCodes {
+		for name, allowed := range map[string]bool{"same origin": false, "allowed origin": true} {
+			t.Run(fmt.Sprintf("%s, %d", name, code), func(t *testing.T) {
+				t.Parallel()
+				p := places["other port"](t)
+				second, opts := p.pinned, []Option{WithBaseURL(p.pinned), WithAgentID("agent-1")}
+				if allowed {
+					second, opts = p.foreign, append(opts, WithAllowedOrigins(p.foreign))
+				}
+				c := clientOver(t, p.base, Static(APIKey("k1")), opts...)
+				for _, client := range []*http.Client{c.HTTPClient(), {Transport: c.Transport()}} {
+					resp, err := client.Do(request(t, http.MethodGet, via(p.pinned, "/start", code, second+"/next"), nil))
+					require.NoError(t, err)
+					assert.Equal(t, http.StatusOK, resp.StatusCode)
+					readAll(t, resp)
+				}
+				hops := p.track.seen()
+				require.Len(t, hops, 4)
+				for _, h := range hops {
+					assert.Equal(t, "k1", secretOf(h.header))
+					assert.Equal(t, []string{"agent-1"}, h.header["X-Agent-Id"])
+				}
+			})
+		}
+	}
+}
+
+func TestTheClientGivesUpOnEndlessRedirects(t *testing.T) {
+	t.Parallel()
+
+	base := recorder{then: func(n int, _ seen) *http.Response {
+		return reply(http.StatusFound, "", "Location", fmt.Sprintf("/hop/%d?q=%s", n, hopSecret))
+	}}
+	c := clientOver(t, &base, Static(APIKey("k1")))
+	_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
+	require.ErrorContains(t, err, "10 redirects")
+	assert.NotContains(t, err.Error(), hopSecret)
+	assert.Len(t, base.requests(), 10)
+}
+
+func TestARedirectToPlainHTTPIsRefused(t *testing.T) {
+	t.Parallel()
+
+	var base recorder
+	base.then = func(int, seen) *http.Response {
+		return reply(http.StatusFound, "", "Location", "http://api.agrenting.test/x")
+	}
+	client := &http.Client{Transport: transportOver(t, &base, Static(APIKey("k1")))}
+	_, err := client.Do(request(t, http.MethodGet, "/x", nil)) //nolint:bodyclose // there is none
+	require.ErrorIs(t, err, ErrInsecureURL)
+	assert.Len(t, base.requests(), 1)
+}

@@ -1,0 +1,228 @@
+package agrenting
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/durable"
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// SessionStore lets processes share sessions, so that many workers started
+// together make one call of the authenticate endpoint, which locks an IP out
+// after 10 a minute, and not one each. Set it by [WithSessionStore].
+//
+// A store keeps sealed records under ids and needs to understand neither: the
+// SDK encrypts a record under a key derived from the API key, and an id names
+// the origin and the key that a session belongs to without revealing them.
+// Implementations must be safe for concurrent use.
+type SessionStore interface {
+	// LockSession waits, no longer than ctx allows, until no other process
+	// holds the lock of id. It must be released when its holder dies.
+	LockSession(ctx context.Context, id string) (unlock func(), err error)
+	// LoadSession returns the record of id, nil when there is none. It is
+	// called with and without the lock.
+	LoadSession(ctx context.Context, id string) ([]byte, error)
+	// SaveSession replaces the record of id. It is called under the lock.
+	SaveSession(ctx context.Context, id string, sealed []byte) error
+}
+
+// FileSessionStore shares sessions between the processes of one host through
+// files in a folder, which is made (0700) when it is missing. The files are
+// 0600, replaced atomically, and locked by the kernel, so a process that dies
+// blocks nobody. Their content is encrypted and of no use without the API key.
+//
+// Folders in which others may write, files that others may read, and symbolic
+// links are refused with an error that says how to mend them.
+func FileSessionStore(folder string) (SessionStore, error) {
+	if folder == "" {
+		return nil, optionError("FileSessionStore", "the folder has no name")
+	}
+	abs, err := filepath.Abs(folder)
+	if err != nil {
+		return nil, fmt.Errorf("FileSessionStore: %w", err)
+	}
+	if info, err := os.Stat(abs); err == nil && !info.IsDir() {
+		return nil, optionError("FileSessionStore", "%s is not a folder", abs)
+	}
+	return &fileSessionStore{folder: abs}, nil
+}
+
+type fileSessionStore struct{ folder string }
+
+// maxSessionFile bounds a sealed record.
+const maxSessionFile = 64 << 10
+
+func (s *fileSessionStore) file(id string) (*durable.File, error) {
+	if id == "" || strings.Trim(id, "0123456789abcdef") != "" {
+		return nil, fmt.Errorf("%w: a session id is hexadecimal", ErrInvalidOption)
+	}
+	return durable.New(filepath.Join(s.folder, id+".session"), maxSessionFile, nil), nil
+}
+
+func (s *fileSessionStore) LockSession(ctx context.Context, id string) (func(), error) {
+	f, err := s.file(id)
+	if err != nil {
+		return nil, err
+	}
+	return f.Lock(ctx)
+}
+
+func (s *fileSessionStore) LoadSession(_ context.Context, id string) ([]byte, error) {
+	f, err := s.file(id)
+	if err != nil {
+		return nil, err
+	}
+	b, err := f.Read()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
+func (s *fileSessionStore) SaveSession(_ context.Context, id string, sealed []byte) error {
+	f, err := s.file(id)
+	if err != nil {
+		return err
+	}
+	return f.Write(sealed)
+}
+
+// sharedSession is what a record holds: the session last bought, and whether
+// the endpoint wants to be left alone, which goes for all processes.
+type sharedSession struct {
+	Version int    `json:"version"`
+	Token   string `json:"token,omitempty"`
+	// Expires is the platform's word, Skew how far its clock was ahead.
+	Expires time.Time     `json:"expires,omitzero"`
+	Skew    time.Duration `json:"skew,omitempty"`
+	Bought  time.Time     `json:"bought,omitzero"`
+	// NotBefore is when the endpoint may be called again after Failures in a
+	// row; Locked tells that it was a lockout.
+	NotBefore time.Time `json:"not_before,omitzero"`
+	Failures  int       `json:"failures,omitempty"`
+	Locked    bool      `json:"locked,omitempty"`
+	Reason    string    `json:"reason,omitempty"`
+}
+
+const sharedSessionVersion = 1
+
+// sessionID names the record of the sessions of one key at one origin.
+func sessionID(o origin, key Credential) string {
+	sum := sha256.Sum256([]byte("agrenting session id\x00" + o.String() + "\x00" + key.Reveal()))
+	return hex.EncodeToString(sum[:16])
+}
+
+// sealer encrypts records: AES-256-GCM under a key that only holders of the
+// API key can derive. API keys are random and long, so no password hashing is
+// needed. Each record has a salt, and so a key, of its own: nonces cannot
+// collide.
+type sealer struct {
+	secret secret.Text
+	info   string
+}
+
+const (
+	sealMagic = "agrs1"
+	sealSalt  = 32
+)
+
+func (s sealer) aead(salt []byte) (cipher.AEAD, error) {
+	key, err := hkdf.Key(sha256.New, []byte(s.secret.Reveal()), salt, s.info, 32)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+func (s sealer) seal(plain []byte) ([]byte, error) {
+	salt := make([]byte, sealSalt)
+	_, _ = rand.Read(salt) // never fails, says crypto/rand
+	aead, err := s.aead(salt)
+	if err != nil {
+		return nil, err
+	}
+	out := append([]byte(sealMagic), salt...)
+	return aead.Seal(out, nil, plain, []byte(s.info)), nil
+}
+
+var errUnsealable = errors.New("agrenting: the record is damaged, or was sealed under another key")
+
+func (s sealer) open(sealed []byte) ([]byte, error) {
+	if len(sealed) < len(sealMagic)+sealSalt || string(sealed[:len(sealMagic)]) != sealMagic {
+		return nil, errUnsealable
+	}
+	salt := sealed[len(sealMagic) : len(sealMagic)+sealSalt]
+	aead, err := s.aead(salt)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := aead.Open(nil, nil, sealed[len(sealMagic)+sealSalt:], []byte(s.info))
+	if err != nil {
+		return nil, errUnsealable
+	}
+	return plain, nil
+}
+
+// sharedSessions is a SessionStore seen by one key at one origin.
+type sharedSessions struct {
+	store  SessionStore
+	id     string
+	sealer sealer
+}
+
+func newSharedSessions(store SessionStore, o origin, key Credential) *sharedSessions {
+	id := sessionID(o, key)
+	return &sharedSessions{
+		store: store, id: id,
+		sealer: sealer{secret: secret.New(key.Reveal()), info: "agrenting session v1 " + id},
+	}
+}
+
+// load returns the record. One that cannot be read counts as none: it is going
+// to be replaced.
+func (s *sharedSessions) load(ctx context.Context) (sharedSession, error) {
+	var rec sharedSession
+	sealed, err := s.store.LoadSession(ctx, s.id)
+	if err != nil || sealed == nil {
+		return rec, err
+	}
+	plain, err := s.sealer.open(sealed)
+	if err != nil {
+		return rec, err
+	}
+	if err := json.Unmarshal(plain, &rec); err != nil || rec.Version != sharedSessionVersion {
+		return sharedSession{}, errUnsealable
+	}
+	return rec, nil
+}
+
+func (s *sharedSessions) save(ctx context.Context, rec sharedSession) error {
+	rec.Version = sharedSessionVersion
+	plain, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	sealed, err := s.sealer.seal(plain)
+	if err != nil {
+		return err
+	}
+	return s.store.SaveSession(ctx, s.id, sealed)
+}
