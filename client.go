@@ -15,6 +15,10 @@ type Client struct {
 	Agents *AgentService
 	// Sessions exchanges keys for sessions by hand.
 	Sessions *SessionService
+	// Keys creates, lists and revokes the keys of agents.
+	Keys *KeyService
+	// Tokens creates, lists and revokes the tokens of a user.
+	Tokens *TokenService
 
 	core      *core
 	transport *Transport
@@ -58,6 +62,8 @@ func newClient(core *core, t *Transport) *Client {
 	}
 	c.Agents = &AgentService{client: c}
 	c.Sessions = &SessionService{client: c}
+	c.Keys = &KeyService{client: c}
+	c.Tokens = &TokenService{client: c}
 	return c
 }
 

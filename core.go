@@ -2,6 +2,7 @@ package agrenting
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -23,6 +24,7 @@ type core struct {
 	transport *Transport
 	creds     *keeper
 	keys      CredentialSource // behind the sessions; nil without WithSession
+	rotator   *rotator         // nil without a KeyStore
 	events    *eventQueue
 	ownBase   bool
 	userAgent string
@@ -131,9 +133,15 @@ func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
 	case !c.cfg.credential.IsZero():
 		src, name = Static(c.cfg.credential), "WithCredential"
 	case src == nil:
-		if src, name = env.source, env.sourceName; src == nil {
+		if src, name = env.source, env.sourceName; src == nil && c.cfg.keyStore == nil {
 			return nil, env.noCredential()
 		}
+	}
+	if c.cfg.keyStore != nil {
+		return c.rotatingKeeper(src)
+	}
+	if c.cfg.rotation != nil {
+		return nil, optionError("WithRotation", "it needs WithKeyStore, since the platform shows a new key only once")
 	}
 	fixed, static := src.(*staticSource)
 	if c.cfg.session != nil {
@@ -172,17 +180,61 @@ func (c *core) stamp(cred Credential) (*stamp, error) {
 		return nil, err
 	}
 	if c.cfg.goos == "js" && !c.cfg.clientSideKeys && cred.Kind() != KindSession {
-		return nil, fmt.Errorf("%w: an %s does not belong into a program on its user's side, where anyone can read it; "+
+		return nil, fmt.Errorf("%w: the %s does not belong into a program on its user's side, where anyone can read it; "+
 			"hand it a session token, or permit it by WithClientSideKeys", ErrInvalidCredential, cred.Kind())
 	}
 	name, values := cred.header(c.cfg.keyHeader)
-	return &stamp{cred: cred, name: name, values: values}, nil
+	s := &stamp{cred: cred, name: name, values: values}
+	if c.cfg.keyStore != nil {
+		s.gate = new(gate)
+	}
+	return s, nil
+}
+
+// rotatingKeeper is the keeper of a key in a store. seed may be nil.
+func (c *core) rotatingKeeper(seed CredentialSource) (*keeper, error) {
+	const name = "WithKeyStore"
+	if fixed, ok := seed.(*staticSource); ok {
+		if err := c.checkKey(fixed.credential); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	r := newRotator(c, c.cfg.keyStore, seed)
+	c.rotator = r
+	var k *keeper
+	if c.cfg.session != nil {
+		k = c.sessionKeeper(name, r)
+		// A rotated key means a new session.
+		r.adopt = func(ctx context.Context, _ StoredKey, _ renew.Reason) error {
+			_, err := k.engine.Renew(ctx)
+			return err
+		}
+	} else {
+		k = newRenewingKeeper(name, renew.Config[*stamp]{Fetch: r.fetch, RetryAt: retryAt, Proactive: false, Observe: c.observe})
+		r.adopt = func(_ context.Context, key StoredKey, reason renew.Reason) error {
+			g, err := r.grant(key, false, reason)
+			if err == nil {
+				_, err = k.engine.Put(g, reason)
+			}
+			return err
+		}
+	}
+	r.inUse = func() *stamp {
+		if l := k.engine.Current(); l != nil {
+			return l.Value
+		}
+		return nil
+	}
+	return k, nil
 }
 
 func (c *core) close() error {
 	c.closeOnce.Do(func() {
 		c.logout()
-		c.closeErr = c.creds.close()
+		if c.rotator != nil {
+			c.closeErr = c.rotator.close()
+		}
+		c.closeErr = errors.Join(c.closeErr, c.creds.close())
 		if c.ownBase {
 			c.transport.CloseIdleConnections()
 		}
@@ -232,4 +284,16 @@ func (c *core) emit(level slog.Level, ev Event) {
 	if fn := c.cfg.observer; fn != nil {
 		c.events.put(func() { fn(ev) })
 	}
+}
+
+// emitRotation reports a step of a key's life.
+func (c *core) emitRotation(level slog.Level, t EventType, reason string, rec KeyRecord, err error) {
+	ev := Event{Time: time.Now(), Type: t, Reason: reason, Generation: rec.Generation, Err: err}
+	if cred := rec.Current.Credential; !cred.IsZero() {
+		ev.Kind, ev.Fingerprint = cred.Kind(), cred.Fingerprint()
+	}
+	if !rec.Previous.IsZero() {
+		ev.Previous = rec.Previous.Credential.Fingerprint()
+	}
+	c.emit(level, ev)
 }

@@ -180,11 +180,8 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 			return nil, err
 		}
 	}
-	if t := c.core.cfg.timeout; t > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, t, timeoutError{t})
-		defer cancel()
-	}
+	ctx, cancel := c.core.limit(ctx)
+	defer cancel()
 	state := perCallFrom(ctx).trace // the caller wants to see it too
 	if state == nil {
 		state = new(Trace)
@@ -200,6 +197,14 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 	}
 	defer resp.Body.Close() //nolint:errcheck // read to its end, or given up
 	return c.finish(req, resp, state, out)
+}
+
+// limit puts a call under the client's timeout.
+func (c *core) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	if t := c.cfg.timeout; t > 0 {
+		return context.WithTimeoutCause(ctx, t, timeoutError{t})
+	}
+	return ctx, func() {}
 }
 
 // timeoutError is what a call ended by [WithTimeout] fails with.

@@ -20,6 +20,15 @@ const (
 	EventConfirmed EventType = "confirmed"
 	// EventRenewalFailed: Err says why, RetryAt when the next attempt is due.
 	EventRenewalFailed EventType = "renewal failed"
+	// EventRotating: a rotation has come to the stage in Reason.
+	EventRotating EventType = "rotating"
+	// EventRotated: the store has a new current key; Reason says how.
+	EventRotated EventType = "rotated"
+	// EventRotationFailed: Err is a [*RotationError], Reason its stage.
+	EventRotationFailed EventType = "rotation failed"
+	// EventKeyOld: the key is older than the platform recommends and nobody is
+	// going to rotate it.
+	EventKeyOld EventType = "key is old"
 	// EventStoreFailed: a store could not be locked, loaded or saved, as Reason
 	// says; the process goes on with what it has in memory.
 	EventStoreFailed EventType = "store failed"

@@ -69,7 +69,9 @@ func WithSessionStore(store SessionStore) Option {
 type exchanger struct {
 	core *core
 	keys CredentialSource
-	file bool // keys is a file, which may change
+	// recheck is how often keys is looked at for another key; 0 means only
+	// when a session is needed.
+	recheck time.Duration
 
 	// fallback is set once the platform did not know the configured path but
 	// did know the other documented one.
@@ -109,9 +111,7 @@ func (x *exchanger) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Gra
 	if err != nil {
 		return g, err
 	}
-	if x.file {
-		g.Recheck = fileRecheck
-	}
+	g.Recheck = x.recheck
 	x.mu.Lock()
 	x.bought, x.last = key, g
 	x.mu.Unlock()
@@ -156,7 +156,7 @@ func (x *exchanger) otherKey(ctx context.Context, refused Credential) (Credentia
 // pass.
 func (c *core) checkKey(key Credential) error {
 	if key.Kind() == KindSession {
-		return fmt.Errorf("%w: WithSession needs an API key to exchange, and the source gives a session token", ErrInvalidCredential)
+		return fmt.Errorf("%w: WithSession needs an API key to exchange, and there is a session token instead of one", ErrInvalidCredential)
 	}
 	_, err := c.stamp(key)
 	return err
@@ -336,8 +336,13 @@ func retryAt(err error) time.Time {
 
 // sessionKeeper is the keeper of sessions bought with what src yields.
 func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
-	_, file := src.(*fileSource)
-	x := &exchanger{core: c, keys: src, file: file}
+	x := &exchanger{core: c, keys: src}
+	switch src.(type) {
+	case *fileSource:
+		x.recheck = fileRecheck
+	case *rotator:
+		x.recheck = storeRecheck
+	}
 	c.keys = src
 	return newRenewingKeeper(name, renew.Config[*stamp]{
 		Fetch:     x.fetch,
@@ -371,9 +376,5 @@ func (c *core) logout() {
 	if err != nil {
 		return
 	}
-	resp, err := c.sendKey(ctx, http.MethodDelete, c.routes.Logout, key)
-	if err != nil {
-		return
-	}
-	discard(resp)
+	_, _ = c.direct(ctx, direct{method: http.MethodDelete, path: c.routes.Logout, cred: key, keyHeader: true})
 }

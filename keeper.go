@@ -16,6 +16,7 @@ type stamp struct {
 	cred   Credential
 	name   string   // canonical
 	values []string // read-only
+	gate   *gate    // nil where keys are not rotated
 }
 
 type lease = renew.Lease[*stamp]
@@ -87,6 +88,35 @@ func (k *keeper) get(ctx context.Context) (*lease, error) {
 		return nil, renewalError(err)
 	}
 	return l, nil
+}
+
+// enter is get for a request that is about to be sent: it passes the gate of
+// the lease, or waits for the end of a rotation.
+func (k *keeper) enter(ctx context.Context) (*lease, error) {
+	l, err := k.get(ctx)
+	if err != nil || l.Value.gate.enter() {
+		return l, err
+	}
+	return k.reenter(ctx, nil)
+}
+
+// reenter passes the gate of l, or of whichever lease is in use when it is
+// open.
+func (k *keeper) reenter(ctx context.Context, l *lease) (*lease, error) {
+	for {
+		if l != nil {
+			if l.Value.gate.enter() {
+				return l, nil
+			}
+			if err := l.Value.gate.wait(ctx); err != nil {
+				return nil, err
+			}
+		}
+		var err error
+		if l, err = k.get(ctx); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // reject reports a 401 on l and returns the lease to try instead, or l's own

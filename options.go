@@ -41,6 +41,8 @@ type config struct {
 	routes          Routes
 	session         *SessionPolicy // nil: none
 	sessionStore    SessionStore
+	keyStore        KeyStore
+	rotation        *RotationPolicy
 	anonymous       bool
 	clientSideKeys  bool
 	goos            string // runtime.GOOS, but for tests
@@ -58,15 +60,37 @@ type Routes struct {
 	// MyAgents lists the agents of a user; the default is
 	// /api/v1/agents/mine, which no public document confirms.
 	MyAgents string
+	// RotateKey replaces a key in place; the default is
+	// /api/v1/auth/rotate-key (platform documentation, "Trust & Safety").
+	RotateKey string
+	// Credentials are the keys of an agent, whose id stands for {id}. The
+	// default, /api/v1/agents/{id}/credentials, is documented for creating keys
+	// (platform documentation, "Authentication") and likely for listing them; a
+	// key is revoked by DELETE on this path with the key's id behind it, which
+	// no public document confirms.
+	Credentials string
+	// Tokens are the tokens of a user; the default is /api/v1/user/tokens
+	// (platform documentation, "User Tokens").
+	Tokens string
+	// Verify is a cheap call by which a new key is tried: any answer but 401
+	// means that the platform knows the key. The default is
+	// /api/v1/hirings/pending, which live agents call with their key.
+	Verify string
 }
 
-func (r *Routes) all() []*string { return []*string{&r.Authenticate, &r.Logout, &r.MyAgents} }
+func (r *Routes) all() []*string {
+	return []*string{&r.Authenticate, &r.Logout, &r.MyAgents, &r.RotateKey, &r.Credentials, &r.Tokens, &r.Verify}
+}
 
 func (r Routes) withDefaults() Routes {
 	def := Routes{
 		Authenticate: "/api/v1/auth/authenticate",
 		Logout:       "/api/v1/auth/logout",
 		MyAgents:     "/api/v1/agents/mine",
+		RotateKey:    "/api/v1/auth/rotate-key",
+		Credentials:  "/api/v1/agents/{id}/credentials",
+		Tokens:       "/api/v1/user/tokens",
+		Verify:       "/api/v1/hirings/pending",
 	}
 	defaults := def.all()
 	for i, p := range r.all() {
@@ -185,7 +209,7 @@ func WithTransport(base http.RoundTripper) Option {
 }
 
 // WithTimeout bounds one [Client.Do] with all its attempts and the reading of
-// the answer; the default is [DefaultTimeout], 0 means no bound. Requests
+// the answer, and one [SessionService.Authenticate]; the default is [DefaultTimeout], 0 means no bound. Requests
 // through [Client.HTTPClient] are bounded by their contexts alone, since
 // streams may live long.
 func WithTimeout(d time.Duration) Option {

@@ -3,16 +3,20 @@ package agrenting
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // List walks through all pages of a list, following meta.pagination.cursor
 // (platform documentation, "Pagination"; that page allows a limit of 1 to 100,
-// set it by [CallQuery]). Pages are fetched as the loop needs them. An error is
+// set it by [CallQuery]), or counting pages where data has page and total_pages
+// instead, as the platform's own client reads its list of hirings. Pages are fetched as the loop needs them. An error is
 // yielded once, with the zero value, and ends the loop; the items before it
 // stand.
 //
@@ -23,10 +27,10 @@ func List[T any](ctx context.Context, c *Client, path string, opts ...CallOption
 	opts = slices.Clone(opts)
 	return func(yield func(T, error) bool) {
 		var zero T
-		cursor := ""
+		var next url.Values
 		seen := map[string]bool{}
 		for {
-			items, next, err := page[T](ctx, c, path, opts, cursor)
+			items, following, err := page[T](ctx, c, path, opts, next)
 			for _, item := range items {
 				if !yield(item, nil) {
 					return
@@ -36,66 +40,82 @@ func List[T any](ctx context.Context, c *Client, path string, opts ...CallOption
 				yield(zero, err)
 				return
 			}
-			if next == "" {
+			if following == nil {
 				return
 			}
-			if seen[next] {
-				yield(zero, fmt.Errorf("%w: GET %s: the cursors of its pages lead in a circle", ErrMalformedResponse, path))
+			if seen[following.Encode()] {
+				yield(zero, listError(path, errors.New("its pages lead in a circle")))
 				return
 			}
-			seen[next] = true
-			cursor = next
+			seen[following.Encode()] = true
+			next = following
 		}
 	}
 }
 
-// page fetches one page; next is the cursor of the following one, "" at the end.
-func page[T any](ctx context.Context, c *Client, path string, opts []CallOption, cursor string) (items []T, next string, err error) {
-	if cursor != "" {
-		opts = append(opts[:len(opts):len(opts)], CallQuery(url.Values{"cursor": {cursor}}))
+// listError names the list, without the query string that a path may have.
+func listError(path string, err error) error {
+	path, _, _ = strings.Cut(path, "?")
+	return &callError{method: http.MethodGet, path: path, err: fmt.Errorf("%w: %w", ErrMalformedResponse, err)}
+}
+
+// page fetches one page; next leads to the following one and is nil at the end.
+func page[T any](ctx context.Context, c *Client, path string, opts []CallOption, at url.Values) (items []T, next url.Values, err error) {
+	if at != nil {
+		opts = append(opts[:len(opts):len(opts)], CallQuery(at))
 	}
 	var data json.RawMessage
 	resp, err := c.Do(ctx, http.MethodGet, path, nil, &data, opts...)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
-	raw, err := listOf(data)
+	raw, following, err := listOf(data)
 	if err != nil {
-		return nil, "", fmt.Errorf("%w: GET %s: %w", ErrMalformedResponse, path, err)
+		return nil, nil, listError(path, err)
 	}
 	if !isNull(raw) {
 		if err := json.Unmarshal(raw, &items); err != nil {
-			return nil, "", fmt.Errorf("%w: GET %s: an item does not decode: %w", ErrMalformedResponse, path, err)
+			return nil, nil, listError(path, fmt.Errorf("an item does not decode: %w", err))
 		}
 	}
-	if p := resp.Pagination; p != nil && p.HasMore {
-		if next = p.Cursor; next == "" {
-			return items, "", fmt.Errorf("%w: GET %s: there are more pages, but no cursor leads to them", ErrMalformedResponse, path)
-		}
+	switch p := resp.Pagination; {
+	case p == nil:
+		return items, following, nil
+	case !p.HasMore:
+		return items, nil, nil
+	case p.Cursor == "":
+		return items, nil, listError(path, errors.New("there are more pages, but no cursor leads to them"))
+	default:
+		return items, url.Values{"cursor": {p.Cursor}}, nil
 	}
-	return items, next, nil
 }
 
-// listOf finds the array in a page's data.
-func listOf(data json.RawMessage) (json.RawMessage, error) {
+// listOf finds the array in a page's data, and the page after it where the data
+// counts pages.
+func listOf(data json.RawMessage) (list json.RawMessage, next url.Values, err error) {
 	if isNull(data) || data[0] == '[' {
-		return data, nil
+		return data, nil, nil
 	}
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(data, &members); err != nil {
-		return nil, fmt.Errorf("the data is neither an array nor an object")
+		return nil, nil, errors.New("the data is neither an array nor an object")
 	}
-	var found json.RawMessage
 	for _, raw := range members {
-		if len(raw) > 0 && raw[0] == '[' {
-			if found != nil {
-				return nil, fmt.Errorf("the data has more than one array")
-			}
-			found = raw
+		if len(raw) == 0 || raw[0] != '[' {
+			continue
 		}
+		if list != nil {
+			return nil, nil, errors.New("the data has more than one array")
+		}
+		list = raw
 	}
-	if found == nil {
-		return nil, fmt.Errorf("the data has no array")
+	if list == nil {
+		return nil, nil, errors.New("the data has no array")
 	}
-	return found, nil
+	number, err1 := strconv.Atoi(scalar(members["page"]))
+	total, err2 := strconv.Atoi(scalar(members["total_pages"]))
+	if err1 == nil && err2 == nil && number < total {
+		next = url.Values{"page": {strconv.Itoa(number + 1)}}
+	}
+	return list, next, nil
 }

@@ -336,17 +336,55 @@ func newAPIError(r *Response, env envelope, body []byte, secrets ...string) *API
 	return e
 }
 
-// redactJSON takes secrets out of JSON that the caller gets undecoded.
+// redactJSON takes secrets out of JSON that the caller gets undecoded. It looks
+// at the decoded strings, since JSON escapes what URLs and others have escaped.
 func redactJSON(raw json.RawMessage, secrets []string) json.RawMessage {
-	if len(raw) == 0 {
+	if len(raw) == 0 || len(secrets) == 0 {
 		return raw
 	}
-	text := secret.Redact(string(raw), secrets...)
-	if text == string(raw) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	var v any
+	if dec.Decode(&v) != nil {
+		return nil
+	}
+	found := false
+	v = redactValue(v, func(s string) string {
+		clean := secret.Redact(s, secrets...)
+		found = found || clean != s
+		return clean
+	})
+	if !found {
 		return raw
 	}
-	if !json.Valid([]byte(text)) {
-		return nil // a secret outside a string is no detail worth keeping
+	out, err := json.Marshal(v)
+	if err != nil {
+		return nil
 	}
-	return json.RawMessage(text)
+	return out
+}
+
+func redactValue(v any, clean func(string) string) any {
+	switch v := v.(type) {
+	case string:
+		return clean(v)
+	case json.Number:
+		if s := clean(v.String()); s != v.String() {
+			return s
+		}
+		return v
+	case []any:
+		for i := range v {
+			v[i] = redactValue(v[i], clean)
+		}
+		return v
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for name, member := range v {
+			out[clean(name)] = redactValue(member, clean)
+		}
+		return out
+	default:
+		return v
+	}
 }

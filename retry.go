@@ -6,11 +6,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -171,6 +171,8 @@ type series struct {
 	local   bool // err was made here and not by the base
 	n       int  // attempts so far
 	wait    time.Duration
+	pausing bool          // between two attempts
+	body    io.ReadCloser // of the next attempt, if it has one
 }
 
 // run takes a request whose first attempt ended in resp or err through further
@@ -193,8 +195,12 @@ func (r *retrier) run(t *Transport, req *http.Request, resp *http.Response, err 
 	if berr != nil {
 		return resp, err
 	}
-	last, cerr := conductor.Do(baton)
-	if last == nil && cerr != nil && s.err == nil {
+	// What the conductor returns is known to the series already.
+	_, _ = conductor.Do(baton) //nolint:bodyclose // the body is that of s.resp
+	if s.pausing {
+		if s.body != nil {
+			_ = s.body.Close()
+		}
 		// Cancelled between two attempts: the last answer is drained already.
 		return nil, context.Cause(ctx)
 	}
@@ -206,6 +212,7 @@ func (r *retrier) run(t *Transport, req *http.Request, resp *http.Response, err 
 
 // RoundTrip implements [http.RoundTripper] for go-retryablehttp.
 func (s *series) RoundTrip(*http.Request) (*http.Response, error) {
+	s.pausing = false
 	if s.n > 0 {
 		s.resp, s.local, s.err = s.attempt()
 	}
@@ -218,13 +225,9 @@ func (s *series) RoundTrip(*http.Request) (*http.Response, error) {
 
 func (s *series) attempt() (*http.Response, bool, error) {
 	req := s.req
-	if req.GetBody != nil {
-		body, err := req.GetBody()
-		if err != nil {
-			return nil, true, fmt.Errorf("%w: GetBody: %w", ErrNotReplayable, err)
-		}
+	if s.body != nil {
 		c := *req
-		c.Body = body
+		c.Body, s.body = s.body, nil
 		req = &c
 	}
 	return s.t.attempt(req)
@@ -250,7 +253,14 @@ func (s *series) again() bool {
 	if end, limited := ctx.Deadline(); limited && time.Until(end) <= wait {
 		return false // the answer at hand says more than a missed deadline
 	}
-	s.wait = wait
+	if s.req.GetBody != nil {
+		body, err := s.req.GetBody()
+		if err != nil {
+			return false // there is nothing to send again; the answer at hand stays
+		}
+		s.body = body
+	}
+	s.wait, s.pausing = wait, true
 	s.retrier.logRetry(s)
 	return true
 }
@@ -264,11 +274,20 @@ func (r *retrier) logRetry(s *series) {
 		slog.Int("attempt", s.n), slog.Duration("wait", s.wait),
 	}
 	if s.err != nil {
-		attrs = append(attrs, slog.String("error", safeText(s.err.Error())))
+		attrs = append(attrs, slog.String("error", safeText(unwrapURLs(s.err).Error())))
 	} else {
 		attrs = append(attrs, slog.Int("status", s.resp.StatusCode))
 	}
 	r.log.LogAttrs(s.req.Context(), slog.LevelWarn, "agrenting: repeating a request", attrs...)
+}
+
+// unwrapURLs leaves out what net/http wraps around errors: it shows query
+// strings.
+func unwrapURLs(err error) error {
+	for ue, ok := errors.AsType[*url.Error](err); ok && ue.Err != nil; ue, ok = errors.AsType[*url.Error](err) {
+		err = ue.Err
+	}
+	return err
 }
 
 // pause is how long to wait after the n-th attempt: full jitter below a

@@ -3,9 +3,7 @@ package agrenting
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -31,9 +29,14 @@ type Session struct {
 // locks the IP out for 5 minutes (platform documentation, "Rate Limits"), which
 // is a [*LockoutError]. It follows no redirect and repeats nothing.
 func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
+	ctx, cancel := s.client.core.limit(ctx)
+	defer cancel()
 	key, err := s.client.core.key(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if key.IsZero() {
+		return nil, fmt.Errorf("%w: the client is anonymous, and authenticate needs an API key", ErrNoCredential)
 	}
 	if key.Kind() == KindSession {
 		return nil, fmt.Errorf("%w: a session token cannot be exchanged for another; authenticate needs an API key", ErrInvalidCredential)
@@ -48,9 +51,6 @@ func (s *SessionService) Logout(ctx context.Context) error {
 	_, err := s.client.Do(ctx, http.MethodDelete, s.client.core.routes.Logout, nil, nil)
 	return err
 }
-
-// maxExchangeBody bounds the answer of the authenticate endpoint.
-const maxExchangeBody = 64 << 10
 
 // lockout is how long the platform locks an IP out when it does not say
 // (platform documentation, "Rate Limits").
@@ -73,81 +73,34 @@ func (c *core) key(ctx context.Context) (Credential, error) {
 	return key, c.checkKey(key)
 }
 
-// sendKey sends a request without a body and with key in the header for API
-// keys, a user token too: the platform's examples of the calls around sessions
-// have it there. It goes straight to the base: no retry, no redirect, no other
-// credential.
-func (c *core) sendKey(ctx context.Context, method, path string, key Credential) (*http.Response, error) {
-	u, err := c.url(path, nil)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", c.userAgent)
-	req.Header[c.cfg.keyHeader] = []string{key.Reveal()}
-	resp, err := c.transport.base.RoundTrip(req)
-	if err != nil {
-		return nil, &callError{method: method, path: u.Path, err: withoutURL(err)}
-	}
-	resp.Request = &http.Request{Method: method, URL: u}
-	return resp, nil
-}
-
-// exchangeAt makes one call of the authenticate endpoint.
+// exchangeAt makes one call of the authenticate endpoint. The key goes into the
+// header for API keys, a user token too: the platform's example has it there.
 func (c *core) exchangeAt(ctx context.Context, path string, key Credential) (*Session, error) {
-	resp, err := c.sendKey(ctx, http.MethodPost, path, key)
+	a, err := c.direct(ctx, direct{method: http.MethodPost, path: path, cred: key, keyHeader: true})
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end, or given up
-	body, err := readBounded(resp.Body, maxExchangeBody)
-	if err != nil {
-		return nil, &callError{method: resp.Request.Method, path: resp.Request.URL.Path, err: err}
-	}
-	return readExchange(resp, body, key)
-}
-
-func readExchange(resp *http.Response, body []byte, key Credential) (*Session, error) {
-	req := resp.Request
-	r := &Response{StatusCode: resp.StatusCode, Header: resp.Header, Attempts: 1}
-	r.readHeader(time.Now())
-	env, derr := decodeEnvelope(body)
-	if resp.StatusCode < 200 || resp.StatusCode >= 300 || len(env.errors) > 0 {
-		e := newAPIError(r, env, nil, key.Reveal())
-		e.Method, e.Path = req.Method, req.URL.Path
-		switch {
-		case resp.StatusCode == http.StatusTooManyRequests:
-			after := r.Rate.RetryAfter
+	fail := func(err error) error { return &callError{method: a.method, path: a.path, err: err} }
+	if !a.ok() {
+		e := a.apiError()
+		if a.status == http.StatusTooManyRequests {
+			after := e.RetryAfter
 			if after <= 0 {
 				after = lockout
 			}
 			return nil, &LockoutError{RetryAt: time.Now().Add(after), Err: e}
-		case resp.StatusCode >= 300 && resp.StatusCode < 400:
-			e.cause = fmt.Errorf("%w: the key follows no redirect; make the platform's canonical URL the base URL", ErrForeignOrigin)
 		}
 		return nil, e
 	}
-	if derr != nil {
-		return nil, &callError{method: req.Method, path: req.URL.Path, err: fmt.Errorf("%w: %w", ErrMalformedResponse, errNotJSON)}
+	if a.jsonErr != nil {
+		return nil, fail(fmt.Errorf("%w: %w", ErrMalformedResponse, errNotJSON))
 	}
-	s, err := decodeSession(env.data, key)
+	s, err := decodeSession(a.env.data, key)
 	if err != nil {
-		return nil, &callError{method: req.Method, path: req.URL.Path, err: err}
+		return nil, fail(err)
 	}
-	s.Issued = dateOf(resp.Header)
+	s.Issued = dateOf(a.header)
 	return s, nil
-}
-
-// withoutURL drops what net/http says about the URL from an error.
-func withoutURL(err error) error {
-	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("the connection was closed before an answer came: %w", err)
-	}
-	return err
 }
 
 // decodeSession reads the documented shapes: "token" with "agent" in the
@@ -162,7 +115,7 @@ func decodeSession(data json.RawMessage, key Credential) (*Session, error) {
 	if token == "" {
 		return nil, fmt.Errorf("%w: no token under session_token or token", ErrMalformedResponse)
 	}
-	s := &Session{Credential: exchangedSession(token, expiryOf(m), key)}
+	s := &Session{Credential: exchangedSession(token, timeOf(m, "expires_at"), key)}
 	if err := s.Credential.validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformedResponse, err)
 	}
@@ -184,20 +137,4 @@ func firstString(m map[string]json.RawMessage, names ...string) string {
 		}
 	}
 	return ""
-}
-
-// expiryOf reads expires_at, an ISO 8601 time or seconds since 1970. Zero means
-// unknown.
-func expiryOf(m map[string]json.RawMessage) time.Time {
-	if t, err := time.Parse(time.RFC3339, firstString(m, "expires_at")); err == nil {
-		return t
-	}
-	if t, err := time.Parse("2006-01-02T15:04:05.999999999", firstString(m, "expires_at")); err == nil {
-		return t // ISO 8601 without a zone; the platform writes UTC
-	}
-	var unix int64
-	if json.Unmarshal(m["expires_at"], &unix) == nil && unix > 0 && unix < 1<<40 {
-		return time.Unix(unix, 0)
-	}
-	return time.Time{}
 }

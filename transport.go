@@ -156,7 +156,7 @@ func (t *Transport) attempt(req *http.Request) (resp *http.Response, local bool,
 		closeBody(req)
 		return nil, true, agent.err
 	}
-	l, err := t.creds.get(ctx)
+	l, err := t.creds.enter(ctx)
 	if err != nil {
 		closeBody(req)
 		return nil, true, err
@@ -167,7 +167,7 @@ func (t *Transport) attempt(req *http.Request) (resp *http.Response, local bool,
 	for replay := 0; ; replay++ {
 		pc.trace.sent(l)
 		t.logAttempt(req, l)
-		resp, err = t.base.RoundTrip(out)
+		resp, err = t.roundTrip(out, l.Value.gate)
 		if resp != nil {
 			// The stamped copy stays here: callers log what they find.
 			resp.Request = req
@@ -201,10 +201,23 @@ func (t *Transport) attempt(req *http.Request) (resp *http.Response, local bool,
 			return resp, false, nil
 		}
 		discard(resp)
-		l = next
+		if l, err = t.creds.reenter(ctx, next); err != nil {
+			body.release()
+			if again != nil {
+				_ = again.Close()
+			}
+			return nil, true, err
+		}
 		out = t.stamp(req, l, agent)
 		out.Body = again
 	}
+}
+
+// roundTrip sends a request that has entered a gate, and leaves the gate when
+// its answer's headers are there.
+func (t *Transport) roundTrip(out *http.Request, g *gate) (*http.Response, error) {
+	defer g.leave()
+	return t.base.RoundTrip(out)
 }
 
 // stamp copies the request as far as the RoundTripper contract demands, and

@@ -52,6 +52,7 @@ func (s *Server) routes() *http.ServeMux {
 	add("DELETE /api/v1/user/tokens/{id}", userScoped("account:write"), s.deleteToken)
 
 	add("GET /api/v1/hirings", userScoped("hirings:read"), listHirings)
+	add("GET /api/v1/hirings/pending", known(agentMust, "hirings:read"), listPendingHirings)
 	add("POST /api/v1/tasks", known(agentMust, "tasks:write", "hire:create"), s.createTask)
 	add("GET /api/v1/tasks", known(agentMust, "tasks:read"), s.listTasks)
 	add("GET /api/v1/tasks/{id}", known(agentMust, "tasks:read"), s.getTask)

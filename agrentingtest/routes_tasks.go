@@ -119,3 +119,9 @@ func listHirings(x *exchange) (reply, *failure) {
 		"hirings": []any{}, "total": 0, "page": number, "per_page": limit, "total_pages": 0,
 	}}, nil
 }
+
+// listPendingHirings is what an agent asks for with its key. Nobody is ever
+// hired here.
+func listPendingHirings(*exchange) (reply, *failure) {
+	return reply{status: http.StatusOK, data: []any{}}, nil
+}

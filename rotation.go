@@ -1,0 +1,286 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// Strategy is a way to replace a key.
+type Strategy uint8
+
+// The strategies. The zero value leaves the choice to the SDK: Overlap where
+// the owner or the key itself may create credentials and the id of the old key
+// is known or can be found, InPlace otherwise.
+const (
+	// Overlap creates a second key, verifies it, changes over, and revokes the
+	// first when no request uses it any more. Nobody waits at any time.
+	Overlap Strategy = iota + 1
+	// InPlace calls the platform's rotate endpoint, which revokes the old key
+	// the moment it issues the new one. Requests wait for the duration of the
+	// call, after those on the wire have got their answers.
+	InPlace
+)
+
+// String gives the strategy in lower case.
+func (s Strategy) String() string {
+	switch s {
+	case Overlap:
+		return "overlap"
+	case InPlace:
+		return "in place"
+	default:
+		return "automatic"
+	}
+}
+
+func parseStrategy(s string) (Strategy, error) {
+	for _, st := range []Strategy{0, Overlap, InPlace} {
+		if s == st.String() {
+			return st, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: the stored record has an unknown strategy", ErrInvalidCredential)
+}
+
+// Stage is a step of a rotation.
+type Stage string
+
+// The stages in their order.
+const (
+	// StagePrepare: the intent is written down.
+	StagePrepare Stage = "prepare"
+	// StageIssue: the platform is asked for the new key.
+	StageIssue Stage = "issue"
+	// StagePersist: the new key is saved.
+	StagePersist Stage = "persist"
+	// StageVerify: the new key is tried.
+	StageVerify Stage = "verify"
+	// StagePromote: the new key becomes the current one.
+	StagePromote Stage = "promote"
+	// StageRevoke: requests with the old key are awaited, and it is revoked.
+	StageRevoke Stage = "revoke"
+	// StageForget: the intent is deleted.
+	StageForget Stage = "forget"
+)
+
+// Defaults of a RotationPolicy.
+const (
+	// DefaultRotationInterval is what the platform recommends (platform
+	// documentation, "Authentication": every 90 days).
+	DefaultRotationInterval = 90 * 24 * time.Hour
+
+	defaultDrain       = 10 * time.Second
+	defaultLease       = 20 * time.Second
+	defaultCallTimeout = 8 * time.Second
+	defaultVerify      = 15 * time.Second
+	defaultGrace       = 3 * time.Second
+	defaultRetryEvery  = time.Minute
+	maxRetryEvery      = 6 * time.Hour
+	defaultMaxAttempts = 5
+)
+
+// RotationPolicy says how and when keys are rotated. Zero fields mean the
+// defaults.
+type RotationPolicy struct {
+	// Strategy is Overlap or InPlace; zero chooses.
+	Strategy Strategy
+	// Every is the age at which a key is due; 0 means 90 days, negative only
+	// by hand. A fleet does not rotate in step: each key is due up to a tenth
+	// earlier, by a hash of what it is.
+	Every time.Duration
+	// AgentID is whose key it is. Empty: the stored record's, the client's
+	// default agent, or what the authenticate answer says.
+	AgentID string
+	// KeyID is the platform's id of the key that seeds the store, by which it
+	// is revoked. Empty: it is looked for in the list of keys, and if it is not
+	// found there without doubt, the first rotation is in place.
+	KeyID string
+	// Owner may create and revoke keys of the agent, such as a user token. It
+	// is sent with the agent's id as X-Agent-ID. Optional: without it, the key
+	// itself does.
+	Owner CredentialSource
+	// DrainTimeout bounds the wait for requests on the wire; default 10 s. What
+	// is still there then is replayed after its 401.
+	DrainTimeout time.Duration
+	// Grace is how long a replaced key stays live for other processes to adopt
+	// the new one (Overlap); default 3 s, none for a store in memory; negative
+	// means none.
+	Grace time.Duration
+	// VerifyTimeout bounds how long a new key may be unknown to parts of the
+	// platform before it is given up; default 15 s.
+	VerifyTimeout time.Duration
+	// CallTimeout bounds one call of the platform; default 8 s.
+	CallTimeout time.Duration
+	// Lease is how long the right to rotate lasts without being extended, and
+	// so how long a rotation is left alone whose process has died; default
+	// 20 s, never less than twice the CallTimeout.
+	Lease time.Duration
+	// RetryEvery spaces the attempts after a failure, doubling up to 6 h;
+	// default 1 min.
+	RetryEvery time.Duration
+	// MaxAttempts bounds how often one intent is resumed before it is given up
+	// for a new one; default 5.
+	MaxAttempts int
+}
+
+func (p RotationPolicy) validate() error {
+	if p.Strategy > InPlace {
+		return optionError("RotationPolicy", "the strategy is neither Overlap nor InPlace")
+	}
+	for _, d := range []time.Duration{p.DrainTimeout, p.VerifyTimeout, p.CallTimeout, p.Lease, p.RetryEvery} {
+		if d < 0 {
+			return optionError("RotationPolicy", "a duration is negative; 0 means its default")
+		}
+	}
+	if p.MaxAttempts < 0 {
+		return optionError("RotationPolicy", "MaxAttempts is negative")
+	}
+	if p.AgentID != "" {
+		return validateAgentID(p.AgentID)
+	}
+	return nil
+}
+
+func (p RotationPolicy) withDefaults(store KeyStore) RotationPolicy {
+	if _, ok := store.(*memoryStore); ok && p.Grace == 0 {
+		p.Grace = -1
+	}
+	for _, d := range []struct {
+		v   *time.Duration
+		def time.Duration
+	}{
+		{&p.Every, DefaultRotationInterval},
+		{&p.DrainTimeout, defaultDrain},
+		{&p.Grace, defaultGrace},
+		{&p.VerifyTimeout, defaultVerify},
+		{&p.CallTimeout, defaultCallTimeout},
+		{&p.Lease, defaultLease},
+		{&p.RetryEvery, defaultRetryEvery},
+	} {
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+	}
+	p.Grace = max(p.Grace, 0)
+	p.Lease = max(p.Lease, 2*p.CallTimeout)
+	if p.MaxAttempts == 0 {
+		p.MaxAttempts = defaultMaxAttempts
+	}
+	return p
+}
+
+// WithKeyStore keeps the key in store, through all its rotations. The store is
+// the truth: an explicit or environment credential seeds it while it is empty,
+// and is ignored when it is one of the record's keys, or was. A credential that
+// the store has never seen is what somebody put there by hand: it is tried when
+// the store's key is rejected, verified, and adopted.
+//
+// Keys are rotated by [Client.Rotate], and by themselves with [WithRotation].
+func WithKeyStore(store KeyStore) Option {
+	return func(cfg *config) error {
+		if store == nil {
+			return optionError("WithKeyStore", "the store is nil")
+		}
+		cfg.keyStore = store
+		return nil
+	}
+}
+
+// WithRotation rotates the key by age, expiry, or hand. It needs a
+// [WithKeyStore], since the platform shows a new key only once.
+func WithRotation(p RotationPolicy) Option {
+	return func(cfg *config) error {
+		if err := p.validate(); err != nil {
+			return fmt.Errorf("WithRotation: %w", err)
+		}
+		cfg.rotation = &p
+		return nil
+	}
+}
+
+// Rotation tells how a rotation went.
+type Rotation struct {
+	// From and To are fingerprints.
+	From, To string
+	// Generation is that of the new key in the store.
+	Generation uint64
+	Strategy   Strategy
+	Took       time.Duration
+	// Recovered tells that the rotation had been begun by a process that did
+	// not finish it, Adopted that another process made it meanwhile.
+	Recovered, Adopted bool
+}
+
+// Rotate replaces the key now and waits for the end of it. No request fails by
+// it. When another process is rotating the key, that rotation is awaited and
+// adopted. ctx bounds the wait only: a rotation that has begun is finished.
+//
+// A failure is a [*RotationError], which says what happened, what is safe, and
+// what to do. Without a [WithKeyStore], and with one that cannot be written,
+// the error matches [ErrReadOnlyStore], and nothing has happened.
+func (c *Client) Rotate(ctx context.Context) (*Rotation, error) {
+	r := c.core.rotator
+	if r == nil {
+		return nil, fmt.Errorf("%w: the platform shows a new key only once, so rotation needs a place to keep it: "+
+			"set WithKeyStore, for example with FileStore", ErrReadOnlyStore)
+	}
+	return r.Rotate(ctx)
+}
+
+// RotationError says what went wrong with a rotation. Its text contains no
+// secret and nothing of the platform's answer.
+type RotationError struct {
+	// Stage is where it stopped.
+	Stage    Stage
+	Strategy Strategy
+	// State says what is known: which key is live, and what was saved.
+	State string
+	// Advice says what to do.
+	Advice string
+	Err    error
+
+	raw secret.Text
+	new Credential
+}
+
+// Error implements error.
+func (e *RotationError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "agrenting: rotation (%s) stopped at %s", e.Strategy, e.Stage)
+	if e.Err != nil {
+		b.WriteString(": " + strings.TrimPrefix(e.Err.Error(), "agrenting: "))
+	}
+	if e.State != "" {
+		b.WriteString("; " + e.State)
+	}
+	if e.Advice != "" {
+		b.WriteString("; " + e.Advice)
+	}
+	return b.String()
+}
+
+// Unwrap gives the cause.
+func (e *RotationError) Unwrap() error { return e.Err }
+
+// NewCredential returns the new key when one was issued but could not be saved.
+// The process goes on with it and keeps trying to save it; this is the way to
+// save it elsewhere meanwhile. ok is false when there is none.
+func (e *RotationError) NewCredential() (c Credential, ok bool) { return e.new, !e.new.IsZero() }
+
+// RawAnswer returns the platform's answer when no key was found in it, although
+// it said that it has issued one: the key may be in there under a name that the
+// SDK does not know. It is a secret. It is nil otherwise.
+func (e *RotationError) RawAnswer() []byte {
+	if e.raw.IsZero() {
+		return nil
+	}
+	return []byte(e.raw.Reveal())
+}
+
+// errLostLease says that another process has taken the rotation over.
+var errLostLease = errors.New("agrenting: another process has taken over the rotation")
