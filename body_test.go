@@ -25,6 +25,7 @@ const (
 	readsNothing reading = iota
 	readsSome
 	readsAll
+	readsSomeAndKeepsIt // and closes it after it has answered
 )
 
 // reader is a base that accepts k2 alone, reads as much as told of the bodies of
@@ -38,6 +39,11 @@ func reader(src *mint, how reading, bodies *[]string) tripFunc {
 		src.replace(APIKey("k2"))
 		switch how {
 		case readsNothing:
+		case readsSomeAndKeepsIt:
+			_, _ = r.Body.Read(make([]byte, 2))
+			resp := reply(http.StatusUnauthorized, "")
+			resp.Body = closeBoth{strings.NewReader(revokedBody), r.Body}
+			return resp, nil
 		case readsSome:
 			_, _ = r.Body.Read(make([]byte, 2))
 		case readsAll:
@@ -48,11 +54,22 @@ func reader(src *mint, how reading, bodies *[]string) tripFunc {
 	}
 }
 
+// closeBoth is the body of an answer that came before the request was sent to
+// its end.
+type closeBoth struct {
+	io.Reader
+	request io.Closer
+}
+
+func (c closeBoth) Close() error { return c.request.Close() }
+
 func TestABodyIsReplayedWholeOrNotAtAll(t *testing.T) {
 	t.Parallel()
 
 	const content = "the whole body"
-	for how, name := range map[reading]string{readsNothing: "untouched", readsSome: "begun", readsAll: "sent"} {
+	for how, name := range map[reading]string{
+		readsNothing: "untouched", readsSome: "begun", readsAll: "sent", readsSomeAndKeepsIt: "being sent",
+	} {
 		for _, getBody := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, GetBody %t", name, getBody), func(t *testing.T) {
 				t.Parallel()
@@ -67,7 +84,7 @@ func TestABodyIsReplayedWholeOrNotAtAll(t *testing.T) {
 				}
 				resp, err := tr.RoundTrip(req)
 				require.NoError(t, err)
-				assert.Equal(t, 1, body.closed(), "the caller's body is closed once")
+				defer func() { assert.Equal(t, 1, body.closed(), "the caller's body is closed once") }()
 				if !getBody && how != readsNothing {
 					assert.Equal(t, http.StatusUnauthorized, resp.StatusCode)
 					assert.Empty(t, bodies, "nothing was replayed")
@@ -295,7 +312,7 @@ func refuser() CredentialSource {
 }
 
 // loopback is a transport of its own, whose connections end with the test.
-func loopback(t testing.TB) *http.Transport {
+func loopback(t *testing.T) *http.Transport {
 	t.Helper()
 	tr := &http.Transport{ExpectContinueTimeout: time.Hour}
 	t.Cleanup(tr.CloseIdleConnections)

@@ -228,7 +228,7 @@ func (m *mint) count() int {
 
 // transportOver is a transport for apiURL that ignores the environment and ends
 // with the test.
-func transportOver(t testing.TB, base http.RoundTripper, src CredentialSource, opts ...Option) *Transport {
+func transportOver(t *testing.T, base http.RoundTripper, src CredentialSource, opts ...Option) *Transport {
 	t.Helper()
 	opts = append([]Option{WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(base)}, opts...)
 	tr, err := NewTransport(src, opts...)
@@ -238,7 +238,7 @@ func transportOver(t testing.TB, base http.RoundTripper, src CredentialSource, o
 }
 
 // clientOver is the same with a client.
-func clientOver(t testing.TB, base http.RoundTripper, src CredentialSource, opts ...Option) *Client {
+func clientOver(t *testing.T, base http.RoundTripper, src CredentialSource, opts ...Option) *Client {
 	t.Helper()
 	opts = append([]Option{WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(base), WithCredentialSource(src)}, opts...)
 	c, err := New(opts...)
@@ -248,7 +248,7 @@ func clientOver(t testing.TB, base http.RoundTripper, src CredentialSource, opts
 }
 
 // request makes one for apiURL, unless the target is a whole URL.
-func request(t testing.TB, method, target string, body io.Reader) *http.Request {
+func request(t *testing.T, method, target string, body io.Reader) *http.Request {
 	t.Helper()
 	if strings.HasPrefix(target, "/") {
 		target = apiURL + target
@@ -259,7 +259,7 @@ func request(t testing.TB, method, target string, body io.Reader) *http.Request 
 }
 
 // readAll reads a response to its end and closes it.
-func readAll(t testing.TB, resp *http.Response) string {
+func readAll(t *testing.T, resp *http.Response) string {
 	t.Helper()
 	b, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
@@ -294,7 +294,7 @@ func (b *spyBody) closed() int { return int(b.closes.Load()) }
 // freeze remembers everything that can be seen of a request, and returns a
 // check that nothing of it has changed: not the fields, not the header map, not
 // the slices in it, and not what is in those.
-func freeze(t testing.TB, req *http.Request) (check func()) {
+func freeze(t *testing.T, req *http.Request) (check func()) {
 	t.Helper()
 	before, header, ctx := *req, req.Header.Clone(), req.Context()
 	slicesBefore, u := maps.Clone(req.Header), *req.URL

@@ -71,7 +71,7 @@ type place struct {
 	track           *track
 }
 
-func trusting(t testing.TB, servers ...*httptest.Server) *http.Transport {
+func trusting(t *testing.T, servers ...*httptest.Server) *http.Transport {
 	t.Helper()
 	tr := loopback(t)
 	pool := x509.NewCertPool()
@@ -82,7 +82,7 @@ func trusting(t testing.TB, servers ...*httptest.Server) *http.Transport {
 	return tr
 }
 
-func serveTrack(t testing.TB, tr *track, network, addr string, secure bool) *httptest.Server {
+func serveTrack(t *testing.T, tr *track, network, addr string, secure bool) *httptest.Server {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), network, addr)
 	if err != nil {
@@ -103,39 +103,54 @@ func serveTrack(t testing.TB, tr *track, network, addr string, secure bool) *htt
 const anyPort = "127.0.0.1:0"
 
 // places are the ways to leave: host, port, scheme, address family, subdomain.
-var places = map[string]func(testing.TB) place{
-	"other port": func(t testing.TB) place {
+var places = map[string]func(*testing.T) place{
+	"other port": func(t *testing.T) place {
+		t.Helper()
 		var tr track
 		a, b := serveTrack(t, &tr, "tcp4", anyPort, false), serveTrack(t, &tr, "tcp4", anyPort, false)
 		return place{pinned: a.URL, foreign: b.URL, base: loopback(t), track: &tr}
 	},
-	"other host, same port": func(t testing.TB) place {
+	"other host, same port": func(t *testing.T) place {
+		t.Helper()
 		var tr track
 		a := serveTrack(t, &tr, "tcp4", anyPort, false)
 		return place{pinned: a.URL, foreign: strings.Replace(a.URL, "127.0.0.1", "localhost", 1), base: loopback(t), track: &tr}
 	},
-	"IPv6": func(t testing.TB) place {
+	"IPv6": func(t *testing.T) place {
+		t.Helper()
 		var tr track
 		a, b := serveTrack(t, &tr, "tcp4", anyPort, false), serveTrack(t, &tr, "tcp6", "[::1]:0", false)
 		return place{pinned: a.URL, foreign: b.URL, base: loopback(t), track: &tr}
 	},
-	"https to http": func(t testing.TB) place {
+	"https to http": func(t *testing.T) place {
+		t.Helper()
 		var tr track
 		a, b := serveTrack(t, &tr, "tcp4", anyPort, true), serveTrack(t, &tr, "tcp4", anyPort, false)
 		return place{pinned: a.URL, foreign: b.URL, base: trusting(t, a), track: &tr}
 	},
-	"http to https": func(t testing.TB) place {
+	"http to https": func(t *testing.T) place {
+		t.Helper()
 		var tr track
 		a, b := serveTrack(t, &tr, "tcp4", anyPort, false), serveTrack(t, &tr, "tcp4", anyPort, true)
 		return place{pinned: a.URL, foreign: b.URL, base: trusting(t, b), track: &tr}
 	},
-	"subdomain": func(t testing.TB) place { return mapped(t, "http://platform.test", "http://sub.platform.test") },
-	"parent":    func(t testing.TB) place { return mapped(t, "http://api.platform.test", "http://platform.test") },
-	"other":     func(t testing.TB) place { return mapped(t, "http://platform.test", "http://evil.test") },
+	"subdomain": func(t *testing.T) place {
+		t.Helper()
+		return mapped(t, "http://platform.test", "http://sub.platform.test")
+	},
+	"parent":    func(t *testing.T) place {
+		t.Helper()
+		return mapped(t, "http://api.platform.test", "http://platform.test")
+	},
+	"other":     func(t *testing.T) place {
+		t.Helper()
+		return mapped(t, "http://platform.test", "http://evil.test")
+	},
 }
 
 // mapped gives a server any names.
-func mapped(t testing.TB, pinned, foreign string) place {
+func mapped(t *testing.T, pinned, foreign string) place {
+	t.Helper()
 	var tr track
 	s := serveTrack(t, &tr, "tcp4", anyPort, false)
 	base := loopback(t)
@@ -191,11 +206,12 @@ func TestNoCredentialSurvivesARedirectOutOfTheOrigin(t *testing.T) {
 					require.NoError(t, err)
 					client := &http.Client{Transport: tr, Jar: jar}
 
-					// Within the origin first, then out of it, on, and back.
+					// Within the origin first, then out of it, on, back, and within again.
 					target := via(p.pinned, "/start", code,
 						via(p.pinned, "/within", code,
 							via(p.foreign, "/out", code,
-								via(p.foreign, "/on", code, p.pinned+"/back"))))
+								via(p.foreign, "/on", code,
+									via(p.pinned, "/back", code, p.pinned+"/stay")))))
 					req := request(t, http.MethodPost, target, strings.NewReader("body"))
 					for name, values := range holder.caller {
 						req.Header[name] = values
@@ -207,8 +223,8 @@ func TestNoCredentialSurvivesARedirectOutOfTheOrigin(t *testing.T) {
 					check()
 
 					hops := p.track.seen()
-					require.Len(t, hops, 5)
-					for i, path := range []string{"/start", "/within", "/out", "/on", "/back"} {
+					require.Len(t, hops, 6)
+					for i, path := range []string{"/start", "/within", "/out", "/on", "/back", "/stay"} {
 						require.Equal(t, path, hops[i].path)
 					}
 					for _, h := range hops[:2] {
@@ -220,7 +236,7 @@ func TestNoCredentialSurvivesARedirectOutOfTheOrigin(t *testing.T) {
 						assertBare(t, h)
 					}
 					if code >= 307 {
-						assert.Equal(t, "body", hops[4].body)
+						assert.Equal(t, "body", hops[5].body)
 					}
 				})
 			}

@@ -17,10 +17,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
 // get sends a GET and returns its status and body.
-func get(ctx context.Context, t testing.TB, rt http.RoundTripper, path string) (int, string, error) {
+func get(ctx context.Context, t *testing.T, rt http.RoundTripper, path string) (int, string, error) {
 	t.Helper()
 	resp, err := rt.RoundTrip(request(t, http.MethodGet, path, nil).WithContext(ctx))
 	if err != nil {
@@ -486,6 +488,53 @@ func TestAReplayGoesOnWhileTheCredentialKeepsChanging(t *testing.T) {
 				require.NoError(t, err)
 				assert.Equal(t, tc.code, code)
 				assert.Equal(t, tc.calls, calls)
+			})
+		})
+	}
+}
+
+// The replay has to pass the gate of the new credential, which a rotation may
+// have closed.
+func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
+	t.Parallel()
+
+	for name, getBody := range map[string]bool{"no body": false, "a body": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				tr := transportOver(t, answers(http.StatusUnauthorized), newMint("unused"))
+				require.NoError(t, tr.creds.close())
+				var held gate
+				held.shut()
+				n := 0
+				tr.creds = newRenewingKeeper("test", renew.Config[*stamp]{
+					Fetch: func(context.Context, renew.Query[*stamp]) (renew.Grant[*stamp], error) {
+						n++
+						secret := fmt.Sprint("k", n)
+						s := &stamp{cred: APIKey(secret), name: headerAPIKey, values: []string{secret}}
+						if n > 1 {
+							s.gate = &held
+						}
+						return renew.Grant[*stamp]{Value: s}, nil
+					},
+				})
+				defer tr.creds.close()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				req := request(t, http.MethodPost, "/x", nil)
+				first, second := newSpyBody("body"), newSpyBody("body")
+				if getBody {
+					req.Body = first
+					req.GetBody = func() (io.ReadCloser, error) { return second, nil }
+				}
+				began := time.Now()
+				_, err := tr.RoundTrip(req.WithContext(ctx)) //nolint:bodyclose // there is none
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				assert.Equal(t, time.Minute, time.Since(began))
+				if getBody {
+					assert.Equal(t, 1, first.closed())
+					assert.Equal(t, 1, second.closed())
+				}
 			})
 		})
 	}

@@ -46,7 +46,7 @@ func (w *rotationWork) issueInPlace(ctx context.Context) error {
 		w.await(ctx, s.gate.shut())
 		defer w.reopen(s)
 	}
-	if err := w.extend(ctx, 4*w.policy.CallTimeout); err != nil {
+	if err := w.extend(ctx, w.policy.CallTimeout); err != nil {
 		return err
 	}
 	d := direct{method: http.MethodPost, path: w.core.routes.RotateKey, cred: w.rec.Current.Credential, idemKey: in.Key}
