@@ -67,11 +67,14 @@ type perCall struct {
 
 type perCallKey struct{}
 
-func perCallFrom(ctx context.Context) perCall {
+// nobody is what a context without a word for the transport says.
+var nobody = &perCall{}
+
+func perCallFrom(ctx context.Context) *perCall {
 	if p, ok := ctx.Value(perCallKey{}).(*perCall); ok {
-		return *p
+		return p
 	}
-	return perCall{}
+	return nobody
 }
 
 func (p perCall) in(ctx context.Context) context.Context {
@@ -85,7 +88,7 @@ func (p perCall) in(ctx context.Context) context.Context {
 // An id that cannot be sent makes those requests fail with [ErrInvalidAgentID]
 // before anything is sent.
 func ContextWithAgent(ctx context.Context, agentID string) context.Context {
-	p := perCallFrom(ctx)
+	p := *perCallFrom(ctx)
 	p.agent = newAgentHeader(agentID)
 	return p.in(ctx)
 }

@@ -240,7 +240,7 @@ func (c *Client) request(ctx context.Context, method, path string, in any, cfg *
 	if err != nil {
 		return nil, &callError{method: method, path: u.Path, err: err}
 	}
-	pc := perCallFrom(ctx)
+	pc := *perCallFrom(ctx)
 	pc.trace = state
 	if cfg.agent.set() {
 		pc.agent = cfg.agent

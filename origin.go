@@ -56,7 +56,7 @@ func isLoopback(u *url.URL) bool {
 // secureURL reports whether a request may be sent to u at all.
 func secureURL(u *url.URL, insecureOK bool) bool {
 	switch {
-	case strings.EqualFold(u.Scheme, "https"):
+	case u.Scheme == "https", strings.EqualFold(u.Scheme, "https"): // the first spares nearly all the second
 		return true
 	case strings.EqualFold(u.Scheme, "http"):
 		return insecureOK || isLoopback(u)

@@ -26,7 +26,7 @@ type Trace struct {
 // ContextWithTrace returns a context whose request is recorded in tr. It is how
 // tracing adds attempts and generation to a span.
 func ContextWithTrace(ctx context.Context, tr *Trace) context.Context {
-	p := perCallFrom(ctx)
+	p := *perCallFrom(ctx)
 	p.trace = tr
 	return p.in(ctx)
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -60,7 +61,7 @@ var _ http.RoundTripper = (*Transport)(nil)
 // The http.Client follows redirects as it likes: those that leave the pinned
 // origins arrive bare. Close it with [Transport.Close].
 func NewTransport(src CredentialSource, opts ...Option) (*Transport, error) {
-	core, err := newCore(append(opts[:len(opts):len(opts)], WithCredentialSource(src)))
+	core, err := newCore(append(slices.Clip(opts), WithCredentialSource(src)))
 	if err != nil {
 		return nil, err
 	}
@@ -119,22 +120,20 @@ func (t *Transport) pass(req, out *http.Request) (*http.Response, error) {
 // servers read them all the same.
 func (t *Transport) callerAuthenticates(h http.Header) bool {
 	for name := range h {
+		// Looking at lengths first spares nearly every name the comparison.
 		switch len(name) {
-		case len(headerAuthorization):
-			if strings.EqualFold(name, headerAuthorization) {
-				return true
-			}
-		case len(headerAPIKey):
-			if strings.EqualFold(name, headerAPIKey) {
-				return true
-			}
-		case len(headerAPIKeyAlias):
-			if strings.EqualFold(name, headerAPIKeyAlias) {
+		case len(headerAuthorization), len(headerAPIKey), len(headerAPIKeyAlias):
+			if isCredentialHeader(name) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+func isCredentialHeader(name string) bool {
+	return strings.EqualFold(name, headerAuthorization) || strings.EqualFold(name, headerAPIKey) ||
+		strings.EqualFold(name, headerAPIKeyAlias)
 }
 
 // maxReplays bounds the replays of one attempt. One follows a renewal; more
@@ -148,9 +147,9 @@ const maxReplays = 3
 func (t *Transport) attempt(req *http.Request) (resp *http.Response, local bool, err error) {
 	ctx := req.Context()
 	pc := perCallFrom(ctx)
-	agent := t.agent
+	agent := &t.agent
 	if pc.agent.set() {
-		agent = pc.agent
+		agent = &pc.agent
 	}
 	if agent.err != nil {
 		closeBody(req)
@@ -163,11 +162,19 @@ func (t *Transport) attempt(req *http.Request) (resp *http.Response, local bool,
 	}
 	body := replayable(req, t.creds.renewable())
 	out := t.stamp(req, l, agent)
-	out.Body = body.reader(req)
+	if body.guard != nil { // a store less where there is none
+		out.Body = body.reader(req)
+	}
 	for replay := 0; ; replay++ {
 		pc.trace.sent(l)
-		t.logAttempt(req, l)
-		resp, err = t.roundTrip(out, l.Value.gate)
+		if t.log != nil {
+			t.logAttempt(req, l)
+		}
+		if g := l.Value.gate; g == nil {
+			resp, err = t.base.RoundTrip(out)
+		} else {
+			resp, err = t.roundTrip(out, g)
+		}
 		if resp != nil {
 			// The stamped copy stays here: callers log what they find.
 			resp.Request = req
@@ -223,7 +230,7 @@ func (t *Transport) roundTrip(out *http.Request, g *gate) (*http.Response, error
 // stamp copies the request as far as the RoundTripper contract demands, and
 // adds the credential and the agent. The header values are shared with every
 // other request.
-func (t *Transport) stamp(req *http.Request, l *lease, agent agentHeader) *http.Request {
+func (t *Transport) stamp(req *http.Request, l *lease, agent *agentHeader) *http.Request {
 	out := new(http.Request)
 	*out = *req
 	out.Header = maps.Clone(req.Header)
@@ -258,7 +265,7 @@ func hasHeader(h http.Header, canonical string) bool {
 }
 
 func (t *Transport) logAttempt(req *http.Request, l *lease) {
-	if t.log == nil || !t.log.Enabled(req.Context(), slog.LevelDebug) {
+	if !t.log.Enabled(req.Context(), slog.LevelDebug) {
 		return
 	}
 	t.log.LogAttrs(req.Context(), slog.LevelDebug, "agrenting: request",

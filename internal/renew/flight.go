@@ -149,12 +149,12 @@ func (e *Engine[T]) failLocked(f *flight[T], err error, now time.Time) {
 	f.failed = e.failureLocked()
 	l := e.cur.Load()
 	if l != nil && l.expired(now) {
-		e.cur.Store(nil)
+		e.setLocked(nil)
 		l = nil
 	}
 	if l != nil {
 		l = e.last.until(e.retryAt)
-		e.cur.Store(l)
+		e.setLocked(l)
 		f.lease = l // nobody fails while the value is good
 	} else {
 		f.err = f.failed
@@ -242,7 +242,7 @@ func (e *Engine[T]) leaseOf(g Grant[T], gen uint64, reason Reason, began, now ti
 // publishLocked makes l the lease in use.
 func (e *Engine[T]) publishLocked(l *Lease[T]) {
 	e.last = l
-	e.cur.Store(l.until(l.RenewAt))
+	e.setLocked(l.until(l.RenewAt))
 	if !l.RenewAt.IsZero() {
 		e.armLocked(l.RenewAt)
 	}
@@ -280,4 +280,3 @@ func (e *Engine[T]) tick() {
 	}
 	e.startLocked(now, e.reasonLocked())
 }
-

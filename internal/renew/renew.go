@@ -8,7 +8,8 @@
 //   - A reader leaves at its own deadline. No reader leads: the fetch runs
 //     detached, under a timeout of its own, so nobody's cancellation costs
 //     anybody else anything.
-//   - Fresh values are served by one atomic load and one look at the clock.
+//   - Fresh values are served by one atomic load; the clocks are looked at
+//     about once a second.
 //     In the window before expiry they are served as well, while one fetch
 //     runs in the background. Only an expired or rejected value makes readers
 //     wait.
@@ -37,7 +38,11 @@ import (
 type Engine[T any] struct {
 	cfg Config[T]
 
-	// cur is what may be served; nil while readers have to wait.
+	// hot is what readers take without a thought: cur, for a short while after
+	// somebody has looked at the clocks. A timer takes it away again.
+	hot atomic.Pointer[Lease[T]]
+	// cur is what may be served; nil while readers have to wait. It is written
+	// by setLocked only.
 	cur atomic.Pointer[Lease[T]]
 
 	ctx    context.Context //nolint:containedctx // parent of detached fetches, ended by Close
@@ -52,7 +57,8 @@ type Engine[T any] struct {
 	failure  *SourceError
 	retryAt  time.Time
 	skew     time.Duration // issuer's clock minus ours
-	timer    *time.Timer
+	timer    *time.Timer   // renews without traffic
+	cool     *time.Timer   // empties hot
 	closed   bool
 
 	// A rejection that renewal did not mend (the same value came back, or the
@@ -88,11 +94,10 @@ func setDefault(d *time.Duration, v time.Duration) {
 	}
 }
 
-// Get returns a lease to use now. A fresh one costs an atomic load and a look
-// at the clock. It waits only when there is nothing to serve, and then no
-// longer than ctx allows.
+// Get returns a lease to use now. A fresh one costs an atomic load. It waits
+// only when there is nothing to serve, and then no longer than ctx allows.
 func (e *Engine[T]) Get(ctx context.Context) (*Lease[T], error) {
-	if l := e.cur.Load(); l != nil && l.fresh() {
+	if l := e.hot.Load(); l != nil {
 		return l, nil
 	}
 	return e.get(ctx)
@@ -113,10 +118,42 @@ func (e *Engine[T]) get(ctx context.Context) (*Lease[T], error) {
 			e.renewAheadLocked(now)
 		}
 		l = e.cur.Load()
+		e.heatLocked(l, now)
 		e.mu.Unlock()
 		return l, nil
 	}
 	return e.awaitLocked(ctx, now, 0)
+}
+
+// setLocked changes what may be served.
+func (e *Engine[T]) setLocked(l *Lease[T]) {
+	e.cur.Store(l)
+	e.hot.Store(nil)
+}
+
+const (
+	// hotFor bounds how long the clocks go unwatched. Timers stand still while
+	// a machine is suspended; afterwards an expired value is served no longer
+	// than this.
+	hotFor = time.Second
+	// coolEarly lets the timer come in time, even if it is late.
+	coolEarly = time.Millisecond
+)
+
+// heatLocked lets readers take l without looking at the clocks.
+func (e *Engine[T]) heatLocked(l *Lease[T], now time.Time) {
+	if l.freshWall != forever {
+		d := min(hotFor, l.freshUntil.Sub(now)-coolEarly)
+		switch {
+		case d <= 0:
+			return
+		case e.cool == nil:
+			e.cool = time.AfterFunc(d, func() { e.hot.Store(nil) })
+		default:
+			e.cool.Reset(d)
+		}
+	}
+	e.hot.Store(l)
 }
 
 // awaitLocked joins the fetch under way, or starts one, unless it is too early
@@ -177,7 +214,7 @@ func (e *Engine[T]) renewAheadLocked(now time.Time) {
 		}
 		e.startLocked(now, reason)
 	}
-	e.cur.Store(e.last.until(e.nextLookLocked()))
+	e.setLocked(e.last.until(e.nextLookLocked()))
 }
 
 // nextLookLocked is when the fast path has to stop and think again.
@@ -210,7 +247,7 @@ func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Lease[T], e
 			return l, nil
 		}
 		e.rejected = true
-		e.cur.Store(nil)
+		e.setLocked(nil)
 		if e.flight != nil {
 			e.flight.again = true
 		}
@@ -302,8 +339,11 @@ const closeGrace = 5 * time.Second
 func (e *Engine[T]) Close() error {
 	e.mu.Lock()
 	e.closed = true
-	e.cur.Store(nil)
+	e.setLocked(nil)
 	e.stopTimerLocked()
+	if e.cool != nil {
+		e.cool.Stop()
+	}
 	e.mu.Unlock()
 	e.cancel()
 	done := make(chan struct{})

@@ -62,4 +62,3 @@ func (e *Engine[T]) Status() Status[T] {
 	}
 	return s
 }
-

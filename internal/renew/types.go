@@ -188,4 +188,3 @@ type PanicError struct{ Value any }
 
 // Error names the panic value.
 func (p *PanicError) Error() string { return fmt.Sprintf("the source panicked: %v", p.Value) }
-
