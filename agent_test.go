@@ -1,7 +1,6 @@
 package agrenting
 
 import (
-	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -93,7 +92,7 @@ func TestAnInvalidAgentFailsBeforeAnythingIsSent(t *testing.T) {
 
 		body := newSpyBody("body")
 		req := request(t, http.MethodPost, "/x", body)
-		_, err := c.Transport().RoundTrip(req.WithContext(ContextWithAgent(req.Context(), id)))
+		err := failure(c.Transport(), req.WithContext(ContextWithAgent(req.Context(), id)))
 		require.ErrorIs(t, err, ErrInvalidAgentID, "%q", id)
 		assert.Equal(t, 1, body.closed())
 
@@ -123,7 +122,7 @@ func TestDocumentedAgentIDsAreAccepted(t *testing.T) {
 func TestTheAgentOfAContextCanBeReadBack(t *testing.T) {
 	t.Parallel()
 
-	id, ok := AgentFromContext(context.Background())
+	id, ok := AgentFromContext(t.Context())
 	assert.False(t, ok)
 	assert.Empty(t, id)
 

@@ -265,7 +265,7 @@ func (c *core) observe(e renew.Event[*stamp]) {
 		ev.Err = sourceError(e.Err)
 	}
 	if e.Lease != nil {
-		ev.describe(e.Lease)
+		ev = ev.in(e.Lease)
 	}
 	if e.Prev != nil {
 		ev.Previous = e.Prev.Value.cred.Fingerprint()
@@ -278,7 +278,7 @@ func (c *core) observe(e renew.Event[*stamp]) {
 func (c *core) emit(level slog.Level, ev Event) {
 	if log := c.cfg.logger; log != nil {
 		c.events.put(func() {
-			log.LogAttrs(context.Background(), level, "agrenting: credential "+string(ev.Type), slog.Any("event", ev))
+			log.LogAttrs(context.Background(), level, "agrenting: credential", slog.Any("event", ev))
 		})
 	}
 	if fn := c.cfg.observer; fn != nil {

@@ -78,7 +78,7 @@ func (c *core) direct(ctx context.Context, d direct) (*directAnswer, error) {
 	if err != nil {
 		return nil, fail(plainError(err))
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end, or given up
+	defer resp.Body.Close()
 	raw, err := readBounded(resp.Body, maxDirectBody)
 	if err != nil {
 		return nil, fail(err)

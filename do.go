@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -195,7 +196,7 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 	if err != nil {
 		return c.failedCall(req, resp, state, err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end, or given up
+	defer resp.Body.Close()
 	return c.finish(req, resp, state, out)
 }
 
@@ -341,9 +342,7 @@ func (c *core) url(path string, query url.Values) (*url.URL, error) {
 	u.Path = c.base.Path + ref.Path
 	u.RawPath = c.base.EscapedPath() + ref.EscapedPath()
 	q := ref.Query()
-	for name, values := range query {
-		q[name] = values
-	}
+	maps.Copy(q, query)
 	u.RawQuery = q.Encode()
 	return &u, nil
 }

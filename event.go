@@ -57,9 +57,11 @@ type Event struct {
 	RetryAt time.Time
 }
 
-func (e *Event) describe(l *lease) {
+// in describes the lease in use after the event.
+func (e Event) in(l *lease) Event {
 	e.Generation, e.Expires = l.Generation, l.Expires
 	e.Kind, e.Fingerprint = l.Value.cred.Kind(), l.Value.cred.Fingerprint()
+	return e
 }
 
 // LogValue implements [slog.LogValuer].

@@ -2,6 +2,7 @@ package agrenting
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -64,11 +65,23 @@ func (s *fileStore) Load(ctx context.Context) (KeyRecord, Revision, error) {
 	return rec, revisionOf(b), nil
 }
 
-// revisionOf is the hash of the content. Each write carries a new lease or
-// generation, so no two states have the same one.
+// revisionOf is the hash of the content, so that an edit by hand counts as a
+// change too.
 func revisionOf(b []byte) Revision {
 	sum := sha256.Sum256(b)
 	return Revision(hex.EncodeToString(sum[:16]))
+}
+
+// fileContent is what is written for a record: its encoding, and in front a
+// member that no other write has. Without that, a record that comes back to
+// what it was would come back to its revision, and a writer who has missed
+// what happened in between would not notice. Decoding passes over it.
+func fileContent(rec KeyRecord) ([]byte, error) {
+	b, err := rec.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte("{\n  \"write\": \""+rand.Text()+"\","), b[1:]...), nil
 }
 
 // lockTimeout bounds the wait for another process's write, which takes
@@ -76,7 +89,7 @@ func revisionOf(b []byte) Revision {
 const lockTimeout = 10 * time.Second
 
 func (s *fileStore) Save(ctx context.Context, rec KeyRecord, previous Revision) (Revision, error) {
-	b, err := rec.Encode()
+	b, err := fileContent(rec)
 	if err != nil {
 		return "", err
 	}

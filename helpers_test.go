@@ -19,7 +19,7 @@ import (
 // apiURL is the base URL of tests that need no server.
 const apiURL = "https://api.agrenting.test"
 
-const revokedBody = `{"errors":[{"code":"UNAUTHORIZED","message":"the key was revoked"}]}`
+const revokedBody = "the key was revoked"
 
 // tripFunc makes a base of a function.
 type tripFunc func(*http.Request) (*http.Response, error)
@@ -228,43 +228,71 @@ func (m *mint) count() int {
 
 // transportOver is a transport for apiURL that ignores the environment and ends
 // with the test.
-func transportOver(t *testing.T, base http.RoundTripper, src CredentialSource, opts ...Option) *Transport {
-	t.Helper()
+func transportOver(tb testing.TB, base http.RoundTripper, src CredentialSource, opts ...Option) *Transport {
+	tb.Helper()
 	opts = append([]Option{WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(base)}, opts...)
 	tr, err := NewTransport(src, opts...)
-	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, tr.Close()) })
+	require.NoError(tb, err)
+	tb.Cleanup(func() { assert.NoError(tb, tr.Close()) })
 	return tr
 }
 
 // clientOver is the same with a client.
-func clientOver(t *testing.T, base http.RoundTripper, src CredentialSource, opts ...Option) *Client {
-	t.Helper()
+func clientOver(tb testing.TB, base http.RoundTripper, src CredentialSource, opts ...Option) *Client {
+	tb.Helper()
 	opts = append([]Option{WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(base), WithCredentialSource(src)}, opts...)
 	c, err := New(opts...)
-	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, c.Close()) })
+	require.NoError(tb, err)
+	tb.Cleanup(func() { assert.NoError(tb, c.Close()) })
 	return c
 }
 
 // request makes one for apiURL, unless the target is a whole URL.
-func request(t *testing.T, method, target string, body io.Reader) *http.Request {
-	t.Helper()
+func request(tb testing.TB, method, target string, body io.Reader) *http.Request {
+	tb.Helper()
 	if strings.HasPrefix(target, "/") {
 		target = apiURL + target
 	}
-	req, err := http.NewRequestWithContext(t.Context(), method, target, body)
-	require.NoError(t, err)
+	req, err := http.NewRequestWithContext(tb.Context(), method, target, body)
+	require.NoError(tb, err)
 	return req
 }
 
 // readAll reads a response to its end and closes it.
-func readAll(t *testing.T, resp *http.Response) string {
-	t.Helper()
+func readAll(tb testing.TB, resp *http.Response) string {
+	tb.Helper()
 	b, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	require.NoError(t, resp.Body.Close())
+	require.NoError(tb, err)
+	require.NoError(tb, resp.Body.Close())
 	return string(b)
+}
+
+// failure sends a request that is expected to get no answer.
+func failure(rt http.RoundTripper, req *http.Request) error {
+	resp, err := rt.RoundTrip(req)
+	if resp != nil {
+		_ = resp.Body.Close()
+	}
+	return err
+}
+
+// get sends a GET, also from other goroutines than the test's, and returns
+// status and body.
+func get(ctx context.Context, rt http.RoundTripper, target string) (int, string, error) {
+	if strings.HasPrefix(target, "/") {
+		target = apiURL + target
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
+	if err != nil {
+		return 0, "", err
+	}
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), err
 }
 
 // spyBody is a body that cannot be made again. It counts.
@@ -294,24 +322,24 @@ func (b *spyBody) closed() int { return int(b.closes.Load()) }
 // freeze remembers everything that can be seen of a request, and returns a
 // check that nothing of it has changed: not the fields, not the header map, not
 // the slices in it, and not what is in those.
-func freeze(t *testing.T, req *http.Request) (check func()) {
-	t.Helper()
+func freeze(tb testing.TB, req *http.Request) (check func()) {
+	tb.Helper()
 	before, header, ctx := *req, req.Header.Clone(), req.Context()
 	slicesBefore, u := maps.Clone(req.Header), *req.URL
 	return func() {
-		t.Helper()
-		assert.Equal(t, header, req.Header, "the header's content")
+		tb.Helper()
+		assert.Equal(tb, header, req.Header, "the header's content")
 		for name, values := range req.Header {
 			if len(values) > 0 && len(slicesBefore[name]) > 0 {
-				assert.Same(t, &slicesBefore[name][0], &values[0], "the slice under %s", name)
+				assert.Same(tb, &slicesBefore[name][0], &values[0], "the slice under %s", name)
 			}
 		}
-		assert.Equal(t, u, *req.URL)
-		assert.Equal(t, ctx, req.Context())
+		assert.Equal(tb, u, *req.URL)
+		assert.Equal(tb, ctx, req.Context())
 		a, b := reflect.ValueOf(before), reflect.ValueOf(*req)
 		for i := range a.NumField() {
 			if field := a.Type().Field(i); field.IsExported() {
-				assert.True(t, identical(a.Field(i), b.Field(i)), "the field %s", field.Name)
+				assert.True(tb, identical(a.Field(i), b.Field(i)), "the field %s", field.Name)
 			}
 		}
 	}

@@ -30,11 +30,11 @@ var (
 )
 
 // findIssued looks for a key in an answer.
-func findIssued(data json.RawMessage, make func(string) Credential) (IssuedKey, bool) {
-	return findIssuedIn(data, make, 4)
+func findIssued(data json.RawMessage, wrap func(string) Credential) (IssuedKey, bool) {
+	return findIssuedIn(data, wrap, 4)
 }
 
-func findIssuedIn(data json.RawMessage, make func(string) Credential, depth int) (IssuedKey, bool) {
+func findIssuedIn(data json.RawMessage, wrap func(string) Credential, depth int) (IssuedKey, bool) {
 	var m map[string]json.RawMessage
 	if depth == 0 || json.Unmarshal(data, &m) != nil {
 		return IssuedKey{}, false
@@ -44,7 +44,7 @@ func findIssuedIn(data json.RawMessage, make func(string) Credential, depth int)
 		if json.Unmarshal(m[name], &s) != nil {
 			continue
 		}
-		cred := make(strings.TrimSpace(s))
+		cred := wrap(strings.TrimSpace(s))
 		if cred.validate() != nil {
 			continue
 		}
@@ -53,7 +53,7 @@ func findIssuedIn(data json.RawMessage, make func(string) Credential, depth int)
 		return k, true
 	}
 	for _, name := range nestNames {
-		if k, ok := findIssuedIn(m[name], make, depth-1); ok {
+		if k, ok := findIssuedIn(m[name], wrap, depth-1); ok {
 			id := k.ID
 			k.describe(m)
 			k.ID = id // an id further out may be that of something else

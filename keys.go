@@ -75,12 +75,12 @@ func (s *KeyService) Create(ctx context.Context, agentID, name string, opts ...C
 }
 
 // issue makes a call that answers with a new secret.
-func issue(ctx context.Context, c *Client, path string, in any, make func(string) Credential, opts []CallOption) (*IssuedKey, error) {
+func issue(ctx context.Context, c *Client, path string, in any, wrap func(string) Credential, opts []CallOption) (*IssuedKey, error) {
 	var raw json.RawMessage
 	if _, err := c.Do(ctx, http.MethodPost, path, in, &raw, opts...); err != nil {
 		return nil, err
 	}
-	k, ok := findIssued(raw, make)
+	k, ok := findIssued(raw, wrap)
 	if !ok {
 		return nil, &RotationError{
 			Stage: StageIssue, Err: fmt.Errorf("%w: POST %s: no new secret was found in the answer", ErrMalformedResponse, path),

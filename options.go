@@ -78,27 +78,29 @@ type Routes struct {
 	Verify string
 }
 
-func (r *Routes) all() []*string {
+// each returns the fields, to be read or set.
+func (r *Routes) each() []*string {
 	return []*string{&r.Authenticate, &r.Logout, &r.MyAgents, &r.RotateKey, &r.Credentials, &r.Tokens, &r.Verify}
 }
 
-func (r Routes) withDefaults() Routes {
-	def := Routes{
+// withDefaults fills the empty fields.
+func (r *Routes) withDefaults() Routes {
+	out := Routes{
 		Authenticate: "/api/v1/auth/authenticate",
 		Logout:       "/api/v1/auth/logout",
 		MyAgents:     "/api/v1/agents/mine",
 		RotateKey:    "/api/v1/auth/rotate-key",
-		Credentials:  "/api/v1/agents/{id}/credentials",
+		Credentials:  "/api/v1/agents/{id}/credentials", //nolint:gosec // a path
 		Tokens:       "/api/v1/user/tokens",
 		Verify:       "/api/v1/hirings/pending",
 	}
-	defaults := def.all()
-	for i, p := range r.all() {
-		if *p == "" {
-			*p = *defaults[i]
+	to := out.each()
+	for i, p := range r.each() {
+		if *p != "" {
+			*to[i] = *p
 		}
 	}
-	return r
+	return out
 }
 
 // Option configures [New] and [NewTransport]. An option reports what is wrong
@@ -315,7 +317,7 @@ func WithInsecureHTTP() Option {
 // fields keep their defaults. See [Routes].
 func WithRoutes(r Routes) Option {
 	return func(cfg *config) error {
-		for _, p := range r.all() {
+		for _, p := range r.each() {
 			if *p == "" {
 				continue
 			}

@@ -254,7 +254,7 @@ func TestWhatIsPinnedIsWhatIsDialled(t *testing.T) {
 			return nil, io.ErrUnexpectedEOF
 		}}
 		tr := transportOver(t, base, Static(APIKey("k1")), WithRetryPolicy(RetryPolicy{MaxAttempts: 1}))
-		_, err := tr.RoundTrip(request(t, http.MethodGet, target, nil))
+		err := failure(tr, request(t, http.MethodGet, target, nil))
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 		assert.Equal(t, "api.agrenting.test:443", strings.ToLower(dialled))
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -138,11 +139,11 @@ var places = map[string]func(*testing.T) place{
 		t.Helper()
 		return mapped(t, "http://platform.test", "http://sub.platform.test")
 	},
-	"parent":    func(t *testing.T) place {
+	"parent": func(t *testing.T) place {
 		t.Helper()
 		return mapped(t, "http://api.platform.test", "http://platform.test")
 	},
-	"other":     func(t *testing.T) place {
+	"other": func(t *testing.T) place {
 		t.Helper()
 		return mapped(t, "http://platform.test", "http://evil.test")
 	},
@@ -213,9 +214,7 @@ func TestNoCredentialSurvivesARedirectOutOfTheOrigin(t *testing.T) {
 								via(p.foreign, "/on", code,
 									via(p.pinned, "/back", code, p.pinned+"/stay")))))
 					req := request(t, http.MethodPost, target, strings.NewReader("body"))
-					for name, values := range holder.caller {
-						req.Header[name] = values
-					}
+					maps.Copy(req.Header, holder.caller)
 					check := freeze(t, req)
 					resp, err := client.Do(req)
 					require.NoError(t, err)

@@ -21,23 +21,13 @@ import (
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
-// get sends a GET and returns its status and body.
-func get(ctx context.Context, t *testing.T, rt http.RoundTripper, path string) (int, string, error) {
-	t.Helper()
-	resp, err := rt.RoundTrip(request(t, http.MethodGet, path, nil).WithContext(ctx))
-	if err != nil {
-		return 0, "", err
-	}
-	return resp.StatusCode, readAll(t, resp), nil
-}
-
-// eventLog collects what an observer is told.
-type eventLog struct {
+// eventNames collects what an observer is told.
+type eventNames struct {
 	mu  sync.Mutex
 	all []string
 }
 
-func (l *eventLog) option() Option {
+func (l *eventNames) option() Option {
 	return WithObserver(func(e Event) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -45,7 +35,7 @@ func (l *eventLog) option() Option {
 	})
 }
 
-func (l *eventLog) events() []string {
+func (l *eventNames) events() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.all...)
@@ -60,7 +50,7 @@ type spyAnswer struct {
 
 func (b *spyAnswer) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	if err == io.EOF { //nolint:errorlint // a reader gives it bare
+	if errors.Is(err, io.EOF) {
 		b.eof.Store(true)
 	}
 	return n, err
@@ -77,7 +67,7 @@ func TestA401RenewsAndReplaysOnce(t *testing.T) {
 		src := newMint("k1")
 		first := &spyAnswer{Reader: strings.NewReader(revokedBody)}
 		base := newPlatform("k1")
-		var log eventLog
+		var log eventNames
 		tr := transportOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
 			resp, err := base.RoundTrip(r)
 			if resp.StatusCode == http.StatusUnauthorized {
@@ -86,7 +76,7 @@ func TestA401RenewsAndReplaysOnce(t *testing.T) {
 			return resp, err
 		}), src, log.option(), WithAgentID("agent-1"))
 
-		_, _, err := get(t.Context(), t, tr, "/warm")
+		_, _, err := get(t.Context(), tr, "/warm")
 		require.NoError(t, err)
 		base.accept("k2")
 		src.replace(APIKey("k2"))
@@ -128,7 +118,7 @@ func TestAHuge401IsNotReadToItsEnd(t *testing.T) {
 		resp.Body = first
 		return resp, nil
 	}), src)
-	code, _, err := get(t.Context(), t, tr, "/x")
+	code, _, err := get(t.Context(), tr, "/x")
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusOK, code)
 	assert.Less(t, read.Load(), int64(64<<10))
@@ -156,7 +146,7 @@ func herd(t *testing.T, base *platform, src CredentialSource, n int, apart time.
 		}
 		return resp, err
 	}), src, opts...)
-	code, _, err := get(t.Context(), t, tr, "/warm")
+	code, _, err := get(t.Context(), tr, "/warm")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, code)
 
@@ -170,7 +160,7 @@ func herd(t *testing.T, base *platform, src CredentialSource, n int, apart time.
 	var wg sync.WaitGroup
 	for range n {
 		wg.Go(func() {
-			if code, _, err := get(t.Context(), t, tr, "/herd"); err == nil && code == http.StatusOK {
+			if code, _, err := get(t.Context(), tr, "/herd"); err == nil && code == http.StatusOK {
 				good.Add(1)
 			}
 		})
@@ -200,7 +190,7 @@ func TestAReplacedKeyCostsAHerdNothingButOneFetch(t *testing.T) {
 			require.NoError(t, os.WriteFile(path, []byte("k1\n"), 0o600))
 			synctest.Test(t, func(t *testing.T) {
 				base := newPlatform("k1")
-				var log eventLog
+				var log eventNames
 				assert.Equal(t, n, herd(t, base, FileSource(path), n, apart, log.option()))
 				synctest.Wait()
 				assert.Equal(t, []string{"renewed 1", "rejected 0", "renewed 2"}, log.events(), "one fetch after the first")
@@ -222,18 +212,18 @@ func TestALate401OfAnOldCredentialHarmsNotTheNewOne(t *testing.T) {
 			}
 			return resp, err
 		}), src)
-		_, _, err := get(t.Context(), t, tr, "/warm")
+		_, _, err := get(t.Context(), tr, "/warm")
 		require.NoError(t, err)
 		base.accept("k2")
 		src.replace(APIKey("k2"))
 
 		done := make(chan int)
 		go func() {
-			code, _, _ := get(t.Context(), t, tr, "/late")
+			code, _, _ := get(t.Context(), tr, "/late")
 			done <- code
 		}()
 		synctest.Wait()
-		code, _, err := get(t.Context(), t, tr, "/other") // renews
+		code, _, err := get(t.Context(), tr, "/other") // renews
 		require.NoError(t, err)
 		require.Equal(t, http.StatusOK, code)
 		require.Equal(t, 2, src.count())
@@ -242,7 +232,7 @@ func TestALate401OfAnOldCredentialHarmsNotTheNewOne(t *testing.T) {
 		close(late)
 		assert.Equal(t, http.StatusOK, <-done)
 		assert.Equal(t, 2, src.count(), "no further fetch")
-		_, _, err = get(t.Context(), t, tr, "/after")
+		_, _, err = get(t.Context(), tr, "/after")
 		require.NoError(t, err)
 		assert.Equal(t, 3, base.count("k2"))
 		assert.Zero(t, base.count("k3"))
@@ -254,7 +244,7 @@ func TestRequestsNotYetSentWaitForTheRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, base := newMint("k1"), newPlatform("k1")
 		tr := transportOver(t, base, src)
-		_, _, err := get(t.Context(), t, tr, "/warm")
+		_, _, err := get(t.Context(), tr, "/warm")
 		require.NoError(t, err)
 		base.accept("k2")
 		src.replace(APIKey("k2"))
@@ -264,7 +254,7 @@ func TestRequestsNotYetSentWaitForTheRenewal(t *testing.T) {
 		var ok atomic.Int64
 		var wg sync.WaitGroup
 		send := func() {
-			if code, _, err := get(t.Context(), t, tr, "/x"); err == nil && code == http.StatusOK {
+			if code, _, err := get(t.Context(), tr, "/x"); err == nil && code == http.StatusOK {
 				ok.Add(1)
 			}
 		}
@@ -278,7 +268,7 @@ func TestRequestsNotYetSentWaitForTheRenewal(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
 		began := time.Now()
-		_, err = tr.RoundTrip(request(t, http.MethodPost, "/hurry", body).WithContext(ctx))
+		err = failure(tr, request(t, http.MethodPost, "/hurry", body).WithContext(ctx))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, 10*time.Millisecond, time.Since(began), "who cannot wait leaves at its own deadline")
 		assert.Equal(t, 1, body.closed())
@@ -298,7 +288,7 @@ func TestTheRequestThatMeetsThe401MayLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, base := newMint("k1"), newPlatform("k1")
 		tr := transportOver(t, base, src)
-		_, _, err := get(t.Context(), t, tr, "/warm")
+		_, _, err := get(t.Context(), tr, "/warm")
 		require.NoError(t, err)
 		base.accept("k2")
 		src.replace(APIKey("k2"))
@@ -308,13 +298,13 @@ func TestTheRequestThatMeetsThe401MayLeave(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		left := make(chan error)
 		go func() {
-			_, _, err := get(ctx, t, tr, "/leader")
+			_, _, err := get(ctx, tr, "/leader")
 			left <- err
 		}()
 		synctest.Wait()
 		follower := make(chan int)
 		go func() {
-			code, _, _ := get(t.Context(), t, tr, "/follower")
+			code, _, _ := get(t.Context(), tr, "/follower")
 			follower <- code
 		}()
 		synctest.Wait()
@@ -356,10 +346,10 @@ func TestOnlyA401IsReplayed(t *testing.T) {
 	for _, code := range []int{200, 204, 301, 304, 400, 402, 403, 404, 407, 409, 410, 422, 423} {
 		base, src := answers(code), newMint("k1")
 		tr := transportOver(t, base, src)
-		_, _, err := get(t.Context(), t, tr, "/warm")
+		_, _, err := get(t.Context(), tr, "/warm")
 		require.NoError(t, err)
 		src.replace(APIKey("k2"))
-		got, body, err := get(t.Context(), t, tr, "/x")
+		got, body, err := get(t.Context(), tr, "/x")
 		require.NoError(t, err)
 		assert.Equal(t, code, got)
 		assert.Equal(t, http.StatusText(code), body)
@@ -384,14 +374,14 @@ func TestAFailedRenewalIsTheErrorOfTheRequest(t *testing.T) {
 			return resp, nil
 		}), src)
 		body := newSpyBody("body")
-		resp, err := tr.RoundTrip(request(t, http.MethodPost, "/x", body))
+		resp, err := tr.RoundTrip(request(t, http.MethodPost, "/x", body)) //nolint:bodyclose // it is in memory
 		assert.Nil(t, resp)
 		require.ErrorIs(t, err, down)
 		require.ErrorIs(t, err, ErrUnauthorized)
 		assert.EqualValues(t, 1, answer.closes.Load())
 		assert.Equal(t, 1, body.closed())
 		for range 100 {
-			_, _, err = get(t.Context(), t, tr, "/next")
+			_, _, err = get(t.Context(), tr, "/next")
 			require.ErrorIs(t, err, down)
 		}
 		assert.Equal(t, 2, src.count(), "who comes too early asks nobody")
@@ -434,13 +424,13 @@ func TestARouteThatAlwaysAnswers401DoesNotExhaustTheSource(t *testing.T) {
 					return reply(http.StatusOK, ""), nil
 				}), src)
 				for range 1000 {
-					code, body, err := get(t.Context(), t, tr, "/always")
+					code, body, err := get(t.Context(), tr, "/always")
 					require.NoError(t, err)
 					if code == http.StatusUnauthorized && body == revokedBody {
 						refused.Add(1)
 					}
 					<-time.After(tc.apart)
-					code, _, err = get(t.Context(), t, tr, "/fine")
+					code, _, err = get(t.Context(), tr, "/fine")
 					require.NoError(t, err)
 					require.Equal(t, http.StatusOK, code, "other routes do not suffer")
 				}
@@ -475,16 +465,17 @@ func TestAReplayGoesOnWhileTheCredentialKeepsChanging(t *testing.T) {
 						}
 						return reply(http.StatusOK, ""), nil
 					}
-					if calls++; calls > tc.changes {
+					calls++
+					if calls > tc.changes {
 						return reply(http.StatusOK, ""), nil
 					}
 					src.replace(APIKey(fmt.Sprintf("k%d", calls)))
-					if _, _, err := get(t.Context(), t, tr, "/other"); err != nil {
+					if _, _, err := get(t.Context(), tr, "/other"); err != nil {
 						return nil, err
 					}
 					return reply(http.StatusUnauthorized, ""), nil
 				}), src)
-				code, _, err := get(t.Context(), t, tr, "/x")
+				code, _, err := get(t.Context(), tr, "/x")
 				require.NoError(t, err)
 				assert.Equal(t, tc.code, code)
 				assert.Equal(t, tc.calls, calls)
@@ -518,7 +509,7 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 						return renew.Grant[*stamp]{Value: s}, nil
 					},
 				})
-				defer tr.creds.close()
+				defer func() { assert.NoError(t, tr.creds.close()) }()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				req := request(t, http.MethodPost, "/x", nil)
@@ -528,7 +519,7 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 					req.GetBody = func() (io.ReadCloser, error) { return second, nil }
 				}
 				began := time.Now()
-				_, err := tr.RoundTrip(req.WithContext(ctx)) //nolint:bodyclose // there is none
+				err := failure(tr, req.WithContext(ctx))
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 				assert.Equal(t, time.Minute, time.Since(began))
 				if getBody {

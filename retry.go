@@ -185,7 +185,7 @@ func (r *retrier) run(t *Transport, req *http.Request, resp *http.Response, err 
 		// to close, so a cancelled call leaves the shared ones alone.
 		HTTPClient: &http.Client{Transport: s},
 		RetryMax:   r.policy.MaxAttempts - 1,
-		CheckRetry: func(context.Context, *http.Response, error) (bool, error) { return s.again(), nil },
+		CheckRetry: func(ctx context.Context, _ *http.Response, _ error) (bool, error) { return s.again(ctx), nil },
 		Backoff:    func(time.Duration, time.Duration, int, *http.Response) time.Duration { return s.wait },
 		// The last answer belongs to the caller, with its body.
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
@@ -196,7 +196,7 @@ func (r *retrier) run(t *Transport, req *http.Request, resp *http.Response, err 
 		return resp, err
 	}
 	// What the conductor returns is known to the series already.
-	_, _ = conductor.Do(baton) //nolint:bodyclose // the body is that of s.resp
+	_, _ = conductor.Do(baton)
 	if s.pausing {
 		if s.body != nil {
 			_ = s.body.Close()
@@ -234,8 +234,7 @@ func (s *series) attempt() (*http.Response, bool, error) {
 }
 
 // again decides whether the outcome calls for another attempt, and when.
-func (s *series) again() bool {
-	ctx := s.req.Context()
+func (s *series) again(ctx context.Context) bool {
 	p := s.retrier.policy
 	if s.local || s.n >= p.MaxAttempts {
 		return false
@@ -261,11 +260,11 @@ func (s *series) again() bool {
 		s.body = body
 	}
 	s.wait, s.pausing = wait, true
-	s.retrier.logRetry(s)
+	s.retrier.logRetry(ctx, s)
 	return true
 }
 
-func (r *retrier) logRetry(s *series) {
+func (r *retrier) logRetry(ctx context.Context, s *series) {
 	if r.log == nil {
 		return
 	}
@@ -278,7 +277,7 @@ func (r *retrier) logRetry(s *series) {
 	} else {
 		attrs = append(attrs, slog.Int("status", s.resp.StatusCode))
 	}
-	r.log.LogAttrs(s.req.Context(), slog.LevelWarn, "agrenting: repeating a request", attrs...)
+	r.log.LogAttrs(ctx, slog.LevelWarn, "agrenting: repeating a request", attrs...)
 }
 
 // unwrapURLs leaves out what net/http wraps around errors: it shows query

@@ -196,7 +196,7 @@ func (w *rotationWork) forget(ctx context.Context) error {
 // promoted is the record with k in place of a key that is dead.
 func (w *rotationWork) promoted(k StoredKey) KeyRecord {
 	next := w.rec.clone()
-	next.remember(next.Current.Credential.Fingerprint())
+	next.Ancestors = next.remember(next.Current.Credential.Fingerprint())
 	next.Generation = next.Intent.Generation
 	next.Current, next.Previous, next.Pending, next.Intent = k, StoredKey{}, StoredKey{}, nil
 	return next

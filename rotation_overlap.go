@@ -99,7 +99,7 @@ func (w *rotationWork) promote(ctx context.Context) error {
 	w.stage(StagePromote)
 	replaced := w.inUse()
 	next := w.rec.clone()
-	next.remember(next.Current.Credential.Fingerprint())
+	next.Ancestors = next.remember(next.Current.Credential.Fingerprint())
 	next.Previous, next.Current, next.Pending = next.Current, next.Pending, StoredKey{}
 	next.Generation, next.Intent.Stage = next.Intent.Generation, StageRevoke
 	if err := w.save(ctx, next); err != nil {

@@ -159,7 +159,7 @@ func (r *rotator) replaceRejected(ctx context.Context, rec KeyRecord, rev Revisi
 		c, err := r.seed.Credential(ctx)
 		if err == nil && c.validate() == nil && !rec.knows(c) && r.core.checkKey(c) == nil && r.verify(ctx, c) == nil {
 			next := rec.clone()
-			next.remember(rec.Current.Credential.Fingerprint())
+			next.Ancestors = next.remember(rec.Current.Credential.Fingerprint())
 			next.Previous = StoredKey{}
 			next.Current = StoredKey{Credential: c, Created: time.Now(), ID: r.policy.KeyID}
 			next.Generation++

@@ -88,7 +88,7 @@ func TestClientsWithAStoreShareOneExchangePerExpiry(t *testing.T) {
 			wg.Go(func() {
 				for range 600 {
 					assert.NoError(t, w.call(c))
-					time.Sleep(time.Second)
+					advance(time.Second)
 				}
 			})
 		}
@@ -141,7 +141,7 @@ func TestLockoutIsSharedThroughTheStore(t *testing.T) {
 		require.ErrorIs(t, w.call(first), ErrLockedOut)
 		require.ErrorIs(t, w.call(second), ErrLockedOut)
 		assert.Equal(t, 1, w.bought(), "the second did not need to ask")
-		time.Sleep(301 * time.Second)
+		advance(301 * time.Second)
 		require.NoError(t, w.call(second))
 		require.NoError(t, w.call(first))
 		assert.Equal(t, 2, w.bought())
@@ -161,7 +161,7 @@ func TestFailuresOfTheExchangeAreSharedThroughTheStore(t *testing.T) {
 			wg.Go(func() {
 				for time.Since(began) < time.Minute {
 					assert.Error(t, w.call(c))
-					time.Sleep(100 * time.Millisecond)
+					advance(100 * time.Millisecond)
 				}
 			})
 		}
@@ -240,7 +240,7 @@ func TestDamagedRecordIsReplaced(t *testing.T) {
 	t.Parallel()
 	w := newSessionWorld(t)
 	folder := t.TempDir()
-	require.NoError(t, os.Chmod(folder, 0o700)) //nolint:gosec // a folder
+	require.NoError(t, os.Chmod(folder, 0o700))
 	store, err := FileSessionStore(folder)
 	require.NoError(t, err)
 	key := APIKey(w.key.Secret)
@@ -298,7 +298,7 @@ func sharedSessionWorker(spec string) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close() //nolint:errcheck // the process ends
+	defer c.Close()
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		return err
 	}

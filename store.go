@@ -121,14 +121,13 @@ func (r KeyRecord) knows(c Credential) bool {
 		slices.Contains(r.Ancestors, c.Fingerprint())
 }
 
-func (r *KeyRecord) remember(fingerprint string) {
+// remember returns the ancestors with one more.
+func (r KeyRecord) remember(fingerprint string) []string {
 	if fingerprint == "" || slices.Contains(r.Ancestors, fingerprint) {
-		return
+		return r.Ancestors
 	}
-	r.Ancestors = append(slices.Clone(r.Ancestors), fingerprint)
-	if n := len(r.Ancestors); n > maxAncestors {
-		r.Ancestors = r.Ancestors[n-maxAncestors:]
-	}
+	all := append(slices.Clone(r.Ancestors), fingerprint)
+	return all[max(0, len(all)-maxAncestors):]
 }
 
 // recordVersion is the version of the encoding. Decoding refuses others

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/jarcoal/httpmock"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -265,7 +266,7 @@ func TestARefusalShowsNeitherQueryNorUserinfo(t *testing.T) {
 	t.Parallel()
 
 	tr := transportOver(t, &recorder{}, Static(APIKey("k1")))
-	_, err := tr.RoundTrip(request(t, http.MethodGet, "http://user:s3cret@evil.com/p4th?token=s3cret", nil))
+	err := failure(tr, request(t, http.MethodGet, "http://user:s3cret@evil.com/p4th?token=s3cret", nil))
 	require.ErrorIs(t, err, ErrInsecureURL)
 	assert.Contains(t, err.Error(), "http://evil.com")
 	assert.NotContains(t, err.Error(), "s3cret")
@@ -291,7 +292,7 @@ func TestInsecureHTTPNeedsAnOptIn(t *testing.T) {
 	got := rec.requests()
 	assert.Equal(t, "k1", secretOf(got[0].header))
 	assert.Empty(t, got[1].credentials(), "the opt-in widens no pin")
-	_, err = tr.RoundTrip(request(t, http.MethodGet, "ftp://platform.test:8080/x", nil))
+	err = failure(tr, request(t, http.MethodGet, "ftp://platform.test:8080/x", nil))
 	require.ErrorIs(t, err, ErrInsecureURL)
 }
 
@@ -305,7 +306,7 @@ func TestAClosedTransportRefusesAndClosesBodies(t *testing.T) {
 			tr := transportOver(t, &base, src)
 			require.NoError(t, tr.Close())
 			body := newSpyBody("body")
-			_, err := tr.RoundTrip(request(t, http.MethodPost, "/x", body))
+			err := failure(tr, request(t, http.MethodPost, "/x", body))
 			require.ErrorIs(t, err, ErrClosed)
 			assert.Equal(t, 1, body.closed())
 			assert.Empty(t, base.requests())
@@ -317,7 +318,7 @@ func TestARequestWithoutURLIsAnError(t *testing.T) {
 	t.Parallel()
 
 	body := newSpyBody("body")
-	_, err := transportOver(t, &recorder{}, Static(APIKey("k1"))).RoundTrip(&http.Request{Body: body})
+	err := failure(transportOver(t, &recorder{}, Static(APIKey("k1"))), &http.Request{Body: body})
 	require.ErrorIs(t, err, ErrInvalidOption)
 	assert.Equal(t, 1, body.closed())
 }
@@ -330,13 +331,13 @@ func TestErrorsOfTheBaseAndOfTheSourceComeThrough(t *testing.T) {
 		swallow(r)
 		return nil, broken
 	}), Static(APIKey("k1")), WithRetryPolicy(RetryPolicy{MaxAttempts: 1}))
-	_, err := tr.RoundTrip(request(t, http.MethodGet, "/x", nil))
+	err := failure(tr, request(t, http.MethodGet, "/x", nil))
 	assert.Equal(t, broken, err)
 
 	var rec recorder
 	tr = transportOver(t, &rec, CredentialSourceFunc(func(context.Context) (Credential, error) { return Credential{}, broken }))
 	body := newSpyBody("body")
-	_, err = tr.RoundTrip(request(t, http.MethodPost, "/x", body))
+	err = failure(tr, request(t, http.MethodPost, "/x", body))
 	_, renewal := errors.AsType[*RenewalError](err)
 	assert.True(t, renewal)
 	require.ErrorIs(t, err, broken)
@@ -354,4 +355,28 @@ func TestAnonymousRequestsCarryNoCredential(t *testing.T) {
 	_, err = c.Do(t.Context(), http.MethodGet, "/x", nil, io.Discard)
 	require.NoError(t, err)
 	assert.Empty(t, base.requests()[0].credentials())
+}
+
+func TestAMockTransportServesAsTheBase(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		src := newMint("k1")
+		mock := httpmock.NewMockTransport()
+		mock.RegisterResponder(http.MethodGet, apiURL+"/x", func(r *http.Request) (*http.Response, error) {
+			switch {
+			case mock.GetTotalCallCount() == 1:
+				return httpmock.NewStringResponse(http.StatusBadGateway, ""), nil
+			case secretOf(r.Header) != "k2":
+				src.replace(APIKey("k2"))
+				return httpmock.NewStringResponse(http.StatusUnauthorized, revokedBody), nil
+			default:
+				return httpmock.NewStringResponse(http.StatusOK, "done"), nil
+			}
+		})
+		code, body, err := get(t.Context(), transportOver(t, mock, src), "/x")
+		require.NoError(t, err)
+		assert.Equal(t, http.StatusOK, code)
+		assert.Equal(t, "done", body)
+		assert.Equal(t, 3, mock.GetTotalCallCount())
+	})
 }

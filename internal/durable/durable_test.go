@@ -151,7 +151,7 @@ func TestFolderInWhichOthersMayWriteIsRefused(t *testing.T) {
 	}
 	f := newFile(t, nil)
 	require.NoError(t, f.Write([]byte("x")))
-	require.NoError(t, os.Chmod(filepath.Dir(f.Path()), 0o770)) //nolint:gosec // the point of the test
+	require.NoError(t, os.Chmod(filepath.Dir(f.Path()), 0o770))
 	err := f.Write([]byte("y"))
 	require.ErrorIs(t, err, durable.ErrUnsafe)
 	require.ErrorContains(t, err, "chmod 700")
@@ -166,7 +166,7 @@ func TestSizeIsBoundedBothWays(t *testing.T) {
 	require.NoError(t, f.Write(make([]byte, 1<<10)))
 	file, err := os.OpenFile(f.Path(), os.O_APPEND|os.O_WRONLY, 0)
 	require.NoError(t, err)
-	_, err = file.Write([]byte("x"))
+	_, err = file.WriteString("x")
 	require.NoError(t, err)
 	require.NoError(t, file.Close())
 	_, err = f.Read()
@@ -195,7 +195,7 @@ func TestPathsInAdviceAreSafeToPaste(t *testing.T) {
 	}
 	f := durable.New(filepath.Join(t.TempDir(), "a; rm -rf ~ 'x'"), 10, nil)
 	require.NoError(t, f.Write(nil))
-	require.NoError(t, os.Chmod(f.Path(), 0o644)) //nolint:gosec // the point of the test
+	require.NoError(t, os.Chmod(f.Path(), 0o644))
 	_, err := f.Read()
 	require.ErrorIs(t, err, durable.ErrUnsafe)
 	assert.True(t, strings.HasSuffix(err.Error(), `'\''x'\'''`), err)

@@ -66,9 +66,7 @@ func (e *Engine[T]) fetch(f *flight[T]) outcome[T] {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Timeout)
 	ch := make(chan outcome[T], 1)
 	query := f.query
-	e.wg.Add(1)
-	go func() {
-		defer e.wg.Done()
+	e.wg.Go(func() {
 		defer cancel()
 		out := outcome[T]{err: errors.New("the source ended its goroutine")}
 		defer func() {
@@ -81,7 +79,7 @@ func (e *Engine[T]) fetch(f *flight[T]) outcome[T] {
 			}
 		}()
 		out.grant, out.err = e.cfg.Fetch(ctx, query)
-	}()
+	})
 	select {
 	case out := <-ch:
 		return out

@@ -84,7 +84,7 @@ func New[T any](cfg Config[T]) *Engine[T] {
 		cfg.Spread = rand.Float64
 	}
 	e := &Engine[T]{cfg: cfg}
-	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.ctx, e.cancel = context.WithCancel(context.Background()) //nolint:gosec // Close calls it
 	return e
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,9 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
+
+// advance waits in virtual time: its callers are in a bubble.
+func advance(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the one place where tests wait
 
 var errDown = errors.New("the source is down")
 
@@ -149,7 +153,7 @@ func TestFailureIsSharedAtOnceUntilRetryAt(t *testing.T) {
 		assert.Zero(t, time.Since(began), "readers are not put to sleep")
 		assert.Equal(t, 1, s.count())
 
-		time.Sleep(wait)
+		advance(wait)
 		s.set(func(s *source) { s.err = nil })
 		assert.Equal(t, "v2", get(t, e))
 	})
@@ -160,8 +164,8 @@ func TestBackoffDoublesWithJitterUpToItsCap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{err: errDown}
 		e := s.engine(t, func(c *renew.Config[string]) { c.MaxBackoff = 10 * time.Second })
-		for i, top := range []time.Duration{1, 2, 4, 8, 10, 10, 10} {
-			top *= time.Second
+		for i, seconds := range []int{1, 2, 4, 8, 10, 10, 10} {
+			top := time.Duration(seconds) * time.Second
 			_, err := e.Get(t.Context())
 			f, ok := errors.AsType[*renew.SourceError](err)
 			require.True(t, ok)
@@ -169,7 +173,7 @@ func TestBackoffDoublesWithJitterUpToItsCap(t *testing.T) {
 			wait := time.Until(f.RetryAt)
 			assert.GreaterOrEqual(t, wait, top/2)
 			assert.LessOrEqual(t, wait, top)
-			time.Sleep(wait)
+			advance(wait)
 		}
 	})
 }
@@ -185,10 +189,10 @@ func TestTheSourcesOwnRetryTimeIsObeyed(t *testing.T) {
 			require.Error(t, err)
 			_, err = e.Renew(t.Context())
 			require.Error(t, err, "by hand neither")
-			time.Sleep(time.Second)
+			advance(time.Second)
 		}
 		assert.Equal(t, 1, s.count())
-		time.Sleep(time.Second)
+		advance(time.Second)
 		_, _ = e.Get(t.Context())
 		assert.Equal(t, 2, s.count())
 	})
@@ -289,11 +293,11 @@ func TestWindowServesAndRenewsInTheBackground(t *testing.T) {
 		s := &source{life: 100 * time.Second}
 		e := s.engine(t)
 		require.Equal(t, "v1", get(t, e))
-		time.Sleep(77 * time.Second)
+		advance(77 * time.Second)
 		require.Equal(t, "v1", get(t, e))
 		require.Equal(t, 1, s.count(), "too early to renew")
 
-		time.Sleep(6 * time.Second)
+		advance(6 * time.Second)
 		s.set(func(s *source) { s.delay = 100 * time.Millisecond })
 		before, began := runtime.NumGoroutine(), time.Now()
 		for _, err := range herd(50, func(int) error {
@@ -307,7 +311,7 @@ func TestWindowServesAndRenewsInTheBackground(t *testing.T) {
 		}
 		assert.Zero(t, time.Since(began), "nobody waits in the window")
 		assert.LessOrEqual(t, runtime.NumGoroutine()-before, 2, "no goroutine per reader")
-		time.Sleep(100 * time.Millisecond)
+		advance(100 * time.Millisecond)
 		synctest.Wait()
 		assert.Equal(t, "v2", get(t, e))
 		assert.Equal(t, 2, s.count())
@@ -367,7 +371,7 @@ func TestFailedRenewalServesUntilTheRealExpiryAndNotLonger(t *testing.T) {
 			for _, err := range herd(50, func(int) error { _, err := e.Get(t.Context()); return err }) {
 				require.NoError(t, err)
 			}
-			time.Sleep(100 * time.Millisecond)
+			advance(100 * time.Millisecond)
 		}
 		attempts := s.count() - 1
 		assert.GreaterOrEqual(t, attempts, 4)
@@ -389,14 +393,14 @@ func TestOutageAcrossTheExpiryFailsFastAndRecoversWithinOneStep(t *testing.T) {
 		e := s.engine(t, func(c *renew.Config[string]) { c.Proactive = true })
 		require.Equal(t, "v1", get(t, e))
 		s.set(func(s *source) { s.err = errDown })
-		time.Sleep(12 * time.Second)
+		advance(12 * time.Second)
 		began := time.Now()
 		_, err := e.Get(t.Context())
 		f, ok := errors.AsType[*renew.SourceError](err)
 		require.True(t, ok)
 		assert.Zero(t, time.Since(began))
 		s.set(func(s *source) { s.err = nil })
-		time.Sleep(time.Until(f.RetryAt) + time.Millisecond)
+		advance(time.Until(f.RetryAt) + time.Millisecond)
 		synctest.Wait()
 		l := e.Current()
 		require.NotNil(t, l, "recovers without traffic")
@@ -430,7 +434,7 @@ func TestRejectionByManyCausesOneFetch(t *testing.T) {
 		require.NoError(t, err)
 		s.set(func(s *source) { s.delay = 100 * time.Millisecond })
 		for _, err := range herd(50, func(i int) error {
-			time.Sleep(time.Duration(i) * 3 * time.Millisecond) // some come after the renewal
+			advance(time.Duration(i) * 3 * time.Millisecond) // some come after the renewal
 			next, err := e.Reject(t.Context(), l.Generation)
 			if err == nil && next.Value != "v2" {
 				err = errors.New("got " + next.Value)
@@ -466,10 +470,10 @@ func TestFetchBegunBeforeTheRejectionCannotBringTheValueBack(t *testing.T) {
 		s := &source{life: 100 * time.Second, value: "old"}
 		e := s.engine(t)
 		require.Equal(t, "old", get(t, e))
-		time.Sleep(90 * time.Second)
+		advance(90 * time.Second)
 		// A renewal ahead is under way, and will answer with the old value.
 		s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
-			time.Sleep(time.Second)
+			advance(time.Second)
 			if n == 2 {
 				return renew.Grant[string]{Value: "old", Expires: time.Now().Add(time.Hour)}, nil
 			}
@@ -503,7 +507,7 @@ func TestSourceThatInsistsIsBelievedForAWhile(t *testing.T) {
 		}
 		assert.Equal(t, 2, s.count())
 		assert.Equal(t, []renew.Kind{renew.Renewed, renew.Refused, renew.Confirmed}, kinds)
-		time.Sleep(2 * time.Second)
+		advance(2 * time.Second)
 		s.set(func(s *source) { s.value = "new" })
 		l, err := e.Reject(t.Context(), 1)
 		require.NoError(t, err)
@@ -528,7 +532,7 @@ func TestRejectionsThatRenewalDoesNotMendAreHeldBack(t *testing.T) {
 				}
 			}
 			l = next
-			time.Sleep(10 * time.Millisecond)
+			advance(10 * time.Millisecond)
 		}
 		assert.LessOrEqual(t, s.count(), 25)
 		e.Mended(l.Generation + 1)
@@ -560,7 +564,7 @@ func TestPanicOfTheSourceIsAnError(t *testing.T) {
 				_, err := e.Get(ctx)
 				require.Error(t, err)
 				require.NotErrorIs(t, err, context.DeadlineExceeded)
-				time.Sleep(time.Second)
+				advance(time.Second)
 				assert.Equal(t, "fine", get(t, e))
 			})
 		})
@@ -576,15 +580,15 @@ func TestTheIssuersClockDecidesAboutExpiry(t *testing.T) {
 				s := &source{}
 				s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
 					issuer := time.Now().Add(skew).Truncate(time.Second)
-					return renew.Grant[string]{Value: fmt.Sprint(n), Issued: issuer, Expires: issuer.Add(10 * time.Minute)}, nil
+					return renew.Grant[string]{Value: strconv.Itoa(n), Issued: issuer, Expires: issuer.Add(10 * time.Minute)}, nil
 				}
 				e := s.engine(t)
 				require.Equal(t, "1", get(t, e))
-				time.Sleep(7 * time.Minute)
+				advance(7 * time.Minute)
 				require.Equal(t, "1", get(t, e))
 				assert.Equal(t, 1, s.count())
 				assert.Equal(t, skew, e.Status().Skew)
-				time.Sleep(3*time.Minute + time.Second)
+				advance(3*time.Minute + time.Second)
 				require.Equal(t, "2", get(t, e))
 			})
 		})
@@ -601,7 +605,7 @@ func TestExpiryThatHasPassedAlreadyDoesNotCostTheValue(t *testing.T) {
 		e := s.engine(t, func(c *renew.Config[string]) { c.Proactive = true })
 		for range 1000 {
 			require.Equal(t, "v", get(t, e))
-			time.Sleep(time.Minute)
+			advance(time.Minute)
 		}
 		assert.Equal(t, 1, s.count())
 	})
@@ -614,7 +618,7 @@ func TestProactiveRenewalNeedsNoTraffic(t *testing.T) {
 		e := s.engine(t, func(c *renew.Config[string]) { c.Proactive = true })
 		require.Equal(t, "v1", get(t, e))
 		for range 100 {
-			time.Sleep(time.Hour)
+			advance(time.Hour)
 			synctest.Wait()
 			require.NotNil(t, e.Current())
 			require.True(t, time.Now().Before(e.Current().Expires))
@@ -634,7 +638,7 @@ func TestSourceWithoutASuccessorIsNotAskedInALoop(t *testing.T) {
 		e := s.engine(t)
 		for time.Now().Before(end) {
 			require.Equal(t, "cached", get(t, e))
-			time.Sleep(10 * time.Millisecond)
+			advance(10 * time.Millisecond)
 		}
 		assert.LessOrEqual(t, s.count(), 25)
 	})
@@ -652,14 +656,14 @@ func TestRecheckAsksInTheBackgroundAndKeepsTheGeneration(t *testing.T) {
 		l, err := e.Get(t.Context())
 		require.NoError(t, err)
 		for range 5 {
-			time.Sleep(11 * time.Second)
+			advance(11 * time.Second)
 			require.Equal(t, "a", get(t, e))
 			synctest.Wait()
 		}
 		assert.Equal(t, 6, s.count())
 		assert.Equal(t, l.Generation, e.Current().Generation)
 		value = "b"
-		time.Sleep(11 * time.Second)
+		advance(11 * time.Second)
 		require.Equal(t, "a", get(t, e), "the last good one is served meanwhile")
 		synctest.Wait()
 		require.Equal(t, "b", get(t, e))
@@ -750,11 +754,11 @@ func TestStatusTellsTheState(t *testing.T) {
 		assert.Equal(t, renew.Empty, e.Status().State)
 		get(t, e)
 		assert.Equal(t, renew.Fresh, e.Status().State)
-		time.Sleep(90 * time.Second)
+		advance(90 * time.Second)
 		s.set(func(s *source) { s.delay = time.Second })
 		get(t, e)
 		assert.Equal(t, renew.Renewing, e.Status().State)
-		time.Sleep(2 * time.Second)
+		advance(2 * time.Second)
 		assert.Equal(t, renew.Fresh, e.Status().State)
 		go func() { _, _ = e.Reject(t.Context(), 2) }()
 		synctest.Wait()
@@ -762,7 +766,7 @@ func TestStatusTellsTheState(t *testing.T) {
 		assert.Equal(t, renew.Lapsed, st.State)
 		assert.Equal(t, 1, st.Waiters)
 		s.set(func(s *source) { s.err = errDown })
-		time.Sleep(2 * time.Second)
+		advance(2 * time.Second)
 		st = e.Status()
 		assert.True(t, st.Rejected)
 		assert.ErrorIs(t, st.Err, errDown)
@@ -778,10 +782,10 @@ func TestEventsAreInOrderWithTheirReasons(t *testing.T) {
 			c.Observe = func(ev renew.Event[string]) { seen = append(seen, fmt.Sprint(ev.Kind, " ", ev.Reason)) }
 		})
 		get(t, e)
-		time.Sleep(90 * time.Second)
+		advance(90 * time.Second)
 		get(t, e)
 		synctest.Wait()
-		time.Sleep(100 * time.Second)
+		advance(100 * time.Second)
 		get(t, e)
 		_, _ = e.Reject(t.Context(), 3)
 		_, _ = e.Renew(t.Context())
@@ -790,7 +794,7 @@ func TestEventsAreInOrderWithTheirReasons(t *testing.T) {
 	})
 }
 
-func TestReadingAFreshValueAllocatesNothing(t *testing.T) {
+func TestReadingAFreshValueAllocatesNothing(t *testing.T) { //nolint:paralleltest // counts allocations
 	s := &source{life: time.Hour}
 	e := s.engine(t)
 	get(t, e)
@@ -812,11 +816,11 @@ func TestInvariantsUnderConcurrency(t *testing.T) {
 		s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
 			assert.Equal(t, int32(1), running.Add(1), "one fetch at a time")
 			defer running.Add(-1)
-			time.Sleep(3 * time.Millisecond)
+			advance(3 * time.Millisecond)
 			if n%5 == 0 {
 				return renew.Grant[string]{}, errDown
 			}
-			return renew.Grant[string]{Value: fmt.Sprint(n), Expires: time.Now().Add(50 * time.Millisecond)}, nil
+			return renew.Grant[string]{Value: strconv.Itoa(n), Expires: time.Now().Add(50 * time.Millisecond)}, nil
 		}
 		e := s.engine(t, func(c *renew.Config[string]) {
 			c.Proactive = true
@@ -834,7 +838,7 @@ func TestInvariantsUnderConcurrency(t *testing.T) {
 						_, _ = e.Reject(t.Context(), l.Generation)
 					}
 				}
-				time.Sleep(time.Millisecond)
+				advance(time.Millisecond)
 			}
 			return nil
 		})
@@ -844,7 +848,7 @@ func TestInvariantsUnderConcurrency(t *testing.T) {
 func BenchmarkGet(b *testing.B) {
 	s := &source{life: time.Hour}
 	e := renew.New(renew.Config[string]{Fetch: s.Fetch, Same: func(a, b string) bool { return a == b }})
-	defer e.Close() //nolint:errcheck // nothing is running
+	defer e.Close()
 	ctx := b.Context()
 	if _, err := e.Get(ctx); err != nil {
 		b.Fatal(err)

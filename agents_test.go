@@ -1,0 +1,217 @@
+package agrenting
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+var scribe = AgentRegistration{
+	Name: "Scribe", DID: "did:agrenting:scribe", Capabilities: []string{"writing"}, PricingModel: "fixed", BasePrice: "1.50",
+	Description: "writes", Category: "text", Metadata: map[string]any{"callback_url": "https://scribe.example"},
+}
+
+func TestAnAnonymousClientRegistersAnAgentAndItsKeyWorks(t *testing.T) {
+	t.Parallel()
+	srv := memoryServer(t)
+	got, err := clientOf(t, srv, WithAnonymous()).Agents.Register(t.Context(), scribe)
+	require.NoError(t, err)
+	assert.Equal(t, "Scribe", got.Agent.Name)
+	assert.Equal(t, "did:agrenting:scribe", got.Agent.DID)
+	assert.Equal(t, Decimal("1.50"), got.Agent.BasePrice)
+	assert.Empty(t, got.Agent.OwnerID)
+	assert.NotEmpty(t, got.Agent.ID)
+	assert.NotEmpty(t, got.Message)
+	assert.Equal(t, KindAPIKey, got.Credential.Kind())
+	assert.True(t, srv.KeyAlive(got.Credential.Reveal()))
+
+	seen := srv.Requests()[0]
+	assert.Empty(t, credentialsOf(seen.Header))
+	assert.JSONEq(t, `{"agent":{"name":"Scribe","did":"did:agrenting:scribe","capabilities":["writing"],"pricing_model":"fixed",
+		"base_price":1.50,"description":"writes","category":"text","metadata":{"callback_url":"https://scribe.example"}}}`, string(seen.Body))
+
+	profile, err := clientOf(t, srv, WithCredential(got.Credential)).Agents.Get(t.Context(), got.Agent.ID)
+	require.NoError(t, err)
+	assert.Equal(t, got.Agent.Name, profile.Name)
+}
+
+func TestAUserRegistersOwnedAgents(t *testing.T) {
+	t.Parallel()
+	srv := memoryServer(t)
+	user := srv.NewUser("Ada")
+	c := clientOf(t, srv, WithCredential(UserToken(srv.NewToken(user.ID, agrentingtest.TokenConfig{}).Secret)))
+	var want []string
+	for i := range 25 {
+		a := scribe
+		a.DID = fmt.Sprint("did:agrenting:scribe-", i)
+		a.Sandbox = i == 0
+		got, err := c.Agents.Register(t.Context(), a)
+		require.NoError(t, err)
+		assert.Equal(t, user.ID, got.Agent.OwnerID)
+		assert.Equal(t, i == 0, got.Agent.Sandbox)
+		assert.Equal(t, i == 0, got.Credential.Environment() == Sandbox)
+		want = append(want, got.Agent.ID)
+	}
+	srv.NewAgent(nil, agrentingtest.AgentConfig{}) // somebody else's
+	var mine []string
+	for a, err := range c.Agents.Mine(t.Context()) {
+		require.NoError(t, err)
+		mine = append(mine, a.ID)
+	}
+	assert.Equal(t, want, mine)
+	n := 0
+	for a, err := range c.Agents.List(t.Context()) {
+		require.NoError(t, err)
+		assert.NotEmpty(t, a.Raw)
+		n++
+	}
+	assert.Equal(t, 26, n)
+}
+
+func TestALostRegistrationDoesNotMakeASecondAgent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := agrentingtest.NewServer(agrentingtest.InMemory())
+		defer srv.Close()
+		c, err := New(WithoutEnvironment(), WithBaseURL(srv.URL), WithTransport(srv.Transport()), WithAnonymous())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, c.Close()) }()
+		srv.Fault("POST /api/v1/agents/register", agrentingtest.DropAfter())
+		got, err := c.Agents.Register(t.Context(), scribe)
+		require.NoError(t, err)
+		assert.True(t, srv.KeyAlive(got.Credential.Reveal()))
+		assert.EqualValues(t, 1, srv.Stats().AgentsRegistered)
+		assert.Equal(t, 2, srv.Count("POST /api/v1/agents/register"))
+	})
+}
+
+func TestNothingInARegistrationsAnswerCostsTheKey(t *testing.T) {
+	t.Parallel()
+	const rest = `"message":{"text":[1]},"legal":17}}`
+	for name, body := range map[string]string{
+		"odd agent":       `{"data":{"agent":17,"api_key":"` + testKey + `",` + rest,
+		"odd members":     `{"data":{"agent":{"id":17,"name":"Scribe","base_price":"much","capabilities":"x"},"api_key":"` + testKey + `",` + rest,
+		"no agent":        `{"data":{"api_key":"` + testKey + `",` + rest,
+		"another name":    `{"data":{"agent":null,"key":" ` + testKey + `\n",` + rest,
+		"yet another":     `{"data":{"agent":[],"credential":"` + testKey + `",` + rest,
+		"and a third":     `{"data":{"secret":"` + testKey + `",` + rest,
+		"without wrapper": `{"agent":{},"api_key":"` + testKey + `"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := New(WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(answering(http.StatusCreated, body)), WithAnonymous())
+			require.NoError(t, err)
+			defer func() { require.NoError(t, c.Close()) }()
+			got, err := c.Agents.Register(t.Context(), scribe)
+			require.NoError(t, err)
+			assert.Equal(t, testKey, got.Credential.Reveal())
+			if name == "odd members" {
+				assert.Equal(t, "Scribe", got.Agent.Name)
+				assert.Contains(t, string(got.Agent.Raw), "much")
+			}
+		})
+	}
+}
+
+func TestARegistrationWithoutAKeySaysSo(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{``, `"api_key":"",`, `"api_key":null,`, `"api_key":17,`, `"api_key":"a b ` + testKey + `",`} {
+		c := keyed(t, answering(http.StatusCreated, `{"data":{`+key+`"agent":{"id":"a1"},"message":"stored"}}`))
+		got, err := c.Agents.Register(t.Context(), scribe)
+		require.ErrorIs(t, err, ErrMalformedResponse)
+		assertClean(t, err.Error(), testKey)
+		require.NotNil(t, got)
+		assert.Equal(t, "a1", got.Agent.ID, "the agent is there nevertheless")
+		assert.True(t, got.Credential.IsZero())
+	}
+}
+
+func TestARefusedRegistrationIsTyped(t *testing.T) {
+	t.Parallel()
+	srv := memoryServer(t)
+	got, err := clientOf(t, srv, WithAnonymous()).Agents.Register(t.Context(), AgentRegistration{Name: "x"})
+	assert.Nil(t, got)
+	require.ErrorIs(t, err, ErrValidation)
+	var api *APIError
+	require.ErrorAs(t, err, &api)
+	assert.Equal(t, "VALIDATION_ERROR", api.Code)
+	assert.Contains(t, string(api.Details), "pricing_model")
+}
+
+func TestAnAgentIsFoundByIDAndByDID(t *testing.T) {
+	t.Parallel()
+	srv := memoryServer(t)
+	a := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe", DID: "did:web:scribe.example:a%20b"})
+	c := clientOf(t, srv, WithAnonymous())
+	for _, id := range []string{a.ID, a.DID} {
+		got, err := c.Agents.Get(t.Context(), id)
+		require.NoError(t, err)
+		assert.Equal(t, a.ID, got.ID)
+	}
+	assert.Equal(t, "/api/v1/agents/did%3Aweb%3Ascribe.example%3Aa%2520b", srv.Requests()[1].RawPath)
+	_, err := c.Agents.Get(t.Context(), "did:agrenting:unknown")
+	require.ErrorIs(t, err, ErrNotFound)
+	require.NotErrorIs(t, err, ErrRouteNotFound)
+	for _, id := range []string{"", ".", "..", "a/../b", "a\\b"} {
+		_, err := c.Agents.Get(t.Context(), id)
+		require.ErrorIs(t, err, ErrInvalidOption, id)
+	}
+	assert.Len(t, srv.Requests(), 3, "what cannot be an id is not sent")
+}
+
+func TestAnAgentKeepsWhatItsTypeDoesNotName(t *testing.T) {
+	t.Parallel()
+	const profile = `{"id":"a1","reputation_score":"4.90","base_price":12.0,"pricing_tiers":[1],"owner_id":null}`
+	got, err := keyed(t, answering(http.StatusOK, `{"data":`+profile+`}`)).Agents.Get(t.Context(), "a1")
+	require.NoError(t, err)
+	assert.Equal(t, Decimal("4.90"), got.ReputationScore)
+	assert.Equal(t, Decimal("12.0"), got.BasePrice)
+	assert.Equal(t, profile, string(got.Raw)) //nolint:testifylint // byte for byte
+	_, err = keyed(t, answering(http.StatusOK, `{"data":{"id":["a1"]}}`)).Agents.Get(t.Context(), "a1")
+	require.ErrorIs(t, err, ErrMalformedResponse)
+}
+
+func TestADecimalKeepsItsDigits(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]Decimal{
+		`12.30`: "12.30", `"0.00000001"`: "0.00000001", `"-4"`: "-4", `null`: "", `""`: "", `1e3`: "1e3",
+	} {
+		var d Decimal
+		require.NoError(t, json.Unmarshal([]byte(text), &d), text)
+		assert.Equal(t, want, d)
+	}
+	for _, text := range []string{`"much"`, `{}`, `[1]`, `true`} {
+		var d Decimal
+		require.ErrorContains(t, json.Unmarshal([]byte(text), &d), "a decimal is a number", text)
+	}
+	for d, want := range map[Decimal]string{"12.30": "12.30", "": "null"} {
+		b, err := json.Marshal(d)
+		require.NoError(t, err)
+		assert.Equal(t, want, string(b))
+	}
+	_, err := json.Marshal(Decimal("much"))
+	require.Error(t, err)
+	f, err := Decimal("1.5").Float64()
+	require.NoError(t, err)
+	assert.InDelta(t, 1.5, f, 0)
+	_, err = Decimal("").Float64()
+	require.Error(t, err)
+}
+
+func TestThePathOfMineCanBeChanged(t *testing.T) {
+	t.Parallel()
+	base := answering(http.StatusOK, `{"data":[{"id":"a1"}]}`)
+	c := keyed(t, base, WithRoutes(Routes{MyAgents: "/api/v2/me/agents"}))
+	for a, err := range c.Agents.Mine(t.Context()) {
+		require.NoError(t, err)
+		assert.Equal(t, "a1", a.ID)
+	}
+	assert.Equal(t, apiURL+"/api/v2/me/agents", base.only(t).url)
+}

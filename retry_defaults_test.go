@@ -1,0 +1,372 @@
+package agrenting
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// What go-retryablehttp does unless told otherwise, and this SDK must not do.
+
+func TestADroppedPOSTIsSentOnceAndWithAKeyAgain(t *testing.T) {
+	t.Parallel()
+
+	for _, key := range []string{"", "the-key"} {
+		t.Run("key "+key, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			var keys, bodies []string
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				b, _ := io.ReadAll(r.Body)
+				mu.Lock()
+				keys, bodies = append(keys, r.Header.Get("X-Idempotency-Key")), append(bodies, string(b))
+				mu.Unlock()
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err == nil {
+					_ = conn.Close()
+				}
+			}))
+			t.Cleanup(srv.Close)
+			tr := transportOver(t, loopback(t), Static(APIKey("k1")), WithBaseURL(srv.URL), sleepless)
+			req := request(t, http.MethodPost, srv.URL+"/x", strings.NewReader("body"))
+			want := 1
+			if key != "" {
+				req.Header.Set("X-Idempotency-Key", key)
+				want = 4
+			}
+			err := failure(tr, req)
+			require.ErrorIs(t, err, io.EOF)
+			mu.Lock()
+			defer mu.Unlock()
+			require.Len(t, keys, want)
+			for i := range keys {
+				assert.Equal(t, key, keys[i])
+				assert.Equal(t, "body", bodies[i])
+			}
+		})
+	}
+}
+
+func TestDoSendsTheSameRandomKeyWithEachAttempt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var keys []string
+		c := clientOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
+			swallow(r)
+			keys = append(keys, r.Header.Get("X-Idempotency-Key"))
+			return reply(503, ""), nil
+		}), Static(APIKey("k1")))
+		for _, method := range []string{http.MethodPost, http.MethodPut} {
+			_, err := c.Do(t.Context(), method, "/x", "body", nil)
+			require.ErrorIs(t, err, ErrServer)
+		}
+		require.Len(t, keys, 8)
+		assert.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`, keys[0])
+		for i := range 4 {
+			assert.Equal(t, keys[0], keys[i])
+			assert.Equal(t, keys[4], keys[4+i])
+		}
+		assert.NotEqual(t, keys[0], keys[4])
+	})
+}
+
+func TestBodiesAreMadeAnewForEachAttemptAndNeverBuffered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		tr := transportOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
+			got = append(got, swallow(r))
+			return reply(503, ""), nil
+		}), Static(APIKey("k1")))
+		first := newSpyBody("attempt 1")
+		req := request(t, http.MethodPut, "/x", first)
+		made := 1
+		req.GetBody = func() (io.ReadCloser, error) {
+			made++
+			return newSpyBody(fmt.Sprint("attempt ", made)), nil
+		}
+		resp, err := tr.RoundTrip(req)
+		require.NoError(t, err)
+		readAll(t, resp)
+		assert.Equal(t, []string{"attempt 1", "attempt 2", "attempt 3", "attempt 4"}, got)
+		assert.Equal(t, 4, made)
+		assert.Equal(t, 1, first.closed())
+	})
+}
+
+func TestABodyThatIsLostBetweenAttemptsEndsThem(t *testing.T) {
+	t.Parallel()
+
+	for _, code := range []int{503, 0} {
+		synctest.Test(t, func(t *testing.T) {
+			base := answers(code)
+			req := request(t, http.MethodPut, "/x", newSpyBody("body"))
+			req.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("the file is gone") }
+			resp, err := transportOver(t, base, Static(APIKey("k1"))).RoundTrip(req)
+			assert.Equal(t, 1, base.count())
+			if code == 0 {
+				assert.Equal(t, io.ErrUnexpectedEOF, err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, "Service Unavailable", readAll(t, resp), "the answer at hand is not thrown away")
+		})
+	}
+}
+
+func TestABodyMadeForAnAttemptThatNeverComesIsClosed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		second := newSpyBody("body")
+		req := request(t, http.MethodPut, "/x", newSpyBody("body"))
+		req.GetBody = func() (io.ReadCloser, error) { return second, nil }
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Nanosecond, cancel)
+		tr := transportOver(t, answers(503), Static(APIKey("k1")),
+			WithRetryPolicy(RetryPolicy{BaseDelay: time.Hour, MaxDelay: time.Hour}))
+		err := failure(tr, req.WithContext(ctx))
+		require.ErrorIs(t, err, context.Canceled)
+		assert.Equal(t, 1, second.closed())
+	})
+}
+
+func TestRetriesFollowNoRedirect(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		base := recorder{then: func(n int, _ seen) *http.Response {
+			if n == 1 {
+				return reply(503, "")
+			}
+			return reply(302, "moved", "Location", "https://evil.test/")
+		}}
+		tr := transportOver(t, &base, Static(APIKey("k1")))
+		resp, err := tr.RoundTrip(request(t, http.MethodGet, "/x", nil))
+		require.NoError(t, err)
+		assert.Equal(t, 302, resp.StatusCode)
+		assert.Equal(t, "moved", readAll(t, resp))
+		assert.Len(t, base.requests(), 2)
+	})
+}
+
+// slogTo logs everything to w.
+func slogTo(w io.Writer) Option {
+	return WithLogger(slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})))
+}
+
+func TestNoErrorAndNoRecordShowsAQuery(t *testing.T) {
+	t.Parallel()
+
+	const secret = "qu3ry-s3cret"
+	wrapped := &url.Error{Op: "Get", URL: apiURL + "/x?plain=" + secret, Err: io.ErrUnexpectedEOF}
+	for name, base := range map[string]http.RoundTripper{
+		"dropped": answers(0),
+		"busy":    answers(503),
+		"refused": answers(401),
+		"pending": answers(409),
+		"a base that names URLs": tripFunc(func(*http.Request) (*http.Response, error) {
+			return nil, fmt.Errorf("proxy: %w", wrapped)
+		}),
+		"a base that is a client": tripFunc(func(*http.Request) (*http.Response, error) { return nil, wrapped }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				src := newMint("k1-" + secret)
+				c := clientOver(t, base, src, slogTo(&log))
+				for _, method := range []string{http.MethodGet, http.MethodPost} {
+					_, err := c.Do(t.Context(), method, "/x?plain="+secret, nil, nil, CallQuery(url.Values{"other": {secret}}))
+					require.Error(t, err)
+					assert.NotContains(t, err.Error(), secret)
+				}
+				_ = c.Close() // ends what logs
+				assert.Contains(t, log.String(), "path=/x")
+				assert.NotContains(t, log.String(), secret)
+			})
+		})
+	}
+}
+
+func TestRetriesWriteNothingToStderr(t *testing.T) {
+	t.Parallel()
+
+	const child = "AGRENTING_TEST_SILENT_CHILD"
+	if os.Getenv(child) != "" {
+		synctest.Test(t, func(t *testing.T) {
+			_, _, err := get(t.Context(), transportOver(t, answers(503, 0, 200), Static(APIKey("k1"))), "/x?q=1")
+			require.NoError(t, err)
+		})
+		return
+	}
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestRetriesWriteNothingToStderr$", "-test.count=1")
+	cmd.Env = append(os.Environ(), child+"=1")
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	require.NoError(t, cmd.Run(), "%s", &out)
+	assert.Contains(t, out.String(), "PASS")
+	assert.Empty(t, stderr.String())
+}
+
+// onRecord calls a function for each record with a message.
+type onRecord struct {
+	slog.Handler
+	message string
+	call    func()
+}
+
+func (h onRecord) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == h.message {
+		h.call()
+	}
+	return nil
+}
+
+func (onRecord) Enabled(context.Context, slog.Level) bool { return true }
+
+func TestACancelledCallLeavesTheConnectionsToTheOthers(t *testing.T) {
+	t.Parallel()
+
+	var dialled atomic.Int64
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/busy" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			dialled.Add(1)
+		}
+	}
+	srv.Start()
+	t.Cleanup(srv.Close)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	log := slog.New(onRecord{slog.DiscardHandler, "agrenting: repeating a request", cancel})
+	tr := transportOver(t, loopback(t), Static(APIKey("k1")), WithBaseURL(srv.URL), WithLogger(log),
+		WithRetryPolicy(RetryPolicy{BaseDelay: time.Hour, MaxDelay: time.Hour}))
+
+	for range 3 {
+		code, _, err := get(t.Context(), tr, srv.URL+"/fine")
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, code)
+	}
+	require.EqualValues(t, 1, dialled.Load())
+	_, _, err := get(ctx, tr, srv.URL+"/busy")
+	require.ErrorIs(t, err, context.Canceled)
+	_, _, err = get(t.Context(), tr, srv.URL+"/fine")
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, dialled.Load(), "the idle connection is still there")
+}
+
+func TestWhatAnotherAttemptCannotMendIsTriedOnce(t *testing.T) {
+	t.Parallel()
+
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	plain := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(plain.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(secure.Certificate())
+
+	cases := map[string]struct {
+		target string
+		tls    *tls.Config
+		want   any
+	}{
+		"unknown authority": {secure.URL, &tls.Config{MinVersion: tls.VersionTLS12}, new(*tls.CertificateVerificationError)},
+		"another name": {
+			secure.URL,
+			&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, ServerName: "other.test"},
+			new(x509.HostnameError),
+		},
+		"plain http": {strings.Replace(plain.URL, "http:", "https:", 1), &tls.Config{MinVersion: tls.VersionTLS12}, nil},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var dialled atomic.Int64
+			base := loopback(t)
+			base.TLSClientConfig = tc.tls
+			base.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				dialled.Add(1)
+				return new(net.Dialer).DialContext(ctx, network, addr)
+			}
+			tr := transportOver(t, base, Static(APIKey("k1")), WithBaseURL(tc.target), sleepless)
+			_, _, err := get(t.Context(), tr, tc.target+"/x")
+			require.Error(t, err)
+			if tc.want != nil {
+				require.ErrorAs(t, err, tc.want)
+			}
+			assert.EqualValues(t, 1, dialled.Load())
+		})
+	}
+}
+
+func TestACancelledRequestIsNotRepeated(t *testing.T) {
+	t.Parallel()
+
+	for name, cancelled := range map[string]bool{"by the caller": true, "by the base": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				base := &script{answer: func(int, *http.Request) (*http.Response, error) {
+					if cancelled {
+						cancel()
+					}
+					return nil, fmt.Errorf("gave up: %w", context.Canceled)
+				}}
+				_, _, err := get(ctx, transportOver(t, base, Static(APIKey("k1")), slogTo(&log)), "/x")
+				require.ErrorIs(t, err, context.Canceled)
+				assert.Equal(t, 1, base.count())
+				assert.NotContains(t, log.String(), "repeating")
+			})
+		})
+	}
+}
+
+func TestConnectionErrorsAreRepeated(t *testing.T) {
+	t.Parallel()
+
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", anyPort)
+	require.NoError(t, err)
+	target := "http://" + l.Addr().String()
+	require.NoError(t, l.Close()) // nobody listens there now
+	var dialled atomic.Int64
+	base := loopback(t)
+	base.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dialled.Add(1)
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+	tr := transportOver(t, base, Static(APIKey("k1")), WithBaseURL(target), sleepless)
+	_, _, err = get(t.Context(), tr, target+"/x")
+	require.Error(t, err)
+	assert.EqualValues(t, 4, dialled.Load())
+}

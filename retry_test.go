@@ -1,0 +1,400 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// sleepless repeats without pauses worth the name, for tests on real
+// connections.
+var sleepless = WithRetryPolicy(RetryPolicy{BaseDelay: 1, MaxDelay: 1})
+
+func TestOnlyWhatIsSafeAndTransientIsRepeated(t *testing.T) {
+	t.Parallel()
+
+	const dropped = 0
+	outcomes := map[int]bool{
+		dropped: true, 408: true, 425: true, 429: true, 500: true, 502: true, 503: true, 504: true, 507: true, 599: true,
+		501: false, 400: false, 402: false, 403: false, 404: false, 409: false, 410: false, 422: false, 423: false,
+		200: false, 204: false, 301: false, 304: false,
+	}
+	requests := map[string]struct {
+		method string
+		edit   func(*http.Request)
+		safe   bool
+	}{
+		"GET":     {method: http.MethodGet, safe: true},
+		"no name": {method: "", safe: true},
+		"HEAD":    {method: http.MethodHead, safe: true},
+		"OPTIONS": {method: http.MethodOptions, safe: true},
+		"TRACE":   {method: http.MethodTrace, safe: true},
+		"DELETE":  {method: http.MethodDelete, safe: true},
+		"PUT":     {method: http.MethodPut, safe: true},
+		"POST":    {method: http.MethodPost},
+		"PATCH":   {method: http.MethodPatch},
+		"get":     {method: "get"},
+		"PURGE":   {method: "PURGE"},
+		"POST with a key": {method: http.MethodPost, safe: true, edit: func(r *http.Request) {
+			r.Header.Set("X-Idempotency-Key", "key")
+		}},
+		"PATCH with a key": {method: http.MethodPatch, safe: true, edit: func(r *http.Request) {
+			r.Header.Set("X-Idempotency-Key", "key")
+		}},
+		"POST with an empty key": {method: http.MethodPost, edit: func(r *http.Request) { r.Header.Set("X-Idempotency-Key", "") }},
+		"PUT of a stream":        {method: http.MethodPut, edit: func(r *http.Request) { r.GetBody = nil }},
+		"POST of a stream with a key": {method: http.MethodPost, edit: func(r *http.Request) {
+			r.Header.Set("X-Idempotency-Key", "key")
+			r.GetBody = nil
+		}},
+	}
+	for name, rq := range requests {
+		for code, transient := range outcomes {
+			t.Run(fmt.Sprintf("%s, %d", name, code), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					base := answers(code)
+					tr := transportOver(t, base, Static(APIKey("k1")))
+					req := request(t, rq.method, "/x", strings.NewReader("body"))
+					req.Method = rq.method
+					if rq.edit != nil {
+						rq.edit(req)
+					}
+					resp, err := tr.RoundTrip(req)
+					if code == dropped {
+						assert.Equal(t, io.ErrUnexpectedEOF, err)
+					} else {
+						require.NoError(t, err)
+						assert.Equal(t, code, resp.StatusCode)
+						assert.Equal(t, http.StatusText(code), readAll(t, resp), "the last answer is the caller's, with its body")
+						assert.Same(t, req, resp.Request)
+					}
+					want := 1
+					if transient && rq.safe {
+						want = 4
+					}
+					assert.Equal(t, want, base.count())
+				})
+			})
+		}
+	}
+}
+
+func TestBothFormsOfRetryAfterAreHonoured(t *testing.T) {
+	t.Parallel()
+
+	cases := map[string]struct {
+		header      func(now time.Time) string
+		least, most time.Duration // the pause
+	}{
+		"seconds":        {fixed("7"), 7 * time.Second, 7*time.Second + 1200*time.Millisecond},
+		"spaces":         {fixed(" 7 "), 7 * time.Second, 7*time.Second + 1200*time.Millisecond},
+		"zero":           {fixed("0"), 0, 500 * time.Millisecond},
+		"the most":       {fixed("60"), 60 * time.Second, 67 * time.Second},
+		"date":           {inAWhile(9 * time.Second), 8 * time.Second, 11 * time.Second},
+		"date gone by":   {inAWhile(-time.Hour), 0, 500 * time.Millisecond},
+		"none":           {fixed(""), 0, 500 * time.Millisecond},
+		"garbage":        {fixed("soon"), 0, 500 * time.Millisecond},
+		"negative":       {fixed("-5"), 0, 500 * time.Millisecond},
+		"fraction":       {fixed("1.5"), 0, 500 * time.Millisecond},
+		"RFC 850 date":   {func(n time.Time) string { return n.UTC().Add(9 * time.Second).Format(time.RFC850) }, 8 * time.Second, 11 * time.Second},
+		"asctime date":   {func(n time.Time) string { return n.UTC().Add(9 * time.Second).Format(time.ANSIC) }, 8 * time.Second, 11 * time.Second},
+		"date elsewhere": {fixed("Thu, 01 Jan 1970 00:00:00 GMT"), 0, 500 * time.Millisecond},
+	}
+	for name, tc := range cases {
+		for _, code := range []int{429, 503} {
+			t.Run(fmt.Sprintf("%s, %d", name, code), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					base := &script{answer: func(n int, _ *http.Request) (*http.Response, error) {
+						if n == 1 {
+							return reply(code, "", "Retry-After", tc.header(time.Now())), nil
+						}
+						return reply(200, "done"), nil
+					}}
+					tr := transportOver(t, base, Static(APIKey("k1")))
+					began := time.Now()
+					status, body, err := get(t.Context(), tr, "/x")
+					took := time.Since(began)
+					require.NoError(t, err)
+					assert.Equal(t, 200, status)
+					assert.Equal(t, "done", body)
+					assert.GreaterOrEqual(t, took, tc.least)
+					assert.LessOrEqual(t, took, tc.most)
+				})
+			})
+		}
+	}
+}
+
+func fixed(v string) func(time.Time) string { return func(time.Time) string { return v } }
+
+func inAWhile(d time.Duration) func(time.Time) string {
+	return func(now time.Time) string { return now.Add(d).UTC().Format(http.TimeFormat) }
+}
+
+func TestARetryAfterBeyondThePolicyIsHandedOver(t *testing.T) {
+	t.Parallel()
+
+	for value, want := range map[string]time.Duration{
+		"61": 61 * time.Second, "86400": 24 * time.Hour,
+		"9223372036854775807": 365 * 24 * time.Hour, "99999999999999999999999999": 365 * 24 * time.Hour,
+	} {
+		t.Run(value, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				base := &script{answer: func(int, *http.Request) (*http.Response, error) {
+					return reply(429, `{"errors":[{"code":"RATE_LIMITED","message":"later"}]}`, "Retry-After", value), nil
+				}}
+				c := clientOver(t, base, Static(APIKey("k1")), WithTimeout(0))
+				began := time.Now()
+				resp, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
+				assert.Zero(t, time.Since(began), "nobody was put to sleep")
+				require.ErrorIs(t, err, ErrRateLimited)
+				api, ok := errors.AsType[*APIError](err)
+				require.True(t, ok)
+				assert.Equal(t, want, api.RetryAfter)
+				assert.Equal(t, "RATE_LIMITED", api.Code)
+				assert.Equal(t, 1, api.Attempts)
+				assert.Equal(t, want, resp.Rate.RetryAfter)
+				assert.Equal(t, 1, base.count())
+			})
+		})
+	}
+}
+
+func TestTheLastAnswerSurvives(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		base := &script{answer: func(n int, _ *http.Request) (*http.Response, error) {
+			return reply(503, fmt.Sprintf(`{"errors":[{"code":"BUSY","message":"attempt %d"}]}`, n), "X-Request-Id", fmt.Sprint("r", n)), nil
+		}}
+		c := clientOver(t, base, Static(APIKey("k1")))
+		resp, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		require.ErrorIs(t, err, ErrServer)
+		api, ok := errors.AsType[*APIError](err)
+		require.True(t, ok)
+		assert.Equal(t, "attempt 4", api.Message)
+		assert.Equal(t, 4, api.Attempts)
+		assert.Equal(t, 4, resp.Attempts)
+		assert.Equal(t, "r4", resp.RequestID)
+		assert.Contains(t, err.Error(), "4 attempts")
+	})
+}
+
+func TestAttemptsAreCountedOverRetriesAndReplays(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		src := newMint("k1")
+		base := &script{answer: func(n int, _ *http.Request) (*http.Response, error) {
+			switch n {
+			case 1:
+				return nil, io.ErrUnexpectedEOF
+			case 2:
+				return reply(503, ""), nil
+			case 3:
+				src.replace(APIKey("k2"))
+				return reply(401, ""), nil
+			default:
+				return reply(200, "{}"), nil
+			}
+		}}
+		resp, err := clientOver(t, base, src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		require.NoError(t, err)
+		assert.Equal(t, 4, resp.Attempts)
+		assert.EqualValues(t, 2, resp.Generation)
+	})
+}
+
+func TestPausesAreDrawnBelowADoublingCap(t *testing.T) {
+	t.Parallel()
+
+	p := RetryPolicy{BaseDelay: 100 * time.Millisecond, MaxDelay: time.Second}.withDefaults()
+	for i, ms := range []int{100, 200, 400, 800, 1000, 1000, 1000} {
+		limit := time.Duration(ms) * time.Millisecond
+		var lowest, highest time.Duration = limit, 0
+		for range 2000 {
+			d, ok := p.pause(i+1, nil)
+			require.True(t, ok)
+			lowest, highest = min(lowest, d), max(highest, d)
+		}
+		assert.GreaterOrEqual(t, lowest, time.Duration(0))
+		assert.LessOrEqual(t, highest, limit)
+		assert.Less(t, lowest, limit/10, "the whole range is used")
+		assert.Greater(t, highest, limit-limit/10)
+	}
+	d, ok := RetryPolicy{BaseDelay: 1 << 62, MaxDelay: 1 << 62}.withDefaults().pause(1000, nil)
+	assert.True(t, ok)
+	assert.GreaterOrEqual(t, d, time.Duration(0), "no overflow")
+}
+
+func TestAPauseBeyondTheDeadlineIsNotTaken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		base := &script{answer: func(n int, _ *http.Request) (*http.Response, error) {
+			return reply(429, fmt.Sprint("answer ", n), "Retry-After", "30"), nil
+		}}
+		tr := transportOver(t, base, Static(APIKey("k1")))
+		ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
+		defer cancel()
+		began := time.Now()
+		code, body, err := get(ctx, tr, "/x")
+		require.NoError(t, err, "the answer at hand says more than a missed deadline")
+		assert.Equal(t, 429, code)
+		assert.Equal(t, "answer 2", body)
+		assert.Less(t, time.Since(began), 45*time.Second)
+		assert.Equal(t, 2, base.count())
+	})
+}
+
+func TestACallerWhoGivesUpInAPauseIsFreeAtOnce(t *testing.T) {
+	t.Parallel()
+
+	for name, first := range map[string]int{"after an answer": 503, "after an error": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				reason := errors.New("no longer wanted")
+				base := answers(first)
+				c := clientOver(t, base, Static(APIKey("k1")), WithTimeout(0),
+					WithRetryPolicy(RetryPolicy{BaseDelay: 24 * time.Hour, MaxDelay: 24 * time.Hour}))
+				ctx, cancel := context.WithCancelCause(t.Context())
+				time.AfterFunc(time.Nanosecond, func() { cancel(reason) })
+				began := time.Now()
+				_, _, err := get(ctx, c.Transport(), "/x")
+				require.ErrorIs(t, err, reason)
+				assert.Equal(t, time.Nanosecond, time.Since(began))
+				assert.Equal(t, 1, base.count())
+
+				ctx, cancel = context.WithCancelCause(t.Context())
+				time.AfterFunc(time.Nanosecond, func() { cancel(reason) })
+				_, err = c.Do(ctx, http.MethodGet, "/x", nil, nil)
+				require.ErrorIs(t, err, reason)
+			})
+		})
+	}
+}
+
+func TestEachAttemptHasTheCredentialOfTheMoment(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		// The first session ends during the pause.
+		n := 0
+		src := CredentialSourceFunc(func(context.Context) (Credential, error) {
+			n++
+			return SessionToken(fmt.Sprintf("s%d", n), time.Now().Add(20*time.Second)), nil
+		})
+		var secrets []string
+		base := &script{answer: func(n int, r *http.Request) (*http.Response, error) {
+			secrets = append(secrets, secretOf(r.Header))
+			if n == 1 {
+				return reply(503, "", "Retry-After", "18"), nil // by then it is renewed ahead
+			}
+			return reply(200, ""), nil
+		}}
+		code, _, err := get(t.Context(), transportOver(t, base, src), "/x")
+		require.NoError(t, err)
+		assert.Equal(t, 200, code)
+		assert.Equal(t, []string{"s1", "s2"}, secrets)
+	})
+}
+
+func TestThePolicyBoundsTheAttempts(t *testing.T) {
+	t.Parallel()
+
+	for most, want := range map[int]int{0: 4, 1: 1, 2: 2, 7: 7} {
+		t.Run(strconv.Itoa(most), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				base := answers(503)
+				tr := transportOver(t, base, Static(APIKey("k1")), WithRetryPolicy(RetryPolicy{MaxAttempts: most}))
+				code, _, err := get(t.Context(), tr, "/x")
+				require.NoError(t, err)
+				assert.Equal(t, 503, code)
+				assert.Equal(t, want, base.count())
+			})
+		})
+	}
+	_, err := New(WithoutEnvironment(), WithCredential(APIKey("k1")), WithRetryPolicy(RetryPolicy{MaxAttempts: -1}))
+	require.ErrorIs(t, err, ErrInvalidOption)
+}
+
+func TestAPendingIdempotencyKeyIsWaitedFor(t *testing.T) {
+	t.Parallel()
+
+	const pending = `{"errors":[{"code":"IDEMPOTENCY_PENDING","message":"still at it"}]}`
+	big := strings.Repeat(" ", 2*maxPeek)
+	cases := map[string]struct {
+		method string
+		key    string
+		bodies []string // of the 409s; then comes a 200
+		calls  int
+		want   string
+	}{
+		"until it is done":   {http.MethodPost, "key", []string{pending, pending}, 3, "done"},
+		"to the end":         {http.MethodPost, "key", []string{pending, pending, pending, pending}, 4, pending},
+		"without a key":      {http.MethodPost, "", []string{pending}, 1, pending},
+		"PUT without a key":  {http.MethodPut, "", []string{pending}, 1, pending},
+		"another conflict":   {http.MethodPost, "key", []string{`{"errors":[{"code":"CONFLICT"}]}`}, 1, `{"errors":[{"code":"CONFLICT"}]}`},
+		"no JSON":            {http.MethodPost, "key", []string{"conflict"}, 1, "conflict"},
+		"nothing":            {http.MethodPost, "key", []string{""}, 1, ""},
+		"more than a glance": {http.MethodPost, "key", []string{big + pending}, 1, big + pending},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var keys []string
+				base := &script{answer: func(n int, r *http.Request) (*http.Response, error) {
+					swallow(r)
+					keys = append(keys, r.Header.Get("X-Idempotency-Key"))
+					if n <= len(tc.bodies) {
+						return reply(409, tc.bodies[n-1]), nil
+					}
+					return reply(200, "done"), nil
+				}}
+				tr := transportOver(t, base, Static(APIKey("k1")))
+				req := request(t, tc.method, "/x", strings.NewReader("body"))
+				if tc.key != "" {
+					req.Header.Set("X-Idempotency-Key", tc.key)
+				}
+				resp, err := tr.RoundTrip(req)
+				require.NoError(t, err)
+				assert.Equal(t, tc.want, readAll(t, resp), "the body is whole")
+				assert.Len(t, keys, tc.calls)
+				for _, k := range keys {
+					assert.Equal(t, tc.key, k)
+				}
+			})
+		})
+	}
+}
+
+func TestA409ThatBreaksOffIsReturnedAsItCame(t *testing.T) {
+	t.Parallel()
+
+	broken := errors.New("broken off")
+	base := &script{answer: func(int, *http.Request) (*http.Response, error) {
+		resp := reply(409, "")
+		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(`{"err`), errReader{broken}))
+		return resp, nil
+	}}
+	req := request(t, http.MethodPost, "/x", nil)
+	req.Header.Set("X-Idempotency-Key", "key")
+	resp, err := transportOver(t, base, Static(APIKey("k1"))).RoundTrip(req)
+	require.NoError(t, err)
+	b, err := io.ReadAll(resp.Body)
+	require.ErrorIs(t, err, broken)
+	assert.Equal(t, `{"err`, string(b))
+	require.NoError(t, resp.Body.Close())
+}
