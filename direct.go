@@ -45,7 +45,7 @@ func (c *core) direct(ctx context.Context, d direct) (*directAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	fail := func(err error) error { return &callError{method: d.method, path: u.Path, err: err} }
+	fail := func(err error) error { return &callError{method: d.method, path: u.Path, err: ended(ctx, err)} }
 	var body io.Reader = http.NoBody
 	if d.body != nil {
 		b, err := json.Marshal(d.body)

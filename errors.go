@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
@@ -217,13 +218,24 @@ func (e *APIError) Is(target error) bool {
 	}
 }
 
-// maxErrorText bounds the platform's own words in an error's text.
-const maxErrorText = 500
+const (
+	// maxErrorText bounds the platform's own words in an error's text, in
+	// characters.
+	maxErrorText = 500
+	// maxScanned bounds what is searched for things that look like secrets,
+	// in bytes: an error's body may have a mebibyte.
+	maxScanned = 8 << 10
+)
 
 // safeText makes foreign text fit for an error message: one line, bounded,
 // nothing in it that looks like a secret, and none of the given ones.
 func safeText(s string, secrets ...string) string {
-	s = secret.RedactPatterns(secret.Redact(s, secrets...))
+	s = secret.Redact(s, secrets...)
+	if len(s) > maxScanned {
+		// What the cut goes through may be the begin of a secret.
+		s = strings.TrimRightFunc(s[:maxScanned], func(r rune) bool { return !unicode.IsSpace(r) })
+	}
+	s = secret.RedactPatterns(s)
 	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
 	if r := []rune(s); len(r) > maxErrorText {
 		s = string(r[:maxErrorText]) + "…"

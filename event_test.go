@@ -234,10 +234,10 @@ func TestEventsAreLoggedWithoutSecrets(t *testing.T) {
 	require.NoError(t, c.Close())
 	text := out.String()
 	for _, want := range []string{
-		`level=INFO msg="agrenting: credential renewed" event.type=renewed event.reason=first event.generation=1`,
+		`level=INFO msg="agrenting: credential" event.type=renewed event.reason=first event.generation=1`,
 		"event.credential=" + APIKey(testKey).Fingerprint(),
-		`level=WARN msg="agrenting: credential rejected"`,
-		`level=WARN msg="agrenting: credential renewal failed"`,
+		`level=WARN msg="agrenting: credential" event.type=rejected`,
+		`level=WARN msg="agrenting: credential" event.type="renewal failed"`,
 		"event.retry_at=",
 	} {
 		assert.Contains(t, text, want)

@@ -112,10 +112,17 @@ func (k *keeper) reenter(ctx context.Context, l *lease) (*lease, error) {
 				return nil, err
 			}
 		}
-		var err error
-		if l, err = k.get(ctx); err != nil {
+		next, err := k.get(ctx)
+		if err != nil {
 			return nil, err
 		}
+		if next == l {
+			// Passed on, but nothing newer is in use yet.
+			if err := sleep(ctx, time.Millisecond); err != nil {
+				return nil, err
+			}
+		}
+		l = next
 	}
 }
 

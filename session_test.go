@@ -1,0 +1,322 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+func TestAuthenticateReadsEveryDocumentedAnswer(t *testing.T) {
+	t.Parallel()
+	const token = "st_Zq7Wm3Xp9"
+	expires := time.Date(2026, 12, 24, 18, 0, 0, 0, time.UTC)
+	cases := map[string]struct {
+		body        string
+		expires     time.Time
+		agent, name string
+	}{
+		"live":             {`{"data":{"session_token":"` + token + `","expires_at":"2026-12-24T18:00:00Z"}}`, expires, "", ""},
+		"documented":       {`{"data":{"token":"` + token + `","agent":{"id":"a1","name":"Scribe"}}}`, time.Time{}, "a1", "Scribe"},
+		"both":             {`{"data":{"token":"other","session_token":"` + token + `","expires_at":"2026-12-24T18:00:00Z","agent":{"id":"a1"}},"meta":{}}`, expires, "a1", ""},
+		"no envelope":      {`{"session_token":"` + token + `","expires_at":"2026-12-24T18:00:00Z"}`, expires, "", ""},
+		"flat agent id":    {`{"data":{"session_token":"` + token + `","agent_id":"a1"}}`, time.Time{}, "a1", ""},
+		"another offset":   {`{"data":{"token":"` + token + `","expires_at":"2026-12-24T20:00:00+02:00"}}`, expires, "", ""},
+		"fractions":        {`{"data":{"token":"` + token + `","expires_at":"2026-12-24T18:00:00.000000Z"}}`, expires, "", ""},
+		"no zone":          {`{"data":{"token":"` + token + `","expires_at":"2026-12-24T18:00:00"}}`, expires, "", ""},
+		"Unix seconds":     {`{"data":{"token":"` + token + `","expires_at":1798135200}}`, expires, "", ""},
+		"past":             {`{"data":{"token":"` + token + `","expires_at":"2001-01-01T00:00:00Z"}}`, time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC), "", ""},
+		"null expiry":      {`{"data":{"token":"` + token + `","expires_at":null}}`, time.Time{}, "", ""},
+		"no time":          {`{"data":{"token":"` + token + `","expires_at":"in a while"}}`, time.Time{}, "", ""},
+		"an object":        {`{"data":{"token":"` + token + `","expires_at":{"at":1}}}`, time.Time{}, "", ""},
+		"negative":         {`{"data":{"token":"` + token + `","expires_at":-1}}`, time.Time{}, "", ""},
+		"milliseconds":     {`{"data":{"token":"` + token + `","expires_at":1798135200000}}`, time.Time{}, "", ""},
+		"white space":      {`{"data":{"session_token":" ` + token + `\n"}}`, time.Time{}, "", ""},
+		"odd other fields": {`{"data":{"session_token":17,"token":"` + token + `","agent":["x"],"agent_id":{}},"meta":7}`, time.Time{}, "", ""},
+		"OAuth's name":     {`{"access_token":"` + token + `"}`, time.Time{}, "", ""},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			base := answering(http.StatusOK, tc.body, "Date", "Sun, 22 Nov 2026 20:00:00 GMT")
+			got, err := keyed(t, base).Sessions.Authenticate(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, token, got.Credential.Reveal())
+			assert.Equal(t, KindSession, got.Credential.Kind())
+			assert.True(t, tc.expires.Equal(got.Credential.Expires()), got.Credential.Expires())
+			assert.Equal(t, tc.agent, got.AgentID)
+			assert.Equal(t, tc.name, got.AgentName)
+			assert.True(t, time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC).Equal(got.Issued))
+		})
+	}
+}
+
+func TestAuthenticateReadsEveryShapeOfThePlatform(t *testing.T) {
+	t.Parallel()
+	shapes := []agrentingtest.SessionShape{
+		agrentingtest.ShapeLive, agrentingtest.ShapeDocs, agrentingtest.ShapeBoth,
+		agrentingtest.ShapeBadExpiry, agrentingtest.ShapePastExpiry, agrentingtest.ShapeFlat,
+	}
+	for _, shape := range shapes {
+		t.Run(shape.String(), func(t *testing.T) {
+			t.Parallel()
+			srv := memoryServer(t, agrentingtest.WithSessionShape(shape), agrentingtest.WithSessionTTL(time.Hour))
+			agent := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
+			got, err := clientOf(t, srv, WithCredential(APIKey(srv.NewKey(agent.ID).Secret))).Sessions.Authenticate(t.Context())
+			require.NoError(t, err)
+			// Whatever it says of its expiry, it works.
+			c := clientOf(t, srv, WithCredential(got.Credential))
+			_, err = c.Do(t.Context(), http.MethodGet, "/api/v1/tasks", nil, nil)
+			require.NoError(t, err)
+			if shape == agrentingtest.ShapeLive || shape == agrentingtest.ShapeFlat {
+				assert.WithinDuration(t, time.Now().Add(time.Hour), got.Credential.Expires(), time.Minute)
+			}
+			if shape == agrentingtest.ShapeDocs {
+				assert.Equal(t, agent.ID, got.AgentID)
+				assert.Equal(t, "Scribe", got.AgentName)
+				assert.True(t, got.Credential.Expires().IsZero())
+			}
+		})
+	}
+}
+
+func TestAuthenticateSendsOneKeyAndNothingElse(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		cred   Credential
+		opts   []Option
+		header string
+	}{
+		"api key":       {APIKey(testKey), nil, "X-Api-Key"},
+		"by its alias":  {APIKey(testKey), []Option{WithAPIKeyHeader("api-key")}, "Api-Key"},
+		"user token":    {UserToken("ap_" + testKey), nil, "X-Api-Key"},
+		"with an agent": {APIKey(testKey), []Option{WithAgentID("agent-1")}, "X-Api-Key"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			base := answering(http.StatusOK, `{"data":{"token":"st_1"}}`)
+			_, err := clientOver(t, base, Static(tc.cred), tc.opts...).Sessions.Authenticate(t.Context())
+			require.NoError(t, err)
+			got := base.only(t)
+			assert.Equal(t, "POST", got.method)
+			assert.Equal(t, apiURL+"/api/v1/auth/authenticate", got.url)
+			assert.Equal(t, map[string][]string{tc.header: {tc.cred.Reveal()}}, got.credentials())
+			assert.Empty(t, got.body)
+		})
+	}
+}
+
+func TestTheExchangedSessionStandsForItsKey(t *testing.T) {
+	t.Parallel()
+	base := answering(http.StatusOK, `{"data":{"token":"st_1"}}`)
+	got, err := clientOver(t, base, Static(APIKey("sk_sandbox_x"))).Sessions.Authenticate(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, Sandbox, got.Credential.Environment())
+	_, err = New(WithoutEnvironment(), WithEnvironment(Production), WithCredential(got.Credential))
+	require.ErrorIs(t, err, ErrEnvironmentMismatch)
+}
+
+func TestWhatCannotBeExchangedIsNotSent(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		opt Option
+		is  error
+	}{
+		"a session": {WithCredential(SessionToken("st_1", time.Time{})), ErrInvalidCredential},
+		"nothing":   {WithAnonymous(), ErrNoCredential},
+	} {
+		base := answering(http.StatusOK, "{}")
+		c, err := New(WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(base), tc.opt)
+		require.NoError(t, err)
+		_, err = c.Sessions.Authenticate(t.Context())
+		require.ErrorIs(t, err, tc.is, name)
+		assert.Empty(t, base.requests())
+		require.NoError(t, c.Close())
+	}
+}
+
+func TestAnAnswerWithoutASessionIsMalformed(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{
+		``, `null`, `{}`, `[]`, `{"data":null}`, `{"data":"x"}`, `{"data":{"token":""}}`, `{"data":{"token":17}}`,
+		`{"data":{"token":"a b"}}`, `{"data":{"token":"a\r\nX-Evil: 1"}}`, `<html>`, `{"data":{"token":"st_`,
+	} {
+		_, err := keyed(t, answering(http.StatusOK, body)).Sessions.Authenticate(t.Context())
+		require.ErrorIs(t, err, ErrMalformedResponse, body)
+		require.ErrorContains(t, err, "POST /api/v1/auth/authenticate", body)
+		assertClean(t, err.Error(), testKey)
+	}
+}
+
+func TestALockoutSaysWhenToComeBack(t *testing.T) {
+	t.Parallel()
+	const body = `{"errors":[{"code":"RATE_LIMIT_EXCEEDED","message":"m"}]}`
+	for header, want := range map[string]time.Duration{"": 5 * time.Minute, "soon": 5 * time.Minute, "0": 5 * time.Minute, "120": 2 * time.Minute} {
+		t.Run(header, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				base := answering(http.StatusTooManyRequests, body, "Retry-After", header)
+				_, err := keyed(t, base).Sessions.Authenticate(t.Context())
+				require.ErrorIs(t, err, ErrLockedOut)
+				require.ErrorIs(t, err, ErrRateLimited)
+				var lockout *LockoutError
+				require.ErrorAs(t, err, &lockout)
+				assert.Equal(t, want, time.Until(lockout.RetryAt))
+				base.only(t)
+			})
+		})
+	}
+}
+
+func TestTheEleventhExchangeOfAMinuteIsALockout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := agrentingtest.NewServer(agrentingtest.InMemory())
+		defer srv.Close()
+		c, err := New(WithoutEnvironment(), WithBaseURL(srv.URL), WithTransport(srv.Transport()),
+			WithCredential(APIKey(srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID).Secret)))
+		require.NoError(t, err)
+		defer func() { require.NoError(t, c.Close()) }()
+		for range 10 {
+			_, err := c.Sessions.Authenticate(t.Context())
+			require.NoError(t, err)
+		}
+		_, err = c.Sessions.Authenticate(t.Context())
+		var lockout *LockoutError
+		require.ErrorAs(t, err, &lockout)
+		assert.InDelta(t, 5*time.Minute, time.Until(lockout.RetryAt), float64(2*time.Second))
+		letPass(time.Until(lockout.RetryAt))
+		_, err = c.Sessions.Authenticate(t.Context())
+		require.NoError(t, err, "it is over then")
+	})
+}
+
+func TestTheKeyFollowsNoRedirect(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int{301, 302, 303, 307, 308} {
+		for name, target := range map[string]string{"another host": "https://evil.example/", "the same host": "/elsewhere"} {
+			base := answering(code, "", "Location", target)
+			_, err := keyed(t, base).Sessions.Authenticate(t.Context())
+			require.ErrorIs(t, err, ErrForeignOrigin, name)
+			var api *APIError
+			require.ErrorAs(t, err, &api)
+			assert.Equal(t, code, api.StatusCode)
+			assertClean(t, err.Error(), testKey)
+			base.only(t)
+		}
+	}
+}
+
+func TestARefusedExchangeIsTypedAndNotRepeated(t *testing.T) {
+	t.Parallel()
+	for code, is := range map[int]error{401: ErrUnauthorized, 403: ErrForbidden, 404: ErrNotFound, 503: ErrServer} {
+		body := `{"meta":{"request_id":"req_1"},"errors":[{"code":"C","message":"you sent ` + testKey + `"}]}`
+		base := answering(code, body)
+		_, err := keyed(t, base).Sessions.Authenticate(t.Context())
+		require.ErrorIs(t, err, is)
+		require.ErrorContains(t, err, "req_1")
+		assertClean(t, err.Error(), testKey)
+		base.only(t)
+	}
+	// The endpoint's body is not shown where it is no error that can be read.
+	_, err := keyed(t, answering(http.StatusForbidden, "token st_Zq7Wm3Xp9Rt5Kv2")).Sessions.Authenticate(t.Context())
+	assertClean(t, err.Error(), "st_Zq7Wm3Xp9Rt5Kv2")
+	_, err = keyed(t, answering(http.StatusOK, `{"errors":[{"code":"C","message":"m"}]}`)).Sessions.Authenticate(t.Context())
+	var api *APIError
+	require.ErrorAs(t, err, &api)
+	assert.Equal(t, "C", api.Code, "errors in a success are a failure here too")
+}
+
+func TestTheExchangesBodyIsBounded(t *testing.T) {
+	t.Parallel()
+	var n counter
+	base := tripFunc(func(*http.Request) (*http.Response, error) {
+		resp := reply(http.StatusOK, "")
+		resp.Body = io.NopCloser(io.TeeReader(endless{}, &n))
+		return resp, nil
+	})
+	_, err := keyed(t, base).Sessions.Authenticate(t.Context())
+	require.ErrorIs(t, err, ErrMalformedResponse)
+	assert.LessOrEqual(t, int(n), 1<<20)
+}
+
+func TestAnExchangeEndsWithItsContextAndTheTimeout(t *testing.T) {
+	t.Parallel()
+	waiting := tripFunc(func(req *http.Request) (*http.Response, error) {
+		<-req.Context().Done()
+		return nil, req.Context().Err()
+	})
+	synctest.Test(t, func(t *testing.T) {
+		c := keyed(t, waiting, WithTimeout(3*time.Second))
+		_, err := c.Sessions.Authenticate(t.Context())
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, "WithTimeout")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		errStop := errors.New("stop")
+		cancel(errStop)
+		_, err = c.Sessions.Authenticate(ctx)
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorIs(t, err, errStop)
+	})
+}
+
+func TestAnExchangesConnectionErrorNamesTheCallAlone(t *testing.T) {
+	t.Parallel()
+	base := tripFunc(func(*http.Request) (*http.Response, error) {
+		return nil, &url.Error{Op: "Post", URL: apiURL + "/?api_key=" + testKey, Err: io.EOF}
+	})
+	_, err := keyed(t, base).Sessions.Authenticate(t.Context())
+	require.ErrorIs(t, err, io.EOF)
+	require.ErrorContains(t, err, "POST /api/v1/auth/authenticate: the connection was closed before an answer came")
+	assertClean(t, err.Error(), testKey)
+}
+
+func TestTheRouteOfTheExchangeCanBeChanged(t *testing.T) {
+	t.Parallel()
+	srv := memoryServer(t, agrentingtest.WithoutAPIPrefix())
+	key := WithCredential(APIKey(srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID).Secret))
+	_, err := clientOf(t, srv, key).Sessions.Authenticate(t.Context())
+	require.ErrorIs(t, err, ErrRouteNotFound)
+	_, err = clientOf(t, srv, key, WithRoutes(Routes{Authenticate: "/auth/authenticate"})).Sessions.Authenticate(t.Context())
+	require.NoError(t, err)
+}
+
+func TestLogoutEndsTheSession(t *testing.T) {
+	t.Parallel()
+	srv := memoryServer(t)
+	key := APIKey(srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID).Secret)
+	byKey := clientOf(t, srv, WithCredential(key))
+	alive := func(c *Client) error {
+		_, err := c.Do(t.Context(), http.MethodGet, "/api/v1/tasks", nil, nil)
+		return err
+	}
+	sessions := make([]*Client, 3)
+	for i := range sessions {
+		s, err := byKey.Sessions.Authenticate(t.Context())
+		require.NoError(t, err)
+		sessions[i] = clientOf(t, srv, WithCredential(s.Credential))
+	}
+	require.NoError(t, sessions[0].Sessions.Logout(t.Context()))
+	require.ErrorIs(t, alive(sessions[0]), ErrUnauthorized)
+	require.NoError(t, alive(sessions[1]), "a session ends itself alone")
+	require.NoError(t, byKey.Sessions.Logout(t.Context()))
+	require.ErrorIs(t, alive(sessions[1]), ErrUnauthorized)
+	require.ErrorIs(t, alive(sessions[2]), ErrUnauthorized, "a key ends all that it bought")
+	require.NoError(t, alive(byKey))
+	require.ErrorIs(t, sessions[0].Sessions.Logout(t.Context()), ErrUnauthorized)
+
+	base := answering(http.StatusNoContent, "")
+	require.NoError(t, keyed(t, base, WithRoutes(Routes{Logout: "/bye"})).Sessions.Logout(t.Context()), "204 will do")
+	got := base.only(t)
+	assert.Equal(t, "DELETE "+apiURL+"/bye", got.method+" "+got.url)
+}

@@ -1,0 +1,242 @@
+package agrenting_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/chaos"
+)
+
+// errStoreDown is what the soak's store fails with.
+var errStoreDown = errors.New("the disk is full")
+
+// journey is what the witness saw of one call of a worker.
+type journey struct {
+	mu       sync.Mutex
+	began    time.Time
+	attempts int
+	status   int    // of the last attempt, 0 for none
+	addr     string // of the last attempt's connection
+}
+
+type journeyKey struct{}
+
+// witness is the base transport of the soak's clients. It remembers how the
+// attempts of a call ended, how the exchanges did, and every secret that passed.
+type witness struct {
+	base    http.RoundTripper
+	proxy   *chaos.Proxy
+	secrets *secretSet
+
+	mu        sync.Mutex
+	exchanges []exchangeEnd
+}
+
+// exchangeEnd is how a call of the authenticate endpoint ended.
+type exchangeEnd struct {
+	at       time.Time
+	ok       bool
+	unharmed bool // it failed, and no fault was to blame
+}
+
+func (w *witness) RoundTrip(req *http.Request) (*http.Response, error) {
+	w.secrets.add(req.Header.Get("X-Api-Key"), strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer "))
+	var addr string
+	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) { addr = i.Conn.LocalAddr().String() },
+	})
+	resp, err := w.base.RoundTrip(req.WithContext(ctx))
+	status := 0
+	if err == nil {
+		status = resp.StatusCode
+	}
+	if j, ok := req.Context().Value(journeyKey{}).(*journey); ok {
+		j.mu.Lock()
+		j.attempts, j.status, j.addr = j.attempts+1, status, addr
+		j.mu.Unlock()
+	}
+	if strings.HasSuffix(req.URL.Path, "/auth/authenticate") {
+		w.exchanged(exchangeEnd{
+			at: time.Now(), ok: status == http.StatusOK,
+			unharmed: status != http.StatusOK && status < http.StatusInternalServerError && w.proxy.Harm(addr) == "",
+		})
+	}
+	return resp, err
+}
+
+func (w *witness) exchanged(e exchangeEnd) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.exchanges) > 1000 {
+		w.exchanges = append([]exchangeEnd(nil), w.exchanges[500:]...)
+	}
+	w.exchanges = append(w.exchanges, e)
+}
+
+// unreachable reports whether the exchange was out of reach for a call that
+// began then: the last exchange before it, or one during it, was made to fail.
+func (w *witness) unreachable(began time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := len(w.exchanges) - 1; i >= 0; i-- {
+		e := w.exchanges[i]
+		if !e.ok && !e.unharmed {
+			return true
+		}
+		if e.at.Before(began) {
+			return false
+		}
+	}
+	return false
+}
+
+// attemptsOfSoak is how often the soak's clients send what can be repeated.
+const attemptsOfSoak = 6
+
+// explain names the fault that a failed call is due to. It is "" when there is
+// none, which is what the soak must not find. A failure is explained
+//
+//   - if the proxy harmed the last attempt, or a scripted 5xx answered it, and
+//     the call could not be repeated (its method is not idempotent), or was as
+//     often as the policy grants, or its answer had begun to arrive;
+//   - if no credential could be had, because the last exchange, or one during
+//     the call, was itself harmed in such a way, or because the key store
+//     failed. While the exchange works, no call may fail for want of a session.
+//
+// A 401 is never explained, nor is an exchange that failed unharmed.
+func (w *witness) explain(err error, j *journey, repeatable bool) string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	why := "sent once"
+	switch {
+	case !repeatable:
+	case j.attempts >= attemptsOfSoak:
+		why = "attempts exhausted"
+	case j.status == http.StatusOK:
+		why = "in the middle of the answer"
+	default:
+		why = ""
+	}
+	if r, ok := errors.AsType[*agrenting.RenewalError](err); ok {
+		return w.explainRenewal(r, j.began)
+	}
+	if api, ok := errors.AsType[*agrenting.APIError](err); ok {
+		if api.StatusCode != http.StatusServiceUnavailable || why == "" {
+			return ""
+		}
+		return "503, " + why
+	}
+	kind := w.proxy.Harm(j.addr)
+	if kind == "" || why == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s, %s", kind, why)
+}
+
+func (w *witness) explainRenewal(r *agrenting.RenewalError, began time.Time) string {
+	api, answered := errors.AsType[*agrenting.APIError](r.Err)
+	switch {
+	case errors.Is(r.Err, errStoreDown):
+		return "no credential: store down"
+	case answered && api.StatusCode != http.StatusServiceUnavailable:
+		return ""
+	case w.unreachable(began):
+		return "no credential: exchange out of reach"
+	default:
+		return ""
+	}
+}
+
+// secretSet has every secret that the soak has seen.
+type secretSet struct {
+	mu  sync.Mutex
+	all map[string]bool
+}
+
+func (s *secretSet) add(secrets ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range secrets {
+		if v != "" {
+			s.all[v] = true
+		}
+	}
+}
+
+// scanner remembers the words of a text that are long enough to be a secret, or
+// a part of one that would do.
+type scanner struct {
+	mu    sync.Mutex
+	words map[string]bool
+	bytes int
+}
+
+func isWordByte(r rune) bool {
+	return r|0x20 >= 'a' && r|0x20 <= 'z' || r >= '0' && r <= '9' || r == '_' || r == '-'
+}
+
+func (s *scanner) Write(p []byte) (int, error) {
+	const least = 16
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes += len(p)
+	for word := range strings.FieldsFuncSeq(string(p), func(r rune) bool { return !isWordByte(r) }) {
+		if len(word) >= least {
+			s.words[word] = true
+		}
+	}
+	return len(p), nil
+}
+
+// leaks are the secrets found, in whole or to one half.
+func (s *scanner) leaks(secrets *secretSet) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	secrets.mu.Lock()
+	defer secrets.mu.Unlock()
+	var found []string
+	for secret := range secrets.all {
+		half := secret[:len(secret)/2]
+		if s.words[secret] || s.words[half] || s.words[secret[len(half):]] {
+			found = append(found, secret)
+		}
+	}
+	return found
+}
+
+// flakyStore is a key store that fails now and then: before it saves, after it
+// has saved, and for a while.
+type flakyStore struct {
+	agrenting.KeyStore
+	soak *soak
+}
+
+func (s *flakyStore) Load(ctx context.Context) (agrenting.KeyRecord, agrenting.Revision, error) {
+	if s.soak.storeFails(0.01) {
+		return agrenting.KeyRecord{}, "", errStoreDown
+	}
+	return s.KeyStore.Load(ctx)
+}
+
+func (s *flakyStore) Save(ctx context.Context, rec agrenting.KeyRecord, previous agrenting.Revision) (agrenting.Revision, error) {
+	for _, k := range []agrenting.StoredKey{rec.Current, rec.Pending, rec.Previous} {
+		if !k.IsZero() {
+			s.soak.secrets.add(k.Credential.Reveal())
+		}
+	}
+	if s.soak.storeFails(0.03) {
+		return "", errStoreDown
+	}
+	rev, err := s.KeyStore.Save(ctx, rec, previous)
+	if err == nil && s.soak.storeFails(0.03) {
+		return "", errStoreDown // it is saved, but who knows
+	}
+	return rev, err
+}
