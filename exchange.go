@@ -95,7 +95,7 @@ func (x *exchanger) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Gra
 		}
 	}
 	g, err := x.obtain(ctx, q, key)
-	if err != nil && errors.Is(err, ErrUnauthorized) {
+	for n := 0; n < maxKeyChanges && errors.Is(err, ErrUnauthorized); n++ {
 		// The key was refused, not a session: it may have been replaced in its
 		// source just now.
 		next, kerr := x.otherKey(ctx, key)
@@ -117,6 +117,10 @@ func (x *exchanger) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Gra
 	x.mu.Unlock()
 	return g, nil
 }
+
+// maxKeyChanges bounds how many successors of a refused key are tried in one
+// fetch. A key may be replaced while its predecessor is.
+const maxKeyChanges = 3
 
 // unchanged serves a look at the key's file: while that holds the key that
 // bought the session, there is nothing to exchange.
@@ -170,9 +174,13 @@ func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key Crede
 		return x.buy(ctx, key)
 	}
 	shared := x.sharedFor(key)
+	dead := ""
 	if rec, err := shared.load(ctx); err == nil {
 		if g, ok := x.adopt(rec, q, key); ok {
-			return g, nil
+			if !x.deadToo(ctx, q, g.Value) {
+				return g, nil
+			}
+			dead = rec.Token
 		}
 	}
 	unlock, err := store.LockSession(ctx, shared.id)
@@ -186,13 +194,24 @@ func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key Crede
 		x.core.storeFailed("load", err)
 		rec = sharedSession{}
 	}
-	if g, ok := x.adopt(rec, q, key); ok {
+	if g, ok := x.adopt(rec, q, key); ok && rec.Token != dead && !x.deadToo(ctx, q, g.Value) {
 		return g, nil
 	}
 	if wait := time.Until(rec.NotBefore); wait > 0 && wait < maxSharedPause {
 		return renew.Grant[*stamp]{}, rec.pauseError()
 	}
 	return x.buyShared(ctx, shared, rec, key)
+}
+
+// deadToo reports whether a session of the store met the same end as the one
+// that was rejected, as when all sessions of a key are ended at once. It costs a
+// call, but spares the caller a 401 that no other session could have mended.
+func (x *exchanger) deadToo(ctx context.Context, q renew.Query[*stamp], s *stamp) bool {
+	if !q.HasRejected {
+		return false
+	}
+	a, err := x.core.direct(ctx, direct{method: http.MethodGet, path: x.core.routes.Verify, cred: s.cred})
+	return err == nil && a.status == http.StatusUnauthorized
 }
 
 // maxSharedPause guards against a record written under a wrong clock.
@@ -254,6 +273,7 @@ func (r *sharedSession) fail(err error) {
 	r.Failures++
 	pause := renew.Doubled(time.Second, time.Minute, r.Failures)
 	r.NotBefore, r.Locked, r.Reason = time.Now().Add(pause), false, safeText(err.Error())
+	r.Refused = errors.Is(err, ErrUnauthorized)
 	if l, ok := errors.AsType[*LockoutError](err); ok {
 		r.NotBefore, r.Locked = l.RetryAt, true
 	}
@@ -266,13 +286,18 @@ func (r *sharedSession) pauseError() error {
 	if r.Locked {
 		return &LockoutError{RetryAt: r.NotBefore, Err: err}
 	}
-	return &pausedError{at: r.NotBefore, err: err}
+	return &pausedError{at: r.NotBefore, err: err, refused: r.Refused}
 }
 
 type pausedError struct {
-	at  time.Time
-	err error
+	at      time.Time
+	err     error
+	refused bool
 }
+
+// Is matches [ErrUnauthorized] when the platform had refused the key: it may
+// have been replaced, which each process finds out for itself.
+func (e *pausedError) Is(target error) bool { return e.refused && target == ErrUnauthorized }
 
 func (e *pausedError) Error() string { return e.err.Error() }
 func (e *pausedError) Unwrap() error { return e.err }

@@ -129,7 +129,7 @@ func TestFileStoreRefusesWhatOthersCanTouch(t *testing.T) {
 		"folder that others may write": {
 			spoil: func(t *testing.T, path string) {
 				t.Helper()
-				require.NoError(t, os.Chmod(filepath.Dir(path), 0o770)) //nolint:gosec // the point of the test
+				require.NoError(t, os.Chmod(filepath.Dir(path), 0o770))
 			},
 			want: "chmod 700 ", loadable: true,
 		},
@@ -146,7 +146,7 @@ func TestFileStoreRefusesWhatOthersCanTouch(t *testing.T) {
 			_, _, err = s.Load(t.Context())
 			if !tc.loadable {
 				require.ErrorContains(t, err, tc.want)
-				assert.NotErrorIs(t, err, agrenting.ErrNoCredential, "or a seed would be planted over it")
+				require.NotErrorIs(t, err, agrenting.ErrNoCredential, "or a seed would be planted over it")
 			}
 			_, err = s.Save(t.Context(), keyRecord(2, "sk_file_9876543210"), rev)
 			require.ErrorContains(t, err, tc.want)
@@ -180,7 +180,7 @@ func TestFileStoreLeavesAloneWhatItDoesNotUnderstand(t *testing.T) {
 			_, rev, err := s.Load(t.Context())
 			require.ErrorContains(t, err, path)
 			assert.NotContains(t, err.Error(), "sk_file_0123456789")
-			assert.NotErrorIs(t, err, agrenting.ErrNoCredential, "or a seed would be planted over it")
+			require.NotErrorIs(t, err, agrenting.ErrNoCredential, "or a seed would be planted over it")
 			_, err = s.Save(t.Context(), keyRecord(2, "sk_file_9876543210"), rev)
 			require.Error(t, err)
 			after, err := os.ReadFile(path)

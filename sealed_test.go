@@ -186,7 +186,8 @@ func TestDamageOfASealedSecretIsSeen(t *testing.T) {
 	text := rec.Current.Credential.Reveal()
 	for i := range text {
 		b := []byte(text)
-		if b[i]++; b[i] == '"' || b[i] > 'z' {
+		b[i]++
+		if b[i] > 'z' {
 			b[i] = 'A'
 		}
 		rec.Current.Credential = agrenting.APIKey(string(b))

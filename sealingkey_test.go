@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/gob"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -107,7 +108,7 @@ func TestSealingKeyComesFromAFile(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, key.Reveal(), got.Reveal())
 	if runtime.GOOS != "windows" { // there, the folder's access list decides
-		require.NoError(t, os.Chmod(path, 0o644)) //nolint:gosec // the point of the test
+		require.NoError(t, os.Chmod(path, 0o644))
 		_, err = agrenting.SealingKeyFromFile(path)
 		require.ErrorContains(t, err, "chmod 600")
 		require.NoError(t, os.Chmod(path, 0o600))
@@ -124,7 +125,7 @@ func TestSealingKeyIsNotPrinted(t *testing.T) {
 	text := key.Reveal()
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(text, "agrseal1_"))
 	require.NoError(t, err)
-	secrets := []string{text[len("agrseal1_"):], string(raw[:32]), fmt.Sprintf("%x", raw[:32]), fmt.Sprint(raw[:8])}
+	secrets := []string{text[len("agrseal1_"):], string(raw[:32]), hex.EncodeToString(raw[:32])}
 	s := sealed(t, emptyStore(), key)
 	holder := struct {
 		Key agrenting.SealingKey

@@ -107,10 +107,11 @@ type sharedSession struct {
 	Skew    time.Duration `json:"skew,omitempty"`
 	Bought  time.Time     `json:"bought,omitzero"`
 	// NotBefore is when the endpoint may be called again after Failures in a
-	// row; Locked tells that it was a lockout.
+	// row; Locked tells that it was a lockout, Refused that the key was refused.
 	NotBefore time.Time `json:"not_before,omitzero"`
 	Failures  int       `json:"failures,omitempty"`
 	Locked    bool      `json:"locked,omitempty"`
+	Refused   bool      `json:"refused,omitempty"`
 	Reason    string    `json:"reason,omitempty"`
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,8 @@ type witness struct {
 
 	mu        sync.Mutex
 	exchanges []exchangeEnd
+	latest    string    // session used
+	byHand    time.Time // when a key was last revoked by hand
 }
 
 // exchangeEnd is how a call of the authenticate endpoint ended.
@@ -47,7 +50,13 @@ type exchangeEnd struct {
 }
 
 func (w *witness) RoundTrip(req *http.Request) (*http.Response, error) {
-	w.secrets.add(req.Header.Get("X-Api-Key"), strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer "))
+	bearer := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
+	w.secrets.add(req.Header.Get("X-Api-Key"), bearer)
+	if bearer != "" && !strings.HasPrefix(bearer, "ap_") {
+		w.mu.Lock()
+		w.latest = bearer
+		w.mu.Unlock()
+	}
 	var addr string
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GotConn: func(i httptrace.GotConnInfo) { addr = i.Conn.LocalAddr().String() },
@@ -80,13 +89,26 @@ func (w *witness) exchanged(e exchangeEnd) {
 	w.exchanges = append(w.exchanges, e)
 }
 
-// unreachable reports whether the exchange was out of reach for a call that
-// began then: the last exchange before it, or one during it, was made to fail.
+// session is the one used last.
+func (w *witness) session() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.latest
+}
+
+// revoked notes that a key is about to be revoked by hand.
+func (w *witness) revoked() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.byHand = time.Now()
+}
+
+// unreachable reports whether an exchange has been made to fail since then, or
+// the last one before.
 func (w *witness) unreachable(began time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i := len(w.exchanges) - 1; i >= 0; i-- {
-		e := w.exchanges[i]
+	for _, e := range slices.Backward(w.exchanges) {
 		if !e.ok && !e.unharmed {
 			return true
 		}
@@ -106,11 +128,13 @@ const attemptsOfSoak = 6
 //   - if the proxy harmed the last attempt, or a scripted 5xx answered it, and
 //     the call could not be repeated (its method is not idempotent), or was as
 //     often as the policy grants, or its answer had begun to arrive;
-//   - if no credential could be had, because the last exchange, or one during
-//     the call, was itself harmed in such a way, or because the key store
-//     failed. While the exchange works, no call may fail for want of a session.
+//   - if no credential could be had, because the exchange was itself harmed in
+//     such a way and its pause is not over, because the key store failed, or
+//     because somebody had just revoked the key by hand, so that the exchange
+//     refused it. While the exchange works, no call may fail for want of a
+//     session.
 //
-// A 401 is never explained, nor is an exchange that failed unharmed.
+// A 401 to the call itself is never explained.
 func (w *witness) explain(err error, j *journey, repeatable bool) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -119,7 +143,7 @@ func (w *witness) explain(err error, j *journey, repeatable bool) string {
 	case !repeatable:
 	case j.attempts >= attemptsOfSoak:
 		why = "attempts exhausted"
-	case j.status == http.StatusOK:
+	case j.status >= http.StatusOK && j.status < http.StatusMultipleChoices:
 		why = "in the middle of the answer"
 	default:
 		why = ""
@@ -141,8 +165,15 @@ func (w *witness) explain(err error, j *journey, repeatable bool) string {
 }
 
 func (w *witness) explainRenewal(r *agrenting.RenewalError, began time.Time) string {
+	// The pauses double from a second on, and may have begun in another process.
+	began = began.Add(-2 * time.Second * time.Duration(r.Failures+1))
 	api, answered := errors.AsType[*agrenting.APIError](r.Err)
+	w.mu.Lock()
+	byHand := w.byHand.After(began)
+	w.mu.Unlock()
 	switch {
+	case byHand && errors.Is(r.Err, agrenting.ErrUnauthorized):
+		return "no credential: the key was revoked by hand"
 	case errors.Is(r.Err, errStoreDown):
 		return "no credential: store down"
 	case answered && api.StatusCode != http.StatusServiceUnavailable:

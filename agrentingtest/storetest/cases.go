@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -20,7 +19,7 @@ const writers = 8
 
 type storeCase struct {
 	name string
-	run  func(t *testing.T, ctx context.Context, s agrenting.KeyStore)
+	run  func(t *tester, s agrenting.KeyStore)
 }
 
 var storeCases = []storeCase{
@@ -40,9 +39,9 @@ var storeCases = []storeCase{
 }
 
 // mustSave saves or fails the test.
-func mustSave(t *testing.T, ctx context.Context, s agrenting.KeyStore, rec agrenting.KeyRecord, previous agrenting.Revision) agrenting.Revision { //nolint:revive // t comes first
+func mustSave(t *tester, s agrenting.KeyStore, rec agrenting.KeyRecord, previous agrenting.Revision) agrenting.Revision {
 	t.Helper()
-	rev, err := s.Save(ctx, rec, previous)
+	rev, err := s.Save(t.Context(), rec, previous)
 	if err != nil {
 		t.Fatalf("Save over revision %q: %v", previous, err)
 	}
@@ -53,9 +52,9 @@ func mustSave(t *testing.T, ctx context.Context, s agrenting.KeyStore, rec agren
 }
 
 // mustHold fails the test unless the store holds the record at the revision.
-func mustHold(t *testing.T, ctx context.Context, s agrenting.KeyStore, want agrenting.KeyRecord, at agrenting.Revision) { //nolint:revive // t comes first
+func mustHold(t *tester, s agrenting.KeyStore, want agrenting.KeyRecord, at agrenting.Revision) {
 	t.Helper()
-	rec, rev, err := s.Load(ctx)
+	rec, rev, err := s.Load(t.Context())
 	if err != nil {
 		t.Fatalf("Load: %v", err)
 	}
@@ -68,7 +67,7 @@ func mustHold(t *testing.T, ctx context.Context, s agrenting.KeyStore, want agre
 }
 
 // mustConflict fails the test unless err is that of a lost compare-and-swap.
-func mustConflict(t *testing.T, err error) {
+func mustConflict(t *tester, err error) {
 	t.Helper()
 	switch {
 	case err == nil:
@@ -80,9 +79,9 @@ func mustConflict(t *testing.T, err error) {
 	}
 }
 
-func mustBeEmpty(t *testing.T, ctx context.Context, s agrenting.KeyStore) { //nolint:revive // t comes first
+func mustBeEmpty(t *tester, s agrenting.KeyStore) {
 	t.Helper()
-	rec, rev, err := s.Load(ctx)
+	rec, rev, err := s.Load(t.Context())
 	if !errors.Is(err, agrenting.ErrNoCredential) {
 		t.Fatalf("Load of an empty store: %v; want an error that matches ErrNoCredential", err)
 	}
@@ -94,29 +93,29 @@ func mustBeEmpty(t *testing.T, ctx context.Context, s agrenting.KeyStore) { //no
 	}
 }
 
-func testEmpty(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
-	mustBeEmpty(t, ctx, s)
-	mustBeEmpty(t, ctx, s) // looking changes nothing
+func testEmpty(t *tester, s agrenting.KeyStore) {
+	mustBeEmpty(t, s)
+	mustBeEmpty(t, s) // looking changes nothing
 }
 
-func testFirstSave(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
+func testFirstSave(t *tester, s agrenting.KeyStore) {
 	rec := small(1)
-	rev := mustSave(t, ctx, s, rec, "")
-	mustHold(t, ctx, s, rec, rev)
-	_, err := s.Save(ctx, small(2), "")
+	rev := mustSave(t, s, rec, "")
+	mustHold(t, s, rec, rev)
+	_, err := s.Save(t.Context(), small(2), "")
 	mustConflict(t, err)
-	mustHold(t, ctx, s, rec, rev)
+	mustHold(t, s, rec, rev)
 }
 
-func testFirstSaveWithRevision(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
+func testFirstSaveWithRevision(t *tester, s agrenting.KeyStore) {
 	for _, previous := range []agrenting.Revision{"1", "0", "not a revision"} {
-		_, err := s.Save(ctx, small(1), previous)
+		_, err := s.Save(t.Context(), small(1), previous)
 		mustConflict(t, err)
 	}
-	mustBeEmpty(t, ctx, s)
+	mustBeEmpty(t, s)
 }
 
-func testRoundTrip(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
+func testRoundTrip(t *tester, s agrenting.KeyStore) {
 	records := []agrenting.KeyRecord{full(1, 0), full(2, 1), full(3, 2), small(4)}
 	inPlace := full(5, 0)
 	inPlace.Intent.Strategy, inPlace.Intent.Stage = agrenting.InPlace, agrenting.StageIssue
@@ -130,73 +129,73 @@ func testRoundTrip(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
 	records = append(records, inPlace, bare, sessions)
 	var rev agrenting.Revision
 	for _, rec := range records {
-		rev = mustSave(t, ctx, s, rec, rev)
-		mustHold(t, ctx, s, rec, rev) // members of the record before are gone
+		rev = mustSave(t, s, rec, rev)
+		mustHold(t, s, rec, rev) // members of the record before are gone
 	}
 }
 
-func testLarge(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
+func testLarge(t *tester, s agrenting.KeyStore) {
 	first, second := large(), large()
-	rev := mustSave(t, ctx, s, first, "")
-	mustHold(t, ctx, s, first, rev)
-	rev = mustSave(t, ctx, s, second, rev)
-	mustHold(t, ctx, s, second, rev)
-	rev = mustSave(t, ctx, s, small(3), rev)
-	rev = mustSave(t, ctx, s, first, rev)
-	mustHold(t, ctx, s, first, rev)
+	rev := mustSave(t, s, first, "")
+	mustHold(t, s, first, rev)
+	rev = mustSave(t, s, second, rev)
+	mustHold(t, s, second, rev)
+	rev = mustSave(t, s, small(3), rev)
+	rev = mustSave(t, s, first, rev)
+	mustHold(t, s, first, rev)
 }
 
-func testStale(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
-	stale := mustSave(t, ctx, s, small(1), "")
+func testStale(t *tester, s agrenting.KeyStore) {
+	stale := mustSave(t, s, small(1), "")
 	rec := full(2, 0)
-	rev := mustSave(t, ctx, s, rec, stale)
-	_, err := s.Save(ctx, small(3), stale)
+	rev := mustSave(t, s, rec, stale)
+	_, err := s.Save(t.Context(), small(3), stale)
 	mustConflict(t, err)
-	mustHold(t, ctx, s, rec, rev)
-	_, err = s.Save(ctx, small(3), "")
+	mustHold(t, s, rec, rev)
+	_, err = s.Save(t.Context(), small(3), "")
 	mustConflict(t, err)
-	mustHold(t, ctx, s, rec, rev)
-	mustSave(t, ctx, s, small(3), rev) // the right one still does
+	mustHold(t, s, rec, rev)
+	mustSave(t, s, small(3), rev) // the right one still does
 }
 
-func testInvented(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
+func testInvented(t *tester, s agrenting.KeyStore) {
 	rec := small(1)
-	rev := mustSave(t, ctx, s, rec, "")
+	rev := mustSave(t, s, rec, "")
 	for _, invented := range []agrenting.Revision{"0", "-1", "99999999999999999999999", "not a revision", " " + rev, rev + rev} {
-		_, err := s.Save(ctx, small(2), invented)
+		_, err := s.Save(t.Context(), small(2), invented)
 		mustConflict(t, err)
 	}
-	mustHold(t, ctx, s, rec, rev)
+	mustHold(t, s, rec, rev)
 }
 
-func testRevisionsAreUnique(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
+func testRevisionsAreUnique(t *tester, s agrenting.KeyStore) {
 	a, b := small(1), small(2)
 	seen := map[agrenting.Revision]int{}
 	var rev agrenting.Revision
 	for i, rec := range []agrenting.KeyRecord{a, a, b, a, b, b} {
-		rev = mustSave(t, ctx, s, rec, rev)
+		rev = mustSave(t, s, rec, rev)
 		if before, ok := seen[rev]; ok {
 			t.Fatalf("save %d gives the revision of save %d: a writer who has missed what was in between cannot tell", i, before)
 		}
 		seen[rev] = i
-		mustHold(t, ctx, s, rec, rev)
+		mustHold(t, s, rec, rev)
 	}
 }
 
-func testConcurrentSaves(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
-	rev := mustSave(t, ctx, s, small(1), "")
+func testConcurrentSaves(t *tester, s agrenting.KeyStore) {
+	rev := mustSave(t, s, small(1), "")
 	for round := range 3 {
 		handles := make([]agrenting.KeyStore, writers)
 		for i := range handles {
 			handles[i] = s
 		}
-		rev = race(t, ctx, handles, uint64(round+2), rev) //nolint:gosec // a small number
+		rev = race(t, handles, uint64(round+2), rev)
 	}
 }
 
 // race has all handles save over one revision. One must win, and have been
 // told so.
-func race(t *testing.T, ctx context.Context, handles []agrenting.KeyStore, generation uint64, rev agrenting.Revision) agrenting.Revision { //nolint:revive // t comes first
+func race(t *tester, handles []agrenting.KeyStore, generation uint64, rev agrenting.Revision) agrenting.Revision {
 	t.Helper()
 	records := make([]agrenting.KeyRecord, len(handles))
 	revs := make([]agrenting.Revision, len(handles))
@@ -207,7 +206,7 @@ func race(t *testing.T, ctx context.Context, handles []agrenting.KeyStore, gener
 		records[i] = small(generation)
 		wg.Go(func() {
 			<-start
-			revs[i], errs[i] = s.Save(ctx, records[i], rev)
+			revs[i], errs[i] = s.Save(t.Context(), records[i], rev)
 		})
 	}
 	close(start)
@@ -227,23 +226,23 @@ func race(t *testing.T, ctx context.Context, handles []agrenting.KeyStore, gener
 		t.Fatalf("nobody has replaced revision %q: %v", rev, errors.Join(errs...))
 	}
 	for _, s := range handles {
-		mustHold(t, ctx, s, records[winner], revs[winner])
+		mustHold(t, s, records[winner], revs[winner])
 	}
 	return revs[winner]
 }
 
-func testConcurrentLoads(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
+func testConcurrentLoads(t *tester, s agrenting.KeyStore) {
 	records := make([]agrenting.KeyRecord, 20)
 	for i := range records {
-		records[i] = full(uint64(i), i) //nolint:gosec // a small number
+		records[i] = full(uint64(i), i)
 	}
-	rev := mustSave(t, ctx, s, records[0], "")
+	rev := mustSave(t, s, records[0], "")
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			for last := uint64(0); ; {
-				rec, _, err := s.Load(ctx)
+				rec, _, err := s.Load(t.Context())
 				switch {
 				case err != nil:
 					t.Errorf("Load while another saves: %v", err)
@@ -268,23 +267,23 @@ func testConcurrentLoads(t *testing.T, ctx context.Context, s agrenting.KeyStore
 	defer wg.Wait()
 	defer close(done)
 	for _, rec := range records[1:] {
-		rev = mustSave(t, ctx, s, rec, rev)
+		rev = mustSave(t, s, rec, rev)
 	}
 }
 
-func testCopies(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
+func testCopies(t *tester, s agrenting.KeyStore) {
 	want := full(1, 0)
 	given := full(1, 0)
 	given.Current, given.Pending, given.Previous, given.Intent.Lifeline = want.Current, want.Pending, want.Previous, want.Intent.Lifeline
-	rev := mustSave(t, ctx, s, given, "")
+	rev := mustSave(t, s, given, "")
 	spoil(given)
-	mustHold(t, ctx, s, want, rev)
-	rec, _, err := s.Load(ctx)
+	mustHold(t, s, want, rev)
+	rec, _, err := s.Load(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	spoil(rec)
-	mustHold(t, ctx, s, want, rev)
+	mustHold(t, s, want, rev)
 }
 
 // spoil changes what a record refers to.
@@ -294,8 +293,8 @@ func spoil(rec agrenting.KeyRecord) {
 	*rec.Intent = agrenting.Intent{Key: "spoiled"}
 }
 
-func testCancelled(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
-	cancelled, cancel := context.WithCancel(ctx)
+func testCancelled(t *tester, s agrenting.KeyStore) {
+	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	refused := func(what string, err error) {
 		t.Helper()
@@ -310,27 +309,27 @@ func testCancelled(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
 	refused("Load of an empty store", err)
 	_, err = s.Save(cancelled, small(1), "")
 	refused("Save to an empty store", err)
-	mustBeEmpty(t, ctx, s)
+	mustBeEmpty(t, s)
 	rec := small(1)
-	rev := mustSave(t, ctx, s, rec, "")
+	rev := mustSave(t, s, rec, "")
 	_, _, err = s.Load(cancelled)
 	refused("Load", err)
 	_, err = s.Save(cancelled, small(2), rev)
 	refused("Save", err)
-	mustHold(t, ctx, s, rec, rev)
+	mustHold(t, s, rec, rev)
 }
 
-func testPrinting(t *testing.T, ctx context.Context, s agrenting.KeyStore) {
+func testPrinting(t *tester, s agrenting.KeyStore) {
 	rec := full(1, 0)
 	secrets := secretsOf(rec)
-	rev := mustSave(t, ctx, s, rec, "")
-	_, conflict := s.Save(ctx, full(2, 1), "")
+	rev := mustSave(t, s, rec, "")
+	_, conflict := s.Save(t.Context(), full(2, 1), "")
 	mustConflict(t, conflict)
-	loaded, _, err := s.Load(ctx)
+	loaded, _, err := s.Load(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	over, cancel := context.WithCancel(ctx)
+	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, _, cancelled := s.Load(over)
 	for name, v := range map[string]any{

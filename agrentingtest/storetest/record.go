@@ -113,7 +113,7 @@ func difference(want, got agrenting.KeyRecord) string {
 
 type diff []string
 
-func (d diff) String() string { return strings.Join(d, "; ") }
+func (d *diff) String() string { return strings.Join(*d, "; ") }
 
 func (d *diff) check(name string, want, got any) {
 	if want != got {

@@ -34,14 +34,14 @@ func TestSharedSessionStore(t *testing.T, fresh func(t *testing.T) func() agrent
 	t.Helper()
 	for _, c := range sessionCases {
 		t.Run(c.name, func(t *testing.T) {
-			c.run(t, within(t), fresh(t))
+			c.run(newTester(t), fresh(t))
 		})
 	}
 }
 
 var sessionCases = []struct {
 	name string
-	run  func(t *testing.T, ctx context.Context, open func() agrenting.SessionStore)
+	run  func(t *tester, open func() agrenting.SessionStore)
 }{
 	{"an empty store has no record", testNoSession},
 	{"what is saved is loaded", testSessionRoundTrip},
@@ -56,27 +56,27 @@ var sessionCases = []struct {
 // sessionID is an id of the kind that the SDK makes.
 func sessionID(n int) string { return strings.Repeat(strconv.FormatInt(int64(n%16), 16), 32) }
 
-func lockSession(t *testing.T, ctx context.Context, s agrenting.SessionStore, id string) (unlock func()) { //nolint:revive // t comes first
+func lockSession(t *tester, s agrenting.SessionStore, id string) (unlock func()) {
 	t.Helper()
-	unlock, err := s.LockSession(ctx, id)
+	unlock, err := s.LockSession(t.Context(), id)
 	if err != nil {
 		t.Fatalf("LockSession: %v", err)
 	}
 	return unlock
 }
 
-func saveSession(t *testing.T, ctx context.Context, s agrenting.SessionStore, id string, b []byte) { //nolint:revive // t comes first
+func saveSession(t *tester, s agrenting.SessionStore, id string, b []byte) {
 	t.Helper()
-	unlock := lockSession(t, ctx, s, id)
+	unlock := lockSession(t, s, id)
 	defer unlock()
-	if err := s.SaveSession(ctx, id, b); err != nil {
+	if err := s.SaveSession(t.Context(), id, b); err != nil {
 		t.Fatalf("SaveSession: %v", err)
 	}
 }
 
-func mustHaveSession(t *testing.T, ctx context.Context, s agrenting.SessionStore, id string, want []byte) { //nolint:revive // t comes first
+func mustHaveSession(t *tester, s agrenting.SessionStore, id string, want []byte) {
 	t.Helper()
-	b, err := s.LoadSession(ctx, id)
+	b, err := s.LoadSession(t.Context(), id)
 	switch {
 	case err != nil:
 		t.Errorf("LoadSession: %v", err)
@@ -93,62 +93,62 @@ func random(n int) []byte {
 	return b
 }
 
-func testNoSession(t *testing.T, ctx context.Context, open func() agrenting.SessionStore) {
+func testNoSession(t *tester, open func() agrenting.SessionStore) {
 	s := open()
-	mustHaveSession(t, ctx, s, sessionID(1), nil)
-	unlock := lockSession(t, ctx, s, sessionID(1))
-	mustHaveSession(t, ctx, s, sessionID(1), nil) // a lock is no record
+	mustHaveSession(t, s, sessionID(1), nil)
+	unlock := lockSession(t, s, sessionID(1))
+	mustHaveSession(t, s, sessionID(1), nil) // a lock is no record
 	unlock()
-	mustHaveSession(t, ctx, open(), sessionID(1), nil)
+	mustHaveSession(t, open(), sessionID(1), nil)
 }
 
-func testSessionRoundTrip(t *testing.T, ctx context.Context, open func() agrenting.SessionStore) {
+func testSessionRoundTrip(t *tester, open func() agrenting.SessionStore) {
 	a, b := open(), open()
 	for _, record := range [][]byte{random(300), {0}, []byte("\x00\xff\r\n\"'"), random(16 << 10), random(10)} {
-		saveSession(t, ctx, a, sessionID(1), record)
-		mustHaveSession(t, ctx, a, sessionID(1), record)
-		mustHaveSession(t, ctx, b, sessionID(1), record)
+		saveSession(t, a, sessionID(1), record)
+		mustHaveSession(t, a, sessionID(1), record)
+		mustHaveSession(t, b, sessionID(1), record)
 		a, b = b, a
 	}
-	mustHaveSession(t, ctx, open(), sessionID(2), nil)
+	mustHaveSession(t, open(), sessionID(2), nil)
 }
 
-func testSessionIDs(t *testing.T, ctx context.Context, open func() agrenting.SessionStore) {
+func testSessionIDs(t *tester, open func() agrenting.SessionStore) {
 	s := open()
 	records := make([][]byte, 5)
 	for i := range records {
 		records[i] = random(100)
-		saveSession(t, ctx, s, sessionID(i), records[i])
+		saveSession(t, s, sessionID(i), records[i])
 	}
 	for i, record := range records {
-		mustHaveSession(t, ctx, s, sessionID(i), record)
+		mustHaveSession(t, s, sessionID(i), record)
 	}
 }
 
-func testSessionCopies(t *testing.T, ctx context.Context, open func() agrenting.SessionStore) {
+func testSessionCopies(t *tester, open func() agrenting.SessionStore) {
 	s := open()
 	record := random(100)
 	given := bytes.Clone(record)
-	saveSession(t, ctx, s, sessionID(1), given)
+	saveSession(t, s, sessionID(1), given)
 	clear(given)
-	mustHaveSession(t, ctx, s, sessionID(1), record)
-	loaded, err := s.LoadSession(ctx, sessionID(1))
+	mustHaveSession(t, s, sessionID(1), record)
+	loaded, err := s.LoadSession(t.Context(), sessionID(1))
 	if err != nil {
 		t.Fatal(err)
 	}
 	clear(loaded)
-	mustHaveSession(t, ctx, s, sessionID(1), record)
+	mustHaveSession(t, s, sessionID(1), record)
 }
 
 // testSessionLock counts in a record. Without the lock, steps get lost.
-func testSessionLock(t *testing.T, ctx context.Context, open func() agrenting.SessionStore) {
+func testSessionLock(t *tester, open func() agrenting.SessionStore) {
 	const processes, each = 8, 10
 	var wg sync.WaitGroup
 	for range processes {
 		s := open()
 		wg.Go(func() {
 			for range each {
-				if err := count(ctx, s); err != nil {
+				if err := count(t.Context(), s); err != nil {
 					t.Error(err)
 					return
 				}
@@ -156,7 +156,7 @@ func testSessionLock(t *testing.T, ctx context.Context, open func() agrenting.Se
 		})
 	}
 	wg.Wait()
-	mustHaveSession(t, ctx, open(), sessionID(1), []byte(strconv.Itoa(processes*each)))
+	mustHaveSession(t, open(), sessionID(1), []byte(strconv.Itoa(processes*each)))
 }
 
 func count(ctx context.Context, s agrenting.SessionStore) error {
@@ -179,35 +179,39 @@ func count(ctx context.Context, s agrenting.SessionStore) error {
 	return s.SaveSession(ctx, sessionID(1), []byte(strconv.Itoa(n+1)))
 }
 
-func testSessionLocks(t *testing.T, ctx context.Context, open func() agrenting.SessionStore) {
+func testSessionLocks(t *tester, open func() agrenting.SessionStore) {
 	s := open()
-	for i := range 4 {
-		defer lockSession(t, ctx, s, sessionID(i))()
+	unlocks := make([]func(), 4)
+	for i := range unlocks {
+		unlocks[i] = lockSession(t, s, sessionID(i))
 	}
-	saveSession(t, ctx, s, sessionID(5), random(10))
+	saveSession(t, s, sessionID(5), random(10))
+	for _, unlock := range unlocks {
+		unlock()
+	}
 }
 
-func testSessionLoadIsFree(t *testing.T, ctx context.Context, open func() agrenting.SessionStore) {
+func testSessionLoadIsFree(t *tester, open func() agrenting.SessionStore) {
 	a, b := open(), open()
 	record := random(100)
-	saveSession(t, ctx, a, sessionID(1), record)
-	unlock := lockSession(t, ctx, a, sessionID(1))
+	saveSession(t, a, sessionID(1), record)
+	unlock := lockSession(t, a, sessionID(1))
 	defer unlock()
-	mustHaveSession(t, ctx, a, sessionID(1), record)
-	mustHaveSession(t, ctx, b, sessionID(1), record)
+	mustHaveSession(t, a, sessionID(1), record)
+	mustHaveSession(t, b, sessionID(1), record)
 }
 
-func testSessionLockWait(t *testing.T, ctx context.Context, open func() agrenting.SessionStore) {
+func testSessionLockWait(t *tester, open func() agrenting.SessionStore) {
 	a, b := open(), open()
-	cancelled, cancel := context.WithCancel(ctx)
+	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	if unlock, err := a.LockSession(cancelled, sessionID(1)); err == nil {
 		unlock()
 		t.Error("LockSession succeeds although the context is over")
 	}
-	unlock := lockSession(t, ctx, a, sessionID(1))
+	unlock := lockSession(t, a, sessionID(1))
 	for _, s := range []agrenting.SessionStore{a, b} {
-		brief, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
+		brief, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		if second, err := s.LockSession(brief, sessionID(1)); err == nil {
 			second()
 			t.Error("two hold the lock")
@@ -216,7 +220,7 @@ func testSessionLockWait(t *testing.T, ctx context.Context, open func() agrentin
 	}
 	taken := make(chan func(), 1)
 	go func() {
-		second, err := b.LockSession(ctx, sessionID(1))
+		second, err := b.LockSession(t.Context(), sessionID(1))
 		if err != nil {
 			t.Errorf("LockSession after a wait: %v", err)
 			second = func() {}
@@ -232,5 +236,5 @@ func testSessionLockWait(t *testing.T, ctx context.Context, open func() agrentin
 	}
 	unlock()
 	(<-taken)()
-	lockSession(t, ctx, a, sessionID(1))() // whoever has waited in vain holds nothing
+	lockSession(t, a, sessionID(1))() // whoever has waited in vain holds nothing
 }

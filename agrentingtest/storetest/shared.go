@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -12,7 +11,7 @@ import (
 
 type sharedCase struct {
 	name string
-	run  func(t *testing.T, ctx context.Context, open func() agrenting.KeyStore)
+	run  func(t *tester, open func() agrenting.KeyStore)
 }
 
 var sharedCases = []sharedCase{
@@ -25,39 +24,39 @@ var sharedCases = []sharedCase{
 	{"what one saves the other watches", testWatchElsewhere},
 }
 
-func testSeen(t *testing.T, ctx context.Context, open func() agrenting.KeyStore) {
+func testSeen(t *tester, open func() agrenting.KeyStore) {
 	a, b := open(), open()
-	mustBeEmpty(t, ctx, b)
+	mustBeEmpty(t, b)
 	rec := full(1, 0)
-	rev := mustSave(t, ctx, a, rec, "")
-	mustHold(t, ctx, b, rec, rev)
+	rev := mustSave(t, a, rec, "")
+	mustHold(t, b, rec, rev)
 	rec = full(2, 1)
-	rev = mustSave(t, ctx, b, rec, rev) // over the other's revision
-	mustHold(t, ctx, a, rec, rev)
+	rev = mustSave(t, b, rec, rev) // over the other's revision
+	mustHold(t, a, rec, rev)
 }
 
-func testStaleElsewhere(t *testing.T, ctx context.Context, open func() agrenting.KeyStore) {
+func testStaleElsewhere(t *tester, open func() agrenting.KeyStore) {
 	a, b := open(), open()
-	stale := mustSave(t, ctx, a, small(1), "")
-	_, err := b.Save(ctx, small(2), "")
+	stale := mustSave(t, a, small(1), "")
+	_, err := b.Save(t.Context(), small(2), "")
 	mustConflict(t, err)
 	rec := small(2)
-	rev := mustSave(t, ctx, b, rec, stale)
-	_, err = a.Save(ctx, small(3), stale)
+	rev := mustSave(t, b, rec, stale)
+	_, err = a.Save(t.Context(), small(3), stale)
 	mustConflict(t, err)
-	mustHold(t, ctx, a, rec, rev)
-	mustHold(t, ctx, b, rec, rev)
+	mustHold(t, a, rec, rev)
+	mustHold(t, b, rec, rev)
 }
 
-func testFirstSaveElsewhere(t *testing.T, ctx context.Context, open func() agrenting.KeyStore) {
-	race(t, ctx, handlesOf(open), 1, "")
+func testFirstSaveElsewhere(t *tester, open func() agrenting.KeyStore) {
+	race(t, handlesOf(open), 1, "")
 }
 
-func testRaceElsewhere(t *testing.T, ctx context.Context, open func() agrenting.KeyStore) {
+func testRaceElsewhere(t *tester, open func() agrenting.KeyStore) {
 	handles := handlesOf(open)
-	rev := mustSave(t, ctx, handles[0], small(1), "")
+	rev := mustSave(t, handles[0], small(1), "")
 	for round := range 3 {
-		rev = race(t, ctx, handles, uint64(round+2), rev) //nolint:gosec // a small number
+		rev = race(t, handles, uint64(round+2), rev)
 	}
 }
 
@@ -69,15 +68,15 @@ func handlesOf(open func() agrenting.KeyStore) []agrenting.KeyStore {
 	return handles
 }
 
-func testCounting(t *testing.T, ctx context.Context, open func() agrenting.KeyStore) {
+func testCounting(t *tester, open func() agrenting.KeyStore) {
 	const processes, each = 4, 10
-	mustSave(t, ctx, open(), small(0), "")
+	mustSave(t, open(), small(0), "")
 	var wg sync.WaitGroup
 	for range processes {
 		s := open()
 		wg.Go(func() {
 			for range each {
-				if err := increment(ctx, s); err != nil {
+				if err := increment(t.Context(), s); err != nil {
 					t.Error(err)
 					return
 				}
@@ -85,7 +84,7 @@ func testCounting(t *testing.T, ctx context.Context, open func() agrenting.KeySt
 		})
 	}
 	wg.Wait()
-	rec, _, err := open().Load(ctx)
+	rec, _, err := open().Load(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,8 +94,9 @@ func testCounting(t *testing.T, ctx context.Context, open func() agrenting.KeySt
 }
 
 // increment adds one to the generation, however often another writer is faster.
+// Each conflict means that another one has made a step, so there cannot be many.
 func increment(ctx context.Context, s agrenting.KeyStore) error {
-	for {
+	for range 100 {
 		rec, rev, err := s.Load(ctx)
 		if err != nil {
 			return err
@@ -106,30 +106,31 @@ func increment(ctx context.Context, s agrenting.KeyStore) error {
 			return err
 		}
 	}
+	return errors.New("a save fails again and again by a conflict, although the record was loaded before each")
 }
 
-func testReopened(t *testing.T, ctx context.Context, open func() agrenting.KeyStore) {
+func testReopened(t *tester, open func() agrenting.KeyStore) {
 	rec := full(1, 2)
-	rev := mustSave(t, ctx, open(), rec, "")
+	rev := mustSave(t, open(), rec, "")
 	s := open()
-	mustHold(t, ctx, s, rec, rev)
-	_, err := s.Save(ctx, small(2), "")
+	mustHold(t, s, rec, rev)
+	_, err := s.Save(t.Context(), small(2), "")
 	mustConflict(t, err)
-	mustSave(t, ctx, s, small(2), rev)
+	mustSave(t, s, small(2), rev)
 }
 
-func testWatchElsewhere(t *testing.T, ctx context.Context, open func() agrenting.KeyStore) {
+func testWatchElsewhere(t *tester, open func() agrenting.KeyStore) {
 	s := open()
 	watcher, ok := open().(agrenting.KeyWatcher)
 	if !ok {
 		t.Log("the store is no KeyWatcher, there is nothing to test")
 		return
 	}
-	rev := mustSave(t, ctx, s, small(1), "")
-	w := watch(t, ctx, watcher)
+	rev := mustSave(t, s, small(1), "")
+	w := watch(t, watcher)
 	w.await(t, 1)
 	for generation := range uint64(3) {
-		rev = mustSave(t, ctx, s, small(generation+2), rev)
+		rev = mustSave(t, s, small(generation+2), rev)
 		w.await(t, generation+2)
 		<-time.After(time.Millisecond)
 	}

@@ -40,7 +40,7 @@ func TestStore(t *testing.T, open func(t *testing.T) agrenting.KeyStore) {
 	t.Helper()
 	for _, c := range storeCases {
 		t.Run(c.name, func(t *testing.T) {
-			c.run(t, within(t), open(t))
+			c.run(newTester(t), open(t))
 		})
 	}
 	t.Run("watch", func(t *testing.T) {
@@ -54,7 +54,7 @@ func TestStore(t *testing.T, open func(t *testing.T) agrenting.KeyStore) {
 				if !ok {
 					t.Fatal("this time, the store is no KeyWatcher")
 				}
-				c.run(t, within(t), w)
+				c.run(newTester(t), w)
 			})
 		}
 	})
@@ -74,16 +74,24 @@ func TestSharedStore(t *testing.T, fresh func(t *testing.T) func() agrenting.Key
 	t.Run("shared", func(t *testing.T) {
 		for _, c := range sharedCases {
 			t.Run(c.name, func(t *testing.T) {
-				c.run(t, within(t), fresh(t))
+				c.run(newTester(t), fresh(t))
 			})
 		}
 	})
 }
 
-// within is a context that ends with the test, or before it hangs.
-func within(t *testing.T) context.Context {
+// tester is a test with a context that ends with it, or before it hangs.
+type tester struct {
+	*testing.T
+	ctx context.Context //nolint:containedctx // in place of the test's own
+}
+
+func newTester(t *testing.T) *tester {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
-	return ctx
+	return &tester{T: t, ctx: ctx}
 }
+
+// Context hides that of the test.
+func (t *tester) Context() context.Context { return t.ctx }

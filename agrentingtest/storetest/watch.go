@@ -7,18 +7,24 @@ import (
 	"fmt"
 	"runtime/pprof"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
 )
 
-// soon is how long a change may take to be noticed, and a goroutine to end.
-const soon = 15 * time.Second
+// soon is how long a change may take to be noticed, and a goroutine to end. A
+// run of little time does not spend all of it on one wait.
+func (t *tester) soon() time.Duration {
+	d := 10 * time.Second
+	if end, ok := t.Deadline(); ok {
+		d = min(d, time.Until(end)/4)
+	}
+	return d
+}
 
 type watchCase struct {
 	name string
-	run  func(t *testing.T, ctx context.Context, s agrenting.KeyWatcher)
+	run  func(t *tester, s agrenting.KeyWatcher)
 }
 
 var watchCases = []watchCase{
@@ -33,35 +39,35 @@ var watchCases = []watchCase{
 	{"many watch at once", testWatchMany},
 }
 
-func testWatchBegins(t *testing.T, ctx context.Context, s agrenting.KeyWatcher) {
+func testWatchBegins(t *tester, s agrenting.KeyWatcher) {
 	rec := full(7, 0)
-	mustSave(t, ctx, s, rec, "")
-	w := watch(t, ctx, s)
+	mustSave(t, s, rec, "")
+	w := watch(t, s)
 	if d := difference(rec, w.await(t, 7)); d != "" {
 		t.Errorf("the record differs from what was saved: %s", d)
 	}
 	w.stop(t)
 }
 
-func testWatchEmpty(t *testing.T, ctx context.Context, s agrenting.KeyWatcher) {
-	w := watch(t, ctx, s)
+func testWatchEmpty(t *tester, s agrenting.KeyWatcher) {
+	w := watch(t, s)
 	select {
 	case got := <-w.yields:
 		t.Fatalf("an empty store yields generation %d, error %v", got.rec.Generation, got.err)
 	case <-time.After(50 * time.Millisecond):
 	}
-	mustSave(t, ctx, s, small(3), "")
+	mustSave(t, s, small(3), "")
 	w.await(t, 3)
 	w.stop(t)
 }
 
-func testWatchChanges(t *testing.T, ctx context.Context, s agrenting.KeyWatcher) {
-	rev := mustSave(t, ctx, s, small(1), "")
-	w := watch(t, ctx, s)
+func testWatchChanges(t *tester, s agrenting.KeyWatcher) {
+	rev := mustSave(t, s, small(1), "")
+	w := watch(t, s)
 	w.await(t, 1)
 	for generation := uint64(2); generation < 5; generation++ {
-		rec := full(generation, int(generation)) //nolint:gosec // a small number
-		rev = mustSave(t, ctx, s, rec, rev)
+		rec := full(generation, int(generation))
+		rev = mustSave(t, s, rec, rev)
 		if d := difference(rec, w.await(t, generation)); d != "" {
 			t.Errorf("the record differs from what was saved: %s", d)
 		}
@@ -69,49 +75,52 @@ func testWatchChanges(t *testing.T, ctx context.Context, s agrenting.KeyWatcher)
 	// Of changes in quick succession the last one has to come, and none after
 	// a later one.
 	for generation := uint64(5); generation < 25; generation++ {
-		rev = mustSave(t, ctx, s, small(generation), rev)
+		rev = mustSave(t, s, small(generation), rev)
 	}
 	w.await(t, 24)
 	w.stop(t)
 }
 
-func testWatchEnds(t *testing.T, ctx context.Context, s agrenting.KeyWatcher) {
-	watch(t, ctx, s).stop(t) // while it is empty
-	mustSave(t, ctx, s, small(1), "")
-	w := watch(t, ctx, s)
+func testWatchEnds(t *tester, s agrenting.KeyWatcher) {
+	watch(t, s).stop(t) // while it is empty
+	mustSave(t, s, small(1), "")
+	w := watch(t, s)
 	w.await(t, 1)
 	w.stop(t) // while it waits for a change
 }
 
-func testWatchBreak(t *testing.T, ctx context.Context, s agrenting.KeyWatcher) {
-	rev := mustSave(t, ctx, s, small(1), "")
-	w := newWatching(ctx)
+func testWatchBreak(t *tester, s agrenting.KeyWatcher) {
+	rev := mustSave(t, s, small(1), "")
+	w := newWatching(t.Context())
 	left := make(chan struct{})
 	w.do(func(ctx context.Context) {
 		defer close(left)
-		for range s.Watch(ctx) {
+		for _, err := range s.Watch(ctx) {
+			if err != nil {
+				t.Errorf("Watch yields the error %v", err)
+			}
 			return
 		}
 	})
 	select {
 	case <-left:
-	case <-time.After(soon):
+	case <-time.After(t.soon()):
 		t.Fatal("the present record was not yielded")
 	}
 	w.mustBeGone(t) // although its context goes on
-	mustSave(t, ctx, s, small(2), rev)
+	mustSave(t, s, small(2), rev)
 }
 
-func testWatchCancelled(t *testing.T, ctx context.Context, s agrenting.KeyWatcher) {
-	mustSave(t, ctx, s, small(1), "")
-	cancelled, cancel := context.WithCancel(ctx)
+func testWatchCancelled(t *tester, s agrenting.KeyWatcher) {
+	mustSave(t, s, small(1), "")
+	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	watch(t, cancelled, s).stop(t)
+	watchWithin(cancelled, t, s).stop(t)
 }
 
-func testWatchAgain(t *testing.T, ctx context.Context, s agrenting.KeyWatcher) {
-	rev := mustSave(t, ctx, s, small(1), "")
-	seq := s.Watch(ctx)
+func testWatchAgain(t *tester, s agrenting.KeyWatcher) {
+	rev := mustSave(t, s, small(1), "")
+	seq := s.Watch(t.Context())
 	for generation := uint64(1); generation < 4; generation++ {
 		for rec, err := range seq {
 			if err != nil || rec.Generation != generation {
@@ -119,31 +128,31 @@ func testWatchAgain(t *testing.T, ctx context.Context, s agrenting.KeyWatcher) {
 			}
 			break
 		}
-		rev = mustSave(t, ctx, s, small(generation+1), rev)
+		rev = mustSave(t, s, small(generation+1), rev)
 	}
 }
 
-func testWatchCopies(t *testing.T, ctx context.Context, s agrenting.KeyWatcher) {
+func testWatchCopies(t *tester, s agrenting.KeyWatcher) {
 	rec := full(1, 0)
-	rev := mustSave(t, ctx, s, rec, "")
-	a, b := watch(t, ctx, s), watch(t, ctx, s)
+	rev := mustSave(t, s, rec, "")
+	a, b := watch(t, s), watch(t, s)
 	spoil(a.await(t, 1))
 	if d := difference(rec, b.await(t, 1)); d != "" {
 		t.Errorf("what one watcher does to a record shows in another's: %s", d)
 	}
-	mustHold(t, ctx, s, rec, rev)
+	mustHold(t, s, rec, rev)
 	a.stop(t)
 	b.stop(t)
 }
 
-func testWatchMany(t *testing.T, ctx context.Context, s agrenting.KeyWatcher) {
+func testWatchMany(t *tester, s agrenting.KeyWatcher) {
 	var all []*watching
 	for range writers {
-		all = append(all, watch(t, ctx, s))
+		all = append(all, watch(t, s))
 	}
 	all[0].stop(t)
-	rev := mustSave(t, ctx, s, small(1), "")
-	mustSave(t, ctx, s, small(2), rev)
+	rev := mustSave(t, s, small(1), "")
+	mustSave(t, s, small(2), rev)
 	for _, w := range all[1:] {
 		w.await(t, 2)
 		w.stop(t)
@@ -177,7 +186,12 @@ func (w *watching) do(f func(ctx context.Context)) {
 	go pprof.Do(w.ctx, pprof.Labels(labelName, w.label), f)
 }
 
-func watch(t *testing.T, ctx context.Context, s agrenting.KeyWatcher) *watching { //nolint:revive // t comes first
+func watch(t *tester, s agrenting.KeyWatcher) *watching {
+	t.Helper()
+	return watchWithin(t.Context(), t, s)
+}
+
+func watchWithin(ctx context.Context, t *tester, s agrenting.KeyWatcher) *watching {
 	t.Helper()
 	w := newWatching(ctx)
 	t.Cleanup(w.cancel)
@@ -195,9 +209,9 @@ func watch(t *testing.T, ctx context.Context, s agrenting.KeyWatcher) *watching 
 
 // await waits for a generation. Earlier ones may be passed over, but must not
 // come after later ones.
-func (w *watching) await(t *testing.T, generation uint64) agrenting.KeyRecord {
+func (w *watching) await(t *tester, generation uint64) agrenting.KeyRecord {
 	t.Helper()
-	timeout := time.After(soon)
+	timeout := time.After(t.soon())
 	for {
 		select {
 		case got, ok := <-w.yields:
@@ -214,17 +228,17 @@ func (w *watching) await(t *testing.T, generation uint64) agrenting.KeyRecord {
 				return got.rec
 			}
 		case <-timeout:
-			t.Fatalf("generation %d was saved, and %s later Watch has not yielded it", generation, soon)
+			t.Fatalf("generation %d was saved, and Watch does not yield it", generation)
 		}
 	}
 }
 
 // stop ends the context, and fails the test unless the sequence ends with it
 // and leaves nothing behind.
-func (w *watching) stop(t *testing.T) {
+func (w *watching) stop(t *tester) {
 	t.Helper()
 	w.cancel()
-	timeout := time.After(soon)
+	timeout := time.After(t.soon())
 	for {
 		select {
 		case got, ok := <-w.yields:
@@ -236,14 +250,14 @@ func (w *watching) stop(t *testing.T) {
 				t.Error("the sequence ends with a record that is empty")
 			}
 		case <-timeout:
-			t.Fatalf("the sequence has not ended %s after its context", soon)
+			t.Fatal("the sequence does not end with its context")
 		}
 	}
 }
 
-func (w *watching) mustBeGone(t *testing.T) {
+func (w *watching) mustBeGone(t *tester) {
 	t.Helper()
-	for end := time.Now().Add(soon); ; <-time.After(5 * time.Millisecond) {
+	for end := time.Now().Add(t.soon()); ; <-time.After(5 * time.Millisecond) {
 		left := w.goroutines()
 		if left == "" {
 			return

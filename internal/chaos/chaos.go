@@ -140,6 +140,7 @@ func (p *Proxy) Cut() {
 	links := maps.Clone(p.links)
 	p.mu.Unlock()
 	for l := range links {
+		l.doomed.Store(true)
 		p.note(l, Reset)
 		l.cut()
 	}
@@ -183,6 +184,7 @@ type link struct {
 	begins atomic.Bool
 	lose   atomic.Bool // the answer
 	slow   atomic.Bool // the answer
+	doomed atomic.Bool // Cut has taken it
 }
 
 func (p *Proxy) serve(client net.Conn) {
@@ -247,7 +249,10 @@ func (p *Proxy) note(l *link, kind Kind) {
 	addr := l.client.RemoteAddr().String()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if kind == "" {
+	switch {
+	case kind == "" && l.doomed.Load():
+		return // an exchange that began meanwhile ends with the others
+	case kind == "":
 		delete(p.harm, addr)
 		return
 	}

@@ -1,0 +1,179 @@
+package agrenting_test
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/format"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// snippet is a block of Go in a document.
+type snippet struct {
+	file string
+	line int
+	code string
+}
+
+// documents are the files whose Go has to hold.
+func documents(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("docs/*.md")
+	require.NoError(t, err)
+	return append(files, "README.md")
+}
+
+func snippetsOf(t *testing.T, file string) (out []snippet) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var code []string
+	begin := 0
+	for i, line := range strings.Split(string(b), "\n") {
+		switch {
+		case begin == 0 && strings.TrimSpace(line) == "```go":
+			begin, code = i+2, nil
+		case begin > 0 && strings.TrimSpace(line) == "```":
+			out = append(out, snippet{file: file, line: begin, code: strings.Join(code, "\n") + "\n"})
+			begin = 0
+		case begin > 0:
+			code = append(code, line)
+		}
+	}
+	return out
+}
+
+// TestTheGoInTheDocumentsCompiles vets every block that is a whole file, and
+// type-checks the others as far as one can know what surrounds them.
+func TestTheGoInTheDocumentsCompiles(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it runs the go command")
+	}
+	imports := newImports(t)
+	for _, file := range documents(t) {
+		for _, s := range snippetsOf(t, file) {
+			t.Run(fmt.Sprintf("%s:%d", s.file, s.line), func(t *testing.T) {
+				t.Parallel()
+				if strings.HasPrefix(s.code, "package ") || strings.Contains(s.code, "\npackage ") {
+					s.vet(t)
+					return
+				}
+				s.check(t, imports)
+			})
+		}
+	}
+}
+
+// vet has the go command look at a whole file, as a part of this module.
+func (s snippet) vet(t *testing.T) {
+	t.Helper()
+	formatted, err := format.Source([]byte(s.code))
+	require.NoError(t, err)
+	assert.Equal(t, s.code, string(formatted), "it is not formatted")
+	name := "main.go"
+	if strings.Contains(s.code, "testing.T)") {
+		name = "main_test.go"
+	}
+	path := filepath.Join(t.TempDir(), name)
+	require.NoError(t, os.WriteFile(path, []byte(s.code), 0o600))
+	out, err := exec.CommandContext(t.Context(), "go", "vet", path).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+// unknowable are the complaints about a fragment that come from what is not
+// shown around it: its variables, and what is done with them.
+var unknowable = regexp.MustCompile(`^undefined: \w+$|^declared and not used|^missing return|^too many return values|^not enough return values|used and not used|imported and not used`)
+
+// check parses a fragment as statements or declarations, and checks the types of
+// what it says about packages.
+func (s snippet) check(t *testing.T, imports *imports) {
+	t.Helper()
+	const header = "package p\n\nimport (\n%s)\n\n"
+	head := fmt.Sprintf(header, imports.spec)
+	file, err := parser.ParseFile(imports.fset, s.file, head+s.code, parser.SkipObjectResolution)
+	if err != nil {
+		file, err = parser.ParseFile(imports.fset, s.file, head+"func _() {\n"+s.code+"}\n", parser.SkipObjectResolution)
+	}
+	require.NoError(t, err, "it is neither declarations nor statements")
+	formatted, err := format.Source([]byte(s.code))
+	require.NoError(t, err)
+	assert.Equal(t, s.code, string(formatted), "it is not formatted")
+	conf := types.Config{Importer: imports, Error: func(err error) {
+		if e, ok := err.(types.Error); ok && !unknowable.MatchString(e.Msg) { //nolint:errorlint // as documented
+			t.Errorf("line %d: %s", s.line+imports.fset.Position(e.Pos).Line, e.Msg)
+		}
+	}}
+	_, _ = conf.Check("p", imports.fset, []*ast.File{file}, nil)
+}
+
+// imports resolves what fragments may refer to without saying so.
+type imports struct {
+	fset *token.FileSet
+	gc   types.Importer
+	spec string
+}
+
+func newImports(t *testing.T) *imports {
+	t.Helper()
+	im := &imports{fset: token.NewFileSet()}
+	paths := []string{
+		"context", "crypto/tls", "errors", "fmt", "io", "log/slog", "net/http", "net/http/httputil", "net/url", "os", "testing",
+		"testing/synctest", "time", "github.com/stretchr/testify/assert", "github.com/stretchr/testify/require",
+		"github.com/agrenting/agrenting-go", "github.com/agrenting/agrenting-go/agrentingtest",
+	}
+	for _, p := range paths {
+		im.spec += fmt.Sprintf("\t%q\n", p)
+	}
+	args := append([]string{"list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}"}, paths...)
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, "%s", stderr.String())
+	exports := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		if path, file, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+			exports[path] = file
+		}
+	}
+	im.gc = importer.ForCompiler(im.fset, "gc", func(path string) (io.ReadCloser, error) {
+		return os.Open(exports[path])
+	})
+	for _, p := range paths { // the importer is not safe for concurrent use
+		_, err := im.gc.Import(p)
+		require.NoError(t, err)
+	}
+	return im
+}
+
+// Import implements types.Importer. All packages have been read before.
+func (im *imports) Import(path string) (*types.Package, error) { return im.gc.Import(path) }
+
+// TestLinksBetweenDocumentsLeadSomewhere looks at links to files.
+func TestLinksBetweenDocumentsLeadSomewhere(t *testing.T) {
+	t.Parallel()
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	code := regexp.MustCompile("(?s)```.*?```|`[^`]*`")
+	for _, file := range documents(t) {
+		b, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, m := range link.FindAllStringSubmatch(code.ReplaceAllString(string(b), ""), -1) {
+			_, err := os.Stat(filepath.Join(filepath.Dir(file), m[1]))
+			assert.NoError(t, err, "%s links to %s", file, m[1])
+		}
+	}
+}

@@ -1,0 +1,298 @@
+// Command rotation shows keys being rotated under load: by both strategies, with
+// an answer that gets lost, and with a process that is killed in the middle.
+// Sixteen workers call the platform all the while, and none of them may notice.
+//
+//	go run ./examples/rotation
+//	go run ./examples/rotation -duration 1m
+//
+// The platform is an embedded one, so nothing is needed and nothing is touched
+// but a temporary folder. The exit code is 1 if any call has failed, or if more
+// or less than one key is live at the end.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+// crashCommand makes this program the process that is going to be killed.
+const crashCommand = "rotate-and-be-killed"
+
+const routeRotate = "POST /api/v1/auth/rotate-key"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "rotation:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) > 0 && args[0] == crashCommand {
+		return rotateOnce(ctx, args[1:])
+	}
+	flags := flag.NewFlagSet("rotation", flag.ContinueOnError)
+	duration := flags.Duration("duration", 12*time.Second, "how long to go on, as a `time` such as 1m")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return nil
+	case err != nil:
+		return err
+	}
+	folder, err := os.MkdirTemp("", "agrenting-rotation-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder) //nolint:errcheck // it is temporary anyway
+	s, err := newShow(filepath.Join(folder, "keys", "key.json"), out)
+	if err != nil {
+		return err
+	}
+	defer s.srv.Close()
+	return s.run(ctx, *duration)
+}
+
+// policy is for keys that are rotated by hand, by processes that crash: the
+// lease says how long an unfinished rotation is left alone.
+func policy(strategy agrenting.Strategy, agentID string) agrenting.RotationPolicy {
+	return agrenting.RotationPolicy{
+		Strategy: strategy, Every: -1, AgentID: agentID,
+		Grace: 100 * time.Millisecond, CallTimeout: 500 * time.Millisecond, Lease: time.Second,
+	}
+}
+
+// rotateOnce is the other process. It has the store, and needs no key of its own.
+func rotateOnce(ctx context.Context, args []string) error {
+	if len(args) != 3 {
+		return errors.New(crashCommand + " takes a URL, a path and the id of an agent")
+	}
+	url, path, agentID := args[0], args[1], args[2]
+	store, err := agrenting.FileStore(path)
+	if err != nil {
+		return err
+	}
+	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(url),
+		agrenting.WithKeyStore(store), agrenting.WithRotation(policy(agrenting.InPlace, agentID)))
+	if err != nil {
+		return err
+	}
+	defer c.Close() //nolint:contextcheck // bounds itself
+	_, err = c.Rotate(ctx)
+	return err
+}
+
+// show is a platform, a key in a file, and two clients of it, each as it would
+// be in a process of its own.
+type show struct {
+	srv     *agrentingtest.Server
+	agent   *agrentingtest.Agent
+	store   agrenting.KeyStore
+	path    string
+	overlap *agrenting.Client
+	inPlace *agrenting.Client
+	screen  *screen
+}
+
+func newShow(path string, out io.Writer) (*show, error) {
+	store, err := agrenting.FileStore(path)
+	if err != nil {
+		return nil, err
+	}
+	srv := agrentingtest.NewServer(agrentingtest.WithoutRateLimits(), agrentingtest.WithLogLimit(100))
+	agent := srv.NewAgent(srv.NewUser("Ada"), agrentingtest.AgentConfig{Name: "Scribe"})
+	s := &show{srv: srv, agent: agent, store: store, path: path, screen: newScreen(out)}
+	// The key that the environment would name. It seeds the store, and is
+	// ignored once it was rotated away.
+	seed := agrenting.APIKey(srv.NewKey(agent.ID).Secret)
+	if s.overlap, err = s.client(agrenting.Overlap, seed); err == nil {
+		s.inPlace, err = s.client(agrenting.InPlace, seed)
+	}
+	if err != nil {
+		srv.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *show) client(strategy agrenting.Strategy, seed agrenting.Credential) (*agrenting.Client, error) {
+	return agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(s.srv.URL),
+		agrenting.WithCredential(seed), agrenting.WithKeyStore(s.store),
+		agrenting.WithRotation(policy(strategy, s.agent.ID)), agrenting.WithObserver(s.screen.observe))
+}
+
+// scene is one thing that happens to the key.
+type scene struct {
+	title string
+	play  func(context.Context) error
+}
+
+func (s *show) run(ctx context.Context, duration time.Duration) error {
+	working, rest := context.WithCancel(context.WithoutCancel(ctx))
+	var workers sync.WaitGroup
+	for i := range 16 {
+		c := s.overlap
+		if i%2 == 0 {
+			c = s.inPlace
+		}
+		workers.Go(func() { s.work(working, c) })
+	}
+	drawing := s.screen.start()
+
+	scenes := []scene{
+		{"overlap: a second key, and the first one is revoked", s.byOverlap},
+		{"in place: the old key dies with the call", s.rotateInPlace},
+		{"in place, and the answer with the new key gets lost", s.loseTheAnswer},
+		{"in place, by a process that is killed in the middle", s.crash},
+	}
+	// A call is replayed with the successor of its key: let that live a little.
+	gap := max(duration/16, 200*time.Millisecond)
+	var failure error
+	end := time.Now().Add(duration)
+	for i := 0; failure == nil && ctx.Err() == nil && (i < len(scenes) || time.Now().Before(end)); i++ {
+		sc := scenes[i%len(scenes)]
+		if pause(ctx, gap) != nil {
+			break
+		}
+		began := time.Now()
+		s.screen.setScene(sc.title)
+		if err := sc.play(ctx); err != nil && ctx.Err() == nil {
+			failure = fmt.Errorf("%s: %w", sc.title, err)
+		}
+		s.screen.line("%-55s %5d ms", sc.title, time.Since(began).Milliseconds())
+		s.screen.setScene("")
+	}
+	_ = pause(ctx, gap) // let the workers use the last key
+
+	rest()
+	workers.Wait()
+	//nolint:contextcheck // they bound themselves
+	failure = errors.Join(failure, s.overlap.Close(), s.inPlace.Close())
+	drawing()
+	return errors.Join(failure, s.verdict(ctx))
+}
+
+// work calls the platform until ctx is done, and finishes what it has begun.
+func (s *show) work(ctx context.Context, c *agrenting.Client) {
+	for n := 0; ctx.Err() == nil; n++ {
+		method, in := http.MethodGet, any(nil)
+		if n%8 == 0 {
+			method, in = http.MethodPost, map[string]string{"agent_id": s.agent.ID, "task_type": "test"}
+		}
+		_, err := c.Do(context.WithoutCancel(ctx), method, "/api/v1/tasks?limit=1", in, nil)
+		s.screen.called(err)
+		_ = pause(ctx, 4*time.Millisecond)
+	}
+}
+
+func (s *show) byOverlap(ctx context.Context) error {
+	_, err := s.overlap.Rotate(ctx)
+	return err
+}
+
+func (s *show) rotateInPlace(ctx context.Context) error {
+	_, err := s.inPlace.Rotate(ctx)
+	return err
+}
+
+// loseTheAnswer has the platform rotate the key and hang up. The SDK asks again
+// by the same idempotency key, under a session that it took before.
+func (s *show) loseTheAnswer(ctx context.Context) error {
+	s.srv.Fault(routeRotate, agrentingtest.DropAfter())
+	return s.rotateInPlace(ctx)
+}
+
+// crash kills another process when the platform has rotated the key and that
+// process has not heard of it. Nobody knows the new key then, and the old one is
+// dead: the workers wait until one of the clients has taken the work over.
+func (s *show) crash(ctx context.Context) error {
+	before, _, err := s.store.Load(ctx)
+	if err != nil {
+		return err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	rotations := s.srv.Stats().Rotations
+	s.srv.Fault(routeRotate, agrentingtest.DropAfter())
+	// The child's second attempt, and whatever else it may try, is held up.
+	s.srv.Fault(routeRotate, agrentingtest.Delay(time.Minute))
+	//nolint:gosec // it is this very program
+	child := exec.CommandContext(ctx, program, crashCommand, s.srv.URL, s.path, s.agent.ID)
+	if err := child.Start(); err != nil {
+		return err
+	}
+	rotated := s.await(ctx, func() bool { return s.srv.Stats().Rotations > rotations })
+	_ = child.Process.Kill()
+	_ = child.Wait() // "signal: killed"
+	s.srv.ClearFaults()
+	if rotated != nil {
+		return rotated
+	}
+	return s.await(ctx, func() bool {
+		rec, _, err := s.store.Load(ctx)
+		return err == nil && rec.Intent == nil && rec.Generation > before.Generation
+	})
+}
+
+// await looks until done says so.
+func (s *show) await(ctx context.Context, done func() bool) error {
+	for end := time.Now().Add(30 * time.Second); !done(); {
+		if time.Now().After(end) {
+			return errors.New("it has not happened within 30 s")
+		}
+		if err := pause(ctx, 2*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verdict sums up, and is an error if anybody noticed.
+func (s *show) verdict(ctx context.Context) error {
+	live := s.srv.LiveKeys(s.agent.ID)
+	stats := s.srv.Stats()
+	s.screen.summary(len(live), stats.KeysRevoked)
+	if n := s.screen.failed(); n > 0 {
+		return fmt.Errorf("%d calls have failed", n)
+	}
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // interrupted, perhaps in the middle of a crash
+	}
+	rec, _, err := s.store.Load(ctx)
+	if err != nil {
+		return err
+	}
+	if len(live) != 1 || !s.srv.KeyAlive(rec.Current.Credential.Reveal()) {
+		return fmt.Errorf("%d keys are live, and there should be one, the store's", len(live))
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
