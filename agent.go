@@ -40,6 +40,9 @@ type agentHeader struct {
 	err    error
 }
 
+// noAgent adds nothing.
+var noAgent agentHeader
+
 func newAgentHeader(id string) agentHeader {
 	if err := validateAgentID(id); err != nil {
 		return agentHeader{err: err}

@@ -158,7 +158,6 @@ func TestADefaultTransportOfItsOwn(t *testing.T) {
 	other, err := New(WithoutEnvironment(), WithCredential(APIKey(testKey)))
 	require.NoError(t, err)
 	assert.NotSame(t, one.transport.base, other.transport.base)
-	assert.NotSame(t, http.DefaultTransport, one.transport.base)
 	require.NoError(t, one.Close())
 	require.NoError(t, other.Close())
 }

@@ -17,9 +17,9 @@ import (
 const testKey = "Zq7Wm3Xp9Rt5Kv2Ln8Yd4"
 
 // keyed is a client with testKey over a base that needs no connection.
-func keyed(t testing.TB, base http.RoundTripper, opts ...Option) *Client {
-	t.Helper()
-	return clientOver(t, base, Static(APIKey(testKey)), opts...)
+func keyed(tb testing.TB, base http.RoundTripper, opts ...Option) *Client {
+	tb.Helper()
+	return clientOver(tb, base, Static(APIKey(testKey)), opts...)
 }
 
 // answering is a base that always answers the same.
@@ -28,10 +28,10 @@ func answering(code int, body string, header ...string) *recorder {
 }
 
 // only is the one request that a base got.
-func (r *recorder) only(t testing.TB) seen {
-	t.Helper()
+func (r *recorder) only(tb testing.TB) seen {
+	tb.Helper()
 	got := r.requests()
-	require.Len(t, got, 1)
+	require.Len(tb, got, 1)
 	return got[0]
 }
 
@@ -44,21 +44,21 @@ func lookupIn(vars map[string]string) Option {
 }
 
 // memoryServer is an embedded platform without limits that ends with the test.
-func memoryServer(t testing.TB, opts ...agrentingtest.Option) *agrentingtest.Server {
-	t.Helper()
+func memoryServer(tb testing.TB, opts ...agrentingtest.Option) *agrentingtest.Server {
+	tb.Helper()
 	srv := agrentingtest.NewServer(append([]agrentingtest.Option{
 		agrentingtest.InMemory(), agrentingtest.WithoutRateLimits(),
 	}, opts...)...)
-	t.Cleanup(srv.Close)
+	tb.Cleanup(srv.Close)
 	return srv
 }
 
 // clientOf is a client of an embedded platform. It is closed before the server.
-func clientOf(t testing.TB, srv *agrentingtest.Server, opts ...Option) *Client {
-	t.Helper()
+func clientOf(tb testing.TB, srv *agrentingtest.Server, opts ...Option) *Client {
+	tb.Helper()
 	c, err := New(append([]Option{WithoutEnvironment(), WithBaseURL(srv.URL), WithTransport(srv.Transport())}, opts...)...)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, c.Close()) })
 	return c
 }
 

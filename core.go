@@ -228,6 +228,7 @@ func (c *core) rotatingKeeper(seed CredentialSource) (*keeper, error) {
 	return k, nil
 }
 
+//nolint:contextcheck,nolintlint // Close has no context; its callers would all be told to pass one
 func (c *core) close() error {
 	c.closeOnce.Do(func() {
 		c.logout()

@@ -362,8 +362,9 @@ func TestTwoClientsKnowNothingOfEachOther(t *testing.T) {
 		c := clientOver(t, base, newMint(secret), WithAgentID(agent))
 		wg.Go(func() {
 			for range 50 {
-				_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
-				assert.NoError(t, err)
+				if _, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil); err != nil {
+					t.Error(err)
+				}
 			}
 			for _, s := range base.requests() {
 				assert.Equal(t, secret, secretOf(s.header))

@@ -55,30 +55,38 @@ func TestContextErrorsComeThrough(t *testing.T) {
 		"cancelled with a cause": {waiting, cancelled(errShutdown), nil, []error{context.Canceled, errShutdown}, "the program shuts down"},
 		"cancelled, and the base says something else": {
 			resetting, cancelled(errShutdown), nil,
-			[]error{context.Canceled, errShutdown, io.ErrUnexpectedEOF}, "shuts down, after: unexpected EOF",
+			[]error{context.Canceled, errShutdown, io.ErrUnexpectedEOF},
+			"shuts down, after: unexpected EOF",
 		},
 		"the caller's deadline": {waiting, deadline(time.Second), nil, []error{context.DeadlineExceeded}, "deadline exceeded"},
 		"the client's timeout":  {waiting, nil, nil, []error{context.DeadlineExceeded}, "no answer within 1m0s, the client's WithTimeout"},
 		"the client's own timeout": {
-			waiting, nil, []Option{WithTimeout(3 * time.Second)},
-			[]error{context.DeadlineExceeded}, "no answer within 3s, the client's WithTimeout",
+			waiting, nil,
+			[]Option{WithTimeout(3 * time.Second)},
+			[]error{context.DeadlineExceeded},
+			"no answer within 3s, the client's WithTimeout",
 		},
 		"the caller's, being sooner": {
-			waiting, deadline(time.Second), []Option{WithTimeout(3 * time.Second)},
-			[]error{context.DeadlineExceeded}, "deadline exceeded",
+			waiting, deadline(time.Second),
+			[]Option{WithTimeout(3 * time.Second)},
+			[]error{context.DeadlineExceeded},
+			"deadline exceeded",
 		},
 		"while the answer is read": {hanging, nil, nil, []error{context.DeadlineExceeded}, "the client's WithTimeout"},
 		"cancelled while the answer is read": {
 			hanging, cancelled(errShutdown), nil,
-			[]error{context.Canceled, errShutdown}, "the program shuts down",
+			[]error{context.Canceled, errShutdown},
+			"the program shuts down",
 		},
 		"cancelled between attempts on a dead line": {
 			answers(0), cancelled(nil), slowly,
-			[]error{context.Canceled}, "context canceled",
+			[]error{context.Canceled},
+			"context canceled",
 		},
 		"cancelled between attempts on a busy platform": {
 			answers(http.StatusServiceUnavailable), cancelled(errShutdown), slowly,
-			[]error{context.Canceled, errShutdown}, "the program shuts down",
+			[]error{context.Canceled, errShutdown},
+			"the program shuts down",
 		},
 	}
 	for name, tc := range cases {
@@ -134,6 +142,32 @@ func TestNoTimeoutMeansNone(t *testing.T) {
 		})
 		_, err := keyed(t, base, WithTimeout(0)).Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		require.NoError(t, err)
+	})
+}
+
+func TestATimeoutIsOneForThoseWhoAskAnyError(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		base := tripFunc(func(req *http.Request) (*http.Response, error) {
+			<-req.Context().Done()
+			return nil, req.Context().Err()
+		})
+		_, err := keyed(t, base).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		var timeout interface{ Timeout() bool }
+		require.ErrorAs(t, err, &timeout)
+		assert.True(t, timeout.Timeout())
+	})
+}
+
+func TestACallersTraceIsFilledByDo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var trace Trace
+		ctx := ContextWithTrace(t.Context(), &trace)
+		_, err := keyed(t, answers(503, 200)).Do(ctx, http.MethodGet, "/x", nil, nil)
+		require.NoError(t, err)
+		assert.Equal(t, 2, trace.Attempts)
+		assert.Equal(t, APIKey(testKey).Fingerprint(), trace.Fingerprint)
 	})
 }
 

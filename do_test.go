@@ -72,7 +72,7 @@ func TestDoPutsTheDataWhereItIsWanted(t *testing.T) {
 	assert.Equal(t, "[1, 2]", string(raw))
 	var whole bytes.Buffer
 	require.NoError(t, do(&whole))
-	assert.Equal(t, body, whole.String(), "a writer takes the body as it is")
+	assert.Equal(t, body, whole.String(), "a writer takes the body as it is") //nolint:testifylint // byte for byte
 	require.NoError(t, do(nil))
 	var anything any
 	require.NoError(t, do(&anything))

@@ -56,8 +56,9 @@ func snippetsOf(t *testing.T, file string) (out []snippet) {
 	return out
 }
 
-// TestTheGoInTheDocumentsCompiles vets every block that is a whole file, and
-// type-checks the others as far as one can know what surrounds them.
+// TestTheGoInTheDocumentsCompiles vets every block that is a whole file, runs
+// those that are tests, and type-checks the others as far as one can know what
+// surrounds them.
 func TestTheGoInTheDocumentsCompiles(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -69,7 +70,7 @@ func TestTheGoInTheDocumentsCompiles(t *testing.T) {
 			t.Run(fmt.Sprintf("%s:%d", s.file, s.line), func(t *testing.T) {
 				t.Parallel()
 				if strings.HasPrefix(s.code, "package ") || strings.Contains(s.code, "\npackage ") {
-					s.vet(t)
+					s.build(t)
 					return
 				}
 				s.check(t, imports)
@@ -78,25 +79,26 @@ func TestTheGoInTheDocumentsCompiles(t *testing.T) {
 	}
 }
 
-// vet has the go command look at a whole file, as a part of this module.
-func (s snippet) vet(t *testing.T) {
+// build has the go command vet a program, or run a test, as a part of this
+// module.
+func (s snippet) build(t *testing.T) {
 	t.Helper()
 	formatted, err := format.Source([]byte(s.code))
 	require.NoError(t, err)
 	assert.Equal(t, s.code, string(formatted), "it is not formatted")
-	name := "main.go"
+	name, command := "main.go", "vet"
 	if strings.Contains(s.code, "testing.T)") {
-		name = "main_test.go"
+		name, command = "main_test.go", "test"
 	}
 	path := filepath.Join(t.TempDir(), name)
 	require.NoError(t, os.WriteFile(path, []byte(s.code), 0o600))
-	out, err := exec.CommandContext(t.Context(), "go", "vet", path).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "go", command, path).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
 
 // unknowable are the complaints about a fragment that come from what is not
 // shown around it: its variables, and what is done with them.
-var unknowable = regexp.MustCompile(`^undefined: \w+$|^declared and not used|^missing return|^too many return values|^not enough return values|used and not used|imported and not used`)
+var unknowable = regexp.MustCompile(`^undefined: \w+$|^declared and not used|^missing return|^too many return values|^not enough return values|used and not used|imported (as \w+ )?and not used`)
 
 // check parses a fragment as statements or declarations, and checks the types of
 // what it says about packages.
@@ -114,7 +116,7 @@ func (s snippet) check(t *testing.T, imports *imports) {
 	assert.Equal(t, s.code, string(formatted), "it is not formatted")
 	conf := types.Config{Importer: imports, Error: func(err error) {
 		if e, ok := err.(types.Error); ok && !unknowable.MatchString(e.Msg) { //nolint:errorlint // as documented
-			t.Errorf("line %d: %s", s.line+imports.fset.Position(e.Pos).Line, e.Msg)
+			t.Errorf("near line %d: %s", s.line+imports.fset.Position(e.Pos).Line-strings.Count(head, "\n")-1, e.Msg)
 		}
 	}}
 	_, _ = conf.Check("p", imports.fset, []*ast.File{file}, nil)

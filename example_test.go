@@ -151,7 +151,7 @@ func ExampleFileSource() {
 	defer srv.Close()
 	dir, err := os.MkdirTemp("", "agrenting")
 	must(err)
-	defer os.RemoveAll(dir)
+	defer func() { must(os.RemoveAll(dir)) }()
 	path := filepath.Join(dir, "key")
 	old := srv.NewKey(scribe.ID)
 	must(os.WriteFile(path, []byte(old.Secret+"\n"), 0o600))
@@ -231,8 +231,7 @@ func ExampleClient_Do() {
 	fmt.Println(resp.StatusCode, task.Status, "with a request id:", resp.RequestID != "")
 
 	_, err = client.Do(ctx, http.MethodGet, "/api/v1/tasks/unknown", nil, &task)
-	var api *agrenting.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*agrenting.APIError](err); ok {
 		fmt.Println(errors.Is(err, agrenting.ErrNotFound), api.Code, "with a request id:", api.RequestID != "")
 	}
 	// Output:
@@ -242,9 +241,7 @@ func ExampleClient_Do() {
 
 func ExampleNoCredentialError() {
 	_, err := agrenting.New(agrenting.WithoutEnvironment())
-
-	var none *agrenting.NoCredentialError
-	if errors.As(err, &none) {
+	if none, ok := errors.AsType[*agrenting.NoCredentialError](err); ok {
 		for _, source := range none.Tried {
 			fmt.Printf("%s: %s\n", source.Name, source.State)
 		}

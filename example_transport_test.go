@@ -15,11 +15,11 @@ import (
 )
 
 // keyedClient is a client of srv as the agent.
-func keyedClient(srv *agrentingtest.Server, agentID string, opts ...agrenting.Option) *agrenting.Client {
-	client, err := agrenting.New(append([]agrenting.Option{
+func keyedClient(srv *agrentingtest.Server, agentID string) *agrenting.Client {
+	client, err := agrenting.New(
 		agrenting.WithBaseURL(srv.URL),
 		agrenting.WithCredential(agrenting.APIKey(srv.NewKey(agentID).Secret)),
-	}, opts...)...)
+	)
 	must(err)
 	return client
 }
@@ -32,7 +32,7 @@ func ExampleClient_HTTPClient() {
 	client := keyedClient(srv, scribe.ID)
 	defer client.Close()
 
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, srv.URL+"/api/v1/tasks", nil)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, srv.URL+"/api/v1/tasks", http.NoBody)
 	must(err)
 	resp, err := client.HTTPClient().Do(req)
 	must(err)
@@ -64,7 +64,7 @@ func ExampleNewTransport() {
 	})
 	defer proxy.Close()
 
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, proxy.URL+"/api/v1/tasks", nil)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, proxy.URL+"/api/v1/tasks", http.NoBody)
 	must(err)
 	resp, err := proxy.Client().Do(req) // without any credential
 	must(err)
@@ -81,7 +81,7 @@ func ExampleCheckResponse() {
 	client := keyedClient(srv, scribe.ID)
 	defer client.Close()
 
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, srv.URL+"/api/v1/user/tokens", nil)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, srv.URL+"/api/v1/user/tokens", http.NoBody)
 	must(err)
 	resp, err := client.HTTPClient().Do(req)
 	must(err)
@@ -89,8 +89,7 @@ func ExampleCheckResponse() {
 
 	err = agrenting.CheckResponse(resp)
 	fmt.Println(errors.Is(err, agrenting.ErrForbidden))
-	var api *agrenting.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*agrenting.APIError](err); ok {
 		fmt.Println(api.Method, api.Path, api.StatusCode, api.Message)
 	}
 	// Output:
@@ -223,7 +222,7 @@ func ExampleTransport() {
 	defer transport.Close()
 
 	client := &http.Client{Transport: transport}
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, srv.URL+"/api/v1/tasks", nil)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, srv.URL+"/api/v1/tasks", http.NoBody)
 	must(err)
 	resp, err := client.Do(req)
 	must(err)

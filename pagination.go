@@ -62,7 +62,7 @@ func listError(path string, err error) error {
 // page fetches one page; next leads to the following one and is nil at the end.
 func page[T any](ctx context.Context, c *Client, path string, opts []CallOption, at url.Values) (items []T, next url.Values, err error) {
 	if at != nil {
-		opts = append(opts[:len(opts):len(opts)], CallQuery(at))
+		opts = append(slices.Clip(opts), CallQuery(at))
 	}
 	var data json.RawMessage
 	resp, err := c.Do(ctx, http.MethodGet, path, nil, &data, opts...)

@@ -246,7 +246,7 @@ func TestDetailsKeepEverythingButTheSecret(t *testing.T) {
 		_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		var api *APIError
 		require.ErrorAs(t, err, &api)
-		assert.Equal(t, want, string(api.Details)) //nolint:testifylint // byte for byte
+		assert.Equal(t, want, string(api.Details))
 	}
 }
 
@@ -260,7 +260,7 @@ func TestCheckResponseMakesATypedError(t *testing.T) {
 	require.ErrorIs(t, err, ErrNotFound)
 	require.ErrorContains(t, err, "agrenting: GET /x: 404 Not Found NOT_FOUND: no such thing [request req_1")
 	assertClean(t, err.Error())
-	assert.Equal(t, body, readAll(t, resp), "the body can be read still")
+	assert.Equal(t, body, readAll(t, resp), "the body can be read still") //nolint:testifylint // byte for byte
 }
 
 func TestCheckResponseLeavesASuccessAlone(t *testing.T) {

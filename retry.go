@@ -230,7 +230,8 @@ func (s *series) attempt() (*http.Response, bool, error) {
 		c.Body, s.body = s.body, nil
 		req = &c
 	}
-	return s.t.attempt(req)
+	_, agent := identityHeaders(req.Header)
+	return s.t.attempt(req, agent)
 }
 
 // again decides whether the outcome calls for another attempt, and when.

@@ -325,7 +325,7 @@ func (s *soak) rotate(ctx context.Context, i int) {
 		s.count("rotations that stopped at " + stage)
 		return
 	}
-	if rot == nil {
+	if rot == nil { // it joined work that began by itself and found nothing to do
 		s.count("rotations without a result")
 		return
 	}
@@ -412,8 +412,11 @@ func (s *soak) assertOneLiveKey(ctx context.Context) {
 	assert.Len(s.t, s.srv.LiveKeys(s.agent.ID), 1, "exactly one key is live")
 	assert.True(s.t, !rec.Current.IsZero() && s.srv.KeyAlive(rec.Current.Credential.Reveal()), "and it is the store's")
 	for _, c := range s.clients {
-		_, err := c.Do(ctx, http.MethodGet, "/api/v1/tasks?limit=1", nil, nil)
-		require.NoError(s.t, err)
+		// A pause after a failure of before may have to end first.
+		assert.Eventually(s.t, func() bool {
+			_, err := c.Do(ctx, http.MethodGet, "/api/v1/tasks?limit=1", nil, nil)
+			return err == nil
+		}, 10*time.Second, 5*time.Millisecond, "a client cannot use it")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

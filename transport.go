@@ -96,10 +96,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !t.managed(req) {
 		return t.pass(req, t.bare(req))
 	}
-	if t.callerAuthenticates(req.Header) {
+	credential, agent := identityHeaders(req.Header)
+	if credential {
 		return t.pass(req, req)
 	}
-	resp, local, err := t.attempt(req)
+	resp, local, err := t.attempt(req, agent)
 	if local || !t.retry.worthwhile(req, resp, err) {
 		return resp, err
 	}
@@ -115,25 +116,25 @@ func (t *Transport) pass(req, out *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// callerAuthenticates reports whether the caller set a credential header, in
-// whatever spelling: header maps may hold keys that are not canonical, and
-// servers read them all the same.
-func (t *Transport) callerAuthenticates(h http.Header) bool {
+// identityHeaders looks for what the caller has set: a credential header, an
+// agent. Header maps may hold keys that are not canonical, and servers read them
+// all the same, so each name is looked at, once: ranging over a map is a good
+// part of what the transport costs.
+func identityHeaders(h http.Header) (credential, agent bool) {
 	for name := range h {
-		// Looking at lengths first spares nearly every name the comparison.
+		// Lengths spare nearly every name the comparison.
 		switch len(name) {
-		case len(headerAuthorization), len(headerAPIKey), len(headerAPIKeyAlias):
-			if isCredentialHeader(name) {
-				return true
-			}
+		case len(headerAuthorization):
+			credential = credential || strings.EqualFold(name, headerAuthorization)
+		case len(headerAPIKey):
+			credential = credential || strings.EqualFold(name, headerAPIKey)
+		case len(headerAPIKeyAlias):
+			credential = credential || strings.EqualFold(name, headerAPIKeyAlias)
+		case len(headerAgentID):
+			agent = agent || strings.EqualFold(name, headerAgentID)
 		}
 	}
-	return false
-}
-
-func isCredentialHeader(name string) bool {
-	return strings.EqualFold(name, headerAuthorization) || strings.EqualFold(name, headerAPIKey) ||
-		strings.EqualFold(name, headerAPIKeyAlias)
+	return credential, agent
 }
 
 // maxReplays bounds the replays of one attempt. One follows a renewal; more
@@ -144,11 +145,16 @@ const maxReplays = 3
 // attempt sends req once with the current credential, and again if a 401 says
 // that the credential has been replaced. local reports that the error was made
 // here and not by the base.
-func (t *Transport) attempt(req *http.Request) (resp *http.Response, local bool, err error) {
+//
+// agentSet tells that the caller named an agent by a header of the request.
+func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Response, local bool, err error) {
 	ctx := req.Context()
 	pc := perCallFrom(ctx)
 	agent := &t.agent
-	if pc.agent.set() {
+	switch {
+	case agentSet:
+		agent = &noAgent
+	case pc.agent.set():
 		agent = &pc.agent
 	}
 	if agent.err != nil {
@@ -240,7 +246,7 @@ func (t *Transport) stamp(req *http.Request, l *lease, agent *agentHeader) *http
 	if l.Value.name != "" { // there is none where the client is anonymous
 		out.Header[l.Value.name] = l.Value.values
 	}
-	if agent.values != nil && !hasHeader(req.Header, headerAgentID) {
+	if agent.values != nil {
 		out.Header[headerAgentID] = agent.values
 	}
 	// A Host that differs from the URL's would hand the credential to whoever
@@ -249,19 +255,6 @@ func (t *Transport) stamp(req *http.Request, l *lease, agent *agentHeader) *http
 		out.Host = ""
 	}
 	return out
-}
-
-// hasHeader looks for a header in whatever spelling.
-func hasHeader(h http.Header, canonical string) bool {
-	if _, ok := h[canonical]; ok {
-		return true
-	}
-	for name := range h {
-		if len(name) == len(canonical) && strings.EqualFold(name, canonical) {
-			return true
-		}
-	}
-	return false
 }
 
 func (t *Transport) logAttempt(req *http.Request, l *lease) {

@@ -1,3 +1,4 @@
+// Command first lists the agents of the market place.
 package main
 
 import (

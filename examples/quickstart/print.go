@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/agrenting/agrenting-go"
@@ -47,7 +48,7 @@ func (p *printer) line(format string, args ...any) { fmt.Fprintf(p.out, format+"
 // begin starts a step.
 func (p *printer) begin(title string) {
 	p.step++
-	p.line("\n%s  %s", p.paint(green, fmt.Sprint(p.step)), p.paint(bold, title))
+	p.line("\n%s  %s", p.paint(green, strconv.Itoa(p.step)), p.paint(bold, title))
 }
 
 // sent shows a request: what it asks for, and how it says who asks.

@@ -41,7 +41,8 @@ func realPlatform(ctx context.Context, p *printer, lookupEnv lookupFunc, reason 
 			return err
 		}
 		p.note("%s  %v", agent.Name, agent.Capabilities)
-		if n++; n == 3 {
+		n++
+		if n == 3 {
 			break
 		}
 	}

@@ -93,7 +93,7 @@ func rotateOnce(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close() //nolint:contextcheck // bounds itself
+	defer c.Close()
 	_, err = c.Rotate(ctx)
 	return err
 }
@@ -182,7 +182,6 @@ func (s *show) run(ctx context.Context, duration time.Duration) error {
 
 	rest()
 	workers.Wait()
-	//nolint:contextcheck // they bound themselves
 	failure = errors.Join(failure, s.overlap.Close(), s.inPlace.Close())
 	drawing()
 	return errors.Join(failure, s.verdict(ctx))
