@@ -176,6 +176,9 @@ func (c *core) stamp(cred Credential) (*stamp, error) {
 	if err := cred.validate(); err != nil {
 		return nil, err
 	}
+	if isSealed(cred) {
+		return nil, fmt.Errorf("%w: wrap the store by Sealed with the key that it was sealed with", ErrSealed)
+	}
 	if err := checkEnvironment(c.env, cred, c.cfg.unmarkedSandbox); err != nil {
 		return nil, err
 	}

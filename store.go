@@ -193,7 +193,7 @@ func encodeKey(k StoredKey) *encodedKey {
 		Kind: k.Credential.Kind().String(), Secret: k.Credential.Reveal(), ID: k.ID, AgentID: k.AgentID,
 		Created: k.Created.Round(0), Expires: k.Expires.Round(0),
 	}
-	if k.Credential.Kind() == KindSession {
+	if k.Credential.Kind() == KindSession && !k.Credential.Expires().IsZero() {
 		e.Expires = k.Credential.Expires()
 	}
 	return e

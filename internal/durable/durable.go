@@ -60,10 +60,14 @@ func New(path string, limit int64, before func(Step) error) *File {
 func (f *File) Path() string { return f.path }
 
 // Read returns the content; a file that is not there is fs.ErrNotExist.
-// Symbolic links and files that others can read are refused with ErrUnsafe.
+// Symbolic links, files that others can read, and folders in which others can
+// replace them are refused with ErrUnsafe.
 func (f *File) Read() ([]byte, error) {
 	info, err := os.Lstat(f.path)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkFolder(filepath.Dir(f.path)); err != nil {
 		return nil, err
 	}
 	if err := f.checkFile(info); err != nil {
@@ -155,10 +159,24 @@ func (f *File) Write(b []byte) (err error) {
 	if err := f.before(StepRename); err != nil {
 		return err
 	}
-	if err := os.Rename(temp, f.path); err != nil {
+	if err := rename(temp, f.path); err != nil {
 		return err
 	}
 	return f.syncFolder()
+}
+
+// rename replaces a file. On Windows it fails while somebody reads the old one,
+// which takes no time: it is tried for a moment.
+func rename(from, to string) error {
+	err := os.Rename(from, to)
+	for range 50 {
+		if err == nil || runtime.GOOS != "windows" {
+			break
+		}
+		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // bounded, and on Windows only
+		err = os.Rename(from, to)
+	}
+	return err
 }
 
 func (f *File) syncFolder() error {
@@ -185,6 +203,10 @@ func (f *File) prepareFolder() error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	return checkFolder(dir)
+}
+
+func checkFolder(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err

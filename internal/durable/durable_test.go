@@ -154,6 +154,8 @@ func TestFolderInWhichOthersMayWriteIsRefused(t *testing.T) {
 	require.NoError(t, os.Chmod(filepath.Dir(f.Path()), 0o770))
 	err := f.Write([]byte("y"))
 	require.ErrorIs(t, err, durable.ErrUnsafe)
+	_, err = f.Read()
+	require.ErrorIs(t, err, durable.ErrUnsafe)
 	require.ErrorContains(t, err, "chmod 700")
 	_, err = f.Lock(t.Context())
 	require.ErrorIs(t, err, durable.ErrUnsafe)
