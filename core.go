@@ -186,8 +186,8 @@ func (c *core) stamp(cred Credential) (*stamp, error) {
 		return nil, fmt.Errorf("%w: the %s does not belong into a program on its user's side, where anyone can read it; "+
 			"hand it a session token, or permit it by WithClientSideKeys", ErrInvalidCredential, cred.Kind())
 	}
-	name, values := cred.header(c.cfg.keyHeader)
-	s := &stamp{cred: cred, name: name, values: values}
+	name, _ := cred.header(c.cfg.keyHeader)
+	s := &stamp{cred: cred, name: name}
 	if c.cfg.keyStore != nil {
 		s.gate = new(gate)
 	}

@@ -88,7 +88,7 @@ func (g *gate) open() {
 	defer g.mu.Unlock()
 	if g.opened != nil {
 		g.state.Add(-gateClosed)
-		close(g.opened)
+		g.wakeLocked()
 		g.opened, g.drained = nil, nil
 	}
 }
@@ -99,11 +99,33 @@ func (g *gate) pass() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.opened != nil {
-		select {
-		case <-g.opened:
-		default:
-			close(g.opened)
-		}
+		g.wakeLocked()
+	}
+}
+
+func (g *gate) wakeLocked() {
+	if !g.overLocked() {
+		close(g.opened)
+	}
+}
+
+// over reports whether the gate has passed its waiters on, and so will never
+// let anybody in.
+func (g *gate) over() bool {
+	if g == nil {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.overLocked()
+}
+
+func (g *gate) overLocked() bool {
+	select {
+	case <-g.opened: // nil, and so never ready, while the gate is open
+		return true
+	default:
+		return false
 	}
 }
 

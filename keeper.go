@@ -10,13 +10,13 @@ import (
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
-// stamp is a credential together with the header that carries it, made once
-// per generation and shared by all its requests.
+// stamp is a credential together with the name of the header that carries it,
+// made once per generation and shared by all its requests. The header's values
+// stay behind the credential's closure, where nothing prints them.
 type stamp struct {
-	cred   Credential
-	name   string   // canonical
-	values []string // read-only
-	gate   *gate    // nil where keys are not rotated
+	cred Credential
+	name string // canonical
+	gate *gate  // nil where keys are not rotated
 }
 
 type lease = renew.Lease[*stamp]

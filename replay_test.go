@@ -502,7 +502,7 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 					Fetch: func(context.Context, renew.Query[*stamp]) (renew.Grant[*stamp], error) {
 						n++
 						secret := fmt.Sprint("k", n)
-						s := &stamp{cred: APIKey(secret), name: headerAPIKey, values: []string{secret}}
+						s := &stamp{cred: APIKey(secret), name: headerAPIKey}
 						if n > 1 {
 							s.gate = &held
 						}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,30 +40,59 @@ func (w *rotationWork) manager(ctx context.Context, agent string) (Credential, s
 // known; always with the same idempotency key.
 const askAttempts = 4
 
+// Pauses between the attempts.
+const (
+	minAskPause  = 100 * time.Millisecond
+	maxAskPause  = 2 * time.Second
+	minSavePause = 50 * time.Millisecond
+	maxSavePause = time.Second
+)
+
+func askPause(n int) time.Duration { return renew.Doubled(minAskPause, maxAskPause, n) }
+
+// asking bounds one call of the platform with its repetitions.
+func (w *rotationWork) asking() time.Duration {
+	return askAttempts * (w.policy.CallTimeout + max(maxAskPause, w.policy.CallTimeout))
+}
+
 // ask makes a call and repeats it while its outcome is not known.
 func (w *rotationWork) ask(ctx context.Context, d direct) (*directAnswer, error) {
-	var a *directAnswer
-	var err error
 	for n := 1; ; n++ {
-		a, err = w.once(ctx, d)
-		switch {
-		case err != nil:
-		case a.status == http.StatusTooManyRequests, a.status >= http.StatusInternalServerError:
-		case a.status == http.StatusConflict && a.apiError().Is(ErrIdempotencyPending):
-		default:
-			return a, nil
-		}
-		if n == askAttempts {
+		a, err := w.once(ctx, d)
+		settled := err == nil && !a.pending() && a.status != http.StatusTooManyRequests && a.status < http.StatusInternalServerError
+		if settled || n == askAttempts {
 			return a, err
 		}
-		pause := renew.Doubled(100*time.Millisecond, 2*time.Second, n)
+		pause := askPause(n)
 		if err == nil {
 			pause = max(pause, min(a.apiError().RetryAfter, w.policy.CallTimeout))
 		}
 		if serr := sleep(ctx, pause); serr != nil {
-			return a, errors.Join(err, serr)
+			return nil, errors.Join(err, serr)
 		}
 	}
+}
+
+// pending reports whether the platform is still at work on the first call under
+// this idempotency key.
+func (a *directAnswer) pending() bool {
+	return a.status == http.StatusConflict && a.apiError().Is(ErrIdempotencyPending)
+}
+
+// refused reports whether the platform has said no, and would do so again.
+func refused(err error) bool {
+	if errors.Is(err, ErrMalformedResponse) {
+		return true
+	}
+	a, ok := errors.AsType[*APIError](err)
+	if !ok {
+		return false
+	}
+	switch a.StatusCode {
+	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	}
+	return a.StatusCode >= 300 && a.StatusCode < http.StatusInternalServerError
 }
 
 func (w *rotator) once(ctx context.Context, d direct) (*directAnswer, error) {
@@ -87,13 +117,14 @@ func (w *rotator) verify(ctx context.Context, c Credential) error {
 }
 
 // awaitKnown waits, bounded, until the platform knows a key that it has just
-// issued.
+// issued. The lease is extended as it goes, in small steps, so that others need
+// not wait long if this process dies.
 func (w *rotationWork) awaitKnown(ctx context.Context, c Credential) error {
-	if err := w.extend(ctx, w.policy.VerifyTimeout+w.policy.CallTimeout); err != nil {
-		return err
-	}
 	end := time.Now().Add(w.policy.VerifyTimeout)
 	for n := 1; ; n++ {
+		if err := w.extend(ctx, w.policy.CallTimeout); err != nil {
+			return err
+		}
 		err := w.verify(ctx, c)
 		pause := renew.Doubled(50*time.Millisecond, time.Second, n)
 		if err == nil || time.Now().Add(pause).After(end) {
@@ -105,9 +136,42 @@ func (w *rotationWork) awaitKnown(ctx context.Context, c Credential) error {
 	}
 }
 
+// awaitSpread is awaitKnown for a key that is the only one left, and so will be
+// used whatever the platform says. Its error says that the lease is lost, or
+// that the store refuses.
+func (w *rotationWork) awaitSpread(ctx context.Context, c Credential) error {
+	err := w.awaitKnown(ctx, c)
+	if _, ok := errors.AsType[*RotationError](err); ok || errors.Is(err, errLostLease) {
+		return err
+	}
+	return nil
+}
+
 // revokeKey revokes a key by its id. One that is gone already is fine, if it
 // does not authenticate any more.
 func (w *rotationWork) revokeKey(ctx context.Context, k StoredKey) error {
+	err := w.revokeID(ctx, k)
+	if err == nil || k.Credential.IsZero() {
+		return err
+	}
+	if !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrGone) && !errors.Is(err, ErrUnauthorized) {
+		return err
+	}
+	verr := w.verify(ctx, k.Credential)
+	if errors.Is(verr, ErrUnauthorized) {
+		return nil
+	}
+	if verr == nil && errors.Is(err, ErrNotFound) {
+		// It is alive under another id than the one that we were told.
+		if id := w.findID(ctx, w.agentID(k), k); id != "" && id != k.ID {
+			k.ID = id
+			return w.revokeID(ctx, k)
+		}
+	}
+	return err
+}
+
+func (w *rotationWork) revokeID(ctx context.Context, k StoredKey) error {
 	agent := w.agentID(k)
 	if k.ID == "" || agent == "" {
 		return fmt.Errorf("%w: the id of the key or of its agent is not known", ErrInvalidOption)
@@ -126,13 +190,8 @@ func (w *rotationWork) revokeKey(ctx context.Context, k StoredKey) error {
 		return err
 	case a.ok():
 		return nil
-	case (a.status == http.StatusNotFound || a.status == http.StatusGone) && !k.Credential.IsZero():
-		if errors.Is(w.verify(ctx, k.Credential), ErrUnauthorized) {
-			return nil
-		}
-		return a.apiError()
-	case a.status == http.StatusGone || (a.status == http.StatusNotFound && !a.apiError().Is(ErrRouteNotFound)):
-		return nil
+	case k.Credential.IsZero() && (a.status == http.StatusGone || (a.status == http.StatusNotFound && !a.apiError().Is(ErrRouteNotFound))):
+		return nil // somebody else was faster
 	default:
 		return a.apiError()
 	}
@@ -150,13 +209,14 @@ func (c *core) keysPath(agent string) string {
 // maxKeyPages bounds how much of a list of keys is read, at 100 a page.
 const maxKeyPages = 100
 
-// listKeys lists the live keys of an agent.
+// listKeys lists the keys of an agent, revoked ones too where the platform
+// does.
 func (w *rotationWork) listKeys(ctx context.Context, agent string) ([]Key, error) {
 	cred, asAgent, err := w.manager(ctx, agent)
 	if err != nil {
 		return nil, err
 	}
-	var live []Key
+	var all []Key
 	cursor := ""
 	for range maxKeyPages {
 		q := map[string][]string{"limit": {"100"}}
@@ -178,42 +238,19 @@ func (w *rotationWork) listKeys(ctx context.Context, agent string) ([]Key, error
 		if err := json.Unmarshal(raw, &keys); err != nil {
 			return nil, fmt.Errorf("%w: the list of keys does not decode", ErrMalformedResponse)
 		}
-		for _, k := range keys {
-			if k.Revoked.IsZero() {
-				live = append(live, k)
-			}
-		}
+		all = append(all, keys...)
 		p := a.env.pagination
 		if p == nil || !p.HasMore || p.Cursor == "" || p.Cursor == cursor {
-			return live, nil
+			break
 		}
 		cursor = p.Cursor
 	}
-	return live, nil
+	return all, nil
 }
 
-// appeared lists the live keys that were not there before the intent, and came
-// soon after it.
-func (w *rotationWork) appeared(ctx context.Context, agent string) ([]Key, error) {
-	in := w.rec.Intent
-	if len(in.Known) == 0 {
-		return nil, fmt.Errorf("%w: the keys of before are not known", ErrNotFound)
-	}
-	keys, err := w.listKeys(ctx, agent)
-	if err != nil {
-		return nil, err
-	}
-	known := map[string]bool{}
-	for _, id := range in.Known {
-		known[id] = true
-	}
-	var out []Key
-	for _, k := range keys {
-		if !known[k.ID] && k.ID != "" && (k.Created.IsZero() || k.Created.After(in.Started.Add(-5*time.Minute))) {
-			out = append(out, k)
-		}
-	}
-	return out, nil
+// live are the keys that are not revoked.
+func live(keys []Key) []Key {
+	return slices.DeleteFunc(slices.Clone(keys), func(k Key) bool { return !k.Revoked.IsZero() })
 }
 
 // sweepMarked revokes keys that this intent has created and whose answer was
@@ -224,32 +261,47 @@ func (w *rotationWork) sweepMarked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, k := range keys {
-		if k.Name == w.rec.Intent.marker() && k.ID != w.rec.Current.ID {
-			if err := w.revokeKey(ctx, StoredKey{ID: k.ID, AgentID: agent}); err != nil {
-				return err
-			}
+	own, ok := w.ownID(keys)
+	for _, k := range live(keys) {
+		if !ok || k.ID == "" || k.ID == own || k.Name != w.rec.Intent.marker() {
+			continue
+		}
+		if err := w.revokeKey(ctx, StoredKey{ID: k.ID, AgentID: agent}); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// findID looks for the id of a key of which only the secret is known: the one
-// live key whose hint fits.
+// ownID is the id of the current key. Where it is not known, no other key may
+// be revoked on the strength of a list: it could be the one in use.
+func (w *rotationWork) ownID(keys []Key) (id string, ok bool) {
+	if id = w.rec.Current.ID; id == "" {
+		id = idOf(live(keys), w.rec.Current.Credential)
+	}
+	return id, id != ""
+}
+
+// findID looks for the id of a key of which only the secret is known.
 func (w *rotationWork) findID(ctx context.Context, agent string, k StoredKey) string {
 	keys, err := w.listKeys(ctx, agent)
 	if err != nil {
 		return ""
 	}
-	secretText, id := k.Credential.Reveal(), ""
-	for _, c := range keys {
-		if !c.fits(secretText) {
+	return idOf(live(keys), k.Credential)
+}
+
+// idOf is the id of the one key whose hint fits, empty in doubt.
+func idOf(keys []Key, c Credential) string {
+	secretText, id := c.Reveal(), ""
+	for _, k := range keys {
+		if !k.fits(secretText) {
 			continue
 		}
 		if id != "" {
-			return "" // in doubt, nothing is revoked
+			return ""
 		}
-		id = c.ID
+		id = k.ID
 	}
 	return id
 }

@@ -3,234 +3,173 @@ package agrenting
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
-// lifelines sees to it that the answer of an in-place rotation can be had
-// again if it gets lost: by the owner, or by a session.
-func (w *rotationWork) lifelines(ctx context.Context, next *KeyRecord, agent string) {
-	if w.policy.Owner != nil && agent != "" {
-		if keys, err := w.listKeys(ctx, agent); err == nil {
-			for _, k := range keys {
-				next.Intent.Known = append(next.Intent.Known, k.ID)
-			}
-			return
-		}
-	}
-	// A session of the client's own will do; else one is bought. Without any,
-	// rotation goes on: a lost answer is rare, a leaked key is not.
-	if s := w.inUse(); s != nil && s.cred.isExchanged() {
-		next.Intent.Lifeline = s.cred
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, w.policy.CallTimeout)
-	defer cancel()
-	if s, err := w.core.exchangeAt(ctx, w.core.routes.Authenticate, w.rec.Current.Credential); err == nil {
-		next.Intent.Lifeline = s.Credential
-		if next.Current.AgentID == "" {
-			next.Current.AgentID = s.AgentID
-		}
-	}
-}
+// saveAttempts is how often a record is saved that carries a new key.
+const saveAttempts = 4
 
 // issueInPlace closes the gate, waits for the requests on the wire, and has the
-// platform replace the key.
+// platform replace the key. The gate stays closed until the new key is in use.
 func (w *rotationWork) issueInPlace(ctx context.Context) error {
 	w.stage(StageIssue)
 	in := w.rec.Intent
-	if s := w.inUse(); s != nil && s.gate != nil {
-		w.await(ctx, s.gate.shut())
-		defer w.reopen(s)
-	}
-	if err := w.extend(ctx, w.policy.CallTimeout); err != nil {
+	if err := w.extend(ctx, w.policy.DrainTimeout+w.policy.CallTimeout); err != nil {
 		return err
 	}
+	w.closeGate(ctx)
 	d := direct{method: http.MethodPost, path: w.core.routes.RotateKey, cred: w.rec.Current.Credential, idemKey: in.Key}
 	a, err := w.ask(ctx, d)
-	if err != nil {
-		verr := w.verify(ctx, w.rec.Current.Credential)
-		if errors.Is(verr, ErrUnauthorized) {
-			return w.byLifeline(ctx, d, err)
-		}
-		state := "it is not known whether the platform has rotated the key; the next attempt finds out by the same idempotency key"
-		if verr == nil {
-			state = "the present key is live; the next attempt uses the same idempotency key"
-		}
-		return w.fail(StageIssue, err, state, "")
+	if err == nil && a.pending() {
+		err = a.apiError()
 	}
 	switch {
+	case err != nil || a.status >= http.StatusInternalServerError:
+		return w.issueUnsure(ctx, d, a, err)
 	case a.ok():
 		k, err := w.issued(a)
 		if err != nil {
 			return err
 		}
-		return w.persistInPlace(ctx, k)
+		return w.persistInPlace(ctx, k, StageVerify)
 	case a.status == http.StatusUnauthorized:
 		return w.byLifeline(ctx, d, a.apiError())
-	case a.status >= http.StatusInternalServerError:
-		if errors.Is(w.verify(ctx, w.rec.Current.Credential), ErrUnauthorized) {
-			return w.byLifeline(ctx, d, a.apiError())
-		}
-		// After a failure the platform wants another idempotency key.
-		return w.undo(ctx, w.fail(StageIssue, a.apiError(), "the key was not rotated", ""))
 	default:
 		return w.undo(ctx, w.fail(StageIssue, a.apiError(), "the key was not rotated, it is live", ""))
 	}
 }
 
+// issueUnsure finds out what has become of a call that failed: whether the key
+// is still alive tells.
+func (w *rotationWork) issueUnsure(ctx context.Context, d direct, a *directAnswer, err error) error {
+	verr := w.verify(ctx, w.rec.Current.Credential)
+	if err == nil {
+		err = a.apiError()
+	}
+	switch {
+	case errors.Is(verr, ErrUnauthorized):
+		return w.byLifeline(ctx, d, err)
+	case verr == nil && a != nil && a.status >= http.StatusInternalServerError:
+		// After a failure the platform wants another idempotency key.
+		return w.undo(ctx, w.fail(StageIssue, err, "the key was not rotated, it is live", ""))
+	case verr == nil:
+		return w.fail(StageIssue, err, "the present key is live; the next attempt uses the same idempotency key", "")
+	default:
+		return w.fail(StageIssue, err,
+			"it is not known whether the platform has rotated the key; the next attempt finds out by the same idempotency key", "")
+	}
+}
+
+// closeGate keeps new requests back, and waits for those on the wire.
+func (w *rotationWork) closeGate(ctx context.Context) {
+	if s := w.inUse(); w.shut == nil && s != nil && s.gate != nil {
+		w.shut = s
+		w.await(ctx, s.gate.shut())
+	}
+}
+
 // reopen lets requests go on: with the new key if there is one, else with the
 // old one.
-func (w *rotationWork) reopen(s *stamp) {
-	if w.inUse() == s {
-		s.gate.open()
+func (w *rotationWork) reopen() {
+	s := w.shut
+	if s == nil {
 		return
 	}
-	s.gate.pass()
+	w.shut = nil
+	replaced := w.rec.Current.Credential.Fingerprint() != w.from
+	if replaced && w.inUse() != s {
+		s.gate.pass()
+	} else {
+		s.gate.open()
+	}
 }
 
-// byLifeline gets the successor of a dead key whose answer was lost: the same
-// call again under a credential that is still good, or a new key by the owner.
-func (w *rotationWork) byLifeline(ctx context.Context, d direct, cause error) error {
-	in := w.rec.Intent
-	unsure := false
-	if s := in.Lifeline; !s.IsZero() {
-		d.cred = s
-		a, err := w.ask(ctx, d)
-		if err == nil && a.ok() {
-			k, err := w.issued(a)
-			if err != nil {
-				return err
-			}
-			return w.persistInPlace(ctx, k)
-		}
-		unsure = err != nil || a.status >= http.StatusInternalServerError
-	}
-	if w.policy.Owner != nil {
-		err := w.byOwner(ctx, d)
-		if err == nil || errors.Is(err, errLostLease) {
-			return err
-		}
-		if e, ok := errors.AsType[*RotationError](err); ok && e.Stage == StagePersist {
-			return err
-		}
-		cause = errors.Join(cause, err)
-		unsure = unsure || !errors.Is(err, ErrForbidden)
-	}
-	lost := w.fail(StageIssue, cause, "the present key is dead; if the platform has rotated it, the answer with the new key was lost",
-		"create a key in the dashboard and put it into the environment or the option that seeds the store: it will be adopted; "+
-			"to be spared this, set RotationPolicy.Owner")
-	if unsure && in.Attempts < w.policy.MaxAttempts {
-		lost.Advice = "the next attempt tries the lifeline again"
-		return lost
-	}
-	return w.undo(ctx, lost)
-}
-
-// byOwner has the owner fetch the lost answer, or issue another key. It asks
-// for the rotation again only when the list shows that it did happen, since the
-// owner's call might otherwise rotate somebody else's key of the agent.
-func (w *rotationWork) byOwner(ctx context.Context, d direct) error {
-	in := w.rec.Intent
-	agent := w.agentID(w.rec.Current)
-	if agent == "" {
-		return fmt.Errorf("%w: RotationPolicy.AgentID is needed for the owner to act", ErrInvalidOption)
-	}
-	owner, err := w.policy.Owner.Credential(ctx)
-	if err != nil {
-		return err
-	}
-	d.cred, d.agentID = owner, agent
-	fresh, lerr := w.appeared(ctx, agent)
-	if lerr == nil && len(fresh) > 0 {
-		if a, err := w.ask(ctx, d); err == nil && a.ok() {
-			k, err := w.issued(a)
-			if err != nil {
-				return err
-			}
-			return w.persistInPlace(ctx, k)
-		}
-	}
-	a, err := w.ask(ctx, direct{
-		method: http.MethodPost, path: w.core.keysPath(agent), body: map[string]string{"name": in.marker()},
-		cred: owner, agentID: agent, idemKey: in.Key + "-again",
+// persistInPlace saves the successor of a key that is dead already. What is to
+// be done after its promotion goes with it: StageForget, or StageVerify for
+// nothing.
+func (w *rotationWork) persistInPlace(ctx context.Context, k StoredKey, then Stage) error {
+	w.stage(StagePersist)
+	return w.saveDead(ctx, func(rec KeyRecord) KeyRecord {
+		rec.Pending, rec.Intent.Stage = k, then
+		return rec
 	})
-	switch {
-	case err != nil:
-		return err
-	case !a.ok():
-		return a.apiError()
-	}
-	k, err := w.issued(a)
-	if err != nil {
-		return err
-	}
-	// The rotated key that nobody has seen is revoked before the intent goes.
-	next := w.promoted(k)
-	next.Intent = w.rec.clone().Intent
-	next.Intent.Stage = StageForget
-	return w.saveDead(ctx, next)
 }
 
-// forget revokes what a lost rotation has left, and ends it.
-func (w *rotationWork) forget(ctx context.Context) error {
-	agent := w.agentID(w.rec.Current)
-	fresh, err := w.appeared(ctx, agent)
-	if err != nil {
-		return w.fail(StageForget, err, "the new key is in use; one that nobody knows may be live, and will be looked for by the next attempt", "")
+// promoteInPlace makes the successor of a dead key the current one. Should the
+// platform not know it within the VerifyTimeout, it is still the only one.
+func (w *rotationWork) promoteInPlace(ctx context.Context) error {
+	w.stage(StageVerify)
+	if err := w.awaitSpread(ctx, w.rec.Pending.Credential); err != nil {
+		return err
 	}
-	for _, k := range fresh {
-		if k.ID == w.rec.Current.ID {
-			continue
-		}
-		if err := w.revokeKey(ctx, StoredKey{ID: k.ID, AgentID: agent}); err != nil {
-			return w.fail(StageForget, err, "the new key is in use; one that nobody knows is live, and will be revoked by the next attempt", "")
-		}
+	w.stage(StagePromote)
+	if err := w.saveDead(ctx, KeyRecord.promoted); err != nil {
+		return err
 	}
-	return w.end(ctx, w.rec.clone())
+	w.changeOver(ctx)
+	w.reopen()
+	if w.rec.Intent == nil {
+		w.stage(StageForget)
+	}
+	return nil
 }
 
-// promoted is the record with k in place of a key that is dead.
-func (w *rotationWork) promoted(k StoredKey) KeyRecord {
-	next := w.rec.clone()
+// promoted is the record with its pending key in place of one that is dead. The
+// intent stays only where something is left to be swept up.
+func (r KeyRecord) promoted() KeyRecord {
+	next := r.clone()
 	next.Ancestors = next.remember(next.Current.Credential.Fingerprint())
 	next.Generation = next.Intent.Generation
-	next.Current, next.Previous, next.Pending, next.Intent = k, StoredKey{}, StoredKey{}, nil
+	next.Current, next.Previous, next.Pending = next.Pending, StoredKey{}, StoredKey{}
+	if next.Intent.Stage != StageForget {
+		next.Intent = nil
+	}
 	return next
 }
 
-// persistInPlace saves the successor of a key that is dead already.
-func (w *rotationWork) persistInPlace(ctx context.Context, k StoredKey) error {
-	return w.saveDead(ctx, w.promoted(k))
-}
-
-// saveDead saves a record whose former key is dead, and changes over. If the
-// store refuses, the process goes on with the new key in memory: it exists
-// nowhere else.
-func (w *rotationWork) saveDead(ctx context.Context, next KeyRecord) error {
-	w.stage(StagePersist)
+// saveDead saves a change of a record whose key is dead. If the store refuses,
+// the process goes on with the new key in memory: it exists nowhere else.
+func (w *rotationWork) saveDead(ctx context.Context, change func(KeyRecord) KeyRecord) error {
 	var err error
-	for n := range 4 {
-		if err = w.save(ctx, next); err == nil {
-			w.changeOver(ctx)
-			return nil
+	for n := 1; n <= saveAttempts; n++ {
+		err = w.save(ctx, change(w.rec.clone()))
+		if errors.Is(err, errLostLease) && w.rebase(ctx) {
+			err = w.save(ctx, change(w.rec.clone()))
 		}
-		if errors.Is(err, errLostLease) {
-			// Whoever took over gets the same key by the same idempotency key.
-			return err
+		if err == nil || errors.Is(err, errLostLease) {
+			return err // whoever took over has the same key, by the same idempotency key
 		}
-		if serr := sleep(ctx, renew.Doubled(50*time.Millisecond, time.Second, n+1)); serr != nil {
+		if sleep(ctx, renew.Doubled(minSavePause, maxSavePause, n)) != nil {
 			break
 		}
 	}
-	w.keep(next)
-	w.rec = next
+	if w.rec = change(w.rec.clone()); !w.rec.Pending.IsZero() {
+		if werr := w.awaitSpread(ctx, w.rec.Pending.Credential); werr != nil && ctx.Err() == nil {
+			w.core.storeFailed("save", werr)
+		}
+		w.rec = w.rec.promoted()
+	}
+	w.keep(w.rec)
 	w.changeOver(ctx)
 	e := w.fail(StagePersist, err, "the old key is dead; the new one is in use, in this process's memory only",
 		"mend the key store, or save what NewCredential of this error returns; the SDK keeps trying to save it")
-	e.new = next.Current.Credential
+	e.new = w.rec.Current.Credential
 	return e
+}
+
+// rebase puts the work on top of what another process has written, if that has
+// not come by a successor of the dead key, and so cannot have any.
+func (w *rotationWork) rebase(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.CallTimeout)
+	defer cancel()
+	rec, rev, err := w.store.Load(ctx)
+	if err != nil || rec.Current.Credential.Fingerprint() != w.from || !rec.Pending.IsZero() || !w.rec.Pending.IsZero() {
+		return false
+	}
+	in := w.rec.Intent
+	w.rec, w.rev = rec, rev
+	w.rec.Intent = in
+	return true
 }

@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
 // marker names the keys that an intent creates, so that one whose answer was
 // lost can be told from everybody else's.
-func (in *Intent) marker() string { return "agrenting-go/" + in.Key }
+func (in *Intent) marker() string { return markerPrefix + in.Key }
+
+const markerPrefix = "agrenting-go/"
 
 // issueBeside creates a second key and saves it as Pending.
 func (w *rotationWork) issueBeside(ctx context.Context) error {
@@ -20,13 +21,16 @@ func (w *rotationWork) issueBeside(ctx context.Context) error {
 	agent := w.agentID(w.rec.Current)
 	cred, asAgent, err := w.manager(ctx, agent)
 	if err != nil {
-		return w.fail(StageIssue, err, "nothing was changed, the key is live", "")
+		return w.fail(StageIssue, err, nothingChanged, "")
 	}
 	a, err := w.ask(ctx, direct{
 		method: http.MethodPost, path: w.core.keysPath(agent), body: map[string]string{"name": in.marker()},
 		cred: cred, agentID: asAgent, idemKey: in.Key,
 	})
-	if err != nil {
+	if err != nil || a.pending() {
+		if err == nil {
+			err = a.apiError()
+		}
 		return w.fail(StageIssue, err, "a key may have been created; the next attempt asks for it again by the same idempotency key, the present key is live", "")
 	}
 	switch {
@@ -40,10 +44,10 @@ func (w *rotationWork) issueBeside(ctx context.Context) error {
 		return w.undo(ctx, w.fail(StageIssue, a.apiError(), "nothing was created",
 			"the present key or the owner's credential is refused; put a valid one into the environment or the option that seeds the store"))
 	case a.status >= http.StatusInternalServerError:
-		if err := w.sweepMarked(ctx); err != nil {
-			return w.fail(StageIssue, a.apiError(), "a key may have been created, and will be looked for by the next attempt; the present key is live", "")
+		if err := w.beginUndo(ctx); err != nil {
+			return err
 		}
-		return w.undo(ctx, w.fail(StageIssue, a.apiError(), "nothing was left behind, the present key is live", ""))
+		return w.undone(ctx, w.fail(StageIssue, a.apiError(), "nothing was left behind, the present key is live", ""))
 	case w.policy.Strategy == 0 && !w.recovered:
 		return w.changeToInPlace(ctx, agent)
 	default:
@@ -57,31 +61,36 @@ func (w *rotationWork) issueBeside(ctx context.Context) error {
 func (w *rotationWork) changeToInPlace(ctx context.Context, agent string) error {
 	next := w.rec.clone()
 	next.Intent.Strategy, next.Intent.Key = InPlace, newUUID()
-	w.lifelines(ctx, &next, agent)
+	if err := w.lifelines(ctx, &next, agent); err != nil {
+		return w.undo(ctx, err)
+	}
 	if err := w.save(ctx, next); err != nil {
-		return err
+		if errors.Is(err, errLostLease) {
+			return err
+		}
+		return w.fail(StagePrepare, err, nothingChanged, "mend the key store")
 	}
 	return nil
 }
 
+// persistPending saves the new key. If the store refuses, nothing is lost: the
+// next attempt gets the same answer by the same idempotency key. It is not
+// revoked, since then that answer would name a dead key.
 func (w *rotationWork) persistPending(ctx context.Context, k StoredKey) error {
 	w.stage(StagePersist)
-	next := w.rec.clone()
-	next.Pending, next.Intent.Stage = k, StageVerify
 	var err error
-	for n := range 4 { // an answer that is lost here costs an extra call only
+	for n := range saveAttempts {
+		next := w.rec.clone()
+		next.Pending, next.Intent.Stage = k, StageVerify
 		if err = w.save(ctx, next); err == nil || errors.Is(err, errLostLease) {
 			return err
 		}
-		if serr := sleep(ctx, renew.Doubled(50*time.Millisecond, time.Second, n+1)); serr != nil {
+		if serr := sleep(ctx, renew.Doubled(minSavePause, maxSavePause, n+1)); serr != nil {
 			break
 		}
 	}
-	state := "the new key was created and not saved; the next attempt gets it again by the same idempotency key, the present key is live"
-	if k.ID != "" && w.revokeKey(ctx, k) == nil {
-		state = "the new key was created, could not be saved, and was revoked; the present key is live"
-	}
-	return w.fail(StagePersist, err, state, "mend the key store")
+	return w.fail(StagePersist, err,
+		"the new key was created and not saved; the next attempt gets it again by the same idempotency key, the present key is live", "mend the key store")
 }
 
 // promote verifies the pending key, makes it the current one, and changes over.
@@ -89,12 +98,15 @@ func (w *rotationWork) promote(ctx context.Context) error {
 	w.stage(StageVerify)
 	if err := w.awaitKnown(ctx, w.rec.Pending.Credential); err != nil {
 		if !errors.Is(err, ErrUnauthorized) {
+			if errors.Is(err, errLostLease) {
+				return err
+			}
 			return w.fail(StageVerify, err, "the new key is saved and not yet in use; the present key is live", "")
 		}
-		if w.rec.Pending.ID != "" {
-			_ = w.revokeKey(ctx, w.rec.Pending)
+		if uerr := w.beginUndo(ctx); uerr != nil {
+			return uerr
 		}
-		return w.undo(ctx, w.fail(StageVerify, err, "the platform does not know the key that it issued; the present key is live", ""))
+		return w.undone(ctx, w.fail(StageVerify, err, "the platform does not know the key that it issued; the present key is live", ""))
 	}
 	w.stage(StagePromote)
 	replaced := w.inUse()
@@ -106,33 +118,105 @@ func (w *rotationWork) promote(ctx context.Context) error {
 		if errors.Is(err, errLostLease) {
 			return err
 		}
-		return w.fail(StagePromote, err, "the new key is saved and verified, not yet in use; the present key is live", "")
+		return w.fail(StagePromote, err, "the new key is saved and verified, not yet in use; the present key is live", "mend the key store")
 	}
-	w.replaced = replaced
-	w.changeOver(ctx)
+	if w.changeOver(ctx) {
+		w.replaced = replaced
+	}
 	return nil
 }
 
 // revoke waits until nobody uses the previous key any more, and revokes it.
 func (w *rotationWork) revoke(ctx context.Context) error {
 	w.stage(StageRevoke)
-	if err := w.extend(ctx, w.policy.DrainTimeout+w.policy.Grace+5*w.policy.CallTimeout); err != nil {
+	if err := w.extend(ctx, w.policy.DrainTimeout+w.policy.Grace+w.asking()); err != nil {
 		return err
 	}
-	if s := w.replaced; s != nil && s.gate != nil && s != w.inUse() {
-		drained := s.gate.shut()
-		s.gate.pass() // those who come late take the new key
-		w.await(ctx, drained)
+	if w.stillOnPrevious() && !w.changeOver(ctx) {
+		return w.fail(StageRevoke, errors.New("agrenting: requests could not be changed over to the new key"),
+			"the new key is saved; the old one is live and in use, and will be revoked by the next attempt", "")
 	}
+	w.retire(ctx, w.replaced)
 	if w.policy.Grace > 0 {
 		if err := sleep(ctx, w.policy.Grace); err != nil {
 			return err
 		}
 	}
+	if s := w.inUse(); s != nil && s.cred.Equal(w.rec.Previous.Credential) {
+		// It was fallen back to while the new key spread.
+		w.changeOver(ctx)
+		w.retire(ctx, s)
+	}
 	if err := w.revokeKey(ctx, w.rec.Previous); err != nil {
 		return w.fail(StageRevoke, err, "the new key is in use; the old one is still live, and will be revoked by the next attempt", "")
 	}
+	return w.end(ctx, w.rec.clone())
+}
+
+// stillOnPrevious reports whether this process uses what the previous key
+// authenticates, because an earlier attempt could not change over.
+func (w *rotationWork) stillOnPrevious() bool {
+	s := w.inUse()
+	w.rotator.mu.Lock()
+	defer w.rotator.mu.Unlock()
+	return s != nil && (s == w.stale || s.cred.Equal(w.rec.Previous.Credential))
+}
+
+// retire waits for the requests of a generation that is not in use any more.
+// Those that come late take the new one.
+func (w *rotationWork) retire(ctx context.Context, s *stamp) {
+	if s == nil || s.gate == nil || s == w.inUse() {
+		return
+	}
+	drained := s.gate.shut()
+	s.gate.pass()
+	w.await(ctx, drained)
+}
+
+// beginUndo writes down that what the intent has created is to be revoked: from
+// here on nobody asks for it again, so that a revocation that comes late hits
+// nothing that is in use.
+func (w *rotationWork) beginUndo(ctx context.Context) error {
 	next := w.rec.clone()
 	next.Intent.Stage = StageForget
-	return w.end(ctx, next)
+	if err := w.save(ctx, next); err != nil {
+		if errors.Is(err, errLostLease) {
+			return err
+		}
+		return w.fail(StageForget, err, "a key may have been created that is not in use; the present key is live", "mend the key store")
+	}
+	return nil
+}
+
+// undone undoes the intent on account of err.
+func (w *rotationWork) undone(ctx context.Context, err error) error {
+	if uerr := w.undoBeside(ctx); !errors.Is(uerr, errIntentDropped) {
+		return uerr
+	}
+	return err
+}
+
+// undoBeside revokes what the intent has created, and drops it.
+func (w *rotationWork) undoBeside(ctx context.Context) error {
+	if err := w.extend(ctx, 3*w.asking()); err != nil {
+		return err
+	}
+	var err error
+	if w.rec.Pending.ID != "" {
+		err = w.revokeKey(ctx, w.rec.Pending)
+	}
+	if err == nil {
+		err = w.sweepMarked(ctx)
+	}
+	switch {
+	case err == nil:
+		return w.drop(ctx)
+	case refused(err):
+		// The platform will not say otherwise tomorrow, and the intent stands in
+		// the way of everything else.
+		return w.undo(ctx, w.fail(StageForget, err, "a key named "+w.rec.Intent.marker()+" may be live, and cannot be looked for",
+			"look for it in the dashboard and revoke it; to be spared this, set RotationPolicy.Owner"))
+	default:
+		return w.fail(StageForget, err, "a key that is not in use may be live, and will be looked for by the next attempt; the present key is live", "")
+	}
 }

@@ -14,6 +14,12 @@ import (
 // rotationWork takes one intent to its end. What is done next follows from the
 // record alone, so a process that takes a dead one's work over does the same
 // as one that never died.
+//
+// Whoever was stopped for longer than its lease may go on where it stood, while
+// another one has taken over. So each write is fenced by the record's revision,
+// and what cannot be fenced, a call of the platform, is one that does no harm
+// when it comes late: a repetition under the same idempotency key, or the
+// revocation of a key that the record has given up already.
 type rotationWork struct {
 	*rotator
 	rec       KeyRecord
@@ -24,6 +30,8 @@ type rotationWork struct {
 	// replaced is the generation in use before this process changed over; nil
 	// when another process did.
 	replaced *stamp
+	// shut is the generation whose gate is closed.
+	shut *stamp
 }
 
 // errIntentDropped says that an unfinished rotation could only be undone.
@@ -34,35 +42,55 @@ var errIntentDropped = errors.New("agrenting: an unfinished rotation was undone"
 const idempotencyKept = 23 * time.Hour
 
 func (w *rotationWork) do(ctx context.Context) error {
+	defer w.reopen()
 	w.from = w.rec.Current.Credential.Fingerprint()
 	var err error
 	if w.rec.Intent == nil {
 		err = w.prepare(ctx)
 	} else {
+		w.from = w.rec.Intent.From
 		err = w.takeOver(ctx)
 	}
 	for err == nil && w.rec.Intent != nil {
-		w.strategy = w.rec.Intent.Strategy
-		switch {
-		case w.rec.Intent.Stage == StageForget:
-			err = w.forget(ctx)
-		case w.rec.Intent.Stage == StageRevoke:
-			err = w.revoke(ctx)
-		case !w.rec.Pending.IsZero():
-			err = w.promote(ctx)
-		case w.rec.Intent.Strategy == InPlace:
-			err = w.issueInPlace(ctx)
-		default:
-			err = w.issueBeside(ctx)
-		}
+		err = w.step(ctx)
 	}
 	if err != nil && !errors.Is(err, errLostLease) && !errors.Is(err, errIntentDropped) {
 		w.letGo(ctx)
 		if _, ok := errors.AsType[*RotationError](err); !ok {
-			err = w.fail(StagePrepare, err, "", "")
+			err = w.fail(w.stageNow(), err, "the present key is live, or its successor is saved; the next attempt goes on from here", "")
 		}
 	}
 	return err
+}
+
+// step does what the record says is next.
+func (w *rotationWork) step(ctx context.Context) error {
+	in := w.rec.Intent
+	w.strategy = in.Strategy
+	overlap := in.Strategy != InPlace
+	switch {
+	case overlap && in.Stage == StageForget:
+		return w.undoBeside(ctx)
+	case overlap && in.Stage == StageRevoke:
+		return w.revoke(ctx)
+	case overlap && !w.rec.Pending.IsZero():
+		return w.promote(ctx)
+	case overlap:
+		return w.issueBeside(ctx)
+	case !w.rec.Pending.IsZero():
+		return w.promoteInPlace(ctx)
+	case in.Stage == StageForget:
+		return w.forget(ctx)
+	default:
+		return w.issueInPlace(ctx)
+	}
+}
+
+func (w *rotationWork) stageNow() Stage {
+	if w.rec.Intent == nil {
+		return StagePrepare
+	}
+	return w.rec.Intent.Stage
 }
 
 // fail makes the error of a stage.
@@ -73,8 +101,16 @@ func (w *rotationWork) fail(stage Stage, err error, state, advice string) *Rotat
 // save writes the record and extends the lease. A conflict means that the
 // lease was lost.
 func (w *rotationWork) save(ctx context.Context, rec KeyRecord) error {
+	return w.saveFor(ctx, rec, w.policy.Lease)
+}
+
+// saveFor is save with a lease of another length. It does not heed the end of
+// ctx: what is known by now must not be lost because the client is closed.
+func (w *rotationWork) saveFor(ctx context.Context, rec KeyRecord, lease time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.CallTimeout)
+	defer cancel()
 	if rec.Intent != nil {
-		rec.Intent.Lease = time.Now().Add(w.policy.Lease)
+		rec.Intent.Lease = time.Now().Add(lease)
 	}
 	rev, err := w.store.Save(ctx, rec, w.rev)
 	if errors.Is(err, ErrConflictingWrite) {
@@ -92,18 +128,12 @@ func (w *rotationWork) save(ctx context.Context, rec KeyRecord) error {
 
 // letGo gives the lease back, so that the next attempt need not wait for it.
 func (w *rotationWork) letGo(ctx context.Context) {
-	if w.rec.Intent == nil || ctx.Err() != nil {
+	if w.rec.Intent == nil {
 		return
 	}
 	rec := w.rec.clone()
-	rec.Intent.Lease = time.Now()
 	rec.Intent.Owner = ""
-	if rev, err := w.store.Save(ctx, rec, w.rev); err == nil {
-		w.rec, w.rev = rec, rev
-		w.rotator.mu.Lock()
-		w.rotator.last = rec
-		w.rotator.mu.Unlock()
-	}
+	_ = w.saveFor(ctx, rec, 0) // or it runs out
 }
 
 // extend makes sure that the lease outlasts what is about to be done.
@@ -111,31 +141,31 @@ func (w *rotationWork) extend(ctx context.Context, d time.Duration) error {
 	if w.rec.Intent == nil || time.Until(w.rec.Intent.Lease) > d {
 		return nil
 	}
-	rec := w.rec.clone()
-	rec.Intent.Lease = time.Now().Add(d + w.policy.Lease)
-	rev, err := w.store.Save(ctx, rec, w.rev)
-	if errors.Is(err, ErrConflictingWrite) {
-		return errLostLease
+	return w.fence(ctx, d)
+}
+
+// fence makes sure that the lease is still ours, and outlasts d.
+func (w *rotationWork) fence(ctx context.Context, d time.Duration) error {
+	err := w.saveFor(ctx, w.rec.clone(), d+w.policy.Lease)
+	if err != nil && !errors.Is(err, errLostLease) {
+		return w.fail(w.stageNow(), err, "nothing was changed in this step; the next attempt goes on from here", "mend the key store")
 	}
-	if err != nil {
-		return w.fail(w.rec.Intent.Stage, err, "", "")
-	}
-	w.rec, w.rev = rec, rev
-	return nil
+	return err
 }
 
 func (w *rotationWork) stage(s Stage) {
 	w.core.emitRotation(slog.LevelDebug, EventRotating, string(s), w.rec, nil)
 }
 
+const nothingChanged = "nothing was changed, the key is live"
+
 // prepare writes the intent down before anything is done.
 func (w *rotationWork) prepare(ctx context.Context) error {
-	const nothing = "nothing was changed, the key is live"
 	cur := w.rec.Current
 	w.strategy = w.policy.Strategy
 	if cur.Credential.Kind() != KindAPIKey {
 		return w.fail(StagePrepare, fmt.Errorf("%w: the platform rotates API keys, and this is a %s", ErrInvalidCredential, cur.Credential.Kind()),
-			nothing, "create and revoke user tokens by Client.Tokens")
+			nothingChanged, "create and revoke user tokens by Client.Tokens")
 	}
 	next := w.rec.clone()
 	agent := w.agentID(cur)
@@ -152,23 +182,26 @@ func (w *rotationWork) prepare(ctx context.Context) error {
 	case w.strategy == 0:
 		w.strategy = InPlace
 	case w.strategy == Overlap && agent == "":
-		return w.fail(StagePrepare, fmt.Errorf("%w: it is not known whose key this is", ErrInvalidOption), nothing, "set RotationPolicy.AgentID")
+		return w.fail(StagePrepare, fmt.Errorf("%w: it is not known whose key this is", ErrInvalidOption),
+			nothingChanged, "set RotationPolicy.AgentID")
 	case w.strategy == Overlap && !beside:
 		return w.fail(StagePrepare, fmt.Errorf("%w: the platform's id of the key is not known, so it could not be revoked", ErrInvalidOption),
-			nothing, "set RotationPolicy.KeyID, or use InPlace for this rotation")
+			nothingChanged, "set RotationPolicy.KeyID, or use InPlace for this rotation")
 	}
 	next.Intent = &Intent{
 		Key: newUUID(), Strategy: w.strategy, Stage: StageIssue, From: w.from,
 		Generation: w.rec.Generation + 1, Owner: w.owner, Started: time.Now(),
 	}
 	if w.strategy == InPlace {
-		w.lifelines(ctx, &next, agent)
+		if err := w.lifelines(ctx, &next, agent); err != nil {
+			return err
+		}
 	}
 	if err := w.save(ctx, next); err != nil {
 		if errors.Is(err, errLostLease) {
 			return err
 		}
-		return w.fail(StagePrepare, err, nothing, "")
+		return w.fail(StagePrepare, err, nothingChanged, "")
 	}
 	w.stage(StagePrepare)
 	return nil
@@ -186,7 +219,7 @@ func (w *rotationWork) takeOver(ctx context.Context) error {
 		if errors.Is(err, errLostLease) {
 			return err
 		}
-		return w.fail(in.Stage, err, "an unfinished rotation could not be taken over", "")
+		return w.fail(in.Stage, err, "an unfinished rotation could not be taken over", "mend the key store")
 	}
 	issuing := w.rec.Pending.IsZero() && w.rec.Intent.Stage == StageIssue
 	worn := w.rec.Intent.Attempts > w.policy.MaxAttempts || time.Since(w.rec.Intent.Started) > idempotencyKept
@@ -196,10 +229,7 @@ func (w *rotationWork) takeOver(ctx context.Context) error {
 	// The old idempotency key leads nowhere any more. Undo what it may have
 	// left behind; a new intent can begin afresh.
 	if w.strategy == Overlap {
-		if err := w.sweepMarked(ctx); err != nil {
-			return w.fail(StageIssue, err, "a key that an earlier attempt may have created could not be looked for", "")
-		}
-		return w.drop(ctx)
+		return w.beginUndo(ctx)
 	}
 	if err := w.verify(ctx, w.rec.Current.Credential); err == nil {
 		return w.drop(ctx)
@@ -245,13 +275,34 @@ func (w *rotationWork) issued(a *directAnswer) (StoredKey, error) {
 	return out, nil
 }
 
-// changeOver lets requests use the current key from now on.
-func (w *rotationWork) changeOver(ctx context.Context) {
-	if err := w.adopt(ctx, w.rec.Current, renew.Manual); err != nil && ctx.Err() == nil {
-		// Sessions could not be renewed: the old one serves on until its end.
-		w.core.storeFailed("adopt", err)
-		w.replaced = nil
+// changeOver lets requests use the current key from now on, and reports whether
+// they do. Sessions that cannot be bought now serve on until their end.
+func (w *rotationWork) changeOver(ctx context.Context) bool {
+	cur := w.rec.Current
+	before := w.inUse()
+	err := w.adopt(ctx, cur, renew.Manual)
+	if w.core.cfg.session != nil && err == nil && !w.wasGiven(cur.Credential) {
+		// A renewal that was under way already was joined, and it had begun with
+		// the key of before.
+		err = w.adopt(ctx, cur, renew.Manual)
 	}
+	if err != nil && ctx.Err() == nil {
+		w.core.storeFailed("adopt", err)
+	}
+	w.rotator.mu.Lock()
+	defer w.rotator.mu.Unlock()
+	w.stale = nil
+	if err != nil {
+		w.stale = before
+	}
+	return err == nil
+}
+
+// wasGiven reports whether c is the key that a session was bought with last.
+func (r *rotator) wasGiven(c Credential) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.given.Equal(c)
 }
 
 // end deletes the intent, and what only it needed.
@@ -261,7 +312,7 @@ func (w *rotationWork) end(ctx context.Context, next KeyRecord) error {
 		if errors.Is(err, errLostLease) {
 			return err
 		}
-		return w.fail(StageForget, err, "the new key is in use and the old one is dead; only the note about it could not be deleted", "")
+		return w.fail(StageForget, err, "the new key is in use and the old one is dead; only the note about it could not be deleted", "mend the key store")
 	}
 	w.stage(StageForget)
 	return nil

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
 // Header names in canonical form, as they are keys of header maps. The
@@ -171,6 +173,7 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 	if body.guard != nil { // a store less where there is none
 		out.Body = body.reader(req)
 	}
+	renewed := false // l was fetched on account of this request's 401
 	for replay := 0; ; replay++ {
 		pc.trace.sent(l)
 		if t.log != nil {
@@ -192,7 +195,8 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 			}
 			return resp, false, err
 		}
-		if replay > 0 && (replay >= maxReplays || !t.creds.superseded(l)) {
+		late := t.creds.superseded(l)
+		if replay > 0 && (replay >= maxReplays || (renewed && !late)) {
 			t.creds.vain(l)
 			body.release()
 			return resp, false, nil
@@ -207,6 +211,9 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 			body.release()
 			return resp, false, nil // there is no other credential to try
 		}
+		// One that was in use already, or that somebody else has made, may be
+		// rejected for the first time.
+		renewed = !late && next.Reason != renew.Adopted
 		again, err := body.again(req)
 		if err != nil {
 			resp.Request = req.WithContext(context.WithValue(ctx, notReplayedKey{}, err))
@@ -244,7 +251,7 @@ func (t *Transport) stamp(req *http.Request, l *lease, agent *agentHeader) *http
 		out.Header = make(http.Header, 2)
 	}
 	if l.Value.name != "" { // there is none where the client is anonymous
-		out.Header[l.Value.name] = l.Value.values
+		out.Header[l.Value.name] = l.Value.cred.m().values
 	}
 	if agent.values != nil {
 		out.Header[headerAgentID] = agent.values

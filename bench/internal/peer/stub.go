@@ -1,0 +1,86 @@
+package peer
+
+import (
+	"io"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Target is where benchmarks pretend to send requests. Nothing is ever sent.
+const Target = "https://agrenting.com/api/v1/agents/mine"
+
+// Stub is a base that answers at once. It reads request bodies to their end,
+// through a buffer of the size that net/http uses, and closes them.
+type Stub struct{}
+
+var (
+	buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+	// noHeader is shared by all answers; nobody writes to it.
+	noHeader = http.Header{}
+)
+
+// authenticatePath is where the platform exchanges keys for sessions.
+const authenticatePath = "/api/v1/auth/authenticate"
+
+// RoundTrip implements [http.RoundTripper].
+func (Stub) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Path == authenticatePath {
+		return session(req)
+	}
+	if req.Body != nil && req.Body != http.NoBody {
+		if err := drain(req.Body); err != nil {
+			return nil, err
+		}
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: noHeader, Body: http.NoBody, Request: req}, nil
+}
+
+// session answers an exchange with a session of a day.
+func session(req *http.Request) (*http.Response, error) {
+	body := `{"data":{"session_token":"session-of-the-benchmark","expires_at":"` +
+		time.Now().Add(24*time.Hour).UTC().Format(time.RFC3339) + `"}}`
+	return &http.Response{
+		StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}},
+		Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)), Request: req,
+	}, nil
+}
+
+// drain reads to the end by Read alone: a body's WriteTo would spare it the
+// copying that every connection costs.
+func drain(body io.ReadCloser) error {
+	buf, ok := buffers.Get().(*[32 << 10]byte)
+	if !ok {
+		return io.ErrShortBuffer
+	}
+	defer buffers.Put(buf)
+	for {
+		_, err := body.Read(buf[:])
+		if err == io.EOF {
+			return body.Close()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Floor is the least that the contract of [http.RoundTripper] allows to
+// whoever adds one header: a shallow copy of the request, a shallow copy of its
+// header map, and one entry whose value slice was made beforehand. It neither
+// checks nor renews anything.
+type Floor struct {
+	Base   http.RoundTripper
+	Values []string
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (f *Floor) RoundTrip(req *http.Request) (*http.Response, error) {
+	out := new(http.Request)
+	*out = *req
+	out.Header = maps.Clone(req.Header)
+	out.Header["Authorization"] = f.Values
+	return f.Base.RoundTrip(out)
+}

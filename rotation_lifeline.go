@@ -1,0 +1,251 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// lifelines sees to it that the answer of an in-place rotation can be had
+// again if it gets lost: by the owner, or by a session. Where the platform
+// grants none, the rotation goes on: a lost answer is rare, a leaked key is
+// not. Where it cannot be asked, answers are being lost just now.
+func (w *rotationWork) lifelines(ctx context.Context, next *KeyRecord, agent string) error {
+	if w.policy.Owner != nil && agent != "" {
+		if keys, err := w.listKeys(ctx, agent); err == nil {
+			for _, k := range live(keys) {
+				next.Intent.Known = append(next.Intent.Known, k.ID)
+			}
+			if next.Current.ID == "" {
+				next.Current.ID = idOf(live(keys), next.Current.Credential)
+			}
+			return nil
+		}
+	}
+	// A session of the client's own will do; else one is bought.
+	if s := w.inUse(); s != nil && s.cred.isExchanged() {
+		next.Intent.Lifeline = s.cred
+		return nil
+	}
+	s, err := w.buyLifeline(ctx)
+	if err != nil {
+		if lockout := (*LockoutError)(nil); refused(err) || errors.As(err, &lockout) {
+			return nil
+		}
+		return w.fail(StagePrepare, err, nothingChanged+": no session could be bought that would fetch a lost answer", "")
+	}
+	next.Intent.Lifeline = s.Credential
+	if next.Current.AgentID == "" {
+		next.Current.AgentID = s.AgentID
+	}
+	return nil
+}
+
+// buyLifeline exchanges the key for a session.
+func (w *rotationWork) buyLifeline(ctx context.Context) (s *Session, err error) {
+	paths := []string{w.core.routes.Authenticate}
+	if other := otherAuthenticatePath(paths[0]); other != "" {
+		paths = append(paths, other)
+	}
+	for n := 1; n <= askAttempts; n++ {
+		for _, path := range paths {
+			if s, err = w.exchange(ctx, path); !errors.Is(err, ErrRouteNotFound) {
+				break
+			}
+		}
+		if lockout := (*LockoutError)(nil); err == nil || refused(err) || errors.As(err, &lockout) {
+			break
+		}
+		if sleep(ctx, askPause(n)) != nil {
+			break
+		}
+	}
+	return s, err
+}
+
+func (w *rotationWork) exchange(ctx context.Context, path string) (*Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.policy.CallTimeout)
+	defer cancel()
+	return w.core.exchangeAt(ctx, path, w.rec.Current.Credential)
+}
+
+// byLifeline gets the successor of a dead key whose answer was lost: the same
+// call again under a credential that is still good, or a new key by the owner.
+func (w *rotationWork) byLifeline(ctx context.Context, d direct, cause error) error {
+	// Another process may have got it meanwhile, and its successor is alive.
+	if err := w.fence(ctx, w.policy.CallTimeout); err != nil {
+		return err
+	}
+	in := w.rec.Intent
+	unsure := false
+	if s := in.Lifeline; !s.IsZero() {
+		d.cred = s
+		a, err := w.ask(ctx, d)
+		if err == nil && a.ok() {
+			k, err := w.issued(a)
+			if err != nil {
+				return err
+			}
+			return w.persistInPlace(ctx, k, StageVerify)
+		}
+		unsure = err != nil || a.pending() || a.status >= http.StatusInternalServerError || a.status == http.StatusTooManyRequests
+	}
+	if w.policy.Owner != nil {
+		k, err := w.byOwner(ctx, d)
+		if err == nil {
+			// A rotated key that nobody has seen is revoked before the intent goes.
+			return w.persistInPlace(ctx, k, StageForget)
+		}
+		if _, ok := errors.AsType[*RotationError](err); ok {
+			return err
+		}
+		cause = errors.Join(cause, err)
+		unsure = unsure || !refused(err)
+	}
+	lost := w.fail(StageIssue, cause, "the present key is dead; if the platform has rotated it, the answer with the new key was lost",
+		"create a key in the dashboard and put it into the environment or the option that seeds the store: it will be adopted; "+
+			"to be spared this, set RotationPolicy.Owner")
+	if unsure && in.Attempts < w.policy.MaxAttempts {
+		lost.Advice = "the next attempt tries the lifeline again"
+		return lost
+	}
+	return w.undo(ctx, lost)
+}
+
+// ownersCalls is how many keys the owner is asked for: after a failure the
+// platform wants another idempotency key.
+const ownersCalls = 3
+
+// byOwner has the owner fetch the lost answer, or issue another key. It asks
+// for the rotation again only when the list shows that it did happen, since the
+// owner's call might otherwise rotate somebody else's key of the agent.
+func (w *rotationWork) byOwner(ctx context.Context, d direct) (StoredKey, error) {
+	in := w.rec.Intent
+	agent := w.agentID(w.rec.Current)
+	if agent == "" {
+		return StoredKey{}, fmt.Errorf("%w: RotationPolicy.AgentID is needed for the owner to act", ErrInvalidOption)
+	}
+	owner, err := w.policy.Owner.Credential(ctx)
+	if err != nil {
+		return StoredKey{}, err
+	}
+	lost, err := w.lostKey(ctx, agent)
+	if err != nil && !refused(err) {
+		return StoredKey{}, err
+	}
+	d.cred, d.agentID = owner, agent
+	if lost != "" {
+		a, err := w.ask(ctx, d)
+		switch {
+		case err != nil:
+			return StoredKey{}, err
+		case a.ok():
+			return w.issued(a)
+		case a.pending():
+			return StoredKey{}, a.apiError()
+		}
+	}
+	d.path, d.body = w.core.keysPath(agent), map[string]string{"name": in.marker()}
+	for n := 1; ; n++ {
+		d.idemKey = in.Key + "-again-" + strconv.Itoa(n)
+		a, err := w.ask(ctx, d)
+		switch {
+		case err != nil:
+			return StoredKey{}, err
+		case a.ok():
+			return w.issued(a)
+		case n == ownersCalls, a.pending(), a.status < http.StatusInternalServerError:
+			return StoredKey{}, a.apiError()
+		}
+	}
+}
+
+// forget revokes what a lost rotation has left, and ends it.
+func (w *rotationWork) forget(ctx context.Context) error {
+	const state = "the new key is in use; one that nobody knows may be live"
+	agent := w.agentID(w.rec.Current)
+	if err := w.extend(ctx, 3*w.asking()); err != nil {
+		return err
+	}
+	lost, err := w.lostKey(ctx, agent)
+	if err == nil && lost != "" {
+		// The list may show what another process has made meanwhile.
+		if err := w.fence(ctx, 2*w.asking()); err != nil {
+			return err
+		}
+		err = w.revokeKey(ctx, StoredKey{ID: lost, AgentID: agent})
+	}
+	if err == nil {
+		err = w.sweepMarked(ctx)
+	}
+	switch {
+	case err == nil:
+		return w.end(ctx, w.rec.clone())
+	case refused(err):
+		// Nothing will be different tomorrow.
+		if eerr := w.end(ctx, w.rec.clone()); eerr != nil {
+			return eerr
+		}
+		return w.fail(StageForget, err, state, "look for keys of the agent in the dashboard that nobody uses")
+	default:
+		return w.fail(StageForget, err, state+", and will be looked for by the next attempt", "")
+	}
+}
+
+// lostKey is the id of the key that an in-place rotation has made and nobody
+// has seen, empty when there is none, or in doubt: somebody else may create
+// keys of the agent at the same time, and those are not ours to touch. It is a
+// live key that was not there before and that no intent has named. The platform
+// makes it as it revokes the old one; where its list shows when that was, the
+// two times have to agree.
+func (w *rotationWork) lostKey(ctx context.Context, agent string) (string, error) {
+	if len(w.rec.Intent.Known) == 0 {
+		return "", nil
+	}
+	keys, err := w.listKeys(ctx, agent)
+	if err != nil {
+		return "", err
+	}
+	own, ok := w.ownID(keys)
+	if !ok {
+		return "", nil
+	}
+	var found []string
+	deaths := w.deaths(keys)
+	for _, k := range live(keys) {
+		known := k.ID == "" || k.ID == own || slices.Contains(w.rec.Intent.Known, k.ID)
+		if !known && !strings.HasPrefix(k.Name, markerPrefix) && deaths.near(k.Created) {
+			found = append(found, k.ID)
+		}
+	}
+	if len(found) != 1 {
+		return "", nil
+	}
+	return found[0], nil
+}
+
+// deaths are the times at which keys were revoked that had been live before the
+// rotation.
+type deaths []time.Time
+
+func (w *rotationWork) deaths(keys []Key) (d deaths) {
+	for _, k := range keys {
+		if !k.Revoked.IsZero() && slices.Contains(w.rec.Intent.Known, k.ID) {
+			d = append(d, k.Revoked)
+		}
+	}
+	return d
+}
+
+// near reports whether a key may have been created by one of the revocations;
+// where nothing is known, it may.
+func (d deaths) near(created time.Time) bool {
+	const sameMoment = 10 * time.Second
+	return len(d) == 0 || created.IsZero() ||
+		slices.ContainsFunc(d, func(t time.Time) bool { return created.Sub(t).Abs() <= sameMoment })
+}

@@ -1,0 +1,125 @@
+package agrenting
+
+import (
+	"hash/fnv"
+	"log/slog"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
+)
+
+// due reports whether the key should be rotated by itself.
+func (r *rotator) due(rec KeyRecord) bool {
+	at := r.dueAt(rec)
+	return !at.IsZero() && !time.Now().Before(at)
+}
+
+// dueAt is when the key should be rotated, zero for never. The spread depends
+// on the key alone: a restart does not roll the dice again, and all processes
+// that share it agree.
+func (r *rotator) dueAt(rec KeyRecord) time.Time {
+	if !r.auto || rec.Current.IsZero() {
+		return time.Time{}
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(rec.Current.Credential.Fingerprint())) // never fails
+	spread := float64(h.Sum64()>>11) / (1 << 53)
+	life := r.policy.Every
+	if e := rec.Current.Expires; !e.IsZero() {
+		life = min(life, max(0, e.Sub(rec.Current.Created)*4/5))
+	}
+	return rec.Current.Created.Add(life - time.Duration(float64(life)*0.1*spread))
+}
+
+// minRetryEvery spaces attempts that found nothing to do.
+const minRetryEvery = time.Second
+
+// schedule sets the timer for the record: for the day the key is due, or for
+// the moment when a lease runs out whose holder may have died. It is called at
+// every look at the store, so what it arms depends on points in time alone: a
+// pause counted from now would be put off for ever.
+func (r *rotator) schedule(rec KeyRecord) {
+	r.warnOfAge(rec)
+	at := r.dueAt(rec)
+	if in := rec.Intent; in != nil {
+		at = in.Lease
+	}
+	if at.IsZero() {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.flight != nil {
+		return
+	}
+	pause := minRetryEvery
+	if r.failed > 0 {
+		pause = renew.Doubled(r.policy.RetryEvery, maxRetryEvery, r.failed)
+	}
+	if t := r.endedAt.Add(pause); t.After(at) {
+		at = t
+	}
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+	r.timer = time.AfterFunc(max(0, time.Until(at)), func() { r.start(false) })
+}
+
+// warnOfAge reports, once per key, that a key is older than the platform
+// recommends and nobody is going to rotate it.
+func (r *rotator) warnOfAge(rec KeyRecord) {
+	if r.auto || rec.Current.Created.IsZero() || time.Since(rec.Current.Created) < DefaultRotationInterval {
+		return
+	}
+	fp := rec.Current.Credential.Fingerprint()
+	r.mu.Lock()
+	noted := r.oldNote == fp
+	r.oldNote = fp
+	r.mu.Unlock()
+	if !noted {
+		r.core.emitRotation(slog.LevelWarn, EventKeyOld, "the key is older than 90 days; rotate it, or set WithRotation", rec, nil)
+	}
+}
+
+// watch adopts what other processes save, as soon as a store tells of it. It
+// begins with the first use of the key.
+func (r *rotator) watch() {
+	w, ok := r.store.(KeyWatcher)
+	if !ok {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.watching || r.closed {
+		return
+	}
+	r.watching = true
+	r.wg.Go(func() {
+		for r.ctx.Err() == nil {
+			for rec, err := range w.Watch(r.ctx) {
+				if err != nil {
+					r.core.storeFailed("watch", err)
+					break
+				}
+				r.noticed(rec)
+			}
+			if sleep(r.ctx, storeRecheck) != nil {
+				return
+			}
+		}
+	})
+}
+
+// noticed adopts a newer record, unless a rotation of this process is about to
+// do so.
+func (r *rotator) noticed(rec KeyRecord) {
+	r.mu.Lock()
+	fresh := rec.Generation > r.last.Generation && r.flight == nil && !rec.Current.IsZero()
+	if fresh {
+		r.last = rec
+	}
+	r.mu.Unlock()
+	if fresh {
+		_ = r.adopt(r.ctx, rec.Current, renew.Adopted) // or by the next look at the store
+	}
+}

@@ -1,0 +1,224 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
+)
+
+// storeRecheck is how often a store that does not tell of changes is looked at
+// while there is traffic.
+const storeRecheck = time.Second
+
+// pollStore is the longest pause between two looks at a record in which another
+// process is rotating.
+const pollStore = 25 * time.Millisecond
+
+// Credential implements [CredentialSource].
+func (r *rotator) Credential(ctx context.Context) (Credential, error) {
+	k, _, err := r.choose(ctx, Credential{})
+	return r.give(k.Credential), err
+}
+
+// Refresh implements [Refresher].
+func (r *rotator) Refresh(ctx context.Context, rejected Credential) (Credential, error) {
+	k, _, err := r.choose(ctx, rejected)
+	return r.give(k.Credential), err
+}
+
+// give remembers which key a session is being bought with.
+func (r *rotator) give(c Credential) Credential {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.given = c
+	return c
+}
+
+// fetch is the engine's source where the key itself authenticates requests.
+func (r *rotator) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*stamp], error) {
+	var rejected Credential
+	if q.HasRejected {
+		rejected = q.Rejected.cred
+	}
+	k, reason, err := r.choose(ctx, rejected)
+	if err != nil {
+		return renew.Grant[*stamp]{}, err
+	}
+	return r.grant(k, q.HasCurrent, reason)
+}
+
+func (r *rotator) grant(k StoredKey, known bool, reason renew.Reason) (renew.Grant[*stamp], error) {
+	s, err := r.stampOf(k.Credential)
+	if err != nil {
+		return renew.Grant[*stamp]{}, err
+	}
+	g := renew.Grant[*stamp]{Value: s, Recheck: storeRecheck}
+	if known {
+		g.Reason = reason
+	}
+	return g, nil
+}
+
+// stampOf stamps a key, once: all requests with it have to pass the same gate,
+// however often the store is looked at meanwhile. A gate that a rotation has
+// left closed for good is replaced.
+func (r *rotator) stampOf(c Credential) (*stamp, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.stamped; s != nil && s.cred.Equal(c) && !s.gate.over() {
+		return s, nil
+	}
+	s, err := r.core.stamp(c)
+	if err == nil {
+		r.stamped = s
+	}
+	return s, err
+}
+
+// choose gives the key to use: the store's, and in place of one that the
+// platform rejected whatever may be its successor. It asks the store first, so
+// that a rotation made by another process costs no call of the platform.
+func (r *rotator) choose(ctx context.Context, rejected Credential) (StoredKey, renew.Reason, error) {
+	r.watch()
+	fellBack := false
+	for pause := time.Millisecond; ; pause = min(2*pause, pollStore) {
+		rec, rev, err := r.load(ctx)
+		if err != nil {
+			return StoredKey{}, 0, err
+		}
+		r.schedule(rec)
+		refused := !rejected.IsZero() && rec.Current.Credential.Equal(rejected)
+		switch {
+		case !refused && !rec.replaced():
+			return rec.Current, renew.Adopted, nil
+		case rec.Intent == nil:
+			k, reason, err := r.replaceRejected(ctx, rec, rev)
+			if !errors.Is(err, ErrConflictingWrite) {
+				return k, reason, err
+			}
+		case refused && !rec.Previous.IsZero() && !fellBack:
+			// While a new key spreads over the platform, the one before may still do.
+			fellBack = true
+			if r.verify(ctx, rec.Previous.Credential) == nil {
+				return rec.Previous, renew.Adopted, nil
+			}
+		}
+		// The key was rejected while it is being rotated: its successor is on
+		// the way, or somebody has to finish the work of a process that died.
+		if rec.Intent != nil && !r.held(rec.Intent) {
+			if err := r.resume(); err != nil {
+				return StoredKey{}, 0, err
+			}
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return StoredKey{}, 0, err
+		}
+	}
+}
+
+// replaced reports whether the current key is known to be dead: the platform
+// has put the pending one in its place.
+func (r KeyRecord) replaced() bool {
+	return r.Intent != nil && r.Intent.Strategy == InPlace && !r.Pending.IsZero()
+}
+
+// resume has an unfinished rotation finished, unless the last attempt has
+// failed just now.
+func (r *rotator) resume() error {
+	r.mu.Lock()
+	err := r.lastErr
+	at := r.endedAt.Add(renew.Doubled(time.Second, r.policy.RetryEvery, r.failed))
+	r.mu.Unlock()
+	if err != nil && time.Now().Before(at) {
+		return &pausedError{at: at, err: err}
+	}
+	if r.start(false) == nil {
+		return ErrClosed
+	}
+	return nil
+}
+
+// replaceRejected looks for another key when no rotation explains why the
+// current one was rejected: what somebody has put into the seed.
+func (r *rotator) replaceRejected(ctx context.Context, rec KeyRecord, rev Revision) (StoredKey, renew.Reason, error) {
+	c, ok := r.newSeed(ctx, rec)
+	if !ok {
+		return rec.Current, renew.Rejected, nil // insists: the caller sees its 401
+	}
+	next := rec.clone()
+	next.Ancestors = next.remember(rec.Current.Credential.Fingerprint())
+	next.Previous = StoredKey{}
+	next.Current = StoredKey{Credential: c, Created: time.Now(), ID: r.policy.KeyID, AgentID: r.policy.AgentID}
+	next.Generation++
+	_, err := r.store.Save(ctx, next, rev)
+	switch {
+	case errors.Is(err, ErrConflictingWrite):
+		return StoredKey{}, 0, err
+	case errors.Is(err, ErrReadOnlyStore):
+		// Whoever provides the key will replace it some day.
+		r.core.storeFailed("save", err)
+	case err != nil:
+		r.core.storeFailed("save", err)
+		r.keep(next)
+	default:
+		r.core.emitRotation(slog.LevelInfo, EventRotated, "a key put there by hand was adopted", next, nil)
+	}
+	return next.Current, renew.Adopted, nil
+}
+
+// newSeed is the seed, if the store has never seen it and the platform knows it.
+func (r *rotator) newSeed(ctx context.Context, rec KeyRecord) (Credential, bool) {
+	if r.seed == nil {
+		return Credential{}, false
+	}
+	c, err := r.seed.Credential(ctx)
+	if err != nil || c.validate() != nil || rec.knows(c) || r.core.checkKey(c) != nil {
+		return Credential{}, false
+	}
+	return c, r.verify(ctx, c) == nil
+}
+
+// load reads the record; an empty store is seeded. A key that the store has
+// refused comes before what the store holds.
+func (r *rotator) load(ctx context.Context) (KeyRecord, Revision, error) {
+	rec, rev, err := r.store.Load(ctx)
+	if errors.Is(err, ErrNoCredential) {
+		rec, rev, err = r.plant(ctx, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if u := r.unsaved; u != nil && (err != nil || u.Generation > rec.Generation) {
+		r.last = u.clone()
+		return u.clone(), rev, nil
+	}
+	if err == nil {
+		r.last = rec
+	}
+	return rec, rev, err
+}
+
+// plant seeds an empty store.
+func (r *rotator) plant(ctx context.Context, empty error) (KeyRecord, Revision, error) {
+	if r.seed == nil {
+		return KeyRecord{}, "", fmt.Errorf("%w; seed it by WithCredential or the environment", empty)
+	}
+	c, err := r.seed.Credential(ctx)
+	if err != nil {
+		return KeyRecord{}, "", err
+	}
+	if err := r.core.checkKey(c); err != nil {
+		return KeyRecord{}, "", err
+	}
+	rec := KeyRecord{Generation: 1, Current: StoredKey{
+		Credential: c, ID: r.policy.KeyID, AgentID: r.policy.AgentID, Created: time.Now(), Expires: c.Expires(),
+	}}
+	rev, err := r.store.Save(ctx, rec, "")
+	if errors.Is(err, ErrConflictingWrite) {
+		return r.store.Load(ctx)
+	}
+	return rec, rev, err
+}
