@@ -25,8 +25,8 @@ cover: ## the root module alone, and its coverage
 fuzz: ## every fuzz target; FUZZTIME=1m for longer
 	.ci/run fuzz
 
-bench: ## side-by-side benchmarks
-	cd bench && GOWORK=off go test -run='^$$' -bench=. -benchmem -count=6 ./...
+bench: ## side by side with peers; writes docs/benchmarks.md
+	cd bench && GOWORK=off go run ./cmd/report
 
 vuln: ## known vulnerabilities
 	.ci/run vuln

@@ -91,6 +91,21 @@
 // own. Pauses are random and capped, Retry-After is obeyed up to a limit, see
 // [RetryPolicy]. [Response] tells attempts, rate limit and the Sunset of a route.
 //
+// # Sessions
+//
+// [WithSession] exchanges the API key for sessions and renews them ahead of their
+// expiry, without traffic too, and after a 401. The platform locks an address
+// out that exchanges more than ten times a minute ([LockoutError]); processes
+// share sessions through a [SessionStore], see [FileSessionStore].
+//
+// # Rotation
+//
+// [WithKeyStore] keeps the key through its whole life, and [Client.Rotate] and
+// [WithRotation] replace it without a failed request, by one of two strategies:
+// [Overlap] and [InPlace]. Stores are [FileStore], [MemoryStore], [Sealed] around
+// either, and your own. A failure is a [*RotationError], which says what is live
+// and what to do.
+//
 // # Testing
 //
 // Package [github.com/agrenting/agrenting-go/agrentingtest] is the platform in
