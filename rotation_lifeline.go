@@ -11,24 +11,57 @@ import (
 	"time"
 )
 
-// lifelines sees to it that the answer of an in-place rotation can be had
-// again if it gets lost: by the owner, or by a session. Where the platform
-// grants none, the rotation goes on: a lost answer is rare, a leaked key is
-// not. Where it cannot be asked, answers are being lost just now.
-func (w *rotationWork) lifelines(ctx context.Context, next *KeyRecord, agent string) error {
-	if w.policy.Owner != nil && agent != "" {
-		if keys, err := w.listKeys(ctx, agent); err == nil {
-			for _, k := range live(keys) {
-				next.Intent.Known = append(next.Intent.Known, k.ID)
-			}
-			if next.Current.ID == "" {
-				next.Current.ID = idOf(live(keys), next.Current.Credential)
-			}
-			return nil
+// prepareInPlace sees to it that the answer of an in-place rotation can be had
+// again if it gets lost: by the owner, or by a session. The intent is written
+// down already, so that of many processes one buys a session. Where the platform
+// grants none, the rotation goes on: a lost answer is rare, a leaked key is not.
+// Where it cannot be asked, answers are being lost just now.
+func (w *rotationWork) prepareInPlace(ctx context.Context) error {
+	next := w.rec.clone()
+	next.Intent.Stage = StageIssue
+	ready, err := w.ownersLifeline(ctx, &next)
+	if err != nil {
+		return w.undo(ctx, w.fail(StagePrepare, err, nothingChanged+": the owner could not list the keys, and so could not tell a lost one", ""))
+	}
+	if !ready {
+		if err := w.sessionLifeline(ctx, &next); err != nil {
+			return w.undo(ctx, w.fail(StagePrepare, err, nothingChanged+": no session could be bought that would fetch a lost answer", ""))
 		}
 	}
-	// A session of the client's own will do; else one is bought.
-	if s := w.inUse(); s != nil && s.cred.isExchanged() {
+	err = w.save(ctx, next)
+	if err != nil && !errors.Is(err, errLostLease) {
+		return w.fail(StagePrepare, err, nothingChanged, "mend the key store")
+	}
+	return err
+}
+
+// ownersLifeline notes which keys there are, so that the owner can tell a new
+// one. Where the platform does not let the owner list them, it is no lifeline;
+// an error says that the platform could not be asked.
+func (w *rotationWork) ownersLifeline(ctx context.Context, next *KeyRecord) (bool, error) {
+	agent := w.agentID(next.Current)
+	if w.policy.Owner == nil || agent == "" {
+		return false, nil
+	}
+	keys, err := w.listKeys(ctx, agent)
+	if e, ok := errors.AsType[*APIError](err); ok && e.StatusCode < http.StatusInternalServerError && e.StatusCode != http.StatusTooManyRequests {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, k := range live(keys) {
+		next.Intent.Known = append(next.Intent.Known, k.ID)
+	}
+	if next.Current.ID == "" {
+		next.Current.ID = idOf(live(keys), next.Current.Credential)
+	}
+	return true, nil
+}
+
+// sessionLifeline takes a session of the client's own, or buys one.
+func (w *rotationWork) sessionLifeline(ctx context.Context, next *KeyRecord) error {
+	if s := w.inUse(); s != nil && s.cred.isExchanged() && w.wasGiven(next.Current.Credential) {
 		next.Intent.Lifeline = s.cred
 		return nil
 	}
@@ -37,7 +70,7 @@ func (w *rotationWork) lifelines(ctx context.Context, next *KeyRecord, agent str
 		if lockout := (*LockoutError)(nil); refused(err) || errors.As(err, &lockout) {
 			return nil
 		}
-		return w.fail(StagePrepare, err, nothingChanged+": no session could be bought that would fetch a lost answer", "")
+		return err
 	}
 	next.Intent.Lifeline = s.Credential
 	if next.Current.AgentID == "" {

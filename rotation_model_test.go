@@ -2,9 +2,9 @@ package agrenting
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -247,8 +247,8 @@ func TestARotationSurvivesAnyOneFault(t *testing.T) {
 	assert.Positive(t, run.lost.Load(), "some keys cannot be saved")
 }
 
-// modelExhaustive makes the pairs of faults complete, which takes minutes.
-const modelExhaustive = "AGRENTING_TEST_EXHAUSTIVE"
+// every makes the pairs of faults complete, which takes minutes.
+var every = flag.Bool("every", false, "try every pair of faults of a rotation")
 
 // secondFaults are those of a pair's second half where not all are tried.
 var secondFaults = []modelFault{crashAfter, failsAfter, broken, overtaken, mute, refuses}
@@ -257,8 +257,14 @@ var secondFaults = []modelFault{crashAfter, failsAfter, broken, overtaken, mute,
 // operation: of the same process, or of the one that takes over.
 func TestARotationSurvivesAnyTwoFaults(t *testing.T) {
 	t.Parallel()
-	every := os.Getenv(modelExhaustive) != "" //nolint:forbidigo // a switch of this test alone
 	run := newModelRun(t)
+	stride := 24
+	switch {
+	case *every:
+		stride = 1
+	case raceEnabled:
+		stride = 120
+	}
 	pair := 0
 	for _, tc := range modelCases() {
 		clean := runModel(t, tc, nil, itStays)
@@ -270,15 +276,14 @@ func TestARotationSurvivesAnyTwoFaults(t *testing.T) {
 						continue
 					}
 					for _, g := range once.ops[m].faults() {
-						if !every && !slices.Contains(secondFaults, g) {
+						if !*every && !slices.Contains(secondFaults, g) {
 							continue
 						}
-						// Without the switch, one of a number of pairs, another
-						// one at each operation.
-						if pair++; !every && pair%pairStride != 0 {
+						// Without the flag, one of many pairs, evenly spread.
+						if pair++; pair%stride != 0 {
 							continue
 						}
-						ending := []modelEnding{itStays, itDies}[pair/pairStride%2]
+						ending := []modelEnding{itStays, itDies}[pair/stride%2]
 						name := fmt.Sprintf("operation %d, %s: %s; operation %d, %s: %s", n, op, f, m, once.ops[m], g)
 						run.scenario(tc, modelPlan{n: f, m: g}, ending, name, nil)
 					}
@@ -288,6 +293,3 @@ func TestARotationSurvivesAnyTwoFaults(t *testing.T) {
 	}
 	run.wait()
 }
-
-// pairStride thins the pairs out so that they take seconds.
-const pairStride = 41

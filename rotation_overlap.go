@@ -49,7 +49,7 @@ func (w *rotationWork) issueBeside(ctx context.Context) error {
 		}
 		return w.undone(ctx, w.fail(StageIssue, a.apiError(), "nothing was left behind, the present key is live", ""))
 	case w.policy.Strategy == 0 && !w.recovered:
-		return w.changeToInPlace(ctx, agent)
+		return w.changeToInPlace(ctx)
 	default:
 		return w.undo(ctx, w.fail(StageIssue, a.apiError(), "nothing was created, the present key is live",
 			"set RotationPolicy.Owner to a credential that may create keys, or use InPlace"))
@@ -58,19 +58,14 @@ func (w *rotationWork) issueBeside(ctx context.Context) error {
 
 // changeToInPlace is for the automatic choice, when the platform does not let
 // the key create another.
-func (w *rotationWork) changeToInPlace(ctx context.Context, agent string) error {
+func (w *rotationWork) changeToInPlace(ctx context.Context) error {
 	next := w.rec.clone()
-	next.Intent.Strategy, next.Intent.Key = InPlace, newUUID()
-	if err := w.lifelines(ctx, &next, agent); err != nil {
-		return w.undo(ctx, err)
-	}
-	if err := w.save(ctx, next); err != nil {
-		if errors.Is(err, errLostLease) {
-			return err
-		}
+	next.Intent.Strategy, next.Intent.Key, next.Intent.Stage = InPlace, newUUID(), StagePrepare
+	err := w.save(ctx, next)
+	if err != nil && !errors.Is(err, errLostLease) {
 		return w.fail(StagePrepare, err, nothingChanged, "mend the key store")
 	}
-	return nil
+	return err
 }
 
 // persistPending saves the new key. If the store refuses, nothing is lost: the

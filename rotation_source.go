@@ -145,8 +145,11 @@ func (r *rotator) resume() error {
 // replaceRejected looks for another key when no rotation explains why the
 // current one was rejected: what somebody has put into the seed.
 func (r *rotator) replaceRejected(ctx context.Context, rec KeyRecord, rev Revision) (StoredKey, renew.Reason, error) {
-	c, ok := r.newSeed(ctx, rec)
-	if !ok {
+	c, err := r.newSeed(ctx, rec)
+	if err != nil {
+		return StoredKey{}, 0, err
+	}
+	if c.IsZero() {
 		return rec.Current, renew.Rejected, nil // insists: the caller sees its 401
 	}
 	next := rec.clone()
@@ -154,7 +157,7 @@ func (r *rotator) replaceRejected(ctx context.Context, rec KeyRecord, rev Revisi
 	next.Previous = StoredKey{}
 	next.Current = StoredKey{Credential: c, Created: time.Now(), ID: r.policy.KeyID, AgentID: r.policy.AgentID}
 	next.Generation++
-	_, err := r.store.Save(ctx, next, rev)
+	_, err = r.write(ctx, next, rev)
 	switch {
 	case errors.Is(err, ErrConflictingWrite):
 		return StoredKey{}, 0, err
@@ -170,22 +173,50 @@ func (r *rotator) replaceRejected(ctx context.Context, rec KeyRecord, rev Revisi
 	return next.Current, renew.Adopted, nil
 }
 
-// newSeed is the seed, if the store has never seen it and the platform knows it.
-func (r *rotator) newSeed(ctx context.Context, rec KeyRecord) (Credential, bool) {
+// newSeed is the seed, if the store has never seen it and the platform knows
+// it; else the zero Credential. An error says that this could not be found out.
+func (r *rotator) newSeed(ctx context.Context, rec KeyRecord) (Credential, error) {
 	if r.seed == nil {
-		return Credential{}, false
+		return Credential{}, nil
 	}
 	c, err := r.seed.Credential(ctx)
 	if err != nil || c.validate() != nil || rec.knows(c) || r.core.checkKey(c) != nil {
-		return Credential{}, false
+		return Credential{}, nil //nolint:nilerr // no seed that could be used is none
 	}
-	return c, r.verify(ctx, c) == nil
+	switch err := r.verify(ctx, c); {
+	case err == nil:
+		return c, nil
+	case errors.Is(err, ErrUnauthorized):
+		return Credential{}, nil
+	default:
+		return Credential{}, fmt.Errorf("the key of the seed could not be tried: %w", err)
+	}
+}
+
+// read is Load of the store. A store that panics has failed: it must not take
+// the program with it, or a key that is in memory alone.
+func (r *rotator) read(ctx context.Context) (rec KeyRecord, rev Revision, err error) {
+	defer caught(&err, "the key store")
+	return r.store.Load(ctx)
+}
+
+// write is Save of the store, likewise.
+func (r *rotator) write(ctx context.Context, rec KeyRecord, prev Revision) (rev Revision, err error) {
+	defer caught(&err, "the key store")
+	return r.store.Save(ctx, rec, prev)
+}
+
+// caught makes an error of a panic.
+func caught(err *error, who string) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("agrenting: %s panicked: %s", who, safeText(fmt.Sprint(p)))
+	}
 }
 
 // load reads the record; an empty store is seeded. A key that the store has
 // refused comes before what the store holds.
 func (r *rotator) load(ctx context.Context) (KeyRecord, Revision, error) {
-	rec, rev, err := r.store.Load(ctx)
+	rec, rev, err := r.read(ctx)
 	if errors.Is(err, ErrNoCredential) {
 		rec, rev, err = r.plant(ctx, err)
 	}
@@ -216,9 +247,9 @@ func (r *rotator) plant(ctx context.Context, empty error) (KeyRecord, Revision, 
 	rec := KeyRecord{Generation: 1, Current: StoredKey{
 		Credential: c, ID: r.policy.KeyID, AgentID: r.policy.AgentID, Created: time.Now(), Expires: c.Expires(),
 	}}
-	rev, err := r.store.Save(ctx, rec, "")
+	rev, err := r.write(ctx, rec, "")
 	if errors.Is(err, ErrConflictingWrite) {
-		return r.store.Load(ctx)
+		return r.read(ctx)
 	}
 	return rec, rev, err
 }

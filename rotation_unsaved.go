@@ -49,13 +49,13 @@ func (r *rotator) trySave(ctx context.Context) error {
 	if u == nil {
 		return nil
 	}
-	rec, rev, err := r.store.Load(ctx)
+	rec, rev, err := r.read(ctx)
 	if err != nil && !errors.Is(err, ErrNoCredential) {
 		return err
 	}
 	if rec.Generation < u.Generation {
 		// The intent stays where something is left to be swept up.
-		if _, err := r.store.Save(ctx, u.clone(), rev); err != nil {
+		if _, err := r.write(ctx, u.clone(), rev); err != nil {
 			return err
 		}
 		r.core.emitRotation(slog.LevelInfo, EventRotated, "the key that the store had refused is saved", *u, nil)

@@ -79,6 +79,8 @@ func (w *rotationWork) step(ctx context.Context) error {
 		return w.issueBeside(ctx)
 	case !w.rec.Pending.IsZero():
 		return w.promoteInPlace(ctx)
+	case in.Stage == StagePrepare:
+		return w.prepareInPlace(ctx)
 	case in.Stage == StageForget:
 		return w.forget(ctx)
 	default:
@@ -112,7 +114,7 @@ func (w *rotationWork) saveFor(ctx context.Context, rec KeyRecord, lease time.Du
 	if rec.Intent != nil {
 		rec.Intent.Lease = time.Now().Add(lease)
 	}
-	rev, err := w.store.Save(ctx, rec, w.rev)
+	rev, err := w.write(ctx, rec, w.rev)
 	if errors.Is(err, ErrConflictingWrite) {
 		return errLostLease
 	}
@@ -193,9 +195,7 @@ func (w *rotationWork) prepare(ctx context.Context) error {
 		Generation: w.rec.Generation + 1, Owner: w.owner, Started: time.Now(),
 	}
 	if w.strategy == InPlace {
-		if err := w.lifelines(ctx, &next, agent); err != nil {
-			return err
-		}
+		next.Intent.Stage = StagePrepare
 	}
 	if err := w.save(ctx, next); err != nil {
 		if errors.Is(err, errLostLease) {

@@ -3,7 +3,6 @@ package agrenting
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -97,13 +96,9 @@ func (r *rotator) start(byHand bool) *rotationFlight {
 	f := &rotationFlight{done: make(chan struct{}), byHand: byHand}
 	r.flight = f
 	r.wg.Go(func() {
-		f.err = errors.New("agrenting: the key store ended its goroutine")
+		f.err = errors.New("agrenting: the rotation's goroutine was ended")
 		defer r.finished(f)
-		defer func() {
-			if p := recover(); p != nil {
-				f.err = fmt.Errorf("agrenting: the key store panicked: %s", safeText(fmt.Sprint(p)))
-			}
-		}()
+		defer caught(&f.err, "what the rotation called")
 		f.res, f.err = r.run(r.ctx, byHand)
 	})
 	return f

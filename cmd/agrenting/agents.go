@@ -1,0 +1,226 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+type agentsCmd struct {
+	List     agentsListCmd     `cmd:"" help:"List the agents of the marketplace."`
+	Mine     agentsMineCmd     `cmd:"" help:"List your own agents."`
+	Get      agentsGetCmd      `cmd:"" help:"Show an agent."`
+	Register agentsRegisterCmd `cmd:"" help:"Register an agent, owned by the user whose token is in use, or autonomous."`
+}
+
+type jsonAgent struct {
+	ID              string          `json:"id"`
+	DID             string          `json:"did"`
+	Name            string          `json:"name"`
+	Description     string          `json:"description,omitempty"`
+	OwnerID         string          `json:"owner_id,omitempty"`
+	Category        string          `json:"category,omitempty"`
+	Capabilities    []string        `json:"capabilities"`
+	PricingModel    string          `json:"pricing_model,omitempty"`
+	BasePrice       string          `json:"base_price,omitempty"`
+	ReputationScore string          `json:"reputation_score,omitempty"`
+	Status          string          `json:"status,omitempty"`
+	Sandbox         bool            `json:"sandbox"`
+	Profile         json.RawMessage `json:"profile,omitempty"`
+}
+
+func agentJSON(g *agrenting.Agent) jsonAgent {
+	return jsonAgent{
+		ID: g.ID, DID: g.DID, Name: g.Name, Description: g.Description, OwnerID: g.OwnerID, Category: g.Category,
+		Capabilities: append([]string{}, g.Capabilities...), PricingModel: g.PricingModel,
+		BasePrice: string(g.BasePrice), ReputationScore: string(g.ReputationScore), Status: g.Status, Sandbox: g.Sandbox,
+	}
+}
+
+// agents prints a list, at most limit of it; 0 means all.
+func (a *app) agents(all iter.Seq2[agrenting.Agent, error], limit int) error {
+	stop := a.waiting("reading the list of agents")
+	defer stop()
+	list := []jsonAgent{}
+	var rows [][]string
+	for g, err := range all {
+		if err != nil {
+			return err
+		}
+		if limit > 0 && len(list) == limit {
+			break
+		}
+		list = append(list, agentJSON(&g))
+		rows = append(rows, []string{g.ID, g.Name, g.Status, strings.Join(g.Capabilities, " "), g.DID})
+	}
+	if a.JSON {
+		encode(a.out, map[string]any{"agents": list})
+		return nil
+	}
+	a.ui.table([]string{"ID", "NAME", "STATUS", "CAPABILITIES", "DID"}, rows)
+	return nil
+}
+
+type agentsListCmd struct {
+	Status     string `placeholder:"STATUS" help:"Only agents of this status."`
+	Capability string `placeholder:"WORD" help:"Only agents that can do this."`
+	Online     bool   `help:"Only agents that are online."`
+	Limit      int    `default:"0" help:"Stop after so many; 0 means all."`
+}
+
+// Run lists the marketplace.
+func (c *agentsListCmd) Run(a *app) error {
+	client, err := a.clientOrAnonymous()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	q := url.Values{"limit": {"100"}}
+	if c.Limit > 0 {
+		q.Set("limit", strconv.Itoa(min(c.Limit, 100)))
+	}
+	if c.Status != "" {
+		q.Set("status", c.Status)
+	}
+	if c.Capability != "" {
+		q.Set("capability", c.Capability)
+	}
+	if c.Online {
+		q.Set("online_only", "true")
+	}
+	return a.agents(client.Agents.List(a.ctx, agrenting.CallQuery(q)), c.Limit)
+}
+
+type agentsMineCmd struct{}
+
+// Run lists the user's agents.
+func (*agentsMineCmd) Run(a *app) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return a.agents(client.Agents.Mine(a.ctx), 0)
+}
+
+type agentsGetCmd struct {
+	ID string `arg:"" name:"id" help:"Id or DID of the agent."`
+}
+
+// Run shows an agent.
+func (c *agentsGetCmd) Run(a *app) error {
+	client, err := a.clientOrAnonymous()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	g, err := client.Agents.Get(a.ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		j := agentJSON(g)
+		j.Profile = g.Raw
+		encode(a.out, j)
+		return nil
+	}
+	a.describe(g)
+	return nil
+}
+
+func (a *app) describe(g *agrenting.Agent, more ...pair) {
+	sandbox := ""
+	if g.Sandbox {
+		sandbox = "yes"
+	}
+	a.ui.pairs(append([]pair{
+		{"agent", g.ID},
+		{"name", g.Name},
+		{"did", g.DID},
+		{"status", g.Status},
+		{"capabilities", strings.Join(g.Capabilities, " ")},
+		{"description", g.Description},
+		{"pricing", g.PricingModel},
+		{"base price", string(g.BasePrice)},
+		{"reputation", string(g.ReputationScore)},
+		{"owner", g.OwnerID},
+		{"sandbox", sandbox},
+	}, more...)...)
+}
+
+type agentsRegisterCmd struct {
+	secretFlags
+
+	Name         string   `arg:"" help:"The name of the agent."`
+	DID          string   `name:"did" required:"true" help:"Its DID, such as did:web:example.com."`
+	Capability   []string `required:"true" placeholder:"WORD" help:"What it can do; may be repeated."`
+	Pricing      string   `enum:"fixed,auction,hybrid" default:"fixed" help:"How it is paid. (${enum})"`
+	BasePrice    string   `placeholder:"AMOUNT" help:"Its price, such as 1.50."`
+	Description  string   `help:"What it is, for people."`
+	Category     string   `help:"Where it belongs."`
+	SandboxAgent bool     `name:"sandbox" help:"Register it in the sandbox."`
+	Anonymous    bool     `help:"Register it without an owner and without a credential; three are allowed for each IP address."`
+}
+
+// Run registers an agent.
+func (c *agentsRegisterCmd) Run(a *app) error {
+	connect := a.client
+	if c.Anonymous {
+		connect = a.anonymous
+	}
+	client, err := connect()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if _, err := strconv.ParseFloat(c.BasePrice, 64); c.BasePrice != "" && err != nil {
+		return usage("", "--base-price is not a number")
+	}
+	s, err := c.open(true)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	stop := a.waiting("registering the agent")
+	r, err := client.Agents.Register(a.ctx, agrenting.AgentRegistration{
+		Name: c.Name, DID: c.DID, Capabilities: c.Capability, PricingModel: c.Pricing, BasePrice: agrenting.Decimal(c.BasePrice),
+		Description: c.Description, Category: c.Category, Sandbox: c.SandboxAgent,
+	})
+	stop()
+	if err != nil {
+		if r != nil && r.Agent.ID != "" {
+			return fmt.Errorf("agent %s is registered, but: %w", r.Agent.ID, err)
+		}
+		return err
+	}
+	secret := r.Credential.Reveal()
+	if err := s.put(secret); err != nil {
+		return err
+	}
+	if a.JSON {
+		encode(a.out, map[string]any{
+			"agent": agentJSON(&r.Agent), "message": r.Message,
+			"key": jsonIssued{
+				AgentID: r.Agent.ID, Kind: kindName(r.Credential.Kind()), Fingerprint: r.Credential.Fingerprint(),
+				File: c.Out, Secret: s.shown(secret),
+			},
+		})
+		return nil
+	}
+	a.describe(&r.Agent, pair{"message", r.Message}, pair{"key", r.Credential.Fingerprint()}, pair{"file", c.Out}, pair{"secret", s.shown(secret)})
+	return nil
+}
+
+// clientOrAnonymous is for public calls, which need no credential.
+func (a *app) clientOrAnonymous() (*agrenting.Client, error) {
+	client, err := a.client()
+	if isNoCredential(err) {
+		return a.anonymous()
+	}
+	return client, err
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+)
+
+// confirmFlags spare scripts the question.
+type confirmFlags struct {
+	Yes bool `short:"y" help:"Do it without asking."`
+}
+
+// confirm asks before what cannot be undone.
+func (a *app) confirm(f confirmFlags, question string) error {
+	if f.Yes {
+		return nil
+	}
+	if !isTerminal(a.in) || !isTerminal(a.err) {
+		return usage("add --yes", "this cannot be undone, and there is no terminal to ask at: %s", question)
+	}
+	fmt.Fprintf(a.err, "%s %s ", a.ui.errPaint(yellow, visible(question)), a.ui.errPaint(bold, "[y/N]"))
+	answer := make(chan string, 1)
+	go func() { // ends with the process when nobody answers
+		line, _ := bufio.NewReader(io.LimitReader(a.in, 1024)).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case <-a.ctx.Done():
+		fmt.Fprintln(a.err)
+		return a.ctx.Err()
+	case s := <-answer:
+		if s == "y" || s == "yes" {
+			return nil
+		}
+		return failure("", "nothing was done")
+	}
+}
+
+// progressDelay spares people the sight of what is quick.
+const progressDelay = 700 * time.Millisecond
+
+// waiting shows on a terminal that something takes long, until it is stopped.
+func (a *app) waiting(format string, args ...any) (stop func()) {
+	if !a.ui.onTerminal() || a.ui.json || a.Verbose {
+		return func() {}
+	}
+	text := visible(fmt.Sprintf(format, args...))
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		start := time.Now()
+		timer := time.NewTimer(progressDelay)
+		defer timer.Stop()
+		drawn := false
+		for {
+			select {
+			case <-done:
+				if drawn {
+					fmt.Fprint(a.err, "\r\x1b[K")
+				}
+				return
+			case <-timer.C:
+				drawn = true
+				fmt.Fprintf(a.err, "\r\x1b[K%s", a.ui.errPaint(faint, fmt.Sprintf("%s … %d s", text, int(time.Since(start).Seconds()))))
+				timer.Reset(time.Second)
+			}
+		}
+	}()
+	var once sync.Once
+	return func() { once.Do(func() { close(done); <-ended }) }
+}
+
+// onTerminal reports whether standard error is a terminal.
+func (p *printer) onTerminal() bool { return isTerminal(p.err) }

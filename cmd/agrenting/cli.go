@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// streams are what a run has from its process.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+	lookup   func(string) (string, bool)
+	environ  func() []string
+}
+
+// globals are the flags that every command takes.
+type globals struct {
+	URL      string        `name:"url" placeholder:"URL" help:"The platform's URL (AGRENTING_URL)."`
+	Agent    string        `placeholder:"ID" help:"The agent to act as or to look at (AGRENTING_AGENT_ID)."`
+	Env      string        `placeholder:"ENV" help:"production or sandbox (AGRENTING_ENV)."`
+	KeyFile  string        `placeholder:"FILE" help:"File that holds the credential; - reads standard input (AGRENTING_KEY_FILE)."`
+	Type     string        `placeholder:"TYPE" help:"What the credential is: api_key, user_token or session (AGRENTING_CREDENTIAL_TYPE)."`
+	Store    string        `placeholder:"FILE" help:"Key store file, from which the key comes and in which it is rotated."`
+	Timeout  time.Duration `default:"60s" help:"Bound of one call; 0 means none."`
+	JSON     bool          `name:"json" help:"Print JSON with stable field names."`
+	Verbose  bool          `short:"v" help:"Log what happens to standard error, without secrets."`
+	Unmarked bool          `name:"unmarked-sandbox-tokens" help:"Let user tokens and sessions without a sandbox mark into the sandbox."`
+}
+
+// grammar is all that can be said.
+type grammar struct {
+	globals
+
+	Doctor     doctorCmd     `cmd:"" help:"Find out what is wrong, and how to mend it."`
+	Whoami     whoamiCmd     `cmd:"" help:"Show whose credential is in use."`
+	Login      loginCmd      `cmd:"" help:"Exchange the API key for a session."`
+	Logout     logoutCmd     `cmd:"" help:"End a session."`
+	Keys       keysCmd       `cmd:"" help:"Manage the keys of an agent."`
+	Tokens     tokensCmd     `cmd:"" help:"Manage the tokens of a user."`
+	Agents     agentsCmd     `cmd:"" help:"Look agents up and register them."`
+	Request    requestCmd    `cmd:"" help:"Make any call of the platform."`
+	Exec       execCmd       `cmd:"" help:"Run a command with a session or the credential in its environment."`
+	Proxy      proxyCmd      `cmd:"" help:"Lend the credential to programs of this machine that never see it."`
+	Sandbox    sandboxCmd    `cmd:"" help:"Serve an embedded platform to try things on."`
+	Version    versionCmd    `cmd:"" help:"Show the version."`
+	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
+	Complete   completeCmd   `cmd:"" hidden:"" name:"__complete" help:"Candidates for completion scripts."`
+}
+
+// app is one run.
+type app struct {
+	globals
+	streams
+	ctx    context.Context //nolint:containedctx // a run is one call, and kong hands commands the app alone
+	ui     *printer
+	parser *kong.Kong
+	log    *slog.Logger // nil is silent
+}
+
+// exited is how kong's wish to exit, after --help, comes out of it.
+type exited int
+
+func newParser(g *grammar, s streams) (*kong.Kong, error) {
+	return kong.New(g,
+		kong.Name("agrenting"),
+		kong.Description("The Agrenting platform on the command line.\n\n"+
+			"Credentials come from the environment, a key file or a key store, never from a flag: "+
+			"AGRENTING_KEY_FILE, in the sandbox AGRENTING_SANDBOX_API_KEY, AGRENTING_API_KEY, AGRENTING_SESSION_TOKEN."),
+		kong.Writers(s.out, s.err),
+		kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+}
+
+// run is main without the process. It returns the exit code.
+func run(ctx context.Context, args []string, s streams) (code int) {
+	var g grammar
+	a := &app{streams: s, ctx: ctx, ui: newPrinter(s, slices.Contains(args, "--json"))}
+	defer func() {
+		switch e := recover().(type) {
+		case nil:
+		case exited:
+			code = int(e)
+		default:
+			panic(e)
+		}
+	}()
+	parser, err := newParser(&g, s)
+	if err != nil {
+		return a.fail(err)
+	}
+	a.parser = parser
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return a.fail(usageOf(err))
+	}
+	a.globals = g.globals
+	a.ui.json = a.JSON
+	if a.Verbose {
+		a.log = slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	if err := parsed.Run(a); err != nil {
+		return a.fail(err)
+	}
+	return codeOK
+}
+
+// longWord may be a secret that was put where a word belongs.
+var longWord = regexp.MustCompile(`[A-Za-z0-9_.~+/=-]{20,}`)
+
+// usageOf makes one line of what kong says. It does not repeat what might be a
+// secret: terminals and CI logs remember.
+func usageOf(err error) error {
+	text := longWord.ReplaceAllStringFunc(err.Error(), func(w string) string {
+		if strings.HasPrefix(w, "--") && !strings.ContainsAny(w, "=0123456789") {
+			return w
+		}
+		return "[a long word]"
+	})
+	e := &cliError{code: codeUsage, kind: "usage", msg: text, mend: "see agrenting --help"}
+	if parse, ok := errors.AsType[*kong.ParseError](err); ok && parse.Context != nil {
+		if sel := parse.Context.Selected(); sel != nil {
+			e.mend = "see agrenting " + strings.TrimPrefix(sel.FullPath(), "agrenting ") + " --help"
+		}
+	}
+	return e
+}

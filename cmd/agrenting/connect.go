@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+// Environment variables of the SDK.
+const (
+	varEnv        = "AGRENTING_ENV"
+	varAgentID    = "AGRENTING_AGENT_ID"
+	varURL        = "AGRENTING_URL"
+	varKeyFile    = "AGRENTING_KEY_FILE"
+	varSandboxKey = "AGRENTING_SANDBOX_API_KEY"
+	varAPIKey     = "AGRENTING_API_KEY"
+	varSession    = "AGRENTING_SESSION_TOKEN"
+	varType       = "AGRENTING_CREDENTIAL_TYPE"
+)
+
+// env reads a variable as the SDK will: flags come first, empty is unset.
+func (a *app) env(name string) string {
+	v, _ := a.lookupFlags(name)
+	return v
+}
+
+// lookupFlags is the environment with the flags on top.
+func (a *app) lookupFlags(name string) (string, bool) {
+	var flag string
+	switch name {
+	case varEnv:
+		flag = a.Env
+	case varAgentID:
+		flag = a.Agent
+	case varURL:
+		flag = a.URL
+	case varKeyFile:
+		if a.KeyFile != "-" {
+			flag = a.KeyFile
+		}
+	case varType:
+		flag = a.Type
+	}
+	if flag != "" {
+		return flag, true
+	}
+	return a.lookup(name)
+}
+
+// baseURL is where the platform is.
+func (a *app) baseURL() string {
+	if u := a.env(varURL); u != "" {
+		return u
+	}
+	return agrenting.DefaultBaseURL
+}
+
+// options are those of every client. Flags are given as options too, so that
+// errors name them.
+func (a *app) options() ([]agrenting.Option, error) {
+	opts := []agrenting.Option{
+		agrenting.WithLookupEnv(a.lookupFlags),
+		agrenting.WithUserAgent("agrenting-cli/" + agrenting.Version),
+		agrenting.WithTimeout(a.Timeout),
+	}
+	if a.log != nil {
+		opts = append(opts, agrenting.WithLogger(a.log))
+	}
+	if a.Env != "" {
+		opts = append(opts, agrenting.WithEnvironment(agrenting.Environment(a.Env)))
+	}
+	if a.URL != "" {
+		opts = append(opts, agrenting.WithBaseURL(a.URL))
+	}
+	if a.Agent != "" {
+		opts = append(opts, agrenting.WithAgentID(a.Agent))
+	}
+	if a.Unmarked {
+		opts = append(opts, agrenting.WithUnmarkedSandboxTokens())
+	}
+	if a.Store != "" {
+		store, err := agrenting.FileStore(a.Store)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, agrenting.WithKeyStore(store))
+	}
+	if a.KeyFile == "-" {
+		c, err := a.credentialFromInput()
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, agrenting.WithCredential(c))
+	}
+	return opts, nil
+}
+
+// client makes a client of the flags and the environment.
+func (a *app) client(more ...agrenting.Option) (*agrenting.Client, error) {
+	opts, err := a.options()
+	if err != nil {
+		return nil, err
+	}
+	return agrenting.New(append(opts, more...)...)
+}
+
+// maxInput bounds a credential on standard input.
+const maxInput = 64 << 10
+
+// credentialFromInput reads a credential from the first line of standard input.
+func (a *app) credentialFromInput() (agrenting.Credential, error) {
+	if isTerminal(a.in) {
+		a.ui.note("reading the credential from standard input")
+	}
+	line, err := bufio.NewReader(io.LimitReader(a.in, maxInput)).ReadBytes('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return agrenting.Credential{}, err
+	}
+	line = bytes.TrimSpace(bytes.TrimPrefix(line, []byte("\xef\xbb\xbf")))
+	if len(line) == 0 {
+		return agrenting.Credential{}, fmt.Errorf("%w: standard input is empty", agrenting.ErrNoCredential)
+	}
+	switch kind := a.env(varType); strings.ToLower(kind) {
+	case "":
+		return agrenting.ParseCredential(string(line))
+	case "api_key":
+		return agrenting.APIKey(string(line)), nil
+	case "user_token":
+		return agrenting.UserToken(string(line)), nil
+	case "session":
+		return agrenting.SessionToken(string(line), noTime), nil
+	default:
+		return agrenting.Credential{}, usage("", "--type is none of api_key, user_token and session")
+	}
+}
+
+// as makes a client of its own for one credential, at the same platform.
+func (a *app) as(c agrenting.Credential) (*agrenting.Client, error) {
+	opts, err := a.optionsWithoutCredential()
+	if err != nil {
+		return nil, err
+	}
+	return agrenting.New(append(opts, agrenting.WithCredential(c), agrenting.WithUnmarkedSandboxTokens())...)
+}
+
+// anonymous makes a client that sends no credential.
+func (a *app) anonymous(more ...agrenting.Option) (*agrenting.Client, error) {
+	opts, err := a.optionsWithoutCredential()
+	if err != nil {
+		return nil, err
+	}
+	return agrenting.New(append(append(opts, agrenting.WithAnonymous()), more...)...)
+}
+
+func (a *app) optionsWithoutCredential() ([]agrenting.Option, error) {
+	bare := *a
+	bare.Store, bare.KeyFile = "", ""
+	return bare.options()
+}
+
+// agentID is the agent that a command is about.
+func (a *app) agentID(c *agrenting.Client, argument string) (string, error) {
+	if argument != "" {
+		return argument, nil
+	}
+	if id := c.Status().AgentID; id != "" {
+		return id, nil
+	}
+	return "", usage("give --agent ID or set AGRENTING_AGENT_ID; agrenting agents mine lists yours", "it is not said whose keys are meant")
+}
+
+// verify makes a cheap call that any answer but a refusal settles.
+func verify(ctx context.Context, c *agrenting.Client, kind agrenting.Kind) (*agrenting.Response, error) {
+	path := "/api/v1/hirings/pending"
+	if kind == agrenting.KindUserToken {
+		path = "/api/v1/agents/mine"
+	}
+	return c.Do(ctx, http.MethodGet, path, nil, nil)
+}

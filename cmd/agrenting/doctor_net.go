@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/http/httptrace"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+// Bounds of what counts as well.
+const (
+	skewTolerated = 30 * time.Second
+	certificateOK = 14 * 24 * time.Hour
+)
+
+// connection asks the platform for its health, without a credential.
+func (e *examination) connection() bool {
+	if e.codes["url"] != 0 {
+		e.note("connection", checkSkip, "there is no URL to ask", "")
+		return false
+	}
+	// Each thing is measured once: nothing is repeated.
+	client, err := e.app.anonymous(agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1}))
+	if err != nil {
+		if e.codes["configuration"] == 0 {
+			e.fail("connection", err)
+		}
+		return false
+	}
+	defer client.Close()
+	j := &jsonConnection{}
+	var wrote, first atomic.Int64 // written by goroutines of the transport
+	start := time.Now()
+	ctx := httptrace.WithClientTrace(e.app.ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			j.Address = info.Conn.RemoteAddr().String()
+		},
+		WroteRequest:         func(httptrace.WroteRequestInfo) { wrote.Store(time.Now().UnixNano()) },
+		GotFirstResponseByte: func() { first.Store(time.Now().UnixNano()) },
+	})
+	resp, err := e.health(ctx, client)
+	if err != nil {
+		e.fail("connection", err)
+		return false
+	}
+	e.report.Connection = j
+	j.Milliseconds = float64(time.Since(start).Microseconds()) / 1000
+	j.Protocol = resp.proto
+	detail := fmt.Sprintf("%s, %s in %.0f ms", j.Address, j.Protocol, j.Milliseconds)
+	if p := e.viaProxy(); p != "" {
+		detail += ", through the proxy of " + p
+	}
+	if resp.status >= http.StatusInternalServerError {
+		e.codes["connection"] = codeFailure
+		e.note("connection", checkFail, fmt.Sprintf("%s; it answers %d", detail, resp.status), "the platform is at fault; try again later")
+	} else {
+		e.note("connection", checkOK, detail, "")
+	}
+	e.tls(j, resp.tls)
+	e.clock(j, resp.date, wrote.Load(), first.Load())
+	return true
+}
+
+type healthAnswer struct {
+	status      int
+	proto, date string
+	tls         *tls.ConnectionState
+}
+
+// health makes the call. A redirect is an answer like any other.
+func (e *examination) health(ctx context.Context, client *agrenting.Client) (*healthAnswer, error) {
+	if e.app.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, e.app.Timeout)
+		defer cancel()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(e.report.URL, "/")+"/api/v1/health", http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Transport().RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	_ = resp.Body.Close()
+	return &healthAnswer{resp.StatusCode, resp.Proto, resp.Header.Get("Date"), resp.TLS}, nil
+}
+
+// viaProxy names the variable that leads requests through a proxy.
+func (e *examination) viaProxy() string {
+	req, err := http.NewRequest(http.MethodGet, e.report.URL, http.NoBody) //nolint:noctx // it is not sent
+	if err != nil {
+		return ""
+	}
+	if u, err := http.ProxyFromEnvironment(req); err != nil || u == nil {
+		return ""
+	}
+	for _, name := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"} {
+		if os.Getenv(name) != "" && strings.HasPrefix(strings.ToLower(name), req.URL.Scheme+"_") {
+			return name
+		}
+	}
+	return "the environment"
+}
+
+func (e *examination) tls(j *jsonConnection, state *tls.ConnectionState) {
+	if state == nil {
+		e.note("tls", checkWarn, "none: plain http, which is accepted for this machine only", "")
+		return
+	}
+	j.TLSVersion = tls.VersionName(state.Version)
+	detail := j.TLSVersion
+	if len(state.PeerCertificates) > 0 {
+		leaf := state.PeerCertificates[0]
+		j.CertIssuer, j.CertExpires = visible(leaf.Issuer.String()), leaf.NotAfter
+		detail += ", certificate of " + j.CertIssuer + " until " + when(leaf.NotAfter)
+		if left := time.Until(leaf.NotAfter); left < certificateOK {
+			e.note("tls", checkWarn, detail, "its owner has to renew it within "+ago(left))
+			return
+		}
+	}
+	e.note("tls", checkOK, detail, "")
+}
+
+// clock compares the clocks. Date has whole seconds, so half of one is expected.
+func (e *examination) clock(j *jsonConnection, date string, wrote, first int64) {
+	theirs, err := http.ParseTime(date)
+	if err != nil || wrote == 0 || first == 0 {
+		e.note("clock", checkSkip, "the answer has no date", "")
+		return
+	}
+	ours := time.Unix(0, wrote+(first-wrote)/2)
+	skew := theirs.Add(500 * time.Millisecond).Sub(ours)
+	seconds := math.Round(skew.Seconds()*10) / 10
+	if math.Abs(seconds) <= 1 {
+		seconds = 0
+	}
+	j.ClockSkew = &seconds
+	switch {
+	case skew.Abs() <= time.Second:
+		e.note("clock", checkOK, "in step with the platform's", "")
+	case skew.Abs() <= skewTolerated:
+		e.note("clock", checkOK, fmt.Sprintf("the platform's is %+.1f s from this one", seconds), "")
+	default:
+		e.note("clock", checkWarn, fmt.Sprintf("the platform's is %+.0f s from this one", seconds), "set the clock, for example by NTP")
+	}
+}
+
+// platform tries the credential.
+func (e *examination) platform(client *agrenting.Client) {
+	cred, err := client.Credential(e.app.ctx)
+	if err != nil {
+		return // noted already
+	}
+	resp, err := verify(e.app.ctx, client, cred.Kind())
+	if resp != nil && resp.Rate.Known {
+		e.report.Rate = &jsonRate{resp.Rate.Limit, resp.Rate.Remaining}
+	}
+	switch {
+	case err == nil:
+		e.note("platform", checkOK, "takes the credential", "")
+	case errors.Is(err, agrenting.ErrUnauthorized), errors.Is(err, agrenting.ErrRateLimited), isNetwork(err), errors.Is(err, agrenting.ErrServer):
+		e.fail("platform", err)
+	default: // it knows the credential, and refuses this call for another reason
+		e.note("platform", checkOK, "knows the credential; "+e.app.classify(err).msg, "")
+	}
+	if r := e.report.Rate; r != nil {
+		status, mend := checkOK, ""
+		if r.Remaining*10 < r.Limit {
+			status, mend = checkWarn, "slow down, or use several agents: each has an allowance of its own"
+		}
+		e.note("rate limit", status, fmt.Sprintf("%d of %d requests left in this window", r.Remaining, r.Limit), mend)
+	}
+	if err == nil {
+		e.age(client, cred)
+	}
+}
+
+// age tells how old a key is: the store knows, or the platform's list of keys.
+func (e *examination) age(client *agrenting.Client, cred agrenting.Credential) {
+	created := e.storedAge()
+	if agent := client.Status().AgentID; created.IsZero() && agent != "" && cred.Kind() == agrenting.KindAPIKey {
+		created = e.listedAge(client, agent, cred)
+	}
+	if created.IsZero() {
+		return
+	}
+	age := time.Since(created)
+	days := math.Round(age.Hours()/24*10) / 10
+	e.report.Credential.Created, e.report.Credential.AgeDays = created, &days
+	if age > agrenting.DefaultRotationInterval {
+		e.note("age", checkWarn, ago(age)+"; the platform recommends another key every 90 days", "agrenting keys rotate")
+		return
+	}
+	e.note("age", checkOK, ago(age), "")
+}
+
+func (e *examination) storedAge() time.Time {
+	if e.app.Store == "" {
+		return noTime
+	}
+	store, err := agrenting.FileStore(e.app.Store)
+	if err != nil {
+		return noTime
+	}
+	rec, _, err := store.Load(e.app.ctx)
+	if err != nil {
+		return noTime
+	}
+	return rec.Current.Created
+}
+
+// listedAge finds the one live key whose last characters fit.
+func (e *examination) listedAge(client *agrenting.Client, agent string, cred agrenting.Credential) time.Time {
+	var found []agrenting.Key
+	for k, err := range client.Keys.List(e.app.ctx, agent) {
+		if err != nil {
+			return noTime
+		}
+		if k.Revoked.IsZero() && len(k.Hint) >= 4 && strings.HasSuffix(cred.Reveal(), k.Hint) {
+			found = append(found, k)
+		}
+	}
+	if len(found) != 1 {
+		return noTime
+	}
+	return found[0].Created
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+type execCmd struct {
+	Credential bool     `help:"Hand the credential itself over, in AGRENTING_API_KEY, instead of a session."`
+	Var        string   `placeholder:"NAME" help:"The variable to hand it over in; AGRENTING_SESSION_TOKEN by default."`
+	Keep       bool     `help:"Leave the session alive when the command has ended."`
+	Command    []string `arg:"" passthrough:"" help:"The command and its arguments, behind --."`
+}
+
+// Exit codes of a command that could not be run, as shells have them.
+const (
+	codeNotExecutable = 126
+	codeNoCommand     = 127
+)
+
+// Run runs a command. It passes on the command's exit code, and its signals.
+func (c *execCmd) Run(a *app) error {
+	args := c.Command
+	if len(args) > 0 && args[0] == "--" {
+		args = args[1:]
+	}
+	if len(args) == 0 {
+		return usage("agrenting exec -- command argument…", "there is no command")
+	}
+	if c.Var != "" && (strings.ContainsAny(c.Var, "=\x00") || strings.TrimSpace(c.Var) != c.Var) {
+		return usage("", "--var is not the name of a variable")
+	}
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		code := codeNoCommand
+		if errors.Is(err, fs.ErrPermission) {
+			code = codeNotExecutable
+		}
+		return &cliError{code: code, kind: "command", msg: "cannot run " + visible(args[0]) + ": " + cause(errors.Unwrap(err)).Error()}
+	}
+	cred, bought, err := c.obtain(a)
+	if err != nil {
+		return err
+	}
+	if bought && !c.Keep {
+		defer func() {
+			if err := a.end(cred); err != nil {
+				a.ui.note("the session could not be ended: %s", textOf(err))
+			}
+		}()
+	}
+	return a.runCommand(path, args, c.environment(a, cred))
+}
+
+// obtain is the credential to hand over; bought tells that it is a session that
+// was made for this.
+func (c *execCmd) obtain(a *app) (cred agrenting.Credential, bought bool, err error) {
+	client, err := a.client()
+	if err != nil {
+		return cred, false, err
+	}
+	defer client.Close()
+	cred, err = client.Credential(a.ctx)
+	if err != nil || c.Credential || cred.Kind() == agrenting.KindSession {
+		return cred, false, err
+	}
+	stop := a.waiting("exchanging the key for a session")
+	session, err := client.Sessions.Authenticate(a.ctx)
+	stop()
+	if err != nil {
+		if cred.Kind() == agrenting.KindUserToken && errors.Is(err, agrenting.ErrForbidden) {
+			return cred, false, &cliError{
+				code: codeRefused, kind: "forbidden", err: err,
+				msg: "a user token cannot be exchanged for a session", mend: "hand it over itself by --credential",
+			}
+		}
+		return cred, false, err
+	}
+	return session.Credential, true, nil
+}
+
+// environment is that of the command: the one credential, and no other secret
+// of the platform.
+func (c *execCmd) environment(a *app, cred agrenting.Credential) []string {
+	env := slices.DeleteFunc(slices.Clone(a.environ()), func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return secretVariable(name)
+	})
+	set := func(name, value string) {
+		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+		if value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	for _, v := range []struct{ name, flag string }{{varURL, a.URL}, {varEnv, a.Env}, {varAgentID, a.Agent}} {
+		if v.flag != "" {
+			set(v.name, v.flag)
+		}
+	}
+	name := c.Var
+	switch {
+	case name != "":
+	case cred.Kind() == agrenting.KindSession:
+		name = varSession
+	default:
+		name = varAPIKey
+		set(varType, kindName(cred.Kind()))
+	}
+	if cred.Kind() == agrenting.KindSession && agrenting.SessionToken(cred.Reveal(), noTime).Environment() == "" &&
+		strings.EqualFold(a.env(varEnv), string(agrenting.Sandbox)) {
+		// The token bears no mark, so that the command's SDK would refuse it. The
+		// key that it was bought with has been looked at.
+		set(varEnv, "")
+	}
+	set(name, cred.Reveal())
+	return env
+}
+
+// secretVariable reports whether a variable may hold a secret of the platform,
+// or leads to one.
+func secretVariable(name string) bool {
+	name = strings.ToUpper(name)
+	if !strings.HasPrefix(name, "AGRENTING_") {
+		return false
+	}
+	for _, word := range []string{"KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH"} {
+		if strings.Contains(name, word) {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *app) runCommand(path string, args, env []string) error {
+	// An interruption is the command's to answer.
+	cmd := exec.CommandContext(context.WithoutCancel(a.ctx), path, args[1:]...) //nolint:gosec // running it is what was asked for
+	cmd.Args[0] = args[0]
+	cmd.Env = env
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.in, a.out, a.err
+	if a.ctx.Err() != nil {
+		return a.ctx.Err()
+	}
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, forwarded...)
+	defer signal.Stop(signals)
+	if err := cmd.Start(); err != nil {
+		return &cliError{code: codeNotExecutable, kind: "command", msg: "cannot run " + visible(args[0]) + ": " + cause(err).Error()}
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	for {
+		select {
+		case s := <-signals:
+			if !fromTerminal(s, isTerminal(a.in)) {
+				_ = cmd.Process.Signal(s) // it may have ended meanwhile
+			}
+		case err := <-done:
+			return statusOf(cmd, err)
+		}
+	}
+}
+
+// statusOf is the command's exit code, 128 and the signal if one ended it.
+func statusOf(cmd *exec.Cmd, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
+		return failure("", "the command's output could not be passed on: %v", cause(err))
+	}
+	if s := endingSignal(cmd.ProcessState); s > 0 {
+		return exitStatusError(128 + s)
+	}
+	return exitStatusError(cmd.ProcessState.ExitCode())
+}

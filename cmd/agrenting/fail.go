@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+// The exit codes. They are documented in docs/cli.md and do not change.
+const (
+	codeOK          = 0
+	codeFailure     = 1
+	codeUsage       = 2
+	codeCredential  = 3
+	codeRefused     = 4
+	codeNotFound    = 5
+	codeLimited     = 6
+	codeNetwork     = 7
+	codeInterrupted = 130
+)
+
+// cliError is an error with its exit code and what to do about it.
+type cliError struct {
+	code int
+	kind string // for --json
+	msg  string
+	mend string
+	err  error
+}
+
+func (e *cliError) Error() string { return e.msg }
+func (e *cliError) Unwrap() error { return e.err }
+
+func usage(mend, format string, args ...any) error {
+	return &cliError{code: codeUsage, kind: "usage", msg: fmt.Sprintf(format, args...), mend: mend}
+}
+
+func failure(mend, format string, args ...any) error {
+	return &cliError{code: codeFailure, kind: "failure", msg: fmt.Sprintf(format, args...), mend: mend}
+}
+
+// exitStatusError passes a child's exit code on, without a word.
+type exitStatusError int
+
+func (e exitStatusError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// inCLI says in the words of the command line what the SDK says in those of Go.
+var inCLI = strings.NewReplacer(
+	"WithUnmarkedSandboxTokens", "--unmarked-sandbox-tokens",
+	"AGRENTING_ENV=sandbox or WithEnvironment(Sandbox)", "--env sandbox or AGRENTING_ENV=sandbox",
+	"AGRENTING_ENV and WithEnvironment", "AGRENTING_ENV and --env",
+	"WithEnvironment(Sandbox)", "--env sandbox",
+	"WithEnvironment", "--env",
+	"the client's WithTimeout", "see --timeout",
+	"WithBaseURL", "--url",
+	"WithAgentID", "--agent",
+	"set WithKeyStore, for example with FileStore", "give --store FILE",
+	"WithKeyStore", "--store",
+	"FileStore", "--store",
+	", or give one to New by WithCredential", "",
+	"WithCredential", "the credential from standard input",
+	" or by option, or", ", or",
+)
+
+// textOf is one line of an error.
+func textOf(err error) string {
+	text := strings.TrimPrefix(inCLI.Replace(err.Error()), "agrenting: ")
+	text = strings.ReplaceAll(text, ": agrenting: ", ": ")
+	return strings.Join(strings.Fields(visible(text)), " ")
+}
+
+// sentinels map what the SDK tells apart to exit codes, the first match wins.
+var sentinels = []struct {
+	err        error
+	code       int
+	kind, mend string
+}{
+	{agrenting.ErrLockedOut, codeLimited, "locked_out", "wait until then"},
+	{agrenting.ErrRateLimited, codeLimited, "rate_limited", "wait and repeat it"},
+	{agrenting.ErrEnvironmentMismatch, codeCredential, "environment_mismatch", ""},
+	{agrenting.ErrNoCredential, codeCredential, "no_credential", ""},
+	{agrenting.ErrInvalidCredential, codeCredential, "invalid_credential", ""},
+	{agrenting.ErrUnauthorized, codeRefused, "unauthorized", "the credential is invalid, expired or revoked; agrenting doctor says which one is in use"},
+	{agrenting.ErrForbidden, codeRefused, "forbidden", "the credential lacks a scope, or may not act for this agent; agrenting whoami shows it"},
+	{agrenting.ErrRouteNotFound, codeNotFound, "route_not_found", "check the path and --url"},
+	{agrenting.ErrNotFound, codeNotFound, "not_found", ""},
+	{agrenting.ErrInsecureURL, codeUsage, "usage", "use an https URL"},
+	{agrenting.ErrInvalidAgentID, codeUsage, "usage", "give --agent the UUID of an agent"},
+	{agrenting.ErrForeignOrigin, codeUsage, "usage", ""},
+	{agrenting.ErrInvalidOption, codeUsage, "usage", ""},
+	{agrenting.ErrConflict, codeFailure, "conflict", ""},
+	{agrenting.ErrValidation, codeFailure, "validation", ""},
+	{agrenting.ErrGone, codeFailure, "gone", ""},
+	{agrenting.ErrServer, codeFailure, "server", "the platform is at fault; try again later"},
+	{agrenting.ErrMalformedResponse, codeFailure, "malformed_response", "is --url that of the platform?"},
+}
+
+// classify finds exit code, kind, text and remedy of an error.
+func (a *app) classify(err error) *cliError {
+	if e, ok := errors.AsType[*cliError](err); ok {
+		return e
+	}
+	e := &cliError{code: codeFailure, kind: "failure", msg: textOf(err), err: err}
+	if a.ctx.Err() != nil {
+		e.code, e.kind, e.msg = codeInterrupted, "interrupted", "interrupted"
+		return e
+	}
+	if n, ok := errors.AsType[*agrenting.NoCredentialError](err); ok {
+		e.code, e.kind = codeCredential, "no_credential"
+		e.msg, e.mend = noCredentialText(n), noCredentialMend(n.Environment)
+		return e
+	}
+	for _, s := range sentinels {
+		if errors.Is(err, s.err) {
+			e.code, e.kind, e.mend = s.code, s.kind, s.mend
+			return e
+		}
+	}
+	if isNetwork(err) {
+		e.code, e.kind, e.mend = codeNetwork, "network", networkMend(err)
+	}
+	return e
+}
+
+func noCredentialText(e *agrenting.NoCredentialError) string {
+	var tried []string
+	for _, s := range e.Tried {
+		tried = append(tried, s.Name+" ("+s.State+")")
+	}
+	return "no credential found; tried " + strings.Join(tried, ", ")
+}
+
+func noCredentialMend(env agrenting.Environment) string {
+	variable, key := "AGRENTING_API_KEY", "a key"
+	if env == agrenting.Sandbox {
+		variable, key = "AGRENTING_SANDBOX_API_KEY", "a sandbox key"
+	}
+	return "set " + variable + " to " + key + " from https://agrenting.com/dashboard/api-keys, " +
+		"or put one into a file and give it by --key-file"
+}
+
+func isNetwork(err error) bool {
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	for _, e := range []error{
+		context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF,
+		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE,
+	} {
+		if errors.Is(err, e) && !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
+}
+
+func networkMend(err error) string {
+	var host x509.HostnameError
+	var unknown x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
+	dns, isDNS := errors.AsType[*net.DNSError](err)
+	switch {
+	case isDNS && dns.IsNotFound:
+		return "the name does not resolve; check --url and the name server"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens there; check --url"
+	case errors.As(err, &host), errors.As(err, &unknown), errors.As(err, &invalid):
+		return "the certificate is not trusted; check --url, the clock, and whether something on the way intercepts TLS"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "try again, with a longer --timeout if the network is slow"
+	default:
+		return "agrenting doctor looks closer"
+	}
+}
+
+// jsonFailure is what --json prints to standard error.
+type jsonFailure struct {
+	Error jsonError `json:"error"`
+}
+
+type jsonError struct {
+	Kind       string  `json:"kind"`
+	Message    string  `json:"message"`
+	Mend       string  `json:"mend,omitempty"`
+	ExitCode   int     `json:"exit_code"`
+	Status     int     `json:"status,omitempty"`
+	Code       string  `json:"code,omitempty"`
+	Field      string  `json:"field,omitempty"`
+	RequestID  string  `json:"request_id,omitempty"`
+	RetryAfter float64 `json:"retry_after_seconds,omitempty"`
+}
+
+// fail reports an error on standard error, in one line, and returns the exit
+// code.
+func (a *app) fail(err error) int {
+	if s, ok := errors.AsType[exitStatusError](err); ok {
+		return int(s)
+	}
+	e := a.classify(err)
+	if !a.ui.json {
+		line := a.ui.errPaint(red, "agrenting:") + " " + e.msg
+		if e.mend != "" && !strings.Contains(e.msg, e.mend) {
+			line += "; " + e.mend
+		}
+		fmt.Fprintln(a.err, line)
+		return e.code
+	}
+	j := jsonError{Kind: e.kind, Message: e.msg, Mend: e.mend, ExitCode: e.code}
+	if api, ok := errors.AsType[*agrenting.APIError](err); ok {
+		j.Status, j.Code, j.Field, j.RequestID = api.StatusCode, api.Code, api.Field, api.RequestID
+		j.RetryAfter = api.RetryAfter.Seconds()
+	}
+	if l, ok := errors.AsType[*agrenting.LockoutError](err); ok {
+		j.RetryAfter = max(0, time.Until(l.RetryAt).Round(time.Second).Seconds())
+	}
+	encode(a.err, jsonFailure{j})
+	return e.code
+}

@@ -1,0 +1,23 @@
+module github.com/agrenting/agrenting-go/cmd/agrenting
+
+go 1.26.0
+
+replace github.com/agrenting/agrenting-go => ../..
+
+require (
+	github.com/agrenting/agrenting-go v0.0.0-00010101000000-000000000000
+	github.com/alecthomas/kong v1.17.0
+	github.com/creack/pty v1.1.24
+	github.com/rogpeppe/go-internal v1.16.0
+	github.com/stretchr/testify v1.12.1
+	golang.org/x/sys v0.49.0
+	golang.org/x/term v0.47.0
+)
+
+require (
+	github.com/gofrs/flock v0.13.1 // indirect
+	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
+	github.com/hashicorp/go-retryablehttp v0.7.8 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/tools v0.26.0 // indirect
+)

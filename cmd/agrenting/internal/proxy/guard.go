@@ -1,0 +1,187 @@
+package proxy
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// guard decides who may use the proxy, and for what.
+type guard struct {
+	hosts map[string]bool // nil takes any
+	pages map[string]bool // origins beside the proxy's own
+	token [sha256.Size]byte
+	asks  bool
+	allow []Rule
+	// issuing lets calls through that answer with a secret.
+	issuing bool
+}
+
+func newGuard(cfg *Config) guard {
+	g := guard{allow: cfg.Allow, issuing: cfg.Issuing, asks: cfg.Token != "", pages: map[string]bool{}}
+	g.token = sha256.Sum256([]byte(cfg.Token))
+	if cfg.Hosts != nil {
+		g.hosts = map[string]bool{}
+		for _, h := range cfg.Hosts {
+			g.hosts[strings.ToLower(h)] = true
+		}
+	}
+	for _, o := range cfg.Origins {
+		g.pages[o] = true
+	}
+	return g
+}
+
+// refusal is why a request does not go through.
+type refusal struct {
+	status     int
+	code, text string
+}
+
+// check returns nil for a request that may go through.
+func (g *guard) check(r *http.Request) *refusal {
+	switch {
+	case g.hosts != nil && !g.hosts[strings.ToLower(r.Host)]:
+		// A name of somebody's that was made to lead here (DNS rebinding).
+		return &refusal{http.StatusMisdirectedRequest, "PROXY_HOST", "this proxy is addressed by its own loopback name and port only"}
+	case r.URL.Host != "" && !g.ownHost(r.URL.Host), r.Method == http.MethodConnect:
+		return &refusal{http.StatusForbidden, "PROXY_NOT_FORWARD", "this is no forward proxy: use its URL in place of the platform's"}
+	case r.Method == http.MethodTrace || r.Method == "TRACK":
+		// The answer would show the credential.
+		return &refusal{http.StatusMethodNotAllowed, "PROXY_METHOD", r.Method + " is not passed on"}
+	case !plainUpgrade(r.Header):
+		// Another protocol behind it would be a way around all of this.
+		return &refusal{http.StatusBadRequest, "PROXY_UPGRADE", "the only upgrade that is passed on is to websocket"}
+	}
+	if ref := g.checkPage(r); ref != nil {
+		return ref
+	}
+	if g.asks && !g.isPreflight(r) && !g.hasToken(r.Header) {
+		return &refusal{http.StatusProxyAuthRequired, "PROXY_TOKEN", "send the proxy's own token as Proxy-Authorization: Bearer or X-Proxy-Token"}
+	}
+	if !plainPath(r.URL) {
+		return &refusal{http.StatusBadRequest, "PROXY_PATH", "the path has dot segments, empty segments, or escaped slashes"}
+	}
+	if g.allow != nil && !g.isPreflight(r) && !g.allowed(r) {
+		return &refusal{http.StatusForbidden, "PROXY_NOT_ALLOWED", "no --allow of the proxy permits this"}
+	}
+	if !g.issuing && Issues(r.Method, r.URL.Path) {
+		return &refusal{http.StatusForbidden, "PROXY_ISSUING", "the answer would hold a new secret, and callers are to see none; --allow-issuing permits it"}
+	}
+	return nil
+}
+
+func plainUpgrade(h http.Header) bool {
+	for _, v := range h.Values("Upgrade") {
+		if !strings.EqualFold(strings.TrimSpace(v), "websocket") {
+			return false
+		}
+	}
+	return true
+}
+
+func (g *guard) ownHost(host string) bool { return g.hosts == nil || g.hosts[strings.ToLower(host)] }
+
+// checkPage refuses what a web page of somebody else makes a browser send.
+func (g *guard) checkPage(r *http.Request) *refusal {
+	foreign := &refusal{http.StatusForbidden, "PROXY_ORIGIN", "this proxy does not serve web pages of other origins; permit one by --allow-origin"}
+	origins := r.Header.Values("Origin")
+	if len(origins) > 1 {
+		return foreign
+	}
+	if len(origins) == 1 {
+		if g.pages[origins[0]] {
+			return nil
+		}
+		u, err := url.Parse(origins[0])
+		if err != nil || u.Scheme != "http" || g.hosts == nil || !g.hosts[strings.ToLower(u.Host)] {
+			return foreign
+		}
+	}
+	for _, site := range r.Header.Values("Sec-Fetch-Site") {
+		// Another port of this machine is "same-site", and none of ours.
+		if site != "same-origin" && site != "none" {
+			return foreign
+		}
+	}
+	return nil
+}
+
+// isPreflight: browsers ask without a token, and are told nothing by it.
+func (g *guard) isPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" && g.pages[r.Header.Get("Origin")]
+}
+
+// hasToken looks for the proxy's own token. Clients of the platform that know
+// nothing of a proxy send it as if it were the platform's credential.
+func (g *guard) hasToken(h http.Header) bool {
+	for _, name := range []string{headerProxyAuth, headerProxyToken, "Authorization", "X-Api-Key", "Api-Key"} {
+		for _, v := range h.Values(name) {
+			if scheme, rest, ok := strings.Cut(v, " "); ok && strings.EqualFold(scheme, "bearer") {
+				v = strings.TrimSpace(rest)
+			}
+			sum := sha256.Sum256([]byte(v))
+			if subtle.ConstantTimeCompare(sum[:], g.token[:]) == 1 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// plainPath reports whether a path means the same to everybody who reads it, so
+// that the platform does not see another one than the list of what is allowed.
+func plainPath(u *url.URL) bool {
+	raw := strings.ToLower(u.EscapedPath())
+	if !strings.HasPrefix(raw, "/") || strings.Contains(raw, "//") {
+		return false
+	}
+	for _, bad := range []string{"%2f", "%5c", "%2e", "%25", "%00", "\\", ";"} {
+		if strings.Contains(raw, bad) {
+			return false
+		}
+	}
+	for segment := range strings.SplitSeq(u.Path, "/") {
+		if segment == "." || segment == ".." {
+			return false
+		}
+	}
+	return true
+}
+
+func (g *guard) allowed(r *http.Request) bool {
+	for _, rule := range g.allow {
+		if rule.Match(r.Method, r.URL.Path) {
+			return true
+		}
+	}
+	return false
+}
+
+// refuse answers in the platform's envelope, so that its clients understand.
+func refuse(w http.ResponseWriter, status int, code, text string, retryAfter time.Duration) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if status == http.StatusProxyAuthRequired {
+		h.Set("Proxy-Authenticate", `Bearer realm="agrenting proxy"`)
+	}
+	if retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds()+0.999)))
+	}
+	w.WriteHeader(status)
+	type entry struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	type envelope struct {
+		Data   *struct{} `json:"data"`
+		Errors []entry   `json:"errors"`
+	}
+	_ = json.NewEncoder(w).Encode(envelope{Errors: []entry{{code, text}}}) //nolint:errchkjson // if it fails, the caller has gone
+}

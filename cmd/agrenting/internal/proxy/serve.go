@@ -1,0 +1,257 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Listen opens a loopback port or, for "unix:PATH", a socket that only its owner
+// can use. Other addresses are refused: whoever reaches the proxy acts with its
+// credential.
+func Listen(ctx context.Context, addr string) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		return listenUnix(ctx, path)
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("%q is no address such as 127.0.0.1:8080 or unix:/path/to/socket", addr)
+	}
+	if strings.EqualFold(host, "localhost") {
+		host = "127.0.0.1" // whatever the name server says
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return nil, fmt.Errorf("%q is not an address of this machine alone; use 127.0.0.1, [::1] or unix:/path/to/socket", addr)
+	}
+	return new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, port))
+}
+
+// listenUnix makes the socket in a folder of its own that nobody else can enter,
+// and moves it into place once its mode is right.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if path == "" {
+		return nil, errors.New("unix: needs the path of the socket behind it")
+	}
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&fs.ModeSocket == 0 {
+			return nil, fmt.Errorf("%s exists and is no socket", path)
+		}
+		if c, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
+			_ = c.Close()
+			return nil, fmt.Errorf("another program serves on %s", path)
+		}
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".agrenting-") // 0700
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	made := filepath.Join(dir, "s")
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", made)
+	if err != nil {
+		return nil, err
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false) // it has moved by then
+	}
+	if err = os.Chmod(made, 0o600); err == nil {
+		err = os.Rename(made, path)
+	}
+	if err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return &unixListener{Listener: l, path: path}, nil
+}
+
+type unixListener struct {
+	net.Listener
+	path string
+	once sync.Once
+}
+
+func (l *unixListener) Close() error {
+	l.hide()
+	return l.Listener.Close()
+}
+
+// hide takes the name away, once: another proxy may have the place by then.
+func (l *unixListener) hide() { l.once.Do(func() { _ = os.Remove(l.path) }) }
+
+// Addr names the socket where it is now.
+func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
+// SyscallConn lets [Serve] see who waits.
+func (l *unixListener) SyscallConn() (syscall.RawConn, error) {
+	if c, ok := l.Listener.(syscall.Conn); ok {
+		return c.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
+
+// SetDeadline lets [Serve] take what still waits at the end.
+func (l *unixListener) SetDeadline(t time.Time) error {
+	if d, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); ok {
+		return d.SetDeadline(t)
+	}
+	return errors.ErrUnsupported
+}
+
+// Hosts are the values of Host that lead to a listener; nil for a unix socket.
+func Hosts(l net.Listener) []string {
+	a, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		return nil
+	}
+	port := strconv.Itoa(a.Port)
+	hosts := []string{net.JoinHostPort(a.IP.String(), port), "localhost:" + port}
+	if a.Port == 80 { // which browsers leave out
+		hosts = append(hosts, a.IP.String(), "localhost")
+	}
+	return hosts
+}
+
+// linger is how long a closing proxy goes on taking requests on connections that
+// are open: what was sent before its callers could know is answered, with the
+// word that the connection ends.
+const linger = 250 * time.Millisecond
+
+// Serve serves until ctx ends, and then as long as requests are under way, but
+// no longer than grace. Until the last moment requests on open connections are
+// answered; none is dropped that was sent before its connection was closed. It
+// reports how many requests were cut short.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, grace time.Duration) (cut int, err error) {
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	var closing atomic.Bool
+	var active atomic.Int64
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	srv := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			active.Add(1)
+			defer active.Add(-1)
+			if closing.Load() && r.ProtoMajor == 1 {
+				w.Header().Set("Connection", "close")
+			}
+			h.ServeHTTP(w, r)
+		}),
+		Protocols:         protocols,
+		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    256 << 10,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+	}
+	d := &draining{Listener: l, ended: make(chan struct{})}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(d) }()
+	select {
+	case err := <-served:
+		return 0, err
+	case <-ctx.Done():
+	}
+	closing.Store(true)
+	d.drain()
+	_ = l.Close()
+	serr := <-served // every connection that was accepted is the server's by then
+	// Shutdown drops requests that it finds unread on open connections.
+	wait(base, linger)
+	ending, stop := context.WithTimeout(base, grace)
+	defer stop()
+	if err := srv.Shutdown(ending); err == nil {
+		// Upgraded connections are not the server's any more.
+		for active.Load() > 0 && ending.Err() == nil {
+			wait(ending, 10*time.Millisecond)
+		}
+	}
+	cut = int(active.Load())
+	cancel()
+	err = srv.Close()
+	if !errors.Is(serr, http.ErrServerClosed) && !errors.Is(serr, net.ErrClosed) {
+		err = errors.Join(err, serr)
+	}
+	return cut, err
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// draining is a listener that takes what still waits before it closes.
+type draining struct {
+	net.Listener
+	last  atomic.Bool
+	ended chan struct{}
+}
+
+// settle is how long nobody may have come before the door is shut.
+const settle = 20 * time.Millisecond
+
+// drain returns when nobody waits at the door, or after five seconds.
+func (d *draining) drain() {
+	t, ok := d.Listener.(interface{ SetDeadline(time.Time) error })
+	if !ok {
+		return
+	}
+	switch l := d.Listener.(type) {
+	case *net.TCPListener:
+		shut(l)
+	case *unixListener:
+		l.hide()
+	}
+	d.last.Store(true)
+	if t.SetDeadline(time.Now().Add(settle)) != nil {
+		return
+	}
+	timer := time.NewTimer(5 * time.Second)
+	defer timer.Stop()
+	select {
+	case <-d.ended:
+	case <-timer.C:
+	}
+}
+
+// Accept implements [net.Listener].
+func (d *draining) Accept() (net.Conn, error) {
+	for {
+		c, err := d.Listener.Accept()
+		if !d.last.Load() {
+			return c, err
+		}
+		more := err == nil || (errors.Is(err, os.ErrDeadlineExceeded) && queued(d.Listener))
+		if t, ok := d.Listener.(interface{ SetDeadline(time.Time) error }); more && ok {
+			_ = t.SetDeadline(time.Now().Add(settle))
+		}
+		if err == nil {
+			return c, nil
+		}
+		if !more {
+			break
+		}
+	}
+	select {
+	case <-d.ended:
+	default:
+		close(d.ended)
+	}
+	return nil, net.ErrClosed
+}

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+type keysCmd struct {
+	List   keysListCmd   `cmd:"" help:"List the keys of an agent."`
+	Create keysCreateCmd `cmd:"" help:"Create a key for an agent."`
+	Rotate keysRotateCmd `cmd:"" help:"Replace the key in use."`
+	Revoke keysRevokeCmd `cmd:"" help:"Revoke a key of an agent, at once."`
+}
+
+type keysListCmd struct {
+	AgentID string `arg:"" optional:"" help:"Whose keys; --agent by default."`
+}
+
+type jsonKey struct {
+	ID          string    `json:"id"`
+	AgentID     string    `json:"agent_id,omitempty"`
+	Name        string    `json:"name"`
+	Hint        string    `json:"hint,omitempty"`
+	Environment string    `json:"environment,omitempty"`
+	Created     time.Time `json:"created,omitzero"`
+	LastUsed    time.Time `json:"last_used,omitzero"`
+	Expires     time.Time `json:"expires,omitzero"`
+	Revoked     time.Time `json:"revoked,omitzero"`
+}
+
+// Run lists keys.
+func (c *keysListCmd) Run(a *app) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	agent, err := a.agentID(client, c.AgentID)
+	if err != nil {
+		return err
+	}
+	stop := a.waiting("reading the list of keys")
+	defer stop()
+	list := []jsonKey{}
+	var rows [][]string
+	for k, err := range client.Keys.List(a.ctx, agent) {
+		if err != nil {
+			return err
+		}
+		list = append(list, jsonKey{
+			ID: k.ID, AgentID: k.AgentID, Name: k.Name, Hint: k.Hint, Environment: string(k.Environment),
+			Created: k.Created, LastUsed: k.LastUsed, Expires: k.Expires, Revoked: k.Revoked,
+		})
+		state := "live"
+		if !k.Revoked.IsZero() {
+			state = "revoked"
+		}
+		rows = append(rows, []string{k.ID, k.Name, k.Hint, state, when(k.Created), when(k.LastUsed)})
+	}
+	if a.JSON {
+		encode(a.out, map[string]any{"keys": list})
+		return nil
+	}
+	a.ui.table([]string{"ID", "NAME", "HINT", "STATE", "CREATED", "LAST USED"}, rows)
+	return nil
+}
+
+type keysCreateCmd struct {
+	secretFlags
+
+	AgentID string `arg:"" optional:"" help:"Whose key; --agent by default."`
+	Name    string `help:"A name for people."`
+}
+
+// Run creates a key.
+func (c *keysCreateCmd) Run(a *app) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	agent, err := a.agentID(client, c.AgentID)
+	if err != nil {
+		return err
+	}
+	s, err := c.open(true)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	stop := a.waiting("creating a key")
+	k, err := client.Keys.Create(a.ctx, agent, c.Name)
+	stop()
+	if err != nil {
+		return s.rescue(a, err)
+	}
+	if k.AgentID == "" {
+		k.AgentID = agent
+	}
+	return a.issued(s, "key", k)
+}
+
+type keysRevokeCmd struct {
+	confirmFlags
+
+	KeyID   string `arg:"" help:"The id of the key, see keys list."`
+	AgentID string `name:"of" placeholder:"ID" help:"Whose key; --agent by default."`
+}
+
+// Run revokes a key.
+func (c *keysRevokeCmd) Run(a *app) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	agent, err := a.agentID(client, c.AgentID)
+	if err != nil {
+		return err
+	}
+	if err := a.confirm(c.confirmFlags, "Revoke key "+c.KeyID+" of agent "+agent+" at once?"); err != nil {
+		return err
+	}
+	if err := client.Keys.Revoke(a.ctx, agent, c.KeyID); err != nil {
+		return err
+	}
+	return a.revoked("key", c.KeyID)
+}
+
+// revoked reports the end of a key or token.
+func (a *app) revoked(what, id string) error {
+	if a.JSON {
+		encode(a.out, map[string]any{"revoked": id})
+		return nil
+	}
+	a.ui.line("%s %s is revoked", what, visible(id))
+	return nil
+}
+
+type keysRotateCmd struct {
+	secretFlags
+	confirmFlags
+
+	Strategy string `enum:"auto,overlap,inplace" default:"auto" help:"With --store: overlap keeps the old key live until the new one is in use; inplace replaces it in one call. (${enum})"`
+	KeyID    string `placeholder:"ID" help:"With --store: the platform's id of the key that is replaced, if the store does not know it."`
+}
+
+// Run replaces the key in use: through a key store without losing anything, or
+// by the bare call of the platform.
+func (c *keysRotateCmd) Run(a *app) error {
+	if a.Store != "" {
+		return c.throughStore(a)
+	}
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	s, err := c.open(true)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := a.confirm(c.confirmFlags, "Rotate the key from "+client.Status().Source+"? The old one is dead at once, for everybody who has it."); err != nil {
+		return err
+	}
+	// From here on an interruption would lose the key.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), max(a.Timeout, time.Minute))
+	defer cancel()
+	stop := a.waiting("rotating")
+	k, err := client.Keys.Rotate(ctx)
+	stop()
+	if err != nil {
+		return s.rescue(a, err)
+	}
+	return a.issued(s, "key", k)
+}
+
+type jsonRotation struct {
+	From       string  `json:"from"`
+	To         string  `json:"to"`
+	Generation uint64  `json:"generation"`
+	Strategy   string  `json:"strategy"`
+	Seconds    float64 `json:"seconds"`
+	Recovered  bool    `json:"recovered"`
+	Adopted    bool    `json:"adopted"`
+	Store      string  `json:"store"`
+	File       string  `json:"file,omitempty"`
+	Secret     string  `json:"secret,omitempty"`
+}
+
+func (c *keysRotateCmd) throughStore(a *app) error {
+	policy := agrenting.RotationPolicy{Every: -1, KeyID: c.KeyID}
+	switch c.Strategy {
+	case "overlap":
+		policy.Strategy = agrenting.Overlap
+	case "inplace":
+		policy.Strategy = agrenting.InPlace
+	}
+	client, err := a.client(agrenting.WithRotation(policy), agrenting.WithObserver(func(e agrenting.Event) {
+		if e.Type == agrenting.EventRotating {
+			a.ui.note("rotating: %s", e.Reason)
+		}
+	}))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	s, err := c.open(false)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := a.confirm(c.confirmFlags, "Rotate the key in "+a.Store+"? The old one is revoked."); err != nil {
+		return err
+	}
+	r, err := client.Rotate(a.ctx)
+	if err != nil {
+		return s.rescue(a, err)
+	}
+	cred, err := client.Credential(context.WithoutCancel(a.ctx))
+	if err != nil {
+		return err
+	}
+	if err := s.put(cred.Reveal()); err != nil {
+		return err
+	}
+	if err := client.Close(); err != nil { // its notes come before the result
+		return err
+	}
+	if a.JSON {
+		encode(a.out, jsonRotation{
+			From: r.From, To: r.To, Generation: r.Generation, Strategy: r.Strategy.String(), Seconds: r.Took.Seconds(),
+			Recovered: r.Recovered, Adopted: r.Adopted, Store: a.Store, File: c.Out, Secret: s.shown(cred.Reveal()),
+		})
+		return nil
+	}
+	a.ui.pairs(
+		pair{"from", r.From}, pair{"to", r.To}, pair{"generation", strconv.FormatUint(r.Generation, 10)},
+		pair{"strategy", r.Strategy.String()}, pair{"took", r.Took.Round(time.Millisecond).String()},
+		pair{"store", a.Store}, pair{"file", c.Out}, pair{"secret", s.shown(cred.Reveal())},
+	)
+	return nil
+}

@@ -1,0 +1,28 @@
+// Command agrenting is the Agrenting platform on the command line: it finds out
+// what is wrong with a credential, manages keys, tokens and agents, makes any
+// call, and lends its credential to other programs without showing it to them.
+//
+//	agrenting doctor
+//	agrenting request GET /api/v1/agents -f capability=writing --paginate
+//	agrenting exec -- ./worker
+//	agrenting proxy
+//	agrenting sandbox
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // who interrupts twice does not want to wait
+	code := run(ctx, os.Args[1:], streams{
+		in: os.Stdin, out: os.Stdout, err: os.Stderr,
+		lookup: os.LookupEnv, environ: os.Environ,
+	})
+	stop()
+	os.Exit(code)
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// printer writes for people or for programs.
+type printer struct {
+	out, err       io.Writer
+	json           bool
+	color, onError bool // whether standard output and error take colour
+}
+
+func newPrinter(s streams, asJSON bool) *printer {
+	p := &printer{out: s.out, err: s.err, json: asJSON}
+	no, _ := s.lookup("NO_COLOR")
+	kind, _ := s.lookup("TERM")
+	if no == "" && kind != "dumb" {
+		p.color, p.onError = isTerminal(s.out), isTerminal(s.err)
+	}
+	return p
+}
+
+func isTerminal(f any) bool {
+	file, ok := f.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// The colours.
+type paint string
+
+const (
+	red    paint = "31"
+	green  paint = "32"
+	yellow paint = "33"
+	bold   paint = "1"
+	faint  paint = "2"
+)
+
+func (p *printer) paint(c paint, text string) string    { return painted(p.color, c, text) }
+func (p *printer) errPaint(c paint, text string) string { return painted(p.onError, c, text) }
+
+func painted(on bool, c paint, text string) string {
+	if !on || text == "" {
+		return text
+	}
+	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
+}
+
+// visible makes foreign text harmless for a terminal.
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == utf8.RuneError || unicode.Is(unicode.Bidi_Control, r) {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// encode writes indented JSON with a line break behind it.
+func encode(w io.Writer, v any) {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	_ = e.Encode(v) //nolint:errchkjson // what is printed here encodes; if it fails, the reader has gone
+}
+
+// line prints one line for people.
+func (p *printer) line(format string, args ...any) {
+	fmt.Fprintf(p.out, format+"\n", args...)
+}
+
+// note tells people something on standard error; programs are spared it.
+func (p *printer) note(format string, args ...any) {
+	if !p.json {
+		fmt.Fprintln(p.err, p.errPaint(faint, visible(fmt.Sprintf(format, args...))))
+	}
+}
+
+// pair is a line of a description.
+type pair struct{ name, value string }
+
+// pairs prints a description, without what is empty.
+func (p *printer) pairs(all ...pair) {
+	width := 0
+	for _, l := range all {
+		if l.value != "" {
+			width = max(width, len(l.name))
+		}
+	}
+	for _, l := range all {
+		if l.value != "" {
+			fmt.Fprintf(p.out, "%s  %s\n", p.paint(faint, fmt.Sprintf("%-*s", width, l.name)), visible(l.value))
+		}
+	}
+}
+
+// table prints rows under a head.
+func (p *printer) table(head []string, rows [][]string) {
+	width := make([]int, len(head))
+	for _, r := range append([][]string{head}, rows...) {
+		for i, c := range r {
+			width[i] = max(width[i], utf8.RuneCountInString(visible(c)))
+		}
+	}
+	row := func(cells []string) string {
+		var b strings.Builder
+		for i, c := range cells {
+			c = visible(c)
+			b.WriteString(c)
+			if i < len(cells)-1 {
+				b.WriteString(strings.Repeat(" ", width[i]-utf8.RuneCountInString(c)+2))
+			}
+		}
+		return strings.TrimRight(b.String(), " ")
+	}
+	fmt.Fprintln(p.out, p.paint(faint, row(head)))
+	for _, r := range rows {
+		fmt.Fprintln(p.out, row(r))
+	}
+}
+
+// when renders a time for people; "" for none.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05Z")
+}
+
+// ago renders an age or a remaining time roughly.
+func ago(d time.Duration) string {
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%d days", int(d.Hours()/24))
+	}
+}

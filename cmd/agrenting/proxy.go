@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/proxy"
+)
+
+type proxyCmd struct {
+	Listen       string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"A loopback address, port 0 for any free one, or unix:PATH for a socket (0600)."`
+	Session      bool          `help:"Send sessions, renewed as needed, instead of the key."`
+	RequireToken bool          `help:"Ask callers for a token of the proxy's own, which is made up and printed once."`
+	Allow        []string      `sep:"none" placeholder:"RULE" help:"Permit only this, such as 'GET /api/v1/agents*'; may be repeated."`
+	AllowIssuing bool          `help:"Permit calls whose answer has a new key, token or session in it."`
+	AllowOrigin  []string      `sep:"none" placeholder:"ORIGIN" help:"Permit web pages of this origin, such as http://localhost:5173; may be repeated."`
+	Grace        time.Duration `default:"10s" help:"How long requests under way may take at the end."`
+	ReadyFile    string        `placeholder:"FILE" help:"Write the proxy's URL to FILE (0600) once it serves."`
+}
+
+type jsonProxy struct {
+	URL    string   `json:"url"`
+	Socket string   `json:"socket,omitempty"`
+	Token  string   `json:"token,omitempty"`
+	Allow  []string `json:"allow,omitempty"`
+}
+
+// Run serves until it is interrupted.
+func (c *proxyCmd) Run(a *app) error {
+	cfg := proxy.Config{Origins: c.AllowOrigin, Issuing: c.AllowIssuing, Explain: explain, Log: a.log}
+	for _, text := range c.Allow {
+		rule, err := proxy.ParseRule(text)
+		if err != nil {
+			return usage("", "--allow: %v", err)
+		}
+		cfg.Allow = append(cfg.Allow, rule)
+	}
+	for _, o := range c.AllowOrigin {
+		if u, err := url.Parse(o); err != nil || u.Host == "" || u.Path != "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return usage("an origin is scheme, host and port, such as http://localhost:5173", "--allow-origin is no origin")
+		}
+	}
+	base := proxyBase()
+	defer base.CloseIdleConnections()
+	opts := []agrenting.Option{agrenting.WithTransport(base)}
+	if c.Session {
+		opts = append(opts, agrenting.WithSessionPolicy(agrenting.SessionPolicy{LogoutOnClose: true}))
+	}
+	client, err := a.client(opts...)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	// Whatever is wrong with the credential is better known now.
+	stop := a.waiting("obtaining the credential")
+	_, err = client.Credential(a.ctx)
+	stop()
+	if err != nil {
+		return err
+	}
+	cfg.Transport = client.Transport()
+	if cfg.Upstream, err = url.Parse(a.baseURL()); err != nil {
+		return usage("", "the platform's URL cannot be parsed")
+	}
+	l, err := proxy.Listen(a.ctx, c.Listen)
+	if err != nil {
+		return usage("", "--listen: %v", cause(err))
+	}
+	defer l.Close()
+	cfg.Hosts = proxy.Hosts(l)
+	if c.RequireToken {
+		cfg.Token = rand.Text()
+	}
+	if err := c.announce(a, l, cfg.Token); err != nil {
+		return err
+	}
+	cut, err := proxy.Serve(a.ctx, l, proxy.New(cfg), c.Grace)
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return failure("", "the proxy stopped: %v", err)
+	}
+	if cut > 0 {
+		return failure("give longer streams a longer --grace", "%d requests were cut short at the end", cut)
+	}
+	a.ui.note("the proxy has ended; no request was cut short")
+	return nil
+}
+
+// proxyBase is a transport for many callers at once.
+func proxyBase() *http.Transport {
+	base := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		base = t.Clone()
+	}
+	base.MaxIdleConns, base.MaxIdleConnsPerHost = 512, 256
+	return base
+}
+
+// announce says where the proxy is. The token is shown here only.
+func (c *proxyCmd) announce(a *app, l net.Listener, token string) error {
+	j := jsonProxy{URL: "http://" + l.Addr().String(), Token: token, Allow: c.Allow}
+	if l.Addr().Network() == "unix" {
+		j.Socket, j.URL = l.Addr().String(), "http://localhost"
+	}
+	if a.JSON {
+		encode(a.out, j)
+	} else {
+		a.ui.line("serving %s at %s", a.baseURL(), a.ui.paint(bold, j.URL))
+		curl := "curl " + j.URL + "/api/v1/agents"
+		if j.Socket != "" {
+			a.ui.line("socket  %s", j.Socket)
+			curl = "curl --unix-socket " + j.Socket + " " + j.URL + "/api/v1/agents"
+		}
+		if token != "" {
+			a.ui.line("token   %s   (shown only now)", token)
+			curl += " -H 'X-Proxy-Token: '$TOKEN"
+		}
+		a.ui.note("%s", curl)
+	}
+	if c.ReadyFile == "" {
+		return nil
+	}
+	return writeFile(c.ReadyFile, j.URL)
+}
+
+// explain turns what the SDK says into an answer for a caller, who is told
+// nothing of the credential.
+func explain(err error) (status int, code, text string, retryAfter time.Duration) {
+	text = strings.TrimSuffix(textOf(err), ".")
+	if l, ok := errors.AsType[*agrenting.LockoutError](err); ok {
+		return http.StatusServiceUnavailable, "PROXY_LOCKED_OUT", text, time.Until(l.RetryAt)
+	}
+	if r, ok := errors.AsType[*agrenting.RenewalError](err); ok {
+		after := time.Duration(0)
+		if !r.RetryAt.IsZero() {
+			after = max(0, time.Until(r.RetryAt))
+		}
+		return http.StatusServiceUnavailable, "PROXY_NO_CREDENTIAL", text, after
+	}
+	switch {
+	case errors.Is(err, agrenting.ErrNoCredential), errors.Is(err, agrenting.ErrInvalidCredential), errors.Is(err, agrenting.ErrEnvironmentMismatch):
+		return http.StatusServiceUnavailable, "PROXY_NO_CREDENTIAL", text, 0
+	case errors.Is(err, agrenting.ErrInvalidAgentID):
+		return http.StatusUnprocessableEntity, "PROXY_AGENT_ID", text, 0
+	case errors.Is(err, context.DeadlineExceeded):
+		return http.StatusGatewayTimeout, "PROXY_TIMEOUT", "the platform did not answer in time", 0
+	default:
+		return http.StatusBadGateway, "PROXY_UPSTREAM", "the platform cannot be reached", 0
+	}
+}

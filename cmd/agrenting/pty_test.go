@@ -1,0 +1,119 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+// terminal runs the program behind a pseudo-terminal. It types the answer once
+// the prompt is there.
+func terminal(t *testing.T, srv *agrentingtest.Server, key string, env []string, prompt, answer string, args ...string) (output string, code int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "agrenting", args...)
+	cmd.Env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "TERM=xterm", "AGRENTING_URL=" + srv.URL, "AGRENTING_API_KEY=" + key, "GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
+	}, env...)
+	f, err := pty.Start(cmd)
+	require.NoError(t, err)
+	defer f.Close()
+	out := make(chan string, 1)
+	var seen bytes.Buffer
+	go func() {
+		b := make([]byte, 4096)
+		typed := prompt == ""
+		for {
+			n, err := f.Read(b)
+			seen.Write(b[:n])
+			if !typed && strings.Contains(seen.String(), prompt) {
+				typed = true
+				_, _ = f.WriteString(answer)
+			}
+			if err != nil { // EIO on Linux when the other side has gone
+				out <- seen.String()
+				return
+			}
+		}
+	}()
+	err = cmd.Wait()
+	select {
+	case output = <-out:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the terminal does not end")
+	}
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		return output, e.ExitCode()
+	}
+	require.NoError(t, err)
+	return output, 0
+}
+
+func TestOnATerminal(t *testing.T) {
+	t.Parallel()
+
+	srv := agrentingtest.NewServer()
+	t.Cleanup(srv.Close)
+	agent := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
+	key, spare := srv.NewKey(agent.ID), srv.NewKey(agent.ID)
+	revoke := []string{"keys", "revoke", spare.ID, "--of", agent.ID}
+	const prompt = "[y/N]"
+
+	out, code := terminal(t, srv, key.Secret, nil, prompt, "n\n", revoke...)
+	assert.Equal(t, codeFailure, code, out)
+	assert.Contains(t, out, "Revoke key "+spare.ID)
+	assert.Contains(t, out, "nothing was done")
+	assert.Contains(t, out, "\x1b[", "there is colour")
+	assert.True(t, srv.KeyAlive(spare.Secret))
+
+	out, code = terminal(t, srv, key.Secret, nil, prompt, "\n", revoke...)
+	assert.Equal(t, codeFailure, code, out)
+
+	out, code = terminal(t, srv, key.Secret, nil, prompt, "\x03", revoke...)
+	assert.Equal(t, codeInterrupted, code, out)
+	assert.True(t, srv.KeyAlive(spare.Secret))
+
+	out, code = terminal(t, srv, key.Secret, []string{"NO_COLOR=1"}, prompt, "yes\n", revoke...)
+	assert.Equal(t, codeOK, code, out)
+	assert.NotContains(t, out, "\x1b[")
+	assert.False(t, srv.KeyAlive(spare.Secret))
+
+	out, code = terminal(t, srv, key.Secret, nil, "", "", "doctor")
+	assert.Equal(t, codeOK, code, out)
+	assert.Contains(t, out, "\x1b[32mok")
+	out, code = terminal(t, srv, key.Secret, []string{"TERM=dumb"}, "", "", "doctor")
+	assert.Equal(t, codeOK, code, out)
+	assert.NotContains(t, out, "\x1b[")
+
+	// Ctrl-C at the terminal reaches a command once, by the terminal.
+	out, code = terminal(t, srv, key.Secret, nil, "ready", "\x03", "exec", "--", "sh", "-c",
+		`trap 'n=$((n+1)); echo got $n' INT; echo ready; sleep 0.5; sleep 0.5; exit 9`)
+	assert.Equal(t, 9, code, out)
+	assert.Contains(t, out, "got 1")
+	assert.NotContains(t, out, "got 2")
+}
+
+func TestSlowCallsShowThatSomethingHappens(t *testing.T) {
+	t.Parallel()
+
+	srv := agrentingtest.NewServer()
+	t.Cleanup(srv.Close)
+	agent := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
+	key := srv.NewKey(agent.ID)
+	srv.Fault("GET /api/v1/agents", agrentingtest.Delay(1500*time.Millisecond))
+	out, code := terminal(t, srv, key.Secret, nil, "", "", "agents", "list")
+	assert.Equal(t, codeOK, code, out)
+	assert.Contains(t, out, "reading the list of agents …")
+	assert.Contains(t, out, "Scribe")
+}

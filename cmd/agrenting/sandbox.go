@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+type sandboxCmd struct {
+	Listen       string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"Address to listen on."`
+	SessionTTL   time.Duration `name:"session-ttl" default:"20h" help:"Lifetime of sessions."`
+	NoRateLimits bool          `help:"Lift rate limits and the lockout of authenticate."`
+	Agents       int           `default:"2" help:"How many production agents there are."`
+	EnvFile      string        `placeholder:"FILE" help:"Write the lines to export to FILE (0600) once it serves."`
+}
+
+type jsonSandbox struct {
+	URL    string             `json:"url"`
+	UserID string             `json:"user_id"`
+	Token  string             `json:"user_token"`
+	Agents []jsonSandboxAgent `json:"agents"`
+	Env    map[string]string  `json:"env"`
+}
+
+type jsonSandboxAgent struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Sandbox bool   `json:"sandbox"`
+	Key     string `json:"key"`
+}
+
+// Run serves the embedded platform until it is interrupted. Its secrets are made
+// up and die with it.
+func (c *sandboxCmd) Run(a *app) error {
+	if c.Agents < 1 || c.Agents > 100 {
+		return usage("", "--agents is from 1 to 100")
+	}
+	// NewServer panics where it cannot listen.
+	probe, err := new(net.ListenConfig).Listen(a.ctx, "tcp", c.Listen)
+	if err != nil {
+		return failure("choose another --listen", "cannot listen on %s: %v", c.Listen, err)
+	}
+	if err := probe.Close(); err != nil {
+		return err
+	}
+	opts := []agrentingtest.Option{
+		agrentingtest.WithAddr(c.Listen), agrentingtest.WithSessionTTL(c.SessionTTL), agrentingtest.WithLogLimit(1),
+	}
+	if c.NoRateLimits {
+		opts = append(opts, agrentingtest.WithoutRateLimits())
+	}
+	if a.log != nil {
+		opts = append(opts, agrentingtest.WithLogger(a.log))
+	}
+	srv := agrentingtest.NewServer(opts...)
+	defer srv.Close()
+	world := c.world(srv)
+	if a.JSON {
+		encode(a.out, world)
+	} else {
+		c.introduce(a, &world)
+	}
+	if c.EnvFile != "" {
+		if err := writeFile(c.EnvFile, strings.TrimSuffix(exports(&world), "\n")); err != nil {
+			return err
+		}
+	}
+	<-a.ctx.Done()
+	a.ui.note("served %d requests", srv.Stats().Requests)
+	return nil
+}
+
+func (c *sandboxCmd) world(srv *agrentingtest.Server) jsonSandbox {
+	user := srv.NewUser("Ada")
+	w := jsonSandbox{
+		URL: srv.URL, UserID: user.ID,
+		Token: srv.NewToken(user.ID, agrentingtest.TokenConfig{Name: "everything"}).Secret,
+	}
+	add := func(cfg agrentingtest.AgentConfig) jsonSandboxAgent {
+		g := srv.NewAgent(user, cfg)
+		j := jsonSandboxAgent{ID: g.ID, Name: g.Name, Sandbox: g.Sandbox, Key: srv.NewKey(g.ID).Secret}
+		w.Agents = append(w.Agents, j)
+		return j
+	}
+	names := []string{"Scribe", "Scout"}
+	for i := range c.Agents {
+		name := fmt.Sprintf("Agent %d", i+1)
+		if i < len(names) {
+			name = names[i]
+		}
+		add(agrentingtest.AgentConfig{Name: name, Capabilities: []string{"writing"}})
+	}
+	toy := add(agrentingtest.AgentConfig{Name: "Toy", Sandbox: true, Capabilities: []string{"writing"}})
+	w.Env = map[string]string{
+		varURL: w.URL, varAPIKey: w.Agents[0].Key, varSandboxKey: toy.Key, varAgentID: w.Agents[0].ID,
+	}
+	return w
+}
+
+// exports are lines for a shell.
+func exports(w *jsonSandbox) string {
+	var b strings.Builder
+	for _, name := range []string{varURL, varAPIKey, varAgentID} {
+		fmt.Fprintf(&b, "export %s=%s\n", name, w.Env[name])
+	}
+	return b.String()
+}
+
+func (c *sandboxCmd) introduce(a *app, w *jsonSandbox) {
+	p := a.ui
+	p.line("An Agrenting platform is serving at %s", p.paint(bold, w.URL))
+	p.line("Stop it with Ctrl-C. Its secrets are worth nothing elsewhere.\n")
+	p.pairs(pair{"user token", w.Token})
+	p.line("")
+	var rows [][]string
+	for _, g := range w.Agents {
+		name := g.Name
+		if g.Sandbox {
+			name += " (sandbox)"
+		}
+		rows = append(rows, []string{name, g.ID, g.Key})
+	}
+	p.table([]string{"AGENT", "ID", "KEY"}, rows)
+	p.line("\n%s", exports(w))
+	p.line("For its sandbox:\n\nexport %s=sandbox %s=%s %s=%s", varEnv, varSandboxKey, w.Env[varSandboxKey], varAgentID, w.Agents[len(w.Agents)-1].ID)
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+var noTime time.Time
+
+// secretFlags say where a secret goes that the platform shows only once.
+type secretFlags struct {
+	Show  bool   `help:"Print the secret, this once."`
+	Out   string `placeholder:"FILE" help:"Write the secret to FILE, for its owner only (0600)."`
+	Force bool   `help:"Replace FILE if it exists."`
+}
+
+// sink is where one secret goes. It is made before the platform is asked, so
+// that a folder that cannot be written costs no key.
+type sink struct {
+	flags secretFlags
+	file  *os.File // beside the target, to be renamed
+}
+
+// open prepares for a secret. need says that without a place for it there is no
+// point in asking the platform.
+func (f secretFlags) open(need bool) (*sink, error) {
+	s := &sink{flags: f}
+	switch {
+	case f.Out == "" && !f.Show && need:
+		return nil, usage("add --out FILE to keep it, or --show to print it", "the platform shows the secret only once")
+	case f.Out == "":
+		return s, nil
+	}
+	if _, err := os.Lstat(f.Out); err == nil && !f.Force {
+		return nil, usage("add --force to replace it, or choose another name", "%s exists", f.Out)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, failure("", "cannot look at %s: %v", f.Out, cause(err))
+	}
+	file, err := os.CreateTemp(filepath.Dir(f.Out), ".agrenting-*") // 0600
+	if err != nil {
+		return nil, failure("choose a folder that can be written", "cannot write beside %s: %v", f.Out, cause(err))
+	}
+	s.file = file
+	return s, nil
+}
+
+// put writes the secret. What it could not write where it should be is left in
+// the temporary file, if that has it.
+func (s *sink) put(secret string) error {
+	if s.file == nil {
+		return nil
+	}
+	f := s.file
+	s.file = nil
+	_, err := f.WriteString(secret + "\n")
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return failure("make room, and create another", "the secret was issued, but %s could not be written: %v", s.flags.Out, cause(err))
+	}
+	if err := os.Rename(f.Name(), s.flags.Out); err != nil {
+		return failure("", "%s could not be replaced: %v; the secret is in %s", s.flags.Out, cause(err), f.Name())
+	}
+	if dir, err := os.Open(filepath.Dir(s.flags.Out)); err == nil {
+		_ = dir.Sync() // not every system can
+		_ = dir.Close()
+	}
+	return nil
+}
+
+// close throws away what was not used.
+func (s *sink) close() {
+	if s.file != nil {
+		_ = s.file.Close()
+		_ = os.Remove(s.file.Name())
+		s.file = nil
+	}
+}
+
+// shown is the secret if it was asked for.
+func (s *sink) shown(secret string) string {
+	if s.flags.Show {
+		return secret
+	}
+	return ""
+}
+
+// rescue keeps the platform's answer when no secret was found in it, although
+// one was issued: it is in there under a name that nobody knows.
+func (s *sink) rescue(a *app, err error) error {
+	r, ok := errors.AsType[*agrenting.RotationError](err)
+	if !ok {
+		return err
+	}
+	if c, ok := r.NewCredential(); ok {
+		if perr := s.put(c.Reveal()); perr != nil {
+			return perr
+		}
+		if s.flags.Show {
+			a.ui.line("%s", c.Reveal())
+		}
+		return err
+	}
+	raw := r.RawAnswer()
+	if raw == nil {
+		return err
+	}
+	if perr := s.put(string(raw)); perr != nil {
+		return perr
+	}
+	where := "it was printed"
+	if s.flags.Out != "" {
+		where = "it is in " + s.flags.Out
+	}
+	if s.flags.Show {
+		a.ui.line("%s", raw)
+	}
+	return &cliError{
+		code: codeFailure, kind: "malformed_response", err: err,
+		msg:  "the platform issued a secret under a name that is not known; its answer holds it: " + where,
+		mend: "take the secret from it and keep it; it is not shown again",
+	}
+}
+
+// jsonIssued is what --json prints about a new secret.
+type jsonIssued struct {
+	ID          string    `json:"id,omitempty"`
+	AgentID     string    `json:"agent_id,omitempty"`
+	Name        string    `json:"name,omitempty"`
+	Kind        string    `json:"kind"`
+	Fingerprint string    `json:"fingerprint"`
+	Created     time.Time `json:"created,omitzero"`
+	Expires     time.Time `json:"expires,omitzero"`
+	File        string    `json:"file,omitempty"`
+	Secret      string    `json:"secret,omitempty"`
+}
+
+// issued keeps and reports a new secret. It is called with a secret that exists
+// nowhere else.
+func (a *app) issued(s *sink, what string, k *agrenting.IssuedKey) error {
+	secret := k.Credential.Reveal()
+	if err := s.put(secret); err != nil {
+		return err
+	}
+	if a.JSON {
+		encode(a.out, jsonIssued{
+			ID: k.ID, AgentID: k.AgentID, Name: k.Name, Kind: kindName(k.Credential.Kind()),
+			Fingerprint: k.Credential.Fingerprint(), Created: k.Created, Expires: k.Expires,
+			File: s.flags.Out, Secret: s.shown(secret),
+		})
+		return nil
+	}
+	a.ui.pairs(
+		pair{what, k.Credential.Fingerprint()}, pair{"id", k.ID}, pair{"name", k.Name}, pair{"agent", k.AgentID},
+		pair{"expires", when(k.Expires)}, pair{"file", s.flags.Out}, pair{"secret", s.shown(secret)},
+	)
+	return nil
+}
+
+// kindName is the name of a kind as AGRENTING_CREDENTIAL_TYPE has it.
+func kindName(k agrenting.Kind) string {
+	switch k {
+	case agrenting.KindAPIKey:
+		return "api_key"
+	case agrenting.KindUserToken:
+		return "user_token"
+	case agrenting.KindSession:
+		return "session"
+	default:
+		return ""
+	}
+}
+
+// cause is what the operating system says, without the path.
+func cause(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	if l, ok := errors.AsType[*os.LinkError](err); ok {
+		return l.Err
+	}
+	return err
+}
+
+// writeFile writes what may be secret to a file for its owner only, replacing
+// it in one step.
+func writeFile(path, text string) error {
+	s, err := secretFlags{Out: path, Force: true}.open(true)
+	if err != nil {
+		return err
+	}
+	return s.put(text)
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"strings"
+	"time"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+type tokensCmd struct {
+	List   tokensListCmd   `cmd:"" help:"List the tokens of the user."`
+	Create tokensCreateCmd `cmd:"" help:"Create a token."`
+	Revoke tokensRevokeCmd `cmd:"" help:"Revoke a token, at once."`
+}
+
+type tokensListCmd struct{}
+
+type jsonToken struct {
+	ID       string    `json:"id"`
+	Name     string    `json:"name"`
+	Scopes   []string  `json:"scopes"`
+	Hint     string    `json:"hint,omitempty"`
+	Created  time.Time `json:"created,omitzero"`
+	LastUsed time.Time `json:"last_used,omitzero"`
+	Expires  time.Time `json:"expires,omitzero"`
+}
+
+// Run lists tokens.
+func (*tokensListCmd) Run(a *app) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	stop := a.waiting("reading the list of tokens")
+	defer stop()
+	list := []jsonToken{}
+	var rows [][]string
+	for t, err := range client.Tokens.List(a.ctx) {
+		if err != nil {
+			return err
+		}
+		list = append(list, jsonToken{
+			ID: t.ID, Name: t.Name, Scopes: append([]string{}, t.Scopes...), Hint: t.Hint,
+			Created: t.Created, LastUsed: t.LastUsed, Expires: t.Expires,
+		})
+		rows = append(rows, []string{t.ID, t.Name, t.Hint, when(t.Created), when(t.Expires), strings.Join(t.Scopes, " ")})
+	}
+	if a.JSON {
+		encode(a.out, map[string]any{"tokens": list})
+		return nil
+	}
+	a.ui.table([]string{"ID", "NAME", "HINT", "CREATED", "EXPIRES", "SCOPES"}, rows)
+	return nil
+}
+
+type tokensCreateCmd struct {
+	secretFlags
+
+	Name      string        `arg:"" help:"A name for people."`
+	Scope     []string      `placeholder:"SCOPE" help:"What the token may do, such as agents:read; may be repeated. None leaves it to the platform."`
+	ExpiresIn time.Duration `placeholder:"DURATION" help:"Lifetime, such as 720h."`
+}
+
+// Run creates a token.
+func (c *tokensCreateCmd) Run(a *app) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	s, err := c.open(true)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	stop := a.waiting("creating a token")
+	t, err := client.Tokens.Create(a.ctx, agrenting.TokenRequest{Name: c.Name, Scopes: c.Scope, ExpiresIn: c.ExpiresIn})
+	stop()
+	if err != nil {
+		return s.rescue(a, err)
+	}
+	return a.issued(s, "token", t)
+}
+
+type tokensRevokeCmd struct {
+	confirmFlags
+
+	ID string `arg:"" help:"The id of the token, see tokens list."`
+}
+
+// Run revokes a token.
+func (c *tokensRevokeCmd) Run(a *app) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := a.confirm(c.confirmFlags, "Revoke token "+c.ID+" at once?"); err != nil {
+		return err
+	}
+	if err := client.Tokens.Revoke(a.ctx, c.ID); err != nil {
+		return err
+	}
+	return a.revoked("token", c.ID)
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+func TestWhatTheProxyTellsItsCallers(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct {
+		err    error
+		status int
+		code   string
+		after  time.Duration
+	}{
+		"lockout": {
+			&agrenting.RenewalError{Err: &agrenting.LockoutError{RetryAt: time.Now().Add(time.Hour)}},
+			http.StatusServiceUnavailable, "PROXY_LOCKED_OUT", time.Hour,
+		},
+		"renewal": {
+			&agrenting.RenewalError{RetryAt: time.Now().Add(time.Minute), Err: errors.New("no vault")},
+			http.StatusServiceUnavailable, "PROXY_NO_CREDENTIAL", time.Minute,
+		},
+		"none":    {agrenting.ErrNoCredential, http.StatusServiceUnavailable, "PROXY_NO_CREDENTIAL", 0},
+		"agent":   {agrenting.ErrInvalidAgentID, http.StatusUnprocessableEntity, "PROXY_AGENT_ID", 0},
+		"timeout": {fmt.Errorf("slow: %w", context.DeadlineExceeded), http.StatusGatewayTimeout, "PROXY_TIMEOUT", 0},
+		"other":   {errors.New("https://example.com/?api_key=inner"), http.StatusBadGateway, "PROXY_UPSTREAM", 0},
+	} {
+		status, code, text, after := explain(c.err)
+		assert.Equal(t, c.status, status, name)
+		assert.Equal(t, c.code, code, name)
+		assert.NotContains(t, text, "inner", name)
+		assert.InDelta(t, c.after.Seconds(), after.Seconds(), 2, name)
+	}
+}
+
+func TestFieldsNest(t *testing.T) {
+	t.Parallel()
+
+	root := map[string]any{}
+	for _, f := range []struct {
+		path  string
+		value any
+	}{{"a", "1"}, {"b[c]", "2"}, {"b[d][]", "3"}, {"b[d][]", "4"}, {"a", "5"}, {"e[]", "6"}} {
+		require.NoError(t, setField(root, f.path, f.value))
+	}
+	b, err := json.Marshal(root)
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"a":"5","b":{"c":"2","d":["3","4"]},"e":["6"]}`, string(b))
+	for _, bad := range []string{"", "[a]", "a[", "a]", "a[b", "a[][b]", "a[b]c", "a[b]", "b[c][]", "b[c][x]"} {
+		assert.Error(t, setField(root, bad, "x"), bad)
+	}
+}
+
+func TestForeignTextIsHarmlessOnATerminal(t *testing.T) {
+	t.Parallel()
+
+	for _, bad := range []string{"\x1b[31m", "a\rb", "\u202e", "\x00", "\u009b31m", "\xff"} {
+		for _, r := range visible(bad) {
+			assert.GreaterOrEqual(t, r, ' ')
+			assert.NotContains(t, "\u202e\u009b\x7f", string(r))
+		}
+	}
+	assert.Equal(t, "Zoë 东京", visible("Zoë 东京"))
+}
+
+func TestSecretsLeaveTheEnvironmentOfCommands(t *testing.T) {
+	t.Parallel()
+
+	for name, want := range map[string]bool{
+		"AGRENTING_API_KEY": true, "AGRENTING_KEY_FILE": true, "AGRENTING_SANDBOX_API_KEY": true, "AGRENTING_SESSION_TOKEN": true,
+		"AGRENTING_REPO_ACCESS_TOKEN": true, "AGRENTING_CREDENTIAL_TYPE": true, "agrenting_api_key": true, "AGRENTING_SEALING_KEY": true,
+		"AGRENTING_URL": false, "AGRENTING_ENV": false, "AGRENTING_AGENT_ID": false, "OTHER_KEY": false,
+	} {
+		assert.Equal(t, want, secretVariable(name), name)
+	}
+}
+
+// TestDoctorLooksAtTLS meets a certificate that nobody trusts.
+func TestDoctorLooksAtTLS(t *testing.T) {
+	t.Parallel()
+
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	var out, errs strings.Builder
+	code := run(t.Context(), []string{"doctor", "--url", srv.URL, "--json"}, streams{
+		in: strings.NewReader(""), out: &out, err: &errs,
+		lookup: func(string) (string, bool) { return "", false }, environ: func() []string { return nil },
+	})
+	assert.Equal(t, codeNetwork, code)
+	assert.Contains(t, out.String(), "the certificate is not trusted")
+	assert.Empty(t, errs.String())
+}
+
+func TestEveryCommandExplainsItself(t *testing.T) {
+	t.Parallel()
+
+	var g grammar
+	parser, err := newParser(&g, streams{out: io.Discard, err: io.Discard})
+	require.NoError(t, err)
+	for _, leaf := range parser.Model.Leaves(true) {
+		assert.NotEmpty(t, leaf.Help, leaf.Path())
+		for _, f := range leaf.Flags {
+			assert.NotEmpty(t, f.Help, "%s --%s", leaf.Path(), f.Name)
+			for _, word := range []string{"secret", "password", "api-key", "credential="} {
+				assert.NotContains(t, f.Name, word, "no flag takes a secret")
+			}
+		}
+	}
+}

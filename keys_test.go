@@ -1,0 +1,124 @@
+package agrenting
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+func TestKeysAreCreatedListedAndRevoked(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]agrentingtest.Option{
+		"as documented":  nil,
+		"under key":      {agrentingtest.WithRotateKeyField("key")},
+		"odd members":    {agrentingtest.WithBrokenKeyAnswers()},
+		"under secret":   {agrentingtest.WithRotateKeyField("secret")},
+		"under a nested": {agrentingtest.WithRotateKeyField("credential")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newRotationWorld(t, opts...)
+			c := clientOf(t, w.srv, WithCredential(UserToken(w.owner.Secret)), WithAgentID(w.agent.ID))
+			k, err := c.Keys.Create(t.Context(), w.agent.ID, "second")
+			require.NoError(t, err)
+			require.True(t, w.srv.KeyAlive(k.Credential.Reveal()))
+			assert.Equal(t, KindAPIKey, k.Credential.Kind())
+
+			listed := map[string]Key{}
+			for key, err := range c.Keys.List(t.Context(), w.agent.ID) {
+				require.NoError(t, err)
+				listed[key.Name] = key
+			}
+			require.Len(t, listed, 2)
+			second := listed["second"]
+			assert.True(t, second.fits(k.Credential.Reveal()))
+			assert.False(t, second.fits(w.key.Secret))
+			assert.Equal(t, w.agent.ID, second.AgentID)
+			assert.WithinDuration(t, time.Now(), second.Created, time.Minute)
+			assert.True(t, second.Revoked.IsZero())
+
+			require.NoError(t, c.Keys.Revoke(t.Context(), w.agent.ID, second.ID))
+			assert.False(t, w.srv.KeyAlive(k.Credential.Reveal()))
+			require.ErrorIs(t, c.Keys.Revoke(t.Context(), w.agent.ID, second.ID), ErrNotFound)
+			for key, err := range c.Keys.List(t.Context(), w.agent.ID) {
+				require.NoError(t, err)
+				assert.Equal(t, key.ID == second.ID, !key.Revoked.IsZero())
+			}
+		})
+	}
+}
+
+func TestABareRotationHandsTheKeyOverAndChangesNothingElse(t *testing.T) {
+	t.Parallel()
+	w := newRotationWorld(t)
+	c := clientOf(t, w.srv, WithCredential(APIKey(w.key.Secret)))
+	k, err := c.Keys.Rotate(t.Context())
+	require.NoError(t, err)
+	assert.True(t, w.srv.KeyAlive(k.Credential.Reveal()))
+	assert.NotEmpty(t, k.ID)
+	assert.False(t, w.srv.KeyAlive(w.key.Secret))
+	require.ErrorIs(t, w.call(c), ErrUnauthorized, "the client goes on with the dead key")
+}
+
+func TestAnUnknownAnswerIsHandedOverAsItIs(t *testing.T) {
+	t.Parallel()
+	w := newRotationWorld(t, agrentingtest.WithRotateKeyField("novelty"))
+	c := clientOf(t, w.srv, WithCredential(APIKey(w.key.Secret)))
+	_, err := c.Keys.Create(t.Context(), w.agent.ID, "")
+	e, ok := errors.AsType[*RotationError](err)
+	require.True(t, ok, "%v", err)
+	require.ErrorIs(t, err, ErrMalformedResponse)
+	var raw map[string]any
+	require.NoError(t, json.Unmarshal(e.RawAnswer(), &raw))
+	hidden, ok := raw["novelty"].(string)
+	require.True(t, ok)
+	assert.True(t, w.srv.KeyAlive(hidden))
+	hears := newCanary(hidden)
+	hears.hear(err)
+	assert.Empty(t, hears.leaks())
+	_, ok = e.NewCredential()
+	assert.False(t, ok)
+}
+
+func TestKeysRefuseIdsThatLeadElsewhere(t *testing.T) {
+	t.Parallel()
+	base := answering(http.StatusOK, "{}")
+	c := keyed(t, base)
+	for _, id := range []string{"", "..", "."} {
+		_, err := c.Keys.Create(t.Context(), id, "")
+		require.Error(t, err, id)
+		require.Error(t, c.Keys.Revoke(t.Context(), id, "k"), id)
+		require.Error(t, c.Keys.Revoke(t.Context(), "a", id), id)
+		for _, err := range c.Keys.List(t.Context(), id) {
+			require.Error(t, err, id)
+		}
+	}
+	assert.Empty(t, base.requests())
+}
+
+func TestAKeyDecodesWhateverItsMembersAre(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]Key{
+		`{"id":"k","prefix":"sk_live"}`:                           {ID: "k", Hint: "sk_live"},
+		`{"credential_id":"k","last_four":"beef","prefix":"sk_"}`: {ID: "k", Hint: "beef"},
+		`{"id":17,"name":{},"created_at":true,"last4":[]}`:        {},
+		`{"id":"k","revoked_at":"2026-03-01T12:00:00Z"}`:          {ID: "k", Revoked: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)},
+	} {
+		var k Key
+		require.NoError(t, json.Unmarshal([]byte(text), &k), text)
+		assert.Equal(t, want.ID, k.ID, text)
+		assert.Equal(t, want.Hint, k.Hint, text)
+		assert.Equal(t, want.Revoked, k.Revoked, text)
+	}
+	var k Key
+	require.Error(t, json.Unmarshal([]byte(`[]`), &k))
+	assert.False(t, (&Key{hintEnd: "abc"}).fits("xxabc"), "three characters are no hint")
+	assert.False(t, (&Key{}).fits("anything"))
+}

@@ -1,0 +1,126 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+// changingSeed is a seed that somebody changes by hand.
+func changingSeed(secret string) (set func(secret string), opt Option) {
+	var p atomic.Pointer[Credential]
+	set = func(s string) {
+		c := APIKey(s)
+		p.Store(&c)
+	}
+	set(secret)
+	return set, WithCredentialSource(CredentialSourceFunc(func(context.Context) (Credential, error) { return *p.Load(), nil }))
+}
+
+// slowStore takes its time to load.
+type slowStore struct{ KeyStore }
+
+func (s *slowStore) Load(ctx context.Context) (KeyRecord, Revision, error) {
+	advance(20 * time.Millisecond)
+	return s.KeyStore.Load(ctx)
+}
+
+func TestRotateByHandRotatesThoughALookOfItsOwnFindsNothingDue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		c := w.client(&slowStore{KeyStore: MemoryStore(Credential{})}, RotationPolicy{Strategy: InPlace, Every: time.Hour})
+		require.NoError(t, w.call(c))
+		c.core.rotator.start(false)
+		rot, err := c.Rotate(t.Context())
+		require.NoError(t, err)
+		require.NotNil(t, rot)
+		assert.Equal(t, uint64(2), rot.Generation)
+		require.NoError(t, c.Close())
+	})
+}
+
+// interposed lets another process act right before a save.
+type interposed struct {
+	KeyStore
+	other atomic.Pointer[func()]
+}
+
+func (s *interposed) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+	if f := s.other.Swap(nil); f != nil {
+		(*f)()
+	}
+	return s.KeyStore.Save(ctx, rec, prev)
+}
+
+func TestTwoProcessesThatAdoptOneSeedAtOnceBothGoOn(t *testing.T) {
+	t.Parallel()
+	w := newRotationWorld(t)
+	path := filepath.Join(t.TempDir(), "keys", "key.json")
+	set, seed := changingSeed(w.key.Secret)
+	mine, err := FileStore(path)
+	require.NoError(t, err)
+	theirs, err := FileStore(path)
+	require.NoError(t, err)
+	store := &interposed{KeyStore: mine}
+	a := w.client(store, RotationPolicy{Every: -1}, seed)
+	b := w.client(theirs, RotationPolicy{Every: -1}, seed)
+	require.NoError(t, w.call(a))
+	require.NoError(t, w.call(b))
+	set(w.srv.NewKey(w.agent.ID).Secret)
+	w.srv.RevokeKey(w.key.ID)
+	first := func() { assert.NoError(t, w.call(b)) }
+	store.other.Store(&first)
+	require.NoError(t, w.call(a))
+}
+
+func TestASeedThatCannotBeTriedIsNotTakenForNone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		set, seed := changingSeed(w.key.Secret)
+		c := w.client(MemoryStore(Credential{}), RotationPolicy{Every: -1}, seed)
+		require.NoError(t, w.call(c))
+		set(w.srv.NewKey(w.agent.ID).Secret)
+		w.srv.RevokeKey(w.key.ID)
+		w.srv.Fault("GET /api/v1/hirings/pending", agrentingtest.Status(503, ""))
+		err := w.call(c)
+		e, ok := errors.AsType[*RenewalError](err)
+		require.True(t, ok, "a 401 would say that there is no other key, and that is not known: %v", err)
+		advance(time.Until(e.RetryAt) + time.Millisecond)
+		require.NoError(t, w.call(c))
+		require.NoError(t, c.Close())
+	})
+}
+
+func TestNothingIsRotatedInPlaceWhileTheOwnerCannotTellALostKey(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+		store := MemoryStore(Credential{})
+		c := w.client(store, RotationPolicy{Strategy: InPlace, Every: -1, Owner: Static(UserToken(w.owner.Secret))})
+		require.NoError(t, w.call(c))
+		w.srv.Fault("GET /api/v1/agents/*", agrentingtest.Status(503, "").Times(4))
+		w.srv.Fault(routeRotate, agrentingtest.DropAfter().Times(2))
+		_, err := c.Rotate(t.Context())
+		e, ok := errors.AsType[*RotationError](err)
+		require.True(t, ok, "%v", err)
+		assert.Equal(t, StagePrepare, e.Stage)
+		assert.True(t, w.srv.KeyAlive(w.key.Secret))
+		require.NoError(t, w.call(c))
+		_, err = c.Rotate(t.Context())
+		require.NoError(t, err, "the answer is lost, and found again")
+		require.NoError(t, w.call(c))
+		w.oneLiveKey(store)
+		require.NoError(t, c.Close())
+	})
+}

@@ -1,0 +1,225 @@
+package agrenting
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/durable"
+)
+
+const rotatingChildVar = "AGRENTING_TEST_ROTATING_CHILD"
+
+// init comes before TestMain and its flags.
+func init() { //nolint:gochecknoinits // a re-executed binary rotates, and tests nothing
+	spec, ok := os.LookupEnv(rotatingChildVar)
+	if !ok {
+		return
+	}
+	if err := rotateAsChild(spec); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// rotatingChild is what a re-executed test binary is told.
+type rotatingChild struct {
+	URL, Key, Agent, File, Sealing string
+	Strategy                       Strategy
+	// KillAt is the step before which the child kills itself; beyond the last
+	// one, it lives.
+	KillAt int
+}
+
+// store is the file, sealed if there is a key for that.
+func (s *rotatingChild) store(before func(durable.Step) error) (KeyStore, error) {
+	store := KeyStore(newFileStore(s.File, before))
+	if s.Sealing == "" {
+		return store, nil
+	}
+	key, err := ParseSealingKey(s.Sealing)
+	if err != nil {
+		return nil, err
+	}
+	return Sealed(store, key)
+}
+
+// killer counts the steps of a rotation, and kills its process at one of them.
+type killer struct {
+	at    int64
+	armed atomic.Bool
+	steps atomic.Int64
+}
+
+func (k *killer) step() {
+	if k.armed.Load() && k.steps.Add(1)-1 == k.at {
+		self, err := os.FindProcess(os.Getpid())
+		if err == nil {
+			err = self.Kill() // SIGKILL: nothing is deferred, flushed or closed
+		}
+		fmt.Fprintln(os.Stderr, "not killed:", err)
+		select {}
+	}
+}
+
+// RoundTrip has two steps: before anything is sent, and when the answer is here
+// and nobody has seen it.
+func (k *killer) RoundTrip(req *http.Request) (*http.Response, error) {
+	k.step()
+	resp, err := http.DefaultTransport.RoundTrip(req) //nolint:forbidigo // a process of its own
+	k.step()
+	return resp, err
+}
+
+// rotateAsChild is the whole of a child's life.
+func rotateAsChild(text string) error {
+	var spec rotatingChild
+	if err := json.Unmarshal([]byte(text), &spec); err != nil {
+		return err
+	}
+	k := &killer{at: int64(spec.KillAt)}
+	store, err := spec.store(func(durable.Step) error {
+		k.step()
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c, err := New(WithoutEnvironment(), WithBaseURL(spec.URL), WithTransport(k), WithCredential(APIKey(spec.Key)),
+		WithKeyStore(store), WithRotation(RotationPolicy{
+			Strategy: spec.Strategy, AgentID: spec.Agent, Every: -1, Grace: -1,
+			DrainTimeout: 100 * time.Millisecond, CallTimeout: time.Second, Lease: 2 * time.Second,
+		}))
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	call := func() error {
+		_, err := c.Do(ctx, http.MethodGet, "/api/v1/tasks", nil, nil)
+		return err
+	}
+	if err := call(); err != nil {
+		return err
+	}
+	k.armed.Store(true)
+	res, err := c.Rotate(ctx)
+	k.armed.Store(false)
+	if err != nil {
+		return err
+	}
+	if err := call(); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(os.Stdout, "%d\n%+v\n", k.steps.Load(), res)
+	return c.Close()
+}
+
+// run runs a child to its end, and gives what it printed.
+func (s rotatingChild) run(t *testing.T) (out string, err error) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^$")
+	cmd.Env = append(os.Environ(), rotatingChildVar+"="+string(text))
+	b, err := cmd.CombinedOutput()
+	return string(b), err
+}
+
+// TestARotationKilledAtAnyStepIsFinishedByTheNextStart has a process killed
+// before each step that its rotation takes in the file and on the wire, and
+// after each answer. Another process then has to find the way.
+func TestARotationKilledAtAnyStepIsFinishedByTheNextStart(t *testing.T) {
+	t.Parallel()
+	srv := agrentingtest.NewServer(agrentingtest.WithoutRateLimits())
+	t.Cleanup(srv.Close)
+	hears := newCanary()
+	sealing := NewSealingKey().Reveal()
+	hears.hide(APIKey(sealing))
+	slots := make(chan struct{}, 16) // most of the time they wait for a lease
+	var wg sync.WaitGroup
+	for _, s := range []Strategy{Overlap, InPlace} {
+		for _, sealed := range []bool{false, true} {
+			spec := rotatingChild{URL: srv.URL, Strategy: s}
+			name := s.String()
+			if sealed {
+				spec.Sealing = sealing
+				name += ", sealed"
+			}
+			steps := killedAt(t, srv, hears, name, spec, 1<<30)
+			require.Greater(t, steps, 20, "%s: every step was counted", name)
+			t.Logf("%s: %d steps", name, steps)
+			for n := range steps {
+				slots <- struct{}{}
+				wg.Go(func() {
+					defer func() { <-slots }()
+					killedAt(t, srv, hears, fmt.Sprintf("%s, killed at step %d", name, n), spec, n)
+				})
+			}
+		}
+	}
+	wg.Wait()
+	assert.Empty(t, hears.leaks())
+}
+
+// killedAt runs a child that is killed at a step, and then one that is not. It
+// gives the steps that the last one took.
+func killedAt(t *testing.T, srv *agrentingtest.Server, hears *canary, name string, spec rotatingChild, at int) int {
+	t.Helper()
+	agent := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "worker"})
+	spec.Agent, spec.Key = agent.ID, srv.NewKey(agent.ID).Secret
+	spec.File = filepath.Join(t.TempDir(), "keys", "key.json")
+	hears.hide(APIKey(spec.Key))
+	spec.KillAt = at
+	out, err := spec.run(t)
+	hears.hear(out)
+	if at < 1<<20 {
+		assert.ErrorContains(t, err, "killed", "%s: %s", name, out)
+		spec.KillAt = 1 << 30
+		out, err = spec.run(t)
+		hears.hear(out)
+	}
+	if !assert.NoError(t, err, "%s: %s", name, out) {
+		return 0
+	}
+	store, err := spec.store(nil)
+	if !assert.NoError(t, err, name) {
+		return 0
+	}
+	rec, _, err := store.Load(t.Context())
+	assert.NoError(t, err, name)
+	hears.hideRecord(rec)
+	assert.Nil(t, rec.Intent, name)
+	assert.True(t, rec.Pending.IsZero(), name)
+	assert.True(t, srv.KeyAlive(rec.Current.Credential.Reveal()), "%s: the store's key is alive", name)
+	assert.Len(t, srv.LiveKeys(agent.ID), 1, name)
+	assert.False(t, srv.KeyAlive(spec.Key), "%s: the first key is revoked", name)
+	if entries, err := os.ReadDir(filepath.Dir(spec.File)); assert.NoError(t, err) {
+		for _, e := range entries {
+			assert.NotContains(t, e.Name(), ".tmp-", "%s: a file is left", name)
+		}
+	}
+	first, _, _ := strings.Cut(out, "\n")
+	steps, _ := strconv.Atoi(first)
+	return steps
+}

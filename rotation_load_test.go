@@ -1,0 +1,198 @@
+package agrenting
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+// TestAThousandRotationsFailNoRequestOf64Workers rotates as fast as it goes
+// while 64 workers send requests, one in five with a body that exists only once.
+func TestAThousandRotationsFailNoRequestOf64Workers(t *testing.T) { //nolint:tparallel // each has the processors for itself
+	t.Parallel()
+	rotations := 1000
+	if raceEnabled && !*every {
+		rotations = 200
+	}
+	for _, s := range []Strategy{Overlap, InPlace} {
+		t.Run(s.String(), func(t *testing.T) { //nolint:paralleltest // see above
+			w := newRotationWorld(t, agrentingtest.WithLogLimit(100))
+			store := MemoryStore(Credential{})
+			c := w.client(store, RotationPolicy{Strategy: s, Every: -1})
+			require.NoError(t, w.call(c))
+			stop := w.pacedLoad(c, 64)
+			for n := range rotations {
+				if _, err := c.Rotate(t.Context()); !assert.NoError(t, err, "rotation %d", n) {
+					break
+				}
+			}
+			calls, failed := stop()
+			assert.Zero(t, failed)
+			assert.Greater(t, calls, int64(rotations), "there was load")
+			assert.Equal(t, uint64(rotations)+1, w.oneLiveKey(store).Generation)
+			assert.EqualValues(t, rotations, w.srv.Stats().KeysRevoked)
+			assert.Zero(t, w.srv.Stats().Unauthorized, "no request has met a dead key")
+			t.Logf("%d requests over %d rotations", calls, rotations)
+		})
+	}
+}
+
+// pacedLoad is load whose workers pause, so that rotations are not mostly waits
+// for a processor, and whose requests cost the platform little.
+func (w *rotationWorld) pacedLoad(c *Client, workers int) (stop func() (calls, failed int64)) {
+	var calls, failed atomic.Int64
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var wg sync.WaitGroup
+	for i := range workers {
+		wg.Go(func() {
+			for n := i; sleep(ctx, 15*time.Millisecond) == nil; n++ {
+				method, path, in := http.MethodGet, "/api/v1/hirings/pending", any(nil)
+				if n%5 == 0 { // a body that can be sent only once
+					method, path = http.MethodPost, "/api/v1/tasks"
+					in = struct{ io.Reader }{strings.NewReader(`{"agent_id":"` + w.agent.ID + `","task_type":"test"}`)}
+				}
+				calls.Add(1)
+				_, err := c.Do(context.WithoutCancel(ctx), method, path, in, nil, CallHeader("Content-Type", "application/json"))
+				if !assert.NoError(w.t, err) {
+					failed.Add(1)
+				}
+			}
+		})
+	}
+	return func() (int64, int64) {
+		cancel()
+		wg.Wait()
+		return calls.Load(), failed.Load()
+	}
+}
+
+// fixedDelays is a platform where everything takes its time, and that measures
+// how long requests were kept back before they were sent.
+type fixedDelays struct {
+	srv                    *agrentingtest.Server
+	rotate, verify, others time.Duration
+	longest                atomic.Int64
+}
+
+type enteredKey struct{}
+
+func (d *fixedDelays) RoundTrip(req *http.Request) (*http.Response, error) {
+	if began, ok := req.Context().Value(enteredKey{}).(time.Time); ok {
+		held := int64(time.Since(began))
+		for old := d.longest.Load(); held > old && !d.longest.CompareAndSwap(old, held); old = d.longest.Load() {
+		}
+	}
+	pause := d.others
+	switch {
+	case strings.HasSuffix(req.URL.Path, "/rotate-key"):
+		pause = d.rotate
+	case strings.HasSuffix(req.URL.Path, "/pending"):
+		pause = d.verify
+	case req.Header.Get("X-Slow") != "":
+		pause = time.Hour
+	}
+	defer func() { _ = swallow(req) }()
+	if err := sleep(req.Context(), pause); err != nil {
+		return nil, err
+	}
+	in := req.Clone(req.Context())
+	in.RequestURI, in.RemoteAddr, in.Host = in.URL.RequestURI(), "127.0.0.1:4000", in.URL.Host
+	if in.Body == nil {
+		in.Body = http.NoBody
+	}
+	out := httptest.NewRecorder()
+	d.srv.Handler().ServeHTTP(out, in)
+	return out.Result(), nil
+}
+
+// lateStore takes its time to save.
+type lateStore struct {
+	KeyStore
+	save time.Duration
+}
+
+func (s *lateStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+	if err := sleep(ctx, s.save); err != nil {
+		return "", err
+	}
+	return s.KeyStore.Save(ctx, rec, prev)
+}
+
+// TestTheGateHoldsRequestsNoLongerThanTheRotationTakes measures on virtual
+// time. What a request waits for in an in-place rotation is bounded by the
+// requests on the wire, at most the DrainTimeout, the call that rotates, the
+// look at the new key, and two writes of the store. In an overlap it waits for
+// nothing.
+func TestTheGateHoldsRequestsNoLongerThanTheRotationTakes(t *testing.T) {
+	t.Parallel()
+	const (
+		rotate, verify, others = 300 * time.Millisecond, 40 * time.Millisecond, 100 * time.Millisecond
+		save, drain            = 25 * time.Millisecond, 5 * time.Second
+	)
+	for name, tc := range map[string]struct {
+		strategy Strategy
+		slow     bool // a request is on the wire for longer than anybody waits
+		most     time.Duration
+	}{
+		"overlap":                       {Overlap, false, 0},
+		"overlap, with a slow request":  {Overlap, true, 0},
+		"in place":                      {InPlace, false, others + rotate + verify + 2*save},
+		"in place, with a slow request": {InPlace, true, drain + rotate + verify + 2*save},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctestRun(t, func(t *testing.T) {
+				w := newRotationWorld(t)
+				base := &fixedDelays{srv: w.srv, rotate: rotate, verify: verify, others: others}
+				store := &lateStore{KeyStore: MemoryStore(Credential{}), save: save}
+				c := w.client(store, RotationPolicy{Strategy: tc.strategy, DrainTimeout: drain, Every: -1, Grace: -1},
+					WithTransport(base), WithTimeout(0))
+				require.NoError(t, w.call(c))
+				ctx, stop := context.WithCancel(t.Context())
+				defer stop()
+				var wg sync.WaitGroup
+				for i := range 64 {
+					wg.Go(func() {
+						advance(time.Duration(i) * 7 * time.Millisecond)
+						for ctx.Err() == nil {
+							began := context.WithValue(context.WithoutCancel(ctx), enteredKey{}, time.Now())
+							_, err := c.Do(began, http.MethodGet, "/api/v1/tasks", nil, nil)
+							assert.NoError(t, err)
+						}
+					})
+				}
+				if tc.slow {
+					wg.Go(func() {
+						_, err := c.Do(ctx, http.MethodGet, "/api/v1/tasks", nil, nil, CallHeader("X-Slow", "1"))
+						assert.ErrorIs(t, err, context.Canceled)
+					})
+				}
+				advance(time.Second)
+				for range 5 {
+					_, err := c.Rotate(t.Context())
+					assert.NoError(t, err)
+					advance(time.Second)
+				}
+				stop()
+				wg.Wait()
+				assert.LessOrEqual(t, time.Duration(base.longest.Load()), tc.most)
+				if tc.strategy == InPlace {
+					assert.GreaterOrEqual(t, time.Duration(base.longest.Load()), rotate, "requests were held at all")
+				}
+				w.oneLiveKey(store)
+				require.NoError(t, c.Close())
+			})
+		})
+	}
+}
