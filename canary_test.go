@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -115,7 +116,7 @@ func TestARotationThatGoesWrongTellsNoSecret(t *testing.T) {
 		for _, s := range []Strategy{Overlap, InPlace} {
 			t.Run(name+", "+s.String(), func(t *testing.T) {
 				t.Parallel()
-				synctestRun(t, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
 					w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
 					hears := newCanary(w.key.Secret, w.owner.Secret)
 					store := &spyStore{KeyStore: MemoryStore(Credential{}), canary: hears}

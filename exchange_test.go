@@ -208,7 +208,7 @@ func TestExchangeFollowsNoRedirect(t *testing.T) {
 	w.srv.Fault(routeAuthenticate, agrentingtest.Redirect(http.StatusTemporaryRedirect, foreign.srv.URL+"/api/v1/auth/authenticate").Always())
 	err := w.call(w.client())
 	require.ErrorIs(t, err, ErrForeignOrigin)
-	assert.ErrorContains(t, err, "base URL")
+	require.ErrorContains(t, err, "base URL")
 	assert.Empty(t, foreign.srv.Requests())
 	assert.NotContains(t, err.Error(), w.key.Secret)
 }

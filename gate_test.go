@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -71,13 +72,13 @@ func TestShuttingAGateTwiceAwaitsTheSame(t *testing.T) {
 
 func TestAGatePassesItsWaitersOnForGood(t *testing.T) {
 	t.Parallel()
-	synctestRun(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		g := new(gate)
 		g.pass()
 		assert.False(t, g.over(), "an open gate has nobody to pass on")
 		g.shut()
 		waited := make(chan error, 1)
-		go func() { waited <- g.wait(context.Background()) }()
+		go func() { waited <- g.wait(t.Context()) }()
 		advance(time.Hour)
 		require.Empty(t, waited)
 		g.pass()
@@ -93,7 +94,7 @@ func TestAGatePassesItsWaitersOnForGood(t *testing.T) {
 
 func TestAWaiterLeavesWithItsContext(t *testing.T) {
 	t.Parallel()
-	synctestRun(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		g := new(gate)
 		drained := g.shut()
 		reason := errors.New("had enough")
@@ -167,7 +168,7 @@ func TestAPanicOfTheBaseLeavesTheGate(t *testing.T) {
 
 func TestWhoComesLateGetsTheNewGeneration(t *testing.T) {
 	t.Parallel()
-	synctestRun(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		base := answering(http.StatusOK, "{}")
 		c, g := clientAtGate(t, base)
 		g.shut()
@@ -252,7 +253,7 @@ func TestADownloadAndAnUpgradeDoNotHoldTheGate(t *testing.T) {
 // with one key pass one gate: a look at the store must not bring an open one.
 func TestTheGateSurvivesTheStoreBeingLookedAt(t *testing.T) {
 	t.Parallel()
-	synctestRun(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, g := clientAtGate(t, answering(http.StatusOK, "{}"))
 		for range 5 {
 			advance(2 * storeRecheck)

@@ -85,12 +85,12 @@ func (r *Routes) each() []*string {
 
 // withDefaults fills the empty fields.
 func (r *Routes) withDefaults() Routes {
-	out := Routes{
+	out := Routes{ //nolint:gosec // paths
 		Authenticate: "/api/v1/auth/authenticate",
 		Logout:       "/api/v1/auth/logout",
 		MyAgents:     "/api/v1/agents/mine",
 		RotateKey:    "/api/v1/auth/rotate-key",
-		Credentials:  "/api/v1/agents/{id}/credentials", //nolint:gosec // a path
+		Credentials:  "/api/v1/agents/{id}/credentials",
 		Tokens:       "/api/v1/user/tokens",
 		Verify:       "/api/v1/hirings/pending",
 	}

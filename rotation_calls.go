@@ -14,8 +14,8 @@ import (
 )
 
 // agentID is whose key it is, "" when not known.
-func (w *rotator) agentID(k StoredKey) string {
-	for _, id := range []string{w.policy.AgentID, k.AgentID, w.core.transport.agent.id()} {
+func (r *rotator) agentID(k StoredKey) string {
+	for _, id := range []string{r.policy.AgentID, k.AgentID, r.core.transport.agent.id()} {
 		if id != "" {
 			return id
 		}
@@ -95,16 +95,16 @@ func refused(err error) bool {
 	return a.StatusCode >= 300 && a.StatusCode < http.StatusInternalServerError
 }
 
-func (w *rotator) once(ctx context.Context, d direct) (*directAnswer, error) {
-	ctx, cancel := context.WithTimeout(ctx, w.policy.CallTimeout)
+func (r *rotator) once(ctx context.Context, d direct) (*directAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.policy.CallTimeout)
 	defer cancel()
-	return w.core.direct(ctx, d)
+	return r.core.direct(ctx, d)
 }
 
 // verify tries a key: nil means that the platform knows it, ErrUnauthorized
 // that it does not, anything else that it could not be found out.
-func (w *rotator) verify(ctx context.Context, c Credential) error {
-	a, err := w.once(ctx, direct{method: http.MethodGet, path: w.core.routes.Verify, cred: c})
+func (r *rotator) verify(ctx context.Context, c Credential) error {
+	a, err := r.once(ctx, direct{method: http.MethodGet, path: r.core.routes.Verify, cred: c})
 	switch {
 	case err != nil:
 		return err

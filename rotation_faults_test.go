@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -82,7 +83,7 @@ func (s *hookedStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (R
 
 func TestARotationIsTriedAgainByItselfHoweverMuchTrafficThereIs(t *testing.T) {
 	t.Parallel()
-	synctestRun(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
 		store := &faultyStore{KeyStore: MemoryStore(Credential{})}
 		c := w.client(store, RotationPolicy{Strategy: Overlap})
@@ -106,7 +107,7 @@ func TestAPanickingStoreCostsTheRotationAlone(t *testing.T) {
 	for _, s := range []Strategy{Overlap, InPlace} {
 		t.Run(s.String(), func(t *testing.T) {
 			t.Parallel()
-			synctestRun(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t)
 				store := &hookedStore{KeyStore: MemoryStore(Credential{})}
 				c := w.client(store, RotationPolicy{Strategy: s})
@@ -114,7 +115,8 @@ func TestAPanickingStoreCostsTheRotationAlone(t *testing.T) {
 				for n := range 4 {
 					spare := n
 					store.onSave(func() {
-						if spare--; spare < 0 {
+						spare--
+						if spare < 0 {
 							panic("disk on fire")
 						}
 					})
@@ -137,7 +139,7 @@ func TestAPendingCallIsNotGivenUp(t *testing.T) {
 	for _, s := range []Strategy{Overlap, InPlace} {
 		t.Run(s.String(), func(t *testing.T) {
 			t.Parallel()
-			synctestRun(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t)
 				store := MemoryStore(Credential{})
 				c := w.client(store, RotationPolicy{Strategy: s})
@@ -162,7 +164,7 @@ func TestAPendingCallIsNotGivenUp(t *testing.T) {
 
 func TestARotationLeavesKeysOfOthersAlone(t *testing.T) {
 	t.Parallel()
-	synctestRun(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
 		store := MemoryStore(Credential{})
 		var others []agrentingtest.Key
@@ -193,7 +195,7 @@ func TestARotationLeavesKeysOfOthersAlone(t *testing.T) {
 
 func TestAnOwnerWithoutAListStillEndsTheRotation(t *testing.T) {
 	t.Parallel()
-	synctestRun(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
 		store := MemoryStore(Credential{})
 		c := w.client(store, RotationPolicy{Strategy: InPlace, Owner: Static(UserToken(w.owner.Secret))})
@@ -228,7 +230,7 @@ func TestAWrongKeyIDIsPutRightByTheHint(t *testing.T) {
 
 func TestTheOldKeyLivesUntilSessionsHaveChangedOver(t *testing.T) {
 	t.Parallel()
-	synctestRun(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
 		store := MemoryStore(Credential{})
 		c := w.client(store, RotationPolicy{Strategy: Overlap, Every: -1}, WithSession())
@@ -251,7 +253,7 @@ func TestTheOldKeyLivesUntilSessionsHaveChangedOver(t *testing.T) {
 
 func TestWhileANewKeySpreadsTheOneBeforeStillDoes(t *testing.T) {
 	t.Parallel()
-	synctestRun(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
 		store := MemoryStore(Credential{})
 		var spread atomic.Bool
@@ -283,7 +285,7 @@ func TestWhileANewKeySpreadsTheOneBeforeStillDoes(t *testing.T) {
 
 func TestAKeyPutThereByHandIsKeptWhenTheStoreRefusesIt(t *testing.T) {
 	t.Parallel()
-	synctestRun(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
 		store := &faultyStore{KeyStore: MemoryStore(APIKey(w.key.Secret))}
 		w.srv.RevokeKey(w.key.ID)
@@ -304,7 +306,7 @@ func TestAKeyPutThereByHandIsKeptWhenTheStoreRefusesIt(t *testing.T) {
 
 func TestALeaseFromAWrongClockIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	synctestRun(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
 		store := MemoryStore(APIKey(w.key.Secret))
 		rec, rev, err := store.Load(t.Context())
@@ -331,7 +333,7 @@ func TestARotationMayMeetTheEnd(t *testing.T) {
 		t.Run(s.String(), func(t *testing.T) {
 			t.Parallel()
 			for moment := range 30 {
-				synctestRun(t, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
 					w := newRotationWorld(t)
 					base := &fixedDelays{srv: w.srv, rotate: time.Minute, verify: time.Second, others: 7 * time.Second}
 					store := MemoryStore(Credential{})
@@ -340,17 +342,14 @@ func TestARotationMayMeetTheEnd(t *testing.T) {
 					require.NoError(t, w.call(c))
 					done := make(chan error, 1)
 					go func() {
-						_, err := c.Rotate(context.Background())
+						_, err := c.Rotate(t.Context())
 						done <- err
 					}()
 					advance(time.Duration(moment) * 3 * time.Second)
 					require.NoError(t, c.Close())
-					select {
-					case <-done:
-					case <-time.After(time.Minute):
-						t.Error("Rotate did not return")
-					}
-					_, err := c.Rotate(context.Background())
+					synctest.Wait()
+					assert.Len(t, done, 1, "Rotate has returned")
+					_, err := c.Rotate(t.Context())
 					require.ErrorIs(t, err, ErrClosed)
 					next := w.client(store, RotationPolicy{Strategy: s, Every: -1})
 					require.NoError(t, w.call(next))

@@ -19,14 +19,12 @@ import (
 func (w *rotationWork) prepareInPlace(ctx context.Context) error {
 	next := w.rec.clone()
 	next.Intent.Stage = StageIssue
-	ready, err := w.ownersLifeline(ctx, &next)
-	if err != nil {
-		return w.undo(ctx, w.fail(StagePrepare, err, nothingChanged+": the owner could not list the keys, and so could not tell a lost one", ""))
+	err := w.ownersLifeline(ctx, &next)
+	if err == nil && next.Intent.Known == nil {
+		err = w.sessionLifeline(ctx, &next)
 	}
-	if !ready {
-		if err := w.sessionLifeline(ctx, &next); err != nil {
-			return w.undo(ctx, w.fail(StagePrepare, err, nothingChanged+": no session could be bought that would fetch a lost answer", ""))
-		}
+	if err != nil {
+		return w.undo(ctx, w.fail(StagePrepare, err, nothingChanged+": a lost answer could not be had again", ""))
 	}
 	err = w.save(ctx, next)
 	if err != nil && !errors.Is(err, errLostLease) {
@@ -36,19 +34,18 @@ func (w *rotationWork) prepareInPlace(ctx context.Context) error {
 }
 
 // ownersLifeline notes which keys there are, so that the owner can tell a new
-// one. Where the platform does not let the owner list them, it is no lifeline;
-// an error says that the platform could not be asked.
-func (w *rotationWork) ownersLifeline(ctx context.Context, next *KeyRecord) (bool, error) {
+// one. The error says that the platform could not be asked.
+func (w *rotationWork) ownersLifeline(ctx context.Context, next *KeyRecord) error {
 	agent := w.agentID(next.Current)
 	if w.policy.Owner == nil || agent == "" {
-		return false, nil
+		return nil
 	}
 	keys, err := w.listKeys(ctx, agent)
-	if e, ok := errors.AsType[*APIError](err); ok && e.StatusCode < http.StatusInternalServerError && e.StatusCode != http.StatusTooManyRequests {
-		return false, nil
-	}
 	if err != nil {
-		return false, err
+		if refused(err) {
+			return nil
+		}
+		return err
 	}
 	for _, k := range live(keys) {
 		next.Intent.Known = append(next.Intent.Known, k.ID)
@@ -56,7 +53,7 @@ func (w *rotationWork) ownersLifeline(ctx context.Context, next *KeyRecord) (boo
 	if next.Current.ID == "" {
 		next.Current.ID = idOf(live(keys), next.Current.Credential)
 	}
-	return true, nil
+	return nil
 }
 
 // sessionLifeline takes a session of the client's own, or buys one.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -37,7 +38,7 @@ type outcome struct {
 // the rules: whatever happened, a process that starts afterwards finds its way.
 func runModel(t *testing.T, tc modelCase, plan modelPlan, ending modelEnding) (out outcome) {
 	t.Helper()
-	synctestRun(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newModelWorld(t, tc)
 		first := w.start(w.seed)
 		if err := first.call(); err != nil {
@@ -51,7 +52,7 @@ func runModel(t *testing.T, tc modelCase, plan modelPlan, ending modelEnding) (o
 			first.kill()
 		}
 		first.mend()
-		first.rotateUntilDone(err)
+		_ = first.rotateUntilDone(err) // or its heir will
 		w.seconds.Wait()
 
 		// Another process comes when every lease has run out. A second fault may
@@ -194,6 +195,7 @@ type modelRun struct {
 }
 
 func newModelRun(t *testing.T) *modelRun {
+	t.Helper()
 	return &modelRun{t: t, slots: make(chan struct{}, 4)}
 }
 
@@ -209,7 +211,8 @@ func (r *modelRun) scenario(tc modelCase, plan modelPlan, ending modelEnding, na
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if len(out.faults) > 0 {
-			if r.failures++; r.failures <= 40 {
+			r.failures++
+			if r.failures <= 40 {
 				r.t.Errorf("%s; %s; %s:\n  %s", tc, name, ending, strings.Join(out.faults, "\n  "))
 			}
 		}
@@ -280,7 +283,8 @@ func TestARotationSurvivesAnyTwoFaults(t *testing.T) {
 							continue
 						}
 						// Without the flag, one of many pairs, evenly spread.
-						if pair++; pair%stride != 0 {
+						pair++
+						if pair%stride != 0 {
 							continue
 						}
 						ending := []modelEnding{itStays, itDies}[pair/stride%2]

@@ -9,17 +9,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
-
-// synctestRun runs f on virtual time.
-func synctestRun(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, f)
-}
 
 // modelCase is one sort of rotation.
 type modelCase struct {
@@ -30,16 +23,16 @@ type modelCase struct {
 }
 
 func (c modelCase) String() string {
-	name := c.strategy.String()
+	parts := []string{c.strategy.String()}
 	for _, part := range []struct {
 		on   bool
 		text string
 	}{{c.owner, "owner"}, {c.lifeline, "lifeline"}, {c.slow, "slow keys"}} {
 		if part.on {
-			name += ", " + part.text
+			parts = append(parts, part.text)
 		}
 	}
-	return name
+	return strings.Join(parts, ", ")
 }
 
 // hopeless reports whether the rules know no way back to a lost answer.
@@ -221,7 +214,7 @@ func (w *modelWorld) next(op modelOp) modelFault {
 type modelProcess struct {
 	w      *modelWorld
 	client *Client
-	life   context.Context //nolint:containedctx // its end is the process's death
+	life   context.Context // its end is the process's death
 	kill   context.CancelFunc
 
 	mu                   sync.Mutex
@@ -364,23 +357,14 @@ func (p *modelProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 	op := modelOp{kind: "call", name: req.Method + " " + strings.ReplaceAll(req.URL.Path, p.w.agent, "{id}")}
 	var resp *http.Response
 	err := p.befall(req.Context(), op, func(f modelFault) error {
-		in := req.Clone(context.WithoutCancel(req.Context()))
-		in.RequestURI, in.RemoteAddr, in.Host = in.URL.RequestURI(), "127.0.0.1:4000", in.URL.Host
-		if in.Body == nil {
-			in.Body = http.NoBody
-		}
-		switch f {
-		case gatewayBefore:
-			resp = reply(http.StatusBadGateway, "bad gateway")
-			return nil
-		case broken:
+		if f == broken {
 			p.w.srv.Fault(req.Method+" "+req.URL.Path, agrentingtest.HandlerError(http.StatusInternalServerError, ""))
-		default:
 		}
-		out := httptest.NewRecorder()
-		p.w.srv.Handler().ServeHTTP(out, in)
-		if resp = out.Result(); f == gatewayAfter {
-			resp = reply(http.StatusBadGateway, "bad gateway")
+		if f != gatewayBefore {
+			resp = served(p.w.srv, req) //nolint:bodyclose // it has no connection
+		}
+		if f == gatewayBefore || f == gatewayAfter {
+			resp = reply(http.StatusBadGateway, "bad gateway") //nolint:bodyclose // neither has a connection
 		}
 		return nil
 	})
@@ -388,6 +372,19 @@ func (p *modelProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return resp, nil
+}
+
+// served is the platform's answer, without a connection. It comes whatever
+// becomes of who asked.
+func served(srv *agrentingtest.Server, req *http.Request) *http.Response {
+	in := req.Clone(context.WithoutCancel(req.Context()))
+	in.RequestURI, in.RemoteAddr, in.Host = in.URL.RequestURI(), "127.0.0.1:4000", in.URL.Host
+	if in.Body == nil {
+		in.Body = http.NoBody
+	}
+	out := httptest.NewRecorder()
+	srv.Handler().ServeHTTP(out, in)
+	return out.Result()
 }
 
 // modelStore is the store as one process sees it.

@@ -152,8 +152,8 @@ func (w *rotationWork) revoke(ctx context.Context) error {
 // authenticates, because an earlier attempt could not change over.
 func (w *rotationWork) stillOnPrevious() bool {
 	s := w.inUse()
-	w.rotator.mu.Lock()
-	defer w.rotator.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return s != nil && (s == w.stale || s.cred.Equal(w.rec.Previous.Credential))
 }
 

@@ -80,7 +80,7 @@ func fleetMember(text string) error {
 	for i := range 3 {
 		wg.Go(func() {
 			for n := i; ctx.Err() == nil; n++ {
-				r, err := spec.call(c, n)
+				r, err := spec.call(context.WithoutCancel(ctx), c, n)
 				atomic.AddInt64(&said.Calls, 1)
 				if err != nil {
 					text := err.Error()
@@ -115,7 +115,7 @@ func fleetMember(text string) error {
 }
 
 // call makes the n-th request.
-func (s *fleetSpec) call(c *Client, n int) (*Response, error) {
+func (s fleetSpec) call(ctx context.Context, c *Client, n int) (*Response, error) {
 	method, in := http.MethodGet, any(nil)
 	if n%3 == 0 {
 		body := `{"agent_id":"` + s.Agent + `","task_type":"test"}`
@@ -124,7 +124,7 @@ func (s *fleetSpec) call(c *Client, n int) (*Response, error) {
 			in = struct{ io.Reader }{strings.NewReader(body)}
 		}
 	}
-	return c.Do(context.Background(), method, "/api/v1/tasks", in, nil, CallHeader("Content-Type", "application/json"))
+	return c.Do(ctx, method, "/api/v1/tasks", in, nil, CallHeader("Content-Type", "application/json"))
 }
 
 // member is a process of the fleet as the test sees it.
@@ -160,7 +160,8 @@ func (m *member) tell(order string) (said fleetSaid, err error) {
 	if _, err := fmt.Fprintln(m.in, order); err != nil {
 		return said, err
 	}
-	return said, m.out.Decode(&said)
+	err = m.out.Decode(&said)
+	return said, err
 }
 
 // TestAFleetRotatesItsKeyTogetherAndNoRequestFails has eight processes under
@@ -174,7 +175,7 @@ func (m *member) tell(order string) (said fleetSaid, err error) {
 // overlap with the grace that the others need to look into the store.
 func TestAFleetRotatesItsKeyTogetherAndNoRequestFails(t *testing.T) { //nolint:tparallel // each fleet has the processors for itself
 	t.Parallel()
-	for _, tc := range []struct {
+	for _, tc := range []struct { //nolint:paralleltest // one after the other, see above
 		name      string
 		spec      fleetSpec
 		rotations int
@@ -183,7 +184,7 @@ func TestAFleetRotatesItsKeyTogetherAndNoRequestFails(t *testing.T) { //nolint:t
 		{"in place", fleetSpec{Strategy: InPlace}, 100},
 		{"overlap, bodies that exist once", fleetSpec{Strategy: Overlap, Grace: 2 * time.Second, OneShot: true}, 4},
 	} {
-		t.Run(tc.name, func(t *testing.T) { //nolint:paralleltest // see above
+		t.Run(tc.name, func(t *testing.T) {
 			const size = 8
 			srv := agrentingtest.NewServer(agrentingtest.WithoutRateLimits(), agrentingtest.WithLogLimit(100),
 				agrentingtest.WithMaxKeys(2)) // a rotation beside another would be refused
@@ -236,15 +237,15 @@ func order(t *testing.T, fleet []*member, rotations int) (made, adopted int64) {
 	var m, a atomic.Int64
 	for m.Load()+a.Load() < int64(rotations) {
 		var wg sync.WaitGroup
-		for _, i := range rand.Perm(len(fleet))[:1+rand.IntN(3)] { //nolint:gosec // any choice will do
+		for _, i := range rand.Perm(len(fleet))[:1+rand.IntN(3)] {
 			wg.Go(func() {
 				said, err := fleet[i].tell("rotate")
-				if !assert.NoError(t, err) || !assert.Empty(t, said.Error) {
-					return
-				}
-				if said.Adopted {
+				switch {
+				case err != nil || said.Error != "":
+					t.Error(err, said.Error)
+				case said.Adopted:
 					a.Add(1)
-				} else {
+				default:
 					m.Add(1)
 				}
 			})

@@ -174,14 +174,14 @@ func (r *rotator) replaceRejected(ctx context.Context, rec KeyRecord, rev Revisi
 }
 
 // newSeed is the seed, if the store has never seen it and the platform knows
-// it; else the zero Credential. An error says that this could not be found out.
+// it. The error says that it could not be tried.
 func (r *rotator) newSeed(ctx context.Context, rec KeyRecord) (Credential, error) {
 	if r.seed == nil {
 		return Credential{}, nil
 	}
 	c, err := r.seed.Credential(ctx)
 	if err != nil || c.validate() != nil || rec.knows(c) || r.core.checkKey(c) != nil {
-		return Credential{}, nil //nolint:nilerr // no seed that could be used is none
+		return Credential{}, nil //nolint:nilerr // there is no such seed, and that is no error here
 	}
 	switch err := r.verify(ctx, c); {
 	case err == nil:
@@ -189,28 +189,34 @@ func (r *rotator) newSeed(ctx context.Context, rec KeyRecord) (Credential, error
 	case errors.Is(err, ErrUnauthorized):
 		return Credential{}, nil
 	default:
-		return Credential{}, fmt.Errorf("the key of the seed could not be tried: %w", err)
+		return Credential{}, err
 	}
 }
 
 // read is Load of the store. A store that panics has failed: it must not take
 // the program with it, or a key that is in memory alone.
 func (r *rotator) read(ctx context.Context) (rec KeyRecord, rev Revision, err error) {
-	defer caught(&err, "the key store")
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked("the key store", p)
+		}
+	}()
 	return r.store.Load(ctx)
 }
 
 // write is Save of the store, likewise.
 func (r *rotator) write(ctx context.Context, rec KeyRecord, prev Revision) (rev Revision, err error) {
-	defer caught(&err, "the key store")
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked("the key store", p)
+		}
+	}()
 	return r.store.Save(ctx, rec, prev)
 }
 
-// caught makes an error of a panic.
-func caught(err *error, who string) {
-	if p := recover(); p != nil {
-		*err = fmt.Errorf("agrenting: %s panicked: %s", who, safeText(fmt.Sprint(p)))
-	}
+// panicked makes an error of a panic.
+func panicked(who string, p any) error {
+	return fmt.Errorf("agrenting: %s panicked: %s", who, safeText(fmt.Sprint(p)))
 }
 
 // load reads the record; an empty store is seeded. A key that the store has

@@ -256,7 +256,7 @@ func TestStoreThatRefusesTheNewKeyDoesNotCostIt(t *testing.T) {
 		c := w.client(store, RotationPolicy{Strategy: InPlace})
 		require.NoError(t, w.call(c))
 		store.refuse.Store(true)
-		store.spare.Store(1) // the intent
+		store.spare.Store(2) // the intent, and its lifeline
 		_, err := c.Rotate(t.Context())
 		e, ok := errors.AsType[*RotationError](err)
 		require.True(t, ok, "%v", err)
@@ -385,7 +385,7 @@ func TestRotationNeedsAStoreThatCanBeWritten(t *testing.T) {
 	require.NoError(t, err)
 	_, err = plain.Rotate(t.Context())
 	require.ErrorIs(t, err, ErrReadOnlyStore)
-	assert.ErrorContains(t, err, "FileStore")
+	require.ErrorContains(t, err, "FileStore")
 
 	c := w.client(ReadOnlyStore(Static(APIKey(w.key.Secret))), RotationPolicy{})
 	require.NoError(t, w.call(c))

@@ -122,9 +122,9 @@ func (w *rotationWork) saveFor(ctx context.Context, rec KeyRecord, lease time.Du
 		return err
 	}
 	w.rec, w.rev = rec, rev
-	w.rotator.mu.Lock()
-	w.rotator.last = rec
-	w.rotator.mu.Unlock()
+	w.mu.Lock()
+	w.last = rec
+	w.mu.Unlock()
 	return nil
 }
 
@@ -289,8 +289,8 @@ func (w *rotationWork) changeOver(ctx context.Context) bool {
 	if err != nil && ctx.Err() == nil {
 		w.core.storeFailed("adopt", err)
 	}
-	w.rotator.mu.Lock()
-	defer w.rotator.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.stale = nil
 	if err != nil {
 		w.stale = before

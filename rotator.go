@@ -98,7 +98,11 @@ func (r *rotator) start(byHand bool) *rotationFlight {
 	r.wg.Go(func() {
 		f.err = errors.New("agrenting: the rotation's goroutine was ended")
 		defer r.finished(f)
-		defer caught(&f.err, "what the rotation called")
+		defer func() {
+			if p := recover(); p != nil {
+				f.err = panicked("what the rotation called", p)
+			}
+		}()
 		f.res, f.err = r.run(r.ctx, byHand)
 	})
 	return f

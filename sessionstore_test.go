@@ -87,7 +87,9 @@ func TestClientsWithAStoreShareOneExchangePerExpiry(t *testing.T) {
 			c := w.client(WithSessionStore(store))
 			wg.Go(func() {
 				for range 600 {
-					assert.NoError(t, w.call(c))
+					if err := w.call(c); err != nil {
+						t.Error(err)
+					}
 					advance(time.Second)
 				}
 			})
@@ -160,7 +162,9 @@ func TestFailuresOfTheExchangeAreSharedThroughTheStore(t *testing.T) {
 			c := w.client(WithSessionStore(store))
 			wg.Go(func() {
 				for time.Since(began) < time.Minute {
-					assert.Error(t, w.call(c))
+					if w.call(c) == nil {
+						t.Error("a request went through without a session")
+					}
 					advance(100 * time.Millisecond)
 				}
 			})

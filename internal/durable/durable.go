@@ -73,7 +73,7 @@ func (f *File) Read() ([]byte, error) {
 	if err := f.checkFile(info); err != nil {
 		return nil, err
 	}
-	file, err := os.Open(f.path) //nolint:gosec // the path is the caller's, and checked
+	file, err := os.Open(f.path)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (f *File) Write(b []byte) (err error) {
 		return err
 	}
 	temp := f.tempPrefix() + rand.Text()
-	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // beside the caller's path, which is checked
 	if err != nil {
 		return err
 	}

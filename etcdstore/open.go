@@ -1,0 +1,85 @@
+package etcdstore
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// Config says where etcd is. It prints without the password.
+type Config struct {
+	// Endpoints are the members, like "https://etcd-0:2379".
+	Endpoints []string
+	// Name tells fleets apart, see [New].
+	Name string
+	// Namespace comes before all keys; empty for none.
+	Namespace string
+	// Username and Password are for etcd's own authentication; empty for none.
+	Username, Password string
+	// TLS is for https endpoints, and holds the client certificate if etcd wants
+	// one. nil uses the system's roots.
+	TLS *tls.Config
+	// KeepAlive is how long a connection may be silent before it is asked for a
+	// sign of life, and half of it how long that may take; default 10 s, which
+	// is also the least that gRPC allows.
+	KeepAlive time.Duration
+	// Logger is for the messages of etcd's client; nil is silence.
+	Logger *zap.Logger
+}
+
+// String returns a summary without the password.
+func (c Config) String() string {
+	return fmt.Sprintf("etcdstore.Config(%s at %s)", c.Name, strings.Join(c.Endpoints, ","))
+}
+
+// GoString returns what String returns.
+func (c Config) GoString() string { return c.String() }
+
+// Format writes what String returns, whatever the verb and its flags.
+func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
+
+// LogValue returns what String returns.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// MarshalText returns what String returns.
+func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+const defaultKeepAlive = 10 * time.Second
+
+// Open makes a client of etcd and a store on it; Close closes both. It does not
+// wait for etcd: the first operation does.
+func Open(cfg Config, opts ...Option) (*Store, error) {
+	if len(cfg.Endpoints) == 0 {
+		return nil, invalid("Open", "there are no endpoints")
+	}
+	if cfg.KeepAlive < 0 {
+		return nil, invalid("Open", "KeepAlive is negative")
+	}
+	if cfg.KeepAlive == 0 {
+		cfg.KeepAlive = defaultKeepAlive
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.Username, Password: cfg.Password, Logger: cfg.Logger,
+		DialTimeout: DefaultTimeout, DialKeepAliveTime: cfg.KeepAlive, DialKeepAliveTimeout: cfg.KeepAlive / 2,
+		PermitWithoutStream: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("etcdstore: etcd: %w", err)
+	}
+	s, err := New(client, cfg.Name, append([]Option{inNamespace(cfg.Namespace)}, opts...)...)
+	if err != nil {
+		_ = client.Close()
+		return nil, err
+	}
+	s.closeClient = client.Close
+	return s, nil
+}

@@ -1,0 +1,245 @@
+// Command fleet shows eight workers that share one API key and its sessions
+// through etcd: the key is rotated under their hands, sessions end, and a member
+// of etcd is killed, while they go on calling the platform. The platform and
+// three members of etcd run inside the program; it needs nothing, touches
+// nothing, and ends by itself.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/etcdstore"
+)
+
+const (
+	workers = 8
+	// step is the pause between two things that happen.
+	step = 1300 * time.Millisecond
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	failed, err := run(ctx, os.Stdout, step)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "it did not work:", err)
+		os.Exit(1)
+	}
+	if failed > 0 {
+		os.Exit(1)
+	}
+}
+
+// show is the fleet and what became of it.
+type show struct {
+	srv     *agrentingtest.Server
+	etcd    *members
+	clients []*agrenting.Client
+	stores  []*etcdstore.Store
+	calls   atomic.Int64
+	failed  atomic.Int64
+
+	mu      sync.Mutex
+	out     io.Writer
+	began   time.Time
+	mark    time.Time       // when the latest change began
+	adopted []time.Duration // since then
+}
+
+func (s *show) say(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprintf(s.out, "%5.1fs  %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func run(ctx context.Context, out io.Writer, step time.Duration) (failed int64, err error) {
+	folder, err := os.MkdirTemp("", "fleet")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	s := &show{out: out, began: time.Now()}
+	s.srv = agrentingtest.NewServer(agrentingtest.WithRateLimits(agrentingtest.RateLimits{General: 1_000_000}))
+	defer s.srv.Close()
+	if s.etcd, err = startMembers(ctx, folder, 3); err != nil {
+		if ctx.Err() != nil {
+			s.say("interrupted")
+			return 0, nil
+		}
+		return 0, fmt.Errorf("etcd: %w", err)
+	}
+	defer s.etcd.close()
+	s.say("three members of etcd and the platform are up")
+	defer s.close()
+	if err := s.hire(); err != nil {
+		return 0, err
+	}
+	working, rest := context.WithCancel(ctx)
+	defer rest()
+	var wg sync.WaitGroup
+	for _, c := range s.clients {
+		wg.Go(func() { s.work(working, c) })
+	}
+	s.play(ctx, step)
+	rest()
+	wg.Wait()
+	s.sum(ctx)
+	return s.failed.Load(), nil
+}
+
+// hire makes the workers. Each has a connection to etcd of its own, like one on
+// another host.
+func (s *show) hire() error {
+	agent := s.srv.NewAgent(s.srv.NewUser("Ada"), agrentingtest.AgentConfig{Name: "Scribe"})
+	key := s.srv.NewKey(agent.ID)
+	sealing := agrenting.NewSealingKey() // in earnest: SealingKeyFromEnv
+	for range workers {
+		store, err := etcdstore.Open(etcdstore.Config{Endpoints: s.etcd.endpoints, Name: "scribes"},
+			etcdstore.WithSealingKey(sealing))
+		if err != nil {
+			return err
+		}
+		s.stores = append(s.stores, store)
+		c, err := agrenting.New(
+			agrenting.WithoutEnvironment(), agrenting.WithBaseURL(s.srv.URL), agrenting.WithInsecureHTTP(),
+			agrenting.WithCredential(agrenting.APIKey(key.Secret)), // seeds the store while that is empty
+			agrenting.WithKeyStore(store),
+			agrenting.WithSessionStore(store),
+			agrenting.WithRotation(agrenting.RotationPolicy{AgentID: agent.ID, KeyID: key.ID, Grace: 300 * time.Millisecond}),
+			agrenting.WithObserver(s.observe),
+		)
+		if err != nil {
+			return err
+		}
+		s.clients = append(s.clients, c)
+	}
+	return nil
+}
+
+func (s *show) observe(e agrenting.Event) {
+	if e.Type != agrenting.EventRenewed || e.Reason == "first" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.mark.IsZero() {
+		s.adopted = append(s.adopted, e.Time.Sub(s.mark))
+	}
+}
+
+// work calls the platform without a pause worth mentioning.
+func (s *show) work(ctx context.Context, c *agrenting.Client) {
+	for ctx.Err() == nil {
+		_, err := c.Do(ctx, http.MethodGet, "/api/v1/tasks", nil, nil)
+		if ctx.Err() != nil {
+			return
+		}
+		s.calls.Add(1)
+		if err != nil {
+			s.failed.Add(1)
+			s.say("a request failed: %v", err)
+		}
+		pause(ctx, 10*time.Millisecond)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// play has things happen, one after the other.
+func (s *show) play(ctx context.Context, step time.Duration) {
+	pause(ctx, step)
+	s.say("%d workers share one session: %d exchange", workers, s.srv.Stats().Authenticates)
+	for n, act := range []func(context.Context){
+		s.rotate, s.endSessions, s.rotate, s.killLeader, s.rotate, s.endSessions, s.rotate, s.rotate,
+	} {
+		if ctx.Err() != nil {
+			return
+		}
+		s.mu.Lock()
+		s.mark, s.adopted = time.Now(), nil
+		s.mu.Unlock()
+		before := s.srv.Stats().Authenticates
+		act(ctx)
+		pause(ctx, step)
+		s.tell(n+1, s.srv.Stats().Authenticates-before)
+	}
+}
+
+// tell says who has noticed the change.
+func (s *show) tell(n int, exchanges int64) {
+	s.mu.Lock()
+	took := slices.Clone(s.adopted)
+	s.mu.Unlock()
+	if len(took) == 0 {
+		return
+	}
+	slices.Sort(took)
+	s.say("  %d. %d of %d workers have the new session, half of them after %v: %d exchange", n, min(len(took), workers), workers,
+		took[len(took)/2].Round(time.Millisecond), exchanges)
+}
+
+func (s *show) rotate(ctx context.Context) {
+	i := int(s.calls.Load()) % workers
+	for ctx.Err() == nil {
+		switch rot, err := s.clients[i].Rotate(ctx); {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.say("worker %d could not rotate, and tries again: %v", i, err)
+			pause(ctx, 300*time.Millisecond)
+		case rot != nil:
+			s.say("worker %d has rotated the key (%s): %s is dead, %s lives, in %v", i, rot.Strategy, rot.From, rot.To,
+				rot.Took.Round(time.Millisecond))
+			return
+		}
+	}
+}
+
+func (s *show) endSessions(context.Context) {
+	s.srv.RevokeSessions()
+	s.say("the platform has ended all sessions")
+}
+
+func (s *show) killLeader(context.Context) {
+	s.say("%s, the leader of etcd, was killed; two are left", s.etcd.killLeader())
+}
+
+func (s *show) sum(ctx context.Context) {
+	st := s.srv.Stats()
+	if ctx.Err() != nil {
+		s.say("interrupted")
+	}
+	s.say("%d requests by %d workers, %d rotations, %d exchanges; %d failed", s.calls.Load(), workers, st.KeysCreated,
+		st.Authenticates, s.failed.Load())
+}
+
+func (s *show) close() {
+	var wg sync.WaitGroup
+	for _, c := range s.clients {
+		wg.Go(func() { _ = c.Close() })
+	}
+	wg.Wait()
+	for _, store := range s.stores {
+		_ = store.Close()
+	}
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+)
+
+// members are etcd servers inside this process. In earnest they run elsewhere.
+type members struct {
+	running   []*embed.Etcd
+	endpoints []string
+	closing   sync.WaitGroup
+}
+
+func startMembers(ctx context.Context, folder string, n int) (*members, error) {
+	var errs error
+	for attempt := range 5 { // somebody may take a port that was found free
+		m, err := tryMembers(ctx, filepath.Join(folder, strconv.Itoa(attempt)), n)
+		if err == nil || ctx.Err() != nil {
+			return m, err
+		}
+		errs = errors.Join(errs, err)
+	}
+	return nil, errs
+}
+
+func tryMembers(ctx context.Context, folder string, n int) (*members, error) {
+	addrs := make([]string, 2*n)
+	initial := make([]string, n)
+	for i := range addrs {
+		var err error
+		if addrs[i], err = freeAddr(ctx); err != nil {
+			return nil, err
+		}
+	}
+	for i := range n {
+		initial[i] = fmt.Sprintf("m%d=http://%s", i, addrs[n+i])
+	}
+	m := &members{running: make([]*embed.Etcd, n)}
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		m.endpoints = append(m.endpoints, "http://"+addrs[i])
+		wg.Go(func() {
+			cfg := embed.NewConfig()
+			cfg.Name, cfg.Dir = fmt.Sprintf("m%d", i), filepath.Join(folder, strconv.Itoa(i))
+			cfg.ListenClientUrls = []url.URL{{Scheme: "http", Host: addrs[i]}}
+			cfg.ListenPeerUrls = []url.URL{{Scheme: "http", Host: addrs[n+i]}}
+			cfg.AdvertiseClientUrls, cfg.AdvertisePeerUrls = cfg.ListenClientUrls, cfg.ListenPeerUrls
+			cfg.InitialCluster = strings.Join(initial, ",")
+			cfg.TickMs, cfg.ElectionMs = 50, 500
+			cfg.EnableGRPCGateway = false
+			cfg.UnsafeNoFsync = true // nothing here is to be kept
+			cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+			m.running[i], errs[i] = start(ctx, cfg)
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		m.close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func start(ctx context.Context, cfg *embed.Config) (*embed.Etcd, error) {
+	e, err := embed.StartEtcd(cfg)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-e.Server.ReadyNotify():
+		return e, nil
+	case err = <-e.Err():
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-time.After(20 * time.Second):
+		err = errors.New("a member of etcd did not get ready")
+	}
+	e.Close()
+	return nil, err
+}
+
+func freeAddr(ctx context.Context) (string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// killLeader stops the leader without a word to the others.
+func (m *members) killLeader() string {
+	for i, e := range m.running {
+		if e != nil && e.Server.Leader() == e.Server.MemberID() {
+			m.running[i] = nil
+			e.Server.HardStop()
+			m.closing.Go(e.Close)
+			return e.Config().Name
+		}
+	}
+	return "nobody"
+}
+
+func (m *members) close() {
+	for i, e := range m.running {
+		if e != nil {
+			m.running[i] = nil
+			e.Server.HardStop() // there is nothing to hand over
+			m.closing.Go(e.Close)
+		}
+	}
+	m.closing.Wait()
+}
