@@ -34,7 +34,8 @@ func TestAThousandRotationsFailNoRequestOf64Workers(t *testing.T) { //nolint:tpa
 			require.NoError(t, w.call(c))
 			sent, stop := w.pacedLoad(c, 64)
 			for n := range rotations {
-				for sent() <= int64(n) && sleep(t.Context(), time.Millisecond) == nil { // there is load
+				for sent() <= int64(n) { // there is load
+					require.NoError(t, sleep(t.Context(), time.Millisecond))
 				}
 				if _, err := c.Rotate(t.Context()); !assert.NoError(t, err, "rotation %d", n) {
 					break

@@ -229,7 +229,7 @@ func TestCancellingTheFirstReaderCostsNobodyAnything(t *testing.T) {
 		for range 20 {
 			wg.Go(func() {
 				l, err := e.Get(t.Context())
-				if assert.NoError(t, err) { //nolint:testifylint // require ends a goroutine, not the test
+				if assert.NoError(t, err) {
 					assert.Equal(t, "v1", l.Value)
 				}
 			})
