@@ -7,7 +7,6 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -110,28 +109,38 @@ type RegisteredAgent struct {
 // anonymous registrations per IP. The call carries an idempotency key, so that
 // a lost answer does not lead to a second agent.
 //
-// When the answer has no key, the error matches [ErrMalformedResponse] and the
-// agent is returned nevertheless. A profile that cannot be decoded does not cost
-// the key: what could be read of it is in Agent, all of it in Agent.Raw.
+// A profile that cannot be decoded does not cost the key: what could be read of
+// it is in Agent, all of it in Agent.Raw. When no key is found in the answer,
+// the error is a [*RotationError] whose RawAnswer has the answer, since the key
+// is shown only there, and matches [ErrMalformedResponse]; what could be read of
+// the agent is returned nevertheless.
 func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts ...CallOption) (*RegisteredAgent, error) {
-	var data map[string]json.RawMessage
+	var raw json.RawMessage
 	in := struct {
 		Agent AgentRegistration `json:"agent"`
 	}{a}
-	if _, err := s.client.Do(ctx, http.MethodPost, pathAgents+"/register", in, &data, opts...); err != nil {
+	const path = pathAgents + "/register"
+	if _, err := s.client.Do(ctx, http.MethodPost, path, in, &raw, opts...); err != nil {
 		return nil, err
 	}
-	// The key is shown only now: no other member may cost it.
-	key := firstString(data, "api_key", "key", "credential", "secret")
-	out := &RegisteredAgent{Message: secret.Redact(firstString(data, "message"), key)}
-	if raw := data["agent"]; json.Unmarshal(raw, &out.Agent) != nil {
-		out.Agent.Raw = slices.Clone(raw)
+	// The key is shown only now: no other member may cost it, whatever the
+	// answer is.
+	var data map[string]json.RawMessage
+	_ = json.Unmarshal(raw, &data)
+	issued, ok := findIssued(raw, APIKey)
+	if !ok {
+		issued, ok = findIssued(data["agent"], APIKey)
 	}
-	cred := APIKey(key)
-	if err := cred.validate(); err != nil {
-		return out, fmt.Errorf("%w: the registration's answer has no usable api_key: %w", ErrMalformedResponse, err)
+	key := issued.Credential.Reveal()
+	out := &RegisteredAgent{Credential: issued.Credential, Message: secret.Redact(firstString(data, "message"), key)}
+	profile := json.RawMessage(secret.Redact(string(data["agent"]), key))
+	if json.Unmarshal(profile, &out.Agent) != nil {
+		out.Agent.Raw = profile
 	}
-	out.Credential = cred
+	if !ok {
+		out.Message = "" // it may hold the key
+		return out, unfoundSecret(path, raw)
+	}
 	return out, nil
 }
 

@@ -103,6 +103,8 @@ func TestNothingInARegistrationsAnswerCostsTheKey(t *testing.T) {
 		"yet another":     `{"data":{"agent":[],"credential":"` + testKey + `",` + rest,
 		"and a third":     `{"data":{"secret":"` + testKey + `",` + rest,
 		"without wrapper": `{"agent":{},"api_key":"` + testKey + `"}`,
+		"in an object":    `{"data":{"agent":{"id":"a1"},"credential":{"id":"c1","api_key":"` + testKey + `"},` + rest,
+		"in the agent":    `{"data":{"agent":{"id":"a1","api_key":"` + testKey + `"},` + rest,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -112,6 +114,7 @@ func TestNothingInARegistrationsAnswerCostsTheKey(t *testing.T) {
 			got, err := c.Agents.Register(t.Context(), scribe)
 			require.NoError(t, err)
 			assert.Equal(t, testKey, got.Credential.Reveal())
+			assertClean(t, string(got.Agent.Raw)+got.Message, testKey)
 			if name == "odd members" {
 				assert.Equal(t, "Scribe", got.Agent.Name)
 				assert.Contains(t, string(got.Agent.Raw), "much")
@@ -129,6 +132,30 @@ func TestARegistrationWithoutAKeySaysSo(t *testing.T) {
 		assertClean(t, err.Error(), testKey)
 		require.NotNil(t, got)
 		assert.Equal(t, "a1", got.Agent.ID, "the agent is there nevertheless")
+		assert.True(t, got.Credential.IsZero())
+	}
+}
+
+// The key is shown only in this answer, so no shape of it may cost the key.
+func TestARegistrationWithAKeyUnderAnUnknownNameHandsItsAnswerOver(t *testing.T) {
+	t.Parallel()
+	for _, data := range []string{
+		`{"agent":{"id":"a1"},"novelty":"` + testKey + `","message":"keep ` + testKey + `"}`,
+		`{"agent":"Scribe","keys":["` + testKey + `"]}`,
+		`["` + testKey + `"]`,
+		`"` + testKey + `"`,
+	} {
+		c := keyed(t, answering(http.StatusCreated, `{"data":`+data+`}`))
+		got, err := c.Agents.Register(t.Context(), scribe)
+		require.ErrorIs(t, err, ErrMalformedResponse, data)
+		var lost *RotationError
+		require.ErrorAs(t, err, &lost, data)
+		assert.Equal(t, data, string(lost.RawAnswer()))
+		hears := newCanary(testKey)
+		hears.hear(err)
+		assert.Empty(t, hears.leaks(), data)
+		require.NotNil(t, got)
+		assertClean(t, got.Message, testKey)
 		assert.True(t, got.Credential.IsZero())
 	}
 }

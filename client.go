@@ -39,18 +39,23 @@ type Client struct {
 //  5. AGRENTING_SESSION_TOKEN
 //
 // Also read, where no option says otherwise: AGRENTING_ENV (production or
-// sandbox), AGRENTING_AGENT_ID, AGRENTING_URL, and AGRENTING_CREDENTIAL_TYPE
+// sandbox), AGRENTING_AGENT_ID, AGRENTING_URL, AGRENTING_CREDENTIAL_TYPE
 // (api_key, user_token or session), which overrides the guess by prefix, since
-// the platform's documents call both user tokens and agent keys ap_. An empty
+// the platform's documents call both user tokens and agent keys ap_, and
+// AGRENTING_UNMARKED_SANDBOX_TOKENS (allow), see [WithUnmarkedSandboxTokens];
+// the last two only where the environment is read for credentials. An empty
 // variable counts as unset.
 //
 // Without a credential the error is a [*NoCredentialError], which lists what
-// was tried. Other errors match [ErrInvalidCredential], [ErrInvalidOption],
+// was tried; [Sources] lists it at any time. Other errors match [ErrInvalidCredential], [ErrInvalidOption],
 // [ErrInvalidAgentID], [ErrInsecureURL] or [ErrEnvironmentMismatch].
 func New(opts ...Option) (*Client, error) {
 	core, err := newCore(opts)
 	if err != nil {
 		return nil, err
+	}
+	if core.ownBase {
+		core.transport.base = newBase()
 	}
 	return newClient(core, core.transport), nil
 }
@@ -90,6 +95,11 @@ func (c *Client) Credential(ctx context.Context) (Credential, error) {
 	}
 	return l.Value.cred, nil
 }
+
+// BaseURL returns where the client's calls go: scheme, host, port where it is
+// not the scheme's own, and the path of [WithBaseURL] without a slash at its
+// end. It holds no user information and no query string; those are refused.
+func (c *Client) BaseURL() string { return c.core.base.String() }
 
 // Close ends renewal, waits until no goroutine of the client is left, and
 // closes the idle connections of the base transport, if that is the client's

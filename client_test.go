@@ -259,3 +259,20 @@ func TestAClientPrintsAsASummary(t *testing.T) {
 	assert.Equal(t, "agrenting.Client()", (*Client)(nil).String())
 	assert.Equal(t, "agrenting.Client()", new(Client).String())
 }
+
+func TestTheBaseURLIsTheOneThatCallsGoTo(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"":                                 DefaultBaseURL,
+		"https://Agrenting.COM:443/":       "https://agrenting.com",
+		"https://agrenting.com:8443/v2/":   "https://agrenting.com:8443/v2",
+		"http://127.0.0.1:8080/x%2Fy":      "http://127.0.0.1:8080/x%2Fy",
+		"https://[2001:db8::1]/tenant/one": "https://[2001:db8::1]/tenant/one",
+	} {
+		c, err := New(WithAnonymous(), lookupIn(map[string]string{"AGRENTING_URL": given}))
+		require.NoError(t, err, given)
+		assert.Equal(t, want, c.BaseURL(), given)
+		assert.Equal(t, want, c.As("agent-1").BaseURL(), given)
+		require.NoError(t, c.Close())
+	}
+}

@@ -19,6 +19,7 @@ const (
 	envVarAPIKey         = "AGRENTING_API_KEY"
 	envVarSessionToken   = "AGRENTING_SESSION_TOKEN"
 	envVarCredentialType = "AGRENTING_CREDENTIAL_TYPE"
+	envVarUnmarkedTokens = "AGRENTING_UNMARKED_SANDBOX_TOKENS"
 )
 
 // keyPage is where owners make keys (platform documentation, "Claude Code").
@@ -32,13 +33,25 @@ type lookupFunc = func(name string) (value string, found bool)
 func processEnvironment(name string) (string, bool) { return os.LookupEnv(name) }
 
 // SourceState tells how a source of credentials was found, for example
-// {"AGRENTING_API_KEY", "not set"}.
+// {"AGRENTING_API_KEY", "not set"}. See [Sources].
 type SourceState struct {
 	// Name is an environment variable or an option.
 	Name string
 	// State says in words how it was found; it never shows a value.
 	State string
 }
+
+// Used reports whether this is the source that the credential comes from.
+func (s SourceState) Used() bool { return s.State == stateUsed }
+
+// States that have a meaning beyond their words.
+const (
+	stateUsed     = "used"
+	stateUnusable = "set, but cannot be used"
+	stateSeeds    = "seeds the key store while that is empty"
+)
+
+func shadowedBy(name string) string { return "set, but shadowed by " + name }
 
 // NoCredentialError says that no source has a credential. It matches
 // [ErrNoCredential], and its text lists what was tried and how to mend it.
@@ -88,6 +101,9 @@ type envConfig struct {
 	source      CredentialSource
 	sourceName  string // the variable that source comes from
 	tried       []SourceState
+	// usable makes a survey of the search: what it refuses, and what cannot be
+	// parsed, is noted instead of being an error. Nil outside [Sources].
+	usable func(CredentialSource) bool
 }
 
 // noCredential returns the error for an environment without a credential, after
@@ -172,12 +188,16 @@ func (c *envConfig) findSource(env envReader, kind Kind) error {
 
 			state = "set, but read in the sandbox only, see " + envVarEnvironment
 		case value == "":
-		case c.source != nil:
-			state = "set, but shadowed by " + c.sourceName
+		case c.sourceName != "":
+			state = shadowedBy(c.sourceName)
 		default:
 			source, used, err := sourceOf(name, value, kind)
-			if err != nil {
+
+			switch {
+			case c.usable == nil && err != nil:
 				return err
+			case c.usable != nil && (err != nil || !c.usable(source)):
+				used = stateUnusable
 			}
 
 			c.source, c.sourceName, state = source, name, used
@@ -216,7 +236,7 @@ func sourceOf(name, value string, kind Kind) (source CredentialSource, state str
 		return nil, "", err
 	}
 
-	return Static(c), "used", nil
+	return Static(c), stateUsed, nil
 }
 
 // envReader reads variables through lookup.
@@ -256,6 +276,24 @@ func (r envReader) kind() (Kind, error) {
 			quoteBounded(value))
 	}
 }
+
+// unmarkedTokens reports whether AGRENTING_UNMARKED_SANDBOX_TOKENS says what
+// [WithUnmarkedSandboxTokens] says. A guard is not lifted by whatever is not
+// empty: the one word that lifts it has to be written out.
+func (r envReader) unmarkedTokens() (bool, error) {
+	switch value := r.get(envVarUnmarkedTokens); {
+	case value == "":
+		return false, nil
+	case strings.EqualFold(value, unmarkedAllowed):
+		return true, nil
+	default:
+		return false, variableError(envVarUnmarkedTokens, "is %s, and must be %q or unset; "+
+			"it lets user tokens and sessions without a sandbox mark into the sandbox", quoteBounded(value), unmarkedAllowed)
+	}
+}
+
+// unmarkedAllowed is what AGRENTING_UNMARKED_SANDBOX_TOKENS accepts.
+const unmarkedAllowed = "allow"
 
 func variableError(name, format string, args ...any) error {
 	return fmt.Errorf("%w: %s %s", ErrInvalidOption, name, fmt.Sprintf(format, args...))

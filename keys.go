@@ -53,6 +53,14 @@ func (k *Key) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// Matches reports whether the hint of a listed key fits a credential: its first
+// and last characters, as far as the platform shows them, are those of the
+// secret. It is a hint and no proof: several keys can fit, and a prefix that all
+// keys share fits all of them, so take the one that fits for the one in use only
+// where no other does. It is false where the platform shows fewer than four
+// characters in all. It does not look at Revoked.
+func (k *Key) Matches(c Credential) bool { return !c.IsZero() && k.fits(c.Reveal()) }
+
 // fits reports whether the hints of a key can belong to a secret.
 func (k *Key) fits(s string) bool {
 	return len(k.hintEnd)+len(k.hintFirst) >= 4 && strings.HasSuffix(s, k.hintEnd) && strings.HasPrefix(s, k.hintFirst)
@@ -82,14 +90,20 @@ func issue(ctx context.Context, c *Client, path string, in any, wrap func(string
 	}
 	k, ok := findIssued(raw, wrap)
 	if !ok {
-		return nil, &RotationError{
-			Stage: StageIssue, Err: fmt.Errorf("%w: POST %s: no new secret was found in the answer", ErrMalformedResponse, path),
-			State:  "the platform says that it has issued one: it is in the answer, under a name that the SDK does not know",
-			Advice: "RawAnswer of this error has the answer; save the secret from it",
-			raw:    secret.New(string(raw)),
-		}
+		return nil, unfoundSecret(path, raw)
 	}
 	return &k, nil
+}
+
+// unfoundSecret hands over an answer that has a new secret in it which was not
+// found: it is shown only now.
+func unfoundSecret(path string, answer json.RawMessage) *RotationError {
+	return &RotationError{
+		Stage: StageIssue, Err: fmt.Errorf("%w: POST %s: no new secret was found in the answer", ErrMalformedResponse, path),
+		State:  "the platform says that it has issued one: it is in the answer, under a name that the SDK does not know",
+		Advice: "RawAnswer of this error has the answer; save the secret from it",
+		raw:    secret.New(string(answer)),
+	}
 }
 
 // List walks through the keys of an agent, revoked ones too where the platform

@@ -38,8 +38,9 @@ func TestKeysAreCreatedListedAndRevoked(t *testing.T) {
 			}
 			require.Len(t, listed, 2)
 			second := listed["second"]
-			assert.True(t, second.fits(k.Credential.Reveal()))
-			assert.False(t, second.fits(w.key.Secret))
+			assert.True(t, second.Matches(k.Credential))
+			assert.False(t, second.Matches(APIKey(w.key.Secret)))
+			assert.False(t, second.Matches(Credential{}))
 			assert.Equal(t, w.agent.ID, second.AgentID)
 			assert.WithinDuration(t, time.Now(), second.Created, time.Minute)
 			assert.True(t, second.Revoked.IsZero())
@@ -121,4 +122,25 @@ func TestAKeyDecodesWhateverItsMembersAre(t *testing.T) {
 	require.Error(t, json.Unmarshal([]byte(`[]`), &k))
 	assert.False(t, (&Key{hintEnd: "abc"}).fits("xxabc"), "three characters are no hint")
 	assert.False(t, (&Key{}).fits("anything"))
+}
+
+func TestAKeyMatchesByWhatIsShownOfIt(t *testing.T) {
+	t.Parallel()
+	const text = "sk_sandbox_0a1b2c3d"
+	for members, want := range map[string]bool{
+		`"last4":"2c3d"`:                         true,
+		`"last4":"2c3e"`:                         false,
+		`"prefix":"sk_sandbox_0a"`:               true,
+		`"prefix":"sk_sandbox_0b"`:               false,
+		`"prefix":"sk_s","last4":"2c3d"`:         true,
+		`"prefix":"sk_l","last4":"2c3d"`:         false,
+		`"suffix":"c3d"`:                         false,
+		`"name":"sk_sandbox_0a1b2c3d"`:           false,
+		`"last4":"2c3d","revoked_at":1772366400`: true,
+	} {
+		var k Key
+		require.NoError(t, json.Unmarshal([]byte(`{"id":"k",`+members+`}`), &k))
+		assert.Equal(t, want, k.Matches(APIKey(text)), members)
+		assert.False(t, k.Matches(Credential{}), members)
+	}
 }

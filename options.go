@@ -191,6 +191,10 @@ func WithEnvironment(env Environment) Option {
 // sandbox mark into sandbox mode. The platform documents a mark for API keys
 // only, so the SDK cannot tell a production ap_ token from a sandbox one: with
 // this option you answer for it.
+//
+// AGRENTING_UNMARKED_SANDBOX_TOKENS=allow says the same of a credential that
+// comes from the environment, so that a program can be handed one; it does not
+// answer for a credential that is given by an option.
 func WithUnmarkedSandboxTokens() Option {
 	return func(cfg *config) error {
 		cfg.unmarkedSandbox = true
@@ -199,7 +203,8 @@ func WithUnmarkedSandboxTokens() Option {
 }
 
 // WithTransport sets the base that sends the requests. It is used as it is and
-// never changed; the default is a clone of [http.DefaultTransport].
+// never changed. The default is a clone of [http.DefaultTransport] that keeps up
+// to [DefaultIdleConns] idle connections to one host instead of two.
 func WithTransport(base http.RoundTripper) Option {
 	return func(cfg *config) error {
 		if base == nil {
@@ -351,19 +356,35 @@ func WithClientSideKeys() Option {
 	}
 }
 
-// newConfig runs the options in order.
-func newConfig(opts []Option) (*config, error) {
-	cfg := &config{
+// explicit reports whether an option gives the credential, so that the
+// environment is not read for one.
+func (c *config) explicit() bool {
+	return c.source != nil || !c.credential.IsZero() || c.anonymous
+}
+
+func defaultConfig() *config {
+	return &config{
 		timeout:   DefaultTimeout,
 		keyHeader: headerAPIKey,
 		lookup:    processEnvironment,
 		goos:      runtime.GOOS,
 	}
+}
+
+// newConfig runs the options in order.
+func newConfig(opts []Option) (*config, error) {
+	cfg := defaultConfig()
 	for _, opt := range opts {
 		if opt == nil {
 			return nil, optionError("New", "an option is nil")
 		}
 		if err := opt(cfg); err != nil {
+			return nil, err
+		}
+	}
+	if !cfg.unmarkedSandbox && !cfg.explicit() {
+		var err error
+		if cfg.unmarkedSandbox, err = (envReader{lookup: cfg.lookup}).unmarkedTokens(); err != nil {
 			return nil, err
 		}
 	}

@@ -80,9 +80,19 @@ func parseBaseURL(raw string, insecureOK bool) (*url.URL, error) {
 	if u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("%w: a base URL has no query string and no fragment, such as https://agrenting.com", ErrInvalidOption)
 	}
-	u.Path = strings.TrimRight(u.Path, "/")
-	u.RawPath = strings.TrimRight(u.RawPath, "/")
-	return u, nil
+	return u, trimPath(u)
+}
+
+// trimPath takes the slashes off a path's end, but no escaped one, which is a
+// part of the last segment's name.
+func trimPath(u *url.URL) error {
+	escaped := strings.TrimRight(u.EscapedPath(), "/")
+	path, err := url.PathUnescape(escaped)
+	if err != nil {
+		return fmt.Errorf("%w: the path of a URL is not escaped as it should be", ErrInvalidOption)
+	}
+	u.Path, u.RawPath = path, escaped
+	return nil
 }
 
 func parseOriginURL(raw string, insecureOK bool) (*url.URL, error) {

@@ -243,6 +243,21 @@ func TestABasePathStandsBeforeEveryPath(t *testing.T) {
 	assert.Equal(t, apiURL+"/v%2F2/a%2Fb?q=1&r=2", base.requests()[0].url)
 }
 
+func TestABasePathKeepsAnEscapedSlashAtItsEnd(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{
+		"": "", "/": "", "//": "", "/a": "/a", "/a/": "/a", "/a//": "/a",
+		"/a%2F": "/a%2F", "/a%2F/": "/a%2F", "/a%2f%2F//": "/a%2f%2F", "/%2F": "/%2F", "/a%2Fb/": "/a%2Fb", "/ü/": "/%C3%BC", "/a%20/": "/a%20",
+	} {
+		base := answering(http.StatusOK, "{}")
+		c := keyed(t, base, WithBaseURL(apiURL+path))
+		assert.Equal(t, apiURL+want, c.BaseURL(), path)
+		_, err := c.Do(t.Context(), http.MethodGet, "/x%2Fy", nil, nil)
+		require.NoError(t, err)
+		assert.Equal(t, apiURL+want+"/x%2Fy", base.only(t).url, path)
+	}
+}
+
 // The name that net/http dials is the name that was compared.
 func TestWhatIsPinnedIsWhatIsDialled(t *testing.T) {
 	t.Parallel()

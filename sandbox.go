@@ -105,7 +105,8 @@ func checkEnvironment(want Environment, c Credential, allowUnmarkedToken bool) e
 			"in AGRENTING_SANDBOX_API_KEY or by option, or leave the sandbox by unsetting AGRENTING_ENV and WithEnvironment"
 
 		if c.Kind() != KindAPIKey {
-			fix += "; if this " + c.Kind().String() + " is known to belong to the sandbox, allow it by WithUnmarkedSandboxTokens"
+			fix += "; if this " + c.Kind().String() + " is known to belong to the sandbox, allow it by WithUnmarkedSandboxTokens" +
+				" or, where it comes from the environment, " + envVarUnmarkedTokens + "=" + unmarkedAllowed
 		}
 	case Production:
 		if !marked {

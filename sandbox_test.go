@@ -1,6 +1,8 @@
 package agrenting
 
 import (
+	"errors"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -154,4 +156,44 @@ func TestTheEffectiveEnvironmentIsTheChoiceOrElseTheMark(t *testing.T) {
 			assert.Equal(t, tc.effective, effectiveEnvironment(tc.want, tc.credential))
 		})
 	}
+}
+
+func TestUnmarkedTokensOfTheEnvironmentAreAnsweredForByItsVariable(t *testing.T) {
+	t.Parallel()
+	env := func(more map[string]string) Option {
+		vars := map[string]string{"AGRENTING_ENV": "sandbox", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "allow"}
+		maps.Copy(vars, more)
+		return lookupIn(vars)
+	}
+	cases := map[string]struct {
+		opts []Option
+		is   error
+	}{
+		"a user token":          {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1"})}, nil},
+		"a session":             {[]Option{env(map[string]string{"AGRENTING_SESSION_TOKEN": "st_1"})}, nil},
+		"in any case":           {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "Allow"})}, nil},
+		"not said":              {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": ""})}, ErrEnvironmentMismatch},
+		"an API key never":      {[]Option{env(map[string]string{"AGRENTING_API_KEY": "k1"})}, ErrEnvironmentMismatch},
+		"nor one from code":     {[]Option{env(nil), WithCredential(UserToken("ap_1"))}, ErrEnvironmentMismatch},
+		"which has the option":  {[]Option{env(nil), WithCredential(UserToken("ap_1")), WithUnmarkedSandboxTokens()}, nil},
+		"yes is no word for it": {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "yes"})}, ErrInvalidOption},
+		"nor is it 1":           {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "1"})}, ErrInvalidOption},
+		"wrong in production":   {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_ENV": "production", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "no"})}, ErrInvalidOption},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := New(tc.opts...)
+			require.ErrorIs(t, err, tc.is)
+			switch {
+			case errors.Is(err, ErrInvalidOption):
+				require.ErrorContains(t, err, "AGRENTING_UNMARKED_SANDBOX_TOKENS is ")
+				require.ErrorContains(t, err, `must be "allow" or unset`)
+			case err == nil:
+				require.NoError(t, c.Close())
+			}
+		})
+	}
+	_, err := New(lookupIn(map[string]string{"AGRENTING_ENV": "sandbox", "AGRENTING_API_KEY": "ap_1"}))
+	require.ErrorContains(t, err, "AGRENTING_UNMARKED_SANDBOX_TOKENS=allow", "the way out is named")
 }

@@ -1,0 +1,154 @@
+package agrenting
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestSourcesTellsHowEachWasFound(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "key")
+	require.NoError(t, os.WriteFile(file, []byte(testKey), 0o600))
+	const (
+		keyFile, sandboxKey, apiKey, session = "AGRENTING_KEY_FILE", "AGRENTING_SANDBOX_API_KEY", "AGRENTING_API_KEY", "AGRENTING_SESSION_TOKEN"
+		notSet                               = " not set"
+	)
+	cases := map[string]struct {
+		vars map[string]string
+		opts []Option
+		want []string
+	}{
+		"nothing": {nil, nil, []string{keyFile + notSet, apiKey + notSet, session + notSet}},
+		"the first serves": {
+			map[string]string{apiKey: testKey, session: "st_1"},
+			nil,
+			[]string{keyFile + notSet, apiKey + " used", session + " set, but shadowed by " + apiKey},
+		},
+		"what cannot be parsed shadows all the same": {
+			map[string]string{apiKey: `"` + testKey + `"`, session: "st_1"},
+			nil,
+			[]string{keyFile + notSet, apiKey + " set, but cannot be used", session + " set, but shadowed by " + apiKey},
+		},
+		"a file that is there": {
+			map[string]string{keyFile: file, apiKey: testKey},
+			nil,
+			[]string{keyFile + " used", apiKey + " set, but shadowed by " + keyFile, session + notSet},
+		},
+		"a file that is not": {
+			map[string]string{keyFile: file + "x"},
+			nil,
+			[]string{keyFile + " file does not exist", apiKey + notSet, session + notSet},
+		},
+		"a sandbox key in production": {
+			map[string]string{sandboxKey: "sk_sandbox_1", apiKey: testKey},
+			nil,
+			[]string{keyFile + notSet, sandboxKey + " set, but read in the sandbox only, see AGRENTING_ENV", apiKey + " used", session + notSet},
+		},
+		"the sandbox": {
+			map[string]string{"AGRENTING_ENV": "sandbox", sandboxKey: "sk_sandbox_1"},
+			nil,
+			[]string{keyFile + notSet, sandboxKey + " used", apiKey + notSet, session + notSet},
+		},
+		"a key of the other environment": {
+			map[string]string{apiKey: testKey},
+			[]Option{WithEnvironment(Sandbox)},
+			[]string{keyFile + notSet, sandboxKey + notSet, apiKey + " set, but cannot be used", session + notSet},
+		},
+		"an unmarked token": {
+			map[string]string{"AGRENTING_ENV": "sandbox", apiKey: "ap_1"},
+			nil,
+			[]string{keyFile + notSet, sandboxKey + notSet, apiKey + " set, but cannot be used", session + notSet},
+		},
+		"one that is answered for": {
+			map[string]string{"AGRENTING_ENV": "sandbox", apiKey: "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "allow"},
+			nil,
+			[]string{keyFile + notSet, sandboxKey + notSet, apiKey + " used", session + notSet},
+		},
+		"an option": {
+			map[string]string{apiKey: testKey},
+			[]Option{WithCredential(APIKey("k"))},
+			[]string{"WithCredential used", keyFile + notSet, apiKey + " set, but shadowed by WithCredential", session + notSet},
+		},
+		"an option of the other environment": {
+			map[string]string{"AGRENTING_ENV": "sandbox"},
+			[]Option{WithCredential(APIKey("k"))},
+			[]string{"WithCredential set, but cannot be used", keyFile + notSet, sandboxKey + notSet, apiKey + notSet, session + notSet},
+		},
+		"a source": {
+			nil,
+			[]Option{WithCredentialSource(newMint("k"))},
+			[]string{"WithCredentialSource used", keyFile + notSet, apiKey + notSet, session + notSet},
+		},
+		"anonymous": {
+			map[string]string{apiKey: testKey},
+			[]Option{WithKeyStore(MemoryStore(Credential{})), WithAnonymous()},
+			[]string{
+				"WithAnonymous used", "WithKeyStore set, but shadowed by WithAnonymous", keyFile + notSet,
+				apiKey + " set, but shadowed by WithAnonymous", session + notSet,
+			},
+		},
+		"a store": {
+			map[string]string{apiKey: testKey},
+			[]Option{WithKeyStore(MemoryStore(Credential{}))},
+			[]string{"WithKeyStore used", keyFile + notSet, apiKey + " seeds the key store while that is empty", session + notSet},
+		},
+		"what New refuses is passed over": {
+			map[string]string{"AGRENTING_CREDENTIAL_TYPE": "nonsense", "AGRENTING_ENV": "moon", apiKey: testKey},
+			[]Option{nil, WithBaseURL(""), WithCredential(APIKey(""))},
+			[]string{keyFile + notSet, apiKey + " used", session + notSet},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var got []string
+			for _, s := range Sources(append([]Option{lookupIn(tc.vars)}, tc.opts...)...) {
+				got = append(got, s.Name+" "+s.State)
+				assert.Equal(t, s.State == "used", s.Used())
+			}
+			assert.Equal(t, tc.want, got)
+			assertClean(t, strings.Join(got, "\n"), testKey)
+		})
+	}
+}
+
+// Whatever New takes is what Sources says is used.
+func TestSourcesAgreesWithNew(t *testing.T) {
+	t.Parallel()
+	vars := []string{"AGRENTING_KEY_FILE", "AGRENTING_SANDBOX_API_KEY", "AGRENTING_API_KEY", "AGRENTING_SESSION_TOKEN"}
+	file := filepath.Join(t.TempDir(), "key")
+	require.NoError(t, os.WriteFile(file, []byte("sk_sandbox_f"), 0o600))
+	for bits := range 1 << len(vars) {
+		for _, env := range []string{"", "production", "sandbox"} {
+			set := map[string]string{"AGRENTING_ENV": env}
+			for i, name := range vars {
+				if bits>>i&1 == 1 {
+					set[name] = "sk_sandbox_" + name
+				}
+			}
+			if set["AGRENTING_KEY_FILE"] != "" {
+				set["AGRENTING_KEY_FILE"] = file
+			}
+			used := ""
+			for _, s := range Sources(lookupIn(set)) {
+				if s.Used() {
+					require.Empty(t, used, "one at the most")
+					used = s.Name
+				}
+			}
+			c, err := New(lookupIn(set))
+			if err != nil {
+				assert.Empty(t, used, "%v: %v", set, err)
+				continue
+			}
+			assert.Equal(t, c.Status().Source, used, "%v", set)
+			require.NoError(t, c.Close())
+		}
+	}
+}
