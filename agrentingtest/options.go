@@ -63,8 +63,8 @@ func InMemory() Option { return func(c *config) { c.memory = true } }
 // [Server.Transport] trusts it; see also [Server.Certificate].
 func WithTLS() Option { return func(c *config) { c.tls = true } }
 
-// WithAddr listens on addr instead of a free port of 127.0.0.1. It has no
-// effect on an [InMemory] server.
+// WithAddr makes [NewServer] listen on addr instead of a free port of 127.0.0.1.
+// It has no effect on an [InMemory] server.
 func WithAddr(addr string) Option { return func(c *config) { c.addr = addr } }
 
 // WithoutRateLimits lifts the rate limits, the lockout of authenticate and the

@@ -15,7 +15,7 @@ import (
 // methods are safe for concurrent use. It must be closed.
 type Server struct {
 	// URL is the base URL, such as http://127.0.0.1:41234, without a slash at
-	// the end. It is never changed after NewServer.
+	// the end. It is never changed.
 	URL string
 
 	cfg      config
@@ -48,10 +48,29 @@ type Server struct {
 	hijacked   []net.Conn
 }
 
-// NewServer starts a platform and panics if it cannot listen. Without options
-// it speaks plain http on a free port of 127.0.0.1.
+// NewServer starts a platform and panics if it cannot listen, which suits tests;
+// programs use [Listen]. Without options it speaks plain http on a free port of
+// 127.0.0.1.
 func NewServer(opts ...Option) *Server {
+	s, err := start(newConfig(opts))
+	if err != nil {
+		panic("agrentingtest: " + err.Error())
+	}
+	return s
+}
+
+// Listen starts a platform on addr, such as "127.0.0.1:4000" or "127.0.0.1:0"
+// for any free port. It is [NewServer] for programs: what the operating system
+// has against the address is an error, which matches its cause, such as
+// [syscall.EADDRINUSE]. addr comes before [WithAddr], and has no effect on an
+// [InMemory] server.
+func Listen(addr string, opts ...Option) (*Server, error) {
 	cfg := newConfig(opts)
+	cfg.addr = addr
+	return start(cfg)
+}
+
+func start(cfg config) (*Server, error) {
 	s := &Server{
 		cfg:    cfg,
 		extra:  http.NewServeMux(),
@@ -68,7 +87,10 @@ func NewServer(opts ...Option) *Server {
 	s.shape.Store(uint32(cfg.shape))
 	s.platform = s.routes()
 
-	l, host := s.listen()
+	l, host, err := s.listen()
+	if err != nil {
+		return nil, err
+	}
 	scheme := "http"
 	if cfg.tls {
 		scheme = "https"
@@ -93,19 +115,19 @@ func NewServer(opts ...Option) *Server {
 			_ = s.http.Serve(l)
 		}
 	}()
-	return s
+	return s, nil
 }
 
-func (s *Server) listen() (net.Listener, string) {
+func (s *Server) listen() (l net.Listener, host string, err error) {
 	if s.cfg.memory {
 		s.memory = newMemListener()
-		return s.memory, s.memory.addr.String()
+		return s.memory, s.memory.addr.String(), nil
 	}
-	l, err := net.Listen("tcp", s.cfg.addr) //nolint:noctx // listening is immediate and NewServer has no context
+	l, err = net.Listen("tcp", s.cfg.addr) //nolint:noctx // listening is immediate and there is no context
 	if err != nil {
-		panic(fmt.Sprintf("agrentingtest: cannot listen on %q: %v", s.cfg.addr, err))
+		return nil, "", fmt.Errorf("cannot listen on %q: %w", s.cfg.addr, err)
 	}
-	return l, l.Addr().String()
+	return l, l.Addr().String(), nil
 }
 
 // trackConn lets Close wait for the goroutine of each connection. The new state

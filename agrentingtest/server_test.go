@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -60,6 +61,36 @@ func TestTLSServesHTTP1ToThoseWhoAskForIt(t *testing.T) {
 	assert.Equal(t, 200, c.get("/api/v1/health/readiness").status)
 	assert.Equal(t, "HTTP/1.1", s.Requests()[0].Proto)
 	assert.Nil(t, newServer(t).Certificate(), "no TLS, no certificate")
+}
+
+func TestListenSaysWhyItCannot(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]agrentingtest.Option{
+		"plain": nil, "TLS": {agrentingtest.WithTLS()}, "another address": {agrentingtest.WithAddr("nonsense")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first, err := agrentingtest.Listen("127.0.0.1:0", opts...)
+			require.NoError(t, err)
+			defer first.Close()
+			_, addr, _ := strings.Cut(first.URL, "://")
+
+			second, err := agrentingtest.Listen(addr)
+			assert.Nil(t, second)
+			require.ErrorContains(t, err, addr)
+			var cause *net.OpError
+			require.ErrorAs(t, err, &cause)
+
+			first.Close()
+			second, err = agrentingtest.Listen(addr)
+			require.NoError(t, err, "the address is free again")
+			assert.Equal(t, "http://"+addr, second.URL)
+			second.Close()
+		})
+	}
+	memory, err := agrentingtest.Listen("nonsense", agrentingtest.InMemory())
+	require.NoError(t, err, "in memory there is nothing to listen on")
+	memory.Close()
 }
 
 func TestUnusableAddressPanics(t *testing.T) {

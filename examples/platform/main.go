@@ -10,7 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -41,20 +40,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 
-	// NewServer panics where it cannot listen, which suits tests; a program says
-	// it politely.
-	probe, err := new(net.ListenConfig).Listen(ctx, "tcp", *addr)
-	if err != nil {
-		return err
-	}
-	if err := probe.Close(); err != nil {
-		return err
-	}
-	opts := []agrentingtest.Option{agrentingtest.WithAddr(*addr), agrentingtest.WithSessionTTL(*ttl)}
+	opts := []agrentingtest.Option{agrentingtest.WithSessionTTL(*ttl)}
 	if *unlimited {
 		opts = append(opts, agrentingtest.WithoutRateLimits())
 	}
-	srv := agrentingtest.NewServer(opts...)
+	srv, err := agrentingtest.Listen(*addr, opts...)
+	if err != nil {
+		return err
+	}
 	defer srv.Close()
 
 	if err := introduce(out, srv); err != nil {
