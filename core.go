@@ -61,6 +61,7 @@ func newCore(opts []Option) (*core, error) {
 	if c.creds, err = c.keeperFrom(&env); err != nil {
 		return nil, err
 	}
+	c.creds.probe = newProber(c)
 	base := cfg.base
 	if base == nil {
 		base, c.ownBase = defaultBase(), true

@@ -69,9 +69,9 @@ func WithSessionStore(store SessionStore) Option {
 type exchanger struct {
 	core *core
 	keys CredentialSource
-	// recheck is how often keys is looked at for another key; 0 means only
+	// recheck is how often keys is looked at for another key; nil means only
 	// when a session is needed.
-	recheck time.Duration
+	recheck func() time.Duration
 
 	// fallback is set once the platform did not know the configured path but
 	// did know the other documented one.
@@ -111,7 +111,9 @@ func (x *exchanger) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Gra
 	if err != nil {
 		return g, err
 	}
-	g.Recheck = x.recheck
+	if x.recheck != nil {
+		g.Recheck = x.recheck()
+	}
 	x.mu.Lock()
 	x.bought, x.last = key, g
 	x.mu.Unlock()
@@ -131,6 +133,7 @@ func (x *exchanger) unchanged(key Credential, current *stamp) (renew.Grant[*stam
 		return renew.Grant[*stamp]{}, false
 	}
 	g := x.last
+	g.Recheck = x.recheck()
 	g.Issued = time.Time{} // that was then; it would be taken for a skewed clock
 	return g, true
 }
@@ -174,19 +177,26 @@ func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key Crede
 		return x.buy(ctx, key)
 	}
 	shared := x.sharedFor(key)
-	dead := ""
+	dead := "" // the token that is known to be
+	usable := func(rec sharedSession) (renew.Grant[*stamp], bool) {
+		g, ok := x.adopt(rec, q, key)
+		if ok = ok && rec.Token != dead; ok && x.deadToo(ctx, q, g.Value) {
+			dead, ok = rec.Token, false
+		}
+		return g, ok
+	}
 	if rec, err := shared.load(ctx); err == nil {
-		if g, ok := x.adopt(rec, q, key); ok {
-			if !x.deadToo(ctx, q, g.Value) {
-				return g, nil
-			}
-			dead = rec.Token
+		if g, ok := usable(rec); ok {
+			return g, nil
 		}
 	}
-	unlock, err := store.LockSession(ctx, shared.id)
+	unlock, g, err := shared.lock(ctx, usable)
 	if err != nil {
 		x.core.storeFailed("lock", err)
 		return x.buy(ctx, key)
+	}
+	if unlock == nil {
+		return g, nil
 	}
 	defer unlock()
 	rec, err := shared.load(ctx)
@@ -194,7 +204,7 @@ func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key Crede
 		x.core.storeFailed("load", err)
 		rec = sharedSession{}
 	}
-	if g, ok := x.adopt(rec, q, key); ok && rec.Token != dead && !x.deadToo(ctx, q, g.Value) {
+	if g, ok := usable(rec); ok {
 		return g, nil
 	}
 	if wait := time.Until(rec.NotBefore); wait > 0 && wait < maxSharedPause {
@@ -362,11 +372,11 @@ func retryAt(err error) time.Time {
 // sessionKeeper is the keeper of sessions bought with what src yields.
 func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
 	x := &exchanger{core: c, keys: src}
-	switch src.(type) {
+	switch src := src.(type) {
 	case *fileSource:
-		x.recheck = fileRecheck
+		x.recheck = func() time.Duration { return fileRecheck }
 	case *rotator:
-		x.recheck = storeRecheck
+		x.recheck = src.recheck
 	}
 	c.keys = src
 	return newRenewingKeeper(name, renew.Config[*stamp]{

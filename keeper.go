@@ -31,6 +31,7 @@ type keeper struct {
 	fixed  atomic.Pointer[lease] // nil after close, and where there is an engine
 	engine *renew.Engine[*stamp]
 	name   string // of the source, for Status
+	probe  *prober
 }
 
 func newFixedKeeper(name string, s *stamp) *keeper {
@@ -132,6 +133,9 @@ func (k *keeper) reject(ctx context.Context, l *lease) (*lease, error) {
 	if k.engine == nil {
 		return l, nil
 	}
+	if k.engine.Held(l.Generation) && k.dead(ctx, l) {
+		k.engine.Lift(l.Generation)
+	}
 	next, err := k.engine.Reject(ctx, l.Generation)
 	if err != nil {
 		return nil, renewalError(err)
@@ -150,15 +154,26 @@ func (k *keeper) superseded(l *lease) bool {
 	return cur != nil && cur.Generation != l.Generation
 }
 
+// dead asks the platform whether the credential of l is the reason for a 401.
+func (k *keeper) dead(ctx context.Context, l *lease) bool {
+	return k.engine != nil && k.probe.isDead(ctx, l.Value.cred)
+}
+
 func (k *keeper) mended(l *lease) {
 	if k.engine != nil {
 		k.engine.Mended(l.Generation)
+		k.probe.distrusted.Store(false)
 	}
 }
 
-func (k *keeper) vain(l *lease) {
+// vain reports that a renewal has not helped. worn tells that the platform had
+// each of several fresh credentials for dead.
+func (k *keeper) vain(l *lease, worn bool) {
 	if k.engine != nil {
 		k.engine.Vain(l.Generation)
+		if worn {
+			k.probe.distrusted.Store(true)
+		}
 	}
 }
 

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
-// saveAttempts is how often a record is saved that carries a new key.
+// saveAttempts is how often a record is saved that carries a new key. Requests
+// wait meanwhile, so no attempt begins after the CallTimeout of the first.
 const saveAttempts = 4
 
 // issueInPlace closes the gate, waits for the requests on the wire, and has the
@@ -133,7 +135,7 @@ func (r KeyRecord) promoted() KeyRecord {
 // the process goes on with the new key in memory: it exists nowhere else.
 func (w *rotationWork) saveDead(ctx context.Context, change func(KeyRecord) KeyRecord) error {
 	var err error
-	for n := 1; n <= saveAttempts; n++ {
+	for n, began := 1, time.Now(); n <= saveAttempts && time.Since(began) < w.policy.CallTimeout; n++ {
 		err = w.save(ctx, change(w.rec.clone()))
 		if errors.Is(err, errLostLease) && w.rebase(ctx) {
 			err = w.save(ctx, change(w.rec.clone()))

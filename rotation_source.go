@@ -10,32 +10,51 @@ import (
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
-// storeRecheck is how often a store that does not tell of changes is looked at
-// while there is traffic.
-const storeRecheck = time.Second
-
-// pollStore is the longest pause between two looks at a record in which another
-// process is rotating.
-const pollStore = 25 * time.Millisecond
+const (
+	// storeRecheck is how often a store that does not tell of changes is looked at
+	// while there is traffic, watchedRecheck how often one that does.
+	storeRecheck   = time.Second
+	watchedRecheck = 15 * time.Second
+	// pollStore is the longest pause between two looks at a record in which another
+	// process is rotating, watchedPoll the same for a store that tells of changes.
+	pollStore   = 25 * time.Millisecond
+	watchedPoll = time.Second
+)
 
 // Credential implements [CredentialSource].
 func (r *rotator) Credential(ctx context.Context) (Credential, error) {
-	k, _, err := r.choose(ctx, Credential{})
-	return r.give(k.Credential), err
+	return r.give(ctx, Credential{})
 }
 
 // Refresh implements [Refresher].
 func (r *rotator) Refresh(ctx context.Context, rejected Credential) (Credential, error) {
-	k, _, err := r.choose(ctx, rejected)
-	return r.give(k.Credential), err
+	return r.give(ctx, rejected)
 }
 
-// give remembers which key a session is being bought with.
-func (r *rotator) give(c Credential) Credential {
+// give chooses the key to buy a session with, and remembers which it was. While
+// the store is out of reach, the one in memory has to do.
+func (r *rotator) give(ctx context.Context, rejected Credential) (Credential, error) {
+	k, _, err := r.choose(ctx, rejected)
+	if err != nil {
+		known, ok := r.remembered(rejected)
+		if !ok {
+			return Credential{}, err
+		}
+		k = known
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.given = c
-	return c
+	r.given = k.Credential
+	return k.Credential, nil
+}
+
+// remembered is the key as last seen, if the store cannot be asked for a newer
+// one and nothing speaks against it.
+func (r *rotator) remembered(rejected Credential) (StoredKey, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := r.last.Current
+	return k, r.storeErr != nil && !k.IsZero() && !r.last.replaced() && !k.Credential.Equal(rejected)
 }
 
 // fetch is the engine's source where the key itself authenticates requests.
@@ -46,7 +65,11 @@ func (r *rotator) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Grant
 	}
 	k, reason, err := r.choose(ctx, rejected)
 	if err != nil {
-		return renew.Grant[*stamp]{}, err
+		known, ok := r.remembered(rejected)
+		if !ok || !q.HasRejected { // else what is in use serves on
+			return renew.Grant[*stamp]{}, err
+		}
+		k, reason = known, renew.Adopted
 	}
 	return r.grant(k, q.HasCurrent, reason)
 }
@@ -56,7 +79,7 @@ func (r *rotator) grant(k StoredKey, known bool, reason renew.Reason) (renew.Gra
 	if err != nil {
 		return renew.Grant[*stamp]{}, err
 	}
-	g := renew.Grant[*stamp]{Value: s, Recheck: storeRecheck}
+	g := renew.Grant[*stamp]{Value: s, Recheck: r.recheck()}
 	if known {
 		g.Reason = reason
 	}
@@ -85,7 +108,8 @@ func (r *rotator) stampOf(c Credential) (*stamp, error) {
 func (r *rotator) choose(ctx context.Context, rejected Credential) (StoredKey, renew.Reason, error) {
 	r.watch()
 	fellBack := false
-	for pause := time.Millisecond; ; pause = min(2*pause, pollStore) {
+	for pause := time.Millisecond; ; pause = min(2*pause, watchedPoll) {
+		news := r.awaitNews()
 		rec, rev, err := r.load(ctx)
 		if err != nil {
 			return StoredKey{}, 0, err
@@ -114,7 +138,7 @@ func (r *rotator) choose(ctx context.Context, rejected Credential) (StoredKey, r
 				return StoredKey{}, 0, err
 			}
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := r.pause(ctx, pause, news); err != nil {
 			return StoredKey{}, 0, err
 		}
 	}
@@ -165,7 +189,6 @@ func (r *rotator) replaceRejected(ctx context.Context, rec KeyRecord, rev Revisi
 		// Whoever provides the key will replace it some day.
 		r.core.storeFailed("save", err)
 	case err != nil:
-		r.core.storeFailed("save", err)
 		r.keep(next)
 	default:
 		r.core.emitRotation(slog.LevelInfo, EventRotated, "a key put there by hand was adopted", next, nil)
@@ -200,6 +223,7 @@ func (r *rotator) read(ctx context.Context) (rec KeyRecord, rev Revision, err er
 		if p := recover(); p != nil {
 			err = panicked("the key store", p)
 		}
+		r.reached("load", err)
 	}()
 	return r.store.Load(ctx)
 }
@@ -210,8 +234,30 @@ func (r *rotator) write(ctx context.Context, rec KeyRecord, prev Revision) (rev 
 		if p := recover(); p != nil {
 			err = panicked("the key store", p)
 		}
+		r.reached("save", err)
 	}()
 	return r.store.Save(ctx, rec, prev)
+}
+
+func (r *rotator) storeError() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.storeErr
+}
+
+// reached notes whether the store did what it was asked for, and tells of the
+// first failure in a row.
+func (r *rotator) reached(what string, err error) {
+	if err != nil && (errors.Is(err, ErrNoCredential) || errors.Is(err, ErrConflictingWrite) || errors.Is(err, ErrReadOnlyStore)) {
+		err = nil // an answer, too
+	}
+	r.mu.Lock()
+	first := err != nil && r.storeErr == nil
+	r.storeErr = err
+	r.mu.Unlock()
+	if first {
+		r.core.storeFailed(what, err)
+	}
 }
 
 // panicked makes an error of a panic.
@@ -232,7 +278,7 @@ func (r *rotator) load(ctx context.Context) (KeyRecord, Revision, error) {
 		r.last = u.clone()
 		return u.clone(), rev, nil
 	}
-	if err == nil {
+	if err == nil && rec.Generation >= r.last.Generation { // a newer one may have been told of meanwhile
 		r.last = rec
 	}
 	return rec, rev, err

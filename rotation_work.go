@@ -280,12 +280,7 @@ func (w *rotationWork) issued(a *directAnswer) (StoredKey, error) {
 func (w *rotationWork) changeOver(ctx context.Context) bool {
 	cur := w.rec.Current
 	before := w.inUse()
-	err := w.adopt(ctx, cur, renew.Manual)
-	if w.core.cfg.session != nil && err == nil && !w.wasGiven(cur.Credential) {
-		// A renewal that was under way already was joined, and it had begun with
-		// the key of before.
-		err = w.adopt(ctx, cur, renew.Manual)
-	}
+	err := w.change(ctx, cur, renew.Manual)
 	if err != nil && ctx.Err() == nil {
 		w.core.storeFailed("adopt", err)
 	}

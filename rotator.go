@@ -40,6 +40,9 @@ type rotator struct {
 	endedAt  time.Time // of the last attempt
 	lastErr  error
 	watching bool
+	watched  bool          // the store tells of changes, and has not failed to
+	news     chan struct{} // closed at the next change that the store tells of
+	storeErr error         // of the last attempt to reach the store
 	oldNote  string
 	closed   bool
 }
@@ -56,7 +59,9 @@ func newRotator(c *core, store KeyStore, seed CredentialSource) *rotator {
 	if c.cfg.rotation != nil {
 		p = *c.cfg.rotation
 	}
-	r := &rotator{core: c, store: store, seed: seed, policy: p.withDefaults(store), owner: newUUID()}
+	r := &rotator{
+		core: c, store: store, seed: seed, policy: p.withDefaults(store), owner: newUUID(), news: make(chan struct{}),
+	}
 	r.auto = r.policy.Every > 0
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
@@ -124,6 +129,9 @@ func (r *rotator) finished(f *rotationFlight) {
 			r.core.emitRotation(slog.LevelError, EventRotationFailed, stageOf(f.err), rec, f.err)
 		}
 		r.schedule(rec)
+		if f.err == nil {
+			r.takeUp(rec) // what was told of meanwhile
+		}
 	}
 	close(f.done)
 }
@@ -140,7 +148,8 @@ func (r *rotator) run(ctx context.Context, byHand bool) (*Rotation, error) {
 	began := time.Now()
 	var first KeyRecord
 	waited := false
-	for pause := time.Millisecond; ; pause = min(2*pause, pollStore) {
+	for pause := time.Millisecond; ; pause = min(2*pause, watchedPoll) {
+		news := r.awaitNews()
 		rec, rev, err := r.load(ctx)
 		if err != nil {
 			return nil, loadFailed(err, waited)
@@ -151,7 +160,7 @@ func (r *rotator) run(ctx context.Context, byHand bool) (*Rotation, error) {
 		switch {
 		case rec.Intent != nil && r.heldByOther(rec.Intent):
 			waited = true
-			if err := sleep(ctx, pause); err != nil {
+			if err := r.pause(ctx, pause, news); err != nil {
 				return nil, ErrClosed
 			}
 			continue
@@ -165,7 +174,7 @@ func (r *rotator) run(ctx context.Context, byHand bool) (*Rotation, error) {
 		switch {
 		case errors.Is(err, errLostLease):
 			waited = true
-			if err := sleep(ctx, pause); err != nil {
+			if err := r.pause(ctx, pause, news); err != nil {
 				return nil, ErrClosed
 			}
 			continue
@@ -224,7 +233,7 @@ func (r *rotator) heldByOther(in *Intent) bool {
 // sessions cannot be changed over now, they will be by the next look at the
 // store.
 func (r *rotator) adopted(ctx context.Context, first, rec KeyRecord, began time.Time) *Rotation {
-	if err := r.adopt(ctx, rec.Current, renew.Adopted); err != nil {
+	if err := r.change(ctx, rec.Current, renew.Adopted); err != nil {
 		r.core.storeFailed("adopt", err)
 	}
 	res := &Rotation{

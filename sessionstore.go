@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/durable"
+	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
@@ -167,4 +168,53 @@ func (s *sharedSessions) save(ctx context.Context, rec sharedSession) error {
 		return err
 	}
 	return s.store.SaveSession(ctx, s.id, sealed)
+}
+
+// lookWhileLocked is the pause between two looks at a record whose lock another
+// process holds: it is doubled up to the longer one.
+const (
+	lookWhileLocked    = 10 * time.Millisecond
+	maxLookWhileLocked = 200 * time.Millisecond
+)
+
+// lock waits for the lock, or until a record is there that is usable: then the
+// func that unlocks is nil. So of many who wait, all but one go on together and do not
+// queue up for a lock that they have no use for.
+func (s *sharedSessions) lock(ctx context.Context, usable func(sharedSession) (renew.Grant[*stamp], bool)) (func(), renew.Grant[*stamp], error) {
+	type outcome struct {
+		unlock func()
+		err    error
+	}
+	var none renew.Grant[*stamp]
+	lockCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ch := make(chan outcome, 1)
+	go func() {
+		out := outcome{err: errors.New("agrenting: the session store panicked")}
+		defer func() {
+			_ = recover() // the error says it
+			ch <- out
+		}()
+		out.unlock, out.err = s.store.LockSession(lockCtx, s.id)
+	}()
+	t := time.NewTimer(lookWhileLocked)
+	defer t.Stop()
+	for pause := lookWhileLocked; ; {
+		select {
+		case out := <-ch:
+			return out.unlock, none, out.err
+		case <-t.C:
+		}
+		if rec, err := s.load(ctx); err == nil {
+			if g, ok := usable(rec); ok {
+				cancel()
+				if out := <-ch; out.err == nil {
+					out.unlock()
+				}
+				return nil, g, nil
+			}
+		}
+		pause = min(2*pause, maxLookWhileLocked)
+		t.Reset(pause)
+	}
 }

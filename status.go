@@ -56,6 +56,9 @@ type Status struct {
 	LastError error
 	Failures  int
 	RetryAt   time.Time
+	// StoreError tells that the KeyStore could not be reached when it was last
+	// tried, nil otherwise. Requests go on with the key in memory.
+	StoreError error
 	// ClockSkew is how far the platform's clock is ahead of this one, as far
 	// as it is known; less than 2 s counts as none.
 	ClockSkew time.Duration
@@ -75,6 +78,9 @@ func (c *Client) Status() Status {
 	s.AgentID = c.transport.agent.id()
 	if s.Environment = c.core.env; s.Environment == "" {
 		s.Environment = effectiveEnvironment("", c.core.creds.latest())
+	}
+	if r := c.core.rotator; r != nil {
+		s.StoreError = r.storeError()
 	}
 	if r := c.core.rate.Load(); r != nil {
 		s.Rate = *r

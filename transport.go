@@ -196,8 +196,9 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 			return resp, false, err
 		}
 		late := t.creds.superseded(l)
-		if replay > 0 && (replay >= maxReplays || (renewed && !late)) {
-			t.creds.vain(l)
+		worn := replay >= maxReplays
+		if worn || (renewed && !late && !t.creds.dead(ctx, l)) {
+			t.creds.vain(l, worn && renewed)
 			body.release()
 			return resp, false, nil
 		}

@@ -256,6 +256,23 @@ func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Lease[T], e
 	return e.awaitLocked(ctx, now, Rejected)
 }
 
+// Held reports whether a rejection of a generation would be held back.
+func (e *Engine[T]) Held(generation uint64) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last != nil && e.last.Generation == generation && !e.rejected && time.Now().Before(e.holdUntil)
+}
+
+// Lift has the next rejection of a generation cause a renewal though it would
+// be held back: it is known that the value is the trouble.
+func (e *Engine[T]) Lift(generation uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.last != nil && e.last.Generation == generation {
+		e.holdUntil = time.Time{}
+	}
+}
+
 // Vain reports that a generation fetched because of a rejection was rejected
 // as well: whatever is wrong, it is not the value. Further rejections are held
 // back for a pause that doubles each time.

@@ -1,0 +1,229 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+var errDown = errors.New("connection refused")
+
+// breakableStore is a store that can be out of reach.
+type breakableStore struct {
+	KeyStore
+	down  atomic.Bool
+	loads atomic.Int64
+	slow  atomic.Int64 // how long an answer is on its way, in ns
+}
+
+func (s *breakableStore) Load(ctx context.Context) (KeyRecord, Revision, error) {
+	s.loads.Add(1)
+	if s.down.Load() {
+		return KeyRecord{}, "", errDown
+	}
+	rec, rev, err := s.KeyStore.Load(ctx)
+	advance(time.Duration(s.slow.Load()))
+	return rec, rev, err
+}
+
+func (s *breakableStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+	if s.down.Load() {
+		return "", errDown
+	}
+	return s.KeyStore.Save(ctx, rec, prev)
+}
+
+// watchedStore is a breakableStore that tells of changes.
+type watchedStore struct{ breakableStore }
+
+func (s *watchedStore) Watch(ctx context.Context) iter.Seq2[KeyRecord, error] {
+	return s.KeyStore.(KeyWatcher).Watch(ctx) //nolint:errcheck,forcetypeassert // it is one in memory
+}
+
+func TestSessionsAreBoughtWithTheKeyInMemoryWhileTheStoresAreOutOfReach(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t, agrentingtest.WithSessionTTL(time.Minute))
+		keys := &breakableStore{KeyStore: MemoryStore(Credential{})}
+		sessions := newMapSessionStore()
+		var mu sync.Mutex
+		told := 0
+		c := w.client(keys, RotationPolicy{Every: -1}, WithSessionStore(sessions), WithObserver(func(e Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			if e.Type == EventStoreFailed && errors.Is(e.Err, errDown) && e.Reason == "load" {
+				told++
+			}
+		}))
+		require.NoError(t, w.call(c))
+		require.NoError(t, c.Status().StoreError)
+		keys.down.Store(true)
+		for _, op := range []string{"lock", "load", "save"} {
+			sessions.failing(op, errors.New("no route to host"))
+		}
+		for range 600 {
+			require.NoError(t, w.call(c))
+			advance(time.Second)
+		}
+		w.srv.RevokeSessions()
+		require.NoError(t, w.call(c))
+		require.ErrorIs(t, c.Status().StoreError, errDown)
+		_, err := c.Rotate(t.Context())
+		require.ErrorIs(t, err, errDown, "nothing is rotated that could not be saved")
+		keys.down.Store(false)
+		for _, op := range []string{"lock", "load", "save"} {
+			sessions.failing(op, nil)
+		}
+		_, err = c.Rotate(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, w.call(c))
+		require.NoError(t, c.Status().StoreError)
+		require.NoError(t, c.Close())
+		mu.Lock()
+		defer mu.Unlock()
+		assert.Equal(t, 1, told, "an outage is reported once")
+	})
+}
+
+// hungStore saves so many times, and then keeps the caller waiting.
+type hungStore struct {
+	KeyStore
+	spare atomic.Int64
+}
+
+func (s *hungStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+	if s.spare.Add(-1) < 0 {
+		<-ctx.Done()
+		return "", context.Cause(ctx)
+	}
+	return s.KeyStore.Save(ctx, rec, prev)
+}
+
+func TestAStoreThatHangsWithTheNewKeyKeepsRequestsWaitingForTwoCallTimeoutsAtMost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		store := &hungStore{KeyStore: MemoryStore(Credential{})}
+		store.spare.Store(1)
+		c := w.client(store, RotationPolicy{Strategy: InPlace, Every: -1, CallTimeout: 4 * time.Second})
+		require.NoError(t, w.call(c))
+		store.spare.Store(2) // the intent, and its lifeline
+		done := make(chan error)
+		go func() { _, err := c.Rotate(t.Context()); done <- err }()
+		var longest time.Duration
+		for range 60 {
+			began := time.Now()
+			require.NoError(t, w.call(c))
+			longest = max(longest, time.Since(began))
+			advance(time.Second)
+		}
+		_, ok := errors.AsType[*RotationError](<-done)
+		require.True(t, ok)
+		assert.LessOrEqual(t, longest, 8*time.Second)
+		assert.Greater(t, longest, time.Second, "the rotation was met")
+		store.spare.Store(1 << 40)
+		require.NoError(t, c.Close())
+		w.oneLiveKey(store)
+	})
+}
+
+func TestARotationElsewhereIsTakenUpThoughThisProcessWasLookingAtTheTime(t *testing.T) {
+	t.Parallel()
+	for name, sessions := range map[string]bool{"key": false, "session": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newRotationWorld(t)
+				mem := MemoryStore(Credential{})
+				store := &watchedStore{breakableStore{KeyStore: mem}}
+				var opts []Option
+				if sessions {
+					opts = append(opts, WithSession())
+				}
+				a := w.client(mem, RotationPolicy{Strategy: InPlace, Every: time.Hour}, opts...)
+				b := w.client(store, RotationPolicy{Strategy: InPlace, Every: time.Hour}, opts...)
+				require.NoError(t, w.call(a))
+				require.NoError(t, w.call(b))
+				// b is told of the rotation while a look of its own is under way, which
+				// gets the record as it was before.
+				store.slow.Store(int64(100 * time.Millisecond))
+				b.core.rotator.start(false)
+				synctest.Wait()
+				_, err := a.Rotate(t.Context())
+				require.NoError(t, err)
+				advance(110 * time.Millisecond)
+				store.slow.Store(0)
+				synctest.Wait()
+				before := w.srv.Stats().Unauthorized
+				require.NoError(t, w.call(b))
+				assert.Equal(t, before, w.srv.Stats().Unauthorized, "the old key is not used again")
+				require.NoError(t, a.Close())
+				require.NoError(t, b.Close())
+			})
+		})
+	}
+}
+
+func TestAStoreThatTellsOfChangesIsNotLookedAtAllTheTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		mem := MemoryStore(Credential{})
+		a := w.client(mem, RotationPolicy{Strategy: Overlap, Every: -1, Grace: 20 * time.Second})
+		store := &watchedStore{breakableStore{KeyStore: mem}}
+		b := w.client(store, RotationPolicy{Strategy: Overlap, Every: -1})
+		require.NoError(t, w.call(a))
+		require.NoError(t, w.call(b))
+		go func() { _, _ = a.Rotate(t.Context()) }()
+		synctest.Wait()
+		before := store.loads.Load()
+		done := make(chan error)
+		go func() { _, err := b.Rotate(t.Context()); done <- err }()
+		for range 18 {
+			require.NoError(t, w.call(b))
+			advance(time.Second)
+		}
+		assert.LessOrEqual(t, store.loads.Load()-before, int64(60), "while another process rotates")
+		require.NoError(t, <-done)
+		require.NoError(t, a.Close())
+		require.NoError(t, b.Close())
+	})
+}
+
+// lockedOut is a store whose lock never comes free.
+type lockedOut struct{ SessionStore }
+
+func (s lockedOut) LockSession(ctx context.Context, _ string) (func(), error) {
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}
+
+func TestWhoWaitsForTheLockTakesTheSessionThatIsThereAlready(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t, agrentingtest.WithoutRateLimits())
+		store := newMapSessionStore()
+		first, second := w.client(WithSessionStore(store)), w.client(WithSessionStore(lockedOut{store}))
+		require.NoError(t, w.call(first))
+		require.NoError(t, w.call(second))
+		w.srv.RevokeSessions()
+		began := time.Now()
+		done := make(chan error)
+		go func() { done <- w.call(second) }()
+		advance(50 * time.Millisecond)
+		require.NoError(t, w.call(first))
+		require.NoError(t, <-done)
+		assert.Less(t, time.Since(began), time.Second)
+		assert.Equal(t, 2, w.bought())
+	})
+}

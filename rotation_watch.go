@@ -1,0 +1,125 @@
+package agrenting
+
+import (
+	"context"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
+)
+
+// watch adopts what other processes save, as soon as a store tells of it. It
+// begins with the first use of the key.
+func (r *rotator) watch() {
+	w, ok := r.store.(KeyWatcher)
+	if !ok {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.watching || r.closed {
+		return
+	}
+	r.watching = true
+	r.wg.Go(func() {
+		for r.ctx.Err() == nil {
+			for rec, err := range w.Watch(r.ctx) {
+				if err != nil {
+					r.core.storeFailed("watch", err)
+					break
+				}
+				r.noticed(rec)
+			}
+			r.mu.Lock()
+			r.watched = false
+			r.mu.Unlock()
+			if sleep(r.ctx, storeRecheck) != nil {
+				return
+			}
+		}
+	})
+}
+
+// noticed takes note of a record, and wakes those that wait for another
+// process.
+func (r *rotator) noticed(rec KeyRecord) {
+	r.mu.Lock()
+	r.watched = true
+	close(r.news)
+	r.news = make(chan struct{})
+	newer := rec.Generation >= r.last.Generation && !rec.Current.IsZero()
+	if newer {
+		r.last = rec
+	}
+	busy := r.flight != nil // its end takes it up, unless it does so itself
+	r.mu.Unlock()
+	if newer && !busy {
+		r.takeUp(rec)
+	}
+}
+
+// takeUp adopts the key of a record that somebody else has written, if there is
+// one in use that it replaces.
+func (r *rotator) takeUp(rec KeyRecord) {
+	s := r.inUse()
+	if s == nil || rec.Current.IsZero() || rec.replaced() {
+		return
+	}
+	cur := rec.Current.Credential
+	r.mu.Lock()
+	done := r.unsaved != nil || s.cred.Equal(cur)
+	if r.core.cfg.session != nil {
+		done = done || r.given.IsZero() || r.given.Equal(cur)
+	}
+	r.mu.Unlock()
+	if !done {
+		_ = r.change(r.ctx, rec.Current, renew.Adopted) // or by the next look at the store
+	}
+}
+
+// change has requests use a key from now on.
+func (r *rotator) change(ctx context.Context, k StoredKey, reason renew.Reason) error {
+	err := r.adopt(ctx, k, reason)
+	if err == nil && r.core.cfg.session != nil && !r.wasGiven(k.Credential) {
+		// A renewal that was under way already was joined, and it had begun with
+		// the key of before.
+		err = r.adopt(ctx, k, reason)
+	}
+	return err
+}
+
+// awaitNews is closed at the next change that the store tells of.
+func (r *rotator) awaitNews() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.news
+}
+
+// pause waits for d, capped, or for news of the store.
+func (r *rotator) pause(ctx context.Context, d time.Duration, news <-chan struct{}) error {
+	limit := pollStore
+	r.mu.Lock()
+	if r.watched {
+		limit = watchedPoll
+	}
+	r.mu.Unlock()
+	t := time.NewTimer(min(d, limit))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-news:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// recheck is when the store is to be looked at again.
+func (r *rotator) recheck() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.watched {
+		return watchedRecheck
+	}
+	return storeRecheck
+}
