@@ -1,0 +1,184 @@
+package agrentingtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// Webhook is what the platform sends to a receiver when something has happened
+// to a task.
+type Webhook struct {
+	// Event goes into X-Webhook-Event, such as "task.completed".
+	Event string
+	// TaskID goes into X-Webhook-Task-Id, and into the body unless Body is given.
+	TaskID string
+	// Status, Output and ErrorReason go into the body.
+	Status      string
+	Output      any
+	ErrorReason string
+	// Body is sent as it is, in place of what the fields above would make.
+	Body []byte
+
+	// Secret signs the body; without one there is no signature. Signature is
+	// sent in place of the right one, for receivers that should refuse it.
+	Secret, Signature string
+	// Header names the header of the signature; X-Webhook-Signature if empty.
+	Header string
+}
+
+// SignWebhook returns the base64 of the HMAC-SHA256 of body, as the platform's
+// own client checks it.
+func SignWebhook(secret string, body []byte) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	_, _ = mac.Write(body)
+	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// Request is the webhook as a request to url, to be sent, or to be handed to a
+// handler. The time in the body is that of the moment.
+func (h Webhook) Request(ctx context.Context, url string) (*http.Request, error) {
+	body, err := h.body(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return h.request(ctx, url, body)
+}
+
+func (h Webhook) body(now time.Time) ([]byte, error) {
+	if h.Body != nil {
+		return h.Body, nil
+	}
+	m := map[string]any{"task_id": h.TaskID, "status": h.Status, "created_at": now.UTC().Format(time.RFC3339)}
+	if h.Output != nil {
+		m["output"] = h.Output
+	}
+	if h.ErrorReason != "" {
+		m["error_reason"] = h.ErrorReason
+	}
+	body, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("agrentingtest: the webhook's output does not encode: %w", err)
+	}
+	return body, nil
+}
+
+func (h Webhook) request(ctx context.Context, url string, body []byte) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("agrentingtest: webhook: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	for name, value := range map[string]string{"X-Webhook-Event": h.Event, "X-Webhook-Task-Id": h.TaskID} {
+		if value != "" {
+			req.Header.Set(name, value)
+		}
+	}
+	name, signature := h.Header, h.Signature
+	if name == "" {
+		name = "X-Webhook-Signature"
+	}
+	if signature == "" && h.Secret != "" {
+		signature = SignWebhook(h.Secret, body)
+	}
+	if signature != "" {
+		req.Header.Set(name, signature)
+	}
+	return req, nil
+}
+
+// The platform retries with exponential backoff and publishes no numbers; these
+// are assumptions.
+const (
+	webhookTries = 5
+	webhookPause = time.Second
+)
+
+// DeliverWebhook sends a webhook to url as the platform does: up to five times,
+// with pauses of 1, 2, 4 and 8 s, until the receiver answers with success. The
+// platform says that it backs off exponentially; the numbers are this server's.
+// Every try has the same body, signature and time, that of the server's clock.
+// It follows no redirects. Nil for client is one of its own, which waits 10 s
+// for an answer.
+//
+// It returns the status of each try, 0 for one without an answer. The error is
+// nil if the last one is a success. It ends early, with an error, when ctx does
+// or the server is closed.
+func (s *Server) DeliverWebhook(ctx context.Context, client *http.Client, url string, h Webhook) ([]int, error) {
+	if !s.enter() {
+		return nil, errors.New("agrentingtest: the server is closed")
+	}
+	defer s.inflight.Done()
+	body, err := h.body(s.now())
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // Close waits for the delivery, so the delivery has to end
+		select {
+		case <-s.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+
+	own := http.Client{Timeout: 10 * time.Second}
+	if client != nil {
+		own = *client
+	} else {
+		transport := &http.Transport{}
+		defer transport.CloseIdleConnections()
+		own.Transport = transport
+	}
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+	var statuses []int
+	for pause := webhookPause; ; pause *= 2 {
+		status, err := h.try(ctx, &own, url, body)
+		if errors.Is(err, errWebhookRequest) {
+			return nil, err
+		}
+		statuses = append(statuses, status)
+		switch {
+		case status >= 200 && status < 300:
+			return statuses, nil
+		case len(statuses) < webhookTries:
+		case err != nil:
+			return statuses, fmt.Errorf("agrentingtest: the webhook was not delivered: %w", err)
+		default:
+			return statuses, fmt.Errorf("agrentingtest: the webhook was not delivered: the receiver answered %d", status)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return statuses, fmt.Errorf("agrentingtest: the webhook was not delivered: %w", context.Cause(ctx))
+		}
+	}
+}
+
+var errWebhookRequest = errors.New("agrentingtest: the webhook cannot be sent")
+
+func (h Webhook) try(ctx context.Context, client *http.Client, url string, body []byte) (int, error) {
+	req, err := h.request(ctx, url, body)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", errWebhookRequest, err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
+	return resp.StatusCode, nil
+}
