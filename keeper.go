@@ -162,7 +162,7 @@ func (k *keeper) dead(ctx context.Context, l *lease) bool {
 func (k *keeper) mended(l *lease) {
 	if k.engine != nil {
 		k.engine.Mended(l.Generation)
-		k.probe.distrusted.Store(false)
+		k.probe.vain.Store(0)
 	}
 }
 
@@ -172,7 +172,7 @@ func (k *keeper) vain(l *lease, worn bool) {
 	if k.engine != nil {
 		k.engine.Vain(l.Generation)
 		if worn {
-			k.probe.distrusted.Store(true)
+			k.probe.vain.Add(1)
 		}
 	}
 }

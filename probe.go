@@ -21,10 +21,14 @@ type prober struct {
 	began time.Time
 	dead  bool
 
-	// distrusted is set when what the platform says of fresh credentials has
-	// led nowhere. Then 401s are believed as they come.
-	distrusted atomic.Bool
+	// vain counts the requests in a row for which the platform had one fresh
+	// credential after the other for dead. After a few, 401s are believed as they
+	// come.
+	vain atomic.Int32
 }
+
+// maxVain is how many such requests it takes.
+const maxVain = 2
 
 // probeTimeout bounds the wait for the platform's answer.
 const probeTimeout = 5 * time.Second
@@ -44,7 +48,7 @@ func newProber(c *core) *prober {
 // isDead reports whether the platform does not know cred any more. In doubt it
 // is not dead.
 func (p *prober) isDead(ctx context.Context, cred Credential) bool {
-	if p == nil || p.distrusted.Load() {
+	if p == nil || p.vain.Load() >= maxVain {
 		return false
 	}
 	asked := time.Now()

@@ -32,7 +32,7 @@ func TestAThousandRotationsFailNoRequestOf64Workers(t *testing.T) { //nolint:tpa
 			store := MemoryStore(Credential{})
 			c := w.client(store, RotationPolicy{Strategy: s, Every: -1})
 			require.NoError(t, w.call(c))
-			sent, stop := w.pacedLoad(c, 64)
+			sent, stop := w.pacedLoad(c, 64, true)
 			for n := range rotations {
 				for sent() <= int64(n) { // there is load
 					require.NoError(t, sleep(t.Context(), time.Millisecond))
@@ -52,8 +52,9 @@ func TestAThousandRotationsFailNoRequestOf64Workers(t *testing.T) { //nolint:tpa
 }
 
 // pacedLoad is load whose workers pause, so that rotations are not mostly waits
-// for a processor, and whose requests cost the platform little.
-func (w *rotationWorld) pacedLoad(c *Client, workers int) (sent func() int64, stop func() (calls, failed int64)) {
+// for a processor, and whose requests cost the platform little. Some of them have
+// bodies that can be sent only once, if asked for.
+func (w *rotationWorld) pacedLoad(c *Client, workers int, bodies bool) (sent func() int64, stop func() (calls, failed int64)) {
 	var calls, failed atomic.Int64
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var wg sync.WaitGroup
@@ -61,7 +62,7 @@ func (w *rotationWorld) pacedLoad(c *Client, workers int) (sent func() int64, st
 		wg.Go(func() {
 			for n := i; sleep(ctx, 15*time.Millisecond) == nil; n++ {
 				method, path, in := http.MethodGet, "/api/v1/hirings/pending", any(nil)
-				if n%5 == 0 { // a body that can be sent only once
+				if bodies && n%5 == 0 { // a body that can be sent only once
 					method, path = http.MethodPost, "/api/v1/tasks"
 					in = struct{ io.Reader }{strings.NewReader(`{"agent_id":"` + w.agent.ID + `","task_type":"test"}`)}
 				}
@@ -195,6 +196,53 @@ func TestTheGateHoldsRequestsNoLongerThanTheRotationTakes(t *testing.T) {
 				w.oneLiveKey(store)
 				require.NoError(t, c.Close())
 			})
+		})
+	}
+}
+
+// TestRotationsBackToBackByManyProcessesFailNoRequest has half of the processes
+// use sessions, which die with the key that bought them. Requests meet one dead
+// credential after the other.
+func TestRotationsBackToBackByManyProcessesFailNoRequest(t *testing.T) { //nolint:tparallel // each has the processors for itself
+	t.Parallel()
+	rotations := 60
+	if raceEnabled && !*every {
+		rotations = 20
+	}
+	for _, s := range []Strategy{Overlap, InPlace} { //nolint:paralleltest // one after the other, see above
+		t.Run(s.String(), func(t *testing.T) {
+			w := newRotationWorld(t, agrentingtest.WithLogLimit(100), agrentingtest.WithSessionsDyingWithKey())
+			store, sessions := MemoryStore(Credential{}), newMapSessionStore()
+			var clients []*Client
+			var sent func() int64
+			var stops []func() (calls, failed int64)
+			for i := range 8 {
+				p := RotationPolicy{Strategy: s, Every: -1, Grace: 20 * time.Millisecond}
+				var opts []Option
+				if i%2 == 1 {
+					opts = append(opts, WithSessionStore(sessions))
+				}
+				c := w.client(store, p, opts...)
+				require.NoError(t, w.call(c))
+				var stop func() (calls, failed int64)
+				sent, stop = w.pacedLoad(c, 8, false)
+				clients, stops = append(clients, c), append(stops, stop)
+			}
+			for n := range rotations {
+				for sent() <= int64(n) { // there is load
+					require.NoError(t, sleep(t.Context(), time.Millisecond))
+				}
+				_, err := clients[n*5%len(clients)].Rotate(t.Context())
+				require.NoError(t, err)
+			}
+			var calls, failed int64
+			for _, stop := range stops {
+				n, bad := stop()
+				calls, failed = calls+n, failed+bad
+			}
+			assert.Zero(t, failed)
+			w.oneLiveKey(store)
+			t.Logf("%d requests, %d of them met a dead credential", calls, w.srv.Stats().Unauthorized)
 		})
 	}
 }

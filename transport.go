@@ -139,10 +139,14 @@ func identityHeaders(h http.Header) (credential, agent bool) {
 	return credential, agent
 }
 
-// maxReplays bounds the replays of one attempt. One follows a renewal; more
-// only follow when another generation has come into use meanwhile, as when a
-// fleet rotates a shared key while requests are on the wire.
-const maxReplays = 3
+const (
+	// maxReplays bounds the replays of one attempt. One follows a renewal; more
+	// only follow when another generation has come into use meanwhile, as when a
+	// fleet rotates a shared key while requests are on the wire.
+	maxReplays = 8
+	// maxRenewals bounds those that one attempt causes itself.
+	maxRenewals = 3
+)
 
 // attempt sends req once with the current credential, and again if a 401 says
 // that the credential has been replaced. local reports that the error was made
@@ -173,7 +177,7 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 	if body.guard != nil { // a store less where there is none
 		out.Body = body.reader(req)
 	}
-	renewed := false // l was fetched on account of this request's 401
+	renewals, renewed := 0, false // whether l was fetched on account of this request's 401
 	for replay := 0; ; replay++ {
 		pc.trace.sent(l)
 		if t.log != nil {
@@ -196,9 +200,10 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 			return resp, false, err
 		}
 		late := t.creds.superseded(l)
-		worn := replay >= maxReplays
-		if worn || (renewed && !late && !t.creds.dead(ctx, l)) {
-			t.creds.vain(l, worn && renewed)
+		fresh := renewed && !late
+		worn := fresh && renewals == maxRenewals
+		if worn || replay == maxReplays || (fresh && !t.creds.dead(ctx, l)) {
+			t.creds.vain(l, worn)
 			body.release()
 			return resp, false, nil
 		}
@@ -214,7 +219,9 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 		}
 		// One that was in use already, or that somebody else has made, may be
 		// rejected for the first time.
-		renewed = !late && next.Reason != renew.Adopted
+		if renewed = !late && next.Reason != renew.Adopted; renewed {
+			renewals++
+		}
 		again, err := body.again(req)
 		if err != nil {
 			resp.Request = req.WithContext(context.WithValue(ctx, notReplayedKey{}, err))
