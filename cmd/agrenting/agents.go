@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"iter"
 	"net/url"
 	"strconv"
@@ -194,9 +193,9 @@ func (c *agentsRegisterCmd) Run(a *app) error {
 	stop()
 	if err != nil {
 		if r != nil && r.Agent.ID != "" {
-			return fmt.Errorf("agent %s is registered, but: %w", r.Agent.ID, err)
+			a.ui.note("agent %s is registered", r.Agent.ID)
 		}
-		return err
+		return s.rescue(a, err)
 	}
 	secret := r.Credential.Reveal()
 	if err := s.put(secret); err != nil {

@@ -3,11 +3,9 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 
 	"github.com/agrenting/agrenting-go"
@@ -23,7 +21,11 @@ const (
 	varAPIKey     = "AGRENTING_API_KEY"
 	varSession    = "AGRENTING_SESSION_TOKEN"
 	varType       = "AGRENTING_CREDENTIAL_TYPE"
+	varUnmarked   = "AGRENTING_UNMARKED_SANDBOX_TOKENS"
 )
+
+// unmarkedAllowed is what AGRENTING_UNMARKED_SANDBOX_TOKENS accepts.
+const unmarkedAllowed = "allow"
 
 // env reads a variable as the SDK will: flags come first, empty is unset.
 func (a *app) env(name string) string {
@@ -82,7 +84,7 @@ func (a *app) options() ([]agrenting.Option, error) {
 	if a.Agent != "" {
 		opts = append(opts, agrenting.WithAgentID(a.Agent))
 	}
-	if a.Unmarked {
+	if a.unmarked() {
 		opts = append(opts, agrenting.WithUnmarkedSandboxTokens())
 	}
 	if a.Store != "" {
@@ -100,6 +102,14 @@ func (a *app) options() ([]agrenting.Option, error) {
 		opts = append(opts, agrenting.WithCredential(c))
 	}
 	return opts, nil
+}
+
+// unmarked reports whether somebody answers for tokens without a sandbox mark. To
+// the SDK the variable answers for the environment's credential alone; here the
+// one on standard input is the same person's. A word that is not known is left
+// to the SDK to refuse.
+func (a *app) unmarked() bool {
+	return a.Unmarked || strings.EqualFold(a.env(varUnmarked), unmarkedAllowed)
 }
 
 // client makes a client of the flags and the environment.
@@ -174,13 +184,4 @@ func (a *app) agentID(c *agrenting.Client, argument string) (string, error) {
 		return id, nil
 	}
 	return "", usage("give --agent ID or set AGRENTING_AGENT_ID; agrenting agents mine lists yours", "it is not said whose keys are meant")
-}
-
-// verify makes a cheap call that any answer but a refusal settles.
-func verify(ctx context.Context, c *agrenting.Client, kind agrenting.Kind) (*agrenting.Response, error) {
-	path := "/api/v1/hirings/pending"
-	if kind == agrenting.KindUserToken {
-		path = "/api/v1/agents/mine"
-	}
-	return c.Do(ctx, http.MethodGet, path, nil, nil)
 }

@@ -137,13 +137,15 @@ func (c *doctorCmd) Run(a *app) error {
 // configuration makes a client, and notes what is wrong with flags and
 // environment. The client is nil when there can be none.
 func (e *examination) configuration() *agrenting.Client {
-	client, err := e.app.client()
-	source := ""
+	opts, err := e.app.options()
+	var client *agrenting.Client
 	if err == nil {
-		s := client.Status()
-		source, e.report.AgentID = s.Source, s.AgentID
+		client, err = agrenting.New(opts...)
 	}
-	e.report.Sources = e.app.sources(source)
+	e.report.Sources = e.app.sources(opts)
+	if client != nil {
+		e.report.AgentID, e.report.URL = client.Status().AgentID, client.BaseURL()
+	}
 	u, uerr := url.Parse(e.report.URL)
 	switch {
 	case uerr != nil || u.Host == "":
@@ -168,61 +170,39 @@ func (e *examination) configuration() *agrenting.Client {
 	return client
 }
 
-// sources lists where credentials can come from, in their order. used is the one
-// that the client has chosen.
-func (a *app) sources(used string) []jsonSource {
+// sources lists where credentials can come from, in their order and in the words
+// of the command line. opts are nil when flags cannot even be made options.
+func (a *app) sources(opts []agrenting.Option) []jsonSource {
 	var list []jsonSource
-	found := "" // the one that shadows those after it
-	add := func(name, value, extra string) {
-		state := "not set"
+	broken := ""
+	if opts == nil {
+		broken = "--store " + a.Store
+		if a.KeyFile == "-" && a.Store == "" {
+			broken = "standard input"
+		}
+		list = append(list, jsonSource{broken, "cannot be used"})
+		opts = []agrenting.Option{agrenting.WithLookupEnv(a.lookupFlags)}
+	}
+	for _, s := range agrenting.Sources(opts...) {
+		state := s.State
 		switch {
-		case value == "":
-		case extra != "" && found == "":
-			state, found = extra, name
-		case found != "":
-			state = "set, but shadowed by " + found
-		case used == "":
-			state, found = "set, but cannot be used", name
-		default:
-			state, found = "used", name
+		case s.Used() && broken != "":
+			state = "set, but shadowed by " + broken
+		case s.Name == "WithKeyStore" && !exists(a.Store):
+			state = "does not exist yet; the next source that is set seeds it"
 		}
-		list = append(list, jsonSource{name, state})
-	}
-	if a.KeyFile == "-" {
-		add("standard input", "-", "")
-	}
-	if a.Store != "" {
-		add("--store", a.Store, fileState(a.Store, "used", "does not exist yet; the next source seeds it"))
-		if _, err := os.Lstat(a.Store); err != nil {
-			found = ""
+		for _, name := range []string{"WithCredential", varKeyFile} {
+			state = strings.Replace(state, "shadowed by "+name, "shadowed by "+a.sourceName(name), 1)
 		}
+		state = strings.Replace(state, "see "+varEnv, "see --env", 1)
+		list = append(list, jsonSource{a.sourceName(s.Name), state})
 	}
-	if a.KeyFile != "" && a.KeyFile != "-" {
-		add("--key-file", a.KeyFile, fileState(a.KeyFile, "used", "the file does not exist"))
-	} else {
-		v := a.env(varKeyFile)
-		add(varKeyFile, v, fileState(v, "used", "set, but the file does not exist"))
-	}
-	if key := a.env(varSandboxKey); key != "" && !strings.EqualFold(a.env(varEnv), string(agrenting.Sandbox)) {
-		list = append(list, jsonSource{varSandboxKey, "set, but read in the sandbox only, see --env"})
-	} else {
-		add(varSandboxKey, key, "")
-	}
-	add(varAPIKey, a.env(varAPIKey), "")
-	add(varSession, a.env(varSession), "")
 	return list
 }
 
-func fileState(path, exists, missing string) string {
-	if path == "" {
-		return ""
-	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return missing
-	} else if err != nil {
-		return "set, but the file cannot be looked at: " + cause(err).Error()
-	}
-	return exists
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // credential obtains the credential and reports whether there is one.
@@ -244,6 +224,9 @@ func (e *examination) credential(client *agrenting.Client) bool {
 		e.note("expiry", checkWarn, "it expired at "+when(j.Expires), "get another one")
 	}
 	switch {
+	case j.Environment == string(agrenting.Sandbox) && cred.Environment() == "" && cred.Kind() != agrenting.KindAPIKey:
+		e.note("environment", checkWarn, fmt.Sprintf("%s, but the %s has no mark: that it belongs there is only said, by --unmarked-sandbox-tokens or %s",
+			j.Environment, cred.Kind(), varUnmarked), "make sure that it was made for the sandbox: nothing else keeps production's out")
 	case j.Environment != "":
 		e.note("environment", checkOK, j.Environment, "")
 	case e.app.env(varEnv) == "":

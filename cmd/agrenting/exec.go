@@ -114,14 +114,30 @@ func (c *execCmd) environment(a *app, cred agrenting.Credential) []string {
 		name = varAPIKey
 		set(varType, kindName(cred.Kind()))
 	}
-	if cred.Kind() == agrenting.KindSession && agrenting.SessionToken(cred.Reveal(), noTime).Environment() == "" &&
-		strings.EqualFold(a.env(varEnv), string(agrenting.Sandbox)) {
-		// The token bears no mark, so that the command's SDK would refuse it. The
-		// key that it was bought with has been looked at.
-		set(varEnv, "")
+	if unmarked(cred) && strings.EqualFold(a.env(varEnv), string(agrenting.Sandbox)) {
+		// The token bears no mark, so that the command's SDK would refuse it. This
+		// one has looked at the key that it was bought with, or was told.
+		if c.Var == "" {
+			set(varUnmarked, unmarkedAllowed)
+		} else {
+			set(varEnv, "") // the variable answers for the SDK's own variables only
+		}
 	}
 	set(name, cred.Reveal())
 	return env
+}
+
+// unmarked reports whether a token bears no mark by which another process could
+// tell where it belongs. Keys without one are production's.
+func unmarked(c agrenting.Credential) bool {
+	switch c.Kind() {
+	case agrenting.KindSession:
+		return agrenting.SessionToken(c.Reveal(), noTime).Environment() == "" // a bought one knows its key's
+	case agrenting.KindUserToken:
+		return c.Environment() == ""
+	default:
+		return false
+	}
 }
 
 // secretVariable reports whether a variable may hold a secret of the platform,

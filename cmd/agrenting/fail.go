@@ -56,6 +56,7 @@ func (e exitStatusError) Error() string { return fmt.Sprintf("exit status %d", i
 
 // inCLI says in the words of the command line what the SDK says in those of Go.
 var inCLI = strings.NewReplacer(
+	"WithUnmarkedSandboxTokens or, where it comes from the environment,", "--unmarked-sandbox-tokens or",
 	"WithUnmarkedSandboxTokens", "--unmarked-sandbox-tokens",
 	"AGRENTING_ENV=sandbox or WithEnvironment(Sandbox)", "--env sandbox or AGRENTING_ENV=sandbox",
 	"AGRENTING_ENV and WithEnvironment", "AGRENTING_ENV and --env",

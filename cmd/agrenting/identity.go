@@ -46,7 +46,7 @@ func (c *whoamiCmd) Run(a *app) error {
 	}
 	s := client.Status()
 	who := jsonWhoami{
-		URL: a.baseURL(), Kind: kindName(cred.Kind()), Source: a.sourceName(s.Source), Fingerprint: cred.Fingerprint(),
+		URL: client.BaseURL(), Kind: kindName(cred.Kind()), Source: a.sourceName(s.Source), Fingerprint: cred.Fingerprint(),
 		Environment: string(s.Environment), Expires: cred.Expires(), AgentID: s.AgentID,
 	}
 	if cred.Kind() == agrenting.KindUserToken {
@@ -77,7 +77,7 @@ func (c *whoamiCmd) Run(a *app) error {
 }
 
 func (c *whoamiCmd) askKey(a *app, client *agrenting.Client, cred agrenting.Credential, who *jsonWhoami) error {
-	if _, err := verify(a.ctx, client, cred.Kind()); err != nil {
+	if err := client.Verify(a.ctx); err != nil {
 		return err
 	}
 	if c.Exchange && cred.Kind() == agrenting.KindAPIKey {

@@ -75,6 +75,8 @@ func platform(ts *testscript.TestScript, _ bool, args []string) {
 		switch a {
 		case "bare":
 			bare = true
+		case "unlimited":
+			opts = append(opts, agrentingtest.WithoutRateLimits())
 		case "docs":
 			opts = append(opts, agrentingtest.WithSessionShape(agrentingtest.ShapeBoth))
 		case "skewed":

@@ -66,7 +66,7 @@ func (c *proxyCmd) Run(a *app) error {
 		return err
 	}
 	cfg.Transport = client.Transport()
-	if cfg.Upstream, err = url.Parse(a.baseURL()); err != nil {
+	if cfg.Upstream, err = url.Parse(client.BaseURL()); err != nil {
 		return usage("", "the platform's URL cannot be parsed")
 	}
 	l, err := proxy.Listen(a.ctx, c.Listen)

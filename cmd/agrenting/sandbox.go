@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"strings"
 	"time"
 
@@ -38,24 +37,17 @@ func (c *sandboxCmd) Run(a *app) error {
 	if c.Agents < 1 || c.Agents > 100 {
 		return usage("", "--agents is from 1 to 100")
 	}
-	// NewServer panics where it cannot listen.
-	probe, err := new(net.ListenConfig).Listen(a.ctx, "tcp", c.Listen)
-	if err != nil {
-		return failure("choose another --listen", "cannot listen on %s: %v", c.Listen, err)
-	}
-	if err := probe.Close(); err != nil {
-		return err
-	}
-	opts := []agrentingtest.Option{
-		agrentingtest.WithAddr(c.Listen), agrentingtest.WithSessionTTL(c.SessionTTL), agrentingtest.WithLogLimit(1),
-	}
+	opts := []agrentingtest.Option{agrentingtest.WithSessionTTL(c.SessionTTL), agrentingtest.WithLogLimit(1)}
 	if c.NoRateLimits {
 		opts = append(opts, agrentingtest.WithoutRateLimits())
 	}
 	if a.log != nil {
 		opts = append(opts, agrentingtest.WithLogger(a.log))
 	}
-	srv := agrentingtest.NewServer(opts...)
+	srv, err := agrentingtest.Listen(c.Listen, opts...)
+	if err != nil {
+		return failure("choose another --listen, such as 127.0.0.1:0 for any free port", "%v", err)
+	}
 	defer srv.Close()
 	world := c.world(srv)
 	if a.JSON {

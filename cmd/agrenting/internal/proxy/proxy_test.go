@@ -233,34 +233,46 @@ func TestWhatWouldShowTheKeyIsRefused(t *testing.T) {
 	assert.Contains(t, raw("CONNECT "+host+" HTTP/1.1\r\nHost: "+host+"\r\n\r\n"), "403")
 }
 
-func TestEventsArriveAsTheyAreSent(t *testing.T) {
+// Each piece is asked for only when the one before it has arrived, so that a
+// proxy that waits for more would wait for ever.
+func TestAnswersArriveAsTheyAreSent(t *testing.T) {
 	t.Parallel()
 
-	w := start(t, setup{})
-	more := make(chan struct{})
-	w.srv.Handle("GET /events", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		rw.Header().Set("Content-Type", "text/event-stream")
-		for i := range 3 {
-			fmt.Fprintf(rw, "data: %d\n\n", i)
-			assert.NoError(t, http.NewResponseController(rw).Flush())
-			select {
-			case <-more:
-			case <-r.Context().Done():
+	for name, header := range map[string][2]string{
+		"events":         {"Content-Type", "text/event-stream"},
+		"unknown length": {"Content-Type", "text/plain"},
+		"known length":   {"Content-Length", "27"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			w := start(t, setup{})
+			more := make(chan struct{})
+			w.srv.Handle("GET /pieces", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				rw.Header().Set(header[0], header[1])
+				for i := range 3 {
+					assert.NoError(t, http.NewResponseController(rw).Flush()) // of the header alone, at first
+					select {
+					case <-more:
+					case <-r.Context().Done():
+					}
+					fmt.Fprintf(rw, "data: %d\n\n", i)
+				}
+			}))
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+"/pieces", http.NoBody)
+			require.NoError(t, err)
+			resp, err := w.client.Do(req)
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			r := bufio.NewReader(resp.Body)
+			for i := range 3 {
+				more <- struct{}{}
+				line, err := r.ReadString('\n')
+				require.NoError(t, err)
+				assert.Equal(t, fmt.Sprintf("data: %d\n", i), line)
+				_, _ = r.ReadString('\n')
 			}
-		}
-	}))
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+"/events", http.NoBody)
-	require.NoError(t, err)
-	resp, err := w.client.Do(req)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	r := bufio.NewReader(resp.Body)
-	for i := range 3 {
-		line, err := r.ReadString('\n')
-		require.NoError(t, err)
-		assert.Equal(t, fmt.Sprintf("data: %d\n", i), line)
-		_, _ = r.ReadString('\n')
-		more <- struct{}{}
+		})
 	}
 }
 
