@@ -6,6 +6,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"html"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -97,6 +98,28 @@ func TestTheCommandsOfTheGuidesShowWhatTheGuidesSay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTheRecordingShowsTheQuickstart compares the picture with the program.
+func TestTheRecordingShowsTheQuickstart(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it builds and runs an example")
+	}
+	svg, err := os.ReadFile("docs/img/quickstart.svg")
+	require.NoError(t, err)
+	var drawn []string
+	for _, m := range regexp.MustCompile(`(?m)^ *<text class="l".*$`).FindAllString(string(svg), -1) {
+		text := html.UnescapeString(regexp.MustCompile(`<[^>]*>`).ReplaceAllString(m, ""))
+		drawn = append(drawn, timeless(text))
+	}
+	shown := []string{"$ go run ./examples/quickstart"}
+	for line := range strings.Lines(bash(t, ".", "go run ./examples/quickstart")) {
+		if line = timeless(line); line != "" {
+			shown = append(shown, line)
+		}
+	}
+	assert.Equal(t, shown, drawn, "draw it anew, see docs/record")
 }
 
 // runGuide returns what the commands have shown, by the index of their blocks.
@@ -202,6 +225,7 @@ var variable = []struct {
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
 	{regexp.MustCompile(`req_[0-9a-f]{16}`), "REQUEST"},
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
+	{regexp.MustCompile(`\b[0-9a-f]{8}…`), "ID"},
 	{regexp.MustCompile(`[0-9a-f]{40}|[0-9a-f]{4}…`), "SECRET"},
 	{regexp.MustCompile(`/\S*/tmp\.[A-Za-z0-9]+`), "FOLDER"}, // of mktemp
 	{regexp.MustCompile(`(did:agrenting:[a-z]+-)[0-9a-f]{8}`), "${1}ID"},

@@ -2,6 +2,7 @@ package agrenting_test
 
 import (
 	"bytes"
+	"encoding/xml"
 	"fmt"
 	"go/ast"
 	"go/format"
@@ -10,12 +11,14 @@ import (
 	"go/token"
 	"go/types"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -165,17 +168,110 @@ func newImports(t *testing.T) *imports {
 // Import implements types.Importer. All packages have been read before.
 func (im *imports) Import(path string) (*types.Package, error) { return im.gc.Import(path) }
 
-// TestLinksBetweenDocumentsLeadSomewhere looks at links to files.
+// papers are all documents of the repository.
+func papers(t *testing.T) []string {
+	t.Helper()
+	var files []string
+	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == ".git" || d.Name() == "testdata" || d.Name() == "node_modules"):
+			return filepath.SkipDir
+		case filepath.Ext(path) == ".md":
+			files = append(files, path)
+		}
+		return nil
+	}))
+	return files
+}
+
+var (
+	fencedCode = regexp.MustCompile("(?ms)^ *```.*?\n *```")
+	inlineCode = regexp.MustCompile("`[^`]*`")
+	headingOf  = regexp.MustCompile(`(?m)^#{1,6} +(.*)$`)
+	linkIn     = regexp.MustCompile(`\]\(([^)#:\s]*)(?:#([^)\s]*))?\)`)
+)
+
+// anchorsOf are the names that the headings of a document can be linked by.
+func anchorsOf(t *testing.T, file string) map[string]bool {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	anchors := map[string]bool{}
+	for _, m := range headingOf.FindAllStringSubmatch(fencedCode.ReplaceAllString(string(b), ""), -1) {
+		anchors[anchorOf(m[1])] = true
+	}
+	return anchors
+}
+
+// anchorOf is what GitHub makes of a heading: letters, digits and hyphens stay,
+// blanks become hyphens.
+func anchorOf(heading string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == ' ':
+			return '-'
+		case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+			return unicode.ToLower(r)
+		default:
+			return -1
+		}
+	}, heading)
+}
+
+// TestLinksBetweenDocumentsLeadSomewhere looks at links to files, and to the
+// headings in them.
 func TestLinksBetweenDocumentsLeadSomewhere(t *testing.T) {
 	t.Parallel()
-	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
-	code := regexp.MustCompile("(?s)```.*?```|`[^`]*`")
-	for _, file := range documents(t) {
+	for _, file := range papers(t) {
 		b, err := os.ReadFile(file)
 		require.NoError(t, err)
-		for _, m := range link.FindAllStringSubmatch(code.ReplaceAllString(string(b), ""), -1) {
-			_, err := os.Stat(filepath.Join(filepath.Dir(file), m[1]))
-			assert.NoError(t, err, "%s links to %s", file, m[1])
+		text := inlineCode.ReplaceAllString(fencedCode.ReplaceAllString(string(b), ""), "")
+		for _, m := range linkIn.FindAllStringSubmatch(text, -1) {
+			target := file
+			if m[1] != "" {
+				target = filepath.Join(filepath.Dir(file), m[1])
+			}
+			if _, err := os.Stat(target); !assert.NoError(t, err, "%s links to %s", file, m[1]) {
+				continue
+			}
+			if m[2] != "" && filepath.Ext(target) == ".md" {
+				assert.Contains(t, anchorsOf(t, target), m[2], "%s links to a heading of %s", file, target)
+			}
 		}
+	}
+}
+
+func TestHeadingsAreLinkedAsTheHostDoes(t *testing.T) {
+	t.Parallel()
+	for heading, want := range map[string]string{
+		"Where it goes": "where-it-goes", "`exec` -- COMMAND": "exec----command",
+		"The token endpoint answers 503 for 2 s": "the-token-endpoint-answers-503-for-2-s", "What happens when …": "what-happens-when-",
+		"Sandbox, and CI": "sandbox-and-ci", "a_b": "a_b",
+	} {
+		assert.Equal(t, want, anchorOf(heading))
+	}
+}
+
+// TestPicturesAreWellFormed reads every picture of the documents.
+func TestPicturesAreWellFormed(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("docs/img/*.svg")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		require.NoError(t, err)
+		root := ""
+		for d := xml.NewDecoder(bytes.NewReader(b)); err == nil; {
+			var token xml.Token
+			token, err = d.Token()
+			if start, ok := token.(xml.StartElement); ok && root == "" {
+				root = start.Name.Local
+			}
+		}
+		require.ErrorIs(t, err, io.EOF, file)
+		assert.Equal(t, "svg", root, file)
 	}
 }
