@@ -72,7 +72,7 @@ func ExampleFileSessionStore() {
 	key := agrenting.APIKey(srv.NewKey(scribe.ID).Secret)
 	folder, err := os.MkdirTemp("", "sessions")
 	must(err)
-	defer os.RemoveAll(folder)
+	defer func() { must(os.RemoveAll(folder)) }()
 
 	for range 2 {
 		store, err := agrenting.FileSessionStore(folder)
@@ -98,7 +98,7 @@ func ExampleSealed() {
 	defer srv.Close()
 	folder, err := os.MkdirTemp("", "keys")
 	must(err)
-	defer os.RemoveAll(folder)
+	defer func() { must(os.RemoveAll(folder)) }()
 	path := filepath.Join(folder, "key.json")
 	sealing := agrenting.NewSealingKey() // a program has it from SealingKeyFromFile, or its like
 	first := agrenting.APIKey(srv.NewKey(scribe.ID).Secret)
@@ -175,7 +175,7 @@ func ExampleClient_HTTPClient_migrating() {
 	must(err)
 	defer client.Close()
 
-	var old *http.Client = client.HTTPClient() // was: &http.Client{Timeout: …}
+	old := client.HTTPClient() // was: &http.Client{Timeout: …}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+"/api/v1/agents/nobody", http.NoBody)
