@@ -2,10 +2,8 @@ module github.com/agrenting/agrenting-go/cmd/agrenting
 
 go 1.26.0
 
-replace github.com/agrenting/agrenting-go => ../..
-
 require (
-	github.com/agrenting/agrenting-go v0.0.0-00010101000000-000000000000
+	github.com/agrenting/agrenting-go v0.1.0
 	github.com/alecthomas/kong v1.17.0
 	github.com/creack/pty v1.1.24
 	github.com/rogpeppe/go-internal v1.16.0

@@ -3,9 +3,14 @@ package main
 import (
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/agrenting/agrenting-go"
 )
+
+// version is set by the linker in the programs of a release, see
+// docs/releasing.md.
+var version string
 
 type versionCmd struct{}
 
@@ -18,8 +23,9 @@ type jsonVersion struct {
 
 // Run shows the version.
 func (versionCmd) Run(a *app) error { //nolint:unparam // kong wants it so
-	v := jsonVersion{Version: agrenting.Version, Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
-	if info, ok := debug.ReadBuildInfo(); ok {
+	info, _ := debug.ReadBuildInfo()
+	v := jsonVersion{Version: versionOf(version, info), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
+	if info != nil {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
 				v.Commit = s.Value
@@ -32,4 +38,16 @@ func (versionCmd) Run(a *app) error { //nolint:unparam // kong wants it so
 	}
 	a.ui.line("agrenting %s (%s, %s)", v.Version, v.Go, v.System)
 	return nil
+}
+
+// versionOf is what the linker was told; else what go install knows; else, in a
+// build of a checkout that knows neither, the version of the SDK.
+func versionOf(stamped string, info *debug.BuildInfo) string {
+	if stamped == "" && info != nil && info.Main.Version != "(devel)" {
+		stamped = info.Main.Version
+	}
+	if stamped == "" {
+		return agrenting.Version
+	}
+	return strings.TrimPrefix(stamped, "v")
 }
