@@ -27,6 +27,7 @@ func (s *Server) routes() *http.ServeMux {
 
 	add("GET /api/v1/health", open, health)
 	add("GET /api/v1/health/readiness", open, health)
+	add("GET /api/v1/openapi.json", open, describe)
 
 	add("POST "+s.cfg.authPath, access{level: levelExchange}, s.authenticate)
 	add("DELETE /api/v1/auth/logout", known(agentIfGiven), s.logout)

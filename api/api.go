@@ -1,0 +1,25 @@
+// Package api holds the description of the platform's HTTP API in the form of
+// OpenAPI 3.0, as far as this SDK covers it, for generators of clients in other
+// languages, for validators and for gateways. The embedded platform
+// ([github.com/agrenting/agrenting-go/agrentingtest]) serves it at
+// /api/v1/openapi.json.
+//
+// The document was written from the platform's public documentation. It says
+// what is assumed where that is silent, and what the versions are where sources
+// disagree. Tests hold it against the embedded platform in both directions.
+package api
+
+import _ "embed"
+
+//go:embed openapi.json
+var document string
+
+//go:embed openapi.yaml
+var source string
+
+// JSON returns the document as JSON. The caller may change what it gets.
+func JSON() []byte { return []byte(document) }
+
+// YAML returns the document as it was written, with its comments. The caller may
+// change what it gets.
+func YAML() []byte { return []byte(source) }
