@@ -1,0 +1,24 @@
+// Package interop shows that this SDK works below clients which others wrote:
+// the official MCP SDK, coder/websocket, gorilla/websocket, a client generated
+// by oapi-codegen, resty, connect-go, grpc-go, otelhttp and
+// net/http/httputil.ReverseProxy, each against a server of its own project.
+//
+// It is made of tests and examples alone; nothing is to be imported. Each client
+// gets 1,000 exchanges with a server that asks the embedded platform about the
+// credential of every request ([github.com/agrenting/agrenting-go/agrentingtest.Server.Guard]),
+// while the platform ends all sessions ten times without notice and the key is
+// rotated five times, by either strategy. No exchange may fail, streams and
+// sockets that were open before have to go on, and the number of sessions bought
+// has to stay within one for each that died:
+//
+//	cd interop && GOWORK=off go test -v -run=Campaign ./...
+//
+// The package also holds the API's description in ../api against a validator,
+// against the embedded platform's real answers, and against the generated code.
+//
+// How to put the SDK below each of these clients is told in docs/clients.md; the
+// same code is in the examples here.
+package interop
+
+//go:generate go run ./internal/render ../api/openapi.yaml ../api/openapi.json
+//go:generate sh -c "cd internal/platformapi && go tool oapi-codegen -config config.yaml -o platformapi.gen.go ../../../api/openapi.yaml"
