@@ -104,7 +104,7 @@ func (*agentsMineCmd) Run(a *app) error {
 		return err
 	}
 	defer client.Close()
-	return a.agents(client.Agents.Mine(a.ctx), 0)
+	return a.hint(a.agents(client.Agents.Mine(a.ctx), 0), agrenting.ErrForbidden, mendUser)
 }
 
 type agentsGetCmd struct {
@@ -120,7 +120,7 @@ func (c *agentsGetCmd) Run(a *app) error {
 	defer client.Close()
 	g, err := client.Agents.Get(a.ctx, c.ID)
 	if err != nil {
-		return err
+		return a.hint(err, agrenting.ErrNotFound, "agrenting agents list shows those that there are")
 	}
 	if a.JSON {
 		j := agentJSON(g)

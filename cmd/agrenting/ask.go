@@ -25,7 +25,10 @@ func (a *app) confirm(f confirmFlags, question string) error {
 	fmt.Fprintf(a.err, "%s %s ", a.ui.errPaint(yellow, visible(question)), a.ui.errPaint(bold, "[y/N]"))
 	answer := make(chan string, 1)
 	go func() { // ends with the process when nobody answers
-		line, _ := bufio.NewReader(io.LimitReader(a.in, 1024)).ReadString('\n')
+		line, err := bufio.NewReader(io.LimitReader(a.in, 1024)).ReadString('\n')
+		if err != nil {
+			fmt.Fprintln(a.err) // nobody has typed the line break
+		}
 		answer <- strings.ToLower(strings.TrimSpace(line))
 	}()
 	select {

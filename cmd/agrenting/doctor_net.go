@@ -168,7 +168,7 @@ func (e *examination) platform(client *agrenting.Client) {
 		e.note("platform", checkWarn, "does not say whether it knows the credential: "+e.app.classify(err).msg,
 			"is "+e.report.URL+" the platform's URL? see --url")
 	default:
-		e.fail("platform", err)
+		e.fail("platform", e.app.hint(err, agrenting.ErrUnauthorized, refusedMend(e.report.Credential.Source, client.Status().Kind)))
 	}
 	if r := e.report.Rate; r != nil {
 		status, mend := checkOK, ""
@@ -218,17 +218,15 @@ func (e *examination) storedAge() time.Time {
 
 // listedAge finds the one live key that fits.
 func (e *examination) listedAge(client *agrenting.Client, agent string, cred agrenting.Credential) time.Time {
-	var found []agrenting.Key
+	var keys []agrenting.Key
 	for k, err := range client.Keys.List(e.app.ctx, agent) {
 		if err != nil {
 			return noTime
 		}
-		if k.Revoked.IsZero() && k.Matches(cred) {
-			found = append(found, k)
-		}
+		keys = append(keys, k)
 	}
-	if len(found) != 1 {
-		return noTime
+	if i := inUse(keys, cred); i >= 0 {
+		return keys[i].Created
 	}
-	return found[0].Created
+	return noTime
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -73,9 +74,13 @@ var inCLI = strings.NewReplacer(
 	" or by option, or", ", or",
 )
 
+// nextTry is when a program would try again; a command does not.
+var nextTry = regexp.MustCompile(` \(next try at [^)]*\)`)
+
 // textOf is one line of an error.
 func textOf(err error) string {
 	text := strings.TrimPrefix(inCLI.Replace(err.Error()), "agrenting: ")
+	text = nextTry.ReplaceAllString(text, "")
 	text = strings.ReplaceAll(text, ": agrenting: ", ": ")
 	return strings.Join(strings.Fields(visible(text)), " ")
 }
@@ -92,7 +97,7 @@ var sentinels = []struct {
 	{agrenting.ErrNoCredential, codeCredential, "no_credential", ""},
 	{agrenting.ErrInvalidCredential, codeCredential, "invalid_credential", ""},
 	{agrenting.ErrUnauthorized, codeRefused, "unauthorized", "the credential is invalid, expired or revoked; agrenting doctor says which one is in use"},
-	{agrenting.ErrForbidden, codeRefused, "forbidden", "the credential lacks a scope, or may not act for this agent; agrenting whoami shows it"},
+	{agrenting.ErrForbidden, codeRefused, "forbidden", "the credential is of the wrong kind, lacks a scope, or may not act for this agent; agrenting whoami shows it"},
 	{agrenting.ErrRouteNotFound, codeNotFound, "route_not_found", "check the path and --url"},
 	{agrenting.ErrNotFound, codeNotFound, "not_found", ""},
 	{agrenting.ErrInsecureURL, codeUsage, "usage", "use an https URL"},
@@ -124,6 +129,9 @@ func (a *app) classify(err error) *cliError {
 	for _, s := range sentinels {
 		if errors.Is(err, s.err) {
 			e.code, e.kind, e.mend = s.code, s.kind, s.mend
+			if s.code == codeCredential && errors.Is(err, fs.ErrNotExist) {
+				e.mend = "put the credential there, or give another file by --key-file or " + varKeyFile
+			}
 			return e
 		}
 	}
@@ -132,6 +140,23 @@ func (a *app) classify(err error) *cliError {
 	}
 	return e
 }
+
+// hint says what to do about an error that matches is, for a command that knows
+// better than the error's kind does.
+func (a *app) hint(err, is error, mend string) error {
+	if err == nil || !errors.Is(err, is) {
+		return err
+	}
+	e := *a.classify(err)
+	e.mend = mend
+	return &e
+}
+
+// What to do when a call is refused because it is somebody else's to make.
+const (
+	mendUser  = "this is for users: give a user token (ap_…) instead of an agent's key, with the scope for it"
+	mendAgent = "agrenting agents mine lists yours, agrenting agents list all"
+)
 
 func noCredentialText(e *agrenting.NoCredentialError) string {
 	var tried []string

@@ -78,7 +78,7 @@ func (c *whoamiCmd) Run(a *app) error {
 
 func (c *whoamiCmd) askKey(a *app, client *agrenting.Client, cred agrenting.Credential, who *jsonWhoami) error {
 	if err := client.Verify(a.ctx); err != nil {
-		return err
+		return a.hint(err, agrenting.ErrUnauthorized, refusedMend(who.Source, cred.Kind()))
 	}
 	if c.Exchange && cred.Kind() == agrenting.KindAPIKey {
 		session, err := client.Sessions.Authenticate(a.ctx)
@@ -156,7 +156,7 @@ func (c *loginCmd) Run(a *app) error {
 	session, err := client.Sessions.Authenticate(a.ctx)
 	stop()
 	if err != nil {
-		return err
+		return a.hint(err, agrenting.ErrForbidden, "only an agent's key buys sessions; a user token (ap_…) is used as it is")
 	}
 	cred := session.Credential
 	secret := cred.Reveal()
@@ -181,7 +181,19 @@ func (c *loginCmd) Run(a *app) error {
 		pair{"session", cred.Fingerprint()}, pair{"agent", session.AgentID}, pair{"name", session.AgentName},
 		pair{"expires", when(cred.Expires())}, pair{"file", c.Out}, pair{"secret", s.shown(secret)},
 	)
+	if c.Out != "" {
+		a.ui.note("use it by --key-file %s --type session", c.Out)
+	}
 	return nil
+}
+
+// refusedMend is what to do about a credential that the platform does not know.
+func refusedMend(source string, kind agrenting.Kind) string {
+	mend := "it is invalid, expired or revoked: put a valid one into " + source
+	if kind == agrenting.KindAPIKey {
+		mend += " (keys come from https://agrenting.com/dashboard/api-keys); if it is a session token, say so by --type session"
+	}
+	return mend
 }
 
 type logoutCmd struct{}

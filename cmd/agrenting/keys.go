@@ -29,6 +29,22 @@ type jsonKey struct {
 	LastUsed    time.Time `json:"last_used,omitzero"`
 	Expires     time.Time `json:"expires,omitzero"`
 	Revoked     time.Time `json:"revoked,omitzero"`
+	InUse       bool      `json:"in_use,omitempty"`
+}
+
+// inUse finds the one live key that fits the credential; -1 in doubt.
+func inUse(keys []agrenting.Key, cred agrenting.Credential) int {
+	found := -1
+	for i := range keys {
+		if cred.Kind() != agrenting.KindAPIKey || !keys[i].Revoked.IsZero() || !keys[i].Matches(cred) {
+			continue
+		}
+		if found >= 0 {
+			return -1
+		}
+		found = i
+	}
+	return found
 }
 
 // Run lists keys.
@@ -45,11 +61,13 @@ func (c *keysListCmd) Run(a *app) error {
 	stop := a.waiting("reading the list of keys")
 	defer stop()
 	list := []jsonKey{}
+	var keys []agrenting.Key
 	var rows [][]string
 	for k, err := range client.Keys.List(a.ctx, agent) {
 		if err != nil {
-			return err
+			return a.hint(err, agrenting.ErrNotFound, mendAgent)
 		}
+		keys = append(keys, k)
 		list = append(list, jsonKey{
 			ID: k.ID, AgentID: k.AgentID, Name: k.Name, Hint: k.Hint, Environment: string(k.Environment),
 			Created: k.Created, LastUsed: k.LastUsed, Expires: k.Expires, Revoked: k.Revoked,
@@ -59,6 +77,11 @@ func (c *keysListCmd) Run(a *app) error {
 			state = "revoked"
 		}
 		rows = append(rows, []string{k.ID, k.Name, k.Hint, state, when(k.Created), when(k.LastUsed)})
+	}
+	if cred, err := client.Credential(a.ctx); err == nil {
+		if i := inUse(keys, cred); i >= 0 {
+			list[i].InUse, rows[i][3] = true, "in use"
+		}
 	}
 	if a.JSON {
 		encode(a.out, map[string]any{"keys": list})
@@ -95,7 +118,7 @@ func (c *keysCreateCmd) Run(a *app) error {
 	k, err := client.Keys.Create(a.ctx, agent, c.Name)
 	stop()
 	if err != nil {
-		return s.rescue(a, err)
+		return a.hint(s.rescue(a, err), agrenting.ErrNotFound, mendAgent)
 	}
 	if k.AgentID == "" {
 		k.AgentID = agent
@@ -125,7 +148,7 @@ func (c *keysRevokeCmd) Run(a *app) error {
 		return err
 	}
 	if err := client.Keys.Revoke(a.ctx, agent, c.KeyID); err != nil {
-		return err
+		return a.hint(err, agrenting.ErrNotFound, "agrenting keys list shows the ids")
 	}
 	return a.revoked("key", c.KeyID)
 }
@@ -176,7 +199,13 @@ func (c *keysRotateCmd) Run(a *app) error {
 	if err != nil {
 		return s.rescue(a, err)
 	}
-	return a.issued(s, "key", k)
+	if err := a.issued(s, "key", k); err != nil {
+		return err
+	}
+	if source := client.Status().Source; source != varKeyFile || a.env(varKeyFile) != c.Out {
+		a.ui.note("the key from %s is dead; put the new one in its place", a.sourceName(source))
+	}
+	return nil
 }
 
 type jsonRotation struct {

@@ -104,6 +104,7 @@ func exports(w *jsonSandbox) string {
 func (c *sandboxCmd) introduce(a *app, w *jsonSandbox) {
 	p := a.ui
 	p.line("An Agrenting platform is serving at %s", p.paint(bold, w.URL))
+	p.line("Put the lines below into another shell, and try agrenting doctor there.")
 	p.line("Stop it with Ctrl-C. Its secrets are worth nothing elsewhere.\n")
 	p.pairs(pair{"user token", w.Token})
 	p.line("")
