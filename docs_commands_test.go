@@ -115,7 +115,9 @@ func TestTheRecordingShowsTheQuickstart(t *testing.T) {
 		drawn = append(drawn, timeless(text))
 	}
 	shown := []string{"$ go run ./examples/quickstart"}
-	for line := range strings.Lines(bash(t, ".", "go run ./examples/quickstart")) {
+	out, err := bash(t, ".", "go run ./examples/quickstart")
+	require.NoError(t, err, "%s", out)
+	for line := range strings.Lines(out) {
 		if line = timeless(line); line != "" {
 			shown = append(shown, line)
 		}
@@ -129,7 +131,8 @@ func runGuide(t *testing.T, blocks []block) map[int]string {
 	dir := filepath.Join(t.TempDir(), "agrenting-go")
 	copyTree(t, ".", dir)
 	var script strings.Builder
-	mark := func(i int) string { return fmt.Sprintf("=== end of block %d: ", i) }
+	script.WriteString("set -e\n") // a command that may fail says so: … || echo "exit code $?"
+	mark := func(i int) string { return fmt.Sprintf("=== end of block %d", i) }
 	for i, b := range blocks {
 		switch {
 		case b.file != "":
@@ -138,38 +141,37 @@ func runGuide(t *testing.T, blocks []block) map[int]string {
 		case strings.Contains(b.text, "--env-file ") && !strings.Contains(b.text, "&"):
 			_, rest, _ := strings.Cut(b.text, "--env-file ")
 			env := strings.Fields(rest)[0]
-			fmt.Fprintf(&script, "( %s ) > first-terminal.log 2>&1 &\nuntil [ -e %q ]; do sleep 0.1; done\n", strings.TrimSpace(b.text), env)
-			fmt.Fprintf(&script, "cat first-terminal.log\necho %q0\n", mark(i))
+			fmt.Fprintf(&script, "( %s ) > first-terminal.log 2>&1 &\nuntil [ -e %q ]; do kill -0 $!; sleep 0.1; done\n", strings.TrimSpace(b.text), env)
+			fmt.Fprintf(&script, "cat first-terminal.log\necho %q\n", mark(i))
 		default:
-			// $? has to be that of the last command of the block.
-			fmt.Fprintf(&script, "%s\necho %q$?\n", strings.TrimSpace(b.text), mark(i))
+			fmt.Fprintf(&script, "%s\necho %q\n", strings.TrimSpace(b.text), mark(i))
 		}
 	}
-	out := bash(t, dir, script.String())
+	out, err := bash(t, dir, script.String())
+	require.NoError(t, err, "%s", out)
 	shown := map[int]string{}
 	for i, b := range blocks {
 		if b.kind != "sh" || b.file != "" {
 			continue
 		}
-		before, after, found := strings.Cut(out, mark(i))
+		before, after, found := strings.Cut(out, mark(i)+"\n")
 		require.True(t, found, "no end of the block in line %d:\n%s", b.begin, out)
-		assert.True(t, strings.HasPrefix(after, "0\n"), "the block in line %d fails:\n%s", b.begin, before)
-		shown[i] = before
-		_, out, _ = strings.Cut(after, "\n")
+		shown[i], out = before, after
 	}
 	return shown
 }
 
 // bash runs a script with nothing of the SDK in its environment, and ends what it
 // has left running.
-func bash(t *testing.T, dir, script string) string {
+func bash(t *testing.T, dir, script string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
 	cmd.Dir = dir
 	for _, v := range cmd.Environ() {
-		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "AGRENTING_") && name != "GOWORK" {
+		name, _, _ := strings.Cut(v, "=")
+		if name != "GOWORK" && name != "GOFLAGS" && !strings.HasPrefix(name, "AGRENTING_") {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
@@ -187,8 +189,7 @@ func bash(t *testing.T, dir, script string) string {
 	_ = end() // the first terminal
 	out, readErr := os.ReadFile(log.Name())
 	require.NoError(t, readErr)
-	require.NoError(t, err, "%s", out)
-	return string(out)
+	return string(out), err
 }
 
 func copyTree(t *testing.T, from, to string) {
