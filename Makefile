@@ -2,7 +2,7 @@
 
 GOLANGCI = $$(GOWORK=off go -C tools tool -n golangci-lint)
 
-.PHONY: help test race fmt lint cover fuzz bench vuln release-check ci
+.PHONY: help test race fmt lint cover fuzz bench vuln release-check release ci
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -31,8 +31,12 @@ bench: ## side by side with peers; writes docs/benchmarks.md
 vuln: ## known vulnerabilities
 	.ci/run vuln
 
-release-check: ## what the next version number has to be
-	GOWORK=off go tool -modfile=tools/go.mod gorelease
+release-check: ## what the next version number has to be, and whether programs build the same twice
+	.ci/run release
+
+release: ## programs, bills of materials and checksums of a tag in dist/; VERSION=v1.2.3
+	@test -n "$(VERSION)" || { echo "which version? make release VERSION=v1.2.3" >&2; exit 2; }
+	cd tools && GOWORK=off go run ./release -o ../dist $(VERSION)
 
 ci: ## all that has to hold before a change lands
 	.ci/run

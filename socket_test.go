@@ -178,6 +178,15 @@ func TestRedactedErrorsStillMatchButDoNotShow(t *testing.T) {
 	assert.False(t, ok, "nothing beneath a joint is handed out")
 	require.ErrorIs(t, joined, io.EOF)
 
+	// A joint that shows nothing itself, but has what does beneath.
+	quiet := u.Redact(fmt.Errorf("x: %w", &url.Error{URL: "wss://api.agrenting.test", Err: &leakyError{
+		text: "no luck", cause: []error{&leakyError{text: u.Reveal()}},
+	}}))
+	require.Error(t, quiet)
+	_, ok = errors.AsType[*leakyError](quiet)
+	assert.False(t, ok)
+	assertClean(t, fmt.Sprintf("%#v %+v", quiet, errors.Unwrap(quiet)), probeSecret)
+
 	assert.Same(t, op, u.Redact(op), "an error that shows nothing is left alone")
 	require.NoError(t, u.Redact(nil))
 	assert.Equal(t, io.EOF, SocketURL{}.Redact(io.EOF))
@@ -210,6 +219,7 @@ func TestTheSocketClientPutsTheCredentialIntoTheQueryAlone(t *testing.T) {
 			assert.Equal(t, apiURL+"/socket/agent/websocket?vsn=2.0.0", req.URL.String(), "the caller's request is not changed")
 			assert.Equal(t, http.Header{"Upgrade": {"websocket"}}, req.Header)
 			assert.NotContains(t, resp.Request.URL.String(), testKey, "and what the response refers to has no credential")
+			assert.Nil(t, perCallFrom(resp.Request.Context()).trace, "it is the caller's own")
 
 			_, err = client.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 			require.NoError(t, err)
