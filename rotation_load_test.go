@@ -229,7 +229,7 @@ func TestRotationsBackToBackByManyProcessesFailNoRequest(t *testing.T) { //nolin
 				clients, stops = append(clients, c), append(stops, stop)
 			}
 			for n := range rotations {
-				for sent() <= int64(n) { // there is load
+				for sent() <= 8*int64(n) { // each worker has sent one, about
 					require.NoError(t, sleep(t.Context(), time.Millisecond))
 				}
 				_, err := clients[n*5%len(clients)].Rotate(t.Context())

@@ -50,19 +50,19 @@ func (r *rotator) noticed(rec KeyRecord) {
 	if newer {
 		r.last = rec
 	}
-	busy := r.flight != nil // its end takes it up, unless it does so itself
+	busy := r.flight != nil // it is woken by the news, and takes it up
 	r.mu.Unlock()
 	if newer && !busy {
-		r.takeUp(rec)
+		_ = r.takeUp(r.ctx, rec) // or by the next look at the store
 	}
 }
 
 // takeUp adopts the key of a record that somebody else has written, if there is
 // one in use that it replaces.
-func (r *rotator) takeUp(rec KeyRecord) {
+func (r *rotator) takeUp(ctx context.Context, rec KeyRecord) error {
 	s := r.inUse()
 	if s == nil || rec.Current.IsZero() || rec.replaced() {
-		return
+		return nil
 	}
 	cur := rec.Current.Credential
 	r.mu.Lock()
@@ -71,9 +71,10 @@ func (r *rotator) takeUp(rec KeyRecord) {
 		done = done || r.given.IsZero() || r.given.Equal(cur)
 	}
 	r.mu.Unlock()
-	if !done {
-		_ = r.change(r.ctx, rec.Current, renew.Adopted) // or by the next look at the store
+	if done {
+		return nil
 	}
+	return r.change(ctx, rec.Current, renew.Adopted)
 }
 
 // change has requests use a key from now on.

@@ -130,7 +130,7 @@ func (r *rotator) finished(f *rotationFlight) {
 		}
 		r.schedule(rec)
 		if f.err == nil {
-			r.takeUp(rec) // what was told of meanwhile
+			_ = r.takeUp(r.ctx, rec) // what was told of meanwhile
 		}
 	}
 	close(f.done)
@@ -160,6 +160,7 @@ func (r *rotator) run(ctx context.Context, byHand bool) (*Rotation, error) {
 		switch {
 		case rec.Intent != nil && r.heldByOther(rec.Intent):
 			waited = true
+			_ = r.takeUp(ctx, rec) // or when it has ended
 			if err := r.pause(ctx, pause, news); err != nil {
 				return nil, ErrClosed
 			}
@@ -233,7 +234,7 @@ func (r *rotator) heldByOther(in *Intent) bool {
 // sessions cannot be changed over now, they will be by the next look at the
 // store.
 func (r *rotator) adopted(ctx context.Context, first, rec KeyRecord, began time.Time) *Rotation {
-	if err := r.change(ctx, rec.Current, renew.Adopted); err != nil {
+	if err := r.takeUp(ctx, rec); err != nil {
 		r.core.storeFailed("adopt", err)
 	}
 	res := &Rotation{

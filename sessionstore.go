@@ -174,7 +174,7 @@ func (s *sharedSessions) save(ctx context.Context, rec sharedSession) error {
 // process holds: it is doubled up to the longer one.
 const (
 	lookWhileLocked    = 10 * time.Millisecond
-	maxLookWhileLocked = 200 * time.Millisecond
+	maxLookWhileLocked = time.Second
 )
 
 // lock waits for the lock, or until a record is there that is usable: then the
