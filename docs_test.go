@@ -243,6 +243,26 @@ func TestLinksBetweenDocumentsLeadSomewhere(t *testing.T) {
 	}
 }
 
+// TestTheIndexHasEveryGuide keeps guides from being written and not found.
+func TestTheIndexHasEveryGuide(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("docs/*.md")
+	require.NoError(t, err)
+	for _, index := range []string{"docs/README.md", "README.md"} {
+		b, err := os.ReadFile(index)
+		require.NoError(t, err)
+		linked := map[string]bool{}
+		for _, m := range linkIn.FindAllStringSubmatch(string(b), -1) {
+			linked[filepath.Join(filepath.Dir(index), m[1])] = true
+		}
+		for _, file := range files {
+			if file != "docs/README.md" {
+				assert.True(t, linked[file], "%s does not lead to %s", index, file)
+			}
+		}
+	}
+}
+
 func TestHeadingsAreLinkedAsTheHostDoes(t *testing.T) {
 	t.Parallel()
 	for heading, want := range map[string]string{
