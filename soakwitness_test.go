@@ -24,8 +24,6 @@ type journey struct {
 	began    time.Time
 	attempts int
 	status   int    // of the last attempt, 0 for none
-	refused  string // the credential that the last 401 was for
-	twice    bool   // the last two attempts were 401s for different credentials
 	addr     string // of the last attempt's connection
 }
 
@@ -42,7 +40,6 @@ type witness struct {
 	exchanges []exchangeEnd
 	latest    string    // session used
 	byHand    time.Time // when a key was last revoked by hand
-	twice     time.Time // when two credentials ended under one call
 }
 
 // exchangeEnd is how a call of the authenticate endpoint ended.
@@ -72,12 +69,6 @@ func (w *witness) RoundTrip(req *http.Request) (*http.Response, error) {
 	if j, ok := req.Context().Value(journeyKey{}).(*journey); ok {
 		j.mu.Lock()
 		j.attempts, j.status, j.addr = j.attempts+1, status, addr
-		used := ""
-		if status == http.StatusUnauthorized {
-			used = req.Header.Get("X-Api-Key") + bearer
-		}
-		j.twice = used != "" && j.refused != "" && used != j.refused
-		j.refused = used
 		j.mu.Unlock()
 	}
 	if strings.HasSuffix(req.URL.Path, "/auth/authenticate") {
@@ -143,9 +134,7 @@ const attemptsOfSoak = 6
 //     refused it. While the exchange works, no call may fail for want of a
 //     session.
 //
-// A 401 to the call itself is explained only if the platform ended two
-// credentials under it, since it is replayed once, or if that has just happened
-// to another call of the client, which then holds renewal back for a second.
+// Nothing explains a 401 to the call itself.
 func (w *witness) explain(err error, j *journey, repeatable bool) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -163,9 +152,6 @@ func (w *witness) explain(err error, j *journey, repeatable bool) string {
 		return w.explainRenewal(r, j.began)
 	}
 	if api, ok := errors.AsType[*agrenting.APIError](err); ok {
-		if api.StatusCode == http.StatusUnauthorized {
-			return w.explainUnauthorized(j.twice)
-		}
 		if api.StatusCode != http.StatusServiceUnavailable || why == "" {
 			return ""
 		}
@@ -176,20 +162,6 @@ func (w *witness) explain(err error, j *journey, repeatable bool) string {
 		return ""
 	}
 	return fmt.Sprintf("%s, %s", kind, why)
-}
-
-func (w *witness) explainUnauthorized(twice bool) string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case twice:
-		w.twice = time.Now()
-		return "401, two credentials ended under the call"
-	case time.Since(w.twice) < time.Second:
-		return "401, held back after such a call"
-	default:
-		return ""
-	}
 }
 
 func (w *witness) explainRenewal(r *agrenting.RenewalError, began time.Time) string {
