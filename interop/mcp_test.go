@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"testing"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/auth"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
@@ -117,4 +120,28 @@ func mcpContact(w *world, caller string, transport func() mcp.Transport) contact
 			return err
 		},
 	}
+}
+
+// The stream for messages from the server is opened anew when it breaks, and by
+// then its session has long ended: the one in use takes its place.
+func TestMCPStreamComesBackWithTheCredentialInUse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, agrenting.InPlace)
+	c := mcpStreamable(w)
+	require.NoError(t, c.alive(t.Context()))
+	for range 2 {
+		w.platform.RevokeSessions()
+		before := w.opened("GET")
+		w.cut()
+		require.Eventually(t, func() bool { return w.opened("GET") > before }, 20*time.Second, 10*time.Millisecond)
+		// The server may have let the stream in and not begun to use it.
+		require.Eventually(t, func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			return c.alive(ctx) == nil
+		}, 20*time.Second, 10*time.Millisecond, "a message from the server")
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	assert.Len(t, w.seen, 3, "sessions that the server let in")
 }

@@ -39,6 +39,7 @@ type world struct {
 	policy   agrenting.RotationPolicy
 	roots    *x509.CertPool
 	origins  []string
+	servers  []*httptest.Server
 	made     *agrenting.Client
 	virtual  bool
 	pipes    map[string]*pipeListener // by address, in virtual time
@@ -48,6 +49,7 @@ type world struct {
 	seen    []string // ids of the credentials that were let in, in order
 	refused int
 	proto   string // of the latest request
+	methods map[string]int
 }
 
 // newWorld is a world on sockets. Sessions end when the platform is told to end
@@ -76,6 +78,7 @@ func worldOn(t *testing.T, policy agrenting.RotationPolicy, opts ...agrentingtes
 		policy:   policy,
 		roots:    x509.NewCertPool(),
 		pipes:    make(map[string]*pipeListener),
+		methods:  make(map[string]int),
 		platform: agrentingtest.NewServer(append(opts, agrentingtest.WithLogLimit(10*exchanges))...),
 	}
 	t.Cleanup(w.platform.Close)
@@ -110,7 +113,15 @@ func (w *world) listen(h http.Handler) string {
 		srv.Close()
 	})
 	w.roots.AddCert(srv.Certificate())
+	w.servers = append(w.servers, srv)
 	return srv.URL
+}
+
+// cut ends every connection that the servers have.
+func (w *world) cut() {
+	for _, srv := range w.servers {
+		srv.CloseClientConnections()
+	}
 }
 
 // guard asks the platform about every request and remembers the answers.
@@ -137,9 +148,17 @@ func (w *world) saw(p agrentingtest.Principal, r *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.proto = r.Proto
+	w.methods[r.Method]++
 	if !slices.Contains(w.seen, p.CredentialID) {
 		w.seen = append(w.seen, p.CredentialID)
 	}
+}
+
+// opened counts the requests with a method that were let in.
+func (w *world) opened(method string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.methods[method]
 }
 
 func (w *world) refuse() {
