@@ -115,19 +115,20 @@ type RegisteredAgent struct {
 // is shown only there, and matches [ErrMalformedResponse]; what could be read of
 // the agent is returned nevertheless.
 func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts ...CallOption) (*RegisteredAgent, error) {
-	var raw json.RawMessage
+	var raw rawAnswer
 	in := struct {
 		Agent AgentRegistration `json:"agent"`
 	}{a}
 	const path = pathAgents + "/register"
-	if _, err := s.client.Do(ctx, http.MethodPost, path, in, &raw, opts...); err != nil {
+	_, err := s.client.Do(ctx, http.MethodPost, path, in, &raw, opts...)
+	if err != nil && len(raw) == 0 {
 		return nil, err
 	}
 	// The key is shown only now: no other member may cost it, whatever the
 	// answer is.
 	var data map[string]json.RawMessage
-	_ = json.Unmarshal(raw, &data)
-	issued, ok := findIssued(raw, APIKey)
+	_ = json.Unmarshal(raw.data(), &data)
+	issued, ok := findIssued(raw.data(), APIKey)
 	if !ok {
 		issued, ok = findIssued(data["agent"], APIKey)
 	}
@@ -139,7 +140,7 @@ func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts .
 	}
 	if !ok {
 		out.Message = "" // it may hold the key
-		return out, unfoundSecret(path, raw)
+		return out, unfoundSecret(path, raw, err)
 	}
 	return out, nil
 }

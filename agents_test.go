@@ -140,12 +140,13 @@ func TestARegistrationWithoutAKeySaysSo(t *testing.T) {
 func TestARegistrationWithAKeyUnderAnUnknownNameHandsItsAnswerOver(t *testing.T) {
 	t.Parallel()
 	for _, data := range []string{
-		`{"agent":{"id":"a1"},"novelty":"` + testKey + `","message":"keep ` + testKey + `"}`,
+		`{"data":{"agent":{"id":"a1"},"novelty":"` + testKey + `","message":"keep ` + testKey + `"}}`,
 		`{"agent":"Scribe","keys":["` + testKey + `"]}`,
-		`["` + testKey + `"]`,
+		`{"data":["` + testKey + `"]}`,
 		`"` + testKey + `"`,
+		`<p>Your key is ` + testKey + `</p>`,
 	} {
-		c := keyed(t, answering(http.StatusCreated, `{"data":`+data+`}`))
+		c := keyed(t, answering(http.StatusCreated, data))
 		got, err := c.Agents.Register(t.Context(), scribe)
 		require.ErrorIs(t, err, ErrMalformedResponse, data)
 		var lost *RotationError

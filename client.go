@@ -54,9 +54,6 @@ func New(opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if core.ownBase {
-		core.transport.base = newBase()
-	}
 	return newClient(core, core.transport), nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"slices"
 	"sync"
@@ -43,7 +42,7 @@ func newCore(opts []Option) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	explicit := cfg.source != nil || !cfg.credential.IsZero() || cfg.anonymous
+	explicit := cfg.explicit()
 	env, err := readEnvironment(cfg.lookup, cfg.env, !explicit)
 	if err != nil {
 		return nil, err
@@ -64,7 +63,7 @@ func newCore(opts []Option) (*core, error) {
 	c.creds.probe = newProber(c)
 	base := cfg.base
 	if base == nil {
-		base, c.ownBase = defaultBase(), true
+		base, c.ownBase = newBase(), true
 	}
 	c.transport = &Transport{
 		base: base, creds: c.creds, origins: origins, agent: agent,
@@ -72,15 +71,6 @@ func newCore(opts []Option) (*core, error) {
 		retry: newRetrier(cfg.retry, cfg.logger), log: cfg.logger, core: c,
 	}
 	return c, nil
-}
-
-// defaultBase is a transport of our own, so that nobody else's settings or
-// Close reach it.
-func defaultBase() http.RoundTripper {
-	if t, ok := http.DefaultTransport.(*http.Transport); ok {
-		return t.Clone()
-	}
-	return &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
 }
 
 func (c *core) agentFrom(variable string) (agentHeader, error) {

@@ -369,6 +369,10 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	if !success || (derr == nil && err == nil && len(env.errors) > 0) {
 		return r, c.apiError(req, r, env, body, state)
 	}
+	if raw, ok := out.(*rawAnswer); ok {
+		*raw = body
+		return r, c.readError(req, err)
+	}
 	if err != nil {
 		return r, c.readError(req, err)
 	}
@@ -383,6 +387,19 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 			resp.StatusCode, safeText(resp.Header.Get("Content-Type")), derr))
 	}
 	return r, nil
+}
+
+// rawAnswer is the body of an answer as far as it came, whatever it is: it may
+// hold a secret that is shown only now.
+type rawAnswer []byte
+
+// data is what the envelope holds, or all of it where there is none.
+func (a rawAnswer) data() json.RawMessage {
+	env, err := decodeEnvelope(a)
+	if err != nil {
+		return json.RawMessage(a)
+	}
+	return env.data
 }
 
 func decodeData(data json.RawMessage, out any) error {

@@ -26,7 +26,8 @@
 // one, from the first of these variables that is set: AGRENTING_KEY_FILE (a path),
 // in the sandbox AGRENTING_SANDBOX_API_KEY, AGRENTING_API_KEY,
 // AGRENTING_SESSION_TOKEN. See [New] for the others. If there is none, the error
-// lists what was tried, see [NoCredentialError].
+// lists what was tried, see [NoCredentialError]; [Sources] lists it at any time,
+// and [Client.Verify] asks the platform whether it knows the credential.
 //
 // A [CredentialSource] is a function that yields a credential: a vault, a
 // sidecar, a mounted file ([FileSource]). It is asked once for all concurrent
@@ -36,10 +37,12 @@
 //
 // # Sessions
 //
-// [WithSession] exchanges the API key for sessions and renews those, so that the
-// key itself goes to one endpoint only. [SessionService] makes single exchanges
-// by hand. The platform locks addresses out that exchange too often; that is a
-// [LockoutError], and the SDK stays silent until it is over.
+// [WithSession] exchanges the API key for sessions and renews them ahead of their
+// expiry, without traffic too, and after a 401, so that the key itself goes to
+// one endpoint only. The platform locks an address out that exchanges more than
+// ten times a minute; that is a [LockoutError], and the SDK stays silent until it
+// is over. Processes share sessions through a [SessionStore], see
+// [FileSessionStore]. [SessionService] makes single exchanges by hand.
 //
 // # Several agents
 //
@@ -91,13 +94,6 @@
 // own. Pauses are random and capped, Retry-After is obeyed up to a limit, see
 // [RetryPolicy]. [Response] tells attempts, rate limit and the Sunset of a route.
 //
-// # Sessions
-//
-// [WithSession] exchanges the API key for sessions and renews them ahead of their
-// expiry, without traffic too, and after a 401. The platform locks an address
-// out that exchanges more than ten times a minute ([LockoutError]); processes
-// share sessions through a [SessionStore], see [FileSessionStore].
-//
 // # Rotation
 //
 // [WithKeyStore] keeps the key through its whole life, and [Client.Rotate] and
@@ -105,6 +101,12 @@
 // [Overlap] and [InPlace]. Stores are [FileStore], [MemoryStore], [Sealed] around
 // either, and your own. A failure is a [*RotationError], which says what is live
 // and what to do.
+//
+// # Webhooks and sockets
+//
+// A [WebhookVerifier] lets a handler see only what the platform has signed.
+// [Client.SocketHTTPClient] opens the platform's WebSockets, which want the
+// credential in the URL, without showing it to the library that dials.
 //
 // # Testing
 //

@@ -84,22 +84,27 @@ func (s *KeyService) Create(ctx context.Context, agentID, name string, opts ...C
 
 // issue makes a call that answers with a new secret.
 func issue(ctx context.Context, c *Client, path string, in any, wrap func(string) Credential, opts []CallOption) (*IssuedKey, error) {
-	var raw json.RawMessage
-	if _, err := c.Do(ctx, http.MethodPost, path, in, &raw, opts...); err != nil {
+	var raw rawAnswer
+	_, err := c.Do(ctx, http.MethodPost, path, in, &raw, opts...)
+	if err != nil && len(raw) == 0 {
 		return nil, err
 	}
-	k, ok := findIssued(raw, wrap)
+	k, ok := findIssued(raw.data(), wrap)
 	if !ok {
-		return nil, unfoundSecret(path, raw)
+		return nil, unfoundSecret(path, raw, err)
 	}
 	return &k, nil
 }
 
 // unfoundSecret hands over an answer that has a new secret in it which was not
-// found: it is shown only now.
-func unfoundSecret(path string, answer json.RawMessage) *RotationError {
+// found: it is shown only now. err is why it broke off, if it did.
+func unfoundSecret(path string, answer rawAnswer, err error) *RotationError {
+	cause := fmt.Errorf("%w: POST %s: no new secret was found in the answer", ErrMalformedResponse, path)
+	if err != nil {
+		cause = fmt.Errorf("%w, which broke off: %w", cause, err)
+	}
 	return &RotationError{
-		Stage: StageIssue, Err: fmt.Errorf("%w: POST %s: no new secret was found in the answer", ErrMalformedResponse, path),
+		Stage: StageIssue, Err: cause,
 		State:  "the platform says that it has issued one: it is in the answer, under a name that the SDK does not know",
 		Advice: "RawAnswer of this error has the answer; save the secret from it",
 		raw:    secret.New(string(answer)),

@@ -3,7 +3,9 @@ package agrenting
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,9 +78,11 @@ func TestAnUnknownAnswerIsHandedOverAsItIs(t *testing.T) {
 	e, ok := errors.AsType[*RotationError](err)
 	require.True(t, ok, "%v", err)
 	require.ErrorIs(t, err, ErrMalformedResponse)
-	var raw map[string]any
+	var raw struct {
+		Data map[string]any `json:"data"`
+	}
 	require.NoError(t, json.Unmarshal(e.RawAnswer(), &raw))
-	hidden, ok := raw["novelty"].(string)
+	hidden, ok := raw.Data["novelty"].(string)
 	require.True(t, ok)
 	assert.True(t, w.srv.KeyAlive(hidden))
 	hears := newCanary(hidden)
@@ -86,6 +90,29 @@ func TestAnUnknownAnswerIsHandedOverAsItIs(t *testing.T) {
 	assert.Empty(t, hears.leaks())
 	_, ok = e.NewCredential()
 	assert.False(t, ok)
+}
+
+func TestAnAnswerWithAKeyThatBreaksOffIsHandedOverAsFarAsItCame(t *testing.T) {
+	t.Parallel()
+	part := `{"data":{"api_key":"` + testKey + `","id":"`
+	base := &recorder{then: func(int, seen) *http.Response {
+		resp := reply(http.StatusCreated, "")
+		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(part), errReader{io.ErrUnexpectedEOF}))
+		return resp
+	}}
+	for name, issue := range map[string]func(*Client) error{
+		"create":   func(c *Client) error { _, err := c.Keys.Create(t.Context(), "a1", ""); return err },
+		"rotate":   func(c *Client) error { _, err := c.Keys.Rotate(t.Context()); return err },
+		"token":    func(c *Client) error { _, err := c.Tokens.Create(t.Context(), TokenRequest{}); return err },
+		"register": func(c *Client) error { _, err := c.Agents.Register(t.Context(), scribe); return err },
+	} {
+		err := issue(keyed(t, base))
+		var lost *RotationError
+		require.ErrorAs(t, err, &lost, name)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF, name)
+		assert.Equal(t, part, string(lost.RawAnswer()), name)
+		assertClean(t, err.Error(), testKey)
+	}
 }
 
 func TestKeysRefuseIdsThatLeadElsewhere(t *testing.T) {

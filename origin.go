@@ -192,7 +192,7 @@ func (t *Transport) stripped(req *http.Request) *http.Request {
 // sensitive reports whether a header names or proves somebody's identity, or
 // may carry a secret in a URL.
 func (t *Transport) sensitive(name string) bool {
-	switch http.CanonicalHeaderKey(name) {
+	switch plainName(name) {
 	case headerAuthorization, headerAPIKey, headerAPIKeyAlias, headerAgentID,
 		"Proxy-Authorization", "Cookie", "Cookie2", "Referer", "Www-Authenticate":
 		return true

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -335,7 +336,7 @@ func TestA401IsReturnedAsItIsWhenNothingElseCanBeTried(t *testing.T) {
 			assert.Equal(t, http.StatusUnauthorized, resp.StatusCode)
 			assert.Equal(t, revokedBody, readAll(t, resp))
 			assert.Len(t, base.requests(), 1)
-			require.NoError(t, notReplayed(resp))
+			require.NoError(t, noteOf(resp).notReplayed)
 		})
 	}
 }
@@ -528,5 +529,60 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// readsOn is the body of an answer that came before its request was read:
+// net/http goes on reading the request until the answer is closed.
+type readsOn struct {
+	io.Reader
+	request io.Reader
+}
+
+func (r *readsOn) Close() error {
+	_, err := io.Copy(io.Discard, r.request)
+	return err
+}
+
+func TestABodyThatIsRewoundIsRewoundWhenItsAttemptIsOver(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int{http.StatusUnauthorized, http.StatusServiceUnavailable} {
+		for name, failing := range map[string]bool{"": false, ", GetBody fails": true} {
+			t.Run(strconv.Itoa(code)+name, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					src := newMint("k1")
+					n := 0
+					tr := transportOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
+						n++
+						if n > 1 {
+							sent, err := io.ReadAll(r.Body)
+							return reply(http.StatusOK, string(sent)), err
+						}
+						src.replace(APIKey("k2"))
+						resp := reply(code, "")
+						resp.Body = &readsOn{Reader: strings.NewReader("what it said"), request: r.Body}
+						return resp, nil
+					}), src)
+					body := strings.NewReader("the message")
+					req := request(t, http.MethodPut, "/x", io.NopCloser(body))
+					req.GetBody = func() (io.ReadCloser, error) {
+						if failing {
+							return nil, errors.New("no more")
+						}
+						_, err := body.Seek(0, io.SeekStart)
+						return io.NopCloser(body), err
+					}
+					resp, err := tr.RoundTrip(req)
+					require.NoError(t, err)
+					if failing {
+						assert.Equal(t, code, resp.StatusCode)
+						assert.Equal(t, "what it said", readAll(t, resp))
+						return
+					}
+					assert.Equal(t, "the message", readAll(t, resp))
+				})
+			})
+		}
 	}
 }

@@ -279,8 +279,12 @@ func CheckResponse(resp *http.Response) error {
 	if resp.Request != nil {
 		secrets = credentialsIn(resp.Request.Header)
 	}
+	note := noteOf(resp)
+	if note.lease != nil {
+		secrets = append(secrets, note.lease.Value.cred.Reveal())
+	}
 	e := newAPIError(r, env, body, secrets...)
-	e.cause = notReplayed(resp)
+	e.cause = note.notReplayed
 	if req := resp.Request; req != nil && req.URL != nil {
 		e.Method, e.Path = req.Method, req.URL.Path
 	}
@@ -291,7 +295,7 @@ func CheckResponse(resp *http.Response) error {
 func credentialsIn(h http.Header) []string {
 	var out []string
 	for name, values := range h {
-		switch http.CanonicalHeaderKey(name) {
+		switch plainName(name) {
 		case headerAuthorization, headerAPIKey, headerAPIKeyAlias:
 			for _, v := range values {
 				// The scheme is no secret, and stands in innocent text too.

@@ -329,6 +329,18 @@ func TestCheckResponseRedactsTheCallersOwnCredential(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 }
 
+func TestCheckResponseRedactsWhatTheRequestWasSentWith(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable} {
+		synctest.Test(t, func(t *testing.T) {
+			resp, err := keyed(t, answering(code, "you sent "+testKey)).HTTPClient().Do(request(t, http.MethodGet, "/x", nil))
+			require.NoError(t, err)
+			assertClean(t, CheckResponse(resp).Error(), testKey)
+			require.NoError(t, resp.Body.Close())
+		})
+	}
+}
+
 func TestAttemptsAreCounted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

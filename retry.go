@@ -204,8 +204,8 @@ func (r *retrier) run(t *Transport, req *http.Request, resp *http.Response, err 
 		// Cancelled between two attempts: the last answer is drained already.
 		return nil, context.Cause(ctx)
 	}
-	if s.resp != nil && notReplayed(s.resp) == nil {
-		s.resp.Request = req
+	if s.resp != nil {
+		s.resp.Request = noteOf(s.resp).on(req)
 	}
 	return s.resp, s.err
 }
@@ -220,7 +220,7 @@ func (s *series) RoundTrip(*http.Request) (*http.Response, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: s.resp.Body}, nil
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}, nil
 }
 
 func (s *series) attempt() (*http.Response, bool, error) {
@@ -252,6 +252,9 @@ func (s *series) again(ctx context.Context) bool {
 	}
 	if end, limited := ctx.Deadline(); limited && time.Until(end) <= wait {
 		return false // the answer at hand says more than a missed deadline
+	}
+	if s.resp != nil {
+		settle(s.resp)
 	}
 	if s.req.GetBody != nil {
 		body, err := s.req.GetBody()

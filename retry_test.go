@@ -77,7 +77,8 @@ func TestOnlyWhatIsSafeAndTransientIsRepeated(t *testing.T) {
 						require.NoError(t, err)
 						assert.Equal(t, code, resp.StatusCode)
 						assert.Equal(t, http.StatusText(code), readAll(t, resp), "the last answer is the caller's, with its body")
-						assert.Same(t, req, resp.Request)
+						assert.Equal(t, req.Header, resp.Request.Header)
+						assert.Same(t, req.URL, resp.Request.URL)
 					}
 					want := 1
 					if transient && rq.safe {

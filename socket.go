@@ -294,8 +294,8 @@ func (s *socketTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if caller != nil {
 		*caller = *trace
 	}
-	if resp != nil && notReplayed(resp) == nil {
-		resp.Request = req
+	if resp != nil {
+		resp.Request = noteOf(resp).on(req)
 	}
 	return resp, err
 }

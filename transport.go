@@ -1,6 +1,7 @@
 package agrenting
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -127,16 +128,37 @@ func identityHeaders(h http.Header) (credential, agent bool) {
 		// Lengths spare nearly every name the comparison.
 		switch len(name) {
 		case len(headerAuthorization):
-			credential = credential || strings.EqualFold(name, headerAuthorization)
+			credential = credential || readAs(name, headerAuthorization)
 		case len(headerAPIKey):
-			credential = credential || strings.EqualFold(name, headerAPIKey)
+			credential = credential || readAs(name, headerAPIKey)
 		case len(headerAPIKeyAlias):
-			credential = credential || strings.EqualFold(name, headerAPIKeyAlias)
+			credential = credential || readAs(name, headerAPIKeyAlias)
 		case len(headerAgentID):
-			agent = agent || strings.EqualFold(name, headerAgentID)
+			agent = agent || readAs(name, headerAgentID)
 		}
 	}
 	return credential, agent
+}
+
+// readAs reports whether a server may read name as the header want, which is as
+// long: servers heed no case, and some take "_" for "-".
+func readAs(name, want string) bool {
+	const lower = 'a' - 'A'
+	for i := range len(want) {
+		c := name[i]
+		if c == '_' {
+			c = '-'
+		}
+		if c|lower != want[i]|lower {
+			return false
+		}
+	}
+	return true
+}
+
+// plainName is the canonical form of a header's name as servers may read it.
+func plainName(name string) string {
+	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
 
 const (
@@ -191,6 +213,9 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 		if resp != nil {
 			// The stamped copy stays here: callers log what they find.
 			resp.Request = req
+			if resp.StatusCode >= http.StatusBadRequest {
+				resp.Request = answerNote{lease: l}.on(req)
+			}
 		}
 		if err != nil || resp.StatusCode != http.StatusUnauthorized {
 			body.release()
@@ -222,9 +247,12 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 		if renewed = !late && next.Reason != renew.Adopted; renewed {
 			renewals++
 		}
+		if req.GetBody != nil {
+			settle(resp)
+		}
 		again, err := body.again(req)
 		if err != nil {
-			resp.Request = req.WithContext(context.WithValue(ctx, notReplayedKey{}, err))
+			resp.Request = answerNote{lease: l, notReplayed: err}.on(req)
 			pc.trace.failed(err)
 			return resp, false, nil
 		}
@@ -281,16 +309,31 @@ func (t *Transport) logAttempt(req *http.Request, l *lease) {
 		slog.Uint64("generation", l.Generation), slog.String("credential", l.Value.cred.Fingerprint()))
 }
 
-type notReplayedKey struct{}
+// answerNote goes with an answer that is an error, for [CheckResponse].
+type answerNote struct {
+	// lease is what the request was sent with: the answer may echo it.
+	lease *lease
+	// notReplayed is the reason why a 401 was not answered by a replay.
+	notReplayed error
+}
 
-// notReplayed is the reason why a 401 was not answered by a replay, if there
-// is one.
-func notReplayed(resp *http.Response) error {
-	if resp.Request == nil {
-		return nil
+type answerNoteKey struct{}
+
+// on is req with the note, for those who get it as the Request of an answer.
+func (n answerNote) on(req *http.Request) *http.Request {
+	if n.lease == nil {
+		return req
 	}
-	err, _ := resp.Request.Context().Value(notReplayedKey{}).(error)
-	return err
+	return req.WithContext(context.WithValue(req.Context(), answerNoteKey{}, n))
+}
+
+// noteOf is the note of an answer, the zero one if there is none.
+func noteOf(resp *http.Response) answerNote {
+	if resp.Request == nil {
+		return answerNote{}
+	}
+	n, _ := resp.Request.Context().Value(answerNoteKey{}).(answerNote)
+	return n
 }
 
 func closeBody(req *http.Request) {
@@ -302,6 +345,16 @@ func closeBody(req *http.Request) {
 // maxDrain bounds what is read of a response that is thrown away, so that its
 // connection can be used again.
 const maxDrain = 4 << 10
+
+// settle ends the attempt that resp answers, and keeps what it says: net/http may
+// go on reading the request's body until its answer is closed, and a GetBody may
+// rewind that same body.
+func settle(resp *http.Response) {
+	const maxKept = 64 << 10
+	kept, _ := readBounded(resp.Body, maxKept)
+	_ = resp.Body.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(kept))
+}
 
 func discard(resp *http.Response) {
 	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)

@@ -64,6 +64,7 @@ func TestACredentialOfTheCallerWins(t *testing.T) {
 	for _, name := range []string{
 		"Authorization", "X-Api-Key", "Api-Key", "X-API-Key", "x-api-key", "X-API-KEY",
 		"AUTHORIZATION", "authorization", "aUTHORIZATION", "api-key", "API-KEY",
+		"X_API_KEY", "x_api_key", "X-Api_Key", "Api_Key", // which some servers read alike
 	} {
 		for kind, values := range map[string][]string{"one": {"mine"}, "two": {"mine", "also"}, "empty": {""}, "no value": nil} {
 			t.Run(name+", "+kind, func(t *testing.T) {
@@ -95,7 +96,7 @@ func TestACredentialOfTheCallerWins(t *testing.T) {
 func TestHeadersThatOnlyLookLikeCredentialsDoNotCount(t *testing.T) {
 	t.Parallel()
 
-	for _, name := range []string{"X-Api-Kex", "Api-Kez", "Authorizations", "Authorizatiox", "X-Api-Key-2", "Api_Key"} {
+	for _, name := range []string{"X-Api-Kex", "Api-Kez", "Authorizations", "Authorizatiox", "X-Api-Key-2", "Api.Key"} {
 		var base recorder
 		req := request(t, http.MethodGet, "/x", nil)
 		req.Header[name] = []string{"v"}
@@ -176,7 +177,7 @@ func TestTheCallersRequestIsNeverChanged(t *testing.T) {
 				check()
 				require.NoError(t, err)
 				defer resp.Body.Close()
-				if notReplayed(resp) == nil {
+				if resp.StatusCode < http.StatusBadRequest {
 					assert.Same(t, req, resp.Request)
 				}
 				assert.Equal(t, req.Header, resp.Request.Header)

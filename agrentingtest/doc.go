@@ -5,9 +5,10 @@
 // It is no stub that answers 200. It authenticates, counts rate limits, locks
 // out, remembers idempotency keys, pages lists, keeps sandbox and production
 // apart and revokes a rotated key at once, with the numbers and error codes that
-// the platform documents. It depends on the standard library only, not on
-// package testing, and shares no code with the SDK, so that a mistake in one is
-// not hidden by the same mistake in the other.
+// the platform documents. Beside the standard library it has the OpenAPI document
+// of package api, which it serves; it does not import package testing, and shares
+// no code with the SDK, so that a mistake in one is not hidden by the same
+// mistake in the other.
 //
 // # Starting
 //
@@ -73,7 +74,11 @@
 // reading and changing agents; their credentials; user tokens; an always empty
 // list of hirings; and tasks, as something to write and read. [Server.Handle],
 // [Server.HandleAgent] and [Server.HandlePublic] add routes of your own, which
-// learn from [PrincipalFrom] who is calling.
+// learn from [PrincipalFrom] who is calling. The document of all of them is at
+// /api/v1/openapi.json.
+//
+// [Server.Guard] puts the platform's authentication before a server of yours, and
+// [Server.DeliverWebhook] sends it signed webhooks.
 //
 // # What the platform does not say
 //

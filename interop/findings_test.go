@@ -20,10 +20,6 @@ import (
 // net/http's HTTP/2 reads a body until the response of its attempt is closed.
 func TestReplayGetsTheBodyWhenTheRefusedAttemptIsOver(t *testing.T) {
 	t.Parallel()
-	if !strictReplays {
-		t.Skip("the Transport calls GetBody before it closes the 401: a body that is rewound, such as connect-go's, " +
-			"may still be read by the refused attempt")
-	}
 	srv := agrentingtest.NewServer()
 	t.Cleanup(srv.Close)
 	keys := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
@@ -59,9 +55,6 @@ func TestReplayGetsTheBodyWhenTheRefusedAttemptIsOver(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	assert.Equal(t, "the message", string(got))
 }
-
-// strictReplays is to become true with the Transport's next version.
-const strictReplays = false
 
 // readsOn is the body of an answer that came before the request was read: the
 // attempt goes on reading until it is closed.

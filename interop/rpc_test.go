@@ -72,10 +72,7 @@ var _ connect.Interceptor = expectContinue{}
 
 // WrapUnary implements connect.Interceptor.
 func (expectContinue) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		req.Header().Set("Expect", "100-continue")
-		return next(ctx, req)
-	}
+	return next // its message can be had again
 }
 
 // WrapStreamingClient implements connect.Interceptor.

@@ -93,6 +93,9 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 			panic(e)
 		}
 	}()
+	if len(args) > 0 && args[0] == "--version" { // the habit of other programs
+		args = append([]string{"version"}, args[1:]...)
+	}
 	parser, err := newParser(&g, s)
 	if err != nil {
 		return a.fail(err)
