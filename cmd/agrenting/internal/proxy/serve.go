@@ -35,7 +35,9 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
 		return nil, fmt.Errorf("%q is not an address of this machine alone; use 127.0.0.1, [::1] or unix:/path/to/socket", addr)
 	}
-	return new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	lc := new(net.ListenConfig)
+	lc.SetMultipathTCP(false) // one machine has one path, and shut needs plain TCP
+	return lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
 }
 
 // listenUnix makes the socket in a folder of its own that nobody else can enter,
@@ -123,10 +125,19 @@ func Hosts(l net.Listener) []string {
 	return hosts
 }
 
-// linger is how long a closing proxy goes on taking requests on connections that
-// are open: what was sent before its callers could know is answered, with the
-// word that the connection ends.
-const linger = 250 * time.Millisecond
+// A closing proxy goes on taking requests on connections that are open until none
+// has come for a while, that is in so many glances of this length one after the
+// other: what was sent before its callers could know is answered, with the word
+// that the connection ends. Glances are counted, because on a busy machine a
+// single long sleep may end before anybody has read what came during it.
+const (
+	glance  = 10 * time.Millisecond
+	glances = 25
+)
+
+// limit is how long callers who keep coming may hold up the end, at the door and
+// once more inside.
+const limit = 5 * time.Second
 
 // Serve serves until ctx ends, and then as long as requests are under way, but
 // no longer than grace. Until the last moment requests on open connections are
@@ -136,7 +147,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, grace time.Durat
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var closing atomic.Bool
-	var active atomic.Int64
+	var active, begun atomic.Int64
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -144,8 +155,11 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, grace time.Durat
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			active.Add(1)
 			defer active.Add(-1)
-			if closing.Load() && r.ProtoMajor == 1 {
-				w.Header().Set("Connection", "close")
+			if r.ProtoMajor == 1 { // HTTP/2 has better ways to say that a connection ends
+				begun.Add(1)
+				if closing.Load() {
+					w.Header().Set("Connection", "close")
+				}
 			}
 			h.ServeHTTP(w, r)
 		}),
@@ -164,12 +178,13 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, grace time.Durat
 		return 0, err
 	case <-ctx.Done():
 	}
+	d.shut() // first: who is told that a connection ends finds no way to a new one
 	closing.Store(true)
 	d.drain()
 	_ = l.Close()
 	serr := <-served // every connection that was accepted is the server's by then
 	// Shutdown drops requests that it finds unread on open connections.
-	wait(base, linger)
+	linger(base, &begun)
 	ending, stop := context.WithTimeout(base, grace)
 	defer stop()
 	if err := srv.Shutdown(ending); err == nil {
@@ -185,6 +200,20 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, grace time.Durat
 		err = errors.Join(err, serr)
 	}
 	return cut, err
+}
+
+// linger returns when no request has begun for a while, or at the limit. Every
+// connection has one more at most.
+func linger(ctx context.Context, begun *atomic.Int64) {
+	ctx, stop := context.WithTimeout(ctx, limit)
+	defer stop()
+	seen := begun.Load()
+	for quiet := 0; quiet < glances && ctx.Err() == nil; quiet++ {
+		wait(ctx, glance)
+		if now := begun.Load(); now != seen {
+			seen, quiet = now, -1
+		}
+	}
 }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -206,23 +235,28 @@ type draining struct {
 // settle is how long nobody may have come before the door is shut.
 const settle = 20 * time.Millisecond
 
-// drain returns when nobody waits at the door, or after five seconds.
-func (d *draining) drain() {
-	t, ok := d.Listener.(interface{ SetDeadline(time.Time) error })
-	if !ok {
-		return
-	}
+// shut keeps newcomers from joining those who wait, where the system can.
+func (d *draining) shut() {
 	switch l := d.Listener.(type) {
 	case *net.TCPListener:
 		shut(l)
 	case *unixListener:
 		l.hide()
 	}
+}
+
+// drain returns when nobody waits at the door, or at the limit, which only a door
+// that could not be shut reaches.
+func (d *draining) drain() {
+	t, ok := d.Listener.(interface{ SetDeadline(time.Time) error })
+	if !ok {
+		return
+	}
 	d.last.Store(true)
 	if t.SetDeadline(time.Now().Add(settle)) != nil {
 		return
 	}
-	timer := time.NewTimer(5 * time.Second)
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-d.ended:
