@@ -55,9 +55,16 @@ func (w *rotationWork) asking() time.Duration {
 	return askAttempts * (w.policy.CallTimeout + max(maxAskPause, w.policy.CallTimeout))
 }
 
-// ask makes a call and repeats it while its outcome is not known.
+// ask makes a call and repeats it while its outcome is not known, and the lease
+// is ours: whoever has taken over may have undone by now what the call does. A
+// store that fails stops nothing, since a key may be waiting to be heard of.
 func (w *rotationWork) ask(ctx context.Context, d direct) (*directAnswer, error) {
 	for n := 1; ; n++ {
+		if in := w.rec.Intent; in != nil && in.Owner == w.owner {
+			if err := w.extend(ctx, w.policy.CallTimeout); errors.Is(err, errLostLease) {
+				return nil, err
+			}
+		}
 		a, err := w.once(ctx, d)
 		settled := err == nil && !a.pending() && a.status != http.StatusTooManyRequests && a.status < http.StatusInternalServerError
 		if settled || n == askAttempts {

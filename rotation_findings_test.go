@@ -3,6 +3,7 @@ package agrenting
 import (
 	"context"
 	"errors"
+	"net/http"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -122,5 +123,71 @@ func TestNothingIsRotatedInPlaceWhileTheOwnerCannotTellALostKey(t *testing.T) {
 		require.NoError(t, w.call(c))
 		w.oneLiveKey(store)
 		require.NoError(t, c.Close())
+	})
+}
+
+// The platform hands the name of a key on to its successor, and the name may be
+// the mark of an earlier rotation.
+func TestALostKeyIsRevokedThoughItBearsTheMarkOfAnEarlierRotation(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+		store := MemoryStore(Credential{})
+		owner := Static(UserToken(w.owner.Secret))
+		first := w.client(store, RotationPolicy{Strategy: Overlap, Every: -1, Owner: owner})
+		_, err := first.Rotate(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, first.Close())
+		c := w.client(store, RotationPolicy{Strategy: InPlace, Every: -1, Owner: owner})
+		require.NoError(t, w.call(c))
+		w.srv.Fault(routeRotate, agrentingtest.DropAfter().Times(2))
+		_, err = c.Rotate(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, w.call(c))
+		w.oneLiveKey(store)
+		require.NoError(t, c.Close())
+	})
+}
+
+// A process that is stopped while it creates a key may go on when others have
+// taken its rotation over and undone it.
+func TestAKeyThatComesAfterItsRotationWasGivenUpIsRevoked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		store := MemoryStore(Credential{})
+		owner := Static(UserToken(w.owner.Secret))
+		p := RotationPolicy{Strategy: Overlap, Every: -1, Owner: owner, Lease: 2 * time.Second, CallTimeout: time.Second, MaxAttempts: 1}
+		var stopped atomic.Bool
+		base := w.srv.Transport()
+		slow := w.client(store, p, WithTransport(tripFunc(func(r *http.Request) (*http.Response, error) {
+			if r.Method == http.MethodPost && stopped.CompareAndSwap(false, true) {
+				advance(time.Minute) // the machine sleeps
+				r = r.WithContext(context.WithoutCancel(r.Context()))
+			}
+			return base.RoundTrip(r)
+		})))
+		require.NoError(t, w.call(slow))
+		done := make(chan error)
+		go func() { _, err := slow.Rotate(t.Context()); done <- err }()
+		advance(10 * time.Second)
+		// Another process finds the lease run out, and the platform out of order.
+		w.srv.Fault("POST /api/v1/agents/*", agrentingtest.Status(http.StatusServiceUnavailable, "").Times(8))
+		other := w.client(store, p)
+		for range 3 {
+			_, _ = other.Rotate(t.Context())
+		}
+		w.srv.ClearFaults()
+		rec, _, err := store.Load(t.Context())
+		require.NoError(t, err)
+		require.Nil(t, rec.Intent, "it has given the rotation up")
+		if err := <-done; err != nil { // it may find that its turn was taken
+			_, ok := errors.AsType[*RotationError](err)
+			require.True(t, ok, "%v", err)
+		}
+		require.NoError(t, w.call(slow))
+		w.oneLiveKey(store)
+		require.NoError(t, slow.Close())
+		require.NoError(t, other.Close())
 	})
 }

@@ -140,8 +140,14 @@ func (w *rotationWork) saveDead(ctx context.Context, change func(KeyRecord) KeyR
 		if errors.Is(err, errLostLease) && w.rebase(ctx) {
 			err = w.save(ctx, change(w.rec.clone()))
 		}
-		if err == nil || errors.Is(err, errLostLease) {
-			return err // whoever took over has the same key, by the same idempotency key
+		if errors.Is(err, errLostLease) {
+			if k := change(w.rec.clone()).Pending; !k.IsZero() {
+				w.disown(ctx, k)
+			}
+			return err // or whoever took over has the same key, by the same idempotency key
+		}
+		if err == nil {
+			return nil
 		}
 		if sleep(ctx, renew.Doubled(minSavePause, maxSavePause, n)) != nil {
 			break

@@ -230,9 +230,10 @@ func (w *rotationWork) forget(ctx context.Context) error {
 // lostKey is the id of the key that an in-place rotation has made and nobody
 // has seen, empty when there is none, or in doubt: somebody else may create
 // keys of the agent at the same time, and those are not ours to touch. It is a
-// live key that was not there before and that no intent has named. The platform
-// makes it as it revokes the old one; where its list shows when that was, the
-// two times have to agree.
+// live key that was not there before and that no other intent has named; a
+// platform may hand the name of the old key on to the new one. It makes that as it
+// revokes the old one; where its list shows when that was, the two times have to
+// agree.
 func (w *rotationWork) lostKey(ctx context.Context, agent string) (string, error) {
 	if len(w.rec.Intent.Known) == 0 {
 		return "", nil
@@ -246,10 +247,11 @@ func (w *rotationWork) lostKey(ctx context.Context, agent string) (string, error
 		return "", nil
 	}
 	var found []string
-	deaths := w.deaths(keys)
+	deaths, names := w.deaths(keys), w.namesBefore(keys)
 	for _, k := range live(keys) {
 		known := k.ID == "" || k.ID == own || slices.Contains(w.rec.Intent.Known, k.ID)
-		if !known && !strings.HasPrefix(k.Name, markerPrefix) && deaths.near(k.Created) {
+		others := strings.HasPrefix(k.Name, markerPrefix) && !slices.Contains(names, k.Name)
+		if !known && !others && deaths.near(k.Created) {
 			found = append(found, k.ID)
 		}
 	}
@@ -270,6 +272,16 @@ func (w *rotationWork) deaths(keys []Key) (d deaths) {
 		}
 	}
 	return d
+}
+
+// namesBefore are the names of the keys that were live before the rotation.
+func (w *rotationWork) namesBefore(keys []Key) (names []string) {
+	for _, k := range keys {
+		if slices.Contains(w.rec.Intent.Known, k.ID) {
+			names = append(names, k.Name)
+		}
+	}
+	return names
 }
 
 // near reports whether a key may have been created by one of the revocations;

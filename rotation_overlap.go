@@ -3,6 +3,7 @@ package agrenting
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 
 	"github.com/agrenting/agrenting-go/internal/renew"
@@ -77,7 +78,11 @@ func (w *rotationWork) persistPending(ctx context.Context, k StoredKey) error {
 	for n := range saveAttempts {
 		next := w.rec.clone()
 		next.Pending, next.Intent.Stage = k, StageVerify
-		if err = w.save(ctx, next); err == nil || errors.Is(err, errLostLease) {
+		err = w.save(ctx, next)
+		if errors.Is(err, errLostLease) {
+			w.disown(ctx, k)
+		}
+		if err == nil || errors.Is(err, errLostLease) {
 			return err
 		}
 		if serr := sleep(ctx, renew.Doubled(minSavePause, maxSavePause, n+1)); serr != nil {
@@ -86,6 +91,25 @@ func (w *rotationWork) persistPending(ctx context.Context, k StoredKey) error {
 	}
 	return w.fail(StagePersist, err,
 		"the new key was created and not saved; the next attempt gets it again by the same idempotency key, the present key is live", "mend the key store")
+}
+
+// disown revokes a key that came too late: another process has taken the lease
+// over and given the intent up, perhaps before the call that made the key had
+// arrived. While the intent is there, whoever works on it gets the same key by the
+// same idempotency key.
+func (w *rotationWork) disown(ctx context.Context, k StoredKey) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.asking())
+	defer cancel()
+	rec, _, err := w.read(ctx)
+	if err != nil || (rec.Intent != nil && rec.Intent.Key == w.rec.Intent.Key) || rec.knows(k.Credential) {
+		return
+	}
+	late := &rotationWork{rotator: w.rotator, rec: rec, strategy: w.strategy}
+	if err := late.revokeKey(ctx, k); err != nil {
+		w.core.emitRotation(slog.LevelError, EventRotationFailed, string(StageForget), rec, late.fail(StageForget, err,
+			"a key with the id "+safeText(k.ID)+" came after its rotation had been given up; it is live, and not in use",
+			"revoke it in the dashboard"))
+	}
 }
 
 // promote verifies the pending key, makes it the current one, and changes over.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,6 +28,7 @@ import (
 
 var (
 	soakFor  = flag.Duration("soak", 5*time.Second, "how long the soak test runs")
+	soakLog  = flag.String("soak.log", "", "a file for all that the soak's clients say")
 	soakSeed = flag.Uint64("soak.seed", 0, "the seed of its faults; 0 draws one")
 )
 
@@ -121,6 +123,12 @@ func newSoak(t *testing.T) *soak {
 		path: filepath.Join(t.TempDir(), "keys", "key.json"), sealing: agrenting.NewSealingKey(),
 	}
 	t.Cleanup(s.srv.Close)
+	if *soakLog != "" {
+		file, err := os.Create(*soakLog)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = file.Close() })
+		s.output.copy = file
+	}
 	user := s.srv.NewUser("owner")
 	s.agent = s.srv.NewAgent(user, agrentingtest.AgentConfig{Name: "worker"})
 	s.owner = s.srv.NewToken(user.ID, agrentingtest.TokenConfig{Name: "owner"})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptrace"
 	"slices"
@@ -204,6 +205,7 @@ func (s *secretSet) add(secrets ...string) {
 // scanner remembers the words of a text that are long enough to be a secret, or
 // a part of one that would do.
 type scanner struct {
+	copy  io.Writer // nil: none
 	mu    sync.Mutex
 	words map[string]bool
 	bytes int
@@ -218,6 +220,9 @@ func (s *scanner) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bytes += len(p)
+	if s.copy != nil {
+		_, _ = s.copy.Write(p)
+	}
 	for word := range strings.FieldsFuncSeq(string(p), func(r rune) bool { return !isWordByte(r) }) {
 		if len(word) >= least {
 			s.words[word] = true
