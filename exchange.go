@@ -133,7 +133,9 @@ func (x *exchanger) unchanged(key Credential, current *stamp) (renew.Grant[*stam
 		return renew.Grant[*stamp]{}, false
 	}
 	g := x.last
-	g.Recheck = x.recheck()
+	if x.recheck != nil {
+		g.Recheck = x.recheck()
+	}
 	g.Issued = time.Time{} // that was then; it would be taken for a skewed clock
 	return g, true
 }

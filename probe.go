@@ -63,6 +63,9 @@ func (p *prober) isDead(ctx context.Context, cred Credential) bool {
 	if !p.cred.Equal(cred) || (!p.dead && !p.began.After(asked)) {
 		p.cred, p.began = cred, time.Now()
 		p.dead = p.ask(ctx, cred)
+		if !p.dead && ctx.Err() != nil {
+			p.cred = Credential{} // who asks next is not to be told what nobody has found out
+		}
 	}
 	return p.dead
 }

@@ -13,6 +13,9 @@ import (
 // wait meanwhile, so no attempt begins after the CallTimeout of the first.
 const saveAttempts = 4
 
+// maxRebases bounds how often a new key is put on top of what others write.
+const maxRebases = 20
+
 // issueInPlace closes the gate, waits for the requests on the wire, and has the
 // platform replace the key. The gate stays closed until the new key is in use.
 func (w *rotationWork) issueInPlace(ctx context.Context) error {
@@ -137,7 +140,7 @@ func (w *rotationWork) saveDead(ctx context.Context, change func(KeyRecord) KeyR
 	var err error
 	for n, began := 1, time.Now(); n <= saveAttempts && time.Since(began) < w.policy.CallTimeout; n++ {
 		err = w.save(ctx, change(w.rec.clone()))
-		if errors.Is(err, errLostLease) && w.rebase(ctx) {
+		for try := 0; try < maxRebases && errors.Is(err, errLostLease) && w.rebase(ctx); try++ {
 			err = w.save(ctx, change(w.rec.clone()))
 		}
 		if errors.Is(err, errLostLease) {

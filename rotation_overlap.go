@@ -95,14 +95,20 @@ func (w *rotationWork) persistPending(ctx context.Context, k StoredKey) error {
 
 // disown revokes a key that came too late: another process has taken the lease
 // over and given the intent up, perhaps before the call that made the key had
-// arrived. While the intent is there, whoever works on it gets the same key by the
-// same idempotency key.
+// arrived. While the intent is there, and not being undone, whoever works on it
+// gets the same key by the same idempotency key.
 func (w *rotationWork) disown(ctx context.Context, k StoredKey) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.asking())
 	defer cancel()
 	rec, _, err := w.read(ctx)
-	if err != nil || (rec.Intent != nil && rec.Intent.Key == w.rec.Intent.Key) || rec.knows(k.Credential) {
+	if err != nil || rec.knows(k.Credential) {
 		return
+	}
+	if in := rec.Intent; in != nil && in.Key == w.rec.Intent.Key && (w.strategy == InPlace || in.Stage != StageForget) {
+		return
+	}
+	if w.strategy == InPlace && rec.Current.Credential.Fingerprint() == w.from {
+		return // the record's key is dead, and this one may be all there is
 	}
 	late := &rotationWork{rotator: w.rotator, rec: rec, strategy: w.strategy}
 	if err := late.revokeKey(ctx, k); err != nil {

@@ -22,13 +22,7 @@ func (r *rotator) watch() {
 	r.watching = true
 	r.wg.Go(func() {
 		for r.ctx.Err() == nil {
-			for rec, err := range w.Watch(r.ctx) {
-				if err != nil {
-					r.core.storeFailed("watch", err)
-					break
-				}
-				r.noticed(rec)
-			}
+			r.follow(w)
 			r.mu.Lock()
 			r.watched = false
 			r.mu.Unlock()
@@ -37,6 +31,22 @@ func (r *rotator) watch() {
 			}
 		}
 	})
+}
+
+// follow takes note of all that a store tells, until it fails.
+func (r *rotator) follow(w KeyWatcher) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.core.storeFailed("watch", panicked("the key store", p))
+		}
+	}()
+	for rec, err := range w.Watch(r.ctx) {
+		if err != nil {
+			r.core.storeFailed("watch", err)
+			return
+		}
+		r.noticed(rec)
+	}
 }
 
 // noticed takes note of a record, and wakes those that wait for another

@@ -130,6 +130,9 @@ func (r *rotator) finished(f *rotationFlight) {
 		}
 		r.schedule(rec)
 		if f.err == nil {
+			r.mu.Lock()
+			rec = r.last
+			r.mu.Unlock()
 			_ = r.takeUp(r.ctx, rec) // what was told of meanwhile
 		}
 	}

@@ -186,8 +186,8 @@ func (s *sharedSessions) lock(ctx context.Context, usable func(sharedSession) (r
 		err    error
 	}
 	var none renew.Grant[*stamp]
+	// A store may bind the lock to its context, so that ends with the lock.
 	lockCtx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	ch := make(chan outcome, 1)
 	go func() {
 		out := outcome{err: errors.New("agrenting: the session store panicked")}
@@ -196,13 +196,20 @@ func (s *sharedSessions) lock(ctx context.Context, usable func(sharedSession) (r
 			ch <- out
 		}()
 		out.unlock, out.err = s.store.LockSession(lockCtx, s.id)
+		if out.err == nil && out.unlock == nil {
+			out.err = errors.New("agrenting: the session store gave a lock that cannot be unlocked")
+		}
 	}()
 	t := time.NewTimer(lookWhileLocked)
 	defer t.Stop()
 	for pause := lookWhileLocked; ; {
 		select {
 		case out := <-ch:
-			return out.unlock, none, out.err
+			if out.err != nil {
+				cancel()
+				return nil, none, out.err
+			}
+			return func() { out.unlock(); cancel() }, none, nil
 		case <-t.C:
 		}
 		if rec, err := s.load(ctx); err == nil {

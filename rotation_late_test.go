@@ -1,0 +1,211 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+// A process that undoes a rotation has listed the keys already when another one,
+// late, gets the key that the rotation was to make.
+func TestAKeyThatComesWhileItsRotationIsUndoneIsRevoked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		mem := MemoryStore(Credential{})
+		store := &interposed{KeyStore: mem}
+		c := w.client(store, RotationPolicy{Strategy: Overlap, KeyID: w.key.ID, Every: -1})
+		require.NoError(t, w.call(c))
+		marker := ""
+		var undo func()
+		undo = func() {
+			rec, rev, err := mem.Load(t.Context())
+			require.NoError(t, err)
+			if len(w.srv.LiveKeys(w.agent.ID)) < 2 {
+				store.other.Store(&undo) // it comes before the save that has the key
+				return
+			}
+			marker = rec.Intent.marker()
+			rec.Intent.Owner, rec.Intent.Stage, rec.Intent.Lease = "another", StageForget, time.Now().Add(5*time.Second)
+			rev, err = mem.Save(t.Context(), rec, rev)
+			require.NoError(t, err)
+			go func() {
+				advance(time.Second)
+				rec.Intent = nil
+				_, _ = mem.Save(context.Background(), rec, rev) //nolint:usetesting // the test may have ended
+			}()
+		}
+		store.other.Store(&undo)
+		_, err := c.Rotate(t.Context())
+		require.NoError(t, err)
+		require.NotEmpty(t, marker)
+		for _, k := range w.srv.LiveKeys(w.agent.ID) {
+			assert.NotEqual(t, marker, k.Name)
+		}
+		require.NoError(t, c.Close())
+	})
+}
+
+// hasty lets another process begin a rotation right before each of some saves of
+// a new key.
+type hasty struct {
+	KeyStore
+	t *testing.T
+	n atomic.Int64
+}
+
+func (s *hasty) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+	if !rec.Pending.IsZero() && s.n.Add(-1) >= 0 {
+		next, rev, err := s.Load(ctx)
+		require.NoError(s.t, err)
+		next.Intent = &Intent{
+			Key: "other", Strategy: InPlace, Stage: StageIssue, From: next.Current.Credential.Fingerprint(),
+			Generation: next.Generation + 1, Owner: "another", Started: time.Now(), Lease: time.Now().Add(5 * time.Second),
+		}
+		_, err = s.KeyStore.Save(ctx, next, rev)
+		require.NoError(s.t, err)
+	}
+	return s.KeyStore.Save(ctx, rec, prev)
+}
+
+func TestTheOnlyLiveKeySurvivesOthersWhoWriteMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		store := &hasty{KeyStore: MemoryStore(Credential{}), t: t}
+		c := w.client(store, RotationPolicy{Strategy: InPlace, KeyID: w.key.ID, Every: -1})
+		require.NoError(t, w.call(c))
+		store.n.Store(3)
+		_, err := c.Rotate(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, w.call(c))
+		for _, r := range w.srv.Requests() {
+			assert.False(t, r.Method == http.MethodDelete && strings.Contains(r.Path, "/credentials/"), "%s %s", r.Method, r.Path)
+		}
+		w.oneLiveKey(store)
+		require.NoError(t, c.Close())
+	})
+}
+
+type panickyWatch struct{ KeyStore }
+
+func (panickyWatch) Watch(context.Context) iter.Seq2[KeyRecord, error] {
+	return func(func(KeyRecord, error) bool) { panic("no channel") }
+}
+
+func TestAStoreThatPanicsWhileItIsWatchedHasFailed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		var said atomic.Bool
+		c := w.client(panickyWatch{MemoryStore(Credential{})}, RotationPolicy{Every: -1}, WithObserver(func(e Event) {
+			if e.Type == EventStoreFailed && e.Err != nil && strings.Contains(e.Err.Error(), "no channel") {
+				said.Store(true)
+			}
+		}))
+		require.NoError(t, w.call(c))
+		synctest.Wait()
+		assert.True(t, said.Load())
+		require.NoError(t, c.Close())
+	})
+}
+
+// boundLock is a store whose locks last as long as their contexts.
+type boundLock struct {
+	*mapSessionStore
+	held context.Context
+}
+
+func (s *boundLock) LockSession(ctx context.Context, id string) (func(), error) {
+	s.held = ctx
+	return s.mapSessionStore.LockSession(ctx, id)
+}
+
+func (s *boundLock) SaveSession(ctx context.Context, id string, sealed []byte) error {
+	if err := s.held.Err(); err != nil {
+		return err
+	}
+	return s.mapSessionStore.SaveSession(ctx, id, sealed)
+}
+
+// noLock is a store that breaks its contract.
+type noLock struct{ *mapSessionStore }
+
+func (noLock) LockSession(context.Context, string) (func(), error) { return nil, nil }
+
+func TestALockLastsUntilTheSessionIsSaved(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	bound := &boundLock{mapSessionStore: newMapSessionStore()}
+	require.NoError(t, w.call(w.client(WithSessionStore(bound))))
+	assert.Len(t, bound.records, 1)
+	require.NoError(t, w.call(w.client(WithSessionStore(noLock{newMapSessionStore()}))), "a lock that is none is not waited for")
+}
+
+func TestASessionOfAFixedKeyIsLookedAtWithoutHarm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t)
+		var panicked atomic.Bool
+		c := w.client(WithObserver(func(e Event) {
+			if e.Err != nil && strings.Contains(e.Err.Error(), "panicked") {
+				panicked.Store(true)
+			}
+		}))
+		require.NoError(t, w.call(c))
+		w.srv.Fault(routeAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "").Times(1))
+		_, err := c.core.creds.engine.Renew(t.Context())
+		require.Error(t, err)
+		advance(2 * time.Second) // the pause is over, and the window has not begun
+		require.NoError(t, w.call(c))
+		synctest.Wait()
+		assert.False(t, panicked.Load())
+	})
+}
+
+func TestWhoGivesUpWhileAskingIfACredentialIsDeadTellsNobodyThatItLives(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &prober{turn: make(chan struct{}, 1)}
+		p.turn <- struct{}{}
+		first := make(chan struct{})
+		n := 0
+		p.ask = func(ctx context.Context, _ Credential) bool {
+			n++
+			switch n {
+			case 1:
+				<-first
+				return false
+			case 2:
+				<-ctx.Done()
+				return false
+			default:
+				return true
+			}
+		}
+		go p.isDead(t.Context(), APIKey("another"))
+		synctest.Wait()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go p.isDead(ctx, APIKey("dead"))
+		synctest.Wait()
+		dead := make(chan bool, 1)
+		go func() { dead <- p.isDead(t.Context(), APIKey("dead")) }()
+		synctest.Wait()
+		advance(time.Second)
+		close(first)
+		synctest.Wait()
+		cancel(errors.New("no time"))
+		assert.True(t, <-dead)
+	})
+}
