@@ -288,8 +288,8 @@ func TestFetchHasATimeoutOfItsOwn(t *testing.T) {
 	})
 }
 
+//nolint:paralleltest // it counts the goroutines of the whole process
 func TestWindowServesAndRenewsInTheBackground(t *testing.T) {
-	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{life: 100 * time.Second}
 		e := s.engine(t)
