@@ -238,19 +238,22 @@ func (s *supervisor) untilGeneration(c *cluster, want uint64, all []*process) {
 func (s *supervisor) expiries(w *world, all []*process) {
 	s.t.Helper()
 	const ends = 4
-	dead := s.agree(all, "")
+	dead := s.agree(w, all, "")
 	for range ends {
 		before := w.srv.Count(routeAuth)
 		w.srv.RevokeSessions()
-		dead = s.agree(all, dead)
+		dead = s.agree(w, all, dead)
 		assert.Equal(s.t, before+1, w.srv.Count(routeAuth), "one exchange for each end of a session")
 	}
 }
 
 // agree waits until all workers with sessions have the same one, and another
-// than before.
-func (s *supervisor) agree(all []*process, before string) string {
+// than before. That has to last: what they report may be on its way while they
+// have the next one already.
+func (s *supervisor) agree(w *world, all []*process, before string) string {
 	s.t.Helper()
+	const looks = 15
+	last, bought, same := "", 0, 0
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
 		have := map[string]bool{}
 		for i, p := range all {
@@ -260,10 +263,17 @@ func (s *supervisor) agree(all []*process, before string) string {
 				p.mu.Unlock()
 			}
 		}
-		for fp := range have {
-			if len(have) == 1 && fp != before {
-				return fp
+		fp, n := "", w.srv.Count(routeAuth)
+		for only := range have {
+			if len(have) == 1 && only != before {
+				fp = only
 			}
+		}
+		if fp != last || n != bought {
+			last, bought, same = fp, n, 0
+		}
+		if same++; fp != "" && same == looks {
+			return fp
 		}
 	}
 	s.t.Fatal("the workers do not agree on a session")
