@@ -290,5 +290,8 @@ func (c *core) emitRotation(level slog.Level, t EventType, reason string, rec Ke
 	if !rec.Previous.IsZero() {
 		ev.Previous = rec.Previous.Credential.Fingerprint()
 	}
+	if reason == waiting {
+		ev.RetryAt = rec.Intent.Lease
+	}
 	c.emit(level, ev)
 }

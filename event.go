@@ -20,7 +20,9 @@ const (
 	EventConfirmed EventType = "confirmed"
 	// EventRenewalFailed: Err says why, RetryAt when the next attempt is due.
 	EventRenewalFailed EventType = "renewal failed"
-	// EventRotating: a rotation has come to the stage in Reason.
+	// EventRotating: a rotation has come to the stage in Reason. It is "waiting"
+	// while another process holds the lease of a rotation, which ends at RetryAt
+	// unless that process extends it.
 	EventRotating EventType = "rotating"
 	// EventRotated: the store has a new current key; Reason says how.
 	EventRotated EventType = "rotated"

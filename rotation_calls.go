@@ -50,20 +50,24 @@ const (
 
 func askPause(n int) time.Duration { return renew.Doubled(minAskPause, maxAskPause, n) }
 
-// asking bounds one call of the platform with its repetitions.
-func (w *rotationWork) asking() time.Duration {
-	return askAttempts * (w.policy.CallTimeout + max(maxAskPause, w.policy.CallTimeout))
+// attempt bounds one attempt of a call, with the pause behind it.
+func (w *rotationWork) attempt() time.Duration {
+	return w.policy.CallTimeout + max(maxAskPause, w.policy.CallTimeout)
 }
 
 // ask makes a call and repeats it while its outcome is not known, and the lease
-// is ours: whoever has taken over may have undone by now what the call does. A
-// store that fails stops nothing, since a key may be waiting to be heard of.
+// is ours: whoever has taken over may have undone by now what the call does. The
+// lease is extended as it goes, one attempt at a time: when this process dies,
+// others have to wait for its end. A store that fails stops nothing, since a key
+// may be waiting to be heard of.
 func (w *rotationWork) ask(ctx context.Context, d direct) (*directAnswer, error) {
+	outlasts := func(d time.Duration) bool {
+		in := w.rec.Intent
+		return in == nil || in.Owner != w.owner || !errors.Is(w.extend(ctx, d), errLostLease)
+	}
 	for n := 1; ; n++ {
-		if in := w.rec.Intent; in != nil && in.Owner == w.owner {
-			if err := w.extend(ctx, w.policy.CallTimeout); errors.Is(err, errLostLease) {
-				return nil, err
-			}
+		if !outlasts(w.policy.CallTimeout) {
+			return nil, errLostLease
 		}
 		a, err := w.once(ctx, d)
 		settled := err == nil && !a.pending() && a.status != http.StatusTooManyRequests && a.status < http.StatusInternalServerError
@@ -73,6 +77,9 @@ func (w *rotationWork) ask(ctx context.Context, d direct) (*directAnswer, error)
 		pause := askPause(n)
 		if err == nil {
 			pause = max(pause, min(a.apiError().RetryAfter, w.policy.CallTimeout))
+		}
+		if !outlasts(pause + w.policy.CallTimeout) {
+			return nil, errLostLease
 		}
 		if serr := sleep(ctx, pause); serr != nil {
 			return nil, errors.Join(err, serr)

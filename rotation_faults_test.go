@@ -112,7 +112,8 @@ func TestAPanickingStoreCostsTheRotationAlone(t *testing.T) {
 				store := &hookedStore{KeyStore: MemoryStore(Credential{})}
 				c := w.client(store, RotationPolicy{Strategy: s})
 				require.NoError(t, w.call(c))
-				for n := range 4 {
+				n := 0
+				for ; ; n++ {
 					spare := n
 					store.onSave(func() {
 						spare--
@@ -121,12 +122,14 @@ func TestAPanickingStoreCostsTheRotationAlone(t *testing.T) {
 						}
 					})
 					_, err := c.Rotate(t.Context())
-					require.ErrorContains(t, err, "disk on fire")
 					store.onSave(nil)
 					require.NoError(t, w.call(c), "the gate is open")
+					if err == nil {
+						break // it needs no more saves than n
+					}
+					require.ErrorContains(t, err, "disk on fire")
 				}
-				_, err := c.Rotate(t.Context())
-				require.NoError(t, err)
+				assert.GreaterOrEqual(t, n, 3)
 				w.oneLiveKey(store)
 				require.NoError(t, c.Close())
 			})

@@ -199,13 +199,10 @@ func (w *rotationWork) byOwner(ctx context.Context, d direct) (StoredKey, error)
 func (w *rotationWork) forget(ctx context.Context) error {
 	const state = "the new key is in use; one that nobody knows may be live"
 	agent := w.agentID(w.rec.Current)
-	if err := w.extend(ctx, 3*w.asking()); err != nil {
-		return err
-	}
 	lost, err := w.lostKey(ctx, agent)
 	if err == nil && lost != "" {
 		// The list may show what another process has made meanwhile.
-		if err := w.fence(ctx, 2*w.asking()); err != nil {
+		if err := w.fence(ctx, w.policy.CallTimeout); err != nil {
 			return err
 		}
 		err = w.revokeKey(ctx, StoredKey{ID: lost, AgentID: agent})

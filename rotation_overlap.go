@@ -98,7 +98,7 @@ func (w *rotationWork) persistPending(ctx context.Context, k StoredKey) error {
 // arrived. While the intent is there, and not being undone, whoever works on it
 // gets the same key by the same idempotency key.
 func (w *rotationWork) disown(ctx context.Context, k StoredKey) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.asking())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askAttempts*w.attempt())
 	defer cancel()
 	rec, _, err := w.read(ctx)
 	if err != nil || rec.knows(k.Credential) {
@@ -154,7 +154,7 @@ func (w *rotationWork) promote(ctx context.Context) error {
 // revoke waits until nobody uses the previous key any more, and revokes it.
 func (w *rotationWork) revoke(ctx context.Context) error {
 	w.stage(StageRevoke)
-	if err := w.extend(ctx, w.policy.DrainTimeout+w.policy.Grace+w.asking()); err != nil {
+	if err := w.extend(ctx, w.policy.DrainTimeout+w.policy.Grace); err != nil {
 		return err
 	}
 	if w.stillOnPrevious() && !w.changeOver(ctx) {
@@ -223,9 +223,6 @@ func (w *rotationWork) undone(ctx context.Context, err error) error {
 
 // undoBeside revokes what the intent has created, and drops it.
 func (w *rotationWork) undoBeside(ctx context.Context) error {
-	if err := w.extend(ctx, 3*w.asking()); err != nil {
-		return err
-	}
 	var err error
 	if w.rec.Pending.ID != "" {
 		err = w.revokeKey(ctx, w.rec.Pending)

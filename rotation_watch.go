@@ -105,7 +105,8 @@ func (r *rotator) awaitNews() <-chan struct{} {
 	return r.news
 }
 
-// pause waits for d, capped, or for news of the store.
+// pause waits for d, capped, or for news of the store, until the client is
+// closed.
 func (r *rotator) pause(ctx context.Context, d time.Duration, news <-chan struct{}) error {
 	limit := pollStore
 	r.mu.Lock()
@@ -120,6 +121,8 @@ func (r *rotator) pause(ctx context.Context, d time.Duration, news <-chan struct
 		return nil
 	case <-news:
 		return nil
+	case <-r.closing:
+		return ErrClosed
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

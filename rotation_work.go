@@ -173,6 +173,9 @@ func (w *rotationWork) prepare(ctx context.Context) error {
 	agent := w.agentID(cur)
 	if w.strategy != InPlace && cur.ID == "" && agent != "" {
 		next.Current.ID = w.findID(ctx, agent, cur)
+		if next.Current.ID == "" && w.rec.Generation <= 1 { // the key that RotationPolicy.KeyID is about
+			next.Current.ID = w.policy.KeyID
+		}
 	}
 	if next.Current.AgentID == "" {
 		next.Current.AgentID = agent
@@ -187,8 +190,12 @@ func (w *rotationWork) prepare(ctx context.Context) error {
 		return w.fail(StagePrepare, fmt.Errorf("%w: it is not known whose key this is", ErrInvalidOption),
 			nothingChanged, "set RotationPolicy.AgentID")
 	case w.strategy == Overlap && !beside:
+		advice := "use InPlace for this rotation"
+		if w.rec.Generation <= 1 {
+			advice = "set RotationPolicy.KeyID, or " + advice
+		}
 		return w.fail(StagePrepare, fmt.Errorf("%w: the platform's id of the key is not known, so it could not be revoked", ErrInvalidOption),
-			nothingChanged, "set RotationPolicy.KeyID, or use InPlace for this rotation")
+			nothingChanged, advice)
 	}
 	next.Intent = &Intent{
 		Key: newUUID(), Strategy: w.strategy, Stage: StageIssue, From: w.from,

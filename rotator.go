@@ -23,9 +23,10 @@ type rotator struct {
 	inUse  func() *stamp // nil when there is none
 	adopt  func(ctx context.Context, k StoredKey, reason renew.Reason) error
 
-	ctx    context.Context //nolint:containedctx // of the work that no caller waits for, ended by close
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	ctx     context.Context //nolint:containedctx // of the work that no caller waits for, ended by close
+	cancel  context.CancelFunc
+	closing chan struct{} // closed at the beginning of close
+	wg      sync.WaitGroup
 
 	mu       sync.Mutex
 	flight   *rotationFlight
@@ -60,7 +61,8 @@ func newRotator(c *core, store KeyStore, seed CredentialSource) *rotator {
 		p = *c.cfg.rotation
 	}
 	r := &rotator{
-		core: c, store: store, seed: seed, policy: p.withDefaults(store), owner: newUUID(), news: make(chan struct{}),
+		core: c, store: store, seed: seed, policy: p.withDefaults(store), owner: newUUID(),
+		news: make(chan struct{}), closing: make(chan struct{}),
 	}
 	r.auto = r.policy.Every > 0
 	r.ctx, r.cancel = context.WithCancel(context.Background())
@@ -146,10 +148,15 @@ func stageOf(err error) string {
 	return ""
 }
 
-// run rotates: it takes the lease, or awaits the one who has it.
+// waiting is the Reason of an EventRotating that is no stage.
+const waiting = "waiting"
+
+// run rotates: it takes the lease, or awaits the one who has it. close does not
+// wait for another process: there is nothing of ours to be finished.
 func (r *rotator) run(ctx context.Context, byHand bool) (*Rotation, error) {
 	began := time.Now()
 	var first KeyRecord
+	var holder string
 	waited := false
 	for pause := time.Millisecond; ; pause = min(2*pause, watchedPoll) {
 		news := r.awaitNews()
@@ -163,6 +170,10 @@ func (r *rotator) run(ctx context.Context, byHand bool) (*Rotation, error) {
 		switch {
 		case rec.Intent != nil && r.heldByOther(rec.Intent):
 			waited = true
+			if holder != rec.Intent.Owner {
+				holder = rec.Intent.Owner
+				r.core.emitRotation(slog.LevelDebug, EventRotating, waiting, rec, nil)
+			}
 			_ = r.takeUp(ctx, rec) // or when it has ended
 			if err := r.pause(ctx, pause, news); err != nil {
 				return nil, ErrClosed
@@ -256,7 +267,10 @@ const rotationCloseGrace = 15 * time.Second
 
 func (r *rotator) close() error {
 	r.mu.Lock()
-	r.closed = true
+	if !r.closed {
+		r.closed = true
+		close(r.closing)
+	}
 	if r.timer != nil {
 		r.timer.Stop()
 	}
