@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"strconv"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -187,7 +186,7 @@ func (c *keysRotateCmd) Run(a *app) error {
 		return err
 	}
 	defer s.close()
-	if err := a.confirm(c.confirmFlags, "Rotate the key from "+client.Status().Source+"? The old one is dead at once, for everybody who has it."); err != nil {
+	if err := a.confirm(c.confirmFlags, "Rotate the key from "+a.sourceName(client.Status().Source)+"? The old one is dead at once, for everybody who has it."); err != nil {
 		return err
 	}
 	// From here on an interruption would lose the key.
@@ -205,72 +204,5 @@ func (c *keysRotateCmd) Run(a *app) error {
 	if source := client.Status().Source; source != varKeyFile || a.env(varKeyFile) != c.Out {
 		a.ui.note("the key from %s is dead; put the new one in its place", a.sourceName(source))
 	}
-	return nil
-}
-
-type jsonRotation struct {
-	From       string  `json:"from"`
-	To         string  `json:"to"`
-	Generation uint64  `json:"generation"`
-	Strategy   string  `json:"strategy"`
-	Seconds    float64 `json:"seconds"`
-	Recovered  bool    `json:"recovered"`
-	Adopted    bool    `json:"adopted"`
-	Store      string  `json:"store"`
-	File       string  `json:"file,omitempty"`
-	Secret     string  `json:"secret,omitempty"`
-}
-
-func (c *keysRotateCmd) throughStore(a *app) error {
-	policy := agrenting.RotationPolicy{Every: -1, KeyID: c.KeyID}
-	switch c.Strategy {
-	case "overlap":
-		policy.Strategy = agrenting.Overlap
-	case "inplace":
-		policy.Strategy = agrenting.InPlace
-	}
-	client, err := a.client(agrenting.WithRotation(policy), agrenting.WithObserver(func(e agrenting.Event) {
-		if e.Type == agrenting.EventRotating {
-			a.ui.note("rotating: %s", e.Reason)
-		}
-	}))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	s, err := c.open(false)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	if err := a.confirm(c.confirmFlags, "Rotate the key in "+a.Store+"? The old one is revoked."); err != nil {
-		return err
-	}
-	r, err := client.Rotate(a.ctx)
-	if err != nil {
-		return s.rescue(a, err)
-	}
-	cred, err := client.Credential(context.WithoutCancel(a.ctx))
-	if err != nil {
-		return err
-	}
-	if err := s.put(cred.Reveal()); err != nil {
-		return err
-	}
-	if err := client.Close(); err != nil { // its notes come before the result
-		return err
-	}
-	if a.JSON {
-		encode(a.out, jsonRotation{
-			From: r.From, To: r.To, Generation: r.Generation, Strategy: r.Strategy.String(), Seconds: r.Took.Seconds(),
-			Recovered: r.Recovered, Adopted: r.Adopted, Store: a.Store, File: c.Out, Secret: s.shown(cred.Reveal()),
-		})
-		return nil
-	}
-	a.ui.pairs(
-		pair{"from", r.From}, pair{"to", r.To}, pair{"generation", strconv.FormatUint(r.Generation, 10)},
-		pair{"strategy", r.Strategy.String()}, pair{"took", r.Took.Round(time.Millisecond).String()},
-		pair{"store", a.Store}, pair{"file", c.Out}, pair{"secret", s.shown(cred.Reveal())},
-	)
 	return nil
 }

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+type jsonRotation struct {
+	From        string  `json:"from"`
+	To          string  `json:"to"`
+	Generation  uint64  `json:"generation"`
+	Strategy    string  `json:"strategy"`
+	Seconds     float64 `json:"seconds"`
+	Recovered   bool    `json:"recovered"`
+	Adopted     bool    `json:"adopted"`
+	Interrupted bool    `json:"interrupted,omitempty"`
+	Store       string  `json:"store"`
+	File        string  `json:"file,omitempty"`
+	Secret      string  `json:"secret,omitempty"`
+}
+
+// throughStore rotates without losing anything: when it is interrupted, the
+// rotation is finished if that is a matter of seconds, and otherwise by the next
+// run, or by whoever else has the store.
+func (c *keysRotateCmd) throughStore(a *app) error {
+	policy := agrenting.RotationPolicy{Every: -1, KeyID: c.KeyID}
+	switch c.Strategy {
+	case "overlap":
+		policy.Strategy = agrenting.Overlap
+	case "inplace":
+		policy.Strategy = agrenting.InPlace
+	}
+	watch := &rotationWatch{app: a, stop: func() {}}
+	defer watch.end()
+	client, err := a.client(agrenting.WithRotation(policy), agrenting.WithObserver(watch.event))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	s, err := c.open(false)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := a.confirm(c.confirmFlags, "Rotate the key in "+a.Store+"? The old one is revoked."); err != nil {
+		return err
+	}
+	began := time.Now()
+	r, err := client.Rotate(a.ctx)
+	interrupted := err != nil && a.ctx.Err() != nil
+	if interrupted {
+		watch.finishing()
+	}
+	if err != nil && !interrupted {
+		return s.rescue(a, err)
+	}
+	if err := client.Close(); err != nil { // its notes come before the result
+		return s.rescue(a, err)
+	}
+	watch.end()
+	rec, err := c.load(a)
+	if err != nil {
+		return err
+	}
+	if interrupted {
+		if r = watch.result(rec, time.Since(began)); r == nil {
+			return watch.unfinished(rec)
+		}
+	}
+	secret := rec.Current.Credential.Reveal()
+	if err := s.put(secret); err != nil {
+		return err
+	}
+	if a.JSON {
+		encode(a.out, jsonRotation{
+			From: r.From, To: r.To, Generation: r.Generation, Strategy: r.Strategy.String(), Seconds: r.Took.Seconds(),
+			Recovered: r.Recovered, Adopted: r.Adopted, Interrupted: interrupted,
+			Store: a.Store, File: c.Out, Secret: s.shown(secret),
+		})
+		return nil
+	}
+	a.ui.pairs(
+		pair{"from", r.From}, pair{"to", r.To}, pair{"generation", strconv.FormatUint(r.Generation, 10)},
+		pair{"strategy", r.Strategy.String()}, pair{"took", r.Took.Round(time.Millisecond).String()},
+		pair{"store", a.Store}, pair{"file", c.Out}, pair{"secret", s.shown(secret)},
+	)
+	return nil
+}
+
+// load reads what the store has in the end.
+func (c *keysRotateCmd) load(a *app) (agrenting.KeyRecord, error) {
+	store, err := agrenting.FileStore(a.Store)
+	if err != nil {
+		return agrenting.KeyRecord{}, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), a.Timeout)
+	defer cancel()
+	rec, _, err := store.Load(ctx)
+	return rec, err
+}
+
+// rotationWatch shows how far a rotation is, and knows in the end what has
+// become of one that nobody waits for any more.
+type rotationWatch struct {
+	app *app
+
+	mu      sync.Mutex
+	stop    func() // the present line of progress
+	ended   bool
+	waiting bool             // for another process
+	rotated *agrenting.Event // nil until it is done
+}
+
+// event is the client's observer.
+func (w *rotationWatch) event(e agrenting.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch e.Type { //nolint:exhaustive // the others are no steps of a rotation
+	case agrenting.EventRotated:
+		w.rotated = &e
+	case agrenting.EventRotating:
+		text := "rotating: " + e.Reason
+		w.waiting = !e.RetryAt.IsZero()
+		if w.waiting {
+			text = "another process is rotating the key; it has until " + e.RetryAt.Local().Format(time.TimeOnly)
+		}
+		w.show(text)
+	}
+}
+
+// show notes something, and that it takes its time.
+func (w *rotationWatch) show(text string) {
+	if w.ended {
+		return
+	}
+	w.stop()
+	w.app.ui.note("%s", text)
+	w.stop = w.app.waiting("%s", text)
+}
+
+// finishing tells why an interruption does not end the command at once.
+func (w *rotationWatch) finishing() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.waiting {
+		w.show("interrupted; finishing what is under way (interrupt again to leave it to the next run)")
+	}
+}
+
+// end takes the line of progress away.
+func (w *rotationWatch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	w.stop()
+}
+
+// result is that of an interrupted rotation which was finished nevertheless.
+func (w *rotationWatch) result(rec agrenting.KeyRecord, took time.Duration) *agrenting.Rotation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.rotated
+	if e == nil {
+		return nil
+	}
+	r := &agrenting.Rotation{To: e.Fingerprint, Generation: e.Generation, Took: took, Strategy: agrenting.Overlap}
+	if e.Reason == agrenting.InPlace.String() {
+		r.Strategy = agrenting.InPlace
+	}
+	if n := len(rec.Ancestors); n > 0 {
+		r.From = rec.Ancestors[n-1]
+	}
+	return r
+}
+
+// unfinished says what an interruption has left behind.
+func (w *rotationWatch) unfinished(rec agrenting.KeyRecord) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := &cliError{code: codeInterrupted, kind: "interrupted", err: context.Canceled}
+	key := "the key " + rec.Current.Credential.Fingerprint() + " is in use"
+	switch {
+	case w.waiting:
+		e.msg = "interrupted; nothing was changed here, another process is rotating the key"
+	case rec.Intent != nil:
+		e.msg = "interrupted at the stage " + string(rec.Intent.Stage) + "; " + key + ", and nothing is lost"
+		e.mend = "run it again to finish the rotation"
+	default:
+		e.msg = "interrupted; nothing was changed, " + key
+	}
+	return e
+}

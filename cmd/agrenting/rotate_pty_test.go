@@ -1,0 +1,145 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+// rotating is a platform and a key store for keys rotate at a terminal.
+type rotating struct {
+	t     *testing.T
+	srv   *agrentingtest.Server
+	agent *agrentingtest.Agent
+	key   agrentingtest.Key
+	path  string
+}
+
+func newRotating(t *testing.T) *rotating {
+	t.Helper()
+	r := &rotating{t: t, srv: agrentingtest.NewServer(), path: filepath.Join(t.TempDir(), "store.json")}
+	t.Cleanup(r.srv.Close)
+	r.agent = r.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
+	r.key = r.srv.NewKey(r.agent.ID)
+	return r
+}
+
+// interruptedAt presses Ctrl-C once the terminal shows moment.
+func (r *rotating) interruptedAt(moment string, args ...string) (output string, code int) {
+	r.t.Helper()
+	env := []string{"AGRENTING_AGENT_ID=" + r.agent.ID}
+	args = append([]string{"keys", "rotate", "--store", r.path, "--yes"}, args...)
+	return terminal(r.t, r.srv, r.key.Secret, env, moment, "\x03", args...)
+}
+
+func (r *rotating) record() agrenting.KeyRecord {
+	r.t.Helper()
+	store, err := agrenting.FileStore(r.path)
+	require.NoError(r.t, err)
+	rec, _, err := store.Load(r.t.Context())
+	require.NoError(r.t, err)
+	return rec
+}
+
+func TestAnInterruptedRotationIsFinishedAndSaysSo(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	out, code := r.interruptedAt("rotating: revoke")
+	assert.Equal(t, codeOK, code, out)
+	assert.Contains(t, out, "interrupted; finishing what is under way")
+	rec := r.record()
+	assert.Nil(t, rec.Intent)
+	assert.EqualValues(t, 2, rec.Generation)
+	assert.Contains(t, out, rec.Current.Credential.Fingerprint())
+	assert.Contains(t, out, agrenting.APIKey(r.key.Secret).Fingerprint(), "the key that it replaced")
+	assert.False(t, r.srv.KeyAlive(r.key.Secret))
+}
+
+func TestAnInterruptedRotationIsFinishedForScriptsToo(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	cmd := exec.CommandContext(t.Context(), "agrenting", "keys", "rotate", "--store", r.path, "--yes", "--json", "--show")
+	cmd.Env = []string{
+		"AGRENTING_URL=" + r.srv.URL, "AGRENTING_API_KEY=" + r.key.Secret, "AGRENTING_AGENT_ID=" + r.agent.ID,
+		"GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	store, err := agrenting.FileStore(r.path)
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool {
+		rec, _, err := store.Load(t.Context()) // there is none at first
+		return err == nil && rec.Intent != nil && rec.Intent.Stage == agrenting.StageRevoke
+	}, 20*time.Second, 10*time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.NoError(t, cmd.Wait(), out.String())
+	var got jsonRotation
+	require.NoError(t, json.Unmarshal(out.Bytes(), &got), out.String())
+	rec := r.record()
+	assert.True(t, got.Interrupted)
+	assert.Equal(t, rec.Current.Credential.Fingerprint(), got.To)
+	assert.Equal(t, agrenting.APIKey(r.key.Secret).Fingerprint(), got.From)
+	assert.Equal(t, rec.Current.Credential.Reveal(), got.Secret)
+	assert.Nil(t, rec.Intent)
+}
+
+func TestAnInterruptedRotationThatCannotBeFinishedSaysWhatIsInUse(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
+	out, code := r.interruptedAt("rotating: revoke")
+	assert.Equal(t, codeInterrupted, code, out)
+	rec := r.record()
+	require.NotNil(t, rec.Intent)
+	assert.Contains(t, out, "interrupted at the stage revoke; the key "+rec.Current.Credential.Fingerprint()+" is in use")
+	assert.Contains(t, out, "run it again to finish")
+
+	r.srv.ClearFaults()
+	out, code = r.interruptedAt("never", "--json")
+	assert.Equal(t, codeOK, code, out)
+	assert.Contains(t, out, `"recovered": true`)
+	assert.False(t, r.srv.KeyAlive(r.key.Secret))
+}
+
+func TestWhoWaitsForTheRotationOfAnotherProcessSeesItAndMayLeave(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	store, err := agrenting.FileStore(r.path)
+	require.NoError(t, err)
+	until := time.Now().Add(time.Minute)
+	key := agrenting.APIKey(r.key.Secret)
+	_, err = store.Save(t.Context(), agrenting.KeyRecord{
+		Generation: 1, Current: agrenting.StoredKey{Credential: key, ID: r.key.ID, AgentID: r.agent.ID, Created: time.Now()},
+		Intent: &agrenting.Intent{
+			Key: "5b0e4f0e-58a1-4b39-8d0e-0a4a52f36c61", Strategy: agrenting.Overlap, Stage: agrenting.StageIssue,
+			From: key.Fingerprint(), Generation: 2, Owner: "another", Lease: until, Started: time.Now(),
+		},
+	}, agrenting.Revision(""))
+	require.NoError(t, err)
+	began := time.Now()
+	out, code := r.interruptedAt("it has until " + until.Local().Format("15:04"))
+	assert.Equal(t, codeInterrupted, code, out)
+	assert.Less(t, time.Since(began), 30*time.Second, "it does not wait for the lease, nor for Close's patience")
+	assert.Contains(t, out, "another process is rotating the key")
+	assert.Contains(t, out, "nothing was changed here")
+	assert.Equal(t, "another", r.record().Intent.Owner)
+	assert.True(t, r.srv.KeyAlive(r.key.Secret))
+}
