@@ -7,7 +7,7 @@
 //
 // The platform is an embedded one, so nothing is needed and nothing is touched
 // but a temporary folder. The exit code is 1 if any call has failed, or if more
-// or less than one key is live at the end.
+// or less than one key is live at the end, and 130 after an interrupt.
 package main
 
 import (
@@ -22,6 +22,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,9 +37,14 @@ const routeRotate = "POST /api/v1/auth/rotate-key"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // who interrupts twice does not want to wait
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
-	if err != nil {
+	switch {
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "rotation: interrupted")
+		os.Exit(130)
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "rotation:", err)
 		os.Exit(1)
 	}
@@ -144,14 +150,14 @@ type scene struct {
 }
 
 func (s *show) run(ctx context.Context, duration time.Duration) error {
-	working, rest := context.WithCancel(context.WithoutCancel(ctx))
+	var resting atomic.Bool
 	var workers sync.WaitGroup
 	for i := range 16 {
 		c := s.overlap
 		if i%2 == 0 {
 			c = s.inPlace
 		}
-		workers.Go(func() { s.work(working, c) })
+		workers.Go(func() { s.work(ctx, c, &resting) })
 	}
 	drawing := s.screen.start()
 
@@ -172,29 +178,66 @@ func (s *show) run(ctx context.Context, duration time.Duration) error {
 		}
 		began := time.Now()
 		s.screen.setScene(sc.title)
-		if err := sc.play(ctx); err != nil && ctx.Err() == nil {
-			failure = fmt.Errorf("%s: %w", sc.title, err)
+		how := ""
+		switch err := sc.play(ctx); {
+		case err == nil:
+		case ctx.Err() != nil:
+			how = ", interrupted"
+		default:
+			how, failure = ", failed", fmt.Errorf("%s: %w", sc.title, err)
 		}
-		s.screen.line("%-55s %5d ms", sc.title, time.Since(began).Milliseconds())
+		s.screen.line("%-55s %5d ms%s", sc.title, time.Since(began).Milliseconds(), how)
 		s.screen.setScene("")
 	}
 	_ = pause(ctx, gap) // let the workers use the last key
 
-	rest()
+	resting.Store(true)
 	workers.Wait()
-	failure = errors.Join(failure, s.overlap.Close(), s.inPlace.Close())
+	failure = errors.Join(failure, s.close(ctx))
 	drawing()
-	return errors.Join(failure, s.verdict(ctx))
+	failure = errors.Join(failure, s.verdict(ctx))
+	if failure != nil {
+		return failure
+	}
+	return ctx.Err()
 }
 
-// work calls the platform until ctx is done, and finishes what it has begun.
-func (s *show) work(ctx context.Context, c *agrenting.Client) {
-	for n := 0; ctx.Err() == nil; n++ {
+// closeGrace is how long an interrupted program lets a rotation finish.
+const closeGrace = time.Second
+
+// close ends the clients, which finish a rotation that they have begun. After an
+// interrupt nobody waits long for that: platform and key die with the program.
+func (s *show) close(ctx context.Context) error {
+	closed := make(chan error, 1)
+	go func() { closed <- errors.Join(s.overlap.Close(), s.inPlace.Close()) }()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(closeGrace)
+	defer t.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-t.C:
+		return nil
+	}
+}
+
+// work calls the platform until it may rest, and finishes what it has begun. An
+// interrupt ends its call too, which has neither succeeded nor failed then: in
+// the middle of a crash it would wait for a key until the lease runs out.
+func (s *show) work(ctx context.Context, c *agrenting.Client, resting *atomic.Bool) {
+	for n := 0; ctx.Err() == nil && !resting.Load(); n++ {
 		method, in := http.MethodGet, any(nil)
 		if n%8 == 0 {
 			method, in = http.MethodPost, map[string]string{"agent_id": s.agent.ID, "task_type": "test"}
 		}
-		_, err := c.Do(context.WithoutCancel(ctx), method, "/api/v1/tasks?limit=1", in, nil)
+		_, err := c.Do(ctx, method, "/api/v1/tasks?limit=1", in, nil)
+		if err != nil && ctx.Err() != nil {
+			return
+		}
 		s.screen.called(err)
 		_ = pause(ctx, 4*time.Millisecond)
 	}
@@ -270,7 +313,7 @@ func (s *show) verdict(ctx context.Context) error {
 	stats := s.srv.Stats()
 	s.screen.summary(len(live), stats.KeysRevoked)
 	if n := s.screen.failed(); n > 0 {
-		return fmt.Errorf("%d calls have failed", n)
+		return errors.New(counted(n, "call") + " failed")
 	}
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // interrupted, perhaps in the middle of a crash
@@ -280,7 +323,7 @@ func (s *show) verdict(ctx context.Context) error {
 		return err
 	}
 	if len(live) != 1 || !s.srv.KeyAlive(rec.Current.Credential.Reveal()) {
-		return fmt.Errorf("%d keys are live, and there should be one, the store's", len(live))
+		return fmt.Errorf("found %s, and there should be one, the store's", counted(len(live), "live key"))
 	}
 	return nil
 }

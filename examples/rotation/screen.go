@@ -4,15 +4,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
 )
 
-// screen shows how it goes: one line that changes on a terminal, and a line each
-// second elsewhere.
+// screen shows how it goes: one line that changes on a terminal, and elsewhere a
+// line each second in which something has changed.
 type screen struct {
 	out      io.Writer
 	terminal bool
@@ -25,7 +24,7 @@ type screen struct {
 	fingerprint string
 	rotations   map[string]int
 	scene       string
-	drawn       int // length of the live line
+	drawn       string // the latest state
 }
 
 func newScreen(out io.Writer) *screen {
@@ -97,36 +96,42 @@ func (s *screen) start() (stop func()) {
 	}
 }
 
+// state is what goes on at the moment: a scene, or the use of the latest key.
 func (s *screen) state() string {
-	fp := s.fingerprint
-	if fp == "" {
-		fp = "the first key"
+	what := s.scene
+	if what == "" {
+		fp := s.fingerprint
+		if fp == "" {
+			fp = "the first key"
+		}
+		what = fmt.Sprintf("generation %d, %s", max(s.generation, 1), fp)
 	}
-	return fmt.Sprintf("%7d requests  %d failed  generation %d, %s", s.calls, s.failures, max(s.generation, 1), fp)
+	return fmt.Sprintf("%16s  %d failed  %s", counted(s.calls, "request"), s.failures, what)
 }
 
 func (s *screen) draw() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	text := s.state()
-	if !s.terminal {
-		fmt.Fprintln(s.out, text)
+	if text == s.drawn {
 		return
 	}
-	if s.scene != "" {
-		text += "  " + s.scene
+	s.drawn = text
+	if s.terminal {
+		s.overwrite(text)
+	} else {
+		fmt.Fprintln(s.out, text)
 	}
-	s.overwrite(text)
 }
 
-// overwrite replaces the live line, within the width of a common terminal.
+// overwrite replaces the live line, and whatever was typed behind it. A line that
+// is wider than the terminal could not be replaced.
 func (s *screen) overwrite(text string) {
-	const width = 118
+	const width = 79
 	if len(text) > width {
 		text = text[:width]
 	}
-	fmt.Fprint(s.out, "\r"+text+strings.Repeat(" ", max(0, s.drawn-len(text))))
-	s.drawn = len(text)
+	fmt.Fprint(s.out, "\r"+text+"\x1b[K")
 }
 
 // line prints something that stays.
@@ -135,8 +140,7 @@ func (s *screen) line(format string, args ...any) {
 	defer s.mu.Unlock()
 	if s.terminal {
 		s.overwrite("")
-		fmt.Fprint(s.out, "\r")
-		s.drawn = 0
+		s.drawn = ""
 	}
 	fmt.Fprintf(s.out, format+"\n", args...)
 }
@@ -145,11 +149,19 @@ func (s *screen) summary(live int, revoked int64) {
 	s.line("")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fmt.Fprintf(s.out, "%d requests, %d failed\n", s.calls, s.failures)
+	fmt.Fprintf(s.out, "%s, %d failed\n", counted(s.calls, "request"), s.failures)
 	if s.firstError != nil {
 		fmt.Fprintln(s.out, "the first failure:", s.firstError)
 	}
-	fmt.Fprintf(s.out, "%d rotations by overlap, %d in place; generation %d\n",
-		s.rotations["overlap"], s.rotations["in place"], max(s.generation, 1))
-	fmt.Fprintf(s.out, "%d keys were revoked, %d live\n", revoked, live)
+	fmt.Fprintf(s.out, "%s by overlap, %d in place; generation %d\n",
+		counted(s.rotations["overlap"], "rotation"), s.rotations["in place"], max(s.generation, 1))
+	fmt.Fprintf(s.out, "%s revoked, %d live\n", counted(revoked, "key"), live)
+}
+
+// counted is a number of things.
+func counted[N int | int64](n N, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
