@@ -124,6 +124,7 @@ func (t *Transport) pass(req, out *http.Request) (*http.Response, error) {
 // all the same, so each name is looked at, once: ranging over a map is a good
 // part of what the transport costs.
 func identityHeaders(h http.Header) (credential, agent bool) {
+	rest := len(h)
 	for name := range h {
 		// Lengths spare nearly every name the comparison.
 		switch len(name) {
@@ -135,6 +136,9 @@ func identityHeaders(h http.Header) (credential, agent bool) {
 			credential = credential || readAs(name, headerAPIKeyAlias)
 		case len(headerAgentID):
 			agent = agent || readAs(name, headerAgentID)
+		}
+		if rest--; rest == 0 {
+			break // the map need not find out that there is no other
 		}
 	}
 	return credential, agent
