@@ -22,7 +22,7 @@ type proxyCmd struct {
 	AllowIssuing bool          `help:"Permit calls whose answer has a new key, token or session in it."`
 	AllowOrigin  []string      `sep:"none" placeholder:"ORIGIN" help:"Permit web pages of this origin, such as http://localhost:5173; may be repeated."`
 	Grace        time.Duration `default:"10s" help:"How long requests under way may take at the end."`
-	ReadyFile    string        `placeholder:"FILE" help:"Write the proxy's URL to FILE (0600) once it serves."`
+	ReadyFile    string        `placeholder:"FILE" help:"Write the proxy's URL to FILE (0600) once it serves. FILE is there while it serves: an old one is removed at the start, its own at the end."`
 }
 
 type jsonProxy struct {
@@ -46,6 +46,10 @@ func (c *proxyCmd) Run(a *app) error {
 		if u, err := url.Parse(o); err != nil || u.Host == "" || u.Path != "" || (u.Scheme != "http" && u.Scheme != "https") {
 			return usage("an origin is scheme, host and port, such as http://localhost:5173", "--allow-origin is no origin")
 		}
+	}
+	ready, err := newReadyFile("--ready-file", c.ReadyFile)
+	if err != nil {
+		return err
 	}
 	base := proxyBase()
 	defer base.CloseIdleConnections()
@@ -78,9 +82,11 @@ func (c *proxyCmd) Run(a *app) error {
 	if c.RequireToken {
 		cfg.Token = rand.Text()
 	}
-	if err := c.announce(a, l, cfg.Token); err != nil {
+	if err := ready.write(c.announce(a, l, cfg.Token)); err != nil {
 		return err
 	}
+	defer ready.remove()
+	context.AfterFunc(a.ctx, ready.remove) // newcomers are turned away while the last requests end
 	cut, err := proxy.Serve(a.ctx, l, proxy.New(cfg), c.Grace)
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return failure("", "the proxy stopped: %v", err)
@@ -102,8 +108,9 @@ func proxyBase() *http.Transport {
 	return base
 }
 
-// announce says where the proxy is. The token is shown here only.
-func (c *proxyCmd) announce(a *app, l net.Listener, token string) error {
+// announce says where the proxy is, and returns its URL. The token is shown here
+// only.
+func (c *proxyCmd) announce(a *app, l net.Listener, token string) string {
 	j := jsonProxy{URL: "http://" + l.Addr().String(), Token: token, Allow: c.Allow}
 	if l.Addr().Network() == "unix" {
 		j.Socket, j.URL = l.Addr().String(), "http://localhost"
@@ -123,10 +130,7 @@ func (c *proxyCmd) announce(a *app, l net.Listener, token string) error {
 		}
 		a.ui.note("%s", curl)
 	}
-	if c.ReadyFile == "" {
-		return nil
-	}
-	return writeFile(c.ReadyFile, j.URL)
+	return j.URL
 }
 
 // explain turns what the SDK says into an answer for a caller, who is told

@@ -13,7 +13,7 @@ type sandboxCmd struct {
 	SessionTTL   time.Duration `name:"session-ttl" default:"20h" help:"Lifetime of sessions."`
 	NoRateLimits bool          `help:"Lift rate limits and the lockout of authenticate."`
 	Agents       int           `default:"2" help:"How many production agents there are."`
-	EnvFile      string        `placeholder:"FILE" help:"Write the lines to export to FILE (0600) once it serves."`
+	EnvFile      string        `placeholder:"FILE" help:"Write the lines to export to FILE (0600) once it serves. FILE is there while it serves: an old one is removed at the start, its own at the end."`
 }
 
 type jsonSandbox struct {
@@ -37,6 +37,10 @@ func (c *sandboxCmd) Run(a *app) error {
 	if c.Agents < 1 || c.Agents > 100 {
 		return usage("", "--agents is from 1 to 100")
 	}
+	ready, err := newReadyFile("--env-file", c.EnvFile)
+	if err != nil {
+		return err
+	}
 	opts := []agrentingtest.Option{agrentingtest.WithSessionTTL(c.SessionTTL), agrentingtest.WithLogLimit(1)}
 	if c.NoRateLimits {
 		opts = append(opts, agrentingtest.WithoutRateLimits())
@@ -55,12 +59,11 @@ func (c *sandboxCmd) Run(a *app) error {
 	} else {
 		c.introduce(a, &world)
 	}
-	if c.EnvFile != "" {
-		if err := writeFile(c.EnvFile, strings.TrimSuffix(exports(&world), "\n")); err != nil {
-			return err
-		}
+	if err := ready.write(strings.TrimSuffix(exports(&world), "\n")); err != nil {
+		return err
 	}
 	<-a.ctx.Done()
+	ready.remove()
 	a.ui.note("served %d requests", srv.Stats().Requests)
 	return nil
 }
