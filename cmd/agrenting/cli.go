@@ -50,6 +50,7 @@ type grammar struct {
 	Exec       execCmd       `cmd:"" help:"Run a command with a session or the credential in its environment."`
 	Proxy      proxyCmd      `cmd:"" help:"Lend the credential to programs of this machine that never see it."`
 	Sandbox    sandboxCmd    `cmd:"" help:"Serve an embedded platform to try things on."`
+	Help       helpCmd       `cmd:"" help:"Show what a command is for, as --help does."`
 	Version    versionCmd    `cmd:"" help:"Show the version."`
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
 	Complete   completeCmd   `cmd:"" hidden:"" name:"__complete" help:"Candidates for completion scripts."`
@@ -122,16 +123,20 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 // longWord may be a secret that was put where a word belongs.
 var longWord = regexp.MustCompile(`[A-Za-z0-9_.~+/=-]{20,}`)
 
-// usageOf makes one line of what kong says. It does not repeat what might be a
-// secret: terminals and CI logs remember.
-func usageOf(err error) error {
-	text := longWord.ReplaceAllStringFunc(err.Error(), func(w string) string {
+// discreet is what was typed without what might be a secret: terminals and CI
+// logs remember.
+func discreet(text string) string {
+	return longWord.ReplaceAllStringFunc(text, func(w string) string {
 		if strings.HasPrefix(w, "--") && !strings.ContainsAny(w, "=0123456789") {
 			return w
 		}
 		return "[a long word]"
 	})
-	e := &cliError{code: codeUsage, kind: "usage", msg: text, mend: "see agrenting --help"}
+}
+
+// usageOf makes one line of what kong says.
+func usageOf(err error) error {
+	e := &cliError{code: codeUsage, kind: "usage", msg: discreet(err.Error()), mend: "see agrenting --help"}
 	if parse, ok := errors.AsType[*kong.ParseError](err); ok && parse.Context != nil {
 		if sel := parse.Context.Selected(); sel != nil {
 			e.mend = "see agrenting " + strings.TrimPrefix(sel.FullPath(), "agrenting ") + " --help"

@@ -68,6 +68,7 @@ func candidates(node *kong.Node, words []string) []string {
 		last, words = words[len(words)-1], words[:len(words)-1]
 	}
 	var pending *kong.Flag // a flag that waits for its value
+	helping := false       // the words behind help are those of the other commands
 	for _, w := range words {
 		if w == "--" {
 			return nil
@@ -80,11 +81,12 @@ func candidates(node *kong.Node, words []string) []string {
 			pending = flagOf(node, w)
 			continue
 		}
-		for _, child := range node.Children {
-			if child.Name == w {
-				node = child
-				break
-			}
+		switch child := childOf(node, w); {
+		case child == nil:
+		case child.Name == "help" && !helping:
+			helping = true
+		default:
+			node = child
 		}
 	}
 	var all []string
@@ -106,10 +108,10 @@ func candidates(node *kong.Node, words []string) []string {
 				all = append(all, child.Name)
 			}
 		}
-		if len(node.Children) == 0 && len(node.Positional) > 0 {
+		if len(node.Children) == 0 && len(node.Positional) > 0 && !helping {
 			all = node.Positional[0].EnumSlice()
 		}
-		if node.Name == "request" && len(all) == 0 {
+		if node.Name == "request" && len(all) == 0 && !helping {
 			all = []string{"DELETE", "GET", "PATCH", "POST", "PUT"}
 		}
 	}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+type helpCmd struct {
+	Topic []string `arg:"" optional:"" help:"The command, such as keys rotate."`
+}
+
+// Run shows what --help shows.
+func (c *helpCmd) Run(a *app) error {
+	node := a.parser.Model.Node
+	for i, word := range c.Topic {
+		next := childOf(node, word)
+		if next == nil {
+			mend := "see agrenting " + strings.Join(append(c.Topic[:i:i], "--help"), " ")
+			return usage(mend, "there is no command %s", discreet(visible(strings.Join(c.Topic[:i+1], " "))))
+		}
+		node = next
+	}
+	_, err := a.parser.Parse(append([]string{"--help"}, c.Topic...)) // does not return
+	return err
+}
+
+// childOf is the command that a word behind another names.
+func childOf(node *kong.Node, word string) *kong.Node {
+	for _, child := range node.Children {
+		if child.Name == word {
+			return child
+		}
+	}
+	return nil
+}
