@@ -26,7 +26,7 @@ type requestCmd struct {
 	Typed    []string `short:"F" sep:"none" name:"typed" placeholder:"KEY=VALUE" help:"The same with true, false, null, numbers and JSON taken as such, and @FILE as the text of a file (@- of standard input)."`
 	Input    string   `placeholder:"FILE" help:"The body; - reads standard input."`
 	Header   []string `short:"H" sep:"none" placeholder:"NAME:VALUE" help:"A header. Credentials are refused here: command lines are seen by others."`
-	Paginate bool     `help:"Read all pages and print their items as one array."`
+	Paginate bool     `help:"Read all pages and print their items as one array; with GET only, without -i/--include, --raw and --out."`
 	Include  bool     `short:"i" help:"Print status and headers first."`
 	Raw      bool     `help:"Print the body as it came instead of its data."`
 }
@@ -72,7 +72,7 @@ func (c *requestCmd) Run(a *app) error {
 		head(a.out, resp)
 	}
 	if err != nil {
-		return err
+		return refused(a, client, err)
 	}
 	if c.Raw {
 		data = raw.Bytes()
@@ -126,12 +126,12 @@ type jsonResponse struct {
 
 func (c *requestCmd) pages(a *app, client *agrenting.Client, method string, opts []agrenting.CallOption) error {
 	if method != http.MethodGet || c.Raw || c.Include || c.Out != "" {
-		return usage("", "--paginate goes with GET and without --raw, --include and --out")
+		return usage("", "--paginate goes with GET and without -i/--include, --raw and --out")
 	}
 	items := []json.RawMessage{}
 	for item, err := range agrenting.List[json.RawMessage](a.ctx, client, c.Path, opts...) {
 		if err != nil {
-			return err
+			return refused(a, client, err)
 		}
 		items = append(items, item)
 	}
@@ -141,6 +141,16 @@ func (c *requestCmd) pages(a *app, client *agrenting.Client, method string, opts
 	}
 	encode(a.out, items)
 	return nil
+}
+
+// refused tells about a credential that the platform does not know what whoami
+// tells: a session in a file is taken for a key.
+func refused(a *app, client *agrenting.Client, err error) error {
+	s := client.Status()
+	if s.Kind == 0 {
+		return a.hint(err, agrenting.ErrUnauthorized, "no credential was sent: "+noCredentialMend(s.Environment))
+	}
+	return a.hint(err, agrenting.ErrUnauthorized, refusedMend(a.sourceName(s.Source), s.Kind))
 }
 
 func head(w io.Writer, resp *agrenting.Response) {
