@@ -143,6 +143,47 @@ func (k *keeper) reject(ctx context.Context, l *lease) (*lease, error) {
 	return next, nil
 }
 
+const (
+	// maxReplays bounds the replays of one attempt. One follows a renewal; more
+	// only follow when another generation has come into use meanwhile, as when a
+	// fleet rotates a shared key while requests are on the wire.
+	maxReplays = 8
+	// maxRenewals bounds those that one attempt causes itself.
+	maxRenewals = 3
+)
+
+// refusals are what one request has been through: the replays after a 401, the
+// renewals that it has caused, and whether its present lease is of one.
+type refusals struct {
+	replays, renewals int
+	renewed           bool
+}
+
+// after returns the lease to try after a 401 on l, nil when there is none.
+func (k *keeper) after(ctx context.Context, l *lease, seen *refusals) (*lease, error) {
+	late := k.superseded(l)
+	fresh := seen.renewed && !late
+	worn := fresh && seen.renewals == maxRenewals
+	if worn || seen.replays == maxReplays || (fresh && !k.dead(ctx, l)) {
+		k.vain(l, worn)
+		return nil, nil //nolint:nilnil // there is nothing wrong, and nothing else to try
+	}
+	next, err := k.reject(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	if next.Generation == l.Generation {
+		return nil, nil //nolint:nilnil // as above
+	}
+	// One that was in use already, or that somebody else has made, may be
+	// rejected for the first time.
+	if seen.renewed = !late && next.Reason != renew.Adopted; seen.renewed {
+		seen.renewals++
+	}
+	seen.replays++
+	return next, nil
+}
+
 func (k *keeper) renewable() bool { return k.engine != nil }
 
 // superseded reports whether another generation is in use already.

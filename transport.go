@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
 // Header names in canonical form, as they are keys of header maps. The
@@ -137,7 +135,8 @@ func identityHeaders(h http.Header) (credential, agent bool) {
 		case len(headerAgentID):
 			agent = agent || readAs(name, headerAgentID)
 		}
-		if rest--; rest == 0 {
+		rest--
+		if rest == 0 {
 			break // the map need not find out that there is no other
 		}
 	}
@@ -164,15 +163,6 @@ func readAs(name, want string) bool {
 func plainName(name string) string {
 	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
-
-const (
-	// maxReplays bounds the replays of one attempt. One follows a renewal; more
-	// only follow when another generation has come into use meanwhile, as when a
-	// fleet rotates a shared key while requests are on the wire.
-	maxReplays = 8
-	// maxRenewals bounds those that one attempt causes itself.
-	maxRenewals = 3
-)
 
 // attempt sends req once with the current credential, and again if a 401 says
 // that the credential has been replaced. local reports that the error was made
@@ -203,8 +193,8 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 	if body.guard != nil { // a store less where there is none
 		out.Body = body.reader(req)
 	}
-	renewals, renewed := 0, false // whether l was fetched on account of this request's 401
-	for replay := 0; ; replay++ {
+	var seen refusals
+	for {
 		pc.trace.sent(l)
 		if t.log != nil {
 			t.logAttempt(req, l)
@@ -223,33 +213,20 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 		}
 		if err != nil || resp.StatusCode != http.StatusUnauthorized {
 			body.release()
-			if replay > 0 && err == nil {
+			if seen.replays > 0 && err == nil {
 				t.creds.mended(l)
 			}
 			return resp, false, err
 		}
-		late := t.creds.superseded(l)
-		fresh := renewed && !late
-		worn := fresh && renewals == maxRenewals
-		if worn || replay == maxReplays || (fresh && !t.creds.dead(ctx, l)) {
-			t.creds.vain(l, worn)
-			body.release()
-			return resp, false, nil
-		}
-		next, err := t.creds.reject(ctx, l)
+		next, err := t.creds.after(ctx, l, &seen)
 		if err != nil {
 			body.release()
 			discard(resp)
 			return nil, true, err
 		}
-		if next.Generation == l.Generation {
+		if next == nil {
 			body.release()
-			return resp, false, nil // there is no other credential to try
-		}
-		// One that was in use already, or that somebody else has made, may be
-		// rejected for the first time.
-		if renewed = !late && next.Reason != renew.Adopted; renewed {
-			renewals++
+			return resp, false, nil
 		}
 		if req.GetBody != nil {
 			settle(resp)

@@ -1,0 +1,141 @@
+package agrenting
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+)
+
+// Authorization authenticates one request that the SDK does not send itself: a
+// handshake or a call of a library that takes neither an [http.Client] nor an
+// [http.RoundTripper]. It is immutable and safe for concurrent use, prints and
+// logs without the secret, and is meant to be used at once: credentials are
+// renewed and rotated.
+type Authorization struct {
+	t     *Transport
+	lease *lease
+	agent agentHeader
+	seen  refusals
+}
+
+// Authorize returns what authenticates a request to rawURL. The credential goes
+// where the client's own requests may carry it and nowhere else: to the origins
+// of [WithBaseURL] and [WithAllowedOrigins], by https or wss (http and ws on
+// loopback). It waits, as requests do, while there is no valid credential yet,
+// or the key is being rotated in place, and no longer than ctx allows.
+//
+//	auth, err := client.Authorize(ctx, url)
+//	for err == nil {
+//		conn, resp, dialErr := dialer.DialContext(ctx, url, auth.Header())
+//		if dialErr == nil || resp == nil || resp.StatusCode != http.StatusUnauthorized {
+//			return conn, dialErr
+//		}
+//		auth, err = auth.Rejected(ctx)
+//	}
+//	return nil, err
+//
+// The errors are those of [Client.Credential], [ErrNoCredential] for an
+// anonymous client, [ErrForeignOrigin] and [ErrInsecureURL] for a URL that no
+// credential may go to, [ErrInvalidOption] for what is no URL, and
+// [ErrInvalidAgentID] for the agent of ctx.
+//
+// Prefer [Client.HTTPClient] where it can be used: it does all this by itself,
+// watches over redirects, and lets rotations in place wait for requests on the
+// wire.
+func (c *Client) Authorize(ctx context.Context, rawURL string) (*Authorization, error) {
+	t := c.transport
+	u, err := parseOriginURL(httpScheme(rawURL), t.insecure)
+	if err != nil {
+		return nil, err
+	}
+	if !t.pinned(u) {
+		return nil, fmt.Errorf("%w: %s is none of the client's; name it by WithAllowedOrigins if it may have the credential",
+			ErrForeignOrigin, originOf(u))
+	}
+	a := &Authorization{t: t, agent: t.agent}
+	if own := perCallFrom(ctx).agent; own.set() {
+		a.agent = own
+	}
+	if a.agent.err != nil {
+		return nil, a.agent.err
+	}
+	if a.lease, err = t.creds.enter(ctx); err != nil {
+		return nil, err
+	}
+	a.lease.Value.gate.leave()
+	if a.lease.Value.cred.IsZero() {
+		return nil, fmt.Errorf("%w: the client is anonymous", ErrNoCredential)
+	}
+	return a, nil
+}
+
+// httpScheme is a socket's URL as one that originOf knows: they share hosts and
+// ports.
+func httpScheme(rawURL string) string {
+	scheme, rest, _ := strings.Cut(rawURL, ":")
+	switch strings.ToLower(scheme) {
+	case "ws":
+		return "http:" + rest
+	case "wss":
+		return "https:" + rest
+	default:
+		return rawURL
+	}
+}
+
+// Header returns the headers to be sent: one with the credential, and X-Agent-Id
+// where an agent was chosen, by canonical names. It is a secret, made for each
+// caller.
+func (a *Authorization) Header() http.Header {
+	s := a.lease.Value
+	h := http.Header{s.name: {s.cred.m().values[0]}}
+	if a.agent.values != nil {
+		h.Set(headerAgentID, a.agent.id())
+	}
+	return h
+}
+
+// Rejected tells the client that the platform has answered 401, and returns what
+// to try next: the client renews the credential, once for all who ask, or has
+// another one already. It is to be told of nothing else than a 401.
+//
+// [ErrUnauthorized] means that there is nothing else to try: the source gives
+// the same credential again, or the platform has refused fresh ones too. Other
+// errors are those of the renewal, a [*RenewalError] among them.
+func (a *Authorization) Rejected(ctx context.Context) (*Authorization, error) {
+	next := *a
+	l, err := a.t.creds.after(ctx, a.lease, &next.seen)
+	if err == nil && l == nil {
+		err = fmt.Errorf("%w: the platform refuses the %s %s, and there is no other",
+			ErrUnauthorized, a.lease.Value.cred.Kind(), a.lease.Value.cred.Fingerprint())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if next.lease, err = a.t.creds.reenter(ctx, l); err != nil {
+		return nil, err
+	}
+	next.lease.Value.gate.leave()
+	return &next, nil
+}
+
+// String tells whose credential it is, without the credential.
+func (a *Authorization) String() string {
+	if a == nil || a.lease == nil {
+		return "agrenting.Authorization(none)"
+	}
+	cred := a.lease.Value.cred
+	return "agrenting.Authorization(" + cred.Kind().String() + ", " + cred.Fingerprint() + ")"
+}
+
+// GoString returns what String returns.
+func (a *Authorization) GoString() string { return a.String() }
+
+// Format writes what String returns, whatever the verb and its flags.
+func (a *Authorization) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, a.String()) }
+
+// LogValue returns what String returns.
+func (a *Authorization) LogValue() slog.Value { return slog.StringValue(a.String()) }
