@@ -2,7 +2,8 @@
 // through etcd: the key is rotated under their hands, sessions end, and a member
 // of etcd is killed, while they go on calling the platform. The platform and
 // three members of etcd run inside the program; it needs nothing, touches
-// nothing, and ends by itself.
+// nothing, and ends by itself. The exit code is 1 if a request has failed, and
+// 130 after an interrupt.
 package main
 
 import (
@@ -28,17 +29,23 @@ const (
 	workers = 8
 	// step is the pause between two things that happen.
 	step = 1300 * time.Millisecond
+	// closeGrace is how long an interrupted program waits for what it closes.
+	closeGrace = time.Second
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // who interrupts twice does not want to wait
 	failed, err := run(ctx, os.Stdout, step)
 	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "it did not work:", err)
+	switch {
+	case failed > 0:
 		os.Exit(1)
-	}
-	if failed > 0 {
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "fleet: interrupted")
+		os.Exit(130)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "it did not work:", err)
 		os.Exit(1)
 	}
 }
@@ -70,20 +77,19 @@ func run(ctx context.Context, out io.Writer, step time.Duration) (failed int64, 
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	defer func() {
+		if gone := os.RemoveAll(folder); ctx.Err() == nil { // else a member may still write to it
+			err = errors.Join(err, gone)
+		}
+	}()
 	s := &show{out: out, began: time.Now()}
 	s.srv = agrentingtest.NewServer(agrentingtest.WithRateLimits(agrentingtest.RateLimits{General: 1_000_000}))
 	defer s.srv.Close()
 	if s.etcd, err = startMembers(ctx, folder, 3); err != nil {
-		if ctx.Err() != nil {
-			s.say("interrupted")
-			return 0, nil
-		}
 		return 0, fmt.Errorf("etcd: %w", err)
 	}
-	defer s.etcd.close()
 	s.say("three members of etcd and the platform are up")
-	defer s.close()
+	defer within(ctx, s.close)
 	if err := s.hire(); err != nil {
 		return 0, err
 	}
@@ -96,8 +102,29 @@ func run(ctx context.Context, out io.Writer, step time.Duration) (failed int64, 
 	s.play(ctx, step)
 	rest()
 	wg.Wait()
-	s.sum(ctx)
-	return s.failed.Load(), nil
+	s.sum()
+	return s.failed.Load(), ctx.Err()
+}
+
+// within calls end, and waits for it. After an interrupt it does not wait for
+// long: who waits for a lock, or for a member of etcd, dies with the program.
+func within(ctx context.Context, end func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		end()
+	}()
+	select {
+	case <-done:
+		return
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(closeGrace)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
 }
 
 // hire makes the workers. Each has a connection to etcd of its own, like one on
@@ -168,34 +195,48 @@ func pause(ctx context.Context, d time.Duration) {
 // play has things happen, one after the other.
 func (s *show) play(ctx context.Context, step time.Duration) {
 	pause(ctx, step)
-	s.say("%d workers share one session: %d exchange", workers, s.srv.Stats().Authenticates)
+	if ctx.Err() != nil {
+		return
+	}
+	s.say("%d workers share one session: %s", workers, counted(s.srv.Stats().Authenticates, "exchange"))
 	for n, act := range []func(context.Context){
 		s.rotate, s.endSessions, s.rotate, s.killLeader, s.rotate, s.endSessions, s.rotate, s.rotate,
 	} {
-		if ctx.Err() != nil {
-			return
-		}
 		s.mu.Lock()
 		s.mark, s.adopted = time.Now(), nil
 		s.mu.Unlock()
-		before := s.srv.Stats().Authenticates
+		exchanges, calls := s.srv.Stats().Authenticates, s.calls.Load()
 		act(ctx)
 		pause(ctx, step)
-		s.tell(n+1, s.srv.Stats().Authenticates-before)
+		if ctx.Err() != nil {
+			s.say("  %d. interrupted", n+1)
+			return
+		}
+		s.tell(n+1, s.srv.Stats().Authenticates-exchanges, s.calls.Load()-calls)
 	}
 }
 
 // tell says who has noticed the change.
-func (s *show) tell(n int, exchanges int64) {
+func (s *show) tell(n int, exchanges, calls int64) {
 	s.mu.Lock()
 	took := slices.Clone(s.adopted)
 	s.mu.Unlock()
 	if len(took) == 0 {
+		s.say("  %d. %d of %d workers have kept their session: %s, %s meanwhile", n, workers, workers,
+			counted(exchanges, "exchange"), counted(calls, "request"))
 		return
 	}
 	slices.Sort(took)
-	s.say("  %d. %d of %d workers have the new session, half of them after %v: %d exchange", n, min(len(took), workers), workers,
-		took[len(took)/2].Round(time.Millisecond), exchanges)
+	s.say("  %d. %d of %d workers have the new session, half of them after %v: %s", n, min(len(took), workers), workers,
+		took[len(took)/2].Round(time.Millisecond), counted(exchanges, "exchange"))
+}
+
+// counted is a number of things.
+func counted(n int64, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
 
 func (s *show) rotate(ctx context.Context) {
@@ -224,15 +265,13 @@ func (s *show) killLeader(context.Context) {
 	s.say("%s, the leader of etcd, was killed; two are left", s.etcd.killLeader())
 }
 
-func (s *show) sum(ctx context.Context) {
+func (s *show) sum() {
 	st := s.srv.Stats()
-	if ctx.Err() != nil {
-		s.say("interrupted")
-	}
-	s.say("%d requests by %d workers, %d rotations, %d exchanges; %d failed", s.calls.Load(), workers, st.KeysCreated,
-		st.Authenticates, s.failed.Load())
+	s.say("%s by %d workers, %s, %s; %d failed", counted(s.calls.Load(), "request"), workers,
+		counted(st.KeysCreated, "rotation"), counted(st.Authenticates, "exchange"), s.failed.Load())
 }
 
+// close ends the workers first: they give back their locks.
 func (s *show) close() {
 	var wg sync.WaitGroup
 	for _, c := range s.clients {
@@ -242,4 +281,5 @@ func (s *show) close() {
 	for _, store := range s.stores {
 		_ = store.Close()
 	}
+	s.etcd.close()
 }

@@ -68,12 +68,13 @@ func tryMembers(ctx context.Context, folder string, n int) (*members, error) {
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
-		m.close()
+		within(ctx, m.close)
 		return nil, err
 	}
 	return m, nil
 }
 
+// start returns a member that does not get ready too, to be closed.
 func start(ctx context.Context, cfg *embed.Config) (*embed.Etcd, error) {
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
@@ -83,13 +84,12 @@ func start(ctx context.Context, cfg *embed.Config) (*embed.Etcd, error) {
 	case <-e.Server.ReadyNotify():
 		return e, nil
 	case err = <-e.Err():
+		return e, err
 	case <-ctx.Done():
-		err = context.Cause(ctx)
+		return e, ctx.Err()
 	case <-time.After(20 * time.Second):
-		err = errors.New("a member of etcd did not get ready")
+		return e, errors.New("a member of etcd did not get ready")
 	}
-	e.Close()
-	return nil, err
 }
 
 func freeAddr(ctx context.Context) (string, error) {
@@ -118,8 +118,10 @@ func (m *members) close() {
 	for i, e := range m.running {
 		if e != nil {
 			m.running[i] = nil
-			e.Server.HardStop() // there is nothing to hand over
-			m.closing.Go(e.Close)
+			m.closing.Go(func() {
+				e.Server.HardStop() // there is nothing to hand over
+				e.Close()
+			})
 		}
 	}
 	m.closing.Wait()
