@@ -62,10 +62,9 @@ func (c *Client) Authorize(ctx context.Context, rawURL string) (*Authorization, 
 	if a.agent.err != nil {
 		return nil, a.agent.err
 	}
-	if a.lease, err = t.creds.enter(ctx); err != nil {
+	if a.lease, err = t.creds.pass(ctx, nil); err != nil {
 		return nil, err
 	}
-	a.lease.Value.gate.leave()
 	if a.lease.Value.cred.IsZero() {
 		return nil, fmt.Errorf("%w: the client is anonymous", ErrNoCredential)
 	}
@@ -106,6 +105,10 @@ func (a *Authorization) Header() http.Header {
 // the same credential again, or the platform has refused fresh ones too. Other
 // errors are those of the renewal, a [*RenewalError] among them.
 func (a *Authorization) Rejected(ctx context.Context) (*Authorization, error) {
+	// A rotation in place may be behind it, and about to bring the next one.
+	if _, err := a.t.creds.pass(ctx, a.lease); err != nil {
+		return nil, err
+	}
 	next := *a
 	l, err := a.t.creds.after(ctx, a.lease, &next.seen)
 	if err == nil && l == nil {
@@ -115,10 +118,9 @@ func (a *Authorization) Rejected(ctx context.Context) (*Authorization, error) {
 	if err != nil {
 		return nil, err
 	}
-	if next.lease, err = a.t.creds.reenter(ctx, l); err != nil {
+	if next.lease, err = a.t.creds.pass(ctx, l); err != nil {
 		return nil, err
 	}
-	next.lease.Value.gate.leave()
 	return &next, nil
 }
 

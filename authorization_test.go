@@ -2,7 +2,9 @@ package agrenting
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -176,6 +178,40 @@ func TestAnAuthorizationWaitsForARotationInPlace(t *testing.T) {
 		_, err = c.Rotate(t.Context())
 		require.NoError(t, err)
 		assert.Less(t, time.Since(began), defaultDrain, "nobody is left inside the gate")
+		require.NoError(t, c.Close())
+	})
+}
+
+// Those who sent their request before the rotation are refused in the middle of
+// it, when the SDK is about to get them the next session anyway.
+func TestARejectionInTheMiddleOfARotationCostsNoSession(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		platform := w.srv.Transport()
+		base := tripFunc(func(req *http.Request) (*http.Response, error) {
+			resp, err := platform.RoundTrip(req)
+			if strings.HasSuffix(req.URL.Path, "/rotate-key") {
+				return resp, errors.Join(err, sleep(req.Context(), 5*time.Second)) // the answer takes its time
+			}
+			return resp, err
+		})
+		c := w.client(MemoryStore(Credential{}), RotationPolicy{Strategy: InPlace, Every: -1}, WithSession(), WithTransport(base))
+		before, err := c.Authorize(t.Context(), w.srv.URL)
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		go func() {
+			_, err := c.Rotate(t.Context())
+			done <- err
+		}()
+		advance(2 * time.Second)
+		next, err := before.Rejected(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, <-done)
+		last, err := c.Authorize(t.Context(), w.srv.URL)
+		require.NoError(t, err)
+		assert.Equal(t, last.Header(), next.Header())
+		assert.Equal(t, 2, w.srv.Count(routeAuthenticate), "one before the rotation, one after it")
 		require.NoError(t, c.Close())
 	})
 }

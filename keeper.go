@@ -127,6 +127,16 @@ func (k *keeper) reenter(ctx context.Context, l *lease) (*lease, error) {
 	}
 }
 
+// pass is reenter for what nobody sees leave: it waits for the end of a rotation,
+// and the next one does not wait for it.
+func (k *keeper) pass(ctx context.Context, l *lease) (*lease, error) {
+	l, err := k.reenter(ctx, l)
+	if err == nil {
+		l.Value.gate.leave()
+	}
+	return l, err
+}
+
 // reject reports a 401 on l and returns the lease to try instead, or l's own
 // generation when there is none.
 func (k *keeper) reject(ctx context.Context, l *lease) (*lease, error) {

@@ -227,7 +227,7 @@ func Example_grpc() {
 	conn, err := grpc.NewClient(address,
 		grpc.WithTransportCredentials(tlsConfig),
 		grpc.WithPerRPCCredentials(perCall{client.Client}),
-		grpc.WithUnaryInterceptor(retryUnauthenticated(client.Client)),
+		grpc.WithUnaryInterceptor(retryUnauthenticated),
 	)
 	must(err)
 	defer conn.Close()

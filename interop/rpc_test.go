@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 
 	"connectrpc.com/connect"
@@ -156,40 +157,55 @@ func connectContact(w *world, opts ...connect.ClientOption) contact {
 	}
 }
 
-// perCall gives the credential in use to each call of grpc-go, which has its own
-// HTTP/2 and no http.Client.
+// perCall authenticates the calls of grpc-go, which has its own HTTP/2 and no
+// http.Client.
 type perCall struct{ client *agrenting.Client }
 
 var _ credentials.PerRPCCredentials = perCall{}
 
 // GetRequestMetadata implements credentials.PerRPCCredentials.
-func (p perCall) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
-	cred, err := p.client.Credential(ctx)
-	switch {
-	case err != nil:
-		return nil, status.Error(codes.Unauthenticated, err.Error())
-	case cred.Kind() == agrenting.KindAPIKey:
-		return map[string]string{"x-api-key": cred.Reveal()}, nil
-	default:
-		return map[string]string{"authorization": "Bearer " + cred.Reveal()}, nil
+func (p perCall) GetRequestMetadata(ctx context.Context, service ...string) (map[string]string, error) {
+	auth := authOf(ctx)
+	if *auth == nil {
+		var err error
+		if *auth, err = p.client.Authorize(ctx, service[0]); err != nil {
+			return nil, status.Error(codes.Unauthenticated, err.Error())
+		}
 	}
+	metadata := map[string]string{}
+	for name, values := range (*auth).Header() {
+		metadata[strings.ToLower(name)] = values[0]
+	}
+	return metadata, nil
 }
 
 // RequireTransportSecurity implements credentials.PerRPCCredentials.
 func (perCall) RequireTransportSecurity() bool { return true }
 
-// retryUnauthenticated repeats a call that was refused for its credential, after
-// a request of the SDK's own has let it find out and renew it.
-func retryUnauthenticated(client *agrenting.Client) grpc.UnaryClientInterceptor {
-	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+// authKey leads to what a call is authenticated with.
+type authKey struct{}
+
+func authOf(ctx context.Context) **agrenting.Authorization {
+	if auth, ok := ctx.Value(authKey{}).(**agrenting.Authorization); ok {
+		return auth
+	}
+	return new(*agrenting.Authorization) // a stream's
+}
+
+// retryUnauthenticated repeats a call that was refused for its credential.
+func retryUnauthenticated(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	auth := authOf(ctx)
+	ctx = context.WithValue(ctx, authKey{}, auth)
+	for {
 		err := call(ctx, method, req, reply, cc, opts...)
-		if status.Code(err) != codes.Unauthenticated {
+		if status.Code(err) != codes.Unauthenticated || *auth == nil {
 			return err
 		}
-		if _, err := client.Do(ctx, http.MethodGet, "/api/v1/hirings/pending", nil, nil); err != nil {
+		next, rejected := (*auth).Rejected(ctx)
+		if rejected != nil {
 			return err
 		}
-		return call(ctx, method, req, reply, cc, opts...)
+		*auth = next
 	}
 }
 
@@ -239,7 +255,7 @@ func grpcGo(w *world) contact {
 		grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(w.roots, "")),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return w.dial(ctx, "tcp", addr) }),
 		grpc.WithPerRPCCredentials(perCall{client}),
-		grpc.WithUnaryInterceptor(retryUnauthenticated(client)),
+		grpc.WithUnaryInterceptor(retryUnauthenticated),
 	)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { _ = conn.Close() })

@@ -64,36 +64,17 @@ func coderWebSocket(w *world) contact {
 	}
 }
 
-// dialGorilla opens a WebSocket with a dialer that knows no http.Client. The
-// credential goes into the handshake by hand; if the server does not take it,
-// a plain request to the same place lets the client find out and renew it, and
-// the handshake is made once more.
+// dialGorilla opens a WebSocket with a dialer that knows no http.Client.
 func dialGorilla(ctx context.Context, d *gorilla.Dialer, c *agrenting.Client, url string) (*gorilla.Conn, *http.Response, error) {
-	for again := true; ; again = false {
-		cred, err := c.Credential(ctx)
-		if err != nil {
-			return nil, nil, err
+	auth, err := c.Authorize(ctx, url)
+	for err == nil {
+		conn, resp, dialErr := d.DialContext(ctx, url, auth.Header())
+		if dialErr == nil || resp == nil || resp.StatusCode != http.StatusUnauthorized {
+			return conn, resp, dialErr
 		}
-		header := http.Header{}
-		if cred.Kind() == agrenting.KindAPIKey {
-			header.Set("X-API-Key", cred.Reveal())
-		} else {
-			header.Set("Authorization", "Bearer "+cred.Reveal())
-		}
-		conn, resp, err := d.DialContext(ctx, url, header)
-		if err == nil || !again || resp == nil || resp.StatusCode != http.StatusUnauthorized {
-			return conn, resp, err
-		}
-		plain, err := http.NewRequestWithContext(ctx, http.MethodGet, "http"+strings.TrimPrefix(url, "ws"), http.NoBody)
-		if err != nil {
-			return nil, resp, err
-		}
-		answer, err := c.HTTPClient().Do(plain)
-		if err != nil {
-			return nil, resp, err
-		}
-		_ = answer.Body.Close()
+		auth, err = auth.Rejected(ctx)
 	}
+	return nil, nil, err
 }
 
 // gorillaEcho is the server for both ways to use gorilla/websocket.
