@@ -90,3 +90,22 @@ func TestASecondInterruptEndsItAtOnce(t *testing.T) {
 	require.True(t, ok)
 	assert.True(t, status.Signaled() && status.Signal() == syscall.SIGINT, cmd.ProcessState)
 }
+
+func TestItCleansUpWhenItsReaderIsGone(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	cmd, errs, ended := program(t, folder, w)
+	require.NoError(t, w.Close())
+	_, err = bufio.NewReader(r).ReadString('\n')
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	<-ended
+	assert.Equal(t, 130, cmd.ProcessState.ExitCode(), cmd.ProcessState)
+	assert.Equal(t, "fleet: interrupted\n", errs.String())
+	left, err := os.ReadDir(folder)
+	require.NoError(t, err)
+	assert.Empty(t, left)
+}

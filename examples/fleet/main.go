@@ -34,8 +34,11 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // who interrupts twice does not want to wait
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
+	context.AfterFunc(ctx, func() {
+		signal.Ignore(syscall.SIGPIPE) // the same Ctrl-C has ended who reads this, and there is a folder to remove
+		stop()                         // who interrupts twice does not want to wait
+	})
 	failed, err := run(ctx, os.Stdout, step)
 	stop()
 	switch {

@@ -103,3 +103,23 @@ func TestASecondInterruptEndsItAtOnce(t *testing.T) {
 	require.True(t, ok)
 	assert.True(t, status.Signaled() && status.Signal() == syscall.SIGINT, cmd.ProcessState)
 }
+
+func TestItCleansUpWhenItsReaderIsGone(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	cmd := program(t, folder, "-duration", "1s")
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	_, err = bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.NoError(t, out.Close())
+	_ = cmd.Wait() // its state is looked at
+	assert.Equal(t, 130, cmd.ProcessState.ExitCode(), cmd.ProcessState)
+	assert.Equal(t, "rotation: interrupted\n", errs.String())
+	left, err := os.ReadDir(folder)
+	require.NoError(t, err)
+	assert.Empty(t, left)
+}

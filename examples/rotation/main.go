@@ -36,8 +36,11 @@ const crashCommand = "rotate-and-be-killed"
 const routeRotate = "POST /api/v1/auth/rotate-key"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // who interrupts twice does not want to wait
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
+	context.AfterFunc(ctx, func() {
+		signal.Ignore(syscall.SIGPIPE) // the same Ctrl-C has ended who reads this, and there is a folder to remove
+		stop()                         // who interrupts twice does not want to wait
+	})
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
 	switch {
