@@ -202,7 +202,7 @@ func copyTree(t *testing.T, from, to string) {
 			return filepath.SkipDir
 		case d.IsDir():
 			return os.MkdirAll(filepath.Join(to, path), 0o755)
-		case !d.Type().IsRegular() || strings.HasSuffix(path, "_test.go"):
+		case !d.Type().IsRegular() || strings.HasSuffix(path, "_test.go") || strings.HasPrefix(d.Name(), ".env"):
 			return nil
 		}
 		b, err := os.ReadFile(path)

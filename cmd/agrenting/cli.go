@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/agrenting/agrenting-go"
 )
 
 // streams are what a run has from its process.
@@ -64,6 +66,7 @@ type app struct {
 	ui     *printer
 	parser *kong.Kong
 	log    *slog.Logger // nil is silent
+	last   *agrenting.Client
 }
 
 // exited is how kong's wish to exit, after --help, comes out of it.

@@ -118,7 +118,7 @@ func (a *app) client(more ...agrenting.Option) (*agrenting.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return agrenting.New(append(opts, more...)...)
+	return a.made(agrenting.New(append(opts, more...)...))
 }
 
 // maxInput bounds a credential on standard input.
@@ -166,7 +166,16 @@ func (a *app) anonymous(more ...agrenting.Option) (*agrenting.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return agrenting.New(append(append(opts, agrenting.WithAnonymous()), more...)...)
+	return a.made(agrenting.New(append(append(opts, agrenting.WithAnonymous()), more...)...))
+}
+
+// made remembers the client that a command works with, for what there is to say
+// when its credential is refused.
+func (a *app) made(client *agrenting.Client, err error) (*agrenting.Client, error) {
+	if err == nil {
+		a.last = client
+	}
+	return client, err
 }
 
 func (a *app) optionsWithoutCredential() ([]agrenting.Option, error) {

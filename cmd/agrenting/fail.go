@@ -129,6 +129,9 @@ func (a *app) classify(err error) *cliError {
 	for _, s := range sentinels {
 		if errors.Is(err, s.err) {
 			e.code, e.kind, e.mend = s.code, s.kind, s.mend
+			if s.code == codeRefused && errors.Is(err, agrenting.ErrUnauthorized) && a.last != nil {
+				e.mend = a.refusedMend()
+			}
 			if s.code == codeCredential && errors.Is(err, fs.ErrNotExist) {
 				e.mend = "put the credential there, or give another file by --key-file or " + varKeyFile
 			}

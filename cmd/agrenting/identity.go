@@ -78,7 +78,7 @@ func (c *whoamiCmd) Run(a *app) error {
 
 func (c *whoamiCmd) askKey(a *app, client *agrenting.Client, cred agrenting.Credential, who *jsonWhoami) error {
 	if err := client.Verify(a.ctx); err != nil {
-		return a.hint(err, agrenting.ErrUnauthorized, refusedMend(who.Source, cred.Kind()))
+		return err
 	}
 	if c.Exchange && cred.Kind() == agrenting.KindAPIKey {
 		session, err := client.Sessions.Authenticate(a.ctx)
@@ -194,6 +194,15 @@ func refusedMend(source string, kind agrenting.Kind) string {
 		mend += " (keys come from https://agrenting.com/dashboard/api-keys); if it is a session token, say so by --type session"
 	}
 	return mend
+}
+
+// refusedMend is the same for the credential of the last client.
+func (a *app) refusedMend() string {
+	s := a.last.Status()
+	if s.Kind == 0 {
+		return "no credential was sent: " + noCredentialMend(s.Environment)
+	}
+	return refusedMend(a.sourceName(s.Source), s.Kind)
 }
 
 type logoutCmd struct{}

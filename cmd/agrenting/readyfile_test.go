@@ -139,3 +139,17 @@ func TestReadyFileGoesBeforeTheLastRequestsEnd(t *testing.T) {
 	require.NoError(t, <-answered)
 	assert.Equal(t, codeOK, <-ended)
 }
+
+func TestAFileThatCannotBeWrittenLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+
+	dir := t.TempDir()
+	path := filepath.Join(dir, "taken")
+	require.NoError(t, os.Mkdir(path, 0o700))
+	err := writeFile(path, "text")
+	require.ErrorContains(t, err, path+" could not be written")
+	require.NotContains(t, err.Error(), "secret")
+	all, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Len(t, all, 1)
+}

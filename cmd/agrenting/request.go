@@ -72,7 +72,7 @@ func (c *requestCmd) Run(a *app) error {
 		head(a.out, resp)
 	}
 	if err != nil {
-		return refused(a, client, err)
+		return err
 	}
 	if c.Raw {
 		data = raw.Bytes()
@@ -131,7 +131,7 @@ func (c *requestCmd) pages(a *app, client *agrenting.Client, method string, opts
 	items := []json.RawMessage{}
 	for item, err := range agrenting.List[json.RawMessage](a.ctx, client, c.Path, opts...) {
 		if err != nil {
-			return refused(a, client, err)
+			return err
 		}
 		items = append(items, item)
 	}
@@ -141,16 +141,6 @@ func (c *requestCmd) pages(a *app, client *agrenting.Client, method string, opts
 	}
 	encode(a.out, items)
 	return nil
-}
-
-// refused tells about a credential that the platform does not know what whoami
-// tells: a session in a file is taken for a key.
-func refused(a *app, client *agrenting.Client, err error) error {
-	s := client.Status()
-	if s.Kind == 0 {
-		return a.hint(err, agrenting.ErrUnauthorized, "no credential was sent: "+noCredentialMend(s.Environment))
-	}
-	return a.hint(err, agrenting.ErrUnauthorized, refusedMend(a.sourceName(s.Source), s.Kind))
 }
 
 func head(w io.Writer, resp *agrenting.Response) {

@@ -57,7 +57,21 @@ func (s *sink) put(secret string) error {
 	}
 	f := s.file
 	s.file = nil
-	_, err := f.WriteString(secret + "\n")
+	left, err := become(f, s.flags.Out, secret)
+	switch {
+	case err == nil:
+		return nil
+	case left:
+		return failure("", "%s could not be replaced: %v; the secret is in %s", s.flags.Out, cause(err), f.Name())
+	default:
+		return failure("make room, and create another", "the secret was issued, but %s could not be written: %v", s.flags.Out, cause(err))
+	}
+}
+
+// become has a temporary file take the place of another, with a line of text in
+// it. left tells that f is still there, and has the text.
+func become(f *os.File, path, text string) (left bool, err error) {
+	_, err = f.WriteString(text + "\n")
 	if err == nil {
 		err = f.Sync()
 	}
@@ -66,16 +80,16 @@ func (s *sink) put(secret string) error {
 	}
 	if err != nil {
 		_ = os.Remove(f.Name())
-		return failure("make room, and create another", "the secret was issued, but %s could not be written: %v", s.flags.Out, cause(err))
+		return false, err
 	}
-	if err := os.Rename(f.Name(), s.flags.Out); err != nil {
-		return failure("", "%s could not be replaced: %v; the secret is in %s", s.flags.Out, cause(err), f.Name())
+	if err := os.Rename(f.Name(), path); err != nil {
+		return true, err
 	}
-	if dir, err := os.Open(filepath.Dir(s.flags.Out)); err == nil {
+	if dir, err := os.Open(filepath.Dir(path)); err == nil {
 		_ = dir.Sync() // not every system can
 		_ = dir.Close()
 	}
-	return nil
+	return false, nil
 }
 
 // close throws away what was not used.
@@ -199,5 +213,12 @@ func writeFile(path, text string) error {
 	if err != nil {
 		return err
 	}
-	return s.put(text)
+	left, err := become(s.file, path, text)
+	if left {
+		_ = os.Remove(s.file.Name())
+	}
+	if err != nil {
+		return failure("choose another place", "%s could not be written: %v", path, cause(err))
+	}
+	return nil
 }
