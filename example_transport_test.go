@@ -45,6 +45,51 @@ func ExampleClient_HTTPClient() {
 	// the request itself is unchanged: true
 }
 
+// A library that takes neither an http.Client nor a RoundTripper takes headers:
+// they are for one request to one place, and are renewed when it was refused.
+func ExampleClient_Authorize() {
+	srv, _, scribe, _ := world()
+	defer srv.Close()
+	client, err := agrenting.New(
+		agrenting.WithBaseURL(srv.URL),
+		agrenting.WithCredential(agrenting.APIKey(srv.NewKey(scribe.ID).Secret)),
+		agrenting.WithSession(),
+	)
+	must(err)
+	defer client.Close()
+	handshake := func(header http.Header) int { // as such a library makes it
+		req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, srv.URL+"/api/v1/tasks", http.NoBody)
+		must(err)
+		req.Header = header
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		must(err)
+		must(resp.Body.Close())
+		return resp.StatusCode
+	}
+
+	ctx := context.Background()
+	auth, err := client.Authorize(ctx, srv.URL)
+	must(err)
+	fmt.Println(handshake(auth.Header()))
+
+	srv.RevokeSessions()
+	status := handshake(auth.Header())
+	fmt.Println(status)
+	if status == http.StatusUnauthorized {
+		auth, err = auth.Rejected(ctx)
+		must(err)
+		fmt.Println(handshake(auth.Header()))
+	}
+
+	_, err = client.Authorize(ctx, "wss://elsewhere.example/socket")
+	fmt.Println(errors.Is(err, agrenting.ErrForeignOrigin))
+	// Output:
+	// 200
+	// 401
+	// 200
+	// true
+}
+
 // A reverse proxy that signs what passes through it.
 func ExampleNewTransport() {
 	srv, _, scribe, _ := world()

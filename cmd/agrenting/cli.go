@@ -67,6 +67,7 @@ type app struct {
 	parser *kong.Kong
 	log    *slog.Logger // nil is silent
 	last   *agrenting.Client
+	fixed  agrenting.Kind // of its credential, where that was given and not found by a source
 }
 
 // exited is how kong's wish to exit, after --help, comes out of it.

@@ -173,7 +173,7 @@ func (a *app) anonymous(more ...agrenting.Option) (*agrenting.Client, error) {
 // when its credential is refused.
 func (a *app) made(client *agrenting.Client, err error) (*agrenting.Client, error) {
 	if err == nil {
-		a.last = client
+		a.last, a.fixed = client, client.Status().Kind
 	}
 	return client, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -198,11 +199,12 @@ func refusedMend(source string, kind agrenting.Kind) string {
 
 // refusedMend is the same for the credential of the last client.
 func (a *app) refusedMend() string {
-	s := a.last.Status()
-	if s.Kind == 0 {
+	s := a.last.Status() // closed by now, and a closed client forgets what it was given
+	kind := cmp.Or(s.Kind, a.fixed)
+	if kind == 0 {
 		return "no credential was sent: " + noCredentialMend(s.Environment)
 	}
-	return refusedMend(a.sourceName(s.Source), s.Kind)
+	return refusedMend(a.sourceName(s.Source), kind)
 }
 
 type logoutCmd struct{}
