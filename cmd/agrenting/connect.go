@@ -184,6 +184,18 @@ func (a *app) optionsWithoutCredential() ([]agrenting.Option, error) {
 	return bare.options()
 }
 
+// clientFor is client for a command that is about an agent.
+func (a *app) clientFor(argument string) (client *agrenting.Client, agent string, err error) {
+	if client, err = a.client(); err != nil {
+		return nil, "", err
+	}
+	if agent, err = a.agentID(client, argument); err != nil {
+		_ = client.Close()
+		return nil, "", err
+	}
+	return client, agent, nil
+}
+
 // agentID is the agent that a command is about.
 func (a *app) agentID(c *agrenting.Client, argument string) (string, error) {
 	if argument != "" {

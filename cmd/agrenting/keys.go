@@ -48,15 +48,11 @@ func inUse(keys []agrenting.Key, cred agrenting.Credential) int {
 
 // Run lists keys.
 func (c *keysListCmd) Run(a *app) error {
-	client, err := a.client()
+	client, agent, err := a.clientFor(c.AgentID)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	agent, err := a.agentID(client, c.AgentID)
-	if err != nil {
-		return err
-	}
 	stop := a.waiting("reading the list of keys")
 	defer stop()
 	list := []jsonKey{}
@@ -99,15 +95,11 @@ type keysCreateCmd struct {
 
 // Run creates a key.
 func (c *keysCreateCmd) Run(a *app) error {
-	client, err := a.client()
+	client, agent, err := a.clientFor(c.AgentID)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	agent, err := a.agentID(client, c.AgentID)
-	if err != nil {
-		return err
-	}
 	s, err := c.open(true)
 	if err != nil {
 		return err
@@ -134,15 +126,11 @@ type keysRevokeCmd struct {
 
 // Run revokes a key.
 func (c *keysRevokeCmd) Run(a *app) error {
-	client, err := a.client()
+	client, agent, err := a.clientFor(c.AgentID)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	agent, err := a.agentID(client, c.AgentID)
-	if err != nil {
-		return err
-	}
 	if err := a.confirm(c.confirmFlags, "Revoke key "+c.KeyID+" of agent "+agent+" at once?"); err != nil {
 		return err
 	}
