@@ -272,7 +272,8 @@ func (s *supervisor) agree(w *world, all []*process, before string) string {
 		if fp != last || n != bought {
 			last, bought, same = fp, n, 0
 		}
-		if same++; fp != "" && same == looks {
+		same++
+		if fp != "" && same == looks {
 			return fp
 		}
 	}
