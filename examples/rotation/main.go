@@ -23,7 +23,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -36,10 +35,10 @@ const crashCommand = "rotate-and-be-killed"
 const routeRotate = "POST /api/v1/auth/rotate-key"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), endings...)
 	context.AfterFunc(ctx, func() {
-		signal.Ignore(syscall.SIGPIPE) // the same Ctrl-C has ended who reads this, and there is a folder to remove
-		stop()                         // who interrupts twice does not want to wait
+		outliveReader()
+		stop() // who interrupts twice does not want to wait
 	})
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()

@@ -1,0 +1,12 @@
+//go:build !unix
+
+package main
+
+import (
+	"os"
+	"syscall"
+)
+
+var endings = []os.Signal{os.Interrupt, syscall.SIGTERM}
+
+func outliveReader() {}
