@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -22,7 +23,7 @@ type proxyCmd struct {
 	AllowIssuing bool          `help:"Permit calls whose answer has a new key, token or session in it."`
 	AllowOrigin  []string      `sep:"none" placeholder:"ORIGIN" help:"Permit web pages of this origin, such as http://localhost:5173; may be repeated."`
 	Grace        time.Duration `default:"10s" help:"How long requests under way may take at the end."`
-	ReadyFile    string        `placeholder:"FILE" help:"Write the proxy's URL to FILE (0600) once it serves. FILE is there while it serves: an old one is removed at the start, its own at the end."`
+	ReadyFile    string        `placeholder:"FILE" help:"Write the proxy's URL to FILE (0600) once it serves. FILE is there while it serves: one that a killed run has left is replaced, its own removed at the end, and any other file refused."`
 }
 
 type jsonProxy struct {
@@ -47,7 +48,12 @@ func (c *proxyCmd) Run(a *app) error {
 			return usage("an origin is scheme, host and port, such as http://localhost:5173", "--allow-origin is no origin")
 		}
 	}
-	ready, err := newReadyFile("--ready-file", c.ReadyFile)
+	if !strings.HasPrefix(c.Listen, "unix:") { // before anything is touched
+		if _, err := loopback(c.Listen, "use 127.0.0.1, [::1] or unix:/path/to/socket"); err != nil {
+			return err
+		}
+	}
+	ready, err := newReadyFile("--ready-file", c.ReadyFile, isProxyURL)
 	if err != nil {
 		return err
 	}
@@ -73,6 +79,9 @@ func (c *proxyCmd) Run(a *app) error {
 	if cfg.Upstream, err = url.Parse(client.BaseURL()); err != nil {
 		return usage("", "the platform's URL cannot be parsed")
 	}
+	if err := ready.clear(); err != nil {
+		return err
+	}
 	l, err := proxy.Listen(a.ctx, c.Listen)
 	if err != nil {
 		return usage("", "--listen: %v", cause(err))
@@ -96,6 +105,20 @@ func (c *proxyCmd) Run(a *app) error {
 	}
 	a.ui.note("the proxy has ended; no request was cut short")
 	return nil
+}
+
+// isProxyURL reports whether a file has the URL of a proxy in it and nothing else.
+func isProxyURL(text string) bool {
+	line, ended := strings.CutSuffix(text, "\n")
+	u, err := url.Parse(line)
+	if !ended || err != nil {
+		return false
+	}
+	if u.Host == "localhost" { // of a socket
+		return line == "http://localhost"
+	}
+	at, err := netip.ParseAddrPort(u.Host)
+	return err == nil && at.Addr().IsLoopback() && line == "http://"+u.Host
 }
 
 // proxyBase is a transport for many callers at once.

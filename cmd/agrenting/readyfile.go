@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"sync"
@@ -9,38 +10,78 @@ import (
 
 // readyFile is there while a command serves, for scripts that wait for it.
 type readyFile struct {
-	path string // "" is none
-	text string
-	own  fs.FileInfo
-	gone sync.Once
+	flag, path string // path "" is none
+	ours       func(text string) bool
+	text       string
+	own        fs.FileInfo
+	gone       sync.Once
 }
 
-// newReadyFile takes the place of the file: whoever waits for it must not find
-// the one that a killed run has left behind.
-func newReadyFile(flag, path string) (*readyFile, error) {
-	r := &readyFile{path: path}
-	if path == "" {
-		return r, nil
+// newReadyFile looks whether the file may be written: what is there already must
+// be what a killed run has left behind. ours knows the text of such files.
+// Nothing is changed yet.
+func newReadyFile(flag, path string, ours func(text string) bool) (*readyFile, error) {
+	r := &readyFile{flag: flag, path: path, ours: ours}
+	_, err := r.stale()
+	return r, err
+}
+
+// maxReadyFile is more than a file of ours has.
+const maxReadyFile = 4 << 10
+
+// stale reports whether a killed run has left the file behind. Whatever else is
+// there is somebody's, and an error.
+func (r *readyFile) stale() (bool, error) {
+	if r.path == "" {
+		return false, nil
 	}
-	info, err := os.Lstat(path)
+	info, err := os.Lstat(r.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return r, nil
+		return false, nil
 	case err != nil:
-		return nil, failure("", "cannot look at %s: %v", path, cause(err))
+		return false, failure("", "cannot look at %s: %v", r.path, cause(err))
 	case !info.Mode().IsRegular():
-		return nil, usage("choose another name", "%s: %s is there and is no regular file", flag, path)
+		return false, usage("choose another name", "%s: %s is there and is no regular file", r.flag, r.path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, failure("remove it, or choose another name", "%s: %s is there from before and cannot be removed: %v", flag, path, cause(err))
+	f, err := os.Open(r.path)
+	if err != nil {
+		return false, failure("remove it, or choose another name", "%s: %s is there and cannot be read: %v", r.flag, r.path, cause(err))
 	}
-	return r, nil
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxReadyFile))
+	if err != nil {
+		return false, failure("remove it, or choose another name", "%s: %s is there and cannot be read: %v", r.flag, r.path, cause(err))
+	}
+	if !r.ours(string(text)) {
+		return false, usage("choose another name, or remove it if nobody needs it",
+			"%s: %s is there, and was not written by this command; it is left as it is", r.flag, r.path)
+	}
+	return true, nil
 }
 
-// write says that the command serves.
+// clear takes away what a killed run has left behind: whoever waits for the file
+// must not find that one. It is called before the command listens, and once
+// nothing that was typed can be wrong any more.
+func (r *readyFile) clear() error {
+	stale, err := r.stale()
+	if err != nil || !stale {
+		return err
+	}
+	if err := os.Remove(r.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return failure("remove it, or choose another name", "%s: %s is there from before and cannot be removed: %v", r.flag, r.path, cause(err))
+	}
+	return nil
+}
+
+// write says that the command serves. What has come to be there meanwhile is
+// replaced only if it is another run's.
 func (r *readyFile) write(text string) error {
 	if r.path == "" {
 		return nil
+	}
+	if err := r.clear(); err != nil {
+		return err
 	}
 	if err := writeFile(r.path, text); err != nil {
 		return err

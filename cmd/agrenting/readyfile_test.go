@@ -53,7 +53,7 @@ func TestReadyFileIsRemovedByItsOwnerOnly(t *testing.T) {
 			t.Parallel()
 
 			path := filepath.Join(t.TempDir(), "ready")
-			r, err := newReadyFile("--ready-file", path)
+			r, err := newReadyFile("--ready-file", path, isText)
 			require.NoError(t, err)
 			require.NoError(t, r.write("text"))
 			c.meanwhile(t, path)
@@ -65,21 +65,26 @@ func TestReadyFileIsRemovedByItsOwnerOnly(t *testing.T) {
 	}
 }
 
+func isText(text string) bool { return text == "text\n" }
+
 func TestReadyFileFromBefore(t *testing.T) {
 	t.Parallel()
 
 	dir := t.TempDir()
 	path := filepath.Join(dir, "ready")
-	require.NoError(t, os.WriteFile(path, []byte("old"), 0o600))
-	r, err := newReadyFile("--ready-file", path)
+	require.NoError(t, os.WriteFile(path, []byte("text\n"), 0o600))
+	r, err := newReadyFile("--ready-file", path, isText)
 	require.NoError(t, err)
+	assert.FileExists(t, path, "it is too early")
+	require.NoError(t, r.clear())
 	assert.NoFileExists(t, path)
+	require.NoError(t, r.clear())
 	r.remove()
 
 	link := filepath.Join(dir, "link")
-	require.NoError(t, os.WriteFile(path, []byte("old"), 0o600))
+	require.NoError(t, os.WriteFile(path, []byte("text\n"), 0o600))
 	if os.Symlink(path, link) == nil {
-		_, err = newReadyFile("--ready-file", link)
+		_, err = newReadyFile("--ready-file", link, isText)
 		require.ErrorContains(t, err, "is no regular file")
 		assert.FileExists(t, path)
 	}
@@ -90,8 +95,64 @@ func TestReadyFileFromBefore(t *testing.T) {
 		_ = f.Close()
 		t.Skip("this user may write everywhere")
 	}
-	_, err = newReadyFile("--ready-file", path)
-	require.ErrorContains(t, err, "--ready-file: "+path+" is there from before and cannot be removed")
+	r, err = newReadyFile("--ready-file", path, isText)
+	require.NoError(t, err)
+	require.ErrorContains(t, r.clear(), "--ready-file: "+path+" is there from before and cannot be removed")
+}
+
+// TestFilesOfOthersAreNotReadyFiles: what this command has not written is kept,
+// also when it comes while the command starts.
+func TestFilesOfOthersAreNotReadyFiles(t *testing.T) {
+	t.Parallel()
+
+	for name, content := range map[string]string{
+		"nothing": "", "a word more": "text\nmore\n", "a line less": "text", "a lot": strings.Repeat("text\n", 4096),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			path := filepath.Join(t.TempDir(), ".env")
+			early, err := newReadyFile("--env-file", path, isText)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+			_, err = newReadyFile("--env-file", path, isText)
+			require.ErrorContains(t, err, "--env-file: "+path+" is there, and was not written by this command")
+			for _, err := range []error{err, early.clear(), early.write("text")} {
+				var e *cliError
+				require.ErrorAs(t, err, &e)
+				assert.Equal(t, codeUsage, e.code)
+				assert.Contains(t, e.mend, "choose another name")
+			}
+			early.remove()
+			now, err := os.ReadFile(path)
+			require.NoError(t, err)
+			assert.Equal(t, content, string(now))
+		})
+	}
+}
+
+func TestFilesThatTheCommandsKnowAsTheirOwn(t *testing.T) {
+	t.Parallel()
+
+	own := envFileMark + "\n" + exports(&jsonSandbox{Env: map[string]string{
+		varURL: "http://[::1]:8080", varAPIKey: "ap_x-9/+=", varAgentID: "00000000-0000-4000-8000-000000000000",
+	}})
+	assert.True(t, envFile.MatchString(own))
+	for _, other := range []string{
+		"", envFileMark + "\n", own + "DATABASE_URL=x\n", own + "export DATABASE_URL=x\n", "A=b\n" + own, own + "\n",
+		strings.TrimPrefix(own, envFileMark+"\n"), strings.TrimSuffix(own, "\n"), own + "export AGRENTING_API_KEY=a b\n",
+	} {
+		assert.False(t, envFile.MatchString(other), "%q", other)
+	}
+	for _, url := range []string{"http://127.0.0.1:8080", "http://127.9.9.9:1", "http://[::1]:65535", "http://localhost"} {
+		assert.True(t, isProxyURL(url+"\n"), url)
+		for _, other := range []string{url, url + "/", url + "\n\n", " " + url + "\n", url + "\nmore\n", url + "?a\n", "x" + url + "\n"} {
+			assert.False(t, isProxyURL(other), "%q", other)
+		}
+	}
+	for _, other := range []string{"", "\n", "http://10.0.0.1:80\n", "https://127.0.0.1:80\n", "http://localhost:80\n", "http://example.com\n", "http://127.0.0.1\n"} {
+		assert.False(t, isProxyURL(other), "%q", other)
+	}
 }
 
 // TestReadyFileGoesBeforeTheLastRequestsEnd: a proxy that lets no newcomer in is

@@ -2,6 +2,9 @@ package main
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
 	"strings"
 	"time"
 
@@ -13,7 +16,7 @@ type sandboxCmd struct {
 	SessionTTL   time.Duration `name:"session-ttl" default:"20h" help:"Lifetime of sessions."`
 	NoRateLimits bool          `help:"Lift rate limits and the lockout of authenticate."`
 	Agents       int           `default:"2" help:"How many production agents there are."`
-	EnvFile      string        `placeholder:"FILE" help:"Write the lines to export to FILE (0600) once it serves. FILE is there while it serves: an old one is removed at the start, its own at the end."`
+	EnvFile      string        `placeholder:"FILE" help:"Write the lines to export to FILE (0600) once it serves. FILE is there while it serves: one that a killed run has left is replaced, its own removed at the end, and any other file refused."`
 }
 
 type jsonSandbox struct {
@@ -37,7 +40,11 @@ func (c *sandboxCmd) Run(a *app) error {
 	if c.Agents < 1 || c.Agents > 100 {
 		return usage("", "--agents is from 1 to 100")
 	}
-	ready, err := newReadyFile("--env-file", c.EnvFile)
+	addr, err := loopback(c.Listen, "use 127.0.0.1 or [::1]; other machines reach it through a tunnel, such as ssh -L")
+	if err != nil {
+		return err
+	}
+	ready, err := newReadyFile("--env-file", c.EnvFile, envFile.MatchString)
 	if err != nil {
 		return err
 	}
@@ -48,7 +55,10 @@ func (c *sandboxCmd) Run(a *app) error {
 	if a.log != nil {
 		opts = append(opts, agrentingtest.WithLogger(a.log))
 	}
-	srv, err := agrentingtest.Listen(c.Listen, opts...)
+	if err := ready.clear(); err != nil {
+		return err
+	}
+	srv, err := agrentingtest.Listen(addr, opts...)
 	if err != nil {
 		return failure("choose another --listen, such as 127.0.0.1:0 for any free port", "%v", err)
 	}
@@ -59,13 +69,35 @@ func (c *sandboxCmd) Run(a *app) error {
 	} else {
 		c.introduce(a, &world)
 	}
-	if err := ready.write(strings.TrimSuffix(exports(&world), "\n")); err != nil {
+	if err := ready.write(envFileMark + "\n" + strings.TrimSuffix(exports(&world), "\n")); err != nil {
 		return err
 	}
 	<-a.ctx.Done()
 	ready.remove()
 	a.ui.note("served %d requests", srv.Stats().Requests)
 	return nil
+}
+
+// envFileMark is the first line of --env-file, by which the next run knows it.
+const envFileMark = "# written by agrenting sandbox; it is removed when the sandbox ends"
+
+// envFile is all of it: who adds a line of their own keeps it.
+var envFile = regexp.MustCompile(`\A` + regexp.QuoteMeta(envFileMark) + `\n(export AGRENTING_[A-Z_]+=[!-~]+\n)+\z`)
+
+// loopback is an address of this machine alone: whoever reaches a sandbox or a
+// proxy has the use of its credentials.
+func loopback(addr, mend string) (string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", usage(mend, "--listen: %q is no address such as 127.0.0.1:8080", addr)
+	}
+	if strings.EqualFold(host, "localhost") {
+		host = "127.0.0.1" // whatever the name server says
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+		return "", usage(mend, "--listen: %q is not an address of this machine alone", addr)
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 func (c *sandboxCmd) world(srv *agrentingtest.Server) jsonSandbox {
