@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // maxAgentID bounds an agent id. Ids are UUIDs or DIDs (platform
@@ -24,6 +26,9 @@ func validateAgentID(id string) error {
 	if i := strings.IndexFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
 		return fmt.Errorf("%w: white space, a control character or a character beyond ASCII at byte %d; %s",
 			ErrInvalidAgentID, i, hint)
+	}
+	if secret.RedactPatterns(id) != id {
+		return fmt.Errorf("%w: it looks like a credential; %s", ErrInvalidAgentID, hint)
 	}
 	// Two identities in one header would be read differently by different
 	// servers.

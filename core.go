@@ -23,6 +23,7 @@ type core struct {
 	transport *Transport
 	creds     *keeper
 	keys      CredentialSource // behind the sessions; nil without WithSession
+	exchanger *exchanger       // nil without WithSession
 	rotator   *rotator         // nil without a KeyStore
 	events    *eventQueue
 	ownBase   bool
@@ -61,6 +62,9 @@ func newCore(opts []Option) (*core, error) {
 		return nil, err
 	}
 	c.creds.probe = newProber(c)
+	if err := c.checkAgent(agent); err != nil {
+		return nil, err
+	}
 	base := cfg.base
 	if base == nil {
 		base, c.ownBase = newBase(), true
@@ -86,6 +90,15 @@ func (c *core) agentFrom(variable string) (agentHeader, error) {
 		return h, fmt.Errorf("%s: %w", envVarAgentID, h.err)
 	}
 	return h, nil
+}
+
+// checkAgent refuses a key that was put where the agent's id belongs: ids are
+// printed.
+func (c *core) checkAgent(agent agentHeader) error {
+	if cred := c.creds.latest(); agent.id() != "" && !cred.IsZero() && cred.Reveal() == agent.id() {
+		return fmt.Errorf("%s: %w: it is the credential", envVarAgentID, ErrInvalidAgentID)
+	}
+	return nil
 }
 
 func (c *core) originsFrom(variable string) ([]origin, error) {
@@ -257,10 +270,11 @@ func (c *core) observe(e renew.Event[*stamp]) {
 		ev.Type, level = EventRejected, slog.LevelWarn
 	case renew.Failed:
 		ev.Type, level = EventRenewalFailed, slog.LevelWarn
-		ev.Err = sourceError(e.Err)
+		ev.Err = c.creds.sourceError(e.Err)
 	}
 	if e.Lease != nil {
 		ev = ev.in(e.Lease)
+		c.creds.seen.Store(e.Lease.Value)
 	}
 	if e.Prev != nil {
 		ev.Previous = e.Prev.Value.cred.Fingerprint()

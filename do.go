@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"mime"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -156,7 +157,8 @@ func checkOut(out any) error {
 // is not a *bytes.Buffer, *bytes.Reader or *strings.Reader can be sent only
 // once, so the call is not repeated once the platform has begun to read it.
 //
-// out takes the data of the envelope: nil discards it, an [io.Writer] takes the
+// out takes the data of the envelope: nil discards it, unless it is a web page,
+// which the platform does not answer with ([ErrMalformedResponse]); an [io.Writer] takes the
 // body as it is, a *[json.RawMessage] takes the data undecoded, anything else
 // is decoded into. Unknown members are ignored.
 //
@@ -376,10 +378,10 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	if err != nil {
 		return r, c.readError(req, err)
 	}
-	if out == nil || len(bytes.TrimSpace(body)) == 0 {
+	if len(bytes.TrimSpace(body)) == 0 || (out == nil && !isWebPage(resp)) {
 		return r, nil
 	}
-	if derr == nil {
+	if derr == nil && out != nil {
 		derr = decodeData(env.data, out)
 	}
 	if derr != nil {
@@ -388,6 +390,19 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	}
 	return r, nil
 }
+
+// isWebPage tells that somebody else than the platform has answered: the portal
+// of a network, or whoever has the host now.
+func isWebPage(resp *http.Response) bool {
+	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // "" if it cannot be read
+	return t == "text/html"
+}
+
+// acknowledged takes any JSON, for calls whose answer says nothing, and yet has
+// to be the platform's.
+type acknowledged struct{}
+
+func (*acknowledged) UnmarshalJSON([]byte) error { return nil }
 
 // rawAnswer is the body of an answer as far as it came, whatever it is: it may
 // hold a secret that is shown only now.

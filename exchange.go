@@ -81,6 +81,8 @@ type exchanger struct {
 	bought Credential // the key that the session in use was bought with
 	last   renew.Grant[*stamp]
 	shared *sharedSessions
+	// storeErr is of the last attempt to use the store.
+	storeErr error
 }
 
 // fetch implements the engine's source.
@@ -188,13 +190,14 @@ func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key Crede
 		return g, ok
 	}
 	if rec, err := shared.load(ctx); err == nil {
+		x.setStoreError(nil)
 		if g, ok := usable(rec); ok {
 			return g, nil
 		}
 	}
 	unlock, g, err := shared.lock(ctx, usable)
 	if err != nil {
-		x.core.storeFailed("lock", err)
+		x.failed("lock", err)
 		return x.buy(ctx, key)
 	}
 	if unlock == nil {
@@ -203,7 +206,7 @@ func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key Crede
 	defer unlock()
 	rec, err := shared.load(ctx)
 	if err != nil {
-		x.core.storeFailed("load", err)
+		x.failed("load", err)
 		rec = sharedSession{}
 	}
 	if g, ok := usable(rec); ok {
@@ -245,9 +248,29 @@ func (x *exchanger) buyShared(ctx context.Context, shared *sharedSessions, rec s
 	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if serr := shared.save(saveCtx, rec); serr != nil {
-		x.core.storeFailed("save", serr)
+		x.failed("save", serr)
+	} else {
+		x.setStoreError(nil)
 	}
 	return g, err
+}
+
+// failed reports that the store did not do what it was asked for.
+func (x *exchanger) failed(what string, err error) {
+	x.setStoreError(err)
+	x.core.storeFailed(what, err)
+}
+
+func (x *exchanger) setStoreError(err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.storeErr = err
+}
+
+func (x *exchanger) storeError() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.storeErr
 }
 
 func (x *exchanger) sharedFor(key Credential) *sharedSessions {
@@ -380,7 +403,7 @@ func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
 	case *rotator:
 		x.recheck = src.recheck
 	}
-	c.keys = src
+	c.keys, c.exchanger = src, x
 	return newRenewingKeeper(name, renew.Config[*stamp]{
 		Fetch:     x.fetch,
 		Timeout:   c.cfg.session.Timeout,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // stamp is a credential together with the name of the header that carries it,
@@ -32,6 +33,7 @@ type keeper struct {
 	engine *renew.Engine[*stamp]
 	name   string // of the source, for Status
 	probe  *prober
+	seen   atomic.Pointer[stamp] // the last one in use, also when it was rejected
 }
 
 func newFixedKeeper(name string, s *stamp) *keeper {
@@ -86,7 +88,7 @@ func (k *keeper) get(ctx context.Context) (*lease, error) {
 	}
 	l, err := k.engine.Get(ctx)
 	if err != nil {
-		return nil, renewalError(err)
+		return nil, k.renewalError(err)
 	}
 	return l, nil
 }
@@ -148,7 +150,7 @@ func (k *keeper) reject(ctx context.Context, l *lease) (*lease, error) {
 	}
 	next, err := k.engine.Reject(ctx, l.Generation)
 	if err != nil {
-		return nil, renewalError(err)
+		return nil, k.renewalError(err)
 	}
 	return next, nil
 }
@@ -241,7 +243,7 @@ func (k *keeper) close() error {
 
 // renewalError translates the engine's errors. Context errors stay what they
 // are.
-func renewalError(err error) error {
+func (k *keeper) renewalError(err error) error {
 	if errors.Is(err, renew.ErrClosed) {
 		return ErrClosed
 	}
@@ -249,13 +251,24 @@ func renewalError(err error) error {
 	if !ok {
 		return err
 	}
-	return &RenewalError{RetryAt: f.RetryAt, Rejected: f.Rejected, Failures: f.Failures, Err: sourceError(f.Err)}
+	return &RenewalError{RetryAt: f.RetryAt, Rejected: f.Rejected, Failures: f.Failures, Err: k.sourceError(f.Err)}
 }
 
-// sourceError keeps what a panicking source says out of reach of logs.
-func sourceError(err error) error {
+// sourceError keeps what a panicking source says out of reach of logs, and the
+// credential that was in use out of what any source says.
+func (k *keeper) sourceError(err error) error {
+	var known []string
+	if s := k.seen.Load(); s != nil && !s.cred.IsZero() {
+		known = append(known, s.cred.Reveal())
+	}
 	if p, ok := errors.AsType[*renew.PanicError](err); ok {
-		return errors.New("agrenting: the credential source panicked: " + safeText(fmt.Sprint(p.Value)))
+		return errors.New("agrenting: the credential source panicked: " + safeText(fmt.Sprint(p.Value), known...))
+	}
+	if err == nil || len(known) == 0 {
+		return err
+	}
+	if text := secret.Redact(err.Error(), known...); text != err.Error() {
+		return &redactedError{text: text, is: func(target error) bool { return errors.Is(err, target) }}
 	}
 	return err
 }

@@ -130,7 +130,7 @@ func (s *KeyService) Revoke(ctx context.Context, agentID, keyID string, opts ...
 	if err != nil {
 		return err
 	}
-	_, err = s.client.Do(ctx, http.MethodDelete, s.client.core.keysPath(agentID)+"/"+seg, nil, nil, opts...)
+	_, err = s.client.Do(ctx, http.MethodDelete, s.client.core.keysPath(agentID)+"/"+seg, nil, new(acknowledged), opts...)
 	return err
 }
 

@@ -69,6 +69,9 @@ func page[T any](ctx context.Context, c *Client, path string, opts []CallOption,
 	if err != nil {
 		return nil, nil, err
 	}
+	if len(data) == 0 && resp.StatusCode == http.StatusOK {
+		return nil, nil, listError(path, errors.New("the answer is empty"))
+	}
 	raw, following, err := listOf(data)
 	if err != nil {
 		return nil, nil, listError(path, err)

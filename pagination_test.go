@@ -93,7 +93,6 @@ func TestListTakesEveryShapeOfAPage(t *testing.T) {
 		"wrapped":          {[]string{`{"data":{"tasks":[1,2],"total":2}}`}, []int{1, 2}, []string{""}},
 		"empty":            {[]string{`{"data":[]}`}, nil, []string{""}},
 		"null":             {[]string{`{"data":null,"meta":{}}`}, nil, []string{""}},
-		"nothing":          {[]string{``}, nil, []string{""}},
 		"null pagination":  {[]string{`{"data":[1],"meta":{"pagination":null}}`}, []int{1}, []string{""}},
 		"last with cursor": {[]string{`{"data":[1],"meta":{"pagination":{"cursor":"c","has_more":false}}}`}, []int{1}, []string{""}},
 		"cursor": {

@@ -70,7 +70,7 @@ func (w *rotationWork) ask(ctx context.Context, d direct) (*directAnswer, error)
 			return nil, errLostLease
 		}
 		a, err := w.once(ctx, d)
-		settled := err == nil && !a.pending() && a.status != http.StatusTooManyRequests && a.status < http.StatusInternalServerError
+		settled := err == nil && !a.pending() && !a.torn() && a.status != http.StatusTooManyRequests && a.status < http.StatusInternalServerError
 		if settled || n == askAttempts {
 			return a, err
 		}
@@ -92,6 +92,10 @@ func (w *rotationWork) ask(ctx context.Context, d direct) (*directAnswer, error)
 func (a *directAnswer) pending() bool {
 	return a.status == http.StatusConflict && a.apiError().Is(ErrIdempotencyPending)
 }
+
+// torn reports whether the answer to a call that may be repeated is no JSON: it
+// may have been cut off, and the same idempotency key gives all of it.
+func (a *directAnswer) torn() bool { return a.ok() && a.jsonErr != nil }
 
 // refused reports whether the platform has said no, and would do so again.
 func refused(err error) bool {
@@ -125,6 +129,8 @@ func (r *rotator) verify(ctx context.Context, c Credential) error {
 	case a.status == http.StatusUnauthorized, a.status == http.StatusTooManyRequests,
 		a.status >= http.StatusInternalServerError, a.status >= 300 && a.status < 400:
 		return a.apiError()
+	case a.jsonErr != nil:
+		return fmt.Errorf("%w: %d with a body that is no JSON, so it was not the platform that answered", ErrMalformedResponse, a.status)
 	default:
 		return nil
 	}

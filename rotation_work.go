@@ -269,6 +269,10 @@ func (w *rotationWork) issued(a *directAnswer) (StoredKey, error) {
 		e := w.fail(StageIssue, fmt.Errorf("%w: the platform says that it has issued a key, but none was found in its answer", ErrMalformedResponse),
 			"the new key is in the answer, under a name that the SDK does not know",
 			"RawAnswer of this error has the answer; save the key from it")
+		if a.jsonErr != nil {
+			e.State = "the answer with the new key is no JSON, as if it had been cut off"
+			e.Advice = "the next attempt asks for it again by the same idempotency key; RawAnswer of this error has what came"
+		}
 		e.raw = secret.New(string(a.raw))
 		return StoredKey{}, e
 	}

@@ -48,7 +48,7 @@ func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
 // the platform ends for it. The platform's documents disagree on which of the
 // two it wants; the client's credential is sent.
 func (s *SessionService) Logout(ctx context.Context) error {
-	_, err := s.client.Do(ctx, http.MethodDelete, s.client.core.routes.Logout, nil, nil)
+	_, err := s.client.Do(ctx, http.MethodDelete, s.client.core.routes.Logout, nil, new(acknowledged))
 	return err
 }
 

@@ -43,7 +43,9 @@ type SessionStore interface {
 // blocks nobody. Their content is encrypted and of no use without the API key.
 //
 // Folders in which others may write, files that others may read, and symbolic
-// links are refused with an error that says how to mend them.
+// links are refused with an error that says how to mend them: a folder that is
+// there here, everything else when it is met, by [EventStoreFailed] and the
+// StoreError of [Status], while the process goes on with a session of its own.
 func FileSessionStore(folder string) (SessionStore, error) {
 	if folder == "" {
 		return nil, optionError("FileSessionStore", "the folder has no name")
@@ -52,8 +54,16 @@ func FileSessionStore(folder string) (SessionStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("FileSessionStore: %w", err)
 	}
-	if info, err := os.Stat(abs); err == nil && !info.IsDir() {
+	switch info, err := os.Stat(abs); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("FileSessionStore: %w", err)
+	case !info.IsDir():
 		return nil, optionError("FileSessionStore", "%s is not a folder", abs)
+	default:
+		if err := durable.CheckFolder(abs); err != nil {
+			return nil, fmt.Errorf("FileSessionStore: %w", err)
+		}
 	}
 	return &fileSessionStore{folder: abs}, nil
 }

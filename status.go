@@ -13,7 +13,8 @@ type State string
 const (
 	// StateEmpty: nothing was fetched yet; the first request will.
 	StateEmpty State = "empty"
-	// StateReady: requests are served.
+	// StateReady: there is a credential, and requests are sent with it. Whether
+	// the platform takes one that is not renewed, [Client.Verify] finds out.
 	StateReady State = "ready"
 	// StateRenewing: requests are served while a renewal is under way.
 	StateRenewing State = "renewing"
@@ -56,8 +57,9 @@ type Status struct {
 	LastError error
 	Failures  int
 	RetryAt   time.Time
-	// StoreError tells that the KeyStore could not be reached when it was last
-	// tried, nil otherwise. Requests go on with the key in memory.
+	// StoreError tells that the KeyStore, or the SessionStore, could not be
+	// reached or was refused when it was last tried, nil otherwise. Requests go on
+	// with what is in memory, and sessions are not shared.
 	StoreError error
 	// ClockSkew is how far the platform's clock is ahead of this one, as far
 	// as it is known; less than 2 s counts as none.
@@ -82,6 +84,9 @@ func (c *Client) Status() Status {
 	if r := c.core.rotator; r != nil {
 		s.StoreError = r.storeError()
 	}
+	if x := c.core.exchanger; x != nil && s.StoreError == nil {
+		s.StoreError = x.storeError()
+	}
 	if r := c.core.rate.Load(); r != nil {
 		s.Rate = *r
 	}
@@ -103,7 +108,7 @@ func (k *keeper) status() Status {
 		s.State, s.Fetching, s.Waiters = engineStates[e.State], e.Fetching, e.Waiters
 		s.Failures, s.RetryAt, s.ClockSkew = e.Failures, e.RetryAt, e.Skew
 		if e.Err != nil {
-			s.LastError = sourceError(e.Err)
+			s.LastError = k.sourceError(e.Err)
 		}
 		if l != nil {
 			s.Expires, s.NextRenewal = l.Expires, l.RenewAt

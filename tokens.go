@@ -81,6 +81,6 @@ func (s *TokenService) Revoke(ctx context.Context, id string, opts ...CallOption
 	if err != nil {
 		return err
 	}
-	_, err = s.client.Do(ctx, http.MethodDelete, s.client.core.routes.Tokens+"/"+seg, nil, nil, opts...)
+	_, err = s.client.Do(ctx, http.MethodDelete, s.client.core.routes.Tokens+"/"+seg, nil, new(acknowledged), opts...)
 	return err
 }

@@ -14,8 +14,8 @@ import (
 //
 // [ErrUnauthorized] means that it does not. Anything else leaves the question
 // open, and says why: the typed errors of [Client.Do], among them
-// [ErrRateLimited], [ErrServer] and, where the platform does not serve that
-// path, [ErrNotFound]; [ErrNoCredential] for a client without one.
+// [ErrRateLimited], [ErrServer], [ErrMalformedResponse] where it is no JSON that
+// has answered and, where the platform does not serve that path, [ErrNotFound]; [ErrNoCredential] for a client without one.
 func (c *Client) Verify(ctx context.Context) error {
 	cred, err := c.Credential(ctx)
 	if err != nil {
@@ -24,11 +24,22 @@ func (c *Client) Verify(ctx context.Context) error {
 	if cred.IsZero() {
 		return fmt.Errorf("%w: the client is anonymous, and there is nothing to verify", ErrNoCredential)
 	}
-	_, err = c.Do(ctx, http.MethodGet, c.core.routes.Verify, nil, nil)
+	var answer rawAnswer
+	resp, err := c.Do(ctx, http.MethodGet, c.core.routes.Verify, nil, &answer)
 	if api, ok := errors.AsType[*APIError](err); ok && recognized(api.StatusCode) {
+		if api.Code == "" && api.Message == "" {
+			return fmt.Errorf("%w: %w, which does not look like the platform's", ErrMalformedResponse, err)
+		}
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if _, derr := decodeEnvelope(answer); derr != nil || (len(answer) == 0 && resp.StatusCode == http.StatusOK) {
+		return fmt.Errorf("%w: GET %s: %d %s, which does not look like the platform's", ErrMalformedResponse,
+			c.core.routes.Verify, resp.StatusCode, safeText(resp.Header.Get("Content-Type")))
+	}
+	return nil
 }
 
 // recognized reports whether a refusal comes from behind the check of the

@@ -21,7 +21,7 @@ func TestVerifyTellsWhetherThePlatformKnowsTheCredential(t *testing.T) {
 	} {
 		base := answering(status, `{"errors":[{"code":"X","message":"no"}]}`, "Location", "https://elsewhere.example/")
 		if status < 300 {
-			base = answering(status, "")
+			base = answering(status, `{"data":[]}`)
 		}
 		c := keyed(t, base, WithRetryPolicy(RetryPolicy{MaxAttempts: 1}), WithRoutes(Routes{Verify: "/api/v9/me"}))
 		err := c.Verify(t.Context())
@@ -42,6 +42,14 @@ func TestVerifyLeavesTheQuestionOpenWhereNobodyAnswersIt(t *testing.T) {
 	require.ErrorIs(t, c.Verify(t.Context()), io.ErrUnexpectedEOF)
 	c = keyed(t, answering(http.StatusOK, `{"errors":[{"code":"UNAUTHORIZED"}]}`))
 	require.Error(t, c.Verify(t.Context()), "a failure under a 200 settles nothing")
+
+	for _, status := range []int{200, 201, 403, 422} {
+		c = keyed(t, answering(status, "<html>Sign in to the network</html>", "Content-Type", "text/html; charset=utf-8"))
+		require.ErrorIs(t, c.Verify(t.Context()), ErrMalformedResponse, "%d", status)
+	}
+	c = keyed(t, answering(http.StatusOK, ""))
+	require.ErrorIs(t, c.Verify(t.Context()), ErrMalformedResponse, "the platform's list is not empty of everything")
+	require.NoError(t, keyed(t, answering(http.StatusNoContent, "")).Verify(t.Context()))
 
 	base := answering(http.StatusOK, "")
 	anonymous, err := New(WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(base), WithAnonymous())

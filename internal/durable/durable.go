@@ -67,7 +67,7 @@ func (f *File) Read() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkFolder(filepath.Dir(f.path)); err != nil {
+	if err := CheckFolder(filepath.Dir(f.path)); err != nil {
 		return nil, err
 	}
 	if err := f.checkFile(info); err != nil {
@@ -203,10 +203,11 @@ func (f *File) prepareFolder() error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return checkFolder(dir)
+	return CheckFolder(dir)
 }
 
-func checkFolder(dir string) error {
+// CheckFolder refuses a folder in which others may replace files, by [ErrUnsafe].
+func CheckFolder(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err
