@@ -5,9 +5,12 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -64,10 +67,14 @@ type app struct {
 	streams
 	ctx    context.Context //nolint:containedctx // a run is one call, and kong hands commands the app alone
 	ui     *printer
+	stdout *outlet // what out is
 	parser *kong.Kong
 	log    *slog.Logger // nil is silent
 	last   *agrenting.Client
 	fixed  agrenting.Kind // of its credential, where that was given and not found by a source
+
+	command    any  // that is run, nil before
+	toldOutput bool // that standard output could not be written
 }
 
 // exited is how kong's wish to exit, after --help, comes out of it.
@@ -88,7 +95,9 @@ func newParser(g *grammar, s streams) (*kong.Kong, error) {
 // run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, s streams) (code int) {
 	var g grammar
-	a := &app{streams: s, ctx: ctx, ui: newPrinter(s, slices.Contains(args, "--json"))}
+	stdout := &outlet{to: s.out}
+	s.out = stdout
+	a := &app{streams: s, stdout: stdout, ctx: ctx, ui: newPrinter(s, slices.Contains(args, "--json"))}
 	defer func() {
 		switch e := recover().(type) {
 		case nil:
@@ -97,6 +106,7 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 		default:
 			panic(e)
 		}
+		code = a.finish(code)
 	}()
 	if len(args) > 0 && args[0] == "--version" { // the habit of other programs
 		args = append([]string{"version"}, args[1:]...)
@@ -117,6 +127,14 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 	a.ui.json = a.JSON
 	if a.Verbose {
 		a.log = slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	a.command = parsed.Selected().Target.Addr().Interface()
+	if l, ok := a.command.(interface{ shows() bool }); ok && l.shows() {
+		// The default is to end without a word when the reader of standard output
+		// has gone. Somebody has to say what has become of the secret.
+		gone := make(chan os.Signal, 1)
+		signal.Notify(gone, syscall.SIGPIPE)
+		defer signal.Stop(gone)
 	}
 	if err := parsed.Run(a); err != nil {
 		return a.fail(err)

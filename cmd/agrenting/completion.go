@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"slices"
 	"strings"
 
@@ -40,8 +41,8 @@ complete -c agrenting -a '(__agrenting_complete)'
 }
 
 // Run prints a script, to be sourced: source <(agrenting completion bash).
-func (c *completionCmd) Run(a *app) error {
-	_, err := a.out.Write([]byte(completionScripts[c.Shell]))
+func (c *completionCmd) Run(a *app) error { //nolint:unparam // kong wants it so
+	_, err := io.WriteString(a.out, completionScripts[c.Shell])
 	return err
 }
 

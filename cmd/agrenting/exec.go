@@ -160,7 +160,7 @@ func (a *app) runCommand(path string, args, env []string) error {
 	cmd := exec.CommandContext(context.WithoutCancel(a.ctx), path, args[1:]...) //nolint:gosec // running it is what was asked for
 	cmd.Args[0] = args[0]
 	cmd.Env = env
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.in, a.out, a.err
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.in, a.stdout.to, a.err
 	if a.ctx.Err() != nil {
 		return a.ctx.Err()
 	}

@@ -2,7 +2,11 @@
 
 package main
 
-import "os"
+import (
+	"errors"
+	"os"
+	"syscall"
+)
 
 // forwarded are the signals that a command gets from us. The console gives an
 // interruption to the command itself.
@@ -11,3 +15,9 @@ var forwarded = []os.Signal{os.Interrupt}
 func fromTerminal(os.Signal, bool) bool { return true }
 
 func endingSignal(*os.ProcessState) int { return 0 }
+
+// readerGone reports whether nobody reads any more what was written.
+func readerGone(err error) bool {
+	const brokenPipe, noData = syscall.Errno(109), syscall.Errno(232)
+	return errors.Is(err, brokenPipe) || errors.Is(err, noData)
+}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"syscall"
 )
@@ -26,3 +27,6 @@ func endingSignal(p *os.ProcessState) int {
 	}
 	return 0
 }
+
+// readerGone reports whether nobody reads any more what was written.
+func readerGone(err error) bool { return errors.Is(err, syscall.EPIPE) }

@@ -242,6 +242,9 @@ func (a *app) fail(err error) int {
 		return int(s)
 	}
 	e := a.classify(err)
+	if failed := a.stdout.failed(); failed != nil && errors.Is(err, failed) {
+		a.toldOutput = true
+	}
 	if !a.ui.json {
 		line := a.ui.errPaint(red, "agrenting:") + " " + e.msg
 		if e.mend != "" && !strings.Contains(e.msg, e.mend) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -187,6 +188,10 @@ func (c *keysRotateCmd) Run(a *app) error {
 		return s.rescue(a, err)
 	}
 	if err := a.issued(s, "key", k); err != nil {
+		if werr := a.unwritten(true); werr != nil && c.shows() {
+			return lostSecret(werr, "the key was rotated: the old one is dead, and the new one, "+visible(cmp.Or(k.ID, k.Credential.Fingerprint()))+", is lost",
+				"create another by agrenting keys create with a user token, another key of the agent, or in the dashboard, and revoke the lost one")
+		}
 		return err
 	}
 	if source := client.Status().Source; source != varKeyFile || a.env(varKeyFile) != c.Out {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -31,6 +33,9 @@ func newPrinter(s streams, asJSON bool) *printer {
 }
 
 func isTerminal(f any) bool {
+	if o, ok := f.(*outlet); ok {
+		f = o.to
+	}
 	file, ok := f.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
 }
@@ -64,6 +69,68 @@ func visible(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// outlet is standard output, through which everything goes. It remembers the
+// first error, so that the one who ends the run can tell: those who write need
+// not look.
+type outlet struct {
+	to  io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+// Write always succeeds.
+func (o *outlet) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil {
+		_, o.err = o.to.Write(b)
+	}
+	return len(b), nil
+}
+
+// failed is the first error.
+func (o *outlet) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}
+
+// Fd lets kong see how wide the terminal is.
+func (o *outlet) Fd() uintptr {
+	if f, ok := o.to.(*os.File); ok {
+		return f.Fd()
+	}
+	return ^uintptr(0)
+}
+
+// unwritten says that standard output could not be written. That a reader has
+// had enough, as head does, is no error unless it matters.
+func (a *app) unwritten(matters bool) error {
+	err := a.stdout.failed()
+	if err == nil || (!matters && readerGone(err)) {
+		return nil
+	}
+	return &cliError{code: codeFailure, kind: "output", err: err, msg: "standard output could not be written: " + cause(err).Error()}
+}
+
+// finish looks at the end of a run whether all of its output was written.
+func (a *app) finish(code int) int {
+	msg, mend := "", ""
+	c, ok := a.command.(interface{ shows() bool })
+	matters := ok && c.shows()
+	if l, ok := a.command.(loser); ok && matters && code == codeOK {
+		msg, mend = l.lost()
+	}
+	err := a.unwritten(matters)
+	if err == nil || a.toldOutput {
+		return code
+	}
+	if msg != "" {
+		err = lostSecret(err, msg, mend)
+	}
+	return cmp.Or(code, a.fail(err))
 }
 
 // encode writes indented JSON with a line break behind it.

@@ -91,7 +91,11 @@ func (c *proxyCmd) Run(a *app) error {
 	if c.RequireToken {
 		cfg.Token = rand.Text()
 	}
-	if err := ready.write(c.announce(a, l, cfg.Token)); err != nil {
+	where := c.announce(a, l, cfg.Token)
+	if err := a.unwritten(c.RequireToken || c.ReadyFile == ""); err != nil { // nobody would know of it
+		return err
+	}
+	if err := ready.write(where); err != nil {
 		return err
 	}
 	defer ready.remove()

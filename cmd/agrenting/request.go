@@ -83,6 +83,16 @@ func (c *requestCmd) Run(a *app) error {
 	return c.show(a, client, resp, data)
 }
 
+// lost is for an answer with a new secret in it.
+func (c *requestCmd) lost() (msg, mend string) {
+	path, _, _ := strings.Cut(c.Path, "?")
+	if !proxy.Issues(strings.ToUpper(c.Method), path) {
+		return "", ""
+	}
+	return "the platform has answered, and the secret in its answer is lost",
+		mendLost
+}
+
 // show prints an answer. The credential of the call is taken out should the
 // platform have echoed it.
 func (c *requestCmd) show(a *app, client *agrenting.Client, resp *agrenting.Response, data []byte) error {

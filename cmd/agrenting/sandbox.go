@@ -69,6 +69,9 @@ func (c *sandboxCmd) Run(a *app) error {
 	} else {
 		c.introduce(a, &world)
 	}
+	if err := a.unwritten(c.EnvFile == ""); err != nil { // nobody would know of it
+		return err
+	}
 	if err := ready.write(envFileMark + "\n" + strings.TrimSuffix(exports(&world), "\n")); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -17,6 +18,33 @@ type secretFlags struct {
 	Show  bool   `help:"Print the secret, this once."`
 	Out   string `placeholder:"FILE" help:"Write the secret to FILE, for its owner only (0600)."`
 	Force bool   `help:"Replace FILE if it exists."`
+}
+
+// shows reports whether standard output is the only place for the secret.
+func (f secretFlags) shows() bool { return f.Show && f.Out == "" }
+
+// loser is a command that says what to do when its secret could not be printed;
+// no msg says that it had none.
+type loser interface {
+	lost() (msg, mend string)
+}
+
+func (*loginCmd) lost() (msg, mend string) {
+	return "the key was exchanged for a session, but its token is lost", "it ends by itself; agrenting logout with the same key ends it now"
+}
+
+func (c *agentsRegisterCmd) lost() (msg, mend string) {
+	msg = "the agent " + visible(c.DID) + " was registered, but its key is lost"
+	if c.Anonymous {
+		return msg, "nobody owns it, so nobody can make it another key: register one under another DID"
+	}
+	return msg, "agrenting agents mine shows its id; make it another key by agrenting keys create ID, and revoke the lost one by agrenting keys revoke"
+}
+
+// lostSecret says that a secret could not be printed, and what to do about it.
+// err is from unwritten.
+func lostSecret(err error, msg, mend string) error {
+	return &cliError{code: codeFailure, kind: "output", msg: msg + ": " + err.Error(), mend: mend, err: err}
 }
 
 // sink is where one secret goes. It is made before the platform is asked, so
@@ -109,6 +137,8 @@ func (s *sink) shown(secret string) string {
 	return ""
 }
 
+const mendLost = "find what was made by agrenting keys list or agrenting tokens list, and revoke it"
+
 // rescue keeps the platform's answer when no secret was found in it, although
 // one was issued: it is in there under a name that nobody knows.
 func (s *sink) rescue(a *app, err error) error {
@@ -122,6 +152,9 @@ func (s *sink) rescue(a *app, err error) error {
 		}
 		if s.flags.Show {
 			a.ui.line("%s", c.Reveal())
+		}
+		if werr := a.unwritten(true); werr != nil && s.flags.shows() {
+			return lostSecret(werr, "a secret was issued, but it is lost", mendLost)
 		}
 		return err
 	}
@@ -138,6 +171,9 @@ func (s *sink) rescue(a *app, err error) error {
 	}
 	if s.flags.Show {
 		a.ui.line("%s", raw)
+	}
+	if werr := a.unwritten(true); werr != nil && s.flags.shows() {
+		return lostSecret(werr, "a secret was issued, but it is lost", mendLost)
 	}
 	return &cliError{
 		code: codeFailure, kind: "malformed_response", err: err,
@@ -172,13 +208,31 @@ func (a *app) issued(s *sink, what string, k *agrenting.IssuedKey) error {
 			Fingerprint: k.Credential.Fingerprint(), Created: k.Created, Expires: k.Expires,
 			File: s.flags.Out, Secret: s.shown(secret),
 		})
-		return nil
+		return a.lost(s, what, k)
 	}
 	a.ui.pairs(
 		pair{what, k.Credential.Fingerprint()}, pair{"id", k.ID}, pair{"name", k.Name}, pair{"agent", k.AgentID},
 		pair{"expires", when(k.Expires)}, pair{"file", s.flags.Out}, pair{"secret", s.shown(secret)},
 	)
-	return nil
+	return a.lost(s, what, k)
+}
+
+// lost is the error when a secret exists nowhere any more, because it could not
+// be printed.
+func (a *app) lost(s *sink, what string, k *agrenting.IssuedKey) error {
+	err := a.unwritten(true)
+	if err == nil || !s.flags.shows() {
+		return nil
+	}
+	msg := "the " + what + " " + visible(cmp.Or(k.ID, k.Credential.Fingerprint())) + " was created, but its secret is lost"
+	if k.ID == "" {
+		return lostSecret(err, msg, "agrenting "+what+"s list shows it; revoke it by agrenting "+what+"s revoke")
+	}
+	mend := "revoke it by agrenting " + what + "s revoke " + visible(k.ID)
+	if what == "key" && k.AgentID != "" {
+		mend += " --of " + visible(k.AgentID)
+	}
+	return lostSecret(err, msg, mend+", and create another")
 }
 
 // kindName is the name of a kind as AGRENTING_CREDENTIAL_TYPE has it.

@@ -1,0 +1,81 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+// TestAReaderThatHasGoneIsToldOnlyWhatMatters: head and its like end a command
+// without a word, but a secret is not lost so.
+func TestAReaderThatHasGoneIsToldOnlyWhatMatters(t *testing.T) {
+	t.Parallel()
+
+	srv := agrentingtest.NewServer()
+	t.Cleanup(srv.Close)
+	agent := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
+	key := srv.NewKey(agent.ID)
+	unread := func(args ...string) (stderr string, err error) {
+		r, w, err := os.Pipe()
+		require.NoError(t, err)
+		require.NoError(t, r.Close())
+		defer w.Close()
+		cmd := exec.CommandContext(t.Context(), "agrenting", args...)
+		cmd.Env = []string{
+			"AGRENTING_URL=" + srv.URL, "AGRENTING_API_KEY=" + key.Secret, "AGRENTING_AGENT_ID=" + agent.ID,
+			"GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
+		}
+		var errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = w, &errs
+		err = cmd.Run()
+		return errs.String(), err
+	}
+
+	text, err := unread("agents", "list")
+	e, ok := errors.AsType[*exec.ExitError](err)
+	require.True(t, ok, err)
+	assert.Equal(t, int(syscall.SIGPIPE), endingSignal(e.ProcessState), text)
+	assert.Empty(t, text)
+
+	text, err = unread("keys", "create", "--show")
+	e, ok = errors.AsType[*exec.ExitError](err)
+	require.True(t, ok, err)
+	assert.Equal(t, codeFailure, e.ExitCode(), text)
+	assert.Contains(t, text, "was created, but its secret is lost: standard output could not be written: broken pipe; revoke it by")
+}
+
+// full fails as it is told to.
+type full struct{ err error }
+
+func (f full) Write([]byte) (int, error) { return 0, f.err }
+
+// TestAReaderThatHasGoneIsNoErrorWhereSignalsAreIgnored is about services, whose
+// manager ignores SIGPIPE for them.
+func TestAReaderThatHasGoneIsNoErrorWhereSignalsAreIgnored(t *testing.T) {
+	t.Parallel()
+
+	for err, want := range map[error]int{syscall.EPIPE: codeOK, syscall.EIO: codeFailure} {
+		var errs strings.Builder
+		code := run(t.Context(), []string{"version"}, streams{
+			in: strings.NewReader(""), out: full{&os.PathError{Op: "write", Path: "/dev/stdout", Err: err}}, err: &errs,
+			lookup: func(string) (string, bool) { return "", false }, environ: func() []string { return nil },
+		})
+		assert.Equal(t, want, code, err)
+		if want == codeOK {
+			assert.Empty(t, errs.String())
+		} else {
+			assert.Equal(t, "agrenting: standard output could not be written: input/output error\n", errs.String())
+		}
+	}
+}
