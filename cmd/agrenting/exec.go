@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,20 +36,23 @@ func (c *execCmd) Run(a *app) error {
 	if len(args) == 0 {
 		return usage("agrenting exec -- command argument…", "there is no command")
 	}
-	if c.Var != "" && (strings.ContainsAny(c.Var, "=\x00") || strings.TrimSpace(c.Var) != c.Var) {
-		return usage("", "--var is not the name of a variable")
+	if err := c.checkVar(); err != nil {
+		return err
 	}
 	path, err := exec.LookPath(args[0])
 	if err != nil {
-		code := codeNoCommand
-		if errors.Is(err, fs.ErrPermission) {
-			code = codeNotExecutable
+		code := codeNotExecutable // a folder, for example
+		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+			code = codeNoCommand
 		}
 		return &cliError{code: code, kind: "command", msg: "cannot run " + visible(args[0]) + ": " + cause(errors.Unwrap(err)).Error()}
 	}
 	cred, bought, err := c.obtain(a)
 	if err != nil {
 		return err
+	}
+	if c.Var == varSession && cred.Kind() != agrenting.KindSession {
+		return usage("leave --credential out, or choose another --var", "--var %s is for sessions, and this is none (%s)", varSession, cred.Kind())
 	}
 	if bought && !c.Keep {
 		defer func() {
@@ -58,6 +62,28 @@ func (c *execCmd) Run(a *app) error {
 		}()
 	}
 	return a.runCommand(path, args, c.environment(a, cred))
+}
+
+// variableName is a name that shells know as that of a variable.
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// meansSomethingElse has variables that a credential would do harm in: those of
+// the SDK that hold none, and those by which programs are found, loaded and run.
+var meansSomethingElse = regexp.MustCompile(`(?i)^(AGRENTING_(URL|ENV|AGENT_ID|KEY_FILE|CREDENTIAL_TYPE|UNMARKED_SANDBOX_TOKENS)|` +
+	`PATH|PATHEXT|COMSPEC|SYSTEMROOT|HOME|USERPROFILE|USER|LOGNAME|SHELL|PWD|OLDPWD|IFS|ENV|BASH_ENV|TERM|TZ|LANG|TMPDIR|TMP|TEMP|` +
+	`(HTTP|HTTPS|ALL|NO)_PROXY|(LC|LD|DYLD)_.*|_)$`)
+
+func (c *execCmd) checkVar() error {
+	switch {
+	case c.Var == "":
+		return nil
+	case !variableName.MatchString(c.Var):
+		return usage("it is letters, digits and underscores, and begins with no digit", "--var is not the name of a variable")
+	case meansSomethingElse.MatchString(c.Var):
+		return usage("choose another name", "--var %s: this variable has a meaning of its own", c.Var)
+	default:
+		return nil
+	}
 }
 
 // obtain is the credential to hand over; bought tells that it is a session that
@@ -106,18 +132,19 @@ func (c *execCmd) environment(a *app, cred agrenting.Credential) []string {
 		}
 	}
 	name := c.Var
-	switch {
-	case name != "":
-	case cred.Kind() == agrenting.KindSession:
-		name = varSession
-	default:
+	if name == "" {
 		name = varAPIKey
+		if cred.Kind() == agrenting.KindSession {
+			name = varSession
+		}
+	}
+	if name == varAPIKey || name == varSandboxKey { // the name does not say it
 		set(varType, kindName(cred.Kind()))
 	}
 	if unmarked(cred) && strings.EqualFold(a.env(varEnv), string(agrenting.Sandbox)) {
 		// The token bears no mark, so that the command's SDK would refuse it. This
 		// one has looked at the key that it was bought with, or was told.
-		if c.Var == "" {
+		if name == varAPIKey || name == varSandboxKey || name == varSession {
 			set(varUnmarked, unmarkedAllowed)
 		} else {
 			set(varEnv, "") // the variable answers for the SDK's own variables only
