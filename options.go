@@ -112,7 +112,8 @@ func optionError(name, format string, args ...any) error {
 }
 
 // WithCredential uses one fixed credential. The environment is then not read
-// for credentials. A rejected fixed credential cannot be renewed: the platform's
+// for credentials, and of WithCredential, [WithCredentialSource] and
+// [WithAnonymous] the last one counts. A rejected fixed credential cannot be renewed: the platform's
 // 401 is returned as it is.
 func WithCredential(c Credential) Option {
 	return func(cfg *config) error {
