@@ -67,12 +67,64 @@ var inCLI = strings.NewReplacer(
 	"WithBaseURL", "--url",
 	"WithAgentID", "--agent",
 	"set WithKeyStore, for example with FileStore", "give --store FILE",
+	"to let the SDK do it, use WithKeyStore with FileStore or another writable store, seeded with the key", "give --store FILE",
+	"use https, or WithInsecureHTTP if you know what reads along (loopback needs no opt-in)", "use https; this machine alone may do without",
+	"if that host is yours to trust, name it by WithAllowedOrigins, or make it the base URL", "if that host is yours to trust, give it as --url",
+	"make the platform's canonical URL the base URL", "give the platform's canonical URL as --url",
+	"; name it by WithAllowedOrigins if it may have the credential", "",
+	"; ParseCredential drops white space around it", "",
+	"wrap the store by Sealed with the key that it was sealed with", "the command line has no key to unseal it",
+	"; use CallQuery", "; use -f KEY=VALUE",
+	"CallHeader", "-H",
+	"TokenRequest", "--expires-in",
+	"WithSessionPolicy", "--session",
+	"WithSession", "--session",
+	"WithTimeout", "--timeout",
+	"seed it by WithCredential or the environment", "give its first key by --key-file or the environment",
+	"into the environment or the option that seeds the store", "into --key-file or the environment",
+	"create and revoke user tokens by Client.Tokens", "agrenting tokens creates and revokes user tokens",
+	"set RotationPolicy.AgentID", "give --agent ID",
+	"set RotationPolicy.KeyID", "give --key-id ID",
+	"use InPlace for this rotation", "give --strategy inplace",
+	"; set RotationPolicy.Owner to a credential that may create keys, or use InPlace", "; give --strategy inplace",
+	"; to be spared this, set RotationPolicy.Owner", "",
+	"; RawAnswer of this error has the answer; save the key from it", "",
+	"; RawAnswer of this error has the answer; save the secret from it", "",
+	"; RawAnswer of this error has what came", "",
+	", or save what NewCredential of this error returns; the SDK keeps trying to save it", "",
+	"; save what NewCredential returns before the process ends: the platform does not show it again", "; the platform does not show it again",
+	"the SDK does not know", "is not known",
 	"WithKeyStore", "--store",
 	"FileStore", "--store",
 	", or give one to New by WithCredential", "",
 	"WithCredential", "the credential from standard input",
 	" or by option, or", ", or",
 )
+
+// sameCode is the name of a status, and a code that may say the same.
+var sameCode = regexp.MustCompile(`\b([45]\d\d) ([A-Z][A-Za-z' -]*?) ([A-Z][A-Z_]+)\b`)
+
+// jsonField is what encoding/json says about a value of another kind.
+var jsonField = regexp.MustCompile(`json: cannot unmarshal (.+?) into Go (?:struct field (?:\w*\.)?(\S+)|value) of type \S+`)
+
+// oncePerLine says once what platform and library say twice, and names no types
+// of Go.
+func oncePerLine(text string) string {
+	text = sameCode.ReplaceAllStringFunc(text, func(found string) string {
+		m := sameCode.FindStringSubmatch(found)
+		if strings.ToUpper(strings.NewReplacer(" ", "_", "-", "_", "'", "").Replace(m[2])) != m[3] {
+			return found
+		}
+		return m[1] + " " + m[2]
+	})
+	return jsonField.ReplaceAllStringFunc(text, func(found string) string {
+		m := jsonField.FindStringSubmatch(found)
+		if m[2] == "" {
+			return "the data is of an unexpected kind (" + m[1] + ")"
+		}
+		return "the field " + m[2] + " is of an unexpected kind (" + m[1] + ")"
+	})
+}
 
 // nextTry is when a program would try again; a command does not.
 var nextTry = regexp.MustCompile(` \(next try at [^)]*\)`)
@@ -81,7 +133,7 @@ var nextTry = regexp.MustCompile(` \(next try at [^)]*\)`)
 func textOf(err error) string {
 	text := strings.TrimPrefix(inCLI.Replace(err.Error()), "agrenting: ")
 	text = nextTry.ReplaceAllString(text, "")
-	text = strings.ReplaceAll(text, ": agrenting: ", ": ")
+	text = oncePerLine(strings.ReplaceAll(text, ": agrenting: ", ": "))
 	return strings.Join(strings.Fields(visible(text)), " ")
 }
 
@@ -100,7 +152,7 @@ var sentinels = []struct {
 	{agrenting.ErrForbidden, codeRefused, "forbidden", "the credential is of the wrong kind, lacks a scope, or may not act for this agent; agrenting whoami shows it"},
 	{agrenting.ErrRouteNotFound, codeNotFound, "route_not_found", "check the path and --url"},
 	{agrenting.ErrNotFound, codeNotFound, "not_found", ""},
-	{agrenting.ErrInsecureURL, codeUsage, "usage", "use an https URL"},
+	{agrenting.ErrInsecureURL, codeUsage, "usage", ""},
 	{agrenting.ErrInvalidAgentID, codeUsage, "usage", "give --agent the UUID of an agent"},
 	{agrenting.ErrForeignOrigin, codeUsage, "usage", ""},
 	{agrenting.ErrInvalidOption, codeUsage, "usage", ""},
@@ -246,10 +298,11 @@ func (a *app) fail(err error) int {
 		a.toldOutput = true
 	}
 	if !a.ui.json {
-		line := a.ui.errPaint(red, "agrenting:") + " " + e.msg
+		line := e.msg
 		if e.mend != "" && !strings.Contains(e.msg, e.mend) {
-			line += "; " + e.mend
+			line = strings.TrimRight(line, ".?!;") + "; " + e.mend
 		}
+		line = a.ui.errPaint(red, "agrenting:") + " " + line
 		fmt.Fprintln(a.err, line)
 		return e.code
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -172,7 +173,7 @@ func (c *keysRotateCmd) Run(a *app) error {
 	defer client.Close()
 	s, err := c.open(true)
 	if err != nil {
-		return err
+		return preferStore(c.secretFlags, err)
 	}
 	defer s.close()
 	if err := a.confirm(c.confirmFlags, "Rotate the key from "+a.sourceName(client.Status().Source)+"? The old one is dead at once, for everybody who has it."); err != nil {
@@ -198,4 +199,16 @@ func (c *keysRotateCmd) Run(a *app) error {
 		a.ui.note("the key from %s is dead; put the new one in its place", a.sourceName(source))
 	}
 	return nil
+}
+
+// preferStore names the way that loses nothing first, to who has said nothing of
+// where the new key goes.
+func preferStore(f secretFlags, err error) error {
+	e, ok := errors.AsType[*cliError](err)
+	if !ok || f.Out != "" || f.Show {
+		return err
+	}
+	better := *e
+	better.mend = "give --store FILE: the new key is kept there before the old one goes; without a store, " + e.mend
+	return &better
 }

@@ -146,40 +146,56 @@ func (s *sink) rescue(a *app, err error) error {
 	if !ok {
 		return err
 	}
+	secret, known := string(r.RawAnswer()), false
 	if c, ok := r.NewCredential(); ok {
-		if perr := s.put(c.Reveal()); perr != nil {
-			return perr
-		}
-		if s.flags.Show {
-			a.ui.line("%s", c.Reveal())
-		}
-		if werr := a.unwritten(true); werr != nil && s.flags.shows() {
-			return lostSecret(werr, "a secret was issued, but it is lost", mendLost)
-		}
-		return err
+		secret, known = c.Reveal(), true
 	}
-	raw := r.RawAnswer()
-	if raw == nil {
+	if secret == "" {
 		return err
-	}
-	if perr := s.put(string(raw)); perr != nil {
-		return perr
 	}
 	where := "it was printed"
-	if s.flags.Out != "" {
+	switch {
+	case s.flags.Out != "":
+		if perr := s.put(secret); perr != nil {
+			return perr
+		}
 		where = "it is in " + s.flags.Out
+	case !s.flags.Show: // a store was to have it
+		file, perr := beside(a.Store, secret)
+		if perr != nil {
+			return err
+		}
+		where = "it is in " + file
 	}
 	if s.flags.Show {
-		a.ui.line("%s", raw)
+		a.ui.line("%s", secret)
 	}
 	if werr := a.unwritten(true); werr != nil && s.flags.shows() {
 		return lostSecret(werr, "a secret was issued, but it is lost", mendLost)
+	}
+	if known {
+		e := *a.classify(err)
+		e.mend = "the new key is kept: " + where
+		return &e
 	}
 	return &cliError{
 		code: codeFailure, kind: "malformed_response", err: err,
 		msg:  "the platform issued a secret under a name that is not known; its answer holds it: " + where,
 		mend: "take the secret from it and keep it; it is not shown again",
 	}
+}
+
+// beside keeps a secret in a new file beside the store that should have it.
+func beside(store, secret string) (path string, err error) {
+	if store == "" {
+		return "", fs.ErrInvalid
+	}
+	f, err := os.CreateTemp(filepath.Dir(store), filepath.Base(store)+".rescued-*") // 0600
+	if err != nil {
+		return "", err
+	}
+	_, err = become(f, f.Name(), secret)
+	return f.Name(), err
 }
 
 // jsonIssued is what --json prints about a new secret.

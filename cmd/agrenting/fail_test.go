@@ -1,0 +1,144 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+// identifiers of the SDK, as its errors name them.
+var identifiers = regexp.MustCompile(`\b(With[A-Z]\w*|\w+Policy\b|New[A-Z]\w+|RawAnswer|InPlace|Overlap|Parse[A-Z]\w+|Client\.[A-Z]\w*|` +
+	`Call[A-Z]\w+|FileStore|ReadOnlyStore|TokenRequest|CredentialSourceFunc|GetBody|Sealed|SealingKey\.\w+|MaxAttempts)\b`)
+
+// beyondCommands are the texts that no command can come to see: of options that
+// the command line does not have, and of things that it does not make.
+var beyondCommands = regexp.MustCompile(`^(agrenting: (a|the|New)\w* |agrenting\.|With(APIKeyHeader|AllowedOrigins|CredentialSource|KeyStore|LookupEnv|Observer|RetryPolicy|` +
+	`Rotation|Routes|Session(Policy|Store)|Transport|UserAgent|Webhook\w+)\b|%w: the zero Credential|RetryPolicy|RotationPolicy|MaxAttempts|` +
+	`CallIdempotencyKey|Sealed$|New$|FileSessionStore|FileStore|a field is negative|the key is older than 90 days)|` +
+	`GetBody|SealingKey|WithClientSideKeys|CredentialSourceFunc|RotationPolicy.AgentID is needed|loaded without Sealed|it needs WithKeyStore|neither Overlap nor InPlace|NewWebhookLedger`)
+
+// TestErrorsOfTheSDKSpeakOfFlags reads the SDK's source: whoever changes a text
+// there that names an option finds out here that the command line has to
+// translate it.
+func TestErrorsOfTheSDKSpeakOfFlags(t *testing.T) {
+	t.Parallel()
+
+	files, err := filepath.Glob("../../*.go")
+	require.NoError(t, err)
+	if len(files) == 0 {
+		t.Skip("the SDK is not beside this module")
+	}
+	seen := 0
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			e, ok := n.(ast.Expr)
+			if !ok {
+				return true
+			}
+			text, ok := literal(e)
+			if ok && identifiers.MatchString(text) && strings.Contains(text, " ") && !beyondCommands.MatchString(text) {
+				seen++
+				got := textOf(errors.New("state; " + text))
+				assert.Empty(t, identifiers.FindAllString(got, -1), "%s: %q becomes %q", filepath.Base(path), text, got)
+			}
+			return !ok
+		})
+	}
+	assert.Greater(t, seen, 10)
+}
+
+// literal is the text of a string, also of one that is put together of several.
+func literal(e ast.Expr) (string, bool) {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		text, err := strconv.Unquote(e.Value)
+		return text, err == nil && e.Kind == token.STRING
+	case *ast.BinaryExpr:
+		x, left := literal(e.X)
+		y, right := literal(e.Y)
+		return x + y, e.Op == token.ADD && left && right
+	default:
+		return "", false
+	}
+}
+
+func TestErrorsSayThingsOnce(t *testing.T) {
+	t.Parallel()
+
+	for _, c := range []struct {
+		status     int
+		code, want string
+	}{
+		{http.StatusUnauthorized, "UNAUTHORIZED", "GET /: 401 Unauthorized: no"},
+		{http.StatusNotFound, "NOT_FOUND", "GET /: 404 Not Found: no"},
+		{http.StatusNotFound, "ROUTE_NOT_FOUND", "GET /: 404 Not Found ROUTE_NOT_FOUND: no"},
+		{http.StatusTooManyRequests, "RATE_LIMITED", "GET /: 429 Too Many Requests RATE_LIMITED: no"},
+		{http.StatusUnauthorized, "", "GET /: 401 Unauthorized: no"},
+	} {
+		err := &agrenting.APIError{Method: http.MethodGet, Path: "/", StatusCode: c.status, Code: c.code, Message: "no"}
+		assert.Equal(t, c.want, textOf(err))
+	}
+}
+
+func TestErrorsNameNoTypesOfGo(t *testing.T) {
+	t.Parallel()
+
+	type plain struct {
+		ID   string   `json:"id"`
+		List []string `json:"list"`
+		In   struct {
+			X string `json:"x"`
+		} `json:"in"`
+	}
+	for text, want := range map[string]string{
+		`{"id":1}`:       "the field id is of an unexpected kind (number)",
+		`{"list":true}`:  "the field list is of an unexpected kind (bool)",
+		`{"in":{"x":1}}`: "the field in.x is of an unexpected kind (number)",
+		`[]`:             "the data is of an unexpected kind (array)",
+	} {
+		var p plain
+		err := json.Unmarshal([]byte(text), &p)
+		require.Error(t, err)
+		assert.Equal(t, want, textOf(err))
+	}
+}
+
+// TestFilesBesideTheStore is the end of a rotation without --out
+// and --show whose store could not be written.
+func TestFilesBesideTheStore(t *testing.T) {
+	t.Parallel()
+
+	store := filepath.Join(t.TempDir(), "store.json")
+	path, err := beside(store, "made-up")
+	require.NoError(t, err)
+	assert.True(t, strings.HasPrefix(path, store+".rescued-"), path)
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, "made-up\n", string(text))
+	other, err := beside(store, "made-up")
+	require.NoError(t, err)
+	assert.NotEqual(t, path, other)
+	_, err = beside(filepath.Join(store, "nowhere"), "made-up")
+	require.Error(t, err)
+	_, err = beside("", "made-up")
+	require.Error(t, err)
+}
