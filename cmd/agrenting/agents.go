@@ -99,7 +99,11 @@ type agentsMineCmd struct{}
 
 // Run lists the user's agents.
 func (*agentsMineCmd) Run(a *app) error {
-	client, err := a.client()
+	// Whoever wants to know which agents there are may well have named none of
+	// them, and would be refused on that account.
+	b := a.withoutAgent()
+	client, err := b.reader()
+	a.last, a.fixed = b.last, b.fixed
 	if err != nil {
 		return err
 	}
@@ -168,9 +172,9 @@ type agentsRegisterCmd struct {
 
 // Run registers an agent.
 func (c *agentsRegisterCmd) Run(a *app) error {
-	connect := a.client
+	connect := a.reader
 	if c.Anonymous {
-		connect = a.anonymous
+		connect = func() (*agrenting.Client, error) { return a.anonymous() }
 	}
 	client, err := connect()
 	if err != nil {
@@ -217,7 +221,7 @@ func (c *agentsRegisterCmd) Run(a *app) error {
 
 // clientOrAnonymous is for public calls, which need no credential.
 func (a *app) clientOrAnonymous() (*agrenting.Client, error) {
-	client, err := a.client()
+	client, err := a.reader()
 	if isNoCredential(err) {
 		return a.anonymous()
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -112,13 +113,46 @@ func (a *app) unmarked() bool {
 	return a.Unmarked || strings.EqualFold(a.env(varUnmarked), unmarkedAllowed)
 }
 
-// client makes a client of the flags and the environment.
+// client makes a client of the flags and the environment. It seeds a key store
+// that does not exist yet, see reader.
 func (a *app) client(more ...agrenting.Option) (*agrenting.Client, error) {
 	opts, err := a.options()
 	if err != nil {
 		return nil, err
 	}
 	return a.made(agrenting.New(append(opts, more...)...))
+}
+
+// reader is client for commands that only look or make a call: these make no key
+// store, which would put the environment's key into whatever file a slip of the
+// finger named.
+func (a *app) reader() (*agrenting.Client, error) {
+	if a.storeMissing() {
+		return nil, &cliError{
+			code: codeCredential, kind: "no_credential", err: agrenting.ErrNoCredential,
+			msg: "--store " + a.Store + " does not exist yet", mend: a.storeMend(),
+		}
+	}
+	return a.client()
+}
+
+func (a *app) storeMissing() bool { return a.Store != "" && !exists(a.Store) }
+
+func (a *app) storeMend() string {
+	return "agrenting keys rotate --store " + a.Store + " makes it"
+}
+
+// withoutAgent is the same app without an agent to act as, for calls that are
+// about the credential alone.
+func (a *app) withoutAgent() *app {
+	b := *a
+	b.Agent, b.lookup = "", func(name string) (string, bool) {
+		if name == varAgentID {
+			return "", false
+		}
+		return a.lookup(name)
+	}
+	return &b
 }
 
 // maxInput bounds a credential on standard input.
@@ -184,9 +218,9 @@ func (a *app) optionsWithoutCredential() ([]agrenting.Option, error) {
 	return bare.options()
 }
 
-// clientFor is client for a command that is about an agent.
+// clientFor is reader for a command that is about an agent.
 func (a *app) clientFor(argument string) (client *agrenting.Client, agent string, err error) {
-	if client, err = a.client(); err != nil {
+	if client, err = a.reader(); err != nil {
 		return nil, "", err
 	}
 	if agent, err = a.agentID(client, argument); err != nil {
@@ -198,11 +232,43 @@ func (a *app) clientFor(argument string) (client *agrenting.Client, agent string
 
 // agentID is the agent that a command is about.
 func (a *app) agentID(c *agrenting.Client, argument string) (string, error) {
-	if argument != "" {
-		return argument, nil
-	}
-	if id := c.Status().AgentID; id != "" {
+	if id := cmp.Or(argument, a.knownAgent(c)); id != "" {
 		return id, nil
 	}
-	return "", usage("give --agent ID or set AGRENTING_AGENT_ID; agrenting agents mine lists yours", "it is not said whose keys are meant")
+	mend := "give --agent ID or set " + varAgentID
+	switch cred, err := c.Credential(a.ctx); {
+	case err != nil:
+		return "", err
+	case cred.Kind() == agrenting.KindUserToken:
+		mend += "; agrenting agents mine lists yours"
+	default:
+		mend += "; agrenting agents list shows names and ids"
+	}
+	return "", usage(mend, "it is not said whose keys are meant")
+}
+
+// knownAgent is the agent that was named, else the one whose key is in the store;
+// empty when neither tells.
+func (a *app) knownAgent(c *agrenting.Client) string {
+	if id := c.Status().AgentID; id != "" {
+		return id
+	}
+	rec, err := a.stored()
+	if err != nil {
+		return ""
+	}
+	return rec.Current.AgentID
+}
+
+// stored is what is in the key store. It changes nothing there.
+func (a *app) stored() (agrenting.KeyRecord, error) {
+	if a.Store == "" {
+		return agrenting.KeyRecord{}, agrenting.ErrNoCredential
+	}
+	store, err := agrenting.FileStore(a.Store)
+	if err != nil {
+		return agrenting.KeyRecord{}, err
+	}
+	rec, _, err := store.Load(a.ctx)
+	return rec, err
 }

@@ -27,7 +27,7 @@ type jsonToken struct {
 
 // Run lists tokens.
 func (*tokensListCmd) Run(a *app) error {
-	client, err := a.client()
+	client, err := a.reader()
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ type tokensCreateCmd struct {
 
 // Run creates a token.
 func (c *tokensCreateCmd) Run(a *app) error {
-	client, err := a.client()
+	client, err := a.reader()
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ type tokensRevokeCmd struct {
 
 // Run revokes a token.
 func (c *tokensRevokeCmd) Run(a *app) error {
-	client, err := a.client()
+	client, err := a.reader()
 	if err != nil {
 		return err
 	}
