@@ -2,12 +2,15 @@ package main
 
 import (
 	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"net/url"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,6 +68,7 @@ type jsonRate struct {
 
 type jsonDoctor struct {
 	OK          bool            `json:"ok"`
+	Warnings    int             `json:"warnings"`
 	ExitCode    int             `json:"exit_code"`
 	URL         string          `json:"url"`
 	Environment string          `json:"environment,omitempty"`
@@ -78,25 +82,74 @@ type jsonDoctor struct {
 
 // examination collects findings.
 type examination struct {
-	app    *app
-	report jsonDoctor
-	codes  map[string]int // by check
+	app     *app
+	offline bool
+	report  jsonDoctor
+	codes   map[string]int // by check
 }
 
 func (e *examination) note(name, status, detail, mend string) {
+	if status == checkWarn {
+		e.report.Warnings++
+	}
 	e.report.Checks = append(e.report.Checks, jsonCheck{name, status, visible(detail), visible(mend)})
 }
 
 func (e *examination) fail(name string, err error) {
 	c := e.app.classify(err)
 	e.codes[name] = c.code
-	e.note(name, checkFail, c.msg, c.mend)
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		e.codes[name] = codeNetwork
+	}
+	e.note(name, checkFail, c.msg, e.mendOf(err, c))
 }
+
+// mendOf is what to do about an error. Nobody looks closer than this, so that
+// there is always something.
+func (e *examination) mendOf(err error, c *cliError) string {
+	_, header := errors.AsType[tls.RecordHeaderError](err)
+	keyFile := e.app.env(varKeyFile)
+	switch {
+	case errors.Is(err, http.ErrSchemeMismatch), header:
+		return "no TLS is spoken there; check the port of the URL, or write http:, which goes to this machine only"
+	case c.code == codeNetwork && (c.mend == "" || strings.Contains(c.mend, "agrenting doctor")):
+		mend := "check --url, and what is on the way: proxy variables, a firewall, a VPN"
+		if strings.HasPrefix(e.report.URL, "http:") {
+			mend = "if TLS is spoken there, write https: in the URL; " + mend
+		}
+		return mend
+	case c.mend != "":
+		return c.mend
+	case errors.Is(err, agrenting.ErrEnvironmentMismatch):
+		return "give the credential of that environment, or choose the other by --env or " + varEnv
+	case c.code == codeCredential && e.app.Store != "" && keyFile == "":
+		return "look at --store " + e.app.Store + "; " + e.app.storeMend() + " anew once it is out of the way"
+	case c.code == codeCredential && keyFile != "":
+		return "put the credential into " + e.app.placeOf(varKeyFile) + ", alone and on one line"
+	case c.code == codeCredential:
+		return noCredentialMend(agrenting.Environment(e.report.Environment))
+	}
+	for _, v := range []struct{ name, mend string }{
+		{varEnv, "set " + varEnv + " or --env to production or sandbox, or leave it away"},
+		{"--env", "set " + varEnv + " or --env to production or sandbox, or leave it away"},
+		{varType, "set " + varType + " or --type to api_key, user_token or session, or leave it away"},
+		{varUnmarked, "set " + varUnmarked + " to allow, or leave it away"},
+		{varURL, mendURL},
+		{"--url", mendURL},
+	} {
+		if strings.Contains(c.msg, v.name) {
+			return v.mend
+		}
+	}
+	return "add --verbose, which shows each step"
+}
+
+const mendURL = "set " + varURL + " or --url to one such as " + agrenting.DefaultBaseURL
 
 // Run looks at everything that requests depend on. Its exit code is that of what
 // matters most: the connection, then the credential.
 func (c *doctorCmd) Run(a *app) error {
-	e := &examination{app: a, codes: map[string]int{}}
+	e := &examination{app: a, offline: c.Offline, codes: map[string]int{}}
 	e.report.URL = a.baseURL()
 	if env, err := agrenting.ParseEnvironment(a.env(varEnv)); err == nil {
 		e.report.Environment = string(env) // anything else may be a secret in the wrong place
@@ -116,7 +169,7 @@ func (c *doctorCmd) Run(a *app) error {
 		e.platform(client)
 	}
 	stop()
-	for _, name := range []string{"url", "connection", "configuration", "credential", "platform"} {
+	for _, name := range []string{"url", "connection", "configuration", "store", "key file", "credential", "agent", "platform"} {
 		e.report.ExitCode = cmp.Or(e.report.ExitCode, e.codes[name])
 	}
 	e.report.OK = e.report.ExitCode == codeOK
@@ -137,37 +190,85 @@ func (c *doctorCmd) Run(a *app) error {
 // configuration makes a client, and notes what is wrong with flags and
 // environment. The client is nil when there can be none.
 func (e *examination) configuration() *agrenting.Client {
-	opts, err := e.app.options()
+	a := *e.app
+	missing := a.storeMissing()
+	if missing {
+		a.Store = "" // a look makes none
+	}
+	opts, err := a.options()
 	var client *agrenting.Client
 	if err == nil {
 		client, err = agrenting.New(opts...)
 	}
-	e.report.Sources = e.app.sources(opts)
+	shown := opts
+	if store, serr := agrenting.FileStore(e.app.Store); missing && serr == nil && opts != nil {
+		shown = append(slices.Clone(opts), agrenting.WithKeyStore(store))
+	}
+	e.report.Sources = e.app.sources(shown)
 	if client != nil {
 		e.report.AgentID, e.report.URL = client.Status().AgentID, client.BaseURL()
 	}
-	u, uerr := url.Parse(e.report.URL)
-	switch {
-	case uerr != nil || u.Host == "":
-		e.report.URL = ""
-		e.codes["url"] = codeUsage
-		e.note("url", checkFail, "the platform's URL is no URL", "set "+varURL+" or --url to one such as "+agrenting.DefaultBaseURL)
-	case u.User != nil || u.RawQuery != "":
-		e.report.URL = u.Scheme + "://" + u.Host // what is left out may be secret
-		e.codes["url"] = codeUsage
-		e.note("url", checkFail, "the platform's URL has a user or a query string", "leave them out")
-	default:
-		e.note("url", checkOK, e.report.URL, "")
+	bad := e.url(err)
+	if e.app.Store != "" {
+		e.store(missing)
 	}
 	switch {
 	case isNoCredential(err):
 		c := e.app.classify(err)
 		e.codes["credential"] = c.code
 		e.note("credential", checkFail, "there is none", c.mend)
-	case err != nil:
+	case err != nil && !bad:
 		e.fail("configuration", err)
 	}
 	return client
+}
+
+// url notes whether the URL can be one, and reports whether err is all about it.
+func (e *examination) url(err error) (bad bool) {
+	text := ""
+	if err != nil {
+		text = textOf(err)
+	}
+	bad = strings.HasPrefix(text, varURL+": ") || strings.HasPrefix(text, "--url: ")
+	refuse := func(detail, mend string) {
+		e.codes["url"] = codeUsage
+		e.note("url", checkFail, detail, mend)
+	}
+	u, uerr := url.Parse(e.report.URL)
+	switch {
+	case uerr != nil || u.Host == "":
+		e.report.URL = ""
+		refuse("the platform's URL is no URL", mendURL)
+	case u.User != nil || u.RawQuery != "":
+		e.report.URL = u.Scheme + "://" + u.Host // what is left out may be secret
+		refuse("the platform's URL has a user or a query string", "leave them out")
+	case errors.Is(err, agrenting.ErrInsecureURL):
+		refuse(e.report.URL+": plain http goes to this machine only", "write https: in the URL")
+	case bad:
+		refuse(text, mendURL)
+	default:
+		e.note("url", checkOK, e.report.URL, "")
+	}
+	return bad
+}
+
+// store looks at the key store.
+func (e *examination) store(missing bool) {
+	if missing {
+		e.codes["store"] = codeCredential
+		e.note("store", checkFail, e.app.Store+" does not exist yet; what follows is about what would seed it", e.app.storeMend())
+		return
+	}
+	rec, err := e.app.stored()
+	if err != nil || rec.Intent == nil {
+		return // what cannot be read is told with the credential
+	}
+	lease := "its process had time until " + when(rec.Intent.Lease)
+	if time.Until(rec.Intent.Lease) > 0 {
+		lease = "a process may be at it until " + when(rec.Intent.Lease)
+	}
+	e.note("store", checkWarn, fmt.Sprintf("a rotation is unfinished, at the stage %s; %s", rec.Intent.Stage, lease),
+		"agrenting keys rotate --store "+e.app.Store+" finishes it")
 }
 
 // sources lists where credentials can come from, in their order and in the words
@@ -208,7 +309,7 @@ func exists(path string) bool {
 // credential obtains the credential and reports whether there is one.
 func (e *examination) credential(client *agrenting.Client) bool {
 	e.files()
-	cred, err := client.Credential(e.app.ctx)
+	cred, err := e.obtain(client)
 	if err != nil {
 		e.fail("credential", err)
 		return false
@@ -235,15 +336,38 @@ func (e *examination) credential(client *agrenting.Client) bool {
 	return true
 }
 
-// files looks at who can read the files that hold credentials.
+// obtain is the credential in use. Of a store only what is in there, when nobody
+// is to be asked: to use it could finish a rotation.
+func (e *examination) obtain(client *agrenting.Client) (agrenting.Credential, error) {
+	if e.offline && e.app.Store != "" && !e.app.storeMissing() {
+		rec, err := e.app.stored()
+		return rec.Current.Credential, err
+	}
+	return client.Credential(e.app.ctx)
+}
+
+// files looks at the file that holds the credential, and at who can read it.
 func (e *examination) files() {
-	if runtime.GOOS == "windows" {
+	path := e.app.env(varKeyFile)
+	if path == "" || e.app.KeyFile == "-" {
 		return
 	}
-	if path := e.app.env(varKeyFile); path != "" && e.app.KeyFile != "-" {
-		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
-			e.note("key file", checkWarn, fmt.Sprintf("%s can be read by others (%04o)", path, info.Mode().Perm()), "chmod 600 "+path)
-		}
+	info, err := os.Stat(path)
+	if err != nil {
+		return // the credential's finding says it
+	}
+	switch {
+	case info.IsDir():
+		e.codes["key file"] = codeCredential
+		e.note("key file", checkFail, path+" is a folder", "give the path of the file in it that holds the credential")
+	case !info.Mode().IsRegular():
+		e.codes["key file"] = codeCredential
+		e.note("key file", checkFail, path+" is no regular file", "give the path of one that holds the credential, or the credential itself by --key-file -")
+	case e.app.assignmentInFile():
+		e.note("key file", checkWarn, path+" looks like a file of variables", bareKey)
+	}
+	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 && runtime.GOOS != "windows" {
+		e.note("key file", checkWarn, fmt.Sprintf("%s can be read by others (%04o)", path, mode.Perm()), "chmod 600 "+path)
 	}
 }
 
@@ -269,9 +393,22 @@ func (e *examination) show() {
 			p.line("       %-12s %s", "", p.paint(yellow, "-> "+c.Mend))
 		}
 	}
-	if e.report.OK {
-		p.line("\n%s", p.paint(green, "All is well."))
-	} else {
-		p.line("\n%s", p.paint(red, "Something is wrong, see above."))
+	p.line("\n%s", e.summary())
+}
+
+// summary is the last line. All is well only where nothing speaks against it.
+func (e *examination) summary() string {
+	p := e.app.ui
+	switch n := e.report.Warnings; {
+	case !e.report.OK:
+		return p.paint(red, "Something is wrong, see above.")
+	case n == 1:
+		return p.paint(yellow, "No failure, 1 warning, see above.")
+	case n > 1:
+		return p.paint(yellow, fmt.Sprintf("No failure, %d warnings, see above.", n))
+	case e.offline:
+		return p.paint(green, "Nothing wrong was found; the platform was not asked.")
+	default:
+		return p.paint(green, "All is well.")
 	}
 }

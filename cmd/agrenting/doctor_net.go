@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"mime"
 	"net/http"
 	"net/http/httptrace"
 	"os"
@@ -59,19 +64,41 @@ func (e *examination) connection() bool {
 	if p := e.viaProxy(); p != "" {
 		detail += ", through the proxy of " + p
 	}
-	if resp.status >= http.StatusInternalServerError {
-		e.codes["connection"] = codeFailure
-		e.note("connection", checkFail, fmt.Sprintf("%s; it answers %d", detail, resp.status), "the platform is at fault; try again later")
-	} else {
-		e.note("connection", checkOK, detail, "")
-	}
+	e.answered(detail, resp)
 	e.tls(j, resp.tls)
 	e.clock(j, resp.date, wrote.Load(), first.Load())
 	return true
 }
 
+// answered notes whether it is the platform's health that has answered.
+func (e *examination) answered(detail string, resp *healthAnswer) {
+	odd := func(text, mend string) {
+		e.note("connection", checkWarn, detail+"; "+text+" to GET "+healthPath, mend)
+	}
+	switch {
+	case resp.status >= http.StatusInternalServerError:
+		e.codes["connection"] = codeFailure
+		e.note("connection", checkFail, fmt.Sprintf("%s; it answers %d", detail, resp.status), "the platform is at fault; try again later")
+	case resp.status >= 300 && resp.status < 400:
+		odd(fmt.Sprintf("it answers %d, that the way leads elsewhere,", resp.status),
+			"make the platform's own URL --url; if a network or proxy wants you to log in, do that first")
+	case !resp.json:
+		odd(fmt.Sprintf("it answers %d %s", resp.status, resp.kind), strangerMend(e.report.URL, resp.status))
+	case resp.status == http.StatusNotFound:
+		odd("it answers 404", "check the path of "+e.report.URL+": the platform's URL is without /api/v1, such as "+agrenting.DefaultBaseURL)
+	case resp.status >= http.StatusBadRequest:
+		odd(fmt.Sprintf("it answers %d", resp.status), strangerMend(e.report.URL, resp.status))
+	default:
+		e.note("connection", checkOK, detail, "")
+	}
+}
+
+const healthPath = "/api/v1/health"
+
 type healthAnswer struct {
 	status      int
+	json        bool
+	kind        string // of its content
 	proto, date string
 	tls         *tls.ConnectionState
 }
@@ -83,16 +110,26 @@ func (e *examination) health(ctx context.Context, client *agrenting.Client) (*he
 		ctx, cancel = context.WithTimeout(ctx, e.app.Timeout)
 		defer cancel()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(e.report.URL, "/")+"/api/v1/health", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(e.report.URL, "/")+healthPath, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := client.Transport().RoundTrip(req)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && e.app.ctx.Err() == nil {
+		return nil, &cliError{
+			code: codeNetwork, kind: "network", err: err,
+			msg: fmt.Sprintf("no answer within %v, see --timeout", e.app.Timeout), mend: networkMend(err),
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxProbe))
 	_ = resp.Body.Close()
-	return &healthAnswer{resp.StatusCode, resp.Proto, resp.Header.Get("Date"), resp.TLS}, nil
+	return &healthAnswer{
+		resp.StatusCode, err == nil && isJSON(resp.Header) && json.Valid(body), describedType(resp.Header),
+		resp.Proto, resp.Header.Get("Date"), resp.TLS,
+	}, nil
 }
 
 // viaProxy names the variable that leads requests through a proxy.
@@ -114,7 +151,7 @@ func (e *examination) viaProxy() string {
 
 func (e *examination) tls(j *jsonConnection, state *tls.ConnectionState) {
 	if state == nil {
-		e.note("tls", checkWarn, "none: plain http, which is accepted for this machine only", "")
+		e.note("tls", checkSkip, "plain http, which is accepted for this machine only", "")
 		return
 	}
 	j.TLSVersion = tls.VersionName(state.Version)
@@ -151,25 +188,227 @@ func (e *examination) clock(j *jsonConnection, date string, wrote, first int64) 
 	case skew.Abs() <= skewTolerated:
 		e.note("clock", checkOK, fmt.Sprintf("the platform's is %+.1f s from this one", seconds), "")
 	default:
-		e.note("clock", checkWarn, fmt.Sprintf("the platform's is %+.0f s from this one", seconds), "set the clock, for example by NTP")
+		side := "ahead of"
+		if skew < 0 {
+			side = "behind"
+		}
+		e.note("clock", checkWarn, "the platform's is "+span(skew.Abs())+" "+side+" this one", "set the clock, for example by NTP")
 	}
+}
+
+// span renders a difference in two units at most.
+func span(d time.Duration) string {
+	if d < 2*time.Minute {
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	}
+	minutes := int(d.Round(time.Minute).Minutes())
+	switch {
+	case minutes < 60:
+		return fmt.Sprintf("%d min", minutes)
+	case minutes >= 48*60:
+		return fmt.Sprintf("%d days", minutes/(24*60))
+	case minutes%60 == 0:
+		return fmt.Sprintf("%d h", minutes/60)
+	default:
+		return fmt.Sprintf("%d h %d min", minutes/60, minutes%60)
+	}
+}
+
+// trial is what the platform says to a credential.
+type trial struct {
+	// err is why it is not known to be good; nil when the platform knows it.
+	err error
+	// agent is why it may not act for the agent that was named, refusal any other
+	// reason for which a good credential was turned away, such as a scope.
+	agent, refusal error
+}
+
+// try tries the credential, by a cheap call that acts as the agent. Where that is
+// refused, the same call without the agent tells on whose account.
+func (a *app) try(client *agrenting.Client) trial {
+	err := a.probe(client)
+	id := client.Status().AgentID
+	if id == "" || !refusesKnown(err) && !errors.Is(err, agrenting.ErrNotFound) {
+		return trialOf(err)
+	}
+	cred, cerr := client.Credential(a.ctx)
+	if cerr != nil {
+		return trialOf(err)
+	}
+	other, cerr := a.withoutAgent().as(cred)
+	if cerr != nil {
+		return trialOf(err)
+	}
+	defer other.Close()
+	bare := a.probe(other)
+	if bare != nil && (!refusesKnown(bare) || sameRefusal(err, bare)) {
+		return trialOf(err)
+	}
+	t := trialOf(bare)
+	if about(bare, "X-Agent-ID") {
+		t.refusal = nil // it only wants one to be named
+	}
+	named := varAgentID
+	if a.Agent != "" {
+		named = "--agent"
+	}
+	e := *a.classify(err)
+	e.msg = "not for this credential to act as the agent " + visible(id) + ": " + e.msg
+	e.mend = "leave " + named + " away: an agent's key needs none"
+	if cred.Kind() == agrenting.KindUserToken {
+		e.mend = "agrenting agents mine lists yours; give the id of one by " + named
+	}
+	t.agent = &e
+	return t
+}
+
+func trialOf(err error) trial {
+	if refusesKnown(err) {
+		return trial{refusal: err}
+	}
+	return trial{err: err}
+}
+
+// refusesKnown reports whether an answer refuses a call whose credential the
+// platform knows. A stranger's does not, see probe.
+func refusesKnown(err error) bool {
+	if judged(err) {
+		return false
+	}
+	api, ok := errors.AsType[*agrenting.APIError](err)
+	if !ok {
+		return false
+	}
+	switch api.StatusCode {
+	case http.StatusPaymentRequired, http.StatusForbidden, http.StatusConflict, http.StatusUnprocessableEntity:
+		return true
+	default:
+		return false
+	}
+}
+
+func sameRefusal(one, other error) bool {
+	a, ok := errors.AsType[*agrenting.APIError](one)
+	b, both := errors.AsType[*agrenting.APIError](other)
+	return ok && both && a.StatusCode == b.StatusCode && a.Code == b.Code && a.Message == b.Message
+}
+
+// about reports whether a refusal is about a field.
+func about(err error, field string) bool {
+	api, ok := errors.AsType[*agrenting.APIError](err)
+	return ok && (strings.EqualFold(api.Field, field) || strings.Contains(api.Message, field))
+}
+
+// maxProbe bounds what is read of the answer to a probe.
+const maxProbe = 8 << 20
+
+// bounded is a buffer that takes no more than maxProbe bytes.
+type bounded struct{ bytes.Buffer }
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > maxProbe {
+		return 0, fmt.Errorf("%w: it has more than %d MiB", agrenting.ErrMalformedResponse, maxProbe>>20)
+	}
+	return b.Buffer.Write(p)
+}
+
+// probe makes the call that tells whether the platform knows the credential. It
+// has to be the platform that answers: an answer of a captive portal or of a
+// firewall says nothing about the credential, whatever its status is.
+func (a *app) probe(client *agrenting.Client) error {
+	var body bounded
+	resp, err := client.Do(a.ctx, http.MethodGet, probePath, nil, &body)
+	api, refused := errors.AsType[*agrenting.APIError](err)
+	switch {
+	case refused && !fromPlatform(resp, api):
+		return a.stranger(client, resp, err)
+	case errors.Is(err, agrenting.ErrRouteNotFound):
+		return a.hint(err, agrenting.ErrRouteNotFound, "check the path of the URL "+client.BaseURL()+
+			": --url and "+varURL+" take the platform's without /api/v1, such as "+agrenting.DefaultBaseURL)
+	case errors.Is(err, agrenting.ErrForeignOrigin):
+		return a.hint(err, agrenting.ErrForeignOrigin, "somebody leads elsewhere, such as the login page of a network or of a proxy: "+
+			"log in there, or check --url")
+	case err != nil:
+		return err
+	case !isEnvelope(body.Bytes()):
+		return a.stranger(client, resp, nil)
+	}
+	return nil
+}
+
+const probePath = "/api/v1/hirings/pending"
+
+// fromPlatform reports whether a refusal has the form of the platform's. Those
+// that say nothing about the credential, or too little to tell, pass.
+func fromPlatform(resp *agrenting.Response, e *agrenting.APIError) bool {
+	switch {
+	case e.StatusCode == http.StatusTooManyRequests, e.StatusCode >= http.StatusInternalServerError:
+		return true
+	case e.StatusCode == http.StatusUnauthorized:
+		return mediaType(resp.Header) != "text/html"
+	default:
+		return isJSON(resp.Header) && (e.Code != "" || e.Message != "")
+	}
+}
+
+// stranger says that it is not the platform that answers. err is the answer, nil
+// for a success.
+func (a *app) stranger(client *agrenting.Client, resp *agrenting.Response, err error) error {
+	e := &cliError{code: codeFailure, err: agrenting.ErrMalformedResponse}
+	if err != nil {
+		e.code, e.err = a.classify(err).code, err
+	}
+	e.kind = "malformed_response"
+	e.msg = fmt.Sprintf("GET %s: %d %s, which is not an answer of the platform", probePath, resp.StatusCode, describedType(resp.Header))
+	e.mend = strangerMend(client.BaseURL(), resp.StatusCode)
+	return e
+}
+
+func strangerMend(base string, status int) string {
+	mend := "is " + base + " the platform's URL (see --url)? Or a portal, proxy or firewall on the way answers in its place"
+	if strings.HasPrefix(base, "http:") && status == http.StatusBadRequest {
+		mend = "if TLS is spoken there, write https: in the URL; otherwise: " + mend
+	}
+	return mend
+}
+
+func mediaType(h http.Header) string {
+	t, _, _ := mime.ParseMediaType(h.Get("Content-Type")) // "" if it cannot be read
+	return t
+}
+
+// describedType is the type of an answer in words.
+func describedType(h http.Header) string {
+	if t := mediaType(h); t != "" {
+		return "with " + visible(t)
+	}
+	return "with no type of content"
+}
+
+func isJSON(h http.Header) bool {
+	t := mediaType(h)
+	return t == "application/json" || strings.HasSuffix(t, "+json")
+}
+
+// isEnvelope reports whether a success is the platform's.
+func isEnvelope(body []byte) bool {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(body, &members) != nil {
+		return false
+	}
+	_, data := members["data"]
+	_, meta := members["meta"]
+	return data || meta
 }
 
 // platform tries the credential.
 func (e *examination) platform(client *agrenting.Client) {
-	err := client.Verify(e.app.ctx)
+	e.app.last, e.app.fixed = client, client.Status().Kind
+	t := e.app.try(client)
 	if rate := client.Status().Rate; rate.Known {
 		e.report.Rate = &jsonRate{rate.Limit, rate.Remaining}
 	}
-	switch {
-	case err == nil:
-		e.note("platform", checkOK, "knows the credential", "")
-	case errors.Is(err, agrenting.ErrNotFound):
-		e.note("platform", checkWarn, "does not say whether it knows the credential: "+e.app.classify(err).msg,
-			"is "+e.report.URL+" the platform's URL? see --url")
-	default:
-		e.fail("platform", e.app.hint(err, agrenting.ErrUnauthorized, refusedMend(e.report.Credential.Source, client.Status().Kind)))
-	}
+	e.verdict(client, t)
 	if r := e.report.Rate; r != nil {
 		status, mend := checkOK, ""
 		if r.Remaining*10 < r.Limit {
@@ -177,15 +416,53 @@ func (e *examination) platform(client *agrenting.Client) {
 		}
 		e.note("rate limit", status, fmt.Sprintf("%d of %d requests left in this window", r.Remaining, r.Limit), mend)
 	}
-	if cred, cerr := client.Credential(e.app.ctx); err == nil && cerr == nil {
+	if cred, err := client.Credential(e.app.ctx); t.err == nil && err == nil {
+		if f := cred.Fingerprint(); f != e.report.Credential.Fingerprint {
+			e.report.Credential.Fingerprint = f
+			e.note("credential", checkOK, "the one in the key store was dead, and "+f+" was adopted in its place", "")
+		}
 		e.age(client, cred)
 	}
+}
+
+// verdict notes what came of trying the credential.
+func (e *examination) verdict(client *agrenting.Client, t trial) {
+	known := "knows the credential"
+	user := client.Status().Kind == agrenting.KindUserToken
+	agent := client.Status().AgentID
+	switch {
+	case t.err == nil && t.refusal == nil:
+		e.note("platform", checkOK, known, "")
+	case t.err == nil && user && agent == "" && about(t.refusal, "X-Agent-ID"):
+		e.note("platform", checkOK, known, "")
+		e.note("agent", checkSkip, "none is named; what acts as one needs --agent or "+varAgentID+" (agrenting agents mine lists yours)", "")
+	case t.err == nil && user && agent == "" && errors.Is(t.refusal, agrenting.ErrForbidden):
+		e.note("platform", checkOK, known+", which may not do all: "+textOf(t.refusal), "")
+	case t.err == nil:
+		c := e.app.classify(t.refusal)
+		e.note("platform", checkWarn, known+", but refuses a simple call: "+c.msg,
+			cmp.Or(c.mend, "ask the owner of the account what the platform holds against it"))
+	case errors.Is(t.err, agrenting.ErrNotFound) && !judged(t.err):
+		e.note("platform", checkWarn, "does not say whether it knows the credential: "+e.app.classify(t.err).msg,
+			"is "+e.report.URL+" the platform's URL? see --url")
+	default:
+		e.fail("platform", t.err)
+	}
+	if t.agent != nil {
+		e.fail("agent", t.agent)
+	}
+}
+
+// judged reports whether probe has found out what an error means.
+func judged(err error) bool {
+	_, ok := errors.AsType[*cliError](err)
+	return ok
 }
 
 // age tells how old a key is: the store knows, or the platform's list of keys.
 func (e *examination) age(client *agrenting.Client, cred agrenting.Credential) {
 	created := e.storedAge()
-	if agent := client.Status().AgentID; created.IsZero() && agent != "" && cred.Kind() == agrenting.KindAPIKey {
+	if agent := e.app.knownAgent(client); created.IsZero() && agent != "" && cred.Kind() == agrenting.KindAPIKey {
 		created = e.listedAge(client, agent, cred)
 	}
 	if created.IsZero() {
@@ -202,14 +479,7 @@ func (e *examination) age(client *agrenting.Client, cred agrenting.Credential) {
 }
 
 func (e *examination) storedAge() time.Time {
-	if e.app.Store == "" {
-		return noTime
-	}
-	store, err := agrenting.FileStore(e.app.Store)
-	if err != nil {
-		return noTime
-	}
-	rec, _, err := store.Load(e.app.ctx)
+	rec, err := e.app.stored()
 	if err != nil {
 		return noTime
 	}

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
+	"os"
+	"regexp"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -34,7 +37,7 @@ type jsonWhoami struct {
 
 // Run shows whose credential is in use, after the platform has taken it.
 func (c *whoamiCmd) Run(a *app) error {
-	client, err := a.client()
+	client, err := a.reader()
 	if err != nil {
 		return err
 	}
@@ -45,42 +48,74 @@ func (c *whoamiCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	s := client.Status()
-	who := jsonWhoami{
-		URL: client.BaseURL(), Kind: kindName(cred.Kind()), Source: a.sourceName(s.Source), Fingerprint: cred.Fingerprint(),
-		Environment: string(s.Environment), Expires: cred.Expires(), AgentID: s.AgentID,
+	who := jsonWhoami{URL: client.BaseURL(), AgentID: a.knownAgent(client)}
+	if who.AgentID != "" || cred.Kind() != agrenting.KindUserToken {
+		if err := a.tried(client); err != nil {
+			return err
+		}
 	}
 	if cred.Kind() == agrenting.KindUserToken {
-		for g, err := range client.Agents.Mine(a.ctx) {
-			if err != nil {
-				return err
-			}
-			if g.ID == who.AgentID {
-				who.AgentName = g.Name
-			}
-			who.Agents = append(who.Agents, agentJSON(&g))
-		}
-	} else if err := c.askKey(a, client, cred, &who); err != nil {
+		err = who.askUser(a, client)
+	} else {
+		err = c.askKey(a, client, cred, &who)
+	}
+	if err != nil {
 		return err
 	}
+	// Not before: a refused key of a store may have been replaced by now.
+	if cred, err = client.Credential(a.ctx); err != nil {
+		return err
+	}
+	s := client.Status()
+	who.Kind, who.Source, who.Fingerprint = kindName(cred.Kind()), a.sourceName(s.Source), cred.Fingerprint()
+	who.Environment, who.Expires = string(s.Environment), cred.Expires()
 	if a.JSON {
 		encode(a.out, who)
 		return nil
 	}
-	a.ui.pairs(
-		pair{"platform", who.URL}, pair{"credential", cred.Kind().String() + " " + who.Fingerprint}, pair{"from", who.Source},
-		pair{"environment", who.Environment}, pair{"expires", when(who.Expires)}, pair{"agent", who.AgentID}, pair{"name", who.AgentName},
-	)
+	lines := []pair{
+		{"platform", who.URL},
+		{"credential", cred.Kind().String() + " " + who.Fingerprint},
+		{"from", who.Source},
+		{"environment", who.Environment},
+		{"expires", when(who.Expires)},
+		{"agent", who.AgentID},
+		{"name", who.AgentName},
+	}
 	for i := range who.Agents {
-		a.ui.pairs(pair{"owns", who.Agents[i].ID + "  " + who.Agents[i].Name})
+		lines = append(lines, pair{"owns", who.Agents[i].ID + "  " + who.Agents[i].Name})
+	}
+	a.ui.pairs(lines...)
+	return nil
+}
+
+// tried tries the credential, and tells what else the answer says.
+func (a *app) tried(client *agrenting.Client) error {
+	t := a.try(client)
+	if err := cmp.Or(t.err, t.agent); err != nil {
+		return err
+	}
+	if t.refusal != nil && client.Status().Kind != agrenting.KindUserToken {
+		a.ui.note("the platform knows the credential, but does not let it do all: %s", textOf(t.refusal))
+	}
+	return nil
+}
+
+// askUser asks which agents are the user's.
+func (who *jsonWhoami) askUser(a *app, client *agrenting.Client) error {
+	for g, err := range client.Agents.Mine(a.ctx) {
+		if err != nil {
+			return err
+		}
+		if g.ID == who.AgentID || g.DID == who.AgentID {
+			who.AgentName = g.Name
+		}
+		who.Agents = append(who.Agents, agentJSON(&g))
 	}
 	return nil
 }
 
 func (c *whoamiCmd) askKey(a *app, client *agrenting.Client, cred agrenting.Credential, who *jsonWhoami) error {
-	if err := client.Verify(a.ctx); err != nil {
-		return err
-	}
 	if c.Exchange && cred.Kind() == agrenting.KindAPIKey {
 		session, err := client.Sessions.Authenticate(a.ctx)
 		if err != nil {
@@ -92,13 +127,23 @@ func (c *whoamiCmd) askKey(a *app, client *agrenting.Client, cred agrenting.Cred
 		if err := a.end(session.Credential); err != nil {
 			a.ui.note("the session could not be ended: %s", textOf(err))
 		}
-	}
-	if who.AgentID != "" && who.AgentName == "" {
-		if g, err := client.Agents.Get(a.ctx, who.AgentID); err == nil {
-			who.AgentName = g.Name
+		if who.AgentID == "" {
+			a.ui.note("the platform did not tell which agent's key it exchanged")
 		}
 	}
+	if who.AgentID != "" && who.AgentName == "" {
+		who.AgentName = a.nameOf(client, who.AgentID)
+	}
 	return nil
+}
+
+// nameOf is the name of an agent, empty when it cannot be found out.
+func (a *app) nameOf(client *agrenting.Client, agent string) string {
+	g, err := client.Agents.Get(a.ctx, agent)
+	if err != nil {
+		return ""
+	}
+	return g.Name
 }
 
 // end ends a session, also when the run is being interrupted.
@@ -143,7 +188,7 @@ type jsonSession struct {
 
 // Run buys a session. One that nobody is going to have is ended again.
 func (c *loginCmd) Run(a *app) error {
-	client, err := a.client()
+	client, err := a.reader()
 	if err != nil {
 		return err
 	}
@@ -164,6 +209,7 @@ func (c *loginCmd) Run(a *app) error {
 	if err := s.put(secret); err != nil {
 		return err
 	}
+	c.lookUp(a, client, session)
 	kept := c.Show || c.Out != ""
 	if !kept {
 		if err := a.end(cred); err != nil {
@@ -188,23 +234,97 @@ func (c *loginCmd) Run(a *app) error {
 	return nil
 }
 
-// refusedMend is what to do about a credential that the platform does not know.
-func refusedMend(source string, kind agrenting.Kind) string {
-	mend := "it is invalid, expired or revoked: put a valid one into " + source
-	if kind == agrenting.KindAPIKey {
-		mend += " (keys come from https://agrenting.com/dashboard/api-keys); if it is a session token, say so by --type session"
+// lookUp fills in the agent where the platform did not tell it with the session:
+// the one that was named, or that the key store has, if the platform agrees.
+func (*loginCmd) lookUp(a *app, client *agrenting.Client, session *agrenting.Session) {
+	if session.AgentID == "" {
+		id := a.knownAgent(client)
+		if id == "" {
+			return
+		}
+		if t := a.try(client); t.err != nil || t.agent != nil {
+			return
+		}
+		session.AgentID = id
 	}
-	return mend
+	if session.AgentName == "" {
+		session.AgentName = a.nameOf(client, session.AgentID)
+	}
 }
 
-// refusedMend is the same for the credential of the last client.
+// keyPage is where keys are made.
+const keyPage = "https://agrenting.com/dashboard/api-keys"
+
+// refusedMend is what to do about the credential of the last client, which the
+// platform does not know.
 func (a *app) refusedMend() string {
 	s := a.last.Status() // closed by now, and a closed client forgets what it was given
 	kind := cmp.Or(s.Kind, a.fixed)
 	if kind == 0 {
 		return "no credential was sent: " + noCredentialMend(s.Environment)
 	}
-	return refusedMend(a.sourceName(s.Source), kind)
+	const mend = "it is invalid, expired or revoked: "
+	if s.Source == "WithKeyStore" {
+		return mend + a.seedMend(s.Environment) + ", and it is adopted into --store " + a.Store + " (keys come from " + keyPage + ")"
+	}
+	text := mend + "put a valid one into " + a.placeOf(s.Source)
+	if kind == agrenting.KindAPIKey {
+		text += " (keys come from " + keyPage + ")"
+	}
+	if s.Source == varKeyFile && a.assignmentInFile() {
+		text += "; " + bareKey
+	}
+	switch {
+	case a.Type == "" && a.env(varType) != "":
+		text += "; " + varType + " says that it is of the type " + kindName(kind) + ": make sure that it is"
+	case kind == agrenting.KindAPIKey:
+		text += "; if it is a session token, say so by --type session"
+	}
+	return text
+}
+
+// seedMend says where another key for a store goes.
+func (a *app) seedMend(env agrenting.Environment) string {
+	switch {
+	case a.KeyFile == "-":
+		return "give a valid key on standard input"
+	case a.env(varKeyFile) != "":
+		return "put a valid key into " + a.placeOf(varKeyFile)
+	case env == agrenting.Sandbox:
+		return "set " + varSandboxKey + " to a valid key"
+	default:
+		return "set " + varAPIKey + " to a valid key"
+	}
+}
+
+// placeOf is sourceName, with the path of a file that a variable names.
+func (a *app) placeOf(source string) string {
+	if source == varKeyFile && a.KeyFile == "" {
+		return "the key file " + a.env(varKeyFile) + " (" + varKeyFile + ")"
+	}
+	return a.sourceName(source)
+}
+
+const bareKey = "a key file holds the bare key and nothing else, no NAME=value"
+
+// assignment is a line of a shell's or container's file of variables. A key may
+// end with =.
+var assignment = regexp.MustCompile(`^\x{feff}?\s*(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=[^=\s]`)
+
+// assignmentInFile reports whether the key file assigns a variable.
+func (a *app) assignmentInFile() bool {
+	path := a.env(varKeyFile)
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	f, err := os.Open(path) //nolint:gosec // it is the key file
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, 4<<10)
+	n, _ := io.ReadFull(f, head)
+	return assignment.Match(head[:n])
 }
 
 type logoutCmd struct{}
@@ -212,7 +332,7 @@ type logoutCmd struct{}
 // Run ends the session in use or, with an API key, what the platform ends for
 // it.
 func (*logoutCmd) Run(a *app) error {
-	client, err := a.client()
+	client, err := a.reader()
 	if err != nil {
 		return err
 	}
