@@ -4,9 +4,13 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/term"
 )
 
 // confirmFlags spare scripts the question.
@@ -68,13 +72,53 @@ func (a *app) waiting(format string, args ...any) (stop func()) {
 				return
 			case <-timer.C:
 				drawn = true
-				fmt.Fprintf(a.err, "\r\x1b[K%s", a.ui.errPaint(faint, fmt.Sprintf("%s … %d s", text, int(time.Since(start).Seconds()))))
+				fmt.Fprintf(a.err, "\r\x1b[K%s", a.ui.errPaint(faint, fitting(text, fmt.Sprintf(" … %d s", int(time.Since(start).Seconds())), a.ui.width())))
 				timer.Reset(time.Second)
 			}
 		}
 	}()
 	var once sync.Once
 	return func() { once.Do(func() { close(done); <-ended }) }
+}
+
+// fitting cuts a text so that it and what is behind it stay in one row: only that
+// one can be taken away again.
+func fitting(text, behind string, width int) string {
+	room := max(0, width-columns(behind))
+	if columns(text) <= room {
+		return text + behind
+	}
+	at := 0
+	for i, r := range text {
+		if room -= columns(string(r)); room < 0 {
+			break
+		}
+		at = i + utf8.RuneLen(r)
+	}
+	return strings.TrimRight(text[:at], " ") + behind
+}
+
+// columns is how many columns a text takes on a terminal, at most.
+func columns(text string) int {
+	n := 0
+	for _, r := range text {
+		n++
+		if r >= 0x1100 { // may be a wide one
+			n++
+		}
+	}
+	return n
+}
+
+// width is how many columns a row of standard error has, without the last one,
+// where some terminals begin the next row.
+func (p *printer) width() int {
+	if f, ok := p.err.(*os.File); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
+			return w - 1
+		}
+	}
+	return 79
 }
 
 // onTerminal reports whether standard error is a terminal.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/creack/pty"
 	"github.com/stretchr/testify/assert"
@@ -116,4 +117,22 @@ func TestSlowCallsShowThatSomethingHappens(t *testing.T) {
 	assert.Equal(t, codeOK, code, out)
 	assert.Contains(t, out, "reading the list of agents …")
 	assert.Contains(t, out, "Scribe")
+}
+
+// TestProgressStaysInOneRow: a terminal takes away no more than the last row.
+func TestProgressStaysInOneRow(t *testing.T) {
+	t.Parallel()
+
+	srv := agrentingtest.NewServer()
+	t.Cleanup(srv.Close)
+	key := srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"}).ID)
+	srv.Fault("GET *", agrentingtest.Delay(1500*time.Millisecond))
+	out, code := terminal(t, srv, key.Secret, []string{"NO_COLOR=1"}, "", "", "request", "GET", "/api/v1/"+strings.Repeat("long/", 40))
+	assert.Equal(t, codeNotFound, code, out)
+	rows := strings.Split(out, "\r\x1b[K")
+	require.Greater(t, len(rows), 2, out)
+	for _, row := range rows[1 : len(rows)-1] {
+		assert.LessOrEqual(t, utf8.RuneCountInString(row), 79, row)
+		assert.Regexp(t, `^waiting for GET /api/v1/long/.* … \d s$`, row)
+	}
 }

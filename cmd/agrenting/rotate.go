@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,8 +88,24 @@ func (c *keysRotateCmd) throughStore(a *app) error {
 		pair{"from", r.From}, pair{"to", r.To}, pair{"generation", strconv.FormatUint(r.Generation, 10)},
 		pair{"strategy", r.Strategy.String()}, pair{"took", r.Took.Round(time.Millisecond).String()},
 		pair{"store", a.Store}, pair{"file", c.Out}, pair{"secret", s.shown(secret)},
+		pair{"note", howItWent(r, interrupted)},
 	)
 	return nil
+}
+
+// howItWent is what is out of the ordinary about a rotation.
+func howItWent(r *agrenting.Rotation, interrupted bool) string {
+	var all []string
+	if r.Recovered {
+		all = append(all, "recovered: this finished what an earlier run had begun")
+	}
+	if r.Adopted {
+		all = append(all, "adopted: another process made this key meanwhile")
+	}
+	if interrupted {
+		all = append(all, "interrupted, and finished nevertheless")
+	}
+	return strings.Join(all, "; ")
 }
 
 // load reads what the store has in the end.
@@ -123,23 +140,24 @@ func (w *rotationWatch) event(e agrenting.Event) {
 	case agrenting.EventRotated:
 		w.rotated = &e
 	case agrenting.EventRotating:
-		text := "rotating: " + e.Reason
 		w.waiting = !e.RetryAt.IsZero()
 		if w.waiting {
-			text = "another process is rotating the key; it has until " + e.RetryAt.Local().Format(time.TimeOnly)
+			w.show("another process holds the lease of the rotation until "+e.RetryAt.Local().Format(time.TimeOnly)+
+				"; should it have been killed, this run goes on from there then", "waiting for the lease")
+		} else {
+			w.show("rotating: "+e.Reason, "under way")
 		}
-		w.show(text)
 	}
 }
 
-// show notes something, and that it takes its time.
-func (w *rotationWatch) show(text string) {
+// show notes something, and then, as progress, that it takes its time.
+func (w *rotationWatch) show(text, progress string) {
 	if w.ended {
 		return
 	}
 	w.stop()
 	w.app.ui.note("%s", text)
-	w.stop = w.app.waiting("%s", text)
+	w.stop = w.app.waiting("%s", progress)
 }
 
 // finishing tells why an interruption does not end the command at once.
@@ -147,7 +165,7 @@ func (w *rotationWatch) finishing() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.waiting {
-		w.show("interrupted; finishing what is under way (interrupt again to leave it to the next run)")
+		w.show("interrupted; finishing what is under way (interrupt again to leave it to the next run)", "finishing")
 	}
 }
 
@@ -185,7 +203,8 @@ func (w *rotationWatch) unfinished(rec agrenting.KeyRecord) error {
 	key := "the key " + rec.Current.Credential.Fingerprint() + " is in use"
 	switch {
 	case w.waiting:
-		e.msg = "interrupted; nothing was changed here, another process is rotating the key"
+		e.msg = "interrupted; nothing was changed here, another process holds the lease of the rotation"
+		e.mend = "run it again: should that process have been killed, it goes on from there"
 	case rec.Intent != nil:
 		e.msg = "interrupted at the stage " + string(rec.Intent.Stage) + "; " + key + ", and nothing is lost"
 		e.mend = "run it again to finish the rotation"

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,6 +62,8 @@ func TestAnInterruptedRotationIsFinishedAndSaysSo(t *testing.T) {
 	out, code := r.interruptedAt("rotating: revoke")
 	assert.Equal(t, codeOK, code, out)
 	assert.Contains(t, out, "interrupted; finishing what is under way")
+	assert.Regexp(t, `note\s*\S* +interrupted, and finished nevertheless`, out)
+	assert.Equal(t, 1, strings.Count(out, "finishing what is under way"), "it is told once")
 	rec := r.record()
 	assert.Nil(t, rec.Intent)
 	assert.EqualValues(t, 2, rec.Generation)
@@ -135,10 +138,10 @@ func TestWhoWaitsForTheRotationOfAnotherProcessSeesItAndMayLeave(t *testing.T) {
 	}, agrenting.Revision(""))
 	require.NoError(t, err)
 	began := time.Now()
-	out, code := r.interruptedAt("it has until " + until.Local().Format("15:04"))
+	out, code := r.interruptedAt("holds the lease of the rotation until " + until.Local().Format("15:04"))
 	assert.Equal(t, codeInterrupted, code, out)
 	assert.Less(t, time.Since(began), 30*time.Second, "it does not wait for the lease, nor for Close's patience")
-	assert.Contains(t, out, "another process is rotating the key")
+	assert.Contains(t, out, "should it have been killed, this run goes on from there then")
 	assert.Contains(t, out, "nothing was changed here")
 	assert.Equal(t, "another", r.record().Intent.Owner)
 	assert.True(t, r.srv.KeyAlive(r.key.Secret))

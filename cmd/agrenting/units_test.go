@@ -48,6 +48,25 @@ func TestWhatTheProxyTellsItsCallers(t *testing.T) {
 	}
 }
 
+func TestProgressFits(t *testing.T) {
+	t.Parallel()
+
+	assert.Equal(t, "text … 3 s", fitting("text", " … 3 s", 11))
+	assert.Equal(t, "tex … 3 s", fitting("text", " … 3 s", 10))
+	assert.Equal(t, "a … 3 s", fitting("a text", " … 3 s", 9))
+	assert.Equal(t, "东 … 3 s", fitting("东京都", " … 3 s", 10))
+	assert.Equal(t, " … 3 s", fitting("text", " … 3 s", 0))
+}
+
+func TestARotationSaysWhatIsOutOfTheOrdinary(t *testing.T) {
+	t.Parallel()
+
+	assert.Empty(t, howItWent(&agrenting.Rotation{}, false))
+	assert.Equal(t, "recovered: this finished what an earlier run had begun", howItWent(&agrenting.Rotation{Recovered: true}, false))
+	assert.Equal(t, "adopted: another process made this key meanwhile; interrupted, and finished nevertheless",
+		howItWent(&agrenting.Rotation{Adopted: true}, true))
+}
+
 func TestFieldsNest(t *testing.T) {
 	t.Parallel()
 
