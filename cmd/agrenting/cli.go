@@ -88,6 +88,7 @@ func newParser(g *grammar, s streams) (*kong.Kong, error) {
 			"AGRENTING_KEY_FILE, in the sandbox AGRENTING_SANDBOX_API_KEY, AGRENTING_API_KEY, AGRENTING_SESSION_TOKEN."),
 		kong.Writers(s.out, s.err),
 		kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.Help(printHelp),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
 }

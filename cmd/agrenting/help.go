@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -23,6 +24,24 @@ func (c *helpCmd) Run(a *app) error {
 	}
 	_, err := a.parser.Parse(append([]string{"--help"}, c.Topic...)) // does not return
 	return err
+}
+
+// globalsOf are the flags of every command that mean something to commands that
+// ask no platform. All others take all of them.
+var globalsOf = map[string][]string{
+	"sandbox": {"help", "json", "verbose"}, "version": {"help", "json"}, "completion": {"help"}, "help": {"help"},
+}
+
+// printHelp shows what a command is for, without the flags that do nothing there.
+func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
+	if sel := ctx.Selected(); sel != nil {
+		if used, ok := globalsOf[sel.Name]; ok && sel.Parent == ctx.Model.Node {
+			for _, f := range ctx.Model.Flags {
+				f.Hidden = f.Hidden || !slices.Contains(used, f.Name)
+			}
+		}
+	}
+	return kong.DefaultHelpPrinter(options, ctx)
 }
 
 // childOf is the command that a word behind another names.

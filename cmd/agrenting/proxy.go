@@ -16,7 +16,7 @@ import (
 )
 
 type proxyCmd struct {
-	Listen       string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"A loopback address, port 0 for any free one, or unix:PATH for a socket (0600)."`
+	Listen       string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"A loopback address, port 0 for any free one, or unix:PATH for a socket (0600); ${default} by default."`
 	Session      bool          `help:"Send sessions, renewed as needed, instead of the key."`
 	RequireToken bool          `help:"Ask callers for a token of the proxy's own, which is made up and printed once."`
 	Allow        []string      `sep:"none" placeholder:"RULE" help:"Permit only this, such as 'GET /api/v1/agents*'; may be repeated."`

@@ -12,7 +12,7 @@ import (
 )
 
 type sandboxCmd struct {
-	Listen       string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"Address to listen on."`
+	Listen       string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"A loopback address to listen on, port 0 for any free one; ${default} by default."`
 	SessionTTL   time.Duration `name:"session-ttl" default:"20h" help:"Lifetime of sessions."`
 	NoRateLimits bool          `help:"Lift rate limits and the lockout of authenticate."`
 	Agents       int           `default:"2" help:"How many production agents there are."`
