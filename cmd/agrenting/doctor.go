@@ -124,6 +124,8 @@ func (e *examination) mendOf(err error, c *cliError) string {
 		return "give the credential of that environment, or choose the other by --env or " + varEnv
 	case c.code == codeCredential && e.app.Store != "" && keyFile == "":
 		return "look at --store " + e.app.Store + "; " + e.app.storeMend() + " anew once it is out of the way"
+	case c.code == codeCredential && e.codes["key file"] != 0: // which says what is wrong with it
+		return "give the path of another file by --key-file or " + varKeyFile
 	case c.code == codeCredential && keyFile != "":
 		return "put the credential into " + e.app.placeOf(varKeyFile) + ", alone and on one line"
 	case c.code == codeCredential:

@@ -253,7 +253,7 @@ func (a *app) try(client *agrenting.Client) trial {
 		named = "--agent"
 	}
 	e := *a.classify(err)
-	e.msg = "not for this credential to act as the agent " + visible(id) + ": " + e.msg
+	e.msg = "the platform does not let the credential act as the agent " + visible(id) + ": " + e.msg
 	e.mend = "leave " + named + " away: an agent's key needs none"
 	if cred.Kind() == agrenting.KindUserToken {
 		e.mend = "agrenting agents mine lists yours; give the id of one by " + named

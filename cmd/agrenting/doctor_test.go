@@ -333,6 +333,7 @@ func TestDoctorLooksAtTheKindOfTheKeyFile(t *testing.T) {
 	f := finding(t, &report, "key file")
 	assert.Equal(t, checkFail, f.Status)
 	assert.Equal(t, w.dir+" is a folder", f.Detail)
+	assert.NotContains(t, finding(t, &report, "credential").Mend, "put the credential into", "it is a folder")
 	assert.NotContains(t, w.out, "chmod")
 	if runtime.GOOS != "windows" {
 		w.env[varKeyFile] = "/dev/null"
