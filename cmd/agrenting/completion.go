@@ -41,7 +41,7 @@ complete -c agrenting -a '(__agrenting_complete)'
 }
 
 // Run prints a script, to be sourced: source <(agrenting completion bash).
-func (c *completionCmd) Run(a *app) error { //nolint:unparam // kong wants it so
+func (c *completionCmd) Run(a *app) error {
 	_, err := io.WriteString(a.out, completionScripts[c.Shell])
 	return err
 }
