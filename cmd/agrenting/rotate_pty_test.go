@@ -146,3 +146,33 @@ func TestWhoWaitsForTheRotationOfAnotherProcessSeesItAndMayLeave(t *testing.T) {
 	assert.Equal(t, "another", r.record().Intent.Owner)
 	assert.True(t, r.srv.KeyAlive(r.key.Secret))
 }
+
+// TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt: the platform has issued the key,
+// and in place, so that the old one is dead.
+func TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(time.Second))
+	cmd := exec.CommandContext(t.Context(), "agrenting", "keys", "rotate", "--store", r.path, "--yes", "--strategy", "inplace")
+	cmd.Env = []string{
+		"AGRENTING_URL=" + r.srv.URL, "AGRENTING_API_KEY=" + r.key.Secret, "AGRENTING_AGENT_ID=" + r.agent.ID,
+		"GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool { return r.srv.Count("POST /api/v1/auth/rotate-key") == 1 }, 20*time.Second, 10*time.Millisecond)
+	require.NoError(t, os.Remove(r.path))
+	require.NoError(t, os.Mkdir(r.path, 0o700))
+	require.Error(t, cmd.Wait())
+	kept, err := filepath.Glob(r.path + ".rescued-*")
+	require.NoError(t, err)
+	require.Len(t, kept, 1, out.String())
+	assert.Contains(t, out.String(), "the new key is kept: it is in "+kept[0])
+	assert.NotContains(t, out.String(), "NewCredential")
+	secret, err := os.ReadFile(kept[0])
+	require.NoError(t, err)
+	assert.True(t, r.srv.KeyAlive(strings.TrimSpace(string(secret))))
+	assert.False(t, r.srv.KeyAlive(r.key.Secret))
+}
