@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"regexp"
 	"strings"
 	"syscall"
@@ -210,7 +211,7 @@ func (a *app) hint(err, is error, mend string) error {
 // What to do when a call is refused because it is somebody else's to make.
 const (
 	mendUser  = "this is for users: give a user token (ap_…) instead of an agent's key, with the scope for it"
-	mendAgent = "agrenting agents mine lists yours, agrenting agents list all"
+	mendAgent = "agrenting agents list shows all"
 )
 
 func noCredentialText(e *agrenting.NoCredentialError) string {
@@ -242,7 +243,7 @@ func isNetwork(err error) bool {
 	}
 	for _, e := range []error{
 		context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF,
-		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE,
+		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, http.ErrSchemeMismatch,
 	} {
 		if errors.Is(err, e) && !errors.Is(err, fs.ErrNotExist) {
 			return true
@@ -259,6 +260,8 @@ func networkMend(err error) string {
 	switch {
 	case isDNS && dns.IsNotFound:
 		return "the name does not resolve; check --url and the name server"
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "it answers without TLS there; check the port of --url"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens there; check --url"
 	case errors.As(err, &host), errors.As(err, &unknown), errors.As(err, &invalid):

@@ -130,3 +130,12 @@ func TestWhoamiIsOneBlock(t *testing.T) {
 	assert.Equal(t, column, strings.Index(lines[len(lines)-1], w.other.ID), w.out)
 	assert.True(t, strings.HasPrefix(lines[len(lines)-1], "owns "))
 }
+
+func TestTLSToAPlainPortIsTroubleOfTheNetwork(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	w.env[varURL] = strings.Replace(w.srv.URL, "http:", "https:", 1)
+	assert.Equal(t, codeNetwork, w.run(t, "whoami"), w.err)
+	assert.Contains(t, w.err, "check the port of --url")
+}
