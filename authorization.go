@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // Authorization authenticates one request that the SDK does not send itself: a
@@ -97,6 +98,10 @@ func (a *Authorization) Header() http.Header {
 	return h
 }
 
+// provenAfter is the age at which a credential counts as accepted, since nobody
+// tells of handshakes that went well.
+const provenAfter = time.Minute
+
 // Rejected tells the client that the platform has answered 401, and returns what
 // to try next: the client renews the credential, once for all who ask, or has
 // another one already. It is to be told of nothing else than a 401.
@@ -105,12 +110,22 @@ func (a *Authorization) Header() http.Header {
 // the same credential again, or the platform has refused fresh ones too. Other
 // errors are those of the renewal, a [*RenewalError] among them.
 func (a *Authorization) Rejected(ctx context.Context) (*Authorization, error) {
+	if a.t.creds.closed() {
+		return nil, ErrClosed
+	}
 	// A rotation in place may be behind it, and about to bring the next one.
 	if _, err := a.t.creds.pass(ctx, a.lease); err != nil {
 		return nil, err
 	}
 	next := *a
+	if time.Since(a.lease.Obtained) > provenAfter {
+		next.seen = refusals{}
+		a.t.creds.mended(a.lease)
+	}
 	l, err := a.t.creds.after(ctx, a.lease, &next.seen)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx) // which may be why nothing else was found
+	}
 	if err == nil && l == nil {
 		err = fmt.Errorf("%w: the platform refuses the %s %s, and there is no other",
 			ErrUnauthorized, a.lease.Value.cred.Kind(), a.lease.Value.cred.Fingerprint())

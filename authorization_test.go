@@ -224,3 +224,136 @@ func TestAnAuthorizationPrintsNoSecret(t *testing.T) {
 	probe(t, "authorization by value", *a, probeSecret)
 	assert.Contains(t, a.String(), APIKey(probeSecret).Fingerprint())
 }
+
+// dial is a handshake of a library with a network of its own.
+func (w *sessionWorld) dial(a *Authorization) int {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, w.srv.URL+"/api/v1/agents", http.NoBody)
+	require.NoError(w.t, err)
+	req.Header = a.Header()
+	resp, err := w.srv.Transport().RoundTrip(req)
+	require.NoError(w.t, err)
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+// A reconnecting socket that keeps its Authorization: it works for hours each
+// time, and after the fourth end of a session it is refused for ever.
+func TestAnAuthorizationThatWorkedForHoursIsNotWorn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t)
+		c := w.client()
+		a, err := c.Authorize(t.Context(), w.srv.URL)
+		require.NoError(t, err)
+		for n := range 10 {
+			require.Equal(t, http.StatusOK, w.dial(a), n)
+			advance(3 * time.Hour)
+			w.srv.RevokeSessions()
+			require.Equal(t, http.StatusUnauthorized, w.dial(a), n)
+			a, err = a.Rejected(t.Context())
+			require.NoError(t, err, "death %d", n+1)
+		}
+		require.NoError(t, c.Close())
+	})
+}
+
+func TestRejectedHeedsItsContext(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	c := w.client()
+	a, err := c.Authorize(t.Context(), w.srv.URL)
+	require.NoError(t, err)
+	w.srv.RevokeSessions()
+	a, err = a.Rejected(t.Context())
+	require.NoError(t, err)
+	w.srv.RevokeSessions()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = a.Rejected(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NotErrorIs(t, err, ErrUnauthorized, "another session can be had")
+}
+
+func TestRejectedCallsNobodyAfterClose(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	c := w.client()
+	a, err := c.Authorize(t.Context(), w.srv.URL)
+	require.NoError(t, err)
+	w.srv.RevokeSessions()
+	a, err = a.Rejected(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	n := len(w.srv.Requests())
+	_, err = a.Rejected(t.Context())
+	require.ErrorIs(t, err, ErrClosed)
+	assert.Len(t, w.srv.Requests(), n, "a closed client calls nobody")
+
+	fixed, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithCredential(APIKey(w.key.Secret)))
+	require.NoError(t, err)
+	a, err = fixed.Authorize(t.Context(), w.srv.URL)
+	require.NoError(t, err)
+	require.NoError(t, fixed.Close())
+	_, err = a.Rejected(t.Context())
+	require.ErrorIs(t, err, ErrClosed)
+}
+
+// A bad hour of the platform, over by now, must not leave its mark on a client
+// that only authorizes.
+func TestClientsThatOnlyAuthorizeRecover(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"authorize", "transport"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newSessionWorld(t)
+				kill := 0
+				platform := w.srv.Transport()
+				base := tripFunc(func(r *http.Request) (*http.Response, error) {
+					if r.URL.Path == "/api/v1/agents" && kill > 0 {
+						kill--
+						w.srv.RevokeSessions()
+					}
+					return platform.RoundTrip(r)
+				})
+				c := w.client(WithTransport(base))
+				try := func() error {
+					if how == "transport" {
+						_, err := c.Do(t.Context(), http.MethodGet, "/api/v1/agents", nil, nil)
+						return err
+					}
+					a, err := c.Authorize(t.Context(), w.srv.URL)
+					for err == nil {
+						req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, w.srv.URL+"/api/v1/agents", http.NoBody)
+						req.Header = a.Header()
+						resp, terr := base.RoundTrip(req)
+						require.NoError(t, terr)
+						_ = resp.Body.Close()
+						if resp.StatusCode != http.StatusUnauthorized {
+							return nil
+						}
+						a, err = a.Rejected(t.Context())
+					}
+					return err
+				}
+				require.NoError(t, try())
+				for range 2 { // sessions die as fast as they are bought
+					kill = 100
+					require.Error(t, try())
+					kill = 0
+					advance(10 * time.Minute)
+				}
+				// It is over: for hours all is well, with an end of a session now and then.
+				for range 20 {
+					kill = 1
+					require.NoError(t, try())
+					advance(2 * time.Hour)
+				}
+				kill = 2 // once, two in a row
+				assert.NoError(t, try())
+				require.NoError(t, c.Close())
+			})
+		})
+	}
+}

@@ -177,7 +177,9 @@ func (k *keeper) after(ctx context.Context, l *lease, seen *refusals) (*lease, e
 	fresh := seen.renewed && !late
 	worn := fresh && seen.renewals == maxRenewals
 	if worn || seen.replays == maxReplays || (fresh && !k.dead(ctx, l)) {
-		k.vain(l, worn)
+		if ctx.Err() == nil { // or it could not be asked about
+			k.vain(l, worn)
+		}
 		return nil, nil //nolint:nilnil // there is nothing wrong, and nothing else to try
 	}
 	next, err := k.reject(ctx, l)
@@ -228,6 +230,13 @@ func (k *keeper) vain(l *lease, worn bool) {
 			k.probe.vain.Add(1)
 		}
 	}
+}
+
+func (k *keeper) closed() bool {
+	if k.engine == nil {
+		return k.fixed.Load() == nil
+	}
+	return k.engine.Status().State == renew.Shut
 }
 
 func (k *keeper) close() error {

@@ -19,7 +19,7 @@ type origin struct {
 
 func originOf(u *url.URL) origin {
 	o := origin{scheme: strings.ToLower(u.Scheme)}
-	host, port := strings.ToLower(u.Hostname()), u.Port()
+	host, port := lowerASCII(u.Hostname()), u.Port()
 	if (o.scheme == "https" && port == "443") || (o.scheme == "http" && port == "80") {
 		port = ""
 	}
@@ -32,6 +32,18 @@ func originOf(u *url.URL) origin {
 		o.host = host
 	}
 	return o
+}
+
+// lowerASCII is s with A-Z in lower case. Unicode's own rules would make an ASCII
+// letter of some that are none, as of U+0130, and IDNA, which decides where a
+// request goes, makes something else of those.
+func lowerASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
 }
 
 // matches spares the common case, a URL in normal form, every allocation.

@@ -183,7 +183,11 @@ func (w *rotationWork) revokeKey(ctx context.Context, k StoredKey) error {
 	}
 	if verr == nil && errors.Is(err, ErrNotFound) {
 		// It is alive under another id than the one that we were told.
-		if id := w.findID(ctx, w.agentID(k), k); id != "" && id != k.ID {
+		id, ferr := w.findID(ctx, w.agentID(k), k)
+		if errors.Is(ferr, errLostLease) {
+			return ferr
+		}
+		if id != "" && id != k.ID {
 			k.ID = id
 			return w.revokeID(ctx, k)
 		}
@@ -282,9 +286,16 @@ func (w *rotationWork) sweepMarked(ctx context.Context) error {
 		return err
 	}
 	own, ok := w.ownID(keys)
+	fenced := false
 	for _, k := range live(keys) {
 		if !ok || k.ID == "" || k.ID == own || k.Name != w.rec.Intent.marker() {
 			continue
+		}
+		if !fenced { // the list may show what another process has made meanwhile
+			if err := w.fence(ctx, w.policy.CallTimeout); err != nil {
+				return err
+			}
+			fenced = true
 		}
 		if err := w.revokeKey(ctx, StoredKey{ID: k.ID, AgentID: agent}); err != nil {
 			return err
@@ -303,12 +314,12 @@ func (w *rotationWork) ownID(keys []Key) (id string, ok bool) {
 }
 
 // findID looks for the id of a key of which only the secret is known.
-func (w *rotationWork) findID(ctx context.Context, agent string, k StoredKey) string {
+func (w *rotationWork) findID(ctx context.Context, agent string, k StoredKey) (string, error) {
 	keys, err := w.listKeys(ctx, agent)
 	if err != nil {
-		return ""
+		return "", err
 	}
-	return idOf(live(keys), k.Credential)
+	return idOf(live(keys), k.Credential), nil
 }
 
 // idOf is the id of the one key whose hint fits, empty in doubt.

@@ -72,7 +72,16 @@ const (
 	cutOff  modelFault = "cut off from here on"
 	mute    modelFault = "no answers from here on"
 	refuses modelFault = "the store refuses from here on"
+
+	// A second process whose clock is ahead takes over, before the operation or
+	// after it, and rotates once or twice; the first one notices no pause.
+	ahead1     modelFault = "a fast clock takes over before and rotates once"
+	ahead2     modelFault = "a fast clock takes over before and rotates twice"
+	aheadLate1 modelFault = "a fast clock takes over after and rotates once"
+	aheadLate2 modelFault = "a fast clock takes over after and rotates twice"
 )
+
+var aheadFaults = []modelFault{ahead1, ahead2, aheadLate1, aheadLate2}
 
 var (
 	loadFaults = []modelFault{crashBefore, overtaken, secondJoins, failsBefore}
@@ -120,6 +129,16 @@ type modelWorld struct {
 	seconds   sync.WaitGroup
 	done      chan struct{}
 	faults    []string // what was found wrong
+	// ahead is how far the clock of a fast process is.
+	ahead time.Duration
+}
+
+// fast is a process whose clock is ahead, and which rotates n times.
+func (w *modelWorld) fast(n int) {
+	p := w.startAhead(w.seed, w.ahead)
+	for range n {
+		_ = p.rotate()
+	}
 }
 
 func newModelWorld(t *testing.T, tc modelCase) *modelWorld {
@@ -131,7 +150,7 @@ func newModelWorld(t *testing.T, tc modelCase) *modelWorld {
 	if tc.slow {
 		opts = append(opts, agrentingtest.WithKeyPropagation(700*time.Millisecond))
 	}
-	w := &modelWorld{t: t, tc: tc, srv: agrentingtest.NewServer(opts...), store: MemoryStore(Credential{}), done: make(chan struct{})}
+	w := &modelWorld{t: t, tc: tc, srv: agrentingtest.NewServer(opts...), store: MemoryStore(Credential{}), done: make(chan struct{}), ahead: time.Minute}
 	user := w.srv.NewUser("owner")
 	w.owner = w.srv.NewToken(user.ID, agrentingtest.TokenConfig{Name: "owner"}).Secret
 	w.agent = w.srv.NewAgent(user, agrentingtest.AgentConfig{Name: "worker"}).ID
@@ -219,13 +238,19 @@ type modelProcess struct {
 
 	mu                   sync.Mutex
 	cut, muted, refusing bool
+	ahead                time.Duration
 }
 
 // start begins a process whose environment names a key.
-func (w *modelWorld) start(seed string) *modelProcess {
-	p := &modelProcess{w: w}
+func (w *modelWorld) start(seed string) *modelProcess { return w.startAhead(seed, 0) }
+
+func (w *modelWorld) startAhead(seed string, ahead time.Duration) *modelProcess {
+	p := &modelProcess{w: w, ahead: ahead}
 	p.life, p.kill = context.WithCancel(context.Background())
 	policy := RotationPolicy{Strategy: w.tc.strategy, AgentID: w.agent, Every: -1}
+	if ahead != 0 {
+		policy.Grace = -1
+	}
 	if w.tc.owner {
 		policy.Owner = Static(UserToken(w.owner))
 	}
@@ -297,6 +322,10 @@ func (p *modelProcess) befall(ctx context.Context, op modelOp, do func(modelFaul
 		p.w.stand(10 * time.Minute)
 	case secondJoins:
 		p.w.second()
+	case ahead1:
+		p.w.fast(1)
+	case ahead2:
+		p.w.fast(2)
 	case failsBefore:
 		return errModel
 	case cutOff, mute, refuses:
@@ -310,6 +339,12 @@ func (p *modelProcess) befall(ctx context.Context, op modelOp, do func(modelFaul
 		return errModel
 	}
 	err := do(f)
+	switch f { //nolint:exhaustive // the others are behind us
+	case aheadLate1:
+		p.w.fast(1)
+	case aheadLate2:
+		p.w.fast(2)
+	}
 	switch {
 	case f == crashAfter:
 		p.kill()
@@ -394,6 +429,10 @@ func (s modelStore) Load(ctx context.Context) (rec KeyRecord, rev Revision, err 
 	err = s.p.befall(ctx, modelOp{"load", "load"}, func(modelFault) error {
 		var err error
 		rec, rev, err = s.p.w.store.Load(context.WithoutCancel(ctx))
+		if rec.Intent != nil && s.p.ahead != 0 {
+			rec = rec.clone()
+			rec.Intent.Lease = rec.Intent.Lease.Add(-s.p.ahead)
+		}
 		return err
 	})
 	if err != nil {
@@ -406,6 +445,10 @@ func (s modelStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (rev
 	s.p.w.hears.hideRecord(rec)
 	err = s.p.befall(ctx, modelOp{"save", "save"}, func(modelFault) error {
 		var err error
+		if rec.Intent != nil && s.p.ahead != 0 {
+			rec = rec.clone()
+			rec.Intent.Lease = rec.Intent.Lease.Add(s.p.ahead)
+		}
 		rev, err = s.p.w.store.Save(context.WithoutCancel(ctx), rec, prev)
 		return err
 	})

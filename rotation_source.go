@@ -138,7 +138,7 @@ func (r *rotator) choose(ctx context.Context, rejected Credential) (StoredKey, r
 				return StoredKey{}, 0, err
 			}
 		}
-		if err := r.pause(ctx, pause, news); err != nil {
+		if err := r.pause(ctx, pause, news, nil); err != nil {
 			return StoredKey{}, 0, err
 		}
 	}

@@ -133,3 +133,86 @@ func TestALeaseIsNeverFarAway(t *testing.T) {
 		}
 	}
 }
+
+// A slow platform: the lease runs out while the id of a key is looked for, and
+// another process finishes the rotation. Who has lost the lease is to adopt what
+// it has done, and to report no failure.
+func TestALostLeaseIsNoFailureOfTheRevocation(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		store := MemoryStore(Credential{})
+		platform := w.srv.Transport()
+		slow := false
+		base := tripFunc(func(r *http.Request) (*http.Response, error) {
+			if r.Method == http.MethodDelete {
+				slow = true
+			}
+			if slow {
+				if err := sleep(r.Context(), 7500*time.Millisecond); err != nil {
+					return nil, err
+				}
+			}
+			return platform.RoundTrip(r)
+		})
+		p := RotationPolicy{Strategy: Overlap, KeyID: "not-its-id", Every: -1, Grace: 9 * time.Second, DrainTimeout: 10 * time.Second}
+		c := w.client(store, p, WithTransport(base))
+		other := w.client(store, p)
+		require.NoError(t, w.call(c))
+		done := make(chan error, 1)
+		go func() {
+			advance(2 * time.Second)
+			_, err := other.Rotate(t.Context())
+			done <- err
+		}()
+		rot, err := c.Rotate(t.Context())
+		t.Log(rot, err)
+		assert.NoError(t, err)
+		require.NoError(t, <-done)
+		w.oneLiveKey(store)
+		require.NoError(t, c.Close())
+		require.NoError(t, other.Close())
+	})
+}
+
+// A request that was on the wire for longer than the drain, when its key died in
+// a rotation of this very process. Close comes while the rotation, which Close
+// waits for, is about to bring the successor.
+func TestRequestsAreServedWhileCloseWaitsForTheRotation(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		platform := w.srv.Transport()
+		base := tripFunc(func(r *http.Request) (*http.Response, error) {
+			switch {
+			case strings.HasSuffix(r.URL.Path, "/rotate-key"):
+				resp, err := platform.RoundTrip(r) // the old key is dead from here on
+				_ = sleep(r.Context(), 4*time.Second)
+				return resp, err
+			case r.URL.Path == "/api/v1/tasks" && r.Header.Get(headerAPIKey) == w.key.Secret && r.URL.RawQuery == "slow=1":
+				_ = sleep(r.Context(), 3*time.Second) // on its way
+			}
+			return platform.RoundTrip(r)
+		})
+		var mu sync.Mutex
+		var events []Event
+		c := w.client(MemoryStore(Credential{}), RotationPolicy{Strategy: InPlace, Every: -1, DrainTimeout: time.Second}, WithTransport(base),
+			WithObserver(func(e Event) { mu.Lock(); events = append(events, e); mu.Unlock() }))
+		require.NoError(t, w.call(c))
+		got := make(chan error, 1)
+		go func() {
+			_, err := c.Do(t.Context(), http.MethodGet, "/api/v1/tasks?slow=1", nil, nil)
+			got <- err
+		}()
+		synctest.Wait()
+		go func() { _, _ = c.Rotate(t.Context()) }()
+		advance(3500 * time.Millisecond) // it has its 401, and waits for the successor
+		require.NoError(t, c.Close())
+		assert.NoError(t, <-got, "what was under way before Close is served")
+		mu.Lock()
+		defer mu.Unlock()
+		for _, e := range events {
+			assert.NotEqual(t, EventRenewalFailed, e.Type, e.Err)
+		}
+	})
+}

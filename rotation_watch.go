@@ -107,7 +107,7 @@ func (r *rotator) awaitNews() <-chan struct{} {
 
 // pause waits for d, capped, or for news of the store, until the client is
 // closed.
-func (r *rotator) pause(ctx context.Context, d time.Duration, news <-chan struct{}) error {
+func (r *rotator) pause(ctx context.Context, d time.Duration, news, closing <-chan struct{}) error {
 	limit := pollStore
 	r.mu.Lock()
 	if r.watched {
@@ -121,7 +121,7 @@ func (r *rotator) pause(ctx context.Context, d time.Duration, news <-chan struct
 		return nil
 	case <-news:
 		return nil
-	case <-r.closing:
+	case <-closing:
 		return ErrClosed
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -112,7 +112,8 @@ func (w *rotationWork) saveFor(ctx context.Context, rec KeyRecord, lease time.Du
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.CallTimeout)
 	defer cancel()
 	if rec.Intent != nil {
-		rec.Intent.Lease = time.Now().Add(lease)
+		// By the wall clock, as others see it: it goes on while a machine sleeps.
+		rec.Intent.Lease = time.Now().Add(lease).Round(0)
 	}
 	rev, err := w.write(ctx, rec, w.rev)
 	if errors.Is(err, ErrConflictingWrite) {
@@ -172,8 +173,8 @@ func (w *rotationWork) prepare(ctx context.Context) error {
 	next := w.rec.clone()
 	agent := w.agentID(cur)
 	if w.strategy != InPlace && cur.ID == "" && agent != "" {
-		next.Current.ID = w.findID(ctx, agent, cur)
-		if next.Current.ID == "" && w.rec.Generation <= 1 { // the key that RotationPolicy.KeyID is about
+		next.Current.ID, _ = w.findID(ctx, agent, cur)
+		if next.Current.ID == "" && w.rec.Generation <= 1 && w.seeded(ctx, cur.Credential) { // the key that RotationPolicy.KeyID is about
 			next.Current.ID = w.policy.KeyID
 		}
 	}
@@ -212,6 +213,16 @@ func (w *rotationWork) prepare(ctx context.Context) error {
 	}
 	w.stage(StagePrepare)
 	return nil
+}
+
+// seeded reports whether a key may be the one that RotationPolicy.KeyID is about:
+// that of the seed, or any where there is no seed.
+func (w *rotationWork) seeded(ctx context.Context, c Credential) bool {
+	if w.seed == nil {
+		return true
+	}
+	seed, err := w.seed.Credential(ctx)
+	return err == nil && seed.Equal(c)
 }
 
 // takeOver continues a rotation that another process, or an earlier attempt,

@@ -126,10 +126,10 @@ func (r *rotator) finished(f *rotationFlight) {
 		r.failed = 0
 	}
 	r.mu.Unlock()
+	if f.err != nil && !errors.Is(f.err, ErrClosed) {
+		r.core.emitRotation(slog.LevelError, EventRotationFailed, stageOf(f.err), rec, f.err)
+	}
 	if !closed {
-		if f.err != nil {
-			r.core.emitRotation(slog.LevelError, EventRotationFailed, stageOf(f.err), rec, f.err)
-		}
 		r.schedule(rec)
 		if f.err == nil {
 			r.mu.Lock()
@@ -175,7 +175,7 @@ func (r *rotator) run(ctx context.Context, byHand bool) (*Rotation, error) {
 				r.core.emitRotation(slog.LevelDebug, EventRotating, waiting, rec, nil)
 			}
 			_ = r.takeUp(ctx, rec) // or when it has ended
-			if err := r.pause(ctx, pause, news); err != nil {
+			if err := r.pause(ctx, pause, news, r.closing); err != nil {
 				return nil, ErrClosed
 			}
 			continue
@@ -189,7 +189,7 @@ func (r *rotator) run(ctx context.Context, byHand bool) (*Rotation, error) {
 		switch {
 		case errors.Is(err, errLostLease):
 			waited = true
-			if err := r.pause(ctx, pause, news); err != nil {
+			if err := r.pause(ctx, pause, news, r.closing); err != nil {
 				return nil, ErrClosed
 			}
 			continue
