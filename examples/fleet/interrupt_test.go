@@ -109,3 +109,21 @@ func TestItCleansUpWhenItsReaderIsGone(t *testing.T) {
 	require.NoError(t, err)
 	assert.Empty(t, left)
 }
+
+// Nobody interrupts it, and it runs to its end: the program, with its signals.
+func TestTheProgramRunsToItsEnd(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	require.NoError(t, err)
+	defer out.Close()
+	cmd, errs, ended := program(t, folder, out)
+	select {
+	case <-ended:
+	case <-time.After(90 * time.Second):
+		t.Fatal("it does not end")
+	}
+	text, err := os.ReadFile(out.Name())
+	require.NoError(t, err)
+	assert.Zero(t, cmd.ProcessState.ExitCode(), "%s\n%s", errs, text)
+}

@@ -34,12 +34,11 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
-	context.AfterFunc(ctx, func() {
-		signal.Ignore(syscall.SIGPIPE) // the same Ctrl-C has ended who reads this, and there is a folder to remove
-		stop()                         // who interrupts twice does not want to wait
-	})
-	failed, err := run(ctx, os.Stdout, step)
+	signal.Ignore(syscall.SIGPIPE) // sockets break here all the time; who reads this is looked after by reader
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, leave := context.WithCancel(ctx)
+	context.AfterFunc(ctx, stop) // who interrupts twice does not want to wait
+	failed, err := run(ctx, reader{os.Stdout, leave}, step)
 	stop()
 	switch {
 	case failed > 0:
@@ -51,6 +50,20 @@ func main() {
 		fmt.Fprintln(os.Stderr, "it did not work:", err)
 		os.Exit(1)
 	}
+}
+
+// reader is who reads the output. That it has gone is an interrupt.
+type reader struct {
+	io.Writer
+	gone func()
+}
+
+func (r reader) Write(p []byte) (int, error) {
+	n, err := r.Writer.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		r.gone()
+	}
+	return n, err
 }
 
 // show is the fleet and what became of it.

@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -35,12 +36,11 @@ const crashCommand = "rotate-and-be-killed"
 const routeRotate = "POST /api/v1/auth/rotate-key"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), endings...)
-	context.AfterFunc(ctx, func() {
-		outliveReader()
-		stop() // who interrupts twice does not want to wait
-	})
-	err := run(ctx, os.Args[1:], os.Stdout)
+	ignorePipe()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, leave := context.WithCancel(ctx)
+	context.AfterFunc(ctx, stop) // who interrupts twice does not want to wait
+	err := run(ctx, os.Args[1:], reader{os.Stdout, leave})
 	stop()
 	switch {
 	case errors.Is(err, context.Canceled):

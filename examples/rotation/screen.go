@@ -1,14 +1,32 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
 )
+
+// reader is who reads the output. That it has gone is an interrupt: the Ctrl-C
+// that ends a pipeline ends both, and there is a folder to remove.
+type reader struct {
+	*os.File
+
+	gone func()
+}
+
+func (r reader) Write(p []byte) (int, error) {
+	n, err := r.File.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		r.gone()
+	}
+	return n, err
+}
 
 // screen shows how it goes: one line that changes on a terminal, and elsewhere a
 // line each second in which something has changed.
@@ -29,7 +47,7 @@ type screen struct {
 
 func newScreen(out io.Writer) *screen {
 	s := &screen{out: out, rotations: map[string]int{}}
-	if f, ok := out.(*os.File); ok {
+	if f, ok := out.(interface{ Stat() (os.FileInfo, error) }); ok {
 		info, err := f.Stat()
 		s.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
 	}

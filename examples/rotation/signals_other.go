@@ -2,11 +2,4 @@
 
 package main
 
-import (
-	"os"
-	"syscall"
-)
-
-var endings = []os.Signal{os.Interrupt, syscall.SIGTERM}
-
-func outliveReader() {}
+func ignorePipe() {}
