@@ -260,7 +260,7 @@ const keyPage = "https://agrenting.com/dashboard/api-keys"
 func (a *app) refusedMend() string {
 	s := a.last.Status() // closed by now, and a closed client forgets what it was given
 	kind := cmp.Or(s.Kind, a.fixed)
-	if kind == 0 {
+	if s.Source == "WithAnonymous" {
 		return "no credential was sent: " + noCredentialMend(s.Environment)
 	}
 	const mend = "it is invalid, expired or revoked: "

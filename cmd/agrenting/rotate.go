@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,9 +51,13 @@ func (c *keysRotateCmd) throughStore(a *app) error {
 	if err := a.confirm(c.confirmFlags, "Rotate the key in "+a.Store+"? The old one is revoked."); err != nil {
 		return err
 	}
+	if before, err := c.load(a); err == nil {
+		watch.recovers = before.Intent != nil
+	}
 	began := time.Now()
 	r, err := client.Rotate(a.ctx)
-	interrupted := err != nil && a.ctx.Err() != nil
+	_, failed := errors.AsType[*agrenting.RotationError](err)
+	interrupted := err != nil && !failed && a.ctx.Err() != nil
 	if interrupted {
 		watch.finishing()
 	}
@@ -63,6 +68,9 @@ func (c *keysRotateCmd) throughStore(a *app) error {
 		return s.rescue(a, err)
 	}
 	watch.end()
+	if err := watch.unreadable(); err != nil {
+		return s.rescue(a, err)
+	}
 	rec, err := c.load(a)
 	if err != nil {
 		return err
@@ -114,9 +122,7 @@ func (c *keysRotateCmd) load(a *app) (agrenting.KeyRecord, error) {
 	if err != nil {
 		return agrenting.KeyRecord{}, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), a.Timeout)
-	defer cancel()
-	rec, _, err := store.Load(ctx)
+	rec, _, err := store.Load(context.WithoutCancel(a.ctx)) // a file, and no lock is waited for
 	return rec, err
 }
 
@@ -129,7 +135,22 @@ type rotationWatch struct {
 	stop    func() // the present line of progress
 	ended   bool
 	waiting bool             // for another process
+	worked  bool             // has done a step itself
 	rotated *agrenting.Event // nil until it is done
+	err     error            // of the rotation
+
+	recovers bool // somebody has left an unfinished one behind
+}
+
+// unreadable is the error that has an answer with a key which was not found in
+// it, nil if there is none.
+func (w *rotationWatch) unreadable() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if e, ok := errors.AsType[*agrenting.RotationError](w.err); ok && e.RawAnswer() != nil {
+		return w.err
+	}
+	return nil
 }
 
 // event is the client's observer.
@@ -139,12 +160,15 @@ func (w *rotationWatch) event(e agrenting.Event) {
 	switch e.Type { //nolint:exhaustive // the others are no steps of a rotation
 	case agrenting.EventRotated:
 		w.rotated = &e
+	case agrenting.EventRotationFailed:
+		w.err = e.Err
 	case agrenting.EventRotating:
 		w.waiting = !e.RetryAt.IsZero()
 		if w.waiting {
 			w.show("another process holds the lease of the rotation until "+e.RetryAt.Local().Format(time.TimeOnly)+
 				"; should it have been killed, this run goes on from there then", "waiting for the lease")
 		} else {
+			w.worked = true
 			w.show("rotating: "+e.Reason, "under way")
 		}
 	}
@@ -185,7 +209,7 @@ func (w *rotationWatch) result(rec agrenting.KeyRecord, took time.Duration) *agr
 	if e == nil {
 		return nil
 	}
-	r := &agrenting.Rotation{To: e.Fingerprint, Generation: e.Generation, Took: took, Strategy: agrenting.Overlap}
+	r := &agrenting.Rotation{To: e.Fingerprint, Generation: e.Generation, Took: took, Strategy: agrenting.Overlap, Recovered: w.recovers}
 	if e.Reason == agrenting.InPlace.String() {
 		r.Strategy = agrenting.InPlace
 	}
@@ -201,12 +225,18 @@ func (w *rotationWatch) unfinished(rec agrenting.KeyRecord) error {
 	defer w.mu.Unlock()
 	e := &cliError{code: codeInterrupted, kind: "interrupted", err: context.Canceled}
 	key := "the key " + rec.Current.Credential.Fingerprint() + " is in use"
-	switch {
+	switch in := rec.Intent; {
+	case w.waiting && w.worked:
+		e.msg = "interrupted; another process has taken the rotation over"
+		e.mend = "run it again to see it finished"
 	case w.waiting:
 		e.msg = "interrupted; nothing was changed here, another process holds the lease of the rotation"
 		e.mend = "run it again: should that process have been killed, it goes on from there"
-	case rec.Intent != nil:
-		e.msg = "interrupted at the stage " + string(rec.Intent.Stage) + "; " + key + ", and nothing is lost"
+	case in != nil && in.Strategy == agrenting.InPlace && rec.Generation < in.Generation && in.Stage != agrenting.StagePrepare:
+		e.msg = "interrupted at the stage " + string(in.Stage) + "; the platform may have replaced the key already"
+		e.mend = "run it again at once: it gets the new key by the same idempotency key, and finishes the rotation"
+	case in != nil:
+		e.msg = "interrupted at the stage " + string(in.Stage) + "; " + key + ", and nothing is lost"
 		e.mend = "run it again to finish the rotation"
 	default:
 		e.msg = "interrupted; nothing was changed, " + key

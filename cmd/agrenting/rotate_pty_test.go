@@ -176,3 +176,99 @@ func TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt(t *testing.T) {
 	assert.True(t, r.srv.KeyAlive(strings.TrimSpace(string(secret))))
 	assert.False(t, r.srv.KeyAlive(r.key.Secret))
 }
+
+func (r *rotating) start(args ...string) (*exec.Cmd, *bytes.Buffer) {
+	r.t.Helper()
+	cmd := exec.CommandContext(r.t.Context(), "agrenting", append([]string{"keys", "rotate", "--store", r.path, "--yes"}, args...)...)
+	cmd.Env = []string{
+		"AGRENTING_URL=" + r.srv.URL, "AGRENTING_API_KEY=" + r.key.Secret, "AGRENTING_AGENT_ID=" + r.agent.ID,
+		"GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(r.t, cmd.Start())
+	return cmd, &out
+}
+
+func (r *rotating) at(stage agrenting.Stage) {
+	r.t.Helper()
+	store, err := agrenting.FileStore(r.path)
+	require.NoError(r.t, err)
+	require.Eventually(r.t, func() bool {
+		rec, _, err := store.Load(r.t.Context())
+		return err == nil && rec.Intent != nil && rec.Intent.Stage == stage
+	}, 20*time.Second, 5*time.Millisecond)
+}
+
+// An answer without a known key, to a rotation that was interrupted.
+func TestAnAnswerThatCannotBeReadIsNotLostToAnInterruption(t *testing.T) {
+	t.Parallel()
+
+	r := &rotating{t: t, srv: agrentingtest.NewServer(agrentingtest.WithRotateKeyField("marvel")), path: filepath.Join(t.TempDir(), "store.json")}
+	t.Cleanup(r.srv.Close)
+	r.agent = r.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
+	r.key = r.srv.NewKey(r.agent.ID)
+	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(1500*time.Millisecond))
+	cmd, out := r.start("--strategy", "inplace", "--show")
+	r.at(agrenting.StageIssue)
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	_ = cmd.Wait()
+	t.Logf("%d:\n%s", cmd.ProcessState.ExitCode(), out)
+	assert.False(t, r.srv.KeyAlive(r.key.Secret))
+	assert.NotContains(t, out.String(), agrenting.APIKey(r.key.Secret).Fingerprint()+" is in use", "it is dead")
+	assert.Contains(t, out.String(), "marvel", "the answer is shown, since --show asks for it")
+}
+
+func TestAnInterruptedRecoveryIsARecovery(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
+	out, code := r.interruptedAt("never")
+	require.NotZero(t, code, out)
+	require.NotNil(t, r.record().Intent)
+	r.srv.ClearFaults()
+	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Delay(3*time.Second))
+	cmd, buf := r.start("--json")
+	store, err := agrenting.FileStore(r.path)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		rec, _, err := store.Load(t.Context())
+		return err == nil && rec.Intent != nil && rec.Intent.Owner != ""
+	}, 10*time.Second, 5*time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.NoError(t, cmd.Wait(), buf.String())
+	var got jsonRotation
+	require.NoError(t, json.Unmarshal(buf.Bytes(), &got), buf.String())
+	assert.True(t, got.Interrupted)
+	assert.True(t, got.Recovered, buf.String())
+}
+
+// Another process takes over when this one has changed the key already.
+func TestWhoLostTheLeaseDoesNotSayThatNothingWasChanged(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	store, err := agrenting.FileStore(r.path)
+	require.NoError(t, err)
+	go func() {
+		for {
+			rec, rev, err := store.Load(t.Context())
+			if err == nil && rec.Intent != nil && rec.Intent.Stage == agrenting.StageRevoke {
+				rec.Intent.Owner, rec.Intent.Lease = "another", time.Now().Add(time.Minute)
+				if _, err = store.Save(t.Context(), rec, rev); err == nil {
+					return
+				}
+			}
+			if t.Context().Err() != nil {
+				return
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+	}()
+	out, code := r.interruptedAt("another process holds the lease")
+	assert.Equal(t, codeInterrupted, code, out)
+	assert.EqualValues(t, 2, r.record().Generation)
+	assert.NotContains(t, out, "nothing was changed")
+	assert.Contains(t, out, "another process has taken the rotation over")
+}
