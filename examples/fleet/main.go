@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/signal"
@@ -78,8 +79,8 @@ type show struct {
 	mu      sync.Mutex
 	out     io.Writer
 	began   time.Time
-	mark    time.Time       // when the latest change began
-	adopted []time.Duration // since then
+	mark    time.Time             // when the latest change began
+	adopted map[int]time.Duration // by worker, since then
 }
 
 func (s *show) say(format string, args ...any) {
@@ -149,7 +150,7 @@ func (s *show) hire() error {
 	agent := s.srv.NewAgent(s.srv.NewUser("Ada"), agrentingtest.AgentConfig{Name: "Scribe"})
 	key := s.srv.NewKey(agent.ID)
 	sealing := agrenting.NewSealingKey() // in earnest: SealingKeyFromEnv
-	for range workers {
+	for i := range workers {
 		store, err := etcdstore.Open(etcdstore.Config{Endpoints: s.etcd.endpoints, Name: "scribes"},
 			etcdstore.WithSealingKey(sealing))
 		if err != nil {
@@ -162,7 +163,7 @@ func (s *show) hire() error {
 			agrenting.WithKeyStore(store),
 			agrenting.WithSessionStore(store),
 			agrenting.WithRotation(agrenting.RotationPolicy{AgentID: agent.ID, KeyID: key.ID, Grace: 300 * time.Millisecond}),
-			agrenting.WithObserver(s.observe),
+			agrenting.WithObserver(func(e agrenting.Event) { s.observe(i, e) }),
 		)
 		if err != nil {
 			return err
@@ -172,14 +173,14 @@ func (s *show) hire() error {
 	return nil
 }
 
-func (s *show) observe(e agrenting.Event) {
+func (s *show) observe(worker int, e agrenting.Event) {
 	if e.Type != agrenting.EventRenewed || e.Reason == "first" {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.mark.IsZero() {
-		s.adopted = append(s.adopted, e.Time.Sub(s.mark))
+	if _, known := s.adopted[worker]; !known && !s.mark.IsZero() {
+		s.adopted[worker] = e.Time.Sub(s.mark)
 	}
 }
 
@@ -215,15 +216,18 @@ func (s *show) play(ctx context.Context, step time.Duration) {
 		return
 	}
 	s.say("%d workers share one session: %s", workers, counted(s.srv.Stats().Authenticates, "exchange"))
-	for n, act := range []func(context.Context){
+	for n, act := range []func(context.Context) (newSession bool){
 		s.rotate, s.endSessions, s.rotate, s.killLeader, s.rotate, s.endSessions, s.rotate, s.rotate,
 	} {
 		s.mu.Lock()
-		s.mark, s.adopted = time.Now(), nil
+		s.mark, s.adopted = time.Now(), map[int]time.Duration{}
 		s.mu.Unlock()
 		exchanges, calls := s.srv.Stats().Authenticates, s.calls.Load()
-		act(ctx)
+		newSession := act(ctx)
 		pause(ctx, step)
+		if newSession {
+			s.awaitAll(ctx)
+		}
 		if ctx.Err() != nil {
 			s.say("  %d. interrupted", n+1)
 			return
@@ -232,18 +236,32 @@ func (s *show) play(ctx context.Context, step time.Duration) {
 	}
 }
 
+// patience is how long a busy machine may take beyond the pause.
+const patience = 15 * time.Second
+
+// awaitAll waits until every worker has the new session.
+func (s *show) awaitAll(ctx context.Context) {
+	have := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.adopted)
+	}
+	for end := time.Now().Add(patience); have() < workers && time.Now().Before(end) && ctx.Err() == nil; {
+		pause(ctx, 10*time.Millisecond)
+	}
+}
+
 // tell says who has noticed the change.
 func (s *show) tell(n int, exchanges, calls int64) {
 	s.mu.Lock()
-	took := slices.Clone(s.adopted)
+	took := slices.Sorted(maps.Values(s.adopted))
 	s.mu.Unlock()
 	if len(took) == 0 {
 		s.say("  %d. %d of %d workers have kept their session: %s, %s meanwhile", n, workers, workers,
 			counted(exchanges, "exchange"), counted(calls, "request"))
 		return
 	}
-	slices.Sort(took)
-	s.say("  %d. %d of %d workers have the new session, half of them after %v: %s", n, min(len(took), workers), workers,
+	s.say("  %d. %d of %d workers have the new session, half of them after %v: %s", n, len(took), workers,
 		took[len(took)/2].Round(time.Millisecond), counted(exchanges, "exchange"))
 }
 
@@ -255,30 +273,33 @@ func counted(n int64, thing string) string {
 	return fmt.Sprintf("%d %s", n, thing)
 }
 
-func (s *show) rotate(ctx context.Context) {
+func (s *show) rotate(ctx context.Context) (newSession bool) {
 	i := int(s.calls.Load()) % workers
 	for ctx.Err() == nil {
 		switch rot, err := s.clients[i].Rotate(ctx); {
 		case ctx.Err() != nil:
-			return
+			return false
 		case err != nil:
 			s.say("worker %d could not rotate, and tries again: %v", i, err)
 			pause(ctx, 300*time.Millisecond)
 		case rot != nil:
 			s.say("worker %d has rotated the key (%s): %s is dead, %s lives, in %v", i, rot.Strategy, rot.From, rot.To,
 				rot.Took.Round(time.Millisecond))
-			return
+			return true
 		}
 	}
+	return false
 }
 
-func (s *show) endSessions(context.Context) {
+func (s *show) endSessions(context.Context) (newSession bool) {
 	s.srv.RevokeSessions()
 	s.say("the platform has ended all sessions")
+	return true
 }
 
-func (s *show) killLeader(context.Context) {
+func (s *show) killLeader(context.Context) (newSession bool) {
 	s.say("%s, the leader of etcd, was killed; two are left", s.etcd.killLeader())
+	return false
 }
 
 func (s *show) sum() {
