@@ -15,8 +15,9 @@ type flight[T any] struct {
 	again   bool   // a rejection came after it began: its answer may be stale
 	waiters int
 	lease   *Lease[T]
-	err     error // what readers get
-	failed  error // why the fetch failed, also when readers are still served
+	put     *Lease[T] // by Put meanwhile: whatever becomes of the fetch, readers are served
+	err     error     // what readers get
+	failed  error     // why the fetch failed, also when readers are still served
 }
 
 func (e *Engine[T]) startLocked(now time.Time, reason Reason) *flight[T] {

@@ -178,6 +178,9 @@ func (e *Engine[T]) awaitLocked(ctx context.Context, now time.Time, reason Reaso
 		if reason == Manual && f.failed != nil {
 			return nil, f.failed
 		}
+		if f.err != nil && f.put != nil {
+			return f.put, nil
+		}
 		return f.lease, f.err
 	case <-ctx.Done():
 		e.mu.Lock()
@@ -250,7 +253,7 @@ func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Lease[T], e
 		e.rejected = true
 		e.setLocked(nil)
 		if e.flight != nil {
-			e.flight.again = true
+			e.flight.again, e.flight.put = true, nil
 		}
 		e.observe(Event[T]{Kind: Refused, Reason: Rejected, Prev: l})
 	}
@@ -333,7 +336,11 @@ func (e *Engine[T]) Put(g Grant[T], reason Reason) (*Lease[T], error) {
 		return nil, ErrClosed
 	}
 	now := time.Now()
-	return e.installLocked(g, reason, now, now), nil
+	l := e.installLocked(g, reason, now, now)
+	if e.flight != nil {
+		e.flight.put = l
+	}
+	return l, nil
 }
 
 // backoff is the pause after the n-th failure in a row: doubled each time,

@@ -860,3 +860,29 @@ func BenchmarkGet(b *testing.B) {
 		}
 	})
 }
+
+func TestWhoWaitsForAFetchThatCloseEndsGetsWhatWasPutMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := renew.New(renew.Config[string]{
+			Fetch: func(ctx context.Context, _ renew.Query[string]) (renew.Grant[string], error) {
+				<-ctx.Done()
+				return renew.Grant[string]{}, ctx.Err()
+			},
+			Same: func(a, b string) bool { return a == b },
+		})
+		got := make(chan error, 1)
+		go func() {
+			l, err := e.Get(t.Context())
+			if err == nil && l.Value != "put" {
+				err = errors.New(l.Value)
+			}
+			got <- err
+		}()
+		synctest.Wait()
+		_, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Manual)
+		require.NoError(t, err)
+		require.NoError(t, e.Close())
+		require.NoError(t, <-got)
+	})
+}
