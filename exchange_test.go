@@ -110,6 +110,42 @@ func TestSessionsAreRenewedBeforeAnyoneNotices(t *testing.T) {
 	})
 }
 
+// Whoever looks for another key every few seconds still renews the session when
+// a session of its length is to be renewed, with time to survive an outage.
+func TestSessionsOfKeysThatMayChangeAreRenewedAsEarlyAsOthers(t *testing.T) {
+	t.Parallel()
+	for name, keys := range map[string]func(w *sessionWorld) []Option{
+		"fixed key": func(*sessionWorld) []Option { return nil },
+		"key file": func(w *sessionWorld) []Option {
+			path := filepath.Join(w.t.TempDir(), "key")
+			require.NoError(w.t, os.WriteFile(path, []byte(w.key.Secret), 0o600))
+			return []Option{WithCredentialSource(FileSource(path))}
+		},
+		"rotation": func(w *sessionWorld) []Option {
+			return []Option{
+				WithKeyStore(MemoryStore(APIKey(w.key.Secret))),
+				WithRotation(RotationPolicy{AgentID: w.agent.ID, Every: -1}),
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newSessionWorld(t, agrentingtest.WithSessionTTL(20*time.Hour))
+				c := w.client(keys(w)...)
+				require.NoError(t, w.call(c))
+				advance(18*time.Hour + 53*time.Minute)
+				synctest.Wait()
+				require.Equal(t, 1, w.bought())
+				assert.InDelta(t, 7, time.Until(c.Status().NextRenewal).Minutes(), 6.5, "a look at the key is no renewal")
+				advance(14 * time.Minute)
+				synctest.Wait()
+				assert.Equal(t, 2, w.bought(), "the lead is an hour, more or less a tenth")
+			})
+		})
+	}
+}
+
 func TestSessionShapesAllServe(t *testing.T) {
 	t.Parallel()
 	for _, shape := range []agrentingtest.SessionShape{

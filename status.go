@@ -46,7 +46,8 @@ type Status struct {
 	Fingerprint string
 	// Expires is on the local clock; zero when unknown or never.
 	Expires time.Time
-	// NextRenewal is when the SDK means to renew; zero when it does not.
+	// NextRenewal is when the SDK means to renew; zero when it does not. It may
+	// look at a key file or a store in between.
 	NextRenewal time.Time
 	// Fetching tells that the source is being asked, Waiters how many requests
 	// wait for its answer.

@@ -73,7 +73,9 @@ func TestClockEndsSessionsAndKeysAndNoClientNotices(t *testing.T) {
 	const (
 		ttl  = 20 * time.Hour
 		step = ttl * (expiries + 1) / exchanges
-		age  = ttl * 2
+		// Between the ends of sessions, so that a rotation makes none of them
+		// useless that was bought just before.
+		age = ttl * 3 / 2
 	)
 	for _, strategy := range []agrenting.Strategy{agrenting.InPlace, agrenting.Overlap} {
 		for _, c := range clients {
@@ -86,6 +88,9 @@ func TestClockEndsSessionsAndKeysAndNoClientNotices(t *testing.T) {
 					failures := 0
 					began := time.Now()
 					for n := 1; n <= exchanges; n++ {
+						if n > 1 { // the last exchange is the end
+							advance(step)
+						}
 						if err := contact.exchange(t.Context(), n); err != nil {
 							failures++
 							w.failed(fmt.Sprintf("exchange %d: %v", n, err))
@@ -93,7 +98,6 @@ func TestClockEndsSessionsAndKeysAndNoClientNotices(t *testing.T) {
 						if contact.alive != nil && n%50 == 0 {
 							require.NoError(t, contact.alive(t.Context()))
 						}
-						advance(step)
 					}
 					if len(w.origins) == 0 {
 						w.readLog()

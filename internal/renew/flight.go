@@ -174,7 +174,7 @@ func (e *Engine[T]) confirmLocked(f *flight[T], g Grant[T], now time.Time) {
 	e.rejected = false
 	e.successLocked()
 	l := e.last
-	e.publishLocked(e.leaseOf(g, l.Generation, l.Reason, f.began, now))
+	e.publishLocked(e.leaseOf(g, *l, f.began, now))
 	f.lease = e.cur.Load()
 	e.observe(Event[T]{Kind: Confirmed, Reason: f.query.Reason, Lease: f.lease, Prev: l, Took: now.Sub(f.began)})
 }
@@ -187,28 +187,25 @@ func (e *Engine[T]) installLocked(g Grant[T], reason Reason, began, now time.Tim
 	prev := e.last
 	e.successLocked()
 	if prev != nil && e.cfg.Same(g.Value, prev.Value) {
-		l := e.leaseOf(g, prev.Generation, prev.Reason, began, now)
-		if !l.RenewAt.IsZero() && l.RenewAt.Before(now.Add(e.cfg.MinBackoff)) {
-			// The source has no successor yet; asking without a pause would spin.
-			l.RenewAt = now.Add(max(e.cfg.MinBackoff, l.Expires.Sub(now)/4))
-		}
-		e.publishLocked(l)
+		e.publishLocked(e.leaseOf(g, *prev, began, now))
 		return e.cur.Load()
 	}
-	gen := uint64(1)
+	next := Lease[T]{Generation: 1, Reason: reason}
 	if prev != nil {
-		gen = prev.Generation + 1
+		next.Generation = prev.Generation + 1
 	}
 	e.rejected = false
-	e.publishLocked(e.leaseOf(g, gen, reason, began, now))
+	e.publishLocked(e.leaseOf(g, next, began, now))
 	l := e.cur.Load()
 	e.observe(Event[T]{Kind: Renewed, Reason: reason, Lease: l, Prev: prev, Took: now.Sub(began)})
 	return l
 }
 
-// leaseOf translates a grant to the local clock and decides when to renew.
-func (e *Engine[T]) leaseOf(g Grant[T], gen uint64, reason Reason, began, now time.Time) *Lease[T] {
-	l := &Lease[T]{Value: g.Value, Generation: gen, Obtained: now, Reason: reason}
+// leaseOf translates a grant to the local clock and decides when to renew. It
+// goes on from like, which is of the same generation: a value that is looked at
+// again keeps its lead, or each look would find a shorter life and renew later.
+func (e *Engine[T]) leaseOf(g Grant[T], like Lease[T], began, now time.Time) *Lease[T] {
+	l := &Lease[T]{Value: g.Value, Generation: like.Generation, Obtained: now, Reason: like.Reason, ends: g.Expires}
 	if !g.Issued.IsZero() {
 		// A Date header has whole seconds; less than two is no skew.
 		e.skew = g.Issued.Sub(began)
@@ -221,29 +218,40 @@ func (e *Engine[T]) leaseOf(g Grant[T], gen uint64, reason Reason, began, now ti
 		if life > 0 {
 			l.Expires = now.Add(life)
 			if e.cfg.Window > 0 {
-				lead := min(time.Duration(float64(life)*e.cfg.Window), e.cfg.MaxLead)
-				lead = time.Duration(float64(lead) * (0.9 + 0.2*e.cfg.Spread()))
-				l.windowAt = l.Expires.Add(-min(lead, life/2))
-				l.RenewAt = l.windowAt
+				l.lead = e.leadOf(life)
+				asked := false
+				if l.ends.Equal(like.ends) && like.lead > 0 {
+					l.lead, asked = like.lead, like.inWindow(began)
+				}
+				l.RenewAt = l.Expires.Add(-l.lead)
+				if asked { // and there is no successor yet; to ask without a pause would spin
+					l.RenewAt = now.Add(max(e.cfg.MinBackoff, life/4))
+				}
 			}
 		}
 		// Already over, says the issuer that just handed it out: its word on
 		// the expiry is worth nothing, the value may be. Expiry unknown, then.
 	}
 	if g.Recheck > 0 {
-		if t := now.Add(g.Recheck); l.RenewAt.IsZero() || t.Before(l.RenewAt) {
-			l.RenewAt = t
-		}
+		l.lookAt = now.Add(g.Recheck)
 	}
 	return l
+}
+
+// leadOf is how long before its end a life is renewed.
+func (e *Engine[T]) leadOf(life time.Duration) time.Duration {
+	lead := min(time.Duration(float64(life)*e.cfg.Window), e.cfg.MaxLead)
+	lead = time.Duration(float64(lead) * (0.9 + 0.2*e.cfg.Spread()))
+	return min(lead, life/2)
 }
 
 // publishLocked makes l the lease in use.
 func (e *Engine[T]) publishLocked(l *Lease[T]) {
 	e.last = l
-	e.setLocked(l.until(l.RenewAt))
-	if !l.RenewAt.IsZero() {
-		e.armLocked(l.RenewAt)
+	due := l.due()
+	e.setLocked(l.until(due))
+	if !due.IsZero() {
+		e.armLocked(due)
 	}
 }
 
@@ -271,7 +279,7 @@ func (e *Engine[T]) tick() {
 		return
 	}
 	if l := e.cur.Load(); l != nil && !l.expired(now) {
-		if l.fresh() && now.Before(l.RenewAt) {
+		if l.fresh() && now.Before(l.due()) {
 			return
 		}
 		e.renewAheadLocked(now)

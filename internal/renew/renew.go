@@ -212,8 +212,7 @@ func (e *Engine[T]) failureLocked() error {
 func (e *Engine[T]) renewAheadLocked(now time.Time) {
 	if e.flight == nil && !now.Before(e.retryAt) {
 		reason := Recheck
-		// After a suspend only the wall clock knows that the window has begun.
-		if w := e.last.windowAt; !w.IsZero() && (!now.Before(w) || !now.Round(0).Before(w.Round(0))) {
+		if e.last.inWindow(now) {
 			reason = Early
 		}
 		e.startLocked(now, reason)

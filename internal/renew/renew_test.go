@@ -672,6 +672,57 @@ func TestRecheckAsksInTheBackgroundAndKeepsTheGeneration(t *testing.T) {
 	})
 }
 
+func TestLooksAtTheSourceDoNotNarrowTheWindow(t *testing.T) {
+	t.Parallel()
+	for _, recheck := range []time.Duration{time.Second, 10 * time.Second, 7 * time.Minute} {
+		t.Run(recheck.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const life = 2 * time.Hour
+				began := time.Now()
+				end, early := began.Add(life), time.Time{}
+				e := renew.New(renew.Config[string]{
+					Same: func(a, b string) bool { return a == b }, Proactive: true, Spread: func() float64 { return 0.5 },
+					Fetch: func(_ context.Context, q renew.Query[string]) (renew.Grant[string], error) {
+						if q.Reason == renew.Early {
+							early = time.Now()
+							return renew.Grant[string]{Value: "b"}, nil
+						}
+						return renew.Grant[string]{Value: "a", Expires: end, Recheck: recheck}, nil
+					},
+				})
+				defer func() { assert.NoError(t, e.Close()) }()
+				require.Equal(t, "a", get(t, e))
+				advance(life)
+				synctest.Wait()
+				assert.Equal(t, life*8/10, early.Sub(began), "renewed when the window of the whole life begins")
+			})
+		})
+	}
+}
+
+func TestAnEndThatMovesHasAWindowOfItsOwn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		end := time.Now().Add(time.Hour)
+		s := &source{}
+		s.fetch = func(context.Context, int) (renew.Grant[string], error) {
+			return renew.Grant[string]{Value: "a", Expires: end}, nil
+		}
+		e := s.engine(t, func(c *renew.Config[string]) { c.Spread = func() float64 { return 0.5 } })
+		lead := func() time.Duration {
+			l, err := e.Renew(t.Context())
+			require.NoError(t, err)
+			return l.Expires.Sub(l.RenewAt)
+		}
+		assert.Equal(t, 12*time.Minute, lead())
+		advance(30 * time.Minute)
+		assert.Equal(t, 12*time.Minute, lead(), "the same end")
+		end = time.Now().Add(2 * time.Hour)
+		assert.Equal(t, 24*time.Minute, lead(), "the source has prolonged it")
+	})
+}
+
 func TestPutDiscardsTheFetchThatBeganBefore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -127,7 +127,8 @@ type Lease[T any] struct {
 	// Obtained and Expires are on the local clock; Expires is zero when the
 	// end is unknown.
 	Obtained, Expires time.Time
-	// RenewAt is when the engine means to renew; zero when it does not.
+	// RenewAt is when the engine means to renew; zero when it does not. It may
+	// look at the source in between.
 	RenewAt time.Time
 	Reason  Reason
 
@@ -135,7 +136,11 @@ type Lease[T any] struct {
 	// back, the wall clock survives a suspended machine.
 	freshUntil time.Time
 	freshWall  int64
-	windowAt   time.Time // begin of the window before the expiry; zero when none
+
+	ends time.Time     // on the issuer's clock, as the grant had it
+	lead time.Duration // of the window before Expires; zero when there is none
+
+	lookAt time.Time // when the source is to be looked at again; zero when it need not
 }
 
 const forever = math.MaxInt64
@@ -147,6 +152,22 @@ func (l *Lease[T]) fresh() bool {
 	}
 	now := time.Now()
 	return now.UnixNano() < l.freshWall && now.Before(l.freshUntil)
+}
+
+// due is when the source is to be asked, for whichever reason; zero when it is
+// not.
+func (l *Lease[T]) due() time.Time {
+	if !l.lookAt.IsZero() && (l.RenewAt.IsZero() || l.lookAt.Before(l.RenewAt)) {
+		return l.lookAt
+	}
+	return l.RenewAt
+}
+
+// inWindow reports whether the window before the expiry has begun. After a
+// suspend only the wall clock knows.
+func (l *Lease[T]) inWindow(now time.Time) bool {
+	at := l.Expires.Add(-l.lead)
+	return l.lead > 0 && (!now.Before(at) || !now.Round(0).Before(at.Round(0)))
 }
 
 func (l *Lease[T]) expired(now time.Time) bool {
