@@ -141,7 +141,13 @@ type ErrorDetail struct {
 	Details json.RawMessage `json:"details"`
 }
 
-// Error implements error. It never contains a credential or a query string.
+// codeOf is the name of a status in the spelling of the platform's codes.
+func codeOf(name string) string {
+	return strings.ToUpper(strings.NewReplacer(" ", "_", "-", "_", "'", "").Replace(name))
+}
+
+// Error implements error. It never contains a credential or a query string, and
+// no Code that says what the name of the status does.
 func (e *APIError) Error() string {
 	var b strings.Builder
 	b.WriteString("agrenting: ")
@@ -149,10 +155,11 @@ func (e *APIError) Error() string {
 		b.WriteString(e.Method + " " + e.Path + ": ")
 	}
 	fmt.Fprintf(&b, "%d", e.StatusCode)
-	if t := http.StatusText(e.StatusCode); t != "" {
-		b.WriteString(" " + t)
+	name := http.StatusText(e.StatusCode)
+	if name != "" {
+		b.WriteString(" " + name)
 	}
-	if e.Code != "" {
+	if e.Code != "" && e.Code != codeOf(name) {
 		b.WriteString(" " + e.Code)
 	}
 	if e.Message != "" {

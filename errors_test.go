@@ -75,6 +75,11 @@ func TestTheTextOfAnAPIErrorIsComplete(t *testing.T) {
 	assert.Equal(t, "agrenting: POST /api/v1/tasks: 429 Too Many Requests RATE_LIMIT_EXCEEDED: slow down (field name) "+
 		"[request req_1, 3 attempts, retry after 1m30s]; agrenting: request body cannot be sent again", e.Error())
 	assert.Equal(t, "agrenting: 599", (&APIError{StatusCode: 599, Attempts: 1}).Error())
+	for code, says := range map[string]string{
+		"NOT_FOUND": "agrenting: 404 Not Found", "ROUTE_NOT_FOUND": "agrenting: 404 Not Found ROUTE_NOT_FOUND", "": "agrenting: 404 Not Found",
+	} {
+		assert.Equal(t, says, (&APIError{StatusCode: 404, Code: code}).Error(), "nothing is said twice")
+	}
 }
 
 func TestAnAPIErrorCarriesRetryAfterBeyondThePolicy(t *testing.T) {

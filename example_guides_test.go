@@ -255,5 +255,5 @@ func ExampleAPIError() {
 
 	_, err = client.Do(context.Background(), http.MethodGet, "/api/v1/odd?q="+key.Secret, nil, io.Discard)
 	fmt.Println(err)
-	// Output: agrenting: GET /api/v1/odd: 403 Forbidden FORBIDDEN: [redacted] may not
+	// Output: agrenting: GET /api/v1/odd: 403 Forbidden: [redacted] may not
 }

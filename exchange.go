@@ -16,8 +16,10 @@ import (
 // SessionPolicy tunes [WithSession]. Zero fields mean the defaults.
 type SessionPolicy struct {
 	// Window is the fraction of a session's lifetime before its end in which
-	// it is renewed ahead; default 0.2, at most 0.5. Negative means never
-	// ahead: requests then wait when a session has expired.
+	// it is renewed ahead; default 0.2, at most 0.5. It comes to no more than
+	// 1 h, and is spread by a tenth either way, so that a fleet does not renew
+	// in step. Negative means never ahead: requests then wait when a session
+	// has expired.
 	Window float64
 	// Timeout bounds one exchange; default 30 s.
 	Timeout time.Duration

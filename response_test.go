@@ -258,7 +258,7 @@ func TestCheckResponseMakesATypedError(t *testing.T) {
 	require.NoError(t, err)
 	err = CheckResponse(resp)
 	require.ErrorIs(t, err, ErrNotFound)
-	require.ErrorContains(t, err, "agrenting: GET /x: 404 Not Found NOT_FOUND: no such thing [request req_1")
+	require.ErrorContains(t, err, "agrenting: GET /x: 404 Not Found: no such thing [request req_1")
 	assertClean(t, err.Error())
 	assert.Equal(t, body, readAll(t, resp), "the body can be read still") //nolint:testifylint // byte for byte
 }

@@ -102,22 +102,11 @@ var inCLI = strings.NewReplacer(
 	" or by option, or", ", or",
 )
 
-// sameCode is the name of a status, and a code that may say the same.
-var sameCode = regexp.MustCompile(`\b([45]\d\d) ([A-Z][A-Za-z' -]*?) ([A-Z][A-Z_]+)\b`)
-
 // jsonField is what encoding/json says about a value of another kind.
 var jsonField = regexp.MustCompile(`json: cannot unmarshal (.+?) into Go (?:struct field (?:\w*\.)?(\S+)|value) of type \S+`)
 
-// oncePerLine says once what platform and library say twice, and names no types
-// of Go.
-func oncePerLine(text string) string {
-	text = sameCode.ReplaceAllStringFunc(text, func(found string) string {
-		m := sameCode.FindStringSubmatch(found)
-		if strings.ToUpper(strings.NewReplacer(" ", "_", "-", "_", "'", "").Replace(m[2])) != m[3] {
-			return found
-		}
-		return m[1] + " " + m[2]
-	})
+// withoutTypes names no types of Go.
+func withoutTypes(text string) string {
 	return jsonField.ReplaceAllStringFunc(text, func(found string) string {
 		m := jsonField.FindStringSubmatch(found)
 		if m[2] == "" {
@@ -134,7 +123,7 @@ var nextTry = regexp.MustCompile(` \(next try at [^)]*\)`)
 func textOf(err error) string {
 	text := strings.TrimPrefix(inCLI.Replace(err.Error()), "agrenting: ")
 	text = nextTry.ReplaceAllString(text, "")
-	text = oncePerLine(strings.ReplaceAll(text, ": agrenting: ", ": "))
+	text = withoutTypes(strings.ReplaceAll(text, ": agrenting: ", ": "))
 	return strings.Join(strings.Fields(visible(text)), " ")
 }
 
