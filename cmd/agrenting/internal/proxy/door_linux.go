@@ -19,11 +19,12 @@ const flags, syn = 13, 0x02
 // who has been answered is inside, whether or not the port has heard of it.
 //
 // The kernel refuses this to ports of Multipath TCP, which Go opens unless told
-// otherwise, and perhaps in a sandbox. Such a port lets callers in until it closes.
-func shut(l *net.TCPListener) {
+// otherwise, and perhaps in a sandbox. Such a port lets callers in until it closes,
+// and the result is false.
+func shut(l *net.TCPListener) (done bool) {
 	raw, err := l.SyscallConn()
 	if err != nil {
-		return
+		return false
 	}
 	program := [...]unix.SockFilter{ // it sees a segment from its TCP header on
 		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: flags},
@@ -32,9 +33,10 @@ func shut(l *net.TCPListener) {
 		{Code: unix.BPF_RET | unix.BPF_K, K: math.MaxUint32},
 	}
 	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-			&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+		done = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}) == nil
 	})
+	return done
 }
 
 // queued reports whether somebody waits to be let in. That a deadline has passed

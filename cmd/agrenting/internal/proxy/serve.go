@@ -239,7 +239,7 @@ const settle = 20 * time.Millisecond
 func (d *draining) shut() {
 	switch l := d.Listener.(type) {
 	case *net.TCPListener:
-		shut(l)
+		_ = shut(l) // or callers come until it closes
 	case *unixListener:
 		l.hide()
 	}
