@@ -1,11 +1,13 @@
 package agrenting
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -59,6 +61,48 @@ func TestWhatAnOwnersKeyLeftBehindIsForgottenWithoutHarmToTheNextKey(t *testing.
 			}
 		}
 	}
+}
+
+// The monotonic clock stands still while a machine sleeps, and means nothing to
+// other processes.
+func TestWhatARotationStoresGoesByTheWallClock(t *testing.T) {
+	t.Parallel()
+	for _, strategy := range []Strategy{InPlace, Overlap} {
+		t.Run(strategy.String(), func(t *testing.T) {
+			t.Parallel()
+			w := newRotationWorld(t) // in no bubble: these have no monotonic clock
+			leases := 0
+			store := &wallStore{KeyStore: MemoryStore(Credential{}), saved: func(rec KeyRecord) {
+				times := []time.Time{rec.Current.Created, rec.Pending.Created, rec.Previous.Created}
+				if rec.Intent != nil {
+					leases++
+					times = append(times, rec.Intent.Lease, rec.Intent.Started)
+				}
+				for n, at := range times {
+					assert.NotContains(t, at.String(), " m=", "time %d", n)
+				}
+			}}
+			c := w.client(store, RotationPolicy{Strategy: strategy, Grace: time.Millisecond})
+			require.NoError(t, w.call(c))
+			_, err := c.Rotate(t.Context())
+			require.NoError(t, err)
+			assert.Positive(t, leases)
+			require.Contains(t, time.Now().String(), " m=", "what is looked for")
+			require.NoError(t, c.Close())
+		})
+	}
+}
+
+// wallStore shows what is saved, before the store has made a copy.
+type wallStore struct {
+	KeyStore
+
+	saved func(KeyRecord)
+}
+
+func (s *wallStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+	s.saved(rec)
+	return s.KeyStore.Save(ctx, rec, prev)
 }
 
 func TestARotationSurvivesAnyOneTakeoverByAFastClock(t *testing.T) {

@@ -179,7 +179,7 @@ func (r *rotator) replaceRejected(ctx context.Context, rec KeyRecord, rev Revisi
 	next := rec.clone()
 	next.Ancestors = next.remember(rec.Current.Credential.Fingerprint())
 	next.Previous = StoredKey{}
-	next.Current = StoredKey{Credential: c, Created: time.Now(), ID: r.policy.KeyID, AgentID: r.policy.AgentID}
+	next.Current = StoredKey{Credential: c, Created: wallNow(), ID: r.policy.KeyID, AgentID: r.policy.AgentID}
 	next.Generation++
 	_, err = r.write(ctx, next, rev)
 	switch {
@@ -297,7 +297,7 @@ func (r *rotator) plant(ctx context.Context, empty error) (KeyRecord, Revision, 
 		return KeyRecord{}, "", err
 	}
 	rec := KeyRecord{Generation: 1, Current: StoredKey{
-		Credential: c, ID: r.policy.KeyID, AgentID: r.policy.AgentID, Created: time.Now(), Expires: c.Expires(),
+		Credential: c, ID: r.policy.KeyID, AgentID: r.policy.AgentID, Created: wallNow(), Expires: c.Expires(),
 	}}
 	rev, err := r.write(ctx, rec, "")
 	if errors.Is(err, ErrConflictingWrite) {

@@ -112,8 +112,7 @@ func (w *rotationWork) saveFor(ctx context.Context, rec KeyRecord, lease time.Du
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.CallTimeout)
 	defer cancel()
 	if rec.Intent != nil {
-		// By the wall clock, as others see it: it goes on while a machine sleeps.
-		rec.Intent.Lease = time.Now().Add(lease).Round(0)
+		rec.Intent.Lease = wallNow().Add(lease)
 	}
 	rev, err := w.write(ctx, rec, w.rev)
 	if errors.Is(err, ErrConflictingWrite) {
@@ -200,7 +199,7 @@ func (w *rotationWork) prepare(ctx context.Context) error {
 	}
 	next.Intent = &Intent{
 		Key: newUUID(), Strategy: w.strategy, Stage: StageIssue, From: w.from,
-		Generation: w.rec.Generation + 1, Owner: w.owner, Started: time.Now(),
+		Generation: w.rec.Generation + 1, Owner: w.owner, Started: wallNow(),
 	}
 	if w.strategy == InPlace {
 		next.Intent.Stage = StagePrepare
@@ -289,7 +288,7 @@ func (w *rotationWork) issued(a *directAnswer) (StoredKey, error) {
 	}
 	out := StoredKey{Credential: k.Credential, ID: k.ID, AgentID: k.AgentID, Created: k.Created, Expires: k.Expires}
 	if out.Created.IsZero() || time.Since(out.Created).Abs() > 48*time.Hour {
-		out.Created = time.Now()
+		out.Created = wallNow()
 	}
 	if out.AgentID == "" {
 		out.AgentID = w.agentID(w.rec.Current)

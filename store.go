@@ -115,6 +115,10 @@ func (r KeyRecord) clone() KeyRecord {
 	return r
 }
 
+// wallNow is the time for a record, by the wall clock alone: it goes on while a
+// machine sleeps, and others know no other.
+func wallNow() time.Time { return time.Now().Round(0) }
+
 // knows reports whether a credential is or was part of the record.
 func (r KeyRecord) knows(c Credential) bool {
 	return r.Current.Credential.Equal(c) || r.Previous.Credential.Equal(c) || r.Pending.Credential.Equal(c) ||
@@ -275,7 +279,7 @@ type memoryStore struct {
 func MemoryStore(initial Credential) KeyStore {
 	s := &memoryStore{changed: make(chan struct{})}
 	if !initial.IsZero() {
-		s.rec = KeyRecord{Generation: 1, Current: StoredKey{Credential: initial, Created: time.Now()}}
+		s.rec = KeyRecord{Generation: 1, Current: StoredKey{Credential: initial, Created: wallNow()}}
 		s.revision = 1
 	}
 	return s
