@@ -100,9 +100,22 @@ func plainError(err error) error {
 }
 
 // ok reports whether the platform did what it was asked for.
-func (a *directAnswer) ok() bool {
-	return a.status >= 200 && a.status < 300 && len(a.env.errors) == 0
+func (a *directAnswer) ok() bool { return a.success() && len(a.env.errors) == 0 }
+
+func (a *directAnswer) success() bool { return a.status >= 200 && a.status < 300 }
+
+// made is ok for calls that issue a key: a success that has one in it is one,
+// whatever else it complains of.
+func (a *directAnswer) made() bool {
+	if a.ok() {
+		return true
+	}
+	_, found := a.issued()
+	return a.success() && found
 }
+
+// issued is the key in an answer.
+func (a *directAnswer) issued() (IssuedKey, bool) { return issuedIn(a.raw, APIKey) }
 
 // apiError makes the typed error of an answer that is not ok.
 func (a *directAnswer) apiError() *APIError {

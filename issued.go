@@ -29,7 +29,17 @@ var (
 	nestNames   = []string{"data", "credential", "credentials", "api_key", "key", "token", "agent_credential", "result"}
 )
 
-// findIssued looks for a key in an answer.
+// issuedIn looks for a key in the body of an answer: in the data of its envelope,
+// and beside that.
+func issuedIn(body []byte, wrap func(string) Credential) (IssuedKey, bool) {
+	answer := rawAnswer(body)
+	if k, ok := findIssued(answer.data(), wrap); ok {
+		return k, true
+	}
+	return findIssued(json.RawMessage(answer), wrap)
+}
+
+// findIssued looks for a key in a part of an answer.
 func findIssued(data json.RawMessage, wrap func(string) Credential) (IssuedKey, bool) {
 	return findIssuedIn(data, wrap, 4)
 }

@@ -70,8 +70,7 @@ func (w *rotationWork) ask(ctx context.Context, d direct) (*directAnswer, error)
 			return nil, errLostLease
 		}
 		a, err := w.once(ctx, d)
-		settled := err == nil && !a.pending() && !a.torn() && a.status != http.StatusTooManyRequests && a.status < http.StatusInternalServerError
-		if settled || n == askAttempts {
+		if (err == nil && a.settled()) || n == askAttempts {
 			return a, err
 		}
 		pause := askPause(n)
@@ -85,6 +84,14 @@ func (w *rotationWork) ask(ctx context.Context, d direct) (*directAnswer, error)
 			return nil, errors.Join(err, serr)
 		}
 	}
+}
+
+// settled reports whether the answer would be the same next time.
+func (a *directAnswer) settled() bool {
+	if a.success() {
+		return !a.torn()
+	}
+	return refused(a.apiError())
 }
 
 // pending reports whether the platform is still at work on the first call under

@@ -31,23 +31,22 @@ func (w *rotationWork) issueInPlace(ctx context.Context) error {
 		err = a.apiError()
 	}
 	switch {
-	case err != nil || a.status >= http.StatusInternalServerError:
-		return w.issueUnsure(ctx, d, a, err)
-	case a.ok():
+	case err == nil && a.made():
 		k, err := w.issued(a)
 		if err != nil {
 			return err
 		}
 		return w.persistInPlace(ctx, k, StageVerify)
-	case a.status == http.StatusUnauthorized:
+	case err == nil && a.status == http.StatusUnauthorized:
 		return w.byLifeline(ctx, d, a.apiError())
 	default:
-		return w.undo(ctx, w.fail(StageIssue, a.apiError(), "the key was not rotated, it is live", ""))
+		return w.issueUnsure(ctx, d, a, err)
 	}
 }
 
 // issueUnsure finds out what has become of a call that failed: whether the key
-// is still alive tells.
+// is still alive tells. A refusal does not: it may be a gateway's, which has not
+// passed on what the platform said.
 func (w *rotationWork) issueUnsure(ctx context.Context, d direct, a *directAnswer, err error) error {
 	verr := w.verify(ctx, w.rec.Current.Credential)
 	if err == nil {
@@ -56,7 +55,7 @@ func (w *rotationWork) issueUnsure(ctx context.Context, d direct, a *directAnswe
 	switch {
 	case errors.Is(verr, ErrUnauthorized):
 		return w.byLifeline(ctx, d, err)
-	case verr == nil && a != nil && a.status >= http.StatusInternalServerError:
+	case verr == nil && a != nil && (a.status >= http.StatusInternalServerError || refused(err)):
 		// After a failure the platform wants another idempotency key.
 		return w.undo(ctx, w.fail(StageIssue, err, "the key was not rotated, it is live", ""))
 	case verr == nil:

@@ -116,14 +116,14 @@ func (w *rotationWork) byLifeline(ctx context.Context, d direct, cause error) er
 	if s := in.Lifeline; !s.IsZero() {
 		d.cred = s
 		a, err := w.ask(ctx, d)
-		if err == nil && a.ok() {
+		if err == nil && a.made() {
 			k, err := w.issued(a)
 			if err != nil {
 				return err
 			}
 			return w.persistInPlace(ctx, k, StageVerify)
 		}
-		unsure = err != nil || a.pending() || a.status >= http.StatusInternalServerError || a.status == http.StatusTooManyRequests
+		unsure = err != nil || !refused(a.apiError())
 	}
 	if w.policy.Owner != nil {
 		k, err := w.byOwner(ctx, d)
@@ -174,7 +174,7 @@ func (w *rotationWork) byOwner(ctx context.Context, d direct) (StoredKey, error)
 		switch {
 		case err != nil:
 			return StoredKey{}, err
-		case a.ok():
+		case a.made():
 			return w.issued(a)
 		case a.pending():
 			return StoredKey{}, a.apiError()
@@ -187,7 +187,7 @@ func (w *rotationWork) byOwner(ctx context.Context, d direct) (StoredKey, error)
 		switch {
 		case err != nil:
 			return StoredKey{}, err
-		case a.ok():
+		case a.made():
 			return w.issued(a)
 		case n == ownersCalls, a.pending(), a.status < http.StatusInternalServerError:
 			return StoredKey{}, a.apiError()

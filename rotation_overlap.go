@@ -28,14 +28,14 @@ func (w *rotationWork) issueBeside(ctx context.Context) error {
 		method: http.MethodPost, path: w.core.keysPath(agent), body: map[string]string{"name": in.marker()},
 		cred: cred, agentID: asAgent, idemKey: in.Key,
 	})
-	if err != nil || a.pending() {
-		if err == nil {
-			err = a.apiError()
-		}
+	if err == nil && a.status < http.StatusInternalServerError && !a.made() && !refused(a.apiError()) {
+		err = a.apiError()
+	}
+	if err != nil {
 		return w.fail(StageIssue, err, "a key may have been created; the next attempt asks for it again by the same idempotency key, the present key is live", "")
 	}
 	switch {
-	case a.ok():
+	case a.made():
 		k, err := w.issued(a)
 		if err != nil {
 			return err

@@ -274,7 +274,7 @@ func (w *rotationWork) undo(ctx context.Context, err error) error {
 
 // issued finds the key in an answer.
 func (w *rotationWork) issued(a *directAnswer) (StoredKey, error) {
-	k, ok := findIssued(a.env.data, APIKey)
+	k, ok := a.issued()
 	if !ok {
 		e := w.fail(StageIssue, fmt.Errorf("%w: the platform says that it has issued a key, but none was found in its answer", ErrMalformedResponse),
 			"the new key is in the answer, under a name that the SDK does not know",

@@ -1,0 +1,107 @@
+package agrenting
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+// middleman does what it is asked for, and lets the first answers to calls that
+// issue keys say something else.
+type middleman struct {
+	http.RoundTripper
+
+	spoil func(*http.Response)
+	times atomic.Int64
+}
+
+func (m *middleman) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := m.RoundTripper.RoundTrip(req)
+	issues := req.Method == http.MethodPost && (strings.HasSuffix(req.URL.Path, "/rotate-key") || strings.HasSuffix(req.URL.Path, "/credentials"))
+	if err == nil && issues && m.times.Add(-1) >= 0 {
+		m.spoil(resp)
+	}
+	return resp, err
+}
+
+// withStatus is what a gateway says in the platform's place.
+func withStatus(code int) func(*http.Response) {
+	return func(resp *http.Response) {
+		_ = resp.Body.Close()
+		*resp = *reply(code, `{"errors":[{"code":"GATEWAY","message":"no"}]}`)
+	}
+}
+
+// withWarning has a success say that something beside it went wrong.
+func withWarning(resp *http.Response) {
+	body, _ := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	body = append([]byte(`{"errors":[{"code":"AUDIT_DELAYED","message":"later"}],`), bytes.TrimPrefix(body, []byte("{"))...)
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	resp.Header.Del("Content-Length")
+}
+
+func TestNoAnswerOfAnybodyCostsAKeyThatWasIssued(t *testing.T) {
+	t.Parallel()
+	type answer struct {
+		name    string
+		spoil   func(*http.Response)
+		times   int64
+		refusal bool
+	}
+	answers := []answer{{"a key and a warning", withWarning, 1 << 20, false}}
+	for _, code := range []int{403, 404, 410, 422} {
+		answers = append(answers, answer{fmt.Sprintf("%d, once", code), withStatus(code), 1, true})
+	}
+	for _, code := range []int{408, 409, 425, 429, 500, 502} {
+		answers = append(answers, answer{fmt.Sprintf("%d, once", code), withStatus(code), 1, false},
+			answer{fmt.Sprintf("%d, for a whole attempt", code), withStatus(code), askAttempts, false})
+	}
+	for _, strategy := range []Strategy{InPlace, Overlap} {
+		for _, owner := range []bool{false, true} {
+			for _, a := range answers {
+				if strategy == Overlap && a.refusal {
+					continue // here a refusal is believed: the old key does not tell
+				}
+				t.Run(fmt.Sprintf("%s, owner %v, %s", strategy, owner, a.name), func(t *testing.T) {
+					t.Parallel()
+					synctest.Test(t, func(t *testing.T) {
+						w := newRotationWorld(t, agrentingtest.WithoutRateLimits())
+						store := MemoryStore(Credential{})
+						m := &middleman{RoundTripper: w.srv.Transport(), spoil: a.spoil}
+						m.times.Store(a.times)
+						p := RotationPolicy{Strategy: strategy, KeyID: w.key.ID, Every: -1}
+						if owner {
+							p.Owner = Static(UserToken(w.owner.Secret))
+						}
+						c := w.client(store, p, WithTransport(m))
+						require.NoError(t, w.call(c))
+						for n := 0; ; n++ {
+							_, err := c.Rotate(t.Context())
+							require.NoError(t, w.call(c), "whatever has become of the rotation: %v", err)
+							if err == nil {
+								break
+							}
+							require.Less(t, n, 2, "%v", err)
+							e, ok := errors.AsType[*RotationError](err)
+							require.True(t, ok, "%v", err)
+							require.NotContains(t, e.State, "nothing was created", "a key was")
+						}
+						w.oneLiveKey(store)
+						require.NoError(t, c.Close())
+					})
+				})
+			}
+		}
+	}
+}
