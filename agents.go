@@ -3,6 +3,7 @@ package agrenting
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"net/http"
@@ -128,7 +129,7 @@ func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts .
 	// answer is.
 	var data map[string]json.RawMessage
 	_ = json.Unmarshal(raw.data(), &data)
-	issued, ok := findIssued(raw.data(), APIKey)
+	issued, ok := issuedIn(raw, APIKey)
 	if !ok {
 		issued, ok = findIssued(data["agent"], APIKey)
 	}
@@ -140,7 +141,11 @@ func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts .
 	}
 	if !ok {
 		out.Message = "" // it may hold the key
-		return out, unfoundSecret(path, raw, err)
+		err = unfoundSecret(path, raw, err)
+		if _, kept := errors.AsType[*RotationError](err); !kept {
+			return nil, err
+		}
+		return out, err
 	}
 	return out, nil
 }

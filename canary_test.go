@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -149,4 +151,65 @@ type spyStore struct {
 func (s *spyStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
 	s.canary.hideRecord(rec)
 	return s.KeyStore.Save(ctx, rec, prev)
+}
+
+// quotingStore fails as databases do, which quote what they refuse.
+type quotingStore struct {
+	spyStore
+
+	fails  func(call int64) bool
+	panics bool
+	calls  atomic.Int64
+}
+
+func (s *quotingStore) quote(rec KeyRecord) error {
+	b, _ := rec.Encode()
+	if s.panics {
+		panic("failing row contains " + string(b))
+	}
+	return errors.New("failing row contains (" + string(b) + ")")
+}
+
+func (s *quotingStore) Load(ctx context.Context) (KeyRecord, Revision, error) {
+	rec, rev, err := s.spyStore.Load(ctx)
+	if err == nil && s.fails(s.calls.Add(1)) {
+		return KeyRecord{}, "", s.quote(rec)
+	}
+	return rec, rev, err
+}
+
+func (s *quotingStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+	if s.fails(s.calls.Add(1)) {
+		return "", s.quote(rec)
+	}
+	return s.spyStore.Save(ctx, rec, prev)
+}
+
+func TestAStoreThatQuotesItsRowsTellsNoSecret(t *testing.T) {
+	t.Parallel()
+	for _, strategy := range []Strategy{Overlap, InPlace} {
+		for _, panics := range []bool{false, true} {
+			for first := range int64(14) {
+				t.Run(fmt.Sprintf("%s, from call %d, panics %v", strategy, first, panics), func(t *testing.T) {
+					t.Parallel()
+					synctest.Test(t, func(t *testing.T) {
+						w := newRotationWorld(t)
+						hears := newCanary(w.key.Secret, w.owner.Secret)
+						store := &quotingStore{
+							spyStore: spyStore{KeyStore: MemoryStore(Credential{}), canary: hears},
+							panics:   panics, fails: func(call int64) bool { return call > 3+first },
+						}
+						c := w.client(store, RotationPolicy{Strategy: strategy, KeyID: w.key.ID}, hears.options()...)
+						require.NoError(t, w.call(c))
+						res, err := c.Rotate(t.Context())
+						hears.hear(err, res, c, c.Status(), w.call(c))
+						advance(2 * time.Minute)
+						hears.hear(c.Status(), w.call(c))
+						hears.hear(c.Close())
+						assert.Empty(t, hears.leaks())
+					})
+				})
+			}
+		}
+	}
 }

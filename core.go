@@ -207,6 +207,11 @@ func (c *core) rotatingKeeper(seed CredentialSource) (*keeper, error) {
 		}
 	}
 	r := newRotator(c, c.cfg.keyStore, seed)
+	if _, fixed := r.policy.Owner.(*staticSource); fixed {
+		if _, err := r.ownersCredential(context.Background()); err != nil {
+			return nil, err
+		}
+	}
 	c.rotator = r
 	var k *keeper
 	if c.cfg.session != nil {

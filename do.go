@@ -320,11 +320,14 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 		r.RequestID = env.requestID
 	}
 	r.Meta, r.Pagination = env.meta, env.pagination
+	raw, wantsAll := out.(*rawAnswer)
+	if wantsAll && success {
+		*raw = body
+	}
 	if !success || (derr == nil && err == nil && len(env.errors) > 0) {
 		return r, c.apiError(req, r, env, body, state)
 	}
-	if raw, ok := out.(*rawAnswer); ok {
-		*raw = body
+	if wantsAll {
 		return r, c.readError(req, err)
 	}
 	if err != nil {

@@ -273,6 +273,12 @@ func (k *keeper) sourceError(err error) error {
 	if p, ok := errors.AsType[*renew.PanicError](err); ok {
 		return errors.New("agrenting: the credential source panicked: " + safeText(fmt.Sprint(p.Value), known...))
 	}
+	return withoutSecrets(err, known...)
+}
+
+// withoutSecrets is err, with none of the secrets in its text. It matches what err
+// matches.
+func withoutSecrets(err error, known ...string) error {
 	if err == nil || len(known) == 0 {
 		return err
 	}

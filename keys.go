@@ -3,6 +3,7 @@ package agrenting
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"net/http"
@@ -89,7 +90,7 @@ func issue(ctx context.Context, c *Client, path string, in any, wrap func(string
 	if err != nil && len(raw) == 0 {
 		return nil, err
 	}
-	k, ok := findIssued(raw.data(), wrap)
+	k, ok := issuedIn(raw, wrap)
 	if !ok {
 		return nil, unfoundSecret(path, raw, err)
 	}
@@ -97,10 +98,18 @@ func issue(ctx context.Context, c *Client, path string, in any, wrap func(string
 }
 
 // unfoundSecret hands over an answer that has a new secret in it which was not
-// found: it is shown only now. err is why it broke off, if it did.
-func unfoundSecret(path string, answer rawAnswer, err error) *RotationError {
+// found: it is shown only now. err is why it broke off, if it did, or what else
+// it says. One that has nothing beside its errors is an error like any other.
+func unfoundSecret(path string, answer rawAnswer, err error) error {
+	_, complains := errors.AsType[*APIError](err)
+	if data := answer.data(); complains && isNull(data) {
+		return err
+	}
 	cause := fmt.Errorf("%w: POST %s: no new secret was found in the answer", ErrMalformedResponse, path)
-	if err != nil {
+	switch {
+	case complains:
+		cause = fmt.Errorf("%w, which says: %w", cause, err)
+	case err != nil:
 		cause = fmt.Errorf("%w, which broke off: %w", cause, err)
 	}
 	return &RotationError{

@@ -115,6 +115,63 @@ func TestAnAnswerWithAKeyThatBreaksOffIsHandedOverAsFarAsItCame(t *testing.T) {
 	}
 }
 
+// A success may complain of something beside the secret that it has.
+func TestAnAnswerWithAKeyAndAnErrorHandsTheKeyOver(t *testing.T) {
+	t.Parallel()
+	const complaint = `"errors":[{"code":"AUDIT_DELAYED","message":"later"}]`
+	for name, issue := range map[string]func(*Client) (Credential, error){
+		"create": func(c *Client) (Credential, error) {
+			k, err := c.Keys.Create(t.Context(), "a1", "")
+			return credentialOf(k), err
+		},
+		"rotate": func(c *Client) (Credential, error) {
+			k, err := c.Keys.Rotate(t.Context())
+			return credentialOf(k), err
+		},
+		"token": func(c *Client) (Credential, error) {
+			k, err := c.Tokens.Create(t.Context(), TokenRequest{})
+			return credentialOf(k), err
+		},
+		"register": func(c *Client) (Credential, error) {
+			a, err := c.Agents.Register(t.Context(), scribe)
+			if a == nil {
+				return Credential{}, err
+			}
+			return a.Credential, err
+		},
+	} {
+		for place, body := range map[string]string{
+			"in the data":     `{"data":{"api_key":"` + testKey + `"},` + complaint + `}`,
+			"beside the data": `{"api_key":"` + testKey + `","data":null,` + complaint + `}`,
+			"without data":    `{"api_key":"` + testKey + `",` + complaint + `}`,
+		} {
+			cred, err := issue(keyed(t, answering(http.StatusCreated, body)))
+			require.NoError(t, err, "%s, %s", name, place)
+			assert.Equal(t, testKey, cred.Reveal(), "%s, %s", name, place)
+		}
+		unknown := `{"data":{"novelty":"` + testKey + `"},` + complaint + `}`
+		_, err := issue(keyed(t, answering(http.StatusCreated, unknown)))
+		var lost *RotationError
+		require.ErrorAs(t, err, &lost, name)
+		assert.Equal(t, unknown, string(lost.RawAnswer()), name)
+		require.ErrorContains(t, err, "AUDIT_DELAYED", name)
+		assertClean(t, err.Error(), testKey)
+
+		_, err = issue(keyed(t, answering(http.StatusOK, `{"data":null,`+complaint+`}`)))
+		require.NotErrorAs(t, err, &lost, name)
+		var api *APIError
+		require.ErrorAs(t, err, &api, name)
+		assert.Equal(t, "AUDIT_DELAYED", api.Code, name)
+	}
+}
+
+func credentialOf(k *IssuedKey) Credential {
+	if k == nil {
+		return Credential{}
+	}
+	return k.Credential
+}
+
 func TestKeysRefuseIdsThatLeadElsewhere(t *testing.T) {
 	t.Parallel()
 	base := answering(http.StatusOK, "{}")

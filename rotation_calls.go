@@ -29,11 +29,21 @@ func (w *rotationWork) manager(ctx context.Context, agent string) (Credential, s
 	if w.policy.Owner == nil {
 		return w.rec.Current.Credential, "", nil
 	}
-	c, err := w.policy.Owner.Credential(ctx)
-	if err == nil {
-		err = c.validate()
-	}
+	c, err := w.ownersCredential(ctx)
 	return c, agent, err
+}
+
+// ownersCredential asks the policy's owner. What it yields passes the checks of every
+// credential that leaves.
+func (r *rotator) ownersCredential(ctx context.Context) (Credential, error) {
+	c, err := r.policy.Owner.Credential(ctx)
+	if err == nil {
+		_, err = r.core.stamp(c)
+	}
+	if err != nil {
+		return Credential{}, fmt.Errorf("RotationPolicy.Owner: %w", err)
+	}
+	return c, nil
 }
 
 // askAttempts is how often a call of the platform is made whose outcome is not

@@ -160,7 +160,7 @@ func (w *rotationWork) byOwner(ctx context.Context, d direct) (StoredKey, error)
 	if agent == "" {
 		return StoredKey{}, fmt.Errorf("%w: RotationPolicy.AgentID is needed for the owner to act", ErrInvalidOption)
 	}
-	owner, err := w.policy.Owner.Credential(ctx)
+	owner, err := w.ownersCredential(ctx)
 	if err != nil {
 		return StoredKey{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/renew"
@@ -223,6 +224,7 @@ func (r *rotator) read(ctx context.Context) (rec KeyRecord, rev Revision, err er
 		if p := recover(); p != nil {
 			err = panicked("the key store", p)
 		}
+		err = r.withoutKeys(err, rec)
 		r.reached("load", err)
 	}()
 	return r.store.Load(ctx)
@@ -234,9 +236,35 @@ func (r *rotator) write(ctx context.Context, rec KeyRecord, prev Revision) (rev 
 		if p := recover(); p != nil {
 			err = panicked("the key store", p)
 		}
+		err = r.withoutKeys(err, rec)
 		r.reached("save", err)
 	}()
 	return r.store.Save(ctx, rec, prev)
+}
+
+// maxSeen bounds how many of the latest credentials are looked for in what a store
+// says. A rotation has five.
+const maxSeen = 20
+
+// withoutKeys is what a store says about a record, without its keys and those of
+// the records before: a database may quote a row.
+func (r *rotator) withoutKeys(err error, rec KeyRecord) error {
+	r.mu.Lock()
+	for _, c := range rec.credentials() {
+		if !slices.ContainsFunc(r.seen, c.Equal) {
+			r.seen = append(r.seen[max(0, len(r.seen)+1-maxSeen):], c)
+		}
+	}
+	seen := r.seen
+	r.mu.Unlock()
+	if err == nil {
+		return nil
+	}
+	var secrets []string
+	for _, c := range seen {
+		secrets = append(secrets, c.Reveal())
+	}
+	return withoutSecrets(err, secrets...)
 }
 
 func (r *rotator) storeError() error {

@@ -37,12 +37,12 @@ func (r *rotator) watch() {
 func (r *rotator) follow(w KeyWatcher) {
 	defer func() {
 		if p := recover(); p != nil {
-			r.core.storeFailed("watch", panicked("the key store", p))
+			r.core.storeFailed("watch", r.withoutKeys(panicked("the key store", p), KeyRecord{}))
 		}
 	}()
 	for rec, err := range w.Watch(r.ctx) {
 		if err != nil {
-			r.core.storeFailed("watch", err)
+			r.core.storeFailed("watch", r.withoutKeys(err, rec))
 			return
 		}
 		r.noticed(rec)

@@ -30,12 +30,13 @@ type rotator struct {
 
 	mu       sync.Mutex
 	flight   *rotationFlight
-	unsaved  *KeyRecord // holds a key that the store has refused so far
-	saving   bool       // somebody is trying to save it
-	last     KeyRecord  // as last seen
-	given    Credential // the key that was last given out
-	stamped  *stamp     // the key that was last stamped
-	stale    *stamp     // in use since before a key that sessions could not be changed over to
+	unsaved  *KeyRecord   // holds a key that the store has refused so far
+	saving   bool         // somebody is trying to save it
+	last     KeyRecord    // as last seen
+	given    Credential   // the key that was last given out
+	stamped  *stamp       // the key that was last stamped
+	seen     []Credential // of the latest records, see withoutKeys
+	stale    *stamp       // in use since before a key that sessions could not be changed over to
 	timer    *time.Timer
 	failed   int       // attempts in a row
 	endedAt  time.Time // of the last attempt

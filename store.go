@@ -125,6 +125,15 @@ func (r KeyRecord) knows(c Credential) bool {
 		slices.Contains(r.Ancestors, c.Fingerprint())
 }
 
+// credentials are all that the record holds.
+func (r KeyRecord) credentials() []Credential {
+	all := []Credential{r.Current.Credential, r.Pending.Credential, r.Previous.Credential}
+	if r.Intent != nil {
+		all = append(all, r.Intent.Lifeline)
+	}
+	return slices.DeleteFunc(all, Credential.IsZero)
+}
+
 // remember returns the ancestors with one more.
 func (r KeyRecord) remember(fingerprint string) []string {
 	if fingerprint == "" || slices.Contains(r.Ancestors, fingerprint) {
