@@ -207,8 +207,8 @@ func (c *core) rotatingKeeper(seed CredentialSource) (*keeper, error) {
 		}
 	}
 	r := newRotator(c, c.cfg.keyStore, seed)
-	if _, fixed := r.policy.Owner.(*staticSource); fixed {
-		if _, err := r.ownersCredential(context.Background()); err != nil {
+	if owner, fixed := r.policy.Owner.(*staticSource); fixed {
+		if err := c.checkOwner(owner.credential, owner.err); err != nil {
 			return nil, err
 		}
 	}

@@ -37,18 +37,21 @@ func (m *middleman) RoundTrip(req *http.Request) (*http.Response, error) {
 // withStatus is what a gateway says in the platform's place.
 func withStatus(code int) func(*http.Response) {
 	return func(resp *http.Response) {
-		_ = resp.Body.Close()
-		*resp = *reply(code, `{"errors":[{"code":"GATEWAY","message":"no"}]}`)
+		resp.StatusCode = code
+		rewrite(resp, []byte(`{"errors":[{"code":"GATEWAY","message":"no"}]}`))
 	}
+}
+
+func rewrite(resp *http.Response, body []byte) {
+	_ = resp.Body.Close()
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	resp.Header.Del("Content-Length")
 }
 
 // withWarning has a success say that something beside it went wrong.
 func withWarning(resp *http.Response) {
 	body, _ := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	body = append([]byte(`{"errors":[{"code":"AUDIT_DELAYED","message":"later"}],`), bytes.TrimPrefix(body, []byte("{"))...)
-	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	resp.Header.Del("Content-Length")
+	rewrite(resp, append([]byte(`{"errors":[{"code":"AUDIT_DELAYED","message":"later"}],`), bytes.TrimPrefix(body, []byte("{"))...))
 }
 
 func TestNoAnswerOfAnybodyCostsAKeyThatWasIssued(t *testing.T) {

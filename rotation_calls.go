@@ -37,13 +37,20 @@ func (w *rotationWork) manager(ctx context.Context, agent string) (Credential, s
 // credential that leaves.
 func (r *rotator) ownersCredential(ctx context.Context) (Credential, error) {
 	c, err := r.policy.Owner.Credential(ctx)
-	if err == nil {
-		_, err = r.core.stamp(c)
-	}
-	if err != nil {
-		return Credential{}, fmt.Errorf("RotationPolicy.Owner: %w", err)
+	if err := r.core.checkOwner(c, err); err != nil {
+		return Credential{}, err
 	}
 	return c, nil
+}
+
+func (c *core) checkOwner(owner Credential, err error) error {
+	if err == nil {
+		_, err = c.stamp(owner)
+	}
+	if err != nil {
+		return fmt.Errorf("RotationPolicy.Owner: %w", err)
+	}
+	return nil
 }
 
 // askAttempts is how often a call of the platform is made whose outcome is not
