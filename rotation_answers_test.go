@@ -21,44 +21,39 @@ import (
 type middleman struct {
 	http.RoundTripper
 
-	spoil func(*http.Response)
+	spoil func(status int, body []byte) (int, []byte)
 	times atomic.Int64
 }
 
 func (m *middleman) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := m.RoundTripper.RoundTrip(req)
 	issues := req.Method == http.MethodPost && (strings.HasSuffix(req.URL.Path, "/rotate-key") || strings.HasSuffix(req.URL.Path, "/credentials"))
-	if err == nil && issues && m.times.Add(-1) >= 0 {
-		m.spoil(resp)
+	if err != nil || !issues || m.times.Add(-1) < 0 {
+		return resp, err
 	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	resp.StatusCode, body = m.spoil(resp.StatusCode, body)
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	resp.Header.Del("Content-Length")
 	return resp, err
 }
 
 // withStatus is what a gateway says in the platform's place.
-func withStatus(code int) func(*http.Response) {
-	return func(resp *http.Response) {
-		resp.StatusCode = code
-		rewrite(resp, []byte(`{"errors":[{"code":"GATEWAY","message":"no"}]}`))
-	}
-}
-
-func rewrite(resp *http.Response, body []byte) {
-	_ = resp.Body.Close()
-	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	resp.Header.Del("Content-Length")
+func withStatus(code int) func(int, []byte) (int, []byte) {
+	return func(int, []byte) (int, []byte) { return code, []byte(`{"errors":[{"code":"GATEWAY","message":"no"}]}`) }
 }
 
 // withWarning has a success say that something beside it went wrong.
-func withWarning(resp *http.Response) {
-	body, _ := io.ReadAll(resp.Body)
-	rewrite(resp, append([]byte(`{"errors":[{"code":"AUDIT_DELAYED","message":"later"}],`), bytes.TrimPrefix(body, []byte("{"))...))
+func withWarning(status int, body []byte) (int, []byte) {
+	return status, append([]byte(`{"errors":[{"code":"AUDIT_DELAYED","message":"later"}],`), bytes.TrimPrefix(body, []byte("{"))...)
 }
 
 func TestNoAnswerOfAnybodyCostsAKeyThatWasIssued(t *testing.T) {
 	t.Parallel()
 	type answer struct {
 		name    string
-		spoil   func(*http.Response)
+		spoil   func(int, []byte) (int, []byte)
 		times   int64
 		refusal bool
 	}
