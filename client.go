@@ -84,9 +84,10 @@ func (c *Client) HTTPClient() *http.Client {
 func (c *Client) Transport() http.RoundTripper { return c.transport }
 
 // Credential returns the credential in use now. It asks the source when there
-// is none yet, and waits no longer than ctx allows.
+// is none yet, or waits for the end of a rotation in place, no longer than ctx
+// allows.
 func (c *Client) Credential(ctx context.Context) (Credential, error) {
-	l, err := c.core.creds.get(ctx)
+	l, err := c.core.creds.pass(ctx, nil)
 	if err != nil {
 		return Credential{}, err
 	}

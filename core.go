@@ -243,11 +243,11 @@ func (c *core) rotatingKeeper(seed CredentialSource) (*keeper, error) {
 //nolint:contextcheck,nolintlint // Close has no context; its callers would all be told to pass one
 func (c *core) close() error {
 	c.closeOnce.Do(func() {
-		c.logout()
 		if c.rotator != nil {
 			c.closeErr = c.rotator.close()
 		}
 		c.closeErr = errors.Join(c.closeErr, c.creds.close())
+		c.logout() // nobody can get another session any more
 		if c.ownBase {
 			c.transport.CloseIdleConnections()
 		}

@@ -197,7 +197,14 @@ func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key Crede
 			return g, nil
 		}
 	}
-	unlock, g, err := shared.lock(ctx, usable)
+	// A lock that never comes free must not cost the time for the exchange.
+	lockCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if end, ok := ctx.Deadline(); ok {
+		left := time.Until(end)
+		defer time.AfterFunc(left-min(lockReserve, left/2), cancel).Stop()
+	}
+	unlock, g, err := shared.lock(lockCtx, usable)
 	if err != nil {
 		x.failed("lock", err)
 		return x.buy(ctx, key)
@@ -219,6 +226,10 @@ func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key Crede
 	}
 	return x.buyShared(ctx, shared, rec, key)
 }
+
+// lockReserve is the part of a fetch's time that is kept for the exchange, should
+// the lock not be had. Whoever holds it makes an exchange as long as that may be.
+const lockReserve = 5 * time.Second
 
 // deadToo reports whether a session of the store met the same end as the one
 // that was rejected, as when all sessions of a key are ended at once. It costs a
@@ -298,10 +309,18 @@ func (x *exchanger) adopt(rec sharedSession, q renew.Query[*stamp], key Credenti
 		return none, false
 	}
 	now := time.Now().Add(rec.Skew) // the platform's
-	if !rec.Expires.IsZero() && !now.Before(rec.Expires) && rec.Expires.After(rec.Bought.Add(rec.Skew)) {
-		return none, false
+	life := rec.Expires.Sub(rec.Bought.Add(rec.Skew))
+	if !rec.Expires.IsZero() && life > 0 {
+		if !now.Before(rec.Expires) {
+			return none, false
+		}
+		// One that ends no later than that which is to be replaced was here before
+		// it: its successor could not be saved.
+		if cur := q.Current; q.HasCurrent && !q.HasRejected && !cur.cred.Expires().Before(rec.Expires) && cur.cred.isExchanged() {
+			return none, false
+		}
 	}
-	return renew.Grant[*stamp]{Value: s, Expires: rec.Expires, Issued: now, Reason: renew.Adopted}, true
+	return renew.Grant[*stamp]{Value: s, Expires: rec.Expires, Issued: now, Life: max(0, life), Reason: renew.Adopted}, true
 }
 
 // fail records that the endpoint wants to be left alone. It does not touch the
@@ -311,9 +330,10 @@ func (r *sharedSession) fail(err error) {
 	pause := renew.Doubled(time.Second, time.Minute, r.Failures)
 	r.NotBefore, r.Locked, r.Reason = time.Now().Add(pause), false, safeText(err.Error())
 	r.Refused = errors.Is(err, ErrUnauthorized)
-	if l, ok := errors.AsType[*LockoutError](err); ok {
-		r.NotBefore, r.Locked = l.RetryAt, true
+	if at := retryAt(err); at.After(r.NotBefore) {
+		r.NotBefore = at
 	}
+	_, r.Locked = errors.AsType[*LockoutError](err)
 }
 
 // pauseError is what processes get that come while the endpoint is to be left
@@ -425,18 +445,14 @@ func (c *core) storeFailed(what string, err error) {
 // logoutTimeout bounds the logout of Close.
 const logoutTimeout = 5 * time.Second
 
-// logout ends the session in use at the platform. The newer of the platform's
-// documents wants the API key for it; both ends are best effort, the session
-// dies by itself.
+// logout ends the session in use at the platform, and that one alone: with the
+// key, which the newer of the platform's documents wants for it, those of other
+// processes would end too. It is best effort, the session dies by itself.
 func (c *core) logout() {
 	if p := c.cfg.session; p == nil || !p.LogoutOnClose || c.cfg.sessionStore != nil || c.creds.latest().IsZero() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), logoutTimeout)
 	defer cancel()
-	key, err := c.keys.Credential(ctx)
-	if err != nil {
-		return
-	}
-	_, _ = c.direct(ctx, direct{method: http.MethodDelete, path: c.routes.Logout, cred: key, keyHeader: true})
+	_, _ = c.direct(ctx, direct{method: http.MethodDelete, path: c.routes.Logout, cred: c.creds.latest()})
 }

@@ -145,8 +145,16 @@ func (k *keeper) reject(ctx context.Context, l *lease) (*lease, error) {
 	if k.engine == nil {
 		return l, nil
 	}
-	if k.engine.Held(l.Generation) && k.dead(ctx, l) {
-		k.engine.Lift(l.Generation)
+	if k.engine.Doubted(l.Generation) {
+		switch k.probe.judge(ctx, l.Value.cred) {
+		case dead:
+			k.engine.Lift(l.Generation)
+		case alive: // the route refuses it, and would another
+			if k.engine.Spared(l.Generation) {
+				return l, nil
+			}
+		case inDoubt:
+		}
 	}
 	next, err := k.engine.Reject(ctx, l.Generation)
 	if err != nil {
@@ -211,7 +219,7 @@ func (k *keeper) superseded(l *lease) bool {
 
 // dead asks the platform whether the credential of l is the reason for a 401.
 func (k *keeper) dead(ctx context.Context, l *lease) bool {
-	return k.engine != nil && k.probe.isDead(ctx, l.Value.cred)
+	return k.engine != nil && k.probe.judge(ctx, l.Value.cred) == dead
 }
 
 func (k *keeper) mended(l *lease) {

@@ -14,18 +14,27 @@ import (
 // One call at a time serves all who ask; it costs nothing but the platform's
 // answer to [Routes].Verify.
 type prober struct {
-	ask  func(ctx context.Context, cred Credential) (dead bool)
+	ask  func(ctx context.Context, cred Credential) verdict
 	turn chan struct{} // holds one token: whoever has it may look at the rest
 
 	cred  Credential
 	began time.Time
-	dead  bool
+	last  verdict
 
 	// vain counts the requests in a row for which the platform had one fresh
 	// credential after the other for dead. After a few, 401s are believed as they
 	// come.
 	vain atomic.Int32
 }
+
+// verdict is what the platform says of a credential.
+type verdict uint8
+
+const (
+	inDoubt verdict = iota
+	alive
+	dead
+)
 
 // maxVain is how many such requests it takes.
 const maxVain = 2
@@ -36,36 +45,44 @@ const probeTimeout = 5 * time.Second
 func newProber(c *core) *prober {
 	p := &prober{turn: make(chan struct{}, 1)}
 	p.turn <- struct{}{}
-	p.ask = func(ctx context.Context, cred Credential) bool {
+	p.ask = func(ctx context.Context, cred Credential) verdict {
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		defer cancel()
 		a, err := c.direct(ctx, direct{method: http.MethodGet, path: c.routes.Verify, cred: cred})
-		return err == nil && a.status == http.StatusUnauthorized
+		switch {
+		case err != nil:
+			return inDoubt
+		case a.status == http.StatusUnauthorized:
+			return dead
+		case a.ok() && a.jsonErr == nil:
+			return alive
+		default:
+			return inDoubt
+		}
 	}
 	return p
 }
 
-// isDead reports whether the platform does not know cred any more. In doubt it
-// is not dead.
-func (p *prober) isDead(ctx context.Context, cred Credential) bool {
+// judge asks whether the platform knows cred.
+func (p *prober) judge(ctx context.Context, cred Credential) verdict {
 	if p == nil || p.vain.Load() >= maxVain {
-		return false
+		return inDoubt
 	}
 	asked := time.Now()
 	select {
 	case <-p.turn:
 	case <-ctx.Done():
-		return false
+		return inDoubt
 	}
 	defer func() { p.turn <- struct{}{} }()
 	// What is dead stays so. What was alive may have died before the 401 that is
 	// to be explained.
-	if !p.cred.Equal(cred) || (!p.dead && !p.began.After(asked)) {
+	if !p.cred.Equal(cred) || (p.last != dead && !p.began.After(asked)) {
 		p.cred, p.began = cred, time.Now()
-		p.dead = p.ask(ctx, cred)
-		if !p.dead && ctx.Err() != nil {
+		p.last = p.ask(ctx, cred)
+		if p.last != dead && ctx.Err() != nil {
 			p.cred = Credential{} // who asks next is not to be told what nobody has found out
 		}
 	}
-	return p.dead
+	return p.last
 }

@@ -181,31 +181,31 @@ func TestWhoGivesUpWhileAskingIfACredentialIsDeadTellsNobodyThatItLives(t *testi
 		p.turn <- struct{}{}
 		first := make(chan struct{})
 		n := 0
-		p.ask = func(ctx context.Context, _ Credential) bool {
+		p.ask = func(ctx context.Context, _ Credential) verdict {
 			n++
 			switch n {
 			case 1:
 				<-first
-				return false
+				return inDoubt
 			case 2:
 				<-ctx.Done()
-				return false
+				return inDoubt
 			default:
-				return true
+				return dead
 			}
 		}
-		go p.isDead(t.Context(), APIKey("another"))
+		go p.judge(t.Context(), APIKey("another"))
 		synctest.Wait()
 		ctx, cancel := context.WithCancelCause(t.Context())
-		go p.isDead(ctx, APIKey("dead"))
+		go p.judge(ctx, APIKey("dead"))
 		synctest.Wait()
-		dead := make(chan bool, 1)
-		go func() { dead <- p.isDead(t.Context(), APIKey("dead")) }()
+		said := make(chan verdict, 1)
+		go func() { said <- p.judge(t.Context(), APIKey("dead")) }()
 		synctest.Wait()
 		advance(time.Second)
 		close(first)
 		synctest.Wait()
 		cancel(errors.New("no time"))
-		assert.True(t, <-dead)
+		assert.Equal(t, dead, <-said)
 	})
 }

@@ -153,7 +153,7 @@ func newSharedSessions(store SessionStore, o origin, key Credential) *sharedSess
 // to be replaced.
 func (s *sharedSessions) load(ctx context.Context) (sharedSession, error) {
 	var rec sharedSession
-	sealed, err := s.store.LoadSession(ctx, s.id)
+	sealed, err := s.loadSealed(ctx)
 	if err != nil || sealed == nil {
 		return rec, err
 	}
@@ -167,6 +167,31 @@ func (s *sharedSessions) load(ctx context.Context) (sharedSession, error) {
 	return rec, nil
 }
 
+// loadSealed is LoadSession of the store. One that panics has failed, and costs
+// sharing and nothing else; saveSealed and unlocked likewise.
+func (s *sharedSessions) loadSealed(ctx context.Context) (sealed []byte, err error) {
+	defer rescue(&err)
+	return s.store.LoadSession(ctx, s.id)
+}
+
+func (s *sharedSessions) saveSealed(ctx context.Context, sealed []byte) (err error) {
+	defer rescue(&err)
+	return s.store.SaveSession(ctx, s.id, sealed)
+}
+
+func unlocked(unlock func()) (err error) {
+	defer rescue(&err)
+	unlock()
+	return nil
+}
+
+// rescue makes an error of a panic of the store.
+func rescue(err *error) {
+	if p := recover(); p != nil {
+		*err = panicked("the session store", p)
+	}
+}
+
 func (s *sharedSessions) save(ctx context.Context, rec sharedSession) error {
 	rec.Version = sharedSessionVersion
 	plain, err := json.Marshal(rec)
@@ -177,7 +202,7 @@ func (s *sharedSessions) save(ctx context.Context, rec sharedSession) error {
 	if err != nil {
 		return err
 	}
-	return s.store.SaveSession(ctx, s.id, sealed)
+	return s.saveSealed(ctx, sealed)
 }
 
 // lookWhileLocked is the pause between two looks at a record whose lock another
@@ -219,14 +244,14 @@ func (s *sharedSessions) lock(ctx context.Context, usable func(sharedSession) (r
 				cancel()
 				return nil, none, out.err
 			}
-			return func() { out.unlock(); cancel() }, none, nil
+			return func() { _ = unlocked(out.unlock); cancel() }, none, nil // or it ends with its context
 		case <-t.C:
 		}
 		if rec, err := s.load(ctx); err == nil {
 			if g, ok := usable(rec); ok {
 				cancel()
 				if out := <-ch; out.err == nil {
-					out.unlock()
+					_ = unlocked(out.unlock)
 				}
 				return nil, g, nil
 			}

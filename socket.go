@@ -75,7 +75,7 @@ type SocketURL struct {
 // [ErrForeignOrigin] for a Socket that cannot be used. An anonymous client has
 // [ErrNoCredential].
 func (c *Client) SocketURL(ctx context.Context, s Socket) (SocketURL, error) {
-	l, err := c.core.creds.get(ctx)
+	l, err := c.core.creds.pass(ctx, nil)
 	if err != nil {
 		return SocketURL{}, err
 	}

@@ -54,10 +54,21 @@ func (e *Engine[T]) run(f *flight[T]) {
 			e.mu.Unlock()
 			continue
 		}
+		if f.query.Reason == Recheck && !e.closed && out.err == nil && e.repeatsLocked(out.grant) && e.last.expired(time.Now()) {
+			// A look may not have asked for a successor, and it is needed now.
+			f.began, f.query.Reason = time.Now(), Expired
+			e.mu.Unlock()
+			continue
+		}
 		e.settleLocked(f, out)
 		e.mu.Unlock()
 		return
 	}
+}
+
+// repeatsLocked reports whether a grant is of the value in use.
+func (e *Engine[T]) repeatsLocked(g Grant[T]) bool {
+	return e.last != nil && e.cfg.Same(g.Value, e.last.Value)
 }
 
 // fetch calls the source under the engine's own timeout. A source that does
@@ -140,8 +151,9 @@ func (e *Engine[T]) failLocked(f *flight[T], err error, now time.Time) {
 	e.failures++
 	e.retryAt = now.Add(e.backoff(e.failures))
 	if e.cfg.RetryAt != nil {
-		if t := e.cfg.RetryAt(err); t.After(e.retryAt) {
-			e.retryAt = t
+		e.wanted = e.cfg.RetryAt(err)
+		if e.wanted.After(e.retryAt) {
+			e.retryAt = e.wanted
 		}
 	}
 	e.failure = &SourceError{RetryAt: e.retryAt, Failures: e.failures, Rejected: e.rejected, Err: err}
@@ -179,7 +191,9 @@ func (e *Engine[T]) confirmLocked(f *flight[T], g Grant[T], now time.Time) {
 	e.observe(Event[T]{Kind: Confirmed, Reason: f.query.Reason, Lease: f.lease, Prev: l, Took: now.Sub(f.began)})
 }
 
-func (e *Engine[T]) successLocked() { e.failures, e.failure, e.retryAt = 0, nil, time.Time{} }
+func (e *Engine[T]) successLocked() {
+	e.failures, e.failure, e.retryAt, e.wanted = 0, nil, time.Time{}, time.Time{}
+}
 
 // installLocked makes a grant the value in use. The same value again keeps its
 // generation.
@@ -207,35 +221,79 @@ func (e *Engine[T]) installLocked(g Grant[T], reason Reason, began, now time.Tim
 func (e *Engine[T]) leaseOf(g Grant[T], like Lease[T], began, now time.Time) *Lease[T] {
 	l := &Lease[T]{Value: g.Value, Generation: like.Generation, Obtained: now, Reason: like.Reason, ends: g.Expires}
 	if !g.Issued.IsZero() {
-		// A Date header has whole seconds; less than two is no skew.
-		e.skew = g.Issued.Sub(began)
-		if e.skew.Abs() < 2*time.Second {
-			e.skew = 0
-		}
-	}
-	if !g.Expires.IsZero() {
-		life := g.Expires.Add(-e.skew).Round(0).Sub(now.Round(0))
-		if life > 0 {
-			l.Expires = now.Add(life)
-			if e.cfg.Window > 0 {
-				l.lead = e.leadOf(life)
-				asked := false
-				if l.ends.Equal(like.ends) && like.lead > 0 {
-					l.lead, asked = like.lead, like.inWindow(began)
-				}
-				l.RenewAt = l.Expires.Add(-l.lead)
-				if asked { // and there is no successor yet; to ask without a pause would spin
-					l.RenewAt = now.Add(max(e.cfg.MinBackoff, life/4))
-				}
-			}
-		}
-		// Already over, says the issuer that just handed it out: its word on
-		// the expiry is worth nothing, the value may be. Expiry unknown, then.
+		e.skew = skewOf(g.Issued, began, now)
 	}
 	if g.Recheck > 0 {
 		l.lookAt = now.Add(g.Recheck)
 	}
+	if g.Expires.IsZero() {
+		return l
+	}
+	life := g.Expires.Add(-e.skew).Round(0).Sub(now.Round(0))
+	known := l.ends.Equal(like.ends) && (!like.Expires.IsZero() || like.over)
+	switch {
+	case life > endless:
+	case life > 0:
+		l.Expires = now.Add(life)
+		e.setWindow(l, like, max(life, g.Life), began, now)
+	case known:
+		// Its end has come and it is given again: the source is late. It is served,
+		// since there is no other, and asked for often.
+		l.over = true
+		if late := now.Add(min(max(-life/4, e.cfg.MinBackoff), e.cfg.MaxBackoff)); l.lookAt.IsZero() || late.Before(l.lookAt) {
+			l.lookAt = late
+		}
+	default:
+		// Already over, says the issuer that just handed it out: its word on
+		// the expiry is worth nothing, the value may be. Expiry unknown, then.
+	}
 	return l
+}
+
+// endless is a life whose end no clock here lives to see. What is after 2262 has
+// no nanoseconds since 1970.
+const endless = 100 * 365 * 24 * time.Hour
+
+// setWindow decides when a lease that expires is renewed ahead. whole is its life
+// from the beginning.
+func (e *Engine[T]) setWindow(l *Lease[T], like Lease[T], whole time.Duration, began, now time.Time) {
+	if e.cfg.Window <= 0 {
+		return
+	}
+	life := l.Expires.Sub(now)
+	if like.lead == 0 || !l.ends.Equal(like.ends) {
+		l.lead = e.leadOf(whole)
+		l.RenewAt = l.Expires.Add(-l.lead)
+		return
+	}
+	l.lead = like.lead
+	l.RenewAt = l.Expires.Add(-l.lead)
+	if !like.inWindow(began) {
+		return
+	}
+	// The source was asked for a successor in the window, and has none yet. To ask
+	// without a pause would spin, and a look in between does not put it off.
+	l.RenewAt = like.RenewAt
+	if reached(like.RenewAt, began) {
+		l.RenewAt = now.Add(max(e.cfg.MinBackoff, life/4))
+	}
+}
+
+// skewOf is how far the issuer's clock is ahead, as far as it is certain: its
+// time was read somewhere between two of ours. It has whole seconds; less than two
+// is no skew.
+func skewOf(issued, began, now time.Time) time.Duration {
+	skew := time.Duration(0)
+	switch {
+	case issued.Before(began):
+		skew = issued.Sub(began)
+	case issued.After(now):
+		skew = issued.Sub(now)
+	}
+	if skew.Abs() < 2*time.Second {
+		return 0
+	}
+	return skew
 }
 
 // leadOf is how long before its end a life is renewed.

@@ -56,6 +56,7 @@ type Engine[T any] struct {
 	failures int
 	failure  *SourceError
 	retryAt  time.Time
+	wanted   time.Time     // until then the source itself wants to be left alone
 	skew     time.Duration // issuer's clock minus ours
 	timer    *time.Timer   // renews without traffic
 	cool     *time.Timer   // empties hot
@@ -68,6 +69,7 @@ type Engine[T any] struct {
 	vain      int
 	vainGen   uint64
 	holdUntil time.Time
+	vainAt    time.Time // when the last one turned out to be
 }
 
 // New returns an engine. It makes no fetch: the first reader causes it.
@@ -212,7 +214,7 @@ func (e *Engine[T]) failureLocked() error {
 func (e *Engine[T]) renewAheadLocked(now time.Time) {
 	if e.flight == nil && !now.Before(e.retryAt) {
 		reason := Recheck
-		if e.last.inWindow(now) {
+		if e.last.inWindow(now) && reached(e.last.RenewAt, now) {
 			reason = Early
 		}
 		e.startLocked(now, reason)
@@ -250,6 +252,9 @@ func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Lease[T], e
 			return l, nil
 		}
 		e.rejected = true
+		if !now.Before(e.wanted) {
+			e.retryAt = time.Time{} // the pause was for looks that nobody waited for
+		}
 		e.setLocked(nil)
 		if e.flight != nil {
 			e.flight.again, e.flight.put = true, nil
@@ -259,11 +264,24 @@ func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Lease[T], e
 	return e.awaitLocked(ctx, now, Rejected)
 }
 
-// Held reports whether a rejection of a generation would be held back.
-func (e *Engine[T]) Held(generation uint64) bool {
+// Doubted reports whether the last rejections have turned out to be vain, so that
+// one of a generation may be so, too.
+func (e *Engine[T]) Doubted(generation uint64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.last != nil && e.last.Generation == generation && !e.rejected && time.Now().Before(e.holdUntil)
+	return e.last != nil && e.last.Generation == generation && !e.rejected && e.vain > 0
+}
+
+// sparedFor bounds how long it is believed that a rejected value is good, without
+// a fetch that shows it.
+const sparedFor = time.Hour
+
+// Spared reports whether a rejection of a generation may be taken as vain without
+// a fetch, where somebody says that the value is good.
+func (e *Engine[T]) Spared(generation uint64) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last != nil && e.last.Generation == generation && !e.rejected && time.Since(e.vainAt) < sparedFor
 }
 
 // Lift has the next rejection of a generation cause a renewal though it would
@@ -302,7 +320,7 @@ func (e *Engine[T]) holdLocked(generation uint64, now time.Time) {
 		return // the others of the same herd
 	}
 	e.vain++
-	e.vainGen = generation
+	e.vainGen, e.vainAt = generation, now
 	e.holdUntil = now.Add(e.backoff(e.vain))
 }
 
@@ -315,7 +333,7 @@ func (e *Engine[T]) Renew(ctx context.Context) (*Lease[T], error) {
 		return nil, ErrClosed
 	}
 	now := time.Now()
-	if f := e.failure; f != nil && e.cfg.RetryAt != nil && now.Before(e.cfg.RetryAt(f.Err)) {
+	if e.failure != nil && now.Before(e.wanted) {
 		err := e.failureLocked()
 		e.mu.Unlock()
 		return nil, err

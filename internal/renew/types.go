@@ -47,6 +47,9 @@ type Grant[T any] struct {
 	// Issued is what the issuer's clock showed when it answered; zero means
 	// unknown, and then the skew learned last is applied.
 	Issued time.Time
+	// Life is how long the value lives in all, where it is older than Issued;
+	// zero means from now on. The window is a fraction of it.
+	Life time.Duration
 	// Recheck asks for another fetch in the background after that long; zero
 	// means never.
 	Recheck time.Duration
@@ -139,6 +142,7 @@ type Lease[T any] struct {
 
 	ends time.Time     // on the issuer's clock, as the grant had it
 	lead time.Duration // of the window before Expires; zero when there is none
+	over bool          // it came again after its end
 
 	lookAt time.Time // when the source is to be looked at again; zero when it need not
 }
@@ -163,11 +167,14 @@ func (l *Lease[T]) due() time.Time {
 	return l.RenewAt
 }
 
-// inWindow reports whether the window before the expiry has begun. After a
-// suspend only the wall clock knows.
+// inWindow reports whether the window before the expiry has begun.
 func (l *Lease[T]) inWindow(now time.Time) bool {
-	at := l.Expires.Add(-l.lead)
-	return l.lead > 0 && (!now.Before(at) || !now.Round(0).Before(at.Round(0)))
+	return l.lead > 0 && reached(l.Expires.Add(-l.lead), now)
+}
+
+// reached reports whether a time has come by one of the two clocks.
+func reached(t, now time.Time) bool {
+	return !now.Before(t) || !now.Round(0).Before(t.Round(0))
 }
 
 func (l *Lease[T]) expired(now time.Time) bool {
