@@ -170,26 +170,31 @@ func (s *sharedSessions) load(ctx context.Context) (sharedSession, error) {
 // loadSealed is LoadSession of the store. One that panics has failed, and costs
 // sharing and nothing else; saveSealed and unlocked likewise.
 func (s *sharedSessions) loadSealed(ctx context.Context) (sealed []byte, err error) {
-	defer rescue(&err)
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked("the session store", p)
+		}
+	}()
 	return s.store.LoadSession(ctx, s.id)
 }
 
 func (s *sharedSessions) saveSealed(ctx context.Context, sealed []byte) (err error) {
-	defer rescue(&err)
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked("the session store", p)
+		}
+	}()
 	return s.store.SaveSession(ctx, s.id, sealed)
 }
 
 func unlocked(unlock func()) (err error) {
-	defer rescue(&err)
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked("the session store", p)
+		}
+	}()
 	unlock()
 	return nil
-}
-
-// rescue makes an error of a panic of the store.
-func rescue(err *error) {
-	if p := recover(); p != nil {
-		*err = panicked("the session store", p)
-	}
 }
 
 func (s *sharedSessions) save(ctx context.Context, rec sharedSession) error {
