@@ -311,12 +311,23 @@ func TestWindowServesAndRenewsInTheBackground(t *testing.T) {
 			require.NoError(t, err)
 		}
 		assert.Zero(t, time.Since(began), "nobody waits in the window")
-		assert.LessOrEqual(t, runtime.NumGoroutine()-before, 2, "no goroutine per reader")
+		assert.LessOrEqual(t, fewestGoroutines()-before, 2, "no goroutine per reader")
 		advance(100 * time.Millisecond)
 		synctest.Wait()
 		assert.Equal(t, "v2", get(t, e))
 		assert.Equal(t, 2, s.count())
 	})
+}
+
+// fewestGoroutines looks more than once: some that have ended are counted for a
+// moment.
+func fewestGoroutines() int {
+	n := runtime.NumGoroutine()
+	for range 1000 {
+		runtime.Gosched()
+		n = min(n, runtime.NumGoroutine())
+	}
+	return n
 }
 
 func TestWindowNeverExceedsTheLifetime(t *testing.T) {
