@@ -141,6 +141,7 @@ func TestFailureIsSharedAtOnceUntilRetryAt(t *testing.T) {
 		_, err := e.Get(t.Context())
 		f, ok := errors.AsType[*renew.SourceError](err)
 		require.True(t, ok)
+		assert.False(t, f.Rejected)
 		wait := time.Until(f.RetryAt)
 		assert.GreaterOrEqual(t, wait, 500*time.Millisecond)
 		assert.LessOrEqual(t, wait, time.Second)
@@ -209,6 +210,7 @@ func TestReaderLeavesAtItsOwnDeadline(t *testing.T) {
 		_, err := e.Get(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, 10*time.Millisecond, time.Since(began))
+		assert.Zero(t, e.Status().Waiters)
 
 		assert.Equal(t, "v1", get(t, e), "the fetch went on without it")
 		assert.Equal(t, 300*time.Millisecond, time.Since(began))
@@ -244,14 +246,17 @@ func TestCancellingTheFirstReaderCostsNobodyAnything(t *testing.T) {
 
 func TestCancelledReaderStartsNothing(t *testing.T) {
 	t.Parallel()
-	s := &source{}
-	e := s.engine(t)
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cause := errors.New("given up")
-	cancel(cause)
-	_, err := e.Get(ctx)
-	require.ErrorIs(t, err, cause)
-	assert.Zero(t, s.count())
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cause := errors.New("given up")
+		cancel(cause)
+		_, err := e.Get(ctx)
+		require.ErrorIs(t, err, cause)
+		synctest.Wait()
+		assert.Zero(t, s.count())
+	})
 }
 
 func TestFetchCarriesNoValuesOfAnyReader(t *testing.T) {
@@ -441,7 +446,14 @@ func TestRejectionByManyCausesOneFetch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{life: time.Hour}
-		e := s.engine(t)
+		refused := 0
+		e := s.engine(t, func(c *renew.Config[string]) {
+			c.Observe = func(ev renew.Event[string]) {
+				if ev.Kind == renew.Refused {
+					refused++
+				}
+			}
+		})
 		l, err := e.Get(t.Context())
 		require.NoError(t, err)
 		s.set(func(s *source) { s.delay = 100 * time.Millisecond })
@@ -456,6 +468,7 @@ func TestRejectionByManyCausesOneFetch(t *testing.T) {
 			require.NoError(t, err)
 		}
 		assert.Equal(t, 2, s.count(), "late reports never harm the newer value")
+		assert.Equal(t, 1, refused, "it is reported once")
 	})
 }
 
@@ -497,8 +510,9 @@ func TestFetchBegunBeforeTheRejectionCannotBringTheValueBack(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "new", l.Value)
 		assert.Equal(t, 3, s.count())
-		assert.True(t, s.queries[2].HasRejected)
-		assert.Equal(t, "old", s.queries[2].Rejected)
+		assert.Equal(t, renew.Query[string]{
+			Reason: renew.Rejected, Rejected: "old", HasRejected: true, Current: "old", HasCurrent: true,
+		}, s.queries[2])
 	})
 }
 
@@ -557,8 +571,8 @@ func TestRejectionsThatRenewalDoesNotMendAreHeldBack(t *testing.T) {
 func TestPanicOfTheSourceIsAnError(t *testing.T) {
 	t.Parallel()
 	for name, explode := range map[string]func(){
-		"panic":  func() { panic("boom") },
-		"goexit": runtime.Goexit,
+		"the source panicked: boom":      func() { panic("boom") },
+		"the source ended its goroutine": runtime.Goexit,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -574,8 +588,7 @@ func TestPanicOfTheSourceIsAnError(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 				defer cancel()
 				_, err := e.Get(ctx)
-				require.Error(t, err)
-				require.NotErrorIs(t, err, context.DeadlineExceeded)
+				require.ErrorContains(t, err, name)
 				advance(time.Second)
 				assert.Equal(t, "fine", get(t, e))
 			})
@@ -585,7 +598,7 @@ func TestPanicOfTheSourceIsAnError(t *testing.T) {
 
 func TestTheIssuersClockDecidesAboutExpiry(t *testing.T) {
 	t.Parallel()
-	for _, skew := range []time.Duration{-time.Hour, -time.Minute, 0, time.Minute, time.Hour} {
+	for _, skew := range []time.Duration{-time.Hour, -time.Minute, -2 * time.Second, 0, 2 * time.Second, time.Minute, time.Hour} {
 		t.Run(skew.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -609,18 +622,23 @@ func TestTheIssuersClockDecidesAboutExpiry(t *testing.T) {
 
 func TestExpiryThatHasPassedAlreadyDoesNotCostTheValue(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := &source{}
-		s.fetch = func(context.Context, int) (renew.Grant[string], error) {
-			return renew.Grant[string]{Value: "v", Expires: time.Now().Add(-time.Hour)}, nil
-		}
-		e := s.engine(t, func(c *renew.Config[string]) { c.Proactive = true })
-		for range 1000 {
-			require.Equal(t, "v", get(t, e))
-			advance(time.Minute)
-		}
-		assert.Equal(t, 1, s.count())
-	})
+	for _, ago := range []time.Duration{0, time.Hour} {
+		t.Run(ago.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{}
+				s.fetch = func(context.Context, int) (renew.Grant[string], error) {
+					return renew.Grant[string]{Value: "v", Expires: time.Now().Add(-ago)}, nil
+				}
+				e := s.engine(t, func(c *renew.Config[string]) { c.Proactive = true })
+				for range 1000 {
+					require.Equal(t, "v", get(t, e))
+					advance(time.Minute)
+				}
+				assert.Equal(t, 1, s.count())
+			})
+		})
+	}
 }
 
 func TestProactiveRenewalNeedsNoTraffic(t *testing.T) {
@@ -673,6 +691,7 @@ func TestRecheckAsksInTheBackgroundAndKeepsTheGeneration(t *testing.T) {
 			synctest.Wait()
 		}
 		assert.Equal(t, 6, s.count())
+		assert.Equal(t, renew.Recheck, s.queries[1].Reason)
 		assert.Equal(t, l.Generation, e.Current().Generation)
 		value = "b"
 		advance(11 * time.Second)
@@ -691,7 +710,7 @@ func TestLooksAtTheSourceDoNotNarrowTheWindow(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const life = 2 * time.Hour
 				began := time.Now()
-				end, early := began.Add(life), time.Time{}
+				end, early, looks := began.Add(life), time.Time{}, 0
 				e := renew.New(renew.Config[string]{
 					Same: func(a, b string) bool { return a == b }, Proactive: true, Spread: func() float64 { return 0.5 },
 					Fetch: func(_ context.Context, q renew.Query[string]) (renew.Grant[string], error) {
@@ -699,6 +718,7 @@ func TestLooksAtTheSourceDoNotNarrowTheWindow(t *testing.T) {
 							early = time.Now()
 							return renew.Grant[string]{Value: "b"}, nil
 						}
+						looks++
 						return renew.Grant[string]{Value: "a", Expires: end, Recheck: recheck}, nil
 					},
 				})
@@ -707,6 +727,7 @@ func TestLooksAtTheSourceDoNotNarrowTheWindow(t *testing.T) {
 				advance(life)
 				synctest.Wait()
 				assert.Equal(t, life*8/10, early.Sub(began), "renewed when the window of the whole life begins")
+				assert.InDelta(t, int(life*8/10/recheck), looks, 1)
 			})
 		})
 	}
@@ -746,8 +767,9 @@ func TestPutDiscardsTheFetchThatBeganBefore(t *testing.T) {
 			waited <- l.Value
 		}()
 		synctest.Wait()
-		_, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
+		l, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
 		require.NoError(t, err)
+		assert.Equal(t, "put", l.Value)
 		assert.Equal(t, "put", <-waited)
 		assert.Equal(t, "put", get(t, e))
 	})
@@ -787,6 +809,8 @@ func TestCloseEndsFetchesAndReaders(t *testing.T) {
 		} {
 			require.ErrorIs(t, call(), renew.ErrClosed)
 		}
+		synctest.Wait()
+		assert.Equal(t, 1, s.count(), "nobody asks the source any more")
 		assert.Equal(t, renew.Shut, e.Status().State)
 		require.NoError(t, e.Close(), "twice does no harm")
 	})
@@ -799,13 +823,17 @@ func TestCloseSaysWhenASourceIgnoresItsContext(t *testing.T) {
 		s := &source{}
 		s.fetch = func(context.Context, int) (renew.Grant[string], error) {
 			<-release
-			return renew.Grant[string]{}, nil
+			return renew.Grant[string]{Value: "late"}, nil
 		}
 		e := renew.New(renew.Config[string]{Fetch: s.Fetch, Same: func(a, b string) bool { return a == b }})
 		go func() { _, _ = e.Get(t.Context()) }()
 		synctest.Wait()
-		require.ErrorContains(t, e.Close(), "ignored the end of its context")
+		began := time.Now()
+		require.ErrorContains(t, e.Close(), "ignored the end of its context for 5s")
+		assert.Equal(t, 5*time.Second, time.Since(began))
 		close(release)
+		synctest.Wait()
+		assert.Nil(t, e.Current(), "what comes after all is not taken any more")
 	})
 }
 
@@ -827,12 +855,24 @@ func TestStatusTellsTheState(t *testing.T) {
 		synctest.Wait()
 		st := e.Status()
 		assert.Equal(t, renew.Lapsed, st.State)
+		assert.True(t, st.Fetching)
 		assert.Equal(t, 1, st.Waiters)
 		s.set(func(s *source) { s.err = errDown })
-		advance(2 * time.Second)
+		advance(1500 * time.Millisecond)
 		st = e.Status()
+		assert.Equal(t, renew.BackedOff, st.State)
+		assert.True(t, st.RetryAt.After(time.Now()))
 		assert.True(t, st.Rejected)
-		assert.ErrorIs(t, st.Err, errDown)
+		assert.False(t, st.Fetching)
+		assert.Equal(t, 1, st.Failures)
+		assert.Equal(t, uint64(2), st.Lease.Generation)
+		require.ErrorIs(t, st.Err, errDown)
+		s.set(func(s *source) { s.err = nil })
+		advance(time.Second)
+		require.Equal(t, renew.Lapsed, e.Status().State, "the pause is over")
+		get(t, e)
+		advance(100 * time.Second)
+		require.Equal(t, renew.Lapsed, e.Status().State, "expired")
 	})
 }
 
