@@ -988,3 +988,62 @@ func TestWhoWaitsForAFetchThatCloseEndsGetsWhatWasPutMeanwhile(t *testing.T) {
 		require.NoError(t, <-got)
 	})
 }
+
+// TestLateAnswer lets a renewal overrun its timeout, and answer after what has
+// happened since.
+func TestLateAnswer(t *testing.T) {
+	t.Parallel()
+	refused := func(ctx context.Context, s *source, e *renew.Engine[string]) {
+		s.err = errDown
+		_, _ = e.Reject(ctx, 1)
+	}
+	for name, c := range map[string]struct {
+		answer    string
+		err       error
+		meanwhile func(context.Context, *source, *renew.Engine[string])
+		want      string // in use after the answer; "" means nothing
+	}{
+		"stands in for a rejected value":     {answer: "late", meanwhile: refused, want: "late"},
+		"cannot bring a rejected value back": {answer: "old", meanwhile: refused},
+		"is not taken when it is an error":   {err: errDown, meanwhile: refused},
+		"does not replace a newer value": {answer: "late", want: "new", meanwhile: func(ctx context.Context, _ *source, e *renew.Engine[string]) {
+			_, _ = e.Reject(ctx, 1)
+		}},
+		"does not precede a fetch on its way": {answer: "late", want: "new", meanwhile: func(ctx context.Context, s *source, e *renew.Engine[string]) {
+			s.delay = time.Second
+			go func() { _, _ = e.Reject(ctx, 1) }()
+			synctest.Wait()
+		}},
+		"does not replace what was put": {answer: "late", want: "put", meanwhile: func(_ context.Context, _ *source, e *renew.Engine[string]) {
+			_, _ = e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{value: "old", life: 100 * time.Second}
+				e := s.engine(t, func(c *renew.Config[string]) { c.Timeout = 5 * time.Second })
+				get(t, e)
+				advance(90 * time.Second)
+				release := make(chan struct{})
+				s.fetch = func(context.Context, int) (renew.Grant[string], error) { // ignores its context
+					<-release
+					return renew.Grant[string]{Value: c.answer}, c.err
+				}
+				get(t, e)
+				advance(8 * time.Second)
+				s.fetch, s.value = nil, "new"
+				c.meanwhile(t.Context(), s, e)
+				close(release)
+				advance(time.Second)
+				synctest.Wait()
+				l := e.Current()
+				if c.want == "" {
+					assert.Nil(t, l)
+				} else if assert.NotNil(t, l) {
+					assert.Equal(t, c.want, l.Value)
+				}
+			})
+		})
+	}
+}
