@@ -989,6 +989,139 @@ func TestWhoWaitsForAFetchThatCloseEndsGetsWhatWasPutMeanwhile(t *testing.T) {
 	})
 }
 
+func TestTheDefaultsAreThoseOfTheDocumentation(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		s.fetch = func(ctx context.Context, _ int) (renew.Grant[string], error) {
+			<-ctx.Done()
+			return renew.Grant[string]{}, ctx.Err()
+		}
+		e := s.engine(t)
+		began := time.Now()
+		for range 20 {
+			_, err := e.Get(t.Context())
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Equal(t, 30*time.Second, time.Since(began), "the timeout")
+			wait := time.Until(e.Status().RetryAt)
+			require.LessOrEqual(t, wait, time.Minute, "the longest pause")
+			advance(wait)
+			began = time.Now()
+		}
+	})
+}
+
+func TestDoublingStopsAtItsLimit(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]time.Duration{
+		1: time.Second, 2: 2 * time.Second, 6: 32 * time.Second, 7: time.Minute, 35: time.Minute, 1000: time.Minute,
+	} {
+		assert.Equal(t, want, renew.Doubled(time.Second, time.Minute, n), n)
+	}
+}
+
+func TestBackoffStartsAnewAfterASuccess(t *testing.T) {
+	t.Parallel()
+	for name, succeed := range map[string]func(*testing.T, *source, *renew.Engine[string]){
+		"of a fetch": func(t *testing.T, _ *source, e *renew.Engine[string]) { t.Helper(); get(t, e) },
+		"that brings the rejected value again": func(t *testing.T, s *source, e *renew.Engine[string]) {
+			t.Helper()
+			s.set(func(s *source) { s.value = "v1" })
+			get(t, e)
+		},
+		"from outside": func(t *testing.T, _ *source, e *renew.Engine[string]) {
+			t.Helper()
+			_, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
+			require.NoError(t, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{}
+				e := s.engine(t)
+				get(t, e)
+				s.set(func(s *source) { s.err = errDown })
+				_, err := e.Reject(t.Context(), 1)
+				require.Error(t, err)
+				for range 4 {
+					advance(time.Until(e.Status().RetryAt))
+					_, err := e.Get(t.Context())
+					require.Error(t, err)
+				}
+				require.Equal(t, 5, e.Status().Failures)
+
+				advance(time.Until(e.Status().RetryAt))
+				s.set(func(s *source) { s.err = nil })
+				succeed(t, s, e)
+				st := e.Status()
+				require.NoError(t, st.Err)
+				assert.Zero(t, st.Failures)
+				assert.Zero(t, st.RetryAt)
+
+				s.set(func(s *source) { s.err = errDown })
+				_, err = e.Renew(t.Context())
+				require.Error(t, err)
+				assert.Equal(t, 1, e.Status().Failures)
+				assert.LessOrEqual(t, time.Until(e.Status().RetryAt), time.Second)
+			})
+		})
+	}
+}
+
+func TestSourceThatNamesNoLaterTimeIsLeftToTheBackoff(t *testing.T) {
+	t.Parallel()
+	for name, at := range map[string]func() time.Time{
+		"no time":   func() time.Time { return time.Time{} },
+		"past time": func() time.Time { return time.Now().Add(-time.Hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{err: errDown}
+				e := s.engine(t, func(c *renew.Config[string]) { c.RetryAt = func(error) time.Time { return at() } })
+				for range 10 {
+					_, err := e.Get(t.Context())
+					require.ErrorIs(t, err, errDown)
+				}
+				assert.Equal(t, 1, s.count())
+			})
+		})
+	}
+}
+
+func TestRenewByHandHeedsNoPauseButTheSources(t *testing.T) {
+	t.Parallel()
+	for name, retryAt := range map[string]func(error) time.Time{
+		"of which there is none":   nil,
+		"which asks for none":      func(error) time.Time { return time.Time{} },
+		"which is over meanwhile":  func(error) time.Time { return time.Now() },
+		"which has to be heard of": func(error) time.Time { return time.Now().Add(time.Hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{}
+				e := s.engine(t, func(c *renew.Config[string]) { c.RetryAt = retryAt })
+				l, err := e.Renew(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, "v1", l.Value)
+
+				s.set(func(s *source) { s.err = errDown })
+				_, err = e.Renew(t.Context())
+				require.ErrorIs(t, err, errDown)
+				_, err = e.Renew(t.Context())
+				require.ErrorIs(t, err, errDown)
+				if name == "which has to be heard of" {
+					assert.Equal(t, 2, s.count())
+				} else {
+					assert.Equal(t, 3, s.count())
+				}
+			})
+		})
+	}
+}
+
 // TestLateAnswer lets a renewal overrun its timeout, and answer after what has
 // happened since.
 func TestLateAnswer(t *testing.T) {
