@@ -516,6 +516,40 @@ func TestFetchBegunBeforeTheRejectionCannotBringTheValueBack(t *testing.T) {
 	})
 }
 
+func TestFetchBegunBeforeTheRejection(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answers []string
+		want    string
+	}{
+		"is enough when it brings another value":           {[]string{"new"}, "new"},
+		"is repeated once when the source insists":         {[]string{"old", "old"}, "old"},
+		"is repeated once when the source has another one": {[]string{"old", "new"}, "new"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{life: 100 * time.Second, value: "old"}
+				e := s.engine(t)
+				require.Equal(t, "old", get(t, e))
+				advance(90 * time.Second)
+				s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
+					advance(time.Second)
+					return renew.Grant[string]{Value: c.answers[(n-2)%len(c.answers)]}, nil
+				}
+				require.Equal(t, "old", get(t, e))
+				synctest.Wait()
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				l, err := e.Reject(ctx, 1)
+				require.NoError(t, err)
+				assert.Equal(t, c.want, l.Value)
+				assert.Equal(t, 1+len(c.answers), s.count())
+			})
+		})
+	}
+}
+
 func TestSourceThatInsistsIsBelievedForAWhile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -813,6 +847,20 @@ func TestCloseEndsFetchesAndReaders(t *testing.T) {
 		assert.Equal(t, 1, s.count(), "nobody asks the source any more")
 		assert.Equal(t, renew.Shut, e.Status().State)
 		require.NoError(t, e.Close(), "twice does no harm")
+	})
+}
+
+func TestClosedEngineAsksTheSourceForNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		get(t, e)
+		require.NoError(t, e.Close())
+		_, err := e.Reject(t.Context(), 1)
+		require.ErrorIs(t, err, renew.ErrClosed)
+		synctest.Wait()
+		assert.Equal(t, 1, s.count())
 	})
 }
 
@@ -1120,6 +1168,74 @@ func TestRenewByHandHeedsNoPauseButTheSources(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestSourceIsToldWhatWasRejectedUntilItHasAnother(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second}
+		e := s.engine(t, func(c *renew.Config[string]) { c.Window = -1 })
+		get(t, e)
+		advance(100 * time.Second)
+		get(t, e)
+		s.set(func(s *source) { s.err = errDown })
+		_, err := e.Reject(t.Context(), 2)
+		require.Error(t, err)
+		advance(time.Until(e.Status().RetryAt))
+		s.set(func(s *source) { s.err = nil })
+		require.Equal(t, "v4", get(t, e))
+		_, err = e.Renew(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, []renew.Query[string]{
+			{Reason: renew.First},
+			{Reason: renew.Expired, Current: "v1", HasCurrent: true},
+			{Reason: renew.Rejected, Current: "v2", HasCurrent: true, Rejected: "v2", HasRejected: true},
+			{Reason: renew.Rejected, Current: "v2", HasCurrent: true, Rejected: "v2", HasRejected: true},
+			{Reason: renew.Manual, Current: "v4", HasCurrent: true},
+		}, s.queries)
+	})
+}
+
+func TestRejectionBeforeAnythingWasFetchedFetches(t *testing.T) {
+	t.Parallel()
+	s := &source{}
+	l, err := s.engine(t).Reject(t.Context(), 1)
+	require.NoError(t, err)
+	assert.Equal(t, "v1", l.Value)
+}
+
+func TestRejectionDuringThePauseOfAFailureIsToldAsOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: time.Hour}
+		e := s.engine(t)
+		get(t, e)
+		s.set(func(s *source) { s.err = errDown })
+		_, err := e.Renew(t.Context())
+		require.Error(t, err)
+		_, err = e.Reject(t.Context(), 1)
+		f, ok := errors.AsType[*renew.SourceError](err)
+		require.True(t, ok)
+		assert.True(t, f.Rejected)
+		assert.Equal(t, 2, s.count(), "the pause goes on")
+	})
+}
+
+func TestValueThatIsPutAndRejectedDuringAFetchLeavesItsOutcome(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{delay: time.Second}
+		e := s.engine(t)
+		go func() { _, _ = e.Get(t.Context()) }()
+		synctest.Wait()
+		l, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
+		require.NoError(t, err)
+		l, err = e.Reject(t.Context(), l.Generation)
+		require.NoError(t, err)
+		require.NotNil(t, l)
+		assert.Equal(t, "v1", l.Value)
+		assert.Equal(t, 1, s.count())
+	})
 }
 
 // TestLateAnswer lets a renewal overrun its timeout, and answer after what has
