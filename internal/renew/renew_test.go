@@ -1221,6 +1221,79 @@ func TestRejectionDuringThePauseOfAFailureIsToldAsOne(t *testing.T) {
 	})
 }
 
+func TestWithoutAWindowNothingIsRenewedAhead(t *testing.T) {
+	t.Parallel()
+	for _, life := range []time.Duration{500 * time.Millisecond, 100 * time.Second} {
+		t.Run(life.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{life: life}
+				e := s.engine(t, func(c *renew.Config[string]) { c.Window = -1 })
+				end := time.Now().Add(life)
+				for time.Now().Before(end) {
+					require.Equal(t, "v1", get(t, e))
+					advance(life / 100)
+				}
+				assert.Zero(t, e.Current().RenewAt)
+				assert.Equal(t, 1, s.count())
+				assert.Equal(t, "v2", get(t, e), "but past its end nothing is served")
+			})
+		})
+	}
+}
+
+func TestWindowIsAtMostHalfOfTheLifetime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for window, want := range map[float64]time.Duration{0.1: 10 * time.Second, 0.4: 40 * time.Second, 7: 50 * time.Second} {
+			s := &source{life: 100 * time.Second}
+			e := s.engine(t, func(c *renew.Config[string]) { c.Window, c.Spread = window, func() float64 { return 0.5 } })
+			l, err := e.Get(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, want, l.Expires.Sub(l.RenewAt))
+		}
+	})
+}
+
+func TestRenewalThatFailsPastTheExpiryServesNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second}
+		e := s.engine(t)
+		get(t, e)
+		s.set(func(s *source) { s.delay, s.err = 20*time.Second, errDown })
+		advance(90 * time.Second)
+		require.Equal(t, "v1", get(t, e), "while the renewal runs")
+		advance(15 * time.Second)
+		_, err := e.Get(t.Context())
+		require.ErrorIs(t, err, errDown)
+		assert.Nil(t, e.Current())
+	})
+}
+
+func TestExpiryThatIsPutOffServesWhoWaitsForAFetchThatFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second}
+		e := s.engine(t)
+		get(t, e)
+		advance(100 * time.Second)
+		s.set(func(s *source) { s.delay, s.err = time.Second, errDown })
+		served := make(chan *renew.Lease[string], 1)
+		go func() {
+			l, err := e.Get(t.Context())
+			assert.NoError(t, err)
+			served <- l
+		}()
+		synctest.Wait()
+		_, err := e.Put(renew.Grant[string]{Value: "v1", Expires: time.Now().Add(time.Hour)}, renew.Adopted)
+		require.NoError(t, err)
+		l := <-served
+		require.NotNil(t, l)
+		assert.Equal(t, "v1", l.Value)
+	})
+}
+
 func TestValueThatIsPutAndRejectedDuringAFetchLeavesItsOutcome(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -1295,4 +1368,32 @@ func TestLateAnswer(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestLessThanTwoSecondsAreNoSkew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		s.fetch = func(context.Context, int) (renew.Grant[string], error) {
+			issuer := time.Now().Add(-1999 * time.Millisecond)
+			return renew.Grant[string]{Value: "v", Issued: issuer, Expires: time.Now().Add(time.Minute)}, nil
+		}
+		e := s.engine(t)
+		l, err := e.Get(t.Context())
+		require.NoError(t, err)
+		assert.Zero(t, e.Status().Skew)
+		assert.Equal(t, time.Minute, time.Until(l.Expires))
+	})
+}
+
+func TestFixedLeaseIsAlwaysFresh(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := renew.Fixed("v")
+		assert.Equal(t, "v", l.Value)
+		assert.Equal(t, uint64(1), l.Generation)
+		assert.Equal(t, renew.First, l.Reason)
+		assert.Equal(t, time.Now(), l.Obtained)
+		assert.Zero(t, l.Expires)
+	})
 }
