@@ -1386,6 +1386,72 @@ func TestLessThanTwoSecondsAreNoSkew(t *testing.T) {
 	})
 }
 
+func TestHerdThatReportsTheSameVainRenewalCountsAsOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		get(t, e)
+		for range 50 {
+			e.Vain(1)
+		}
+		assert.True(t, e.Held(1))
+		advance(time.Second)
+		assert.False(t, e.Held(1))
+		e.Vain(1)
+		advance(999 * time.Millisecond)
+		assert.True(t, e.Held(1), "the next pause is twice as long")
+		advance(1001 * time.Millisecond)
+		l, err := e.Reject(t.Context(), 1)
+		require.NoError(t, err)
+		assert.Equal(t, uint64(2), l.Generation)
+
+		e.Mended(2)
+		e.Vain(2)
+		advance(time.Second)
+		assert.False(t, e.Held(2), "a renewal that helped has the pauses begin anew")
+	})
+}
+
+func TestVainMendedAndLiftConcernTheirGeneration(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		e.Vain(1)
+		e.Lift(1)
+		assert.False(t, e.Held(1), "there is nothing yet")
+		get(t, e)
+		_, err := e.Renew(t.Context())
+		require.NoError(t, err)
+
+		e.Vain(1)
+		assert.False(t, e.Held(2), "the report is late")
+		e.Vain(2)
+		assert.True(t, e.Held(2))
+		assert.False(t, e.Held(1))
+		e.Lift(1)
+		assert.True(t, e.Held(2))
+		e.Mended(2)
+		assert.True(t, e.Held(2), "what was in vain is no proof to the contrary")
+		e.Lift(2)
+		assert.False(t, e.Held(2))
+		s.set(func(s *source) { s.delay = time.Millisecond })
+		go func() { _, _ = e.Reject(t.Context(), 2) }()
+		synctest.Wait()
+		e.Vain(2)
+		advance(time.Millisecond)
+		require.Equal(t, "v3", get(t, e))
+		assert.False(t, e.Held(3), "the renewal was under way already")
+		e.Vain(3)
+		_, err = e.Renew(t.Context())
+		require.NoError(t, err)
+		e.Vain(4)
+		advance(1999 * time.Millisecond)
+		assert.True(t, e.Held(4), "another one in vain doubles the pause")
+	})
+}
+
 func TestFixedLeaseIsAlwaysFresh(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
