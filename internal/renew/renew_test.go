@@ -1452,6 +1452,79 @@ func TestVainMendedAndLiftConcernTheirGeneration(t *testing.T) {
 	})
 }
 
+func TestReasonsHaveNames(t *testing.T) {
+	t.Parallel()
+	for r := renew.First; r <= renew.Adopted; r++ {
+		assert.NotEqual(t, "unknown", r.String())
+	}
+	assert.Equal(t, "unknown", renew.Reason(0).String())
+	assert.Equal(t, "unknown", (renew.Adopted + 1).String())
+	assert.Equal(t, "unknown", renew.Reason(255).String())
+}
+
+func TestReasonOfTheGrantReplacesTheFetchs(t *testing.T) {
+	t.Parallel()
+	s := &source{}
+	s.fetch = func(context.Context, int) (renew.Grant[string], error) {
+		return renew.Grant[string]{Value: "v", Reason: renew.Adopted}, nil
+	}
+	l, err := s.engine(t).Get(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, renew.Adopted, l.Reason)
+}
+
+func TestEventsSayWhatHappened(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{value: "a", delay: 2 * time.Second}
+		var seen []renew.Event[string]
+		e := s.engine(t, func(c *renew.Config[string]) {
+			c.Observe = func(ev renew.Event[string]) { seen = append(seen, ev) }
+		})
+		get(t, e)
+		s.set(func(s *source) { s.err = errDown })
+		_, err := e.Renew(t.Context())
+		require.Error(t, err)
+		s.set(func(s *source) { s.err = nil })
+		advance(time.Until(e.Status().RetryAt))
+		_, err = e.Reject(t.Context(), 1)
+		require.NoError(t, err)
+		s.set(func(s *source) { s.value = "b" })
+		_, err = e.Renew(t.Context())
+		require.NoError(t, err)
+
+		require.Len(t, seen, 5)
+		of := func(l *renew.Lease[string]) string {
+			if l == nil {
+				return ""
+			}
+			return l.Value
+		}
+		for i, want := range []struct {
+			kind        renew.Kind
+			reason      renew.Reason
+			lease, prev string
+			took        time.Duration
+			err         error
+		}{
+			{kind: renew.Renewed, reason: renew.First, lease: "a", took: 2 * time.Second},
+			{kind: renew.Failed, reason: renew.Manual, lease: "a", prev: "a", took: 2 * time.Second, err: errDown},
+			{kind: renew.Refused, reason: renew.Rejected, prev: "a"},
+			{kind: renew.Confirmed, reason: renew.Rejected, lease: "a", prev: "a", took: 2 * time.Second},
+			{kind: renew.Renewed, reason: renew.Manual, lease: "b", prev: "a", took: 2 * time.Second},
+		} {
+			ev := seen[i]
+			assert.Equal(t, want.kind, ev.Kind, i)
+			assert.Equal(t, want.reason, ev.Reason, i)
+			assert.Equal(t, want.lease, of(ev.Lease), i)
+			assert.Equal(t, want.prev, of(ev.Prev), i)
+			assert.Equal(t, want.took, ev.Took, i)
+			assert.Equal(t, want.err, ev.Err, i)
+			assert.Equal(t, want.err != nil, !ev.RetryAt.IsZero(), i)
+		}
+	})
+}
+
 func TestFixedLeaseIsAlwaysFresh(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
