@@ -195,13 +195,18 @@ func TestBrokenStoreCostsSharingAndNothingElse(t *testing.T) {
 			assert.Equal(t, EventStoreFailed, e.Type)
 			assert.Equal(t, op, e.Reason)
 			assert.WithinDuration(t, time.Now(), e.Time, time.Minute)
-			if op != "load" { // what could not be read has been replaced
+			if op == "load" {
+				require.NoError(t, c.Status().StoreError, "what could not be read has been replaced")
+			} else {
 				require.ErrorContains(t, c.Status().StoreError, "disk on fire")
 			}
 
 			store.failing(op, nil)
 			w.srv.RevokeSessions()
+			require.NoError(t, w.call(w.client(WithSessionStore(store))))
+			bought := w.bought()
 			require.NoError(t, w.call(c))
+			require.Equal(t, bought, w.bought(), "it is shared again")
 			require.NoError(t, c.Status().StoreError, "what is mended is not reported any more")
 		})
 	}
@@ -357,7 +362,7 @@ func TestOnlyTheRefusalOfAKeyIsSharedAsOne(t *testing.T) {
 
 func TestAPolicyIsKeptWhereverTheStoreIsSet(t *testing.T) {
 	t.Parallel()
-	policy, store := WithSessionPolicy(SessionPolicy{Timeout: time.Hour}), WithSessionStore(newMapSessionStore())
+	policy, store := WithSessionPolicy(SessionPolicy{Timeout: time.Hour, Window: 0.5}), WithSessionStore(newMapSessionStore())
 	for _, opts := range [][]Option{{policy, store}, {store, policy}} {
 		c, err := New(append(opts, WithoutEnvironment(), WithCredential(APIKey(testKey)))...)
 		require.NoError(t, err)
