@@ -1316,7 +1316,7 @@ func TestValueThatIsPutAndRejectedDuringAFetchLeavesItsOutcome(t *testing.T) {
 func TestLateAnswer(t *testing.T) {
 	t.Parallel()
 	refused := func(ctx context.Context, s *source, e *renew.Engine[string]) {
-		s.err = errDown
+		s.set(func(s *source) { s.err = errDown })
 		_, _ = e.Reject(ctx, 1)
 	}
 	for name, c := range map[string]struct {
@@ -1332,7 +1332,7 @@ func TestLateAnswer(t *testing.T) {
 			_, _ = e.Reject(ctx, 1)
 		}},
 		"does not precede a fetch on its way": {answer: "late", want: "new", meanwhile: func(ctx context.Context, s *source, e *renew.Engine[string]) {
-			s.delay = time.Second
+			s.set(func(s *source) { s.delay = time.Second })
 			go func() { _, _ = e.Reject(ctx, 1) }()
 			synctest.Wait()
 		}},
@@ -1348,13 +1348,15 @@ func TestLateAnswer(t *testing.T) {
 				get(t, e)
 				advance(90 * time.Second)
 				release := make(chan struct{})
-				s.fetch = func(context.Context, int) (renew.Grant[string], error) { // ignores its context
-					<-release
-					return renew.Grant[string]{Value: c.answer}, c.err
-				}
+				s.set(func(s *source) {
+					s.fetch = func(context.Context, int) (renew.Grant[string], error) { // ignores its context
+						<-release
+						return renew.Grant[string]{Value: c.answer}, c.err
+					}
+				})
 				get(t, e)
 				advance(8 * time.Second)
-				s.fetch, s.value = nil, "new"
+				s.set(func(s *source) { s.fetch, s.value = nil, "new" })
 				c.meanwhile(t.Context(), s, e)
 				close(release)
 				advance(time.Second)
