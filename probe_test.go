@@ -94,7 +94,7 @@ func TestAProbeServesAllWhoAskMeanwhile(t *testing.T) {
 			for range 10 {
 				go func() { assert.Equal(t, want, p.isDead(t.Context(), APIKey("k1"))) }()
 			}
-			advance(time.Minute)
+			letPass(time.Minute)
 		}
 		herd(false)
 		assert.Equal(t, 2, asked, "what was asked before the 401 does not explain it, one more answer does for all")
