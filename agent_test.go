@@ -113,7 +113,7 @@ func TestDocumentedAgentIDsAreAccepted(t *testing.T) {
 
 	for _, id := range []string{
 		"7f9c24e8-3b1d-4c55-9e0a-1d2f3a4b5c6d", "did:agrenting:my-agent", "did:web:example.com%3A8080:agents:a",
-		"did:key:z6MkhaXg#z6MkhaXg", "a", strings.Repeat("a", maxAgentID),
+		"did:key:z6MkhaXg#z6MkhaXg", "a", "!", "~", strings.Repeat("a", maxAgentID),
 	} {
 		assert.NoError(t, validateAgentID(id), id)
 	}

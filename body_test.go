@@ -404,3 +404,38 @@ func TestABodyThatCannotBeReplayedAnywayIsNotWrapped(t *testing.T) {
 	req.Body = http.NoBody
 	assert.Equal(t, http.NoBody, replayable(req, true).reader(req))
 }
+
+func TestAnAttemptThatLostTheBodyDoesNotCloseIt(t *testing.T) {
+	t.Parallel()
+
+	body := newSpyBody("content")
+	req := request(t, http.MethodPost, "/x", body)
+	r := replayable(req, true)
+	first := r.reader(req)
+	require.NoError(t, first.Close())
+	assert.Zero(t, body.closed(), "a replay may follow")
+	second, err := r.again(req)
+	require.NoError(t, err)
+	r.release()
+	assert.Zero(t, body.closed(), "the replay has not begun to read it")
+	n, err := second.Read(make([]byte, 1))
+	require.NoError(t, err)
+	assert.Equal(t, 1, n)
+	require.NoError(t, first.Close())
+	assert.Zero(t, body.closed(), "the first attempt has nothing to close any more")
+	require.NoError(t, second.Close())
+	assert.Equal(t, 1, body.closed())
+	r.release()
+	assert.Equal(t, 1, body.closed())
+}
+
+func TestOneByteOfABodyIsEnoughToSpoilAReplay(t *testing.T) {
+	t.Parallel()
+
+	req := request(t, http.MethodPost, "/x", newSpyBody("content"))
+	r := replayable(req, true)
+	_, err := r.reader(req).Read(make([]byte, 1))
+	require.NoError(t, err)
+	_, err = r.again(req)
+	require.ErrorIs(t, err, ErrNotReplayable)
+}

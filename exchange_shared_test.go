@@ -58,9 +58,17 @@ func TestASessionOfTheStoreThatWasEndedTooIsNotAdopted(t *testing.T) {
 	require.EqualValues(t, 2, w.srv.Stats().SessionsIssued)
 	// The second client still has the first session, and both are ended.
 	w.srv.RevokeSessions()
+	w.srv.ResetLog()
 	require.NoError(t, w.call(clients[1]))
 	require.NoError(t, w.call(clients[0]))
 	assert.EqualValues(t, 3, w.srv.Stats().SessionsIssued)
+	refused := 0
+	for _, r := range w.srv.Requests() {
+		if r.Status == http.StatusUnauthorized && r.Path == "/api/v1/tasks" {
+			refused++
+		}
+	}
+	assert.Equal(t, len(clients), refused, "each request was refused once, for its own session")
 }
 
 func TestAKeyThatAnotherProcessSawRefusedIsLookedForAnew(t *testing.T) {

@@ -484,3 +484,164 @@ func TestSessionEventsTellTheirReasonsInOrder(t *testing.T) {
 		assert.Equal(t, []string{"renewed first", "renewed early", string(EventRejected) + " rejected", "renewed rejected"}, seen)
 	})
 }
+
+func TestAKeyThatIsRefusedIsSentOnceWhereThereIsNoOther(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	path := filepath.Join(t.TempDir(), "key")
+	require.NoError(t, os.WriteFile(path, []byte(w.key.Secret), 0o600))
+	w.srv.RevokeKey(w.key.ID)
+	for i, src := range []CredentialSource{Static(APIKey(w.key.Secret)), FileSource(path)} {
+		require.ErrorIs(t, w.call(w.client(WithCredentialSource(src))), ErrUnauthorized)
+		assert.Equal(t, i+1, w.bought(), "ten calls a minute lock this IP out")
+	}
+}
+
+// refreshing is a source that answers after a rejection what it is told to.
+type refreshing struct {
+	mint
+	mu       sync.Mutex
+	next     Credential
+	nextErr  error
+	rejected []Credential
+}
+
+func (r *refreshing) Refresh(_ context.Context, rejected Credential) (Credential, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rejected = append(r.rejected, rejected)
+	return r.next, r.nextErr
+}
+
+func TestWhateverASourceYieldsIsCheckedBeforeItIsExchanged(t *testing.T) {
+	t.Parallel()
+	errSource := errors.New("the vault is sealed")
+	sandbox, session := APIKey("sk_sandbox_0123456789abcdef"), SessionToken("token-0123456789", time.Time{})
+	for name, c := range map[string]struct {
+		cred Credential
+		err  error
+		want error
+	}{
+		"session token":   {cred: session, want: ErrInvalidCredential},
+		"sandbox key":     {cred: sandbox, want: ErrEnvironmentMismatch},
+		"nothing":         {want: ErrNoCredential},
+		"the source's no": {err: errSource, want: errSource},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newSessionWorld(t)
+			src := &mint{cred: c.cred, err: c.err}
+			require.ErrorIs(t, w.call(w.client(WithCredentialSource(src), WithEnvironment(Production))), c.want)
+			assert.Empty(t, w.srv.Requests(), "nothing was sent")
+
+			w.srv.RevokeKey(w.key.ID)
+			for _, refused := range []CredentialSource{
+				&refreshing{mint: mint{cred: APIKey(w.key.Secret)}, next: c.cred, nextErr: c.err},
+				&turning{first: APIKey(w.key.Secret), then: src},
+			} {
+				w.srv.ResetLog()
+				err := w.call(w.client(WithCredentialSource(refused), WithEnvironment(Production)))
+				require.ErrorIs(t, err, c.want)
+				require.ErrorIs(t, err, ErrUnauthorized, "why another key was looked for")
+				assert.Equal(t, 1, w.bought(), "the other key was not sent")
+			}
+		})
+	}
+}
+
+// turning yields first once, and then what then yields.
+type turning struct {
+	once  sync.Once
+	first Credential
+	then  CredentialSource
+}
+
+func (s *turning) Credential(ctx context.Context) (c Credential, err error) {
+	c, err = s.then.Credential(ctx)
+	s.once.Do(func() { c, err = s.first, nil })
+	return c, err
+}
+
+func TestTheExchangeHasTheTimeoutOfThePolicy(t *testing.T) {
+	t.Parallel()
+	for want, policy := range map[time.Duration]SessionPolicy{2 * time.Second: {Timeout: 2 * time.Second}, 30 * time.Second: {}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newSessionWorld(t)
+			w.srv.Fault(routeAuthenticate, agrentingtest.Delay(time.Minute).Always())
+			c := w.client(WithSessionPolicy(policy), WithTimeout(0))
+			began := time.Now()
+			require.ErrorIs(t, w.call(c), context.DeadlineExceeded)
+			assert.Equal(t, want, time.Since(began))
+		})
+	}
+}
+
+func TestTheExchangeHeedsRetryAfterWithinReason(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]time.Duration{"120": 2 * time.Minute, "86400": maxSharedPause} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newSessionWorld(t)
+			w.srv.Fault(routeAuthenticate, agrentingtest.StatusWithRetryAfter(http.StatusServiceUnavailable, header).Times(1))
+			c := w.client()
+			err := w.call(c)
+			f, ok := errors.AsType[*RenewalError](err)
+			require.True(t, ok, "%v", err)
+			assert.Equal(t, want, time.Until(f.RetryAt).Round(time.Second))
+			assert.Equal(t, 1, f.Failures)
+			advance(want - 2*time.Second)
+			require.Error(t, w.call(c))
+			assert.Equal(t, 1, w.bought())
+			advance(3 * time.Second)
+			require.NoError(t, w.call(c))
+		})
+	}
+}
+
+func TestALockoutIsTypedAfterASessionHasBeenInUseToo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute), agrentingtest.WithoutRateLimits())
+		c := w.client(WithSessionPolicy(SessionPolicy{Window: -1}))
+		require.NoError(t, w.call(c))
+		w.srv.Fault(routeAuthenticate, agrentingtest.StatusWithRetryAfter(http.StatusTooManyRequests, "300").Always())
+		advance(time.Minute)
+		err := w.call(c)
+		require.ErrorIs(t, err, ErrLockedOut)
+		l, ok := errors.AsType[*LockoutError](err)
+		require.True(t, ok, "%v", err)
+		assert.Equal(t, 5*time.Minute, time.Until(l.RetryAt).Round(time.Second))
+	})
+}
+
+func TestWhatTheOtherDocumentedPathAnswersCounts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const route = "POST /auth/authenticate"
+		w := newSessionWorld(t, agrentingtest.WithoutAPIPrefix(), agrentingtest.WithoutRateLimits())
+		w.srv.Fault(route, agrentingtest.Status(http.StatusServiceUnavailable, "AGENT_UNAVAILABLE").Times(1))
+		c := w.client()
+		require.ErrorIs(t, w.call(c), ErrServer)
+		advance(2 * time.Second)
+		require.NoError(t, w.call(c))
+		assert.Equal(t, 1, w.bought(), "the path that is unknown is remembered")
+		assert.Equal(t, 2, w.srv.Count(route))
+	})
+	w := newSessionWorld(t)
+	require.NoError(t, w.call(w.client(WithRoutes(Routes{Authenticate: "/auth/authenticate"}))), "either way round")
+
+	w = newSessionWorld(t, agrentingtest.WithAuthPath("/elsewhere"))
+	require.ErrorIs(t, w.call(w.client()), ErrRouteNotFound)
+}
+
+func TestLogoutOnCloseSparesTheSessionsOfOthers(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	policy := WithSessionPolicy(SessionPolicy{LogoutOnClose: true})
+	c := w.client(policy, WithSessionStore(newMapSessionStore()))
+	require.NoError(t, w.call(c))
+	require.NoError(t, c.Close())
+	assert.Zero(t, w.srv.Count("DELETE /api/v1/auth/logout"))
+
+	require.NoError(t, w.client(policy).Close())
+	assert.Zero(t, w.srv.Count("DELETE /api/v1/auth/logout"), "there was no session to end")
+}

@@ -384,3 +384,47 @@ func TestFileSourceIsSafeForConcurrentUse(t *testing.T) {
 	wg.Wait()
 	assert.Equal(t, "key-2", readKey(t, src))
 }
+
+func TestFileSourceReadsAgainWhenTheMetadataHaveChangedOnly(t *testing.T) {
+	t.Parallel()
+
+	long := time.Now().Add(-time.Hour).Truncate(time.Second)
+	cases := map[string]struct {
+		content string
+		mtime   time.Time
+		want    string
+	}{
+		"nothing": {"key-number-2", long, "key-number-1"},
+		"size":    {"key-number-02", long, "key-number-02"},
+		"time":    {"key-number-2", long.Add(time.Second), "key-number-2"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			path := filepath.Join(t.TempDir(), "key")
+			put := func(content string, mtime time.Time) {
+				require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+				require.NoError(t, os.Chtimes(path, mtime, mtime))
+			}
+			put("key-number-1", long)
+			src := FileSource(path)
+			c, err := src.Credential(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "key-number-1", c.Reveal())
+			put(tc.content, tc.mtime)
+			c, err = src.Credential(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, tc.want, c.Reveal())
+		})
+	}
+}
+
+func TestAKeyWithinThePathOfAFileIsNotShown(t *testing.T) {
+	t.Parallel()
+
+	const key = "sk_sandbox_0123456789abcdef0123"
+	_, err := FileSource("./" + key).Credential(t.Context())
+	require.ErrorIs(t, err, ErrNoCredential)
+	assert.NotContains(t, err.Error(), key)
+}

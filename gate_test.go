@@ -109,6 +109,31 @@ func TestAWaiterLeavesWithItsContext(t *testing.T) {
 	})
 }
 
+func TestAGateThatOpensWakesItsWaitersAndCanBeShutAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := new(gate)
+		for range 3 {
+			g.shut()
+			require.False(t, g.enter())
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			waited := make(chan error, 1)
+			go func() { waited <- g.wait(ctx) }()
+			synctest.Wait()
+			g.open()
+			require.NoError(t, <-waited)
+			cancel()
+			require.True(t, g.enter())
+			assert.False(t, g.over())
+			drained := g.shut()
+			assert.False(t, isClosed(drained), "somebody is inside")
+			g.leave()
+			assert.True(t, isClosed(drained))
+			g.open()
+		}
+	})
+}
+
 func TestAGateCountsRightUnderContention(t *testing.T) {
 	t.Parallel()
 	g := new(gate)

@@ -17,7 +17,10 @@ import (
 func TestCredentialsAndAgentGoToThePinnedOriginsOnly(t *testing.T) {
 	t.Parallel()
 
-	allowed := []string{"https://files.test", "https://[2001:db8::1]:8443", "http://127.0.0.1:9999", "https://UPPER.test:443/"}
+	allowed := []string{
+		"https://files.test", "https://[2001:db8::1]:8443", "http://127.0.0.1:9999", "https://UPPER.test:443/",
+		"http://127.0.0.3", "https://az.test",
+	}
 	cases := map[string]bool{
 		"https://api.agrenting.test/x":          true,
 		"https://api.agrenting.test:443/x":      true,
@@ -32,6 +35,11 @@ func TestCredentialsAndAgentGoToThePinnedOriginsOnly(t *testing.T) {
 		"https://[2001:db8::1]:8443/x":          true,
 		"https://[2001:DB8::1]:8443/x":          true,
 		"http://127.0.0.1:9999/x":               true,
+		"http://127.0.0.3:80/x":                 true,
+		"https://AZ.test/x":                     true,
+		"http://127.0.0.3:443/x":                false,
+		"https://127.0.0.3/x":                   false,
+		"https://127.0.0.3:80/x":                false,
 		"https://api.agrenting.test:444/x":      false,
 		"https://api.agrenting.test:80/x":       false,
 		"https://api.agrenting.test.:443/x":     false,

@@ -355,3 +355,33 @@ func TestARedirectToPlainHTTPIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, ErrInsecureURL)
 	assert.Len(t, base.requests(), 1)
 }
+
+func TestWhatLeavesAnOriginLosesEveryHeaderThatTellsWhoSentIt(t *testing.T) {
+	t.Parallel()
+
+	sensitive := []string{
+		"Authorization", "X-Api-Key", "Api-Key", "X-Agent-Id", "Proxy-Authorization", "Cookie", "Cookie2",
+		"Referer", "Www-Authenticate", "x_api_key", "api-KEY",
+	}
+	for _, name := range []string{"X-API-Key", "Api-Key"} {
+		var base recorder
+		tr := transportOver(t, &base, Static(APIKey("k1")), WithAPIKeyHeader(name))
+		first := request(t, http.MethodGet, "https://one.test/x", nil)
+		for target, kept := range map[string]bool{"https://one.test/y": true, "https://two.test/y": false} {
+			req := request(t, http.MethodGet, target, nil)
+			req.Response = &http.Response{Request: first}
+			for _, h := range sensitive {
+				req.Header[h] = []string{hopSecret}
+			}
+			req.Header["Accept"] = []string{"text/plain"}
+			resp, err := tr.RoundTrip(req)
+			require.NoError(t, err)
+			readAll(t, resp)
+			got := base.requests()[len(base.requests())-1].header
+			assert.Equal(t, "text/plain", got.Get("Accept"))
+			for _, h := range sensitive {
+				assert.Equal(t, kept, got[h] != nil, "%s to %s", h, target)
+			}
+		}
+	}
+}

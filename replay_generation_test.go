@@ -1,11 +1,15 @@
 package agrenting
 
 import (
+	"context"
 	"net/http"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
@@ -58,4 +62,59 @@ func TestALate401WhoseReplayMeetsADeadSessionFailsNobody(t *testing.T) {
 	require.NoError(t, w.call(c))
 	require.NoError(t, w.call(c))
 	require.NoError(t, w.call(c))
+}
+
+func TestWhoWaitsAtAGateLearnsOfTheEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := new(gate)
+		g.shut()
+		k := newFixedKeeper("fixed", &stamp{cred: APIKey("k1"), gate: g})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		left := make(chan error, 1)
+		go func() { _, err := k.enter(ctx); left <- err }()
+		synctest.Wait()
+		require.NoError(t, k.close())
+		g.pass()
+		require.ErrorIs(t, <-left, ErrClosed)
+	})
+}
+
+func TestTheSameSecretOfAnotherKindIsAnotherCredential(t *testing.T) {
+	t.Parallel()
+	key, token := &stamp{cred: APIKey(testKey)}, &stamp{cred: UserToken(testKey)}
+	assert.True(t, sameStamp(key, &stamp{cred: APIKey(testKey)}))
+	assert.False(t, sameStamp(key, token))
+}
+
+// Each renewal that helps ends the pause that those which did not have begun.
+func TestARenewalThatHelpsEndsThePauseOfThoseThatDidNot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		src := newMint("k1")
+		p := newPlatform("k1")
+		c := clientOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path == "/api/v1/hirings/pending" { // whoever is refused, his credential is good
+				return reply(http.StatusOK, "{}"), nil
+			}
+			return p.RoundTrip(r)
+		}), src)
+		call := func() error { _, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil); return err }
+		require.NoError(t, call())
+		for range 5 {
+			p.accept("none")
+			require.ErrorIs(t, call(), ErrUnauthorized) // the source insists
+			advance(time.Minute)
+		}
+		src.replace(APIKey("k2"))
+		p.accept("k2")
+		require.NoError(t, call())
+		p.accept("none")
+		require.ErrorIs(t, call(), ErrUnauthorized)
+		advance(time.Second)
+		src.replace(APIKey("k3"))
+		p.accept("k3")
+		require.NoError(t, call(), "the pause is a second again")
+	})
 }

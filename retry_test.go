@@ -399,3 +399,14 @@ func TestA409ThatBreaksOffIsReturnedAsItCame(t *testing.T) {
 	assert.Equal(t, `{"err`, string(b))
 	require.NoError(t, resp.Body.Close())
 }
+
+func TestAPauseIsHardlyLongerThanWhatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	p := RetryPolicy{BaseDelay: time.Second, MaxDelay: time.Hour, MaxRetryAfter: time.Minute}
+	for range 100 {
+		pause, ok := p.pause(10, reply(http.StatusTooManyRequests, "", "Retry-After", "10")) //nolint:bodyclose // it is in memory
+		require.True(t, ok)
+		assert.GreaterOrEqual(t, pause, 10*time.Second)
+		assert.LessOrEqual(t, pause, 12*time.Second, "a tenth and the first pause")
+	}
+}

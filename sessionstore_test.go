@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -141,7 +142,12 @@ func TestLockoutIsSharedThroughTheStore(t *testing.T) {
 		w.srv.Fault(routeAuthenticate, agrentingtest.StatusWithRetryAfter(http.StatusTooManyRequests, "300").Times(1))
 		first, second := w.client(WithSessionStore(store)), w.client(WithSessionStore(store))
 		require.ErrorIs(t, w.call(first), ErrLockedOut)
-		require.ErrorIs(t, w.call(second), ErrLockedOut)
+		err := w.call(second)
+		require.ErrorIs(t, err, ErrLockedOut)
+		l, ok := errors.AsType[*LockoutError](err)
+		require.True(t, ok)
+		require.ErrorContains(t, l.Err, "another process was told so: ")
+		assert.Equal(t, 5*time.Minute, time.Until(l.RetryAt).Round(time.Second))
 		assert.Equal(t, 1, w.bought(), "the second did not need to ask")
 		advance(301 * time.Second)
 		require.NoError(t, w.call(second))
@@ -162,8 +168,8 @@ func TestFailuresOfTheExchangeAreSharedThroughTheStore(t *testing.T) {
 			c := w.client(WithSessionStore(store))
 			wg.Go(func() {
 				for time.Since(began) < time.Minute {
-					if w.call(c) == nil {
-						t.Error("a request went through without a session")
+					if err := w.call(c); err == nil || errors.Is(err, ErrUnauthorized) {
+						t.Error("a request went through without a session, or the key counts as refused: ", err)
 					}
 					advance(100 * time.Millisecond)
 				}
@@ -188,7 +194,181 @@ func TestBrokenStoreCostsSharingAndNothingElse(t *testing.T) {
 			e := <-events
 			assert.Equal(t, EventStoreFailed, e.Type)
 			assert.Equal(t, op, e.Reason)
+			assert.WithinDuration(t, time.Now(), e.Time, time.Minute)
+			if op == "load" {
+				require.NoError(t, c.Status().StoreError, "what could not be read has been replaced")
+			} else {
+				require.ErrorContains(t, c.Status().StoreError, "disk on fire")
+			}
+
+			store.failing(op, nil)
+			w.srv.RevokeSessions()
+			require.NoError(t, w.call(w.client(WithSessionStore(store))))
+			bought := w.bought()
+			require.NoError(t, w.call(c))
+			require.Equal(t, bought, w.bought(), "it is shared again")
+			require.NoError(t, c.Status().StoreError, "what is mended is not reported any more")
 		})
+	}
+}
+
+func TestAStoreThatWorksIsNotReported(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	store := newMapSessionStore()
+	for range 2 {
+		c := w.client(WithSessionStore(store), WithObserver(func(e Event) {
+			assert.NotEqual(t, EventStoreFailed, e.Type)
+		}))
+		require.NoError(t, w.call(c))
+		require.NoError(t, c.Status().StoreError)
+	}
+	assert.Equal(t, 1, w.bought())
+	assert.Zero(t, w.srv.Count("GET /api/v1/hirings/pending"), "a session that nothing is known against is not tried first")
+}
+
+// lockingStore calls lock for each lock.
+type lockingStore struct {
+	*mapSessionStore
+	lock func(ctx context.Context) (func(), error)
+}
+
+func (s lockingStore) LockSession(ctx context.Context, _ string) (func(), error) { return s.lock(ctx) }
+
+func TestALockThatCannotBeHadCostsSharingAndNothingElse(t *testing.T) {
+	t.Parallel()
+	for want, lock := range map[string]func(context.Context) (func(), error){
+		"panicked":                     func(context.Context) (func(), error) { panic("boom") },
+		"store panicked":               func(context.Context) (func(), error) { runtime.Goexit(); return nil, nil },
+		"lock that cannot be unlocked": func(context.Context) (func(), error) { return nil, nil },
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			w := newSessionWorld(t)
+			c := w.client(WithSessionStore(lockingStore{newMapSessionStore(), lock}))
+			require.NoError(t, w.call(c))
+			require.ErrorContains(t, c.Status().StoreError, want)
+		})
+	}
+}
+
+func TestTheContextOfALockEndsWithIt(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	var end <-chan struct{}
+	held := false
+	c := w.client(WithSessionStore(lockingStore{newMapSessionStore(), func(ctx context.Context) (func(), error) {
+		end, held = ctx.Done(), true
+		return func() { assert.False(t, isClosed(end)); held = false }, nil
+	}}))
+	require.NoError(t, w.call(c))
+	assert.False(t, held)
+	assert.True(t, isClosed(end))
+}
+
+// Who finds a session while it waits for the lock goes on without it, and leaves
+// no lock behind.
+func TestALockThatComesTooLateIsUnlocked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t)
+		store := newMapSessionStore()
+		other := w.client(WithSessionStore(store))
+		locks := 0
+		c := w.client(WithSessionStore(lockingStore{store, func(ctx context.Context) (func(), error) {
+			_, err := other.Credential(ctx)
+			<-ctx.Done()
+			locks++ // it does not heed its context
+			return func() { locks-- }, err
+		}}))
+		require.NoError(t, w.call(c))
+		assert.Equal(t, 1, w.bought())
+		assert.Zero(t, locks)
+	})
+}
+
+func TestASessionOfTheStoreIsAdoptedAsLongAsItLives(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		opts   []agrentingtest.Option
+		pause  time.Duration
+		bought int
+	}{
+		"alive":                  {pause: 50 * time.Second, bought: 1},
+		"expired":                {pause: 61 * time.Second, bought: 2},
+		"alive, clock ahead":     {[]agrentingtest.Option{agrentingtest.WithClockSkew(time.Hour)}, 50 * time.Second, 1},
+		"expired, clock ahead":   {[]agrentingtest.Option{agrentingtest.WithClockSkew(time.Hour)}, 61 * time.Second, 2},
+		"alive, clock behind":    {[]agrentingtest.Option{agrentingtest.WithClockSkew(-time.Hour)}, 50 * time.Second, 1},
+		"expired, clock behind":  {[]agrentingtest.Option{agrentingtest.WithClockSkew(-time.Hour)}, 61 * time.Second, 2},
+		"expiry that is no date": {[]agrentingtest.Option{agrentingtest.WithSessionShape(agrentingtest.ShapeBadExpiry)}, 50 * time.Second, 1},
+		"expiry in the past":     {[]agrentingtest.Option{agrentingtest.WithSessionShape(agrentingtest.ShapePastExpiry)}, 50 * time.Second, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newSessionWorld(t, append(c.opts, agrentingtest.WithSessionTTL(time.Minute))...)
+				shared, store := WithSessionPolicy(SessionPolicy{Window: -1}), WithSessionStore(newMapSessionStore())
+				first := w.client(shared, store)
+				require.NoError(t, w.call(first))
+				advance(c.pause)
+				second := w.client(shared, store)
+				require.NoError(t, w.call(second))
+				assert.Equal(t, c.bought, w.bought())
+				assert.Zero(t, w.unauthorized())
+				assert.InDelta(t, first.Status().ClockSkew.Seconds(), second.Status().ClockSkew.Seconds(), 2)
+				if c.bought == 1 {
+					assert.WithinDuration(t, first.Status().Expires, second.Status().Expires, 2*time.Second)
+				}
+			})
+		})
+	}
+}
+
+func TestAPauseThatIsTooLongIsAWrongClock(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for pause, bought := range map[time.Duration]int{maxSharedPause - time.Minute: 0, maxSharedPause: 1} {
+			w := newSessionWorld(t)
+			store := newMapSessionStore()
+			c := w.client(WithSessionStore(store))
+			shared := newSharedSessions(store, c.transport.origins[0], APIKey(w.key.Secret))
+			until := time.Now().Add(pause)
+			require.NoError(t, shared.save(t.Context(), sharedSession{NotBefore: until, Failures: 1, Reason: "busy"}))
+			err := w.call(c)
+			assert.Equal(t, bought, w.bought())
+			if bought == 1 {
+				require.NoError(t, err)
+				continue
+			}
+			f, ok := errors.AsType[*RenewalError](err)
+			require.True(t, ok, "%v", err)
+			assert.WithinDuration(t, until, f.RetryAt, 0)
+			require.ErrorContains(t, err, "busy")
+		}
+	})
+}
+
+func TestOnlyTheRefusalOfAKeyIsSharedAsOne(t *testing.T) {
+	t.Parallel()
+	for err, refused := range map[error]bool{ErrServer: false, ErrUnauthorized: true} {
+		var rec sharedSession
+		rec.fail(err)
+		shared := rec.pauseError()
+		assert.Equal(t, refused, errors.Is(shared, ErrUnauthorized), "%v", err)
+		require.NotErrorIs(t, shared, ErrForbidden)
+		require.NotErrorIs(t, shared, ErrLockedOut)
+	}
+}
+
+func TestAPolicyIsKeptWhereverTheStoreIsSet(t *testing.T) {
+	t.Parallel()
+	policy, store := WithSessionPolicy(SessionPolicy{Timeout: time.Hour, Window: 0.5}), WithSessionStore(newMapSessionStore())
+	for _, opts := range [][]Option{{policy, store}, {store, policy}} {
+		c, err := New(append(opts, WithoutEnvironment(), WithCredential(APIKey(testKey)))...)
+		require.NoError(t, err)
+		assert.Equal(t, time.Hour, c.core.cfg.session.Timeout)
+		assert.NotNil(t, c.core.cfg.sessionStore)
+		require.NoError(t, c.Close())
 	}
 }
 
@@ -232,6 +412,10 @@ func TestStoredSessionsAreOfNoUseWithoutTheKey(t *testing.T) {
 	assert.NotEqual(t, id, elsewhere.id, "another origin too")
 	_, err = elsewhere.sealer.open(sealed)
 	require.ErrorIs(t, err, errUnsealable)
+	guess := newSharedSessions(store, c.transport.origins[0], APIKey("another-key-0123456789"))
+	guess.sealer.info = own.sealer.info
+	_, err = guess.sealer.open(sealed)
+	require.ErrorIs(t, err, errUnsealable, "the key is in the seal, not in its name alone")
 	for i := range sealed {
 		bad := append([]byte(nil), sealed...)
 		bad[i] ^= 1
@@ -266,8 +450,47 @@ func TestFileSessionStoreRefusesBadFolders(t *testing.T) {
 	}
 	store, err := FileSessionStore(t.TempDir())
 	require.NoError(t, err)
-	_, err = store.LoadSession(t.Context(), "../../etc/passwd")
-	require.ErrorIs(t, err, ErrInvalidOption)
+	for _, id := range []string{"", "../../etc/passwd", "0f/1", "0F"} {
+		_, err = store.LoadSession(t.Context(), id)
+		require.ErrorIs(t, err, ErrInvalidOption, id)
+		_, err = store.LockSession(t.Context(), id)
+		require.ErrorIs(t, err, ErrInvalidOption, id)
+		require.ErrorIs(t, store.SaveSession(t.Context(), id, []byte("x")), ErrInvalidOption, id)
+	}
+}
+
+func TestAFileSessionStoreSaysWhatItCannotDo(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join(t.TempDir(), "sessions")
+	store, err := FileSessionStore(folder)
+	require.NoError(t, err)
+	sealed, err := store.LoadSession(t.Context(), "0a")
+	require.NoError(t, err)
+	require.Nil(t, sealed)
+	require.NoError(t, os.MkdirAll(filepath.Join(folder, "0a.session", "x"), 0o700))
+	require.NoError(t, os.Chmod(folder, 0o700))
+	_, err = store.LoadSession(t.Context(), "0a")
+	require.Error(t, err)
+	require.Error(t, store.SaveSession(t.Context(), "0a", []byte("x")))
+}
+
+func TestARecordOfAnotherVersionCountsAsNone(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	store := newMapSessionStore()
+	c := w.client(WithSessionStore(store))
+	own := newSharedSessions(store, c.transport.origins[0], APIKey(w.key.Secret))
+	for _, plain := range []string{`{"version":2,"token":"token-0123456789"}`, `{"version":1,"token":7}`, `1`} {
+		sealed, err := own.sealer.seal([]byte(plain))
+		require.NoError(t, err)
+		require.NoError(t, store.SaveSession(t.Context(), own.id, sealed))
+		rec, err := own.load(t.Context())
+		require.ErrorIs(t, err, errUnsealable)
+		assert.Zero(t, rec)
+	}
+	require.NoError(t, w.call(c))
+	assert.Equal(t, 1, w.bought())
+	assert.Zero(t, w.unauthorized())
 }
 
 const (

@@ -1,10 +1,13 @@
 package agrenting
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -151,4 +154,40 @@ func TestSourcesAgreesWithNew(t *testing.T) {
 			require.NoError(t, c.Close())
 		}
 	}
+}
+
+func TestARefresherIsToldWhatWasRejected(t *testing.T) {
+	t.Parallel()
+	src := &refreshing{mint: mint{cred: APIKey("k1")}, next: APIKey("k2")}
+	p := newPlatform("k2")
+	c := clientOver(t, p, src)
+	_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
+	require.NoError(t, err)
+	require.Len(t, src.rejected, 1)
+	assert.Equal(t, "k1", src.rejected[0].Reveal())
+	assert.Equal(t, 1, src.count(), "Credential is not asked for what was rejected")
+}
+
+func TestAKeyFileIsFollowedWithoutA401(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "key")
+		require.NoError(t, os.WriteFile(path, []byte("key-number-1"), 0o600))
+		var base recorder
+		c := clientOver(t, &base, FileSource(path))
+		used := func() string {
+			_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
+			require.NoError(t, err)
+			synctest.Wait()
+			got := base.requests()
+			return secretOf(got[len(got)-1].header)
+		}
+		assert.Equal(t, "key-number-1", used())
+		require.NoError(t, os.WriteFile(path, []byte("key-number-2"), 0o600))
+		advance(fileRecheck - time.Second)
+		assert.Equal(t, "key-number-1", used(), "requests do not look at the file")
+		advance(2 * time.Second)
+		used() // has it looked at
+		assert.Equal(t, "key-number-2", used())
+	})
 }

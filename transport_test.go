@@ -3,10 +3,14 @@ package agrenting
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -380,4 +384,95 @@ func TestAMockTransportServesAsTheBase(t *testing.T) {
 		assert.Equal(t, "done", body)
 		assert.Equal(t, 3, mock.GetTotalCallCount())
 	})
+}
+
+func TestAHeaderOfTheSameLengthHidesNoIdentity(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{headerAuthorization, headerAPIKey, headerAPIKeyAlias, headerAgentID} {
+		h := http.Header{name: {"x"}}
+		for i := range 8 {
+			h["Y"+strings.Repeat(string(rune('a'+i)), len(name)-1)] = []string{"y"}
+		}
+		for range 100 { // maps are ranged over in any order
+			credential, agent := identityHeaders(h)
+			require.Equal(t, name != headerAgentID, credential, name)
+			require.Equal(t, name == headerAgentID, agent, name)
+		}
+	}
+}
+
+func TestAConnectionOutlivesA401AndARetry(t *testing.T) {
+	t.Parallel()
+	var conns atomic.Int64
+	filler := strings.Repeat("x", 3<<10)
+	for name, tc := range map[string]struct {
+		code int
+		body io.Reader
+	}{
+		"replay": {http.StatusUnauthorized, nil}, "replay with a body": {http.StatusUnauthorized, strings.NewReader("b")},
+		"retry": {http.StatusServiceUnavailable, nil},
+	} {
+		conns.Store(0)
+		src := newMint("k1")
+		var n atomic.Int64
+		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if n.Add(1) == 1 {
+				src.replace(APIKey("k2"))
+				w.WriteHeader(tc.code)
+				_, _ = io.WriteString(w, filler)
+				_ = http.NewResponseController(w).Flush()
+			}
+		}))
+		srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+			if s == http.StateNew {
+				conns.Add(1)
+			}
+		}
+		srv.Start()
+		tr := transportOver(t, loopback(t), src, WithBaseURL(srv.URL), sleepless)
+		resp, err := tr.RoundTrip(request(t, http.MethodPut, srv.URL+"/x", tc.body))
+		require.NoError(t, err)
+		readAll(t, resp)
+		assert.EqualValues(t, 2, n.Load(), name)
+		assert.EqualValues(t, 1, conns.Load(), name)
+		srv.Close()
+	}
+}
+
+func TestARenewalThatFailsAfterA401IsNotRepeated(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		base := answers(http.StatusUnauthorized)
+		fetches := 0
+		errSource := errors.New("the vault is sealed")
+		tr := transportOver(t, base, CredentialSourceFunc(func(context.Context) (Credential, error) {
+			fetches++
+			if fetches > 1 {
+				return Credential{}, errSource
+			}
+			return APIKey("k1"), nil
+		}))
+		began := time.Now()
+		_, err := tr.RoundTrip(request(t, http.MethodGet, "/x", nil)) //nolint:bodyclose // there is none
+		require.ErrorIs(t, err, errSource)
+		assert.Zero(t, time.Since(began))
+		assert.Equal(t, 1, base.count())
+		assert.Equal(t, 2, fetches)
+	})
+}
+
+func TestATransportPrintsItsOrigin(t *testing.T) {
+	t.Parallel()
+	const want = "agrenting.Transport(" + apiURL + ")"
+	tr := transportOver(t, &recorder{}, Static(APIKey("k1")))
+	for _, verb := range []string{"%s", "%v", "%+v", "%#v", "%q"} {
+		assert.Equal(t, want, fmt.Sprintf(verb, tr), verb)
+	}
+	text, err := tr.MarshalText()
+	require.NoError(t, err)
+	assert.Equal(t, want, string(text))
+	assert.Equal(t, want, tr.LogValue().String())
+	assert.Equal(t, want, tr.GoString())
+	assert.Equal(t, "agrenting.Transport()", (*Transport)(nil).String())
+	assert.Equal(t, "agrenting.Transport()", new(Transport).String())
 }

@@ -141,6 +141,7 @@ func TestFailureIsSharedAtOnceUntilRetryAt(t *testing.T) {
 		_, err := e.Get(t.Context())
 		f, ok := errors.AsType[*renew.SourceError](err)
 		require.True(t, ok)
+		assert.False(t, f.Rejected)
 		wait := time.Until(f.RetryAt)
 		assert.GreaterOrEqual(t, wait, 500*time.Millisecond)
 		assert.LessOrEqual(t, wait, time.Second)
@@ -209,6 +210,7 @@ func TestReaderLeavesAtItsOwnDeadline(t *testing.T) {
 		_, err := e.Get(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, 10*time.Millisecond, time.Since(began))
+		assert.Zero(t, e.Status().Waiters)
 
 		assert.Equal(t, "v1", get(t, e), "the fetch went on without it")
 		assert.Equal(t, 300*time.Millisecond, time.Since(began))
@@ -244,14 +246,17 @@ func TestCancellingTheFirstReaderCostsNobodyAnything(t *testing.T) {
 
 func TestCancelledReaderStartsNothing(t *testing.T) {
 	t.Parallel()
-	s := &source{}
-	e := s.engine(t)
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cause := errors.New("given up")
-	cancel(cause)
-	_, err := e.Get(ctx)
-	require.ErrorIs(t, err, cause)
-	assert.Zero(t, s.count())
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cause := errors.New("given up")
+		cancel(cause)
+		_, err := e.Get(ctx)
+		require.ErrorIs(t, err, cause)
+		synctest.Wait()
+		assert.Zero(t, s.count())
+	})
 }
 
 func TestFetchCarriesNoValuesOfAnyReader(t *testing.T) {
@@ -311,12 +316,23 @@ func TestWindowServesAndRenewsInTheBackground(t *testing.T) {
 			require.NoError(t, err)
 		}
 		assert.Zero(t, time.Since(began), "nobody waits in the window")
-		assert.LessOrEqual(t, runtime.NumGoroutine()-before, 2, "no goroutine per reader")
+		assert.LessOrEqual(t, fewestGoroutines()-before, 2, "no goroutine per reader")
 		advance(100 * time.Millisecond)
 		synctest.Wait()
 		assert.Equal(t, "v2", get(t, e))
 		assert.Equal(t, 2, s.count())
 	})
+}
+
+// fewestGoroutines looks more than once: some that have ended are counted for a
+// moment.
+func fewestGoroutines() int {
+	n := runtime.NumGoroutine()
+	for range 1000 {
+		runtime.Gosched()
+		n = min(n, runtime.NumGoroutine())
+	}
+	return n
 }
 
 func TestWindowNeverExceedsTheLifetime(t *testing.T) {
@@ -430,7 +446,14 @@ func TestRejectionByManyCausesOneFetch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{life: time.Hour}
-		e := s.engine(t)
+		refused := 0
+		e := s.engine(t, func(c *renew.Config[string]) {
+			c.Observe = func(ev renew.Event[string]) {
+				if ev.Kind == renew.Refused {
+					refused++
+				}
+			}
+		})
 		l, err := e.Get(t.Context())
 		require.NoError(t, err)
 		s.set(func(s *source) { s.delay = 100 * time.Millisecond })
@@ -445,6 +468,7 @@ func TestRejectionByManyCausesOneFetch(t *testing.T) {
 			require.NoError(t, err)
 		}
 		assert.Equal(t, 2, s.count(), "late reports never harm the newer value")
+		assert.Equal(t, 1, refused, "it is reported once")
 	})
 }
 
@@ -486,9 +510,44 @@ func TestFetchBegunBeforeTheRejectionCannotBringTheValueBack(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "new", l.Value)
 		assert.Equal(t, 3, s.count())
-		assert.True(t, s.queries[2].HasRejected)
-		assert.Equal(t, "old", s.queries[2].Rejected)
+		assert.Equal(t, renew.Query[string]{
+			Reason: renew.Rejected, Rejected: "old", HasRejected: true, Current: "old", HasCurrent: true,
+		}, s.queries[2])
 	})
+}
+
+func TestFetchBegunBeforeTheRejection(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answers []string
+		want    string
+	}{
+		"is enough when it brings another value":           {[]string{"new"}, "new"},
+		"is repeated once when the source insists":         {[]string{"old", "old"}, "old"},
+		"is repeated once when the source has another one": {[]string{"old", "new"}, "new"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{life: 100 * time.Second, value: "old"}
+				e := s.engine(t)
+				require.Equal(t, "old", get(t, e))
+				advance(90 * time.Second)
+				s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
+					advance(time.Second)
+					return renew.Grant[string]{Value: c.answers[(n-2)%len(c.answers)]}, nil
+				}
+				require.Equal(t, "old", get(t, e))
+				synctest.Wait()
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				l, err := e.Reject(ctx, 1)
+				require.NoError(t, err)
+				assert.Equal(t, c.want, l.Value)
+				assert.Equal(t, 1+len(c.answers), s.count())
+			})
+		})
+	}
 }
 
 func TestSourceThatInsistsIsBelievedForAWhile(t *testing.T) {
@@ -546,8 +605,8 @@ func TestRejectionsThatRenewalDoesNotMendAreHeldBack(t *testing.T) {
 func TestPanicOfTheSourceIsAnError(t *testing.T) {
 	t.Parallel()
 	for name, explode := range map[string]func(){
-		"panic":  func() { panic("boom") },
-		"goexit": runtime.Goexit,
+		"the source panicked: boom":      func() { panic("boom") },
+		"the source ended its goroutine": runtime.Goexit,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -563,8 +622,7 @@ func TestPanicOfTheSourceIsAnError(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 				defer cancel()
 				_, err := e.Get(ctx)
-				require.Error(t, err)
-				require.NotErrorIs(t, err, context.DeadlineExceeded)
+				require.ErrorContains(t, err, name)
 				advance(time.Second)
 				assert.Equal(t, "fine", get(t, e))
 			})
@@ -574,7 +632,7 @@ func TestPanicOfTheSourceIsAnError(t *testing.T) {
 
 func TestTheIssuersClockDecidesAboutExpiry(t *testing.T) {
 	t.Parallel()
-	for _, skew := range []time.Duration{-time.Hour, -time.Minute, 0, time.Minute, time.Hour} {
+	for _, skew := range []time.Duration{-time.Hour, -time.Minute, -2 * time.Second, 0, 2 * time.Second, time.Minute, time.Hour} {
 		t.Run(skew.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -598,18 +656,23 @@ func TestTheIssuersClockDecidesAboutExpiry(t *testing.T) {
 
 func TestExpiryThatHasPassedAlreadyDoesNotCostTheValue(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := &source{}
-		s.fetch = func(context.Context, int) (renew.Grant[string], error) {
-			return renew.Grant[string]{Value: "v", Expires: time.Now().Add(-time.Hour)}, nil
-		}
-		e := s.engine(t, func(c *renew.Config[string]) { c.Proactive = true })
-		for range 1000 {
-			require.Equal(t, "v", get(t, e))
-			advance(time.Minute)
-		}
-		assert.Equal(t, 1, s.count())
-	})
+	for _, ago := range []time.Duration{0, time.Hour} {
+		t.Run(ago.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{}
+				s.fetch = func(context.Context, int) (renew.Grant[string], error) {
+					return renew.Grant[string]{Value: "v", Expires: time.Now().Add(-ago)}, nil
+				}
+				e := s.engine(t, func(c *renew.Config[string]) { c.Proactive = true })
+				for range 1000 {
+					require.Equal(t, "v", get(t, e))
+					advance(time.Minute)
+				}
+				assert.Equal(t, 1, s.count())
+			})
+		})
+	}
 }
 
 func TestProactiveRenewalNeedsNoTraffic(t *testing.T) {
@@ -662,6 +725,7 @@ func TestRecheckAsksInTheBackgroundAndKeepsTheGeneration(t *testing.T) {
 			synctest.Wait()
 		}
 		assert.Equal(t, 6, s.count())
+		assert.Equal(t, renew.Recheck, s.queries[1].Reason)
 		assert.Equal(t, l.Generation, e.Current().Generation)
 		value = "b"
 		advance(11 * time.Second)
@@ -680,7 +744,7 @@ func TestLooksAtTheSourceDoNotNarrowTheWindow(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const life = 2 * time.Hour
 				began := time.Now()
-				end, early := began.Add(life), time.Time{}
+				end, early, looks := began.Add(life), time.Time{}, 0
 				e := renew.New(renew.Config[string]{
 					Same: func(a, b string) bool { return a == b }, Proactive: true, Spread: func() float64 { return 0.5 },
 					Fetch: func(_ context.Context, q renew.Query[string]) (renew.Grant[string], error) {
@@ -688,6 +752,7 @@ func TestLooksAtTheSourceDoNotNarrowTheWindow(t *testing.T) {
 							early = time.Now()
 							return renew.Grant[string]{Value: "b"}, nil
 						}
+						looks++
 						return renew.Grant[string]{Value: "a", Expires: end, Recheck: recheck}, nil
 					},
 				})
@@ -696,6 +761,7 @@ func TestLooksAtTheSourceDoNotNarrowTheWindow(t *testing.T) {
 				advance(life)
 				synctest.Wait()
 				assert.Equal(t, life*8/10, early.Sub(began), "renewed when the window of the whole life begins")
+				assert.InDelta(t, int(life*8/10/recheck), looks, 1)
 			})
 		})
 	}
@@ -735,8 +801,9 @@ func TestPutDiscardsTheFetchThatBeganBefore(t *testing.T) {
 			waited <- l.Value
 		}()
 		synctest.Wait()
-		_, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
+		l, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
 		require.NoError(t, err)
+		assert.Equal(t, "put", l.Value)
 		assert.Equal(t, "put", <-waited)
 		assert.Equal(t, "put", get(t, e))
 	})
@@ -776,8 +843,24 @@ func TestCloseEndsFetchesAndReaders(t *testing.T) {
 		} {
 			require.ErrorIs(t, call(), renew.ErrClosed)
 		}
+		synctest.Wait()
+		assert.Equal(t, 1, s.count(), "nobody asks the source any more")
 		assert.Equal(t, renew.Shut, e.Status().State)
 		require.NoError(t, e.Close(), "twice does no harm")
+	})
+}
+
+func TestClosedEngineAsksTheSourceForNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		get(t, e)
+		require.NoError(t, e.Close())
+		_, err := e.Reject(t.Context(), 1)
+		require.ErrorIs(t, err, renew.ErrClosed)
+		synctest.Wait()
+		assert.Equal(t, 1, s.count())
 	})
 }
 
@@ -788,13 +871,17 @@ func TestCloseSaysWhenASourceIgnoresItsContext(t *testing.T) {
 		s := &source{}
 		s.fetch = func(context.Context, int) (renew.Grant[string], error) {
 			<-release
-			return renew.Grant[string]{}, nil
+			return renew.Grant[string]{Value: "late"}, nil
 		}
 		e := renew.New(renew.Config[string]{Fetch: s.Fetch, Same: func(a, b string) bool { return a == b }})
 		go func() { _, _ = e.Get(t.Context()) }()
 		synctest.Wait()
-		require.ErrorContains(t, e.Close(), "ignored the end of its context")
+		began := time.Now()
+		require.ErrorContains(t, e.Close(), "ignored the end of its context for 5s")
+		assert.Equal(t, 5*time.Second, time.Since(began))
 		close(release)
+		synctest.Wait()
+		assert.Nil(t, e.Current(), "what comes after all is not taken any more")
 	})
 }
 
@@ -816,12 +903,24 @@ func TestStatusTellsTheState(t *testing.T) {
 		synctest.Wait()
 		st := e.Status()
 		assert.Equal(t, renew.Lapsed, st.State)
+		assert.True(t, st.Fetching)
 		assert.Equal(t, 1, st.Waiters)
 		s.set(func(s *source) { s.err = errDown })
-		advance(2 * time.Second)
+		advance(1500 * time.Millisecond)
 		st = e.Status()
+		assert.Equal(t, renew.BackedOff, st.State)
+		assert.True(t, st.RetryAt.After(time.Now()))
 		assert.True(t, st.Rejected)
-		assert.ErrorIs(t, st.Err, errDown)
+		assert.False(t, st.Fetching)
+		assert.Equal(t, 1, st.Failures)
+		assert.Equal(t, uint64(2), st.Lease.Generation)
+		require.ErrorIs(t, st.Err, errDown)
+		s.set(func(s *source) { s.err = nil })
+		advance(time.Second)
+		require.Equal(t, renew.Lapsed, e.Status().State, "the pause is over")
+		get(t, e)
+		advance(100 * time.Second)
+		require.Equal(t, renew.Lapsed, e.Status().State, "expired")
 	})
 }
 
@@ -935,5 +1034,507 @@ func TestWhoWaitsForAFetchThatCloseEndsGetsWhatWasPutMeanwhile(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, e.Close())
 		require.NoError(t, <-got)
+	})
+}
+
+func TestTheDefaultsAreThoseOfTheDocumentation(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		s.fetch = func(ctx context.Context, _ int) (renew.Grant[string], error) {
+			<-ctx.Done()
+			return renew.Grant[string]{}, ctx.Err()
+		}
+		e := s.engine(t)
+		began := time.Now()
+		for range 20 {
+			_, err := e.Get(t.Context())
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Equal(t, 30*time.Second, time.Since(began), "the timeout")
+			wait := time.Until(e.Status().RetryAt)
+			require.LessOrEqual(t, wait, time.Minute, "the longest pause")
+			advance(wait)
+			began = time.Now()
+		}
+	})
+}
+
+func TestDoublingStopsAtItsLimit(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]time.Duration{
+		1: time.Second, 2: 2 * time.Second, 6: 32 * time.Second, 7: time.Minute, 35: time.Minute, 1000: time.Minute,
+	} {
+		assert.Equal(t, want, renew.Doubled(time.Second, time.Minute, n), n)
+	}
+}
+
+func TestBackoffStartsAnewAfterASuccess(t *testing.T) {
+	t.Parallel()
+	for name, succeed := range map[string]func(*testing.T, *source, *renew.Engine[string]){
+		"of a fetch": func(t *testing.T, _ *source, e *renew.Engine[string]) { t.Helper(); get(t, e) },
+		"that brings the rejected value again": func(t *testing.T, s *source, e *renew.Engine[string]) {
+			t.Helper()
+			s.set(func(s *source) { s.value = "v1" })
+			get(t, e)
+		},
+		"from outside": func(t *testing.T, _ *source, e *renew.Engine[string]) {
+			t.Helper()
+			_, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
+			require.NoError(t, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{}
+				e := s.engine(t)
+				get(t, e)
+				s.set(func(s *source) { s.err = errDown })
+				_, err := e.Reject(t.Context(), 1)
+				require.Error(t, err)
+				for range 4 {
+					advance(time.Until(e.Status().RetryAt))
+					_, err := e.Get(t.Context())
+					require.Error(t, err)
+				}
+				require.Equal(t, 5, e.Status().Failures)
+
+				advance(time.Until(e.Status().RetryAt))
+				s.set(func(s *source) { s.err = nil })
+				succeed(t, s, e)
+				st := e.Status()
+				require.NoError(t, st.Err)
+				assert.Zero(t, st.Failures)
+				assert.Zero(t, st.RetryAt)
+
+				s.set(func(s *source) { s.err = errDown })
+				_, err = e.Renew(t.Context())
+				require.Error(t, err)
+				assert.Equal(t, 1, e.Status().Failures)
+				assert.LessOrEqual(t, time.Until(e.Status().RetryAt), time.Second)
+			})
+		})
+	}
+}
+
+func TestSourceThatNamesNoLaterTimeIsLeftToTheBackoff(t *testing.T) {
+	t.Parallel()
+	for name, at := range map[string]func() time.Time{
+		"no time":   func() time.Time { return time.Time{} },
+		"past time": func() time.Time { return time.Now().Add(-time.Hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{err: errDown}
+				e := s.engine(t, func(c *renew.Config[string]) { c.RetryAt = func(error) time.Time { return at() } })
+				for range 10 {
+					_, err := e.Get(t.Context())
+					require.ErrorIs(t, err, errDown)
+				}
+				assert.Equal(t, 1, s.count())
+			})
+		})
+	}
+}
+
+func TestRenewByHandHeedsNoPauseButTheSources(t *testing.T) {
+	t.Parallel()
+	for name, retryAt := range map[string]func(error) time.Time{
+		"of which there is none":   nil,
+		"which asks for none":      func(error) time.Time { return time.Time{} },
+		"which is over meanwhile":  func(error) time.Time { return time.Now() },
+		"which has to be heard of": func(error) time.Time { return time.Now().Add(time.Hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{}
+				e := s.engine(t, func(c *renew.Config[string]) { c.RetryAt = retryAt })
+				l, err := e.Renew(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, "v1", l.Value)
+
+				s.set(func(s *source) { s.err = errDown })
+				_, err = e.Renew(t.Context())
+				require.ErrorIs(t, err, errDown)
+				_, err = e.Renew(t.Context())
+				require.ErrorIs(t, err, errDown)
+				if name == "which has to be heard of" {
+					assert.Equal(t, 2, s.count())
+				} else {
+					assert.Equal(t, 3, s.count())
+				}
+			})
+		})
+	}
+}
+
+func TestSourceIsToldWhatWasRejectedUntilItHasAnother(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second}
+		e := s.engine(t, func(c *renew.Config[string]) { c.Window = -1 })
+		get(t, e)
+		advance(100 * time.Second)
+		get(t, e)
+		s.set(func(s *source) { s.err = errDown })
+		_, err := e.Reject(t.Context(), 2)
+		require.Error(t, err)
+		advance(time.Until(e.Status().RetryAt))
+		s.set(func(s *source) { s.err = nil })
+		require.Equal(t, "v4", get(t, e))
+		_, err = e.Renew(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, []renew.Query[string]{
+			{Reason: renew.First},
+			{Reason: renew.Expired, Current: "v1", HasCurrent: true},
+			{Reason: renew.Rejected, Current: "v2", HasCurrent: true, Rejected: "v2", HasRejected: true},
+			{Reason: renew.Rejected, Current: "v2", HasCurrent: true, Rejected: "v2", HasRejected: true},
+			{Reason: renew.Manual, Current: "v4", HasCurrent: true},
+		}, s.queries)
+	})
+}
+
+func TestRejectionBeforeAnythingWasFetchedFetches(t *testing.T) {
+	t.Parallel()
+	s := &source{}
+	l, err := s.engine(t).Reject(t.Context(), 1)
+	require.NoError(t, err)
+	assert.Equal(t, "v1", l.Value)
+}
+
+func TestRejectionDuringThePauseOfAFailureIsToldAsOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: time.Hour}
+		e := s.engine(t)
+		get(t, e)
+		s.set(func(s *source) { s.err = errDown })
+		_, err := e.Renew(t.Context())
+		require.Error(t, err)
+		_, err = e.Reject(t.Context(), 1)
+		f, ok := errors.AsType[*renew.SourceError](err)
+		require.True(t, ok)
+		assert.True(t, f.Rejected)
+		assert.Equal(t, 2, s.count(), "the pause goes on")
+	})
+}
+
+func TestWithoutAWindowNothingIsRenewedAhead(t *testing.T) {
+	t.Parallel()
+	for _, life := range []time.Duration{500 * time.Millisecond, 100 * time.Second} {
+		t.Run(life.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{life: life}
+				e := s.engine(t, func(c *renew.Config[string]) { c.Window = -1 })
+				end := time.Now().Add(life)
+				for time.Now().Before(end) {
+					require.Equal(t, "v1", get(t, e))
+					advance(life / 100)
+				}
+				assert.Zero(t, e.Current().RenewAt)
+				assert.Equal(t, 1, s.count())
+				assert.Equal(t, "v2", get(t, e), "but past its end nothing is served")
+			})
+		})
+	}
+}
+
+func TestWindowIsAtMostHalfOfTheLifetime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for window, want := range map[float64]time.Duration{0.1: 10 * time.Second, 0.4: 40 * time.Second, 7: 50 * time.Second} {
+			s := &source{life: 100 * time.Second}
+			e := s.engine(t, func(c *renew.Config[string]) { c.Window, c.Spread = window, func() float64 { return 0.5 } })
+			l, err := e.Get(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, want, l.Expires.Sub(l.RenewAt))
+		}
+	})
+}
+
+func TestRenewalThatFailsPastTheExpiryServesNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second}
+		e := s.engine(t)
+		get(t, e)
+		s.set(func(s *source) { s.delay, s.err = 20*time.Second, errDown })
+		advance(90 * time.Second)
+		require.Equal(t, "v1", get(t, e), "while the renewal runs")
+		advance(15 * time.Second)
+		_, err := e.Get(t.Context())
+		require.ErrorIs(t, err, errDown)
+		assert.Nil(t, e.Current())
+	})
+}
+
+func TestExpiryThatIsPutOffServesWhoWaitsForAFetchThatFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second}
+		e := s.engine(t)
+		get(t, e)
+		advance(100 * time.Second)
+		s.set(func(s *source) { s.delay, s.err = time.Second, errDown })
+		served := make(chan *renew.Lease[string], 1)
+		go func() {
+			l, err := e.Get(t.Context())
+			assert.NoError(t, err)
+			served <- l
+		}()
+		synctest.Wait()
+		_, err := e.Put(renew.Grant[string]{Value: "v1", Expires: time.Now().Add(time.Hour)}, renew.Adopted)
+		require.NoError(t, err)
+		l := <-served
+		require.NotNil(t, l)
+		assert.Equal(t, "v1", l.Value)
+	})
+}
+
+func TestValueThatIsPutAndRejectedDuringAFetchLeavesItsOutcome(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{delay: time.Second}
+		e := s.engine(t)
+		go func() { _, _ = e.Get(t.Context()) }()
+		synctest.Wait()
+		l, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
+		require.NoError(t, err)
+		l, err = e.Reject(t.Context(), l.Generation)
+		require.NoError(t, err)
+		require.NotNil(t, l)
+		assert.Equal(t, "v1", l.Value)
+		assert.Equal(t, 1, s.count())
+	})
+}
+
+// TestLateAnswer lets a renewal overrun its timeout, and answer after what has
+// happened since.
+func TestLateAnswer(t *testing.T) {
+	t.Parallel()
+	refused := func(ctx context.Context, s *source, e *renew.Engine[string]) {
+		s.set(func(s *source) { s.err = errDown })
+		_, _ = e.Reject(ctx, 1)
+	}
+	for name, c := range map[string]struct {
+		answer    string
+		err       error
+		meanwhile func(context.Context, *source, *renew.Engine[string])
+		want      string // in use after the answer; "" means nothing
+	}{
+		"stands in for a rejected value":     {answer: "late", meanwhile: refused, want: "late"},
+		"cannot bring a rejected value back": {answer: "old", meanwhile: refused},
+		"is not taken when it is an error":   {err: errDown, meanwhile: refused},
+		"does not replace a newer value": {answer: "late", want: "new", meanwhile: func(ctx context.Context, _ *source, e *renew.Engine[string]) {
+			_, _ = e.Reject(ctx, 1)
+		}},
+		"does not precede a fetch on its way": {answer: "late", want: "new", meanwhile: func(ctx context.Context, s *source, e *renew.Engine[string]) {
+			s.set(func(s *source) { s.delay = time.Second })
+			go func() { _, _ = e.Reject(ctx, 1) }()
+			synctest.Wait()
+		}},
+		"does not replace what was put": {answer: "late", want: "put", meanwhile: func(_ context.Context, _ *source, e *renew.Engine[string]) {
+			_, _ = e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{value: "old", life: 100 * time.Second}
+				e := s.engine(t, func(c *renew.Config[string]) { c.Timeout = 5 * time.Second })
+				get(t, e)
+				advance(90 * time.Second)
+				release := make(chan struct{})
+				s.set(func(s *source) {
+					s.fetch = func(context.Context, int) (renew.Grant[string], error) { // ignores its context
+						<-release
+						return renew.Grant[string]{Value: c.answer}, c.err
+					}
+				})
+				get(t, e)
+				advance(8 * time.Second)
+				s.set(func(s *source) { s.fetch, s.value = nil, "new" })
+				c.meanwhile(t.Context(), s, e)
+				close(release)
+				advance(time.Second)
+				synctest.Wait()
+				l := e.Current()
+				if c.want == "" {
+					assert.Nil(t, l)
+				} else if assert.NotNil(t, l) {
+					assert.Equal(t, c.want, l.Value)
+				}
+			})
+		})
+	}
+}
+
+func TestLessThanTwoSecondsAreNoSkew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		s.fetch = func(context.Context, int) (renew.Grant[string], error) {
+			issuer := time.Now().Add(-1999 * time.Millisecond)
+			return renew.Grant[string]{Value: "v", Issued: issuer, Expires: time.Now().Add(time.Minute)}, nil
+		}
+		e := s.engine(t)
+		l, err := e.Get(t.Context())
+		require.NoError(t, err)
+		assert.Zero(t, e.Status().Skew)
+		assert.Equal(t, time.Minute, time.Until(l.Expires))
+	})
+}
+
+func TestHerdThatReportsTheSameVainRenewalCountsAsOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		get(t, e)
+		for range 50 {
+			e.Vain(1)
+		}
+		assert.True(t, e.Held(1))
+		advance(time.Second)
+		assert.False(t, e.Held(1))
+		e.Vain(1)
+		advance(999 * time.Millisecond)
+		assert.True(t, e.Held(1), "the next pause is twice as long")
+		advance(1001 * time.Millisecond)
+		l, err := e.Reject(t.Context(), 1)
+		require.NoError(t, err)
+		assert.Equal(t, uint64(2), l.Generation)
+
+		e.Mended(2)
+		e.Vain(2)
+		advance(time.Second)
+		assert.False(t, e.Held(2), "a renewal that helped has the pauses begin anew")
+	})
+}
+
+func TestVainMendedAndLiftConcernTheirGeneration(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		e.Vain(1)
+		e.Lift(1)
+		assert.False(t, e.Held(1), "there is nothing yet")
+		get(t, e)
+		_, err := e.Renew(t.Context())
+		require.NoError(t, err)
+
+		e.Vain(1)
+		assert.False(t, e.Held(2), "the report is late")
+		e.Vain(2)
+		assert.True(t, e.Held(2))
+		assert.False(t, e.Held(1))
+		e.Lift(1)
+		assert.True(t, e.Held(2))
+		e.Mended(2)
+		assert.True(t, e.Held(2), "what was in vain is no proof to the contrary")
+		e.Lift(2)
+		assert.False(t, e.Held(2))
+		s.set(func(s *source) { s.delay = time.Millisecond })
+		go func() { _, _ = e.Reject(t.Context(), 2) }()
+		synctest.Wait()
+		e.Vain(2)
+		advance(time.Millisecond)
+		require.Equal(t, "v3", get(t, e))
+		assert.False(t, e.Held(3), "the renewal was under way already")
+		e.Vain(3)
+		_, err = e.Renew(t.Context())
+		require.NoError(t, err)
+		e.Vain(4)
+		advance(1999 * time.Millisecond)
+		assert.True(t, e.Held(4), "another one in vain doubles the pause")
+	})
+}
+
+func TestReasonsHaveNames(t *testing.T) {
+	t.Parallel()
+	for r := renew.First; r <= renew.Adopted; r++ {
+		assert.NotEqual(t, "unknown", r.String())
+	}
+	assert.Equal(t, "unknown", renew.Reason(0).String())
+	assert.Equal(t, "unknown", (renew.Adopted + 1).String())
+	assert.Equal(t, "unknown", renew.Reason(255).String())
+}
+
+func TestReasonOfTheGrantReplacesTheFetchs(t *testing.T) {
+	t.Parallel()
+	s := &source{}
+	s.fetch = func(context.Context, int) (renew.Grant[string], error) {
+		return renew.Grant[string]{Value: "v", Reason: renew.Adopted}, nil
+	}
+	l, err := s.engine(t).Get(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, renew.Adopted, l.Reason)
+}
+
+func TestEventsSayWhatHappened(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{value: "a", delay: 2 * time.Second}
+		var seen []renew.Event[string]
+		e := s.engine(t, func(c *renew.Config[string]) {
+			c.Observe = func(ev renew.Event[string]) { seen = append(seen, ev) }
+		})
+		get(t, e)
+		s.set(func(s *source) { s.err = errDown })
+		_, err := e.Renew(t.Context())
+		require.Error(t, err)
+		s.set(func(s *source) { s.err = nil })
+		advance(time.Until(e.Status().RetryAt))
+		_, err = e.Reject(t.Context(), 1)
+		require.NoError(t, err)
+		s.set(func(s *source) { s.value = "b" })
+		_, err = e.Renew(t.Context())
+		require.NoError(t, err)
+
+		require.Len(t, seen, 5)
+		of := func(l *renew.Lease[string]) string {
+			if l == nil {
+				return ""
+			}
+			return l.Value
+		}
+		for i, want := range []struct {
+			kind        renew.Kind
+			reason      renew.Reason
+			lease, prev string
+			took        time.Duration
+			err         error
+		}{
+			{kind: renew.Renewed, reason: renew.First, lease: "a", took: 2 * time.Second},
+			{kind: renew.Failed, reason: renew.Manual, lease: "a", prev: "a", took: 2 * time.Second, err: errDown},
+			{kind: renew.Refused, reason: renew.Rejected, prev: "a"},
+			{kind: renew.Confirmed, reason: renew.Rejected, lease: "a", prev: "a", took: 2 * time.Second},
+			{kind: renew.Renewed, reason: renew.Manual, lease: "b", prev: "a", took: 2 * time.Second},
+		} {
+			ev := seen[i]
+			assert.Equal(t, want.kind, ev.Kind, i)
+			assert.Equal(t, want.reason, ev.Reason, i)
+			assert.Equal(t, want.lease, of(ev.Lease), i)
+			assert.Equal(t, want.prev, of(ev.Prev), i)
+			assert.Equal(t, want.took, ev.Took, i)
+			assert.Equal(t, want.err, ev.Err, i)
+			assert.Equal(t, want.err != nil, !ev.RetryAt.IsZero(), i)
+		}
+	})
+}
+
+func TestFixedLeaseIsAlwaysFresh(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := renew.Fixed("v")
+		assert.Equal(t, "v", l.Value)
+		assert.Equal(t, uint64(1), l.Generation)
+		assert.Equal(t, renew.First, l.Reason)
+		assert.Equal(t, time.Now(), l.Obtained)
+		assert.Zero(t, l.Expires)
 	})
 }
