@@ -75,41 +75,41 @@ func TestAProbeThatLiesIsNotBelievedForLong(t *testing.T) {
 func TestAProbeServesAllWhoAskMeanwhile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		asked, dead := 0, false
-		p := &prober{turn: make(chan struct{}, 1), ask: func(ctx context.Context, _ Credential) bool {
+		asked, answer := 0, alive
+		p := &prober{turn: make(chan struct{}, 1), ask: func(ctx context.Context, _ Credential) verdict {
 			asked++
 			select {
 			case <-time.After(time.Second):
-				return dead
+				return answer
 			case <-ctx.Done():
-				return false
+				return inDoubt
 			}
 		}}
 		p.turn <- struct{}{}
-		herd := func(want bool) {
+		herd := func(want verdict) {
 			t.Helper()
-			go p.isDead(t.Context(), APIKey("k1"))
+			go p.judge(t.Context(), APIKey("k1"))
 			synctest.Wait()
 			advance(time.Millisecond)
 			for range 10 {
-				go func() { assert.Equal(t, want, p.isDead(t.Context(), APIKey("k1"))) }()
+				go func() { assert.Equal(t, want, p.judge(t.Context(), APIKey("k1"))) }()
 			}
 			letPass(time.Minute)
 		}
-		herd(false)
+		herd(alive)
 		assert.Equal(t, 2, asked, "what was asked before the 401 does not explain it, one more answer does for all")
-		dead = true
-		herd(true)
+		answer = dead
+		herd(dead)
 		assert.Equal(t, 3, asked, "what is dead stays so")
-		assert.True(t, p.isDead(t.Context(), APIKey("k1")))
+		assert.Equal(t, dead, p.judge(t.Context(), APIKey("k1")))
 		assert.Equal(t, 3, asked)
-		assert.True(t, p.isDead(t.Context(), APIKey("k2")), "another one is asked about")
+		assert.Equal(t, dead, p.judge(t.Context(), APIKey("k2")), "another one is asked about")
 		assert.Equal(t, 4, asked)
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		assert.False(t, p.isDead(ctx, APIKey("k3")))
-		assert.True(t, p.isDead(t.Context(), APIKey("k3")), "who gave up has found nothing out")
+		assert.Equal(t, inDoubt, p.judge(ctx, APIKey("k3")))
+		assert.Equal(t, dead, p.judge(t.Context(), APIKey("k3")), "who gave up has found nothing out")
 	})
 }
 
@@ -119,6 +119,6 @@ func TestWhoWaitsForAProbeLeavesWithItsContext(t *testing.T) {
 		p := &prober{turn: make(chan struct{}, 1)}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		assert.False(t, p.isDead(ctx, APIKey("k1")))
+		assert.Equal(t, inDoubt, p.judge(ctx, APIKey("k1")))
 	})
 }

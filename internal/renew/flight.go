@@ -115,7 +115,7 @@ func (e *Engine[T]) timeoutError() error {
 func (e *Engine[T]) adoptLate(g Grant[T]) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed || e.flight != nil || e.cur.Load() != nil {
+	if l := e.cur.Load(); e.closed || e.flight != nil || (l != nil && !l.expired(time.Now())) {
 		return
 	}
 	if e.rejected && e.cfg.Same(g.Value, e.last.Value) {

@@ -1204,21 +1204,44 @@ func TestRejectionBeforeAnythingWasFetchedFetches(t *testing.T) {
 	assert.Equal(t, "v1", l.Value)
 }
 
-func TestRejectionDuringThePauseOfAFailureIsToldAsOne(t *testing.T) {
+// The pause after a failure is for looks that nobody waits for, unless the source
+// has asked for it.
+func TestRejectionAsksAtOnceUnlessTheSourceWantsToBeLeftAlone(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := &source{life: time.Hour}
-		e := s.engine(t)
-		get(t, e)
-		s.set(func(s *source) { s.err = errDown })
-		_, err := e.Renew(t.Context())
-		require.Error(t, err)
-		_, err = e.Reject(t.Context(), 1)
-		f, ok := errors.AsType[*renew.SourceError](err)
-		require.True(t, ok)
-		assert.True(t, f.Rejected)
-		assert.Equal(t, 2, s.count(), "the pause goes on")
-	})
+	for name, tc := range map[string]struct {
+		wanted  time.Duration
+		fetches int
+	}{
+		"a pause of the engine":     {fetches: 3},
+		"a pause of the source":     {wanted: time.Minute, fetches: 2},
+		"a pause that has been had": {wanted: -time.Second, fetches: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{life: time.Hour}
+				e := s.engine(t, func(c *renew.Config[string]) {
+					c.RetryAt = func(error) time.Time {
+						if tc.wanted == 0 {
+							return time.Time{}
+						}
+						return time.Now().Add(tc.wanted)
+					}
+				})
+				get(t, e)
+				s.set(func(s *source) { s.err = errDown })
+				_, err := e.Renew(t.Context())
+				require.Error(t, err)
+				for range 5 {
+					_, err = e.Reject(t.Context(), 1)
+					f, ok := errors.AsType[*renew.SourceError](err)
+					require.True(t, ok)
+					assert.True(t, f.Rejected)
+				}
+				assert.Equal(t, tc.fetches, s.count(), "and then there is a pause for all")
+			})
+		})
+	}
 }
 
 func TestWithoutAWindowNothingIsRenewedAhead(t *testing.T) {
@@ -1325,7 +1348,11 @@ func TestLateAnswer(t *testing.T) {
 		meanwhile func(context.Context, *source, *renew.Engine[string])
 		want      string // in use after the answer; "" means nothing
 	}{
-		"stands in for a rejected value":     {answer: "late", meanwhile: refused, want: "late"},
+		"stands in for a rejected value": {answer: "late", meanwhile: refused, want: "late"},
+		"stands in for an expired value": {answer: "late", want: "late", meanwhile: func(_ context.Context, s *source, _ *renew.Engine[string]) {
+			s.set(func(s *source) { s.err = errDown })
+			advance(10 * time.Second)
+		}},
 		"cannot bring a rejected value back": {answer: "old", meanwhile: refused},
 		"is not taken when it is an error":   {err: errDown, meanwhile: refused},
 		"does not replace a newer value": {answer: "late", want: "new", meanwhile: func(ctx context.Context, _ *source, e *renew.Engine[string]) {

@@ -1,0 +1,10 @@
+package renew
+
+import "time"
+
+// Held reports whether a rejection of a generation would be held back.
+func (e *Engine[T]) Held(generation uint64) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last != nil && e.last.Generation == generation && !e.rejected && time.Now().Before(e.holdUntil)
+}
