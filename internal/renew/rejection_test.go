@@ -1,0 +1,413 @@
+package renew_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
+)
+
+func TestNoServingPastARejection(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: time.Hour}
+		e := s.engine(t)
+		l, err := e.Get(t.Context())
+		require.NoError(t, err)
+		s.set(func(s *source) { s.err = errDown })
+		_, err = e.Reject(t.Context(), l.Generation)
+		f, ok := errors.AsType[*renew.SourceError](err)
+		require.True(t, ok)
+		assert.True(t, f.Rejected)
+		_, err = e.Get(t.Context())
+		require.ErrorIs(t, err, errDown)
+	})
+}
+
+func TestRejectionByManyCausesOneFetch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: time.Hour}
+		refused := 0
+		e := s.engine(t, func(c *renew.Config[string]) {
+			c.Observe = func(ev renew.Event[string]) {
+				if ev.Kind == renew.Refused {
+					refused++
+				}
+			}
+		})
+		l, err := e.Get(t.Context())
+		require.NoError(t, err)
+		s.set(func(s *source) { s.delay = 100 * time.Millisecond })
+		for _, err := range herd(50, func(i int) error {
+			advance(time.Duration(i) * 3 * time.Millisecond) // some come after the renewal
+			next, err := e.Reject(t.Context(), l.Generation)
+			if err == nil && next.Value != "v2" {
+				err = errors.New("got " + next.Value)
+			}
+			return err
+		}) {
+			require.NoError(t, err)
+		}
+		assert.Equal(t, 2, s.count(), "late reports never harm the newer value")
+		assert.Equal(t, 1, refused, "it is reported once")
+	})
+}
+
+func TestReadersWaitForTheRenewalAfterARejection(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		require.Equal(t, "v1", get(t, e))
+		s.set(func(s *source) { s.delay = time.Second })
+		go func() { _, _ = e.Reject(t.Context(), 1) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		_, err := e.Get(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded, "cancellably")
+		assert.Equal(t, "v2", get(t, e))
+	})
+}
+
+func TestFetchBegunBeforeTheRejectionCannotBringTheValueBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second, value: "old"}
+		e := s.engine(t)
+		require.Equal(t, "old", get(t, e))
+		advance(90 * time.Second)
+		// A renewal ahead is under way, and will answer with the old value.
+		s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
+			advance(time.Second)
+			if n == 2 {
+				return renew.Grant[string]{Value: "old", Expires: time.Now().Add(time.Hour)}, nil
+			}
+			return renew.Grant[string]{Value: "new"}, nil
+		}
+		require.Equal(t, "old", get(t, e))
+		synctest.Wait()
+		l, err := e.Reject(t.Context(), 1)
+		require.NoError(t, err)
+		assert.Equal(t, "new", l.Value)
+		assert.Equal(t, 3, s.count())
+		assert.Equal(t, renew.Query[string]{
+			Reason: renew.Rejected, Rejected: "old", HasRejected: true, Current: "old", HasCurrent: true,
+		}, s.queries[2])
+	})
+}
+
+func TestFetchBegunBeforeTheRejection(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answers []string
+		want    string
+	}{
+		"is enough when it brings another value":           {[]string{"new"}, "new"},
+		"is repeated once when the source insists":         {[]string{"old", "old"}, "old"},
+		"is repeated once when the source has another one": {[]string{"old", "new"}, "new"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{life: 100 * time.Second, value: "old"}
+				e := s.engine(t)
+				require.Equal(t, "old", get(t, e))
+				advance(90 * time.Second)
+				s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
+					advance(time.Second)
+					return renew.Grant[string]{Value: c.answers[(n-2)%len(c.answers)]}, nil
+				}
+				require.Equal(t, "old", get(t, e))
+				synctest.Wait()
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				l, err := e.Reject(ctx, 1)
+				require.NoError(t, err)
+				assert.Equal(t, c.want, l.Value)
+				assert.Equal(t, 1+len(c.answers), s.count())
+			})
+		})
+	}
+}
+
+func TestSourceThatInsistsIsBelievedForAWhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{value: "same"}
+		var kinds []renew.Kind
+		e := s.engine(t, func(c *renew.Config[string]) {
+			c.Observe = func(ev renew.Event[string]) { kinds = append(kinds, ev.Kind) }
+		})
+		require.Equal(t, "same", get(t, e))
+		for range 1000 {
+			l, err := e.Reject(t.Context(), 1)
+			require.NoError(t, err)
+			require.Equal(t, uint64(1), l.Generation)
+			require.Equal(t, "same", get(t, e), "others go on")
+		}
+		assert.Equal(t, 2, s.count())
+		assert.Equal(t, []renew.Kind{renew.Renewed, renew.Refused, renew.Confirmed}, kinds)
+		advance(2 * time.Second)
+		s.set(func(s *source) { s.value = "new" })
+		l, err := e.Reject(t.Context(), 1)
+		require.NoError(t, err)
+		assert.Equal(t, "new", l.Value)
+	})
+}
+
+func TestRejectionsThatRenewalDoesNotMendAreHeldBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		l, err := e.Get(t.Context())
+		require.NoError(t, err)
+		began := time.Now()
+		for time.Since(began) < 10*time.Minute { // a route that always refuses
+			next, err := e.Reject(t.Context(), l.Generation)
+			require.NoError(t, err)
+			if next.Generation != l.Generation {
+				for range 50 {
+					e.Vain(next.Generation)
+				}
+			}
+			l = next
+			advance(10 * time.Millisecond)
+		}
+		assert.LessOrEqual(t, s.count(), 25)
+		e.Mended(l.Generation + 1)
+		next, err := e.Reject(t.Context(), l.Generation)
+		require.NoError(t, err)
+		assert.NotEqual(t, l.Generation, next.Generation, "a renewal that helped ends the pause")
+	})
+}
+
+func TestSourceIsToldWhatWasRejectedUntilItHasAnother(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: 100 * time.Second}
+		e := s.engine(t, func(c *renew.Config[string]) { c.Window = -1 })
+		get(t, e)
+		advance(100 * time.Second)
+		get(t, e)
+		s.set(func(s *source) { s.err = errDown })
+		_, err := e.Reject(t.Context(), 2)
+		require.Error(t, err)
+		advance(time.Until(e.Status().RetryAt))
+		s.set(func(s *source) { s.err = nil })
+		require.Equal(t, "v4", get(t, e))
+		_, err = e.Renew(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, []renew.Query[string]{
+			{Reason: renew.First},
+			{Reason: renew.Expired, Current: "v1", HasCurrent: true},
+			{Reason: renew.Rejected, Current: "v2", HasCurrent: true, Rejected: "v2", HasRejected: true},
+			{Reason: renew.Rejected, Current: "v2", HasCurrent: true, Rejected: "v2", HasRejected: true},
+			{Reason: renew.Manual, Current: "v4", HasCurrent: true},
+		}, s.queries)
+	})
+}
+
+func TestRejectionBeforeAnythingWasFetchedFetches(t *testing.T) {
+	t.Parallel()
+	s := &source{}
+	l, err := s.engine(t).Reject(t.Context(), 1)
+	require.NoError(t, err)
+	assert.Equal(t, "v1", l.Value)
+}
+
+// The pause after a failure is for looks that nobody waits for, unless the source
+// has asked for it.
+func TestRejectionAsksAtOnceUnlessTheSourceWantsToBeLeftAlone(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		wanted  time.Duration
+		fetches int
+	}{
+		"a pause of the engine":     {fetches: 3},
+		"a pause of the source":     {wanted: time.Minute, fetches: 2},
+		"a pause that has been had": {wanted: -time.Second, fetches: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{life: time.Hour}
+				e := s.engine(t, func(c *renew.Config[string]) {
+					c.RetryAt = func(error) time.Time {
+						if tc.wanted == 0 {
+							return time.Time{}
+						}
+						return time.Now().Add(tc.wanted)
+					}
+				})
+				get(t, e)
+				s.set(func(s *source) { s.err = errDown })
+				_, err := e.Renew(t.Context())
+				require.Error(t, err)
+				for range 5 {
+					_, err = e.Reject(t.Context(), 1)
+					f, ok := errors.AsType[*renew.SourceError](err)
+					require.True(t, ok)
+					assert.True(t, f.Rejected)
+				}
+				assert.Equal(t, tc.fetches, s.count(), "and then there is a pause for all")
+			})
+		})
+	}
+}
+
+func TestValueThatIsPutAndRejectedDuringAFetchLeavesItsOutcome(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{delay: time.Second}
+		e := s.engine(t)
+		go func() { _, _ = e.Get(t.Context()) }()
+		synctest.Wait()
+		l, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
+		require.NoError(t, err)
+		l, err = e.Reject(t.Context(), l.Generation)
+		require.NoError(t, err)
+		require.NotNil(t, l)
+		assert.Equal(t, "v1", l.Value)
+		assert.Equal(t, 1, s.count())
+	})
+}
+
+// TestLateAnswer lets a renewal overrun its timeout, and answer after what has
+// happened since.
+func TestLateAnswer(t *testing.T) {
+	t.Parallel()
+	refused := func(ctx context.Context, s *source, e *renew.Engine[string]) {
+		s.set(func(s *source) { s.err = errDown })
+		_, _ = e.Reject(ctx, 1)
+	}
+	for name, c := range map[string]struct {
+		answer    string
+		err       error
+		meanwhile func(context.Context, *source, *renew.Engine[string])
+		want      string // in use after the answer; "" means nothing
+	}{
+		"stands in for a rejected value": {answer: "late", meanwhile: refused, want: "late"},
+		"stands in for an expired value": {answer: "late", want: "late", meanwhile: func(_ context.Context, s *source, _ *renew.Engine[string]) {
+			s.set(func(s *source) { s.err = errDown })
+			advance(10 * time.Second)
+		}},
+		"cannot bring a rejected value back": {answer: "old", meanwhile: refused},
+		"is not taken when it is an error":   {err: errDown, meanwhile: refused},
+		"does not replace a newer value": {answer: "late", want: "new", meanwhile: func(ctx context.Context, _ *source, e *renew.Engine[string]) {
+			_, _ = e.Reject(ctx, 1)
+		}},
+		"does not precede a fetch on its way": {answer: "late", want: "new", meanwhile: func(ctx context.Context, s *source, e *renew.Engine[string]) {
+			s.set(func(s *source) { s.delay = time.Second })
+			go func() { _, _ = e.Reject(ctx, 1) }()
+			synctest.Wait()
+		}},
+		"does not replace what was put": {answer: "late", want: "put", meanwhile: func(_ context.Context, _ *source, e *renew.Engine[string]) {
+			_, _ = e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{value: "old", life: 100 * time.Second}
+				e := s.engine(t, func(c *renew.Config[string]) { c.Timeout = 5 * time.Second })
+				get(t, e)
+				advance(90 * time.Second)
+				release := make(chan struct{})
+				s.set(func(s *source) {
+					s.fetch = func(context.Context, int) (renew.Grant[string], error) { // ignores its context
+						<-release
+						return renew.Grant[string]{Value: c.answer}, c.err
+					}
+				})
+				get(t, e)
+				advance(8 * time.Second)
+				s.set(func(s *source) { s.fetch, s.value = nil, "new" })
+				c.meanwhile(t.Context(), s, e)
+				close(release)
+				advance(time.Second)
+				synctest.Wait()
+				l := e.Current()
+				if c.want == "" {
+					assert.Nil(t, l)
+				} else if assert.NotNil(t, l) {
+					assert.Equal(t, c.want, l.Value)
+				}
+			})
+		})
+	}
+}
+
+func TestHerdThatReportsTheSameVainRenewalCountsAsOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		get(t, e)
+		for range 50 {
+			e.Vain(1)
+		}
+		assert.True(t, e.Held(1))
+		advance(time.Second)
+		assert.False(t, e.Held(1))
+		e.Vain(1)
+		advance(999 * time.Millisecond)
+		assert.True(t, e.Held(1), "the next pause is twice as long")
+		advance(1001 * time.Millisecond)
+		l, err := e.Reject(t.Context(), 1)
+		require.NoError(t, err)
+		assert.Equal(t, uint64(2), l.Generation)
+
+		e.Mended(2)
+		e.Vain(2)
+		advance(time.Second)
+		assert.False(t, e.Held(2), "a renewal that helped has the pauses begin anew")
+	})
+}
+
+func TestVainMendedAndLiftConcernTheirGeneration(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		e := s.engine(t)
+		e.Vain(1)
+		e.Lift(1)
+		assert.False(t, e.Held(1), "there is nothing yet")
+		get(t, e)
+		_, err := e.Renew(t.Context())
+		require.NoError(t, err)
+
+		e.Vain(1)
+		assert.False(t, e.Held(2), "the report is late")
+		e.Vain(2)
+		assert.True(t, e.Held(2))
+		assert.False(t, e.Held(1))
+		e.Lift(1)
+		assert.True(t, e.Held(2))
+		e.Mended(2)
+		assert.True(t, e.Held(2), "what was in vain is no proof to the contrary")
+		e.Lift(2)
+		assert.False(t, e.Held(2))
+		s.set(func(s *source) { s.delay = time.Millisecond })
+		go func() { _, _ = e.Reject(t.Context(), 2) }()
+		synctest.Wait()
+		e.Vain(2)
+		advance(time.Millisecond)
+		require.Equal(t, "v3", get(t, e))
+		assert.False(t, e.Held(3), "the renewal was under way already")
+		e.Vain(3)
+		_, err = e.Renew(t.Context())
+		require.NoError(t, err)
+		e.Vain(4)
+		advance(1999 * time.Millisecond)
+		assert.True(t, e.Held(4), "another one in vain doubles the pause")
+	})
+}
