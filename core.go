@@ -26,6 +26,7 @@ type core struct {
 	exchanger *exchanger       // nil without WithSession
 	rotator   *rotator         // nil without a KeyStore
 	events    *eventQueue
+	otherPath atomic.Bool // the platform knows the other authenticate path, and not the configured one
 	ownBase   bool
 	userAgent string
 

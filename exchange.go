@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/renew"
@@ -74,10 +73,6 @@ type exchanger struct {
 	// recheck is how often keys is looked at for another key; nil means only
 	// when a session is needed.
 	recheck func() time.Duration
-
-	// fallback is set once the platform did not know the configured path but
-	// did know the other documented one.
-	fallback atomic.Bool
 
 	mu     sync.Mutex
 	bought Credential // the key that the session in use was bought with
@@ -359,25 +354,9 @@ func (e *pausedError) Is(target error) bool { return e.refused && target == ErrU
 func (e *pausedError) Error() string { return e.err.Error() }
 func (e *pausedError) Unwrap() error { return e.err }
 
-// buy makes the exchange. When the platform does not know the path, the other
-// documented form is tried once, and remembered if it is the right one.
+// buy makes the exchange.
 func (x *exchanger) buy(ctx context.Context, key Credential) (renew.Grant[*stamp], error) {
-	path := x.core.routes.Authenticate
-	other := otherAuthenticatePath(path)
-	if other != "" && x.fallback.Load() {
-		path, other = other, ""
-	}
-	s, err := x.core.exchangeAt(ctx, path, key)
-	if other != "" && errors.Is(err, ErrRouteNotFound) {
-		var oerr error
-		if s, oerr = x.core.exchangeAt(ctx, other, key); oerr == nil {
-			x.fallback.Store(true)
-			err = nil
-		} else if !errors.Is(oerr, ErrRouteNotFound) {
-			x.fallback.Store(true)
-			err = oerr
-		}
-	}
+	s, err := x.core.exchange(ctx, key)
 	if err != nil {
 		return renew.Grant[*stamp]{}, err
 	}
@@ -386,20 +365,6 @@ func (x *exchanger) buy(ctx context.Context, key Credential) (renew.Grant[*stamp
 		return renew.Grant[*stamp]{}, err
 	}
 	return renew.Grant[*stamp]{Value: st, Expires: s.Credential.Expires(), Issued: s.Issued}, nil
-}
-
-// otherAuthenticatePath is the other of the two documented forms, "" for a path
-// that is neither.
-func otherAuthenticatePath(path string) string {
-	const long, short = "/api/v1/auth/authenticate", "/auth/authenticate"
-	switch path {
-	case long:
-		return short
-	case short:
-		return long
-	default:
-		return ""
-	}
 }
 
 // retryAt reads from a source's error when it wants to be asked again.

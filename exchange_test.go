@@ -232,8 +232,16 @@ func TestTheOtherDocumentedPathIsTriedOnceAndRemembered(t *testing.T) {
 		assert.Equal(t, 1, w.bought(), "the unknown path is tried once")
 		assert.Greater(t, w.srv.Count("POST /auth/authenticate"), 5)
 	})
-	w := newSessionWorld(t, agrentingtest.WithAuthPath("/elsewhere"))
-	c := w.client(WithRoutes(Routes{Authenticate: "/elsewhere"}))
+	w := newSessionWorld(t, agrentingtest.WithoutAPIPrefix())
+	c := w.client()
+	for range 3 {
+		_, err := c.Sessions.Authenticate(t.Context())
+		require.NoError(t, err, "by hand, too")
+	}
+	assert.Equal(t, 1, w.bought(), "the unknown path is tried once")
+
+	w = newSessionWorld(t, agrentingtest.WithAuthPath("/elsewhere"))
+	c = w.client(WithRoutes(Routes{Authenticate: "/elsewhere"}))
 	require.NoError(t, w.call(c))
 }
 

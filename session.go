@@ -3,6 +3,7 @@ package agrenting
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -27,7 +28,8 @@ type Session struct {
 // Authenticate exchanges the client's API key for a session. It calls the
 // platform each time: the endpoint allows 10 calls a minute per IP and then
 // locks the IP out for 5 minutes (platform documentation, "Rate Limits"), which
-// is a [*LockoutError]. It follows no redirect and repeats nothing.
+// is a [*LockoutError]. It follows no redirect and repeats nothing, but for the
+// other documented path where the platform does not know that of [Routes].
 func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
 	ctx, cancel := s.client.core.limit(ctx)
 	defer cancel()
@@ -41,7 +43,7 @@ func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
 	if key.Kind() == KindSession {
 		return nil, fmt.Errorf("%w: a session token cannot be exchanged for another; authenticate needs an API key", ErrInvalidCredential)
 	}
-	return s.client.core.exchangeAt(ctx, s.client.core.routes.Authenticate, key)
+	return s.client.core.exchange(ctx, key)
 }
 
 // Logout ends the session: with a session token that one, with an API key what
@@ -71,6 +73,40 @@ func (c *core) key(ctx context.Context) (Credential, error) {
 		return Credential{}, err
 	}
 	return key, c.checkKey(key)
+}
+
+// exchange buys a session. When the platform does not know the path, the other
+// documented form is tried once, and remembered if it is the right one.
+func (c *core) exchange(ctx context.Context, key Credential) (*Session, error) {
+	path := c.routes.Authenticate
+	other := otherAuthenticatePath(path)
+	if other != "" && c.otherPath.Load() {
+		path, other = other, ""
+	}
+	s, err := c.exchangeAt(ctx, path, key)
+	if other == "" || !errors.Is(err, ErrRouteNotFound) {
+		return s, err
+	}
+	found, oerr := c.exchangeAt(ctx, other, key)
+	if errors.Is(oerr, ErrRouteNotFound) {
+		return nil, err
+	}
+	c.otherPath.Store(true)
+	return found, oerr
+}
+
+// otherAuthenticatePath is the other of the two documented forms, "" for a path
+// that is neither.
+func otherAuthenticatePath(path string) string {
+	const long, short = "/api/v1/auth/authenticate", "/auth/authenticate"
+	switch path {
+	case long:
+		return short
+	case short:
+		return long
+	default:
+		return ""
+	}
 }
 
 // exchangeAt makes one call of the authenticate endpoint. The key goes into the

@@ -283,11 +283,11 @@ func TestAnExchangesConnectionErrorNamesTheCallAlone(t *testing.T) {
 
 func TestTheRouteOfTheExchangeCanBeChanged(t *testing.T) {
 	t.Parallel()
-	srv := memoryServer(t, agrentingtest.WithoutAPIPrefix())
+	srv := memoryServer(t, agrentingtest.WithAuthPath("/v2/login"))
 	key := WithCredential(APIKey(srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID).Secret))
 	_, err := clientOf(t, srv, key).Sessions.Authenticate(t.Context())
 	require.ErrorIs(t, err, ErrRouteNotFound)
-	_, err = clientOf(t, srv, key, WithRoutes(Routes{Authenticate: "/auth/authenticate"})).Sessions.Authenticate(t.Context())
+	_, err = clientOf(t, srv, key, WithRoutes(Routes{Authenticate: "/v2/login"})).Sessions.Authenticate(t.Context())
 	require.NoError(t, err)
 }
 
