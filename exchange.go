@@ -391,7 +391,7 @@ func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
 		x.recheck = src.recheck
 	}
 	c.keys, c.exchanger = src, x
-	return newRenewingKeeper(name, renew.Config[*stamp]{
+	k := newRenewingKeeper(name, renew.Config[*stamp]{
 		Fetch:     x.fetch,
 		Timeout:   c.cfg.session.Timeout,
 		Window:    c.cfg.session.Window,
@@ -399,6 +399,8 @@ func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
 		Proactive: c.cfg.session.Window >= 0,
 		Observe:   c.observe,
 	})
+	k.costly = true
+	return k
 }
 
 // storeFailed reports that sessions cannot be shared for the moment; the

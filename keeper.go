@@ -32,6 +32,7 @@ type keeper struct {
 	fixed  atomic.Pointer[lease] // nil after close, and where there is an engine
 	engine *renew.Engine[*stamp]
 	name   string // of the source, for Status
+	costly bool   // the source may be asked so often, and then locks this host out
 	probe  *prober
 	seen   atomic.Pointer[stamp] // the last one in use, also when it was rejected
 }
@@ -150,7 +151,7 @@ func (k *keeper) reject(ctx context.Context, l *lease) (*lease, error) {
 		case dead:
 			k.engine.Lift(l.Generation)
 		case alive: // the route refuses it, and would another
-			if k.engine.Spared(l.Generation) {
+			if k.costly && k.engine.Spared(l.Generation) {
 				return l, nil
 			}
 		case inDoubt:

@@ -274,7 +274,7 @@ func (e *Engine[T]) Doubted(generation uint64) bool {
 
 // sparedFor bounds how long it is believed that a rejected value is good, without
 // a fetch that shows it.
-const sparedFor = time.Hour
+const sparedFor = 10 * time.Minute
 
 // Spared reports whether a rejection of a generation may be taken as vain without
 // a fetch, where somebody says that the value is good.
