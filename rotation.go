@@ -235,7 +235,8 @@ func (c *Client) Rotate(ctx context.Context) (*Rotation, error) {
 }
 
 // RotationError says what went wrong with a rotation. Its text contains no
-// secret and nothing of the platform's answer.
+// secret, and of the platform's answer no more than an [*APIError] shows: status,
+// code, message and request id, with secrets taken out.
 type RotationError struct {
 	// Stage is where it stopped.
 	Stage    Stage
