@@ -101,9 +101,13 @@ func (c *Client) BaseURL() string { return c.core.base.String() }
 
 // Close ends renewal, waits until no goroutine of the client is left, and
 // closes the idle connections of the base transport, if that is the client's
-// own. Requests fail with [ErrClosed] afterwards. It closes all clients made by
-// [Client.As] too; closing twice does no harm. The error says that a
-// credential source ignored the end of its context for 5 s.
+// own. A rotation under way gets up to 15 s to finish, then it is left to the next
+// start. Requests fail with [ErrClosed] afterwards. It closes all clients made by
+// [Client.As] too; closing twice does no harm.
+//
+// The error is a [*RotationError] when a new key is in memory only and could not
+// be saved at last either; save what its NewCredential returns. Otherwise it says
+// that a credential source ignored the end of its context for 5 s.
 func (c *Client) Close() error { return c.core.close() }
 
 // String sums the client up without secrets.

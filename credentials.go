@@ -406,8 +406,9 @@ func secretProblem(s string) string {
 }
 
 // A CredentialSource yields the credential that requests are to carry. It must
-// be safe for concurrent use, though the SDK asks only when it has nothing
-// cached, and for one caller at a time.
+// be safe for concurrent use. For requests the SDK asks only when it has nothing
+// cached, and for one caller at a time; calls by hand, such as
+// [SessionService.Authenticate], and rotations may ask beside that.
 //
 // The error is shown to callers, so it must not contain a secret. An error that
 // wraps [ErrNoCredential] says that there is none, any other that there is one
@@ -418,7 +419,8 @@ type CredentialSource interface {
 
 // A Refresher is a source that wants to know when the platform has rejected,
 // with a 401, a credential that came from it. The SDK calls Refresh instead of
-// Credential then, once for each rejected credential.
+// Credential then, once for each rejected credential, and again for the same one
+// when it has failed, after a pause.
 //
 // Refresh returns a credential that replaces the rejected one. When it has
 // nothing newer it returns an error, or the rejected credential itself; the

@@ -40,8 +40,8 @@
 // [WithSession] exchanges the API key for sessions and renews them ahead of their
 // expiry, without traffic too, and after a 401, so that the key itself goes to
 // one endpoint only. The platform locks an address out that exchanges more than
-// ten times a minute; that is a [LockoutError], and the SDK stays silent until it
-// is over. Processes share sessions through a [SessionStore], see
+// ten times a minute; that is a [LockoutError], and neither requests nor renewals
+// cause one until it is over. Processes share sessions through a [SessionStore], see
 // [FileSessionStore]. [SessionService] makes single exchanges by hand.
 //
 // # Several agents

@@ -191,16 +191,15 @@ func (c *envConfig) findSource(env envReader, kind Kind) error {
 		case c.sourceName != "":
 			state = shadowedBy(c.sourceName)
 		default:
-			source, used, err := sourceOf(name, value, kind)
-
-			switch {
-			case c.usable == nil && err != nil:
+			source, err := sourceOf(name, value, kind)
+			if c.usable == nil && err != nil {
 				return err
-			case c.usable != nil && (err != nil || !c.usable(source)):
-				used = stateUnusable
 			}
 
-			c.source, c.sourceName, state = source, name, used
+			c.source, c.sourceName, state = source, name, stateUsed
+			if c.usable != nil {
+				state = c.found(source, err)
+			}
 		}
 
 		c.tried = append(c.tried, SourceState{Name: name, State: state})
@@ -209,34 +208,44 @@ func (c *envConfig) findSource(env envReader, kind Kind) error {
 	return nil
 }
 
-// sourceOf makes a source of the value of a variable.
-func sourceOf(name, value string, kind Kind) (source CredentialSource, state string, err error) {
+// found says for a survey how a source was found. A file is looked at here only:
+// constructors do no I/O.
+func (c *envConfig) found(source CredentialSource, err error) string {
+	if err != nil || !c.usable(source) {
+		return stateUnusable
+	}
+
+	if file, ok := source.(*fileSource); ok {
+		return file.state()
+	}
+
+	return stateUsed
+}
+
+// sourceOf makes a source of the value of a variable. It does not look at files.
+func sourceOf(name, value string, kind Kind) (CredentialSource, error) {
 	if strings.TrimSpace(value) == "" {
 		what := "a credential"
 		if name == envVarKeyFile {
 			what = "the path of a file that holds one"
 		}
 
-		return nil, "", fmt.Errorf("%w: %s is white space only, and must be %s or unset", ErrInvalidCredential, name, what)
+		return nil, fmt.Errorf("%w: %s is white space only, and must be %s or unset", ErrInvalidCredential, name, what)
 	}
 
 	switch name {
 	case envVarKeyFile:
-		file := newFileSource(value, kind)
-
-		state = file.state()
-
-		return file, state, nil
+		return newFileSource(value, kind), nil
 	case envVarSessionToken:
 		kind = KindSession // the name says it all
 	}
 
 	c, err := parseCredentialAs(name, value, kind)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 
-	return Static(c), stateUsed, nil
+	return Static(c), nil
 }
 
 // envReader reads variables through lookup.

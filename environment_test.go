@@ -251,14 +251,27 @@ func TestAKeyFileNeedNotExistYet(t *testing.T) {
 
 	dir := t.TempDir()
 
+	other := filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(other, nil, 0o600))
+
 	for value, state := range map[string]string{
-		filepath.Join(dir, "absent"): "file does not exist",
-		dir:                          "file cannot be used",
+		filepath.Join(dir, "absent"):  "file does not exist",
+		filepath.Join(other, "below"): "file cannot be used",
+		dir:                           "file cannot be used",
 	} {
 		cfg, err := readVars(map[string]string{"AGRENTING_KEY_FILE": value, "AGRENTING_API_KEY": "k"}, "")
 		require.NoError(t, err)
 		assert.Equal(t, "AGRENTING_KEY_FILE", cfg.sourceName, "an unusable file does not let the next source in")
-		assert.Equal(t, SourceState{Name: "AGRENTING_KEY_FILE", State: state}, cfg.tried[0])
+		assert.Equal(t, SourceState{Name: "AGRENTING_KEY_FILE", State: "used"}, cfg.tried[0],
+			"who has not looked cannot tell it from a file that is there: constructors do no I/O")
+
+		vars := lookupIn(map[string]string{"AGRENTING_KEY_FILE": value, "AGRENTING_API_KEY": "k"})
+		assert.Equal(t, SourceState{Name: "AGRENTING_KEY_FILE", State: state}, Sources(vars)[0], "a survey looks")
+
+		client, err := New(vars)
+		require.NoError(t, err)
+		assert.Equal(t, "AGRENTING_KEY_FILE", client.Status().Source)
+		require.NoError(t, client.Close())
 
 		_, err = cfg.source.Credential(t.Context())
 		require.ErrorIs(t, err, ErrNoCredential)

@@ -294,7 +294,10 @@ func (e *RenewalError) Is(target error) bool {
 
 // LockoutError says that the platform has locked this IP out of its
 // authenticate endpoint: more than 10 calls in a minute lock it for 5 minutes
-// (platform documentation, "Rate Limits"). The SDK stays silent until RetryAt.
+// (platform documentation, "Rate Limits"). Neither requests nor renewals cause an
+// exchange until RetryAt. Calls by hand do, such as [SessionService.Authenticate],
+// and so does a rotation in place, if there is no session that it could have as
+// its lifeline.
 type LockoutError struct {
 	// RetryAt is when the lockout ends, on the local clock.
 	RetryAt time.Time

@@ -31,8 +31,10 @@ const (
 	// EventKeyOld: the key is older than the platform recommends and nobody is
 	// going to rotate it.
 	EventKeyOld EventType = "key is old"
-	// EventStoreFailed: a store could not be locked, loaded or saved, as Reason
-	// says; the process goes on with what it has in memory.
+	// EventStoreFailed: a store could not be used, and the process goes on with
+	// what it has in memory. Reason says what failed: "lock", "load", "save",
+	// "watch" (to be told of changes), or "adopt" (to change over to the key
+	// that the store has).
 	EventStoreFailed EventType = "store failed"
 )
 
@@ -43,9 +45,11 @@ type Event struct {
 	Type EventType
 	// Reason is "first", "early" (ahead of the expiry), "expired", "rejected"
 	// (after a 401), "manual", "recheck" (a file or a source was looked at
-	// again) or "adopted" (somebody else's newer credential was found).
+	// again) or "adopted" (somebody else's newer credential was found). Events of
+	// rotations and stores have others, see [EventType].
 	Reason string
-	// Generation counts the credentials that the client has used, from 1.
+	// Generation counts the credentials that the client has used, from 1. With
+	// events of a rotation, and [EventKeyOld], it is that of the key in the store.
 	Generation uint64
 	// Kind, Fingerprint and Expires describe the credential in use after the
 	// event; Previous is the fingerprint of the one before.

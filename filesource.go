@@ -136,7 +136,7 @@ func (s *fileSource) lastProblem() error {
 func (s *fileSource) state() string {
 	switch _, err := s.stat(); {
 	case err == nil:
-		return "used"
+		return stateUsed
 	case errors.Is(err, fs.ErrNotExist):
 		return "file does not exist"
 	default:

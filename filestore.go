@@ -17,14 +17,17 @@ import (
 // maxRecordFile bounds a stored record.
 const maxRecordFile = 256 << 10
 
-// FileStore keeps the record in a file: 0600 in a folder of 0700, replaced
-// atomically and synced to the disk, and locked by the kernel while it is
-// replaced, so that processes of one host can share it. The lock is a file of
-// its own beside it, with ".lock" at its end.
+// FileStore keeps the record in a file of 0600, replaced atomically and synced
+// to the disk, and locked by the kernel while it is replaced, so that processes
+// of one host can share it. The lock is a file of its own beside it, with ".lock"
+// at its end.
 //
-// Symbolic links, files that others can read, and folders in which others can
-// write are refused, with the command that mends them in the error. Secrets
-// are in clear in the file unless the store is wrapped by [Sealed].
+// A folder that is missing is made, for the owner alone (0700); one that is there
+// keeps its mode. Symbolic links in place of the file, files that others can read,
+// and folders that others can write to, unless they are sticky as /tmp is, are
+// refused, with the command that mends them in the error. On Windows modes are not
+// looked at. Secrets are in clear in the file unless the store is wrapped by
+// [Sealed].
 //
 // Nothing is touched until the first Load or Save.
 func FileStore(path string) (KeyStore, error) {

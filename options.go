@@ -257,8 +257,10 @@ func WithAPIKeyHeader(name string) Option {
 	}
 }
 
-// WithLogger sends records to l: Debug for each attempt, Warn for retries,
-// failed renewals and Sunsets. No record contains a secret or a query string.
+// WithLogger sends records to l: Debug for each attempt and each stage of a
+// rotation; Info for a credential that was renewed, confirmed or rotated; Warn for
+// retries, rejected credentials, failed renewals, failed stores, old keys and
+// Sunsets; Error for failed rotations. No record contains a secret or a query string.
 // The default, and nil, is silence.
 func WithLogger(l *slog.Logger) Option {
 	return func(cfg *config) error {

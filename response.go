@@ -20,8 +20,10 @@ const (
 	maxErrorBody = 1 << 20
 )
 
-// Response tells what came with an answer besides its data. It is never nil
-// when the platform answered, also when the call returns an error.
+// Response tells what came with an answer besides its data. It is there when a
+// call ends with an answer of the platform, also when it returns an error. It is
+// nil when none came, and when an answer was not the end of it: a 401 after which
+// the credential could not be renewed is a [*RenewalError] without a Response.
 type Response struct {
 	StatusCode int
 	Header     http.Header

@@ -21,8 +21,9 @@ const (
 	// first when no request uses it any more. Nobody waits at any time.
 	Overlap Strategy = iota + 1
 	// InPlace calls the platform's rotate endpoint, which revokes the old key
-	// the moment it issues the new one. Requests wait for the duration of the
-	// call, after those on the wire have got their answers.
+	// the moment it issues the new one. Requests wait from before the call until
+	// the new key is saved and the platform knows it, which the VerifyTimeout
+	// bounds.
 	InPlace
 )
 
@@ -112,7 +113,8 @@ type RotationPolicy struct {
 	// means none.
 	Grace time.Duration
 	// VerifyTimeout bounds how long a new key may be unknown to parts of the
-	// platform before it is given up; default 15 s.
+	// platform before it is given up (Overlap), or used all the same, as the
+	// only one left (InPlace); default 15 s.
 	VerifyTimeout time.Duration
 	// CallTimeout bounds one call of the platform; default 8 s.
 	CallTimeout time.Duration
@@ -233,7 +235,8 @@ func (c *Client) Rotate(ctx context.Context) (*Rotation, error) {
 }
 
 // RotationError says what went wrong with a rotation. Its text contains no
-// secret and nothing of the platform's answer.
+// secret, and of the platform's answer no more than an [*APIError] shows: status,
+// code, message and request id, with secrets taken out.
 type RotationError struct {
 	// Stage is where it stopped.
 	Stage    Stage

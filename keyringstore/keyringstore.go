@@ -26,7 +26,6 @@ import (
 	"github.com/zalando/go-keyring"
 
 	"github.com/agrenting/agrenting-go"
-	"github.com/agrenting/agrenting-go/internal/durable"
 )
 
 // ErrUnavailable says that the keyring of the operating system cannot be used:
@@ -46,7 +45,7 @@ var ErrUnavailable = errors.New("keyringstore: the keyring of the operating syst
 // [WithLockFolder].
 type Store struct {
 	service, account string
-	lock             *durable.File
+	lock             lockFile
 	keyring          keyrings
 	limit            int // bytes an item may have
 }
@@ -84,7 +83,8 @@ type Option func(*options) error
 type options struct{ lockFolder string }
 
 // WithLockFolder puts the lock into a folder other than "agrenting/keyring" in
-// that of [os.UserConfigDir]. It is made (0700) when it is missing.
+// that of [os.UserConfigDir]. It is made (0700) when it is missing. One that
+// others may write to is refused, unless it is sticky.
 func WithLockFolder(folder string) Option {
 	return func(o *options) error {
 		if folder == "" {
@@ -126,7 +126,7 @@ func New(service, account string, opts ...Option) (*Store, error) {
 	}
 	return &Store{
 		service: service, account: account, keyring: system{}, limit: limit,
-		lock: durable.New(filepath.Join(o.lockFolder, hex.EncodeToString(sum[:16])), 0, nil),
+		lock: lockFile(filepath.Join(o.lockFolder, hex.EncodeToString(sum[:16])+".lock")),
 	}, nil
 }
 
@@ -200,7 +200,7 @@ func locked[T any](ctx context.Context, s *Store, f func() (T, error)) (T, error
 			_ = recover() // o says it
 			done <- o
 		}()
-		unlock, err := s.lock.Lock(ctx)
+		unlock, err := s.lock.take(ctx)
 		if err != nil {
 			o = outcome{err: fmt.Errorf("keyringstore: %w", err)}
 			return

@@ -19,7 +19,7 @@ import (
 
 // BenchmarkProxy compares the proxy with a bare reverse proxy that sets a header,
 // over the same kind of transport, in turns and in one run. Higher is better for
-// x-throughput, lower for x-p99.
+// x-throughput, lower for x-p99; it says PASS or MISS for the two.
 func BenchmarkProxy(b *testing.B) {
 	answer := []byte(`{"data":{"status":"ok"}}`)
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -93,6 +93,21 @@ func BenchmarkProxy(b *testing.B) {
 	b.ReportMetric(p99[0], "bare-p99-µs")
 	b.ReportMetric(p99[1], "proxy-p99-µs")
 	b.ReportMetric(p99[1]/p99[0], "x-p99")
+	b.Logf("%s: %.2f of the throughput, wanted at least %.1f", verdict(rate[1] >= leastThroughput*rate[0]), rate[1]/rate[0], leastThroughput)
+	b.Logf("%s: %.2f of the p99, wanted at most %.1f", verdict(p99[1] <= mostP99*p99[0]), p99[1]/p99[0], mostP99)
+}
+
+// What the proxy may cost beside the bare one.
+const (
+	leastThroughput = 0.9
+	mostP99         = 1.2
+)
+
+func verdict(kept bool) string {
+	if kept {
+		return "PASS"
+	}
+	return "MISS"
 }
 
 // load lets callers send n requests each and returns how long it all and each of

@@ -20,7 +20,7 @@ type proxyCmd struct {
 	Session      bool          `help:"Send sessions, renewed as needed, instead of the key."`
 	RequireToken bool          `help:"Ask callers for a token of the proxy's own, which is made up and printed once."`
 	Allow        []string      `sep:"none" placeholder:"RULE" help:"Permit only this, such as 'GET /api/v1/agents*'; may be repeated."`
-	AllowIssuing bool          `help:"Permit calls whose answer has a new key, token or session in it."`
+	AllowIssuing bool          `help:"Permit calls whose answer has a new key, token, session or webhook secret in it."`
 	AllowOrigin  []string      `sep:"none" placeholder:"ORIGIN" help:"Permit web pages of this origin, such as http://localhost:5173; may be repeated."`
 	Grace        time.Duration `default:"10s" help:"How long requests under way may take at the end."`
 	ReadyFile    string        `placeholder:"FILE" help:"Write the proxy's URL to FILE (0600) once it serves. FILE is there while it serves: one that a killed run has left is replaced, its own removed at the end, and any other file refused."`

@@ -86,8 +86,9 @@ func (r *Result) Tables() []Table {
 		Title: "The token endpoint answers 503 for 2 s",
 		Note: "An eighth of the callers, all clients at the same time. The session that has time to spare ends 1.4 s after the outage: " +
 			"who renews at the expiry only is held up there, as after every session; cloud auth's background renewal tries once in a session. " +
-			"Where the session ends within the outage, no call can succeed for more than a second, whatever the client: ours fails them at once, " +
-			"with an error that says when the next attempt is made, where others make theirs queue; so more calls fail, and none is slow.",
+			"Where the session ends within the outage, no call can succeed for more than a second, whatever the client: ours lets those wait that find an exchange under way, " +
+			"for as long as that takes, and fails the others at once, with an error that says when the next attempt is made, " +
+			"where others make theirs queue; so more calls fail, and none is held up for longer than one exchange.",
 		Head: []string{"client", "session", "exchanges tried", "failed calls", "of calls", "calls held up", "longest call (ms)", "trouble after the outage (ms)"},
 	}
 	for _, e := range r.Outages {

@@ -199,12 +199,15 @@ func TestCallersGetNoSecretsOfTheirOwn(t *testing.T) {
 	issuing := []string{
 		"/api/v1/auth/authenticate", "/auth/authenticate", "/api/v1/auth/rotate-key", "/api/v1/auth/rotate-key/", "/API/v1/auth/rotate-key",
 		"/api/v1/agents/register", "/api/v1/agents", "/api/v1/agents/" + w.agent.ID + "/credentials", "/api/v1/user/tokens",
+		"/api/v1/accounts/register", "/api/v1/accounts/register/", "/api/v1/webhooks", "/api/v1/Webhooks/",
 	}
 	for _, path := range issuing {
 		assert.Equal(t, http.StatusForbidden, w.status(http.MethodPost, path), path)
 	}
 	assert.Zero(t, w.srv.Count("*"))
 	assert.Equal(t, http.StatusOK, w.status(http.MethodGet, "/api/v1/agents"))
+	assert.Equal(t, http.StatusNotFound, w.status(http.MethodGet, "/api/v1/webhooks"), "of the platform's double, which has none")
+	assert.Equal(t, http.StatusNotFound, w.status(http.MethodPost, "/api/v1/webhooks/wh_1/test"))
 
 	w = start(t, setup{change: func(c *proxy.Config) { c.Issuing = true }})
 	assert.Equal(t, http.StatusOK, w.status(http.MethodPost, "/api/v1/auth/authenticate"))
