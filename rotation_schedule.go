@@ -8,6 +8,10 @@ import (
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
+// minKeyLife is the age before which no key is due on account of its end: else one
+// that is said to live for moments would be rotated all the time.
+const minKeyLife = time.Minute
+
 // due reports whether the key should be rotated by itself.
 func (r *rotator) due(rec KeyRecord) bool {
 	at := r.dueAt(rec)
@@ -25,8 +29,8 @@ func (r *rotator) dueAt(rec KeyRecord) time.Time {
 	_, _ = h.Write([]byte(rec.Current.Credential.Fingerprint())) // never fails
 	spread := float64(h.Sum64()>>11) / (1 << 53)
 	life := r.policy.Every
-	if e := rec.Current.Expires; !e.IsZero() {
-		life = min(life, max(0, e.Sub(rec.Current.Created)*4/5))
+	if k := rec.Current; k.Expires.After(k.Created) { // else its word is worth nothing
+		life = min(life, max(k.Expires.Sub(k.Created)/5*4, minKeyLife))
 	}
 	return rec.Current.Created.Add(life - time.Duration(float64(life)*0.1*spread))
 }
