@@ -46,7 +46,10 @@ func (r *rotator) schedule(rec KeyRecord) {
 	r.warnOfAge(rec)
 	at := r.dueAt(rec)
 	if in := rec.Intent; in != nil {
-		at = in.Lease
+		at = time.Unix(0, 0) // for one that nobody believes: the pause decides
+		if r.believes(in.Lease) {
+			at = in.Lease
+		}
 	}
 	if at.IsZero() {
 		return

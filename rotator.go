@@ -244,8 +244,14 @@ func (r *rotator) held(in *Intent) bool {
 const maxLease = time.Hour
 
 func (r *rotator) heldByOther(in *Intent) bool {
-	now := time.Now()
-	return in.Owner != r.owner && now.Before(in.Lease) && in.Lease.Before(now.Add(max(maxLease, 4*r.policy.Lease)))
+	return in.Owner != r.owner && time.Now().Before(in.Lease) && r.believes(in.Lease)
+}
+
+// believes reports whether a lease may have been written under a clock that is
+// right. The longest are for the wait before a revocation.
+func (r *rotator) believes(lease time.Time) bool {
+	longest := max(maxLease, 4*r.policy.Lease) + r.policy.Grace + r.policy.DrainTimeout
+	return lease.Before(time.Now().Add(longest))
 }
 
 // adopted takes over the key that another process has rotated to. When the
