@@ -38,6 +38,9 @@ func (r *rotator) dueAt(rec KeyRecord) time.Time {
 // minRetryEvery spaces attempts that found nothing to do.
 const minRetryEvery = time.Second
 
+// keyLeftShare is the share of what a key has left that a pause may take.
+const keyLeftShare = 8
+
 // schedule sets the timer for the record: for the day the key is due, or for
 // the moment when a lease runs out whose holder may have died. It is called at
 // every look at the store, so what it arms depends on points in time alone: a
@@ -62,6 +65,9 @@ func (r *rotator) schedule(rec KeyRecord) {
 	pause := minRetryEvery
 	if r.failed > 0 {
 		pause = renew.Doubled(r.policy.RetryEvery, maxRetryEvery, r.failed)
+	}
+	if e := rec.Current.Expires; e.After(r.endedAt) { // there are to be attempts before it
+		pause = max(minRetryEvery, min(pause, e.Sub(r.endedAt)/keyLeftShare))
 	}
 	if t := r.endedAt.Add(pause); t.After(at) {
 		at = t
