@@ -297,7 +297,10 @@ func panicked(who string, p any) error {
 // refused comes before what the store holds.
 func (r *rotator) load(ctx context.Context) (KeyRecord, Revision, error) {
 	rec, rev, err := r.read(ctx)
-	if errors.Is(err, ErrNoCredential) {
+	r.mu.Lock()
+	held := r.unsaved != nil
+	r.mu.Unlock()
+	if errors.Is(err, ErrNoCredential) && !held {
 		rec, rev, err = r.plant(ctx, err)
 	}
 	r.mu.Lock()
@@ -312,7 +315,8 @@ func (r *rotator) load(ctx context.Context) (KeyRecord, Revision, error) {
 	return rec, rev, err
 }
 
-// plant seeds an empty store.
+// plant seeds an empty store. One that refuses the seed fails nobody: requests go
+// on with it in memory, and nothing is rotated until it can be saved.
 func (r *rotator) plant(ctx context.Context, empty error) (KeyRecord, Revision, error) {
 	if r.seed == nil {
 		return KeyRecord{}, "", fmt.Errorf("%w; seed it by WithCredential or the environment", empty)
@@ -328,8 +332,18 @@ func (r *rotator) plant(ctx context.Context, empty error) (KeyRecord, Revision, 
 		Credential: c, ID: r.policy.KeyID, AgentID: r.policy.AgentID, Created: wallNow(), Expires: c.Expires(),
 	}}
 	rev, err := r.write(ctx, rec, "")
-	if errors.Is(err, ErrConflictingWrite) {
+	switch {
+	case errors.Is(err, ErrConflictingWrite):
 		return r.read(ctx)
+	case errors.Is(err, ErrReadOnlyStore):
+		r.mu.Lock()
+		told := r.last.Current.Credential.Equal(c)
+		r.mu.Unlock()
+		if !told {
+			r.core.storeFailed("save", err)
+		}
+	case err != nil:
+		r.keep(rec)
 	}
-	return rec, rev, err
+	return rec, rev, nil
 }
