@@ -3,6 +3,11 @@ package agrenting
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -76,6 +81,79 @@ func TestAnEmptyStoreThatRefusesTheSeedFailsNobody(t *testing.T) {
 					require.NoError(t, err)
 					require.NoError(t, w.call(c))
 					w.oneLiveKey(store)
+					require.NoError(t, c.Close())
+				})
+			})
+		}
+	}
+}
+
+// tellingStore is a store that cannot be written and tells of changes.
+type tellingStore struct{ *refusingStore }
+
+func (s tellingStore) Watch(ctx context.Context) iter.Seq2[KeyRecord, error] {
+	return s.KeyStore.(KeyWatcher).Watch(ctx) //nolint:errcheck,forcetypeassert // it is one in memory
+}
+
+// Its key has died, and the next one is there by hand: a body that can be sent
+// only once would find the dead one again after each look at the store.
+func TestADeadKeyInAReadOnlyStoreDoesNotComeBack(t *testing.T) {
+	t.Parallel()
+	for _, watched := range []bool{false, true} {
+		for _, session := range []bool{false, true} {
+			t.Run(fmt.Sprintf("watched %v, sessions %v", watched, session), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newRotationWorld(t)
+					w.srv.SetSessionTTL(time.Minute)
+					inner := MemoryStore(APIKey(w.key.Secret))
+					var store KeyStore = refusing(inner, ErrReadOnlyStore)
+					if watched {
+						store = tellingStore{refusing(inner, ErrReadOnlyStore)}
+					}
+					set, seed := changingSeed(w.srv.NewKey(w.agent.ID).Secret)
+					opts := []Option{seed}
+					if session {
+						opts = append(opts, WithSession())
+					}
+					c := w.client(store, RotationPolicy{Every: -1}, opts...)
+					require.NoError(t, w.call(c))
+					once := func() error {
+						body := struct{ io.Reader }{strings.NewReader(`{"agent_id":"` + w.agent.ID + `","task_type":"test"}`)}
+						_, err := c.Do(t.Context(), http.MethodPost, "/api/v1/tasks", body, nil, CallHeader("Content-Type", "application/json"))
+						return err
+					}
+					goesOn := func(why string) {
+						w.srv.RevokeSessions()
+						require.NoError(t, w.call(c), why)
+						w.srv.ResetLog()
+						for range 300 {
+							require.NoError(t, once(), why)
+							advance(time.Second)
+						}
+						for _, r := range w.srv.Requests() {
+							assert.NotEqual(t, http.StatusUnauthorized, r.Status, why)
+						}
+					}
+					w.srv.RevokeKey(w.key.ID)
+					goesOn("the seed does in its place")
+					second := w.srv.NewKey(w.agent.ID)
+					for _, k := range w.srv.LiveKeys(w.agent.ID) {
+						if k.ID != second.ID {
+							w.srv.RevokeKey(k.ID)
+						}
+					}
+					set(second.Secret)
+					goesOn("and the next seed after it")
+					third := w.srv.NewKey(w.agent.ID)
+					_, rev, err := inner.Load(t.Context())
+					require.NoError(t, err)
+					_, err = inner.Save(t.Context(), KeyRecord{Generation: 1, Current: StoredKey{Credential: APIKey(third.Secret), Created: wallNow()}}, rev)
+					require.NoError(t, err)
+					advance(2 * time.Minute)
+					require.NoError(t, w.call(c))
+					w.srv.RevokeKey(second.ID)
+					goesOn("who provides the key has replaced it")
 					require.NoError(t, c.Close())
 				})
 			})

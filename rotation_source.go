@@ -188,6 +188,7 @@ func (r *rotator) replaceRejected(ctx context.Context, rec KeyRecord, rev Revisi
 		return StoredKey{}, 0, err
 	case errors.Is(err, ErrReadOnlyStore):
 		// Whoever provides the key will replace it some day.
+		r.substitute(rec.Current.Credential, next)
 		r.core.storeFailed("save", err)
 	case err != nil:
 		r.keep(next)
@@ -195,6 +196,30 @@ func (r *rotator) replaceRejected(ctx context.Context, rec KeyRecord, rev Revisi
 		r.core.emitRotation(slog.LevelInfo, EventRotated, "a key put there by hand was adopted", next, nil)
 	}
 	return next.Current, renew.Adopted, nil
+}
+
+// substitute is what is used in place of a key that was rejected, as long as a
+// store that cannot be written has it.
+type substitute struct {
+	dead Credential
+	rec  KeyRecord
+}
+
+func (r *rotator) substitute(dead Credential, rec KeyRecord) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.instead; !s.dead.IsZero() && s.rec.Current.Credential.Equal(dead) {
+		dead = s.dead // what was used in its place is dead as well
+	}
+	r.instead = substitute{dead: dead, rec: rec.clone()}
+}
+
+// substitutedLocked is a record of the store, or what is used in its place.
+func (r *rotator) substitutedLocked(rec KeyRecord) KeyRecord {
+	if s := r.instead; !s.dead.IsZero() && rec.Intent == nil && rec.Current.Credential.Equal(s.dead) {
+		return s.rec.clone()
+	}
+	return rec
 }
 
 // newSeed is the seed, if the store has never seen it and the platform knows
@@ -299,6 +324,7 @@ func (r *rotator) load(ctx context.Context) (KeyRecord, Revision, error) {
 	rec, rev, err := r.read(ctx)
 	r.mu.Lock()
 	held := r.unsaved != nil
+	rec = r.substitutedLocked(rec)
 	r.mu.Unlock()
 	if errors.Is(err, ErrNoCredential) && !held {
 		rec, rev, err = r.plant(ctx, err)

@@ -56,6 +56,7 @@ func (r *rotator) noticed(rec KeyRecord) {
 	r.watched = true
 	close(r.news)
 	r.news = make(chan struct{})
+	rec = r.substitutedLocked(rec)
 	newer := rec.Generation >= r.last.Generation && !rec.Current.IsZero()
 	if newer {
 		r.last = rec

@@ -36,6 +36,7 @@ type rotator struct {
 	given    Credential   // the key that was last given out
 	stamped  *stamp       // the key that was last stamped
 	seen     []Credential // of the latest records, see withoutKeys
+	instead  substitute   // for what a store has that cannot be written
 	stale    *stamp       // in use since before a key that sessions could not be changed over to
 	timer    *time.Timer
 	failed   int       // attempts in a row
