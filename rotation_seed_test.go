@@ -160,3 +160,39 @@ func TestADeadKeyInAReadOnlyStoreDoesNotComeBack(t *testing.T) {
 		}
 	}
 }
+
+func TestAnEmptyStoreWithoutASeedTellsWhereOneWasLookedFor(t *testing.T) {
+	t.Parallel()
+	for _, session := range []bool{false, true} {
+		w := newRotationWorld(t)
+		opts := []Option{WithLookupEnv(func(string) (string, bool) { return "", false }), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithKeyStore(MemoryStore(Credential{}))}
+		if session {
+			opts = append(opts, WithSession())
+		}
+		c, err := New(opts...)
+		require.NoError(t, err)
+		err = w.call(c)
+		require.ErrorIs(t, err, ErrNoCredential)
+		require.ErrorContains(t, err, "store is empty")
+		e, ok := errors.AsType[*NoCredentialError](err)
+		require.True(t, ok, "%v", err)
+		assert.NotEmpty(t, e.Tried)
+		require.NoError(t, c.Close())
+	}
+}
+
+// The doc comment of RotationPolicy.AgentID says so.
+func TestARotationInPlaceLearnsTheAgentForThoseThatFollow(t *testing.T) {
+	t.Parallel()
+	w := newRotationWorld(t)
+	store := MemoryStore(APIKey(w.key.Secret))
+	c, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithKeyStore(store))
+	require.NoError(t, err)
+	for _, want := range []Strategy{InPlace, Overlap} {
+		rot, err := c.Rotate(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, want, rot.Strategy)
+		w.oneLiveKey(store)
+	}
+	require.NoError(t, c.Close())
+}

@@ -345,7 +345,7 @@ func (r *rotator) load(ctx context.Context) (KeyRecord, Revision, error) {
 // on with it in memory, and nothing is rotated until it can be saved.
 func (r *rotator) plant(ctx context.Context, empty error) (KeyRecord, Revision, error) {
 	if r.seed == nil {
-		return KeyRecord{}, "", fmt.Errorf("%w; seed it by WithCredential or the environment", empty)
+		return KeyRecord{}, "", fmt.Errorf("%w; seed it by WithCredential or the environment: %w", empty, r.noSeed)
 	}
 	c, err := r.seed.Credential(ctx)
 	if err != nil {

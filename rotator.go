@@ -17,6 +17,7 @@ type rotator struct {
 	core   *core
 	store  KeyStore
 	seed   CredentialSource // nil: none
+	noSeed error            // where one was looked for, when there is none
 	policy RotationPolicy
 	auto   bool          // rotate by itself
 	owner  string        // random name of this process in leases
