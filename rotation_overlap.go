@@ -172,10 +172,22 @@ func (w *rotationWork) revoke(ctx context.Context) error {
 		w.changeOver(ctx)
 		w.retire(ctx, s)
 	}
-	if err := w.revokeKey(ctx, w.rec.Previous); err != nil {
+	err := w.revokeKey(ctx, w.rec.Previous)
+	if err == nil {
+		return w.end(ctx, w.rec.clone())
+	}
+	if !refused(err) || w.rec.Intent.Attempts < w.policy.MaxAttempts {
 		return w.fail(StageRevoke, err, "the new key is in use; the old one is still live, and will be revoked by the next attempt", "")
 	}
-	return w.end(ctx, w.rec.clone())
+	// The platform does not let us, and the intent stands in the way of every
+	// rotation to come.
+	old := w.rec.Previous
+	if eerr := w.end(ctx, w.rec.clone()); eerr != nil {
+		return eerr
+	}
+	return w.fail(StageRevoke, err, "the new key is in use; the old one, with the id "+safeText(old.ID)+" and the fingerprint "+
+		old.Credential.Fingerprint()+", is still live, and the platform refuses to revoke it",
+		"revoke it in the dashboard; to be spared this, set RotationPolicy.Owner")
 }
 
 // stillOnPrevious reports whether this process uses what the previous key
