@@ -70,3 +70,86 @@ func TestARevocationThatIsRefusedForAWhileIsMadeAfterAll(t *testing.T) {
 		require.NoError(t, c.Close())
 	})
 }
+
+func TestTheGraceIsServedOnceHoweverOftenARotationIsTakenOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		store := MemoryStore(Credential{})
+		p := RotationPolicy{Strategy: Overlap, Grace: time.Hour}
+		c := w.client(store, p)
+		require.NoError(t, w.call(c))
+		go func(c *Client) { _, _ = c.Rotate(t.Context()) }(c)
+		for n := range 5 {
+			advance(20 * time.Minute)
+			if n == 1 {
+				assert.True(t, w.srv.KeyAlive(w.key.Secret), "after two thirds of it")
+			}
+			require.NoError(t, c.Close())
+			c = w.client(store, p)
+			require.NoError(t, w.call(c))
+		}
+		advance(time.Minute)
+		w.oneLiveKey(store)
+		require.NoError(t, c.Close())
+	})
+}
+
+func TestTheGraceIsThatOfWhoeverBeganTheRotation(t *testing.T) {
+	t.Parallel()
+	for _, grace := range []time.Duration{time.Minute, time.Hour, 3 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newRotationWorld(t)
+			store := MemoryStore(Credential{})
+			first := w.client(store, RotationPolicy{Strategy: Overlap, Grace: grace, Every: -1})
+			other, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithKeyStore(store))
+			require.NoError(t, err)
+			require.NoError(t, w.call(first))
+			require.NoError(t, w.call(other))
+			go func() { _, _ = first.Rotate(t.Context()) }()
+			advance(10 * time.Second)
+			require.NoError(t, first.Close())
+			began := time.Now()
+			for time.Since(began) < grace-30*time.Second {
+				require.NoError(t, w.call(other))
+				advance(5 * time.Second)
+			}
+			assert.True(t, w.srv.KeyAlive(w.key.Secret), "its grace is not over")
+			advance(2 * time.Minute)
+			require.NoError(t, w.call(other))
+			w.oneLiveKey(store)
+			require.NoError(t, other.Close())
+		})
+	}
+}
+
+// The end of the grace is in the record, and a clock may have been wrong.
+func TestAGraceThatEndsInTheFarFutureIsCutShort(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		next := w.srv.NewKey(w.agent.ID)
+		store := MemoryStore(Credential{})
+		far := wallNow().AddDate(10, 0, 0)
+		rec := KeyRecord{
+			Generation: 2,
+			Current:    StoredKey{Credential: APIKey(next.Secret), ID: next.ID, AgentID: w.agent.ID, Created: wallNow()},
+			Previous:   StoredKey{Credential: APIKey(w.key.Secret), ID: w.key.ID, AgentID: w.agent.ID, Created: wallNow()},
+			Intent: &Intent{
+				Key: newUUID(), Strategy: Overlap, Stage: StageRevoke, Generation: 2, Lease: far, Started: far, GraceEnd: far.Add(time.Minute),
+			},
+		}
+		b, err := rec.Encode()
+		require.NoError(t, err)
+		read, err := DecodeKeyRecord(b)
+		require.NoError(t, err)
+		assert.True(t, rec.Intent.GraceEnd.Equal(read.Intent.GraceEnd))
+		_, err = store.Save(t.Context(), read, "")
+		require.NoError(t, err)
+		c := w.client(store, RotationPolicy{})
+		require.NoError(t, w.call(c))
+		advance(2 * time.Minute)
+		w.oneLiveKey(store)
+		require.NoError(t, c.Close())
+	})
+}
