@@ -32,6 +32,8 @@ type rotationWork struct {
 	replaced *stamp
 	// shut is the generation whose gate is closed.
 	shut *stamp
+	// pauses is how often it was opened for a pause between calls.
+	pauses int
 }
 
 // errIntentDropped says that an unfinished rotation could only be undone.
