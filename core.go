@@ -211,9 +211,9 @@ func (c *core) rotatingKeeper(seed CredentialSource) (*keeper, error) {
 		}
 	}
 	r := newRotator(c, c.cfg.keyStore, seed)
-	if _, fixed := r.policy.Owner.(*staticSource); fixed {
-		if _, err := r.ownersCredential(context.Background()); err != nil {
-			return nil, err
+	if fixed, ok := r.policy.Owner.(*staticSource); ok {
+		if _, err := c.stamp(fixed.credential); err != nil {
+			return nil, fmt.Errorf("RotationPolicy.Owner: %w", err)
 		}
 	}
 	c.rotator = r

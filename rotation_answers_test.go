@@ -38,7 +38,7 @@ func (m *middleman) RoundTrip(req *http.Request) (*http.Response, error) {
 func withStatus(code int) func(*http.Response) {
 	return func(resp *http.Response) {
 		_ = resp.Body.Close()
-		*resp = *reply(code, `{"errors":[{"code":"GATEWAY","message":"no"}]}`)
+		*resp = *reply(code, `{"errors":[{"code":"GATEWAY","message":"no"}]}`) //nolint:bodyclose // it is in memory
 	}
 }
 
@@ -61,11 +61,11 @@ func TestNoAnswerOfAnybodyCostsAKeyThatWasIssued(t *testing.T) {
 	}
 	answers := []answer{{"a key and a warning", withWarning, 1 << 20, false}}
 	for _, code := range []int{403, 404, 410, 422} {
-		answers = append(answers, answer{fmt.Sprintf("%d, once", code), withStatus(code), 1, true})
+		answers = append(answers, answer{fmt.Sprintf("%d, once", code), withStatus(code), 1, true}) //nolint:bodyclose // it is in memory
 	}
 	for _, code := range []int{408, 409, 425, 429, 500, 502} {
-		answers = append(answers, answer{fmt.Sprintf("%d, once", code), withStatus(code), 1, false},
-			answer{fmt.Sprintf("%d, for a whole attempt", code), withStatus(code), askAttempts, false})
+		answers = append(answers, answer{fmt.Sprintf("%d, once", code), withStatus(code), 1, false}, //nolint:bodyclose // it is in memory
+			answer{fmt.Sprintf("%d, for a whole attempt", code), withStatus(code), askAttempts, false}) //nolint:bodyclose // it is in memory
 	}
 	for _, strategy := range []Strategy{InPlace, Overlap} {
 		for _, owner := range []bool{false, true} {
