@@ -143,7 +143,11 @@ func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
 		}
 	}
 	if c.cfg.keyStore != nil {
-		return c.rotatingKeeper(src)
+		k, err := c.rotatingKeeper(src)
+		if err == nil && src == nil {
+			c.rotator.noSeed = env.noCredential()
+		}
+		return k, err
 	}
 	if c.cfg.rotation != nil {
 		return nil, optionError("WithRotation", "it needs WithKeyStore, since the platform shows a new key only once")

@@ -94,8 +94,9 @@ type RotationPolicy struct {
 	// by hand. A fleet does not rotate in step: each key is due up to a tenth
 	// earlier, by a hash of what it is.
 	Every time.Duration
-	// AgentID is whose key it is. Empty: the stored record's, the client's
-	// default agent, or what the authenticate answer says.
+	// AgentID is whose key it is. Empty: the stored record's, or the client's
+	// default agent. Overlap and an Owner need one of them; a rotation in place
+	// that buys a session learns it for those that follow.
 	AgentID string
 	// KeyID is the platform's id of the key that seeds the store, by which it
 	// is revoked. Empty: it is looked for in the list of keys, and if it is not
@@ -116,7 +117,8 @@ type RotationPolicy struct {
 	// platform before it is given up (Overlap), or used all the same, as the
 	// only one left (InPlace); default 15 s.
 	VerifyTimeout time.Duration
-	// CallTimeout bounds one call of the platform; default 8 s.
+	// CallTimeout bounds one call of the platform, and one of the store; default
+	// 8 s.
 	CallTimeout time.Duration
 	// Lease is how long the right to rotate lasts without being extended, and
 	// so how long a rotation is left alone whose process has died; default

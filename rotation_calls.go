@@ -78,27 +78,38 @@ func (w *rotationWork) attempt() time.Duration {
 // others have to wait for its end. A store that fails stops nothing, since a key
 // may be waiting to be heard of.
 func (w *rotationWork) ask(ctx context.Context, d direct) (*directAnswer, error) {
+	a, _, err := w.askFor(ctx, d, askAttempts*w.attempt())
+	return a, err
+}
+
+// askFor is ask, with no attempt begun when so much time has gone by. hasty tells
+// that one would have been made.
+func (w *rotationWork) askFor(ctx context.Context, d direct, patience time.Duration) (a *directAnswer, hasty bool, err error) {
+	began := time.Now()
 	outlasts := func(d time.Duration) bool {
 		in := w.rec.Intent
 		return in == nil || in.Owner != w.owner || !errors.Is(w.extend(ctx, d), errLostLease)
 	}
 	for n := 1; ; n++ {
 		if !outlasts(w.policy.CallTimeout) {
-			return nil, errLostLease
+			return nil, false, errLostLease
 		}
 		a, err := w.once(ctx, d)
 		if (err == nil && a.settled()) || n == askAttempts {
-			return a, err
+			return a, false, err
 		}
 		pause := askPause(n)
 		if err == nil {
 			pause = max(pause, min(a.apiError().RetryAfter, w.policy.CallTimeout))
 		}
+		if time.Since(began)+pause > patience {
+			return a, true, err
+		}
 		if !outlasts(pause + w.policy.CallTimeout) {
-			return nil, errLostLease
+			return nil, false, errLostLease
 		}
 		if serr := sleep(ctx, pause); serr != nil {
-			return nil, errors.Join(err, serr)
+			return nil, false, errors.Join(err, serr)
 		}
 	}
 }
@@ -115,6 +126,16 @@ func (a *directAnswer) settled() bool {
 // this idempotency key.
 func (a *directAnswer) pending() bool {
 	return a.status == http.StatusConflict && a.apiError().Is(ErrIdempotencyPending)
+}
+
+// sent is when the answer was sent, by the platform's clock; zero when it does not
+// say.
+func (a *directAnswer) sent() time.Time {
+	t, err := http.ParseTime(a.header.Get("Date"))
+	if err != nil {
+		return time.Time{}
+	}
+	return t
 }
 
 // torn reports whether the answer to a call that may be repeated is no JSON: it

@@ -16,6 +16,11 @@ const saveAttempts = 4
 // maxRebases bounds how often a new key is put on top of what others write.
 const maxRebases = 20
 
+// maxShut is how long after the first call of the platform another one is made
+// while requests wait. A key that is alive by then can do for now; one that is not
+// has nobody to wait for but its successor.
+const maxShut = 2 * time.Second
+
 // issueInPlace closes the gate, waits for the requests on the wire, and has the
 // platform replace the key. The gate stays closed until the new key is in use.
 func (w *rotationWork) issueInPlace(ctx context.Context) error {
@@ -26,7 +31,7 @@ func (w *rotationWork) issueInPlace(ctx context.Context) error {
 	}
 	w.closeGate(ctx)
 	d := direct{method: http.MethodPost, path: w.core.routes.RotateKey, cred: w.rec.Current.Credential, idemKey: in.Key}
-	a, err := w.ask(ctx, d)
+	a, hasty, err := w.askFor(ctx, d, maxShut)
 	if err == nil && a.pending() {
 		err = a.apiError()
 	}
@@ -40,14 +45,15 @@ func (w *rotationWork) issueInPlace(ctx context.Context) error {
 	case err == nil && a.status == http.StatusUnauthorized:
 		return w.byLifeline(ctx, d, a.apiError())
 	default:
-		return w.issueUnsure(ctx, d, a, err)
+		return w.issueUnsure(ctx, d, a, hasty, err)
 	}
 }
 
 // issueUnsure finds out what has become of a call that failed: whether the key
 // is still alive tells. A refusal does not: it may be a gateway's, which has not
-// passed on what the platform said.
-func (w *rotationWork) issueUnsure(ctx context.Context, d direct, a *directAnswer, err error) error {
+// passed on what the platform said. A hasty call is made again after a pause in
+// which requests go on.
+func (w *rotationWork) issueUnsure(ctx context.Context, d direct, a *directAnswer, hasty bool, err error) error {
 	verr := w.verify(ctx, w.rec.Current.Credential)
 	if err == nil {
 		err = a.apiError()
@@ -55,6 +61,9 @@ func (w *rotationWork) issueUnsure(ctx context.Context, d direct, a *directAnswe
 	switch {
 	case errors.Is(verr, ErrUnauthorized):
 		return w.byLifeline(ctx, d, err)
+	case verr == nil && hasty && w.pauses < askAttempts-1:
+		w.pauses++
+		return w.pauseOpen(ctx, a)
 	case verr == nil && a != nil && (a.status >= http.StatusInternalServerError || refused(err)):
 		// After a failure the platform wants another idempotency key.
 		return w.undo(ctx, w.fail(StageIssue, err, "the key was not rotated, it is live", ""))
@@ -64,6 +73,19 @@ func (w *rotationWork) issueUnsure(ctx context.Context, d direct, a *directAnswe
 		return w.fail(StageIssue, err,
 			"it is not known whether the platform has rotated the key; the next attempt finds out by the same idempotency key", "")
 	}
+}
+
+// pauseOpen lets requests go on with the present key before the next call.
+func (w *rotationWork) pauseOpen(ctx context.Context, a *directAnswer) error {
+	w.reopen()
+	pause := maxAskPause
+	if a != nil {
+		pause = max(pause, min(a.apiError().RetryAfter, w.policy.CallTimeout))
+	}
+	if err := w.extend(ctx, pause); err != nil {
+		return err
+	}
+	return sleep(ctx, pause)
 }
 
 // closeGate keeps new requests back, and waits for those on the wire.

@@ -78,16 +78,8 @@ func (w *rotationWork) sessionLifeline(ctx context.Context, next *KeyRecord) err
 
 // buyLifeline exchanges the key for a session.
 func (w *rotationWork) buyLifeline(ctx context.Context) (s *Session, err error) {
-	paths := []string{w.core.routes.Authenticate}
-	if other := otherAuthenticatePath(paths[0]); other != "" {
-		paths = append(paths, other)
-	}
 	for n := 1; n <= askAttempts; n++ {
-		for _, path := range paths {
-			if s, err = w.exchange(ctx, path); !errors.Is(err, ErrRouteNotFound) {
-				break
-			}
-		}
+		s, err = w.exchange(ctx)
 		if lockout := (*LockoutError)(nil); err == nil || refused(err) || errors.As(err, &lockout) {
 			break
 		}
@@ -98,10 +90,10 @@ func (w *rotationWork) buyLifeline(ctx context.Context) (s *Session, err error) 
 	return s, err
 }
 
-func (w *rotationWork) exchange(ctx context.Context, path string) (*Session, error) {
+func (w *rotationWork) exchange(ctx context.Context) (*Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.policy.CallTimeout)
 	defer cancel()
-	return w.core.exchangeAt(ctx, path, w.rec.Current.Credential)
+	return w.core.exchange(ctx, w.rec.Current.Credential)
 }
 
 // byLifeline gets the successor of a dead key whose answer was lost: the same

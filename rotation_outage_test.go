@@ -227,3 +227,34 @@ func TestWhoWaitsForTheLockTakesTheSessionThatIsThereAlready(t *testing.T) {
 		assert.Equal(t, 2, w.bought())
 	})
 }
+
+// deafStore keeps whoever looks at it waiting.
+type deafStore struct {
+	KeyStore
+	deaf atomic.Bool
+}
+
+func (s *deafStore) Load(ctx context.Context) (KeyRecord, Revision, error) {
+	if s.deaf.Load() {
+		<-ctx.Done()
+		return KeyRecord{}, "", context.Cause(ctx)
+	}
+	return s.KeyStore.Load(ctx)
+}
+
+func TestAStoreThatHangsCostsNoSession(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t, agrentingtest.WithSessionTTL(time.Hour))
+		store := &deafStore{KeyStore: MemoryStore(Credential{})}
+		c := w.client(store, RotationPolicy{Every: -1}, WithSession())
+		require.NoError(t, w.call(c))
+		store.deaf.Store(true)
+		for range 3 * 60 {
+			require.NoError(t, w.call(c))
+			advance(time.Minute)
+		}
+		store.deaf.Store(false)
+		require.NoError(t, c.Close())
+	})
+}

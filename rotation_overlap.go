@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
@@ -139,6 +140,7 @@ func (w *rotationWork) promote(ctx context.Context) error {
 	next.Ancestors = next.remember(next.Current.Credential.Fingerprint())
 	next.Previous, next.Current, next.Pending = next.Current, next.Pending, StoredKey{}
 	next.Generation, next.Intent.Stage = next.Intent.Generation, StageRevoke
+	next.Intent.GraceEnd = wallNow().Add(w.policy.Grace)
 	if err := w.save(ctx, next); err != nil {
 		if errors.Is(err, errLostLease) {
 			return err
@@ -154,7 +156,7 @@ func (w *rotationWork) promote(ctx context.Context) error {
 // revoke waits until nobody uses the previous key any more, and revokes it.
 func (w *rotationWork) revoke(ctx context.Context) error {
 	w.stage(StageRevoke)
-	if err := w.extend(ctx, w.policy.DrainTimeout+w.policy.Grace); err != nil {
+	if err := w.extend(ctx, w.policy.DrainTimeout+w.graceLeft()); err != nil {
 		return err
 	}
 	if w.stillOnPrevious() && !w.changeOver(ctx) {
@@ -162,8 +164,8 @@ func (w *rotationWork) revoke(ctx context.Context) error {
 			"the new key is saved; the old one is live and in use, and will be revoked by the next attempt", "")
 	}
 	w.retire(ctx, w.replaced)
-	if w.policy.Grace > 0 {
-		if err := sleep(ctx, w.policy.Grace); err != nil {
+	if left := w.graceLeft(); left > 0 {
+		if err := sleep(ctx, left); err != nil {
 			return err
 		}
 	}
@@ -172,10 +174,33 @@ func (w *rotationWork) revoke(ctx context.Context) error {
 		w.changeOver(ctx)
 		w.retire(ctx, s)
 	}
-	if err := w.revokeKey(ctx, w.rec.Previous); err != nil {
+	err := w.revokeKey(ctx, w.rec.Previous)
+	if err == nil {
+		return w.end(ctx, w.rec.clone())
+	}
+	if !refused(err) || w.rec.Intent.Attempts < w.policy.MaxAttempts {
 		return w.fail(StageRevoke, err, "the new key is in use; the old one is still live, and will be revoked by the next attempt", "")
 	}
-	return w.end(ctx, w.rec.clone())
+	// The platform does not let us, and the intent stands in the way of every
+	// rotation to come.
+	old := w.rec.Previous
+	if eerr := w.end(ctx, w.rec.clone()); eerr != nil {
+		return eerr
+	}
+	return w.fail(StageRevoke, err, "the new key is in use; the old one, with the id "+safeText(old.ID)+" and the fingerprint "+
+		old.Credential.Fingerprint()+", is still live, and the platform refuses to revoke it",
+		"revoke it in the dashboard; to be spared this, set RotationPolicy.Owner")
+}
+
+// graceLeft is how long the previous key stays live, whoever has begun the rotation,
+// and however often it was taken over since. It is bounded by how long the grace was
+// to be, or is here: a clock may be wrong. A record of an older program does not tell.
+func (w *rotationWork) graceLeft() time.Duration {
+	in := w.rec.Intent
+	if in.GraceEnd.IsZero() {
+		return w.policy.Grace
+	}
+	return min(time.Until(in.GraceEnd), max(in.GraceEnd.Sub(in.Started), w.policy.Grace))
 }
 
 // stillOnPrevious reports whether this process uses what the previous key

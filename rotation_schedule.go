@@ -8,6 +8,10 @@ import (
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
+// minKeyLife is the age before which no key is due on account of its end: else one
+// that is said to live for moments would be rotated all the time.
+const minKeyLife = time.Minute
+
 // due reports whether the key should be rotated by itself.
 func (r *rotator) due(rec KeyRecord) bool {
 	at := r.dueAt(rec)
@@ -25,14 +29,17 @@ func (r *rotator) dueAt(rec KeyRecord) time.Time {
 	_, _ = h.Write([]byte(rec.Current.Credential.Fingerprint())) // never fails
 	spread := float64(h.Sum64()>>11) / (1 << 53)
 	life := r.policy.Every
-	if e := rec.Current.Expires; !e.IsZero() {
-		life = min(life, max(0, e.Sub(rec.Current.Created)*4/5))
+	if k := rec.Current; k.Expires.After(k.Created) { // else its word is worth nothing
+		life = min(life, max(k.Expires.Sub(k.Created)/5*4, minKeyLife))
 	}
 	return rec.Current.Created.Add(life - time.Duration(float64(life)*0.1*spread))
 }
 
 // minRetryEvery spaces attempts that found nothing to do.
 const minRetryEvery = time.Second
+
+// keyLeftShare is the share of what a key has left that a pause may take.
+const keyLeftShare = 8
 
 // schedule sets the timer for the record: for the day the key is due, or for
 // the moment when a lease runs out whose holder may have died. It is called at
@@ -42,7 +49,10 @@ func (r *rotator) schedule(rec KeyRecord) {
 	r.warnOfAge(rec)
 	at := r.dueAt(rec)
 	if in := rec.Intent; in != nil {
-		at = in.Lease
+		at = time.Unix(0, 0) // for one that nobody believes: the pause decides
+		if r.believes(in.Lease) {
+			at = in.Lease
+		}
 	}
 	if at.IsZero() {
 		return
@@ -55,6 +65,9 @@ func (r *rotator) schedule(rec KeyRecord) {
 	pause := minRetryEvery
 	if r.failed > 0 {
 		pause = renew.Doubled(r.policy.RetryEvery, maxRetryEvery, r.failed)
+	}
+	if e := rec.Current.Expires; e.After(r.endedAt) { // there are to be attempts before it
+		pause = max(minRetryEvery, min(pause, e.Sub(r.endedAt)/keyLeftShare))
 	}
 	if t := r.endedAt.Add(pause); t.After(at) {
 		at = t

@@ -188,6 +188,7 @@ func (r *rotator) replaceRejected(ctx context.Context, rec KeyRecord, rev Revisi
 		return StoredKey{}, 0, err
 	case errors.Is(err, ErrReadOnlyStore):
 		// Whoever provides the key will replace it some day.
+		r.substitute(rec.Current.Credential, next)
 		r.core.storeFailed("save", err)
 	case err != nil:
 		r.keep(next)
@@ -195,6 +196,30 @@ func (r *rotator) replaceRejected(ctx context.Context, rec KeyRecord, rev Revisi
 		r.core.emitRotation(slog.LevelInfo, EventRotated, "a key put there by hand was adopted", next, nil)
 	}
 	return next.Current, renew.Adopted, nil
+}
+
+// substitute is what is used in place of a key that was rejected, as long as a
+// store that cannot be written has it.
+type substitute struct {
+	dead Credential
+	rec  KeyRecord
+}
+
+func (r *rotator) substitute(dead Credential, rec KeyRecord) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.instead; !s.dead.IsZero() && s.rec.Current.Credential.Equal(dead) {
+		dead = s.dead // what was used in its place is dead as well
+	}
+	r.instead = substitute{dead: dead, rec: rec.clone()}
+}
+
+// substitutedLocked is a record of the store, or what is used in its place.
+func (r *rotator) substitutedLocked(rec KeyRecord) KeyRecord {
+	if s := r.instead; !s.dead.IsZero() && rec.Intent == nil && rec.Current.Credential.Equal(s.dead) {
+		return s.rec.clone()
+	}
+	return rec
 }
 
 // newSeed is the seed, if the store has never seen it and the platform knows
@@ -218,8 +243,11 @@ func (r *rotator) newSeed(ctx context.Context, rec KeyRecord) (Credential, error
 }
 
 // read is Load of the store. A store that panics has failed: it must not take
-// the program with it, or a key that is in memory alone.
+// the program with it, or a key that is in memory alone. One that hangs does not
+// get all the time of whoever asks.
 func (r *rotator) read(ctx context.Context) (rec KeyRecord, rev Revision, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.policy.CallTimeout)
+	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
 			err = panicked("the key store", p)
@@ -297,7 +325,11 @@ func panicked(who string, p any) error {
 // refused comes before what the store holds.
 func (r *rotator) load(ctx context.Context) (KeyRecord, Revision, error) {
 	rec, rev, err := r.read(ctx)
-	if errors.Is(err, ErrNoCredential) {
+	r.mu.Lock()
+	held := r.unsaved != nil
+	rec = r.substitutedLocked(rec)
+	r.mu.Unlock()
+	if errors.Is(err, ErrNoCredential) && !held {
 		rec, rev, err = r.plant(ctx, err)
 	}
 	r.mu.Lock()
@@ -312,10 +344,11 @@ func (r *rotator) load(ctx context.Context) (KeyRecord, Revision, error) {
 	return rec, rev, err
 }
 
-// plant seeds an empty store.
+// plant seeds an empty store. One that refuses the seed fails nobody: requests go
+// on with it in memory, and nothing is rotated until it can be saved.
 func (r *rotator) plant(ctx context.Context, empty error) (KeyRecord, Revision, error) {
 	if r.seed == nil {
-		return KeyRecord{}, "", fmt.Errorf("%w; seed it by WithCredential or the environment", empty)
+		return KeyRecord{}, "", fmt.Errorf("%w; seed it by WithCredential or the environment: %w", empty, r.noSeed)
 	}
 	c, err := r.seed.Credential(ctx)
 	if err != nil {
@@ -328,8 +361,18 @@ func (r *rotator) plant(ctx context.Context, empty error) (KeyRecord, Revision, 
 		Credential: c, ID: r.policy.KeyID, AgentID: r.policy.AgentID, Created: wallNow(), Expires: c.Expires(),
 	}}
 	rev, err := r.write(ctx, rec, "")
-	if errors.Is(err, ErrConflictingWrite) {
+	switch {
+	case errors.Is(err, ErrConflictingWrite):
 		return r.read(ctx)
+	case errors.Is(err, ErrReadOnlyStore):
+		r.mu.Lock()
+		told := r.last.Current.Credential.Equal(c)
+		r.mu.Unlock()
+		if !told {
+			r.core.storeFailed("save", err)
+		}
+	case err != nil:
+		r.keep(rec)
 	}
-	return rec, rev, err
+	return rec, rev, nil
 }

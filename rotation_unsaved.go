@@ -73,7 +73,7 @@ func (r *rotator) saveAtLast() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err := r.trySave(ctx)
-	if err == nil {
+	if err == nil || r.namedBySeed(ctx) {
 		return nil
 	}
 	e := &RotationError{
@@ -87,4 +87,17 @@ func (r *rotator) saveAtLast() error {
 		e.new, e.Strategy = u.Current.Credential, InPlace
 	}
 	return e
+}
+
+// namedBySeed reports whether what was never saved is the seed: the next start has
+// it, too.
+func (r *rotator) namedBySeed(ctx context.Context) bool {
+	r.mu.Lock()
+	u := r.unsaved
+	r.mu.Unlock()
+	if u == nil || r.seed == nil || u.Generation > 1 {
+		return false
+	}
+	c, err := r.seed.Credential(ctx)
+	return err == nil && c.Equal(u.Current.Credential)
 }

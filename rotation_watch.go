@@ -20,33 +20,50 @@ func (r *rotator) watch() {
 		return
 	}
 	r.watching = true
-	r.wg.Go(func() {
-		for r.ctx.Err() == nil {
-			r.follow(w)
-			r.mu.Lock()
-			r.watched = false
-			r.mu.Unlock()
-			if sleep(r.ctx, storeRecheck) != nil {
-				return
-			}
+	r.wg.Go(func() { r.followAll(w) })
+}
+
+// maxWatchPause is the longest pause before a store that does not let itself be
+// watched is asked again. One that could be for as long is well, and so is
+// reported when it fails again.
+const maxWatchPause = time.Minute
+
+func (r *rotator) followAll(w KeyWatcher) {
+	told := false
+	for n := 1; r.ctx.Err() == nil; n++ {
+		began := time.Now()
+		err := r.follow(w)
+		told = told && time.Since(began) < maxWatchPause
+		if err != nil && !told && r.ctx.Err() == nil {
+			told = true
+			r.core.storeFailed("watch", err)
 		}
-	})
+		r.mu.Lock()
+		if r.watched {
+			n = 1
+		}
+		r.watched = false
+		r.mu.Unlock()
+		if sleep(r.ctx, renew.Doubled(storeRecheck, maxWatchPause, n)) != nil {
+			return
+		}
+	}
 }
 
 // follow takes note of all that a store tells, until it fails.
-func (r *rotator) follow(w KeyWatcher) {
+func (r *rotator) follow(w KeyWatcher) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			r.core.storeFailed("watch", r.withoutKeys(panicked("the key store", p), KeyRecord{}))
+			err = r.withoutKeys(panicked("the key store", p), KeyRecord{})
 		}
 	}()
 	for rec, err := range w.Watch(r.ctx) {
 		if err != nil {
-			r.core.storeFailed("watch", r.withoutKeys(err, rec))
-			return
+			return r.withoutKeys(err, rec)
 		}
 		r.noticed(rec)
 	}
+	return nil
 }
 
 // noticed takes note of a record, and wakes those that wait for another
@@ -56,6 +73,7 @@ func (r *rotator) noticed(rec KeyRecord) {
 	r.watched = true
 	close(r.news)
 	r.news = make(chan struct{})
+	rec = r.substitutedLocked(rec)
 	newer := rec.Generation >= r.last.Generation && !rec.Current.IsZero()
 	if newer {
 		r.last = rec

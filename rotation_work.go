@@ -32,6 +32,8 @@ type rotationWork struct {
 	replaced *stamp
 	// shut is the generation whose gate is closed.
 	shut *stamp
+	// pauses is how often it was opened for a pause between calls.
+	pauses int
 }
 
 // errIntentDropped says that an unfinished rotation could only be undone.
@@ -286,14 +288,52 @@ func (w *rotationWork) issued(a *directAnswer) (StoredKey, error) {
 		e.raw = secret.New(string(a.raw))
 		return StoredKey{}, e
 	}
-	out := StoredKey{Credential: k.Credential, ID: k.ID, AgentID: k.AgentID, Created: k.Created, Expires: k.Expires}
-	if out.Created.IsZero() || time.Since(out.Created).Abs() > 48*time.Hour {
-		out.Created = wallNow()
-	}
+	out := StoredKey{Credential: k.Credential, ID: k.ID, AgentID: k.AgentID}
+	out.Created, out.Expires = w.localTimes(k, a.sent())
 	if out.AgentID == "" {
 		out.AgentID = w.agentID(w.rec.Current)
 	}
 	return out, nil
+}
+
+// maxCreatedOff is how far from the local clock the creation of a key may be that
+// was issued just now, or, by a repeated call, up to a day ago.
+const maxCreatedOff = 48 * time.Hour
+
+// localTimes are the times of a new key. Where the platform's clock is so far from
+// ours that the key would be due at once, or never, they are moved onto ours: how
+// long the key lives, and how old it was when the answer was sent, hold on either.
+func (w *rotationWork) localTimes(k IssuedKey, sent time.Time) (created, expires time.Time) {
+	now := wallNow()
+	if sent.IsZero() {
+		sent = now
+	}
+	created, expires = k.Created, k.Expires
+	if created.IsZero() {
+		created = sent
+	}
+	due := w.policy.Every
+	if due < 0 {
+		due = DefaultRotationInterval
+	}
+	length := expires.Sub(created)
+	if length <= 0 { // none, or nonsense
+		expires = time.Time{}
+	} else {
+		due = min(due, length)
+	}
+	if now.Sub(created).Abs() <= min(maxCreatedOff, due/10) {
+		return created, expires
+	}
+	age := sent.Sub(created)
+	if age < 0 || age > maxCreatedOff {
+		age = 0
+	}
+	created = now.Add(-age)
+	if !expires.IsZero() {
+		expires = created.Add(length)
+	}
+	return created, expires
 }
 
 // changeOver lets requests use the current key from now on, and reports whether

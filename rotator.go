@@ -17,6 +17,7 @@ type rotator struct {
 	core   *core
 	store  KeyStore
 	seed   CredentialSource // nil: none
+	noSeed error            // where one was looked for, when there is none
 	policy RotationPolicy
 	auto   bool          // rotate by itself
 	owner  string        // random name of this process in leases
@@ -36,6 +37,7 @@ type rotator struct {
 	given    Credential   // the key that was last given out
 	stamped  *stamp       // the key that was last stamped
 	seen     []Credential // of the latest records, see withoutKeys
+	instead  substitute   // for what a store has that cannot be written
 	stale    *stamp       // in use since before a key that sessions could not be changed over to
 	timer    *time.Timer
 	failed   int       // attempts in a row
@@ -185,6 +187,9 @@ func (r *rotator) run(ctx context.Context, byHand bool) (*Rotation, error) {
 		case rec.Intent == nil && !byHand && !r.due(rec):
 			return nil, nil //nolint:nilnil // nothing to do is no rotation and no error
 		}
+		if _, err := r.core.stamp(rec.Current.Credential); err != nil { // the work would send it
+			return nil, &RotationError{Stage: StagePrepare, Strategy: r.policy.Strategy, Err: err, State: "no credential was sent anywhere, and nothing was changed"}
+		}
 		w := &rotationWork{rotator: r, rec: rec, rev: rev, recovered: rec.Intent != nil}
 		err = w.do(ctx)
 		switch {
@@ -241,8 +246,14 @@ func (r *rotator) held(in *Intent) bool {
 const maxLease = time.Hour
 
 func (r *rotator) heldByOther(in *Intent) bool {
-	now := time.Now()
-	return in.Owner != r.owner && now.Before(in.Lease) && in.Lease.Before(now.Add(max(maxLease, 4*r.policy.Lease)))
+	return in.Owner != r.owner && time.Now().Before(in.Lease) && r.believes(in.Lease)
+}
+
+// believes reports whether a lease may have been written under a clock that is
+// right. The longest are for the wait before a revocation.
+func (r *rotator) believes(lease time.Time) bool {
+	longest := max(maxLease, 4*r.policy.Lease) + r.policy.Grace + r.policy.DrainTimeout
+	return lease.Before(time.Now().Add(longest))
 }
 
 // adopted takes over the key that another process has rotated to. When the

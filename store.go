@@ -75,6 +75,8 @@ type Intent struct {
 	Lease    time.Time
 	Started  time.Time
 	Attempts int
+	// GraceEnd is when the previous key may be revoked; zero before there is one.
+	GraceEnd time.Time
 	// Known are the ids of the keys that the agent had before, where they could
 	// be listed: what appears later is the work of this rotation.
 	Known []string
@@ -166,6 +168,7 @@ type encodedIntent struct {
 	Lease      time.Time   `json:"lease"`
 	Started    time.Time   `json:"started"`
 	Attempts   int         `json:"attempts,omitempty"`
+	GraceEnd   time.Time   `json:"grace_end,omitzero"`
 	Known      []string    `json:"known,omitempty"`
 	Lifeline   *encodedKey `json:"lifeline,omitempty"`
 }
@@ -192,7 +195,7 @@ func (r KeyRecord) Encode() ([]byte, error) {
 		e.Intent = &encodedIntent{
 			Key: in.Key, Strategy: in.Strategy.String(), Stage: in.Stage, From: in.From,
 			Generation: in.Generation, Owner: in.Owner, Lease: in.Lease.Round(0), Started: in.Started.Round(0),
-			Attempts: in.Attempts, Known: in.Known, Lifeline: encodeKey(StoredKey{Credential: in.Lifeline}),
+			Attempts: in.Attempts, GraceEnd: in.GraceEnd.Round(0), Known: in.Known, Lifeline: encodeKey(StoredKey{Credential: in.Lifeline}),
 		}
 	}
 	return json.MarshalIndent(e, "", "  ")
@@ -248,8 +251,8 @@ func DecodeKeyRecord(b []byte) (KeyRecord, error) {
 		}
 		rec.Intent = &Intent{
 			Key: in.Key, Strategy: strategy, Stage: in.Stage, From: in.From, Generation: in.Generation,
-			Owner: in.Owner, Lease: in.Lease, Started: in.Started, Attempts: in.Attempts, Known: in.Known,
-			Lifeline: lifeline.Credential,
+			Owner: in.Owner, Lease: in.Lease, Started: in.Started, Attempts: in.Attempts, GraceEnd: in.GraceEnd,
+			Known: in.Known, Lifeline: lifeline.Credential,
 		}
 	}
 	return rec, nil

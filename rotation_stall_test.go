@@ -1,0 +1,62 @@
+package agrenting
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
+)
+
+func TestARotationInPlaceThatThePlatformPutsOffStallsNobody(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		fault agrentingtest.Fault
+		most  time.Duration // that a request waits
+		want  uint64        // generation in the end
+	}{
+		"429 for half a minute":  {agrentingtest.StatusWithRetryAfter(429, "30").Always(), time.Second, 2},
+		"503 for half a minute":  {agrentingtest.StatusWithRetryAfter(503, "30").Always(), time.Second, 1},
+		"429 for an hour":        {agrentingtest.StatusWithRetryAfter(429, "3600").Always(), time.Second, 2},
+		"429 for a second":       {agrentingtest.StatusWithRetryAfter(429, "1").Always(), 3 * time.Second, 2},
+		"503":                    {agrentingtest.Status(503, "").Always(), 2 * time.Second, 1},
+		"it does not answer":     {agrentingtest.Delay(time.Hour).Always(), defaultCallTimeout + time.Second, 2},
+		"429 once, for a second": {agrentingtest.StatusWithRetryAfter(429, "1"), 2 * time.Second, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newRotationWorld(t)
+				store := MemoryStore(Credential{})
+				c := w.client(store, RotationPolicy{Strategy: InPlace})
+				require.NoError(t, w.call(c))
+				w.srv.Fault(routeRotate, tc.fault)
+				done := make(chan struct{})
+				go func() { _, _ = c.Rotate(t.Context()); close(done) }()
+				var slowest time.Duration
+				for range 300 {
+					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+					began := time.Now()
+					_, err := c.Do(ctx, http.MethodGet, "/api/v1/tasks", nil, nil)
+					require.NoError(t, err)
+					slowest = max(slowest, time.Since(began))
+					cancel()
+					advance(time.Second / 2)
+				}
+				<-done
+				assert.LessOrEqual(t, slowest, tc.most)
+				w.srv.ClearFaults()
+				advance(7 * time.Hour)
+				require.NoError(t, w.call(c))
+				rec := w.oneLiveKey(store)
+				assert.Equal(t, tc.want, rec.Generation, "what could not be done was undone, and the rest finished")
+				require.NoError(t, c.Close())
+			})
+		})
+	}
+}

@@ -1,0 +1,63 @@
+package agrenting
+
+import (
+	"context"
+	"iter"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// unwatchedStore tells of changes only when it is let.
+type unwatchedStore struct {
+	KeyStore
+	watches atomic.Int64
+	refuses atomic.Bool
+	panics  bool
+}
+
+func (s *unwatchedStore) Watch(ctx context.Context) iter.Seq2[KeyRecord, error] {
+	s.watches.Add(1)
+	if !s.refuses.Load() {
+		return s.KeyStore.(KeyWatcher).Watch(ctx) //nolint:errcheck,forcetypeassert // it is one in memory
+	}
+	if s.panics {
+		panic("no")
+	}
+	return func(yield func(KeyRecord, error) bool) { yield(KeyRecord{}, errDown) }
+}
+
+func TestAStoreThatCannotBeWatchedIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	for _, panics := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newRotationWorld(t)
+			store := &unwatchedStore{KeyStore: MemoryStore(Credential{}), panics: panics}
+			store.refuses.Store(true)
+			var told atomic.Int64
+			c := w.client(store, RotationPolicy{Every: -1, Strategy: InPlace}, WithObserver(func(e Event) {
+				if e.Type == EventStoreFailed && e.Reason == "watch" {
+					told.Add(1)
+				}
+			}))
+			require.NoError(t, w.call(c))
+			advance(24 * time.Hour)
+			assert.EqualValues(t, 1, told.Load(), "the first of a row")
+			assert.LessOrEqual(t, store.watches.Load(), int64(24*60+10))
+
+			store.refuses.Store(false)
+			advance(2 * time.Minute)
+			_, err := w.client(store.KeyStore, RotationPolicy{Strategy: InPlace, Every: -1}).Rotate(t.Context())
+			require.NoError(t, err)
+			synctest.Wait()
+			rec, _, err := store.Load(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, rec.Current.Credential.Fingerprint(), c.Status().Fingerprint, "it is watched again")
+			require.NoError(t, c.Close())
+		})
+	}
+}
