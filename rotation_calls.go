@@ -130,13 +130,7 @@ func (a *directAnswer) pending() bool {
 
 // sent is when the answer was sent, by the platform's clock; zero when it does not
 // say.
-func (a *directAnswer) sent() time.Time {
-	t, err := http.ParseTime(a.header.Get("Date"))
-	if err != nil {
-		return time.Time{}
-	}
-	return t
-}
+func (a *directAnswer) sent() time.Time { return dateOf(a.header) }
 
 // torn reports whether the answer to a call that may be repeated is no JSON: it
 // may have been cut off, and the same idempotency key gives all of it.
