@@ -107,7 +107,7 @@ func (c *Client) BaseURL() string { return c.core.base.String() }
 //
 // The error is a [*RotationError] when a new key is in memory only and could not
 // be saved at last either; save what its NewCredential returns. Otherwise it says
-// that a credential source ignored the end of its context for 5 s.
+// that a credential source or a key store ignored the end of its context for 5 s.
 func (c *Client) Close() error { return c.core.close() }
 
 // String sums the client up without secrets.

@@ -26,6 +26,7 @@ type core struct {
 	exchanger *exchanger       // nil without WithSession
 	rotator   *rotator         // nil without a KeyStore
 	events    *eventQueue
+	gates     gates
 	otherPath atomic.Bool // the platform knows the other authenticate path, and not the configured one
 	ownBase   bool
 	userAgent string
@@ -198,7 +199,7 @@ func (c *core) stamp(cred Credential) (*stamp, error) {
 	name, _ := cred.header(c.cfg.keyHeader)
 	s := &stamp{cred: cred, name: name}
 	if c.cfg.keyStore != nil {
-		s.gate = new(gate)
+		s.gate = c.gates.make()
 	}
 	return s, nil
 }

@@ -62,24 +62,34 @@ func (g *gate) wait(ctx context.Context) error {
 // shut closes the gate to newcomers. The channel is closed once those inside
 // have left.
 func (g *gate) shut() (drained <-chan struct{}) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.opened == nil {
-		g.opened = make(chan struct{})
-		g.drained = make(chan struct{})
-		drained = g.drained
-		if g.state.Add(gateClosed) == gateClosed {
-			close(g.drained)
-			g.drained = nil
-		}
+	if drained, ok := g.shutIfOpen(); ok {
 		return drained
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.drained != nil {
 		return g.drained
 	}
 	done := make(chan struct{})
 	close(done)
 	return done
+}
+
+// shutIfOpen is shut for a gate that nobody has shut before.
+func (g *gate) shutIfOpen() (drained <-chan struct{}, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.opened != nil {
+		return nil, false
+	}
+	g.opened = make(chan struct{})
+	g.drained = make(chan struct{})
+	drained = g.drained
+	if g.state.Add(gateClosed) == gateClosed {
+		close(g.drained)
+		g.drained = nil
+	}
+	return drained, true
 }
 
 // open lets newcomers in again.

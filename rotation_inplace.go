@@ -92,7 +92,10 @@ func (w *rotationWork) pauseOpen(ctx context.Context, a *directAnswer) error {
 func (w *rotationWork) closeGate(ctx context.Context) {
 	if s := w.inUse(); w.shut == nil && s != nil && s.gate != nil {
 		w.shut = s
-		w.await(ctx, s.gate.shut())
+		drained := s.gate.shut()
+		for _, other := range append(w.core.gates.hold(), drained) {
+			w.await(ctx, other)
+		}
 	}
 }
 
@@ -110,6 +113,7 @@ func (w *rotationWork) reopen() {
 	} else {
 		s.gate.open()
 	}
+	w.core.gates.release()
 }
 
 // persistInPlace saves the successor of a key that is dead already. What is to

@@ -3,6 +3,7 @@ package agrenting
 import (
 	"context"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +56,36 @@ func TestARotationInPlaceThatThePlatformPutsOffStallsNobody(t *testing.T) {
 				require.NoError(t, w.call(c))
 				rec := w.oneLiveKey(store)
 				assert.Equal(t, tc.want, rec.Generation, "what could not be done was undone, and the rest finished")
+				require.NoError(t, c.Close())
+			})
+		})
+	}
+}
+
+// A session that is renewed while the platform replaces its key in place dies with
+// that key.
+func TestASessionThatIsRenewedWhileItsKeyIsReplacedFailsNobody(t *testing.T) {
+	t.Parallel()
+	for _, before := range []time.Duration{0, time.Second, 1500 * time.Millisecond, time.Minute} {
+		t.Run(before.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newRotationWorld(t, agrentingtest.WithSessionTTL(10*time.Minute), agrentingtest.WithSessionsDyingWithKey())
+				c := w.client(MemoryStore(Credential{}), RotationPolicy{Every: -1, Strategy: InPlace}, WithSession())
+				require.NoError(t, w.call(c))
+				advance(time.Until(c.Status().NextRenewal) - before)
+				w.srv.Fault(routeRotate, agrentingtest.Delay(3*time.Second))
+				w.srv.Fault("POST /api/v1/tasks", agrentingtest.Delay(1500*time.Millisecond).Always())
+				done := make(chan error)
+				go func() { _, err := c.Rotate(t.Context()); done <- err }()
+				var uploads sync.WaitGroup
+				for range 60 {
+					uploads.Go(func() { assert.NoError(t, callOnce(t, c, w.agent.ID)) })
+					advance(100 * time.Millisecond)
+				}
+				require.NoError(t, <-done)
+				uploads.Wait()
+				require.NoError(t, w.call(c))
 				require.NoError(t, c.Close())
 			})
 		})

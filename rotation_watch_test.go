@@ -61,3 +61,23 @@ func TestAStoreThatCannotBeWatchedIsLeftAlone(t *testing.T) {
 		})
 	}
 }
+
+// stubbornStore lets itself be watched, and heeds no context.
+type stubbornStore struct{ KeyStore }
+
+func (stubbornStore) Watch(context.Context) iter.Seq2[KeyRecord, error] {
+	return func(func(KeyRecord, error) bool) { advance(10 * time.Hour) }
+}
+
+func TestCloseSaysThatAStoreIgnoresItsContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		c := w.client(stubbornStore{MemoryStore(Credential{})}, RotationPolicy{Every: -1})
+		require.NoError(t, w.call(c))
+		began := time.Now()
+		require.ErrorContains(t, c.Close(), "the key store ignored the end of its context")
+		assert.Equal(t, storeCloseGrace, time.Since(began))
+		advance(11 * time.Hour)
+	})
+}

@@ -3,6 +3,7 @@ package agrenting
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -297,8 +298,27 @@ func (r *rotator) close() error {
 		t.Stop()
 	}
 	r.cancel()
-	r.wg.Wait()
-	return r.saveAtLast()
+	return errors.Join(r.awaitEnd(), r.saveAtLast())
+}
+
+// storeCloseGrace bounds how long close waits for a store that does not heed its
+// context.
+const storeCloseGrace = 5 * time.Second
+
+func (r *rotator) awaitEnd() error {
+	ended := make(chan struct{})
+	go func() {
+		r.wg.Wait()
+		close(ended)
+	}()
+	t := time.NewTimer(storeCloseGrace)
+	defer t.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-t.C:
+		return fmt.Errorf("agrenting: the key store ignored the end of its context for %v", storeCloseGrace)
+	}
 }
 
 // sleep waits, cancellably.
