@@ -126,11 +126,11 @@ const maxKeyChanges = 3
 // unchanged serves a look at the key's file: while that holds the key that
 // bought the session, there is nothing to exchange.
 func (x *exchanger) unchanged(key Credential, current *stamp) (renew.Grant[*stamp], bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.last.Value == nil || !key.Equal(x.bought) || !sameStamp(current, x.last.Value) {
+	if !x.boughtWith(key, current) {
 		return renew.Grant[*stamp]{}, false
 	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	g := x.last
 	if x.recheck != nil {
 		g.Recheck = x.recheck()
@@ -309,13 +309,20 @@ func (x *exchanger) adopt(rec sharedSession, q renew.Query[*stamp], key Credenti
 		if !now.Before(rec.Expires) {
 			return none, false
 		}
-		// One that ends no later than that which is to be replaced was here before
-		// it: its successor could not be saved.
-		if cur := q.Current; q.HasCurrent && !q.HasRejected && !cur.cred.Expires().Before(rec.Expires) && cur.cred.isExchanged() {
+		// One of the same key that ends no later than that which is to be replaced
+		// was here before it: its successor could not be saved.
+		if q.HasCurrent && !q.HasRejected && x.boughtWith(key, q.Current) && !q.Current.cred.Expires().Before(rec.Expires) {
 			return none, false
 		}
 	}
 	return renew.Grant[*stamp]{Value: s, Expires: rec.Expires, Issued: now, Life: max(0, life), Reason: renew.Adopted}, true
+}
+
+// boughtWith reports whether the session in use was bought with key.
+func (x *exchanger) boughtWith(key Credential, current *stamp) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.last.Value != nil && key.Equal(x.bought) && sameStamp(current, x.last.Value)
 }
 
 // fail records that the endpoint wants to be left alone. It does not touch the

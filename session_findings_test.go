@@ -316,6 +316,29 @@ func TestAnOlderSessionOfAStoreThatCannotBeWrittenIsNotAdopted(t *testing.T) {
 	})
 }
 
+// What was bought with another key does not make a session of this one too old.
+func TestTheSessionOfANewKeyIsAdoptedHoweverLongThatOfTheOldOneLives(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t)
+		store, path := newMapSessionStore(), filepath.Join(t.TempDir(), "key")
+		require.NoError(t, os.WriteFile(path, []byte(w.key.Secret), 0o600))
+		next := w.srv.NewKey(w.agent.ID)
+		other := w.client(WithCredential(APIKey(next.Secret)), WithSessionStore(store))
+		require.NoError(t, w.call(other))
+		advance(time.Minute)
+		c := w.client(WithCredentialSource(FileSource(path)), WithSessionStore(store))
+		require.NoError(t, w.call(c))
+		require.Equal(t, 2, w.bought(), "one with each key")
+		require.NoError(t, os.WriteFile(path, []byte(next.Secret), 0o600))
+		advance(20 * time.Second)
+		require.NoError(t, w.call(c))
+		synctest.Wait()
+		assert.Equal(t, other.Status().Fingerprint, c.Status().Fingerprint)
+		assert.Equal(t, 2, w.bought())
+	})
+}
+
 func TestAnAdoptedSessionIsRenewedAsEarlyAsABoughtOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
