@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -76,6 +77,7 @@ type exchanger struct {
 
 	mu     sync.Mutex
 	bought Credential // the key that the session in use was bought with
+	left   []Credential
 	last   renew.Grant[*stamp]
 	shared *sharedSessions
 	// storeErr is of the last attempt to use the store.
@@ -114,9 +116,23 @@ func (x *exchanger) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Gra
 		g.Recheck = x.recheck()
 	}
 	x.mu.Lock()
+	defer x.mu.Unlock()
+	if old := x.last.Value; old != nil && key.Equal(x.bought) && !sameStamp(old, g.Value) {
+		x.left = append(x.left[max(0, len(x.left)+1-maxLeft):], old.cred)
+	}
 	x.bought, x.last = key, g
-	x.mu.Unlock()
 	return g, nil
+}
+
+// maxLeft bounds how many replaced sessions are remembered.
+const maxLeft = 8
+
+// hasLeft reports whether a session was in use here and has been replaced by
+// another of its key: a store that cannot be written may still have it.
+func (x *exchanger) hasLeft(session Credential) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.ContainsFunc(x.left, session.Equal)
 }
 
 // maxKeyChanges bounds how many successors of a refused key are tried in one
@@ -126,11 +142,11 @@ const maxKeyChanges = 3
 // unchanged serves a look at the key's file: while that holds the key that
 // bought the session, there is nothing to exchange.
 func (x *exchanger) unchanged(key Credential, current *stamp) (renew.Grant[*stamp], bool) {
-	if !x.boughtWith(key, current) {
-		return renew.Grant[*stamp]{}, false
-	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.last.Value == nil || !key.Equal(x.bought) || !sameStamp(current, x.last.Value) {
+		return renew.Grant[*stamp]{}, false
+	}
 	g := x.last
 	if x.recheck != nil {
 		g.Recheck = x.recheck()
@@ -305,24 +321,10 @@ func (x *exchanger) adopt(rec sharedSession, q renew.Query[*stamp], key Credenti
 	}
 	now := time.Now().Add(rec.Skew) // the platform's
 	life := rec.Expires.Sub(rec.Bought.Add(rec.Skew))
-	if !rec.Expires.IsZero() && life > 0 {
-		if !now.Before(rec.Expires) {
-			return none, false
-		}
-		// One of the same key that ends no later than that which is to be replaced
-		// was here before it: its successor could not be saved.
-		if q.HasCurrent && !q.HasRejected && x.boughtWith(key, q.Current) && !q.Current.cred.Expires().Before(rec.Expires) {
-			return none, false
-		}
+	if (!rec.Expires.IsZero() && life > 0 && !now.Before(rec.Expires)) || x.hasLeft(cred) {
+		return none, false
 	}
 	return renew.Grant[*stamp]{Value: s, Expires: rec.Expires, Issued: now, Life: max(0, life), Reason: renew.Adopted}, true
-}
-
-// boughtWith reports whether the session in use was bought with key.
-func (x *exchanger) boughtWith(key Credential, current *stamp) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.last.Value != nil && key.Equal(x.bought) && sameStamp(current, x.last.Value)
 }
 
 // fail records that the endpoint wants to be left alone. It does not touch the
