@@ -75,6 +75,7 @@ func TestAnEmptyStoreThatRefusesTheSeedFailsNobody(t *testing.T) {
 					store.err.Store(new(error))
 					advance(2 * time.Minute)
 					require.NoError(t, w.call(c))
+					synctest.Wait() // for the look that the call has caused
 					rec := w.oneLiveKey(store)
 					assert.Equal(t, w.key.Secret, rec.Current.Credential.Reveal(), "it is saved when it can be")
 					_, err = c.Rotate(t.Context())
