@@ -177,24 +177,32 @@ func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
 	}), nil
 }
 
-// stamp makes a credential ready for use, after the checks that each one must
-// pass, whichever source it is from.
-func (c *core) stamp(cred Credential) (*stamp, error) {
+// admit holds a credential against what each one must pass before it leaves,
+// whichever source it is from.
+func (c *core) admit(cred Credential) error {
 	if cred.IsZero() {
-		return nil, fmt.Errorf("%w: the source gave an empty one", ErrNoCredential)
+		return fmt.Errorf("%w: the source gave an empty one", ErrNoCredential)
 	}
 	if err := cred.validate(); err != nil {
-		return nil, err
+		return err
 	}
 	if isSealed(cred) {
-		return nil, fmt.Errorf("%w: wrap the store by Sealed with the key that it was sealed with", ErrSealed)
+		return fmt.Errorf("%w: wrap the store by Sealed with the key that it was sealed with", ErrSealed)
 	}
 	if err := checkEnvironment(c.env, cred, c.cfg.unmarkedSandbox); err != nil {
-		return nil, err
+		return err
 	}
 	if c.cfg.goos == "js" && !c.cfg.clientSideKeys && cred.Kind() != KindSession {
-		return nil, fmt.Errorf("%w: the %s does not belong into a program on its user's side, where anyone can read it; "+
+		return fmt.Errorf("%w: the %s does not belong into a program on its user's side, where anyone can read it; "+
 			"hand it a session token, or permit it by WithClientSideKeys", ErrInvalidCredential, cred.Kind())
+	}
+	return nil
+}
+
+// stamp makes a credential that is admitted ready for use.
+func (c *core) stamp(cred Credential) (*stamp, error) {
+	if err := c.admit(cred); err != nil {
+		return nil, err
 	}
 	name, _ := cred.header(c.cfg.keyHeader)
 	s := &stamp{cred: cred, name: name}

@@ -76,8 +76,8 @@ type exchanger struct {
 	recheck func() time.Duration
 
 	mu     sync.Mutex
-	bought Credential // the key that the session in use was bought with
-	left   []Credential
+	bought Credential   // the key that the session in use was bought with
+	left   []Credential // see hasLeft
 	last   renew.Grant[*stamp]
 	shared *sharedSessions
 	// storeErr is of the last attempt to use the store.
@@ -182,8 +182,7 @@ func (c *core) checkKey(key Credential) error {
 	if key.Kind() == KindSession {
 		return fmt.Errorf("%w: WithSession needs an API key to exchange, and there is a session token instead of one", ErrInvalidCredential)
 	}
-	_, err := c.stamp(key)
-	return err
+	return c.admit(key)
 }
 
 // obtain gets a session for key: from the store if another process has bought

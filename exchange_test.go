@@ -110,24 +110,30 @@ func TestSessionsAreRenewedBeforeAnyoneNotices(t *testing.T) {
 	})
 }
 
+// kindsOfKeys are the ways to come by the key that buys sessions.
+var kindsOfKeys = map[string]func(w *sessionWorld) []Option{
+	"fixed key": func(*sessionWorld) []Option { return nil },
+	"key file": func(w *sessionWorld) []Option {
+		path := filepath.Join(w.t.TempDir(), "key")
+		require.NoError(w.t, os.WriteFile(path, []byte(w.key.Secret), 0o600))
+		return []Option{WithCredentialSource(FileSource(path))}
+	},
+	"store": func(w *sessionWorld) []Option {
+		return []Option{
+			WithKeyStore(MemoryStore(APIKey(w.key.Secret))),
+			WithRotation(RotationPolicy{AgentID: w.agent.ID, Every: -1}),
+		}
+	},
+	"store that is not watched": func(w *sessionWorld) []Option {
+		return []Option{WithKeyStore(&breakableStore{KeyStore: MemoryStore(APIKey(w.key.Secret))})}
+	},
+}
+
 // Whoever looks for another key every few seconds still renews the session when
 // a session of its length is to be renewed, with time to survive an outage.
 func TestSessionsOfKeysThatMayChangeAreRenewedAsEarlyAsOthers(t *testing.T) {
 	t.Parallel()
-	for name, keys := range map[string]func(w *sessionWorld) []Option{
-		"fixed key": func(*sessionWorld) []Option { return nil },
-		"key file": func(w *sessionWorld) []Option {
-			path := filepath.Join(w.t.TempDir(), "key")
-			require.NoError(w.t, os.WriteFile(path, []byte(w.key.Secret), 0o600))
-			return []Option{WithCredentialSource(FileSource(path))}
-		},
-		"rotation": func(w *sessionWorld) []Option {
-			return []Option{
-				WithKeyStore(MemoryStore(APIKey(w.key.Secret))),
-				WithRotation(RotationPolicy{AgentID: w.agent.ID, Every: -1}),
-			}
-		},
-	} {
+	for name, keys := range kindsOfKeys {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -239,6 +245,21 @@ func TestTheOtherDocumentedPathIsTriedOnceAndRemembered(t *testing.T) {
 		require.NoError(t, err, "by hand, too")
 	}
 	assert.Equal(t, 1, w.bought(), "the unknown path is tried once")
+
+	w = newSessionWorld(t)
+	c = w.client()
+	w.srv.Fault(routeAuthenticate, agrentingtest.HandlerError(http.StatusNotFound, "ROUTE_NOT_FOUND"))
+	w.srv.Fault("POST /auth/authenticate", agrentingtest.Status(http.StatusServiceUnavailable, ""))
+	_, err := c.Sessions.Authenticate(t.Context())
+	require.Error(t, err, "a gateway knows neither")
+	_, err = c.Sessions.Authenticate(t.Context())
+	require.NoError(t, err, "and does the next day")
+	w.srv.Fault(routeAuthenticate, agrentingtest.HandlerError(http.StatusNotFound, "ROUTE_NOT_FOUND"))
+	w.srv.Fault("POST /auth/authenticate", agrentingtest.Status(http.StatusUnauthorized, ""))
+	_, err = c.Sessions.Authenticate(t.Context())
+	require.ErrorIs(t, err, ErrUnauthorized)
+	_, err = c.Sessions.Authenticate(t.Context())
+	require.NoError(t, err, "what was remembered is no longer so")
 
 	w = newSessionWorld(t, agrentingtest.WithAuthPath("/elsewhere"))
 	c = w.client(WithRoutes(Routes{Authenticate: "/elsewhere"}))

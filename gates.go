@@ -13,7 +13,7 @@ type gates struct {
 }
 
 // maxRecent is how many gates may be made between the making of one and its use:
-// some are for credentials that are only looked at.
+// some are for sessions of a store that turn out to be of no use.
 const maxRecent = 4
 
 func (s *gates) make() *gate {

@@ -45,7 +45,7 @@ func (r *rotator) ownersCredential(ctx context.Context) (Credential, error) {
 
 func (c *core) checkOwner(owner Credential, err error) error {
 	if err == nil {
-		_, err = c.stamp(owner)
+		err = c.admit(owner)
 	}
 	if err != nil {
 		return fmt.Errorf("RotationPolicy.Owner: %w", err)

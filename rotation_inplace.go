@@ -93,9 +93,7 @@ func (w *rotationWork) closeGate(ctx context.Context) {
 	if s := w.inUse(); w.shut == nil && s != nil && s.gate != nil {
 		w.shut = s
 		drained := s.gate.shut()
-		for _, other := range append(w.core.gates.hold(), drained) {
-			w.await(ctx, other)
-		}
+		w.await(ctx, append(w.core.gates.hold(), drained)...)
 	}
 }
 

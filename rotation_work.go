@@ -374,13 +374,15 @@ func (w *rotationWork) end(ctx context.Context, next KeyRecord) error {
 	return nil
 }
 
-// await waits for requests on the wire, bounded.
-func (w *rotationWork) await(ctx context.Context, drained <-chan struct{}) {
-	t := time.NewTimer(w.policy.DrainTimeout)
-	defer t.Stop()
-	select {
-	case <-drained:
-	case <-t.C:
-	case <-ctx.Done():
+// await waits for requests on the wire, all of them no longer than DrainTimeout.
+func (w *rotationWork) await(ctx context.Context, drained ...<-chan struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, w.policy.DrainTimeout)
+	defer cancel()
+	for _, done := range drained {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return
+		}
 	}
 }

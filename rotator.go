@@ -188,7 +188,7 @@ func (r *rotator) run(ctx context.Context, byHand bool) (*Rotation, error) {
 		case rec.Intent == nil && !byHand && !r.due(rec):
 			return nil, nil //nolint:nilnil // nothing to do is no rotation and no error
 		}
-		if _, err := r.core.stamp(rec.Current.Credential); err != nil { // the work would send it
+		if err := r.core.admit(rec.Current.Credential); err != nil { // the work would send it
 			return nil, &RotationError{Stage: StagePrepare, Strategy: r.policy.Strategy, Err: err, State: "no credential was sent anywhere, and nothing was changed"}
 		}
 		w := &rotationWork{rotator: r, rec: rec, rev: rev, recovered: rec.Intent != nil}

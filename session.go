@@ -76,12 +76,13 @@ func (c *core) key(ctx context.Context) (Credential, error) {
 }
 
 // exchange buys a session. When the platform does not know the path, the other
-// documented form is tried once, and remembered if it is the right one.
+// documented form is tried once, and remembered if it is the right one. What is
+// remembered may be wrong another day, as when a gateway knew neither for a while.
 func (c *core) exchange(ctx context.Context, key Credential) (*Session, error) {
 	path := c.routes.Authenticate
-	other := otherAuthenticatePath(path)
+	other, swapped := otherAuthenticatePath(path), false
 	if other != "" && c.otherPath.Load() {
-		path, other = other, ""
+		path, other, swapped = other, path, true
 	}
 	s, err := c.exchangeAt(ctx, path, key)
 	if other == "" || !errors.Is(err, ErrRouteNotFound) {
@@ -91,7 +92,7 @@ func (c *core) exchange(ctx context.Context, key Credential) (*Session, error) {
 	if errors.Is(oerr, ErrRouteNotFound) {
 		return nil, err
 	}
-	c.otherPath.Store(true)
+	c.otherPath.Store(!swapped)
 	return found, oerr
 }
 

@@ -96,17 +96,7 @@ func TestACallersTokenWithoutEndIsAskedForOnce(t *testing.T) {
 // A platform may give the same session again until shortly before its end.
 func TestAPlatformWithoutASuccessorIsNotAskedAtEveryLook(t *testing.T) {
 	t.Parallel()
-	for name, keys := range map[string]func(w *sessionWorld) []Option{
-		"fixed key": func(*sessionWorld) []Option { return nil },
-		"key file": func(w *sessionWorld) []Option {
-			path := filepath.Join(w.t.TempDir(), "key")
-			require.NoError(w.t, os.WriteFile(path, []byte(w.key.Secret), 0o600))
-			return []Option{WithCredentialSource(FileSource(path))}
-		},
-		"store that is not watched": func(w *sessionWorld) []Option {
-			return []Option{WithKeyStore(&breakableStore{KeyStore: MemoryStore(APIKey(w.key.Secret))})}
-		},
-	} {
+	for name, keys := range kindsOfKeys {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
