@@ -90,7 +90,9 @@ func (x *exchanger) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Gra
 	if err != nil {
 		return renew.Grant[*stamp]{}, err
 	}
-	if q.Reason == renew.Recheck && q.HasCurrent && !q.HasRejected {
+	// Whoever has a renewal made because of another key may be late: it may have been
+	// taken up meanwhile.
+	if (q.Reason == renew.Recheck || q.Reason == renew.Manual) && q.HasCurrent && !q.HasRejected {
 		if g, ok := x.unchanged(key, q.Current); ok {
 			return g, nil
 		}
@@ -139,8 +141,8 @@ func (x *exchanger) hasLeft(session Credential) bool {
 // fetch. A key may be replaced while its predecessor is.
 const maxKeyChanges = 3
 
-// unchanged serves a look at the key's file: while that holds the key that
-// bought the session, there is nothing to exchange.
+// unchanged serves a look at the key: while it is the one that bought the session,
+// there is nothing to exchange.
 func (x *exchanger) unchanged(key Credential, current *stamp) (renew.Grant[*stamp], bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -53,8 +53,7 @@ func sharing(t *testing.T) (w *rotationWorld, sources [2]*keyQueue, clients [2]*
 func TestASessionOfTheStoreThatWasEndedTooIsNotAdopted(t *testing.T) {
 	t.Parallel()
 	w, _, clients := sharing(t)
-	_, err := clients[0].core.creds.engine.Renew(t.Context())
-	require.NoError(t, err)
+	require.NoError(t, renewSession(t.Context(), clients[0]))
 	require.EqualValues(t, 2, w.srv.Stats().SessionsIssued)
 	// The second client still has the first session, and both are ended.
 	w.srv.RevokeSessions()

@@ -59,6 +59,16 @@ func (w *sessionWorld) call(c *Client) error {
 	return err
 }
 
+// renewSession buys another session, as if with another key.
+func renewSession(ctx context.Context, c *Client) error {
+	x := c.core.exchanger
+	x.mu.Lock()
+	x.bought = Credential{}
+	x.mu.Unlock()
+	_, err := c.core.creds.engine.Renew(ctx)
+	return err
+}
+
 // bought counts the calls of the authenticate endpoint.
 func (w *sessionWorld) bought() int { return w.srv.Count(routeAuthenticate) }
 

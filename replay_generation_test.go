@@ -52,7 +52,7 @@ func TestALate401WhoseReplayMeetsADeadSessionFailsNobody(t *testing.T) {
 			// The session is renewed while this request is on its way, and both
 			// are ended: it gets a late 401, and its replay the first one of the
 			// new session.
-			if _, err := c.core.creds.engine.Renew(r.Context()); err != nil {
+			if err := renewSession(r.Context(), c); err != nil {
 				return nil, err
 			}
 			w.srv.RevokeSessions()

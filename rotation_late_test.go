@@ -165,8 +165,7 @@ func TestASessionOfAFixedKeyIsLookedAtWithoutHarm(t *testing.T) {
 		}))
 		require.NoError(t, w.call(c))
 		w.srv.Fault(routeAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "").Times(1))
-		_, err := c.core.creds.engine.Renew(t.Context())
-		require.Error(t, err)
+		require.Error(t, renewSession(t.Context(), c))
 		advance(2 * time.Second) // the pause is over, and the window has not begun
 		require.NoError(t, w.call(c))
 		synctest.Wait()

@@ -2,6 +2,7 @@ package agrenting
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
 // unwatchedStore tells of changes only when it is let.
@@ -80,4 +83,36 @@ func TestCloseSaysThatAStoreIgnoresItsContext(t *testing.T) {
 		assert.Equal(t, storeCloseGrace, time.Since(began))
 		advance(11 * time.Hour)
 	})
+}
+
+// A look that a request causes, and the watch of the store, may find the same new
+// key at the same time.
+func TestAKeyThatIsTakenUpTwiceBuysOneSession(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]Option{"shared": {WithSessionStore(newMapSessionStore())}, "its own": {WithSession()}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newRotationWorld(t)
+				store := MemoryStore(Credential{})
+				policy := RotationPolicy{Every: -1}
+				owner, other := w.client(store, policy), w.client(store, policy, opts...)
+				adopt := other.core.rotator.adopt
+				other.core.rotator.adopt = func(ctx context.Context, k StoredKey, reason renew.Reason) error {
+					return errors.Join(adopt(ctx, k, reason), adopt(ctx, k, reason))
+				}
+				require.NoError(t, w.call(owner))
+				require.NoError(t, w.call(other))
+				for n := range 3 {
+					_, err := owner.Rotate(t.Context())
+					require.NoError(t, err)
+					synctest.Wait()
+					require.NoError(t, w.call(other))
+					require.EqualValues(t, n+2, w.srv.Stats().SessionsIssued, "one for each key")
+				}
+				require.NoError(t, owner.Close())
+				require.NoError(t, other.Close())
+			})
+		})
+	}
 }

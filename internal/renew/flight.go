@@ -54,8 +54,8 @@ func (e *Engine[T]) run(f *flight[T]) {
 			e.mu.Unlock()
 			continue
 		}
-		if f.query.Reason == Recheck && !e.closed && out.err == nil && e.repeatsLocked(out.grant) && e.last.expired(time.Now()) {
-			// A look may not have asked for a successor, and it is needed now.
+		if f.isLook() && !e.closed && out.err == nil && e.repeatsLocked(out.grant) && e.last.expired(time.Now()) {
+			// It may not have asked for a successor, and that is needed now.
 			f.began, f.query.Reason = time.Now(), Expired
 			e.mu.Unlock()
 			continue
@@ -65,6 +65,10 @@ func (e *Engine[T]) run(f *flight[T]) {
 		return
 	}
 }
+
+// isLook reports whether the source may answer with the value in use, though it
+// could have a successor.
+func (f *flight[T]) isLook() bool { return f.query.Reason == Recheck || f.query.Reason == Manual }
 
 // repeatsLocked reports whether a grant is of the value in use.
 func (e *Engine[T]) repeatsLocked(g Grant[T]) bool {

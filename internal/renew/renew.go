@@ -325,7 +325,8 @@ func (e *Engine[T]) holdLocked(generation uint64, now time.Time) {
 }
 
 // Renew fetches now, whatever the state of the value, and waits for the
-// outcome. It heeds a pause that the source itself has asked for.
+// outcome. While the value lives, the source may find that there is no reason for
+// another. It heeds a pause that the source itself has asked for.
 func (e *Engine[T]) Renew(ctx context.Context) (*Lease[T], error) {
 	e.mu.Lock()
 	if e.closed {

@@ -204,6 +204,29 @@ func TestRecheckAsksInTheBackgroundAndKeepsTheGeneration(t *testing.T) {
 	})
 }
 
+func TestWhoAsksByHandForWhatHasExpiredGetsASuccessor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
+			if s.queries[n-1].Reason == renew.Manual {
+				return renew.Grant[string]{Value: "a", Expires: time.Now().Add(time.Hour)}, nil
+			}
+			return renew.Grant[string]{Value: string(rune('a' + n/2)), Expires: time.Now().Add(time.Hour)}, nil
+		}
+		e := s.engine(t, func(c *renew.Config[string]) { c.Window = -1 })
+		require.Equal(t, "a", get(t, e))
+		l, err := e.Renew(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "a", l.Value, "it lives, and the source may have no other")
+		advance(time.Hour)
+		l, err = e.Renew(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, "c", l.Value)
+		assert.Equal(t, renew.Expired, s.queries[len(s.queries)-1].Reason)
+	})
+}
+
 func TestLooksAtTheSourceDoNotNarrowTheWindow(t *testing.T) {
 	t.Parallel()
 	for _, recheck := range []time.Duration{time.Second, 10 * time.Second, 7 * time.Minute} {
