@@ -118,7 +118,8 @@ type RotationPolicy struct {
 	// only one left (InPlace); default 15 s.
 	VerifyTimeout time.Duration
 	// CallTimeout bounds one call of the platform, and one of the store; default
-	// 8 s.
+	// 8 s. A look at the store without which no request can be made, as the first
+	// one and that for the successor of a key that was rejected, may take 30 s.
 	CallTimeout time.Duration
 	// Lease is how long the right to rotate lasts without being extended, and
 	// so how long a rotation is left alone whose process has died; default

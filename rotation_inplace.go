@@ -198,7 +198,7 @@ func (w *rotationWork) saveDead(ctx context.Context, change func(KeyRecord) KeyR
 func (w *rotationWork) rebase(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.CallTimeout)
 	defer cancel()
-	rec, rev, err := w.read(ctx)
+	rec, rev, err := w.read(ctx, Credential{})
 	if err != nil || rec.Current.Credential.Fingerprint() != w.from || !rec.Pending.IsZero() || !w.rec.Pending.IsZero() {
 		return false
 	}

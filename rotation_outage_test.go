@@ -258,3 +258,52 @@ func TestAStoreThatHangsCostsNoSession(t *testing.T) {
 		require.NoError(t, c.Close())
 	})
 }
+
+// slowToLoad is a store whose answers are a while on their way.
+type slowToLoad struct {
+	KeyStore
+	slow atomic.Int64
+}
+
+func (s *slowToLoad) Load(ctx context.Context) (KeyRecord, Revision, error) {
+	t := time.NewTimer(time.Duration(s.slow.Load()))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return s.KeyStore.Load(ctx)
+	case <-ctx.Done():
+		return KeyRecord{}, "", context.Cause(ctx)
+	}
+}
+
+func TestALookWithoutWhichNoRequestCanBeMadeMayTakeLongerThanACall(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]Option{"keys": nil, "sessions": {WithSession()}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const call = time.Second
+				w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+				keys := MemoryStore(Credential{})
+				store := &slowToLoad{KeyStore: keys}
+				store.slow.Store(int64(3 * call))
+				c := w.client(store, RotationPolicy{Every: -1, CallTimeout: call}, opts...)
+				require.NoError(t, w.call(c), "the first one")
+
+				store.slow.Store(0)
+				_, err := w.client(keys, RotationPolicy{Every: -1, Strategy: InPlace}).Rotate(t.Context())
+				require.NoError(t, err)
+				store.slow.Store(int64(3 * call))
+				require.NoError(t, w.call(c), "the one for the successor of a dead key")
+
+				advance(time.Minute)
+				store.slow.Store(int64(time.Hour))
+				began := time.Now()
+				w.srv.RevokeSessions()
+				require.NoError(t, w.call(c))
+				assert.LessOrEqual(t, time.Since(began), call, "any other ends after a call")
+				require.NoError(t, c.Close())
+			})
+		})
+	}
+}

@@ -101,7 +101,7 @@ func (w *rotationWork) persistPending(ctx context.Context, k StoredKey) error {
 func (w *rotationWork) disown(ctx context.Context, k StoredKey) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askAttempts*w.attempt())
 	defer cancel()
-	rec, _, err := w.read(ctx)
+	rec, _, err := w.read(ctx, Credential{})
 	if err != nil || rec.knows(k.Credential) {
 		return
 	}

@@ -54,8 +54,13 @@ func (r *rotator) give(ctx context.Context, rejected Credential) (Credential, er
 func (r *rotator) remembered(rejected Credential) (StoredKey, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.last.Current, r.storeErr != nil && r.goodLocked(rejected)
+}
+
+// goodLocked reports whether nothing speaks against the key in memory.
+func (r *rotator) goodLocked(rejected Credential) bool {
 	k := r.last.Current
-	return k, r.storeErr != nil && !k.IsZero() && !r.last.replaced() && !k.Credential.Equal(rejected)
+	return !k.IsZero() && !r.last.replaced() && !k.Credential.Equal(rejected)
 }
 
 // fetch is the engine's source where the key itself authenticates requests.
@@ -111,7 +116,7 @@ func (r *rotator) choose(ctx context.Context, rejected Credential) (StoredKey, r
 	fellBack := false
 	for pause := time.Millisecond; ; pause = min(2*pause, watchedPoll) {
 		news := r.awaitNews()
-		rec, rev, err := r.load(ctx)
+		rec, rev, err := r.load(ctx, rejected)
 		if err != nil {
 			return StoredKey{}, 0, err
 		}
@@ -244,9 +249,16 @@ func (r *rotator) newSeed(ctx context.Context, rec KeyRecord) (Credential, error
 
 // read is Load of the store. A store that panics has failed: it must not take
 // the program with it, or a key that is in memory alone. One that hangs does not
-// get all the time of whoever asks.
-func (r *rotator) read(ctx context.Context) (rec KeyRecord, rev Revision, err error) {
-	ctx, cancel := context.WithTimeout(ctx, r.policy.CallTimeout)
+// get all the time of whoever asks, while there is a key in memory to go on with:
+// another one than rejected, which may be none.
+func (r *rotator) read(ctx context.Context, rejected Credential) (rec KeyRecord, rev Revision, err error) {
+	r.mu.Lock()
+	patience := r.policy.CallTimeout
+	if r.unsaved == nil && !r.goodLocked(rejected) {
+		patience = max(patience, neededLook)
+	}
+	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
@@ -257,6 +269,10 @@ func (r *rotator) read(ctx context.Context) (rec KeyRecord, rev Revision, err er
 	}()
 	return r.store.Load(ctx)
 }
+
+// neededLook is the time for a look at the store without which no request can be
+// made: what the engine allows a fetch.
+const neededLook = 30 * time.Second
 
 // write is Save of the store, likewise.
 func (r *rotator) write(ctx context.Context, rec KeyRecord, prev Revision) (rev Revision, err error) {
@@ -322,9 +338,9 @@ func panicked(who string, p any) error {
 }
 
 // load reads the record; an empty store is seeded. A key that the store has
-// refused comes before what the store holds.
-func (r *rotator) load(ctx context.Context) (KeyRecord, Revision, error) {
-	rec, rev, err := r.read(ctx)
+// refused comes before what the store holds. rejected is as for read.
+func (r *rotator) load(ctx context.Context, rejected Credential) (KeyRecord, Revision, error) {
+	rec, rev, err := r.read(ctx, rejected)
 	r.mu.Lock()
 	held := r.unsaved != nil
 	rec = r.substitutedLocked(rec)
@@ -363,7 +379,7 @@ func (r *rotator) plant(ctx context.Context, empty error) (KeyRecord, Revision, 
 	rev, err := r.write(ctx, rec, "")
 	switch {
 	case errors.Is(err, ErrConflictingWrite):
-		return r.read(ctx)
+		return r.read(ctx, Credential{})
 	case errors.Is(err, ErrReadOnlyStore):
 		r.mu.Lock()
 		told := r.last.Current.Credential.Equal(c)

@@ -49,7 +49,7 @@ func (r *rotator) trySave(ctx context.Context) error {
 	if u == nil {
 		return nil
 	}
-	rec, rev, err := r.read(ctx)
+	rec, rev, err := r.read(ctx, Credential{})
 	if err != nil && !errors.Is(err, ErrNoCredential) {
 		return err
 	}

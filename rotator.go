@@ -164,7 +164,7 @@ func (r *rotator) run(ctx context.Context, byHand bool) (*Rotation, error) {
 	waited := false
 	for pause := time.Millisecond; ; pause = min(2*pause, watchedPoll) {
 		news := r.awaitNews()
-		rec, rev, err := r.load(ctx)
+		rec, rev, err := r.load(ctx, Credential{})
 		if err != nil {
 			return nil, loadFailed(err, waited)
 		}
