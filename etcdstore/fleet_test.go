@@ -5,12 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,8 +36,12 @@ type process struct {
 	mu     sync.Mutex
 	killed bool
 	last   report
-	has    string // the fingerprint of the credential in use
+	told   []string // the latest lines
+	has    string   // the fingerprint of the credential in use
 	failed []string
+	// A process that cannot use the store buys a session that no other one has.
+	without, alone bool
+	boughtAlone    int
 }
 
 // supervisor starts workers and hears their reports.
@@ -83,11 +90,17 @@ func (s *supervisor) hear(p *process, out io.Reader) {
 		}
 		p.mu.Lock()
 		p.last = r
+		p.told = append(p.told[max(0, len(p.told)-20):], lines.Text())
 		switch r.Kind {
 		case "failed":
 			p.failed = append(p.failed, r.Text)
+		case "alone":
+			p.without = true
 		case "adopted", "renewed":
-			p.has = r.Fingerprint
+			p.has, p.alone, p.without = r.Fingerprint, p.without && r.Kind == "renewed", false
+			if p.alone {
+				p.boughtAlone++
+			}
 		}
 		p.mu.Unlock()
 		s.mu.Lock()
@@ -171,7 +184,8 @@ func TestAFleetOfProcesses(t *testing.T) { //nolint:paralleltest // it wants the
 	for _, p := range all {
 		p.await(t, p.ready, "ready")
 	}
-	require.Equal(t, 1, w.srv.Count(routeAuth), "one exchange for all")
+	s.agree(w, all, nil)
+	s.checkBought("one exchange for all", w.srv.Count(routeAuth), s.boughtAlone(all))
 
 	var gone []*process
 	replace := func(i int) {
@@ -238,47 +252,76 @@ func (s *supervisor) untilGeneration(c *cluster, want uint64, all []*process) {
 func (s *supervisor) expiries(w *world, all []*process) {
 	s.t.Helper()
 	const ends = 4
-	dead := s.agree(w, all, "")
+	dead := s.agree(w, all, nil)
 	for range ends {
-		before := w.srv.Count(routeAuth)
+		before, alone := w.srv.Count(routeAuth), s.boughtAlone(all)
 		w.srv.RevokeSessions()
 		dead = s.agree(w, all, dead)
-		assert.Equal(s.t, before+1, w.srv.Count(routeAuth), "one exchange for each end of a session")
+		s.checkBought("one exchange for each end of a session", w.srv.Count(routeAuth)-before, s.boughtAlone(all)-alone)
 	}
 }
 
-// agree waits until all workers with sessions have the same one, and another
-// than before. That has to last: what they report may be on its way while they
-// have the next one already.
-func (s *supervisor) agree(w *world, all []*process, before string) string {
+// checkBought wants one exchange for all, and one for each process that could not
+// use the store.
+func (s *supervisor) checkBought(what string, bought, alone int) {
+	s.t.Helper()
+	assert.True(s.t, 1 <= bought && bought <= 1+alone, "%s: %d, and %d by processes without the store", what, bought, alone)
+}
+
+func (s *supervisor) boughtAlone(all []*process) (n int) {
+	for _, p := range all {
+		p.mu.Lock()
+		n += p.boughtAlone
+		p.mu.Unlock()
+	}
+	return n
+}
+
+// agree waits until all workers with sessions have another one than before, and
+// all who could use the store the same one. That has to last: what they report
+// may be on its way while they have the next one already.
+func (s *supervisor) agree(w *world, all []*process, before map[string]bool) map[string]bool {
 	s.t.Helper()
 	const looks = 15
-	last, bought, same := "", 0, 0
+	last, bought, same := map[string]bool{}, 0, 0
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
-		have := map[string]bool{}
+		have, shared, old := map[string]bool{}, map[string]bool{}, false
 		for i, p := range all {
-			if i%2 == 1 {
-				p.mu.Lock()
-				have[p.has] = true
-				p.mu.Unlock()
+			if i%2 == 0 {
+				continue
 			}
-		}
-		fp, n := "", w.srv.Count(routeAuth)
-		for only := range have {
-			if len(have) == 1 && only != before {
-				fp = only
+			p.mu.Lock()
+			have[p.has] = true
+			old = old || before[p.has]
+			if !p.alone {
+				shared[p.has] = true
 			}
+			p.mu.Unlock()
 		}
-		if fp != last || n != bought {
-			last, bought, same = fp, n, 0
+		if n := w.srv.Count(routeAuth); !maps.Equal(have, last) || n != bought {
+			last, bought, same = have, n, 0
 		}
 		same++
-		if fp != "" && same == looks {
-			return fp
+		if !old && !have[""] && len(shared) < 2 && same >= looks {
+			return have
+		}
+	}
+	for i, p := range all {
+		p.mu.Lock()
+		s.t.Logf("worker %d has %s; the last that it told:\n%s", i, p.has, strings.Join(p.told, "\n"))
+		if before[p.has] {
+			_ = p.cmd.Process.Signal(syscall.SIGQUIT) // it shows where it hangs
+		}
+		p.mu.Unlock()
+	}
+	for _, p := range all {
+		select {
+		case <-p.done:
+		case <-time.After(time.Second):
 		}
 	}
 	s.t.Fatal("the workers do not agree on a session")
-	return ""
+	return nil
 }
 
 func (s *supervisor) stop(all []*process) (calls int64) {

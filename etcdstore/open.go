@@ -25,9 +25,9 @@ type Config struct {
 	// TLS is for https endpoints, and holds the client certificate if etcd wants
 	// one. nil uses the system's roots.
 	TLS *tls.Config
-	// KeepAlive is how long a connection may be silent before it is asked for a
-	// sign of life, and half of it how long that may take; default 10 s, which
-	// is also the least that gRPC allows.
+	// KeepAlive is how long a connection may be silent during a call or a watch
+	// before it is asked for a sign of life, and half of it how long that may take;
+	// default 10 s, which is also the least that gRPC allows.
 	KeepAlive time.Duration
 	// Logger is for the messages of etcd's client; nil is silence.
 	Logger *zap.Logger
@@ -52,6 +52,16 @@ func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 const defaultKeepAlive = 10 * time.Second
 
+// client is what etcd's client is made of. It asks for no sign of life while there
+// is no call: etcd takes that amiss, and hangs up. A connection that was cut
+// meanwhile is asked with the next call.
+func (c Config) client() clientv3.Config {
+	return clientv3.Config{
+		Endpoints: c.Endpoints, TLS: c.TLS, Username: c.Username, Password: c.Password, Logger: c.Logger,
+		DialTimeout: DefaultTimeout, DialKeepAliveTime: c.KeepAlive, DialKeepAliveTimeout: c.KeepAlive / 2,
+	}
+}
+
 // Open makes a client of etcd and a store on it; Close closes both. It does not
 // wait for etcd: the first operation does.
 func Open(cfg Config, opts ...Option) (*Store, error) {
@@ -67,11 +77,7 @@ func Open(cfg Config, opts ...Option) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.Username, Password: cfg.Password, Logger: cfg.Logger,
-		DialTimeout: DefaultTimeout, DialKeepAliveTime: cfg.KeepAlive, DialKeepAliveTimeout: cfg.KeepAlive / 2,
-		PermitWithoutStream: true,
-	})
+	client, err := clientv3.New(cfg.client())
 	if err != nil {
 		return nil, fmt.Errorf("etcdstore: etcd: %w", err)
 	}

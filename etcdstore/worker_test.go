@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +30,7 @@ type workerConfig struct {
 
 // report is a line that a worker writes.
 type report struct {
-	Kind        string // ready, saving, adopted, renewed, rotated, failed, done
+	Kind        string // ready, saving, adopted, renewed, alone, rotated, failed, done
 	Fingerprint string `json:",omitempty"`
 	At          int64
 	Text        string `json:",omitempty"`
@@ -97,6 +98,8 @@ func work(out *reporter) error {
 		}),
 		agrenting.WithObserver(func(e agrenting.Event) {
 			switch {
+			case e.Type == agrenting.EventStoreFailed && strings.Contains(e.Err.Error(), "session"):
+				out.put(report{Kind: "alone", Text: e.Reason + ": " + e.Err.Error()})
 			case e.Type != agrenting.EventRenewed:
 			case e.Reason == "adopted":
 				out.put(report{Kind: "adopted", Fingerprint: e.Fingerprint})
