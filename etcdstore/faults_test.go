@@ -172,6 +172,51 @@ func TestAPausedHolderLosesItsLock(t *testing.T) {
 	require.NoError(t, holder.Close())
 }
 
+// places waits until there are so many places in the queue for a lock, and gives
+// their leases, the first one's first.
+func places(t *testing.T, etcd *clientv3.Client, name string, n int) (leases []clientv3.LeaseID) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for len(leases) != n || leases == nil {
+		resp, err := etcd.Get(ctx, "/agrenting/"+name+"/", clientv3.WithPrefix(),
+			clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
+		require.NoError(t, err)
+		leases = []clientv3.LeaseID{}
+		for _, kv := range resp.Kvs {
+			leases = append(leases, clientv3.LeaseID(kv.Lease))
+		}
+	}
+	return leases
+}
+
+func TestWhoLosesItsPlaceInTheQueueTakesAnother(t *testing.T) {
+	t.Parallel()
+	c := trio(t)
+	etcd := c.direct(t)
+	holder, other := c.open(t, "queue"), c.open(t, "queue")
+	first, err := holder.LockSession(t.Context(), "ab")
+	require.NoError(t, err)
+	defer first()
+	unlock := make(chan func(), 1)
+	go func() {
+		second, err := other.LockSession(t.Context(), "ab")
+		assert.NoError(t, err)
+		unlock <- second
+	}()
+	lost := places(t, etcd, "queue", 2)[1]
+	_, err = etcd.Revoke(t.Context(), lost) // as if etcd had not heard of it for its time
+	require.NoError(t, err)
+	again := places(t, etcd, "queue", 2)[1]
+	assert.NotEqual(t, lost, again)
+	assert.Empty(t, unlock, "the lock is held")
+	first()
+	second := <-unlock
+	require.NotNil(t, second)
+	second()
+	places(t, etcd, "queue", 0)
+}
+
 // lossy loses the answers of transactions that have taken effect.
 type lossy struct {
 	clientv3.KV

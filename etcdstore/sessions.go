@@ -105,13 +105,25 @@ type lock struct {
 	lost     chan struct{} // closed when the lease is
 }
 
+// lock waits for the lock. A place in the queue that expires while etcd is out of
+// reach is taken anew: else all who wait would go on without the lock at once.
 func (s *sessions) lock(ctx context.Context, id string) (func(), error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("%v: lock session: %w", s, context.Cause(ctx))
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("%v: lock session: %w", s, context.Cause(ctx))
+		}
+		unlock, err := s.queue(ctx, id)
+		if !errors.Is(err, ErrLockLost) {
+			return unlock, err
+		}
 	}
+}
+
+// queue takes a place in the queue, and waits for its turn.
+func (s *sessions) queue(ctx context.Context, id string) (func(), error) {
 	lease, err := s.grant(ctx, "lock session", s.ttl)
 	if err != nil {
 		return nil, err
