@@ -91,7 +91,7 @@ func httpScheme(rawURL string) string {
 // caller.
 func (a *Authorization) Header() http.Header {
 	s := a.lease.Value
-	h := http.Header{s.name: {s.cred.m().values[0]}}
+	h := http.Header{s.name: {s.cred.c.Values()[0]}}
 	if a.agent.values != nil {
 		h.Set(headerAgentID, a.agent.id())
 	}

@@ -2,8 +2,6 @@ package agrenting
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -33,30 +31,11 @@ const (
 
 // String returns "api key", "session", "user token", or "none" for the zero
 // value.
-func (k Kind) String() string {
-	switch k {
-	case 0:
-		return "none"
-	case KindAPIKey:
-		return "api key"
-	case KindSession:
-		return "session"
-	case KindUserToken:
-		return "user token"
-	default:
-		return fmt.Sprintf("Kind(%d)", uint8(k))
-	}
-}
+func (k Kind) String() string { return secret.Kind(k).String() }
 
 // userTokenPrefix begins the tokens of users. The platform's Channels page
 // gives agents keys with the same prefix, so it supports a guess and no more.
 const userTokenPrefix = "ap_"
-
-// maxSecretLen bounds a secret in bytes. Servers commonly refuse a whole
-// request header beyond 8 KiB, and no credential comes near.
-const maxSecretLen = 4096
-
-const bearerPrefix = "Bearer "
 
 // A Credential authenticates requests: the key of an agent, the token of a
 // user, or a session. The zero value is no credential; see [Credential.IsZero].
@@ -70,31 +49,14 @@ const bearerPrefix = "Bearer "
 // cannot be compared with ==; use [Credential.Equal]. They cannot be decoded
 // either, since what they encode to is not the secret: pass what Reveal returned
 // through [APIKey], [UserToken] or [SessionToken].
-type Credential struct {
-	// The secret is behind a closure, because formatters, loggers and the diff
-	// printers of test libraries reach fields and pointers of every kind, and
-	// funcs alone they leave alone.
-	m func() *credentialMaterial
-}
-
-// credentialMaterial is never modified once built.
-type credentialMaterial struct {
-	kind        Kind
-	secret      string
-	expires     time.Time
-	environment Environment
-	exchanged   bool // a session bought with a key, which is what has been checked
-	digest      [sha256.Size]byte
-	fingerprint string
-	values      []string // of the header; shared by all requests
-}
+type Credential struct{ c secret.Credential }
 
 // APIKey returns the credential of one agent, sent as X-API-Key. The secret is
 // kept as it is, so that a mistake in it is reported by whatever is given the
 // credential, as [ErrInvalidCredential]. For a secret from outside the program
 // [ParseCredential] is the better choice: it trims and reports at once.
 func APIKey(secret string) Credential {
-	return newCredential(credentialMaterial{kind: KindAPIKey, secret: secret})
+	return newCredential(KindAPIKey, secret, time.Time{})
 }
 
 // UserToken returns the credential of a user, who may own several agents, sent
@@ -104,7 +66,7 @@ func APIKey(secret string) Credential {
 // The platform's Authentication page asks for X-Agent-ID beside it when the user
 // owns more than one agent: see [WithAgentID].
 func UserToken(secret string) Credential {
-	return newCredential(credentialMaterial{kind: KindUserToken, secret: secret})
+	return newCredential(KindUserToken, secret, time.Time{})
 }
 
 // SessionToken returns a session as a credential, sent as Authorization: Bearer.
@@ -114,19 +76,23 @@ func UserToken(secret string) Credential {
 // A session given like this cannot be renewed. For sessions that renew
 // themselves, give the API key and [WithSession].
 func SessionToken(secret string, expires time.Time) Credential {
-	return newCredential(credentialMaterial{kind: KindSession, secret: secret, expires: expires})
+	return newCredential(KindSession, secret, expires)
 }
 
-// exchangedSession returns the session that key was exchanged for. It stands for
-// the key: it has no mark of its own, and belongs where the key belongs.
-func exchangedSession(secret string, expires time.Time, key Credential) Credential {
-	return newCredential(credentialMaterial{
-		kind:        KindSession,
-		secret:      secret,
-		expires:     expires,
-		environment: key.Environment(),
-		exchanged:   true,
-	})
+func newCredential(kind Kind, text string, expires time.Time) Credential {
+	return Credential{secret.NewCredential(secret.Material{Kind: secret.Kind(kind), Secret: text, Expires: expires})}
+}
+
+// exchangedSession returns the session that was obtained with key. It has no
+// mark of its own and belongs to the key's environment.
+func exchangedSession(text string, expires time.Time, key Credential) Credential {
+	return Credential{secret.NewCredential(secret.Material{
+		Kind:        secret.KindSession,
+		Secret:      text,
+		Expires:     expires,
+		Environment: string(key.Environment()),
+		Exchanged:   true,
+	})}
 }
 
 // ParseCredential makes a credential of a secret that comes from outside the
@@ -148,7 +114,7 @@ func ParseCredential(secret string) (Credential, error) {
 // that is zero. Errors call the secret by what.
 func parseCredentialAs(what, text string, kind Kind) (Credential, error) {
 	text = strings.TrimSpace(text)
-	if problem := secretProblem(text); problem != "" {
+	if problem := secret.Problem(text); problem != "" {
 		return Credential{}, fmt.Errorf("%w: %s %s", ErrInvalidCredential, what, problem)
 	}
 
@@ -159,125 +125,42 @@ func parseCredentialAs(what, text string, kind Kind) (Credential, error) {
 		}
 	}
 
-	return newCredential(credentialMaterial{kind: kind, secret: text}), nil
-}
-
-func newCredential(m credentialMaterial) Credential {
-	// A copy of its own, lest the file or response that it was cut from stay in
-	// memory for as long as the credential does.
-	m.secret = strings.Clone(m.secret)
-	m.expires = m.expires.Round(0) // the monotonic clock stands still while a machine sleeps
-	m.digest = secret.Digest(m.secret)
-	m.fingerprint = secret.Fingerprint(m.secret)
-
-	if marked := markOf(m.secret); marked != "" {
-		m.environment = marked
-	}
-
-	if m.kind == KindAPIKey {
-		m.values = []string{m.secret}
-	} else {
-		m.values = []string{bearerPrefix + m.secret}
-	}
-
-	return Credential{m: func() *credentialMaterial { return &m }}
+	return newCredential(kind, text, time.Time{}), nil
 }
 
 // IsZero reports whether c is the zero value, which is no credential at all.
-func (c Credential) IsZero() bool { return c.m == nil }
+func (c Credential) IsZero() bool { return c.c.IsZero() }
 
 // Kind returns what c is; zero for no credential.
-func (c Credential) Kind() Kind {
-	if c.m == nil {
-		return 0
-	}
-
-	return c.m().kind
-}
+func (c Credential) Kind() Kind { return Kind(c.c.Kind()) }
 
 // Reveal returns the secret, and is the only method that does. Do not log what
 // it returns; log the credential, or its [Credential.Fingerprint].
-func (c Credential) Reveal() string {
-	if c.m == nil {
-		return ""
-	}
-
-	return c.m().secret
-}
+func (c Credential) Reveal() string { return c.c.Reveal() }
 
 // Expires returns when c ends. The zero time says that this is not known, which
 // is always so for API keys and user tokens: the platform's pages document no
 // expiry of the former, and none that can be read off the latter.
-func (c Credential) Expires() time.Time {
-	if c.m == nil {
-		return time.Time{}
-	}
-
-	return c.m().expires
-}
+func (c Credential) Expires() time.Time { return c.c.Expires() }
 
 // Environment returns [Sandbox] when the secret carries a sandbox mark, which is
 // "sk_sandbox_" (platform documentation, "Sandbox") or the like with another
 // prefix, and "" when it carries none. There is no mark of production. A session
 // that the SDK obtained has the mark of the key that it was exchanged for.
-func (c Credential) Environment() Environment {
-	if c.m == nil {
-		return ""
-	}
-
-	return c.m().environment
-}
+func (c Credential) Environment() Environment { return Environment(c.c.Environment()) }
 
 // Fingerprint returns a short name of the secret like "sha256:1a2b3c4d5e", and
 // "" when there is none. It is the same in every process, cannot be turned back,
 // and is safe in logs. Two secrets may share one, if hardly ever: it is for eyes,
 // and [Credential.Equal] for decisions.
-func (c Credential) Fingerprint() string {
-	if c.m == nil {
-		return ""
-	}
-
-	return c.m().fingerprint
-}
+func (c Credential) Fingerprint() string { return c.c.Fingerprint() }
 
 // Equal reports whether both are of the same kind and have the same secret; when
 // they end does not matter. The time it takes depends on neither secret.
-func (c Credential) Equal(other Credential) bool {
-	if c.m == nil || other.m == nil {
-		return c.m == nil && other.m == nil
-	}
-
-	a, b := c.m(), other.m()
-
-	return subtle.ConstantTimeCompare(a.digest[:], b.digest[:]) == 1 && a.kind == b.kind
-}
+func (c Credential) Equal(other Credential) bool { return c.c.Equal(other.c) }
 
 // String returns a summary without the secret.
-func (c Credential) String() string {
-	if c.m == nil {
-		return "agrenting.Credential(none)"
-	}
-
-	m := c.m()
-	parts := make([]string, 0, 4)
-	parts = append(parts, m.kind.String())
-
-	if m.environment != "" {
-		parts = append(parts, string(m.environment))
-	}
-
-	if m.fingerprint != "" {
-		parts = append(parts, m.fingerprint)
-	} else {
-		parts = append(parts, "empty")
-	}
-
-	if !m.expires.IsZero() {
-		parts = append(parts, "expires "+m.expires.UTC().Format(time.RFC3339))
-	}
-
-	return "agrenting.Credential(" + strings.Join(parts, ", ") + ")"
-}
+func (c Credential) String() string { return "agrenting.Credential(" + c.c.Summary() + ")" }
 
 // GoString returns what String returns.
 func (c Credential) GoString() string { return c.String() }
@@ -318,91 +201,36 @@ func (Credential) GobDecode([]byte) error { return errCredentialDecode }
 // header map, but never write to it. It has no spare capacity, so that
 // [http.Header.Add] copies it.
 func (c Credential) header(apiKeyHeader string) (canonicalName string, values []string) {
-	if c.m == nil {
+	switch {
+	case c.IsZero():
 		return "", nil
-	}
-
-	m := c.m()
-	if m.kind != KindAPIKey {
-		return headerAuthorization, m.values
+	case c.Kind() != KindAPIKey:
+		return headerAuthorization, c.c.Values()
 	}
 
 	switch apiKeyHeader {
 	case "", "X-API-Key", headerAPIKey: // without the allocation of canonicalising
-		return headerAPIKey, m.values
+		return headerAPIKey, c.c.Values()
 	case headerAPIKeyAlias:
-		return headerAPIKeyAlias, m.values
+		return headerAPIKeyAlias, c.c.Values()
 	default:
-		return http.CanonicalHeaderKey(apiKeyHeader), m.values
+		return http.CanonicalHeaderKey(apiKeyHeader), c.c.Values()
 	}
 }
 
 // validate reports whether c can be sent: [ErrNoCredential] for the zero value,
 // [ErrInvalidCredential] for a secret that cannot be one.
 func (c Credential) validate() error {
-	if c.m == nil {
+	if c.IsZero() {
 		return fmt.Errorf("%w: the zero Credential authenticates nothing; make one with APIKey, UserToken or ParseCredential",
 			ErrNoCredential)
 	}
 
-	m := c.m()
-	if m.kind > KindUserToken || m.kind == 0 {
-		return fmt.Errorf("%w: unknown kind %d", ErrInvalidCredential, m.kind)
-	}
-
-	if problem := secretProblem(m.secret); problem != "" {
-		return fmt.Errorf("%w: the %s %s", ErrInvalidCredential, m.kind, problem)
+	if problem := c.c.Problem(); problem != "" {
+		return fmt.Errorf("%w: the %s %s", ErrInvalidCredential, c.Kind(), problem)
 	}
 
 	return nil
-}
-
-// enclosures never surround a secret. They are left over from a line of a
-// .env file or of YAML, from JSON, or from a placeholder in documentation.
-var enclosures = []struct{ first, last byte }{
-	{'"', '"'}, {'\'', '\''}, {'`', '`'}, {'<', '>'}, {'{', '}'},
-}
-
-// secretProblem says what is wrong with a secret and how to mend it, in words
-// that follow a noun, or returns "". It shows nothing of the secret but its
-// length, and where in it the problem is.
-func secretProblem(s string) string {
-	switch {
-	case s == "":
-		return "is empty; is the variable or file it should come from set and filled?"
-	case len(s) > maxSecretLen:
-		return fmt.Sprintf("is %d bytes long, and at most %d are accepted; was a whole file taken for it?",
-			len(s), maxSecretLen)
-	}
-
-	for i := range len(s) {
-		var problem, fix string
-
-		switch b := s[i]; {
-		case b == '\n' || b == '\r':
-			problem, fix = "a line break", "give the credential alone on one line"
-		case b == ' ' || b == '\t' || b == '\v' || b == '\f':
-			problem, fix = "white space", "give the credential alone, without a scheme such as Bearer; "+
-				"ParseCredential drops white space around it"
-		case b < ' ' || b == 0x7f:
-			problem, fix = "a control character", "copy the credential anew, as plain text"
-		case b > 0x7f:
-			problem, fix = "not an ASCII character", "copy the credential anew, as plain text without typographic characters"
-		default:
-			continue
-		}
-
-		return fmt.Sprintf("has %s at byte %d of %d; %s", problem, i+1, len(s), fix)
-	}
-
-	for _, e := range enclosures {
-		if len(s) > 1 && s[0] == e.first && s[len(s)-1] == e.last {
-			return fmt.Sprintf("is enclosed in %c and %c, %d bytes in all; give what is inside, without them",
-				e.first, e.last, len(s))
-		}
-	}
-
-	return ""
 }
 
 // A CredentialSource yields the credential that requests are to carry. It must

@@ -253,7 +253,7 @@ func TestTheZeroCredentialIsNoCredential(t *testing.T) {
 
 func TestUnknownKindsAreInvalid(t *testing.T) {
 	t.Parallel()
-	require.ErrorIs(t, newCredential(credentialMaterial{kind: 9, secret: "k"}).validate(), ErrInvalidCredential)
+	require.ErrorIs(t, newCredential(9, "k", time.Time{}).validate(), ErrInvalidCredential)
 }
 
 func TestCredentialRefusesToBeDecodedOrGobEncoded(t *testing.T) {

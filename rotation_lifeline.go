@@ -58,7 +58,7 @@ func (w *rotationWork) ownersLifeline(ctx context.Context, next *KeyRecord) erro
 
 // sessionLifeline takes a session of the client's own, or buys one.
 func (w *rotationWork) sessionLifeline(ctx context.Context, next *KeyRecord) error {
-	if s := w.inUse(); s != nil && s.cred.isExchanged() && w.wasGiven(next.Current.Credential) {
+	if s := w.inUse(); s != nil && s.cred.c.Exchanged() && w.wasGiven(next.Current.Credential) {
 		next.Intent.Lifeline = s.cred
 		return nil
 	}

@@ -32,28 +32,6 @@ func ParseEnvironment(s string) (Environment, error) {
 	return "", fmt.Errorf("%w: %s is no environment: use %q or %q", ErrInvalidOption, quoteBounded(s), Production, Sandbox)
 }
 
-// sandboxMark follows a prefix of letters and digits in the secrets of the
-// sandbox.
-const sandboxMark = "_sandbox_"
-
-// markOf returns the environment that a secret is marked for, or "". Only the
-// sandbox has a mark: the platform's Sandbox page describes production keys as
-// having none, so one like "_live_" is not taken for anything.
-func markOf(secret string) Environment {
-	prefix, _, found := strings.Cut(secret, sandboxMark)
-	if !found || prefix == "" {
-		return ""
-	}
-
-	for i := range len(prefix) {
-		if b := prefix[i] | 0x20; (b < 'a' || b > 'z') && (prefix[i] < '0' || prefix[i] > '9') {
-			return ""
-		}
-	}
-
-	return Sandbox
-}
-
 // effectiveEnvironment returns the environment that a client with this choice
 // and this credential works in: the choice, else the credential's mark, else
 // production for an API key, since production keys are the ones without a mark.
@@ -92,7 +70,7 @@ func checkEnvironment(want Environment, c Credential, allowUnmarkedToken bool) e
 
 	switch want {
 	case Sandbox:
-		if marked || c.isExchanged() {
+		if marked || c.c.Exchanged() {
 			return nil
 		}
 
@@ -123,6 +101,3 @@ func checkEnvironment(want Environment, c Credential, allowUnmarkedToken bool) e
 	return fmt.Errorf("%w: %s is selected, but the %s %s %s: %s",
 		ErrEnvironmentMismatch, quoteBounded(string(want)), c.Kind(), c.Fingerprint(), found, fix)
 }
-
-// isExchanged reports whether c is a session that a key was exchanged for.
-func (c Credential) isExchanged() bool { return c.m != nil && c.m().exchanged }

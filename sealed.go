@@ -240,7 +240,7 @@ func (s *sealedStore) names() string {
 
 // withSecret is a credential like c with another secret.
 func withSecret(c Credential, text string) Credential {
-	return newCredential(credentialMaterial{kind: c.Kind(), secret: text, expires: c.Expires()})
+	return newCredential(c.Kind(), text, c.Expires())
 }
 
 // Reseal takes the record of one store over into another, so that it is kept as

@@ -268,7 +268,7 @@ func (t *Transport) stamp(req *http.Request, l *lease, agent *agentHeader) *http
 		out.Header = make(http.Header, 2)
 	}
 	if l.Value.name != "" { // there is none where the client is anonymous
-		out.Header[l.Value.name] = l.Value.cred.m().values
+		out.Header[l.Value.name] = l.Value.cred.c.Values()
 	}
 	if agent.values != nil {
 		out.Header[headerAgentID] = agent.values

@@ -145,7 +145,7 @@ func (v *WebhookVerifier) SetSecrets(secrets ...WebhookSecret) error {
 	}
 	for _, s := range secrets {
 		// With an empty key anybody can sign.
-		if problem := secretProblem(s.Reveal()); problem != "" {
+		if problem := secret.Problem(s.Reveal()); problem != "" {
 			return fmt.Errorf("%w: a webhook secret %s", ErrInvalidCredential, problem)
 		}
 	}
@@ -360,7 +360,7 @@ type WebhookSecret struct{ text secret.Text }
 // of the text.
 func ParseWebhookSecret(text string) (WebhookSecret, error) {
 	text = strings.TrimSpace(text)
-	if problem := secretProblem(text); problem != "" {
+	if problem := secret.Problem(text); problem != "" {
 		return WebhookSecret{}, fmt.Errorf("%w: the webhook secret %s", ErrInvalidCredential, problem)
 	}
 	return WebhookSecret{text: secret.New(strings.Clone(text))}, nil

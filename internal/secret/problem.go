@@ -1,0 +1,55 @@
+package secret
+
+import "fmt"
+
+// MaxLen bounds a secret in bytes. Servers commonly refuse a request header
+// beyond 8 KiB, and no credential comes near.
+const MaxLen = 4096
+
+// enclosures never surround a secret. They are left over from a line of a
+// .env file or of YAML, from JSON, or from a placeholder in documentation.
+var enclosures = []struct{ first, last byte }{
+	{'"', '"'}, {'\'', '\''}, {'`', '`'}, {'<', '>'}, {'{', '}'},
+}
+
+// Problem returns what is wrong with a secret and how to fix it, in words that
+// follow a noun, or "" if the secret can be sent. It shows only the secret's
+// length and where in it the problem is.
+func Problem(s string) string {
+	switch {
+	case s == "":
+		return "is empty; is the variable or file it should come from set and filled?"
+	case len(s) > MaxLen:
+		return fmt.Sprintf("is %d bytes long, and at most %d are accepted; was a whole file taken for it?",
+			len(s), MaxLen)
+	}
+
+	for i := range len(s) {
+		var problem, fix string
+
+		switch b := s[i]; {
+		case b == '\n' || b == '\r':
+			problem, fix = "a line break", "give the credential alone on one line"
+		case b == ' ' || b == '\t' || b == '\v' || b == '\f':
+			problem, fix = "white space", "give the credential alone, without a scheme such as Bearer; "+
+				"ParseCredential drops white space around it"
+		case b < ' ' || b == 0x7f:
+			problem, fix = "a control character", "copy the credential again, as plain text"
+		case b > 0x7f:
+			problem, fix = "not an ASCII character", "copy the credential again, as plain text without typographic characters"
+		default:
+			continue
+		}
+
+		return fmt.Sprintf("has %s at byte %d of %d; %s", problem, i+1, len(s), fix)
+	}
+
+	for _, e := range enclosures {
+		if len(s) > 1 && s[0] == e.first && s[len(s)-1] == e.last {
+			return fmt.Sprintf("is enclosed in %c and %c, %d bytes in all; give what is inside, without them",
+				e.first, e.last, len(s))
+		}
+	}
+
+	return ""
+}
