@@ -152,7 +152,7 @@ func TestAnAuthorizationWaitsForARotationInPlace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		c := w.client(store, RotationPolicy{Strategy: InPlace, Every: -1})
 		before, err := c.Authorize(t.Context(), w.srv.URL)
 		require.NoError(t, err)
@@ -196,7 +196,7 @@ func TestARejectionInTheMiddleOfARotationCostsNoSession(t *testing.T) {
 			}
 			return resp, err
 		})
-		c := w.client(MemoryStore(Credential{}), RotationPolicy{Strategy: InPlace, Every: -1}, WithSession(), WithTransport(base))
+		c := w.client(MemoryStore(), RotationPolicy{Strategy: InPlace, Every: -1}, WithSession(), WithTransport(base))
 		before, err := c.Authorize(t.Context(), w.srv.URL)
 		require.NoError(t, err)
 		done := make(chan error, 1)

@@ -18,6 +18,8 @@ import (
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/secret"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 // canary hears all that a client says outside its store: log records, events,
@@ -49,10 +51,9 @@ func (c *canary) hide(creds ...Credential) {
 }
 
 // hideRecord hides what a record keeps.
-func (c *canary) hideRecord(rec KeyRecord) {
-	c.hide(rec.Current.Credential, rec.Previous.Credential, rec.Pending.Credential)
-	if rec.Intent != nil {
-		c.hide(rec.Intent.Lifeline)
+func (c *canary) hideRecord(rec record.Key) {
+	for _, cred := range rec.Credentials() {
+		c.hide(Credential{cred})
 	}
 }
 
@@ -121,7 +122,7 @@ func TestARotationThatGoesWrongTellsNoSecret(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
 					hears := newCanary(w.key.Secret, w.owner.Secret)
-					store := &spyStore{KeyStore: MemoryStore(Credential{}), canary: hears}
+					store := &spyStore{Store: MemoryStore(), canary: hears}
 					c := w.client(store, RotationPolicy{Strategy: s}, hears.options()...)
 					require.NoError(t, w.call(c))
 					w.srv.Fault(routeRotate, fault)
@@ -144,13 +145,16 @@ func TestARotationThatGoesWrongTellsNoSecret(t *testing.T) {
 
 // spyStore tells the canary what it keeps.
 type spyStore struct {
-	KeyStore
+	Store
 	canary *canary
 }
 
-func (s *spyStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+func (s *spyStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
+	e, _ := recordIn(name, data)
+	rec := e.Body
 	s.canary.hideRecord(rec)
-	return s.KeyStore.Save(ctx, rec, prev)
+	return s.Store.Save(ctx, name, data, prev)
+
 }
 
 // quotingStore fails as databases do, which quote what they refuse.
@@ -162,27 +166,28 @@ type quotingStore struct {
 	calls  atomic.Int64
 }
 
-func (s *quotingStore) quote(rec KeyRecord) error {
-	b, _ := rec.Encode()
+func (s *quotingStore) quote(b []byte) error {
 	if s.panics {
 		panic("failing row contains " + string(b))
 	}
 	return errors.New("failing row contains (" + string(b) + ")")
 }
 
-func (s *quotingStore) Load(ctx context.Context) (KeyRecord, Revision, error) {
-	rec, rev, err := s.spyStore.Load(ctx)
+func (s *quotingStore) Load(ctx context.Context, name string) (Record, error) {
+	rec, err := s.spyStore.Load(ctx, name)
 	if err == nil && s.fails(s.calls.Add(1)) {
-		return KeyRecord{}, "", s.quote(rec)
+		return Record{}, s.quote(rec.Data)
 	}
-	return rec, rev, err
+	return rec, err
+
 }
 
-func (s *quotingStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+func (s *quotingStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
 	if s.fails(s.calls.Add(1)) {
-		return "", s.quote(rec)
+		return "", s.quote(data)
 	}
-	return s.spyStore.Save(ctx, rec, prev)
+	return s.spyStore.Save(ctx, name, data, prev)
+
 }
 
 func TestAStoreThatQuotesItsRowsTellsNoSecret(t *testing.T) {
@@ -196,7 +201,7 @@ func TestAStoreThatQuotesItsRowsTellsNoSecret(t *testing.T) {
 						w := newRotationWorld(t)
 						hears := newCanary(w.key.Secret, w.owner.Secret)
 						store := &quotingStore{
-							spyStore: spyStore{KeyStore: MemoryStore(Credential{}), canary: hears},
+							spyStore: spyStore{Store: MemoryStore(), canary: hears},
 							panics:   panics, fails: func(call int64) bool { return call > 3+first },
 						}
 						c := w.client(store, RotationPolicy{Strategy: strategy, KeyID: w.key.ID}, hears.options()...)

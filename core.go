@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
@@ -24,7 +25,9 @@ type core struct {
 	creds     *keeper
 	keys      CredentialSource // behind the sessions; nil without WithSession
 	exchanger *exchanger       // nil without WithSession
-	rotator   *rotator         // nil without a KeyStore
+	rotator   *rotator         // nil without a store for the key
+	agent     agentHeader      // the default one
+	origins   []origin
 	events    *eventQueue
 	gates     gates
 	otherPath atomic.Bool // the platform knows the other authenticate path, and not the configured one
@@ -60,6 +63,7 @@ func newCore(opts []Option) (*core, error) {
 		return nil, err
 	}
 	c.events = newEventQueue()
+	c.agent, c.origins = agent, origins
 	if c.creds, err = c.keeperFrom(&env); err != nil {
 		return nil, err
 	}
@@ -139,11 +143,11 @@ func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
 	case !c.cfg.credential.IsZero():
 		src, name = Static(c.cfg.credential), "WithCredential"
 	case src == nil:
-		if src, name = env.source, env.sourceName; src == nil && c.cfg.keyStore == nil {
+		if src, name = env.source, env.sourceName; src == nil && c.cfg.keyStore() == nil {
 			return nil, env.noCredential()
 		}
 	}
-	if c.cfg.keyStore != nil {
+	if c.cfg.keyStore() != nil {
 		k, err := c.rotatingKeeper(src)
 		if err == nil && src == nil {
 			c.rotator.noSeed = env.noCredential()
@@ -151,7 +155,7 @@ func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
 		return k, err
 	}
 	if c.cfg.rotation != nil {
-		return nil, optionError("WithRotation", "it needs WithKeyStore, since the platform shows a new key only once")
+		return nil, optionError("WithRotation", "it needs WithStore, since the platform shows a new key only once")
 	}
 	fixed, static := src.(*staticSource)
 	if c.cfg.session != nil {
@@ -186,9 +190,6 @@ func (c *core) admit(cred Credential) error {
 	if err := cred.validate(); err != nil {
 		return err
 	}
-	if isSealed(cred) {
-		return fmt.Errorf("%w: wrap the store by Sealed with the key that it was sealed with", ErrSealed)
-	}
 	if err := checkEnvironment(c.env, cred, c.cfg.unmarkedSandbox); err != nil {
 		return err
 	}
@@ -206,7 +207,7 @@ func (c *core) stamp(cred Credential) (*stamp, error) {
 	}
 	name, _ := cred.header(c.cfg.keyHeader)
 	s := &stamp{cred: cred, name: name}
-	if c.cfg.keyStore != nil {
+	if c.cfg.keyStore() != nil {
 		s.gate = c.gates.make()
 	}
 	return s, nil
@@ -214,13 +215,16 @@ func (c *core) stamp(cred Credential) (*stamp, error) {
 
 // rotatingKeeper is the keeper of a key in a store. seed may be nil.
 func (c *core) rotatingKeeper(seed CredentialSource) (*keeper, error) {
-	const name = "WithKeyStore"
+	name := "WithStore"
+	if p := c.cfg.rotation; p != nil && p.Store != nil {
+		name = "RotationPolicy.Store"
+	}
 	if fixed, ok := seed.(*staticSource); ok {
 		if err := c.checkKey(fixed.credential); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	r := newRotator(c, c.cfg.keyStore, seed)
+	r := newRotator(c, c.cfg.keyStore(), seed)
 	if owner, fixed := r.policy.Owner.(*staticSource); fixed {
 		if err := c.checkOwner(owner.credential, owner.err); err != nil {
 			return nil, err
@@ -231,13 +235,13 @@ func (c *core) rotatingKeeper(seed CredentialSource) (*keeper, error) {
 	if c.cfg.session != nil {
 		k = c.sessionKeeper(name, r)
 		// A rotated key means a new session.
-		r.adopt = func(ctx context.Context, _ StoredKey, _ renew.Reason) error {
+		r.adopt = func(ctx context.Context, _ record.StoredKey, _ renew.Reason) error {
 			_, err := k.engine.Renew(ctx)
 			return err
 		}
 	} else {
 		k = newRenewingKeeper(name, renew.Config[*stamp]{Fetch: r.fetch, RetryAt: retryAt, Proactive: false, Observe: c.observe})
-		r.adopt = func(_ context.Context, key StoredKey, reason renew.Reason) error {
+		r.adopt = func(_ context.Context, key record.StoredKey, reason renew.Reason) error {
 			g, err := r.grant(key, false, reason)
 			if err == nil {
 				_, err = k.engine.Put(g, reason)
@@ -315,16 +319,31 @@ func (c *core) emit(level slog.Level, ev Event) {
 }
 
 // emitRotation reports a step of a key's life.
-func (c *core) emitRotation(level slog.Level, t EventType, reason string, rec KeyRecord, err error) {
+func (c *core) emitRotation(level slog.Level, t EventType, reason string, rec record.Key, err error) {
 	ev := Event{Time: time.Now(), Type: t, Reason: reason, Generation: rec.Generation, Err: err}
 	if cred := rec.Current.Credential; !cred.IsZero() {
-		ev.Kind, ev.Fingerprint = cred.Kind(), cred.Fingerprint()
+		ev.Kind, ev.Fingerprint = Kind(cred.Kind()), cred.Fingerprint()
 	}
 	if !rec.Previous.IsZero() {
 		ev.Previous = rec.Previous.Credential.Fingerprint()
 	}
-	if reason == waiting {
-		ev.RetryAt = rec.Intent.Lease
-	}
 	c.emit(level, ev)
+}
+
+// emitWaiting reports that another process is rotating the key, and for how long
+// it may still be waited for.
+func (c *core) emitWaiting(rec record.Key, left time.Duration) {
+	now := time.Now()
+	c.emit(slog.LevelDebug, Event{
+		Time: now, Type: EventRotating, Reason: waiting, Generation: rec.Generation, RetryAt: now.Add(left),
+		Kind: Kind(rec.Current.Credential.Kind()), Fingerprint: rec.Current.Credential.Fingerprint(),
+	})
+}
+
+// recordConfig describes the records of this client in a store.
+func (c *core) recordConfig(store Store, agent string) record.Config {
+	return record.Config{
+		Store: recordStore(store), Mismatch: newMismatch,
+		Of: record.Identity{Origin: c.origins[0].String(), Environment: string(c.env), Agent: agent},
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
@@ -76,11 +77,16 @@ var (
 	// ErrNotReplayable says that a 401 could not be answered by a replay with
 	// a renewed credential because the request's body was already consumed.
 	ErrNotReplayable = errors.New("agrenting: request body cannot be sent again")
-	// ErrReadOnlyStore says that a key store cannot be written.
-	ErrReadOnlyStore = errors.New("agrenting: key store is read-only")
+	// ErrNoRecord says that a store has no record of that name.
+	ErrNoRecord = record.ErrNoRecord
+	// ErrInvalidRecord says that a stored record cannot be used: it is damaged,
+	// or another version of this package wrote it. It was left intact.
+	ErrInvalidRecord = record.ErrInvalid
+	// ErrReadOnlyStore says that a store cannot be written.
+	ErrReadOnlyStore = record.ErrReadOnly
 	// ErrConflictingWrite says that a compare-and-swap lost against another
 	// writer.
-	ErrConflictingWrite = errors.New("agrenting: conflicting write")
+	ErrConflictingWrite = record.ErrConflict
 	// ErrClosed says that the client was closed.
 	ErrClosed = errors.New("agrenting: client is closed")
 	// ErrMalformedResponse says that the platform's answer could not be

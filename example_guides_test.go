@@ -66,7 +66,7 @@ func ExampleWithSession() {
 
 // From docs/sessions.md: workers that start together make one exchange between
 // them. The store is a folder; here two clients stand for two processes.
-func ExampleFileSessionStore() {
+func ExampleWithSession_shared() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
 	key := agrenting.APIKey(srv.NewKey(scribe.ID).Secret)
@@ -75,12 +75,12 @@ func ExampleFileSessionStore() {
 	defer func() { must(os.RemoveAll(folder)) }()
 
 	for range 2 {
-		store, err := agrenting.FileSessionStore(folder)
+		store, err := agrenting.FileStore(folder)
 		must(err)
 		client, err := agrenting.New(
 			agrenting.WithBaseURL(srv.URL),
 			agrenting.WithCredential(key),
-			agrenting.WithSessionStore(store), // implies WithSession
+			agrenting.WithSession(agrenting.SessionPolicy{Store: store}),
 		)
 		must(err)
 		_, err = client.Do(context.Background(), http.MethodGet, "/api/v1/tasks", nil, nil)
@@ -99,19 +99,18 @@ func ExampleSealed() {
 	folder, err := os.MkdirTemp("", "keys")
 	must(err)
 	defer func() { must(os.RemoveAll(folder)) }()
-	path := filepath.Join(folder, "key.json")
 	sealing := agrenting.NewSealingKey() // a program has it from SealingKeyFromFile, or its like
 	first := agrenting.APIKey(srv.NewKey(scribe.ID).Secret)
 
 	open := func() *agrenting.Client {
-		file, err := agrenting.FileStore(path)
+		file, err := agrenting.FileStore(folder)
 		must(err)
-		sealed, err := agrenting.Sealed(file, sealing)
+		sealed, err := agrenting.Sealed(file, "example/keys", sealing)
 		must(err)
 		client, err := agrenting.New(
 			agrenting.WithBaseURL(srv.URL),
-			agrenting.WithCredential(first), // seeds the store
-			agrenting.WithKeyStore(sealed),
+			agrenting.WithCredential(first), // the initial key, while the store is empty
+			agrenting.WithStore(sealed),
 		)
 		must(err)
 		return client
@@ -128,7 +127,7 @@ func ExampleSealed() {
 	now, err := client.Credential(context.Background())
 	must(err)
 	fmt.Println("still the first:", now.Equal(first))
-	content, err := os.ReadFile(path)
+	content, err := os.ReadFile(filepath.Join(folder, "key.record"))
 	must(err)
 	fmt.Println("in the file:", strings.Contains(string(content), now.Reveal()))
 	fmt.Println("the first is alive:", srv.KeyAlive(first.Reveal()))

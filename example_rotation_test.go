@@ -16,7 +16,7 @@ import (
 func keyFolder() (path string, remove func()) {
 	folder, err := os.MkdirTemp("", "agrenting-example-")
 	must(err)
-	return filepath.Join(folder, "keys", "key.json"), func() { must(os.RemoveAll(folder)) }
+	return filepath.Join(folder, "keys"), func() { must(os.RemoveAll(folder)) }
 }
 
 // A key in a file is replaced by a call. The environment may go on naming the
@@ -34,7 +34,7 @@ func ExampleClient_Rotate() {
 		agrenting.WithoutEnvironment(),
 		agrenting.WithBaseURL(srv.URL),
 		agrenting.WithCredential(agrenting.APIKey(seed.Secret)),
-		agrenting.WithKeyStore(store),
+		agrenting.WithStore(store),
 		agrenting.WithAgentID(scribe.ID),
 	)
 	must(err)
@@ -68,7 +68,7 @@ func ExampleWithRotation() {
 		agrenting.WithoutEnvironment(),
 		agrenting.WithBaseURL(srv.URL),
 		agrenting.WithCredential(agrenting.APIKey(srv.NewKey(scribe.ID).Secret)),
-		agrenting.WithKeyStore(store),
+		agrenting.WithStore(store),
 		agrenting.WithRotation(agrenting.RotationPolicy{
 			Strategy: agrenting.InPlace,
 			AgentID:  scribe.ID,
@@ -98,7 +98,7 @@ func ExampleWithObserver_rotation() {
 		agrenting.WithoutEnvironment(),
 		agrenting.WithBaseURL(srv.URL),
 		agrenting.WithCredential(agrenting.APIKey(srv.NewKey(scribe.ID).Secret)),
-		agrenting.WithKeyStore(agrenting.MemoryStore(agrenting.Credential{})),
+		agrenting.WithStore(agrenting.MemoryStore()),
 		agrenting.WithRotation(agrenting.RotationPolicy{Strategy: agrenting.Overlap, AgentID: scribe.ID}),
 		agrenting.WithObserver(func(e agrenting.Event) {
 			if e.Type == agrenting.EventRotating || e.Type == agrenting.EventRotated {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
@@ -23,45 +24,42 @@ type SessionPolicy struct {
 	Window float64
 	// Timeout bounds one exchange; default 30 s.
 	Timeout time.Duration
-	// LogoutOnClose ends the session at the platform when the client is
-	// closed. It is not done with a [SessionStore], where others use it.
+	// LogoutOnClose ends the session at the platform when the client is closed.
+	// It is ignored if sessions are shared, since others use them.
 	LogoutOnClose bool
+	// Store shares sessions with other processes, without keeping the key there.
+	// Default: that of [WithStore], if there is one. In it, sessions are encrypted
+	// under the API key and of no use without it.
+	Store Store
 }
 
-// WithSession exchanges the API key for sessions and authenticates requests by
-// these: `Authorization: Bearer`. Sessions are renewed before they expire,
-// without traffic too, and after a 401; requests notice nothing. The key itself
-// is sent to the authenticate endpoint only, which follows no redirect.
+// WithSession exchanges the API key for sessions and authenticates requests with
+// them: `Authorization: Bearer`. Sessions are renewed before they expire, also
+// without traffic, and after a 401; requests notice nothing. The key itself is
+// sent to the authenticate endpoint only, which follows no redirect.
 //
-// Where the platform says nothing readable about the expiry, a session is used
-// until it is rejected.
-func WithSession() Option { return WithSessionPolicy(SessionPolicy{}) }
-
-// WithSessionPolicy is [WithSession] with other settings.
-func WithSessionPolicy(p SessionPolicy) Option {
+// Most programs give no policy. If there are several, the last one wins.
+//
+// With [WithStore] or SessionPolicy.Store, processes share sessions, so that many
+// workers that start together make one call of the authenticate endpoint, which
+// locks an IP out after 10 calls a minute (platform documentation, "Rate
+// Limits").
+//
+// If the platform gives no readable expiry, a session is used until it is
+// rejected.
+func WithSession(policy ...SessionPolicy) Option {
 	return func(cfg *config) error {
+		p := SessionPolicy{}
+		if len(policy) > 0 {
+			p = policy[len(policy)-1]
+		}
 		if p.Timeout < 0 {
-			return optionError("WithSessionPolicy", "the timeout is negative")
+			return optionError("WithSession", "the timeout is negative")
 		}
 		if p.Window > 0.5 {
-			return optionError("WithSessionPolicy", "a window of %v is more than half of a session's life", p.Window)
+			return optionError("WithSession", "a window of %v is more than half of a session's life", p.Window)
 		}
 		cfg.session = &p
-		return nil
-	}
-}
-
-// WithSessionStore shares sessions with other processes through store. It
-// implies [WithSession].
-func WithSessionStore(store SessionStore) Option {
-	return func(cfg *config) error {
-		if store == nil {
-			return optionError("WithSessionStore", "the store is nil")
-		}
-		cfg.sessionStore = store
-		if cfg.session == nil {
-			cfg.session = &SessionPolicy{}
-		}
 		return nil
 	}
 }
@@ -79,7 +77,10 @@ type exchanger struct {
 	bought Credential   // the key that the session in use was bought with
 	left   []Credential // see hasLeft
 	last   renew.Grant[*stamp]
-	shared *sharedSessions
+	// shared is the record of the sessions of sharedKey.
+	shared    *record.Slot[record.Session]
+	sharedKey Credential
+	holder    string // random name of this process in leases
 	// storeErr is of the last attempt to use the store.
 	storeErr error
 }
@@ -187,61 +188,22 @@ func (c *core) checkKey(key Credential) error {
 	return c.admit(key)
 }
 
-// obtain gets a session for key: from the store if another process has bought
+// obtain gets a session for key: from the store if another process has obtained
 // a usable one, else from the platform.
 func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key Credential) (renew.Grant[*stamp], error) {
-	store := x.core.cfg.sessionStore
-	if store == nil {
+	if x.core.cfg.sessionStore() == nil {
 		return x.buy(ctx, key)
 	}
-	shared := x.sharedFor(key)
 	dead := "" // the token that is known to be
-	usable := func(rec sharedSession) (renew.Grant[*stamp], bool) {
+	usable := func(rec record.Session) (renew.Grant[*stamp], bool) {
 		g, ok := x.adopt(rec, q, key)
 		if ok = ok && rec.Token != dead; ok && x.deadToo(ctx, q, g.Value) {
 			dead, ok = rec.Token, false
 		}
 		return g, ok
 	}
-	if rec, err := shared.load(ctx); err == nil {
-		x.setStoreError(nil)
-		if g, ok := usable(rec); ok {
-			return g, nil
-		}
-	}
-	// A lock that never comes free must not cost the time for the exchange.
-	lockCtx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if end, ok := ctx.Deadline(); ok {
-		left := time.Until(end)
-		defer time.AfterFunc(left-min(lockReserve, left/2), cancel).Stop()
-	}
-	unlock, g, err := shared.lock(lockCtx, usable)
-	if err != nil {
-		x.failed("lock", err)
-		return x.buy(ctx, key)
-	}
-	if unlock == nil {
-		return g, nil
-	}
-	defer unlock()
-	rec, err := shared.load(ctx)
-	if err != nil {
-		x.failed("load", err)
-		rec = sharedSession{}
-	}
-	if g, ok := usable(rec); ok {
-		return g, nil
-	}
-	if wait := time.Until(rec.NotBefore); wait > 0 && wait < maxSharedPause {
-		return renew.Grant[*stamp]{}, rec.pauseError()
-	}
-	return x.buyShared(ctx, shared, rec, key)
+	return x.obtainShared(ctx, key, usable)
 }
-
-// lockReserve is the part of a fetch's time that is kept for the exchange, should
-// the lock not be had. Whoever holds it makes an exchange as long as that may be.
-const lockReserve = 5 * time.Second
 
 // deadToo reports whether a session of the store met the same end as the one
 // that was rejected, as when all sessions of a key are ended at once. It costs a
@@ -252,32 +214,6 @@ func (x *exchanger) deadToo(ctx context.Context, q renew.Query[*stamp], s *stamp
 	}
 	a, err := x.core.direct(ctx, direct{method: http.MethodGet, path: x.core.routes.Verify, cred: s.cred})
 	return err == nil && a.status == http.StatusUnauthorized
-}
-
-// maxSharedPause guards against a record written under a wrong clock.
-const maxSharedPause = 30 * time.Minute
-
-// buyShared exchanges under the store's lock and leaves the outcome there for
-// the others, a failure too.
-func (x *exchanger) buyShared(ctx context.Context, shared *sharedSessions, rec sharedSession, key Credential) (renew.Grant[*stamp], error) {
-	g, err := x.buy(ctx, key)
-	if err != nil {
-		rec.fail(err)
-	} else {
-		rec = sharedSession{Token: g.Value.cred.Reveal(), Expires: g.Expires, Bought: time.Now()}
-		if !g.Issued.IsZero() {
-			rec.Skew = time.Until(g.Issued).Round(time.Second)
-		}
-	}
-	// The token is worth more than the call's remaining time.
-	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if serr := shared.save(saveCtx, rec); serr != nil {
-		x.failed("save", serr)
-	} else {
-		x.setStoreError(nil)
-	}
-	return g, err
 }
 
 // failed reports that the store did not do what it was asked for.
@@ -298,19 +234,9 @@ func (x *exchanger) storeError() error {
 	return x.storeErr
 }
 
-func (x *exchanger) sharedFor(key Credential) *sharedSessions {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	id := sessionID(x.core.transport.origins[0], key)
-	if x.shared == nil || x.shared.id != id {
-		x.shared = newSharedSessions(x.core.cfg.sessionStore, x.core.transport.origins[0], key)
-	}
-	return x.shared
-}
-
 // adopt takes the session of a record if it serves the query: not the one that
 // was rejected or is about to be replaced, and not expired.
-func (x *exchanger) adopt(rec sharedSession, q renew.Query[*stamp], key Credential) (renew.Grant[*stamp], bool) {
+func (x *exchanger) adopt(rec record.Session, q renew.Query[*stamp], key Credential) (renew.Grant[*stamp], bool) {
 	var none renew.Grant[*stamp]
 	if rec.Token == "" {
 		return none, false
@@ -321,34 +247,11 @@ func (x *exchanger) adopt(rec sharedSession, q renew.Query[*stamp], key Credenti
 		return none, false
 	}
 	now := time.Now().Add(rec.Skew) // the platform's
-	life := rec.Expires.Sub(rec.Bought.Add(rec.Skew))
+	life := rec.Expires.Sub(rec.Issued.Add(rec.Skew))
 	if (!rec.Expires.IsZero() && life > 0 && !now.Before(rec.Expires)) || x.hasLeft(cred) {
 		return none, false
 	}
 	return renew.Grant[*stamp]{Value: s, Expires: rec.Expires, Issued: now, Life: max(0, life), Reason: renew.Adopted}, true
-}
-
-// fail records that the endpoint wants to be left alone. It does not touch the
-// session.
-func (r *sharedSession) fail(err error) {
-	r.Failures++
-	pause := renew.Doubled(time.Second, time.Minute, r.Failures)
-	r.NotBefore, r.Locked, r.Reason = time.Now().Add(pause), false, safeText(err.Error())
-	r.Refused = errors.Is(err, ErrUnauthorized)
-	if at := retryAt(err); at.After(r.NotBefore) {
-		r.NotBefore = at
-	}
-	_, r.Locked = errors.AsType[*LockoutError](err)
-}
-
-// pauseError is what processes get that come while the endpoint is to be left
-// alone.
-func (r *sharedSession) pauseError() error {
-	err := errors.New("agrenting: another process was told so: " + r.Reason)
-	if r.Locked {
-		return &LockoutError{RetryAt: r.NotBefore, Err: err}
-	}
-	return &pausedError{at: r.NotBefore, err: err, refused: r.Refused}
 }
 
 type pausedError struct {
@@ -393,7 +296,7 @@ func retryAt(err error) time.Time {
 
 // sessionKeeper is the keeper of sessions bought with what src yields.
 func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
-	x := &exchanger{core: c, keys: src}
+	x := &exchanger{core: c, keys: src, holder: newUUID()}
 	switch src := src.(type) {
 	case *fileSource:
 		x.recheck = func() time.Duration { return fileRecheck }
@@ -426,7 +329,7 @@ const logoutTimeout = 5 * time.Second
 // key, which the newer of the platform's documents wants for it, those of other
 // processes would end too. It is best effort, the session dies by itself.
 func (c *core) logout() {
-	if p := c.cfg.session; p == nil || !p.LogoutOnClose || c.cfg.sessionStore != nil || c.creds.latest().IsZero() {
+	if p := c.cfg.session; p == nil || !p.LogoutOnClose || c.cfg.sessionStore() != nil || c.creds.latest().IsZero() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), logoutTimeout)

@@ -41,10 +41,10 @@ func sharing(t *testing.T) (w *rotationWorld, sources [2]*keyQueue, clients [2]*
 	w = newRotationWorld(t)
 	folder := filepath.Join(t.TempDir(), "sessions")
 	for i := range clients {
-		store, err := FileSessionStore(folder)
+		store, err := FileStore(folder)
 		require.NoError(t, err)
 		sources[i] = &keyQueue{keys: []agrentingtest.Key{w.key}}
-		clients[i] = clientOf(t, w.srv, WithCredentialSource(sources[i]), WithSessionStore(store))
+		clients[i] = clientOf(t, w.srv, WithCredentialSource(sources[i]), WithSession(SessionPolicy{Store: store}))
 		require.NoError(t, w.call(clients[i]))
 	}
 	return w, sources, clients

@@ -130,12 +130,12 @@ var kindsOfKeys = map[string]func(w *sessionWorld) []Option{
 	},
 	"store": func(w *sessionWorld) []Option {
 		return []Option{
-			WithKeyStore(MemoryStore(APIKey(w.key.Secret))),
+			WithStore(storeWith(APIKey(w.key.Secret))),
 			WithRotation(RotationPolicy{AgentID: w.agent.ID, Every: -1}),
 		}
 	},
 	"store that is not watched": func(w *sessionWorld) []Option {
-		return []Option{WithKeyStore(&breakableStore{KeyStore: MemoryStore(APIKey(w.key.Secret))})}
+		return []Option{WithStore(&breakableStore{Store: storeWith(APIKey(w.key.Secret))})}
 	},
 }
 
@@ -415,7 +415,7 @@ func TestDeadlineShorterThanTheExchangeIsKeptAndTheExchangeCompletes(t *testing.
 			synctest.Test(t, func(t *testing.T) {
 				w := newSessionWorld(t, agrentingtest.WithSessionTTL(2*time.Second), agrentingtest.WithoutRateLimits())
 				w.srv.Fault(routeAuthenticate, agrentingtest.Delay(100*time.Millisecond).Always())
-				c := w.client(WithSessionPolicy(policy))
+				c := w.client(WithSession(policy))
 				require.NoError(t, w.call(c))
 				failed := 0
 				began := time.Now()
@@ -465,7 +465,7 @@ func TestLogoutOnCloseEndsTheSession(t *testing.T) {
 	t.Parallel()
 	for _, want := range []bool{true, false} {
 		w := newSessionWorld(t)
-		c := w.client(WithSessionPolicy(SessionPolicy{LogoutOnClose: want}))
+		c := w.client(WithSession(SessionPolicy{LogoutOnClose: want}))
 		require.NoError(t, w.call(c))
 		cred, err := c.Credential(t.Context())
 		require.NoError(t, err)
@@ -607,7 +607,7 @@ func TestTheExchangeHasTheTimeoutOfThePolicy(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newSessionWorld(t)
 			w.srv.Fault(routeAuthenticate, agrentingtest.Delay(time.Minute).Always())
-			c := w.client(WithSessionPolicy(policy), WithTimeout(0))
+			c := w.client(WithSession(policy), WithTimeout(0))
 			began := time.Now()
 			require.ErrorIs(t, w.call(c), context.DeadlineExceeded)
 			assert.Equal(t, want, time.Since(began))
@@ -640,7 +640,7 @@ func TestALockoutIsTypedAfterASessionHasBeenInUseToo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute), agrentingtest.WithoutRateLimits())
-		c := w.client(WithSessionPolicy(SessionPolicy{Window: -1}))
+		c := w.client(WithSession(SessionPolicy{Window: -1}))
 		require.NoError(t, w.call(c))
 		w.srv.Fault(routeAuthenticate, agrentingtest.StatusWithRetryAfter(http.StatusTooManyRequests, "300").Always())
 		advance(time.Minute)
@@ -675,8 +675,8 @@ func TestWhatTheOtherDocumentedPathAnswersCounts(t *testing.T) {
 func TestLogoutOnCloseSparesTheSessionsOfOthers(t *testing.T) {
 	t.Parallel()
 	w := newSessionWorld(t)
-	policy := WithSessionPolicy(SessionPolicy{LogoutOnClose: true})
-	c := w.client(policy, WithSessionStore(newMapSessionStore()))
+	policy := WithSession(SessionPolicy{LogoutOnClose: true})
+	c := w.client(policy, WithSession(SessionPolicy{Store: newFailingStore()}))
 	require.NoError(t, w.call(c))
 	require.NoError(t, c.Close())
 	assert.Zero(t, w.srv.Count("DELETE /api/v1/auth/logout"))

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,64 +24,71 @@ import (
 	"github.com/agrenting/agrenting-go/internal/durable"
 )
 
-// fileStore opens a store, by default in a folder that does not exist yet.
-func fileStore(t *testing.T, path string) agrenting.KeyStore {
+func fileStore(t *testing.T, folder string) agrenting.Store {
 	t.Helper()
-	s, err := agrenting.FileStore(path)
+	s, err := agrenting.FileStore(folder)
 	require.NoError(t, err)
 	return s
 }
 
-func storePath(t *testing.T) string {
+// storeFolder is a folder that does not exist yet.
+func storeFolder(t *testing.T) string {
 	t.Helper()
-	return filepath.Join(t.TempDir(), "agrenting", "key.json")
+	return filepath.Join(t.TempDir(), "agrenting", "keys")
 }
 
-// keyRecord is a record with a key that occurs nowhere else.
-func keyRecord(generation uint64, secret string) agrenting.KeyRecord {
-	return agrenting.KeyRecord{
-		Generation: generation,
-		Current:    agrenting.StoredKey{Credential: agrenting.APIKey(secret), ID: "key-1", Created: time.Now()},
-	}
+func keyFile(folder string) string { return filepath.Join(folder, "key.record") }
+
+func save(t *testing.T, s agrenting.Store, data string, previous agrenting.Revision) agrenting.Revision {
+	t.Helper()
+	rev, err := s.Save(t.Context(), "key", []byte(data), previous)
+	require.NoError(t, err)
+	return rev
 }
 
 func TestFileStoreConforms(t *testing.T) {
 	t.Parallel()
-	storetest.TestSharedStore(t, func(t *testing.T) func() agrenting.KeyStore {
-		t.Helper()
-		path := storePath(t)
-		return func() agrenting.KeyStore { return fileStore(t, path) }
-	})
-}
-
-func TestFileSessionStoreConforms(t *testing.T) {
-	t.Parallel()
-	storetest.TestSharedSessionStore(t, func(t *testing.T) func() agrenting.SessionStore {
-		t.Helper()
-		folder := filepath.Join(t.TempDir(), "sessions")
-		return func() agrenting.SessionStore {
-			s, err := agrenting.FileSessionStore(folder)
-			require.NoError(t, err)
+	folder := storeFolder(t)
+	storetest.Test(t, func(t *testing.T) agrenting.Store { t.Helper(); return fileStore(t, folder) },
+		storetest.Delete(func(t *testing.T, _ agrenting.Store, name string) {
+			t.Helper()
+			require.NoError(t, os.Remove(filepath.Join(folder, name+".record")))
+		}),
+		storetest.Gone(func(t *testing.T) agrenting.Store {
+			t.Helper()
+			folder := storeFolder(t)
+			s := fileStore(t, folder)
+			save(t, s, "x", "")
+			require.NoError(t, os.RemoveAll(folder))
 			return s
-		}
-	})
+		}))
 }
 
-func TestFileStoreWantsAPath(t *testing.T) {
+func TestSealedFileStoreConforms(t *testing.T) {
+	t.Parallel()
+	folder, key := storeFolder(t), agrenting.NewSealingKey()
+	storetest.Test(t, func(t *testing.T) agrenting.Store { t.Helper(); return sealed(t, fileStore(t, folder), key) })
+}
+
+func TestFileStoreTakesAFolder(t *testing.T) {
 	t.Parallel()
 	_, err := agrenting.FileStore("")
 	require.ErrorIs(t, err, agrenting.ErrInvalidOption)
+	file := filepath.Join(t.TempDir(), "key.json")
+	require.NoError(t, os.WriteFile(file, []byte(`{"version":1}`), 0o600))
+	_, err = agrenting.FileStore(file)
+	require.ErrorIs(t, err, agrenting.ErrInvalidOption)
+	require.ErrorContains(t, err, "older build")
 }
 
 func TestFileStoreDoesNothingUntilItIsUsed(t *testing.T) {
 	t.Parallel()
-	path := storePath(t)
-	s := fileStore(t, path)
-	assert.NoDirExists(t, filepath.Dir(path))
-	_, _, err := s.Load(t.Context())
-	require.ErrorIs(t, err, agrenting.ErrNoCredential)
-	assert.NoDirExists(t, filepath.Dir(path))
-	assert.Contains(t, fmt.Sprint(s), path)
+	folder := storeFolder(t)
+	s := fileStore(t, folder)
+	_, err := s.Load(t.Context(), "key")
+	require.ErrorIs(t, err, agrenting.ErrNoRecord)
+	assert.NoDirExists(t, filepath.Dir(folder))
+	assert.Contains(t, fmt.Sprint(s), folder)
 }
 
 func TestFileStoreIsForItsOwnerOnly(t *testing.T) {
@@ -88,11 +96,11 @@ func TestFileStoreIsForItsOwnerOnly(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		return // there, the folder's access list decides
 	}
-	path := storePath(t)
-	_, err := fileStore(t, path).Save(t.Context(), keyRecord(1, "sk_file_0123456789"), "")
-	require.NoError(t, err)
+	folder := storeFolder(t)
+	save(t, fileStore(t, folder), "x", "")
 	for name, want := range map[string]fs.FileMode{
-		path: 0o600, path + ".lock": 0o600, filepath.Dir(path): 0o700 | fs.ModeDir,
+		keyFile(folder): 0o600, folder: 0o700 | fs.ModeDir,
+		filepath.Join(folder, ".locks"): 0o700 | fs.ModeDir, filepath.Join(folder, ".locks", "key.lock"): 0o600,
 	} {
 		info, err := os.Lstat(name)
 		require.NoError(t, err)
@@ -105,139 +113,125 @@ func TestFileStoreRefusesWhatOthersCanTouch(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		return // no such permissions
 	}
+	chmod := func(of func(string) string, mode fs.FileMode) func(*testing.T, string) {
+		return func(t *testing.T, folder string) { t.Helper(); require.NoError(t, os.Chmod(of(folder), mode)) }
+	}
+	itself := func(folder string) string { return folder }
 	for name, tc := range map[string]struct {
-		spoil    func(t *testing.T, path string)
-		want     string
-		loadable bool
+		spoil func(t *testing.T, folder string)
+		want  string
 	}{
-		"group may read": {
-			spoil: func(t *testing.T, path string) { t.Helper(); require.NoError(t, os.Chmod(path, 0o640)) },
-			want:  "chmod 600 ",
-		},
-		"others may read": {
-			spoil: func(t *testing.T, path string) { t.Helper(); require.NoError(t, os.Chmod(path, 0o604)) },
-			want:  "chmod 600 ",
-		},
-		"symbolic link": {
-			spoil: func(t *testing.T, path string) {
-				t.Helper()
-				require.NoError(t, os.Rename(path, path+".real"))
-				require.NoError(t, os.Symlink(path+".real", path))
-			},
-			want: "symbolic link",
-		},
-		"folder that others may write": {
-			spoil: func(t *testing.T, path string) {
-				t.Helper()
-				require.NoError(t, os.Chmod(filepath.Dir(path), 0o770))
-			},
-			want: "chmod 700 ", loadable: true,
-		},
+		"group may read":  {chmod(keyFile, 0o640), "chmod 600 "},
+		"others may read": {chmod(keyFile, 0o604), "chmod 600 "},
+		"symbolic link": {func(t *testing.T, folder string) {
+			t.Helper()
+			require.NoError(t, os.Rename(keyFile(folder), keyFile(folder)+".real"))
+			require.NoError(t, os.Symlink(keyFile(folder)+".real", keyFile(folder)))
+		}, "symbolic link"},
+		"folder that others may write": {chmod(itself, 0o770), "chmod 700 "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			path := storePath(t)
-			s := fileStore(t, path)
-			rev, err := s.Save(t.Context(), keyRecord(1, "sk_file_0123456789"), "")
+			folder := storeFolder(t)
+			s := fileStore(t, folder)
+			rev := save(t, s, "x", "")
+			before, err := os.ReadFile(keyFile(folder))
 			require.NoError(t, err)
-			before, err := os.ReadFile(path)
-			require.NoError(t, err)
-			tc.spoil(t, path)
-			_, _, err = s.Load(t.Context())
-			if !tc.loadable {
-				require.ErrorContains(t, err, tc.want)
-				require.NotErrorIs(t, err, agrenting.ErrNoCredential, "or a seed would be planted over it")
-			}
-			_, err = s.Save(t.Context(), keyRecord(2, "sk_file_9876543210"), rev)
+			tc.spoil(t, folder)
+			_, err = s.Load(t.Context(), "key")
+			require.ErrorContains(t, err, tc.want)
+			require.NotErrorIs(t, err, agrenting.ErrNoRecord, "or the initial key would replace it")
+			_, err = s.Save(t.Context(), "key", []byte("y"), rev)
 			require.ErrorContains(t, err, tc.want)
 			require.NotErrorIs(t, err, agrenting.ErrConflictingWrite)
-			after, err := os.ReadFile(path)
+			after, err := os.ReadFile(keyFile(folder))
 			require.NoError(t, err)
 			assert.Equal(t, string(before), string(after))
 		})
 	}
 }
 
-func TestFileStoreLeavesAloneWhatItDoesNotUnderstand(t *testing.T) {
+func TestFileStoreLeavesUnusableFilesIntact(t *testing.T) {
 	t.Parallel()
-	whole, err := keyRecord(1, "sk_file_0123456789").Encode()
-	require.NoError(t, err)
-	for name, content := range map[string]string{
-		"empty":           "",
-		"garbage":         "\x00\x01garbage",
-		"truncated":       string(whole[:len(whole)/2]),
-		"a newer version": strings.Replace(string(whole), `"version": 1`, `"version": 7`, 1),
-		"no key":          `{"version": 1, "generation": 1, "current": null}`,
-		"a key alone":     "sk_file_0123456789\n",
-		"too large":       string(whole) + strings.Repeat(" ", 300<<10),
+	for name, tc := range map[string]struct{ file, content, want string }{
+		"another version":  {"key.record", "agrenting-record 3 XYZ\n{}", "another version"},
+		"garbage":          {"key.record", "garbage", "damaged"},
+		"empty":            {"key.record", "", "damaged"},
+		"an older build's": {"key.json", `{"version":1,"current":{"kind":"api key","secret":"sk_old_0123456789"}}`, "older build"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			path := storePath(t)
-			require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
-			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
-			s := fileStore(t, path)
-			_, rev, err := s.Load(t.Context())
-			require.ErrorContains(t, err, path)
-			assert.NotContains(t, err.Error(), "sk_file_0123456789")
-			require.NotErrorIs(t, err, agrenting.ErrNoCredential, "or a seed would be planted over it")
-			_, err = s.Save(t.Context(), keyRecord(2, "sk_file_9876543210"), rev)
+			folder := storeFolder(t)
+			require.NoError(t, os.MkdirAll(folder, 0o700))
+			path := filepath.Join(folder, tc.file)
+			require.NoError(t, os.WriteFile(path, []byte(tc.content), 0o600))
+			_, err := fileStore(t, folder).Load(t.Context(), "key")
+			require.ErrorIs(t, err, agrenting.ErrInvalidRecord)
+			require.ErrorContains(t, err, tc.want)
+			require.NotErrorIs(t, err, agrenting.ErrNoRecord)
+			assert.NotContains(t, err.Error(), "sk_old")
+			_, err = fileStore(t, folder).Save(t.Context(), "key", []byte("x"), "")
 			require.Error(t, err)
-			after, err := os.ReadFile(path)
+			b, err := os.ReadFile(path)
 			require.NoError(t, err)
-			assert.Equal(t, content, string(after))
+			assert.Equal(t, tc.content, string(b))
 		})
 	}
 }
 
-func TestFileStoreReadsRecordsWithoutAWriteMark(t *testing.T) {
+func TestEditedFileHasAnotherRevision(t *testing.T) {
 	t.Parallel()
-	path := storePath(t)
-	b, err := keyRecord(5, "sk_file_0123456789").Encode()
+	folder := storeFolder(t)
+	s := fileStore(t, folder)
+	rev := save(t, s, "one", "")
+	b, err := os.ReadFile(keyFile(folder))
 	require.NoError(t, err)
-	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
-	require.NoError(t, os.WriteFile(path, b, 0o600))
-	s := fileStore(t, path)
-	rec, rev, err := s.Load(t.Context())
+	require.NoError(t, os.WriteFile(keyFile(folder), []byte(strings.Replace(string(b), "one", "two", 1)), 0o600))
+	_, err = s.Save(t.Context(), "key", []byte("three"), rev)
+	require.ErrorIs(t, err, agrenting.ErrConflictingWrite)
+	rec, err := s.Load(t.Context(), "key")
 	require.NoError(t, err)
-	assert.EqualValues(t, 5, rec.Generation)
-	next, err := s.Save(t.Context(), rec, rev)
-	require.NoError(t, err)
-	assert.NotEqual(t, rev, next)
+	assert.Equal(t, "two", string(rec.Data))
 }
 
-func TestEditByHandIsAChange(t *testing.T) {
+func TestFolderThatIsGoneIsNotAnEmptyStore(t *testing.T) {
 	t.Parallel()
-	path := storePath(t)
-	s := fileStore(t, path)
-	rev, err := s.Save(t.Context(), keyRecord(1, "sk_file_0123456789"), "")
-	require.NoError(t, err)
-	b, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(path, []byte(strings.Replace(string(b), "sk_file_0", "sk_file_X", 1)), 0o600))
-	_, err = s.Save(t.Context(), keyRecord(2, "sk_file_9876543210"), rev)
+	folder := storeFolder(t)
+	s := fileStore(t, folder)
+	rev := save(t, s, "one", "")
+	require.NoError(t, os.Remove(keyFile(folder)))
+	_, err := s.Load(t.Context(), "key")
+	require.ErrorIs(t, err, agrenting.ErrNoRecord, "the file alone is missing")
+	_, err = s.Save(t.Context(), "key", []byte("two"), rev)
 	require.ErrorIs(t, err, agrenting.ErrConflictingWrite)
-	rec, _, err := s.Load(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, "sk_file_X123456789", rec.Current.Credential.Reveal())
+	require.NoError(t, os.RemoveAll(folder))
+	_, err = s.Load(t.Context(), "key")
+	require.Error(t, err)
+	require.NotErrorIs(t, err, agrenting.ErrNoRecord)
+	require.ErrorContains(t, err, "gone")
+	_, err = fileStore(t, folder).Load(t.Context(), "key")
+	require.ErrorIs(t, err, agrenting.ErrNoRecord, "a program that starts cannot know")
 }
 
-func TestRemovedFileIsAConflict(t *testing.T) {
+func TestFileNamesThatWindowsReserves(t *testing.T) {
 	t.Parallel()
-	path := storePath(t)
-	s := fileStore(t, path)
-	rev, err := s.Save(t.Context(), keyRecord(1, "sk_file_0123456789"), "")
-	require.NoError(t, err)
-	require.NoError(t, os.Remove(path))
-	_, err = s.Save(t.Context(), keyRecord(2, "sk_file_9876543210"), rev)
-	require.ErrorIs(t, err, agrenting.ErrConflictingWrite)
-	assert.NoFileExists(t, path)
-	_, _, err = s.Load(t.Context())
-	require.ErrorIs(t, err, agrenting.ErrNoCredential)
+	folder := storeFolder(t)
+	s := fileStore(t, folder)
+	for _, name := range []string{"aux", "com1.key", "nul"} {
+		_, err := s.Save(t.Context(), name, []byte(name), "")
+		require.NoError(t, err)
+		assert.FileExists(t, filepath.Join(folder, "_"+name+".record"))
+	}
+	for _, name := range []string{"../key", "a/b", "", "Key"} {
+		_, err := s.Save(t.Context(), name, nil, "")
+		require.ErrorIs(t, err, agrenting.ErrInvalidOption, name)
+		_, err = s.Load(t.Context(), name)
+		require.ErrorIs(t, err, agrenting.ErrInvalidOption, name)
+	}
 }
 
 const (
-	storeWorkerVar = "STORE_TEST_WORKER" // what|path
+	storeWorkerVar = "STORE_TEST_WORKER" // what|folder
 	increments     = 50
 )
 
@@ -247,23 +241,23 @@ func init() { //nolint:gochecknoinits // a re-executed binary is a worker, not a
 	if !ok {
 		return
 	}
-	what, path, _ := strings.Cut(spec, "|")
+	what, folder, _ := strings.Cut(spec, "|")
 	work := map[string]func(string) error{"count": countInStore, "hold": holdLock}[what]
 	if work == nil {
 		fmt.Fprintln(os.Stderr, "unknown work")
 		os.Exit(2)
 	}
-	if err := work(path); err != nil {
+	if err := work(folder); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-// countInStore waits for a line, so that all processes start together, and
-// adds one to the generation again and again.
-func countInStore(path string) error {
-	s, err := agrenting.FileStore(path)
+// countInStore waits for a line, so that all processes start together, and adds
+// one to the record again and again.
+func countInStore(folder string) error {
+	s, err := agrenting.FileStore(folder)
 	if err != nil {
 		return err
 	}
@@ -272,12 +266,15 @@ func countInStore(path string) error {
 	}
 	ctx := context.Background()
 	for done := 0; done < increments; {
-		rec, rev, err := s.Load(ctx)
+		rec, err := s.Load(ctx, "key")
 		if err != nil {
 			return err
 		}
-		rec.Generation++
-		switch _, err = s.Save(ctx, rec, rev); {
+		n, err := strconv.Atoi(string(rec.Data))
+		if err != nil {
+			return err
+		}
+		switch _, err = s.Save(ctx, "key", []byte(strconv.Itoa(n+1)), rec.Revision); {
 		case err == nil:
 			done++
 		case !errors.Is(err, agrenting.ErrConflictingWrite):
@@ -287,9 +284,11 @@ func countInStore(path string) error {
 	return nil
 }
 
-// holdLock says when it has the store's lock, and keeps it until it is killed.
-func holdLock(path string) error {
-	unlock, err := durable.New(path, 1<<10, nil).Lock(context.Background())
+// holdLock prints a line when it has the lock of the record, and keeps it until
+// it is killed.
+func holdLock(folder string) error {
+	f := durable.New(keyFile(folder), 1<<10, nil).LockedBy(filepath.Join(folder, ".locks", "key.lock"))
+	unlock, err := f.Lock(context.Background())
 	if err != nil {
 		return err
 	}
@@ -300,12 +299,12 @@ func holdLock(path string) error {
 }
 
 // storeWorker is this test binary at work as another process.
-func storeWorker(t *testing.T, what, path string) (cmd *exec.Cmd, stdin io.WriteCloser, stdout io.Reader) {
+func storeWorker(t *testing.T, what, folder string) (cmd *exec.Cmd, stdin io.WriteCloser, stdout io.Reader) {
 	t.Helper()
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	cmd = exec.CommandContext(t.Context(), exe, "-test.run=^$")
-	cmd.Env = append(os.Environ(), storeWorkerVar+"="+what+"|"+path)
+	cmd.Env = append(os.Environ(), storeWorkerVar+"="+what+"|"+folder)
 	cmd.Stderr = os.Stderr
 	stdin, err = cmd.StdinPipe()
 	require.NoError(t, err)
@@ -318,14 +317,13 @@ func storeWorker(t *testing.T, what, path string) (cmd *exec.Cmd, stdin io.Write
 func TestProcessesLoseNoUpdate(t *testing.T) {
 	t.Parallel()
 	const processes = 8
-	path := storePath(t)
-	s := fileStore(t, path)
-	_, err := s.Save(t.Context(), keyRecord(0, "sk_file_0123456789"), "")
-	require.NoError(t, err)
+	folder := storeFolder(t)
+	s := fileStore(t, folder)
+	save(t, s, "0", "")
 	var cmds []*exec.Cmd
 	var starts []io.WriteCloser
 	for range processes {
-		cmd, stdin, _ := storeWorker(t, "count", path)
+		cmd, stdin, _ := storeWorker(t, "count", folder)
 		cmds, starts = append(cmds, cmd), append(starts, stdin)
 	}
 	for _, stdin := range starts {
@@ -335,19 +333,17 @@ func TestProcessesLoseNoUpdate(t *testing.T) {
 	for _, cmd := range cmds {
 		require.NoError(t, cmd.Wait())
 	}
-	rec, _, err := s.Load(t.Context())
+	rec, err := s.Load(t.Context(), "key")
 	require.NoError(t, err)
-	assert.EqualValues(t, processes*increments, rec.Generation)
+	assert.Equal(t, strconv.Itoa(processes*increments), string(rec.Data))
 }
 
 func TestLockOfAKilledProcessIsFree(t *testing.T) {
 	t.Parallel()
-	path := storePath(t)
-	s := fileStore(t, path)
-	rec := keyRecord(1, "sk_file_0123456789")
-	rev, err := s.Save(t.Context(), rec, "")
-	require.NoError(t, err)
-	cmd, stdin, stdout := storeWorker(t, "hold", path)
+	folder := storeFolder(t)
+	s := fileStore(t, folder)
+	rev := save(t, s, "one", "")
+	cmd, stdin, stdout := storeWorker(t, "hold", folder)
 	defer stdin.Close()
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	require.NoError(t, err)
@@ -355,16 +351,15 @@ func TestLockOfAKilledProcessIsFree(t *testing.T) {
 
 	brief, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err = s.Save(brief, keyRecord(2, "sk_file_9876543210"), rev)
+	_, err = s.Save(brief, "key", []byte("two"), rev)
 	require.ErrorIs(t, err, context.DeadlineExceeded, "it is locked")
 	require.NotErrorIs(t, err, agrenting.ErrConflictingWrite)
-	_, _, err = s.Load(t.Context())
-	require.NoError(t, err, "reading needs no lock")
+	_, err = s.Load(t.Context(), "key")
+	require.NoError(t, err, "loading needs no lock")
 
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
 	began := time.Now()
-	_, err = s.Save(t.Context(), keyRecord(2, "sk_file_9876543210"), rev)
-	require.NoError(t, err)
+	save(t, s, "two", rev)
 	assert.Less(t, time.Since(began), 5*time.Second)
 }

@@ -15,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 func isClosed(ch <-chan struct{}) bool {
@@ -175,7 +177,7 @@ func TestAGateCountsRightUnderContention(t *testing.T) {
 // key in use.
 func clientAtGate(t *testing.T, base http.RoundTripper) (*Client, *gate) {
 	t.Helper()
-	c := clientOver(t, base, Static(APIKey(testKey)), WithKeyStore(MemoryStore(Credential{})))
+	c := clientOver(t, base, Static(APIKey(testKey)), WithStore(MemoryStore()))
 	l, err := c.core.creds.get(t.Context())
 	require.NoError(t, err)
 	return c, l.Value.gate
@@ -205,7 +207,7 @@ func TestWhoComesLateGetsTheNewGeneration(t *testing.T) {
 		advance(time.Second / 2)
 		require.Empty(t, base.requests(), "it waits")
 		const next = "a-newer-key-than-that"
-		require.NoError(t, c.core.rotator.adopt(t.Context(), StoredKey{Credential: APIKey(next)}, 0))
+		require.NoError(t, c.core.rotator.adopt(t.Context(), record.StoredKey{Credential: APIKey(next).c}, 0))
 		g.pass()
 		require.NoError(t, <-done)
 		assert.Equal(t, next, secretOf(base.only(t).header))
@@ -245,7 +247,7 @@ func TestADownloadAndAnUpgradeDoNotHoldTheGate(t *testing.T) {
 	base := &http.Transport{}
 	t.Cleanup(base.CloseIdleConnections)
 	c, err := New(WithoutEnvironment(), WithBaseURL(srv.URL), WithTransport(base), WithCredential(APIKey(testKey)),
-		WithKeyStore(MemoryStore(Credential{})))
+		WithStore(MemoryStore()))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 

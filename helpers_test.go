@@ -11,9 +11,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 // apiURL is the base URL of tests that need no server.
@@ -355,4 +358,90 @@ func identical(a, b reflect.Value) bool {
 	default:
 		return reflect.DeepEqual(a.Interface(), b.Interface())
 	}
+}
+
+// loadRecord loads the key record of a store.
+func loadRecord(ctx context.Context, s Store) (record.Key, Revision, error) {
+	e, err := keySlot(s).Load(ctx)
+	return e.Body, Revision(e.Revision), err
+}
+
+// saveRecord saves a key record, without a lease.
+func saveRecord(ctx context.Context, s Store, rec record.Key, previous Revision) (Revision, error) {
+	e, err := keySlot(s).Save(ctx, keyEntry{Body: rec, Revision: string(previous)})
+	return Revision(e.Revision), err
+}
+
+// saveHeld saves a key record under a lease.
+func saveHeld(ctx context.Context, s Store, rec record.Key, previous Revision, holder string, d time.Duration) (Revision, error) {
+	e, err := keySlot(s).Save(ctx, keyEntry{Body: rec, Revision: string(previous), Lease: record.Lease{Holder: holder, Duration: d}})
+	return Revision(e.Revision), err
+}
+
+func keySlot(s Store) *record.Slot[record.Key] {
+	return record.Keys(record.Config{Store: recordStore(s), Mismatch: newMismatch})
+}
+
+// storeWith is a memory store that has a key.
+func storeWith(key Credential) Store {
+	s := MemoryStore()
+	_, err := saveRecord(context.Background(), s, record.Key{
+		Generation: 1, Lineage: record.LineageOf(key.c), Current: record.StoredKey{Credential: key.c, Created: wallNow()},
+	}, "")
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// recordIn decodes what is about to be saved; ok is false for other records.
+func recordIn(name string, data []byte) (e keyEntry, ok bool) {
+	if name != record.KeyName {
+		return keyEntry{}, false
+	}
+	s := MemoryStore()
+	if _, err := s.Save(context.Background(), name, data, ""); err != nil {
+		return keyEntry{}, false
+	}
+	e, err := keySlot(s).Load(context.Background())
+	return e, err == nil
+}
+
+// failingStore is a memory store that can be made to fail by operation, "load" or
+// "save".
+type failingStore struct {
+	Store
+
+	mu   sync.Mutex
+	fail map[string]error
+}
+
+func newFailingStore() *failingStore {
+	return &failingStore{Store: MemoryStore(), fail: map[string]error{}}
+}
+
+func (s *failingStore) failing(operation string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail[operation] = err
+}
+
+func (s *failingStore) failure(operation string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fail[operation]
+}
+
+func (s *failingStore) Load(ctx context.Context, name string) (Record, error) {
+	if err := s.failure("load"); err != nil {
+		return Record{}, err
+	}
+	return s.Store.Load(ctx, name)
+}
+
+func (s *failingStore) Save(ctx context.Context, name string, data []byte, previous Revision) (Revision, error) {
+	if err := s.failure("save"); err != nil {
+		return "", err
+	}
+	return s.Store.Save(ctx, name, data, previous)
 }

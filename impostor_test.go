@@ -66,7 +66,7 @@ func TestAKeyIsNotPromotedOnTheWordOfAWebPage(t *testing.T) {
 			}
 			return nil
 		})
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		c := w.client(store, RotationPolicy{Strategy: Overlap, Every: -1}, WithTransport(base))
 		require.NoError(t, w.call(c))
 		portal = true
@@ -88,7 +88,7 @@ func TestAnAnswerThatWasCutOffIsFetchedAgain(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t)
-				store := MemoryStore(Credential{})
+				store := MemoryStore()
 				c := w.client(store, RotationPolicy{Strategy: s, Every: -1})
 				require.NoError(t, w.call(c))
 				w.srv.Fault(routeRotate, agrentingtest.MalformedJSON())
@@ -135,15 +135,13 @@ func TestAnUnsafeFolderForSessionsIsRefusedOrSeen(t *testing.T) {
 		t.Skip("mode bits mean little there")
 	}
 	folder := filepath.Join(t.TempDir(), "sessions")
-	store, err := FileSessionStore(folder)
+	store, err := FileStore(folder)
 	require.NoError(t, err)
 	require.NoError(t, os.Mkdir(folder, 0o700))
 	require.NoError(t, os.Chmod(folder, 0o777))
-	_, err = FileSessionStore(folder)
-	require.ErrorContains(t, err, "chmod 700 ")
 
 	w := newSessionWorld(t)
-	c := w.client(WithSessionStore(store))
+	c := w.client(WithSession(SessionPolicy{Store: store}))
 	require.NoError(t, w.call(c))
 	require.ErrorContains(t, c.Status().StoreError, "chmod 700 ")
 	require.NoError(t, os.Chmod(folder, 0o700))

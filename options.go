@@ -40,12 +40,27 @@ type config struct {
 	unmarkedSandbox bool
 	routes          Routes
 	session         *SessionPolicy // nil: none
-	sessionStore    SessionStore
-	keyStore        KeyStore
+	store           Store
 	rotation        *RotationPolicy
 	anonymous       bool
 	clientSideKeys  bool
 	goos            string // runtime.GOOS, but for tests
+}
+
+// keyStore is where the key is kept, nil for nowhere.
+func (cfg *config) keyStore() Store {
+	if p := cfg.rotation; p != nil && p.Store != nil {
+		return p.Store
+	}
+	return cfg.store
+}
+
+// sessionStore is where sessions are shared, nil for nowhere.
+func (cfg *config) sessionStore() Store {
+	if p := cfg.session; p != nil && p.Store != nil {
+		return p.Store
+	}
+	return cfg.store
 }
 
 // Routes are the paths of calls that the SDK makes by itself.

@@ -13,13 +13,13 @@ func TestNoClientPrintsWhatItsSourceGave(t *testing.T) {
 	key := APIKey(probeSecret)
 	fine := forgetful(http.StatusOK, `{"data":{"session_token":"`+probeSecret+`","expires_at":"2036-12-24T18:00:00Z"}}`)
 	from := CredentialSourceFunc(func(context.Context) (Credential, error) { return key, nil })
-	sealed, err := Sealed(MemoryStore(Credential{}), NewSealingKey())
+	sealed, err := Sealed(MemoryStore(), "test", NewSealingKey())
 	require.NoError(t, err)
 	for name, c := range map[string]*Client{
 		"by a function": clientOver(t, fine, from),
 		"with sessions": clientOver(t, fine, from, WithSession()),
-		"from a store":  clientOver(t, fine, from, WithKeyStore(MemoryStore(key))),
-		"sealed":        clientOver(t, fine, from, WithKeyStore(sealed)),
+		"from a store":  clientOver(t, fine, from, WithStore(storeWith(key))),
+		"sealed":        clientOver(t, fine, from, WithStore(sealed)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -2,7 +2,6 @@ package agrenting
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -39,13 +38,13 @@ func (s Strategy) String() string {
 	}
 }
 
-func parseStrategy(s string) (Strategy, error) {
-	for _, st := range []Strategy{0, Overlap, InPlace} {
-		if s == st.String() {
-			return st, nil
-		}
+// strategyNamed is the strategy of a record; one that this version does not know
+// counts as Overlap, which leaves the key in use alone.
+func strategyNamed(s string) Strategy {
+	if s == InPlace.String() {
+		return InPlace
 	}
-	return 0, fmt.Errorf("%w: the stored record has an unknown strategy", ErrInvalidCredential)
+	return Overlap
 }
 
 // Stage is a step of a rotation.
@@ -88,6 +87,10 @@ const (
 // RotationPolicy says how and when keys are rotated. Zero fields mean the
 // defaults.
 type RotationPolicy struct {
+	// Store keeps the key in another store than that of [WithStore], for example
+	// to share the sessions with more processes than the key. Most programs leave
+	// it nil.
+	Store Store
 	// Strategy is Overlap or InPlace; zero chooses.
 	Strategy Strategy
 	// Every is the age at which a key is due; 0 means 90 days, negative only
@@ -121,9 +124,11 @@ type RotationPolicy struct {
 	// 8 s. A look at the store without which no request can be made, as the first
 	// one and that for the successor of a key that was rejected, may take 30 s.
 	CallTimeout time.Duration
-	// Lease is how long the right to rotate lasts without being extended, and
-	// so how long a rotation is left alone whose process has died; default
-	// 20 s, never less than twice the CallTimeout.
+	// Lease is how long the right to rotate lasts without being extended, and so
+	// how long other processes wait for one that has died; default 20 s, at least
+	// twice the CallTimeout. It is extended every quarter of that. All processes
+	// judge it by for how long they see the record unchanged, so their clocks need
+	// not agree.
 	Lease time.Duration
 	// RetryEvery spaces the attempts after a failure, doubling up to 6 h;
 	// default 1 min.
@@ -151,8 +156,8 @@ func (p RotationPolicy) validate() error {
 	return nil
 }
 
-func (p RotationPolicy) withDefaults(store KeyStore) RotationPolicy {
-	if _, ok := store.(*memoryStore); ok && p.Grace == 0 {
+func (p RotationPolicy) withDefaults(store Store) RotationPolicy {
+	if _, ok := unwrapped(store).(*memoryStore); ok && p.Grace == 0 {
 		p.Grace = -1
 	}
 	for _, d := range []struct {
@@ -179,25 +184,9 @@ func (p RotationPolicy) withDefaults(store KeyStore) RotationPolicy {
 	return p
 }
 
-// WithKeyStore keeps the key in store, through all its rotations. The store is
-// the truth: an explicit or environment credential seeds it while it is empty,
-// and is ignored when it is one of the record's keys, or was. A credential that
-// the store has never seen is what somebody put there by hand: it is tried when
-// the store's key is rejected, verified, and adopted.
-//
-// Keys are rotated by [Client.Rotate], and by themselves with [WithRotation].
-func WithKeyStore(store KeyStore) Option {
-	return func(cfg *config) error {
-		if store == nil {
-			return optionError("WithKeyStore", "the store is nil")
-		}
-		cfg.keyStore = store
-		return nil
-	}
-}
-
-// WithRotation rotates the key by age, expiry, or hand. It needs a
-// [WithKeyStore], since the platform shows a new key only once.
+// WithRotation rotates the key by age, before it expires, or on demand. It needs
+// [WithStore] or RotationPolicy.Store, since the platform shows a new key only
+// once.
 func WithRotation(p RotationPolicy) Option {
 	return func(cfg *config) error {
 		if err := p.validate(); err != nil {
@@ -226,13 +215,13 @@ type Rotation struct {
 // adopted. ctx bounds the wait only: a rotation that has begun is finished.
 //
 // A failure is a [*RotationError], which says what happened, what is safe, and
-// what to do. Without a [WithKeyStore], and with one that cannot be written,
+// what to do. Without a [WithStore], and with one that cannot be written,
 // the error matches [ErrReadOnlyStore], and nothing has happened.
 func (c *Client) Rotate(ctx context.Context) (*Rotation, error) {
 	r := c.core.rotator
 	if r == nil {
 		return nil, fmt.Errorf("%w: the platform shows a new key only once, so rotation needs a place to keep it: "+
-			"set WithKeyStore, for example with FileStore", ErrReadOnlyStore)
+			"set WithStore, for example with FileStore", ErrReadOnlyStore)
 	}
 	return r.Rotate(ctx)
 }
@@ -287,6 +276,3 @@ func (e *RotationError) RawAnswer() []byte {
 	}
 	return []byte(e.raw.Reveal())
 }
-
-// errLostLease says that another process has taken the rotation over.
-var errLostLease = errors.New("agrenting: another process has taken over the rotation")

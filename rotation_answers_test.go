@@ -75,7 +75,7 @@ func TestNoAnswerOfAnybodyCostsAKeyThatWasIssued(t *testing.T) {
 					t.Parallel()
 					synctest.Test(t, func(t *testing.T) {
 						w := newRotationWorld(t, agrentingtest.WithoutRateLimits())
-						store := MemoryStore(Credential{})
+						store := MemoryStore()
 						m := &middleman{RoundTripper: w.srv.Transport(), spoil: a.spoil}
 						m.times.Store(a.times)
 						p := RotationPolicy{Strategy: strategy, KeyID: w.key.ID, Every: -1}

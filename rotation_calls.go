@@ -10,12 +10,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // agentID is whose key it is, "" when not known.
-func (r *rotator) agentID(k StoredKey) string {
-	for _, id := range []string{r.policy.AgentID, k.AgentID, r.core.transport.agent.id()} {
+func (r *rotator) agentID(rec record.Key) string {
+	for _, id := range []string{r.policy.AgentID, rec.Agent, r.core.agent.id()} {
 		if id != "" {
 			return id
 		}
@@ -27,7 +29,7 @@ func (r *rotator) agentID(k StoredKey) string {
 // agent that it acts as.
 func (w *rotationWork) manager(ctx context.Context, agent string) (Credential, string, error) {
 	if w.policy.Owner == nil {
-		return w.rec.Current.Credential, "", nil
+		return Credential{w.rec.Current.Credential}, "", nil
 	}
 	c, err := w.ownersCredential(ctx)
 	return c, agent, err
@@ -72,11 +74,8 @@ func (w *rotationWork) attempt() time.Duration {
 	return w.policy.CallTimeout + max(maxAskPause, w.policy.CallTimeout)
 }
 
-// ask makes a call and repeats it while its outcome is not known, and the lease
-// is ours: whoever has taken over may have undone by now what the call does. The
-// lease is extended as it goes, one attempt at a time: when this process dies,
-// others have to wait for its end. A store that fails stops nothing, since a key
-// may be waiting to be heard of.
+// ask makes a call and repeats it while its outcome is not known and the lease is
+// held: a process that has taken over may have undone by now what the call does.
 func (w *rotationWork) ask(ctx context.Context, d direct) (*directAnswer, error) {
 	a, _, err := w.askFor(ctx, d, askAttempts*w.attempt())
 	return a, err
@@ -86,13 +85,9 @@ func (w *rotationWork) ask(ctx context.Context, d direct) (*directAnswer, error)
 // that one would have been made.
 func (w *rotationWork) askFor(ctx context.Context, d direct, patience time.Duration) (a *directAnswer, hasty bool, err error) {
 	began := time.Now()
-	outlasts := func(d time.Duration) bool {
-		in := w.rec.Intent
-		return in == nil || in.Owner != w.owner || !errors.Is(w.extend(ctx, d), errLostLease)
-	}
 	for n := 1; ; n++ {
-		if !outlasts(w.policy.CallTimeout) {
-			return nil, false, errLostLease
+		if err := w.allowed(ctx); err != nil {
+			return nil, false, err
 		}
 		a, err := w.once(ctx, d)
 		if (err == nil && a.settled()) || n == askAttempts {
@@ -104,9 +99,6 @@ func (w *rotationWork) askFor(ctx context.Context, d direct, patience time.Durat
 		}
 		if time.Since(began)+pause > patience {
 			return a, true, err
-		}
-		if !outlasts(pause + w.policy.CallTimeout) {
-			return nil, false, errLostLease
 		}
 		if serr := sleep(ctx, pause); serr != nil {
 			return nil, false, errors.Join(err, serr)
@@ -160,8 +152,8 @@ func (r *rotator) once(ctx context.Context, d direct) (*directAnswer, error) {
 
 // verify tries a key: nil means that the platform knows it, ErrUnauthorized
 // that it does not, anything else that it could not be found out.
-func (r *rotator) verify(ctx context.Context, c Credential) error {
-	a, err := r.once(ctx, direct{method: http.MethodGet, path: r.core.routes.Verify, cred: c})
+func (r *rotator) verify(ctx context.Context, c secret.Credential) error {
+	a, err := r.once(ctx, direct{method: http.MethodGet, path: r.core.routes.Verify, cred: Credential{c}})
 	switch {
 	case err != nil:
 		return err
@@ -176,12 +168,11 @@ func (r *rotator) verify(ctx context.Context, c Credential) error {
 }
 
 // awaitKnown waits, bounded, until the platform knows a key that it has just
-// issued. The lease is extended as it goes, in small steps, so that others need
-// not wait long if this process dies.
-func (w *rotationWork) awaitKnown(ctx context.Context, c Credential) error {
+// issued.
+func (w *rotationWork) awaitKnown(ctx context.Context, c secret.Credential) error {
 	end := time.Now().Add(w.policy.VerifyTimeout)
 	for n := 1; ; n++ {
-		if err := w.extend(ctx, w.policy.CallTimeout); err != nil {
+		if err := w.allowed(ctx); err != nil {
 			return err
 		}
 		err := w.verify(ctx, c)
@@ -198,9 +189,9 @@ func (w *rotationWork) awaitKnown(ctx context.Context, c Credential) error {
 // awaitSpread is awaitKnown for a key that is the only one left, and so will be
 // used whatever the platform says. Its error says that the lease is lost, or
 // that the store refuses.
-func (w *rotationWork) awaitSpread(ctx context.Context, c Credential) error {
+func (w *rotationWork) awaitSpread(ctx context.Context, c secret.Credential) error {
 	err := w.awaitKnown(ctx, c)
-	if _, ok := errors.AsType[*RotationError](err); ok || errors.Is(err, errLostLease) {
+	if _, ok := errors.AsType[*RotationError](err); ok || errors.Is(err, record.ErrLeaseLost) {
 		return err
 	}
 	return nil
@@ -208,7 +199,7 @@ func (w *rotationWork) awaitSpread(ctx context.Context, c Credential) error {
 
 // revokeKey revokes a key by its id. One that is gone already is fine, if it
 // does not authenticate any more.
-func (w *rotationWork) revokeKey(ctx context.Context, k StoredKey) error {
+func (w *rotationWork) revokeKey(ctx context.Context, k record.StoredKey) error {
 	err := w.revokeID(ctx, k)
 	if err == nil || k.Credential.IsZero() {
 		return err
@@ -222,8 +213,8 @@ func (w *rotationWork) revokeKey(ctx context.Context, k StoredKey) error {
 	}
 	if verr == nil && errors.Is(err, ErrNotFound) {
 		// It is alive under another id than the one that we were told.
-		id, ferr := w.findID(ctx, w.agentID(k), k)
-		if errors.Is(ferr, errLostLease) {
+		id, ferr := w.findID(ctx, w.agentID(w.rec), k)
+		if errors.Is(ferr, record.ErrLeaseLost) {
 			return ferr
 		}
 		if id != "" && id != k.ID {
@@ -234,8 +225,8 @@ func (w *rotationWork) revokeKey(ctx context.Context, k StoredKey) error {
 	return err
 }
 
-func (w *rotationWork) revokeID(ctx context.Context, k StoredKey) error {
-	agent := w.agentID(k)
+func (w *rotationWork) revokeID(ctx context.Context, k record.StoredKey) error {
+	agent := w.agentID(w.rec)
 	if k.ID == "" || agent == "" {
 		return fmt.Errorf("%w: the id of the key or of its agent is not known", ErrInvalidOption)
 	}
@@ -319,7 +310,7 @@ func live(keys []Key) []Key {
 // sweepMarked revokes keys that this intent has created and whose answer was
 // lost.
 func (w *rotationWork) sweepMarked(ctx context.Context) error {
-	agent := w.agentID(w.rec.Current)
+	agent := w.agentID(w.rec)
 	keys, err := w.listKeys(ctx, agent)
 	if err != nil {
 		return err
@@ -327,16 +318,16 @@ func (w *rotationWork) sweepMarked(ctx context.Context) error {
 	own, ok := w.ownID(keys)
 	fenced := false
 	for _, k := range live(keys) {
-		if !ok || k.ID == "" || k.ID == own || k.Name != w.rec.Intent.marker() {
+		if !ok || k.ID == "" || k.ID == own || k.Name != marker(w.rec.Intent) {
 			continue
 		}
 		if !fenced { // the list may show what another process has made meanwhile
-			if err := w.fence(ctx, w.policy.CallTimeout); err != nil {
+			if err := w.fence(ctx); err != nil {
 				return err
 			}
 			fenced = true
 		}
-		if err := w.revokeKey(ctx, StoredKey{ID: k.ID, AgentID: agent}); err != nil {
+		if err := w.revokeKey(ctx, record.StoredKey{ID: k.ID}); err != nil {
 			return err
 		}
 	}
@@ -353,7 +344,7 @@ func (w *rotationWork) ownID(keys []Key) (id string, ok bool) {
 }
 
 // findID looks for the id of a key of which only the secret is known.
-func (w *rotationWork) findID(ctx context.Context, agent string, k StoredKey) (string, error) {
+func (w *rotationWork) findID(ctx context.Context, agent string, k record.StoredKey) (string, error) {
 	keys, err := w.listKeys(ctx, agent)
 	if err != nil {
 		return "", err
@@ -362,7 +353,7 @@ func (w *rotationWork) findID(ctx context.Context, agent string, k StoredKey) (s
 }
 
 // idOf is the id of the one key whose hint fits, empty in doubt.
-func idOf(keys []Key, c Credential) string {
+func idOf(keys []Key, c secret.Credential) string {
 	secretText, id := c.Reveal(), ""
 	for _, k := range keys {
 		if !k.fits(secretText) {

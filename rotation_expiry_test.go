@@ -91,7 +91,7 @@ func TestAKeyIsNotRotatedAllTheTimeWhateverItsEndIsSaidToBe(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t, agrentingtest.WithClockSkew(tc.skew))
-				store := MemoryStore(Credential{})
+				store := MemoryStore()
 				c := w.client(store, RotationPolicy{Strategy: InPlace, Every: tc.every}, WithTransport(saying(w.srv.Transport(), tc.key)))
 				require.NoError(t, w.call(c))
 				_, err := c.Rotate(t.Context())
@@ -118,11 +118,11 @@ func TestAttemptsAreMadeBeforeTheKeyEnds(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t)
-				store := &breakableStore{KeyStore: MemoryStore(Credential{})}
+				store := &breakableStore{Store: MemoryStore()}
 				c := w.client(store, RotationPolicy{Strategy: InPlace}, WithTransport(saying(w.srv.Transport(), livingFor(life))))
 				_, err := c.Rotate(t.Context())
 				require.NoError(t, err)
-				rec, _, err := store.Load(t.Context())
+				rec, _, err := loadRecord(t.Context(), store)
 				require.NoError(t, err)
 				advance(time.Until(c.core.rotator.dueAt(rec)) - time.Second)
 				left := time.Until(rec.Current.Expires)

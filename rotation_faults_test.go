@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 const (
@@ -37,7 +39,7 @@ func TestARotationByHandIsNotServedByALookThatFindsNothingDue(t *testing.T) {
 	t.Parallel()
 	w := newRotationWorld(t)
 	held := make(chan struct{})
-	store := &hookedStore{KeyStore: MemoryStore(APIKey(w.key.Secret))}
+	store := &hookedStore{Store: storeWith(APIKey(w.key.Secret))}
 	c := w.client(store, RotationPolicy{})
 	require.NoError(t, w.call(c))
 	store.onLoad(func() { <-held })
@@ -53,7 +55,7 @@ func TestARotationByHandIsNotServedByALookThatFindsNothingDue(t *testing.T) {
 
 // hookedStore calls a function before each operation.
 type hookedStore struct {
-	KeyStore
+	Store
 	load, save atomic.Pointer[func()]
 }
 
@@ -67,25 +69,27 @@ func hookOf(f func()) *func() {
 	return &f
 }
 
-func (s *hookedStore) Load(ctx context.Context) (KeyRecord, Revision, error) {
+func (s *hookedStore) Load(ctx context.Context, name string) (Record, error) {
 	if f := s.load.Load(); f != nil {
 		(*f)()
 	}
-	return s.KeyStore.Load(ctx)
+	return s.Store.Load(ctx, name)
+
 }
 
-func (s *hookedStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+func (s *hookedStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
 	if f := s.save.Load(); f != nil {
 		(*f)()
 	}
-	return s.KeyStore.Save(ctx, rec, prev)
+	return s.Store.Save(ctx, name, data, prev)
+
 }
 
 func TestARotationIsTriedAgainByItselfHoweverMuchTrafficThereIs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := &faultyStore{KeyStore: MemoryStore(Credential{})}
+		store := &faultyStore{Store: MemoryStore()}
 		c := w.client(store, RotationPolicy{Strategy: Overlap})
 		require.NoError(t, w.call(c))
 		store.refuse.Store(true)
@@ -109,7 +113,7 @@ func TestAPanickingStoreCostsTheRotationAlone(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t)
-				store := &hookedStore{KeyStore: MemoryStore(Credential{})}
+				store := &hookedStore{Store: MemoryStore()}
 				c := w.client(store, RotationPolicy{Strategy: s})
 				require.NoError(t, w.call(c))
 				n := 0
@@ -144,7 +148,7 @@ func TestAPendingCallIsNotGivenUp(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t)
-				store := MemoryStore(Credential{})
+				store := MemoryStore()
 				c := w.client(store, RotationPolicy{Strategy: s})
 				require.NoError(t, w.call(c))
 				pending := agrentingtest.Status(http.StatusConflict, "IDEMPOTENCY_PENDING").Times(askAttempts)
@@ -152,7 +156,7 @@ func TestAPendingCallIsNotGivenUp(t *testing.T) {
 				w.srv.Fault(routeCreateKey, pending)
 				_, err := c.Rotate(t.Context())
 				require.Error(t, err)
-				rec, _, err := store.Load(t.Context())
+				rec, _, err := loadRecord(t.Context(), store)
 				require.NoError(t, err)
 				require.NotNil(t, rec.Intent, "its idempotency key is still needed")
 				res, err := c.Rotate(t.Context())
@@ -169,7 +173,7 @@ func TestARotationLeavesKeysOfOthersAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		var others []agrentingtest.Key
 		c := w.client(store, RotationPolicy{Strategy: InPlace, Owner: Static(UserToken(w.owner.Secret))},
 			WithTransport(between(w.srv.Transport(), func(req *http.Request) *http.Response {
@@ -200,7 +204,7 @@ func TestAnOwnerWithoutAListStillEndsTheRotation(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		c := w.client(store, RotationPolicy{Strategy: InPlace, Owner: Static(UserToken(w.owner.Secret))})
 		require.NoError(t, w.call(c))
 		w.srv.Fault(routeListKeys, agrentingtest.Status(http.StatusNotFound, "").Always())
@@ -211,7 +215,7 @@ func TestAnOwnerWithoutAListStillEndsTheRotation(t *testing.T) {
 		assert.Equal(t, StageForget, e.Stage)
 		assert.Contains(t, e.State, "in use")
 		assert.Contains(t, e.Advice, "dashboard")
-		rec, _, err := store.Load(t.Context())
+		rec, _, err := loadRecord(t.Context(), store)
 		require.NoError(t, err)
 		assert.Nil(t, rec.Intent)
 		assert.True(t, w.srv.KeyAlive(rec.Current.Credential.Reveal()))
@@ -223,7 +227,7 @@ func TestAnOwnerWithoutAListStillEndsTheRotation(t *testing.T) {
 func TestAWrongKeyIDIsPutRightByTheHint(t *testing.T) {
 	t.Parallel()
 	w := newRotationWorld(t)
-	store := MemoryStore(Credential{})
+	store := MemoryStore()
 	c := w.client(store, RotationPolicy{Strategy: Overlap, KeyID: "00000000-0000-4000-8000-000000000000"})
 	_, err := c.Rotate(t.Context())
 	require.NoError(t, err)
@@ -235,7 +239,7 @@ func TestTheOldKeyLivesUntilSessionsHaveChangedOver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		c := w.client(store, RotationPolicy{Strategy: Overlap, Every: -1}, WithSession())
 		require.NoError(t, w.call(c))
 		w.srv.Fault(routeAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
@@ -258,7 +262,7 @@ func TestWhileANewKeySpreadsTheOneBeforeStillDoes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		var spread atomic.Bool
 		c := w.client(store, RotationPolicy{Strategy: Overlap, Every: -1, Grace: 30 * time.Second},
 			WithTransport(between(w.srv.Transport(), func(req *http.Request) *http.Response {
@@ -290,7 +294,7 @@ func TestAKeyPutThereByHandIsKeptWhenTheStoreRefusesIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := &faultyStore{KeyStore: MemoryStore(APIKey(w.key.Secret))}
+		store := &faultyStore{Store: storeWith(APIKey(w.key.Secret))}
 		w.srv.RevokeKey(w.key.ID)
 		w.key = w.srv.NewKey(w.agent.ID)
 		c := w.client(store, RotationPolicy{Every: -1})
@@ -307,18 +311,18 @@ func TestAKeyPutThereByHandIsKeptWhenTheStoreRefusesIt(t *testing.T) {
 	})
 }
 
-func TestALeaseFromAWrongClockIsNotWaitedFor(t *testing.T) {
+func TestUnheldRotationIsTakenOverAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := MemoryStore(APIKey(w.key.Secret))
-		rec, rev, err := store.Load(t.Context())
+		store := storeWith(APIKey(w.key.Secret))
+		rec, rev, err := loadRecord(t.Context(), store)
 		require.NoError(t, err)
-		rec.Intent = &Intent{
-			Key: newUUID(), Strategy: InPlace, Stage: StagePrepare, From: rec.Current.Credential.Fingerprint(), Generation: 2,
-			Owner: "somebody", Lease: time.Now().Add(1000 * time.Hour), Started: time.Now(),
+		rec.Intent = &record.Intent{
+			Key: newUUID(), Strategy: InPlace.String(), Stage: string(StagePrepare), From: rec.Current.Credential.Fingerprint(), Generation: 2,
+			Started: time.Now(),
 		}
-		_, err = store.Save(t.Context(), rec, rev)
+		_, err = saveRecord(t.Context(), store, rec, rev)
 		require.NoError(t, err)
 		c := w.client(store, RotationPolicy{Every: -1})
 		res, err := c.Rotate(t.Context())
@@ -339,7 +343,7 @@ func TestARotationMayMeetTheEnd(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newRotationWorld(t)
 					base := &fixedDelays{srv: w.srv, rotate: time.Minute, verify: time.Second, others: 7 * time.Second}
-					store := MemoryStore(Credential{})
+					store := MemoryStore()
 					p := RotationPolicy{Strategy: s, Every: -1, CallTimeout: 2 * time.Minute}
 					c := w.client(store, p, WithTransport(base))
 					require.NoError(t, w.call(c))
@@ -369,8 +373,8 @@ func TestARotationMayMeetTheEnd(t *testing.T) {
 func TestFindingTheKeyOfAnotherProcessCostsNoCall(t *testing.T) {
 	t.Parallel()
 	w := newRotationWorld(t)
-	store := MemoryStore(APIKey(w.key.Secret))
-	a, b := w.client(store, RotationPolicy{Strategy: InPlace}), w.client(&hookedStore{KeyStore: store}, RotationPolicy{Strategy: InPlace})
+	store := storeWith(APIKey(w.key.Secret))
+	a, b := w.client(store, RotationPolicy{Strategy: InPlace}), w.client(&hookedStore{Store: store}, RotationPolicy{Strategy: InPlace})
 	require.NoError(t, w.call(a))
 	require.NoError(t, w.call(b))
 	_, err := a.Rotate(t.Context())

@@ -28,18 +28,19 @@ func changingSeed(secret string) (set func(secret string), opt Option) {
 }
 
 // slowStore takes its time to load.
-type slowStore struct{ KeyStore }
+type slowStore struct{ Store }
 
-func (s *slowStore) Load(ctx context.Context) (KeyRecord, Revision, error) {
+func (s *slowStore) Load(ctx context.Context, name string) (Record, error) {
 	advance(20 * time.Millisecond)
-	return s.KeyStore.Load(ctx)
+	return s.Store.Load(ctx, name)
+
 }
 
 func TestRotateByHandRotatesThoughALookOfItsOwnFindsNothingDue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		c := w.client(&slowStore{KeyStore: MemoryStore(Credential{})}, RotationPolicy{Strategy: InPlace, Every: time.Hour})
+		c := w.client(&slowStore{Store: MemoryStore()}, RotationPolicy{Strategy: InPlace, Every: time.Hour})
 		require.NoError(t, w.call(c))
 		c.core.rotator.start(false)
 		rot, err := c.Rotate(t.Context())
@@ -52,15 +53,16 @@ func TestRotateByHandRotatesThoughALookOfItsOwnFindsNothingDue(t *testing.T) {
 
 // interposed lets another process act right before a save.
 type interposed struct {
-	KeyStore
+	Store
 	other atomic.Pointer[func()]
 }
 
-func (s *interposed) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+func (s *interposed) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
 	if f := s.other.Swap(nil); f != nil {
 		(*f)()
 	}
-	return s.KeyStore.Save(ctx, rec, prev)
+	return s.Store.Save(ctx, name, data, prev)
+
 }
 
 func TestTwoProcessesThatAdoptOneSeedAtOnceBothGoOn(t *testing.T) {
@@ -72,7 +74,7 @@ func TestTwoProcessesThatAdoptOneSeedAtOnceBothGoOn(t *testing.T) {
 	require.NoError(t, err)
 	theirs, err := FileStore(path)
 	require.NoError(t, err)
-	store := &interposed{KeyStore: mine}
+	store := &interposed{Store: mine}
 	a := w.client(store, RotationPolicy{Every: -1}, seed)
 	b := w.client(theirs, RotationPolicy{Every: -1}, seed)
 	require.NoError(t, w.call(a))
@@ -89,7 +91,7 @@ func TestASeedThatCannotBeTriedIsNotTakenForNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
 		set, seed := changingSeed(w.key.Secret)
-		c := w.client(MemoryStore(Credential{}), RotationPolicy{Every: -1}, seed)
+		c := w.client(MemoryStore(), RotationPolicy{Every: -1}, seed)
 		require.NoError(t, w.call(c))
 		set(w.srv.NewKey(w.agent.ID).Secret)
 		w.srv.RevokeKey(w.key.ID)
@@ -107,7 +109,7 @@ func TestNothingIsRotatedInPlaceWhileTheOwnerCannotTellALostKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		c := w.client(store, RotationPolicy{Strategy: InPlace, Every: -1, Owner: Static(UserToken(w.owner.Secret))})
 		require.NoError(t, w.call(c))
 		w.srv.Fault("GET /api/v1/agents/*", agrentingtest.Status(503, "").Times(4))
@@ -132,7 +134,7 @@ func TestALostKeyIsRevokedThoughItBearsTheMarkOfAnEarlierRotation(t *testing.T) 
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		owner := Static(UserToken(w.owner.Secret))
 		first := w.client(store, RotationPolicy{Strategy: Overlap, Every: -1, Owner: owner})
 		_, err := first.Rotate(t.Context())
@@ -155,7 +157,7 @@ func TestAKeyThatComesAfterItsRotationWasGivenUpIsRevoked(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		owner := Static(UserToken(w.owner.Secret))
 		p := RotationPolicy{Strategy: Overlap, Every: -1, Owner: owner, Lease: 2 * time.Second, CallTimeout: time.Second, MaxAttempts: 1}
 		var stopped atomic.Bool
@@ -178,7 +180,7 @@ func TestAKeyThatComesAfterItsRotationWasGivenUpIsRevoked(t *testing.T) {
 			_, _ = other.Rotate(t.Context())
 		}
 		w.srv.ClearFaults()
-		rec, _, err := store.Load(t.Context())
+		rec, _, err := loadRecord(t.Context(), store)
 		require.NoError(t, err)
 		require.Nil(t, rec.Intent, "it has given the rotation up")
 		if err := <-done; err != nil { // it may find that its turn was taken

@@ -8,14 +8,16 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 // agedStore holds the world's key, so many days old.
-func (w *rotationWorld) agedStore(days int, in *Intent) KeyStore {
+func (w *rotationWorld) agedStore(days int, in *record.Intent) Store {
 	w.t.Helper()
-	store := MemoryStore(Credential{})
-	_, err := store.Save(w.t.Context(), KeyRecord{Generation: 1, Intent: in, Current: StoredKey{
-		Credential: APIKey(w.key.Secret), Created: wallNow().AddDate(0, 0, -days), ID: w.key.ID, AgentID: w.agent.ID,
+	store := MemoryStore()
+	_, err := saveRecord(w.t.Context(), store, record.Key{Agent: w.agent.ID, Generation: 1, Intent: in, Current: record.StoredKey{
+		Credential: APIKey(w.key.Secret).c, Created: wallNow().AddDate(0, 0, -days), ID: w.key.ID,
 	}}, "")
 	require.NoError(w.t, err)
 	return store
@@ -26,19 +28,19 @@ func TestAKeyOfTheOtherEnvironmentIsNotRotated(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		byHand bool
-		intent *Intent
+		intent *record.Intent
 	}{
 		"by the timer":                 {},
 		"by hand":                      {byHand: true},
-		"what another one has begun":   {intent: &Intent{Key: newUUID(), Strategy: InPlace, Stage: StageIssue, Generation: 2}},
-		"what another one has created": {byHand: true, intent: &Intent{Key: newUUID(), Strategy: Overlap, Stage: StageForget, Generation: 2}},
+		"what another one has begun":   {intent: &record.Intent{Key: newUUID(), Strategy: InPlace.String(), Stage: string(StageIssue), Generation: 2}},
+		"what another one has created": {byHand: true, intent: &record.Intent{Key: newUUID(), Strategy: Overlap.String(), Stage: string(StageForget), Generation: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t)
 				c, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()),
-					WithEnvironment(Sandbox), WithKeyStore(w.agedStore(100, tc.intent)), WithRotation(RotationPolicy{}))
+					WithEnvironment(Sandbox), WithStore(w.agedStore(100, tc.intent)), WithRotation(RotationPolicy{}))
 				require.NoError(t, err)
 				require.ErrorIs(t, w.call(c), ErrEnvironmentMismatch)
 				if tc.byHand {

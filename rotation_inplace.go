@@ -6,15 +6,14 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // saveAttempts is how often a record is saved that carries a new key. Requests
 // wait meanwhile, so no attempt begins after the CallTimeout of the first.
 const saveAttempts = 4
-
-// maxRebases bounds how often a new key is put on top of what others write.
-const maxRebases = 20
 
 // maxShut is how long after the first call of the platform another one is made
 // while requests wait. A key that is alive by then can do for now; one that is not
@@ -26,11 +25,11 @@ const maxShut = 2 * time.Second
 func (w *rotationWork) issueInPlace(ctx context.Context) error {
 	w.stage(StageIssue)
 	in := w.rec.Intent
-	if err := w.extend(ctx, w.policy.DrainTimeout+w.policy.CallTimeout); err != nil {
+	if err := w.allowed(ctx); err != nil {
 		return err
 	}
 	w.closeGate(ctx)
-	d := direct{method: http.MethodPost, path: w.core.routes.RotateKey, cred: w.rec.Current.Credential, idemKey: in.Key}
+	d := direct{method: http.MethodPost, path: w.core.routes.RotateKey, cred: Credential{w.rec.Current.Credential}, idemKey: in.Key}
 	a, hasty, err := w.askFor(ctx, d, maxShut)
 	if err == nil && a.pending() {
 		err = a.apiError()
@@ -82,9 +81,6 @@ func (w *rotationWork) pauseOpen(ctx context.Context, a *directAnswer) error {
 	if a != nil {
 		pause = max(pause, min(a.apiError().RetryAfter, w.policy.CallTimeout))
 	}
-	if err := w.extend(ctx, pause); err != nil {
-		return err
-	}
 	return sleep(ctx, pause)
 }
 
@@ -117,10 +113,10 @@ func (w *rotationWork) reopen() {
 // persistInPlace saves the successor of a key that is dead already. What is to
 // be done after its promotion goes with it: StageForget, or StageVerify for
 // nothing.
-func (w *rotationWork) persistInPlace(ctx context.Context, k StoredKey, then Stage) error {
+func (w *rotationWork) persistInPlace(ctx context.Context, k record.StoredKey, then Stage) error {
 	w.stage(StagePersist)
-	return w.saveDead(ctx, func(rec KeyRecord) KeyRecord {
-		rec.Pending, rec.Intent.Stage = k, then
+	return w.saveDead(ctx, func(rec record.Key) record.Key {
+		rec.Pending, rec.Intent.Stage = k, string(then)
 		return rec
 	})
 }
@@ -133,7 +129,7 @@ func (w *rotationWork) promoteInPlace(ctx context.Context) error {
 		return err
 	}
 	w.stage(StagePromote)
-	if err := w.saveDead(ctx, KeyRecord.promoted); err != nil {
+	if err := w.saveDead(ctx, promoted); err != nil {
 		return err
 	}
 	w.changeOver(ctx)
@@ -146,12 +142,12 @@ func (w *rotationWork) promoteInPlace(ctx context.Context) error {
 
 // promoted is the record with its pending key in place of one that is dead. The
 // intent stays only where something is left to be swept up.
-func (r KeyRecord) promoted() KeyRecord {
-	next := r.clone()
-	next.Ancestors = next.remember(next.Current.Credential.Fingerprint())
+func promoted(r record.Key) record.Key {
+	next := r.Clone()
+	next.Ancestors = next.Remember(next.Current.Credential.Fingerprint())
 	next.Generation = next.Intent.Generation
-	next.Current, next.Previous, next.Pending = next.Pending, StoredKey{}, StoredKey{}
-	if next.Intent.Stage != StageForget {
+	next.Current, next.Previous, next.Pending = next.Pending, record.StoredKey{}, record.StoredKey{}
+	if next.Intent.Stage != string(StageForget) {
 		next.Intent = nil
 	}
 	return next
@@ -159,18 +155,18 @@ func (r KeyRecord) promoted() KeyRecord {
 
 // saveDead saves a change of a record whose key is dead. If the store refuses,
 // the process goes on with the new key in memory: it exists nowhere else.
-func (w *rotationWork) saveDead(ctx context.Context, change func(KeyRecord) KeyRecord) error {
+func (w *rotationWork) saveDead(ctx context.Context, change func(record.Key) record.Key) error {
 	var err error
 	for n, began := 1, time.Now(); n <= saveAttempts && time.Since(began) < w.policy.CallTimeout; n++ {
-		err = w.save(ctx, change(w.rec.clone()))
-		for try := 0; try < maxRebases && errors.Is(err, errLostLease) && w.rebase(ctx); try++ {
-			err = w.save(ctx, change(w.rec.clone()))
-		}
-		if errors.Is(err, errLostLease) {
-			if k := change(w.rec.clone()).Pending; !k.IsZero() {
+		err = w.save(ctx, change(w.rec.Clone()))
+		if errors.Is(err, record.ErrLeaseLost) {
+			if w.orphaned(ctx) {
+				break
+			}
+			if k := change(w.rec.Clone()).Pending; !k.IsZero() {
 				w.disown(ctx, k)
 			}
-			return err // or whoever took over has the same key, by the same idempotency key
+			return err // the process that took over gets the same key, by the same idempotency key
 		}
 		if err == nil {
 			return nil
@@ -179,31 +175,26 @@ func (w *rotationWork) saveDead(ctx context.Context, change func(KeyRecord) KeyR
 			break
 		}
 	}
-	if w.rec = change(w.rec.clone()); !w.rec.Pending.IsZero() {
+	if w.rec = change(w.rec.Clone()); !w.rec.Pending.IsZero() {
 		if werr := w.awaitSpread(ctx, w.rec.Pending.Credential); werr != nil && ctx.Err() == nil {
 			w.core.storeFailed("save", werr)
 		}
-		w.rec = w.rec.promoted()
+		w.rec = promoted(w.rec)
 	}
 	w.keep(w.rec)
 	w.changeOver(ctx)
 	e := w.fail(StagePersist, err, "the old key is dead; the new one is in use, in this process's memory only",
-		"mend the key store, or save what NewCredential of this error returns; the SDK keeps trying to save it")
-	e.new = w.rec.Current.Credential
+		"fix the store, or save what NewCredential of this error returns; the SDK keeps trying to save it")
+	e.new = Credential{w.rec.Current.Credential}
 	return e
 }
 
-// rebase puts the work on top of what another process has written, if that has
-// not come by a successor of the dead key, and so cannot have any.
-func (w *rotationWork) rebase(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.CallTimeout)
-	defer cancel()
-	rec, rev, err := w.read(ctx, Credential{})
-	if err != nil || rec.Current.Credential.Fingerprint() != w.from || !rec.Pending.IsZero() || !w.rec.Pending.IsZero() {
-		return false
-	}
-	in := w.rec.Intent
-	w.rec, w.rev = rec, rev
-	w.rec.Intent = in
-	return true
+// orphaned reports whether the record, after another process took the lease over,
+// has no successor of the dead key and no work under way that finds it. The store
+// may also be out of reach; then the key is kept until it can be asked.
+func (w *rotationWork) orphaned(ctx context.Context) bool {
+	e, err := w.read(context.WithoutCancel(ctx), secret.Credential{})
+	rec := e.Body
+	return err != nil || (rec.Current.Credential.Fingerprint() == w.from && rec.Pending.IsZero() &&
+		(rec.Intent == nil || rec.Intent.Key != w.rec.Intent.Key))
 }

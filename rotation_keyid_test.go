@@ -16,7 +16,7 @@ func rotateWithAnothersID(t *testing.T, listFails bool, strategy Strategy) {
 	t.Helper()
 	w := newRotationWorld(t)
 	other := w.srv.NewKey(w.agent.ID) // what the store has
-	store := MemoryStore(APIKey(other.Secret))
+	store := storeWith(APIKey(other.Secret))
 	if listFails {
 		w.srv.Fault("GET /api/v1/agents/{id}/credentials", agrentingtest.Status(403, "").Always())
 	}

@@ -20,6 +20,8 @@ import (
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/durable"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 const rotatingChildVar = "AGRENTING_TEST_ROTATING_CHILD"
@@ -47,8 +49,8 @@ type rotatingChild struct {
 }
 
 // store is the file, sealed if there is a key for that.
-func (s rotatingChild) store(before func(durable.Step) error) (KeyStore, error) {
-	store := KeyStore(newFileStore(s.File, before))
+func (s rotatingChild) store(before func(durable.Step) error) (Store, error) {
+	store := Store(newFileStore(s.File, before))
 	if s.Sealing == "" {
 		return store, nil
 	}
@@ -56,16 +58,16 @@ func (s rotatingChild) store(before func(durable.Step) error) (KeyStore, error) 
 	if err != nil {
 		return nil, err
 	}
-	return Sealed(store, key)
+	return Sealed(store, "test", key)
 }
 
 // record is what is in the store.
-func (s rotatingChild) record(ctx context.Context) (KeyRecord, error) {
+func (s rotatingChild) record(ctx context.Context) (record.Key, error) {
 	store, err := s.store(nil)
 	if err != nil {
-		return KeyRecord{}, err
+		return record.Key{}, err
 	}
-	rec, _, err := store.Load(ctx)
+	rec, _, err := loadRecord(ctx, store)
 	return rec, err
 }
 
@@ -111,7 +113,7 @@ func rotateAsChild(text string) error {
 		return err
 	}
 	c, err := New(WithoutEnvironment(), WithBaseURL(spec.URL), WithTransport(k), WithCredential(APIKey(spec.Key)),
-		WithKeyStore(store), WithRotation(RotationPolicy{
+		WithStore(store), WithRotation(RotationPolicy{
 			Strategy: spec.Strategy, AgentID: spec.Agent, Every: -1, Grace: -1,
 			DrainTimeout: 100 * time.Millisecond, CallTimeout: time.Second, Lease: 2 * time.Second,
 		}))
@@ -211,7 +213,7 @@ func killedAt(t *testing.T, srv *agrentingtest.Server, hears *canary, name strin
 		out, err = spec.run(t)
 		hears.hear(out)
 	}
-	var rec KeyRecord
+	var rec record.Key
 	if err == nil {
 		rec, err = spec.record(t.Context())
 	}

@@ -7,10 +7,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 // Its holder has died, and its clock was wrong.
-func TestALeaseThatNobodyBelievesKeepsNobodyFromRotating(t *testing.T) {
+func TestRotationBegunUnderAWrongClockIsTakenOver(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
 	for name, ahead := range map[string]time.Duration{"a day": day, "a year": 365 * day, "250 years": 250 * 365 * day} {
@@ -24,9 +26,9 @@ func TestALeaseThatNobodyBelievesKeepsNobodyFromRotating(t *testing.T) {
 						stage = StagePrepare
 					}
 					far := wallNow().Add(ahead)
-					store := w.agedStore(1, &Intent{
-						Key: newUUID(), Strategy: strategy, Stage: stage, From: APIKey(w.key.Secret).Fingerprint(), Generation: 2,
-						Owner: "dead", Lease: far, Started: far,
+					store := w.agedStore(1, &record.Intent{
+						Key: newUUID(), Strategy: strategy.String(), Stage: string(stage), From: APIKey(w.key.Secret).Fingerprint(), Generation: 2,
+						Started: far,
 					})
 					c := w.client(store, RotationPolicy{})
 					require.NoError(t, w.call(c))
@@ -44,7 +46,7 @@ func TestALeaseForALongGraceIsRespected(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		p := RotationPolicy{Strategy: Overlap, Grace: 3 * time.Hour, Every: -1}
 		c, other := w.client(store, p), w.client(store, p)
 		require.NoError(t, w.call(c))

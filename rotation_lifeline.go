@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 // prepareInPlace sees to it that the answer of an in-place rotation can be had
@@ -17,8 +19,8 @@ import (
 // grants none, the rotation goes on: a lost answer is rare, a leaked key is not.
 // Where it cannot be asked, answers are being lost just now.
 func (w *rotationWork) prepareInPlace(ctx context.Context) error {
-	next := w.rec.clone()
-	next.Intent.Stage = StageIssue
+	next := w.rec.Clone()
+	next.Intent.Stage = string(StageIssue)
 	err := w.ownersLifeline(ctx, &next)
 	if err == nil && next.Intent.Known == nil {
 		err = w.sessionLifeline(ctx, &next)
@@ -27,16 +29,16 @@ func (w *rotationWork) prepareInPlace(ctx context.Context) error {
 		return w.undo(ctx, w.fail(StagePrepare, err, nothingChanged+": a lost answer could not be had again", ""))
 	}
 	err = w.save(ctx, next)
-	if err != nil && !errors.Is(err, errLostLease) {
-		return w.fail(StagePrepare, err, nothingChanged, "mend the key store")
+	if err != nil && !errors.Is(err, record.ErrLeaseLost) {
+		return w.fail(StagePrepare, err, nothingChanged, "fix the store")
 	}
 	return err
 }
 
 // ownersLifeline notes which keys there are, so that the owner can tell a new
 // one. The error says that the platform could not be asked.
-func (w *rotationWork) ownersLifeline(ctx context.Context, next *KeyRecord) error {
-	agent := w.agentID(next.Current)
+func (w *rotationWork) ownersLifeline(ctx context.Context, next *record.Key) error {
+	agent := w.agentID(*next)
 	if w.policy.Owner == nil || agent == "" {
 		return nil
 	}
@@ -57,9 +59,9 @@ func (w *rotationWork) ownersLifeline(ctx context.Context, next *KeyRecord) erro
 }
 
 // sessionLifeline takes a session of the client's own, or buys one.
-func (w *rotationWork) sessionLifeline(ctx context.Context, next *KeyRecord) error {
+func (w *rotationWork) sessionLifeline(ctx context.Context, next *record.Key) error {
 	if s := w.inUse(); s != nil && s.cred.c.Exchanged() && w.wasGiven(next.Current.Credential) {
-		next.Intent.Lifeline = s.cred
+		next.Intent.Lifeline = s.cred.c
 		return nil
 	}
 	s, err := w.buyLifeline(ctx)
@@ -69,9 +71,9 @@ func (w *rotationWork) sessionLifeline(ctx context.Context, next *KeyRecord) err
 		}
 		return err
 	}
-	next.Intent.Lifeline = s.Credential
-	if next.Current.AgentID == "" {
-		next.Current.AgentID = s.AgentID
+	next.Intent.Lifeline = s.Credential.c
+	if next.Agent == "" {
+		next.Agent = s.AgentID
 	}
 	return nil
 }
@@ -93,20 +95,20 @@ func (w *rotationWork) buyLifeline(ctx context.Context) (s *Session, err error) 
 func (w *rotationWork) exchange(ctx context.Context) (*Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.policy.CallTimeout)
 	defer cancel()
-	return w.core.exchange(ctx, w.rec.Current.Credential)
+	return w.core.exchange(ctx, Credential{w.rec.Current.Credential})
 }
 
 // byLifeline gets the successor of a dead key whose answer was lost: the same
 // call again under a credential that is still good, or a new key by the owner.
 func (w *rotationWork) byLifeline(ctx context.Context, d direct, cause error) error {
 	// Another process may have got it meanwhile, and its successor is alive.
-	if err := w.fence(ctx, w.policy.CallTimeout); err != nil {
+	if err := w.fence(ctx); err != nil {
 		return err
 	}
 	in := w.rec.Intent
 	unsure := false
 	if s := in.Lifeline; !s.IsZero() {
-		d.cred = s
+		d.cred = Credential{s}
 		a, err := w.ask(ctx, d)
 		if err == nil && a.made() {
 			k, err := w.issued(a)
@@ -146,43 +148,43 @@ const ownersCalls = 3
 // byOwner has the owner fetch the lost answer, or issue another key. It asks
 // for the rotation again only when the list shows that it did happen, since the
 // owner's call might otherwise rotate somebody else's key of the agent.
-func (w *rotationWork) byOwner(ctx context.Context, d direct) (StoredKey, error) {
+func (w *rotationWork) byOwner(ctx context.Context, d direct) (record.StoredKey, error) {
 	in := w.rec.Intent
-	agent := w.agentID(w.rec.Current)
+	agent := w.agentID(w.rec)
 	if agent == "" {
-		return StoredKey{}, fmt.Errorf("%w: RotationPolicy.AgentID is needed for the owner to act", ErrInvalidOption)
+		return record.StoredKey{}, fmt.Errorf("%w: RotationPolicy.AgentID is needed for the owner to act", ErrInvalidOption)
 	}
 	owner, err := w.ownersCredential(ctx)
 	if err != nil {
-		return StoredKey{}, err
+		return record.StoredKey{}, err
 	}
 	lost, err := w.lostKey(ctx, agent)
 	if err != nil && !refused(err) {
-		return StoredKey{}, err
+		return record.StoredKey{}, err
 	}
 	d.cred, d.agentID = owner, agent
 	if lost != "" {
 		a, err := w.ask(ctx, d)
 		switch {
 		case err != nil:
-			return StoredKey{}, err
+			return record.StoredKey{}, err
 		case a.made():
 			return w.issued(a)
 		case a.pending():
-			return StoredKey{}, a.apiError()
+			return record.StoredKey{}, a.apiError()
 		}
 	}
-	d.path, d.body = w.core.keysPath(agent), map[string]string{"name": in.marker()}
+	d.path, d.body = w.core.keysPath(agent), map[string]string{"name": marker(in)}
 	for n := 1; ; n++ {
 		d.idemKey = in.Key + "-again-" + strconv.Itoa(n)
 		a, err := w.ask(ctx, d)
 		switch {
 		case err != nil:
-			return StoredKey{}, err
+			return record.StoredKey{}, err
 		case a.made():
 			return w.issued(a)
 		case n == ownersCalls, a.pending(), a.status < http.StatusInternalServerError:
-			return StoredKey{}, a.apiError()
+			return record.StoredKey{}, a.apiError()
 		}
 	}
 }
@@ -190,24 +192,24 @@ func (w *rotationWork) byOwner(ctx context.Context, d direct) (StoredKey, error)
 // forget revokes what a lost rotation has left, and ends it.
 func (w *rotationWork) forget(ctx context.Context) error {
 	const state = "the new key is in use; one that nobody knows may be live"
-	agent := w.agentID(w.rec.Current)
+	agent := w.agentID(w.rec)
 	lost, err := w.lostKey(ctx, agent)
 	if err == nil && lost != "" {
 		// The list may show what another process has made meanwhile.
-		if err := w.fence(ctx, w.policy.CallTimeout); err != nil {
+		if err := w.fence(ctx); err != nil {
 			return err
 		}
-		err = w.revokeKey(ctx, StoredKey{ID: lost, AgentID: agent})
+		err = w.revokeKey(ctx, record.StoredKey{ID: lost})
 	}
 	if err == nil {
 		err = w.sweepMarked(ctx)
 	}
 	switch {
 	case err == nil:
-		return w.end(ctx, w.rec.clone())
+		return w.end(ctx, w.rec.Clone())
 	case refused(err):
 		// Nothing will be different tomorrow.
-		if eerr := w.end(ctx, w.rec.clone()); eerr != nil {
+		if eerr := w.end(ctx, w.rec.Clone()); eerr != nil {
 			return eerr
 		}
 		return w.fail(StageForget, err, state, "look for keys of the agent in the dashboard that nobody uses")

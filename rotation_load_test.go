@@ -29,7 +29,7 @@ func TestAThousandRotationsFailNoRequestOf64Workers(t *testing.T) { //nolint:tpa
 	for _, s := range []Strategy{Overlap, InPlace} { //nolint:paralleltest // one after the other, see above
 		t.Run(s.String(), func(t *testing.T) {
 			w := newRotationWorld(t, agrentingtest.WithLogLimit(100))
-			store := MemoryStore(Credential{})
+			store := MemoryStore()
 			c := w.client(store, RotationPolicy{Strategy: s, Every: -1})
 			require.NoError(t, w.call(c))
 			sent, stop := w.pacedLoad(c, 64, true)
@@ -117,15 +117,16 @@ func (d *fixedDelays) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // lateStore takes its time to save.
 type lateStore struct {
-	KeyStore
+	Store
 	save time.Duration
 }
 
-func (s *lateStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+func (s *lateStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
 	if err := sleep(ctx, s.save); err != nil {
 		return "", err
 	}
-	return s.KeyStore.Save(ctx, rec, prev)
+	return s.Store.Save(ctx, name, data, prev)
+
 }
 
 // TestTheGateHoldsRequestsNoLongerThanTheRotationTakes measures on virtual
@@ -154,7 +155,7 @@ func TestTheGateHoldsRequestsNoLongerThanTheRotationTakes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t)
 				base := &fixedDelays{srv: w.srv, rotate: rotate, verify: verify, others: others}
-				store := &lateStore{KeyStore: MemoryStore(Credential{}), save: save}
+				store := &lateStore{Store: MemoryStore(), save: save}
 				c := w.client(store, RotationPolicy{Strategy: tc.strategy, DrainTimeout: drain, Every: -1, Grace: -1},
 					WithTransport(base), WithTimeout(0))
 				require.NoError(t, w.call(c))
@@ -212,7 +213,7 @@ func TestRotationsBackToBackByManyProcessesFailNoRequest(t *testing.T) { //nolin
 	for _, s := range []Strategy{Overlap, InPlace} { //nolint:paralleltest // one after the other, see above
 		t.Run(s.String(), func(t *testing.T) {
 			w := newRotationWorld(t, agrentingtest.WithLogLimit(100), agrentingtest.WithSessionsDyingWithKey())
-			store, sessions := MemoryStore(Credential{}), newMapSessionStore()
+			store, sessions := MemoryStore(), newFailingStore()
 			var clients []*Client
 			var sent func() int64
 			var stops []func() (calls, failed int64)
@@ -220,7 +221,7 @@ func TestRotationsBackToBackByManyProcessesFailNoRequest(t *testing.T) { //nolin
 				p := RotationPolicy{Strategy: s, Every: -1, Grace: 20 * time.Millisecond}
 				var opts []Option
 				if i%2 == 1 {
-					opts = append(opts, WithSessionStore(sessions))
+					opts = append(opts, WithSession(SessionPolicy{Store: sessions}))
 				}
 				c := w.client(store, p, opts...)
 				require.NoError(t, w.call(c))

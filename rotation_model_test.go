@@ -118,7 +118,7 @@ func (w *modelWorld) hopeless() bool {
 	if !w.tc.hopeless() {
 		return false
 	}
-	rec, _, err := w.store.Load(w.t.Context())
+	rec, _, err := loadRecord(w.t.Context(), w.store)
 	return err == nil && rec.Pending.IsZero() && !w.srv.KeyAlive(rec.Current.Credential.Reveal())
 }
 
@@ -135,7 +135,7 @@ func (w *modelWorld) operate(p *modelProcess, err error) {
 	if err := adopter.call(); err != nil {
 		w.complain("a call with the operator's key: %v", err)
 	}
-	rec, _, err := w.store.Load(adopter.life)
+	rec, _, err := loadRecord(adopter.life, w.store)
 	if err != nil || rec.Current.Credential.Reveal() != byHand {
 		w.complain("the operator's key was not adopted")
 	}
@@ -147,7 +147,7 @@ func (w *modelWorld) operate(p *modelProcess, err error) {
 // rightEnd asserts what every rotation must end with. orphans is how many live
 // keys may be there that nobody can know of.
 func (w *modelWorld) rightEnd(orphans int) {
-	rec, _, err := w.store.Load(w.t.Context())
+	rec, _, err := loadRecord(w.t.Context(), w.store)
 	switch {
 	case err != nil:
 		w.complain("the store: %v", err)

@@ -73,15 +73,15 @@ const (
 	mute    modelFault = "no answers from here on"
 	refuses modelFault = "the store refuses from here on"
 
-	// A second process whose clock is ahead takes over, before the operation or
-	// after it, and rotates once or twice; the first one notices no pause.
-	ahead1     modelFault = "a fast clock takes over before and rotates once"
-	ahead2     modelFault = "a fast clock takes over before and rotates twice"
-	aheadLate1 modelFault = "a fast clock takes over after and rotates once"
-	aheadLate2 modelFault = "a fast clock takes over after and rotates twice"
+	// The process is stopped, before the operation or after it, until a second one
+	// has taken over and rotated once or twice.
+	stop1     modelFault = "stopped before, while another rotates once"
+	stop2     modelFault = "stopped before, while another rotates twice"
+	stopLate1 modelFault = "stopped after, while another rotates once"
+	stopLate2 modelFault = "stopped after, while another rotates twice"
 )
 
-var aheadFaults = []modelFault{ahead1, ahead2, aheadLate1, aheadLate2}
+var stopFaults = []modelFault{stop1, stop2, stopLate1, stopLate2}
 
 var (
 	loadFaults = []modelFault{crashBefore, overtaken, secondJoins, failsBefore}
@@ -118,7 +118,7 @@ type modelWorld struct {
 	agent string
 	owner string
 	seed  string
-	store KeyStore
+	store Store
 	hears *canary
 
 	mu        sync.Mutex
@@ -129,13 +129,11 @@ type modelWorld struct {
 	seconds   sync.WaitGroup
 	done      chan struct{}
 	faults    []string // what was found wrong
-	// ahead is how far the clock of a fast process is.
-	ahead time.Duration
 }
 
-// fast is a process whose clock is ahead, and which rotates n times.
-func (w *modelWorld) fast(n int) {
-	p := w.startAhead(w.seed, w.ahead)
+// rotateElsewhere has another process rotate n times.
+func (w *modelWorld) rotateElsewhere(n int) {
+	p := w.start(w.seed)
 	for range n {
 		_ = p.rotate()
 	}
@@ -150,7 +148,7 @@ func newModelWorld(t *testing.T, tc modelCase) *modelWorld {
 	if tc.slow {
 		opts = append(opts, agrentingtest.WithKeyPropagation(700*time.Millisecond))
 	}
-	w := &modelWorld{t: t, tc: tc, srv: agrentingtest.NewServer(opts...), store: MemoryStore(Credential{}), done: make(chan struct{}), ahead: time.Minute}
+	w := &modelWorld{t: t, tc: tc, srv: agrentingtest.NewServer(opts...), store: MemoryStore(), done: make(chan struct{})}
 	user := w.srv.NewUser("owner")
 	w.owner = w.srv.NewToken(user.ID, agrentingtest.TokenConfig{Name: "owner"}).Secret
 	w.agent = w.srv.NewAgent(user, agrentingtest.AgentConfig{Name: "worker"}).ID
@@ -238,26 +236,44 @@ type modelProcess struct {
 
 	mu                   sync.Mutex
 	cut, muted, refusing bool
-	ahead                time.Duration
+	stopped              chan struct{} // nil, or closed when the process is resumed
+}
+
+// whileStopped runs f while no other operation of the process gets through.
+func (p *modelProcess) whileStopped(f func()) {
+	resumed := make(chan struct{})
+	p.mu.Lock()
+	p.stopped = resumed
+	p.mu.Unlock()
+	f()
+	p.mu.Lock()
+	p.stopped = nil
+	p.mu.Unlock()
+	close(resumed)
+}
+
+// awaitResumed waits while the process is stopped.
+func (p *modelProcess) awaitResumed() {
+	p.mu.Lock()
+	stopped := p.stopped
+	p.mu.Unlock()
+	if stopped != nil {
+		<-stopped
+	}
 }
 
 // start begins a process whose environment names a key.
-func (w *modelWorld) start(seed string) *modelProcess { return w.startAhead(seed, 0) }
-
-func (w *modelWorld) startAhead(seed string, ahead time.Duration) *modelProcess {
-	p := &modelProcess{w: w, ahead: ahead}
+func (w *modelWorld) start(seed string) *modelProcess {
+	p := &modelProcess{w: w}
 	p.life, p.kill = context.WithCancel(context.Background())
 	policy := RotationPolicy{Strategy: w.tc.strategy, AgentID: w.agent, Every: -1}
-	if ahead != 0 {
-		policy.Grace = -1
-	}
 	if w.tc.owner {
 		policy.Owner = Static(UserToken(w.owner))
 	}
 	var err error
 	p.client, err = New(append([]Option{
 		WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(p), WithCredential(APIKey(seed)),
-		WithKeyStore(modelStore{p}), WithRotation(policy),
+		WithStore(modelStore{p}), WithRotation(policy),
 	}, w.hears.options()...)...)
 	if err != nil {
 		panic(err)
@@ -312,6 +328,10 @@ func (p *modelProcess) befall(ctx context.Context, op modelOp, do func(modelFaul
 	if p.dead() {
 		return p.nothing(ctx)
 	}
+	p.awaitResumed()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	f := p.w.next(op)
 	switch f {
 	case crashBefore:
@@ -319,13 +339,13 @@ func (p *modelProcess) befall(ctx context.Context, op modelOp, do func(modelFaul
 		return p.nothing(ctx)
 	case overtaken:
 		p.w.second()
-		p.w.stand(10 * time.Minute)
+		p.whileStopped(func() { p.w.stand(10 * time.Minute) })
 	case secondJoins:
 		p.w.second()
-	case ahead1:
-		p.w.fast(1)
-	case ahead2:
-		p.w.fast(2)
+	case stop1:
+		p.whileStopped(func() { p.w.rotateElsewhere(1) })
+	case stop2:
+		p.whileStopped(func() { p.w.rotateElsewhere(2) })
 	case failsBefore:
 		return errModel
 	case cutOff, mute, refuses:
@@ -340,10 +360,10 @@ func (p *modelProcess) befall(ctx context.Context, op modelOp, do func(modelFaul
 	}
 	err := do(f)
 	switch f { //nolint:exhaustive // the others are behind us
-	case aheadLate1:
-		p.w.fast(1)
-	case aheadLate2:
-		p.w.fast(2)
+	case stopLate1:
+		p.whileStopped(func() { p.w.rotateElsewhere(1) })
+	case stopLate2:
+		p.whileStopped(func() { p.w.rotateElsewhere(2) })
 	}
 	switch {
 	case f == crashAfter:
@@ -425,31 +445,24 @@ func served(srv *agrentingtest.Server, req *http.Request) *http.Response {
 // modelStore is the store as one process sees it.
 type modelStore struct{ p *modelProcess }
 
-func (s modelStore) Load(ctx context.Context) (rec KeyRecord, rev Revision, err error) {
+func (s modelStore) Load(ctx context.Context, name string) (rec Record, err error) {
 	err = s.p.befall(ctx, modelOp{"load", "load"}, func(modelFault) error {
 		var err error
-		rec, rev, err = s.p.w.store.Load(context.WithoutCancel(ctx))
-		if rec.Intent != nil && s.p.ahead != 0 {
-			rec = rec.clone()
-			rec.Intent.Lease = rec.Intent.Lease.Add(-s.p.ahead)
-		}
+		rec, err = s.p.w.store.Load(context.WithoutCancel(ctx), name)
 		return err
 	})
 	if err != nil {
-		return KeyRecord{}, "", err
+		return Record{}, err
 	}
-	return rec, rev, nil
+	return rec, nil
 }
 
-func (s modelStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (rev Revision, err error) {
-	s.p.w.hears.hideRecord(rec)
+func (s modelStore) Save(ctx context.Context, name string, data []byte, previous Revision) (rev Revision, err error) {
+	e, _ := recordIn(name, data)
+	s.p.w.hears.hideRecord(e.Body)
 	err = s.p.befall(ctx, modelOp{"save", "save"}, func(modelFault) error {
 		var err error
-		if rec.Intent != nil && s.p.ahead != 0 {
-			rec = rec.clone()
-			rec.Intent.Lease = rec.Intent.Lease.Add(s.p.ahead)
-		}
-		rev, err = s.p.w.store.Save(context.WithoutCancel(ctx), rec, prev)
+		rev, err = s.p.w.store.Save(context.WithoutCancel(ctx), name, data, previous)
 		return err
 	})
 	if err != nil {

@@ -20,45 +20,47 @@ var errDown = errors.New("connection refused")
 
 // breakableStore is a store that can be out of reach.
 type breakableStore struct {
-	KeyStore
+	Store
 	down  atomic.Bool
 	loads atomic.Int64
 	slow  atomic.Int64 // how long an answer is on its way, in ns
 }
 
-func (s *breakableStore) Load(ctx context.Context) (KeyRecord, Revision, error) {
+func (s *breakableStore) Load(ctx context.Context, name string) (Record, error) {
 	s.loads.Add(1)
 	if s.down.Load() {
-		return KeyRecord{}, "", errDown
+		return Record{}, errDown
 	}
-	rec, rev, err := s.KeyStore.Load(ctx)
+	rec, err := s.Store.Load(ctx, name)
 	advance(time.Duration(s.slow.Load()))
-	return rec, rev, err
+	return rec, err
+
 }
 
-func (s *breakableStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+func (s *breakableStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
 	if s.down.Load() {
 		return "", errDown
 	}
-	return s.KeyStore.Save(ctx, rec, prev)
+	return s.Store.Save(ctx, name, data, prev)
+
 }
 
 // watchedStore is a breakableStore that tells of changes.
 type watchedStore struct{ breakableStore }
 
-func (s *watchedStore) Watch(ctx context.Context) iter.Seq2[KeyRecord, error] {
-	return s.KeyStore.(KeyWatcher).Watch(ctx) //nolint:errcheck,forcetypeassert // it is one in memory
+func (s *watchedStore) Watch(ctx context.Context, name string) iter.Seq2[Record, error] {
+	return s.Store.(Watcher).Watch(ctx, name) //nolint:errcheck,forcetypeassert // it is one in memory
 }
 
 func TestSessionsAreBoughtWithTheKeyInMemoryWhileTheStoresAreOutOfReach(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t, agrentingtest.WithSessionTTL(time.Minute))
-		keys := &breakableStore{KeyStore: MemoryStore(Credential{})}
-		sessions := newMapSessionStore()
+		keys := &breakableStore{Store: MemoryStore()}
+		sessions := newFailingStore()
 		var mu sync.Mutex
 		told := 0
-		c := w.client(keys, RotationPolicy{Every: -1}, WithSessionStore(sessions), WithObserver(func(e Event) {
+		c := w.client(keys, RotationPolicy{Every: -1}, WithSession(SessionPolicy{Store: sessions}), WithObserver(func(e Event) {
 			mu.Lock()
 			defer mu.Unlock()
 			if e.Type == EventStoreFailed && errors.Is(e.Err, errDown) && e.Reason == "load" {
@@ -97,23 +99,24 @@ func TestSessionsAreBoughtWithTheKeyInMemoryWhileTheStoresAreOutOfReach(t *testi
 
 // hungStore saves so many times, and then keeps the caller waiting.
 type hungStore struct {
-	KeyStore
+	Store
 	spare atomic.Int64
 }
 
-func (s *hungStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+func (s *hungStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
 	if s.spare.Add(-1) < 0 {
 		<-ctx.Done()
 		return "", context.Cause(ctx)
 	}
-	return s.KeyStore.Save(ctx, rec, prev)
+	return s.Store.Save(ctx, name, data, prev)
+
 }
 
 func TestAStoreThatHangsWithTheNewKeyKeepsRequestsWaitingForTwoCallTimeoutsAtMost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := &hungStore{KeyStore: MemoryStore(Credential{})}
+		store := &hungStore{Store: MemoryStore()}
 		store.spare.Store(1)
 		c := w.client(store, RotationPolicy{Strategy: InPlace, Every: -1, CallTimeout: 4 * time.Second})
 		require.NoError(t, w.call(c))
@@ -144,8 +147,8 @@ func TestARotationElsewhereIsTakenUpThoughThisProcessWasLookingAtTheTime(t *test
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t)
-				mem := MemoryStore(Credential{})
-				store := &watchedStore{breakableStore{KeyStore: mem}}
+				mem := MemoryStore()
+				store := &watchedStore{breakableStore{Store: mem}}
 				var opts []Option
 				if sessions {
 					opts = append(opts, WithSession())
@@ -178,9 +181,9 @@ func TestAStoreThatTellsOfChangesIsNotLookedAtAllTheTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		mem := MemoryStore(Credential{})
+		mem := MemoryStore()
 		a := w.client(mem, RotationPolicy{Strategy: Overlap, Every: -1, Grace: 20 * time.Second})
-		store := &watchedStore{breakableStore{KeyStore: mem}}
+		store := &watchedStore{breakableStore{Store: mem}}
 		b := w.client(store, RotationPolicy{Strategy: Overlap, Every: -1})
 		require.NoError(t, w.call(a))
 		require.NoError(t, w.call(b))
@@ -200,53 +203,26 @@ func TestAStoreThatTellsOfChangesIsNotLookedAtAllTheTime(t *testing.T) {
 	})
 }
 
-// lockedOut is a store whose lock never comes free.
-type lockedOut struct{ SessionStore }
-
-func (s lockedOut) LockSession(ctx context.Context, _ string) (func(), error) {
-	<-ctx.Done()
-	return nil, context.Cause(ctx)
-}
-
-func TestWhoWaitsForTheLockTakesTheSessionThatIsThereAlready(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newSessionWorld(t, agrentingtest.WithoutRateLimits())
-		store := newMapSessionStore()
-		first, second := w.client(WithSessionStore(store)), w.client(WithSessionStore(lockedOut{store}))
-		require.NoError(t, w.call(first))
-		require.NoError(t, w.call(second))
-		w.srv.RevokeSessions()
-		began := time.Now()
-		done := make(chan error)
-		go func() { done <- w.call(second) }()
-		advance(50 * time.Millisecond)
-		require.NoError(t, w.call(first))
-		require.NoError(t, <-done)
-		assert.Less(t, time.Since(began), time.Second)
-		assert.Equal(t, 2, w.bought())
-	})
-}
-
 // deafStore keeps whoever looks at it waiting.
 type deafStore struct {
-	KeyStore
+	Store
 	deaf atomic.Bool
 }
 
-func (s *deafStore) Load(ctx context.Context) (KeyRecord, Revision, error) {
+func (s *deafStore) Load(ctx context.Context, name string) (Record, error) {
 	if s.deaf.Load() {
 		<-ctx.Done()
-		return KeyRecord{}, "", context.Cause(ctx)
+		return Record{}, context.Cause(ctx)
 	}
-	return s.KeyStore.Load(ctx)
+	return s.Store.Load(ctx, name)
+
 }
 
 func TestAStoreThatHangsCostsNoSession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t, agrentingtest.WithSessionTTL(time.Hour))
-		store := &deafStore{KeyStore: MemoryStore(Credential{})}
+		store := &deafStore{Store: MemoryStore()}
 		c := w.client(store, RotationPolicy{Every: -1}, WithSession())
 		require.NoError(t, w.call(c))
 		store.deaf.Store(true)
@@ -261,19 +237,20 @@ func TestAStoreThatHangsCostsNoSession(t *testing.T) {
 
 // slowToLoad is a store whose answers are a while on their way.
 type slowToLoad struct {
-	KeyStore
+	Store
 	slow atomic.Int64
 }
 
-func (s *slowToLoad) Load(ctx context.Context) (KeyRecord, Revision, error) {
+func (s *slowToLoad) Load(ctx context.Context, name string) (Record, error) {
 	t := time.NewTimer(time.Duration(s.slow.Load()))
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return s.KeyStore.Load(ctx)
+		return s.Store.Load(ctx, name)
 	case <-ctx.Done():
-		return KeyRecord{}, "", context.Cause(ctx)
+		return Record{}, context.Cause(ctx)
 	}
+
 }
 
 func TestALookWithoutWhichNoRequestCanBeMadeMayTakeLongerThanACall(t *testing.T) {
@@ -284,10 +261,10 @@ func TestALookWithoutWhichNoRequestCanBeMadeMayTakeLongerThanACall(t *testing.T)
 			synctest.Test(t, func(t *testing.T) {
 				const call = time.Second
 				w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
-				keys := MemoryStore(Credential{})
-				store := &slowToLoad{KeyStore: keys}
+				keys := MemoryStore()
+				store := &slowToLoad{Store: keys}
 				store.slow.Store(int64(3 * call))
-				c := w.client(store, RotationPolicy{Every: -1, CallTimeout: call}, opts...)
+				c := w.client(nil, RotationPolicy{Store: store, Every: -1, CallTimeout: call}, opts...)
 				require.NoError(t, w.call(c), "the first one")
 
 				store.slow.Store(0)

@@ -40,7 +40,7 @@ func TestTheOwnersCredentialGoesToItsEnvironmentOnly(t *testing.T) {
 				policy := RotationPolicy{AgentID: w.agent.ID, KeyID: w.key.ID, Strategy: strategy, Grace: -1}
 				opts := append([]Option{
 					WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithEnvironment(env),
-					WithCredential(APIKey(w.key.Secret)), WithKeyStore(MemoryStore(Credential{})),
+					WithCredential(APIKey(w.key.Secret)), WithStore(MemoryStore()),
 				}, tc.opts...)
 
 				policy.Owner = Static(UserToken(token.Secret))

@@ -67,7 +67,7 @@ func fleetMember(text string) error {
 	if err != nil {
 		return err
 	}
-	c, err := New(WithoutEnvironment(), WithBaseURL(spec.URL), WithCredential(APIKey(spec.Key)), WithKeyStore(store),
+	c, err := New(WithoutEnvironment(), WithBaseURL(spec.URL), WithCredential(APIKey(spec.Key)), WithStore(store),
 		WithRotation(RotationPolicy{Strategy: spec.Strategy, AgentID: spec.Agent, Every: -1, Grace: spec.Grace}))
 	if err != nil {
 		return err
@@ -213,7 +213,7 @@ func TestAFleetRotatesItsKeyTogetherAndNoRequestFails(t *testing.T) { //nolint:t
 
 			store, err := FileStore(spec.File)
 			require.NoError(t, err)
-			rec, _, err := store.Load(t.Context())
+			rec, _, err := loadRecord(t.Context(), store)
 			require.NoError(t, err)
 			assert.Nil(t, rec.Intent)
 			assert.Equal(t, uint64(made)+1, rec.Generation, "each rotation is one that a member made")

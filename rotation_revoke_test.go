@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 const routeRevokeKey = "DELETE /api/v1/agents/*"
@@ -20,7 +22,7 @@ func TestARevocationThatIsRefusedForGoodDoesNotEndRotation(t *testing.T) {
 	for _, status := range []int{400, 401, 403, 405} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newRotationWorld(t)
-			store := MemoryStore(Credential{})
+			store := MemoryStore()
 			var mu sync.Mutex
 			var told []string
 			c := w.client(store, RotationPolicy{Strategy: Overlap, KeyID: w.key.ID}, WithObserver(func(e Event) {
@@ -36,7 +38,7 @@ func TestARevocationThatIsRefusedForGoodDoesNotEndRotation(t *testing.T) {
 				advance(24 * time.Hour)
 				require.NoError(t, w.call(c))
 			}
-			rec, _, err := store.Load(t.Context())
+			rec, _, err := loadRecord(t.Context(), store)
 			require.NoError(t, err)
 			assert.EqualValues(t, 5, rec.Generation)
 			assert.Nil(t, rec.Intent)
@@ -59,7 +61,7 @@ func TestARevocationThatIsRefusedForAWhileIsMadeAfterAll(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		c := w.client(store, RotationPolicy{Strategy: Overlap})
 		require.NoError(t, w.call(c))
 		w.srv.Fault(routeRevokeKey, agrentingtest.Status(403, "").Times(defaultMaxAttempts))
@@ -75,7 +77,7 @@ func TestTheGraceIsServedOnceHoweverOftenARotationIsTakenOver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		p := RotationPolicy{Strategy: Overlap, Grace: time.Hour}
 		c := w.client(store, p)
 		require.NoError(t, w.call(c))
@@ -100,9 +102,9 @@ func TestTheGraceIsThatOfWhoeverBeganTheRotation(t *testing.T) {
 	for _, grace := range []time.Duration{time.Minute, time.Hour, 3 * time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newRotationWorld(t)
-			store := MemoryStore(Credential{})
+			store := MemoryStore()
 			first := w.client(store, RotationPolicy{Strategy: Overlap, Grace: grace, Every: -1})
-			other, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithKeyStore(store))
+			other, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithStore(store))
 			require.NoError(t, err)
 			require.NoError(t, w.call(first))
 			require.NoError(t, w.call(other))
@@ -129,22 +131,17 @@ func TestAGraceThatEndsInTheFarFutureIsCutShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
 		next := w.srv.NewKey(w.agent.ID)
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		far := wallNow().AddDate(10, 0, 0)
-		rec := KeyRecord{
-			Generation: 2,
-			Current:    StoredKey{Credential: APIKey(next.Secret), ID: next.ID, AgentID: w.agent.ID, Created: wallNow()},
-			Previous:   StoredKey{Credential: APIKey(w.key.Secret), ID: w.key.ID, AgentID: w.agent.ID, Created: wallNow()},
-			Intent: &Intent{
-				Key: newUUID(), Strategy: Overlap, Stage: StageRevoke, Generation: 2, Lease: far, Started: far, GraceEnd: far.Add(time.Minute),
+		rec := record.Key{
+			Agent: w.agent.ID, Generation: 2,
+			Current:  record.StoredKey{Credential: APIKey(next.Secret).c, ID: next.ID, Created: wallNow()},
+			Previous: record.StoredKey{Credential: APIKey(w.key.Secret).c, ID: w.key.ID, Created: wallNow()},
+			Intent: &record.Intent{
+				Key: newUUID(), Strategy: Overlap.String(), Stage: string(StageRevoke), Generation: 2, Started: far, GraceEnd: far.Add(time.Minute),
 			},
 		}
-		b, err := rec.Encode()
-		require.NoError(t, err)
-		read, err := DecodeKeyRecord(b)
-		require.NoError(t, err)
-		assert.True(t, rec.Intent.GraceEnd.Equal(read.Intent.GraceEnd))
-		_, err = store.Save(t.Context(), read, "")
+		_, err := saveRecord(t.Context(), store, rec, "")
 		require.NoError(t, err)
 		c := w.client(store, RotationPolicy{})
 		require.NoError(t, w.call(c))

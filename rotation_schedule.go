@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
@@ -13,7 +14,7 @@ import (
 const minKeyLife = time.Minute
 
 // due reports whether the key should be rotated by itself.
-func (r *rotator) due(rec KeyRecord) bool {
+func (r *rotator) due(rec record.Key) bool {
 	at := r.dueAt(rec)
 	return !at.IsZero() && !time.Now().Before(at)
 }
@@ -21,7 +22,7 @@ func (r *rotator) due(rec KeyRecord) bool {
 // dueAt is when the key should be rotated, zero for never. The spread depends
 // on the key alone: a restart does not roll the dice again, and all processes
 // that share it agree.
-func (r *rotator) dueAt(rec KeyRecord) time.Time {
+func (r *rotator) dueAt(rec record.Key) time.Time {
 	if !r.auto || rec.Current.IsZero() {
 		return time.Time{}
 	}
@@ -45,14 +46,12 @@ const keyLeftShare = 8
 // the moment when a lease runs out whose holder may have died. It is called at
 // every look at the store, so what it arms depends on points in time alone: a
 // pause counted from now would be put off for ever.
-func (r *rotator) schedule(rec KeyRecord) {
+func (r *rotator) schedule(e keyEntry) {
+	rec := e.Body
 	r.warnOfAge(rec)
 	at := r.dueAt(rec)
-	if in := rec.Intent; in != nil {
-		at = time.Unix(0, 0) // for one that nobody believes: the pause decides
-		if r.believes(in.Lease) {
-			at = in.Lease
-		}
+	if rec.Intent != nil {
+		at = time.Now().Add(r.busy(e))
 	}
 	if at.IsZero() {
 		return
@@ -80,7 +79,7 @@ func (r *rotator) schedule(rec KeyRecord) {
 
 // warnOfAge reports, once per key, that a key is older than the platform
 // recommends and nobody is going to rotate it.
-func (r *rotator) warnOfAge(rec KeyRecord) {
+func (r *rotator) warnOfAge(rec record.Key) {
 	if r.auto || rec.Current.Created.IsZero() || time.Since(rec.Current.Created) < DefaultRotationInterval {
 		return
 	}

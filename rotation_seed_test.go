@@ -15,25 +15,28 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 // refusingStore can be read, and refuses what is saved with an error, if it has one.
 type refusingStore struct {
-	KeyStore
+	Store
 	err atomic.Pointer[error]
 }
 
-func refusing(store KeyStore, err error) *refusingStore {
-	s := &refusingStore{KeyStore: store}
+func refusing(store Store, err error) *refusingStore {
+	s := &refusingStore{Store: store}
 	s.err.Store(&err)
 	return s
 }
 
-func (s *refusingStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+func (s *refusingStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
 	if err := *s.err.Load(); err != nil {
 		return "", err
 	}
-	return s.KeyStore.Save(ctx, rec, prev)
+	return s.Store.Save(ctx, name, data, prev)
+
 }
 
 var errDiskFull = errors.New("no space left on device")
@@ -49,7 +52,7 @@ func TestAnEmptyStoreThatRefusesTheSeedFailsNobody(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					w := newRotationWorld(t)
-					store := refusing(MemoryStore(Credential{}), refusal)
+					store := refusing(MemoryStore(), refusal)
 					var told atomic.Int64
 					opts := []Option{WithObserver(func(e Event) {
 						if e.Type == EventStoreFailed {
@@ -92,8 +95,8 @@ func TestAnEmptyStoreThatRefusesTheSeedFailsNobody(t *testing.T) {
 // tellingStore is a store that cannot be written and tells of changes.
 type tellingStore struct{ *refusingStore }
 
-func (s tellingStore) Watch(ctx context.Context) iter.Seq2[KeyRecord, error] {
-	return s.KeyStore.(KeyWatcher).Watch(ctx) //nolint:errcheck,forcetypeassert // it is one in memory
+func (s tellingStore) Watch(ctx context.Context, name string) iter.Seq2[Record, error] {
+	return s.Store.(Watcher).Watch(ctx, name) //nolint:errcheck,forcetypeassert // it is one in memory
 }
 
 // Its key has died, and the next one is there by hand: a body that can be sent
@@ -107,8 +110,8 @@ func TestADeadKeyInAReadOnlyStoreDoesNotComeBack(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newRotationWorld(t)
 					w.srv.SetSessionTTL(time.Minute)
-					inner := MemoryStore(APIKey(w.key.Secret))
-					var store KeyStore = refusing(inner, ErrReadOnlyStore)
+					inner := storeWith(APIKey(w.key.Secret))
+					var store Store = refusing(inner, ErrReadOnlyStore)
 					if watched {
 						store = tellingStore{refusing(inner, ErrReadOnlyStore)}
 					}
@@ -147,9 +150,9 @@ func TestADeadKeyInAReadOnlyStoreDoesNotComeBack(t *testing.T) {
 					set(second.Secret)
 					goesOn("and the next seed after it")
 					third := w.srv.NewKey(w.agent.ID)
-					_, rev, err := inner.Load(t.Context())
+					_, rev, err := loadRecord(t.Context(), inner)
 					require.NoError(t, err)
-					_, err = inner.Save(t.Context(), KeyRecord{Generation: 1, Current: StoredKey{Credential: APIKey(third.Secret), Created: wallNow()}}, rev)
+					_, err = saveRecord(t.Context(), inner, record.Key{Generation: 1, Current: record.StoredKey{Credential: APIKey(third.Secret).c, Created: wallNow()}}, rev)
 					require.NoError(t, err)
 					advance(2 * time.Minute)
 					require.NoError(t, w.call(c))
@@ -166,7 +169,7 @@ func TestAnEmptyStoreWithoutASeedTellsWhereOneWasLookedFor(t *testing.T) {
 	t.Parallel()
 	for _, session := range []bool{false, true} {
 		w := newRotationWorld(t)
-		opts := []Option{WithLookupEnv(func(string) (string, bool) { return "", false }), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithKeyStore(MemoryStore(Credential{}))}
+		opts := []Option{WithLookupEnv(func(string) (string, bool) { return "", false }), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithStore(MemoryStore())}
 		if session {
 			opts = append(opts, WithSession())
 		}
@@ -186,8 +189,8 @@ func TestAnEmptyStoreWithoutASeedTellsWhereOneWasLookedFor(t *testing.T) {
 func TestARotationInPlaceLearnsTheAgentForThoseThatFollow(t *testing.T) {
 	t.Parallel()
 	w := newRotationWorld(t)
-	store := MemoryStore(APIKey(w.key.Secret))
-	c, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithKeyStore(store))
+	store := storeWith(APIKey(w.key.Secret))
+	c, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithStore(store))
 	require.NoError(t, err)
 	for _, want := range []Strategy{InPlace, Overlap} {
 		rot, err := c.Rotate(t.Context())

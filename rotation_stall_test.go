@@ -33,7 +33,7 @@ func TestARotationInPlaceThatThePlatformPutsOffStallsNobody(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t)
-				store := MemoryStore(Credential{})
+				store := MemoryStore()
 				c := w.client(store, RotationPolicy{Strategy: InPlace})
 				require.NoError(t, w.call(c))
 				w.srv.Fault(routeRotate, tc.fault)
@@ -71,7 +71,7 @@ func TestASessionThatIsRenewedWhileItsKeyIsReplacedFailsNobody(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t, agrentingtest.WithSessionTTL(10*time.Minute), agrentingtest.WithSessionsDyingWithKey())
-				c := w.client(MemoryStore(Credential{}), RotationPolicy{Every: -1, Strategy: InPlace}, WithSession())
+				c := w.client(MemoryStore(), RotationPolicy{Every: -1, Strategy: InPlace}, WithSession())
 				require.NoError(t, w.call(c))
 				advance(time.Until(c.Status().NextRenewal) - before)
 				w.srv.Fault(routeRotate, agrentingtest.Delay(3*time.Second))

@@ -16,6 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 const routeRotate = "POST /api/v1/auth/rotate-key"
@@ -41,15 +43,18 @@ func newRotationWorld(t *testing.T, opts ...agrentingtest.Option) *rotationWorld
 	return w
 }
 
-// client holds the key in store, which it seeds.
-func (w *rotationWorld) client(store KeyStore, p RotationPolicy, opts ...Option) *Client {
+// client keeps the key in store, which it fills; nil if the policy has a store.
+func (w *rotationWorld) client(store Store, p RotationPolicy, opts ...Option) *Client {
 	w.t.Helper()
 	if p.AgentID == "" {
 		p.AgentID = w.agent.ID
 	}
+	if store != nil {
+		opts = append([]Option{WithStore(store)}, opts...)
+	}
 	c, err := New(append([]Option{
 		WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()),
-		WithCredential(APIKey(w.key.Secret)), WithKeyStore(store), WithRotation(p),
+		WithCredential(APIKey(w.key.Secret)), WithRotation(p),
 	}, opts...)...)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { _ = c.Close() })
@@ -63,9 +68,9 @@ func (w *rotationWorld) call(c *Client) error {
 
 // oneLiveKey asserts what every rotation must end with: one live key, and it is
 // the store's.
-func (w *rotationWorld) oneLiveKey(store KeyStore) KeyRecord {
+func (w *rotationWorld) oneLiveKey(store Store) record.Key {
 	w.t.Helper()
-	rec, _, err := store.Load(w.t.Context())
+	rec, _, err := loadRecord(w.t.Context(), store)
 	require.NoError(w.t, err)
 	assert.Nil(w.t, rec.Intent)
 	assert.True(w.t, rec.Pending.IsZero())
@@ -101,7 +106,7 @@ func TestRotationReplacesTheKeyAndRevokesTheOldOne(t *testing.T) {
 					opts = append(opts, agrentingtest.WithBrokenKeyAnswers())
 				}
 				w := newRotationWorld(t, opts...)
-				store := MemoryStore(Credential{})
+				store := MemoryStore()
 				p := RotationPolicy{Strategy: tc.strategy}
 				if tc.owner {
 					p.Owner = Static(UserToken(w.owner.Secret))
@@ -172,7 +177,7 @@ func TestNoRequestFailsThroughRotationsUnderLoad(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				w := newRotationWorld(t, opts...)
-				store := MemoryStore(Credential{})
+				store := MemoryStore()
 				c := w.client(store, RotationPolicy{Strategy: s}, copts...)
 				require.NoError(t, w.call(c))
 				stop := w.load(c, 8)
@@ -194,7 +199,7 @@ func TestRotationHappensByItselfWhenTheKeyIsDue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		c := w.client(store, RotationPolicy{})
 		require.NoError(t, w.call(c))
 		advance(80 * 24 * time.Hour)
@@ -217,7 +222,7 @@ func TestLostAnswerOfAnInPlaceRotationIsFetchedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newRotationWorld(t)
-			store := MemoryStore(Credential{})
+			store := MemoryStore()
 			p := RotationPolicy{Strategy: InPlace}
 			if owner {
 				p.Owner = Static(UserToken(w.owner.Secret))
@@ -236,23 +241,24 @@ func TestLostAnswerOfAnInPlaceRotationIsFetchedAgain(t *testing.T) {
 
 // faultyStore refuses to save, after a number of successes.
 type faultyStore struct {
-	KeyStore
+	Store
 	refuse atomic.Bool
 	spare  atomic.Int64
 }
 
-func (s *faultyStore) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
+func (s *faultyStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
 	if s.refuse.Load() && s.spare.Add(-1) < 0 {
 		return "", errors.New("disk full")
 	}
-	return s.KeyStore.Save(ctx, rec, prev)
+	return s.Store.Save(ctx, name, data, prev)
+
 }
 
 func TestStoreThatRefusesTheNewKeyDoesNotCostIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := &faultyStore{KeyStore: MemoryStore(Credential{})}
+		store := &faultyStore{Store: MemoryStore()}
 		c := w.client(store, RotationPolicy{Strategy: InPlace})
 		require.NoError(t, w.call(c))
 		store.refuse.Store(true)
@@ -276,7 +282,7 @@ func TestStoreThatRefusesTheNewKeyDoesNotCostIt(t *testing.T) {
 func TestAnswerWithoutAKnownNameForTheKeyIsKeptForItsFinder(t *testing.T) {
 	t.Parallel()
 	w := newRotationWorld(t, agrentingtest.WithRotateKeyField("brand_new_name"))
-	store := MemoryStore(Credential{})
+	store := MemoryStore()
 	c := w.client(store, RotationPolicy{Strategy: InPlace})
 	require.NoError(t, w.call(c))
 	_, err := c.Rotate(t.Context())
@@ -355,7 +361,7 @@ func TestSeedIsIgnoredOnceRotatedAndAdoptedWhenPutThereByHand(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		c := w.client(store, RotationPolicy{Strategy: InPlace})
 		_, err := c.Rotate(t.Context())
 		require.NoError(t, err)
@@ -365,7 +371,7 @@ func TestSeedIsIgnoredOnceRotatedAndAdoptedWhenPutThereByHand(t *testing.T) {
 		require.NoError(t, w.call(again))
 		require.NoError(t, again.Close())
 
-		rec, _, err := store.Load(t.Context())
+		rec, _, err := loadRecord(t.Context(), store)
 		require.NoError(t, err)
 		w.srv.RevokeKey(rec.Current.ID) // somebody revoked it by hand
 		w.key = w.srv.NewKey(w.agent.ID)
@@ -387,7 +393,7 @@ func TestRotationNeedsAStoreThatCanBeWritten(t *testing.T) {
 	require.ErrorIs(t, err, ErrReadOnlyStore)
 	require.ErrorContains(t, err, "FileStore")
 
-	c := w.client(ReadOnlyStore(Static(APIKey(w.key.Secret))), RotationPolicy{})
+	c := w.client(refusing(storeWith(APIKey(w.key.Secret)), ErrReadOnlyStore), RotationPolicy{})
 	require.NoError(t, w.call(c))
 	_, err = c.Rotate(t.Context())
 	require.ErrorIs(t, err, ErrReadOnlyStore)

@@ -6,15 +6,17 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // keep holds on to a key that the store has refused, and goes on trying to
 // save it: it exists nowhere else.
-func (r *rotator) keep(rec KeyRecord) {
+func (r *rotator) keep(rec record.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	held := rec.clone()
+	held := rec.Clone()
 	r.unsaved = &held
 	if r.saving || r.closed {
 		return // close saves at last
@@ -49,13 +51,13 @@ func (r *rotator) trySave(ctx context.Context) error {
 	if u == nil {
 		return nil
 	}
-	rec, rev, err := r.read(ctx, Credential{})
-	if err != nil && !errors.Is(err, ErrNoCredential) {
+	e, err := r.read(ctx, secret.Credential{})
+	if err != nil && !errors.Is(err, ErrNoRecord) {
 		return err
 	}
-	if rec.Generation < u.Generation {
-		// The intent stays where something is left to be swept up.
-		if _, err := r.write(ctx, u.clone(), rev); err != nil {
+	if e.Body.Generation < u.Generation {
+		// The intent stays if something is left to be revoked.
+		if err := r.write(ctx, e, u.Clone()); err != nil {
 			return err
 		}
 		r.core.emitRotation(slog.LevelInfo, EventRotated, "the key that the store had refused is saved", *u, nil)
@@ -84,7 +86,7 @@ func (r *rotator) saveAtLast() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if u := r.unsaved; u != nil {
-		e.new, e.Strategy = u.Current.Credential, InPlace
+		e.new, e.Strategy = Credential{u.Current.Credential}, InPlace
 	}
 	return e
 }
@@ -99,5 +101,5 @@ func (r *rotator) namedBySeed(ctx context.Context) bool {
 		return false
 	}
 	c, err := r.seed.Credential(ctx)
-	return err == nil && c.Equal(u.Current.Credential)
+	return err == nil && c.c.Equal(u.Current.Credential)
 }

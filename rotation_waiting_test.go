@@ -11,20 +11,22 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 // heldBy puts the intent of somebody else into a store that holds the key.
-func (w *rotationWorld) heldBy(owner string, lease time.Duration) (store KeyStore, until time.Time) {
+func (w *rotationWorld) heldBy(holder string, lease time.Duration) (store Store, until time.Time) {
 	w.t.Helper()
-	store, until = MemoryStore(APIKey(w.key.Secret)), time.Now().Add(lease)
-	rec, rev, err := store.Load(w.t.Context())
+	store, until = storeWith(APIKey(w.key.Secret)), time.Now().Add(lease)
+	rec, rev, err := loadRecord(w.t.Context(), store)
 	require.NoError(w.t, err)
-	rec.Current.ID, rec.Current.AgentID = w.key.ID, w.agent.ID
-	rec.Intent = &Intent{
-		Key: newUUID(), Strategy: Overlap, Stage: StageIssue, From: rec.Current.Credential.Fingerprint(), Generation: 2,
-		Owner: owner, Lease: until, Started: time.Now(),
+	rec.Current.ID, rec.Agent = w.key.ID, w.agent.ID
+	rec.Intent = &record.Intent{
+		Key: newUUID(), Strategy: Overlap.String(), Stage: string(StageIssue), From: rec.Current.Credential.Fingerprint(), Generation: 2,
+		Started: time.Now(),
 	}
-	_, err = store.Save(w.t.Context(), rec, rev)
+	_, err = saveHeld(w.t.Context(), store, rec, rev, holder, lease)
 	require.NoError(w.t, err)
 	return store, until
 }
@@ -42,9 +44,9 @@ func TestCloseDoesNotWaitForTheRotationOfAnotherProcess(t *testing.T) {
 		began := time.Now()
 		require.NoError(t, c.Close())
 		assert.Zero(t, time.Since(began))
-		rec, _, err := store.Load(t.Context())
+		state, err := LoadKeyState(t.Context(), store)
 		require.NoError(t, err)
-		assert.Equal(t, "another", rec.Intent.Owner, "it is not taken over on the way out")
+		assert.Equal(t, "another", state.Unfinished.Holder, "it is not taken over on the way out")
 	})
 }
 
@@ -78,22 +80,23 @@ func TestAnEventTellsWhomARotationWaitsForAndHowLong(t *testing.T) {
 
 // leaseWitness notes how far away leases were that it was given to save.
 type leaseWitness struct {
-	KeyStore
+	Store
 	farthest time.Duration
 }
 
-func (s *leaseWitness) Save(ctx context.Context, rec KeyRecord, prev Revision) (Revision, error) {
-	if rec.Intent != nil {
-		s.farthest = max(s.farthest, time.Until(rec.Intent.Lease))
+func (s *leaseWitness) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
+	if e, ok := recordIn(name, data); ok {
+		s.farthest = max(s.farthest, e.Lease.Duration)
 	}
-	return s.KeyStore.Save(ctx, rec, prev)
+	return s.Store.Save(ctx, name, data, prev)
+
 }
 
 // TestALeaseIsNeverFarAway looks at every record that rotations save: when one
 // dies, others wait for the end of its lease.
 func TestALeaseIsNeverFarAway(t *testing.T) {
 	t.Parallel()
-	const documented = 38 * time.Second // docs/rotation.md, for the default policy
+	const documented = 20 * time.Second // docs/rotation.md, for the default policy
 	broken := map[string]func(*http.Request) bool{
 		"nothing":                  func(*http.Request) bool { return false },
 		"no key can be revoked":    func(r *http.Request) bool { return r.Method == http.MethodDelete },
@@ -119,7 +122,7 @@ func TestALeaseIsNeverFarAway(t *testing.T) {
 						}
 						return resp, err
 					})
-					store := &leaseWitness{KeyStore: MemoryStore(APIKey(w.key.Secret))}
+					store := &leaseWitness{Store: storeWith(APIKey(w.key.Secret))}
 					p := RotationPolicy{Strategy: s, Every: -1, KeyID: w.key.ID, Owner: Static(UserToken(w.owner.Secret))}
 					c := w.client(store, p, WithTransport(base))
 					require.NoError(t, w.call(c))
@@ -141,7 +144,7 @@ func TestALostLeaseIsNoFailureOfTheRevocation(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		store := MemoryStore(Credential{})
+		store := MemoryStore()
 		platform := w.srv.Transport()
 		slow := false
 		base := tripFunc(func(r *http.Request) (*http.Response, error) {
@@ -196,7 +199,7 @@ func TestRequestsAreServedWhileCloseWaitsForTheRotation(t *testing.T) {
 		})
 		var mu sync.Mutex
 		var events []Event
-		c := w.client(MemoryStore(Credential{}), RotationPolicy{Strategy: InPlace, Every: -1, DrainTimeout: time.Second}, WithTransport(base),
+		c := w.client(MemoryStore(), RotationPolicy{Strategy: InPlace, Every: -1, DrainTimeout: time.Second}, WithTransport(base),
 			WithObserver(func(e Event) { mu.Lock(); events = append(events, e); mu.Unlock() }))
 		require.NoError(t, w.call(c))
 		began, ended := time.Now(), time.Time{}

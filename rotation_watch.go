@@ -2,81 +2,64 @@ package agrenting
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
-// watch adopts what other processes save, as soon as a store tells of it. It
+// watch adopts what other processes save, as soon as the store reports it. It
 // begins with the first use of the key.
 func (r *rotator) watch() {
-	w, ok := r.store.(KeyWatcher)
-	if !ok {
-		return
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.watching || r.closed {
+	if r.watching || r.closed || !r.slot.Watched(r.ctx) {
 		return
 	}
 	r.watching = true
-	r.wg.Go(func() { r.followAll(w) })
+	r.wg.Go(r.follow)
 }
 
-// maxWatchPause is the longest pause before a store that does not let itself be
-// watched is asked again. One that could be for as long is well, and so is
-// reported when it fails again.
-const maxWatchPause = time.Minute
+// quietWatch is for how long a store must have let itself be watched before its
+// next failure is reported again.
+const quietWatch = time.Minute
 
-func (r *rotator) followAll(w KeyWatcher) {
-	told := false
-	for n := 1; r.ctx.Err() == nil; n++ {
-		began := time.Now()
-		err := r.follow(w)
-		told = told && time.Since(began) < maxWatchPause
-		if err != nil && !told && r.ctx.Err() == nil {
-			told = true
-			r.core.storeFailed("watch", err)
+// follow takes note of all that the store reports.
+func (r *rotator) follow() {
+	failing, good := false, time.Time{} // since when it reports records
+	for e, err := range r.slot.Follow(r.ctx) {
+		if err == nil || errors.Is(err, ErrNoRecord) {
+			if good.IsZero() {
+				good = time.Now()
+			}
+			r.noticed(e)
+			continue
 		}
 		r.mu.Lock()
-		if r.watched {
-			n = 1
-		}
 		r.watched = false
 		r.mu.Unlock()
-		if sleep(r.ctx, renew.Doubled(storeRecheck, maxWatchPause, n)) != nil {
-			return
+		err = r.withoutKeys(err, record.Key{})
+		if !failing || (!good.IsZero() && time.Since(good) >= quietWatch) {
+			r.core.storeFailed("watch", err)
 		}
+		failing, good = true, time.Time{}
 	}
-}
-
-// follow takes note of all that a store tells, until it fails.
-func (r *rotator) follow(w KeyWatcher) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = r.withoutKeys(panicked("the key store", p), KeyRecord{})
-		}
-	}()
-	for rec, err := range w.Watch(r.ctx) {
-		if err != nil {
-			return r.withoutKeys(err, rec)
-		}
-		r.noticed(rec)
-	}
-	return nil
 }
 
 // noticed takes note of a record, and wakes those that wait for another
 // process.
-func (r *rotator) noticed(rec KeyRecord) {
+func (r *rotator) noticed(e keyEntry) {
+	rec := e.Body
 	r.mu.Lock()
 	r.watched = true
 	close(r.news)
 	r.news = make(chan struct{})
 	rec = r.substitutedLocked(rec)
-	newer := rec.Generation >= r.last.Generation && !rec.Current.IsZero()
+	newer := rec.Generation >= r.last.Body.Generation && !rec.Current.IsZero()
 	if newer {
-		r.last = rec
+		e.Body = rec
+		r.last = e
 	}
 	busy := r.flight != nil // it is woken by the news, and takes it up
 	r.mu.Unlock()
@@ -87,14 +70,14 @@ func (r *rotator) noticed(rec KeyRecord) {
 
 // takeUp adopts the key of a record that somebody else has written, if there is
 // one in use that it replaces.
-func (r *rotator) takeUp(ctx context.Context, rec KeyRecord) error {
+func (r *rotator) takeUp(ctx context.Context, rec record.Key) error {
 	s := r.inUse()
-	if s == nil || rec.Current.IsZero() || rec.replaced() {
+	if s == nil || rec.Current.IsZero() || replaced(rec) {
 		return nil
 	}
 	cur := rec.Current.Credential
 	r.mu.Lock()
-	done := r.unsaved != nil || s.cred.Equal(cur)
+	done := r.unsaved != nil || s.cred.c.Equal(cur)
 	if r.core.cfg.session != nil {
 		done = done || r.given.IsZero() || r.given.Equal(cur)
 	}
@@ -106,7 +89,7 @@ func (r *rotator) takeUp(ctx context.Context, rec KeyRecord) error {
 }
 
 // change has requests use a key from now on.
-func (r *rotator) change(ctx context.Context, k StoredKey, reason renew.Reason) error {
+func (r *rotator) change(ctx context.Context, k record.StoredKey, reason renew.Reason) error {
 	err := r.adopt(ctx, k, reason)
 	if err == nil && r.core.cfg.session != nil && !r.wasGiven(k.Credential) {
 		// A renewal that was under way already was joined, and it had begun with
@@ -123,16 +106,9 @@ func (r *rotator) awaitNews() <-chan struct{} {
 	return r.news
 }
 
-// pause waits for d, capped, or for news of the store, until the client is
-// closed.
+// pause waits for d, or for news of the store, until the client is closed.
 func (r *rotator) pause(ctx context.Context, d time.Duration, news, closing <-chan struct{}) error {
-	limit := pollStore
-	r.mu.Lock()
-	if r.watched {
-		limit = watchedPoll
-	}
-	r.mu.Unlock()
-	t := time.NewTimer(min(d, limit))
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -13,25 +13,27 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/internal/renew"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 // unwatchedStore tells of changes only when it is let.
 type unwatchedStore struct {
-	KeyStore
+	Store
 	watches atomic.Int64
 	refuses atomic.Bool
 	panics  bool
 }
 
-func (s *unwatchedStore) Watch(ctx context.Context) iter.Seq2[KeyRecord, error] {
+func (s *unwatchedStore) Watch(ctx context.Context, name string) iter.Seq2[Record, error] {
 	s.watches.Add(1)
 	if !s.refuses.Load() {
-		return s.KeyStore.(KeyWatcher).Watch(ctx) //nolint:errcheck,forcetypeassert // it is one in memory
+		return s.Store.(Watcher).Watch(ctx, name) //nolint:errcheck,forcetypeassert // it is one in memory
 	}
 	if s.panics {
 		panic("no")
 	}
-	return func(yield func(KeyRecord, error) bool) { yield(KeyRecord{}, errDown) }
+	return func(yield func(Record, error) bool) { yield(Record{}, errDown) }
 }
 
 func TestAStoreThatCannotBeWatchedIsLeftAlone(t *testing.T) {
@@ -39,7 +41,7 @@ func TestAStoreThatCannotBeWatchedIsLeftAlone(t *testing.T) {
 	for _, panics := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newRotationWorld(t)
-			store := &unwatchedStore{KeyStore: MemoryStore(Credential{}), panics: panics}
+			store := &unwatchedStore{Store: MemoryStore(), panics: panics}
 			store.refuses.Store(true)
 			var told atomic.Int64
 			c := w.client(store, RotationPolicy{Every: -1, Strategy: InPlace}, WithObserver(func(e Event) {
@@ -50,14 +52,14 @@ func TestAStoreThatCannotBeWatchedIsLeftAlone(t *testing.T) {
 			require.NoError(t, w.call(c))
 			advance(24 * time.Hour)
 			assert.EqualValues(t, 1, told.Load(), "the first of a row")
-			assert.LessOrEqual(t, store.watches.Load(), int64(24*60+10))
+			assert.LessOrEqual(t, store.watches.Load(), int64(24*60+60))
 
 			store.refuses.Store(false)
 			advance(2 * time.Minute)
-			_, err := w.client(store.KeyStore, RotationPolicy{Strategy: InPlace, Every: -1}).Rotate(t.Context())
+			_, err := w.client(store.Store, RotationPolicy{Strategy: InPlace, Every: -1}).Rotate(t.Context())
 			require.NoError(t, err)
 			synctest.Wait()
-			rec, _, err := store.Load(t.Context())
+			rec, _, err := loadRecord(t.Context(), store)
 			require.NoError(t, err)
 			assert.Equal(t, rec.Current.Credential.Fingerprint(), c.Status().Fingerprint, "it is watched again")
 			require.NoError(t, c.Close())
@@ -66,17 +68,17 @@ func TestAStoreThatCannotBeWatchedIsLeftAlone(t *testing.T) {
 }
 
 // stubbornStore lets itself be watched, and heeds no context.
-type stubbornStore struct{ KeyStore }
+type stubbornStore struct{ Store }
 
-func (stubbornStore) Watch(context.Context) iter.Seq2[KeyRecord, error] {
-	return func(func(KeyRecord, error) bool) { advance(10 * time.Hour) }
+func (stubbornStore) Watch(context.Context, string) iter.Seq2[Record, error] {
+	return func(func(Record, error) bool) { advance(10 * time.Hour) }
 }
 
 func TestCloseSaysThatAStoreIgnoresItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		c := w.client(stubbornStore{MemoryStore(Credential{})}, RotationPolicy{Every: -1})
+		c := w.client(stubbornStore{MemoryStore()}, RotationPolicy{Every: -1})
 		require.NoError(t, w.call(c))
 		began := time.Now()
 		require.ErrorContains(t, c.Close(), "the key store ignored the end of its context")
@@ -89,16 +91,16 @@ func TestCloseSaysThatAStoreIgnoresItsContext(t *testing.T) {
 // key at the same time.
 func TestAKeyThatIsTakenUpTwiceBuysOneSession(t *testing.T) {
 	t.Parallel()
-	for name, opts := range map[string][]Option{"shared": {WithSessionStore(newMapSessionStore())}, "its own": {WithSession()}} {
+	for name, opts := range map[string][]Option{"shared": {WithSession(SessionPolicy{Store: newFailingStore()})}, "its own": {WithSession()}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newRotationWorld(t)
-				store := MemoryStore(Credential{})
+				store := MemoryStore()
 				policy := RotationPolicy{Every: -1}
 				owner, other := w.client(store, policy), w.client(store, policy, opts...)
 				adopt := other.core.rotator.adopt
-				other.core.rotator.adopt = func(ctx context.Context, k StoredKey, reason renew.Reason) error {
+				other.core.rotator.adopt = func(ctx context.Context, k record.StoredKey, reason renew.Reason) error {
 					return errors.Join(adopt(ctx, k, reason), adopt(ctx, k, reason))
 				}
 				require.NoError(t, w.call(owner))

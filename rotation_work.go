@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
@@ -22,11 +23,16 @@ import (
 // revocation of a key that the record has given up already.
 type rotationWork struct {
 	*rotator
-	rec       KeyRecord
-	rev       Revision
-	from      string
-	strategy  Strategy
-	recovered bool
+	// entry is the record that the work begins with, held the lease once it was
+	// acquired, stopKeeping ends its extension. rec is the record as last written.
+	entry       keyEntry
+	held        *record.Held[record.Key]
+	stopKeeping func()
+	waited      time.Duration // for how long entry had been unchanged
+	rec         record.Key
+	from        string
+	strategy    Strategy
+	recovered   bool
 	// replaced is the generation in use before this process changed over; nil
 	// when another process did.
 	replaced *stamp
@@ -45,6 +51,11 @@ const idempotencyKept = 23 * time.Hour
 
 func (w *rotationWork) do(ctx context.Context) error {
 	defer w.reopen()
+	defer func() {
+		if w.held != nil {
+			w.stopKeeping()
+		}
+	}()
 	w.from = w.rec.Current.Credential.Fingerprint()
 	var err error
 	if w.rec.Intent == nil {
@@ -56,7 +67,7 @@ func (w *rotationWork) do(ctx context.Context) error {
 	for err == nil && w.rec.Intent != nil {
 		err = w.step(ctx)
 	}
-	if err != nil && !errors.Is(err, errLostLease) && !errors.Is(err, errIntentDropped) {
+	if err != nil && !errors.Is(err, record.ErrLeaseLost) && !errors.Is(err, errIntentDropped) {
 		w.letGo(ctx)
 		if _, ok := errors.AsType[*RotationError](err); !ok {
 			err = w.fail(w.stageNow(), err, "the present key is live, or its successor is saved; the next attempt goes on from here", "")
@@ -68,12 +79,13 @@ func (w *rotationWork) do(ctx context.Context) error {
 // step does what the record says is next.
 func (w *rotationWork) step(ctx context.Context) error {
 	in := w.rec.Intent
-	w.strategy = in.Strategy
-	overlap := in.Strategy != InPlace
+	w.strategy = strategyNamed(in.Strategy)
+	overlap := w.strategy != InPlace
+	stage := Stage(in.Stage)
 	switch {
-	case overlap && in.Stage == StageForget:
+	case overlap && stage == StageForget:
 		return w.undoBeside(ctx)
-	case overlap && in.Stage == StageRevoke:
+	case overlap && stage == StageRevoke:
 		return w.revoke(ctx)
 	case overlap && !w.rec.Pending.IsZero():
 		return w.promote(ctx)
@@ -81,9 +93,9 @@ func (w *rotationWork) step(ctx context.Context) error {
 		return w.issueBeside(ctx)
 	case !w.rec.Pending.IsZero():
 		return w.promoteInPlace(ctx)
-	case in.Stage == StagePrepare:
+	case stage == StagePrepare:
 		return w.prepareInPlace(ctx)
-	case in.Stage == StageForget:
+	case stage == StageForget:
 		return w.forget(ctx)
 	default:
 		return w.issueInPlace(ctx)
@@ -94,7 +106,7 @@ func (w *rotationWork) stageNow() Stage {
 	if w.rec.Intent == nil {
 		return StagePrepare
 	}
-	return w.rec.Intent.Stage
+	return Stage(w.rec.Intent.Stage)
 }
 
 // fail makes the error of a stage.
@@ -102,57 +114,106 @@ func (w *rotationWork) fail(stage Stage, err error, state, advice string) *Rotat
 	return &RotationError{Stage: stage, Strategy: w.strategy, Err: err, State: state, Advice: advice}
 }
 
-// save writes the record and extends the lease. A conflict means that the
-// lease was lost.
-func (w *rotationWork) save(ctx context.Context, rec KeyRecord) error {
-	return w.saveFor(ctx, rec, w.policy.Lease)
-}
-
-// saveFor is save with a lease of another length. It does not heed the end of
-// ctx: what is known by now must not be lost because the client is closed.
-func (w *rotationWork) saveFor(ctx context.Context, rec KeyRecord, lease time.Duration) error {
+// save writes the record and extends the lease, or acquires it. It does not
+// respect the end of ctx: what is known by now must not be lost because the
+// client is closed.
+func (w *rotationWork) save(ctx context.Context, rec record.Key) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.CallTimeout)
 	defer cancel()
-	if rec.Intent != nil {
-		rec.Intent.Lease = wallNow().Add(lease)
+	err := w.put(ctx, rec)
+	err = w.withoutKeys(err, rec)
+	if errors.Is(err, record.ErrLeaseLost) {
+		w.reached("save", nil)
+		return err
 	}
-	rev, err := w.write(ctx, rec, w.rev)
-	if errors.Is(err, ErrConflictingWrite) {
-		return errLostLease
-	}
+	w.reached("save", err)
 	if err != nil {
 		return err
 	}
-	w.rec, w.rev = rec, rev
+	w.rec = rec
+	e := w.entry
+	if w.held != nil {
+		e = w.held.Entry()
+	}
 	w.mu.Lock()
-	w.last = rec
+	w.last = e
 	w.mu.Unlock()
 	return nil
 }
 
-// letGo gives the lease back, so that the next attempt need not wait for it.
+// put writes the record: under the lease, acquiring it, or giving it up with the
+// intent.
+func (w *rotationWork) put(ctx context.Context, rec record.Key) error {
+	switch {
+	case w.held == nil && rec.Intent == nil:
+		return w.write(ctx, w.entry, rec)
+	case w.held == nil:
+		terms := record.Terms{Holder: w.holder, Duration: w.policy.Lease, Every: w.policy.Lease / 4}
+		held, err := w.slot.Acquire(ctx, w.entry, rec, terms)
+		if errors.Is(err, ErrConflictingWrite) {
+			return fmt.Errorf("%w: %w", record.ErrLeaseLost, err)
+		}
+		if err == nil {
+			w.held, w.stopKeeping = held, held.Keep(w.ctx)
+		}
+		return err
+	case rec.Intent == nil:
+		return w.release(ctx, rec)
+	default:
+		return w.held.Save(ctx, rec)
+	}
+}
+
+// release gives the lease up. It may be acquired again.
+func (w *rotationWork) release(ctx context.Context, rec record.Key) error {
+	w.stopKeeping()
+	err := w.held.Release(ctx, rec)
+	if err != nil {
+		w.stopKeeping = w.held.Keep(w.ctx)
+		return err
+	}
+	w.entry, w.held = w.held.Entry(), nil
+	return nil
+}
+
+// letGo gives the lease up after a failure, so that the next attempt need not
+// wait for its end.
 func (w *rotationWork) letGo(ctx context.Context) {
-	if w.rec.Intent == nil {
+	if w.held == nil {
 		return
 	}
-	rec := w.rec.clone()
-	rec.Intent.Owner = ""
-	_ = w.saveFor(ctx, rec, 0) // or it runs out
+	w.stopKeeping()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.CallTimeout)
+	defer cancel()
+	if w.held.Release(ctx, w.rec) == nil {
+		w.mu.Lock()
+		w.last = w.held.Entry()
+		w.mu.Unlock()
+	}
+	w.held = nil // or the lease ends by itself
 }
 
-// extend makes sure that the lease outlasts what is about to be done.
-func (w *rotationWork) extend(ctx context.Context, d time.Duration) error {
-	if w.rec.Intent == nil || time.Until(w.rec.Intent.Lease) > d {
+// allowed returns nil if the platform may be called: the lease is still held, or
+// none is needed.
+func (w *rotationWork) allowed(ctx context.Context) error {
+	if w.held == nil {
 		return nil
 	}
-	return w.fence(ctx, d)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.CallTimeout)
+	defer cancel()
+	err := w.withoutKeys(w.held.Check(ctx), w.rec)
+	if err != nil && !errors.Is(err, record.ErrLeaseLost) {
+		return w.fail(w.stageNow(), err, "the store cannot be reached, so the right to rotate may have ended; the next attempt continues from here",
+			"fix the store")
+	}
+	return err
 }
 
-// fence makes sure that the lease is still ours, and outlasts d.
-func (w *rotationWork) fence(ctx context.Context, d time.Duration) error {
-	err := w.saveFor(ctx, w.rec.clone(), d+w.policy.Lease)
-	if err != nil && !errors.Is(err, errLostLease) {
-		return w.fail(w.stageNow(), err, "nothing was changed in this step; the next attempt goes on from here", "mend the key store")
+// fence makes sure that the lease is still held, by extending it.
+func (w *rotationWork) fence(ctx context.Context) error {
+	err := w.save(ctx, w.rec.Clone())
+	if err != nil && !errors.Is(err, record.ErrLeaseLost) {
+		return w.fail(w.stageNow(), err, "nothing was changed in this step; the next attempt continues from here", "fix the store")
 	}
 	return err
 }
@@ -167,20 +228,20 @@ const nothingChanged = "nothing was changed, the key is live"
 func (w *rotationWork) prepare(ctx context.Context) error {
 	cur := w.rec.Current
 	w.strategy = w.policy.Strategy
-	if cur.Credential.Kind() != KindAPIKey {
+	if cur.Credential.Kind() != secret.KindAPIKey {
 		return w.fail(StagePrepare, fmt.Errorf("%w: the platform rotates API keys, and this is a %s", ErrInvalidCredential, cur.Credential.Kind()),
 			nothingChanged, "create and revoke user tokens by Client.Tokens")
 	}
-	next := w.rec.clone()
-	agent := w.agentID(cur)
+	next := w.rec.Clone()
+	agent := w.agentID(w.rec)
 	if w.strategy != InPlace && cur.ID == "" && agent != "" {
 		next.Current.ID, _ = w.findID(ctx, agent, cur)
 		if next.Current.ID == "" && w.rec.Generation <= 1 && w.seeded(ctx, cur.Credential) { // the key that RotationPolicy.KeyID is about
 			next.Current.ID = w.policy.KeyID
 		}
 	}
-	if next.Current.AgentID == "" {
-		next.Current.AgentID = agent
+	if next.Agent == "" {
+		next.Agent = agent
 	}
 	beside := agent != "" && next.Current.ID != ""
 	switch {
@@ -199,48 +260,53 @@ func (w *rotationWork) prepare(ctx context.Context) error {
 		return w.fail(StagePrepare, fmt.Errorf("%w: the platform's id of the key is not known, so it could not be revoked", ErrInvalidOption),
 			nothingChanged, advice)
 	}
-	next.Intent = &Intent{
-		Key: newUUID(), Strategy: w.strategy, Stage: StageIssue, From: w.from,
-		Generation: w.rec.Generation + 1, Owner: w.owner, Started: wallNow(),
+	next.Intent = &record.Intent{
+		Key: newUUID(), Strategy: w.strategy.String(), Stage: string(StageIssue), From: w.from,
+		Generation: w.rec.Generation + 1, Started: wallNow(),
 	}
 	if w.strategy == InPlace {
-		next.Intent.Stage = StagePrepare
+		next.Intent.Stage = string(StagePrepare)
 	}
 	if err := w.save(ctx, next); err != nil {
-		if errors.Is(err, errLostLease) {
+		if errors.Is(err, record.ErrLeaseLost) {
 			return err
 		}
 		return w.fail(StagePrepare, err, nothingChanged, "")
 	}
+	w.mu.Lock()
+	w.begun = w.rec.Intent.Key
+	w.mu.Unlock()
 	w.stage(StagePrepare)
 	return nil
 }
 
 // seeded reports whether a key may be the one that RotationPolicy.KeyID is about:
 // that of the seed, or any where there is no seed.
-func (w *rotationWork) seeded(ctx context.Context, c Credential) bool {
+func (w *rotationWork) seeded(ctx context.Context, c secret.Credential) bool {
 	if w.seed == nil {
 		return true
 	}
 	seed, err := w.seed.Credential(ctx)
-	return err == nil && seed.Equal(c)
+	return err == nil && seed.c.Equal(c)
 }
 
 // takeOver continues a rotation that another process, or an earlier attempt,
 // has not finished.
 func (w *rotationWork) takeOver(ctx context.Context) error {
-	next := w.rec.clone()
+	next := w.rec.Clone()
 	in := next.Intent
-	w.strategy = in.Strategy
-	in.Owner = w.owner
+	w.strategy = strategyNamed(in.Strategy)
 	in.Attempts++
 	if err := w.save(ctx, next); err != nil {
-		if errors.Is(err, errLostLease) {
+		if errors.Is(err, record.ErrLeaseLost) {
 			return err
 		}
-		return w.fail(in.Stage, err, "an unfinished rotation could not be taken over", "mend the key store")
+		return w.fail(Stage(in.Stage), err, "an unfinished rotation could not be taken over", "fix the store")
 	}
-	issuing := w.rec.Pending.IsZero() && w.rec.Intent.Stage == StageIssue
+	w.mu.Lock()
+	w.begun = in.Key
+	w.mu.Unlock()
+	issuing := w.rec.Pending.IsZero() && w.rec.Intent.Stage == string(StageIssue)
 	worn := w.rec.Intent.Attempts > w.policy.MaxAttempts || time.Since(w.rec.Intent.Started) > idempotencyKept
 	if !issuing || !worn {
 		return nil
@@ -258,8 +324,8 @@ func (w *rotationWork) takeOver(ctx context.Context) error {
 
 // drop deletes the intent without a result.
 func (w *rotationWork) drop(ctx context.Context) error {
-	next := w.rec.clone()
-	next.Intent, next.Pending = nil, StoredKey{}
+	next := w.rec.Clone()
+	next.Intent, next.Pending = nil, record.StoredKey{}
 	if err := w.save(ctx, next); err != nil {
 		return err
 	}
@@ -275,7 +341,7 @@ func (w *rotationWork) undo(ctx context.Context, err error) error {
 }
 
 // issued finds the key in an answer.
-func (w *rotationWork) issued(a *directAnswer) (StoredKey, error) {
+func (w *rotationWork) issued(a *directAnswer) (record.StoredKey, error) {
 	k, ok := a.issued()
 	if !ok {
 		e := w.fail(StageIssue, fmt.Errorf("%w: the platform says that it has issued a key, but none was found in its answer", ErrMalformedResponse),
@@ -286,12 +352,12 @@ func (w *rotationWork) issued(a *directAnswer) (StoredKey, error) {
 			e.Advice = "the next attempt asks for it again by the same idempotency key; RawAnswer of this error has what came"
 		}
 		e.raw = secret.New(string(a.raw))
-		return StoredKey{}, e
+		return record.StoredKey{}, e
 	}
-	out := StoredKey{Credential: k.Credential, ID: k.ID, AgentID: k.AgentID}
+	out := record.StoredKey{Credential: k.Credential.c, ID: k.ID}
 	out.Created, out.Expires = w.localTimes(k, a.sent())
-	if out.AgentID == "" {
-		out.AgentID = w.agentID(w.rec.Current)
+	if w.rec.Agent == "" {
+		w.rec.Agent = k.AgentID
 	}
 	return out, nil
 }
@@ -355,20 +421,20 @@ func (w *rotationWork) changeOver(ctx context.Context) bool {
 }
 
 // wasGiven reports whether c is the key that a session was bought with last.
-func (r *rotator) wasGiven(c Credential) bool {
+func (r *rotator) wasGiven(c secret.Credential) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.given.Equal(c)
 }
 
 // end deletes the intent, and what only it needed.
-func (w *rotationWork) end(ctx context.Context, next KeyRecord) error {
-	next.Intent, next.Previous = nil, StoredKey{}
+func (w *rotationWork) end(ctx context.Context, next record.Key) error {
+	next.Intent, next.Previous = nil, record.StoredKey{}
 	if err := w.save(ctx, next); err != nil {
-		if errors.Is(err, errLostLease) {
+		if errors.Is(err, record.ErrLeaseLost) {
 			return err
 		}
-		return w.fail(StageForget, err, "the new key is in use and the old one is dead; only the note about it could not be deleted", "mend the key store")
+		return w.fail(StageForget, err, "the new key is in use and the old one is dead; only the note about it could not be deleted", "fix the store")
 	}
 	w.stage(StageForget)
 	return nil

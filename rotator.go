@@ -8,22 +8,27 @@ import (
 	"sync"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// rotator owns the key of a client that has a KeyStore: it is the source of
+// keyEntry is the key record with its lease and revision.
+type keyEntry = record.Entry[record.Key]
+
+// rotator owns the key of a client that has a store for it: it is the source of
 // the key (rotation_source.go), it knows when the key is due
 // (rotation_schedule.go), and it rotates it.
 type rotator struct {
 	core   *core
-	store  KeyStore
+	slot   *record.Slot[record.Key]
 	seed   CredentialSource // nil: none
 	noSeed error            // where one was looked for, when there is none
 	policy RotationPolicy
 	auto   bool          // rotate by itself
-	owner  string        // random name of this process in leases
+	holder string        // random name of this process in leases
 	inUse  func() *stamp // nil when there is none
-	adopt  func(ctx context.Context, k StoredKey, reason renew.Reason) error
+	adopt  func(ctx context.Context, k record.StoredKey, reason renew.Reason) error
 
 	ctx     context.Context //nolint:containedctx // of the work that no caller waits for, ended by close
 	cancel  context.CancelFunc
@@ -32,14 +37,14 @@ type rotator struct {
 
 	mu       sync.Mutex
 	flight   *rotationFlight
-	unsaved  *KeyRecord   // holds a key that the store has refused so far
-	saving   bool         // somebody is trying to save it
-	last     KeyRecord    // as last seen
-	given    Credential   // the key that was last given out
-	stamped  *stamp       // the key that was last stamped
-	seen     []Credential // of the latest records, see withoutKeys
-	instead  substitute   // for what a store has that cannot be written
-	stale    *stamp       // in use since before a key that sessions could not be changed over to
+	unsaved  *record.Key         // holds a key that the store has refused so far
+	saving   bool                // somebody is trying to save it
+	last     keyEntry            // as last seen
+	given    secret.Credential   // the key that was last given out
+	stamped  *stamp              // the key that was last stamped
+	seen     []secret.Credential // of the latest records, see withoutKeys
+	instead  substitute          // for what a store has that cannot be written
+	stale    *stamp              // in use since before a key that sessions could not be changed over to
 	timer    *time.Timer
 	failed   int       // attempts in a row
 	endedAt  time.Time // of the last attempt
@@ -49,6 +54,7 @@ type rotator struct {
 	news     chan struct{} // closed at the next change that the store tells of
 	storeErr error         // of the last attempt to reach the store
 	oldNote  string
+	begun    string // the intent that this process has worked on last
 	closed   bool
 }
 
@@ -59,13 +65,18 @@ type rotationFlight struct {
 	err    error
 }
 
-func newRotator(c *core, store KeyStore, seed CredentialSource) *rotator {
+func newRotator(c *core, store Store, seed CredentialSource) *rotator {
 	p := RotationPolicy{Every: -1}
 	if c.cfg.rotation != nil {
 		p = *c.cfg.rotation
 	}
+	p = p.withDefaults(store)
+	agent := p.AgentID
+	if agent == "" {
+		agent = c.agent.id()
+	}
 	r := &rotator{
-		core: c, store: store, seed: seed, policy: p.withDefaults(store), owner: newUUID(),
+		core: c, slot: record.Keys(c.recordConfig(store, agent)), seed: seed, policy: p, holder: newUUID(),
 		news: make(chan struct{}), closing: make(chan struct{}),
 	}
 	r.auto = r.policy.Every > 0
@@ -122,7 +133,7 @@ func (r *rotator) start(byHand bool) *rotationFlight {
 func (r *rotator) finished(f *rotationFlight) {
 	r.mu.Lock()
 	r.flight = nil
-	rec, closed := r.last, r.closed
+	last, closed := r.last, r.closed
 	r.lastErr, r.endedAt = f.err, time.Now()
 	if f.err != nil {
 		r.failed++
@@ -131,15 +142,15 @@ func (r *rotator) finished(f *rotationFlight) {
 	}
 	r.mu.Unlock()
 	if f.err != nil && !errors.Is(f.err, ErrClosed) {
-		r.core.emitRotation(slog.LevelError, EventRotationFailed, stageOf(f.err), rec, f.err)
+		r.core.emitRotation(slog.LevelError, EventRotationFailed, stageOf(f.err), last.Body, f.err)
 	}
 	if !closed {
-		r.schedule(rec)
+		r.schedule(last)
 		if f.err == nil {
 			r.mu.Lock()
-			rec = r.last
+			last = r.last
 			r.mu.Unlock()
-			_ = r.takeUp(r.ctx, rec) // what was told of meanwhile
+			_ = r.takeUp(r.ctx, last.Body) // what was told of meanwhile
 		}
 	}
 	close(f.done)
@@ -159,42 +170,51 @@ const waiting = "waiting"
 // wait for another process: there is nothing of ours to be finished.
 func (r *rotator) run(ctx context.Context, byHand bool) (*Rotation, error) {
 	began := time.Now()
-	var first KeyRecord
+	var first record.Key
 	var holder string
 	waited := false
-	for pause := time.Millisecond; ; pause = min(2*pause, watchedPoll) {
+	for pause := time.Millisecond; ; pause = min(2*pause, maxPoll) {
 		news := r.awaitNews()
-		rec, rev, err := r.load(ctx, Credential{})
+		e, err := r.load(ctx, secret.Credential{})
 		if err != nil {
 			return nil, loadFailed(err, waited)
 		}
+		rec := e.Body
 		if first.Current.IsZero() {
 			first = rec
 		}
+		left := r.busy(e)
 		switch {
-		case rec.Intent != nil && r.heldByOther(rec.Intent):
+		case left > 0:
 			waited = true
-			if holder != rec.Intent.Owner {
-				holder = rec.Intent.Owner
-				r.core.emitRotation(slog.LevelDebug, EventRotating, waiting, rec, nil)
+			if holder != e.Lease.Holder {
+				holder = e.Lease.Holder
+				r.core.emitWaiting(rec, left)
 			}
 			_ = r.takeUp(ctx, rec) // or when it has ended
-			if err := r.pause(ctx, pause, news, r.closing); err != nil {
+			if err := r.pause(ctx, min(pause, left), news, r.closing); err != nil {
 				return nil, ErrClosed
 			}
 			continue
-		case waited && rec.Intent == nil && rec.Generation > first.settled():
+		case holder != "" && e.Lease.Holder == holder:
+			// The holder has died. All who have waited for it come now.
+			holder = ""
+			if err := r.pause(ctx, record.TakeoverPause(), nil, r.closing); err != nil {
+				return nil, ErrClosed
+			}
+			continue
+		case waited && rec.Intent == nil && rec.Generation > settled(first):
 			return r.adopted(ctx, first, rec, began), nil
 		case rec.Intent == nil && !byHand && !r.due(rec):
 			return nil, nil //nolint:nilnil // nothing to do is no rotation and no error
 		}
-		if err := r.core.admit(rec.Current.Credential); err != nil { // the work would send it
+		if err := r.core.admit(Credential{rec.Current.Credential}); err != nil { // the work would send it
 			return nil, &RotationError{Stage: StagePrepare, Strategy: r.policy.Strategy, Err: err, State: "no credential was sent anywhere, and nothing was changed"}
 		}
-		w := &rotationWork{rotator: r, rec: rec, rev: rev, recovered: rec.Intent != nil}
+		w := &rotationWork{rotator: r, entry: e, rec: rec, recovered: rec.Intent != nil, waited: r.slot.Unchanged(e)}
 		err = w.do(ctx)
 		switch {
-		case errors.Is(err, errLostLease):
+		case errors.Is(err, record.ErrLeaseLost):
 			waited = true
 			if err := r.pause(ctx, pause, news, r.closing); err != nil {
 				return nil, ErrClosed
@@ -225,42 +245,51 @@ func loadFailed(err error, waited bool) error {
 }
 
 // settled is the generation that a rotation under way started from.
-func (r KeyRecord) settled() uint64 {
+func settled(r record.Key) uint64 {
 	if r.Intent != nil && r.Generation == r.Intent.Generation {
 		return r.Generation - 1
 	}
 	return r.Generation
 }
 
-// held reports whether somebody is at work on an intent.
-func (r *rotator) held(in *Intent) bool {
-	if in.Owner == r.owner {
+// busy returns for how long another process may still be at work on the record:
+// it holds the lease, or waits to revoke the previous key and is due to go on.
+func (r *rotator) busy(e keyEntry) time.Duration {
+	if e.Lease.Holder == r.holder {
+		return 0
+	}
+	left := r.slot.Left(e)
+	if in := e.Body.Intent; left == 0 && e.Lease.Holder == "" && in != nil && in.Stage == string(StageRevoke) && !r.startedHere(in) {
+		left = max(0, r.graceLeft(in, r.slot.Unchanged(e))+graceHeadStart)
+	}
+	return left
+}
+
+// graceHeadStart is what the process that began a rotation has over others when
+// the grace of the previous key is over.
+const graceHeadStart = 2 * time.Second
+
+// startedHere reports whether this process has worked on an intent.
+func (r *rotator) startedHere(in *record.Intent) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.begun == in.Key
+}
+
+// atWork reports whether somebody is at work on an unfinished rotation.
+func (r *rotator) atWork(e keyEntry) bool {
+	if e.Lease.Holder == r.holder {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return r.flight != nil
 	}
-	return r.heldByOther(in)
-}
-
-// maxLease guards against a lease written under a wrong clock, which would be
-// respected for ever.
-const maxLease = time.Hour
-
-func (r *rotator) heldByOther(in *Intent) bool {
-	return in.Owner != r.owner && time.Now().Before(in.Lease) && r.believes(in.Lease)
-}
-
-// believes reports whether a lease may have been written under a clock that is
-// right. The longest are for the wait before a revocation.
-func (r *rotator) believes(lease time.Time) bool {
-	longest := max(maxLease, 4*r.policy.Lease) + r.policy.Grace + r.policy.DrainTimeout
-	return lease.Before(time.Now().Add(longest))
+	return r.busy(e) > 0
 }
 
 // adopted takes over the key that another process has rotated to. When the
 // sessions cannot be changed over now, they will be by the next look at the
 // store.
-func (r *rotator) adopted(ctx context.Context, first, rec KeyRecord, began time.Time) *Rotation {
+func (r *rotator) adopted(ctx context.Context, first, rec record.Key, began time.Time) *Rotation {
 	if err := r.takeUp(ctx, rec); err != nil {
 		r.core.storeFailed("adopt", err)
 	}
@@ -269,7 +298,7 @@ func (r *rotator) adopted(ctx context.Context, first, rec KeyRecord, began time.
 		Generation: rec.Generation, Strategy: r.policy.Strategy, Took: time.Since(began), Adopted: true,
 	}
 	if in := first.Intent; in != nil {
-		res.From, res.Strategy = in.From, in.Strategy
+		res.From, res.Strategy = in.From, strategyNamed(in.Strategy)
 	}
 	return res
 }
@@ -332,3 +361,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	}
 }
+
+// wallNow is the time for a record, by the wall clock alone: it advances while a
+// machine sleeps, and other processes know no other.
+func wallNow() time.Time { return time.Now().Round(0) }

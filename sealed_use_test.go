@@ -5,23 +5,26 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 func TestSealedKeyIsNeverSentAsAKey(t *testing.T) {
 	t.Parallel()
-	inner := MemoryStore(Credential{})
-	sealed, err := Sealed(inner, NewSealingKey())
+	inner := MemoryStore()
+	sealed, err := Sealed(inner, "test", NewSealingKey())
 	require.NoError(t, err)
-	_, err = sealed.Save(t.Context(), KeyRecord{Generation: 1, Current: StoredKey{Credential: APIKey("a-key-0123456789")}}, "")
+	_, err = saveRecord(t.Context(), sealed, record.Key{Generation: 1, Current: record.StoredKey{Credential: APIKey("a-key-0123456789").c}}, "")
 	require.NoError(t, err)
 	sent := false
-	c, err := New(WithoutEnvironment(), WithKeyStore(inner), WithTransport(tripFunc(func(*http.Request) (*http.Response, error) {
+	c, err := New(WithoutEnvironment(), WithStore(inner), WithTransport(tripFunc(func(*http.Request) (*http.Response, error) {
 		sent = true
 		return reply(http.StatusOK, "{}"), nil
 	})))
 	require.NoError(t, err)
 	defer c.Close()
 	_, err = c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
-	require.ErrorIs(t, err, ErrSealed)
+	require.ErrorIs(t, err, ErrInvalidRecord)
+	require.ErrorContains(t, err, "sealed")
 	require.False(t, sent)
 }

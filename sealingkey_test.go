@@ -126,12 +126,13 @@ func TestSealingKeyIsNotPrinted(t *testing.T) {
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(text, "agrseal1_"))
 	require.NoError(t, err)
 	secrets := []string{text[len("agrseal1_"):], string(raw[:32]), hex.EncodeToString(raw[:32])}
-	s := sealed(t, emptyStore(), key)
+	s, err := agrenting.Sealed(agrenting.MemoryStore(), "test", key)
+	require.NoError(t, err)
 	holder := struct {
 		Key agrenting.SealingKey
 		own agrenting.SealingKey
 		in  *agrenting.SealingKey
-		at  agrenting.KeyStore
+		at  agrenting.Store
 	}{key, key, &key, s}
 	var b bytes.Buffer
 	for _, v := range []any{key, &key, holder, &holder, s, []agrenting.SealingKey{key}, map[string]any{"key": key}} {

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 // editing changes the data of answers to POST requests to a path.
@@ -131,9 +132,9 @@ func TestASessionThatEndsDuringALookIsReplaced(t *testing.T) {
 	for _, window := range []float64{-1, 0} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newSessionWorld(t, agrentingtest.WithSessionTTL(10*time.Minute), agrentingtest.WithoutRateLimits())
-			store := &breakableStore{KeyStore: MemoryStore(APIKey(w.key.Secret))}
+			store := &breakableStore{Store: storeWith(APIKey(w.key.Secret))}
 			store.slow.Store(int64(930 * time.Millisecond))
-			c := w.client(WithKeyStore(store), WithSessionPolicy(SessionPolicy{Window: window}))
+			c := w.client(WithStore(store), WithSession(SessionPolicy{Window: window}))
 			for range 25 * 60 {
 				require.NoError(t, w.call(c))
 				advance(time.Second)
@@ -184,7 +185,7 @@ func TestARetryAfterIsOverWhenItsTimeHasCome(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		c := w.client(MemoryStore(Credential{}), RotationPolicy{Strategy: Overlap}, WithSessionPolicy(SessionPolicy{Window: -1}))
+		c := w.client(MemoryStore(), RotationPolicy{Strategy: Overlap}, WithSession(SessionPolicy{Window: -1}))
 		require.NoError(t, w.call(c))
 		w.srv.Fault(routeAuthenticate, agrentingtest.StatusWithRetryAfter(http.StatusServiceUnavailable, "2"))
 		_, err := c.Rotate(t.Context())
@@ -201,13 +202,13 @@ func TestWaitingForAnExchangeIsNoClockSkew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t, agrentingtest.WithSessionTTL(15*time.Second))
-		store := newMapSessionStore()
-		a, b := w.client(WithSessionStore(store)), w.client(WithSessionStore(store))
+		store := newFailingStore()
+		a, b := w.client(WithSession(SessionPolicy{Store: store})), w.client(WithSession(SessionPolicy{Store: store}))
 		w.srv.Fault(routeAuthenticate, agrentingtest.Delay(20*time.Second))
 		go func() { _ = w.call(a) }()
 		advance(time.Second)
 		require.NoError(t, w.call(b))
-		synctest.Wait()
+		advance(20 * time.Second)
 		for who, c := range map[string]*Client{"who bought it": a, "who waited for it": b} {
 			assert.Zero(t, c.Status().ClockSkew, who)
 			assert.False(t, c.Status().Expires.IsZero(), who)
@@ -232,7 +233,7 @@ func TestARouteThatRefusesEverySessionCostsFewOfThem(t *testing.T) {
 
 // panickyStore panics in one of its operations.
 type panickyStore struct {
-	SessionStore
+	Store
 
 	operation string
 }
@@ -243,30 +244,24 @@ func (s panickyStore) at(operation string) {
 	}
 }
 
-func (s panickyStore) LockSession(ctx context.Context, id string) (func(), error) {
-	s.at("lock")
-	unlock, err := s.SessionStore.LockSession(ctx, id)
-	return func() { unlock(); s.at("unlock") }, err
-}
-
-func (s panickyStore) LoadSession(ctx context.Context, id string) ([]byte, error) {
+func (s panickyStore) Load(ctx context.Context, name string) (Record, error) {
 	s.at("load")
-	return s.SessionStore.LoadSession(ctx, id)
+	return s.Store.Load(ctx, name)
 }
 
-func (s panickyStore) SaveSession(ctx context.Context, id string, sealed []byte) error {
+func (s panickyStore) Save(ctx context.Context, name string, data []byte, previous Revision) (Revision, error) {
 	s.at("save")
-	return s.SessionStore.SaveSession(ctx, id, sealed)
+	return s.Store.Save(ctx, name, data, previous)
 }
 
-func TestASessionStoreThatPanicsCostsSharingAndNothingElse(t *testing.T) {
+func TestPanickingSessionStoreCostsOnlySharing(t *testing.T) {
 	t.Parallel()
-	for _, operation := range []string{"lock", "load", "save", "unlock"} {
+	for _, operation := range []string{"load", "save"} {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newSessionWorld(t, agrentingtest.WithSessionTTL(time.Hour))
-				c := w.client(WithSessionStore(panickyStore{newMapSessionStore(), operation}))
+				c := w.client(WithSession(SessionPolicy{Store: panickyStore{MemoryStore(), operation}}))
 				for range 3 * 60 {
 					require.NoError(t, w.call(c))
 					advance(time.Minute)
@@ -277,13 +272,22 @@ func TestASessionStoreThatPanicsCostsSharingAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestALockThatNeverComesFreeCostsSharingAndNothingElse(t *testing.T) {
+// A holder that never finishes and keeps extending the lease costs 10 s.
+func TestLeaseThatNeverEndsCostsOnlySharing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t)
-		c := w.client(WithSessionStore(lockedOut{newMapSessionStore()}))
+		store := MemoryStore()
+		c := w.client(WithSession(SessionPolicy{Store: store}))
+		slot := c.core.exchanger.slotFor(APIKey(w.key.Secret))
+		held, err := slot.Acquire(t.Context(), record.Entry[record.Session]{}, record.Session{}, record.Terms{
+			Holder: "another", Duration: 3 * time.Second, Every: time.Second,
+		})
+		require.NoError(t, err)
+		defer held.Keep(t.Context())()
+		began := time.Now()
 		require.NoError(t, w.call(c))
-		require.Error(t, c.Status().StoreError)
+		assert.InDelta(t, maxLeaseWait.Seconds(), time.Since(began).Seconds(), 0.1)
 	})
 }
 
@@ -292,8 +296,8 @@ func TestAnOlderSessionOfAStoreThatCannotBeWrittenIsNotAdopted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t, agrentingtest.WithSessionTTL(time.Hour))
-		store := newMapSessionStore()
-		c := w.client(WithSessionStore(store))
+		store := newFailingStore()
+		c := w.client(WithSession(SessionPolicy{Store: store}))
 		require.NoError(t, w.call(c))
 		store.failing("save", errors.New("disk full"))
 		advance(time.Minute)
@@ -311,13 +315,13 @@ func TestTheSessionOfANewKeyIsAdoptedHoweverLongThatOfTheOldOneLives(t *testing.
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t)
-		store, path := newMapSessionStore(), filepath.Join(t.TempDir(), "key")
+		store, path := newFailingStore(), filepath.Join(t.TempDir(), "key")
 		require.NoError(t, os.WriteFile(path, []byte(w.key.Secret), 0o600))
 		next := w.srv.NewKey(w.agent.ID)
-		other := w.client(WithCredential(APIKey(next.Secret)), WithSessionStore(store))
+		other := w.client(WithCredential(APIKey(next.Secret)), WithSession(SessionPolicy{Store: store}))
 		require.NoError(t, w.call(other))
 		advance(time.Minute)
-		c := w.client(WithCredentialSource(FileSource(path)), WithSessionStore(store))
+		c := w.client(WithCredentialSource(FileSource(path)), WithSession(SessionPolicy{Store: store}))
 		require.NoError(t, w.call(c))
 		require.Equal(t, 2, w.bought(), "one with each key")
 		require.NoError(t, os.WriteFile(path, []byte(next.Secret), 0o600))
@@ -333,18 +337,18 @@ func TestAnAdoptedSessionIsRenewedAsEarlyAsABoughtOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t, agrentingtest.WithSessionTTL(20*time.Hour))
-		store := newMapSessionStore()
-		first := w.client(WithSessionStore(store))
+		store := newFailingStore()
+		first := w.client(WithSession(SessionPolicy{Store: store}))
 		require.NoError(t, w.call(first))
 		require.NoError(t, first.Close())
 		advance(18*time.Hour + 30*time.Minute)
-		second := w.client(WithSessionStore(store))
+		second := w.client(WithSession(SessionPolicy{Store: store}))
 		require.NoError(t, w.call(second))
 		s := second.Status()
 		assert.InDelta(t, 60, s.Expires.Sub(s.NextRenewal).Minutes(), 7)
 		require.Equal(t, 1, w.bought())
 		advance(time.Hour)
-		third := w.client(WithSessionStore(store))
+		third := w.client(WithSession(SessionPolicy{Store: store}))
 		require.NoError(t, w.call(third))
 		synctest.Wait()
 		assert.Equal(t, 2, w.bought(), "by the second, in its window")
@@ -355,10 +359,10 @@ func TestThePauseThatThePlatformAsksForIsKeptByAll(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t)
-		store := newMapSessionStore()
+		store := newFailingStore()
 		w.srv.Fault(routeAuthenticate, agrentingtest.StatusWithRetryAfter(http.StatusServiceUnavailable, "60").Always())
 		for range 10 {
-			c := w.client(WithSessionStore(store))
+			c := w.client(WithSession(SessionPolicy{Store: store}))
 			require.Error(t, w.call(c))
 			advance(5 * time.Second)
 			require.NoError(t, c.Close())
@@ -371,7 +375,7 @@ func TestLogoutOnCloseEndsNobodyElsesSession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t)
-		p := WithSessionPolicy(SessionPolicy{LogoutOnClose: true})
+		p := WithSession(SessionPolicy{LogoutOnClose: true})
 		a, b := w.client(p), w.client(p)
 		require.NoError(t, w.call(a))
 		require.NoError(t, w.call(b))
@@ -384,8 +388,8 @@ func TestLogoutOnCloseEndsTheSessionThatARotationHasBroughtMeanwhile(t *testing.
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		c := w.client(MemoryStore(Credential{}), RotationPolicy{Every: -1, Strategy: Overlap, Grace: 5 * time.Second},
-			WithSessionPolicy(SessionPolicy{LogoutOnClose: true}))
+		c := w.client(nil, RotationPolicy{Store: MemoryStore(), Every: -1, Strategy: Overlap, Grace: 5 * time.Second},
+			WithSession(SessionPolicy{LogoutOnClose: true}))
 		require.NoError(t, w.call(c))
 		go func() { _, _ = c.Rotate(context.Background()) }() //nolint:usetesting // it ends with the client
 		advance(2 * time.Second)
@@ -410,7 +414,7 @@ func TestNobodyIsGivenAKeyThatIsBeingReplaced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t)
-		c := w.client(MemoryStore(Credential{}), RotationPolicy{Every: -1, Strategy: InPlace})
+		c := w.client(MemoryStore(), RotationPolicy{Every: -1, Strategy: InPlace})
 		require.NoError(t, w.call(c))
 		w.srv.Fault(routeRotate, agrentingtest.Delay(time.Second))
 		done := make(chan error)

@@ -2,266 +2,186 @@ package agrenting
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
-	"github.com/agrenting/agrenting-go/internal/durable"
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
-	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// SessionStore lets processes share sessions, so that many workers started
-// together make one call of the authenticate endpoint, which locks an IP out
-// after 10 a minute, and not one each. Set it by [WithSessionStore].
-//
-// A store keeps sealed records under ids and needs to understand neither: the
-// SDK encrypts a record under a key derived from the API key, and an id names
-// the origin and the key that a session belongs to without revealing them.
-// Implementations must be safe for concurrent use.
-type SessionStore interface {
-	// LockSession waits, no longer than ctx allows, until no other process
-	// holds the lock of id. It must be released when its holder dies.
-	LockSession(ctx context.Context, id string) (unlock func(), err error)
-	// LoadSession returns the record of id, nil when there is none. It is
-	// called with and without the lock.
-	LoadSession(ctx context.Context, id string) ([]byte, error)
-	// SaveSession replaces the record of id. It is called under the lock.
-	SaveSession(ctx context.Context, id string, sealed []byte) error
-}
-
-// FileSessionStore shares sessions between the processes of one host through
-// files in a folder, which is made (0700) when it is missing. The files are
-// 0600, replaced atomically, and locked by the kernel, so a process that dies
-// blocks nobody. Their content is encrypted and of no use without the API key.
-//
-// Folders in which others may write, files that others may read, and symbolic
-// links are refused with an error that says how to mend them: a folder that is
-// there here, everything else when it is met, by [EventStoreFailed] and the
-// StoreError of [Status], while the process goes on with a session of its own.
-func FileSessionStore(folder string) (SessionStore, error) {
-	if folder == "" {
-		return nil, optionError("FileSessionStore", "the folder has no name")
-	}
-	abs, err := filepath.Abs(folder)
-	if err != nil {
-		return nil, fmt.Errorf("FileSessionStore: %w", err)
-	}
-	switch info, err := os.Stat(abs); {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return nil, fmt.Errorf("FileSessionStore: %w", err)
-	case !info.IsDir():
-		return nil, optionError("FileSessionStore", "%s is not a folder", abs)
-	default:
-		if err := durable.CheckFolder(abs); err != nil {
-			return nil, fmt.Errorf("FileSessionStore: %w", err)
-		}
-	}
-	return &fileSessionStore{folder: abs}, nil
-}
-
-type fileSessionStore struct{ folder string }
-
-// maxSessionFile bounds a sealed record.
-const maxSessionFile = 64 << 10
-
-func (s *fileSessionStore) file(id string) (*durable.File, error) {
-	if id == "" || strings.Trim(id, "0123456789abcdef") != "" {
-		return nil, fmt.Errorf("%w: a session id is hexadecimal", ErrInvalidOption)
-	}
-	return durable.New(filepath.Join(s.folder, id+".session"), maxSessionFile, nil), nil
-}
-
-func (s *fileSessionStore) LockSession(ctx context.Context, id string) (func(), error) {
-	f, err := s.file(id)
-	if err != nil {
-		return nil, err
-	}
-	return f.Lock(ctx)
-}
-
-func (s *fileSessionStore) LoadSession(_ context.Context, id string) ([]byte, error) {
-	f, err := s.file(id)
-	if err != nil {
-		return nil, err
-	}
-	b, err := f.Read()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return b, err
-}
-
-func (s *fileSessionStore) SaveSession(_ context.Context, id string, sealed []byte) error {
-	f, err := s.file(id)
-	if err != nil {
-		return err
-	}
-	return f.Write(sealed)
-}
-
-// sharedSession is what a record holds: the session last bought, and whether
-// the endpoint wants to be left alone, which goes for all processes.
-type sharedSession struct {
-	Version int    `json:"version"`
-	Token   string `json:"token,omitempty"`
-	// Expires is the platform's word, Skew how far its clock was ahead.
-	Expires time.Time     `json:"expires,omitzero"`
-	Skew    time.Duration `json:"skew,omitempty"`
-	Bought  time.Time     `json:"bought,omitzero"`
-	// NotBefore is when the endpoint may be called again after Failures in a
-	// row; Locked tells that it was a lockout, Refused that the key was refused.
-	NotBefore time.Time `json:"not_before,omitzero"`
-	Failures  int       `json:"failures,omitempty"`
-	Locked    bool      `json:"locked,omitempty"`
-	Refused   bool      `json:"refused,omitempty"`
-	Reason    string    `json:"reason,omitempty"`
-}
-
-const sharedSessionVersion = 1
-
-// sessionID names the record of the sessions of one key at one origin.
-func sessionID(o origin, key Credential) string {
-	sum := sha256.Sum256([]byte("agrenting session id\x00" + o.String() + "\x00" + key.Reveal()))
-	return hex.EncodeToString(sum[:16])
-}
-
-// sharedSessions is a SessionStore seen by one key at one origin.
-type sharedSessions struct {
-	store  SessionStore
-	id     string
-	sealer sealer
-}
-
-func newSharedSessions(store SessionStore, o origin, key Credential) *sharedSessions {
-	id := sessionID(o, key)
-	return &sharedSessions{
-		store: store, id: id,
-		sealer: sealer{secret: secret.New(key.Reveal()), info: "agrenting session v1 " + id},
-	}
-}
-
-// load returns the record. One that cannot be read counts as none: it is going
-// to be replaced.
-func (s *sharedSessions) load(ctx context.Context) (sharedSession, error) {
-	var rec sharedSession
-	sealed, err := s.loadSealed(ctx)
-	if err != nil || sealed == nil {
-		return rec, err
-	}
-	plain, err := s.sealer.open(sealed)
-	if err != nil {
-		return rec, err
-	}
-	if err := json.Unmarshal(plain, &rec); err != nil || rec.Version != sharedSessionVersion {
-		return sharedSession{}, errUnsealable
-	}
-	return rec, nil
-}
-
-// loadSealed is LoadSession of the store. One that panics has failed, and costs
-// sharing and nothing else; saveSealed and unlocked likewise.
-func (s *sharedSessions) loadSealed(ctx context.Context) (sealed []byte, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked("the session store", p)
-		}
-	}()
-	return s.store.LoadSession(ctx, s.id)
-}
-
-func (s *sharedSessions) saveSealed(ctx context.Context, sealed []byte) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked("the session store", p)
-		}
-	}()
-	return s.store.SaveSession(ctx, s.id, sealed)
-}
-
-func unlocked(unlock func()) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked("the session store", p)
-		}
-	}()
-	unlock()
-	return nil
-}
-
-func (s *sharedSessions) save(ctx context.Context, rec sharedSession) error {
-	rec.Version = sharedSessionVersion
-	plain, err := json.Marshal(rec)
-	if err != nil {
-		return err
-	}
-	sealed, err := s.sealer.seal(plain)
-	if err != nil {
-		return err
-	}
-	return s.saveSealed(ctx, sealed)
-}
-
-// lookWhileLocked is the pause between two looks at a record whose lock another
-// process holds: it is doubled up to the longer one.
 const (
-	lookWhileLocked    = 10 * time.Millisecond
-	maxLookWhileLocked = time.Second
+	// exchangeLease is how long the lease for an exchange lasts after each write
+	// to the store, at least; a slow store extends it. So long a holder that was
+	// killed or stopped is waited for.
+	exchangeLease    = 3 * time.Second
+	exchangePatience = 4
+	exchangeExtend   = time.Second
+	// maxLeaseWait is how long a process waits for the lease before it makes an
+	// exchange without it.
+	maxLeaseWait = 10 * time.Second
+	// exchangeReserve is the part of a fetch's time that is kept for the exchange,
+	// should the lease not become free.
+	exchangeReserve = 5 * time.Second
+	// maxSharedPause guards against a record written under a wrong clock.
+	maxSharedPause = 30 * time.Minute
+	// saveSessionTimeout bounds the attempts to save a new session, which is worth
+	// more than the remaining time of the call that it was obtained for.
+	saveSessionTimeout = 5 * time.Second
 )
 
-// lock waits for the lock, or until a record is there that is usable: then the
-// func that unlocks is nil. So of many who wait, all but one go on together and do not
-// queue up for a lock that they have no use for.
-func (s *sharedSessions) lock(ctx context.Context, usable func(sharedSession) (renew.Grant[*stamp], bool)) (func(), renew.Grant[*stamp], error) {
-	type outcome struct {
-		unlock func()
-		err    error
-	}
+// obtainShared takes a usable session from the store, waits for the process that
+// is obtaining one, or obtains one under the lease. A store that fails costs
+// sharing alone.
+func (x *exchanger) obtainShared(
+	ctx context.Context, key Credential, usable func(record.Session) (renew.Grant[*stamp], bool),
+) (renew.Grant[*stamp], error) {
 	var none renew.Grant[*stamp]
-	// A store may bind the lock to its context, so that ends with the lock.
-	lockCtx, cancel := context.WithCancel(ctx)
-	ch := make(chan outcome, 1)
-	go func() {
-		out := outcome{err: errors.New("agrenting: the session store panicked")}
-		defer func() {
-			_ = recover() // the error says it
-			ch <- out
-		}()
-		out.unlock, out.err = s.store.LockSession(lockCtx, s.id)
-		if out.err == nil && out.unlock == nil {
-			out.err = errors.New("agrenting: the session store gave a lock that cannot be unlocked")
-		}
-	}()
-	t := time.NewTimer(lookWhileLocked)
-	defer t.Stop()
-	for pause := lookWhileLocked; ; {
-		select {
-		case out := <-ch:
-			if out.err != nil {
-				cancel()
-				return nil, none, out.err
+	slot := x.slotFor(key)
+	end := time.Now().Add(leaseWait(ctx))
+	waited := false
+	for {
+		e, err := loadWithin(ctx, slot)
+		switch {
+		case errors.Is(err, ErrNoRecord), replaceable(err) && e.Revision != "":
+		case err != nil:
+			x.failed("load", err)
+			return x.buy(ctx, key)
+		default:
+			x.setStoreError(nil)
+			if g, ok := usable(e.Body); ok {
+				return g, nil
 			}
-			return func() { _ = unlocked(out.unlock); cancel() }, none, nil // or it ends with its context
-		case <-t.C:
-		}
-		if rec, err := s.load(ctx); err == nil {
-			if g, ok := usable(rec); ok {
-				cancel()
-				if out := <-ch; out.err == nil {
-					_ = unlocked(out.unlock)
-				}
-				return nil, g, nil
+			if wait := time.Until(e.Body.NotBefore); wait > 0 && wait < maxSharedPause {
+				return none, pauseError(e.Body)
 			}
 		}
-		pause = min(2*pause, maxLookWhileLocked)
-		t.Reset(pause)
+		left, remaining := slot.Left(e), time.Until(end)
+		switch {
+		case left > 0 && remaining <= 0:
+			return x.buy(ctx, key)
+		case left > 0:
+			waited = true
+			if err := slot.Await(ctx, e, min(left, remaining)); err != nil {
+				return none, err
+			}
+			continue
+		case waited:
+			waited = false
+			if err := sleep(ctx, record.TakeoverPause()); err != nil {
+				return none, err
+			}
+			continue
+		}
+		held, err := slot.Acquire(ctx, e, e.Body, record.Terms{
+			Holder: x.holder, Duration: exchangeLease, Patience: exchangePatience, Every: exchangeExtend,
+		})
+		switch {
+		case errors.Is(err, ErrConflictingWrite) && remaining > 0:
+			continue
+		case err != nil:
+			x.failed("save", err)
+			return x.buy(ctx, key)
+		}
+		return x.buyHeld(ctx, held, key)
 	}
+}
+
+// sharedLoad limits a load of the record, so that a store that hangs costs sharing
+// alone.
+const sharedLoad = 5 * time.Second
+
+func loadWithin(ctx context.Context, slot *record.Slot[record.Session]) (record.Entry[record.Session], error) {
+	ctx, cancel := context.WithTimeout(ctx, sharedLoad)
+	defer cancel()
+	return slot.Load(ctx)
+}
+
+// replaceable reports whether a session record that cannot be read is replaced: if
+// it is damaged or sealed under another key, but not if another version of the SDK
+// wrote it.
+func replaceable(err error) bool {
+	return (errors.Is(err, ErrInvalidRecord) && !errors.Is(err, record.ErrOtherVersion)) ||
+		errors.Is(err, ErrSealed) || errors.Is(err, ErrNotSealed)
+}
+
+// leaseWait is for how long a fetch may wait for a lease.
+func leaseWait(ctx context.Context) time.Duration {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return maxLeaseWait
+	}
+	left := time.Until(end)
+	return min(maxLeaseWait, left-min(exchangeReserve, left/2))
+}
+
+// buyHeld makes the exchange under the lease and saves the outcome for the others,
+// also if it is a failure.
+func (x *exchanger) buyHeld(ctx context.Context, held *record.Held[record.Session], key Credential) (renew.Grant[*stamp], error) {
+	stop := held.Keep(ctx)
+	g, err := x.buy(ctx, key)
+	stop()
+	rec := held.Entry().Body
+	if err != nil {
+		failSession(&rec, err)
+	} else {
+		rec = record.Session{Agent: rec.Agent, Token: g.Value.cred.Reveal(), Expires: g.Expires, Issued: time.Now()}
+		if !g.Issued.IsZero() {
+			rec.Skew = time.Until(g.Issued).Round(time.Second)
+		}
+	}
+	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveSessionTimeout)
+	defer cancel()
+	serr := held.Release(saveCtx, rec)
+	for n := 1; serr != nil && !errors.Is(serr, record.ErrLeaseLost) && n < saveAttempts; n++ {
+		if sleep(saveCtx, renew.Doubled(minSavePause, maxSavePause, n)) != nil {
+			break
+		}
+		serr = held.Release(saveCtx, rec)
+	}
+	switch {
+	case errors.Is(serr, record.ErrLeaseLost): // another process has a session by now, or soon
+	case serr != nil:
+		x.failed("save", serr)
+	default:
+		x.setStoreError(nil)
+	}
+	return g, err
+}
+
+// slotFor returns the record of the sessions of a key.
+func (x *exchanger) slotFor(key Credential) *record.Slot[record.Session] {
+	lineage := record.LineageOf(key.c)
+	if l, ok := x.keys.(interface{ lineage(key Credential) string }); ok {
+		lineage = l.lineage(key)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.shared == nil || !key.Equal(x.sharedKey) {
+		x.sharedKey = key
+		x.shared = record.Sessions(x.core.recordConfig(x.core.cfg.sessionStore(), ""), lineage, key.c)
+	}
+	return x.shared
+}
+
+// failSession notes that the endpoint must be left alone. It does not touch the
+// session.
+func failSession(s *record.Session, err error) {
+	s.Failures++
+	pause := renew.Doubled(time.Second, time.Minute, s.Failures)
+	s.NotBefore, s.Locked, s.Reason = time.Now().Add(pause), false, safeText(err.Error())
+	s.Refused = errors.Is(err, ErrUnauthorized)
+	if at := retryAt(err); at.After(s.NotBefore) {
+		s.NotBefore = at
+	}
+	_, s.Locked = errors.AsType[*LockoutError](err)
+}
+
+// pauseError is what processes get that come while the endpoint must be left
+// alone.
+func pauseError(s record.Session) error {
+	err := errors.New("agrenting: another process was refused: " + s.Reason)
+	if s.Locked {
+		return &LockoutError{RetryAt: s.NotBefore, Err: err}
+	}
+	return &pausedError{at: s.NotBefore, err: err, refused: s.Refused}
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -21,71 +20,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/record"
 )
-
-// mapSessionStore is a store in memory that can be made to fail.
-type mapSessionStore struct {
-	mu      sync.Mutex
-	records map[string][]byte
-	locks   map[string]chan struct{}
-	fail    map[string]error // by operation
-}
-
-func newMapSessionStore() *mapSessionStore {
-	return &mapSessionStore{records: map[string][]byte{}, locks: map[string]chan struct{}{}, fail: map[string]error{}}
-}
-
-func (s *mapSessionStore) failing(op string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.fail[op] = err
-}
-
-func (s *mapSessionStore) LockSession(ctx context.Context, id string) (func(), error) {
-	s.mu.Lock()
-	if err := s.fail["lock"]; err != nil {
-		s.mu.Unlock()
-		return nil, err
-	}
-	l, ok := s.locks[id]
-	if !ok {
-		l = make(chan struct{}, 1)
-		s.locks[id] = l
-	}
-	s.mu.Unlock()
-	select {
-	case l <- struct{}{}:
-		return func() { <-l }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (s *mapSessionStore) LoadSession(_ context.Context, id string) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.records[id], s.fail["load"]
-}
-
-func (s *mapSessionStore) SaveSession(_ context.Context, id string, sealed []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.fail["save"]; err != nil {
-		return err
-	}
-	s.records[id] = sealed
-	return nil
-}
 
 func TestClientsWithAStoreShareOneExchangePerExpiry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute), agrentingtest.WithoutRateLimits())
 		w.srv.Fault(routeAuthenticate, agrentingtest.Delay(100*time.Millisecond).Always())
-		store := newMapSessionStore()
+		store := newFailingStore()
 		var wg sync.WaitGroup
 		for range 10 {
-			c := w.client(WithSessionStore(store))
+			c := w.client(WithSession(SessionPolicy{Store: store}))
 			wg.Go(func() {
 				for range 600 {
 					if err := w.call(c); err != nil {
@@ -105,12 +51,12 @@ func TestRejectedSharedSessionIsReplacedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t, agrentingtest.WithoutRateLimits())
-		store := newMapSessionStore()
+		store := newFailingStore()
 		var clients []*Client
 		var adopted int
 		var mu sync.Mutex
 		for range 10 {
-			c := w.client(WithSessionStore(store), WithObserver(func(e Event) {
+			c := w.client(WithSession(SessionPolicy{Store: store}), WithObserver(func(e Event) {
 				mu.Lock()
 				defer mu.Unlock()
 				if e.Type == EventRenewed && e.Reason == "adopted" {
@@ -138,15 +84,15 @@ func TestLockoutIsSharedThroughTheStore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t)
-		store := newMapSessionStore()
+		store := newFailingStore()
 		w.srv.Fault(routeAuthenticate, agrentingtest.StatusWithRetryAfter(http.StatusTooManyRequests, "300").Times(1))
-		first, second := w.client(WithSessionStore(store)), w.client(WithSessionStore(store))
+		first, second := w.client(WithSession(SessionPolicy{Store: store})), w.client(WithSession(SessionPolicy{Store: store}))
 		require.ErrorIs(t, w.call(first), ErrLockedOut)
 		err := w.call(second)
 		require.ErrorIs(t, err, ErrLockedOut)
 		l, ok := errors.AsType[*LockoutError](err)
 		require.True(t, ok)
-		require.ErrorContains(t, l.Err, "another process was told so: ")
+		require.ErrorContains(t, l.Err, "another process was refused: ")
 		assert.Equal(t, 5*time.Minute, time.Until(l.RetryAt).Round(time.Second))
 		assert.Equal(t, 1, w.bought(), "the second did not need to ask")
 		advance(301 * time.Second)
@@ -161,11 +107,11 @@ func TestFailuresOfTheExchangeAreSharedThroughTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t, agrentingtest.WithoutRateLimits())
 		w.srv.Fault(routeAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "AGENT_UNAVAILABLE").Always())
-		store := newMapSessionStore()
+		store := newFailingStore()
 		began := time.Now()
 		var wg sync.WaitGroup
 		for range 10 {
-			c := w.client(WithSessionStore(store))
+			c := w.client(WithSession(SessionPolicy{Store: store}))
 			wg.Go(func() {
 				for time.Since(began) < time.Minute {
 					if err := w.call(c); err == nil || errors.Is(err, ErrUnauthorized) {
@@ -182,32 +128,28 @@ func TestFailuresOfTheExchangeAreSharedThroughTheStore(t *testing.T) {
 
 func TestBrokenStoreCostsSharingAndNothingElse(t *testing.T) {
 	t.Parallel()
-	for _, op := range []string{"lock", "load", "save"} {
+	for _, op := range []string{"load", "save"} {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
 			w := newSessionWorld(t)
-			store := newMapSessionStore()
+			store := newFailingStore()
 			store.failing(op, errors.New("disk on fire"))
 			events := make(chan Event, 10)
-			c := w.client(WithSessionStore(store), WithObserver(func(e Event) { events <- e }))
+			c := w.client(WithSession(SessionPolicy{Store: store}), WithObserver(func(e Event) { events <- e }))
 			require.NoError(t, w.call(c))
 			e := <-events
 			assert.Equal(t, EventStoreFailed, e.Type)
 			assert.Equal(t, op, e.Reason)
 			assert.WithinDuration(t, time.Now(), e.Time, time.Minute)
-			if op == "load" {
-				require.NoError(t, c.Status().StoreError, "what could not be read has been replaced")
-			} else {
-				require.ErrorContains(t, c.Status().StoreError, "disk on fire")
-			}
+			require.ErrorContains(t, c.Status().StoreError, "disk on fire")
 
 			store.failing(op, nil)
 			w.srv.RevokeSessions()
-			require.NoError(t, w.call(w.client(WithSessionStore(store))))
+			require.NoError(t, w.call(w.client(WithSession(SessionPolicy{Store: store}))))
 			bought := w.bought()
 			require.NoError(t, w.call(c))
 			require.Equal(t, bought, w.bought(), "it is shared again")
-			require.NoError(t, c.Status().StoreError, "what is mended is not reported any more")
+			require.NoError(t, c.Status().StoreError, "what works again is not reported any more")
 		})
 	}
 }
@@ -215,9 +157,9 @@ func TestBrokenStoreCostsSharingAndNothingElse(t *testing.T) {
 func TestAStoreThatWorksIsNotReported(t *testing.T) {
 	t.Parallel()
 	w := newSessionWorld(t)
-	store := newMapSessionStore()
+	store := newFailingStore()
 	for range 2 {
-		c := w.client(WithSessionStore(store), WithObserver(func(e Event) {
+		c := w.client(WithSession(SessionPolicy{Store: store}), WithObserver(func(e Event) {
 			assert.NotEqual(t, EventStoreFailed, e.Type)
 		}))
 		require.NoError(t, w.call(c))
@@ -225,66 +167,6 @@ func TestAStoreThatWorksIsNotReported(t *testing.T) {
 	}
 	assert.Equal(t, 1, w.bought())
 	assert.Zero(t, w.srv.Count("GET /api/v1/hirings/pending"), "a session that nothing is known against is not tried first")
-}
-
-// lockingStore calls lock for each lock.
-type lockingStore struct {
-	*mapSessionStore
-	lock func(ctx context.Context) (func(), error)
-}
-
-func (s lockingStore) LockSession(ctx context.Context, _ string) (func(), error) { return s.lock(ctx) }
-
-func TestALockThatCannotBeHadCostsSharingAndNothingElse(t *testing.T) {
-	t.Parallel()
-	for want, lock := range map[string]func(context.Context) (func(), error){
-		"panicked":                     func(context.Context) (func(), error) { panic("boom") },
-		"store panicked":               func(context.Context) (func(), error) { runtime.Goexit(); return nil, nil },
-		"lock that cannot be unlocked": func(context.Context) (func(), error) { return nil, nil },
-	} {
-		t.Run(want, func(t *testing.T) {
-			t.Parallel()
-			w := newSessionWorld(t)
-			c := w.client(WithSessionStore(lockingStore{newMapSessionStore(), lock}))
-			require.NoError(t, w.call(c))
-			require.ErrorContains(t, c.Status().StoreError, want)
-		})
-	}
-}
-
-func TestTheContextOfALockEndsWithIt(t *testing.T) {
-	t.Parallel()
-	w := newSessionWorld(t)
-	var end <-chan struct{}
-	held := false
-	c := w.client(WithSessionStore(lockingStore{newMapSessionStore(), func(ctx context.Context) (func(), error) {
-		end, held = ctx.Done(), true
-		return func() { assert.False(t, isClosed(end)); held = false }, nil
-	}}))
-	require.NoError(t, w.call(c))
-	assert.False(t, held)
-	assert.True(t, isClosed(end))
-}
-
-// Who finds a session while it waits for the lock goes on without it, and leaves
-// no lock behind.
-func TestALockThatComesTooLateIsUnlocked(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newSessionWorld(t)
-		store := newMapSessionStore()
-		other := w.client(WithSessionStore(store))
-		locks := 0
-		c := w.client(WithSessionStore(lockingStore{store, func(ctx context.Context) (func(), error) {
-			_, err := other.Credential(ctx)
-			<-ctx.Done()
-			locks++ // it does not heed its context
-			return func() { locks-- }, err
-		}}))
-		require.NoError(t, w.call(c))
-		assert.Equal(t, 1, w.bought())
-		assert.Zero(t, locks)
-	})
 }
 
 func TestASessionOfTheStoreIsAdoptedAsLongAsItLives(t *testing.T) {
@@ -307,11 +189,11 @@ func TestASessionOfTheStoreIsAdoptedAsLongAsItLives(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newSessionWorld(t, append(c.opts, agrentingtest.WithSessionTTL(time.Minute))...)
-				shared, store := WithSessionPolicy(SessionPolicy{Window: -1}), WithSessionStore(newMapSessionStore())
-				first := w.client(shared, store)
+				shared := WithSession(SessionPolicy{Window: -1, Store: newFailingStore()})
+				first := w.client(shared)
 				require.NoError(t, w.call(first))
 				advance(c.pause)
-				second := w.client(shared, store)
+				second := w.client(shared)
 				require.NoError(t, w.call(second))
 				assert.Equal(t, c.bought, w.bought())
 				assert.Zero(t, w.unauthorized())
@@ -329,12 +211,13 @@ func TestAPauseThatIsTooLongIsAWrongClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for pause, bought := range map[time.Duration]int{maxSharedPause - time.Minute: 0, maxSharedPause: 1} {
 			w := newSessionWorld(t)
-			store := newMapSessionStore()
-			c := w.client(WithSessionStore(store))
-			shared := newSharedSessions(store, c.transport.origins[0], APIKey(w.key.Secret))
+			store := newFailingStore()
+			c := w.client(WithSession(SessionPolicy{Store: store}))
 			until := time.Now().Add(pause)
-			require.NoError(t, shared.save(t.Context(), sharedSession{NotBefore: until, Failures: 1, Reason: "busy"}))
-			err := w.call(c)
+			_, err := c.core.exchanger.slotFor(APIKey(w.key.Secret)).Save(t.Context(),
+				record.Entry[record.Session]{Body: record.Session{NotBefore: until, Failures: 1, Reason: "busy"}})
+			require.NoError(t, err)
+			err = w.call(c)
 			assert.Equal(t, bought, w.bought())
 			if bought == 1 {
 				require.NoError(t, err)
@@ -351,24 +234,12 @@ func TestAPauseThatIsTooLongIsAWrongClock(t *testing.T) {
 func TestOnlyTheRefusalOfAKeyIsSharedAsOne(t *testing.T) {
 	t.Parallel()
 	for err, refused := range map[error]bool{ErrServer: false, ErrUnauthorized: true} {
-		var rec sharedSession
-		rec.fail(err)
-		shared := rec.pauseError()
+		var rec record.Session
+		failSession(&rec, err)
+		shared := pauseError(rec)
 		assert.Equal(t, refused, errors.Is(shared, ErrUnauthorized), "%v", err)
 		require.NotErrorIs(t, shared, ErrForbidden)
 		require.NotErrorIs(t, shared, ErrLockedOut)
-	}
-}
-
-func TestAPolicyIsKeptWhereverTheStoreIsSet(t *testing.T) {
-	t.Parallel()
-	policy, store := WithSessionPolicy(SessionPolicy{Timeout: time.Hour, Window: 0.5}), WithSessionStore(newMapSessionStore())
-	for _, opts := range [][]Option{{policy, store}, {store, policy}} {
-		c, err := New(append(opts, WithoutEnvironment(), WithCredential(APIKey(testKey)))...)
-		require.NoError(t, err)
-		assert.Equal(t, time.Hour, c.core.cfg.session.Timeout)
-		assert.NotNil(t, c.core.cfg.sessionStore)
-		require.NoError(t, c.Close())
 	}
 }
 
@@ -376,121 +247,109 @@ func TestStoredSessionsAreOfNoUseWithoutTheKey(t *testing.T) {
 	t.Parallel()
 	w := newSessionWorld(t)
 	folder := filepath.Join(t.TempDir(), "sessions")
-	store, err := FileSessionStore(folder)
+	store, err := FileStore(folder)
 	require.NoError(t, err)
-	c := w.client(WithSessionStore(store))
+	c := w.client(WithSession(SessionPolicy{Store: store}))
 	require.NoError(t, w.call(c))
 	cred, err := c.Credential(t.Context())
 	require.NoError(t, err)
 
 	entries, err := os.ReadDir(folder)
 	require.NoError(t, err)
-	require.Len(t, entries, 2, "the record and its lock")
-	for _, e := range entries {
-		info, err := e.Info()
-		require.NoError(t, err)
-		assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
-		b, err := os.ReadFile(filepath.Join(folder, e.Name()))
-		require.NoError(t, err)
-		for _, s := range []string{cred.Reveal(), w.key.Secret, w.srv.URL, w.agent.ID} {
-			assert.NotContains(t, string(b)+e.Name(), s)
+	require.Len(t, entries, 2, "the record and the folder of locks")
+	b, err := os.ReadFile(filepath.Join(folder, entries[1].Name()))
+	require.NoError(t, err)
+	for _, s := range []string{cred.Reveal(), w.key.Secret} {
+		assert.NotContains(t, string(b), s)
+	}
+}
+
+func TestDamagedSessionRecordIsReplaced(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string]string{"garbage": "garbage", "an empty body": "agrenting-record 2 X\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newSessionWorld(t)
+			folder := t.TempDir()
+			require.NoError(t, os.Chmod(folder, 0o700))
+			store, err := FileStore(folder)
+			require.NoError(t, err)
+			c := w.client(WithSession(SessionPolicy{Store: store}))
+			path := filepath.Join(folder, c.core.exchanger.slotFor(APIKey(w.key.Secret)).Name()+".record")
+			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+			require.NoError(t, w.call(c))
+			require.NoError(t, w.call(w.client(WithSession(SessionPolicy{Store: store}))))
+			assert.Equal(t, 1, w.bought())
+		})
+	}
+}
+
+func TestSessionRecordOfAnotherVersionIsLeftIntact(t *testing.T) {
+	t.Parallel()
+	w := newSessionWorld(t)
+	store := newFailingStore()
+	c := w.client(WithSession(SessionPolicy{Store: store}))
+	name := c.core.exchanger.slotFor(APIKey(w.key.Secret)).Name()
+	const newer = `{"version":3,"kind":"session","body":{}}`
+	_, err := store.Save(t.Context(), name, []byte(newer), "")
+	require.NoError(t, err)
+	require.NoError(t, w.call(c))
+	require.ErrorIs(t, c.Status().StoreError, ErrInvalidRecord)
+	rec, err := store.Load(t.Context(), name)
+	require.NoError(t, err)
+	assert.Equal(t, newer, string(rec.Data))
+}
+
+// With WithStore, sessions of all keys of a lineage are in one record.
+func TestSessionsFollowTheKeyThroughItsRotations(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t, agrentingtest.WithoutRateLimits())
+		store := MemoryStore()
+		a, b := w.client(store, RotationPolicy{Every: -1}, WithSession()), w.client(store, RotationPolicy{Every: -1}, WithSession())
+		require.NoError(t, w.call(a))
+		require.NoError(t, w.call(b))
+		require.EqualValues(t, 1, w.srv.Stats().Authenticates)
+		for n := range 3 {
+			_, err := a.Rotate(t.Context())
+			require.NoError(t, err)
+			synctest.Wait()
+			require.NoError(t, w.call(a))
+			require.NoError(t, w.call(b))
+			assert.EqualValues(t, 2+n, w.srv.Stats().Authenticates, "one exchange for each key")
 		}
-	}
-	id := sessionID(c.transport.origins[0], APIKey(w.key.Secret))
-	sealed, err := store.LoadSession(t.Context(), id)
-	require.NoError(t, err)
-	own := newSharedSessions(store, c.transport.origins[0], APIKey(w.key.Secret))
-	plain, err := own.sealer.open(sealed)
-	require.NoError(t, err)
-	assert.Contains(t, string(plain), cred.Reveal())
-
-	other := newSharedSessions(store, c.transport.origins[0], APIKey("another-key-0123456789"))
-	assert.NotEqual(t, id, other.id, "another key has a record of its own")
-	_, err = other.sealer.open(sealed)
-	require.ErrorIs(t, err, errUnsealable)
-	elsewhere := newSharedSessions(store, origin{"https", "elsewhere.test"}, APIKey(w.key.Secret))
-	assert.NotEqual(t, id, elsewhere.id, "another origin too")
-	_, err = elsewhere.sealer.open(sealed)
-	require.ErrorIs(t, err, errUnsealable)
-	guess := newSharedSessions(store, c.transport.origins[0], APIKey("another-key-0123456789"))
-	guess.sealer.info = own.sealer.info
-	_, err = guess.sealer.open(sealed)
-	require.ErrorIs(t, err, errUnsealable, "the key is in the seal, not in its name alone")
-	for i := range sealed {
-		bad := append([]byte(nil), sealed...)
-		bad[i] ^= 1
-		_, err := own.sealer.open(bad)
-		require.ErrorIs(t, err, errUnsealable, "byte %d", i)
-	}
+		names := 0
+		for name := range store.(*memoryStore).records {
+			if name != record.KeyName {
+				names++
+			}
+		}
+		assert.Equal(t, 1, names)
+	})
 }
 
-func TestDamagedRecordIsReplaced(t *testing.T) {
+// A holder that was killed costs 3 s, and then one process exchanges for all.
+func TestKilledHolderOfAnExchangeCostsThreeSeconds(t *testing.T) {
 	t.Parallel()
-	w := newSessionWorld(t)
-	folder := t.TempDir()
-	require.NoError(t, os.Chmod(folder, 0o700))
-	store, err := FileSessionStore(folder)
-	require.NoError(t, err)
-	key := APIKey(w.key.Secret)
-	c := w.client(WithSessionStore(store))
-	path := filepath.Join(folder, sessionID(c.transport.origins[0], key)+".session")
-	require.NoError(t, os.WriteFile(path, []byte("garbage"), 0o600))
-	require.NoError(t, w.call(c))
-	require.NoError(t, w.call(w.client(WithSessionStore(store))))
-	assert.Equal(t, 1, w.bought())
-}
-
-func TestFileSessionStoreRefusesBadFolders(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "file")
-	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	for _, folder := range []string{"", file} {
-		_, err := FileSessionStore(folder)
-		require.ErrorIs(t, err, ErrInvalidOption)
-	}
-	store, err := FileSessionStore(t.TempDir())
-	require.NoError(t, err)
-	for _, id := range []string{"", "../../etc/passwd", "0f/1", "0F"} {
-		_, err = store.LoadSession(t.Context(), id)
-		require.ErrorIs(t, err, ErrInvalidOption, id)
-		_, err = store.LockSession(t.Context(), id)
-		require.ErrorIs(t, err, ErrInvalidOption, id)
-		require.ErrorIs(t, store.SaveSession(t.Context(), id, []byte("x")), ErrInvalidOption, id)
-	}
-}
-
-func TestAFileSessionStoreSaysWhatItCannotDo(t *testing.T) {
-	t.Parallel()
-	folder := filepath.Join(t.TempDir(), "sessions")
-	store, err := FileSessionStore(folder)
-	require.NoError(t, err)
-	sealed, err := store.LoadSession(t.Context(), "0a")
-	require.NoError(t, err)
-	require.Nil(t, sealed)
-	require.NoError(t, os.MkdirAll(filepath.Join(folder, "0a.session", "x"), 0o700))
-	require.NoError(t, os.Chmod(folder, 0o700))
-	_, err = store.LoadSession(t.Context(), "0a")
-	require.Error(t, err)
-	require.Error(t, store.SaveSession(t.Context(), "0a", []byte("x")))
-}
-
-func TestARecordOfAnotherVersionCountsAsNone(t *testing.T) {
-	t.Parallel()
-	w := newSessionWorld(t)
-	store := newMapSessionStore()
-	c := w.client(WithSessionStore(store))
-	own := newSharedSessions(store, c.transport.origins[0], APIKey(w.key.Secret))
-	for _, plain := range []string{`{"version":2,"token":"token-0123456789"}`, `{"version":1,"token":7}`, `1`} {
-		sealed, err := own.sealer.seal([]byte(plain))
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t, agrentingtest.WithoutRateLimits())
+		store := MemoryStore()
+		var clients []*Client
+		for range 20 {
+			clients = append(clients, w.client(WithSession(SessionPolicy{Store: store})))
+		}
+		slot := clients[0].core.exchanger.slotFor(APIKey(w.key.Secret))
+		_, err := slot.Acquire(t.Context(), record.Entry[record.Session]{}, record.Session{}, record.Terms{Holder: "killed", Duration: exchangeLease})
 		require.NoError(t, err)
-		require.NoError(t, store.SaveSession(t.Context(), own.id, sealed))
-		rec, err := own.load(t.Context())
-		require.ErrorIs(t, err, errUnsealable)
-		assert.Zero(t, rec)
-	}
-	require.NoError(t, w.call(c))
-	assert.Equal(t, 1, w.bought())
-	assert.Zero(t, w.unauthorized())
+		began := time.Now()
+		var wg sync.WaitGroup
+		for _, c := range clients {
+			wg.Go(func() { assert.NoError(t, w.call(c)) })
+		}
+		wg.Wait()
+		assert.InDelta(t, 3, time.Since(began).Seconds(), 0.3)
+		assert.Equal(t, 1, w.bought())
+	})
 }
 
 const (
@@ -517,11 +376,11 @@ func init() { //nolint:gochecknoinits // a re-executed binary is a worker, not a
 func sharedSessionWorker(spec string) error {
 	url, rest, _ := strings.Cut(spec, "|")
 	key, folder, _ := strings.Cut(rest, "|")
-	store, err := FileSessionStore(folder)
+	store, err := FileStore(folder)
 	if err != nil {
 		return err
 	}
-	c, err := New(WithoutEnvironment(), WithBaseURL(url), WithCredential(APIKey(key)), WithSessionStore(store))
+	c, err := New(WithoutEnvironment(), WithBaseURL(url), WithCredential(APIKey(key)), WithSession(SessionPolicy{Store: store}))
 	if err != nil {
 		return err
 	}
@@ -537,9 +396,9 @@ func sharedSessionWorker(spec string) error {
 	return nil
 }
 
-func TestTenProcessesStartedTogetherMakeOneExchange(t *testing.T) {
+func TestFiftyProcessesStartedTogetherMakeOneExchange(t *testing.T) {
 	t.Parallel()
-	srv := agrentingtest.NewServer()
+	srv := agrentingtest.NewServer(agrentingtest.WithoutRateLimits())
 	defer srv.Close()
 	srv.Fault(routeAuthenticate, agrentingtest.Delay(50*time.Millisecond).Always())
 	key := srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "w"}).ID)
@@ -552,7 +411,7 @@ func TestTenProcessesStartedTogetherMakeOneExchange(t *testing.T) {
 		start io.WriteCloser
 		out   strings.Builder
 	}
-	workers := make([]*worker, 10)
+	workers := make([]*worker, 50)
 	for i := range workers {
 		w := &worker{cmd: exec.CommandContext(t.Context(), exe, "-test.run=^$")}
 		w.cmd.Env = append(os.Environ(), sharedWorkerVar+"="+srv.URL+"|"+key.Secret+"|"+folder)

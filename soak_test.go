@@ -141,11 +141,11 @@ func newSoak(t *testing.T) *soak {
 	base := &http.Transport{MaxIdleConnsPerHost: 32, ResponseHeaderTimeout: time.Second}
 	t.Cleanup(base.CloseIdleConnections)
 	s.witness = &witness{base: base, proxy: s.proxy, secrets: s.secrets}
-	sessions, err := agrenting.FileSessionStore(filepath.Join(t.TempDir(), "sessions"))
+	sessions, err := agrenting.FileStore(filepath.Join(t.TempDir(), "sessions"))
 	require.NoError(t, err)
 	first := *s.byHand.Load()
-	s.add(agrenting.Overlap, agrenting.WithCredential(first), agrenting.WithSessionStore(sessions))
-	s.add(agrenting.InPlace, agrenting.WithCredential(first), agrenting.WithSessionStore(sessions))
+	s.add(agrenting.Overlap, agrenting.WithCredential(first), agrenting.WithSession(agrenting.SessionPolicy{Store: sessions}))
+	s.add(agrenting.InPlace, agrenting.WithCredential(first), agrenting.WithSession(agrenting.SessionPolicy{Store: sessions}))
 	s.add(agrenting.InPlace, agrenting.WithCredentialSource(agrenting.CredentialSourceFunc(
 		func(context.Context) (agrenting.Credential, error) { return *s.byHand.Load(), nil },
 	)))
@@ -157,12 +157,12 @@ func (s *soak) add(strategy agrenting.Strategy, opts ...agrenting.Option) {
 	s.t.Helper()
 	file, err := agrenting.FileStore(s.path)
 	require.NoError(s.t, err)
-	sealed, err := agrenting.Sealed(file, s.sealing)
+	sealed, err := agrenting.Sealed(file, "soak", s.sealing)
 	require.NoError(s.t, err)
 	c, err := agrenting.New(append([]agrenting.Option{
 		agrenting.WithoutEnvironment(), agrenting.WithBaseURL("http://" + s.proxy.Addr()),
 		agrenting.WithTransport(s.witness), agrenting.WithTimeout(30 * time.Second),
-		agrenting.WithKeyStore(&flakyStore{KeyStore: sealed, soak: s}),
+		agrenting.WithStore(&flakyStore{Store: sealed, soak: s}),
 		agrenting.WithRotation(agrenting.RotationPolicy{
 			Strategy: strategy, Every: -1, AgentID: s.agent.ID,
 			Owner: agrenting.Static(agrenting.UserToken(s.owner.Secret)),
@@ -358,7 +358,7 @@ func (s *soak) replaceByHand(ctx context.Context) {
 	s.recover(ctx)
 	s.put(s.srv.NewKey(s.agent.ID))
 	for _, k := range s.srv.LiveKeys(s.agent.ID) {
-		if strings.HasSuffix(rec.Current.Credential.Reveal(), k.Hint) {
+		if strings.HasSuffix(rec.Credential.Reveal(), k.Hint) {
 			s.witness.revoked()
 			s.srv.RevokeKey(k.ID)
 		}
@@ -367,7 +367,7 @@ func (s *soak) replaceByHand(ctx context.Context) {
 	want := s.byHand.Load().Fingerprint()
 	assert.Eventually(s.t, func() bool {
 		_, _ = s.clients[2].Do(ctx, http.MethodGet, "/api/v1/tasks?limit=1", nil, nil)
-		return s.load(ctx).Current.Credential.Fingerprint() == want
+		return s.load(ctx).Credential.Fingerprint() == want
 	}, 10*time.Second, 5*time.Millisecond, "the key put there by hand is not adopted")
 }
 
@@ -384,11 +384,11 @@ func (s *soak) recover(ctx context.Context) {
 }
 
 // settle has what is unfinished finished, by a rotation if need be.
-func (s *soak) settle(ctx context.Context) agrenting.KeyRecord {
+func (s *soak) settle(ctx context.Context) agrenting.KeyState {
 	s.t.Helper()
-	var rec agrenting.KeyRecord
+	var rec agrenting.KeyState
 	assert.Eventually(s.t, func() bool {
-		if rec = s.load(ctx); !rec.Current.IsZero() && rec.Intent == nil && len(s.srv.LiveKeys(s.agent.ID)) == 1 {
+		if rec = s.load(ctx); !rec.Credential.IsZero() && rec.Unfinished == nil && len(s.srv.LiveKeys(s.agent.ID)) == 1 {
 			return true
 		}
 		s.rotate(ctx, s.draw(len(s.clients)))
@@ -398,17 +398,17 @@ func (s *soak) settle(ctx context.Context) agrenting.KeyRecord {
 }
 
 // load reads the store past its faults.
-func (s *soak) load(ctx context.Context) agrenting.KeyRecord {
+func (s *soak) load(ctx context.Context) agrenting.KeyState {
 	file, err := agrenting.FileStore(s.path)
 	if err != nil {
-		return agrenting.KeyRecord{}
+		return agrenting.KeyState{}
 	}
-	sealed, err := agrenting.Sealed(file, s.sealing)
+	sealed, err := agrenting.Sealed(file, "soak", s.sealing)
 	if err != nil {
-		return agrenting.KeyRecord{}
+		return agrenting.KeyState{}
 	}
-	rec, _, err := sealed.Load(ctx)
-	if err != nil && !errors.Is(err, agrenting.ErrNoCredential) {
+	rec, err := agrenting.LoadKeyState(ctx, sealed)
+	if err != nil && !errors.Is(err, agrenting.ErrNoRecord) {
 		s.t.Errorf("the store cannot be read: %v", err)
 	}
 	return rec
@@ -418,7 +418,7 @@ func (s *soak) assertOneLiveKey(ctx context.Context) {
 	s.t.Helper()
 	rec := s.load(ctx)
 	assert.Len(s.t, s.srv.LiveKeys(s.agent.ID), 1, "exactly one key is live")
-	assert.True(s.t, !rec.Current.IsZero() && s.srv.KeyAlive(rec.Current.Credential.Reveal()), "and it is the store's")
+	assert.True(s.t, !rec.Credential.IsZero() && s.srv.KeyAlive(rec.Credential.Reveal()), "and it is the store's")
 	for _, c := range s.clients {
 		// A pause after a failure of before may have to end first.
 		assert.Eventually(s.t, func() bool {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -247,32 +248,35 @@ func (s *scanner) leaks(secrets *secretSet) []string {
 	return found
 }
 
-// flakyStore is a key store that fails now and then: before it saves, after it
+// storedSecret finds the secrets of a key record.
+var storedSecret = regexp.MustCompile(`"secret": ?"([^"]+)"`)
+
+// flakyStore is a store that fails now and then: before it saves, after it
 // has saved, and for a while.
 type flakyStore struct {
-	agrenting.KeyStore
+	agrenting.Store
 	soak *soak
 }
 
-func (s *flakyStore) Load(ctx context.Context) (agrenting.KeyRecord, agrenting.Revision, error) {
+func (s *flakyStore) Load(ctx context.Context, name string) (agrenting.Record, error) {
 	if s.soak.storeFails(0.01) {
-		return agrenting.KeyRecord{}, "", errStoreDown
+		return agrenting.Record{}, errStoreDown
 	}
-	return s.KeyStore.Load(ctx)
+	return s.Store.Load(ctx, name)
+
 }
 
-func (s *flakyStore) Save(ctx context.Context, rec agrenting.KeyRecord, previous agrenting.Revision) (agrenting.Revision, error) {
-	for _, k := range []agrenting.StoredKey{rec.Current, rec.Pending, rec.Previous} {
-		if !k.IsZero() {
-			s.soak.secrets.add(k.Credential.Reveal())
-		}
+func (s *flakyStore) Save(ctx context.Context, name string, data []byte, previous agrenting.Revision) (agrenting.Revision, error) {
+	for _, m := range storedSecret.FindAllSubmatch(data, -1) {
+		s.soak.secrets.add(string(m[1]))
 	}
 	if s.soak.storeFails(0.03) {
 		return "", errStoreDown
 	}
-	rev, err := s.KeyStore.Save(ctx, rec, previous)
+	rev, err := s.Store.Save(ctx, name, data, previous)
 	if err == nil && s.soak.storeFails(0.03) {
 		return "", errStoreDown // it is saved, but who knows
 	}
 	return rev, err
+
 }

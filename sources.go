@@ -33,7 +33,7 @@ func Sources(opts ...Option) []SourceState {
 	}
 	kind, _ := env.kind()
 	_ = found.findSource(env, kind) // a survey has no errors
-	if cfg.keyStore == nil || cfg.anonymous {
+	if cfg.keyStore() == nil || cfg.anonymous {
 		return found.tried
 	}
 	for i, s := range found.tried {
@@ -41,7 +41,7 @@ func Sources(opts ...Option) []SourceState {
 			found.tried[i].State = stateSeeds
 		}
 	}
-	return append([]SourceState{{Name: "WithKeyStore", State: stateUsed}}, found.tried...)
+	return append([]SourceState{{Name: "WithStore", State: stateUsed}}, found.tried...)
 }
 
 // tryOptions notes the option that gives the credential, if there is one.
@@ -62,7 +62,7 @@ func (c *envConfig) tryOptions(cfg *config) {
 		state = stateUnusable
 	}
 	c.tried = append(c.tried, SourceState{Name: c.sourceName, State: state})
-	if cfg.anonymous && cfg.keyStore != nil {
-		c.tried = append(c.tried, SourceState{Name: "WithKeyStore", State: shadowedBy(c.sourceName)})
+	if cfg.anonymous && cfg.keyStore() != nil {
+		c.tried = append(c.tried, SourceState{Name: "WithStore", State: shadowedBy(c.sourceName)})
 	}
 }

@@ -90,7 +90,7 @@ func TestSourcesTellsHowEachWasFound(t *testing.T) {
 		},
 		"anonymous": {
 			map[string]string{apiKey: testKey},
-			[]Option{WithKeyStore(MemoryStore(Credential{})), WithAnonymous()},
+			[]Option{WithStore(MemoryStore()), WithAnonymous()},
 			[]string{
 				"WithAnonymous used", "WithKeyStore set, but shadowed by WithAnonymous", keyFile + notSet,
 				apiKey + " set, but shadowed by WithAnonymous", session + notSet,
@@ -98,7 +98,7 @@ func TestSourcesTellsHowEachWasFound(t *testing.T) {
 		},
 		"a store": {
 			map[string]string{apiKey: testKey},
-			[]Option{WithKeyStore(MemoryStore(Credential{}))},
+			[]Option{WithStore(MemoryStore())},
 			[]string{"WithKeyStore used", keyFile + notSet, apiKey + " seeds the key store while that is empty", session + notSet},
 		},
 		"what New refuses is passed over": {

@@ -58,7 +58,7 @@ type Status struct {
 	LastError error
 	Failures  int
 	RetryAt   time.Time
-	// StoreError tells that the KeyStore, or the SessionStore, could not be
+	// StoreError tells that the store could not be
 	// reached or was refused when it was last tried, nil otherwise. Requests go on
 	// with what is in memory, and sessions are not shared.
 	StoreError error

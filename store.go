@@ -2,357 +2,336 @@ package agrenting
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"io"
 	"iter"
-	"slices"
+	"log/slog"
 	"strconv"
 	"sync"
-	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
-// Revision names one state of a key store's record; it is opaque, and empty
-// where there is no record. Stores must never give two states one revision.
+// A Store keeps small named records and updates them by compare-and-swap. It is
+// safe for concurrent use, by several processes if they share it.
+//
+// A name has at most 63 characters and consists of labels of lowercase letters,
+// digits and hyphens, joined by dots, such as "key" or "session.0123456789abcdef".
+// Data has at most 64 KiB and is usually under 4 KiB. It may hold secrets in
+// clear: wrap the store in [Sealed] if others can read it.
+//
+// Package agrentingtest/storetest has a conformance suite.
+type Store interface {
+	// Load returns the latest durable record. Loads are linearizable.
+	// Load returns ErrNoRecord if there is no record, and a different error
+	// if the place itself (folder, volume) is gone.
+	// The caller owns the returned data.
+	Load(ctx context.Context, name string) (Record, error)
+
+	// Save replaces the record if its revision is still previous. An empty
+	// previous means that there is no record. Otherwise Save returns
+	// ErrConflictingWrite. It returns ErrReadOnlyStore if it cannot write.
+	// The record is durable when Save returns.
+	//
+	// Any error, including a conflict, may hide a successful write by the
+	// caller, because clients repeat calls automatically. Load the record and
+	// compare the write ID.
+	//
+	// Save does not retain data. A revision is never empty and never recurs,
+	// even if the record is deleted and created again.
+	Save(ctx context.Context, name string, data []byte, previous Revision) (Revision, error)
+}
+
+// Revision is the version of a record, for compare-and-swap. It is opaque, and
+// empty if there is no record.
 type Revision string
 
-// KeyStore keeps the record of one key through its whole life. With a store,
-// the store is the truth: an explicit or environment credential only seeds it
-// while it is empty. Set it by [WithKeyStore].
+// A Record is the data of one named record and its revision. It prints redacted.
+type Record struct {
+	Data     []byte
+	Revision Revision
+}
+
+// Watcher is an optional interface of a [Store]. Watch yields the current record,
+// or ErrNoRecord if there is none (also after a deletion). After changes, it
+// yields the newest record. It may skip and repeat records, but it never goes
+// back to an older one.
 //
-// Implementations must be safe for concurrent use, and a Save that returned
-// must survive a crash. Package agrentingtest/storetest has a conformance suite.
-type KeyStore interface {
-	// Load returns the record and its revision. An empty store is an error
-	// that matches [ErrNoCredential].
-	Load(ctx context.Context) (KeyRecord, Revision, error)
-	// Save replaces the record if it still has the previous revision ("" for
-	// an empty store), and returns the new one. If it has not, nothing is
-	// changed and the error matches [ErrConflictingWrite]. A store that cannot
-	// be written returns [ErrReadOnlyStore].
-	Save(ctx context.Context, rec KeyRecord, previous Revision) (Revision, error)
+// If the store is unreachable, Watch yields the error and ends. The SDK calls
+// Watch again after a pause. While it has requests, it also loads the record
+// every 30 s.
+type Watcher interface {
+	Watch(ctx context.Context, name string) iter.Seq2[Record, error]
 }
 
-// KeyWatcher is implemented by stores that tell of changes, so that other
-// processes' rotations are adopted before the old key is used again. The
-// sequence begins with the record as it is, if there is one, and ends when ctx
-// does.
-type KeyWatcher interface {
-	KeyStore
-	Watch(ctx context.Context) iter.Seq2[KeyRecord, error]
+// String returns a summary without the data.
+func (r Record) String() string {
+	return fmt.Sprintf("agrenting.Record(%d bytes, revision %q)", len(r.Data), string(r.Revision))
 }
 
-// StoredKey is a key in a store.
-type StoredKey struct {
-	Credential Credential
-	// ID is the platform's id of the key, by which it is revoked; empty when
-	// it is not known, as with a key from the environment.
-	ID string
-	// AgentID is whose key it is; empty when not known.
-	AgentID string
-	// Created is when it was issued, or, where that is not known, when it came
-	// into the store. Expires is zero for keys that do not expire.
-	Created, Expires time.Time
-}
+// GoString returns what String returns.
+func (r Record) GoString() string { return r.String() }
 
-// IsZero reports whether there is no key.
-func (k StoredKey) IsZero() bool { return k.Credential.IsZero() }
+// Format writes what String returns, whatever the verb and its flags.
+func (r Record) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.String()) }
 
-// Intent says that a rotation is under way: what is going to happen, written
-// down before it does. It is a lease: whoever holds it extends it, and once it
-// has run out, another process may take it over and finish what was begun.
-type Intent struct {
-	// Key is the idempotency key of the platform call, the same on every
-	// attempt.
-	Key      string
-	Strategy Strategy
-	Stage    Stage
-	// From is the fingerprint of the key to replace, Generation the one that
-	// the rotation leads to.
-	From       string
-	Generation uint64
-	// Owner is a random name of the process that holds the lease.
-	Owner    string
-	Lease    time.Time
-	Started  time.Time
-	Attempts int
-	// GraceEnd is when the previous key may be revoked; zero before there is one.
-	GraceEnd time.Time
-	// Known are the ids of the keys that the agent had before, where they could
-	// be listed: what appears later is the work of this rotation.
-	Known []string
-	// Lifeline is a session bought with the old key beforehand. It can fetch
-	// the answer of an in-place rotation again when that was lost.
-	Lifeline Credential
-}
+// LogValue returns what String returns.
+func (r Record) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
-// KeyRecord is what a store keeps. It redacts itself wherever it is printed;
-// [KeyRecord.Encode] is for stores.
-type KeyRecord struct {
-	// Generation counts the keys that were Current, from 1.
-	Generation uint64
-	// Current is the key in use.
-	Current StoredKey
-	// Pending was issued by the rotation under way and is not yet verified.
-	Pending StoredKey
-	// Previous was Current before, and may still be live.
-	Previous StoredKey
-	// Intent is set while a rotation is under way.
-	Intent *Intent
-	// Ancestors are fingerprints of earlier keys, the newest last. A seed among
-	// them is out of date and ignored.
-	Ancestors []string
-}
+// MarshalText returns what String returns. It cannot be read back.
+func (r Record) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// maxAncestors bounds the memory of earlier keys: 16 years of one each 90 days.
-const maxAncestors = 64
-
-// clone copies what the record points to.
-func (r KeyRecord) clone() KeyRecord {
-	if r.Intent != nil {
-		in := *r.Intent
-		in.Known = slices.Clone(in.Known)
-		r.Intent = &in
-	}
-	r.Ancestors = slices.Clone(r.Ancestors)
-	return r
-}
-
-// wallNow is the time for a record, by the wall clock alone: it goes on while a
-// machine sleeps, and others know no other.
-func wallNow() time.Time { return time.Now().Round(0) }
-
-// knows reports whether a credential is or was part of the record.
-func (r KeyRecord) knows(c Credential) bool {
-	return r.Current.Credential.Equal(c) || r.Previous.Credential.Equal(c) || r.Pending.Credential.Equal(c) ||
-		slices.Contains(r.Ancestors, c.Fingerprint())
-}
-
-// credentials are all that the record holds.
-func (r KeyRecord) credentials() []Credential {
-	all := []Credential{r.Current.Credential, r.Pending.Credential, r.Previous.Credential}
-	if r.Intent != nil {
-		all = append(all, r.Intent.Lifeline)
-	}
-	return slices.DeleteFunc(all, Credential.IsZero)
-}
-
-// remember returns the ancestors with one more.
-func (r KeyRecord) remember(fingerprint string) []string {
-	if fingerprint == "" || slices.Contains(r.Ancestors, fingerprint) {
-		return r.Ancestors
-	}
-	all := append(slices.Clone(r.Ancestors), fingerprint)
-	return all[max(0, len(all)-maxAncestors):]
-}
-
-// recordVersion is the version of the encoding. Decoding refuses others
-// unharmed, so that an older program does not destroy what a newer one wrote.
-const recordVersion = 1
-
-type encodedKey struct {
-	Kind    string    `json:"kind"`
-	Secret  string    `json:"secret"`
-	ID      string    `json:"id,omitempty"`
-	AgentID string    `json:"agent_id,omitempty"`
-	Created time.Time `json:"created,omitzero"`
-	Expires time.Time `json:"expires,omitzero"`
-}
-
-type encodedIntent struct {
-	Key        string      `json:"key"`
-	Strategy   string      `json:"strategy"`
-	Stage      Stage       `json:"stage"`
-	From       string      `json:"from"`
-	Generation uint64      `json:"generation"`
-	Owner      string      `json:"owner"`
-	Lease      time.Time   `json:"lease"`
-	Started    time.Time   `json:"started"`
-	Attempts   int         `json:"attempts,omitempty"`
-	GraceEnd   time.Time   `json:"grace_end,omitzero"`
-	Known      []string    `json:"known,omitempty"`
-	Lifeline   *encodedKey `json:"lifeline,omitempty"`
-}
-
-type encodedRecord struct {
-	Version    int            `json:"version"`
-	Generation uint64         `json:"generation"`
-	Current    *encodedKey    `json:"current"`
-	Pending    *encodedKey    `json:"pending,omitempty"`
-	Previous   *encodedKey    `json:"previous,omitempty"`
-	Intent     *encodedIntent `json:"intent,omitempty"`
-	Ancestors  []string       `json:"ancestors,omitempty"`
-}
-
-// Encode returns the record as JSON, secrets in clear. It is for stores that
-// keep bytes: put the result only where secrets belong, or wrap the store by
-// [Sealed].
-func (r KeyRecord) Encode() ([]byte, error) {
-	e := encodedRecord{
-		Version: recordVersion, Generation: r.Generation, Current: encodeKey(r.Current),
-		Pending: encodeKey(r.Pending), Previous: encodeKey(r.Previous), Ancestors: r.Ancestors,
-	}
-	if in := r.Intent; in != nil {
-		e.Intent = &encodedIntent{
-			Key: in.Key, Strategy: in.Strategy.String(), Stage: in.Stage, From: in.From,
-			Generation: in.Generation, Owner: in.Owner, Lease: in.Lease.Round(0), Started: in.Started.Round(0),
-			Attempts: in.Attempts, GraceEnd: in.GraceEnd.Round(0), Known: in.Known, Lifeline: encodeKey(StoredKey{Credential: in.Lifeline}),
+// WithStore keeps the client's API key in store, through all its rotations, and
+// with [WithSession] shares its sessions there, too. While the store is empty, it
+// is filled with the explicit credential or the one from the environment, the
+// initial key. After that the store decides: an initial key that is one of the
+// record's keys, or was, is ignored. A key that the store has never seen was
+// provided by an operator: it is tried when the stored key is rejected, verified,
+// and adopted.
+//
+// The client follows rotations by other processes that share the store.
+// [Client.Rotate] rotates the key; [WithRotation] also does so by age.
+//
+// A record belongs to an origin, an environment and an agent. A client that is
+// configured for others refuses it with a [*RecordMismatchError]. Keys of several
+// agents can share one place with [Namespace].
+//
+// To share sessions alone, set SessionPolicy.Store instead. To keep the key in
+// another store than the sessions, set RotationPolicy.Store, too.
+func WithStore(store Store) Option {
+	return func(cfg *config) error {
+		if store == nil {
+			return optionError("WithStore", "the store is nil")
 		}
-	}
-	return json.MarshalIndent(e, "", "  ")
-}
-
-func encodeKey(k StoredKey) *encodedKey {
-	if k.IsZero() {
+		cfg.store = store
 		return nil
 	}
-	e := &encodedKey{
-		Kind: k.Credential.Kind().String(), Secret: k.Credential.Reveal(), ID: k.ID, AgentID: k.AgentID,
-		Created: k.Created.Round(0), Expires: k.Expires.Round(0),
-	}
-	if k.Credential.Kind() == KindSession && !k.Credential.Expires().IsZero() {
-		e.Expires = k.Credential.Expires()
-	}
-	return e
 }
 
-// DecodeKeyRecord reads what [KeyRecord.Encode] wrote. A record of another
-// version is refused; nothing of the input is in the error.
-func DecodeKeyRecord(b []byte) (KeyRecord, error) {
-	var e encodedRecord
-	if err := json.Unmarshal(b, &e); err != nil {
-		return KeyRecord{}, fmt.Errorf("%w: the stored record is not JSON, it may be damaged or sealed", ErrInvalidCredential)
-	}
-	if e.Version != recordVersion {
-		return KeyRecord{}, fmt.Errorf("%w: the stored record has version %d and this program knows version %d; "+
-			"use the program that wrote it, or a newer one", ErrInvalidCredential, e.Version, recordVersion)
-	}
-	rec := KeyRecord{Generation: e.Generation, Ancestors: e.Ancestors}
-	for _, k := range []struct {
-		from *encodedKey
-		to   *StoredKey
-		name string
-	}{{e.Current, &rec.Current, "current"}, {e.Pending, &rec.Pending, "pending"}, {e.Previous, &rec.Previous, "previous"}} {
-		var err error
-		if *k.to, err = decodeKey(k.from); err != nil {
-			return KeyRecord{}, fmt.Errorf("the stored record's %s key: %w", k.name, err)
-		}
-	}
-	if rec.Current.IsZero() {
-		return KeyRecord{}, fmt.Errorf("%w: the stored record has no current key", ErrInvalidCredential)
-	}
-	if in := e.Intent; in != nil {
-		strategy, err := parseStrategy(in.Strategy)
-		if err != nil {
-			return KeyRecord{}, err
-		}
-		lifeline, err := decodeKey(in.Lifeline)
-		if err != nil {
-			return KeyRecord{}, fmt.Errorf("the stored record's lifeline: %w", err)
-		}
-		rec.Intent = &Intent{
-			Key: in.Key, Strategy: strategy, Stage: in.Stage, From: in.From, Generation: in.Generation,
-			Owner: in.Owner, Lease: in.Lease, Started: in.Started, Attempts: in.Attempts, GraceEnd: in.GraceEnd,
-			Known: in.Known, Lifeline: lifeline.Credential,
-		}
-	}
-	return rec, nil
+// RecordMismatchError says that a stored record belongs to another origin,
+// environment or agent than the client. The client has used nothing of the
+// record.
+type RecordMismatchError struct {
+	// Record is the name of the record, such as "key".
+	Record string
+	// Field is "origin", "environment" or "agent".
+	Field string
+	// Stored is the value in the record, Configured that of the client.
+	Stored, Configured string
 }
 
-func decodeKey(e *encodedKey) (StoredKey, error) {
-	if e == nil {
-		return StoredKey{}, nil
+// Error implements error.
+func (e *RecordMismatchError) Error() string {
+	s := fmt.Sprintf("agrenting: the stored record %q belongs to the %s %s, and this client is configured for %s; nothing was changed.",
+		e.Record, e.Field, safeText(e.Stored), safeText(e.Configured))
+	if e.Field == "agent" {
+		return s + " Give each agent a part of the store: agrenting.Namespace(store, prefix), with the agent's ID as prefix"
 	}
-	k := StoredKey{ID: e.ID, AgentID: e.AgentID, Created: e.Created, Expires: e.Expires}
-	switch e.Kind {
-	case KindAPIKey.String():
-		k.Credential = APIKey(e.Secret)
-	case KindUserToken.String():
-		k.Credential = UserToken(e.Secret)
-	case KindSession.String():
-		k.Credential = SessionToken(e.Secret, e.Expires)
-	default:
-		return k, fmt.Errorf("%w: unknown kind", ErrInvalidCredential)
-	}
-	return k, k.Credential.validate()
+	return s + " Use another store, or agrenting.Namespace"
 }
 
-// memoryStore forgets everything with the process.
+func newMismatch(name, field, stored, configured string) error {
+	return &RecordMismatchError{Record: name, Field: field, Stored: stored, Configured: configured}
+}
+
+// Namespace returns a part of a store, whose records cannot clash with those of
+// other parts: the names get prefix and a dot in front. The prefix is a name
+// itself, such as an agent's ID in lowercase. Many keys can so share one folder,
+// table or cluster.
+//
+// The result is a [Watcher] if s is one. The error is an [ErrInvalidOption] if
+// prefix is not valid, or leaves no room for the SDK's names.
+func Namespace(s Store, prefix string) (Store, error) {
+	if s == nil {
+		return nil, optionError("Namespace", "the store is nil")
+	}
+	if problem := record.NameProblem(prefix); problem != "" {
+		return nil, optionError("Namespace", "the prefix %s", problem)
+	}
+	if longest := len(prefix) + 1 + len(record.SessionName("", "")); longest > record.MaxName {
+		return nil, optionError("Namespace", "the prefix is %d characters too long", longest-record.MaxName)
+	}
+	n := &namespace{inner: s, prefix: prefix + "."}
+	if w, ok := s.(Watcher); ok {
+		return watchable{Store: n, watch: func(ctx context.Context, name string) iter.Seq2[Record, error] {
+			return w.Watch(ctx, n.prefix+name)
+		}}, nil
+	}
+	return n, nil
+}
+
+type namespace struct {
+	inner  Store
+	prefix string
+}
+
+func (n *namespace) Load(ctx context.Context, name string) (Record, error) {
+	return n.inner.Load(ctx, n.prefix+name)
+}
+
+func (n *namespace) Save(ctx context.Context, name string, data []byte, previous Revision) (Revision, error) {
+	return n.inner.Save(ctx, n.prefix+name, data, previous)
+}
+
+func (n *namespace) String() string {
+	return "agrenting.Namespace(" + storeName(n.inner) + ", " + n.prefix + ")"
+}
+
+// watchable is a store that wraps a watchable one.
+type watchable struct {
+	Store
+
+	watch func(ctx context.Context, name string) iter.Seq2[Record, error]
+}
+
+// Watch implements [Watcher].
+func (w watchable) Watch(ctx context.Context, name string) iter.Seq2[Record, error] {
+	return w.watch(ctx, name)
+}
+
+// String names the store.
+func (w watchable) String() string { return storeName(w.Store) }
+
+// storeName names a store without looking into one that does not print itself.
+func storeName(s Store) string {
+	if n, ok := s.(fmt.Stringer); ok {
+		return n.String()
+	}
+	return fmt.Sprintf("%T", s)
+}
+
+// MemoryStore keeps records in memory. A key that is rotated into it is lost with
+// the process: it is for tests, and for programs that save each new key
+// themselves, see [WithObserver]. It is a [Watcher].
+func MemoryStore() Store {
+	return &memoryStore{records: map[string]func() Record{}, changed: make(chan struct{})}
+}
+
 type memoryStore struct {
-	mu       sync.Mutex
-	rec      KeyRecord
-	revision uint64 // 0: empty
-	changed  chan struct{}
+	mu      sync.Mutex
+	records map[string]func() Record // functions, which nothing prints
+	last    uint64 // the latest revision
+	changed chan struct{}
 }
 
-// MemoryStore keeps the record in memory, seeded with initial unless that is
-// the zero Credential. A key that is rotated into it is gone with the process:
-// it is for tests, and for programs that hand each new key on by
-// [WithObserver].
-func MemoryStore(initial Credential) KeyStore {
-	s := &memoryStore{changed: make(chan struct{})}
-	if !initial.IsZero() {
-		s.rec = KeyRecord{Generation: 1, Current: StoredKey{Credential: initial, Created: wallNow()}}
-		s.revision = 1
+func (s *memoryStore) Load(ctx context.Context, name string) (Record, error) {
+	rec, _, err := s.load(name)
+	if ctx.Err() != nil {
+		return Record{}, context.Cause(ctx)
 	}
-	return s
+	return rec, err
 }
 
-func (s *memoryStore) Load(ctx context.Context) (KeyRecord, Revision, error) {
+func (s *memoryStore) load(name string) (Record, <-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	get, ok := s.records[name]
+	if !ok {
+		return Record{}, s.changed, fmt.Errorf("%w: %q is not in memory", ErrNoRecord, name)
+	}
+	rec := get()
+	return Record{Data: append([]byte{}, rec.Data...), Revision: rec.Revision}, s.changed, nil
+}
+
+func (s *memoryStore) Save(ctx context.Context, name string, data []byte, previous Revision) (Revision, error) {
 	if err := ctx.Err(); err != nil {
-		return KeyRecord{}, "", err
+		return "", context.Cause(ctx)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.revision == 0 {
-		return KeyRecord{}, "", fmt.Errorf("%w: the memory store is empty", ErrNoCredential)
+	if get, ok := s.records[name]; (ok && get().Revision != previous) || (!ok && previous != "") {
+		return "", fmt.Errorf("%w: %q has another revision", ErrConflictingWrite, name)
 	}
-	return s.rec.clone(), s.currentLocked(), nil
-}
-
-func (s *memoryStore) currentLocked() Revision {
-	if s.revision == 0 {
-		return ""
-	}
-	return Revision(strconv.FormatUint(s.revision, 10))
-}
-
-func (s *memoryStore) Save(ctx context.Context, rec KeyRecord, previous Revision) (Revision, error) {
-	if err := ctx.Err(); err != nil {
-		return "", err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if previous != s.currentLocked() {
-		return "", fmt.Errorf("%w: the memory store is at another revision", ErrConflictingWrite)
-	}
-	s.rec = rec.clone()
-	s.revision++
+	s.last++
+	rec := Record{Data: append([]byte{}, data...), Revision: Revision(strconv.FormatUint(s.last, 10))}
+	s.records[name] = func() Record { return rec }
 	close(s.changed)
 	s.changed = make(chan struct{})
-	return s.currentLocked(), nil
+	return rec.Revision, nil
 }
 
-// Watch implements [KeyWatcher].
-func (s *memoryStore) Watch(ctx context.Context) iter.Seq2[KeyRecord, error] {
-	return func(yield func(KeyRecord, error) bool) {
-		var seen uint64
-		for {
-			s.mu.Lock()
-			rec, revision, changed := s.rec.clone(), s.revision, s.changed
-			s.mu.Unlock()
-			if revision != seen {
-				seen = revision
-				if !yield(rec, nil) {
-					return
-				}
+// Watch implements [Watcher].
+func (s *memoryStore) Watch(ctx context.Context, name string) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		for seen, first := Revision(""), true; ctx.Err() == nil; first = false {
+			rec, changed, err := s.load(name)
+			if (first || rec.Revision != seen) && !yield(rec, err) {
+				return
 			}
+			seen = rec.Revision
 			select {
 			case <-changed:
 			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// recordStore gives a public store the shape that internal/record uses.
+func recordStore(s Store) record.Store { return &storePort{store: s} }
+
+// storePort turns panics of a store into errors: a store that panics must not
+// take the program with it, or a key that is in memory alone.
+type storePort struct{ store Store }
+
+func (p *storePort) Load(ctx context.Context, name string) (raw record.Raw, err error) {
+	defer recovered("the store", &err)
+	rec, err := p.store.Load(ctx, name)
+	return record.Raw{Data: rec.Data, Revision: string(rec.Revision)}, err
+}
+
+func (p *storePort) Save(ctx context.Context, name string, data []byte, previous string) (revision string, err error) {
+	defer recovered("the store", &err)
+	rev, err := p.store.Save(ctx, name, data, Revision(previous))
+	if err == nil && rev == "" {
+		return "", fmt.Errorf("agrenting: the store %T returned an empty revision", p.store)
+	}
+	return string(rev), err
+}
+
+func (p *storePort) Watch(ctx context.Context, name string) iter.Seq2[record.Raw, error] {
+	w, ok := p.store.(Watcher)
+	if !ok {
+		return nil
+	}
+	return func(yield func(record.Raw, error) bool) {
+		for rec, err := range guarded(ctx, w, name) {
+			if !yield(record.Raw{Data: rec.Data, Revision: string(rec.Revision)}, err) {
 				return
 			}
 		}
 	}
 }
 
-var _ KeyWatcher = (*memoryStore)(nil)
+// guarded is Watch of a store, with a panic of the store as its last error.
+func guarded(ctx context.Context, w Watcher, name string) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		consumer := false // at work: its panics are not the store's
+		defer func() {
+			if !consumer {
+				if p := recover(); p != nil {
+					yield(Record{}, panicked("the store", p))
+				}
+			}
+		}()
+		for rec, err := range w.Watch(ctx, name) {
+			consumer = true
+			if !yield(rec, err) {
+				return
+			}
+			consumer = false
+		}
+	}
+}
+
+// recovered turns a panic into an error. It must be deferred itself.
+func recovered(who string, err *error) {
+	if p := recover(); p != nil {
+		*err = panicked(who, p)
+	}
+}
+
+// panicked makes an error of a panic.
+func panicked(who string, p any) error {
+	return fmt.Errorf("agrenting: %s panicked: %s", who, safeText(fmt.Sprint(p)))
+}

@@ -1,6 +1,8 @@
 package agrenting_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -10,71 +12,82 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest/storetest"
 )
 
-func TestMemoryStoreConforms(t *testing.T) {
+func TestStoresConform(t *testing.T) {
 	t.Parallel()
-	storetest.TestStore(t, func(*testing.T) agrenting.KeyStore { return agrenting.MemoryStore(agrenting.Credential{}) })
-}
-
-func TestMemoryStoreIsSeeded(t *testing.T) {
-	t.Parallel()
-	key := agrenting.APIKey("sk_store_0123456789")
-	rec, rev, err := agrenting.MemoryStore(key).Load(t.Context())
-	require.NoError(t, err)
-	assert.NotEmpty(t, rev)
-	assert.True(t, rec.Current.Credential.Equal(key))
-	assert.EqualValues(t, 1, rec.Generation)
-	assert.False(t, rec.Current.Created.IsZero())
-}
-
-func TestReadOnlyStoreGivesAndDoesNotTake(t *testing.T) {
-	t.Parallel()
-	key := agrenting.APIKey("sk_store_0123456789")
-	s := agrenting.ReadOnlyStore(agrenting.Static(key))
-	rec, rev, err := s.Load(t.Context())
-	require.NoError(t, err)
-	assert.True(t, rec.Current.Credential.Equal(key))
-	for _, previous := range []agrenting.Revision{rev, ""} {
-		_, err = s.Save(t.Context(), rec, previous)
-		require.ErrorIs(t, err, agrenting.ErrReadOnlyStore)
-		require.ErrorContains(t, err, "FileStore")
+	shared := func(make func(t *testing.T) agrenting.Store) func(*testing.T) agrenting.Store {
+		s := make(t)
+		return func(*testing.T) agrenting.Store { return s }
 	}
-}
-
-func TestRecordsOfOtherKindsAreRefused(t *testing.T) {
-	t.Parallel()
-	const hidden = "sk_hidden_0123456789"
-	for name, tc := range map[string]struct{ text, want string }{
-		"not JSON":        {"{" + hidden, "damaged or sealed"},
-		"empty":           {"", "damaged or sealed"},
-		"another version": {`{"version":2,"current":{"kind":"api key","secret":"` + hidden + `"}}`, "version 2"},
-		"no version":      {`{"current":{"kind":"api key","secret":"` + hidden + `"}}`, "version 0"},
-		"no current key":  {`{"version":1,"previous":{"kind":"api key","secret":"` + hidden + `"}}`, "no current key"},
-		"unknown kind":    {`{"version":1,"current":{"kind":"passkey","secret":"` + hidden + `"}}`, "current key"},
-		"broken secret":   {`{"version":1,"current":{"kind":"api key","secret":"` + hidden + ` x"}}`, "current key"},
-		"broken pending": {`{"version":1,"current":{"kind":"api key","secret":"x"},"pending":{"kind":"api key","secret":"` +
-			hidden + `\n"}}`, "pending key"},
-		"broken lifeline": {`{"version":1,"current":{"kind":"api key","secret":"x"},"intent":{"strategy":"in place","lifeline":` +
-			`{"kind":"session","secret":"` + hidden + `\n"}}}`, "lifeline"},
-		"unknown strategy": {`{"version":1,"current":{"kind":"api key","secret":"x"},"intent":{"strategy":"` + hidden + `"}}`, ""},
+	for name, open := range map[string]func(*testing.T) agrenting.Store{
+		"memory":    shared(func(*testing.T) agrenting.Store { return agrenting.MemoryStore() }),
+		"namespace": shared(func(t *testing.T) agrenting.Store { t.Helper(); return inNamespace(t, agrenting.MemoryStore(), "a1") }),
+		"sealed memory": shared(func(t *testing.T) agrenting.Store {
+			t.Helper()
+			return sealed(t, agrenting.MemoryStore(), agrenting.NewSealingKey())
+		}),
+		"sealed namespace": shared(func(t *testing.T) agrenting.Store {
+			t.Helper()
+			return sealed(t, inNamespace(t, agrenting.MemoryStore(), "a1"), agrenting.NewSealingKey())
+		}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := agrenting.DecodeKeyRecord([]byte(tc.text))
-			require.ErrorIs(t, err, agrenting.ErrInvalidCredential)
-			require.ErrorContains(t, err, tc.want)
-			assert.NotContains(t, err.Error(), hidden)
+			var opts []storetest.Option
+			if strings.Contains(name, "namespace") {
+				opts = append(opts, storetest.LongestName(63-len("a1.")))
+			}
+			storetest.Test(t, open, opts...)
 		})
 	}
 }
 
-func TestWhatIsEncodedIsDecoded(t *testing.T) {
+func inNamespace(t *testing.T, s agrenting.Store, prefix string) agrenting.Store {
+	t.Helper()
+	n, err := agrenting.Namespace(s, prefix)
+	require.NoError(t, err)
+	return n
+}
+
+func TestNamespaceRefusesInvalidPrefixes(t *testing.T) {
 	t.Parallel()
-	rec := agrenting.KeyRecord{Generation: 3, Current: agrenting.StoredKey{Credential: agrenting.APIKey("sk_store_0123456789")}}
-	b, err := rec.Encode()
+	for _, prefix := range []string{"", "A1", "a_1", ".a", "a.", "-a", strings.Repeat("a", 40)} {
+		_, err := agrenting.Namespace(agrenting.MemoryStore(), prefix)
+		require.ErrorIs(t, err, agrenting.ErrInvalidOption, prefix)
+	}
+	_, err := agrenting.Namespace(nil, "a1")
+	require.ErrorIs(t, err, agrenting.ErrInvalidOption)
+	inNamespace(t, agrenting.MemoryStore(), "0b0e7c2e-3c5b-4a51-9d8a-111111111111") // an agent's ID
+}
+
+func TestNamespacesKeepRecordsApart(t *testing.T) {
+	t.Parallel()
+	s := agrenting.MemoryStore()
+	a, b := inNamespace(t, s, "a"), inNamespace(t, s, "b")
+	_, err := a.Save(t.Context(), "key", []byte("1"), "")
 	require.NoError(t, err)
-	assert.Contains(t, string(b), "sk_store_0123456789", "for stores, the secret is in clear")
-	got, err := agrenting.DecodeKeyRecord(b)
+	_, err = b.Load(t.Context(), "key")
+	require.ErrorIs(t, err, agrenting.ErrNoRecord)
+	rec, err := s.Load(t.Context(), "a.key")
 	require.NoError(t, err)
-	assert.EqualValues(t, 3, got.Generation)
-	assert.True(t, rec.Current.Credential.Equal(got.Current.Credential))
+	assert.Equal(t, "1", string(rec.Data))
+	nested := inNamespace(t, a, "x")
+	_, err = nested.Save(t.Context(), "key", []byte("2"), "")
+	require.NoError(t, err)
+	_, err = s.Load(t.Context(), "a.x.key")
+	require.NoError(t, err)
+	assert.Equal(t, "agrenting.Namespace(*agrenting.memoryStore, a.)", fmt.Sprint(a))
+}
+
+func TestRecordPrintsNoData(t *testing.T) {
+	t.Parallel()
+	rec := agrenting.Record{Data: []byte("sk_hidden_0123456789"), Revision: "7"}
+	for _, v := range []any{rec, &rec, []agrenting.Record{rec}} {
+		for _, verb := range []string{"%v", "%+v", "%s", "%q", "%x"} {
+			assert.NotContains(t, fmt.Sprintf(verb, v), "sk_hidden")
+		}
+	}
+	b, err := rec.MarshalText()
+	require.NoError(t, err)
+	assert.Equal(t, `agrenting.Record(20 bytes, revision "7")`, string(b))
+	assert.Equal(t, string(b), rec.LogValue().String())
 }

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -10,7 +11,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// Kind is a method of a KeyStore.
+// Kind is a method of a store.
 type Kind string
 
 // The kinds of operations.
@@ -21,15 +22,18 @@ const (
 
 // Operation is a call of a store that [Faulty] has made.
 type Operation struct {
-	// Index counts all operations from 0, Nth those of the same kind.
+	// Index counts all operations from 0, Nth those of the same kind. In a plan
+	// under [Only], they count the operations on that record.
 	Index, Nth int
 	Kind       Kind
-	// Record and Previous are what is to be saved; zero for a load.
-	Record   agrenting.KeyRecord
+	// Name is the name of the record.
+	Name string
+	// Data and Previous are what is to be saved; zero for a load.
+	Data     []byte
 	Previous agrenting.Revision
 }
 
-// Fault is what happens to an operation. The zero value is no fault.
+// Fault is what happens to an operation. The zero value does nothing.
 type Fault struct {
 	delay    time.Duration
 	before   error
@@ -40,21 +44,21 @@ type Fault struct {
 // FailBefore fails with err before anything is done.
 func FailBefore(err error) Fault { return Fault{before: err} }
 
-// FailAfter does the operation and fails with err even so: a save has taken
-// effect, and its answer was lost.
+// FailAfter does the operation and fails with err nevertheless: a save has taken
+// effect, and its response was lost.
 func FailAfter(err error) Fault { return Fault{after: err} }
 
-// Conflict lets another writer come first: the record that is there gets a new
-// revision, so that a save fails as it does in earnest, and only a load makes
-// good. Where there is no record, the save fails without one. It does nothing
+// Conflict lets another writer come first. It saves the current data again, so
+// that the record has a new revision and a save fails until the record is loaded
+// again. If there is no record, the save fails without one. Conflict does nothing
 // to a load.
 func Conflict() Fault { return Fault{conflict: true} }
 
-// Delay waits before anything is done, or until the context ends, which fails
-// the operation.
+// Delay waits before anything is done. If the context ends first, the operation
+// fails.
 func Delay(d time.Duration) Fault { return Fault{delay: d} }
 
-// Delayed is f after a wait.
+// Delayed returns f after a delay.
 func (f Fault) Delayed(d time.Duration) Fault {
 	f.delay = d
 	return f
@@ -84,34 +88,58 @@ func on(k Kind, faults map[int]Fault) Plan {
 	}
 }
 
-// Faulty is a store that fails by plan, and otherwise does what store does. It
-// is a [agrenting.KeyWatcher] if store is one; Watch does not fail. A plan that
-// never does is a way to listen.
-func Faulty(store agrenting.KeyStore, plan Plan) agrenting.KeyStore {
-	f := &faulty{inner: store, plan: plan, nth: map[Kind]int{}}
-	if w, ok := store.(agrenting.KeyWatcher); ok {
+// Only restricts a plan to the record of one name, such as "key". The plan counts
+// the operations on that record alone. Each use needs its own Only.
+func Only(name string, plan Plan) Plan {
+	var c counter
+	return func(op Operation) Fault {
+		if op.Name != name {
+			return Fault{}
+		}
+		return plan(c.number(op))
+	}
+}
+
+// counter numbers operations.
+type counter struct {
+	index int
+	nth   map[Kind]int
+}
+
+func (c *counter) number(op Operation) Operation {
+	if c.nth == nil {
+		c.nth = map[Kind]int{}
+	}
+	op.Index, op.Nth = c.index, c.nth[op.Kind]
+	c.index++
+	c.nth[op.Kind]++
+	return op
+}
+
+// Faulty returns a store that fails by plan, and otherwise does what store does.
+// It is a [agrenting.Watcher] if store is one; Watch does not fail. A plan that
+// returns no faults can be used to observe a store.
+func Faulty(store agrenting.Store, plan Plan) agrenting.Store {
+	f := &faulty{inner: store, plan: plan}
+	if w, ok := store.(agrenting.Watcher); ok {
 		return &faultyWatcher{faulty: f, watcher: w}
 	}
 	return f
 }
 
 type faulty struct {
-	inner agrenting.KeyStore
-	plan  Plan
+	inner agrenting.Store
 
 	mu    sync.Mutex
-	index int
-	nth   map[Kind]int
+	plan  Plan
+	count counter
 }
 
 // next asks the plan.
 func (f *faulty) next(op Operation) Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	op.Index, op.Nth = f.index, f.nth[op.Kind]
-	f.index++
-	f.nth[op.Kind]++
-	return f.plan(op)
+	return f.plan(f.count.number(op))
 }
 
 // begin is what comes before the operation itself.
@@ -128,29 +156,29 @@ func (f Fault) begin(ctx context.Context) error {
 	return f.before
 }
 
-func (f *faulty) Load(ctx context.Context) (agrenting.KeyRecord, agrenting.Revision, error) {
-	fault := f.next(Operation{Kind: Load})
+func (f *faulty) Load(ctx context.Context, name string) (agrenting.Record, error) {
+	fault := f.next(Operation{Kind: Load, Name: name})
 	if err := fault.begin(ctx); err != nil {
-		return agrenting.KeyRecord{}, "", err
+		return agrenting.Record{}, err
 	}
-	rec, rev, err := f.inner.Load(ctx)
+	rec, err := f.inner.Load(ctx, name)
 	if err == nil && fault.after != nil {
-		return agrenting.KeyRecord{}, "", fault.after
+		return agrenting.Record{}, fault.after
 	}
-	return rec, rev, err
+	return rec, err
 }
 
-func (f *faulty) Save(ctx context.Context, rec agrenting.KeyRecord, previous agrenting.Revision) (agrenting.Revision, error) {
-	fault := f.next(Operation{Kind: Save, Record: rec, Previous: previous})
+func (f *faulty) Save(ctx context.Context, name string, data []byte, previous agrenting.Revision) (agrenting.Revision, error) {
+	fault := f.next(Operation{Kind: Save, Name: name, Data: bytes.Clone(data), Previous: previous})
 	if err := fault.begin(ctx); err != nil {
 		return "", err
 	}
 	if fault.conflict {
-		if err := f.comeFirst(ctx); err != nil {
+		if err := f.comeFirst(ctx, name); err != nil {
 			return "", err
 		}
 	}
-	rev, err := f.inner.Save(ctx, rec, previous)
+	rev, err := f.inner.Save(ctx, name, data, previous)
 	if err == nil && fault.after != nil {
 		return "", fault.after
 	}
@@ -158,20 +186,21 @@ func (f *faulty) Save(ctx context.Context, rec agrenting.KeyRecord, previous agr
 }
 
 // comeFirst is another writer.
-func (f *faulty) comeFirst(ctx context.Context) error {
-	rec, rev, err := f.inner.Load(ctx)
+func (f *faulty) comeFirst(ctx context.Context, name string) error {
+	rec, err := f.inner.Load(ctx, name)
 	if err != nil {
 		return fmt.Errorf("%w: by plan", agrenting.ErrConflictingWrite)
 	}
-	_, err = f.inner.Save(ctx, rec, rev)
+	_, err = f.inner.Save(ctx, name, rec.Data, rec.Revision)
 	return err
 }
 
 type faultyWatcher struct {
 	*faulty
-	watcher agrenting.KeyWatcher
+
+	watcher agrenting.Watcher
 }
 
-func (f *faultyWatcher) Watch(ctx context.Context) iter.Seq2[agrenting.KeyRecord, error] {
-	return f.watcher.Watch(ctx)
+func (f *faultyWatcher) Watch(ctx context.Context, name string) iter.Seq2[agrenting.Record, error] {
+	return f.watcher.Watch(ctx, name)
 }

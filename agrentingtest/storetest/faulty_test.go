@@ -17,7 +17,7 @@ import (
 var errBoom = errors.New("boom")
 
 func memory() agrenting.KeyStore {
-	return agrenting.MemoryStore(agrenting.APIKey("sk_faulty_0123456789"))
+	return agrenting.OldMemoryStore(agrenting.APIKey("sk_faulty_0123456789"))
 }
 
 func rec(generation uint64) agrenting.KeyRecord {
@@ -36,7 +36,7 @@ func generationOf(t *testing.T, s agrenting.KeyStore) uint64 {
 func TestFaultlessStoreConforms(t *testing.T) {
 	t.Parallel()
 	storetest.TestStore(t, func(*testing.T) agrenting.KeyStore {
-		return storetest.Faulty(agrenting.MemoryStore(agrenting.Credential{}), storetest.Script(nil))
+		return storetest.Faulty(agrenting.OldMemoryStore(agrenting.Credential{}), storetest.Script(nil))
 	})
 }
 
@@ -92,7 +92,7 @@ func TestConflictIsMadeGoodByALoadOnly(t *testing.T) {
 	_, err = s.Save(t.Context(), rec(2), rev)
 	require.NoError(t, err)
 
-	s = storetest.Faulty(agrenting.MemoryStore(agrenting.Credential{}), func(storetest.Operation) storetest.Fault { return storetest.Conflict() })
+	s = storetest.Faulty(agrenting.OldMemoryStore(agrenting.Credential{}), func(storetest.Operation) storetest.Fault { return storetest.Conflict() })
 	_, err = s.Save(t.Context(), rec(1), "")
 	require.ErrorIs(t, err, agrenting.ErrConflictingWrite)
 	_, _, err = s.Load(t.Context())

@@ -1,97 +1,207 @@
-// Package storetest checks implementations of [agrenting.KeyStore] and
-// [agrenting.SessionStore] against what the SDK relies on, and makes stores fail
-// on purpose.
+// Package storetest has a conformance suite for implementations of
+// [agrenting.Store], and a wrapper that makes stores fail on purpose.
 //
-// A test of a store is one call. Where the state is outside of the process, use
-// [TestSharedStore], which opens it several times:
+// A test of a store is one call:
 //
 //	func TestConformance(t *testing.T) {
-//		storetest.TestSharedStore(t, func(t *testing.T) func() agrenting.KeyStore {
-//			folder := t.TempDir() // a new, empty place for each call
-//			return func() agrenting.KeyStore { return mystore.Open(folder) }
-//		})
+//		folder := t.TempDir()
+//		storetest.Test(t, func(t *testing.T) agrenting.Store { return mystore.Open(folder) })
 //	}
 //
-// and [TestStore] where it is not:
-//
-//	storetest.TestStore(t, func(t *testing.T) agrenting.KeyStore { return mystore.New() })
-//
-// The suites need nothing but the standard library. Their subtests run one
-// after the other, each with a store of its own.
+// The suite needs only the standard library.
 package storetest
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
 )
 
-// patience bounds each subtest, however slow the store.
-const patience = time.Minute
+const (
+	// patience bounds each subtest, however slow the store.
+	patience = 2 * time.Minute
+	// writers is how many goroutines write at the same time.
+	writers = 8
+	// maxName and maxSize are the limits that [agrenting.Store] documents.
+	maxName = 63
+	maxSize = 64 << 10
+)
 
-// TestStore runs the conformance suite for a KeyStore. open makes a store that
-// is empty and shares its state with no other; it is called once for each
-// subtest, may register cleanups, and fails t if it cannot.
+// Option adds to what [Test] checks.
+type Option func(*suite)
+
+// Gone checks that a place that is gone is not taken for an empty one. open
+// returns a store whose folder, table or volume existed and has been removed.
+func Gone(open func(t *testing.T) agrenting.Store) Option {
+	return func(s *suite) { s.gone = open }
+}
+
+// Delete checks deletions. remove deletes the named record of a store that the
+// suite has opened, as another program would.
+func Delete(remove func(t *testing.T, s agrenting.Store, name string)) Option {
+	return func(s *suite) { s.remove = remove }
+}
+
+// Unreachable checks what happens while a store cannot be reached. open returns a
+// working store. cut makes its place unreachable, and restore reachable again.
+func Unreachable(open func(t *testing.T) (s agrenting.Store, cut, restore func())) Option {
+	return func(s *suite) { s.unreachable = open }
+}
+
+// ReadOnly checks that a store that cannot write returns ErrReadOnlyStore. open
+// returns such a store.
+func ReadOnly(open func(t *testing.T) agrenting.Store) Option {
+	return func(s *suite) { s.readOnly = open }
+}
+
+// LongestName sets how long the names of records may be, 63 characters by
+// default. A store made by [agrenting.Namespace] leaves less.
+func LongestName(n int) Option {
+	return func(s *suite) { s.longest = n }
+}
+
+// Test runs the conformance suite. open opens a handle on the place under test,
+// may register cleanups, and fails t if it cannot. It is called several times.
+// If all handles share one place, as those of several processes do, the suite
+// tests them against each other. If each call opens a new place, the suite says
+// so in the log and uses one handle at a time.
 //
-// A store that is also an [agrenting.KeyWatcher] is tested as such.
-func TestStore(t *testing.T, open func(t *testing.T) agrenting.KeyStore) {
+// The place need not be empty. The suite uses new random names for its records,
+// and the name "aux". A store that is an [agrenting.Watcher] is tested as such.
+// Subtests run one after the other.
+func Test(t *testing.T, open func(t *testing.T) agrenting.Store, opts ...Option) {
 	t.Helper()
-	for _, c := range storeCases {
-		t.Run(c.name, func(t *testing.T) {
-			c.run(newTester(t), open(t))
-		})
+	s := &suite{open: open, longest: maxName}
+	for _, opt := range opts {
+		opt(s)
+	}
+	s.detect(t)
+	for _, group := range [][]testCase{storeCases, contentionCases, optionCases} {
+		for _, c := range group {
+			s.run(t, c)
+		}
+	}
+	if _, ok := open(t).(agrenting.Watcher); !ok {
+		t.Log("the store is not a Watcher: Watch is not tested")
+		return
 	}
 	t.Run("watch", func(t *testing.T) {
-		if _, ok := open(t).(agrenting.KeyWatcher); !ok {
-			t.Log("the store is no KeyWatcher, there is nothing to test")
-			return
-		}
 		for _, c := range watchCases {
-			t.Run(c.name, func(t *testing.T) {
-				w, ok := open(t).(agrenting.KeyWatcher)
-				if !ok {
-					t.Fatal("this time, the store is no KeyWatcher")
-				}
-				c.run(newTester(t), w)
-			})
+			s.run(t, c)
 		}
 	})
 }
 
-// TestSharedStore is [TestStore] for stores whose state is outside of the
-// process. fresh makes a place that is empty, and returns a function that opens
-// a store on it. What it opens is used at the same time, like the stores of
-// different processes, so the suite also checks that they see and respect each
-// other.
-func TestSharedStore(t *testing.T, fresh func(t *testing.T) func() agrenting.KeyStore) {
+// suite is one call of Test.
+type suite struct {
+	open           func(t *testing.T) agrenting.Store
+	shared         bool // handles share one place
+	longest        int
+	gone, readOnly func(t *testing.T) agrenting.Store
+	remove         func(t *testing.T, s agrenting.Store, name string)
+	unreachable    func(t *testing.T) (s agrenting.Store, cut, restore func())
+}
+
+// testCase is a subtest. If needs is set and returns a reason, it is skipped.
+type testCase struct {
+	name  string
+	run   func(t *tester)
+	needs func(s *suite) (missing string)
+}
+
+func (s *suite) run(t *testing.T, c testCase) {
 	t.Helper()
-	TestStore(t, func(t *testing.T) agrenting.KeyStore {
-		t.Helper()
-		return fresh(t)()
-	})
-	t.Run("shared", func(t *testing.T) {
-		for _, c := range sharedCases {
-			t.Run(c.name, func(t *testing.T) {
-				c.run(newTester(t), fresh(t))
-			})
+	t.Run(c.name, func(t *testing.T) {
+		if c.needs != nil {
+			if missing := c.needs(s); missing != "" {
+				t.Skip(missing)
+			}
 		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		t.Cleanup(cancel)
+		c.run(&tester{T: t, ctx: ctx, suite: s})
 	})
+}
+
+// detect finds out whether handles share one place. A handle that was opened
+// before the first save must see it too.
+func (s *suite) detect(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	name := newName()
+	saver, before := s.open(t), s.open(t)
+	loads := func(h agrenting.Store) bool {
+		rec, err := h.Load(ctx, name)
+		if err != nil && !errors.Is(err, agrenting.ErrNoRecord) {
+			t.Fatalf("Load of a record that is missing or was just saved: %v", err)
+		}
+		return err == nil && string(rec.Data) == name
+	}
+	if loads(before) {
+		t.Fatal("Load returns a record that was never saved")
+	}
+	if _, err := saver.Save(ctx, name, []byte(name), ""); err != nil {
+		t.Fatalf("Save of the first record: %v", err)
+	}
+	if !loads(saver) {
+		t.Fatal("a record that was saved cannot be loaded through the same handle")
+	}
+	early, late := loads(before), loads(s.open(t))
+	if early != late {
+		t.Fatalf("a saved record is seen by a handle that was opened before: %t, after: %t; want both or neither", early, late)
+	}
+	if s.shared = early; !s.shared {
+		t.Log("each call of open opens a place of its own: handles are not tested against each other")
+	}
 }
 
 // tester is a test with a context that ends with it, or before it hangs.
 type tester struct {
 	*testing.T
-	ctx context.Context //nolint:containedctx // in place of the test's own
-}
 
-func newTester(t *testing.T) *tester {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return &tester{T: t, ctx: ctx}
+	ctx   context.Context //nolint:containedctx // replaces that of the test
+	suite *suite
 }
 
 // Context hides that of the test.
 func (t *tester) Context() context.Context { return t.ctx }
+
+// handles opens n handles on one place. They are the same one if handles do not
+// share a place.
+func (t *tester) handles(n int) []agrenting.Store {
+	t.Helper()
+	all := make([]agrenting.Store, n)
+	for i := range all {
+		if i == 0 || t.suite.shared {
+			all[i] = t.suite.open(t.T)
+			continue
+		}
+		all[i] = all[0]
+	}
+	return all
+}
+
+// pair opens two handles on one place.
+func (t *tester) pair() (a, b agrenting.Store) {
+	t.Helper()
+	all := t.handles(2)
+	return all[0], all[1]
+}
+
+// reopened opens another handle on the place of s, or returns s.
+func (t *tester) reopened(s agrenting.Store) agrenting.Store {
+	t.Helper()
+	if t.suite.shared {
+		return t.suite.open(t.T)
+	}
+	return s
+}
+
+// newName returns a name that no other test uses.
+func newName() string { return "test-" + strings.ToLower(rand.Text()) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"runtime/pprof"
 	"strings"
@@ -12,90 +13,180 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// soon is how long a change may take to be noticed, and a goroutine to end. A
-// run of little time does not spend all of it on one wait.
+// soon is how long a change may take to be noticed, and a goroutine to end. It is
+// shorter in a test run with little time.
 func (t *tester) soon() time.Duration {
-	d := 10 * time.Second
+	d := 20 * time.Second
 	if end, ok := t.Deadline(); ok {
 		d = min(d, time.Until(end)/4)
 	}
 	return d
 }
 
-type watchCase struct {
-	name string
-	run  func(t *tester, s agrenting.KeyWatcher)
+var watchCases = []testCase{
+	{name: "first value is the record", run: testWatchRecord},
+	{name: "first value is ErrNoRecord", run: testWatchMissing},
+	{name: "empty record", run: testWatchEmptyRecord},
+	{name: "changes", run: testWatchChanges},
+	{name: "newest after a burst", run: testWatchBurst},
+	{name: "deletion", run: testWatchDeletion, needs: needsDelete},
+	{name: "other names", run: testWatchOtherNames},
+	{name: "ends with its context", run: testWatchEnds},
+	{name: "ends when the loop is left", run: testWatchBreak},
+	{name: "ends at once with a canceled context", run: testWatchCanceled},
+	{name: "starts again", run: testWatchAgain},
+	{name: "data is copied", run: testWatchCopies},
+	{name: "many watchers", run: testWatchMany},
+	{name: "unreachable place", run: testWatchUnreachable, needs: needsUnreachable},
 }
 
-var watchCases = []watchCase{
-	{"it begins with the present record", testWatchBegins},
-	{"it waits for the first record", testWatchEmpty},
-	{"it yields changes", testWatchChanges},
-	{"it ends with its context", testWatchEnds},
-	{"it ends when the loop is left", testWatchBreak},
-	{"it ends at once under a cancelled context", testWatchCancelled},
-	{"it can be begun again", testWatchAgain},
-	{"what it yields are copies", testWatchCopies},
-	{"many watch at once", testWatchMany},
+// watchers opens a handle to save through, and one to watch.
+func (t *tester) watchers() (agrenting.Store, agrenting.Watcher) {
+	t.Helper()
+	a, b := t.pair()
+	w, ok := b.(agrenting.Watcher)
+	if !ok {
+		t.Fatal("open returns a Watcher sometimes, and sometimes not")
+	}
+	return a, w
 }
 
-func testWatchBegins(t *tester, s agrenting.KeyWatcher) {
-	rec := full(7, 0)
-	mustSave(t, s, rec, "")
-	w := watch(t, s)
-	if d := difference(rec, w.await(t, 7)); d != "" {
-		t.Errorf("the record differs from what was saved: %s", d)
+// numbered returns data with a number, by which watchers tell which is newer.
+func numbered(n int) []byte { return fmt.Appendf(nil, "%d %s", n, rand.Text()) }
+
+func numberOf(data []byte) (n int) {
+	if _, err := fmt.Sscanf(string(data), "%d ", &n); err != nil {
+		return -1
+	}
+	return n
+}
+
+func testWatchRecord(t *tester) {
+	s, watcher := t.watchers()
+	name, data := newName(), numbered(7)
+	rev := mustSave(t, s, name, data, "")
+	w := watch(t, watcher, name)
+	got := w.next(t)
+	if got.err != nil || difference(data, got.rec.Data) != "" || got.rec.Revision != rev {
+		t.Fatalf("the first value is not the record that was saved: %v, error %v", got.rec, got.err)
+	}
+	mustSave(t, s, name, numbered(8), got.rec.Revision)
+	w.await(t, 8)
+	w.stop(t)
+}
+
+func testWatchMissing(t *tester) {
+	s, watcher := t.watchers()
+	name := newName()
+	w := watch(t, watcher, name)
+	w.awaitMissing(t)
+	rev := mustSave(t, s, name, numbered(3), "")
+	if rec := w.await(t, 3); rec.Revision != rev {
+		t.Fatalf("Watch yields the revision %q, and Save returned %q", rec.Revision, rev)
 	}
 	w.stop(t)
 }
 
-func testWatchEmpty(t *tester, s agrenting.KeyWatcher) {
-	w := watch(t, s)
-	select {
-	case got := <-w.yields:
-		t.Fatalf("an empty store yields generation %d, error %v", got.rec.Generation, got.err)
-	case <-time.After(50 * time.Millisecond):
+func testWatchEmptyRecord(t *tester) {
+	s, watcher := t.watchers()
+	name := newName()
+	rev := mustSave(t, s, name, nil, "")
+	w := watch(t, watcher, name)
+	got := w.next(t)
+	if got.err != nil || len(got.rec.Data) != 0 || got.rec.Revision != rev {
+		t.Fatalf("the first value is not the empty record that was saved: %v, error %v", got.rec, got.err)
 	}
-	mustSave(t, s, small(3), "")
-	w.await(t, 3)
 	w.stop(t)
 }
 
-func testWatchChanges(t *tester, s agrenting.KeyWatcher) {
-	rev := mustSave(t, s, small(1), "")
-	w := watch(t, s)
+func testWatchChanges(t *tester) {
+	s, watcher := t.watchers()
+	name := newName()
+	rev := mustSave(t, s, name, numbered(1), "")
+	w := watch(t, watcher, name)
 	w.await(t, 1)
-	for generation := uint64(2); generation < 5; generation++ {
-		rec := full(generation, int(generation))
-		rev = mustSave(t, s, rec, rev)
-		if d := difference(rec, w.await(t, generation)); d != "" {
-			t.Errorf("the record differs from what was saved: %s", d)
+	for n := 2; n < 6; n++ {
+		data := numbered(n)
+		rev = mustSave(t, s, name, data, rev)
+		rec := w.await(t, n)
+		if d := difference(data, rec.Data); d != "" {
+			t.Fatalf("the data differs from what was saved: %s", d)
+		}
+		if rec.Revision != rev {
+			t.Fatalf("Watch yields the revision %q, and Save returned %q", rec.Revision, rev)
 		}
 	}
-	// Of changes in quick succession the last one has to come, and none after
-	// a later one.
-	for generation := uint64(5); generation < 25; generation++ {
-		rev = mustSave(t, s, small(generation), rev)
-	}
-	w.await(t, 24)
 	w.stop(t)
 }
 
-func testWatchEnds(t *tester, s agrenting.KeyWatcher) {
-	watch(t, s).stop(t) // while it is empty
-	mustSave(t, s, small(1), "")
-	w := watch(t, s)
+func testWatchBurst(t *tester) {
+	const last = 20
+	s, watcher := t.watchers()
+	name := newName()
+	rev := mustSave(t, s, name, numbered(1), "")
+	busy, idle := watch(t, watcher, name), watch(t, watcher, name)
+	busy.await(t, 1) // and then reads nothing during the burst
+	idle.await(t, 1)
+	idle.collect(t, last)
+	for n := 2; n <= last; n++ {
+		rev = mustSave(t, s, name, numbered(n), rev)
+	}
+	busy.await(t, last)
+	busy.stop(t)
+	<-idle.collected
+	idle.stop(t)
+}
+
+func testWatchDeletion(t *tester) {
+	s, watcher := t.watchers()
+	name := newName()
+	w := watch(t, watcher, name)
+	w.awaitMissing(t)
+	for n := 1; n < 4; n++ {
+		mustSave(t, s, name, numbered(n), "")
+		w.await(t, n)
+		t.suite.remove(t.T, s, name)
+		w.awaitMissing(t)
+	}
+	w.stop(t)
+}
+
+func testWatchOtherNames(t *tester) {
+	s, watcher := t.watchers()
+	name := newName()
+	rev := mustSave(t, s, name, numbered(1), "")
+	w := watch(t, watcher, name)
+	w.await(t, 1)
+	for _, other := range []string{name + "x", name + ".x", name + "-x", "a." + name, newName()} {
+		mustSave(t, s, other, numbered(100), "")
+	}
+	mustSave(t, s, name, numbered(2), rev)
+	w.await(t, 2) // fails if 100 comes first
+	w.stop(t)
+}
+
+func testWatchEnds(t *tester) {
+	s, watcher := t.watchers()
+	name := newName()
+	w := watch(t, watcher, name)
+	w.awaitMissing(t)
+	w.stop(t) // while there is no record
+	mustSave(t, s, name, numbered(1), "")
+	w = watch(t, watcher, name)
 	w.await(t, 1)
 	w.stop(t) // while it waits for a change
 }
 
-func testWatchBreak(t *tester, s agrenting.KeyWatcher) {
-	rev := mustSave(t, s, small(1), "")
+func testWatchBreak(t *tester) {
+	s, watcher := t.watchers()
+	name := newName()
+	rev := mustSave(t, s, name, numbered(1), "")
 	w := newWatching(t.Context())
+	defer w.cancel()
 	left := make(chan struct{})
 	w.do(func(ctx context.Context) {
 		defer close(left)
-		for _, err := range s.Watch(ctx) {
+		for _, err := range watcher.Watch(ctx, name) {
 			if err != nil {
 				t.Errorf("Watch yields the error %v", err)
 			}
@@ -105,99 +196,167 @@ func testWatchBreak(t *tester, s agrenting.KeyWatcher) {
 	select {
 	case <-left:
 	case <-time.After(t.soon()):
-		t.Fatal("the present record was not yielded")
+		t.Fatal("the loop was left after the first value, and Watch does not return")
 	}
-	w.mustBeGone(t) // although its context goes on
-	mustSave(t, s, small(2), rev)
+	w.mustBeGone(t) // although its context continues
+	mustSave(t, s, name, numbered(2), rev)
 }
 
-func testWatchCancelled(t *tester, s agrenting.KeyWatcher) {
-	mustSave(t, s, small(1), "")
-	cancelled, cancel := context.WithCancel(t.Context())
+func testWatchCanceled(t *tester) {
+	s, watcher := t.watchers()
+	name := newName()
+	mustSave(t, s, name, numbered(1), "")
+	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	watchWithin(cancelled, t, s).stop(t)
+	watchWithin(canceled, t, watcher, name).stop(t)
 }
 
-func testWatchAgain(t *tester, s agrenting.KeyWatcher) {
-	rev := mustSave(t, s, small(1), "")
-	seq := s.Watch(t.Context())
-	for generation := uint64(1); generation < 4; generation++ {
+func testWatchAgain(t *tester) {
+	s, watcher := t.watchers()
+	name := newName()
+	rev := mustSave(t, s, name, numbered(1), "")
+	seq := watcher.Watch(t.Context(), name)
+	for n := 1; n < 4; n++ {
+		first := true
 		for rec, err := range seq {
-			if err != nil || rec.Generation != generation {
-				t.Fatalf("the sequence begins with generation %d, error %v; want %d", rec.Generation, err, generation)
+			if err != nil || numberOf(rec.Data) != n {
+				t.Fatalf("the sequence starts with record %d, error %v; want record %d", numberOf(rec.Data), err, n)
 			}
+			first = false
 			break
 		}
-		rev = mustSave(t, s, small(generation+1), rev)
+		if first {
+			t.Fatal("the sequence cannot be started again")
+		}
+		rev = mustSave(t, s, name, numbered(n+1), rev)
 	}
 }
 
-func testWatchCopies(t *tester, s agrenting.KeyWatcher) {
-	rec := full(1, 0)
-	rev := mustSave(t, s, rec, "")
-	a, b := watch(t, s), watch(t, s)
-	spoil(a.await(t, 1))
-	if d := difference(rec, b.await(t, 1)); d != "" {
-		t.Errorf("what one watcher does to a record shows in another's: %s", d)
+func testWatchCopies(t *tester) {
+	s, watcher := t.watchers()
+	name, data := newName(), numbered(1)
+	rev := mustSave(t, s, name, data, "")
+	a, b := watch(t, watcher, name), watch(t, watcher, name)
+	spoil(a.await(t, 1).Data)
+	if d := difference(data, b.await(t, 1).Data); d != "" {
+		t.Fatalf("two watchers share the data of a record: %s", d)
 	}
-	mustHold(t, s, rec, rev)
+	mustHold(t, s, name, data, rev)
 	a.stop(t)
 	b.stop(t)
 }
 
-func testWatchMany(t *tester, s agrenting.KeyWatcher) {
+func testWatchMany(t *tester) {
+	s, watcher := t.watchers()
+	name := newName()
 	var all []*watching
 	for range writers {
-		all = append(all, watch(t, s))
+		w := watch(t, watcher, name)
+		w.awaitMissing(t)
+		all = append(all, w)
 	}
 	all[0].stop(t)
-	rev := mustSave(t, s, small(1), "")
-	mustSave(t, s, small(2), rev)
+	rev := mustSave(t, s, name, numbered(1), "")
+	mustSave(t, s, name, numbered(2), rev)
 	for _, w := range all[1:] {
 		w.await(t, 2)
 		w.stop(t)
 	}
 }
 
-// watching is a Watch in a goroutine of its own. The goroutine has a label,
-// which those that it starts inherit: so it can be seen whether one is left.
+func testWatchUnreachable(t *tester) {
+	s, cut, restore := t.suite.unreachable(t.T)
+	watcher, ok := s.(agrenting.Watcher)
+	if !ok {
+		t.Fatal("the store that Unreachable opens is not a Watcher, and that of open is one")
+	}
+	name := newName()
+	rev := mustSave(t, s, name, numbered(1), "")
+	w := watch(t, watcher, name)
+	w.await(t, 1)
+	cut()
+	w.mustFailAndEnd(t)             // one that was waiting
+	mustWatchFail(t, watcher, name) // and one that starts
+	restore()
+	for end := time.Now().Add(t.soon()); ; {
+		w = watch(t, watcher, name)
+		got := w.next(t)
+		if got.err == nil {
+			if numberOf(got.rec.Data) != 1 || got.rec.Revision != rev {
+				t.Fatalf("after an outage, Watch yields record %d; want 1", numberOf(got.rec.Data))
+			}
+			w.stop(t)
+			return
+		}
+		mustFail(t, "Watch after an outage", got.err)
+		if time.Now().After(end) {
+			t.Fatalf("Watch still fails after an outage: %v", got.err)
+		}
+		w.stop(t)
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// mustWatchFail fails the test unless Watch yields nothing but an error.
+func mustWatchFail(t *tester, watcher agrenting.Watcher, name string) {
+	t.Helper()
+	watch(t, watcher, name).mustFailAndEnd(t)
+}
+
+// mustFailAndEnd fails the test unless the sequence yields an error and ends.
+func (w *watching) mustFailAndEnd(t *tester) {
+	t.Helper()
+	got := w.next(t)
+	mustFail(t, "Watch of a place that cannot be reached", got.err)
+	select {
+	case got, ok := <-w.yields:
+		if ok {
+			t.Fatalf("Watch continues after its error, with %v, error %v", got.rec, got.err)
+		}
+	case <-time.After(t.soon()):
+		t.Fatal("Watch yields an error and does not end")
+	}
+	w.mustBeGone(t)
+}
+
+// watching is a Watch in its own goroutine. The goroutine has a label, which the
+// goroutines that it starts inherit. So one that is left behind is found.
 type watching struct {
-	label  string
-	ctx    context.Context //nolint:containedctx // what it ends with
-	cancel context.CancelFunc
-	yields chan yielded
-	seen   uint64
+	label     string
+	ctx       context.Context //nolint:containedctx // what it ends with
+	cancel    context.CancelFunc
+	yields    chan yielded
+	collected chan struct{}
+	seen      int // the number of the newest record
 }
 
 type yielded struct {
-	rec agrenting.KeyRecord
+	rec agrenting.Record
 	err error
 }
 
-const labelName = "storetest"
-
 func newWatching(ctx context.Context) *watching {
-	w := &watching{label: rand.Text(), yields: make(chan yielded)}
+	w := &watching{label: rand.Text(), yields: make(chan yielded), collected: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	return w
 }
 
 func (w *watching) do(f func(ctx context.Context)) {
-	go pprof.Do(w.ctx, pprof.Labels(labelName, w.label), f)
+	go pprof.Do(w.ctx, pprof.Labels("storetest", w.label), f)
 }
 
-func watch(t *tester, s agrenting.KeyWatcher) *watching {
+func watch(t *tester, s agrenting.Watcher, name string) *watching {
 	t.Helper()
-	return watchWithin(t.Context(), t, s)
+	return watchWithin(t.Context(), t, s, name)
 }
 
-func watchWithin(ctx context.Context, t *tester, s agrenting.KeyWatcher) *watching {
+func watchWithin(ctx context.Context, t *tester, s agrenting.Watcher, name string) *watching {
 	t.Helper()
 	w := newWatching(ctx)
 	t.Cleanup(w.cancel)
 	w.do(func(ctx context.Context) {
 		defer close(w.yields)
-		for rec, err := range s.Watch(ctx) {
+		for rec, err := range s.Watch(ctx, name) {
 			select {
 			case w.yields <- yielded{rec, err}:
 			case <-ctx.Done():
@@ -207,34 +366,93 @@ func watchWithin(ctx context.Context, t *tester, s agrenting.KeyWatcher) *watchi
 	return w
 }
 
-// await waits for a generation. Earlier ones may be passed over, but must not
-// come after later ones.
-func (w *watching) await(t *tester, generation uint64) agrenting.KeyRecord {
+// next waits for the next value.
+func (w *watching) next(t *tester) yielded {
 	t.Helper()
+	select {
+	case got, ok := <-w.yields:
+		if !ok {
+			t.Fatal("the sequence ended, although its context has not")
+		}
+		return got
+	case <-time.After(t.soon()):
+		t.Fatal("Watch yields nothing")
+	}
+	return yielded{}
+}
+
+// await waits for the record with a number. Earlier ones may be skipped or
+// repeated, but must not come after later ones.
+func (w *watching) await(t *tester, n int) agrenting.Record {
+	t.Helper()
+	rec, err := w.until(t, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rec
+}
+
+func (w *watching) until(t *tester, n int) (agrenting.Record, error) {
 	timeout := time.After(t.soon())
 	for {
 		select {
 		case got, ok := <-w.yields:
 			switch {
 			case !ok:
-				t.Fatalf("the sequence ended before generation %d", generation)
+				return agrenting.Record{}, fmt.Errorf("the sequence ended before record %d", n)
+			case errors.Is(got.err, agrenting.ErrNoRecord) && w.seen == 0:
+				continue // repeated
 			case got.err != nil:
-				t.Fatalf("Watch yields the error %v", got.err)
-			case got.rec.Generation < w.seen || got.rec.Generation > generation:
-				t.Fatalf("Watch yields generation %d after %d", got.rec.Generation, w.seen)
+				return agrenting.Record{}, fmt.Errorf("Watch yields an error instead of record %d: %w", n, got.err) //nolint:staticcheck // the name of the method
 			}
-			w.seen = got.rec.Generation
-			if w.seen == generation {
-				return got.rec
+			number := numberOf(got.rec.Data)
+			if number < w.seen || number > n {
+				return agrenting.Record{}, fmt.Errorf("Watch yields record %d after %d, while waiting for %d", number, w.seen, n) //nolint:staticcheck // the name of the method
+			}
+			w.seen = number
+			if number == n {
+				return got.rec, nil
 			}
 		case <-timeout:
-			t.Fatalf("generation %d was saved, and Watch does not yield it", generation)
+			return agrenting.Record{}, fmt.Errorf("record %d was saved, and Watch does not yield it", n)
 		}
 	}
 }
 
-// stop ends the context, and fails the test unless the sequence ends with it
-// and leaves nothing behind.
+// collect reads all values up to the record with a number, in the background.
+func (w *watching) collect(t *tester, n int) {
+	t.Helper()
+	go func() {
+		defer close(w.collected)
+		if _, err := w.until(t, n); err != nil {
+			t.Error(err)
+		}
+	}()
+}
+
+// awaitMissing waits for ErrNoRecord. The record that was seen last may be
+// repeated.
+func (w *watching) awaitMissing(t *tester) {
+	t.Helper()
+	for {
+		got := w.next(t)
+		switch {
+		case errors.Is(got.err, agrenting.ErrNoRecord):
+			if len(got.rec.Data) > 0 || got.rec.Revision != "" {
+				t.Fatalf("Watch yields ErrNoRecord together with %v", got.rec)
+			}
+			w.seen = 0
+			return
+		case got.err != nil:
+			t.Fatalf("Watch yields the error %v; want ErrNoRecord", got.err)
+		case w.seen == 0 || numberOf(got.rec.Data) != w.seen:
+			t.Fatalf("Watch yields %v, and there is no record", got.rec)
+		}
+	}
+}
+
+// stop ends the context, and fails the test unless the sequence ends with it and
+// leaves nothing behind.
 func (w *watching) stop(t *tester) {
 	t.Helper()
 	w.cancel()
@@ -246,8 +464,8 @@ func (w *watching) stop(t *tester) {
 				w.mustBeGone(t)
 				return
 			}
-			if got.err == nil && got.rec.Current.IsZero() {
-				t.Error("the sequence ends with a record that is empty")
+			if got.err == nil && got.rec.Revision == "" {
+				t.Fatal("the sequence ends with a record without a revision")
 			}
 		case <-timeout:
 			t.Fatal("the sequence does not end with its context")
@@ -268,7 +486,7 @@ func (w *watching) mustBeGone(t *tester) {
 	}
 }
 
-// goroutines are those that carry the label.
+// goroutines returns one that has the label.
 func (w *watching) goroutines() string {
 	var b bytes.Buffer
 	if err := pprof.Lookup("goroutine").WriteTo(&b, 1); err != nil {

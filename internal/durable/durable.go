@@ -39,6 +39,7 @@ const (
 // Write only while holding the lock.
 type File struct {
 	path string
+	lock string
 	max  int64
 	// before, when set, is called before each step; an error stops the write
 	// there. Tests crash there.
@@ -48,12 +49,20 @@ type File struct {
 // lockPoll is how often a lock that somebody else holds is tried.
 const lockPoll = 5 * time.Millisecond
 
-// New describes a file. It touches nothing. limit bounds the file's size in bytes.
+// New describes a file, whose lock is the file path + ".lock". It touches nothing.
+// limit bounds the file's size in bytes.
 func New(path string, limit int64, before func(Step) error) *File {
 	if before == nil {
 		before = func(Step) error { return nil }
 	}
-	return &File{path: path, max: limit, before: before}
+	return &File{path: path, lock: path + ".lock", max: limit, before: before}
+}
+
+// LockedBy returns the same file with its lock at another path.
+func (f *File) LockedBy(path string) *File {
+	g := *f
+	g.lock = path
+	return &g
 }
 
 // Path returns the file's path.
@@ -198,8 +207,9 @@ func (f *File) syncFolder() error {
 
 // prepareFolder makes the folder, or refuses one in which others may replace
 // the file.
-func (f *File) prepareFolder() error {
-	dir := filepath.Dir(f.path)
+func (f *File) prepareFolder() error { return prepare(filepath.Dir(f.path)) }
+
+func prepare(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -239,14 +249,18 @@ func (f *File) sweep() {
 	}
 }
 
-// Lock takes the lock beside the file, path + ".lock", and waits for it as long
-// as ctx allows. The kernel releases it when the process dies. The lock file
+// Lock takes the lock of the file, and waits for it as long as ctx allows. The kernel releases it when the process dies. The lock file
 // stays: unlinking it would give two holders.
 func (f *File) Lock(ctx context.Context) (unlock func(), err error) {
 	if err := f.prepareFolder(); err != nil {
 		return nil, err
 	}
-	l := flock.New(f.path+".lock", flock.SetPermissions(0o600))
+	if dir := filepath.Dir(f.lock); dir != filepath.Dir(f.path) {
+		if err := prepare(dir); err != nil {
+			return nil, err
+		}
+	}
+	l := flock.New(f.lock, flock.SetPermissions(0o600))
 	ok, err := l.TryLockContext(ctx, lockPoll)
 	if err != nil {
 		return nil, fmt.Errorf("the lock %s: %w", l.Path(), err)

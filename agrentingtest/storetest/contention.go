@@ -1,0 +1,247 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+var contentionCases = []testCase{
+	{name: "one of many first saves wins", run: testFirstSaveRace},
+	{name: "one of many saves wins", run: testRace},
+	{name: "no update is lost", run: testNoUpdateIsLost},
+	{name: "no update is lost or doubled by interrupted saves", run: testInterruptedSaves},
+}
+
+func testFirstSaveRace(t *tester) {
+	handles := t.handles(writers)
+	for range 3 {
+		race(t, handles, newName(), "")
+	}
+}
+
+func testRace(t *tester) {
+	handles := t.handles(writers)
+	name := newName()
+	rev := mustSave(t, handles[0], name, someData(), "")
+	for range 5 {
+		rev = race(t, handles, name, rev)
+	}
+}
+
+// race lets two goroutines for each handle save over one revision. Exactly one
+// of them must win, and its data must be what all handles load.
+func race(t *tester, handles []agrenting.Store, name string, previous agrenting.Revision) agrenting.Revision {
+	t.Helper()
+	n := 2 * len(handles)
+	data := make([][]byte, n)
+	revs := make([]agrenting.Revision, n)
+	errs := make([]error, n)
+	start := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range n {
+		data[i] = someData()
+		wg.Go(func() {
+			<-start
+			revs[i], errs[i] = handles[i/2].Save(t.Context(), name, data[i], previous)
+		})
+	}
+	close(start)
+	wg.Wait()
+	winner := -1
+	for i, err := range errs {
+		switch {
+		case err != nil:
+			mustConflict(t, revs[i], err)
+		case winner >= 0:
+			t.Fatalf("two of %d writers have replaced the revision %q", n, previous)
+		default:
+			winner = i
+		}
+	}
+	if winner < 0 {
+		t.Fatalf("none of %d writers has replaced the revision %q: %v", n, previous, errors.Join(errs...))
+	}
+	for _, s := range handles {
+		mustHold(t, s, name, data[winner], revs[winner])
+	}
+	return revs[winner]
+}
+
+func testNoUpdateIsLost(t *tester) {
+	runLog(t, func() time.Duration { return 0 })
+}
+
+func testInterruptedSaves(t *tester) {
+	s := t.handles(1)[0]
+	began := time.Now()
+	const samples = 4
+	for range samples {
+		mustSave(t, s, newName(), someData(), "")
+	}
+	usual := max(time.Since(began)/samples, 10*time.Microsecond)
+	var n atomic.Int64
+	runLog(t, func() time.Duration {
+		if n.Add(1)%3 == 0 {
+			return 0 // lets the writers make progress
+		}
+		return mathrand.N(3 * usual) //nolint:gosec // not a secret
+	})
+}
+
+// runLog lets writers append the IDs of their updates to one record, while others
+// read it. An update interrupts its save after the time that interrupt returns,
+// unless that is 0. After any error, it loads the record again and searches it
+// for its ID. In the end, each ID must be there once.
+func runLog(t *tester, interrupt func() time.Duration) {
+	t.Helper()
+	const each = 6
+	handles := t.handles(writers / 2)
+	l := &sharedLog{name: newName(), interrupt: interrupt, revisions: map[agrenting.Revision]bool{}}
+	var ids []string
+	var working, reading sync.WaitGroup
+	done := make(chan struct{})
+	for i := range writers {
+		var own []string
+		for range each {
+			own = append(own, rand.Text())
+		}
+		ids = append(ids, own...)
+		working.Go(func() {
+			for _, id := range own {
+				if err := l.append(t.Context(), handles[i%len(handles)], id); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for _, s := range handles[:2] {
+		reading.Go(func() {
+			for {
+				if _, err := l.load(t.Context(), s); err != nil {
+					t.Error(err)
+					return
+				}
+				select {
+				case <-done:
+					return
+				case <-time.After(time.Millisecond):
+				}
+			}
+		})
+	}
+	working.Wait()
+	close(done)
+	reading.Wait()
+	if t.Failed() {
+		return
+	}
+	rec, err := l.load(t.Context(), t.reopened(handles[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		switch n := strings.Count(string(rec.Data), id); n {
+		case 1:
+		case 0:
+			t.Fatal("an update is lost: its save succeeded, or it was found in the record before")
+		default:
+			t.Fatalf("an update was applied %d times", n)
+		}
+	}
+	if n := strings.Count(string(rec.Data), "\n"); n != len(ids) {
+		t.Fatalf("%d writers have made %d updates, and the record has %d", writers, len(ids), n)
+	}
+}
+
+// sharedLog is a record to which updates are only ever appended.
+type sharedLog struct {
+	name      string
+	interrupt func() time.Duration
+
+	mu        sync.Mutex
+	newest    []byte // the longest log that was loaded or saved
+	revisions map[agrenting.Revision]bool
+}
+
+// append appends an update, however often another writer is faster.
+func (l *sharedLog) append(ctx context.Context, s agrenting.Store, id string) error {
+	for range 1000 {
+		rec, err := l.load(ctx, s)
+		if err != nil {
+			return err
+		}
+		if strings.Contains(string(rec.Data), id) {
+			return nil // an error has hidden a successful save
+		}
+		err = l.save(ctx, s, append(rec.Data, id+"\n"...), rec.Revision)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if errors.Is(err, errRecurred) {
+			return err
+		}
+	}
+	return errors.New("1000 saves in a row failed, although the record was loaded before each")
+}
+
+var errRecurred = errors.New("a revision was returned twice")
+
+func (l *sharedLog) save(ctx context.Context, s agrenting.Store, data []byte, previous agrenting.Revision) error {
+	limit := l.interrupt()
+	limited, cancel := ctx, context.CancelFunc(func() {})
+	if limit > 0 {
+		limited, cancel = context.WithTimeout(ctx, limit)
+	}
+	defer cancel()
+	rev, err := s.Save(limited, l.name, data, previous)
+	if err != nil {
+		if limit == 0 && !errors.Is(err, agrenting.ErrConflictingWrite) {
+			return fmt.Errorf("Save under contention: %w", err) //nolint:staticcheck // the name of the method
+		}
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.revisions[rev] {
+		return fmt.Errorf("%w: %q", errRecurred, rev)
+	}
+	l.revisions[rev] = true
+	if len(data) > len(l.newest) {
+		l.newest = data
+	}
+	return nil
+}
+
+// load loads the log, and fails if it does not continue the newest one that was
+// known when the load began.
+func (l *sharedLog) load(ctx context.Context, s agrenting.Store) (agrenting.Record, error) {
+	l.mu.Lock()
+	before := l.newest
+	l.mu.Unlock()
+	rec, err := s.Load(ctx, l.name)
+	switch {
+	case errors.Is(err, agrenting.ErrNoRecord) && len(before) == 0:
+		return agrenting.Record{}, nil
+	case err != nil:
+		return agrenting.Record{}, fmt.Errorf("Load while others save: %w", err) //nolint:staticcheck // the name of the method
+	case !bytes.HasPrefix(rec.Data, before):
+		return agrenting.Record{}, errors.New("Load returns a record that is older than one loaded or saved before it, or not whole") //nolint:staticcheck // the name of the method
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(rec.Data) > len(l.newest) {
+		l.newest = bytes.Clone(rec.Data)
+	}
+	return rec, nil
+}

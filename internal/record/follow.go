@@ -1,0 +1,98 @@
+package record
+
+import (
+	"context"
+	"iter"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// minPoll and maxPoll are the pauses between two loads of a record that
+	// cannot be watched.
+	minPoll = 25 * time.Millisecond
+	maxPoll = 2 * time.Second
+	// minWatchPause and maxWatchPause are the pauses before a watch that has
+	// ended is begun again.
+	minWatchPause = time.Second
+	maxWatchPause = time.Minute
+)
+
+// Watched reports whether the store can be watched.
+func (s *Slot[T]) Watched(ctx context.Context) bool { return s.cfg.Store.Watch(ctx, s.name) != nil }
+
+// Follow yields the record, or [ErrNoRecord], and again after changes, until ctx
+// ends or the loop is left. A record that cannot be watched is polled. Follow
+// yields the error of a store that fails and tries again after a pause.
+func (s *Slot[T]) Follow(ctx context.Context) iter.Seq2[Entry[T], error] {
+	if s.Watched(ctx) {
+		return s.watch(ctx)
+	}
+	return s.poll(ctx)
+}
+
+func (s *Slot[T]) watch(ctx context.Context) iter.Seq2[Entry[T], error] {
+	return func(yield func(Entry[T], error) bool) {
+		for pause := minWatchPause; ; pause = min(2*pause, maxWatchPause) {
+			for raw, err := range s.cfg.Store.Watch(ctx, s.name) {
+				if ctx.Err() != nil {
+					return
+				}
+				var e Entry[T]
+				if err == nil {
+					pause = minWatchPause
+					s.seen.told(raw.Revision, s.cfg.Clock())
+					e, err = s.decode(raw)
+				}
+				if !yield(e, err) {
+					return
+				}
+			}
+			if sleep(ctx, jitter(pause)) != nil {
+				return
+			}
+		}
+	}
+}
+
+func (s *Slot[T]) poll(ctx context.Context) iter.Seq2[Entry[T], error] {
+	return func(yield func(Entry[T], error) bool) {
+		for pause := minPoll; ctx.Err() == nil; pause = min(2*pause, maxPoll) {
+			if e, err := s.Load(ctx); ctx.Err() != nil || !yield(e, err) {
+				return
+			}
+			if sleep(ctx, jitter(pause)) != nil {
+				return
+			}
+		}
+	}
+}
+
+// Await waits until the record is another than e, at the most for d, and returns
+// whether it may be.
+func (s *Slot[T]) Await(ctx context.Context, e Entry[T], d time.Duration) error {
+	within, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	for now, err := range s.Follow(within) {
+		if err == nil && now.Revision != e.Revision {
+			return nil
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// jitter is d, plus or minus a quarter.
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.75 + rand.Float64()/2)) //nolint:gosec // not a secret
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,232 @@
+package record
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// KeyName is the name of the record that keeps an API key.
+const KeyName = "key"
+
+// StoredKey is an API key in a record.
+type StoredKey struct {
+	Credential secret.Credential
+	// ID is the platform's ID of the key, which is needed to revoke it; empty if
+	// it is not known, as for a key from the environment.
+	ID string
+	// Created is when the key was issued, or, if that is not known, when it was
+	// stored. Expires is zero for keys that do not expire.
+	Created, Expires time.Time
+}
+
+// IsZero reports whether there is no key.
+func (k StoredKey) IsZero() bool { return k.Credential.IsZero() }
+
+// Intent says what a rotation is about to do. It is saved before the rotation
+// does it, so that another process can finish what was begun.
+type Intent struct {
+	// Key is the idempotency key of the platform call, the same on every
+	// attempt.
+	Key string
+	// Strategy and Stage are named by the rotation.
+	Strategy, Stage string
+	// From is the fingerprint of the key to replace, Generation the one that
+	// the rotation leads to.
+	From       string
+	Generation uint64
+	Started    time.Time
+	Attempts   int
+	// GraceEnd is when the previous key may be revoked; zero before there is one.
+	GraceEnd time.Time
+	// Known are the IDs of the keys that the agent had before, if they could be
+	// listed. A key that appears later was made by this rotation.
+	Known []string
+	// Lifeline is a session that was obtained with the old key beforehand. It
+	// can fetch the response of an in-place rotation again if that was lost.
+	Lifeline secret.Credential
+}
+
+// Key is the body of a key record.
+type Key struct {
+	// Agent is the ID of the agent whose key it is; empty if it is not known.
+	Agent string
+	// Lineage is [LineageOf] the first key. It stays the same through all
+	// rotations.
+	Lineage string
+	// Generation counts the keys that were Current, from 1.
+	Generation uint64
+	// Current is the key in use.
+	Current StoredKey
+	// Pending was issued by an unfinished rotation and is not yet in use.
+	Pending StoredKey
+	// Previous was Current before, and may still be live.
+	Previous StoredKey
+	// Intent is set while a rotation is unfinished.
+	Intent *Intent
+	// Ancestors are fingerprints of earlier keys, the newest last. An initial
+	// key among them is outdated and ignored.
+	Ancestors []string
+}
+
+// LineageOf names the lineage that begins with a key. It reveals nothing of it.
+func LineageOf(first secret.Credential) string {
+	sum := sha256.Sum256([]byte("agrenting key lineage\x00" + first.Reveal()))
+	return hex.EncodeToString(sum[:16])
+}
+
+// maxAncestors bounds the memory of earlier keys: 16 years of one each 90 days.
+const maxAncestors = 64
+
+// Clone copies what the record points to.
+func (k Key) Clone() Key {
+	if k.Intent != nil {
+		in := *k.Intent
+		in.Known = slices.Clone(in.Known)
+		k.Intent = &in
+	}
+	k.Ancestors = slices.Clone(k.Ancestors)
+	return k
+}
+
+// Knows reports whether a credential is or was part of the record.
+func (k Key) Knows(c secret.Credential) bool {
+	return k.Current.Credential.Equal(c) || k.Previous.Credential.Equal(c) || k.Pending.Credential.Equal(c) ||
+		slices.Contains(k.Ancestors, c.Fingerprint())
+}
+
+// Credentials returns all that the record holds.
+func (k Key) Credentials() []secret.Credential {
+	all := []secret.Credential{k.Current.Credential, k.Pending.Credential, k.Previous.Credential}
+	if k.Intent != nil {
+		all = append(all, k.Intent.Lifeline)
+	}
+	return slices.DeleteFunc(all, secret.Credential.IsZero)
+}
+
+// Remember returns the ancestors with one more.
+func (k Key) Remember(fingerprint string) []string {
+	if fingerprint == "" || slices.Contains(k.Ancestors, fingerprint) {
+		return k.Ancestors
+	}
+	all := append(slices.Clone(k.Ancestors), fingerprint)
+	return all[max(0, len(all)-maxAncestors):]
+}
+
+type storedKeyJSON struct {
+	Kind    string    `json:"kind"`
+	Secret  string    `json:"secret"`
+	ID      string    `json:"id,omitempty"`
+	Created time.Time `json:"created,omitzero"`
+	Expires time.Time `json:"expires,omitzero"`
+}
+
+type intentJSON struct {
+	Key        string         `json:"key"`
+	Strategy   string         `json:"strategy"`
+	Stage      string         `json:"stage"`
+	From       string         `json:"from"`
+	Generation uint64         `json:"generation"`
+	Started    time.Time      `json:"started"`
+	Attempts   int            `json:"attempts,omitempty"`
+	GraceEnd   time.Time      `json:"grace_end,omitzero"`
+	Known      []string       `json:"known,omitempty"`
+	Lifeline   *storedKeyJSON `json:"lifeline,omitempty"`
+}
+
+type keyJSON struct {
+	Lineage    string         `json:"lineage"`
+	Generation uint64         `json:"generation"`
+	Current    *storedKeyJSON `json:"current"`
+	Pending    *storedKeyJSON `json:"pending,omitempty"`
+	Previous   *storedKeyJSON `json:"previous,omitempty"`
+	Intent     *intentJSON    `json:"intent,omitempty"`
+	Ancestors  []string       `json:"ancestors,omitempty"`
+}
+
+var keyCodec = codec[Key]{
+	kind: "key", encode: encodeKey, decode: decodeKey,
+	agent:    func(k Key) string { return k.Agent },
+	setAgent: func(k Key, agent string) Key { k.Agent = agent; return k },
+}
+
+func encodeKey(k Key) ([]byte, error) {
+	j := keyJSON{
+		Lineage: k.Lineage, Generation: k.Generation, Current: encodeStored(k.Current),
+		Pending: encodeStored(k.Pending), Previous: encodeStored(k.Previous), Ancestors: k.Ancestors,
+	}
+	if in := k.Intent; in != nil {
+		j.Intent = &intentJSON{
+			Key: in.Key, Strategy: in.Strategy, Stage: in.Stage, From: in.From, Generation: in.Generation,
+			Started: in.Started.Round(0), Attempts: in.Attempts, GraceEnd: in.GraceEnd.Round(0), Known: in.Known,
+			Lifeline: encodeStored(StoredKey{Credential: in.Lifeline, Expires: in.Lifeline.Expires()}),
+		}
+	}
+	return json.Marshal(j)
+}
+
+func encodeStored(k StoredKey) *storedKeyJSON {
+	if k.IsZero() {
+		return nil
+	}
+	return &storedKeyJSON{
+		Kind: k.Credential.Kind().String(), Secret: k.Credential.Reveal(), ID: k.ID,
+		Created: k.Created.Round(0), Expires: k.Expires.Round(0),
+	}
+}
+
+func decodeKey(b []byte) (Key, error) {
+	fail := func(problem string) (Key, error) {
+		return Key{}, fmt.Errorf("%w: %s; it was left intact", ErrInvalid, problem)
+	}
+	var j keyJSON
+	if json.Unmarshal(b, &j) != nil {
+		return fail("its body is malformed")
+	}
+	k := Key{Lineage: j.Lineage, Generation: j.Generation, Ancestors: j.Ancestors}
+	for _, part := range []struct {
+		from *storedKeyJSON
+		to   *StoredKey
+		name string
+	}{{j.Current, &k.Current, "current key"}, {j.Pending, &k.Pending, "pending key"}, {j.Previous, &k.Previous, "previous key"}} {
+		var problem string
+		if *part.to, problem = decodeStored(part.from); problem != "" {
+			return fail("its " + part.name + " " + problem)
+		}
+	}
+	if k.Current.IsZero() {
+		return fail("it has no current key")
+	}
+	if in := j.Intent; in != nil {
+		lifeline, problem := decodeStored(in.Lifeline)
+		if problem != "" {
+			return fail("its lifeline " + problem)
+		}
+		k.Intent = &Intent{
+			Key: in.Key, Strategy: in.Strategy, Stage: in.Stage, From: in.From, Generation: in.Generation,
+			Started: in.Started, Attempts: in.Attempts, GraceEnd: in.GraceEnd, Known: in.Known, Lifeline: lifeline.Credential,
+		}
+	}
+	return k, nil
+}
+
+func decodeStored(j *storedKeyJSON) (k StoredKey, problem string) {
+	if j == nil {
+		return StoredKey{}, ""
+	}
+	kind, ok := secret.ParseKind(j.Kind)
+	if !ok {
+		return StoredKey{}, "has an unknown kind"
+	}
+	m := secret.Material{Kind: kind, Secret: j.Secret}
+	if kind == secret.KindSession {
+		m.Expires = j.Expires
+	}
+	k = StoredKey{Credential: secret.NewCredential(m), ID: j.ID, Created: j.Created, Expires: j.Expires}
+	return k, k.Credential.Problem()
+}

@@ -1,0 +1,93 @@
+package record
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// SessionName returns the name of the record that keeps the sessions of a
+// lineage of keys at an origin.
+func SessionName(origin, lineage string) string {
+	sum := sha256.Sum256([]byte("agrenting session name\x00" + origin + "\x00" + lineage))
+	return "session." + hex.EncodeToString(sum[:8])
+}
+
+// Session is the body of a session record: the session that was obtained last,
+// and whether the authenticate endpoint must be left alone, which holds for all
+// processes.
+type Session struct {
+	// Agent is the ID of the agent whose session it is; empty if it is not known.
+	Agent string `json:"-"`
+	// Key is the fingerprint of the key that the session was obtained with.
+	Key string `json:"-"`
+
+	Token string `json:"token,omitempty"`
+	// Expires is given by the platform's clock, which was ahead of the local one
+	// by Skew.
+	Expires time.Time     `json:"expires,omitzero"`
+	Skew    time.Duration `json:"skew,omitempty"`
+	Issued  time.Time     `json:"issued,omitzero"`
+	// NotBefore is when the endpoint may be called again after Failures in a
+	// row. Locked is set if it was a lockout, Refused if the key was refused.
+	NotBefore time.Time `json:"not_before,omitzero"`
+	Failures  int       `json:"failures,omitempty"`
+	Locked    bool      `json:"locked,omitempty"`
+	Refused   bool      `json:"refused,omitempty"`
+	Reason    string    `json:"reason,omitempty"`
+}
+
+// sessionJSON is sealed under the key, so that a store for sessions alone is of
+// no use without the key.
+type sessionJSON struct {
+	Key    string `json:"key,omitempty"`
+	Sealed []byte `json:"sealed,omitempty"`
+}
+
+// sessionCodec encodes sessions of one key. A session of another key, and one
+// that cannot be unsealed, decodes as no session: it is going to be replaced.
+func sessionCodec(name string, key secret.Credential) codec[Session] {
+	s := Sealer{Secret: secret.New(key.Reveal()), Info: "agrenting session v2 " + name}
+	return codec[Session]{
+		kind: "session",
+		encode: func(v Session) ([]byte, error) {
+			if v == (Session{Agent: v.Agent}) {
+				return []byte("{}"), nil
+			}
+			plain, err := json.Marshal(v)
+			if err != nil {
+				return nil, err
+			}
+			sealed, err := s.Seal(plain)
+			if err != nil {
+				return nil, err
+			}
+			return json.Marshal(sessionJSON{Key: key.Fingerprint(), Sealed: sealed})
+		},
+		decode: func(b []byte) (Session, error) {
+			var j sessionJSON
+			if json.Unmarshal(b, &j) != nil {
+				return Session{}, fmt.Errorf("%w: its body is malformed; it was left intact", ErrInvalid)
+			}
+			if j.Key != key.Fingerprint() {
+				return Session{}, nil
+			}
+			plain, err := s.Open(j.Sealed)
+			if err != nil {
+				return Session{}, nil //nolint:nilerr // documented above
+			}
+			var v Session
+			if json.Unmarshal(plain, &v) != nil {
+				return Session{}, nil
+			}
+			v.Key = j.Key
+			return v, nil
+		},
+		agent:    func(v Session) string { return v.Agent },
+		setAgent: func(v Session, agent string) Session { v.Agent = agent; return v },
+	}
+}

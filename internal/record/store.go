@@ -1,0 +1,35 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+)
+
+// Errors of stores. The root package exports them under names of its own.
+var (
+	ErrNoRecord = errors.New("agrenting: the store has no such record")
+	ErrConflict = errors.New("agrenting: conflicting write")
+	ErrReadOnly = errors.New("agrenting: the store is read-only")
+	// ErrInvalid says that a record is not one that this version can use. The
+	// record is left intact.
+	ErrInvalid = errors.New("agrenting: the stored record cannot be used")
+	// ErrOtherVersion says so of a record that another version of the SDK wrote.
+	// It also matches ErrInvalid.
+	ErrOtherVersion = fmt.Errorf("%w", ErrInvalid)
+)
+
+// Raw is the data of one named record and its revision.
+type Raw struct {
+	Data     []byte
+	Revision string
+}
+
+// Store is a public store as this package uses it. It must not panic.
+type Store interface {
+	Load(ctx context.Context, name string) (Raw, error)
+	Save(ctx context.Context, name string, data []byte, previous string) (revision string, err error)
+	// Watch returns nil if the store cannot be watched.
+	Watch(ctx context.Context, name string) iter.Seq2[Raw, error]
+}

@@ -1,0 +1,65 @@
+package agrenting
+
+import (
+	"context"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+)
+
+// KeyState describes the key that a store keeps.
+type KeyState struct {
+	// Credential is the key in use.
+	Credential Credential
+	// KeyID is the platform's ID of the key, by which it is revoked; AgentID is
+	// whose key it is. Both may be unknown, and then are empty.
+	KeyID, AgentID string
+	// Generation counts the keys that were in use, from 1.
+	Generation uint64
+	// Created is when the key was issued, or, if that is not known, stored.
+	// Expires is zero for keys that do not expire.
+	Created, Expires time.Time
+	// Unfinished describes a rotation that has begun and not ended; nil if there
+	// is none.
+	Unfinished *UnfinishedRotation
+}
+
+// UnfinishedRotation describes a rotation that a process is making, or that one
+// has left to the next attempt.
+type UnfinishedRotation struct {
+	Strategy Strategy
+	Stage    Stage
+	Started  time.Time
+	// Attempts counts how often the rotation was resumed.
+	Attempts int
+	// Holder is the random name of the process that is at work on it, or that
+	// died while it was; empty if none is. Lease is for how long after its last
+	// write to the record other processes wait for it, for example 20 s.
+	Holder string
+	Lease  time.Duration
+}
+
+// LoadKeyState reads the key record of a store, for diagnosis. It changes
+// nothing. The error matches [ErrNoRecord] if the store has no key yet, and
+// [ErrInvalidRecord] if the record cannot be used.
+func LoadKeyState(ctx context.Context, store Store) (KeyState, error) {
+	if store == nil {
+		return KeyState{}, optionError("LoadKeyState", "the store is nil")
+	}
+	e, err := record.Keys(record.Config{Store: recordStore(store), Mismatch: newMismatch}).Load(ctx)
+	if err != nil {
+		return KeyState{}, err
+	}
+	k := e.Body
+	s := KeyState{
+		Credential: Credential{k.Current.Credential}, KeyID: k.Current.ID, AgentID: k.Agent,
+		Generation: k.Generation, Created: k.Current.Created, Expires: k.Current.Expires,
+	}
+	if in := k.Intent; in != nil {
+		s.Unfinished = &UnfinishedRotation{
+			Strategy: strategyNamed(in.Strategy), Stage: Stage(in.Stage), Started: in.Started,
+			Attempts: in.Attempts, Holder: e.Lease.Holder, Lease: e.Lease.Duration,
+		}
+	}
+	return s, nil
+}
