@@ -41,8 +41,8 @@
 // expiry, without traffic too, and after a 401, so that the key itself goes to
 // one endpoint only. The platform locks an address out that exchanges more than
 // ten times a minute; that is a [LockoutError], and neither requests nor renewals
-// cause one until it is over. Processes share sessions through a [SessionStore], see
-// [FileSessionStore]. [SessionService] makes single exchanges by hand.
+// cause one until it is over. Processes share sessions through a [Store], see
+// [WithStore]. [SessionService] makes single exchanges on demand.
 //
 // # Several agents
 //
@@ -96,11 +96,12 @@
 //
 // # Rotation
 //
-// [WithKeyStore] keeps the key through its whole life, and [Client.Rotate] and
+// [WithStore] keeps the key through its whole life, and [Client.Rotate] and
 // [WithRotation] replace it without a failed request, by one of two strategies:
-// [Overlap] and [InPlace]. Stores are [FileStore], [MemoryStore], [Sealed] around
-// either, and your own. A failure is a [*RotationError], which says what is live
-// and what to do.
+// [Overlap] and [InPlace]. A [Store] keeps small named records: [FileStore] and
+// [MemoryStore] are two, [Sealed] encrypts another one, [Namespace] divides it, and
+// your own takes under 200 lines. A failure is a [*RotationError], which says what
+// is live and what to do.
 //
 // # Webhooks and sockets
 //

@@ -48,7 +48,7 @@ func (s SourceState) Used() bool { return s.State == stateUsed }
 const (
 	stateUsed     = "used"
 	stateUnusable = "set, but cannot be used"
-	stateSeeds    = "seeds the key store while that is empty"
+	stateSeeds    = "fills the store while that is empty"
 )
 
 func shadowedBy(name string) string { return "set, but shadowed by " + name }

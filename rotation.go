@@ -93,16 +93,16 @@ type RotationPolicy struct {
 	Store Store
 	// Strategy is Overlap or InPlace; zero chooses.
 	Strategy Strategy
-	// Every is the age at which a key is due; 0 means 90 days, negative only
-	// by hand. A fleet does not rotate in step: each key is due up to a tenth
-	// earlier, by a hash of what it is.
+	// Every is the age at which a key is due; 0 means 90 days, negative means only
+	// on demand. Keys are not due at the same time: each is due up to a tenth
+	// earlier, by a hash of its fingerprint.
 	Every time.Duration
 	// AgentID is whose key it is. Empty: the stored record's, or the client's
 	// default agent. Overlap and an Owner need one of them; a rotation in place
 	// that buys a session learns it for those that follow.
 	AgentID string
-	// KeyID is the platform's id of the key that seeds the store, by which it
-	// is revoked. Empty: it is looked for in the list of keys, and if it is not
+	// KeyID is the platform's ID of the initial key, the one that fills the store;
+	// it is needed to revoke that key. Empty: it is looked for in the list of keys, and if it is not
 	// found there without doubt, the first rotation is in place.
 	KeyID string
 	// Owner may create and revoke keys of the agent, such as a user token. It

@@ -132,7 +132,7 @@ func (w *rotationWork) byLifeline(ctx context.Context, d direct, cause error) er
 		unsure = unsure || !refused(err)
 	}
 	lost := w.fail(StageIssue, cause, "the present key is dead; if the platform has rotated it, the answer with the new key was lost",
-		"create a key in the dashboard and put it into the environment or the option that seeds the store: it will be adopted; "+
+		"create a key in the dashboard and put it into the environment or the option that gives the initial key: it will be adopted; "+
 			"to be spared this, set RotationPolicy.Owner")
 	if unsure && in.Attempts < w.policy.MaxAttempts {
 		lost.Advice = "the next attempt tries the lifeline again"

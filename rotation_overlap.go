@@ -46,7 +46,7 @@ func (w *rotationWork) issueBeside(ctx context.Context) error {
 		return w.persistPending(ctx, k)
 	case a.status == http.StatusUnauthorized:
 		return w.undo(ctx, w.fail(StageIssue, a.apiError(), "nothing was created",
-			"the present key or the owner's credential is refused; put a valid one into the environment or the option that seeds the store"))
+			"the present key or the owner's credential is refused; put a valid one into the environment or the option that gives the initial key"))
 	case a.status >= http.StatusInternalServerError:
 		if err := w.beginUndo(ctx); err != nil {
 			return err

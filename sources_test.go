@@ -92,14 +92,14 @@ func TestSourcesTellsHowEachWasFound(t *testing.T) {
 			map[string]string{apiKey: testKey},
 			[]Option{WithStore(MemoryStore()), WithAnonymous()},
 			[]string{
-				"WithAnonymous used", "WithKeyStore set, but shadowed by WithAnonymous", keyFile + notSet,
+				"WithAnonymous used", "WithStore set, but shadowed by WithAnonymous", keyFile + notSet,
 				apiKey + " set, but shadowed by WithAnonymous", session + notSet,
 			},
 		},
 		"a store": {
 			map[string]string{apiKey: testKey},
 			[]Option{WithStore(MemoryStore())},
-			[]string{"WithKeyStore used", keyFile + notSet, apiKey + " seeds the key store while that is empty", session + notSet},
+			[]string{"WithStore used", keyFile + notSet, apiKey + " fills the store while that is empty", session + notSet},
 		},
 		"what New refuses is passed over": {
 			map[string]string{"AGRENTING_CREDENTIAL_TYPE": "nonsense", "AGRENTING_ENV": "moon", apiKey: testKey},

@@ -24,12 +24,12 @@ import (
 	"github.com/agrenting/agrenting-go/etcdstore"
 )
 
-// shared is the server that most tests use, each under a name of its own.
+// shared is the server that most tests use, each under its own name.
 var shared *cluster
 
 func TestMain(m *testing.M) {
-	if os.Getenv(workerEnv) != "" {
-		os.Exit(runWorker())
+	if workerMain != nil && os.Getenv(workerEnv) != "" {
+		os.Exit(workerMain())
 	}
 	os.Exit(runTests(m))
 }
@@ -70,6 +70,12 @@ func ours() string {
 		}
 	}
 }
+
+// workerEnv makes the test binary a worker of a fleet. workerMain is what it does
+// then.
+const workerEnv = "ETCDSTORE_TEST_WORKER"
+
+var workerMain func() int
 
 // member is an etcd server of this process, with a proxy before it.
 type member struct {
@@ -251,7 +257,7 @@ var sealingKey = agrenting.NewSealingKey()
 // open makes a store of its own connection.
 func (c *cluster) open(t *testing.T, name string, opts ...etcdstore.Option) *etcdstore.Store {
 	t.Helper()
-	opts = append([]etcdstore.Option{etcdstore.WithSealingKey(sealingKey), etcdstore.WithLockTTL(time.Second)}, opts...)
+	opts = append([]etcdstore.Option{etcdstore.WithSealingKey(sealingKey)}, opts...)
 	s, err := etcdstore.Open(etcdstore.Config{Endpoints: c.endpoints(), Name: name}, opts...)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })

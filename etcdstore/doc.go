@@ -1,6 +1,6 @@
-// Package etcdstore keeps the API key of a fleet, and the sessions bought with
-// it, in etcd: for clients of package agrenting on many hosts, which then make
-// one rotation and one exchange between them.
+// Package etcdstore keeps the API key of a fleet, and its sessions, in etcd. The
+// clients of package agrenting on many hosts then make one rotation and one
+// exchange together.
 //
 //	store, err := etcdstore.Open(etcdstore.Config{
 //		Endpoints: []string{"https://etcd-0:2379", "https://etcd-1:2379", "https://etcd-2:2379"},
@@ -11,34 +11,31 @@
 //	defer store.Close()
 //
 //	client, err := agrenting.New(
-//		agrenting.WithKeyStore(store),
-//		agrenting.WithSessionStore(store),
+//		agrenting.WithStore(store),
+//		agrenting.WithSession(),
 //		agrenting.WithRotation(agrenting.RotationPolicy{}),
 //	)
 //
-// A [Store] is an [agrenting.KeyWatcher] and an [agrenting.SessionStore].
-// Records are replaced by compare-and-swap on their modification revision, so of
-// several writers one wins. Changes are watched, so a key that one process has
-// rotated is in use by the others some milliseconds later. A session lock hangs
-// on a lease: when its holder dies, it is free after [WithLockTTL].
+// Each record has its own etcd key, such as "/agrenting/writer/key". Records are
+// replaced by compare-and-swap on their modification revision, so one of several
+// writers wins. A [Store] is an [agrenting.Watcher]: a key that one process has
+// rotated is in use by the others some milliseconds later.
 //
 // # Secrets
 //
-// Keys are sealed before etcd gets them, see [agrenting.Sealed]; who can read
-// etcd, its snapshots and its backups reads no key. [WithPlaintext] is the other
-// way. Sessions are sealed by package agrenting, under the API key.
+// Records are sealed before etcd gets them, see [agrenting.Sealed]. Access to
+// etcd, its snapshots or its backups does not reveal a key. [WithPlaintext] turns
+// this off.
 //
-// # When etcd is away
+// # Outages
 //
-// Every operation ends in bounded time ([WithTimeout]), with an error. Clients
-// go on with what they have in memory, and come back by themselves. A write whose
-// answer was lost is looked for in the history of the key, so that a Save that
-// has taken effect is not reported as a conflict. If even that cannot be told,
-// the error matches [ErrUnknownOutcome].
+// Every operation ends in bounded time ([WithTimeout]) with an error. Clients
+// continue with what they have in memory, and recover by themselves. An error may
+// hide a write that has taken effect. Clients load the record to find out.
 //
 // # Restoring a backup
 //
-// Revisions must not go back while clients live. Restore with
+// Revisions must not go back while clients are running. Restore with
 // `etcdutl snapshot restore --bump-revision 1000000000 --mark-compacted`. A
-// backup may hold a key that was revoked since.
+// backup may contain a key that was revoked later.
 package etcdstore

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,19 +30,20 @@ type (
 		value    uint64
 		rev      agrenting.Revision
 		conflict bool
+		hidden   bool // the conflict may be with the operation's own write
 		unknown  bool
 	}
 	linState struct {
 		value uint64
 		rev   agrenting.Revision
-		// open tells that the revision was not seen: a save whose answer was
+		// open says that the revision was not seen: a save whose response was
 		// lost has taken effect.
 		open bool
 	}
 )
 
 // model is a register with compare-and-swap by revision. A save of an unknown
-// outcome may or may not take effect at some time until the end.
+// outcome may take effect at any time until the end.
 var model = porcupine.NondeterministicModel{
 	Init: func() []any { return []any{linState{}} },
 	Step: func(s, in, out any) []any {
@@ -59,8 +61,12 @@ var model = porcupine.NondeterministicModel{
 			return []any{st, linState{value: i.value, open: true}}
 		case o.unknown:
 			return []any{st}
-		case o.conflict && matches && !st.open:
+		case o.conflict && matches && !st.open && !o.hidden:
 			return nil
+		case o.conflict && matches && !st.open:
+			return []any{linState{value: i.value, open: true}}
+		case o.conflict && o.hidden && st.open && i.prev != "":
+			return []any{st, linState{value: i.value, open: true}}
 		case o.conflict:
 			return []any{st}
 		case matches || (st.open && i.prev != ""):
@@ -94,18 +100,20 @@ func (h *history) add(client int, at int64, in linInput, out linOutput) {
 	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: in, Call: at, Output: out, Return: end})
 }
 
-// hammer has a client load and save at random until ctx ends.
-func (h *history) hammer(ctx context.Context, client int, s agrenting.KeyStore, next *atomic.Uint64) {
+// hammer has a client load and save at random until ctx ends. certain says that
+// responses do not get lost, so that a conflict is one.
+func (h *history) hammer(ctx context.Context, client int, s agrenting.Store, next *atomic.Uint64, certain bool) {
 	var rev agrenting.Revision
 	for n := 0; ctx.Err() == nil; n++ {
 		if rand.IntN(3) == 0 || n == 0 {
 			at := h.now()
-			rec, got, err := s.Load(context.WithoutCancel(ctx))
+			rec, err := s.Load(context.WithoutCancel(ctx), key)
 			switch {
 			case err == nil:
-				rev = got
-				h.add(client, at, linInput{}, linOutput{value: rec.Generation, rev: got})
-			case errors.Is(err, agrenting.ErrNoCredential):
+				rev = rec.Revision
+				value, _ := strconv.ParseUint(string(rec.Data), 10, 64)
+				h.add(client, at, linInput{}, linOutput{value: value, rev: rev})
+			case errors.Is(err, agrenting.ErrNoRecord):
 				rev = ""
 				h.add(client, at, linInput{}, linOutput{})
 			}
@@ -113,16 +121,16 @@ func (h *history) hammer(ctx context.Context, client int, s agrenting.KeyStore, 
 		value := next.Add(1)
 		at := h.now()
 		in := linInput{save: true, value: value, prev: rev}
-		got, err := s.Save(context.WithoutCancel(ctx), record(value, "agr_test_linearlinearlinear"), rev)
+		got, err := s.Save(context.WithoutCancel(ctx), key, strconv.AppendUint(nil, value, 10), rev)
 		switch {
 		case err == nil:
 			rev = got
 			h.add(client, at, in, linOutput{rev: got})
 		case errors.Is(err, agrenting.ErrConflictingWrite):
-			h.add(client, at, in, linOutput{conflict: true})
+			h.add(client, at, in, linOutput{conflict: true, hidden: !certain})
 		default:
 			h.add(client, at, in, linOutput{unknown: true})
-			client += 1000 // it has not returned: who goes on is another
+			client += 1000 // it has not returned, so the next one is another client
 		}
 		<-time.After(time.Duration(rand.IntN(8)) * time.Millisecond)
 	}
@@ -157,7 +165,7 @@ func TestSavesAreLinearizable(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 6 {
 		s := shared.open(t, unique(t))
-		wg.Go(func() { h.hammer(ctx, i, s, &next) })
+		wg.Go(func() { h.hammer(ctx, i, s, &next, true) })
 	}
 	wg.Wait()
 	h.check(t)
@@ -173,7 +181,7 @@ func TestSavesAreLinearizableWhileLeadersDie(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 4 {
 		s := c.open(t, "linear", etcdstore.WithTimeout(2*time.Second))
-		wg.Go(func() { h.hammer(ctx, i, s, &next) })
+		wg.Go(func() { h.hammer(ctx, i, s, &next, false) })
 	}
 	for range 3 {
 		<-time.After(500 * time.Millisecond)

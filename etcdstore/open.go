@@ -12,9 +12,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// Config says where etcd is. It prints without the password.
+// Config describes where etcd is. It prints without the password.
 type Config struct {
-	// Endpoints are the members, like "https://etcd-0:2379".
+	// Endpoints are the members, such as "https://etcd-0:2379".
 	Endpoints []string
 	// Name tells fleets apart, see [New].
 	Name string
@@ -22,14 +22,14 @@ type Config struct {
 	Namespace string
 	// Username and Password are for etcd's own authentication; empty for none.
 	Username, Password string
-	// TLS is for https endpoints, and holds the client certificate if etcd wants
+	// TLS is for https endpoints, with the client certificate if etcd requires
 	// one. nil uses the system's roots.
 	TLS *tls.Config
 	// KeepAlive is how long a connection may be silent during a call or a watch
-	// before it is asked for a sign of life, and half of it how long that may take;
-	// default 10 s, which is also the least that gRPC allows.
+	// before it is pinged. The response may take half as long. The default is 10 s,
+	// which is also the minimum of gRPC.
 	KeepAlive time.Duration
-	// Logger is for the messages of etcd's client; nil is silence.
+	// Logger is for the messages of etcd's client; nil discards them.
 	Logger *zap.Logger
 }
 
@@ -52,9 +52,9 @@ func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 const defaultKeepAlive = 10 * time.Second
 
-// client is what etcd's client is made of. It asks for no sign of life while there
-// is no call: etcd takes that amiss, and hangs up. A connection that was cut
-// meanwhile is asked with the next call.
+// client returns the configuration of etcd's client. Connections are not pinged
+// while there is no call, because etcd closes connections that are. One that was
+// cut meanwhile is pinged during the next call.
 func (c Config) client() clientv3.Config {
 	return clientv3.Config{
 		Endpoints: c.Endpoints, TLS: c.TLS, Username: c.Username, Password: c.Password, Logger: c.Logger,
@@ -62,8 +62,8 @@ func (c Config) client() clientv3.Config {
 	}
 }
 
-// Open makes a client of etcd and a store on it; Close closes both. It does not
-// wait for etcd: the first operation does.
+// Open returns a store with its own client of etcd. Close closes both. Open does
+// not wait for etcd; the first operation does.
 func Open(cfg Config, opts ...Option) (*Store, error) {
 	if len(cfg.Endpoints) == 0 {
 		return nil, invalid("Open", "there are no endpoints")

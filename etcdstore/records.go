@@ -1,67 +1,49 @@
 package etcdstore
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"reflect"
 	"strconv"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/agrenting/agrenting-go"
 )
 
-// records is the key store without the seal.
-type records struct{ *database }
-
-func (r *records) key() string { return r.root + "record" }
-
-// document is what etcd keeps. Write is random, and by it a write whose answer
-// was lost is found again.
-type document struct {
-	Format int             `json:"format"`
-	Write  string          `json:"write"`
-	Record json.RawMessage `json:"record"`
+// records is a store without a seal.
+type records struct {
+	client  *clientv3.Client
+	name    string
+	root    string // of all keys
+	timeout time.Duration
 }
 
-const documentFormat = 1
+func (r *records) String() string { return "etcdstore(" + r.name + ")" }
 
-func (r *records) decode(kv *mvccpb.KeyValue) (agrenting.KeyRecord, error) {
-	var doc document
-	switch err := json.Unmarshal(kv.Value, &doc); {
-	case err != nil:
-		return agrenting.KeyRecord{}, fmt.Errorf("%w: %v: what is stored at %q is damaged, or not from here",
-			agrenting.ErrInvalidCredential, r, r.key())
-	case doc.Format != documentFormat:
-		return agrenting.KeyRecord{}, fmt.Errorf("%w: %v: what is stored at %q has format %d and this program knows %d; "+
-			"use the program that wrote it, or a newer one", agrenting.ErrInvalidCredential, r, r.key(), doc.Format, documentFormat)
-	}
-	rec, err := agrenting.DecodeKeyRecord(doc.Record)
-	if err != nil {
-		return agrenting.KeyRecord{}, fmt.Errorf("%v: %w", r, err)
-	}
-	return rec, nil
-}
-
-// writeOf is the name of the write that a value came by.
-func writeOf(kv *mvccpb.KeyValue) string {
-	var doc document
-	if json.Unmarshal(kv.Value, &doc) != nil {
-		return ""
-	}
-	return doc.Write
-}
+const (
+	// magic starts the first line of a value. A random word follows it, by which
+	// a Save recognizes its value. The data comes after that line.
+	magic = "agrenting-record 2 "
+	// olderRecord is the key of the record of older builds, and olderMagic the
+	// start of its value.
+	olderRecord = "record"
+	olderMagic  = `{"format":1,`
+)
 
 func revision(n int64) agrenting.Revision { return agrenting.Revision(strconv.FormatInt(n, 10)) }
 
-// parseRevision is 0 for the revision of an empty store. ok is false for what no
-// store has ever given out.
-func parseRevision(rev agrenting.Revision) (n int64, ok bool) {
+// parse returns the modification revision, 0 for an empty one. ok is false for a
+// revision that no store has returned.
+func parse(rev agrenting.Revision) (n int64, ok bool) {
 	if rev == "" {
 		return 0, true
 	}
@@ -69,196 +51,154 @@ func parseRevision(rev agrenting.Revision) (n int64, ok bool) {
 	return n, err == nil && n > 0 && revision(n) == rev
 }
 
-func (r *records) Load(ctx context.Context) (agrenting.KeyRecord, agrenting.Revision, error) {
-	resp, err := r.get(ctx, "load", r.key())
+func (r *records) Load(ctx context.Context, name string) (agrenting.Record, error) {
+	kv, _, err := r.get(ctx, "load", r.root+name)
 	if err != nil {
-		return agrenting.KeyRecord{}, "", err
+		return agrenting.Record{}, err
 	}
-	if len(resp.Kvs) == 0 {
-		return agrenting.KeyRecord{}, "", fmt.Errorf("%w: %v has no record", agrenting.ErrNoCredential, r)
-	}
-	rec, err := r.decode(resp.Kvs[0])
-	if err != nil {
-		return agrenting.KeyRecord{}, "", err
-	}
-	return rec, revision(resp.Kvs[0].ModRevision), nil
+	return r.recordOf(ctx, name, kv)
 }
 
-func (r *records) Save(ctx context.Context, rec agrenting.KeyRecord, previous agrenting.Revision) (agrenting.Revision, error) {
-	if err := ctx.Err(); err != nil {
-		return "", fmt.Errorf("%v: save: %w", r, context.Cause(ctx))
-	}
-	prev, ok := parseRevision(previous)
-	if !ok {
-		return "", fmt.Errorf("%w: %v: the record has another revision", agrenting.ErrConflictingWrite, r)
-	}
-	plain, err := rec.Encode()
-	if err != nil {
-		return "", fmt.Errorf("%v: save: %w", r, err)
-	}
-	doc := document{Format: documentFormat, Write: rand.Text(), Record: plain}
-	value, err := json.Marshal(doc)
-	if err != nil {
-		return "", fmt.Errorf("%v: save: the record cannot be encoded", r)
-	}
-	var saved int64
-	asked := false
-	err = r.try(ctx, "save", func(ctx context.Context, unsure bool) error {
-		asked = true
-		resp, err := r.client.Txn(ctx).
-			If(clientv3.Compare(clientv3.ModRevision(r.key()), "=", prev)).
-			Then(clientv3.OpPut(r.key(), string(value))).
-			Else(clientv3.OpGet(r.key())).
-			Commit()
+// recordOf returns the record that is kept in kv, which is nil if there is none.
+func (r *records) recordOf(ctx context.Context, name string, kv *mvccpb.KeyValue) (agrenting.Record, error) {
+	if kv == nil {
+		older, _, err := r.get(ctx, "load", r.root+olderRecord)
 		switch {
 		case err != nil:
-			return writeError(err)
-		case resp.Succeeded:
-			saved = resp.Header.Revision
-			return nil
-		case unsure:
-			saved, err = r.find(ctx, doc.Write, prev, resp.Responses[0].GetResponseRange().Kvs)
-			return err
-		default:
-			return &storeError{agrenting.ErrConflictingWrite, "the record has another revision"}
+			return agrenting.Record{}, err
+		case bytes.HasPrefix(older.GetValue(), []byte(olderMagic)):
+			return agrenting.Record{}, r.foreign(older)
 		}
+		return agrenting.Record{}, fmt.Errorf("%w: %v has no %q", agrenting.ErrNoRecord, r, name)
+	}
+	_, data, found := bytes.Cut(kv.Value, []byte("\n"))
+	if !found || !bytes.HasPrefix(kv.Value, []byte(magic)) {
+		return agrenting.Record{}, r.foreign(kv)
+	}
+	return agrenting.Record{Data: data, Revision: revision(kv.ModRevision)}, nil
+}
+
+func (r *records) foreign(kv *mvccpb.KeyValue) error {
+	return fmt.Errorf("%w: %v: the value of %q is not a record of this version of the package; it was left intact. "+
+		"Use the program that wrote it, or delete it and fill the store with a live key", agrenting.ErrInvalidRecord, r, kv.Key)
+}
+
+// get returns what is kept under a key, nil if there is nothing, and the revision
+// at which it was.
+func (r *records) get(ctx context.Context, what, key string) (kv *mvccpb.KeyValue, at int64, err error) {
+	var resp *clientv3.GetResponse
+	err = r.try(ctx, what, func(ctx context.Context) (err error) {
+		resp, err = r.client.Get(ctx, key)
+		return err
 	})
 	if err != nil {
-		if asked && errors.Is(err, ErrUnavailable) {
-			err = fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
-		}
-		return "", err
-	}
-	return revision(saved), nil
-}
-
-// find tells what replaced the revision prev: the write of that name, whose
-// answer was lost, or another one. Only one write can have done it.
-func (r *records) find(ctx context.Context, write string, prev int64, now []*mvccpb.KeyValue) (int64, error) {
-	conflict := &storeError{agrenting.ErrConflictingWrite, "the record has another revision"}
-	unknown := &storeError{ErrUnknownOutcome, "the history of the record is compacted"}
-	if len(now) == 0 {
-		return 0, unknown // deleted, by hand
-	}
-	kv := now[0]
-	if writeOf(kv) == write {
-		return kv.ModRevision, nil
-	}
-	if prev == 0 {
-		resp, err := r.client.Get(ctx, r.key(), clientv3.WithRev(kv.CreateRevision))
-		switch {
-		case err != nil && transient(err):
-			return 0, err
-		case err != nil || len(resp.Kvs) == 0:
-			return 0, unknown
-		case writeOf(resp.Kvs[0]) == write:
-			return kv.CreateRevision, nil
-		}
-		return 0, conflict
-	}
-	events, stop := r.watch(ctx, r.key(), clientv3.WithRev(prev+1))
-	defer stop()
-	for resp := range events {
-		switch {
-		case resp.CompactRevision != 0:
-			return 0, unknown
-		case resp.Err() != nil:
-			return 0, resp.Err()
-		case len(resp.Events) > 0 && writeOf(resp.Events[0].Kv) == write:
-			return resp.Events[0].Kv.ModRevision, nil
-		case len(resp.Events) > 0:
-			return 0, conflict
-		}
-	}
-	return 0, context.DeadlineExceeded
-}
-
-const (
-	// resync is how often a watch looks for itself, in case that nobody tells.
-	resync = time.Minute
-	// maxWatchPause bounds the pause between two attempts of a watch.
-	maxWatchPause = 5 * time.Second
-)
-
-func (r *records) Watch(ctx context.Context) iter.Seq2[agrenting.KeyRecord, error] {
-	return func(yield func(agrenting.KeyRecord, error) bool) {
-		w := watching{records: r, yield: yield}
-		for pause := minPause; ctx.Err() == nil; pause = min(2*pause, maxWatchPause) {
-			before := w.seen
-			err := w.once(ctx)
-			if w.left || ctx.Err() != nil {
-				return
-			}
-			if err != nil && !yield(agrenting.KeyRecord{}, err) {
-				return
-			}
-			if w.seen != before {
-				pause = minPause
-			}
-			_ = sleep(ctx, jitter(pause)) // the loop looks at ctx
-		}
-	}
-}
-
-// watching is one sequence.
-type watching struct {
-	*records
-	yield func(agrenting.KeyRecord, error) bool
-	seen  int64 // the revision yielded last
-	left  bool  // the consumer has had enough
-}
-
-// once loads the record and follows its changes until the watch breaks. That the
-// watch broke is no error; that the record cannot be loaded is.
-func (w *watching) once(ctx context.Context) error {
-	resp, err := w.get(ctx, "watch", w.key())
-	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	if len(resp.Kvs) > 0 {
-		w.give(resp.Kvs[0])
+		kv = resp.Kvs[0]
 	}
-	if w.left {
+	return kv, resp.Header.Revision, nil
+}
+
+func (r *records) Save(ctx context.Context, name string, data []byte, previous agrenting.Revision) (agrenting.Revision, error) {
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("%v: save: %w", r, context.Cause(ctx))
+	}
+	conflict := fmt.Errorf("%w: %v: %q has another revision", agrenting.ErrConflictingWrite, r, name)
+	n, ok := parse(previous)
+	if !ok {
+		return "", conflict
+	}
+	key, value := r.root+name, magic+rand.Text()+"\n"+string(data)
+	var saved agrenting.Revision
+	err := r.try(ctx, "save", func(ctx context.Context) error {
+		resp, err := r.client.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(key), "=", n)).
+			Then(clientv3.OpPut(key, value)).
+			Else(clientv3.OpGet(key)).
+			Commit()
+		switch {
+		case errors.Is(err, rpctypes.ErrPermissionDenied):
+			return fmt.Errorf("%w: %w", agrenting.ErrReadOnlyStore, err)
+		case err != nil:
+			return err
+		case resp.Succeeded:
+			saved = revision(resp.Header.Revision)
+			return nil
+		}
+		kvs := resp.Responses[0].GetResponseRange().Kvs
+		if len(kvs) == 0 || string(kvs[0].Value) != value {
+			return conflict
+		}
+		saved = revision(kvs[0].ModRevision) // by an earlier attempt, whose response was lost
 		return nil
-	}
-	events, stop := w.watch(ctx, w.key(), clientv3.WithRev(resp.Header.Revision+1))
-	defer stop()
-	look := time.NewTimer(jitter(resync))
-	defer look.Stop()
-	for {
-		select {
-		case change, ok := <-events:
-			if !ok || change.Err() != nil {
-				return nil // compacted, cut off, or without a leader: load again
+	})
+	return saved, err
+}
+
+// watchPause is the pause between two streams of a watch.
+const watchPause = 250 * time.Millisecond
+
+// Watch is a stream of etcd. It starts again after a compaction, or when it has no
+// leader or no connection. It ends if the record cannot be loaded then.
+func (r *records) Watch(ctx context.Context, name string) iter.Seq2[agrenting.Record, error] {
+	return func(yield func(agrenting.Record, error) bool) {
+		seen := int64(-1) // the revision of the last value, 0 for a missing record
+		give := func(kv *mvccpb.KeyValue) bool {
+			now := kv.GetModRevision()
+			if now == seen {
+				return true
 			}
-			for _, e := range lastOf(change.Events) {
-				if e.Type == clientv3.EventTypePut && !w.give(e.Kv) {
-					return nil
+			rec, err := r.recordOf(ctx, name, kv)
+			seen = now
+			return ctx.Err() == nil && yield(rec, err) && !errors.Is(err, ErrUnavailable)
+		}
+		for ctx.Err() == nil {
+			kv, at, err := r.get(ctx, "watch", r.root+name)
+			if ctx.Err() != nil || err != nil {
+				if ctx.Err() == nil {
+					yield(agrenting.Record{}, err)
 				}
+				return
 			}
-		case <-look.C:
-			now, err := w.get(ctx, "watch", w.key())
-			if err != nil {
-				return err
+			if !give(kv) || !r.follow(ctx, r.root+name, at+1, give) {
+				return
 			}
-			if len(now.Kvs) > 0 && now.Kvs[0].ModRevision > w.seen {
-				return nil // something was missed: begin anew
-			}
-			look.Reset(jitter(resync))
+			sleep(ctx, jitter(watchPause))
 		}
 	}
 }
 
-func lastOf[T any](all []T) []T { return all[max(0, len(all)-1):] }
-
-// give yields a record that is newer than the last. It reports whether the
-// consumer wants more.
-func (w *watching) give(kv *mvccpb.KeyValue) bool {
-	if kv.ModRevision <= w.seen {
-		return true
+// follow gives the changes of a key until the stream breaks or the connection is
+// lost. It returns false if give does.
+func (r *records) follow(ctx context.Context, key string, rev int64, give func(*mvccpb.KeyValue) bool) bool {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	w := clientv3.NewWatcher(r.client)
+	if reflect.TypeOf(w) == reflect.TypeOf(r.client.Watcher) {
+		// A shared watcher would keep the stream of a watch that is canceled
+		// before it has begun.
+		defer w.Close() //nolint:errcheck // returns why its streams ended
+	} else {
+		w = r.client // with a namespace
 	}
-	w.seen = kv.ModRevision
-	rec, err := w.decode(kv)
-	w.left = !w.yield(rec, err)
-	return !w.left
+	defer cancel()
+	go func() { // etcd's client does not report that it has no connection any more
+		r.client.ActiveConnection().WaitForStateChange(ctx, connectivity.Ready)
+		cancel()
+	}()
+	for change := range w.Watch(ctx, key, clientv3.WithRev(rev)) {
+		if change.Err() != nil {
+			break
+		}
+		for _, last := range change.Events[max(0, len(change.Events)-1):] {
+			kv := last.Kv
+			if last.Type != clientv3.EventTypePut {
+				kv = nil
+			}
+			if !give(kv) {
+				return false
+			}
+		}
+	}
+	return true
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,16 +14,28 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest/storetest"
 	"github.com/agrenting/agrenting-go/etcdstore"
 )
 
-func record(generation uint64, secret string) agrenting.KeyRecord {
-	return agrenting.KeyRecord{Generation: generation, Current: agrenting.StoredKey{
-		Credential: agrenting.APIKey(secret), ID: "key-1", AgentID: "agent-1", Created: time.Now().Round(0),
-	}}
+// key is the name of a record.
+const key = "key"
+
+func save(t *testing.T, s agrenting.Store, data string, previous agrenting.Revision) agrenting.Revision {
+	t.Helper()
+	rev, err := s.Save(t.Context(), key, []byte(data), previous)
+	require.NoError(t, err)
+	return rev
+}
+
+func load(t *testing.T, s agrenting.Store) (string, agrenting.Revision) {
+	t.Helper()
+	rec, err := s.Load(t.Context(), key)
+	require.NoError(t, err)
+	return string(rec.Data), rec.Revision
 }
 
 func TestConformance(t *testing.T) {
@@ -31,30 +45,34 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			storetest.TestSharedStore(t, func(t *testing.T) func() agrenting.KeyStore {
+			id, raw := unique(t), shared.direct(t)
+			open := func(t *testing.T, endpoints []string, opts ...etcdstore.Option) agrenting.Store {
 				t.Helper()
-				id := unique(t)
-				return func() agrenting.KeyStore {
-					s, err := etcdstore.Open(etcdstore.Config{Endpoints: shared.endpoints(), Name: id}, opt)
-					require.NoError(t, err)
-					t.Cleanup(func() { require.NoError(t, s.Close()) })
-					return s
-				}
-			})
+				s, err := etcdstore.Open(etcdstore.Config{Endpoints: endpoints, Name: id}, append(opts, opt)...)
+				require.NoError(t, err)
+				t.Cleanup(func() { require.NoError(t, s.Close()) })
+				return s
+			}
+			storetest.Test(t, func(t *testing.T) agrenting.Store {
+				t.Helper()
+				return open(t, shared.endpoints())
+			}, storetest.Delete(func(t *testing.T, _ agrenting.Store, name string) {
+				t.Helper()
+				_, err := raw.Delete(t.Context(), "/agrenting/"+id+"/"+name)
+				require.NoError(t, err)
+			}), storetest.Unreachable(func(t *testing.T) (agrenting.Store, func(), func()) {
+				t.Helper()
+				p, err := newProxy(shared.members[0].client)
+				require.NoError(t, err)
+				t.Cleanup(p.close)
+				s := open(t, []string{"http://" + p.addr()}, etcdstore.WithTimeout(time.Second))
+				return s, func() { p.set(refuse) }, func() { p.set(pass) }
+			}))
 		})
 	}
 }
 
-func TestSessionConformance(t *testing.T) {
-	t.Parallel()
-	storetest.TestSharedSessionStore(t, func(t *testing.T) func() agrenting.SessionStore {
-		t.Helper()
-		id := unique(t)
-		return func() agrenting.SessionStore { return shared.open(t, id) }
-	})
-}
-
-func TestWhatEtcdGetsIsSealed(t *testing.T) {
+func TestValuesAreSealed(t *testing.T) {
 	t.Parallel()
 	const secret = "agr_test_sealedsealedsealed"
 	raw := shared.direct(t)
@@ -64,25 +82,23 @@ func TestWhatEtcdGetsIsSealed(t *testing.T) {
 		require.Len(t, resp.Kvs, 1)
 		return string(resp.Kvs[0].Value)
 	}
-	_, err := shared.open(t, "sealed").Save(t.Context(), record(1, secret), "")
-	require.NoError(t, err)
+	save(t, shared.open(t, "sealed"), secret, "")
 	assert.NotContains(t, look("sealed"), secret)
 
 	plain, err := etcdstore.New(raw, "plain", etcdstore.WithPlaintext())
 	require.NoError(t, err)
-	_, err = plain.Save(t.Context(), record(1, secret), "")
-	require.NoError(t, err)
+	save(t, plain, secret, "")
 	assert.Contains(t, look("plain"), secret)
 
-	_, _, err = shared.open(t, "plain").Load(t.Context())
+	_, err = shared.open(t, "plain").Load(t.Context(), key)
 	require.ErrorIs(t, err, agrenting.ErrNotSealed)
 	other, err := etcdstore.New(raw, "sealed", etcdstore.WithSealingKey(agrenting.NewSealingKey()))
 	require.NoError(t, err)
-	_, _, err = other.Load(t.Context())
+	_, err = other.Load(t.Context(), key)
 	require.ErrorIs(t, err, agrenting.ErrSealed)
 
 	// From plain to sealed, and to another sealing key.
-	sealed, err := agrenting.Sealed(plain, sealingKey)
+	sealed, err := agrenting.Sealed(plain, "/agrenting/plain/", sealingKey)
 	require.NoError(t, err)
 	require.NoError(t, agrenting.Reseal(t.Context(), plain, sealed))
 	assert.NotContains(t, look("plain"), secret)
@@ -92,9 +108,21 @@ func TestWhatEtcdGetsIsSealed(t *testing.T) {
 	require.NoError(t, agrenting.Reseal(t.Context(), both, both))
 	only, err := etcdstore.New(raw, "plain", etcdstore.WithSealingKey(next))
 	require.NoError(t, err)
-	rec, _, err := only.Load(t.Context())
+	data, _ := load(t, only)
+	assert.Equal(t, secret, data)
+}
+
+func TestSealedRecordsAreBoundToTheirPlace(t *testing.T) {
+	t.Parallel()
+	raw := shared.direct(t)
+	save(t, shared.open(t, "place-a"), "x", "")
+	resp, err := raw.Get(t.Context(), "/agrenting/place-a/key")
 	require.NoError(t, err)
-	assert.Equal(t, secret, rec.Current.Credential.Reveal())
+	_, err = raw.Put(t.Context(), "/agrenting/place-b/key", string(resp.Kvs[0].Value))
+	require.NoError(t, err)
+	_, err = shared.open(t, "place-b").Load(t.Context(), key)
+	require.ErrorIs(t, err, agrenting.ErrSealed)
+	require.ErrorContains(t, err, "/agrenting/place-b/")
 }
 
 func TestOptionsAreChecked(t *testing.T) {
@@ -104,17 +132,13 @@ func TestOptionsAreChecked(t *testing.T) {
 	for name, bad := range map[string]func() (*etcdstore.Store, error){
 		"no client":      func() (*etcdstore.Store, error) { return etcdstore.New(nil, "x", seal) },
 		"no name":        func() (*etcdstore.Store, error) { return etcdstore.New(raw, "", seal) },
-		"a name of two":  func() (*etcdstore.Store, error) { return etcdstore.New(raw, "a/b", seal) },
+		"a slash":        func() (*etcdstore.Store, error) { return etcdstore.New(raw, "a/b", seal) },
 		"no sealing key": func() (*etcdstore.Store, error) { return etcdstore.New(raw, "x") },
 		"an empty sealing key": func() (*etcdstore.Store, error) {
 			return etcdstore.New(raw, "x", etcdstore.WithSealingKey(agrenting.SealingKey{}))
 		},
-		"both":     func() (*etcdstore.Store, error) { return etcdstore.New(raw, "x", seal, etcdstore.WithPlaintext()) },
-		"timeout":  func() (*etcdstore.Store, error) { return etcdstore.New(raw, "x", seal, etcdstore.WithTimeout(0)) },
-		"lock ttl": func() (*etcdstore.Store, error) { return etcdstore.New(raw, "x", seal, etcdstore.WithLockTTL(1)) },
-		"retention": func() (*etcdstore.Store, error) {
-			return etcdstore.New(raw, "x", seal, etcdstore.WithSessionRetention(1))
-		},
+		"both":         func() (*etcdstore.Store, error) { return etcdstore.New(raw, "x", seal, etcdstore.WithPlaintext()) },
+		"timeout":      func() (*etcdstore.Store, error) { return etcdstore.New(raw, "x", seal, etcdstore.WithTimeout(0)) },
 		"prefix":       func() (*etcdstore.Store, error) { return etcdstore.New(raw, "x", seal, etcdstore.WithPrefix("")) },
 		"no endpoints": func() (*etcdstore.Store, error) { return etcdstore.Open(etcdstore.Config{Name: "x"}, seal) },
 		"bad name": func() (*etcdstore.Store, error) {
@@ -127,17 +151,15 @@ func TestOptionsAreChecked(t *testing.T) {
 		_, err := bad()
 		require.ErrorIs(t, err, agrenting.ErrInvalidOption, name)
 	}
-	_, err := shared.open(t, "x").LoadSession(t.Context(), "../../etc")
-	require.ErrorIs(t, err, agrenting.ErrInvalidOption)
 }
 
-func TestNothingPrintedIsSecret(t *testing.T) {
+func TestPrintingShowsNoPassword(t *testing.T) {
 	t.Parallel()
 	cfg := etcdstore.Config{Endpoints: shared.endpoints(), Name: "printed", Username: "u", Password: "hunter2secret"}
 	s, err := etcdstore.Open(cfg, etcdstore.WithSealingKey(sealingKey), etcdstore.WithTimeout(500*time.Millisecond))
 	require.NoError(t, err)
 	defer s.Close()
-	_, _, lerr := s.Load(t.Context())
+	_, lerr := s.Load(t.Context(), key)
 	require.Error(t, lerr, "the server has no users")
 	for _, v := range []any{cfg, &cfg, s, *s, lerr} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
@@ -149,7 +171,7 @@ func TestNothingPrintedIsSecret(t *testing.T) {
 	}
 }
 
-func TestNamespacesAndPrefixesKeepStoresApart(t *testing.T) {
+func TestNamespacesAndPrefixesSeparateStores(t *testing.T) {
 	t.Parallel()
 	open := func(namespace string, opts ...etcdstore.Option) *etcdstore.Store {
 		s, err := etcdstore.Open(etcdstore.Config{Endpoints: shared.endpoints(), Name: "apart", Namespace: namespace},
@@ -159,43 +181,65 @@ func TestNamespacesAndPrefixesKeepStoresApart(t *testing.T) {
 		return s
 	}
 	a, b, c := open("ns-a/"), open("ns-b/"), open("ns-a/", etcdstore.WithPrefix("/elsewhere/"))
-	_, err := a.Save(t.Context(), record(1, "agr_test_apartapartapart"), "")
-	require.NoError(t, err)
+	save(t, a, "x", "")
 	for _, s := range []*etcdstore.Store{b, c} {
-		_, _, err := s.Load(t.Context())
-		require.ErrorIs(t, err, agrenting.ErrNoCredential)
+		_, err := s.Load(t.Context(), key)
+		require.ErrorIs(t, err, agrenting.ErrNoRecord)
 	}
-	for rec, err := range a.Watch(t.Context()) {
-		require.NoError(t, err)
-		assert.Equal(t, uint64(1), rec.Generation)
-		break
-	}
-	unlock, err := a.LockSession(t.Context(), "ab")
+	resp, err := shared.direct(t).Get(t.Context(), "ns-a//agrenting/apart/key")
 	require.NoError(t, err)
-	require.NoError(t, a.SaveSession(t.Context(), "ab", []byte("x")))
-	unlock()
+	assert.Len(t, resp.Kvs, 1)
 }
 
-func TestForeignValuesAreRefusedUnharmed(t *testing.T) {
+func TestForeignValuesAreRefusedAndLeftIntact(t *testing.T) {
 	t.Parallel()
 	raw := shared.direct(t)
 	s := shared.open(t, "foreign")
-	for _, value := range []string{"", "no JSON", `{"format":2,"record":{}}`, `{"format":1,"write":"x","record":{"version":99}}`} {
-		_, err := raw.Put(t.Context(), "/agrenting/foreign/record", value)
-		require.NoError(t, err)
-		_, _, err = s.Load(t.Context())
-		require.ErrorIs(t, err, agrenting.ErrInvalidCredential)
-		require.NotErrorIs(t, err, agrenting.ErrNoCredential, "nothing may be planted over it")
-		_, err = s.Save(t.Context(), record(1, "agr_test_foreignforeign"), "")
-		require.ErrorIs(t, err, agrenting.ErrConflictingWrite)
-		for _, err := range s.Watch(t.Context()) {
-			require.ErrorIs(t, err, agrenting.ErrInvalidCredential)
-			break
+	for at, values := range map[string][]string{
+		key:      {"", "no record", "agrenting-record 2 without an end", "agrenting-record 3 x\ndata", `{"format":1,"write":"x","record":{}}`},
+		"record": {`{"format":1,"write":"x","record":{}}`}, // of an older build
+	} {
+		for _, value := range values {
+			path := "/agrenting/foreign/" + at
+			_, err := raw.Put(t.Context(), path, value)
+			require.NoError(t, err)
+			check := func(err error) {
+				t.Helper()
+				require.ErrorIs(t, err, agrenting.ErrInvalidRecord)
+				require.NotErrorIs(t, err, agrenting.ErrNoRecord, "or it would be filled again")
+				require.ErrorContains(t, err, path)
+			}
+			_, err = s.Load(t.Context(), key)
+			check(err)
+			for _, err := range s.Watch(t.Context(), key) {
+				check(err)
+				break
+			}
+			if at == key {
+				_, err = s.Save(t.Context(), key, []byte("x"), "")
+				require.ErrorIs(t, err, agrenting.ErrConflictingWrite)
+			}
+			resp, err := raw.Get(t.Context(), path)
+			require.NoError(t, err)
+			assert.Equal(t, value, string(resp.Kvs[0].Value))
+			_, err = raw.Delete(t.Context(), path)
+			require.NoError(t, err)
 		}
 	}
+	_, err := s.Load(t.Context(), key)
+	require.ErrorIs(t, err, agrenting.ErrNoRecord)
 }
 
-func TestADeadEtcdIsAnErrorInBoundedTime(t *testing.T) {
+func TestARecordMayBeNamedLikeThatOfOlderBuilds(t *testing.T) {
+	t.Parallel()
+	s := shared.open(t, "named")
+	_, err := s.Save(t.Context(), "record", []byte("x"), "")
+	require.NoError(t, err)
+	_, err = s.Load(t.Context(), key)
+	require.ErrorIs(t, err, agrenting.ErrNoRecord)
+}
+
+func TestDeadEtcdIsAnErrorInBoundedTime(t *testing.T) {
 	t.Parallel()
 	addr, err := freeAddr()
 	require.NoError(t, err)
@@ -208,26 +252,21 @@ func TestADeadEtcdIsAnErrorInBoundedTime(t *testing.T) {
 			etcdstore.WithSealingKey(sealingKey), etcdstore.WithTimeout(400*time.Millisecond))
 		require.NoError(t, err)
 		for what, op := range map[string]func(ctx context.Context) error{
-			"load": func(ctx context.Context) error { _, _, err := s.Load(ctx); return err },
-			"save": func(ctx context.Context) error {
-				_, err := s.Save(ctx, record(1, "agr_test_deaddeaddead"), "")
-				return err
-			},
-			"lock":         func(ctx context.Context) error { _, err := s.LockSession(ctx, "ab"); return err },
-			"load session": func(ctx context.Context) error { _, err := s.LoadSession(ctx, "ab"); return err },
-			"save session": func(ctx context.Context) error { return s.SaveSession(ctx, "ab", nil) },
-			"watch": func(ctx context.Context) error {
-				for _, err := range s.Watch(ctx) {
-					return err
+			"load": func(ctx context.Context) error { _, err := s.Load(ctx, key); return err },
+			"save": func(ctx context.Context) error { _, err := s.Save(ctx, key, nil, ""); return err },
+			"watch": func(ctx context.Context) (err error) {
+				n := 0
+				for _, err = range s.Watch(ctx, key) {
+					n++
 				}
-				return nil
+				assert.LessOrEqual(t, n, 1)
+				return err
 			},
 		} {
 			began := time.Now()
 			err := op(t.Context())
 			require.ErrorIs(t, err, etcdstore.ErrUnavailable, "%s: %s", name, what)
-			assert.Equal(t, what == "save", errors.Is(err, etcdstore.ErrUnknownOutcome), "%s: %s: %v", name, what, err)
-			require.NotErrorIs(t, err, agrenting.ErrNoCredential)
+			require.NotErrorIs(t, err, agrenting.ErrNoRecord)
 			assert.Less(t, time.Since(began), 2*time.Second, "%s: %s", name, what)
 
 			brief, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -237,48 +276,33 @@ func TestADeadEtcdIsAnErrorInBoundedTime(t *testing.T) {
 			if what != "watch" {
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 			}
-			assert.Less(t, time.Since(began), time.Second, "%s: %s: the caller's time goes before the store's", name, what)
+			assert.Less(t, time.Since(began), time.Second, "%s: %s: the deadline of the caller comes first", name, what)
 		}
 		require.NoError(t, s.Close())
 	}
 }
 
-func TestCompactionDuringAWatch(t *testing.T) {
+func TestWatchSurvivesCompaction(t *testing.T) {
 	t.Parallel()
 	c := trio(t)
 	raw := c.direct(t)
 	s := c.open(t, "compacted", etcdstore.WithTimeout(3*time.Second))
-	rev, err := s.Save(t.Context(), record(1, "agr_test_compactcompact"), "")
-	require.NoError(t, err)
+	rev := save(t, s, "1", "")
 
-	watcher := c.open(t, "compacted", etcdstore.WithTimeout(3*time.Second))
-	seen := make(chan uint64, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for rec, err := range watcher.Watch(ctx) {
-			if err == nil {
-				seen <- rec.Generation
-			}
-		}
-	}()
-	require.Equal(t, uint64(1), <-seen)
+	seen := watched(t, c.open(t, "compacted", etcdstore.WithTimeout(3*time.Second)))
+	await(t, seen, "1")
 
 	// The watcher is cut off, and its place in the history is compacted away.
 	for _, m := range c.members {
 		m.proxy.set(refuse)
 	}
-	generation := uint64(1)
-	inside, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + c.members[0].client}})
+	inside, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + c.members[0].client}, Logger: zap.NewNop()})
 	require.NoError(t, err)
 	defer inside.Close()
 	near, err := etcdstore.New(inside, "compacted", etcdstore.WithSealingKey(sealingKey))
 	require.NoError(t, err)
-	for range 5 {
-		generation++
-		rev, err = near.Save(t.Context(), record(generation, "agr_test_compactcompact"), rev)
-		require.NoError(t, err)
+	for n := range 5 {
+		rev = save(t, near, strconv.Itoa(n+2), rev)
 	}
 	at, err := inside.Get(t.Context(), "none")
 	require.NoError(t, err)
@@ -287,35 +311,72 @@ func TestCompactionDuringAWatch(t *testing.T) {
 	for _, m := range c.members {
 		m.proxy.set(pass)
 	}
-	await(t, seen, generation)
-	// And on, with a compaction after each change.
-	for range 3 {
-		generation++
-		rev, err = s.Save(t.Context(), record(generation, "agr_test_compactcompact"), rev)
-		require.NoError(t, err)
+	await(t, seen, "6")
+	// And later, with a compaction after each change.
+	for n := range 3 {
+		rev = save(t, s, strconv.Itoa(n+7), rev)
 		at, err := raw.Get(t.Context(), "none")
 		require.NoError(t, err)
 		if _, err = raw.Compact(t.Context(), at.Header.Revision); !errors.Is(err, rpctypes.ErrCompacted) {
 			require.NoError(t, err)
 		}
-		await(t, seen, generation)
+		await(t, seen, strconv.Itoa(n+7))
 	}
-	cancel()
-	<-done
 }
 
-// await reads from seen until generation comes.
-func await(t *testing.T, seen <-chan uint64, generation uint64) {
+// watched watches the record until the test ends. It starts again after errors,
+// as clients do.
+func watched(t *testing.T, s *etcdstore.Store) <-chan string {
+	t.Helper()
+	seen := make(chan string, 1000)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	t.Cleanup(func() { cancel(); <-done })
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			var last error
+			for rec, err := range s.Watch(ctx, key) {
+				if last != nil {
+					t.Errorf("Watch continues after the error %v", last)
+				}
+				switch {
+				case err == nil:
+					seen <- string(rec.Data)
+				case !errors.Is(err, agrenting.ErrNoRecord):
+					last = err
+				}
+			}
+			_ = pauseFor(ctx, 20*time.Millisecond)
+		}
+	}()
+	return seen
+}
+
+// pauseFor waits for d, or until ctx ends.
+func pauseFor(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// await reads from seen until data comes. Before it, smaller numbers may come.
+func await(t *testing.T, seen <-chan string, data string) {
 	t.Helper()
 	for end := time.After(20 * time.Second); ; {
 		select {
-		case g := <-seen:
-			require.LessOrEqual(t, g, generation)
-			if g == generation {
+		case got := <-seen:
+			require.LessOrEqual(t, strings.Compare(got, data), 0, "%s after %s", got, data)
+			if got == data {
 				return
 			}
 		case <-end:
-			t.Fatalf("generation %d was not seen", generation)
+			t.Fatalf("the record %q was not seen", data)
 		}
 	}
 }

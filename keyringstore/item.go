@@ -1,10 +1,9 @@
 package keyringstore
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,18 +14,31 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// format is the version of the items. Others are refused unharmed.
-const format = 1
+const (
+	// format is the version of the items. Others are refused and left intact.
+	format = 2
+	// maxParts bounds what a damaged item can ask for.
+	maxParts = 128
+	// slotA and slotB are the two sets of names that parts can have. A save uses
+	// the one that is not in use, so that the parts of the old record are whole
+	// until the head is replaced.
+	slotA, slotB = "a", "b"
+)
 
-// maxParts bounds what a damaged item can ask for.
-const maxParts = 128
+// item is one record of a store, named by the account and the name of the record.
+type item struct {
+	*Store
 
-// head is the item under the account's own name. It has the record, or names
-// the parts that have it.
+	account string
+}
+
+func (s *Store) item(name string) item { return item{Store: s, account: s.account + " " + name} }
+
+// head is the item itself. It has the data, or names the parts that have it.
 type head struct {
-	Format   int             `json:"format"`
-	Revision string          `json:"revision"`
-	Record   json.RawMessage `json:"record,omitempty"`
+	Format   int    `json:"format"`
+	Revision string `json:"revision"`
+	Data     string `json:"data,omitempty"` // base64
 	// Parts is how many there are, Slot which of the two sets of names they
 	// have, Sum the hash of them all.
 	Parts int    `json:"parts,omitempty"`
@@ -34,174 +46,171 @@ type head struct {
 	Sum   string `json:"sum,omitempty"`
 }
 
-// The two sets of names that parts can have. A save writes the one that is not
-// in use, so that the parts of the old record are whole until the head is
-// replaced.
-const slotA, slotB = "a", "b"
-
-func (s *Store) partName(slot string, n int) string {
-	return fmt.Sprintf("%s (part %s%d)", s.account, slot, n)
+func (i item) partName(slot string, n int) string {
+	return fmt.Sprintf("%s (part %s%d)", i.account, slot, n)
 }
 
-// errDamaged says that what is in the keyring is no record.
-func (s *Store) errDamaged(what string) error {
-	return fmt.Errorf("%w: %v %s; it was left as it is", agrenting.ErrInvalidCredential, s, what)
+// damaged is the error of an item that is not a record.
+func (i item) damaged(account, what string) error {
+	return fmt.Errorf("%w: the keyring item %q of %q was left intact: it %s", agrenting.ErrInvalidRecord, account, i.service, what)
 }
 
-// readHead returns nil where there is none.
-func (s *Store) readHead() (*head, error) {
-	text, err := s.keyring.Get(s.service, s.account)
-	if errors.Is(err, keyring.ErrNotFound) {
-		return nil, nil //nolint:nilnil // no item is no error
+// read returns the text of an item. ok is false if there is none.
+func (i item) read(account string) (text string, ok bool, err error) {
+	switch text, err = i.keyring.Get(i.service, account); {
+	case errors.Is(err, keyring.ErrNotFound):
+		return "", false, nil
+	case err != nil:
+		return "", false, i.unavailable(err)
 	}
-	if err != nil {
-		return nil, s.unavailable(err)
+	return text, true, nil
+}
+
+// readHead returns nil if there is no record.
+func (i item) readHead() (*head, error) {
+	text, ok, err := i.read(i.account)
+	if err == nil && !ok {
+		if text, _, err = i.read(i.Store.account); strings.HasPrefix(text, `{"format":1,`) {
+			err = i.damaged(i.Store.account, "was written by an older build of this package. Delete it and fill the store with a live key")
+		}
+	}
+	if err != nil || !ok {
+		return nil, err
 	}
 	var h head
-	if json.Unmarshal([]byte(text), &h) != nil {
-		return nil, s.errDamaged("holds something else than a record")
-	}
 	switch {
+	case json.Unmarshal([]byte(text), &h) != nil:
+		return nil, i.damaged(i.account, "is not a record")
 	case h.Format != format:
-		return nil, s.errDamaged(fmt.Sprintf("has format %d, and this program knows format %d: use the one that wrote it, or a newer one",
+		return nil, i.damaged(i.account, fmt.Sprintf("has format %d, and this build reads format %d. Use the program that wrote it",
 			h.Format, format))
 	case h.Revision == "", h.Parts < 0, h.Parts > maxParts, h.Parts > 0 && h.Slot != slotA && h.Slot != slotB:
-		return nil, s.errDamaged("is damaged")
+		return nil, i.damaged(i.account, "is damaged")
 	}
 	return &h, nil
 }
 
-func (s *Store) load() (agrenting.KeyRecord, agrenting.Revision, error) {
-	h, err := s.readHead()
-	if err != nil {
-		return agrenting.KeyRecord{}, "", err
+func (i item) load() (agrenting.Record, error) {
+	h, err := i.readHead()
+	switch {
+	case err != nil:
+		return agrenting.Record{}, err
+	case h == nil:
+		return agrenting.Record{}, fmt.Errorf("%w: the keyring has no item %q of %q", agrenting.ErrNoRecord, i.account, i.service)
 	}
-	if h == nil {
-		return agrenting.KeyRecord{}, "", fmt.Errorf("%w: %v is not in the keyring yet", agrenting.ErrNoCredential, s)
-	}
-	b := []byte(h.Record)
+	text := h.Data
 	if h.Parts > 0 {
-		if b, err = s.readParts(h); err != nil {
-			return agrenting.KeyRecord{}, "", err
+		if text, err = i.readParts(h); err != nil {
+			return agrenting.Record{}, err
 		}
 	}
-	rec, err := agrenting.DecodeKeyRecord(b)
+	data, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		return agrenting.KeyRecord{}, "", fmt.Errorf("%v: %w", s, err)
+		return agrenting.Record{}, i.damaged(i.account, "is damaged")
 	}
-	return rec, agrenting.Revision(h.Revision), nil
+	return agrenting.Record{Data: data, Revision: agrenting.Revision(h.Revision)}, nil
 }
 
-func (s *Store) readParts(h *head) ([]byte, error) {
+func (i item) readParts(h *head) (string, error) {
 	var b strings.Builder
 	for n := range h.Parts {
-		part, err := s.keyring.Get(s.service, s.partName(h.Slot, n))
-		if errors.Is(err, keyring.ErrNotFound) {
-			return nil, s.errDamaged(fmt.Sprintf("is damaged: part %d of %d is missing", n+1, h.Parts))
-		}
+		part, ok, err := i.read(i.partName(h.Slot, n))
 		if err != nil {
-			return nil, s.unavailable(err)
+			return "", err
+		}
+		if !ok {
+			return "", i.damaged(i.account, fmt.Sprintf("is damaged: part %d of %d is missing", n+1, h.Parts))
 		}
 		b.WriteString(part)
 	}
 	if sumOf(b.String()) != h.Sum {
-		return nil, s.errDamaged("is damaged: its parts do not belong together")
+		return "", i.damaged(i.account, "is damaged: its parts do not belong together")
 	}
-	return []byte(b.String()), nil
+	return b.String(), nil
 }
 
-func sumOf(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return hex.EncodeToString(sum[:])
-}
+func sumOf(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
 
-func (s *Store) save(record []byte, previous agrenting.Revision) (agrenting.Revision, error) {
-	old, err := s.readHead()
-	switch {
-	case err != nil:
-		return "", err
-	case old == nil && previous != "":
-		return "", fmt.Errorf("%w: %v has been removed from the keyring", agrenting.ErrConflictingWrite, s)
-	case old != nil && previous != agrenting.Revision(old.Revision):
-		return "", fmt.Errorf("%w: %v was changed by another process", agrenting.ErrConflictingWrite, s)
-	}
-	var compact bytes.Buffer
-	if err := json.Compact(&compact, record); err != nil {
-		return "", err
-	}
-	h := head{Format: format, Revision: rand.Text(), Record: compact.Bytes()}
-	text, err := json.Marshal(h)
+func (i item) save(data []byte, previous agrenting.Revision) (agrenting.Revision, error) {
+	old, err := i.readHead()
 	if err != nil {
 		return "", err
 	}
-	if len(text) > s.limit {
-		if text, err = s.divide(&h, old); err != nil {
-			return "", err
-		}
+	if old == nil {
+		old = &head{}
 	}
-	if err := s.put(s.account, string(text)); err != nil {
+	if old.Revision != string(previous) {
+		return "", fmt.Errorf("%w: another process has changed or removed the keyring item %q of %q",
+			agrenting.ErrConflictingWrite, i.account, i.service)
+	}
+	h := head{Format: format, Revision: rand.Text(), Data: base64.StdEncoding.EncodeToString(data)}
+	text, err := json.Marshal(h)
+	if err == nil && len(text) > i.limit {
+		text, err = i.divide(&h, old)
+	}
+	if err != nil {
 		return "", err
 	}
-	if old != nil && old.Parts > 0 {
-		_ = s.deleteParts(old.Slot, 0) // the next save does it
+	if err := i.put(i.account, string(text)); err != nil {
+		return "", err
+	}
+	if old.Parts > 0 {
+		_ = i.deleteParts(old.Slot, 0) // the next save repeats it
 	}
 	return agrenting.Revision(h.Revision), nil
 }
 
-// divide writes the record's parts, and returns the head that names them.
-func (s *Store) divide(h, old *head) ([]byte, error) {
-	text := string(h.Record)
-	h.Record, h.Sum, h.Slot = nil, sumOf(text), slotA
-	if old != nil && old.Slot == slotA {
+// divide writes the parts of a record, and returns the head that names them.
+func (i item) divide(h, old *head) ([]byte, error) {
+	text := h.Data
+	h.Data, h.Sum, h.Slot = "", sumOf(text), slotA
+	if old.Slot == slotA {
 		h.Slot = slotB
 	}
 	for ; text != ""; h.Parts++ {
 		if h.Parts == maxParts {
-			return nil, fmt.Errorf("%w: %v: the record is too large for it", ErrUnavailable, s)
+			return nil, fmt.Errorf("%w: %v: the record is too large", ErrUnavailable, i.Store)
 		}
-		part := text[:min(s.limit, len(text))]
-		if err := s.put(s.partName(h.Slot, h.Parts), part); err != nil {
+		part := text[:min(i.limit, len(text))]
+		if err := i.put(i.partName(h.Slot, h.Parts), part); err != nil {
 			return nil, err
 		}
 		text = text[len(part):]
 	}
-	_ = s.deleteParts(h.Slot, h.Parts) // what a save has left that did not come to its end
+	_ = i.deleteParts(h.Slot, h.Parts) // left by a save that was interrupted
 	return json.Marshal(h)
 }
 
-// put writes an item and reads it again: the program that talks to the
-// Keychain does not say when it has failed.
-func (s *Store) put(account, text string) error {
-	if err := s.keyring.Set(s.service, account, text); err != nil {
-		return s.unavailable(err)
+// put writes an item and reads it again: the program that talks to the Keychain
+// does not report all failures.
+func (i item) put(account, text string) error {
+	if err := i.keyring.Set(i.service, account, text); err != nil {
+		return i.unavailable(err)
 	}
-	got, err := s.keyring.Get(s.service, account)
-	if err != nil {
-		return s.unavailable(err)
+	got, _, err := i.read(account)
+	if err == nil && got != text {
+		return i.unavailable(errors.New("it does not keep what is written"))
 	}
-	if got != text {
-		return s.unavailable(errors.New("it does not keep what is written"))
-	}
-	return nil
+	return err
 }
 
 // deleteParts deletes parts from the n-th on.
-func (s *Store) deleteParts(slot string, n int) error {
+func (i item) deleteParts(slot string, n int) error {
 	for ; n < maxParts; n++ {
-		err := s.keyring.Delete(s.service, s.partName(slot, n))
-		if errors.Is(err, keyring.ErrNotFound) {
+		err := i.keyring.Delete(i.service, i.partName(slot, n))
+		switch {
+		case errors.Is(err, keyring.ErrNotFound):
 			return nil
-		}
-		if err != nil {
-			return s.unavailable(err)
+		case err != nil:
+			return i.unavailable(err)
 		}
 	}
 	return nil
 }
 
-func (s *Store) remove() error {
-	if err := s.keyring.Delete(s.service, s.account); err != nil && !errors.Is(err, keyring.ErrNotFound) {
-		return s.unavailable(err)
+func (i item) remove() error {
+	if err := i.keyring.Delete(i.service, i.account); err != nil && !errors.Is(err, keyring.ErrNotFound) {
+		return i.unavailable(err)
 	}
-	return errors.Join(s.deleteParts(slotA, 0), s.deleteParts(slotB, 0))
+	return errors.Join(i.deleteParts(slotA, 0), i.deleteParts(slotB, 0))
 }

@@ -1,21 +1,20 @@
-// Package keyringstore keeps the key of an agent in the keyring of the operating
-// system: the Keychain of macOS, the Credential Manager of Windows, and on other
-// systems the Secret Service, which is what GNOME Keyring and KWallet speak on
-// the D-Bus of the session.
+// Package keyringstore keeps the key of an agent, and its sessions, in the keyring
+// of the operating system: the Keychain of macOS, the Credential Manager of
+// Windows, and on other systems the Secret Service, which GNOME Keyring and
+// KWallet provide on the D-Bus of the session.
 //
 //	store, err := keyringstore.New("my-program", "agent-1")
-//	client, err := agrenting.New(agrenting.WithKeyStore(store))
+//	client, err := agrenting.New(agrenting.WithStore(store))
 //
-// It is meant for programs of a person who is logged in. On servers and in
-// containers there is mostly no keyring; every call then fails with
-// [ErrUnavailable], and nothing is kept anywhere else instead. Use
-// [agrenting.FileStore] there, wrapped by [agrenting.Sealed].
+// It is meant for programs of a user who is logged in. Servers and containers
+// usually have no keyring. Every call then fails with [ErrUnavailable], and nothing
+// is kept anywhere else instead. Use [agrenting.FileStore] there, wrapped by
+// [agrenting.Sealed].
 package keyringstore
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -32,17 +31,17 @@ import (
 // there is none, it is locked, or it has refused.
 var ErrUnavailable = errors.New("keyringstore: the keyring of the operating system cannot be used")
 
-// Store is an [agrenting.KeyStore] in the keyring. It may be used by many
-// goroutines, and together with the stores of other processes of the same user.
+// Store is an [agrenting.Store] in the keyring. It is safe for concurrent use, also
+// by other processes of the same user.
 //
-// The record is one item. Where the system bounds the size of items, a large
-// one is divided: its parts are items of their own, written beside the old
-// ones before the item that names them is replaced.
+// Each record is one item. Its account is that of the store, a space, and the name
+// of the record, such as "agent-1 key". Where the system bounds the size of items,
+// a large record is divided into parts. They are items too, and are written before
+// the item that names them is replaced.
 //
-// Keyrings have no compare-and-swap, so all access happens under a lock, which
-// is a file that the kernel unlocks when its holder dies. Processes that use
-// one item must therefore agree on the folder of the lock, see
-// [WithLockFolder].
+// Keyrings have no compare-and-swap, so all access happens under a lock on a file,
+// which the kernel releases when its holder dies. Processes that share a store must
+// therefore agree on the folder of the lock, see [WithLockFolder].
 type Store struct {
 	service, account string
 	lock             lockFile
@@ -50,9 +49,9 @@ type Store struct {
 	limit            int // bytes an item may have
 }
 
-var _ agrenting.KeyStore = (*Store)(nil)
+var _ agrenting.Store = (*Store)(nil)
 
-// keyrings is what a keyring can do.
+// keyrings is a keyring.
 type keyrings interface {
 	Get(service, account string) (string, error)
 	Set(service, account, text string) error
@@ -68,12 +67,12 @@ func (system) Set(service, account, text string) error     { return keyring.Set(
 func (system) Delete(service, account string) error { return keyring.Delete(service, account) }
 
 const (
-	// boundedItem fits into an item everywhere: Windows takes 2560 bytes, and
-	// the command that talks to the Keychain 4096, with the text in base64.
+	// boundedItem fits into an item everywhere. Windows takes 2560 bytes. The
+	// command for the Keychain has at most 4096, with the text in base64.
 	boundedItem = 2400
-	// freeItem is for the Secret Service, which sets no bound but slows down.
+	// freeItem is for the Secret Service, which has no bound but slows down.
 	freeItem = 64 << 10
-	// maxName bounds names, which take from the same room.
+	// maxName bounds names, which count toward the same limits.
 	maxName = 200
 )
 
@@ -82,9 +81,9 @@ type Option func(*options) error
 
 type options struct{ lockFolder string }
 
-// WithLockFolder puts the lock into a folder other than "agrenting/keyring" in
-// that of [os.UserConfigDir]. It is made (0700) when it is missing. One that
-// others may write to is refused, unless it is sticky.
+// WithLockFolder puts the lock into another folder than "agrenting/keyring" in
+// that of [os.UserConfigDir]. A missing folder is created with mode 0700. A folder
+// that others may write to is refused, unless it is sticky.
 func WithLockFolder(folder string) Option {
 	return func(o *options) error {
 		if folder == "" {
@@ -96,14 +95,13 @@ func WithLockFolder(folder string) Option {
 	}
 }
 
-// New describes the store of one item, which keyrings find by service and
-// account: the name of the program, say, and that of the agent. It does not
-// touch the keyring; [Store.Load] is a way to find out whether there is one.
+// New returns the store that keyrings find by service and account, such as the name
+// of the program and that of the agent. It does not access the keyring. Use
+// [Store.Load] to find out whether there is one.
 func New(service, account string, opts ...Option) (*Store, error) {
-	for _, n := range []struct{ what, name string }{{"service", service}, {"account", account}} {
-		if problem := nameProblem(n.name); problem != "" {
-			return nil, fmt.Errorf("%w: keyringstore: the name of the %s %s", agrenting.ErrInvalidOption, n.what, problem)
-		}
+	if badName(service) || badName(account) {
+		return nil, fmt.Errorf("%w: keyringstore: the service and the account have 1 to %d bytes, no control characters, "+
+			"and do not start with a hyphen", agrenting.ErrInvalidOption, maxName)
 	}
 	var o options
 	for _, opt := range opts {
@@ -114,76 +112,63 @@ func New(service, account string, opts ...Option) (*Store, error) {
 	if o.lockFolder == "" {
 		dir, err := os.UserConfigDir()
 		if err != nil {
-			return nil, fmt.Errorf("%w: keyringstore: there is no folder for the lock (%w); name one by WithLockFolder",
+			return nil, fmt.Errorf("%w: keyringstore: there is no folder for the lock (%w); set one with WithLockFolder",
 				agrenting.ErrInvalidOption, err)
 		}
 		o.lockFolder = filepath.Join(dir, "agrenting", "keyring")
 	}
-	sum := sha256.Sum256([]byte(service + "\x00" + account))
 	limit := freeItem
 	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
 		limit = boundedItem
 	}
+	lock := sumOf(service + "\x00" + account)[:32] + ".lock"
 	return &Store{
-		service: service, account: account, keyring: system{}, limit: limit,
-		lock: lockFile(filepath.Join(o.lockFolder, hex.EncodeToString(sum[:16])+".lock")),
+		service: service, account: account, keyring: system{}, limit: limit, lock: lockFile(filepath.Join(o.lockFolder, lock)),
 	}, nil
 }
 
-func nameProblem(name string) string {
-	switch {
-	case name == "":
-		return "is empty"
-	case len(name) > maxName:
-		return fmt.Sprintf("is %d bytes long, and may have %d", len(name), maxName)
-	case strings.HasPrefix(name, "-"):
-		return "begins with a hyphen"
-	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return "has a control character"
-	default:
-		return ""
-	}
+// badName reports whether a name is empty, too long, looks like a flag, or has a
+// control character.
+func badName(name string) bool {
+	return name == "" || len(name) > maxName || name[0] == '-' ||
+		strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
-// String names the item.
+// String names the store.
 func (s *Store) String() string {
 	return fmt.Sprintf("keyringstore.Store(%s, %s)", s.service, s.account)
 }
 
-// Load implements [agrenting.KeyStore].
-func (s *Store) Load(ctx context.Context) (agrenting.KeyRecord, agrenting.Revision, error) {
-	type loaded struct {
-		rec agrenting.KeyRecord
-		rev agrenting.Revision
+// Load implements [agrenting.Store].
+func (s *Store) Load(ctx context.Context, name string) (agrenting.Record, error) {
+	return locked(ctx, s, s.item(name).load)
+}
+
+// Save implements [agrenting.Store]. If ctx ends while the keyring is at work, for
+// example because it asks the user for a password, the record may still be saved.
+func (s *Store) Save(ctx context.Context, name string, data []byte, previous agrenting.Revision) (agrenting.Revision, error) {
+	data = bytes.Clone(data) // ctx may end before it is used
+	return locked(ctx, s, func() (agrenting.Revision, error) { return s.item(name).save(data, previous) })
+}
+
+// Remove deletes the named records from the keyring, or "key" if none is named. A
+// key remains valid: revoke it first. A record that does not exist is not an error.
+func (s *Store) Remove(ctx context.Context, names ...string) error {
+	if len(names) == 0 {
+		names = []string{"key"}
 	}
-	l, err := locked(ctx, s, func() (loaded, error) {
-		rec, rev, err := s.load()
-		return loaded{rec, rev}, err
+	_, err := locked(ctx, s, func() (none struct{}, err error) {
+		for _, name := range names {
+			err = errors.Join(err, s.item(name).remove())
+		}
+		return none, err
 	})
-	return l.rec, l.rev, err
-}
-
-// Save implements [agrenting.KeyStore]. When ctx ends while the keyring is at
-// work, for example because it asks the user for a password, it is not known
-// whether the record will be saved.
-func (s *Store) Save(ctx context.Context, rec agrenting.KeyRecord, previous agrenting.Revision) (agrenting.Revision, error) {
-	b, err := rec.Encode()
-	if err != nil {
-		return "", err
-	}
-	return locked(ctx, s, func() (agrenting.Revision, error) { return s.save(b, previous) })
-}
-
-// Remove deletes the record from the keyring. The key stays valid: revoke it
-// before. It is no error if there is none.
-func (s *Store) Remove(ctx context.Context) error {
-	_, err := locked(ctx, s, func() (struct{}, error) { return struct{}{}, s.remove() })
 	return err
 }
 
-// locked does f under the lock. Keyrings cannot be interrupted, and may wait
-// for a person, so the caller leaves when ctx ends, and f goes on: it keeps the
-// lock until it is done.
+// locked does f under the lock. Keyrings cannot be interrupted, and may wait for
+// the user. So the caller returns when ctx ends, and f continues: it keeps the lock
+// until it is done.
 func locked[T any](ctx context.Context, s *Store, f func() (T, error)) (T, error) {
 	type outcome struct {
 		v   T
@@ -195,9 +180,9 @@ func locked[T any](ctx context.Context, s *Store, f func() (T, error)) (T, error
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		o := outcome{err: fmt.Errorf("%w: the library that talks to it has panicked", ErrUnavailable)}
+		o := outcome{err: fmt.Errorf("%w: the library that accesses it has panicked", ErrUnavailable)}
 		defer func() {
-			_ = recover() // o says it
+			_ = recover() // o reports it
 			done <- o
 		}()
 		unlock, err := s.lock.take(ctx)
@@ -220,21 +205,20 @@ func locked[T any](ctx context.Context, s *Store, f func() (T, error)) (T, error
 // unavailable is the error of a keyring that has failed.
 func (s *Store) unavailable(err error) error {
 	if errors.Is(err, keyring.ErrSetDataTooBig) {
-		return fmt.Errorf("%w: %v: the text, or the names of service and account, are too long for it: %w", ErrUnavailable, s, err)
+		return fmt.Errorf("%w: %v: the text, or the names of service and account, are too long: %w", ErrUnavailable, s, err)
 	}
-	return fmt.Errorf("%w: %v: %w; %s", ErrUnavailable, s, err, advice(runtime.GOOS))
+	return fmt.Errorf("%w: %v: %w. %s. For programs without a logged-in user, use agrenting.FileStore wrapped by agrenting.Sealed",
+		ErrUnavailable, s, err, advice(runtime.GOOS))
 }
 
 // advice says what to do about a keyring that has failed.
 func advice(system string) string {
-	const instead = "where nobody is logged in, use agrenting.FileStore wrapped by agrenting.Sealed instead"
 	switch system {
 	case "darwin":
-		return "is the login keychain unlocked, and may this program use it? " + instead
+		return "Unlock the login keychain, and let this program use it"
 	case "windows":
-		return "does this account have a Credential Manager? " + instead
+		return "Use an account that has a Credential Manager"
 	default:
-		return "a Secret Service such as GNOME Keyring or KWallet has to run, unlocked, on the D-Bus of the session " +
-			"(DBUS_SESSION_BUS_ADDRESS); " + instead
+		return "Start a Secret Service such as GNOME Keyring or KWallet on the D-Bus of the session (DBUS_SESSION_BUS_ADDRESS), and unlock it"
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -27,6 +26,12 @@ type fake struct {
 	err   error                          // of all operations
 	after func(op, account string) error // after an operation took effect
 	held  chan struct{}                  // operations wait until it is closed
+}
+
+func (f *fake) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
 }
 
 func newFake() *fake { return &fake{items: map[string]string{}} }
@@ -122,91 +127,116 @@ func opened(t *testing.T, limit int) (*fake, *Store) {
 	return f, over(t, f, filepath.Join(t.TempDir(), "locks"), limit)
 }
 
-// someRecord is a record with n known ids, by which its size is chosen.
-func someRecord(generation uint64, n int) agrenting.KeyRecord {
-	rec := agrenting.KeyRecord{
-		Generation: generation, Current: agrenting.StoredKey{Credential: agrenting.APIKey("sk_keyring_0123456789"), ID: "key-ä"},
-		Intent: &agrenting.Intent{Strategy: agrenting.InPlace},
+// someData returns n bytes, text and others.
+func someData(n int) []byte {
+	data := make([]byte, n)
+	for i := range data {
+		data[i] = byte(i * 7)
 	}
-	for i := range n {
-		rec.Intent.Known = append(rec.Intent.Known, fmt.Sprintf("known-ä-%d-%d", generation, i))
-	}
-	return rec
+	return append([]byte("sk_keyring_0123456789"), data...)
 }
 
-func save(t *testing.T, s *Store, rec agrenting.KeyRecord, previous agrenting.Revision) agrenting.Revision {
+const (
+	key     = "key"
+	account = "agent-1 key" // of its item
+)
+
+func save(t *testing.T, s *Store, data []byte, previous agrenting.Revision) agrenting.Revision {
 	t.Helper()
-	rev, err := s.Save(t.Context(), rec, previous)
+	rev, err := s.Save(t.Context(), key, data, previous)
 	require.NoError(t, err)
 	return rev
 }
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	for name, limit := range map[string]int{"one item": freeItem, "divided when large": boundedItem, "always divided": 101} {
+	for name, limit := range map[string]int{"one item": 2 * freeItem, "divided when large": boundedItem, "always divided": 800} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			storetest.TestSharedStore(t, func(t *testing.T) func() agrenting.KeyStore {
+			f, folder := newFake(), filepath.Join(t.TempDir(), "locks")
+			f.limit = limit
+			storetest.Test(t, func(t *testing.T) agrenting.Store {
 				t.Helper()
-				f, folder := newFake(), filepath.Join(t.TempDir(), "locks")
-				f.limit = max(limit, 300) // a head may be a little larger than a part
-				return func() agrenting.KeyStore { return over(t, f, folder, limit) }
-			})
+				return over(t, f, folder, limit)
+			}, storetest.Delete(func(t *testing.T, s agrenting.Store, name string) {
+				t.Helper()
+				require.NoError(t, s.(*Store).Remove(t.Context(), name)) //nolint:forcetypeassert,errcheck // it is
+			}), storetest.Unreachable(func(t *testing.T) (agrenting.Store, func(), func()) {
+				t.Helper()
+				f, s := opened(t, limit)
+				return s, func() { f.fail(errors.New("locked")) }, func() { f.fail(nil) }
+			}), storetest.Gone(func(t *testing.T) agrenting.Store {
+				t.Helper()
+				f, s := opened(t, limit)
+				f.fail(errors.New("no such collection"))
+				return s
+			}))
 		})
 	}
 }
 
-func TestConformanceUnderASeal(t *testing.T) {
+func TestSealedStoreConforms(t *testing.T) {
 	t.Parallel()
-	storetest.TestSharedStore(t, func(t *testing.T) func() agrenting.KeyStore {
+	f, folder, seal := newFake(), filepath.Join(t.TempDir(), "locks"), agrenting.NewSealingKey()
+	f.limit = boundedItem
+	storetest.Test(t, func(t *testing.T) agrenting.Store {
 		t.Helper()
-		f, folder, key := newFake(), filepath.Join(t.TempDir(), "locks"), agrenting.NewSealingKey()
-		f.limit = boundedItem
-		return func() agrenting.KeyStore {
-			s, err := agrenting.Sealed(over(t, f, folder, boundedItem), key)
-			require.NoError(t, err)
-			return s
-		}
+		s, err := agrenting.Sealed(over(t, f, folder, boundedItem), "my-program/agent-1", seal)
+		require.NoError(t, err)
+		return s
 	})
 }
 
 func TestSmallRecordIsOneItem(t *testing.T) {
 	t.Parallel()
 	f, s := opened(t, boundedItem)
-	rev := save(t, s, someRecord(1, 0), "")
-	save(t, s, someRecord(2, 3), rev)
-	assert.Equal(t, []string{"agent-1"}, f.names())
+	rev := save(t, s, someData(0), "")
+	save(t, s, someData(1000), rev)
+	assert.Equal(t, []string{account}, f.names())
 }
 
-func TestPartsOfOldRecordsDoNotStay(t *testing.T) {
+func TestPartsOfOldRecordsAreDeleted(t *testing.T) {
 	t.Parallel()
 	f, s := opened(t, 700)
-	rev := save(t, s, someRecord(1, 300), "")
+	rev := save(t, s, someData(6000), "")
 	many := len(f.names())
 	assert.Greater(t, many, 5)
-	for _, n := range []int{300, 100, 300, 50} {
-		rev = save(t, s, someRecord(1, n), rev)
+	for _, n := range []int{6000, 2000, 6000, 1000} {
+		rev = save(t, s, someData(n), rev)
 		assert.LessOrEqual(t, len(f.names()), many)
 	}
-	rev = save(t, s, someRecord(2, 0), rev)
-	assert.Equal(t, []string{"agent-1"}, f.names())
-	save(t, s, someRecord(3, 300), rev)
+	rev = save(t, s, someData(0), rev)
+	assert.Equal(t, []string{account}, f.names())
+	save(t, s, someData(6000), rev)
 	require.NoError(t, s.Remove(t.Context()))
 	assert.Empty(t, f.names())
 	require.NoError(t, s.Remove(t.Context()), "twice")
-	_, _, err := s.Load(t.Context())
-	require.ErrorIs(t, err, agrenting.ErrNoCredential)
+	_, err := s.Load(t.Context(), key)
+	require.ErrorIs(t, err, agrenting.ErrNoRecord)
 }
 
-// TestSaveThatDiesLeavesTheOldOrTheNewRecord has a save fail after each of its
+func TestRemoveDeletesTheNamedRecords(t *testing.T) {
+	t.Parallel()
+	f, s := opened(t, freeItem)
+	for _, name := range []string{key, "a", "b", "c"} {
+		_, err := s.Save(t.Context(), name, someData(1), "")
+		require.NoError(t, err)
+	}
+	require.NoError(t, s.Remove(t.Context(), "a", "none", "c"))
+	assert.ElementsMatch(t, []string{account, "agent-1 b"}, f.names())
+	require.NoError(t, s.Remove(t.Context()))
+	assert.Equal(t, []string{"agent-1 b"}, f.names())
+}
+
+// TestInterruptedSaveKeepsTheOldOrTheNewRecord has a save fail after each of its
 // steps.
-func TestSaveThatDiesLeavesTheOldOrTheNewRecord(t *testing.T) {
+func TestInterruptedSaveKeepsTheOldOrTheNewRecord(t *testing.T) {
 	t.Parallel()
 	died := errors.New("died")
 	for step := 0; ; step++ {
 		f, s := opened(t, 300)
-		rev := save(t, s, someRecord(1, 30), "")
-		rev = save(t, s, someRecord(2, 60), rev)
+		rev := save(t, s, someData(700), "")
+		rev = save(t, s, someData(1500), rev)
 		left := step
 		f.after = func(string, string) error {
 			left--
@@ -215,18 +245,17 @@ func TestSaveThatDiesLeavesTheOldOrTheNewRecord(t *testing.T) {
 			}
 			return nil
 		}
-		_, err := s.Save(t.Context(), someRecord(3, 40), rev)
+		_, err := s.Save(t.Context(), key, someData(1000), rev)
 		f.after = nil
-		rec, now, lerr := s.Load(t.Context())
+		rec, lerr := s.Load(t.Context(), key)
 		require.NoError(t, lerr, "step %d", step)
-		want := map[bool]agrenting.KeyRecord{true: someRecord(2, 60), false: someRecord(3, 40)}[now == rev]
-		require.Equal(t, want.Intent.Known, rec.Intent.Known, "step %d", step)
-		require.Equal(t, want.Generation, rec.Generation, "step %d", step)
-		next := save(t, s, someRecord(4, 50), now)
-		rec, _, lerr = s.Load(t.Context())
+		want := map[bool][]byte{true: someData(1500), false: someData(1000)}[rec.Revision == rev]
+		require.Equal(t, want, rec.Data, "step %d", step)
+		next := save(t, s, someData(1200), rec.Revision)
+		rec, lerr = s.Load(t.Context(), key)
 		require.NoError(t, lerr)
-		require.Equal(t, someRecord(4, 50).Intent.Known, rec.Intent.Known, "step %d", step)
-		save(t, s, someRecord(5, 0), next)
+		require.Equal(t, someData(1200), rec.Data, "step %d", step)
+		save(t, s, someData(0), next)
 		if left >= 0 {
 			require.NoError(t, err)
 			assert.Greater(t, step, 10, "every step has been tried")
@@ -235,23 +264,23 @@ func TestSaveThatDiesLeavesTheOldOrTheNewRecord(t *testing.T) {
 	}
 }
 
-func TestMissingKeyringIsSaidLoudly(t *testing.T) {
+func TestMissingKeyringIsAnError(t *testing.T) {
 	t.Parallel()
 	f, s := opened(t, freeItem)
 	missing := errors.New("the name org.freedesktop.secrets was not provided by any .service files")
-	f.err = missing
-	_, _, lerr := s.Load(t.Context())
-	_, serr := s.Save(t.Context(), someRecord(1, 0), "")
+	f.fail(missing)
+	_, lerr := s.Load(t.Context(), key)
+	_, serr := s.Save(t.Context(), key, someData(0), "")
 	for _, err := range []error{lerr, serr, s.Remove(t.Context())} {
 		require.ErrorIs(t, err, ErrUnavailable)
 		require.ErrorIs(t, err, missing)
 		require.ErrorContains(t, err, "agrenting.FileStore")
-		require.NotErrorIs(t, err, agrenting.ErrNoCredential, "or a seed would be planted")
+		require.NotErrorIs(t, err, agrenting.ErrNoRecord, "or it would be filled")
 		require.NotErrorIs(t, err, agrenting.ErrConflictingWrite)
 	}
 }
 
-func TestAdviceKnowsTheSystem(t *testing.T) {
+func TestAdviceIsForTheSystem(t *testing.T) {
 	t.Parallel()
 	for system, want := range map[string]string{
 		"darwin": "keychain", "windows": "Credential Manager", "linux": "DBUS_SESSION_BUS_ADDRESS", "freebsd": "Secret Service",
@@ -260,17 +289,17 @@ func TestAdviceKnowsTheSystem(t *testing.T) {
 	}
 }
 
-func TestTooLargeIsSaid(t *testing.T) {
+func TestTooLargeRecordIsAnError(t *testing.T) {
 	t.Parallel()
 	f, s := opened(t, freeItem)
 	f.limit = 10
-	_, err := s.Save(t.Context(), someRecord(1, 0), "")
+	_, err := s.Save(t.Context(), key, someData(0), "")
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.ErrorContains(t, err, "too long")
 	assert.NotContains(t, err.Error(), "sk_keyring")
 
 	_, s = opened(t, 2)
-	_, err = s.Save(t.Context(), someRecord(1, 100), "")
+	_, err = s.Save(t.Context(), key, someData(1000), "")
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.ErrorContains(t, err, "too large")
 }
@@ -279,7 +308,7 @@ func TestKeyringThatForgetsIsNoticed(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(f *fake){
 		"forgets": func(f *fake) { clear(f.items) },
-		"alters":  func(f *fake) { f.items["program\x00agent-1"] += "\n" },
+		"alters":  func(f *fake) { f.items["program\x00"+account] += "\n" },
 	} {
 		f, s := opened(t, freeItem)
 		f.after = func(op, _ string) error {
@@ -288,83 +317,96 @@ func TestKeyringThatForgetsIsNoticed(t *testing.T) {
 			}
 			return nil
 		}
-		_, err := s.Save(t.Context(), someRecord(1, 0), "")
+		_, err := s.Save(t.Context(), key, someData(0), "")
 		require.ErrorIs(t, err, ErrUnavailable, name)
 	}
 }
 
-func TestForeignItemsAreLeftAlone(t *testing.T) {
+func TestForeignItemsAreLeftIntact(t *testing.T) {
 	t.Parallel()
-	for name, tc := range map[string]struct{ text, want string }{
-		"a password":       {"hunter2-0123456789", "something else"},
-		"another format":   {`{"format":2,"revision":"x","record":{}}`, "format 2"},
-		"no format":        {`{"revision":"x","record":{}}`, "format 0"},
-		"no revision":      {`{"format":1,"record":{}}`, "damaged"},
-		"no record":        {`{"format":1,"revision":"x"}`, "damaged"},
-		"record cut off":   {`{"format":1,"revision":"x","record":{"version":1}}`, "no current key"},
-		"newer record":     {`{"format":1,"revision":"x","record":{"version":9}}`, "version 9"},
-		"missing part":     {`{"format":1,"revision":"x","parts":2,"slot":"a"}`, "part 1 of 2 is missing"},
-		"absurd parts":     {`{"format":1,"revision":"x","parts":1000000,"slot":"a"}`, "damaged"},
-		"negative parts":   {`{"format":1,"revision":"x","parts":-1}`, "damaged"},
-		"slot of no store": {`{"format":1,"revision":"x","parts":1,"slot":"c"}`, "damaged"},
+	for name, tc := range map[string]struct{ account, text, want string }{
+		"a password":           {account, "hunter2-0123456789", "not a record"},
+		"an older format":      {account, `{"format":1,"revision":"x","record":{}}`, "format 1"},
+		"a newer format":       {account, `{"format":3,"revision":"x"}`, "format 3"},
+		"no format":            {account, `{"revision":"x"}`, "format 0"},
+		"no revision":          {account, `{"format":2}`, "damaged"},
+		"data cut off":         {account, `{"format":2,"revision":"x","data":"eHh4e"}`, "damaged"},
+		"missing part":         {account, `{"format":2,"revision":"x","parts":2,"slot":"a"}`, "part 1 of 2 is missing"},
+		"absurd parts":         {account, `{"format":2,"revision":"x","parts":1000000,"slot":"a"}`, "damaged"},
+		"negative parts":       {account, `{"format":2,"revision":"x","parts":-1}`, "damaged"},
+		"unknown slot":         {account, `{"format":2,"revision":"x","parts":1,"slot":"c"}`, "damaged"},
+		"that of older builds": {"agent-1", `{"format":1,"revision":"x","record":{}}`, "older build"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f, s := opened(t, freeItem)
-			f.set("agent-1", tc.text)
-			_, _, err := s.Load(t.Context())
-			require.ErrorIs(t, err, agrenting.ErrInvalidCredential)
+			f.set(tc.account, tc.text)
+			_, err := s.Load(t.Context(), key)
+			require.ErrorIs(t, err, agrenting.ErrInvalidRecord)
 			require.ErrorContains(t, err, tc.want)
-			require.NotErrorIs(t, err, agrenting.ErrNoCredential)
+			require.NotErrorIs(t, err, agrenting.ErrNoRecord)
 			assert.NotContains(t, err.Error(), "hunter2")
-			_, err = s.Save(t.Context(), someRecord(1, 0), "")
+			_, err = s.Save(t.Context(), key, someData(0), "")
 			require.Error(t, err)
-			assert.Equal(t, tc.text, f.get("agent-1"))
+			assert.Equal(t, tc.text, f.get(tc.account))
+			assert.Equal(t, []string{tc.account}, f.names())
 		})
 	}
+}
+
+func TestItemOfAnotherProgramIsIgnored(t *testing.T) {
+	t.Parallel()
+	f, s := opened(t, freeItem)
+	f.set("agent-1", "hunter2")
+	_, err := s.Load(t.Context(), key)
+	require.ErrorIs(t, err, agrenting.ErrNoRecord)
+	save(t, s, someData(0), "")
+	assert.Equal(t, "hunter2", f.get("agent-1"))
 }
 
 func TestMixedPartsAreNoticed(t *testing.T) {
 	t.Parallel()
 	f, s := opened(t, 300)
-	save(t, s, someRecord(1, 60), "")
-	f.set("agent-1 (part a1)", strings.Repeat("x", 300))
-	_, _, err := s.Load(t.Context())
-	require.ErrorIs(t, err, agrenting.ErrInvalidCredential)
+	save(t, s, someData(1000), "")
+	f.set(account+" (part a1)", strings.Repeat("x", 300))
+	_, err := s.Load(t.Context(), key)
+	require.ErrorIs(t, err, agrenting.ErrInvalidRecord)
 	require.ErrorContains(t, err, "do not belong together")
 }
 
-func TestHangingKeyringHoldsNobodyUp(t *testing.T) {
+func TestHangingKeyringDoesNotBlockCallers(t *testing.T) {
 	t.Parallel()
 	f, s := opened(t, freeItem)
-	rev := save(t, s, someRecord(1, 0), "")
+	rev := save(t, s, someData(1), "")
 	held := make(chan struct{})
 	f.mu.Lock()
 	f.held = held
 	f.mu.Unlock()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
-	_, err := s.Save(ctx, someRecord(2, 0), rev)
+	data := someData(2)
+	_, err := s.Save(ctx, key, data, rev)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+	clear(data) // belongs to the caller again
 	f.mu.Lock()
 	f.held = nil
 	f.mu.Unlock()
 	ctx, cancel = context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
-	_, _, err = s.Load(ctx)
-	require.ErrorIs(t, err, context.DeadlineExceeded, "who hangs has the lock")
+	_, err = s.Load(ctx, key)
+	require.ErrorIs(t, err, context.DeadlineExceeded, "the call that hangs has the lock")
 	close(held)
-	rec, _, err := s.Load(t.Context())
+	rec, err := s.Load(t.Context(), key)
 	require.NoError(t, err)
-	assert.EqualValues(t, 2, rec.Generation, "what was begun was finished under the lock")
+	assert.Equal(t, someData(2), rec.Data, "the save was completed under the lock")
 }
 
 func TestPanicInTheLibraryIsAnError(t *testing.T) {
 	t.Parallel()
 	f, s := opened(t, freeItem)
 	f.after = func(string, string) error { panic("secret") }
-	f.set("agent-1", "x")
-	_, _, err := s.Load(t.Context())
+	f.set(account, "x")
+	_, err := s.Load(t.Context(), key)
 	require.ErrorIs(t, err, ErrUnavailable)
 	assert.NotContains(t, err.Error(), "secret")
 	f.after = nil
@@ -388,14 +430,11 @@ func TestNamesAreChecked(t *testing.T) {
 	assert.Nil(t, other)
 }
 
-func TestItemIsReadable(t *testing.T) {
+func TestItemIsJSON(t *testing.T) {
 	t.Parallel()
 	f, s := opened(t, freeItem)
-	rev := save(t, s, someRecord(7, 0), "")
+	rev := save(t, s, []byte("\x00\xff"), "")
 	var h head
-	require.NoError(t, json.Unmarshal([]byte(f.get("agent-1")), &h))
-	assert.Equal(t, string(rev), h.Revision)
-	rec, err := agrenting.DecodeKeyRecord(h.Record)
-	require.NoError(t, err)
-	assert.EqualValues(t, 7, rec.Generation)
+	require.NoError(t, json.Unmarshal([]byte(f.get(account)), &h))
+	assert.Equal(t, head{Format: 2, Revision: string(rev), Data: "AP8="}, h)
 }

@@ -13,15 +13,15 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// errUnsafe says that others could put another lock in the place of ours.
+// errUnsafe says that others could replace the lock.
 var errUnsafe = errors.New("unsafe folder")
 
-// lockPoll is how often a lock that somebody else holds is tried.
+// lockPoll is how often a lock that another process holds is tried.
 const lockPoll = 5 * time.Millisecond
 
-// lockFile is a lock of the kernel on a file, which is made when it is missing,
-// as is its folder. The kernel releases it when the process dies. The file
-// stays: unlinking it would give two holders.
+// lockFile is a kernel lock on a file. The file and its folder are created if they
+// are missing. The kernel releases the lock when the process dies. The file is not
+// removed, because that would allow two holders.
 type lockFile string
 
 // take waits for the lock as long as ctx allows.
@@ -35,7 +35,7 @@ func (l lockFile) take(ctx context.Context) (unlock func(), err error) {
 		return nil, err
 	}
 	if mode := info.Mode(); runtime.GOOS != "windows" && mode.Perm()&0o022 != 0 && mode&fs.ModeSticky == 0 {
-		return nil, fmt.Errorf("%w: others may replace the lock in %q (mode %#o); give the folder the mode 0700",
+		return nil, fmt.Errorf("%w: others may replace the lock in %q (mode %#o). Give the folder the mode 0700",
 			errUnsafe, folder, mode.Perm())
 	}
 	held := flock.New(string(l), flock.SetPermissions(0o600))

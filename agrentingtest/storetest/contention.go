@@ -94,7 +94,7 @@ func testInterruptedSaves(t *tester) {
 		if n.Add(1)%3 == 0 {
 			return 0 // lets the writers make progress
 		}
-		return mathrand.N(3 * usual) //nolint:gosec // not a secret
+		return mathrand.N(3 * usual)
 	})
 }
 
@@ -141,6 +141,7 @@ func runLog(t *tester, interrupt func() time.Duration) {
 		})
 	}
 	working.Wait()
+	<-time.After(20 * time.Millisecond) // for interrupted saves that take effect late
 	close(done)
 	reading.Wait()
 	if t.Failed() {
@@ -207,7 +208,7 @@ func (l *sharedLog) save(ctx context.Context, s agrenting.Store, data []byte, pr
 	rev, err := s.Save(limited, l.name, data, previous)
 	if err != nil {
 		if limit == 0 && !errors.Is(err, agrenting.ErrConflictingWrite) {
-			return fmt.Errorf("Save under contention: %w", err) //nolint:staticcheck // the name of the method
+			return fmt.Errorf("Save under contention: %w", err)
 		}
 		return err
 	}
@@ -234,9 +235,9 @@ func (l *sharedLog) load(ctx context.Context, s agrenting.Store) (agrenting.Reco
 	case errors.Is(err, agrenting.ErrNoRecord) && len(before) == 0:
 		return agrenting.Record{}, nil
 	case err != nil:
-		return agrenting.Record{}, fmt.Errorf("Load while others save: %w", err) //nolint:staticcheck // the name of the method
+		return agrenting.Record{}, fmt.Errorf("Load while others save: %w", err)
 	case !bytes.HasPrefix(rec.Data, before):
-		return agrenting.Record{}, errors.New("Load returns a record that is older than one loaded or saved before it, or not whole") //nolint:staticcheck // the name of the method
+		return agrenting.Record{}, errors.New("Load returns a record that is older than one loaded or saved before it, or not whole")
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

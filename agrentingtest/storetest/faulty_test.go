@@ -16,135 +16,163 @@ import (
 
 var errBoom = errors.New("boom")
 
-func memory() agrenting.KeyStore {
-	return agrenting.OldMemoryStore(agrenting.APIKey("sk_faulty_0123456789"))
-}
-
-func rec(generation uint64) agrenting.KeyRecord {
-	return agrenting.KeyRecord{
-		Generation: generation, Current: agrenting.StoredKey{Credential: agrenting.APIKey("sk_faulty_9876543210")},
-	}
-}
-
-func generationOf(t *testing.T, s agrenting.KeyStore) uint64 {
+// memory returns a store that has the record "key" with the data "1".
+func memory(t *testing.T) (agrenting.Store, agrenting.Revision) {
 	t.Helper()
-	r, _, err := s.Load(t.Context())
+	s := agrenting.MemoryStore()
+	rev, err := s.Save(t.Context(), "key", []byte("1"), "")
 	require.NoError(t, err)
-	return r.Generation
+	return s, rev
+}
+
+func dataOf(t *testing.T, s agrenting.Store) string {
+	t.Helper()
+	r, err := s.Load(t.Context(), "key")
+	require.NoError(t, err)
+	return string(r.Data)
+}
+
+func save(t *testing.T, s agrenting.Store, data string, previous agrenting.Revision) (agrenting.Revision, error) {
+	t.Helper()
+	return s.Save(t.Context(), "key", []byte(data), previous)
 }
 
 func TestFaultlessStoreConforms(t *testing.T) {
 	t.Parallel()
-	storetest.TestStore(t, func(*testing.T) agrenting.KeyStore {
-		return storetest.Faulty(agrenting.OldMemoryStore(agrenting.Credential{}), storetest.Script(nil))
-	})
+	s := storetest.Faulty(agrenting.MemoryStore(), storetest.Script(nil))
+	storetest.Test(t, func(*testing.T) agrenting.Store { return s })
 }
 
 func TestFailBeforeDoesNothing(t *testing.T) {
 	t.Parallel()
-	inner := memory()
+	inner, rev := memory(t)
 	s := storetest.Faulty(inner, storetest.Script(map[int]storetest.Fault{
 		0: storetest.FailBefore(errBoom), 2: storetest.FailBefore(errBoom),
 	}))
-	_, _, err := s.Load(t.Context())
+	_, err := s.Load(t.Context(), "key")
 	require.ErrorIs(t, err, errBoom)
-	_, rev, err := s.Load(t.Context())
+	_, err = s.Load(t.Context(), "key")
 	require.NoError(t, err)
-	_, err = s.Save(t.Context(), rec(2), rev)
+	_, err = save(t, s, "2", rev)
 	require.ErrorIs(t, err, errBoom)
-	assert.EqualValues(t, 1, generationOf(t, inner))
-	_, err = s.Save(t.Context(), rec(2), rev)
+	assert.Equal(t, "1", dataOf(t, inner))
+	_, err = save(t, s, "2", rev)
 	require.NoError(t, err)
 }
 
 func TestFailAfterTakesEffect(t *testing.T) {
 	t.Parallel()
-	inner := memory()
+	inner, rev := memory(t)
 	s := storetest.Faulty(inner, storetest.OnSave(map[int]storetest.Fault{0: storetest.FailAfter(errBoom)}))
-	_, rev, err := s.Load(t.Context())
-	require.NoError(t, err)
-	next, err := s.Save(t.Context(), rec(2), rev)
+	next, err := save(t, s, "2", rev)
 	require.ErrorIs(t, err, errBoom)
 	assert.Empty(t, next)
-	assert.EqualValues(t, 2, generationOf(t, inner))
-	_, err = s.Save(t.Context(), rec(3), rev)
-	require.ErrorIs(t, err, agrenting.ErrConflictingWrite, "who repeats it finds out")
+	assert.Equal(t, "2", dataOf(t, inner))
+	_, err = save(t, s, "3", rev)
+	require.ErrorIs(t, err, agrenting.ErrConflictingWrite, "the save has taken effect")
 
 	s = storetest.Faulty(inner, storetest.OnLoad(map[int]storetest.Fault{1: storetest.FailAfter(errBoom)}))
-	assert.EqualValues(t, 2, generationOf(t, s))
-	r, rev, err := s.Load(t.Context())
+	assert.Equal(t, "2", dataOf(t, s))
+	r, err := s.Load(t.Context(), "key")
 	require.ErrorIs(t, err, errBoom)
-	assert.Empty(t, rev)
-	assert.True(t, r.Current.IsZero())
+	assert.Empty(t, r.Revision)
+	assert.Empty(t, r.Data)
 }
 
-func TestConflictIsMadeGoodByALoadOnly(t *testing.T) {
+func TestConflictLastsUntilALoad(t *testing.T) {
 	t.Parallel()
-	s := storetest.Faulty(memory(), storetest.OnSave(map[int]storetest.Fault{0: storetest.Conflict()}))
-	_, rev, err := s.Load(t.Context())
-	require.NoError(t, err)
+	inner, rev := memory(t)
+	s := storetest.Faulty(inner, storetest.OnSave(map[int]storetest.Fault{0: storetest.Conflict()}))
 	for range 2 {
-		_, err = s.Save(t.Context(), rec(2), rev)
+		_, err := save(t, s, "2", rev)
 		require.ErrorIs(t, err, agrenting.ErrConflictingWrite)
 	}
-	_, rev, err = s.Load(t.Context())
+	r, err := s.Load(t.Context(), "key")
 	require.NoError(t, err)
-	_, err = s.Save(t.Context(), rec(2), rev)
+	assert.Equal(t, "1", string(r.Data))
+	_, err = save(t, s, "2", r.Revision)
 	require.NoError(t, err)
 
-	s = storetest.Faulty(agrenting.OldMemoryStore(agrenting.Credential{}), func(storetest.Operation) storetest.Fault { return storetest.Conflict() })
-	_, err = s.Save(t.Context(), rec(1), "")
+	s = storetest.Faulty(agrenting.MemoryStore(), func(storetest.Operation) storetest.Fault { return storetest.Conflict() })
+	_, err = save(t, s, "1", "")
 	require.ErrorIs(t, err, agrenting.ErrConflictingWrite)
-	_, _, err = s.Load(t.Context())
-	require.ErrorIs(t, err, agrenting.ErrNoCredential, "a load is not touched")
+	_, err = s.Load(t.Context(), "key")
+	require.ErrorIs(t, err, agrenting.ErrNoRecord, "a load is not affected")
 }
 
-func TestDelayWaitsUnlessTheContextEnds(t *testing.T) {
+func TestDelayEndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := storetest.Faulty(memory(), storetest.Script(map[int]storetest.Fault{
+		inner, rev := memory(t)
+		s := storetest.Faulty(inner, storetest.Script(map[int]storetest.Fault{
 			0: storetest.Delay(time.Minute), 1: storetest.FailBefore(errBoom).Delayed(time.Hour), 2: storetest.Delay(time.Hour),
 		}))
 		began := time.Now()
-		_, rev, err := s.Load(t.Context())
+		_, err := s.Load(t.Context(), "key")
 		require.NoError(t, err)
 		assert.Equal(t, time.Minute, time.Since(began))
-		_, _, err = s.Load(t.Context())
+		_, err = s.Load(t.Context(), "key")
 		require.ErrorIs(t, err, errBoom)
 		assert.Equal(t, 61*time.Minute, time.Since(began))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err = s.Save(ctx, rec(2), rev)
+		_, err = s.Save(ctx, "key", []byte("2"), rev)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		assert.EqualValues(t, 1, generationOf(t, s))
+		assert.Equal(t, "1", dataOf(t, s))
 	})
 }
 
 func TestPlanSeesEveryOperation(t *testing.T) {
 	t.Parallel()
+	inner, rev := memory(t)
 	var seen []storetest.Operation
-	s := storetest.Faulty(memory(), func(op storetest.Operation) storetest.Fault {
+	s := storetest.Faulty(inner, func(op storetest.Operation) storetest.Fault {
 		seen = append(seen, op)
 		return storetest.Fault{}
 	})
-	_, rev, err := s.Load(t.Context())
+	assert.Equal(t, "1", dataOf(t, s))
+	_, err := save(t, s, "2", rev)
 	require.NoError(t, err)
-	_, err = s.Save(t.Context(), rec(2), rev)
+	_, err = s.Load(t.Context(), "other")
+	require.ErrorIs(t, err, agrenting.ErrNoRecord)
+	assert.Equal(t, []storetest.Operation{
+		{Index: 0, Nth: 0, Kind: storetest.Load, Name: "key"},
+		{Index: 1, Nth: 0, Kind: storetest.Save, Name: "key", Data: []byte("2"), Previous: rev},
+		{Index: 2, Nth: 1, Kind: storetest.Load, Name: "other"},
+	}, seen)
+}
+
+func TestOnlyCountsOneRecord(t *testing.T) {
+	t.Parallel()
+	inner, rev := memory(t)
+	s := storetest.Faulty(inner, storetest.Only("key", storetest.OnSave(map[int]storetest.Fault{1: storetest.FailBefore(errBoom)})))
+	var other agrenting.Revision
+	for n := range 3 {
+		var err error
+		other, err = s.Save(t.Context(), "other", []byte{byte(n)}, other)
+		require.NoError(t, err)
+	}
+	rev, err := save(t, s, "2", rev)
 	require.NoError(t, err)
-	assert.EqualValues(t, 2, generationOf(t, s))
-	require.Len(t, seen, 3)
-	assert.Equal(t, storetest.Operation{Index: 0, Nth: 0, Kind: storetest.Load}, seen[0])
-	assert.Equal(t, storetest.Save, seen[1].Kind)
-	assert.Equal(t, 1, seen[1].Index)
-	assert.Zero(t, seen[1].Nth)
-	assert.EqualValues(t, 2, seen[1].Record.Generation)
-	assert.Equal(t, rev, seen[1].Previous)
-	assert.Equal(t, storetest.Operation{Index: 2, Nth: 1, Kind: storetest.Load}, seen[2])
+	_, err = save(t, s, "3", rev)
+	require.ErrorIs(t, err, errBoom)
+	_, err = save(t, s, "3", rev)
+	require.NoError(t, err)
+
+	s = storetest.Faulty(inner, storetest.Only("key", storetest.Script(map[int]storetest.Fault{1: storetest.FailBefore(errBoom)})))
+	for range 3 {
+		_, err = s.Load(t.Context(), "other")
+		require.NoError(t, err)
+	}
+	assert.Equal(t, "3", dataOf(t, s))
+	_, err = s.Load(t.Context(), "key")
+	require.ErrorIs(t, err, errBoom)
 }
 
 func TestFaultyIsAWatcherIfItsStoreIs(t *testing.T) {
 	t.Parallel()
-	assert.Implements(t, (*agrenting.KeyWatcher)(nil), storetest.Faulty(memory(), storetest.Script(nil)))
-	_, ok := storetest.Faulty(agrenting.ReadOnlyStore(nil), storetest.Script(nil)).(agrenting.KeyWatcher)
+	inner, _ := memory(t)
+	assert.Implements(t, (*agrenting.Watcher)(nil), storetest.Faulty(inner, storetest.Script(nil)))
+	_, ok := storetest.Faulty(struct{ agrenting.Store }{inner}, storetest.Script(nil)).(agrenting.Watcher)
 	assert.False(t, ok)
 }

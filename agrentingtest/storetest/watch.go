@@ -133,7 +133,9 @@ func testWatchBurst(t *tester) {
 	}
 	busy.await(t, last)
 	busy.stop(t)
-	<-idle.collected
+	if err := <-idle.collected; err != nil {
+		t.Fatal(err)
+	}
 	idle.stop(t)
 }
 
@@ -158,10 +160,15 @@ func testWatchOtherNames(t *tester) {
 	w := watch(t, watcher, name)
 	w.await(t, 1)
 	for _, other := range []string{name + "x", name + ".x", name + "-x", "a." + name, newName()} {
+		o := watch(t, watcher, other)
+		o.awaitMissing(t)
 		mustSave(t, s, other, numbered(100), "")
+		o.await(t, 100)
+		o.stop(t)
+		w.mustNotChange(t, 10*time.Millisecond)
 	}
 	mustSave(t, s, name, numbered(2), rev)
-	w.await(t, 2) // fails if 100 comes first
+	w.await(t, 2)
 	w.stop(t)
 }
 
@@ -183,18 +190,19 @@ func testWatchBreak(t *tester) {
 	rev := mustSave(t, s, name, numbered(1), "")
 	w := newWatching(t.Context())
 	defer w.cancel()
-	left := make(chan struct{})
+	left := make(chan error, 1)
 	w.do(func(ctx context.Context) {
-		defer close(left)
-		for _, err := range watcher.Watch(ctx, name) {
-			if err != nil {
-				t.Errorf("Watch yields the error %v", err)
-			}
-			return
+		err := errors.New("nothing")
+		for _, err = range watcher.Watch(ctx, name) {
+			break
 		}
+		left <- err
 	})
 	select {
-	case <-left:
+	case err := <-left:
+		if err != nil {
+			t.Fatalf("Watch yields the error: %v", err)
+		}
 	case <-time.After(t.soon()):
 		t.Fatal("the loop was left after the first value, and Watch does not return")
 	}
@@ -303,22 +311,6 @@ func mustWatchFail(t *tester, watcher agrenting.Watcher, name string) {
 	watch(t, watcher, name).mustFailAndEnd(t)
 }
 
-// mustFailAndEnd fails the test unless the sequence yields an error and ends.
-func (w *watching) mustFailAndEnd(t *tester) {
-	t.Helper()
-	got := w.next(t)
-	mustFail(t, "Watch of a place that cannot be reached", got.err)
-	select {
-	case got, ok := <-w.yields:
-		if ok {
-			t.Fatalf("Watch continues after its error, with %v, error %v", got.rec, got.err)
-		}
-	case <-time.After(t.soon()):
-		t.Fatal("Watch yields an error and does not end")
-	}
-	w.mustBeGone(t)
-}
-
 // watching is a Watch in its own goroutine. The goroutine has a label, which the
 // goroutines that it starts inherit. So one that is left behind is found.
 type watching struct {
@@ -326,7 +318,7 @@ type watching struct {
 	ctx       context.Context //nolint:containedctx // what it ends with
 	cancel    context.CancelFunc
 	yields    chan yielded
-	collected chan struct{}
+	collected chan error
 	seen      int // the number of the newest record
 }
 
@@ -336,7 +328,7 @@ type yielded struct {
 }
 
 func newWatching(ctx context.Context) *watching {
-	w := &watching{label: rand.Text(), yields: make(chan yielded), collected: make(chan struct{})}
+	w := &watching{label: rand.Text(), yields: make(chan yielded), collected: make(chan error, 1)}
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	return w
 }
@@ -403,11 +395,11 @@ func (w *watching) until(t *tester, n int) (agrenting.Record, error) {
 			case errors.Is(got.err, agrenting.ErrNoRecord) && w.seen == 0:
 				continue // repeated
 			case got.err != nil:
-				return agrenting.Record{}, fmt.Errorf("Watch yields an error instead of record %d: %w", n, got.err) //nolint:staticcheck // the name of the method
+				return agrenting.Record{}, fmt.Errorf("Watch yields an error instead of record %d: %w", n, got.err)
 			}
 			number := numberOf(got.rec.Data)
 			if number < w.seen || number > n {
-				return agrenting.Record{}, fmt.Errorf("Watch yields record %d after %d, while waiting for %d", number, w.seen, n) //nolint:staticcheck // the name of the method
+				return agrenting.Record{}, fmt.Errorf("Watch yields record %d after %d, while waiting for %d", number, w.seen, n)
 			}
 			w.seen = number
 			if number == n {
@@ -419,14 +411,28 @@ func (w *watching) until(t *tester, n int) (agrenting.Record, error) {
 	}
 }
 
+// mustNotChange fails the test if anything but the record that was seen last is
+// yielded within d.
+func (w *watching) mustNotChange(t *tester, d time.Duration) {
+	t.Helper()
+	for timeout := time.After(d); ; {
+		select {
+		case got, ok := <-w.yields:
+			if !ok || got.err != nil || numberOf(got.rec.Data) != w.seen {
+				t.Fatalf("Watch yields %v, error %v, after a change of another record", got.rec, got.err)
+			}
+		case <-timeout:
+			return
+		}
+	}
+}
+
 // collect reads all values up to the record with a number, in the background.
 func (w *watching) collect(t *tester, n int) {
 	t.Helper()
 	go func() {
-		defer close(w.collected)
-		if _, err := w.until(t, n); err != nil {
-			t.Error(err)
-		}
+		_, err := w.until(t, n)
+		w.collected <- err
 	}()
 }
 
@@ -471,6 +477,22 @@ func (w *watching) stop(t *tester) {
 			t.Fatal("the sequence does not end with its context")
 		}
 	}
+}
+
+// mustFailAndEnd fails the test unless the sequence yields an error and ends.
+func (w *watching) mustFailAndEnd(t *tester) {
+	t.Helper()
+	got := w.next(t)
+	mustFail(t, "Watch of a place that cannot be reached", got.err)
+	select {
+	case got, ok := <-w.yields:
+		if ok {
+			t.Fatalf("Watch continues after its error, with %v, error %v", got.rec, got.err)
+		}
+	case <-time.After(t.soon()):
+		t.Fatal("Watch yields an error and does not end")
+	}
+	w.mustBeGone(t)
 }
 
 func (w *watching) mustBeGone(t *tester) {
