@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/durable"
@@ -182,7 +183,7 @@ func (s *fileStore) Save(ctx context.Context, name string, data []byte, previous
 	}
 	unlock, err := f.Lock(ctx)
 	if err != nil {
-		return "", fmt.Errorf("agrenting: store: %w", err)
+		return "", writeError(err)
 	}
 	defer unlock()
 	old, err := s.read(f)
@@ -194,7 +195,16 @@ func (s *fileStore) Save(ctx context.Context, name string, data []byte, previous
 	}
 	content := contentOf(data)
 	if err := f.Write(content); err != nil {
-		return "", fmt.Errorf("agrenting: store: %w", err)
+		return "", writeError(err)
 	}
 	return revisionOf(content), nil
+}
+
+// writeError adds ErrReadOnlyStore to the error of a write that the system does
+// not permit.
+func writeError(err error) error {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("%w: %w", ErrReadOnlyStore, err)
+	}
+	return fmt.Errorf("agrenting: store: %w", err)
 }

@@ -37,6 +37,9 @@ var (
 // store to itself, then drop the old one. Keep the key away from the store, see
 // [SealingKeyFromEnv] and [SealingKeyFromFile].
 //
+// To divide a sealed store, seal first and divide then: Namespace(Sealed(…), prefix).
+// The other way round, records of two namespaces would be bound to the same name.
+//
 // A record that is not sealed is refused with [ErrNotSealed], and one that cannot
 // be opened with [ErrSealed]. Both are left intact. [Reseal] moves records from
 // plain to sealed, and back. The store is a [Watcher] if store is one.

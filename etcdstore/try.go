@@ -18,10 +18,12 @@ import (
 var ErrUnavailable = errors.New("etcdstore: etcd is not available")
 
 const (
-	// attempts is how many silent members an operation survives.
-	attempts = 4
-	minPause = 20 * time.Millisecond
-	maxPause = 500 * time.Millisecond
+	// firstAttempt is the part of the timeout that the first attempt may take. Each
+	// further one may take twice as long as the one before, so that three silent
+	// members cost half of the time, and one costs little.
+	firstAttempt = 16
+	minPause     = 20 * time.Millisecond
+	maxPause     = 500 * time.Millisecond
 )
 
 // try calls f until it succeeds, fails for good, or the time is over. The client
@@ -30,8 +32,9 @@ func (r *records) try(ctx context.Context, what string, f func(ctx context.Conte
 	limited, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	var last error
-	for pause := minPause; limited.Err() == nil; pause = min(2*pause, maxPause) {
-		attempt, stop := context.WithTimeout(limited, r.timeout/attempts)
+	limit := r.timeout / firstAttempt
+	for pause := minPause; limited.Err() == nil; limit, pause = 2*limit, min(2*pause, maxPause) {
+		attempt, stop := context.WithTimeout(limited, limit)
 		err := f(attempt)
 		stop()
 		if err == nil || !transient(err) {
