@@ -3,14 +3,12 @@ package agrenting
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"iter"
 	"net/http"
 	"strings"
 	"time"
 
-	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // KeyService creates, lists, revokes and rotates the keys of agents. Use
@@ -36,17 +34,17 @@ type Key struct {
 // UnmarshalJSON implements [json.Unmarshaler]. Members that are malformed count
 // as missing.
 func (k *Key) UnmarshalJSON(b []byte) error {
-	var m map[string]json.RawMessage
-	if err := json.Unmarshal(b, &m); err != nil {
+	var o wire.Object
+	if err := json.Unmarshal(b, &o); err != nil {
 		return err
 	}
 	*k = Key{
-		ID: firstString(m, idNames...), AgentID: firstString(m, "agent_id"), Name: firstString(m, "name", "label"),
-		Environment: Environment(firstString(m, "environment")),
-		Created:     timeOf(m, "created_at", "inserted_at"), LastUsed: timeOf(m, "last_used_at"),
-		Expires: timeOf(m, "expires_at"), Revoked: timeOf(m, "revoked_at"),
-		hintEnd:   firstString(m, "last4", "last_four", "suffix"),
-		hintFirst: firstString(m, "prefix", "key_prefix"),
+		ID: o.ID(), AgentID: o.String("agent_id"), Name: o.String("name", "label"),
+		Environment: Environment(o.String("environment")),
+		Created:     o.Time("created_at", "inserted_at"), LastUsed: o.Time("last_used_at"),
+		Expires: o.Time("expires_at"), Revoked: o.Time("revoked_at"),
+		hintEnd:   o.String("last4", "last_four", "suffix"),
+		hintFirst: o.String("prefix", "key_prefix"),
 	}
 	if k.Hint = k.hintEnd; k.Hint == "" {
 		k.Hint = k.hintFirst
@@ -70,8 +68,8 @@ func (k *Key) fits(s string) bool {
 // Create creates a key of an agent (POST /api/v1/agents/:id/credentials,
 // platform documentation, "Authentication"). name is for people; it may be
 // empty. The platform shows the key only in this answer, which may have any
-// shape: when no key is found in it, the error is a [*RotationError] whose
-// RawAnswer has it.
+// shape: if no key is found in it, the error is an [*IssuedSecretError], which has
+// the answer.
 func (s *KeyService) Create(ctx context.Context, agentID, name string, opts ...CallOption) (*IssuedKey, error) {
 	if _, err := pathSegment(agentID); err != nil {
 		return nil, err
@@ -81,43 +79,6 @@ func (s *KeyService) Create(ctx context.Context, agentID, name string, opts ...C
 		in["name"] = name
 	}
 	return issue(ctx, s.client, s.client.core.keysPath(agentID), in, APIKey, opts)
-}
-
-// issue makes a call that answers with a new secret.
-func issue(ctx context.Context, c *Client, path string, in any, wrap func(string) Credential, opts []CallOption) (*IssuedKey, error) {
-	var raw rawAnswer
-	_, err := c.Do(ctx, http.MethodPost, path, in, &raw, opts...)
-	if err != nil && len(raw) == 0 {
-		return nil, err
-	}
-	k, ok := issuedIn(raw, wrap)
-	if !ok {
-		return nil, unfoundSecret(path, raw, err)
-	}
-	return &k, nil
-}
-
-// unfoundSecret hands over an answer that has a new secret in it which was not
-// found: it is shown only now. err is why it broke off, if it did, or what else
-// it says. One that has nothing beside its errors is an error like any other.
-func unfoundSecret(path string, answer rawAnswer, err error) error {
-	_, complains := errors.AsType[*APIError](err)
-	if data := answer.data(); complains && isNull(data) {
-		return err
-	}
-	cause := fmt.Errorf("%w: POST %s: no new secret was found in the answer", ErrMalformedResponse, path)
-	switch {
-	case complains:
-		cause = fmt.Errorf("%w, which says: %w", cause, err)
-	case err != nil:
-		cause = fmt.Errorf("%w, which broke off: %w", cause, err)
-	}
-	return &RotationError{
-		Stage: StageIssue, Err: cause,
-		State:  "the platform says that it has issued one: it is in the answer, under a name that the SDK does not know",
-		Advice: "RawAnswer of this error has the answer; save the secret from it",
-		raw:    secret.New(string(answer)),
-	}
 }
 
 // List walks through the keys of an agent, revoked ones too where the platform

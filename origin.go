@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -127,12 +128,31 @@ func parseOriginURL(raw string, insecureOK bool) (*url.URL, error) {
 	return u, nil
 }
 
-// pinned reports whether credentials may go to u.
-func (t *Transport) pinned(u *url.URL) bool {
+// originSet has the pinned origins: those that may receive credentials. The base
+// URL's is the first.
+type originSet []origin
+
+// newOriginSet returns the origins of the base URL and of the allowed URLs.
+func newOriginSet(base *url.URL, allowed []string, insecureOK bool) (originSet, error) {
+	set := originSet{originOf(base)}
+	for _, raw := range allowed {
+		u, err := parseOriginURL(raw, insecureOK)
+		if err != nil {
+			return nil, err
+		}
+		if o := originOf(u); !slices.Contains(set, o) {
+			set = append(set, o)
+		}
+	}
+	return set, nil
+}
+
+// has reports whether credentials may be sent to u.
+func (set originSet) has(u *url.URL) bool {
 	if u.Opaque != "" && !opaqueStays(u) {
 		return false
 	}
-	for _, o := range t.origins {
+	for _, o := range set {
 		if o.matches(u) {
 			return true
 		}
@@ -140,9 +160,9 @@ func (t *Transport) pinned(u *url.URL) bool {
 	return false
 }
 
-// opaqueStays reports whether an opaque part, which is written to the wire as it
-// is, names no other host than the URL does. In absolute form it would decide
-// where a front end forwards to.
+// opaqueStays reports whether an opaque part, which is written to the wire unchanged,
+// names the same host as the URL. In absolute form it would decide where a front end
+// forwards to.
 func opaqueStays(u *url.URL) bool {
 	rest, absolute := strings.CutPrefix(u.Opaque, "//")
 	if !absolute {
@@ -152,16 +172,16 @@ func opaqueStays(u *url.URL) bool {
 	return strings.EqualFold(host, u.Host)
 }
 
-// managed reports whether the SDK adds its credential to req: its URL is at a
-// pinned origin, and so was every request of the redirect chain behind it. A
-// chain that has left once stays bare, also when it comes back: the foreign
-// host has chosen where to.
-func (t *Transport) managed(req *http.Request) bool {
-	if !t.pinned(req.URL) {
+// manages reports whether the SDK adds its credential to req: its URL is at a pinned
+// origin, and so was every request of the redirect chain before it. A chain that has
+// left once gets no credential, even when it comes back: the foreign host has chosen
+// the target.
+func (set originSet) manages(req *http.Request) bool {
+	if !set.has(req.URL) {
 		return false
 	}
 	for p := previous(req); p != nil; p = previous(p) {
-		if !t.pinned(p.URL) {
+		if !set.has(p.URL) {
 			return false
 		}
 	}
@@ -177,48 +197,36 @@ func previous(req *http.Request) *http.Request {
 	return req.Response.Request
 }
 
-// bare returns the request to send where no credential of ours may go. The
-// caller's own credentials go where the caller sent them, but do not follow a
-// redirect to another origin.
-func (t *Transport) bare(req *http.Request) *http.Request {
+// bare returns the request to send where the SDK's credential may not go. The caller's
+// own credentials go where the caller sent them, but do not follow a redirect to
+// another origin.
+func bare(req *http.Request) *http.Request {
 	target := originOf(req.URL)
 	for p := previous(req); p != nil; p = previous(p) {
 		if originOf(p.URL) != target {
-			return t.stripped(req)
+			return stripped(req)
 		}
 	}
 	return req
 }
 
-func (t *Transport) stripped(req *http.Request) *http.Request {
+func stripped(req *http.Request) *http.Request {
 	out := *req
 	out.Header = make(http.Header, len(req.Header))
 	for name, values := range req.Header {
-		if !t.sensitive(name) {
+		if !sensitive(name) {
 			out.Header[name] = values
 		}
 	}
 	return &out
 }
 
-// sensitive reports whether a header names or proves somebody's identity, or
-// may carry a secret in a URL.
-func (t *Transport) sensitive(name string) bool {
-	switch plainName(name) {
-	case headerAuthorization, headerAPIKey, headerAPIKeyAlias, headerAgentID,
-		"Proxy-Authorization", "Cookie", "Cookie2", "Referer", "Www-Authenticate":
-		return true
-	default:
-		return strings.EqualFold(name, t.apiKeyHeader)
-	}
-}
-
-// checkRedirect is the Client's policy: it follows redirects within the pinned
-// origins only. Leaving them would end with a bare request that answers
-// something else than was asked for.
-func (t *Transport) checkRedirect(req *http.Request, via []*http.Request) error {
+// checkRedirect is the policy of the Client: it follows redirects only within the
+// pinned origins. A redirect that leaves them would end with a request without a
+// credential, whose answer the caller did not ask for.
+func (set originSet) checkRedirect(req *http.Request, via []*http.Request) error {
 	switch {
-	case !t.pinned(req.URL):
+	case !set.has(req.URL):
 		return fmt.Errorf("%w: a redirect leads to %s; if that host is yours to trust, name it by WithAllowedOrigins, or make it the base URL",
 			ErrForeignOrigin, originOf(req.URL))
 	case len(via) >= 10:

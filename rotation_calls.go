@@ -2,15 +2,17 @@ package agrenting
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // agentID is whose key it is, "" when not known.
@@ -279,34 +281,28 @@ func (w *rotationWork) listKeys(ctx context.Context, agent string) ([]Key, error
 	if err != nil {
 		return nil, err
 	}
+	path, pages := w.core.keysPath(agent), 0
 	var all []Key
-	cursor := ""
-	for range maxKeyPages {
-		q := map[string][]string{"limit": {"100"}}
-		if cursor != "" {
-			q["cursor"] = []string{cursor}
+	for k, err := range wire.List[Key](path, func(at url.Values) (wire.Page, error) {
+		pages++
+		if pages > maxKeyPages {
+			return wire.Page{}, nil
 		}
-		a, err := w.ask(ctx, direct{method: http.MethodGet, path: w.core.keysPath(agent), query: q, cred: cred, agentID: asAgent})
+		q := url.Values{"limit": {"100"}}
+		maps.Copy(q, at)
+		a, err := w.ask(ctx, direct{method: http.MethodGet, path: path, query: q, cred: cred, agentID: asAgent})
+		if err == nil && !a.ok() {
+			err = a.apiError()
+		}
+		if err != nil {
+			return wire.Page{}, err
+		}
+		return a.answer.Page()
+	}) {
 		if err != nil {
 			return nil, err
 		}
-		if !a.ok() {
-			return nil, a.apiError()
-		}
-		raw, _, err := listOf(a.env.data)
-		if err != nil {
-			return nil, err
-		}
-		var keys []Key
-		if err := json.Unmarshal(raw, &keys); err != nil {
-			return nil, fmt.Errorf("%w: the list of keys does not decode", ErrMalformedResponse)
-		}
-		all = append(all, keys...)
-		p := a.env.pagination
-		if p == nil || !p.HasMore || p.Cursor == "" || p.Cursor == cursor {
-			break
-		}
-		cursor = p.Cursor
+		all = append(all, k)
 	}
 	return all, nil
 }

@@ -92,8 +92,8 @@ func (w *rotationWork) pauseOpen(ctx context.Context, a *directAnswer) error {
 func (w *rotationWork) closeGate(ctx context.Context) {
 	if s := w.inUse(); w.shut == nil && s != nil && s.gate != nil {
 		w.shut = s
-		drained := s.gate.shut()
-		w.await(ctx, append(w.core.gates.hold(), drained)...)
+		drained := s.gate.Shut()
+		w.await(ctx, append(w.core.gates.Hold(), drained)...)
 	}
 }
 
@@ -107,11 +107,11 @@ func (w *rotationWork) reopen() {
 	w.shut = nil
 	replaced := w.rec.Current.Credential.Fingerprint() != w.from
 	if replaced && w.inUse() != s {
-		s.gate.pass()
+		s.gate.Pass()
 	} else {
-		s.gate.open()
+		s.gate.Open()
 	}
-	w.core.gates.release()
+	w.core.gates.Release()
 }
 
 // persistInPlace saves the successor of a key that is dead already. What is to

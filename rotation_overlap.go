@@ -218,8 +218,8 @@ func (w *rotationWork) retire(ctx context.Context, s *stamp) {
 	if s == nil || s.gate == nil || s == w.inUse() {
 		return
 	}
-	drained := s.gate.shut()
-	s.gate.pass()
+	drained := s.gate.Shut()
+	s.gate.Pass()
 	w.await(ctx, drained)
 }
 

@@ -98,7 +98,7 @@ func (r *rotator) grant(k StoredKey, known bool, reason renew.Reason) (renew.Gra
 func (r *rotator) stampOf(c Credential) (*stamp, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.stamped; s != nil && s.cred.Equal(c) && !s.gate.over() {
+	if s := r.stamped; s != nil && s.cred.Equal(c) && !s.gate.Over() {
 		return s, nil
 	}
 	s, err := r.core.stamp(c)
@@ -330,11 +330,6 @@ func (r *rotator) reached(what string, err error) {
 	if first {
 		r.core.storeFailed(what, err)
 	}
-}
-
-// panicked makes an error of a panic.
-func panicked(who string, p any) error {
-	return fmt.Errorf("agrenting: %s panicked: %s", who, safeText(fmt.Sprint(p)))
 }
 
 // load reads the record; an empty store is seeded. A key that the store has

@@ -320,15 +320,3 @@ func (r *rotator) awaitEnd() error {
 		return fmt.Errorf("agrenting: the key store ignored the end of its context for %v", storeCloseGrace)
 	}
 }
-
-// sleep waits, cancellably.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
