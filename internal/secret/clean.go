@@ -35,6 +35,20 @@ func Clean(text string, secrets ...string) string {
 	return text
 }
 
+// maxQuoted is the longest text that Quote shows.
+const maxQuoted = 16
+
+// Quote quotes a value that is not meant to be a secret, such as a misspelled choice,
+// for an error. It shows words of up to 16 characters, and only the length of anything
+// else, which may be a secret in the wrong place.
+func Quote(s string) string {
+	word := func(r rune) bool { return r|0x20 >= 'a' && r|0x20 <= 'z' || strings.ContainsRune("-_ \t\r\n", r) }
+	if len(s) > maxQuoted || strings.ContainsFunc(s, func(r rune) bool { return !word(r) }) {
+		return fmt.Sprintf("a value of %d bytes", len(s))
+	}
+	return fmt.Sprintf("%q", s)
+}
+
 // urlQuery finds the query strings of URLs. Transports put URLs into their errors.
 var urlQuery = regexp.MustCompile(`(https?://[^\s"'?#]*)\?[^\s"'#]*`)
 

@@ -91,3 +91,16 @@ func TestProblemNamesThePosition(t *testing.T) {
 		assert.Equal(t, want == "", got == "")
 	}
 }
+
+func TestQuoteShowsOnlyWords(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]string{
+		"":                  `""`,
+		"sand-box\n":        `"sand-box\n"`,
+		"sk_sandbox_1":      "a value of 12 bytes",
+		"abcdefghijklmnopq": "a value of 17 bytes",
+		"é":                 "a value of 2 bytes",
+	} {
+		assert.Equal(t, want, secret.Quote(s))
+	}
+}
