@@ -47,7 +47,7 @@ func CallIdempotencyKey(key string) CallOption {
 }
 
 // CallHeader sets a header of the request. A credential header set in this way
-// wins: the SDK then adds none of its own and replays nothing.
+// wins: the SDK then adds no credential and resends nothing.
 func CallHeader(name, value string) CallOption {
 	return func(c *callConfig) error {
 		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }) {
@@ -61,7 +61,7 @@ func CallHeader(name, value string) CallOption {
 	}
 }
 
-// CallQuery sets query parameters; a name given twice has the later values.
+// CallQuery sets query parameters. If a name is given twice, the last values win.
 func CallQuery(q url.Values) CallOption {
 	return func(c *callConfig) error {
 		for name, values := range q {
@@ -71,8 +71,8 @@ func CallQuery(q url.Values) CallOption {
 	}
 }
 
-// CallAgent makes this call act as an agent, whatever the client and the
-// context say.
+// CallAgent makes this call act as an agent, instead of the client's and the
+// context's.
 func CallAgent(id string) CallOption {
 	return func(c *callConfig) error {
 		c.agent = newAgentHeader(id)
@@ -80,7 +80,7 @@ func CallAgent(id string) CallOption {
 	}
 }
 
-// checkOut refuses, before anything is sent, what an answer cannot be put into.
+// checkOut refuses an out that cannot take an answer, before anything is sent.
 func checkOut(out any) error {
 	if out == nil {
 		return nil
@@ -94,24 +94,23 @@ func checkOut(out any) error {
 	return nil
 }
 
-// Do makes one call of the platform: path is absolute, such as
-// "/api/v1/agents", and put behind the base URL.
+// Do makes one call of the platform. The path is absolute, such as
+// "/api/v1/agents", and is appended to the base URL.
 //
-// in is the body: nil for none, an [io.Reader] sent as it is, []byte and
-// [json.RawMessage] sent as JSON, anything else encoded as JSON. A reader that
-// is not a *bytes.Buffer, *bytes.Reader or *strings.Reader can be sent only
-// once, so the call is not repeated once the platform has begun to read it.
+// in is the body: nil for none, an [io.Reader] that is sent unchanged, []byte and
+// [json.RawMessage] that are sent as JSON, or anything else, encoded as JSON. A
+// reader other than *bytes.Buffer, *bytes.Reader, and *strings.Reader can be sent
+// only once, so the call is not retried after the platform has begun to read it.
 //
-// out takes the data of the envelope: nil discards it, unless it is a web page,
-// which the platform does not answer with ([ErrMalformedResponse]); an [io.Writer] takes the
-// body as it is, a *[json.RawMessage] takes the data undecoded, anything else
-// is decoded into. Unknown members are ignored.
+// out takes the data of the envelope. nil discards the data; a web page is still an
+// [ErrMalformedResponse], because the platform does not answer with one. An
+// [io.Writer] takes the body unchanged, and a *[json.RawMessage] takes the data
+// undecoded. Anything else is decoded into; unknown members are ignored.
 //
-// POST and PUT carry an X-Idempotency-Key, the same over all attempts. An
-// answer that is no success, or that reports errors in a success, is an
-// [*APIError]; the Response is there nevertheless. Other errors wrap what
-// happened: a context's error, an error of the connection, or one of the
-// sentinels.
+// POST and PUT carry an X-Idempotency-Key, the same in all attempts. An answer with
+// an error status, or with errors in its envelope, is an [*APIError]; the Response is
+// returned too. Other errors wrap the cause: the error of a context or a connection,
+// or one of the sentinels.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts ...CallOption) (*Response, error) {
 	if ctx == nil {
 		return nil, optionError("Do", "the context is nil")
@@ -235,8 +234,8 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	return r, nil
 }
 
-// isWebPage tells that somebody else than the platform has answered: the portal
-// of a network, or whoever has the host now.
+// isWebPage reports whether something other than the platform has answered, such as
+// the login page of a network.
 func isWebPage(resp *http.Response) bool {
 	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // "" if it cannot be read
 	return t == "text/html"
@@ -282,7 +281,7 @@ type sunsetLog struct {
 	seen map[string]bool
 }
 
-// maxSunsets bounds the memory of routes, since paths carry ids.
+// maxSunsets bounds the memory of routes, because paths contain IDs.
 const maxSunsets = 256
 
 func (s *sunsetLog) first(method, path string) bool {
@@ -299,8 +298,8 @@ func (s *sunsetLog) first(method, path string) bool {
 	return true
 }
 
-// routeOf takes the ids out of a path: UUIDs, DIDs, and whatever else is long
-// and has a digit in it.
+// routeOf replaces the IDs in a path: UUIDs, DIDs, and other segments of eight or more
+// characters that have a digit.
 func routeOf(path string) string {
 	segments := strings.Split(path, "/")
 	for i, s := range segments {

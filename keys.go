@@ -12,19 +12,20 @@ import (
 )
 
 // KeyService creates, lists, revokes and rotates the keys of agents. Use
-// [Client.Keys]. To rotate the client's own key, use [Client.Rotate], which
-// loses nothing and fails nobody; the calls here are the bare ones.
+// [Client.Keys]. To rotate the client's own key, use [Client.Rotate], which saves the
+// new key and does not affect concurrent requests; the calls here only call the
+// platform.
 type KeyService struct{ client *Client }
 
-// Key describes a key of an agent. No secret is in it. The platform does not
-// publish the members; all but ID may be missing.
+// Key describes a key of an agent. It contains no secret. The platform does not
+// document the members; all except ID may be missing.
 type Key struct {
 	ID          string
 	AgentID     string
 	Name        string
 	Environment Environment
-	// Hint is the part of the secret that the platform shows, where it does:
-	// its last characters, or its first.
+	// Hint is the part of the secret that the platform shows, if any: its last
+	// characters, or its first.
 	Hint               string
 	Created, LastUsed  time.Time
 	Expires, Revoked   time.Time
@@ -54,10 +55,10 @@ func (k *Key) UnmarshalJSON(b []byte) error {
 
 // Matches reports whether the hint of a listed key fits a credential: its first
 // and last characters, as far as the platform shows them, are those of the
-// secret. It is a hint and no proof: several keys can fit, and a prefix that all
-// keys share fits all of them, so take the one that fits for the one in use only
-// where no other does. It is false where the platform shows fewer than four
-// characters in all. It does not look at Revoked.
+// secret. A match is not a proof: several keys can match, and a prefix that all keys
+// share matches all of them, so assume that a key is the one in use only if no other
+// key matches. Matches returns false if the platform shows fewer than four characters
+// in all. It does not check Revoked.
 func (k *Key) Matches(c Credential) bool { return !c.IsZero() && k.fits(c.Reveal()) }
 
 // fits reports whether the hints of a key can belong to a secret.
@@ -66,7 +67,7 @@ func (k *Key) fits(s string) bool {
 }
 
 // Create creates a key of an agent (POST /api/v1/agents/:id/credentials,
-// platform documentation, "Authentication"). name is for people; it may be
+// platform documentation, "Authentication"). name is a label for people; it may be
 // empty. The platform shows the key only in this answer, which may have any
 // shape: if no key is found in it, the error is an [*IssuedSecretError], which has
 // the answer.
@@ -81,8 +82,8 @@ func (s *KeyService) Create(ctx context.Context, agentID, name string, opts ...C
 	return issue(ctx, s.client, s.client.core.keysPath(agentID), in, APIKey, opts)
 }
 
-// List walks through the keys of an agent, revoked ones too where the platform
-// lists them. No public document confirms the path, see [Routes].
+// List yields the keys of an agent, including revoked keys if the platform lists them.
+// No public document confirms the path, see [Routes].
 func (s *KeyService) List(ctx context.Context, agentID string, opts ...CallOption) iter.Seq2[Key, error] {
 	if _, err := pathSegment(agentID); err != nil {
 		return func(yield func(Key, error) bool) { yield(Key{}, err) }
@@ -90,7 +91,7 @@ func (s *KeyService) List(ctx context.Context, agentID string, opts ...CallOptio
 	return List[Key](ctx, s.client, s.client.core.keysPath(agentID), opts...)
 }
 
-// Revoke revokes a key at once. An unknown one is [ErrNotFound]. No public
+// Revoke revokes a key at once. An unknown key is [ErrNotFound]. No public
 // document confirms the path, see [Routes].
 func (s *KeyService) Revoke(ctx context.Context, agentID, keyID string, opts ...CallOption) error {
 	if _, err := pathSegment(agentID); err != nil {
@@ -104,10 +105,10 @@ func (s *KeyService) Revoke(ctx context.Context, agentID, keyID string, opts ...
 	return err
 }
 
-// Rotate makes the bare in-place call (POST /api/v1/auth/rotate-key, platform
-// documentation, "Trust & Safety"): the key in use is dead when it returns, the
-// client goes on using it, and what is returned exists nowhere else. It is for
-// tools that carry keys elsewhere; programs use [Client.Rotate].
+// Rotate makes only the call that replaces a key in place (POST
+// /api/v1/auth/rotate-key, platform documentation, "Trust & Safety"). When it returns,
+// the key in use is dead, the client still uses it, and the new key exists only in the
+// result. It is for tools that carry keys elsewhere; programs use [Client.Rotate].
 func (s *KeyService) Rotate(ctx context.Context, opts ...CallOption) (*IssuedKey, error) {
 	return issue(ctx, s.client, s.client.core.routes.RotateKey, nil, APIKey, opts)
 }

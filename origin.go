@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// origin is scheme, host and port: the unit to which credentials are pinned.
-// net/http compares host names only when it strips credentials on redirects,
-// and never strips custom headers; that is not enough here.
+// origin is scheme, host, and port: the unit to which credentials are pinned. When
+// net/http strips credentials on redirects, it compares only host names and leaves
+// custom headers alone, which is not enough here.
 type origin struct {
 	scheme string
 	host   string // lower case, without the scheme's default port
@@ -35,9 +35,9 @@ func originOf(u *url.URL) origin {
 	return o
 }
 
-// lowerASCII is s with A-Z in lower case. Unicode's own rules would make an ASCII
-// letter of some that are none, as of U+0130, and IDNA, which decides where a
-// request goes, makes something else of those.
+// lowerASCII returns s with A-Z in lower case. Unicode's rules would turn some other
+// letters, such as U+0130, into ASCII letters. IDNA, which decides where a request
+// goes, treats those differently.
 func lowerASCII(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {
@@ -47,16 +47,15 @@ func lowerASCII(s string) string {
 	}, s)
 }
 
-// matches spares the common case, a URL in normal form, every allocation.
+// matches does not allocate in the common case, a URL in normal form.
 func (o origin) matches(u *url.URL) bool {
 	return (u.Host == o.host && u.Scheme == o.scheme) || originOf(u) == o
 }
 
 func (o origin) String() string { return o.scheme + "://" + o.host }
 
-// isLoopback reports whether a URL's host is this machine: localhost or a
-// loopback address. Other names are not resolved: a name is whatever its DNS
-// says at the moment.
+// isLoopback reports whether a URL's host is this machine: localhost or a loopback
+// address. It does not resolve other names, because their addresses may change.
 func isLoopback(u *url.URL) bool {
 	host := strings.ToLower(u.Hostname())
 	if host == "localhost" {
@@ -69,7 +68,7 @@ func isLoopback(u *url.URL) bool {
 // secureURL reports whether a request may be sent to u at all.
 func secureURL(u *url.URL, insecureOK bool) bool {
 	switch {
-	case u.Scheme == "https", strings.EqualFold(u.Scheme, "https"): // the first spares nearly all the second
+	case u.Scheme == "https", strings.EqualFold(u.Scheme, "https"): // the first comparison is cheaper
 		return true
 	case strings.EqualFold(u.Scheme, "http"):
 		return insecureOK || isLoopback(u)
@@ -96,8 +95,8 @@ func parseBaseURL(raw string, insecureOK bool) (*url.URL, error) {
 	return u, trimPath(u)
 }
 
-// trimPath takes the slashes off a path's end, but no escaped one, which is a
-// part of the last segment's name.
+// trimPath removes the slashes at the end of a path, except escaped ones, which are
+// part of the last segment.
 func trimPath(u *url.URL) error {
 	escaped := strings.TrimRight(u.EscapedPath(), "/")
 	path, err := url.PathUnescape(escaped)

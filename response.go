@@ -11,36 +11,35 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Bounds of what is read of an answer.
+// Limits of the bytes that are read from an answer.
 const (
 	maxBody      = 32 << 20 // decoded by Do
 	maxErrorBody = 1 << 20
 )
 
-// Response tells what came with an answer besides its data. It is there when a
-// call ends with an answer of the platform, also when it returns an error. It is
-// nil when none came, and when an answer was not the end of it: a 401 after which
-// the credential could not be renewed is a [*RenewalError] without a Response.
+// Response is what came with an answer in addition to its data. A call returns it
+// whenever it ends with an answer of the platform, also together with an error. It is
+// nil if no answer came, and if the call ended after an answer: a 401 after which the
+// credential could not be renewed is a [*RenewalError] without a Response.
 type Response struct {
 	StatusCode int
 	Header     http.Header
-	// RequestID is the request id of the envelope's meta, or of a header;
-	// empty when there was none (the platform's documents show it on some
-	// pages only).
+	// RequestID is the request ID of the envelope's meta, or of a header; empty if
+	// there is none (only some pages of the platform's documents show it).
 	RequestID string
-	// Attempts counts how often the request was sent, replays included.
+	// Attempts is how often the request was sent, resends included.
 	Attempts int
-	// Rate is what the rate-limit headers said.
+	// Rate is the state of the rate limit.
 	Rate Rate
-	// Sunset is when the route will be retired, zero when no date is announced
+	// Sunset is when the route will be retired, zero if no date is announced
 	// (platform documentation, "API Versioning": 90 days' notice).
 	Sunset time.Time
-	// Pagination is the envelope's, nil when there was none.
+	// Pagination is the envelope's; nil if it has none.
 	Pagination *Pagination
-	// Meta is the envelope's meta as it came; nil when there was none.
+	// Meta is the envelope's meta, undecoded; nil if it has none.
 	Meta json.RawMessage
-	// Generation and Fingerprint tell which credential was used last; they are
-	// safe to log.
+	// Generation and Fingerprint identify the credential that was used last. They
+	// are safe to log.
 	Generation  uint64
 	Fingerprint string
 }
@@ -48,11 +47,11 @@ type Response struct {
 // Rate is the state of the rate limit that a call counted against (platform
 // documentation, "Rate Limits"). The platform sends no time of reset.
 type Rate struct {
-	// Known is false when the answer had no rate-limit headers.
+	// Known is false if the answer had no rate-limit headers.
 	Known bool
 	// Limit is the number of requests per window, Remaining what is left.
 	Limit, Remaining int
-	// RetryAfter is set when the call was limited.
+	// RetryAfter is set if the call was limited.
 	RetryAfter time.Duration
 }
 
@@ -63,7 +62,7 @@ type Pagination struct {
 	TotalCount int
 	// Cursor leads to the next page; it is opaque.
 	Cursor string
-	// HasMore tells whether there is a next page.
+	// HasMore reports whether there is a next page.
 	HasMore bool
 }
 
@@ -73,13 +72,13 @@ func (r *Response) readHeader() {
 	r.RequestID, r.Rate, r.Sunset = h.RequestID, Rate(h.Rate), h.Sunset
 }
 
-// CheckResponse turns an answer of the platform that is no success into an
-// [*APIError], for those who use [Client.HTTPClient] or a [Transport] on their
-// own. It reads a bounded part of the body, closes it, and replaces it by what
-// it read. A 2xx, and the 101 of a WebSocket, give nil and are left alone.
+// CheckResponse makes an [*APIError] of an answer with an error status. Use it with
+// [Client.HTTPClient] or a [Transport]. It reads a bounded part of the body, closes
+// it, and replaces it by the part that it read. It returns nil for a 2xx and for the
+// 101 of a WebSocket, and leaves their bodies alone.
 //
-// When a 401 could not be replayed with a renewed credential, the error matches
-// [ErrNotReplayable].
+// If a request that got a 401 could not be resent with a renewed credential, the error
+// matches [ErrNotReplayable].
 func CheckResponse(resp *http.Response) error {
 	if (resp.StatusCode >= 200 && resp.StatusCode < 300) || resp.StatusCode == http.StatusSwitchingProtocols {
 		return nil
