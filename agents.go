@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 const pathAgents = "/api/v1/agents"
@@ -59,7 +60,7 @@ type Decimal string
 // UnmarshalJSON implements [json.Unmarshaler].
 func (d *Decimal) UnmarshalJSON(b []byte) error {
 	var n json.Number
-	if isNull(b) || string(b) == `""` {
+	if wire.IsNull(b) || string(b) == `""` {
 		return nil
 	}
 	if err := json.Unmarshal(b, &n); err != nil {
@@ -111,10 +112,9 @@ type RegisteredAgent struct {
 // a lost answer does not lead to a second agent.
 //
 // A profile that cannot be decoded does not cost the key: what could be read of
-// it is in Agent, all of it in Agent.Raw. When no key is found in the answer,
-// the error is a [*RotationError] whose RawAnswer has the answer, since the key
-// is shown only there, and matches [ErrMalformedResponse]; what could be read of
-// the agent is returned nevertheless.
+// it is in Agent, all of it in Agent.Raw. If no key is found in the answer, the
+// error is an [*IssuedSecretError], which has the answer; what could be read of the
+// agent is returned too.
 func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts ...CallOption) (*RegisteredAgent, error) {
 	var raw rawAnswer
 	in := struct {
@@ -125,29 +125,29 @@ func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts .
 	if err != nil && len(raw) == 0 {
 		return nil, err
 	}
-	// The key is shown only now: no other member may cost it, whatever the
-	// answer is.
-	var data map[string]json.RawMessage
-	_ = json.Unmarshal(raw.data(), &data)
-	issued, ok := issuedIn(raw, APIKey)
+	// The key is shown only once: no other member may cost it.
+	var data wire.Object
+	_ = json.Unmarshal(wire.Data(raw), &data)
+	issued, ok := wire.IssuedIn(raw)
 	if !ok {
-		issued, ok = findIssued(data["agent"], APIKey)
+		issued, ok = wire.FindIssued(data["agent"])
 	}
-	key := issued.Credential.Reveal()
-	out := &RegisteredAgent{Credential: issued.Credential, Message: secret.Redact(firstString(data, "message"), key)}
+	key := issued.Secret.Reveal()
+	out := &RegisteredAgent{Message: secret.Redact(data.String("message"), key)}
 	profile := json.RawMessage(secret.Redact(string(data["agent"]), key))
 	if json.Unmarshal(profile, &out.Agent) != nil {
 		out.Agent.Raw = profile
 	}
-	if !ok {
-		out.Message = "" // it may hold the key
-		err = unfoundSecret(path, raw, err)
-		if _, kept := errors.AsType[*RotationError](err); !kept {
-			return nil, err
-		}
-		return out, err
+	if ok {
+		out.Credential = APIKey(key)
+		return out, nil
 	}
-	return out, nil
+	out.Message = "" // it may contain the key
+	err = unfoundSecret(path, raw, err)
+	if _, kept := errors.AsType[*IssuedSecretError](err); !kept {
+		return nil, err
+	}
+	return out, err
 }
 
 // Get returns the profile of an agent by its id or DID. An unknown one is

@@ -149,7 +149,7 @@ func TestARegistrationWithAKeyUnderAnUnknownNameHandsItsAnswerOver(t *testing.T)
 		c := keyed(t, answering(http.StatusCreated, data))
 		got, err := c.Agents.Register(t.Context(), scribe)
 		require.ErrorIs(t, err, ErrMalformedResponse, data)
-		var lost *RotationError
+		var lost *IssuedSecretError
 		require.ErrorAs(t, err, &lost, data)
 		assert.Equal(t, data, string(lost.RawAnswer()))
 		hears := newCanary(testKey)

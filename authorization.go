@@ -52,7 +52,7 @@ func (c *Client) Authorize(ctx context.Context, rawURL string) (*Authorization, 
 	if err != nil {
 		return nil, err
 	}
-	if !t.pinned(u) {
+	if !t.origins.has(u) {
 		return nil, fmt.Errorf("%w: %s is none of the client's; name it by WithAllowedOrigins if it may have the credential",
 			ErrForeignOrigin, originOf(u))
 	}

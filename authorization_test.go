@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
 func TestAnAuthorizationIsForPinnedOriginsOnly(t *testing.T) {
@@ -192,7 +193,7 @@ func TestARejectionInTheMiddleOfARotationCostsNoSession(t *testing.T) {
 		base := tripFunc(func(req *http.Request) (*http.Response, error) {
 			resp, err := platform.RoundTrip(req)
 			if strings.HasSuffix(req.URL.Path, "/rotate-key") {
-				return resp, errors.Join(err, sleep(req.Context(), 5*time.Second)) // the answer takes its time
+				return resp, errors.Join(err, renew.Sleep(req.Context(), 5*time.Second)) // the answer takes its time
 			}
 			return resp, err
 		})

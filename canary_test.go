@@ -104,7 +104,7 @@ func TestTheCanaryFindsASecret(t *testing.T) {
 		assert.Len(t, c.leaks(), 1, "%v", said)
 	}
 	c := newCanary(hidden)
-	c.hear(APIKey(hidden), Event{Err: &RotationError{new: APIKey(hidden), raw: secret.New(hidden)}})
+	c.hear(APIKey(hidden), &IssuedSecretError{Err: errors.New("no secret found"), raw: secret.New(hidden)}, Event{Err: &RotationError{new: APIKey(hidden), raw: secret.New(hidden)}})
 	assert.Empty(t, c.leaks())
 }
 

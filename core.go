@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
@@ -29,7 +29,7 @@ type core struct {
 	agent     agentHeader      // the default one
 	origins   []origin
 	events    *eventQueue
-	gates     gates
+	gates     gate.Set
 	otherPath atomic.Bool // the platform knows the other authenticate path, and not the configured one
 	ownBase   bool
 	userAgent string
@@ -77,8 +77,8 @@ func newCore(opts []Option) (*core, error) {
 	}
 	c.transport = &Transport{
 		base: base, creds: c.creds, origins: origins, agent: agent,
-		apiKeyHeader: cfg.keyHeader, insecure: cfg.insecure,
-		retry: newRetrier(cfg.retry, cfg.logger), log: cfg.logger, core: c,
+		insecure: cfg.insecure,
+		retry:    newRetrier(cfg.retry, cfg.logger), log: cfg.logger, core: c,
 	}
 	return c, nil
 }
@@ -107,7 +107,7 @@ func (c *core) checkAgent(agent agentHeader) error {
 	return nil
 }
 
-func (c *core) originsFrom(variable string) ([]origin, error) {
+func (c *core) originsFrom(variable string) (originSet, error) {
 	raw, name := c.cfg.baseURL, "WithBaseURL"
 	switch {
 	case raw != "":
@@ -121,15 +121,9 @@ func (c *core) originsFrom(variable string) ([]origin, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	c.base = base
-	origins := []origin{originOf(base)}
-	for _, a := range c.cfg.allowed {
-		u, err := parseOriginURL(a, c.cfg.insecure)
-		if err != nil {
-			return nil, fmt.Errorf("WithAllowedOrigins: %w", err)
-		}
-		if o := originOf(u); !slices.Contains(origins, o) {
-			origins = append(origins, o)
-		}
+	origins, err := newOriginSet(base, c.cfg.allowed, c.cfg.insecure)
+	if err != nil {
+		return nil, fmt.Errorf("WithAllowedOrigins: %w", err)
 	}
 	return origins, nil
 }
@@ -208,7 +202,7 @@ func (c *core) stamp(cred Credential) (*stamp, error) {
 	name, _ := cred.header(c.cfg.keyHeader)
 	s := &stamp{cred: cred, name: name}
 	if c.cfg.keyStore() != nil {
-		s.gate = c.gates.make()
+		s.gate = c.gates.New()
 	}
 	return s, nil
 }

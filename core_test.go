@@ -58,7 +58,7 @@ func TestOneCredentialOnTheWire(t *testing.T) {
 					require.NoError(t, err, label)
 					_, err = c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 					require.NoError(t, err, label)
-					assert.Equal(t, wire(option, first, kind), base.only(t).credentials(), label)
+					assert.Equal(t, sentHeader(option, first, kind), base.only(t).credentials(), label)
 					require.NoError(t, c.Close())
 				}
 			}
@@ -85,8 +85,8 @@ func variables(bits int, sandbox bool, typ string, values map[string]string) (va
 	return vars, first
 }
 
-// wire is the credential header that has to be sent.
-func wire(option, variable string, kind Kind) map[string][]string {
+// sentHeader returns the credential header that has to be sent.
+func sentHeader(option, variable string, kind Kind) map[string][]string {
 	secret := "sk_sandbox_" + variable
 	switch {
 	case option == "anonymous":

@@ -1,40 +1,26 @@
 package agrenting
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"time"
+
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// direct is a call that the SDK makes for its own purposes, straight to the
-// base transport: no retry, no redirect, no other credential than the one
-// given, and no body of an answer in any error.
+// direct is a call that the SDK makes for its own purposes. It goes directly to the
+// base transport: without retries, redirects, and any credential other than the given
+// one. No error contains the body of an answer.
 type direct struct {
 	method, path string
 	query        url.Values
 	body         any // nil: none
 	cred         Credential
-	// keyHeader puts whatever credential into the header for API keys.
+	// keyHeader puts the credential into the header for API keys, whatever its kind.
 	keyHeader bool
 	agentID   string
 	idemKey   string
-}
-
-// directAnswer is what came back.
-type directAnswer struct {
-	method, path string
-	status       int
-	header       http.Header
-	env          envelope
-	jsonErr      error
-	secret       string // of the credential, for redaction
-	raw          []byte
 }
 
 // maxDirectBody bounds the answers of such calls.
@@ -45,74 +31,44 @@ func (c *core) direct(ctx context.Context, d direct) (*directAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	fail := func(err error) error { return &callError{method: d.method, path: u.Path, err: ended(ctx, err)} }
-	var body io.Reader = http.NoBody
-	if d.body != nil {
-		b, err := json.Marshal(d.body)
-		if err != nil {
-			return nil, fail(err)
-		}
-		body = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, d.method, u.String(), body)
-	if err != nil {
-		return nil, fail(err)
-	}
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", c.userAgent)
-	if d.body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
 	name, values := d.cred.header(c.cfg.keyHeader)
 	if d.keyHeader {
 		name, values = c.cfg.keyHeader, []string{d.cred.Reveal()}
 	}
-	req.Header[name] = values
+	header := http.Header{name: values}
 	if d.agentID != "" {
-		req.Header[headerAgentID] = []string{d.agentID}
+		header[headerAgentID] = []string{d.agentID}
 	}
 	if d.idemKey != "" {
-		req.Header[headerIdempotencyKey] = []string{d.idemKey}
+		header[headerIdempotencyKey] = []string{d.idemKey}
 	}
-	resp, err := c.transport.base.RoundTrip(req)
+	call := wire.Call{Method: d.method, URL: u, Header: header, UserAgent: c.userAgent, Body: d.body}
+	a, err := call.Do(ctx, c.transport.base.RoundTrip, maxDirectBody)
 	if err != nil {
-		return nil, fail(plainError(err))
+		return nil, err
 	}
-	defer resp.Body.Close()
-	raw, err := readBounded(resp.Body, maxDirectBody)
-	if err != nil {
-		return nil, fail(err)
-	}
-	a := &directAnswer{
-		method: d.method, path: u.Path, status: resp.StatusCode, header: resp.Header,
-		secret: d.cred.Reveal(), raw: raw,
-	}
-	a.env, a.jsonErr = decodeEnvelope(raw)
-	return a, nil
+	return &directAnswer{
+		answer: a, status: a.Status, header: a.Header, jsonErr: a.JSONErr, raw: a.Body, secret: d.cred.Reveal(),
+	}, nil
 }
 
-// plainError explains the bare io.EOF of a connection that ended.
-func plainError(err error) error {
-	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("the connection was closed before an answer came: %w", err)
-	}
-	return err
+// directAnswer is the answer to a direct call.
+type directAnswer struct {
+	answer  *wire.Answer
+	status  int
+	header  http.Header
+	jsonErr error
+	raw     []byte
+	secret  string // of the credential, for redaction
 }
 
 // ok reports whether the platform did what it was asked for.
-func (a *directAnswer) ok() bool { return a.success() && len(a.env.errors) == 0 }
+func (a *directAnswer) ok() bool { return a.answer.OK() }
 
-func (a *directAnswer) success() bool { return a.status >= 200 && a.status < 300 }
+func (a *directAnswer) success() bool { return a.answer.Success() }
 
-// made is ok for calls that issue a key: a success that has one in it is one,
-// whatever else it complains of.
-func (a *directAnswer) made() bool {
-	if a.ok() {
-		return true
-	}
-	_, found := a.issued()
-	return a.success() && found
-}
+// made is ok for calls that issue a key.
+func (a *directAnswer) made() bool { return a.answer.Made() }
 
 // issued is the key in an answer.
 func (a *directAnswer) issued() (IssuedKey, bool) { return issuedIn(a.raw, APIKey) }
@@ -120,9 +76,9 @@ func (a *directAnswer) issued() (IssuedKey, bool) { return issuedIn(a.raw, APIKe
 // apiError makes the typed error of an answer that is not ok.
 func (a *directAnswer) apiError() *APIError {
 	r := &Response{StatusCode: a.status, Header: a.header, Attempts: 1}
-	r.readHeader(time.Now())
-	e := newAPIError(r, a.env, nil, a.secret)
-	e.Method, e.Path = a.method, a.path
+	r.readHeader()
+	e := newAPIError(r, &a.answer.Envelope, nil, a.secret)
+	e.Method, e.Path = a.answer.Method, a.answer.Path
 	if a.status >= 300 && a.status < 400 {
 		e.cause = fmt.Errorf("%w: credentials follow no redirect; make the platform's canonical URL the base URL", ErrForeignOrigin)
 	}

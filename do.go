@@ -3,7 +3,6 @@ package agrenting
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,13 +12,13 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // CallOption changes one call of [Client.Do] or of a service.
@@ -48,7 +47,7 @@ func CallIdempotencyKey(key string) CallOption {
 }
 
 // CallHeader sets a header of the request. A credential header set in this way
-// wins: the SDK then adds none of its own and replays nothing.
+// wins: the SDK then adds no credential and resends nothing.
 func CallHeader(name, value string) CallOption {
 	return func(c *callConfig) error {
 		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }) {
@@ -62,7 +61,7 @@ func CallHeader(name, value string) CallOption {
 	}
 }
 
-// CallQuery sets query parameters; a name given twice has the later values.
+// CallQuery sets query parameters. If a name is given twice, the last values win.
 func CallQuery(q url.Values) CallOption {
 	return func(c *callConfig) error {
 		for name, values := range q {
@@ -72,8 +71,8 @@ func CallQuery(q url.Values) CallOption {
 	}
 }
 
-// CallAgent makes this call act as an agent, whatever the client and the
-// context say.
+// CallAgent makes this call act as an agent, instead of the client's and the
+// context's.
 func CallAgent(id string) CallOption {
 	return func(c *callConfig) error {
 		c.agent = newAgentHeader(id)
@@ -81,60 +80,7 @@ func CallAgent(id string) CallOption {
 	}
 }
 
-// callError says which call failed, without its query string.
-type callError struct {
-	method, path string
-	err          error
-}
-
-func (e *callError) Error() string {
-	text := withoutQueries(e.err.Error())
-	return "agrenting: " + e.method + " " + e.path + ": " + strings.TrimPrefix(text, "agrenting: ")
-}
-
-func (e *callError) Unwrap() error { return e.err }
-
-// urlQuery finds the query strings of URLs that transports put into their
-// errors.
-var urlQuery = regexp.MustCompile(`(https?://[^\s"'?#]*)\?[^\s"'#]*`)
-
-func withoutQueries(text string) string {
-	return secret.RedactPatterns(urlQuery.ReplaceAllString(text, "${1}"))
-}
-
-// contextError is the end of a context, told by its cause. It matches the
-// context's own error too, and what had happened until then.
-type contextError struct{ cause, ctx, last error }
-
-func (e *contextError) Error() string {
-	text := e.cause.Error()
-	if e.last != nil {
-		text += ", after: " + e.last.Error()
-	}
-	return text
-}
-
-func (e *contextError) Unwrap() []error {
-	if e.last == nil {
-		return []error{e.cause, e.ctx}
-	}
-	return []error{e.cause, e.ctx, e.last}
-}
-
-// ended tells that a call failed because its context ended, if it did.
-func ended(ctx context.Context, err error) error {
-	cause := context.Cause(ctx)
-	switch {
-	case cause == nil:
-		return err
-	case errors.Is(err, ctx.Err()), errors.Is(err, cause):
-		return &contextError{cause: cause, ctx: ctx.Err()}
-	default:
-		return &contextError{cause: cause, ctx: ctx.Err(), last: err}
-	}
-}
-
-// checkOut refuses, before anything is sent, what an answer cannot be put into.
+// checkOut refuses an out that cannot take an answer, before anything is sent.
 func checkOut(out any) error {
 	if out == nil {
 		return nil
@@ -148,24 +94,23 @@ func checkOut(out any) error {
 	return nil
 }
 
-// Do makes one call of the platform: path is absolute, such as
-// "/api/v1/agents", and put behind the base URL.
+// Do makes one call of the platform. The path is absolute, such as
+// "/api/v1/agents", and is appended to the base URL.
 //
-// in is the body: nil for none, an [io.Reader] sent as it is, []byte and
-// [json.RawMessage] sent as JSON, anything else encoded as JSON. A reader that
-// is not a *bytes.Buffer, *bytes.Reader or *strings.Reader can be sent only
-// once, so the call is not repeated once the platform has begun to read it.
+// in is the body: nil for none, an [io.Reader] that is sent unchanged, []byte and
+// [json.RawMessage] that are sent as JSON, or anything else, encoded as JSON. A
+// reader other than *bytes.Buffer, *bytes.Reader, and *strings.Reader can be sent
+// only once, so the call is not retried after the platform has begun to read it.
 //
-// out takes the data of the envelope: nil discards it, unless it is a web page,
-// which the platform does not answer with ([ErrMalformedResponse]); an [io.Writer] takes the
-// body as it is, a *[json.RawMessage] takes the data undecoded, anything else
-// is decoded into. Unknown members are ignored.
+// out takes the data of the envelope. nil discards the data; a web page is still an
+// [ErrMalformedResponse], because the platform does not answer with one. An
+// [io.Writer] takes the body unchanged, and a *[json.RawMessage] takes the data
+// undecoded. Anything else is decoded into; unknown members are ignored.
 //
-// POST and PUT carry an X-Idempotency-Key, the same over all attempts. An
-// answer that is no success, or that reports errors in a success, is an
-// [*APIError]; the Response is there nevertheless. Other errors wrap what
-// happened: a context's error, an error of the connection, or one of the
-// sentinels.
+// POST and PUT carry an X-Idempotency-Key, the same in all attempts. An answer with
+// an error status, or with errors in its envelope, is an [*APIError]; the Response is
+// returned too. Other errors wrap the cause: the error of a context or a connection,
+// or one of the sentinels.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts ...CallOption) (*Response, error) {
 	if ctx == nil {
 		return nil, optionError("Do", "the context is nil")
@@ -193,9 +138,12 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.http.Do(req)
+	resp, err := wire.Send(req, c.http.Do)
 	if err != nil {
-		return c.failedCall(req, resp, state, err)
+		if resp == nil {
+			return nil, err
+		}
+		return c.describe(resp, state), err
 	}
 	defer resp.Body.Close()
 	return c.finish(req, resp, state, out)
@@ -218,87 +166,28 @@ func (e timeoutError) Error() string {
 func (e timeoutError) Timeout() bool { return true }
 func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
-// failedCall names the call in the error. The url.Error of net/http goes: it
-// shows query strings.
-func (c *Client) failedCall(req *http.Request, resp *http.Response, state *Trace, err error) (*Response, error) {
-	var out *Response
-	if resp != nil {
-		out = c.describe(resp, state)
-		_ = resp.Body.Close()
-	}
-	// Only the outermost ones: further in they belong to what a source says.
-	for ue, ok := err.(*url.Error); ok; ue, ok = err.(*url.Error) { //nolint:errorlint // see above
-		err = ue.Err
-	}
-	return out, &callError{method: req.Method, path: req.URL.Path, err: ended(req.Context(), err)}
-}
-
 func (c *Client) request(ctx context.Context, method, path string, in any, cfg *callConfig, state *Trace) (*http.Request, error) {
 	u, err := c.core.url(path, cfg.query)
 	if err != nil {
 		return nil, err
-	}
-	body, contentType, err := bodyOf(in)
-	if err != nil {
-		return nil, &callError{method: method, path: u.Path, err: err}
 	}
 	pc := *perCallFrom(ctx)
 	pc.trace = state
 	if cfg.agent.set() {
 		pc.agent = cfg.agent
 	}
-	req, err := http.NewRequestWithContext(pc.in(ctx), method, u.String(), body)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %q is not a method", ErrInvalidOption, safeText(method))
-	}
-	req.Header = cfg.header
-	setDefaultHeader(req.Header, "Accept", "application/json")
-	setDefaultHeader(req.Header, "User-Agent", c.core.userAgent)
-	if body != nil {
-		setDefaultHeader(req.Header, "Content-Type", contentType)
-	}
 	switch {
 	case cfg.key != "":
-		req.Header[headerIdempotencyKey] = []string{cfg.key}
+		cfg.header[headerIdempotencyKey] = []string{cfg.key}
 	case method == http.MethodPost || method == http.MethodPut:
-		setDefaultHeader(req.Header, headerIdempotencyKey, newUUID())
+		wire.SetDefault(cfg.header, headerIdempotencyKey, wire.NewUUID())
 	}
-	return req, nil
-}
-
-func setDefaultHeader(h http.Header, name, value string) {
-	if len(h.Values(name)) == 0 {
-		h.Set(name, value)
+	call := wire.Call{Method: method, URL: u, Header: cfg.header, UserAgent: c.core.userAgent, Body: in}
+	req, err := call.Request(pc.in(ctx))
+	if errors.Is(err, wire.ErrMethod) {
+		return nil, fmt.Errorf("%w: %q is not a method", ErrInvalidOption, secret.Clean(method))
 	}
-}
-
-func bodyOf(in any) (body io.Reader, contentType string, err error) {
-	const jsonType = "application/json"
-	switch v := in.(type) {
-	case nil:
-		return nil, "", nil
-	case io.Reader:
-		return v, "application/octet-stream", nil
-	case []byte:
-		return bytes.NewReader(v), jsonType, nil
-	case json.RawMessage:
-		return bytes.NewReader(v), jsonType, nil
-	default:
-		b, err := json.Marshal(v)
-		if err != nil {
-			return nil, "", fmt.Errorf("the request's body does not encode: %w", err)
-		}
-		return bytes.NewReader(b), jsonType, nil
-	}
-}
-
-// newUUID is a random UUID (version 4), which the platform advises for
-// idempotency keys.
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails, says crypto/rand
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	return req, err
 }
 
 // finish reads the answer.
@@ -307,69 +196,49 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	c.core.noteSunset(req, r)
 	success := resp.StatusCode >= 200 && resp.StatusCode < 300
 	if w, ok := out.(io.Writer); ok && success {
-		_, err := io.Copy(w, resp.Body)
-		return r, c.readError(req, err)
+		if _, err := io.Copy(w, resp.Body); err != nil {
+			return r, wire.NewCallError(req, err)
+		}
+		return r, nil
 	}
 	limit := int64(maxBody)
 	if !success {
 		limit = maxErrorBody
 	}
-	body, err := readBounded(resp.Body, limit)
-	env, derr := decodeEnvelope(body)
-	if env.requestID != "" {
-		r.RequestID = env.requestID
+	a := wire.Read(req, resp, limit)
+	if a.Envelope.RequestID != "" {
+		r.RequestID = a.Envelope.RequestID
 	}
-	r.Meta, r.Pagination = env.meta, env.pagination
+	r.Meta, r.Pagination = a.Envelope.Meta, (*Pagination)(a.Envelope.Pagination)
 	raw, wantsAll := out.(*rawAnswer)
 	if wantsAll && success {
-		*raw = body
+		*raw = a.Body
 	}
-	if !success || (derr == nil && err == nil && len(env.errors) > 0) {
-		return r, c.apiError(req, r, env, body, state)
+	if !success || (a.JSONErr == nil && a.BodyErr == nil && !a.OK()) {
+		return r, c.apiError(req, r, a, state)
 	}
-	if wantsAll {
-		return r, c.readError(req, err)
+	if wantsAll || a.BodyErr != nil {
+		return r, a.BodyErr
 	}
-	if err != nil {
-		return r, c.readError(req, err)
-	}
-	if len(bytes.TrimSpace(body)) == 0 || (out == nil && !isWebPage(resp)) {
+	if len(bytes.TrimSpace(a.Body)) == 0 || (out == nil && !isWebPage(resp)) {
 		return r, nil
 	}
-	if derr == nil && out != nil {
-		derr = decodeData(env.data, out)
+	err := a.JSONErr
+	if err == nil && out != nil {
+		err = decodeData(a.Envelope.Data, out)
 	}
-	if derr != nil {
-		return r, c.readError(req, fmt.Errorf("%w (%d %s): %w", ErrMalformedResponse,
-			resp.StatusCode, safeText(resp.Header.Get("Content-Type")), derr))
+	if err != nil {
+		return r, wire.NewCallError(req, fmt.Errorf("%w (%d %s): %w", ErrMalformedResponse,
+			resp.StatusCode, secret.Clean(resp.Header.Get("Content-Type")), err))
 	}
 	return r, nil
 }
 
-// isWebPage tells that somebody else than the platform has answered: the portal
-// of a network, or whoever has the host now.
+// isWebPage reports whether something other than the platform has answered, such as
+// the login page of a network.
 func isWebPage(resp *http.Response) bool {
 	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // "" if it cannot be read
 	return t == "text/html"
-}
-
-// acknowledged takes any JSON, for calls whose answer says nothing, and yet has
-// to be the platform's.
-type acknowledged struct{}
-
-func (*acknowledged) UnmarshalJSON([]byte) error { return nil }
-
-// rawAnswer is the body of an answer as far as it came, whatever it is: it may
-// hold a secret that is shown only now.
-type rawAnswer []byte
-
-// data is what the envelope holds, or all of it where there is none.
-func (a rawAnswer) data() json.RawMessage {
-	env, err := decodeEnvelope(a)
-	if err != nil {
-		return json.RawMessage(a)
-	}
-	return env.data
 }
 
 func decodeData(data json.RawMessage, out any) error {
@@ -377,32 +246,25 @@ func decodeData(data json.RawMessage, out any) error {
 		*raw = slices.Clone(data)
 		return nil
 	}
-	if isNull(data) {
+	if wire.IsNull(data) {
 		return nil
 	}
 	return json.Unmarshal(data, out)
 }
 
-func (c *Client) readError(req *http.Request, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &callError{method: req.Method, path: req.URL.Path, err: ended(req.Context(), err)}
-}
-
-func (c *Client) apiError(req *http.Request, r *Response, env envelope, body []byte, state *Trace) *APIError {
+func (c *Client) apiError(req *http.Request, r *Response, a *wire.Answer, state *Trace) *APIError {
 	secrets := credentialsIn(req.Header)
 	if state.lease != nil {
 		secrets = append(secrets, state.lease.Value.cred.Reveal())
 	}
-	e := newAPIError(r, env, body, secrets...)
+	e := newAPIError(r, &a.Envelope, a.Body, secrets...)
 	e.Method, e.Path, e.cause = req.Method, req.URL.Path, state.Err
 	return e
 }
 
 func (c *Client) describe(resp *http.Response, state *Trace) *Response {
 	r := &Response{StatusCode: resp.StatusCode, Header: resp.Header, Attempts: max(1, state.Attempts)}
-	r.readHeader(time.Now())
+	r.readHeader()
 	if l := state.lease; l != nil && l.Value.name != "" {
 		r.Generation, r.Fingerprint = l.Generation, l.Value.cred.Fingerprint()
 	}
@@ -419,7 +281,7 @@ type sunsetLog struct {
 	seen map[string]bool
 }
 
-// maxSunsets bounds the memory of routes, since paths carry ids.
+// maxSunsets bounds the memory of routes, because paths contain IDs.
 const maxSunsets = 256
 
 func (s *sunsetLog) first(method, path string) bool {
@@ -436,8 +298,8 @@ func (s *sunsetLog) first(method, path string) bool {
 	return true
 }
 
-// routeOf takes the ids out of a path: UUIDs, DIDs, and whatever else is long
-// and has a digit in it.
+// routeOf replaces the IDs in a path: UUIDs, DIDs, and other segments of eight or more
+// characters that have a digit.
 func routeOf(path string) string {
 	segments := strings.Split(path, "/")
 	for i, s := range segments {

@@ -105,7 +105,7 @@
 //
 // # Webhooks and sockets
 //
-// A [WebhookVerifier] lets a handler see only what the platform has signed.
+// Package [github.com/agrenting/agrenting-go/webhook] verifies the platform's webhooks.
 // [Client.SocketHTTPClient] opens the platform's WebSockets, which want the
 // credential in the URL, without showing it to the library that dials.
 //

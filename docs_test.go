@@ -139,6 +139,7 @@ func newImports(t *testing.T) *imports {
 		"context", "crypto/tls", "errors", "fmt", "io", "log/slog", "net/http", "net/http/httputil", "net/url", "os", "testing",
 		"testing/synctest", "time", "github.com/stretchr/testify/assert", "github.com/stretchr/testify/require",
 		"github.com/agrenting/agrenting-go", "github.com/agrenting/agrenting-go/agrentingtest",
+		"github.com/agrenting/agrenting-go/webhook",
 	}
 	for _, p := range paths {
 		im.spec += fmt.Sprintf("\t%q\n", p)

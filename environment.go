@@ -5,6 +5,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // Environment variables. The platform's Sandbox page documents AGRENTING_API_KEY
@@ -135,7 +137,7 @@ func readEnvironment(lookup lookupFunc, explicitEnv Environment, wantCredential 
 			parsed, err := ParseEnvironment(value)
 			if err != nil {
 				return envConfig{}, variableError(envVarEnvironment, "is %s, and must be %q or %q or unset",
-					quoteBounded(value), Production, Sandbox)
+					secret.Quote(value), Production, Sandbox)
 			}
 
 			cfg.environment = parsed
@@ -282,7 +284,7 @@ func (r envReader) kind() (Kind, error) {
 		return KindSession, nil
 	default:
 		return 0, variableError(envVarCredentialType, `is %s, and must be "api_key", "user_token" or "session" or unset`,
-			quoteBounded(value))
+			secret.Quote(value))
 	}
 }
 
@@ -297,7 +299,7 @@ func (r envReader) unmarkedTokens() (bool, error) {
 		return true, nil
 	default:
 		return false, variableError(envVarUnmarkedTokens, "is %s, and must be %q or unset; "+
-			"it lets user tokens and sessions without a sandbox mark into the sandbox", quoteBounded(value), unmarkedAllowed)
+			"it lets user tokens and sessions without a sandbox mark into the sandbox", secret.Quote(value), unmarkedAllowed)
 	}
 }
 
@@ -306,19 +308,4 @@ const unmarkedAllowed = "allow"
 
 func variableError(name, format string, args ...any) error {
 	return fmt.Errorf("%w: %s %s", ErrInvalidOption, name, fmt.Sprintf(format, args...))
-}
-
-// maxQuoted is the longest value that an error quotes.
-const maxQuoted = 16
-
-// quoteBounded quotes a value that is not meant to be a secret, for an error. It
-// shows words, which is what a misspelt choice looks like, and no more than the
-// length of anything else: it may be a secret in the wrong place.
-func quoteBounded(s string) string {
-	word := func(r rune) bool { return r|0x20 >= 'a' && r|0x20 <= 'z' || strings.ContainsRune("-_ \t\r\n", r) }
-	if len(s) > maxQuoted || strings.ContainsFunc(s, func(r rune) bool { return !word(r) }) {
-		return fmt.Sprintf("a value of %d bytes", len(s))
-	}
-
-	return fmt.Sprintf("%q", s)
 }

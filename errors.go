@@ -7,10 +7,10 @@ import (
 	"net/http"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // Sentinels for what the platform answered. Use [errors.Is] on any error of a
@@ -91,7 +91,7 @@ var (
 	ErrClosed = errors.New("agrenting: client is closed")
 	// ErrMalformedResponse says that the platform's answer could not be
 	// decoded, or was larger than the SDK reads.
-	ErrMalformedResponse = errors.New("agrenting: malformed response")
+	ErrMalformedResponse = wire.ErrMalformed
 )
 
 // Error codes of the platform that the SDK acts upon (platform documentation,
@@ -231,31 +231,6 @@ func (e *APIError) Is(target error) bool {
 	}
 }
 
-const (
-	// maxErrorText bounds the platform's own words in an error's text, in
-	// characters.
-	maxErrorText = 500
-	// maxScanned bounds what is searched for things that look like secrets,
-	// in bytes: an error's body may have a mebibyte.
-	maxScanned = 8 << 10
-)
-
-// safeText makes foreign text fit for an error message: one line, bounded,
-// nothing in it that looks like a secret, and none of the given ones.
-func safeText(s string, secrets ...string) string {
-	s = secret.Redact(s, secrets...)
-	if len(s) > maxScanned {
-		// What the cut goes through may be the begin of a secret.
-		s = strings.TrimRightFunc(s[:maxScanned], func(r rune) bool { return !unicode.IsSpace(r) })
-	}
-	s = secret.RedactPatterns(s)
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
-	if r := []rune(s); len(r) > maxErrorText {
-		s = string(r[:maxErrorText]) + "…"
-	}
-	return s
-}
-
 // RenewalError says that a credential could not be obtained or renewed. All
 // callers that waited for the same renewal get the same error, and callers
 // that come before RetryAt get it at once: the SDK neither sleeps in the
@@ -282,7 +257,7 @@ func (e *RenewalError) Error() string {
 	}
 	if e.Err != nil {
 		// Sources say what they like, URLs with query strings too.
-		b.WriteString(": " + strings.TrimPrefix(safeText(withoutQueries(e.Err.Error())), "agrenting: "))
+		b.WriteString(": " + strings.TrimPrefix(secret.Clean(secret.WithoutQueries(e.Err.Error())), "agrenting: "))
 	}
 	if !e.RetryAt.IsZero() {
 		fmt.Fprintf(&b, " (next try at %s)", e.RetryAt.UTC().Format(time.RFC3339))

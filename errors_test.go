@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -102,7 +103,7 @@ func TestForeignTextIsBoundedAndOnOneLine(t *testing.T) {
 	assert.NotContains(t, err.Error(), "\n")
 	assert.Contains(t, err.Error(), "one two one two")
 	assert.True(t, strings.HasSuffix(err.Error(), "…"), err.Error())
-	assert.Equal(t, "a? b", safeText("a\xff\n b"))
+	assert.Equal(t, "a? b", secret.Clean("a\xff\n b"))
 }
 
 func TestARenewalErrorSaysWhatHappened(t *testing.T) {

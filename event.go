@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // EventType tells events apart.
@@ -83,7 +85,7 @@ func (e Event) LogValue() slog.Value {
 		attrs = append(attrs, slog.Time("expires", e.Expires))
 	}
 	if e.Err != nil {
-		attrs = append(attrs, slog.String("error", safeText(withoutQueries(e.Err.Error()))))
+		attrs = append(attrs, slog.String("error", secret.Clean(secret.WithoutQueries(e.Err.Error()))))
 	}
 	if !e.RetryAt.IsZero() {
 		attrs = append(attrs, slog.Time("retry_at", e.RetryAt))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // SessionPolicy tunes [WithSession]. Zero fields mean the defaults.
@@ -296,7 +297,7 @@ func retryAt(err error) time.Time {
 
 // sessionKeeper is the keeper of sessions bought with what src yields.
 func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
-	x := &exchanger{core: c, keys: src, holder: newUUID()}
+	x := &exchanger{core: c, keys: src, holder: wire.NewUUID()}
 	switch src := src.(type) {
 	case *fileSource:
 		x.recheck = func() time.Duration { return fileRecheck }

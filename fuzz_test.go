@@ -12,9 +12,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-func FuzzRetryAfter(f *testing.F) {
+func FuzzPause(f *testing.F) {
 	for _, v := range []string{
 		"", "0", "1", "7", " 60 ", "-1", "+5", "1.5", "1e3", "0x10", "86400", "9223372036854775807", "9223372036854775808",
 		"99999999999999999999999999", "Fri, 31 Dec 1999 23:59:59 GMT", "Friday, 31-Dec-99 23:59:59 GMT",
@@ -24,13 +27,8 @@ func FuzzRetryAfter(f *testing.F) {
 	}
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, v string) {
-		d, ok := parseRetryAfter(v, now)
-		assert.GreaterOrEqual(t, d, time.Duration(0))
-		assert.LessOrEqual(t, d, maxRetryAfterSeconds*time.Second)
-		if !ok {
-			assert.Zero(t, d)
-		}
-		// Whatever it says, nobody waits for longer than the policy grants.
+		d, _ := wire.RetryAfter(http.Header{"Retry-After": {v}}, now)
+		// No request waits longer than the policy allows.
 		p := RetryPolicy{}.withDefaults()
 		pause, ok := p.pause(1, reply(http.StatusTooManyRequests, "", "Retry-After", v)) //nolint:bodyclose // it is in memory
 		assert.GreaterOrEqual(t, pause, time.Duration(0))
@@ -42,7 +40,7 @@ func FuzzRetryAfter(f *testing.F) {
 }
 
 func FuzzEnvelope(f *testing.F) {
-	const secret = "Zq7+Wm/3Xp9=Rt5~Kv2&Ln8"
+	const key = "Zq7+Wm/3Xp9=Rt5~Kv2&Ln8"
 	for _, body := range []string{
 		"", "null", "[]", "{}", "1", `"text"`, "not JSON", "<html>@</html>", "@", "\ufeff{}", "{\"data\":", "\x00", "\xff@\xfe",
 		`{"data":{"id":"1"},"meta":{"request_id":"r1","pagination":{"total_count":"12","cursor":null,"has_more":true}},"errors":[]}`,
@@ -51,21 +49,21 @@ func FuzzEnvelope(f *testing.F) {
 		`{"errors":[{"code":"@","detail":"you sent @"}, 1, null, "@", {}, []]}`,
 		`{"meta":{"request_id":"@"},"errors":[{"code":"A\nB@"}]}`, `{"errors":{"title":"@"}}`, `{"errors":"@"}`, `{"error":"@"}`, `{"error":{"message":"Bearer @"}}`,
 		`{"message":"@","details":"@"}`, `{"meta":{"request_id":{},"pagination":[]},"errors":[{"message":["@"]}]}`,
-		`{"errors":[{"message":"` + strings.Repeat("x", maxErrorText-3) + `@"}]}`,
+		`{"errors":[{"message":"` + strings.Repeat("x", secret.MaxClean-3) + `@"}]}`,
 	} {
 		f.Add([]byte(body), uint8(0))
 		f.Add([]byte(body), uint8(1))
 		f.Add([]byte(body), uint8(2))
 	}
-	spellings := []string{secret, url.QueryEscape(secret), base64.StdEncoding.EncodeToString([]byte(secret))}
+	spellings := []string{key, url.QueryEscape(key), base64.StdEncoding.EncodeToString([]byte(key))}
 	f.Fuzz(func(t *testing.T, body []byte, spelling uint8) {
 		planted := spellings[int(spelling)%len(spellings)]
 		body = bytes.ReplaceAll(body, []byte("@"), []byte(planted))
-		env, err := decodeEnvelope(body)
+		env, err := wire.Decode(body)
 		if err == nil && len(bytes.TrimSpace(body)) == 0 {
-			assert.Nil(t, env.data)
+			assert.Nil(t, env.Data)
 		}
-		e := newAPIError(&Response{StatusCode: http.StatusBadRequest, Header: http.Header{}}, env, body, secret)
+		e := newAPIError(&Response{StatusCode: http.StatusBadRequest, Header: http.Header{}}, &env, body, key)
 		text := e.Error()
 		for _, form := range spellings {
 			assert.NotContains(t, text, form)
@@ -121,7 +119,7 @@ func FuzzOrigin(f *testing.F) {
 			assert.Equal(t, originOf(o), originOf(u), "normal form does not change an origin")
 			assert.Nil(t, o.User)
 		}
-		if !tr.pinned(u) {
+		if !tr.origins.has(u) {
 			return
 		}
 		assert.Equal(t, "https", strings.ToLower(u.Scheme))
@@ -149,12 +147,12 @@ func FuzzPath(f *testing.F) {
 			assert.NotContains(t, err.Error(), "\n")
 			return
 		}
-		assert.True(t, tr.pinned(u))
+		assert.True(t, tr.origins.has(u))
 		assert.True(t, strings.HasPrefix(u.Path, "/base/"), "%q", u.Path)
 		// And so it is after net/http has taken it apart and written it.
 		req, err := http.NewRequest(http.MethodGet, u.String(), http.NoBody)
 		require.NoError(t, err)
-		assert.True(t, tr.pinned(req.URL))
+		assert.True(t, tr.origins.has(req.URL))
 		assert.Equal(t, u.Path, req.URL.Path)
 		var wire bytes.Buffer
 		require.NoError(t, req.Write(&wire))

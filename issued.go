@@ -1,111 +1,107 @@
 package agrenting
 
 import (
-	"encoding/json"
-	"strings"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
 	"time"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// IssuedKey is a new key. The platform shows it only this once: store it before
-// anything else.
+// IssuedKey is a new key or token. The platform shows it only once: store it before
+// you do anything else.
 type IssuedKey struct {
 	Credential Credential
-	// ID is the platform's id of the key, empty when the answer had none.
+	// ID is the platform's ID of the key, empty if the answer had none.
 	ID string
-	// AgentID is whose key it is, empty when the answer does not say.
+	// AgentID is the agent that the key belongs to, empty if the answer does not say.
 	AgentID string
 	Name    string
-	// Created and Expires are zero when the answer does not say, or not
-	// readably.
+	// Created and Expires are zero if the answer has no readable time.
 	Created, Expires time.Time
 }
 
-// No public document shows the answers that issue keys and tokens, so the names
-// that platforms use are tried, the likeliest first. What else is in the answer
-// may be missing or malformed: it never costs the key.
-var (
-	secretNames = []string{"api_key", "apiKey", "key", "secret", "token", "api_token", "credential", "secret_key", "value", "plaintext", "plain_text"}
-	idNames     = []string{"id", "credential_id", "key_id", "api_key_id", "token_id", "uuid"}
-	nestNames   = []string{"data", "credential", "credentials", "api_key", "key", "token", "agent_credential", "result"}
-)
+// IssuedSecretError means that the platform issued a key or a token, and the SDK found
+// no secret in the answer. The platform shows the secret only once, so the error has
+// the answer. It matches [ErrMalformedResponse]. Its text contains nothing of the
+// answer's data.
+//
+// [KeyService.Create], [TokenService.Create], [AgentService.Register], and
+// [KeyService.Rotate] return it.
+type IssuedSecretError struct {
+	// Err is the cause. It names the call.
+	Err error
 
-// issuedIn looks for a key in the body of an answer: in the data of its envelope,
-// and beside that.
+	raw secret.Text
+}
+
+// Error implements error.
+func (e *IssuedSecretError) Error() string {
+	return e.Err.Error() + "; the platform issued one under a name that the SDK does not know; " +
+		"RawAnswer of this error has the answer; save the secret from it"
+}
+
+// Unwrap returns the cause.
+func (e *IssuedSecretError) Unwrap() error { return e.Err }
+
+// RawAnswer returns the platform's answer. It is a secret.
+func (e *IssuedSecretError) RawAnswer() []byte { return []byte(e.raw.Reveal()) }
+
+// issuedIn finds a new secret in the body of an answer.
 func issuedIn(body []byte, wrap func(string) Credential) (IssuedKey, bool) {
-	answer := rawAnswer(body)
-	if k, ok := findIssued(answer.data(), wrap); ok {
-		return k, true
-	}
-	return findIssued(json.RawMessage(answer), wrap)
-}
-
-// findIssued looks for a key in a part of an answer.
-func findIssued(data json.RawMessage, wrap func(string) Credential) (IssuedKey, bool) {
-	return findIssuedIn(data, wrap, 4)
-}
-
-func findIssuedIn(data json.RawMessage, wrap func(string) Credential, depth int) (IssuedKey, bool) {
-	var m map[string]json.RawMessage
-	if depth == 0 || json.Unmarshal(data, &m) != nil {
+	k, ok := wire.IssuedIn(body)
+	if !ok {
 		return IssuedKey{}, false
 	}
-	for _, name := range secretNames {
-		var s string
-		if json.Unmarshal(m[name], &s) != nil {
-			continue
-		}
-		cred := wrap(strings.TrimSpace(s))
-		if cred.validate() != nil {
-			continue
-		}
-		k := IssuedKey{Credential: cred}
-		k.describe(m)
-		return k, true
-	}
-	for _, name := range nestNames {
-		if k, ok := findIssuedIn(m[name], wrap, depth-1); ok {
-			id := k.ID
-			k.describe(m)
-			k.ID = id // an id further out may be that of something else
-			return k, true
-		}
-	}
-	return IssuedKey{}, false
+	return IssuedKey{
+		Credential: wrap(k.Secret.Reveal()),
+		ID:         k.ID, AgentID: k.AgentID, Name: k.Name, Created: k.Created, Expires: k.Expires,
+	}, true
 }
 
-// describe fills what is still unknown.
-func (k *IssuedKey) describe(m map[string]json.RawMessage) {
-	if k.ID == "" {
-		k.ID = firstString(m, idNames...)
+// issue makes a call that answers with a new secret.
+func issue(ctx context.Context, c *Client, path string, in any, wrap func(string) Credential, opts []CallOption) (*IssuedKey, error) {
+	var raw rawAnswer
+	_, err := c.Do(ctx, http.MethodPost, path, in, &raw, opts...)
+	if err != nil && len(raw) == 0 {
+		return nil, err
 	}
-	if k.AgentID == "" {
-		k.AgentID = firstString(m, "agent_id")
+	k, ok := issuedIn(raw, wrap)
+	if !ok {
+		return nil, unfoundSecret(path, raw, err)
 	}
-	if k.Name == "" {
-		k.Name = firstString(m, "name", "label")
+	return &k, nil
+}
+
+// unfoundSecret makes the error of an answer in which no new secret was found. err is
+// why the answer broke off, if it did, or the errors that it reports. An answer with
+// errors and no data has issued nothing: its error is err.
+func unfoundSecret(path string, answer rawAnswer, err error) error {
+	_, complains := errors.AsType[*APIError](err)
+	if complains && wire.IsNull(wire.Data(answer)) {
+		return err
 	}
-	if k.Created.IsZero() {
-		k.Created = timeOf(m, "created_at", "inserted_at")
+	cause := fmt.Errorf("%w: no new secret was found in the answer", ErrMalformedResponse)
+	switch {
+	case complains:
+		cause = fmt.Errorf("%w, which says: %w", cause, err)
+	case err != nil:
+		cause = fmt.Errorf("%w, which broke off: %w", cause, err)
 	}
-	if k.Expires.IsZero() {
-		k.Expires = timeOf(m, "expires_at")
+	return &IssuedSecretError{
+		Err: &wire.CallError{Method: http.MethodPost, Path: path, Err: cause}, raw: secret.New(string(answer)),
 	}
 }
 
-// timeOf reads an ISO 8601 time or seconds since 1970. Zero means unknown.
-func timeOf(m map[string]json.RawMessage, names ...string) time.Time {
-	for _, name := range names {
-		s := firstString(m, name)
-		if t, err := time.Parse(time.RFC3339, s); err == nil {
-			return t
-		}
-		if t, err := time.Parse("2006-01-02T15:04:05.999999999", s); err == nil {
-			return t // without a zone; the platform writes UTC
-		}
-		var unix int64
-		if json.Unmarshal(m[name], &unix) == nil && unix > 0 && unix < 1<<40 {
-			return time.Unix(unix, 0)
-		}
-	}
-	return time.Time{}
-}
+// rawAnswer takes the body of an answer as far as it came, whatever it is: it may
+// contain a secret that is shown only once.
+type rawAnswer []byte
+
+// acknowledged takes any JSON, for calls whose answer has no data that the SDK needs,
+// and yet must come from the platform.
+type acknowledged struct{}
+
+func (*acknowledged) UnmarshalJSON([]byte) error { return nil }

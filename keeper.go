@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
@@ -16,8 +17,8 @@ import (
 // stay behind the credential's closure, where nothing prints them.
 type stamp struct {
 	cred Credential
-	name string // canonical
-	gate *gate  // nil where keys are not rotated
+	name string     // canonical
+	gate *gate.Gate // nil where keys are not rotated
 }
 
 type lease = renew.Lease[*stamp]
@@ -98,7 +99,7 @@ func (k *keeper) get(ctx context.Context) (*lease, error) {
 // the lease, or waits for the end of a rotation.
 func (k *keeper) enter(ctx context.Context) (*lease, error) {
 	l, err := k.get(ctx)
-	if err != nil || l.Value.gate.enter() {
+	if err != nil || l.Value.gate.Enter() {
 		return l, err
 	}
 	return k.reenter(ctx, nil)
@@ -109,10 +110,10 @@ func (k *keeper) enter(ctx context.Context) (*lease, error) {
 func (k *keeper) reenter(ctx context.Context, l *lease) (*lease, error) {
 	for {
 		if l != nil {
-			if l.Value.gate.enter() {
+			if l.Value.gate.Enter() {
 				return l, nil
 			}
-			if err := l.Value.gate.wait(ctx); err != nil {
+			if err := l.Value.gate.Wait(ctx); err != nil {
 				return nil, err
 			}
 		}
@@ -122,7 +123,7 @@ func (k *keeper) reenter(ctx context.Context, l *lease) (*lease, error) {
 		}
 		if next == l {
 			// Passed on, but nothing newer is in use yet.
-			if err := sleep(ctx, time.Millisecond); err != nil {
+			if err := renew.Sleep(ctx, time.Millisecond); err != nil {
 				return nil, err
 			}
 		}
@@ -135,7 +136,7 @@ func (k *keeper) reenter(ctx context.Context, l *lease) (*lease, error) {
 func (k *keeper) pass(ctx context.Context, l *lease) (*lease, error) {
 	l, err := k.reenter(ctx, l)
 	if err == nil {
-		l.Value.gate.leave()
+		l.Value.gate.Leave()
 	}
 	return l, err
 }
@@ -280,21 +281,9 @@ func (k *keeper) sourceError(err error) error {
 		known = append(known, s.cred.Reveal())
 	}
 	if p, ok := errors.AsType[*renew.PanicError](err); ok {
-		return errors.New("agrenting: the credential source panicked: " + safeText(fmt.Sprint(p.Value), known...))
+		return secret.PanicError("the credential source", p.Value, known...)
 	}
-	return withoutSecrets(err, known...)
-}
-
-// withoutSecrets is err, with none of the secrets in its text. It matches what err
-// matches.
-func withoutSecrets(err error, known ...string) error {
-	if err == nil || len(known) == 0 {
-		return err
-	}
-	if text := secret.Redact(err.Error(), known...); text != err.Error() {
-		return &redactedError{text: text, is: func(target error) bool { return errors.Is(err, target) }}
-	}
-	return err
+	return secret.WithoutSecrets(err, known...)
 }
 
 func sameStamp(a, b *stamp) bool {

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // Defaults of a client.
@@ -267,7 +269,7 @@ func WithAPIKeyHeader(name string) Option {
 			cfg.keyHeader = http.CanonicalHeaderKey(name)
 			return nil
 		default:
-			return optionError("WithAPIKeyHeader", "%q is neither X-API-Key nor Api-Key", safeText(name))
+			return optionError("WithAPIKeyHeader", "%q is neither X-API-Key nor Api-Key", secret.Clean(name))
 		}
 	}
 }

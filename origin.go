@@ -6,12 +6,13 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 )
 
-// origin is scheme, host and port: the unit to which credentials are pinned.
-// net/http compares host names only when it strips credentials on redirects,
-// and never strips custom headers; that is not enough here.
+// origin is scheme, host, and port: the unit to which credentials are pinned. When
+// net/http strips credentials on redirects, it compares only host names and leaves
+// custom headers alone, which is not enough here.
 type origin struct {
 	scheme string
 	host   string // lower case, without the scheme's default port
@@ -34,9 +35,9 @@ func originOf(u *url.URL) origin {
 	return o
 }
 
-// lowerASCII is s with A-Z in lower case. Unicode's own rules would make an ASCII
-// letter of some that are none, as of U+0130, and IDNA, which decides where a
-// request goes, makes something else of those.
+// lowerASCII returns s with A-Z in lower case. Unicode's rules would turn some other
+// letters, such as U+0130, into ASCII letters. IDNA, which decides where a request
+// goes, treats those differently.
 func lowerASCII(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {
@@ -46,16 +47,15 @@ func lowerASCII(s string) string {
 	}, s)
 }
 
-// matches spares the common case, a URL in normal form, every allocation.
+// matches does not allocate in the common case, a URL in normal form.
 func (o origin) matches(u *url.URL) bool {
 	return (u.Host == o.host && u.Scheme == o.scheme) || originOf(u) == o
 }
 
 func (o origin) String() string { return o.scheme + "://" + o.host }
 
-// isLoopback reports whether a URL's host is this machine: localhost or a
-// loopback address. Other names are not resolved: a name is whatever its DNS
-// says at the moment.
+// isLoopback reports whether a URL's host is this machine: localhost or a loopback
+// address. It does not resolve other names, because their addresses may change.
 func isLoopback(u *url.URL) bool {
 	host := strings.ToLower(u.Hostname())
 	if host == "localhost" {
@@ -68,7 +68,7 @@ func isLoopback(u *url.URL) bool {
 // secureURL reports whether a request may be sent to u at all.
 func secureURL(u *url.URL, insecureOK bool) bool {
 	switch {
-	case u.Scheme == "https", strings.EqualFold(u.Scheme, "https"): // the first spares nearly all the second
+	case u.Scheme == "https", strings.EqualFold(u.Scheme, "https"): // the first comparison is cheaper
 		return true
 	case strings.EqualFold(u.Scheme, "http"):
 		return insecureOK || isLoopback(u)
@@ -95,8 +95,8 @@ func parseBaseURL(raw string, insecureOK bool) (*url.URL, error) {
 	return u, trimPath(u)
 }
 
-// trimPath takes the slashes off a path's end, but no escaped one, which is a
-// part of the last segment's name.
+// trimPath removes the slashes at the end of a path, except escaped ones, which are
+// part of the last segment.
 func trimPath(u *url.URL) error {
 	escaped := strings.TrimRight(u.EscapedPath(), "/")
 	path, err := url.PathUnescape(escaped)
@@ -127,12 +127,31 @@ func parseOriginURL(raw string, insecureOK bool) (*url.URL, error) {
 	return u, nil
 }
 
-// pinned reports whether credentials may go to u.
-func (t *Transport) pinned(u *url.URL) bool {
+// originSet has the pinned origins: those that may receive credentials. The base
+// URL's is the first.
+type originSet []origin
+
+// newOriginSet returns the origins of the base URL and of the allowed URLs.
+func newOriginSet(base *url.URL, allowed []string, insecureOK bool) (originSet, error) {
+	set := originSet{originOf(base)}
+	for _, raw := range allowed {
+		u, err := parseOriginURL(raw, insecureOK)
+		if err != nil {
+			return nil, err
+		}
+		if o := originOf(u); !slices.Contains(set, o) {
+			set = append(set, o)
+		}
+	}
+	return set, nil
+}
+
+// has reports whether credentials may be sent to u.
+func (set originSet) has(u *url.URL) bool {
 	if u.Opaque != "" && !opaqueStays(u) {
 		return false
 	}
-	for _, o := range t.origins {
+	for _, o := range set {
 		if o.matches(u) {
 			return true
 		}
@@ -140,9 +159,9 @@ func (t *Transport) pinned(u *url.URL) bool {
 	return false
 }
 
-// opaqueStays reports whether an opaque part, which is written to the wire as it
-// is, names no other host than the URL does. In absolute form it would decide
-// where a front end forwards to.
+// opaqueStays reports whether an opaque part, which is written to the wire unchanged,
+// names the same host as the URL. In absolute form it would decide where a front end
+// forwards to.
 func opaqueStays(u *url.URL) bool {
 	rest, absolute := strings.CutPrefix(u.Opaque, "//")
 	if !absolute {
@@ -152,16 +171,16 @@ func opaqueStays(u *url.URL) bool {
 	return strings.EqualFold(host, u.Host)
 }
 
-// managed reports whether the SDK adds its credential to req: its URL is at a
-// pinned origin, and so was every request of the redirect chain behind it. A
-// chain that has left once stays bare, also when it comes back: the foreign
-// host has chosen where to.
-func (t *Transport) managed(req *http.Request) bool {
-	if !t.pinned(req.URL) {
+// manages reports whether the SDK adds its credential to req: its URL is at a pinned
+// origin, and so was every request of the redirect chain before it. A chain that has
+// left once gets no credential, even when it comes back: the foreign host has chosen
+// the target.
+func (set originSet) manages(req *http.Request) bool {
+	if !set.has(req.URL) {
 		return false
 	}
 	for p := previous(req); p != nil; p = previous(p) {
-		if !t.pinned(p.URL) {
+		if !set.has(p.URL) {
 			return false
 		}
 	}
@@ -177,48 +196,36 @@ func previous(req *http.Request) *http.Request {
 	return req.Response.Request
 }
 
-// bare returns the request to send where no credential of ours may go. The
-// caller's own credentials go where the caller sent them, but do not follow a
-// redirect to another origin.
-func (t *Transport) bare(req *http.Request) *http.Request {
+// bare returns the request to send where the SDK's credential may not go. The caller's
+// own credentials go where the caller sent them, but do not follow a redirect to
+// another origin.
+func bare(req *http.Request) *http.Request {
 	target := originOf(req.URL)
 	for p := previous(req); p != nil; p = previous(p) {
 		if originOf(p.URL) != target {
-			return t.stripped(req)
+			return stripped(req)
 		}
 	}
 	return req
 }
 
-func (t *Transport) stripped(req *http.Request) *http.Request {
+func stripped(req *http.Request) *http.Request {
 	out := *req
 	out.Header = make(http.Header, len(req.Header))
 	for name, values := range req.Header {
-		if !t.sensitive(name) {
+		if !sensitive(name) {
 			out.Header[name] = values
 		}
 	}
 	return &out
 }
 
-// sensitive reports whether a header names or proves somebody's identity, or
-// may carry a secret in a URL.
-func (t *Transport) sensitive(name string) bool {
-	switch plainName(name) {
-	case headerAuthorization, headerAPIKey, headerAPIKeyAlias, headerAgentID,
-		"Proxy-Authorization", "Cookie", "Cookie2", "Referer", "Www-Authenticate":
-		return true
-	default:
-		return strings.EqualFold(name, t.apiKeyHeader)
-	}
-}
-
-// checkRedirect is the Client's policy: it follows redirects within the pinned
-// origins only. Leaving them would end with a bare request that answers
-// something else than was asked for.
-func (t *Transport) checkRedirect(req *http.Request, via []*http.Request) error {
+// checkRedirect is the policy of the Client: it follows redirects only within the
+// pinned origins. A redirect that leaves them would end with a request without a
+// credential, whose answer the caller did not ask for.
+func (set originSet) checkRedirect(req *http.Request, via []*http.Request) error {
 	switch {
-	case !t.pinned(req.URL):
+	case !set.has(req.URL):
 		return fmt.Errorf("%w: a redirect leads to %s; if that host is yours to trust, name it by WithAllowedOrigins, or make it the base URL",
 			ErrForeignOrigin, originOf(req.URL))
 	case len(via) >= 10:

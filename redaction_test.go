@@ -26,6 +26,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/webhook"
 )
 
 const probeSecret = "sk_sandbox_Zq7+Wm/3Xp9=Rt5~Kv2&Ln8"
@@ -64,6 +66,16 @@ func TestNothingPrintsASecret(t *testing.T) {
 	probe(t, "no credential", cfg.noCredential(), probeSecret)
 	probe(t, "invalid credential", invalid, probeSecret)
 	probe(t, "mismatch", checkEnvironment(Production, key, false), probeSecret)
+
+	hook, err := webhook.ParseSecret(probeSecret)
+	require.NoError(t, err)
+	verifier, err := webhook.NewVerifier([]webhook.Secret{hook})
+	require.NoError(t, err)
+	probe(t, "webhook secret", hook, probeSecret)
+	probe(t, "webhook verifier", verifier, probeSecret)
+
+	unfound := unfoundSecret("/x", rawAnswer(`{"data":{"novelty":"`+probeSecret+`"}}`), nil)
+	probe(t, "issued secret error", unfound, probeSecret)
 }
 
 func TestACrashDoesNotPrintASecret(t *testing.T) {

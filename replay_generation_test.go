@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/gate"
 )
 
 func TestAKeyThatDiesUnderTheReplayTooFailsNobody(t *testing.T) {
@@ -67,8 +68,8 @@ func TestALate401WhoseReplayMeetsADeadSessionFailsNobody(t *testing.T) {
 func TestWhoWaitsAtAGateLearnsOfTheEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := new(gate)
-		g.shut()
+		g := new(gate.Gate)
+		g.Shut()
 		k := newFixedKeeper("fixed", &stamp{cred: APIKey("k1"), gate: g})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -76,7 +77,7 @@ func TestWhoWaitsAtAGateLearnsOfTheEnd(t *testing.T) {
 		go func() { _, err := k.enter(ctx); left <- err }()
 		synctest.Wait()
 		require.NoError(t, k.close())
-		g.pass()
+		g.Pass()
 		require.ErrorIs(t, <-left, ErrClosed)
 	})
 }

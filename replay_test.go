@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
@@ -496,8 +497,8 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tr := transportOver(t, answers(http.StatusUnauthorized), newMint("unused"))
 				require.NoError(t, tr.creds.close())
-				var held gate
-				held.shut()
+				var held gate.Gate
+				held.Shut()
 				n := 0
 				tr.creds = newRenewingKeeper("test", renew.Config[*stamp]{
 					Fetch: func(context.Context, renew.Query[*stamp]) (renew.Grant[*stamp], error) {

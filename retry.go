@@ -11,13 +11,13 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
 
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // RetryPolicy says how failed requests are repeated. Zero fields mean the
@@ -122,7 +122,12 @@ func (r *retrier) transient(req *http.Request, resp *http.Response, err error) b
 	}
 }
 
-// isPermanent recognises errors of the base that another attempt cannot mend.
+// isContextError reports whether the call was canceled.
+func isContextError(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, context.Canceled)
+}
+
+// isPermanent recognizes errors of the base that another attempt cannot fix.
 func isPermanent(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return true
@@ -151,8 +156,8 @@ func isPending(resp *http.Response) bool {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(head), rest), resp.Body}
-	env, err := decodeEnvelope(head)
-	return err == nil && len(env.errors) > 0 && env.errors[0].Code == codeIdempotencyPending
+	env, err := wire.Decode(head)
+	return err == nil && len(env.Errors) > 0 && env.Errors[0].Code == codeIdempotencyPending
 }
 
 type errReader struct{ err error }
@@ -277,7 +282,7 @@ func (r *retrier) logRetry(ctx context.Context, s *series) {
 		slog.Int("attempt", s.n), slog.Duration("wait", s.wait),
 	}
 	if s.err != nil {
-		attrs = append(attrs, slog.String("error", safeText(unwrapURLs(s.err).Error())))
+		attrs = append(attrs, slog.String("error", secret.Clean(unwrapURLs(s.err).Error())))
 	} else {
 		attrs = append(attrs, slog.Int("status", s.resp.StatusCode))
 	}
@@ -302,7 +307,7 @@ func (p RetryPolicy) pause(n int, resp *http.Response) (time.Duration, bool) {
 	if resp == nil {
 		return jitter, true
 	}
-	after, ok := parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	after, ok := wire.RetryAfter(resp.Header, time.Now())
 	switch {
 	case !ok:
 		return jitter, true
@@ -312,31 +317,4 @@ func (p RetryPolicy) pause(n int, resp *http.Response) (time.Duration, bool) {
 		// Never before the time it asked for, and not all at that very moment.
 		return after + min(jitter, after/10+p.BaseDelay), true
 	}
-}
-
-// maxRetryAfterSeconds keeps absurd values within a time.Duration.
-const maxRetryAfterSeconds = 365 * 24 * 3600
-
-// parseRetryAfter reads both forms of the header, seconds and an HTTP date.
-// The platform documents seconds (platform documentation, "Rate Limits"); its
-// own client reads both.
-func parseRetryAfter(v string, now time.Time) (time.Duration, bool) {
-	v = strings.TrimSpace(v)
-	if v == "" {
-		return 0, false
-	}
-	if s, err := strconv.ParseInt(v, 10, 64); err == nil {
-		if s < 0 {
-			return 0, false
-		}
-		return time.Duration(min(s, maxRetryAfterSeconds)) * time.Second, true
-	}
-	if strings.Trim(v, "0123456789") == "" {
-		return maxRetryAfterSeconds * time.Second, true // more digits than an int64 holds
-	}
-	t, err := http.ParseTime(v)
-	if err != nil {
-		return 0, false
-	}
-	return min(max(0, t.Sub(now)), maxRetryAfterSeconds*time.Second), true
 }

@@ -2,10 +2,11 @@ package agrenting
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // agentID is whose key it is, "" when not known.
@@ -100,7 +102,7 @@ func (w *rotationWork) askFor(ctx context.Context, d direct, patience time.Durat
 		if time.Since(began)+pause > patience {
 			return a, true, err
 		}
-		if serr := sleep(ctx, pause); serr != nil {
+		if serr := renew.Sleep(ctx, pause); serr != nil {
 			return nil, false, errors.Join(err, serr)
 		}
 	}
@@ -122,7 +124,7 @@ func (a *directAnswer) pending() bool {
 
 // sent is when the answer was sent, by the platform's clock; zero when it does not
 // say.
-func (a *directAnswer) sent() time.Time { return dateOf(a.header) }
+func (a *directAnswer) sent() time.Time { return wire.Date(a.header) }
 
 // torn reports whether the answer to a call that may be repeated is no JSON: it
 // may have been cut off, and the same idempotency key gives all of it.
@@ -180,7 +182,7 @@ func (w *rotationWork) awaitKnown(ctx context.Context, c secret.Credential) erro
 		if err == nil || time.Now().Add(pause).After(end) {
 			return err
 		}
-		if serr := sleep(ctx, pause); serr != nil {
+		if serr := renew.Sleep(ctx, pause); serr != nil {
 			return serr
 		}
 	}
@@ -270,34 +272,28 @@ func (w *rotationWork) listKeys(ctx context.Context, agent string) ([]Key, error
 	if err != nil {
 		return nil, err
 	}
+	path, pages := w.core.keysPath(agent), 0
 	var all []Key
-	cursor := ""
-	for range maxKeyPages {
-		q := map[string][]string{"limit": {"100"}}
-		if cursor != "" {
-			q["cursor"] = []string{cursor}
+	for k, err := range wire.List[Key](path, func(at url.Values) (wire.Page, error) {
+		pages++
+		if pages > maxKeyPages {
+			return wire.Page{}, nil
 		}
-		a, err := w.ask(ctx, direct{method: http.MethodGet, path: w.core.keysPath(agent), query: q, cred: cred, agentID: asAgent})
+		q := url.Values{"limit": {"100"}}
+		maps.Copy(q, at)
+		a, err := w.ask(ctx, direct{method: http.MethodGet, path: path, query: q, cred: cred, agentID: asAgent})
+		if err == nil && !a.ok() {
+			err = a.apiError()
+		}
+		if err != nil {
+			return wire.Page{}, err
+		}
+		return a.answer.Page()
+	}) {
 		if err != nil {
 			return nil, err
 		}
-		if !a.ok() {
-			return nil, a.apiError()
-		}
-		raw, _, err := listOf(a.env.data)
-		if err != nil {
-			return nil, err
-		}
-		var keys []Key
-		if err := json.Unmarshal(raw, &keys); err != nil {
-			return nil, fmt.Errorf("%w: the list of keys does not decode", ErrMalformedResponse)
-		}
-		all = append(all, keys...)
-		p := a.env.pagination
-		if p == nil || !p.HasMore || p.Cursor == "" || p.Cursor == cursor {
-			break
-		}
-		cursor = p.Cursor
+		all = append(all, k)
 	}
 	return all, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // The owner has repaired a rotation in place whose response was lost: the current
@@ -27,7 +28,7 @@ func TestWhatAnOwnersKeyLeftBehindIsForgottenWithoutHarmToTheNextKey(t *testing.
 				synctest.Test(t, func(t *testing.T) {
 					w := newModelWorld(t, modelCase{strategy: InPlace, owner: true})
 					intent := &record.Intent{
-						Key: newUUID(), Strategy: InPlace.String(), Stage: string(StageForget), From: APIKey(w.seed).Fingerprint(), Generation: 2,
+						Key: wire.NewUUID(), Strategy: InPlace.String(), Stage: string(StageForget), From: APIKey(w.seed).Fingerprint(), Generation: 2,
 						Started: time.Now(), Known: []string{"gone"},
 					}
 					key := w.srv.LiveKeys(w.agent)[0]

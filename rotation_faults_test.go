@@ -16,6 +16,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 const (
@@ -319,7 +320,7 @@ func TestUnheldRotationIsTakenOverAtOnce(t *testing.T) {
 		rec, rev, err := loadRecord(t.Context(), store)
 		require.NoError(t, err)
 		rec.Intent = &record.Intent{
-			Key: newUUID(), Strategy: InPlace.String(), Stage: string(StagePrepare), From: rec.Current.Credential.Fingerprint(), Generation: 2,
+			Key: wire.NewUUID(), Strategy: InPlace.String(), Stage: string(StagePrepare), From: rec.Current.Credential.Fingerprint(), Generation: 2,
 			Started: time.Now(),
 		}
 		_, err = saveRecord(t.Context(), store, rec, rev)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // agedStore holds the world's key, so many days old.
@@ -32,8 +33,8 @@ func TestAKeyOfTheOtherEnvironmentIsNotRotated(t *testing.T) {
 	}{
 		"by the timer":                 {},
 		"by hand":                      {byHand: true},
-		"what another one has begun":   {intent: &record.Intent{Key: newUUID(), Strategy: InPlace.String(), Stage: string(StageIssue), Generation: 2}},
-		"what another one has created": {byHand: true, intent: &record.Intent{Key: newUUID(), Strategy: Overlap.String(), Stage: string(StageForget), Generation: 2}},
+		"what another one has begun":   {intent: &record.Intent{Key: wire.NewUUID(), Strategy: InPlace.String(), Stage: string(StageIssue), Generation: 2}},
+		"what another one has created": {byHand: true, intent: &record.Intent{Key: wire.NewUUID(), Strategy: Overlap.String(), Stage: string(StageForget), Generation: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

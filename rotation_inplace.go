@@ -81,15 +81,15 @@ func (w *rotationWork) pauseOpen(ctx context.Context, a *directAnswer) error {
 	if a != nil {
 		pause = max(pause, min(a.apiError().RetryAfter, w.policy.CallTimeout))
 	}
-	return sleep(ctx, pause)
+	return renew.Sleep(ctx, pause)
 }
 
 // closeGate keeps new requests back, and waits for those on the wire.
 func (w *rotationWork) closeGate(ctx context.Context) {
 	if s := w.inUse(); w.shut == nil && s != nil && s.gate != nil {
 		w.shut = s
-		drained := s.gate.shut()
-		w.await(ctx, append(w.core.gates.hold(), drained)...)
+		drained := s.gate.Shut()
+		w.await(ctx, append(w.core.gates.Hold(), drained)...)
 	}
 }
 
@@ -103,11 +103,11 @@ func (w *rotationWork) reopen() {
 	w.shut = nil
 	replaced := w.rec.Current.Credential.Fingerprint() != w.from
 	if replaced && w.inUse() != s {
-		s.gate.pass()
+		s.gate.Pass()
 	} else {
-		s.gate.open()
+		s.gate.Open()
 	}
-	w.core.gates.release()
+	w.core.gates.Release()
 }
 
 // persistInPlace saves the successor of a key that is dead already. What is to
@@ -171,7 +171,7 @@ func (w *rotationWork) saveDead(ctx context.Context, change func(record.Key) rec
 		if err == nil {
 			return nil
 		}
-		if sleep(ctx, renew.Doubled(minSavePause, maxSavePause, n)) != nil {
+		if renew.Sleep(ctx, renew.Doubled(minSavePause, maxSavePause, n)) != nil {
 			break
 		}
 	}

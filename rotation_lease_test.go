@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // Its holder has died, and its clock was wrong.
@@ -27,7 +28,7 @@ func TestRotationBegunUnderAWrongClockIsTakenOver(t *testing.T) {
 					}
 					far := wallNow().Add(ahead)
 					store := w.agedStore(1, &record.Intent{
-						Key: newUUID(), Strategy: strategy.String(), Stage: string(stage), From: APIKey(w.key.Secret).Fingerprint(), Generation: 2,
+						Key: wire.NewUUID(), Strategy: strategy.String(), Stage: string(stage), From: APIKey(w.key.Secret).Fingerprint(), Generation: 2,
 						Started: far,
 					})
 					c := w.client(store, RotationPolicy{})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
 // prepareInPlace sees to it that the answer of an in-place rotation can be had
@@ -85,7 +86,7 @@ func (w *rotationWork) buyLifeline(ctx context.Context) (s *Session, err error) 
 		if lockout := (*LockoutError)(nil); err == nil || refused(err) || errors.As(err, &lockout) {
 			break
 		}
-		if sleep(ctx, askPause(n)) != nil {
+		if renew.Sleep(ctx, askPause(n)) != nil {
 			break
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
 // TestAThousandRotationsFailNoRequestOf64Workers rotates as fast as it goes
@@ -35,7 +36,7 @@ func TestAThousandRotationsFailNoRequestOf64Workers(t *testing.T) { //nolint:tpa
 			sent, stop := w.pacedLoad(c, 64, true)
 			for n := range rotations {
 				for sent() <= int64(n) { // there is load
-					require.NoError(t, sleep(t.Context(), time.Millisecond))
+					require.NoError(t, renew.Sleep(t.Context(), time.Millisecond))
 				}
 				if _, err := c.Rotate(t.Context()); !assert.NoError(t, err, "rotation %d", n) {
 					break
@@ -60,7 +61,7 @@ func (w *rotationWorld) pacedLoad(c *Client, workers int, bodies bool) (sent fun
 	var wg sync.WaitGroup
 	for i := range workers {
 		wg.Go(func() {
-			for n := i; sleep(ctx, 15*time.Millisecond) == nil; n++ {
+			for n := i; renew.Sleep(ctx, 15*time.Millisecond) == nil; n++ {
 				method, path, in := http.MethodGet, "/api/v1/hirings/pending", any(nil)
 				if bodies && n%5 == 0 { // a body that can be sent only once
 					method, path = http.MethodPost, "/api/v1/tasks"
@@ -109,7 +110,7 @@ func (d *fixedDelays) RoundTrip(req *http.Request) (*http.Response, error) {
 		pause = time.Hour
 	}
 	defer func() { _ = swallow(req) }()
-	if err := sleep(req.Context(), pause); err != nil {
+	if err := renew.Sleep(req.Context(), pause); err != nil {
 		return nil, err
 	}
 	return served(d.srv, req), nil
@@ -122,7 +123,7 @@ type lateStore struct {
 }
 
 func (s *lateStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
-	if err := sleep(ctx, s.save); err != nil {
+	if err := renew.Sleep(ctx, s.save); err != nil {
 		return "", err
 	}
 	return s.Store.Save(ctx, name, data, prev)
@@ -231,7 +232,7 @@ func TestRotationsBackToBackByManyProcessesFailNoRequest(t *testing.T) { //nolin
 			}
 			for n := range rotations {
 				for sent() <= 8*int64(n) { // each worker has sent one, about
-					require.NoError(t, sleep(t.Context(), time.Millisecond))
+					require.NoError(t, renew.Sleep(t.Context(), time.Millisecond))
 				}
 				_, err := clients[n*5%len(clients)].Rotate(t.Context())
 				require.NoError(t, err)

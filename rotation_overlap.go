@@ -10,6 +10,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // marker names the keys that an intent creates, so that one whose answer was
@@ -64,7 +65,7 @@ func (w *rotationWork) issueBeside(ctx context.Context) error {
 // the key create another.
 func (w *rotationWork) changeToInPlace(ctx context.Context) error {
 	next := w.rec.Clone()
-	next.Intent.Strategy, next.Intent.Key, next.Intent.Stage = InPlace.String(), newUUID(), string(StagePrepare)
+	next.Intent.Strategy, next.Intent.Key, next.Intent.Stage = InPlace.String(), wire.NewUUID(), string(StagePrepare)
 	err := w.save(ctx, next)
 	if err != nil && !errors.Is(err, record.ErrLeaseLost) {
 		return w.fail(StagePrepare, err, nothingChanged, "fix the store")
@@ -88,7 +89,7 @@ func (w *rotationWork) persistPending(ctx context.Context, k record.StoredKey) e
 		if err == nil || errors.Is(err, record.ErrLeaseLost) {
 			return err
 		}
-		if serr := sleep(ctx, renew.Doubled(minSavePause, maxSavePause, n+1)); serr != nil {
+		if serr := renew.Sleep(ctx, renew.Doubled(minSavePause, maxSavePause, n+1)); serr != nil {
 			break
 		}
 	}
@@ -117,7 +118,7 @@ func (w *rotationWork) disown(ctx context.Context, k record.StoredKey) {
 	late := &rotationWork{rotator: w.rotator, rec: rec, strategy: w.strategy}
 	if err := late.revokeKey(ctx, k); err != nil {
 		w.core.emitRotation(slog.LevelError, EventRotationFailed, string(StageForget), rec, late.fail(StageForget, err,
-			"a key with the id "+safeText(k.ID)+" came after its rotation had been given up; it is live, and not in use",
+			"a key with the id "+secret.Clean(k.ID)+" came after its rotation had been given up; it is live, and not in use",
 			"revoke it in the dashboard"))
 	}
 }
@@ -187,7 +188,7 @@ func (w *rotationWork) revoke(ctx context.Context) error {
 	if eerr := w.end(ctx, w.rec.Clone()); eerr != nil {
 		return eerr
 	}
-	return w.fail(StageRevoke, err, "the new key is in use; the old one, with the id "+safeText(old.ID)+" and the fingerprint "+
+	return w.fail(StageRevoke, err, "the new key is in use; the old one, with the id "+secret.Clean(old.ID)+" and the fingerprint "+
 		old.Credential.Fingerprint()+", is still live, and the platform refuses to revoke it",
 		"revoke it in the dashboard; to be spared this, set RotationPolicy.Owner")
 }
@@ -197,7 +198,7 @@ func (w *rotationWork) revoke(ctx context.Context) error {
 func (w *rotationWork) awaitGrace(ctx context.Context, left time.Duration) error {
 	intent := w.rec.Intent.Key
 	w.letGo(ctx)
-	if err := sleep(ctx, left); err != nil {
+	if err := renew.Sleep(ctx, left); err != nil {
 		return err
 	}
 	e, err := w.read(ctx, secret.Credential{})
@@ -240,8 +241,8 @@ func (w *rotationWork) retire(ctx context.Context, s *stamp) {
 	if s == nil || s.gate == nil || s == w.inUse() {
 		return
 	}
-	drained := s.gate.shut()
-	s.gate.pass()
+	drained := s.gate.Shut()
+	s.gate.Pass()
 	w.await(ctx, drained)
 }
 

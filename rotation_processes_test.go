@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
 const fleetMemberVar = "AGRENTING_TEST_FLEET_MEMBER"
@@ -89,7 +90,7 @@ func fleetMember(text string) error {
 				} else if r.Attempts > 1 {
 					atomic.AddInt64(&said.Replayed, 1)
 				}
-				_ = sleep(ctx, 2*time.Millisecond)
+				_ = renew.Sleep(ctx, 2*time.Millisecond)
 			}
 		})
 	}

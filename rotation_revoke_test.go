@@ -13,6 +13,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 const routeRevokeKey = "DELETE /api/v1/agents/*"
@@ -138,7 +139,7 @@ func TestAGraceThatEndsInTheFarFutureIsCutShort(t *testing.T) {
 			Current:  record.StoredKey{Credential: APIKey(next.Secret).c, ID: next.ID, Created: wallNow()},
 			Previous: record.StoredKey{Credential: APIKey(w.key.Secret).c, ID: w.key.ID, Created: wallNow()},
 			Intent: &record.Intent{
-				Key: newUUID(), Strategy: Overlap.String(), Stage: string(StageRevoke), Generation: 2, Started: far, GraceEnd: far.Add(time.Minute),
+				Key: wire.NewUUID(), Strategy: Overlap.String(), Stage: string(StageRevoke), Generation: 2, Started: far, GraceEnd: far.Add(time.Minute),
 			},
 		}
 		_, err := saveRecord(t.Context(), store, rec, "")

@@ -99,7 +99,7 @@ func (r *rotator) grant(k record.StoredKey, known bool, reason renew.Reason) (re
 func (r *rotator) stampOf(c secret.Credential) (*stamp, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.stamped; s != nil && s.cred.c.Equal(c) && !s.gate.over() {
+	if s := r.stamped; s != nil && s.cred.c.Equal(c) && !s.gate.Over() {
 		return s, nil
 	}
 	s, err := r.core.stamp(Credential{c})
@@ -309,7 +309,7 @@ func (r *rotator) withoutKeys(err error, rec record.Key) error {
 	for _, c := range seen {
 		secrets = append(secrets, c.Reveal())
 	}
-	return withoutSecrets(err, secrets...)
+	return secret.WithoutSecrets(err, secrets...)
 }
 
 func (r *rotator) storeError() error {

@@ -24,7 +24,7 @@ func (r *rotator) keep(rec record.Key) {
 	r.saving = true
 	r.wg.Go(func() {
 		for n := 1; !r.saved(r.ctx); n++ {
-			if sleep(r.ctx, renew.Doubled(time.Second, time.Minute, n)) != nil {
+			if renew.Sleep(r.ctx, renew.Doubled(time.Second, time.Minute, n)) != nil {
 				return
 			}
 		}

@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // heldBy puts the intent of somebody else into a store that holds the key.
@@ -23,7 +25,7 @@ func (w *rotationWorld) heldBy(holder string, lease time.Duration) (store Store,
 	require.NoError(w.t, err)
 	rec.Current.ID, rec.Agent = w.key.ID, w.agent.ID
 	rec.Intent = &record.Intent{
-		Key: newUUID(), Strategy: Overlap.String(), Stage: string(StageIssue), From: rec.Current.Credential.Fingerprint(), Generation: 2,
+		Key: wire.NewUUID(), Strategy: Overlap.String(), Stage: string(StageIssue), From: rec.Current.Credential.Fingerprint(), Generation: 2,
 		Started: time.Now(),
 	}
 	_, err = saveHeld(w.t.Context(), store, rec, rev, holder, lease)
@@ -112,7 +114,7 @@ func TestALeaseIsNeverFarAway(t *testing.T) {
 					w := newRotationWorld(t)
 					platform := w.srv.Transport()
 					base := tripFunc(func(r *http.Request) (*http.Response, error) {
-						if err := sleep(r.Context(), 3*time.Second); err != nil {
+						if err := renew.Sleep(r.Context(), 3*time.Second); err != nil {
 							return nil, err
 						}
 						resp, err := platform.RoundTrip(r)
@@ -152,7 +154,7 @@ func TestALostLeaseIsNoFailureOfTheRevocation(t *testing.T) {
 				slow = true
 			}
 			if slow {
-				if err := sleep(r.Context(), 7500*time.Millisecond); err != nil {
+				if err := renew.Sleep(r.Context(), 7500*time.Millisecond); err != nil {
 					return nil, err
 				}
 			}
@@ -190,10 +192,10 @@ func TestRequestsAreServedWhileCloseWaitsForTheRotation(t *testing.T) {
 			switch {
 			case strings.HasSuffix(r.URL.Path, "/rotate-key"):
 				resp, err := platform.RoundTrip(r) // the old key is dead from here on
-				_ = sleep(r.Context(), 4*time.Second)
+				_ = renew.Sleep(r.Context(), 4*time.Second)
 				return resp, err
 			case r.URL.Path == "/api/v1/tasks" && r.Header.Get(headerAPIKey) == w.key.Secret && r.URL.RawQuery == "slow=1":
-				_ = sleep(r.Context(), 3*time.Second) // on its way
+				_ = renew.Sleep(r.Context(), 3*time.Second) // on its way
 			}
 			return platform.RoundTrip(r)
 		})

@@ -10,6 +10,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // rotationWork takes one intent to its end. What is done next follows from the
@@ -261,7 +262,7 @@ func (w *rotationWork) prepare(ctx context.Context) error {
 			nothingChanged, advice)
 	}
 	next.Intent = &record.Intent{
-		Key: newUUID(), Strategy: w.strategy.String(), Stage: string(StageIssue), From: w.from,
+		Key: wire.NewUUID(), Strategy: w.strategy.String(), Stage: string(StageIssue), From: w.from,
 		Generation: w.rec.Generation + 1, Started: wallNow(),
 	}
 	if w.strategy == InPlace {

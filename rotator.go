@@ -11,6 +11,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // keyEntry is the key record with its lease and revision.
@@ -76,7 +77,7 @@ func newRotator(c *core, store Store, seed CredentialSource) *rotator {
 		agent = c.agent.id()
 	}
 	r := &rotator{
-		core: c, slot: record.Keys(c.recordConfig(store, agent)), seed: seed, policy: p, holder: newUUID(),
+		core: c, slot: record.Keys(c.recordConfig(store, agent)), seed: seed, policy: p, holder: wire.NewUUID(),
 		news: make(chan struct{}), closing: make(chan struct{}),
 	}
 	r.auto = r.policy.Every > 0
@@ -122,7 +123,7 @@ func (r *rotator) start(byHand bool) *rotationFlight {
 		defer r.finished(f)
 		defer func() {
 			if p := recover(); p != nil {
-				f.err = panicked("what the rotation called", p)
+				f.err = secret.PanicError("what the rotation called", p)
 			}
 		}()
 		f.res, f.err = r.run(r.ctx, byHand)
@@ -347,18 +348,6 @@ func (r *rotator) awaitEnd() error {
 		return nil
 	case <-t.C:
 		return fmt.Errorf("agrenting: the key store ignored the end of its context for %v", storeCloseGrace)
-	}
-}
-
-// sleep waits, cancellably.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 

@@ -3,6 +3,8 @@ package agrenting
 import (
 	"fmt"
 	"strings"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // Environment is a side of the platform. Both have the same host and paths, and
@@ -29,7 +31,7 @@ func ParseEnvironment(s string) (Environment, error) {
 		}
 	}
 
-	return "", fmt.Errorf("%w: %s is no environment: use %q or %q", ErrInvalidOption, quoteBounded(s), Production, Sandbox)
+	return "", fmt.Errorf("%w: %s is no environment: use %q or %q", ErrInvalidOption, secret.Quote(s), Production, Sandbox)
 }
 
 // effectiveEnvironment returns the environment that a client with this choice
@@ -99,5 +101,5 @@ func checkEnvironment(want Environment, c Credential, allowUnmarkedToken bool) e
 	}
 
 	return fmt.Errorf("%w: %s is selected, but the %s %s %s: %s",
-		ErrEnvironmentMismatch, quoteBounded(string(want)), c.Kind(), c.Fingerprint(), found, fix)
+		ErrEnvironmentMismatch, secret.Quote(string(want)), c.Kind(), c.Fingerprint(), found, fix)
 }

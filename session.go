@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
+
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // SessionService exchanges keys for sessions by hand. Use [Client.Sessions].
@@ -117,7 +118,7 @@ func (c *core) exchangeAt(ctx context.Context, path string, key Credential) (*Se
 	if err != nil {
 		return nil, err
 	}
-	fail := func(err error) error { return &callError{method: a.method, path: a.path, err: err} }
+	fail := func(err error) error { return &wire.CallError{Method: a.answer.Method, Path: a.answer.Path, Err: err} }
 	if !a.ok() {
 		e := a.apiError()
 		if a.status == http.StatusTooManyRequests {
@@ -130,13 +131,13 @@ func (c *core) exchangeAt(ctx context.Context, path string, key Credential) (*Se
 		return nil, e
 	}
 	if a.jsonErr != nil {
-		return nil, fail(fmt.Errorf("%w: %w", ErrMalformedResponse, errNotJSON))
+		return nil, fail(fmt.Errorf("%w: %w", ErrMalformedResponse, a.jsonErr))
 	}
-	s, err := decodeSession(a.env.data, key)
+	s, err := decodeSession(a.answer.Envelope.Data, key)
 	if err != nil {
 		return nil, fail(err)
 	}
-	s.Issued = dateOf(a.header)
+	s.Issued = a.answer.Sent()
 	return s, nil
 }
 
@@ -144,34 +145,22 @@ func (c *core) exchangeAt(ctx context.Context, path string, key Credential) (*Se
 // platform's API overview, "session_token" with "expires_at" in its live
 // answers. An expiry that is missing or cannot be read does not cost the token.
 func decodeSession(data json.RawMessage, key Credential) (*Session, error) {
-	var m map[string]json.RawMessage
-	if err := json.Unmarshal(data, &m); err != nil {
+	var o wire.Object
+	if err := json.Unmarshal(data, &o); err != nil {
 		return nil, fmt.Errorf("%w: the data is not an object", ErrMalformedResponse)
 	}
-	token := firstString(m, "session_token", "token", "access_token")
+	token := o.String("session_token", "token", "access_token")
 	if token == "" {
 		return nil, fmt.Errorf("%w: no token under session_token or token", ErrMalformedResponse)
 	}
-	s := &Session{Credential: exchangedSession(token, timeOf(m, "expires_at"), key)}
+	s := &Session{Credential: exchangedSession(token, o.Time("expires_at"), key)}
 	if err := s.Credential.validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformedResponse, err)
 	}
-	var agent map[string]json.RawMessage
-	if json.Unmarshal(m["agent"], &agent) == nil {
-		s.AgentID, s.AgentName = firstString(agent, "id"), firstString(agent, "name")
-	}
+	agent := o.Object("agent")
+	s.AgentID, s.AgentName = agent.String("id"), agent.String("name")
 	if s.AgentID == "" {
-		s.AgentID = firstString(m, "agent_id")
+		s.AgentID = o.String("agent_id")
 	}
 	return s, nil
-}
-
-func firstString(m map[string]json.RawMessage, names ...string) string {
-	for _, name := range names {
-		var v string
-		if json.Unmarshal(m[name], &v) == nil && strings.TrimSpace(v) != "" {
-			return strings.TrimSpace(v)
-		}
-	}
-	return ""
 }

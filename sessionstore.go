@@ -7,6 +7,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 const (
@@ -67,7 +68,7 @@ func (x *exchanger) obtainShared(
 			continue
 		case waited:
 			waited = false
-			if err := sleep(ctx, record.TakeoverPause()); err != nil {
+			if err := renew.Sleep(ctx, record.TakeoverPause()); err != nil {
 				return none, err
 			}
 			continue
@@ -133,7 +134,7 @@ func (x *exchanger) buyHeld(ctx context.Context, held *record.Held[record.Sessio
 	defer cancel()
 	serr := held.Release(saveCtx, rec)
 	for n := 1; serr != nil && !errors.Is(serr, record.ErrLeaseLost) && n < saveAttempts; n++ {
-		if sleep(saveCtx, renew.Doubled(minSavePause, maxSavePause, n)) != nil {
+		if renew.Sleep(saveCtx, renew.Doubled(minSavePause, maxSavePause, n)) != nil {
 			break
 		}
 		serr = held.Release(saveCtx, rec)
@@ -168,7 +169,7 @@ func (x *exchanger) slotFor(key Credential) *record.Slot[record.Session] {
 func failSession(s *record.Session, err error) {
 	s.Failures++
 	pause := renew.Doubled(time.Second, time.Minute, s.Failures)
-	s.NotBefore, s.Locked, s.Reason = time.Now().Add(pause), false, safeText(err.Error())
+	s.NotBefore, s.Locked, s.Reason = time.Now().Add(pause), false, secret.Clean(err.Error())
 	s.Refused = errors.Is(err, ErrUnauthorized)
 	if at := retryAt(err); at.After(s.NotBefore) {
 		s.NotBefore = at

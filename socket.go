@@ -192,23 +192,8 @@ func (u SocketURL) Redact(err error) error {
 	if clean {
 		return err
 	}
-	return &redactedError{
-		text: secret.Redact(err.Error(), hidden), beneath: beneath,
-		is: func(target error) bool { return errors.Is(err, target) },
-	}
+	return secret.NewError(secret.Redact(err.Error(), hidden), beneath, err)
 }
-
-// redactedError keeps the error that it stands for behind a func, where nothing
-// prints it.
-type redactedError struct {
-	text    string
-	beneath error
-	is      func(error) bool
-}
-
-func (e *redactedError) Error() string        { return e.text }
-func (e *redactedError) Unwrap() error        { return e.beneath }
-func (e *redactedError) Is(target error) bool { return e.is(target) }
 
 // String returns the address and who connects, without the credential.
 func (u SocketURL) String() string {
@@ -286,7 +271,7 @@ func (s *socketTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	own := req.WithContext(pc.in(ctx))
 	var resp *http.Response
 	var err error
-	if req.URL != nil && hasSocketCredential(req.URL) && s.t.managed(req) && secureURL(req.URL, s.t.insecure) {
+	if req.URL != nil && hasSocketCredential(req.URL) && s.t.origins.manages(req) && secureURL(req.URL, s.t.insecure) {
 		resp, err = s.t.pass(own, own)
 	} else {
 		resp, err = s.t.RoundTrip(own)

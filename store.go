@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // A Store keeps small named records and updates them by compare-and-swap. It is
@@ -123,7 +124,7 @@ type RecordMismatchError struct {
 // Error implements error.
 func (e *RecordMismatchError) Error() string {
 	s := fmt.Sprintf("agrenting: the stored record %q belongs to the %s %s, and this client is configured for %s; nothing was changed.",
-		e.Record, e.Field, safeText(e.Stored), safeText(e.Configured))
+		e.Record, e.Field, secret.Clean(e.Stored), secret.Clean(e.Configured))
 	if e.Field == "agent" {
 		return s + " Give each agent a part of the store: agrenting.Namespace(store, prefix), with the agent's ID as prefix"
 	}
@@ -210,7 +211,7 @@ func MemoryStore() Store {
 type memoryStore struct {
 	mu      sync.Mutex
 	records map[string]func() Record // functions, which nothing prints
-	last    uint64 // the latest revision
+	last    uint64                   // the latest revision
 	changed chan struct{}
 }
 
@@ -310,7 +311,7 @@ func guarded(ctx context.Context, w Watcher, name string) iter.Seq2[Record, erro
 		defer func() {
 			if !consumer {
 				if p := recover(); p != nil {
-					yield(Record{}, panicked("the store", p))
+					yield(Record{}, secret.PanicError("the store", p))
 				}
 			}
 		}()
@@ -327,11 +328,6 @@ func guarded(ctx context.Context, w Watcher, name string) iter.Seq2[Record, erro
 // recovered turns a panic into an error. It must be deferred itself.
 func recovered(who string, err *error) {
 	if p := recover(); p != nil {
-		*err = panicked(who, p)
+		*err = secret.PanicError(who, p)
 	}
-}
-
-// panicked makes an error of a panic.
-func panicked(who string, p any) error {
-	return fmt.Errorf("agrenting: %s panicked: %s", who, safeText(fmt.Sprint(p)))
 }

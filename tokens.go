@@ -55,8 +55,8 @@ type TokenRequest struct {
 
 // Create creates a user token (POST /api/v1/user/tokens, platform
 // documentation, "User Tokens"). The platform shows it only in this answer;
-// when no token is found in it, the error is a [*RotationError] whose RawAnswer
-// has it.
+// if no token is found in it, the error is an [*IssuedSecretError], which has the
+// answer.
 func (s *TokenService) Create(ctx context.Context, r TokenRequest, opts ...CallOption) (*IssuedKey, error) {
 	if r.ExpiresIn < 0 || (r.ExpiresIn > 0 && r.ExpiresIn < time.Second) {
 		return nil, optionError("TokenRequest", "a lifetime is at least a second; 0 leaves it to the platform")

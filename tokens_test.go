@@ -59,7 +59,7 @@ func TestTokensNeedAUserAndALifetimeOfSeconds(t *testing.T) {
 	assert.Empty(t, base.requests())
 
 	_, err = c.Tokens.Create(t.Context(), TokenRequest{Name: "x", ExpiresIn: 90 * time.Second})
-	e, ok := errors.AsType[*RotationError](err)
+	e, ok := errors.AsType[*IssuedSecretError](err)
 	require.True(t, ok, "no token was found in the answer: %v", err)
 	assert.JSONEq(t, "{}", string(e.RawAnswer()))
 	assert.JSONEq(t, `{"name":"x","expires_in":90}`, base.only(t).body)

@@ -3,26 +3,15 @@ package agrenting
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
-	"time"
-)
 
-// Header names in canonical form, as they are keys of header maps. The
-// platform documents them in its page "Authentication"; X-Idempotency-Key in
-// "Idempotency".
-const (
-	headerAPIKey         = "X-Api-Key"
-	headerAPIKeyAlias    = "Api-Key"
-	headerAuthorization  = "Authorization"
-	headerAgentID        = "X-Agent-Id"
-	headerIdempotencyKey = "X-Idempotency-Key"
+	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // Transport is an [http.RoundTripper] that adds the credential, X-Agent-ID,
@@ -42,15 +31,14 @@ const (
 //
 // A Transport is immutable and safe for concurrent use.
 type Transport struct {
-	base         http.RoundTripper
-	creds        *keeper
-	origins      []origin // the base URL's first
-	agent        agentHeader
-	apiKeyHeader string
-	insecure     bool
-	retry        *retrier
-	log          *slog.Logger // nil is silent
-	core         *core
+	base     http.RoundTripper
+	creds    *keeper
+	origins  originSet
+	agent    agentHeader
+	insecure bool
+	retry    *retrier
+	log      *slog.Logger // nil is silent
+	core     *core
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -94,8 +82,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, insecureError(req.URL)
 	}
-	if !t.managed(req) {
-		return t.pass(req, t.bare(req))
+	if !t.origins.manages(req) {
+		return t.pass(req, bare(req))
 	}
 	credential, agent := identityHeaders(req.Header)
 	if credential {
@@ -115,53 +103,6 @@ func (t *Transport) pass(req, out *http.Request) (*http.Response, error) {
 		resp.Request = req
 	}
 	return resp, err
-}
-
-// identityHeaders looks for what the caller has set: a credential header, an
-// agent. Header maps may hold keys that are not canonical, and servers read them
-// all the same, so each name is looked at, once: ranging over a map is a good
-// part of what the transport costs.
-func identityHeaders(h http.Header) (credential, agent bool) {
-	rest := len(h)
-	for name := range h {
-		// Lengths spare nearly every name the comparison.
-		switch len(name) {
-		case len(headerAuthorization):
-			credential = credential || readAs(name, headerAuthorization)
-		case len(headerAPIKey):
-			credential = credential || readAs(name, headerAPIKey)
-		case len(headerAPIKeyAlias):
-			credential = credential || readAs(name, headerAPIKeyAlias)
-		case len(headerAgentID):
-			agent = agent || readAs(name, headerAgentID)
-		}
-		rest--
-		if rest == 0 {
-			break // the map need not find out that there is no other
-		}
-	}
-	return credential, agent
-}
-
-// readAs reports whether a server may read name as the header want, which is as
-// long: servers heed no case, and some take "_" for "-".
-func readAs(name, want string) bool {
-	const lower = 'a' - 'A'
-	for i := range len(want) {
-		c := name[i]
-		if c == '_' {
-			c = '-'
-		}
-		if c|lower != want[i]|lower {
-			return false
-		}
-	}
-	return true
-}
-
-// plainName is the canonical form of a header's name as servers may read it.
-func plainName(name string) string {
-	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
 
 // attempt sends req once with the current credential, and again if a 401 says
@@ -252,8 +193,8 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 
 // roundTrip sends a request that has entered a gate, and leaves the gate when
 // its answer's headers are there.
-func (t *Transport) roundTrip(out *http.Request, g *gate) (*http.Response, error) {
-	defer g.leave()
+func (t *Transport) roundTrip(out *http.Request, g *gate.Gate) (*http.Response, error) {
+	defer g.Leave()
 	return t.base.RoundTrip(out)
 }
 
@@ -332,7 +273,7 @@ const maxDrain = 4 << 10
 // rewind that same body.
 func settle(resp *http.Response) {
 	const maxKept = 64 << 10
-	kept, _ := readBounded(resp.Body, maxKept)
+	kept, _ := wire.ReadBounded(resp.Body, maxKept)
 	_ = resp.Body.Close()
 	resp.Body = io.NopCloser(bytes.NewReader(kept))
 }
@@ -362,17 +303,3 @@ func (t *Transport) LogValue() slog.Value { return slog.StringValue(t.String()) 
 // MarshalText implements [encoding.TextMarshaler], so that JSON shows the
 // summary too.
 func (t *Transport) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
-
-// isContextError reports whether the caller gave up.
-func isContextError(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || errors.Is(err, context.Canceled)
-}
-
-// dateOf parses a response's Date, zero when there is none.
-func dateOf(h http.Header) time.Time {
-	t, err := http.ParseTime(h.Get("Date"))
-	if err != nil {
-		return time.Time{}
-	}
-	return t
-}

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // Verify asks the platform whether it knows the client's credential, by one
@@ -35,9 +38,9 @@ func (c *Client) Verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, derr := decodeEnvelope(answer); derr != nil || (len(answer) == 0 && resp.StatusCode == http.StatusOK) {
+	if _, derr := wire.Decode(answer); derr != nil || (len(answer) == 0 && resp.StatusCode == http.StatusOK) {
 		return fmt.Errorf("%w: GET %s: %d %s, which does not look like the platform's", ErrMalformedResponse,
-			c.core.routes.Verify, resp.StatusCode, safeText(resp.Header.Get("Content-Type")))
+			c.core.routes.Verify, resp.StatusCode, secret.Clean(resp.Header.Get("Content-Type")))
 	}
 	return nil
 }

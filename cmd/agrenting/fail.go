@@ -73,7 +73,6 @@ var inCLI = strings.NewReplacer(
 	"if that host is yours to trust, name it by WithAllowedOrigins, or make it the base URL", "if that host is yours to trust, give it as --url",
 	"make the platform's canonical URL the base URL", "give the platform's canonical URL as --url",
 	"; name it by WithAllowedOrigins if it may have the credential", "",
-	"; ParseCredential drops white space around it", "",
 	"wrap the store by Sealed with the key that it was sealed with", "the command line has no key to unseal it",
 	"; use CallQuery", "; use -f KEY=VALUE",
 	"CallHeader", "-H",

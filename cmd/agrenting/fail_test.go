@@ -27,9 +27,9 @@ var identifiers = regexp.MustCompile(`\b(With[A-Z]\w*|\w+Policy\b|New[A-Z]\w+|Ra
 // beyondCommands are the texts that no command can come to see: of options that
 // the command line does not have, and of things that it does not make.
 var beyondCommands = regexp.MustCompile(`^(agrenting: (a|the|New)\w* |agrenting\.|With(APIKeyHeader|AllowedOrigins|CredentialSource|KeyStore|LookupEnv|Observer|RetryPolicy|` +
-	`Rotation|Routes|Session(Policy|Store)|Transport|UserAgent|Webhook\w+)\b|%w: the zero Credential|RetryPolicy|RotationPolicy|MaxAttempts|` +
+	`Rotation|Routes|Session(Policy|Store)|Transport|UserAgent)\b|%w: the zero Credential|RetryPolicy|RotationPolicy|MaxAttempts|` +
 	`CallIdempotencyKey|Sealed$|New$|FileSessionStore|FileStore|a field is negative|the key is older than 90 days)|` +
-	`GetBody|SealingKey|WithClientSideKeys|CredentialSourceFunc|RotationPolicy.AgentID is needed|loaded without Sealed|it needs WithKeyStore|neither Overlap nor InPlace|NewWebhookLedger`)
+	`GetBody|SealingKey|WithClientSideKeys|CredentialSourceFunc|RotationPolicy.AgentID is needed|loaded without Sealed|it needs WithKeyStore|neither Overlap nor InPlace`)
 
 // TestErrorsOfTheSDKSpeakOfFlags reads the SDK's source: whoever changes a text
 // there that names an option finds out here that the command line has to

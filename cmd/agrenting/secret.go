@@ -139,16 +139,25 @@ func (s *sink) shown(secret string) string {
 
 const mendLost = "find what was made by agrenting keys list or agrenting tokens list, and revoke it"
 
-// rescue keeps the platform's answer when no secret was found in it, although
-// one was issued: it is in there under a name that nobody knows.
+// withAnswer is an error that has the platform's answer: an IssuedSecretError or a
+// RotationError.
+type withAnswer interface {
+	error
+	RawAnswer() []byte
+}
+
+// rescue keeps the platform's answer if the platform issued a secret that was not
+// found in it.
 func (s *sink) rescue(a *app, err error) error {
-	r, ok := errors.AsType[*agrenting.RotationError](err)
+	w, ok := errors.AsType[withAnswer](err)
 	if !ok {
 		return err
 	}
-	secret, known := string(r.RawAnswer()), false
-	if c, ok := r.NewCredential(); ok {
-		secret, known = c.Reveal(), true
+	secret, known := string(w.RawAnswer()), false
+	if r, ok := errors.AsType[*agrenting.RotationError](err); ok {
+		if c, ok := r.NewCredential(); ok {
+			secret, known = c.Reveal(), true
+		}
 	}
 	if secret == "" {
 		return err

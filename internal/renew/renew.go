@@ -414,6 +414,18 @@ func Fixed[T any](v T) *Lease[T] {
 	return l.until(time.Time{})
 }
 
+// Sleep waits for d. If ctx ends first, it returns the cause.
+func Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // Doubled is base doubled n-1 times, but no more than limit.
 func Doubled(base, limit time.Duration, n int) time.Duration {
 	d := base

@@ -361,3 +361,18 @@ func TestWhoWaitsForAFetchThatCloseEndsGetsWhatWasPutMeanwhile(t *testing.T) {
 		require.NoError(t, <-got)
 	})
 }
+
+func TestSleepEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		require.NoError(t, renew.Sleep(t.Context(), time.Hour))
+		assert.Equal(t, time.Hour, time.Since(began))
+
+		cause := errors.New("shutdown")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, cause)
+		defer cancel()
+		require.ErrorIs(t, renew.Sleep(ctx, time.Hour), cause)
+		assert.Equal(t, time.Hour+time.Second, time.Since(began))
+	})
+}

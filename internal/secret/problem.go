@@ -31,8 +31,7 @@ func Problem(s string) string {
 		case b == '\n' || b == '\r':
 			problem, fix = "a line break", "give the credential alone on one line"
 		case b == ' ' || b == '\t' || b == '\v' || b == '\f':
-			problem, fix = "white space", "give the credential alone, without a scheme such as Bearer; "+
-				"ParseCredential drops white space around it"
+			problem, fix = "white space", "give the credential alone, without a scheme such as Bearer"
 		case b < ' ' || b == 0x7f:
 			problem, fix = "a control character", "copy the credential again, as plain text"
 		case b > 0x7f:

@@ -16,6 +16,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/webhook"
 )
 
 // What users implement has to stay possible to implement, so each of these is
@@ -24,7 +25,7 @@ var (
 	_ agrenting.CredentialSource = agrenting.CredentialSourceFunc(nil)
 	_ agrenting.Refresher        = (*vault)(nil)
 	_ agrenting.KeyStore         = (*store)(nil)
-	_ agrenting.WebhookLedger    = (*ledger)(nil)
+	_ webhook.Ledger             = (*ledger)(nil)
 	_ http.RoundTripper          = (*agrenting.Transport)(nil)
 	_ error                      = (*agrenting.APIError)(nil)
 )
@@ -58,8 +59,8 @@ func (s *store) Save(ctx context.Context, rec agrenting.KeyRecord, previous agre
 // ledger forgets everything.
 type ledger struct{}
 
-func (ledger) Begin(context.Context, string) (agrenting.WebhookState, error) {
-	return agrenting.WebhookNew, nil
+func (ledger) Begin(context.Context, string) (webhook.State, error) {
+	return webhook.StateNew, nil
 }
 func (ledger) End(context.Context, string, bool) error { return nil }
 
@@ -85,7 +86,7 @@ func run(ctx context.Context, out io.Writer) error {
 		{"a call", call},
 		{"a session", session},
 		{"a rotation", rotate},
-		{"a webhook", webhook},
+		{"a webhook", receive},
 		{"a socket", socket},
 	} {
 		if err := step.do(ctx, srv, agent.ID); err != nil {
@@ -169,18 +170,18 @@ func rotate(ctx context.Context, srv *agrentingtest.Server, agentID string) erro
 	return nil
 }
 
-func webhook(ctx context.Context, srv *agrentingtest.Server, _ string) error {
-	secret, err := agrenting.ParseWebhookSecret("whsec-made-up")
+func receive(ctx context.Context, srv *agrentingtest.Server, _ string) error {
+	secret, err := webhook.ParseSecret("whsec-made-up")
 	if err != nil {
 		return err
 	}
-	verifier, err := agrenting.NewWebhookVerifier([]agrenting.WebhookSecret{secret}, agrenting.WithWebhookLedger(ledger{}))
+	verifier, err := webhook.NewVerifier([]webhook.Secret{secret}, webhook.WithLedger(ledger{}))
 	if err != nil {
 		return err
 	}
-	var got *agrenting.WebhookDelivery
+	var got *webhook.Delivery
 	client := &http.Client{Transport: local{verifier.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		got, _ = agrenting.WebhookFromContext(r.Context())
+		got, _ = webhook.FromContext(r.Context())
 	}))}}
 	hook := agrentingtest.Webhook{Event: "task.completed", TaskID: "t-1", Secret: secret.Reveal()}
 	if _, err := srv.DeliverWebhook(ctx, client, "http://agent.example/hook", hook); err != nil {

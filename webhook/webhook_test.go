@@ -1,4 +1,4 @@
-package agrenting
+package webhook
 
 import (
 	"bytes"
@@ -32,23 +32,26 @@ const (
 	hookBase64 = "l/ANJ6PUgDolQXYpHC+TES3enShlEIJ6PUF5Ms/z23A="
 )
 
-func hookSecrets(tb testing.TB, texts ...string) []WebhookSecret {
+func hookSecrets(tb testing.TB, texts ...string) []Secret {
 	tb.Helper()
-	out := make([]WebhookSecret, len(texts))
+	out := make([]Secret, len(texts))
 	for i, text := range texts {
 		var err error
-		out[i], err = ParseWebhookSecret(text)
+		out[i], err = ParseSecret(text)
 		require.NoError(tb, err)
 	}
 	return out
 }
 
-func verifier(t *testing.T, opts ...WebhookOption) *WebhookVerifier {
+func verifier(t *testing.T, opts ...Option) *Verifier {
 	t.Helper()
-	v, err := NewWebhookVerifier(hookSecrets(t, hookSecret), opts...)
+	v, err := NewVerifier(hookSecrets(t, hookSecret), opts...)
 	require.NoError(t, err)
 	return v
 }
+
+// advance lets virtual time pass.
+func advance(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // callers are in a bubble
 
 // hook is a signed request as a server sees it.
 func hook(body string, change ...func(*http.Request)) *http.Request {
@@ -61,17 +64,17 @@ func hook(body string, change ...func(*http.Request)) *http.Request {
 }
 
 // receive sends a request through the verifier and tells whether it arrived.
-func receive(v *WebhookVerifier, r *http.Request) (*httptest.ResponseRecorder, *WebhookDelivery) {
-	var got *WebhookDelivery
+func receive(v *Verifier, r *http.Request) (*httptest.ResponseRecorder, *Delivery) {
+	var got *Delivery
 	w := httptest.NewRecorder()
 	v.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		got, _ = WebhookFromContext(r.Context())
+		got, _ = FromContext(r.Context())
 		w.WriteHeader(http.StatusAccepted)
 	})).ServeHTTP(w, r)
 	return w, got
 }
 
-func TestASignatureIsThatOfAnotherImplementation(t *testing.T) {
+func TestSignatureMatchesOpenSSL(t *testing.T) {
 	t.Parallel()
 	// By the command line of OpenSSL, so that the SDK and its test kit cannot be
 	// wrong together.
@@ -79,7 +82,7 @@ func TestASignatureIsThatOfAnotherImplementation(t *testing.T) {
 	assert.Equal(t, hookBase64, agrentingtest.SignWebhook(hookSecret, []byte(hookBody)))
 }
 
-func TestEverySpellingOfASignatureIsTheSameSignature(t *testing.T) {
+func TestVerifyAcceptsEverySpelling(t *testing.T) {
 	t.Parallel()
 	v := verifier(t)
 	// A body whose signature has both characters in which the alphabets differ.
@@ -139,8 +142,8 @@ func TestEverySpellingOfASignatureIsTheSameSignature(t *testing.T) {
 			if c.valid {
 				require.NoError(t, err)
 			} else {
-				require.ErrorIs(t, err, ErrWebhookSignature)
-				assert.Equal(t, ErrWebhookSignature.Error(), err.Error(), "nothing tells why")
+				require.ErrorIs(t, err, ErrSignature)
+				assert.Equal(t, ErrSignature.Error(), err.Error(), "the reason is not given")
 			}
 			w, got := receive(v, hook(body, func(r *http.Request) { r.Header.Set("X-Webhook-Signature", c.signature) }))
 			assert.Equal(t, c.valid, got != nil)
@@ -149,7 +152,7 @@ func TestEverySpellingOfASignatureIsTheSameSignature(t *testing.T) {
 	}
 }
 
-func TestWebhooksThatAreRefused(t *testing.T) {
+func TestHandlerRefusesInvalidWebhooks(t *testing.T) {
 	t.Parallel()
 	header := func(name, value string) func(*http.Request) {
 		return func(r *http.Request) { r.Header.Set(name, value) }
@@ -174,7 +177,7 @@ func TestWebhooksThatAreRefused(t *testing.T) {
 		"PUT":            {hook(hookBody, func(r *http.Request) { r.Method = http.MethodPut }), 405, "method not allowed", "not a POST"},
 		"broken off": {hook(hookBody, func(r *http.Request) {
 			r.Body = io.NopCloser(io.MultiReader(strings.NewReader(hookBody[:9]), iotest.ErrReader(io.ErrUnexpectedEOF)))
-		}), 400, "body unreadable", "breaks off"},
+		}), 400, "body unreadable", "truncated"},
 		"not JSON":        {hook("task_id=t-1"), 400, "not a JSON object", "not a JSON"},
 		"empty":           {hook(""), 400, "not a JSON object", "not a JSON"},
 		"an array":        {hook("[]"), 400, "not a JSON object", "not a JSON"},
@@ -185,7 +188,7 @@ func TestWebhooksThatAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var log bytes.Buffer
-			v := verifier(t, WithWebhookBodyLimit(64), WithWebhookLogger(slog.New(slog.NewTextHandler(&log, nil))))
+			v := verifier(t, WithBodyLimit(64), WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 			w, got := receive(v, c.request)
 			assert.Nil(t, got, "the handler was asked")
 			assert.Equal(t, c.status, w.Code)
@@ -203,7 +206,7 @@ func TestWebhooksThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestAnUnsignedBodyIsNotRead(t *testing.T) {
+func TestHandlerDoesNotReadUnsignedBody(t *testing.T) {
 	t.Parallel()
 	for name, signature := range map[string]string{"none": "", "malformed": "secret"} {
 		t.Run(name, func(t *testing.T) {
@@ -217,15 +220,15 @@ func TestAnUnsignedBodyIsNotRead(t *testing.T) {
 	}
 }
 
-func TestABodyThatIsAnnouncedAsTooLargeIsNotRead(t *testing.T) {
+func TestHandlerDoesNotReadTooLargeBody(t *testing.T) {
 	t.Parallel()
-	w, _ := receive(verifier(t, WithWebhookBodyLimit(64)), hook(hookBody, func(r *http.Request) {
+	w, _ := receive(verifier(t, WithBodyLimit(64)), hook(hookBody, func(r *http.Request) {
 		r.ContentLength, r.Body = 65, io.NopCloser(iotest.ErrReader(errors.New("it was read")))
 	}))
 	assert.Equal(t, http.StatusRequestEntityTooLarge, w.Code)
 }
 
-func TestTheHandlerFindsTheBodyAgain(t *testing.T) {
+func TestHandlerRestoresTheBody(t *testing.T) {
 	t.Parallel()
 	body := `{ "task_id" : "t-1",` + "\n" + ` "status":"completed", "more": [1, 2] }`
 	original := hook(body, func(r *http.Request) {
@@ -238,21 +241,21 @@ func TestTheHandlerFindsTheBodyAgain(t *testing.T) {
 		assert.NoError(t, err)
 		assert.EqualValues(t, len(body), r.ContentLength)
 		assert.Empty(t, r.TransferEncoding)
-		d, ok := WebhookFromContext(r.Context())
+		d, ok := FromContext(r.Context())
 		assert.True(t, ok)
 		assert.Equal(t, body, string(d.Body))
 	})).ServeHTTP(httptest.NewRecorder(), original)
 	assert.Equal(t, body, string(read))
 	assert.EqualValues(t, -1, original.ContentLength, "the server's own request is not changed")
 	assert.Equal(t, []string{"chunked"}, original.TransferEncoding)
-	_, ok := WebhookFromContext(t.Context())
+	_, ok := FromContext(t.Context())
 	assert.False(t, ok)
 }
 
-func TestABodyOfExactlyTheLimitPasses(t *testing.T) {
+func TestBodyLimitIsInclusive(t *testing.T) {
 	t.Parallel()
 	for extra, status := range map[int]int{0: http.StatusAccepted, -1: http.StatusRequestEntityTooLarge} {
-		w, _ := receive(verifier(t, WithWebhookBodyLimit(int64(len(hookBody)+extra))), hook(hookBody))
+		w, _ := receive(verifier(t, WithBodyLimit(int64(len(hookBody)+extra))), hook(hookBody))
 		assert.Equal(t, status, w.Code)
 	}
 	w, _ := receive(verifier(t), hook(`{"x":"`+strings.Repeat("x", 1<<20-8)+`"}`))
@@ -261,92 +264,92 @@ func TestABodyOfExactlyTheLimitPasses(t *testing.T) {
 	assert.Equal(t, http.StatusRequestEntityTooLarge, w.Code)
 }
 
-func TestSecretsChangeOverWithoutARefusal(t *testing.T) {
+func TestSetSecretsReplacesSecrets(t *testing.T) {
 	t.Parallel()
 	sign := func(secret string) string { return agrentingtest.SignWebhook(secret, []byte(hookBody)) }
-	v, err := NewWebhookVerifier(hookSecrets(t, "old-secret-1"))
+	v, err := NewVerifier(hookSecrets(t, "old-secret-1"))
 	require.NoError(t, err)
 	body := []byte(hookBody)
 	require.NoError(t, v.Verify(body, sign("old-secret-1")))
-	require.ErrorIs(t, v.Verify(body, sign("new-secret-2")), ErrWebhookSignature)
+	require.ErrorIs(t, v.Verify(body, sign("new-secret-2")), ErrSignature)
 
 	require.NoError(t, v.SetSecrets(hookSecrets(t, "new-secret-2", "old-secret-1")...))
 	require.NoError(t, v.Verify(body, sign("old-secret-1")))
 	require.NoError(t, v.Verify(body, sign("new-secret-2")))
 
 	require.NoError(t, v.SetSecrets(hookSecrets(t, "new-secret-2")...))
-	require.ErrorIs(t, v.Verify(body, sign("old-secret-1")), ErrWebhookSignature)
+	require.ErrorIs(t, v.Verify(body, sign("old-secret-1")), ErrSignature)
 	require.NoError(t, v.Verify(body, sign("new-secret-2")))
 
 	require.ErrorIs(t, v.SetSecrets(), ErrInvalidOption)
-	require.ErrorIs(t, v.SetSecrets(WebhookSecret{}), ErrInvalidCredential, "anybody could sign")
+	require.ErrorIs(t, v.SetSecrets(Secret{}), ErrInvalidSecret, "anybody could sign")
 	require.ErrorIs(t, v.SetSecrets(hookSecrets(t, "a", "b", "c", "d", "e")...), ErrInvalidOption)
 	require.NoError(t, v.Verify(body, sign("new-secret-2")), "the ones before stay in use")
 }
 
-func TestTheCallersSliceOfSecretsIsNotKept(t *testing.T) {
+func TestNewVerifierCopiesSecrets(t *testing.T) {
 	t.Parallel()
 	secrets := hookSecrets(t, hookSecret)
-	v, err := NewWebhookVerifier(secrets)
+	v, err := NewVerifier(secrets)
 	require.NoError(t, err)
 	secrets[0] = hookSecrets(t, "other")[0]
 	require.NoError(t, v.Verify([]byte(hookBody), hookBase64))
 }
 
-func TestWebhookOptionsAreValidated(t *testing.T) {
+func TestOptionsAreValidated(t *testing.T) {
 	t.Parallel()
-	for name, opt := range map[string]WebhookOption{
-		"nil": nil, "no header": WithWebhookHeader(""), "bad header": WithWebhookHeader("X Signature"), "colon": WithWebhookHeader("X:"),
-		"no limit": WithWebhookBodyLimit(0), "negative limit": WithWebhookBodyLimit(-1), "no ledger": WithWebhookLedger(nil),
+	for name, opt := range map[string]Option{
+		"nil": nil, "no header": WithHeader(""), "bad header": WithHeader("X Signature"), "colon": WithHeader("X:"),
+		"no limit": WithBodyLimit(0), "negative limit": WithBodyLimit(-1), "no ledger": WithLedger(nil),
 	} {
-		_, err := NewWebhookVerifier(hookSecrets(t, hookSecret), opt)
+		_, err := NewVerifier(hookSecrets(t, hookSecret), opt)
 		require.ErrorIs(t, err, ErrInvalidOption, name)
 	}
-	_, err := NewWebhookVerifier(nil)
+	_, err := NewVerifier(nil)
 	require.ErrorIs(t, err, ErrInvalidOption)
 	for _, text := range []string{"", " \n", "two words", `"quoted"`, strings.Repeat("x", 5000)} {
-		_, err := ParseWebhookSecret(text)
-		require.ErrorIs(t, err, ErrInvalidCredential)
+		_, err := ParseSecret(text)
+		require.ErrorIs(t, err, ErrInvalidSecret)
 		if len(text) > 4 {
 			assert.NotContains(t, err.Error(), text[1:5])
 		}
 	}
-	s, err := ParseWebhookSecret(" " + hookSecret + "\n")
+	s, err := ParseSecret(" " + hookSecret + "\n")
 	require.NoError(t, err)
 	assert.Equal(t, hookSecret, s.Reveal())
 }
 
-func TestTheSignaturesHeaderCanBeNamed(t *testing.T) {
+func TestWithHeaderNamesTheHeader(t *testing.T) {
 	t.Parallel()
-	v := verifier(t, WithWebhookHeader("x-agrenting-signature"))
+	v := verifier(t, WithHeader("x-agrenting-signature"))
 	_, got := receive(v, hook(hookBody))
 	assert.Nil(t, got)
 	_, got = receive(v, hook(hookBody, func(r *http.Request) { r.Header.Set("X-Agrenting-Signature", hookBase64) }))
 	assert.NotNil(t, got)
 }
 
-func TestDeliveriesAreReadTolerantly(t *testing.T) {
+func TestDeliveryIgnoresMalformedMembers(t *testing.T) {
 	t.Parallel()
 	percent := func(f float64) *float64 { return &f }
 	at := time.Date(2026, 11, 2, 3, 4, 5, 0, time.UTC)
 	for name, c := range map[string]struct {
 		body string
-		want WebhookDelivery
+		want Delivery
 	}{
 		"all there is": {
 			`{"task_id":"t-1","status":"completed","output":{"text":"done"},"error_reason":"none","progress_percent":12.5,` +
 				`"progress_message":"so far","completed_at":"2026-11-02T03:04:05Z","created_at":1793588645,"new":{"a":1}}`,
-			WebhookDelivery{
+			Delivery{
 				TaskID: "t-1", TaskIDSigned: true, Status: "completed", Output: json.RawMessage(`{"text":"done"}`), ErrorReason: "none",
 				ProgressPercent: percent(12.5), ProgressMessage: "so far", Completed: at, Created: time.Unix(1793588645, 0),
 			},
 		},
-		"nothing":       {`{}`, WebhookDelivery{TaskID: "t-header"}},
-		"nulls":         {`{"task_id":null,"status":null,"output":null,"progress_percent":null,"created_at":null}`, WebhookDelivery{TaskID: "t-header"}},
-		"other types":   {`{"task_id":7,"status":[],"progress_percent":"much","progress_message":{},"created_at":"soon","error_reason":1}`, WebhookDelivery{TaskID: "t-header"}},
-		"output a text": {`{"task_id":"t-1","output":"done"}`, WebhookDelivery{TaskID: "t-1", TaskIDSigned: true, Output: json.RawMessage(`"done"`)}},
-		"an envelope":   {`{"data":{"task_id":"t-1","status":"failed"}}`, WebhookDelivery{TaskID: "t-1", TaskIDSigned: true, Status: "failed"}},
-		"both":          {`{"task_id":"t-1","data":{"task_id":"t-2"}}`, WebhookDelivery{TaskID: "t-1", TaskIDSigned: true}},
+		"nothing":       {`{}`, Delivery{TaskID: "t-header"}},
+		"nulls":         {`{"task_id":null,"status":null,"output":null,"progress_percent":null,"created_at":null}`, Delivery{TaskID: "t-header"}},
+		"other types":   {`{"task_id":7,"status":[],"progress_percent":"much","progress_message":{},"created_at":"soon","error_reason":1}`, Delivery{TaskID: "t-header"}},
+		"output a text": {`{"task_id":"t-1","output":"done"}`, Delivery{TaskID: "t-1", TaskIDSigned: true, Output: json.RawMessage(`"done"`)}},
+		"an envelope":   {`{"data":{"task_id":"t-1","status":"failed"}}`, Delivery{TaskID: "t-1", TaskIDSigned: true, Status: "failed"}},
+		"both":          {`{"task_id":"t-1","data":{"task_id":"t-2"}}`, Delivery{TaskID: "t-1", TaskIDSigned: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -361,7 +364,7 @@ func TestDeliveriesAreReadTolerantly(t *testing.T) {
 	}
 }
 
-func TestAHeaderDoesNotOverrideTheSignedTask(t *testing.T) {
+func TestSignedTaskIDWinsOverHeader(t *testing.T) {
 	t.Parallel()
 	_, got := receive(verifier(t), hook(hookBody, func(r *http.Request) { r.Header.Set("X-Webhook-Task-Id", "t-2") }))
 	require.NotNil(t, got)
@@ -369,12 +372,12 @@ func TestAHeaderDoesNotOverrideTheSignedTask(t *testing.T) {
 	assert.True(t, got.TaskIDSigned)
 }
 
-func TestAWebhookIsHandledOnce(t *testing.T) {
+func TestLedgerRepeatsOnlyFailedWebhooks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int64
 		answer := http.StatusInternalServerError
-		h := verifier(t, WithWebhookLedger(NewWebhookLedger(time.Hour, 10))).Handler(
+		h := verifier(t, WithLedger(NewLedger(time.Hour, 10))).Handler(
 			http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				calls.Add(1)
 				switch answer {
@@ -415,9 +418,9 @@ func TestAWebhookIsHandledOnce(t *testing.T) {
 	})
 }
 
-func TestAnotherEventOrSecretDoesNotMakeAWebhookNew(t *testing.T) {
+func TestLedgerIgnoresEventAndSecret(t *testing.T) {
 	t.Parallel()
-	v, err := NewWebhookVerifier(hookSecrets(t, hookSecret, "another-secret"), WithWebhookLedger(NewWebhookLedger(time.Hour, 10)))
+	v, err := NewVerifier(hookSecrets(t, hookSecret, "another-secret"), WithLedger(NewLedger(time.Hour, 10)))
 	require.NoError(t, err)
 	_, first := receive(v, hook(hookBody))
 	assert.NotNil(t, first)
@@ -428,19 +431,19 @@ func TestAnotherEventOrSecretDoesNotMakeAWebhookNew(t *testing.T) {
 	assert.Nil(t, second)
 }
 
-func TestAnUnsignedWebhookLeavesNoEntry(t *testing.T) {
+func TestUnsignedWebhookLeavesNoEntry(t *testing.T) {
 	t.Parallel()
-	v := verifier(t, WithWebhookLedger(NewWebhookLedger(time.Hour, 10)))
+	v := verifier(t, WithLedger(NewLedger(time.Hour, 10)))
 	w, _ := receive(v, hook(hookBody, func(r *http.Request) { r.Header.Set("X-Webhook-Signature", strings.Repeat("0", 64)) }))
 	assert.Equal(t, http.StatusUnauthorized, w.Code)
 	_, got := receive(v, hook(hookBody))
 	assert.NotNil(t, got, "else anybody could keep the real one out")
 }
 
-func TestAWebhookThatIsBeingHandledIsToComeAgain(t *testing.T) {
+func TestBusyWebhookIsAnswered503(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		v := verifier(t, WithWebhookLedger(NewWebhookLedger(time.Hour, 10)))
+		v := verifier(t, WithLedger(NewLedger(time.Hour, 10)))
 		entered, leave := make(chan struct{}), make(chan struct{})
 		h := v.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 			close(entered)
@@ -467,19 +470,19 @@ func TestAWebhookThatIsBeingHandledIsToComeAgain(t *testing.T) {
 // brokenLedger fails.
 type brokenLedger struct{ begin, end error }
 
-func (l brokenLedger) Begin(context.Context, string) (WebhookState, error) {
-	return WebhookNew, l.begin
+func (l brokenLedger) Begin(context.Context, string) (State, error) {
+	return StateNew, l.begin
 }
 
 func (l brokenLedger) End(ctx context.Context, _ string, _ bool) error {
 	return errors.Join(ctx.Err(), l.end)
 }
 
-func TestALedgerThatFailsLosesNoWebhook(t *testing.T) {
+func TestLedgerFailureLosesNoWebhook(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	logger := WithWebhookLogger(slog.New(slog.NewTextHandler(&log, nil)))
-	w, got := receive(verifier(t, logger, WithWebhookLedger(brokenLedger{begin: errors.New("no database")})), hook(hookBody))
+	logger := WithLogger(slog.New(slog.NewTextHandler(&log, nil)))
+	w, got := receive(verifier(t, logger, WithLedger(brokenLedger{begin: errors.New("no database")})), hook(hookBody))
 	assert.Nil(t, got)
 	assert.Equal(t, http.StatusServiceUnavailable, w.Code)
 	assert.NotContains(t, w.Body.String(), "database")
@@ -488,66 +491,58 @@ func TestALedgerThatFailsLosesNoWebhook(t *testing.T) {
 	log.Reset()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // the sender has gone, but the ledger is told
-	w, got = receive(verifier(t, logger, WithWebhookLedger(brokenLedger{end: errors.New("disk full")})), hook(hookBody).WithContext(ctx))
+	w, got = receive(verifier(t, logger, WithLedger(brokenLedger{end: errors.New("disk full")})), hook(hookBody).WithContext(ctx))
 	assert.NotNil(t, got)
 	assert.Equal(t, http.StatusAccepted, w.Code)
 	assert.Contains(t, log.String(), "disk full")
 	assert.NotContains(t, log.String(), context.Canceled.Error())
 }
 
-func TestALedgerInMemoryIsBounded(t *testing.T) {
+func TestMemoryLedgerIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ledger := NewWebhookLedger(time.Minute, 3)
-		m, ok := ledger.(*webhookMemory)
+		ledger := NewLedger(time.Minute, 3)
+		m, ok := ledger.(*memoryLedger)
 		require.True(t, ok)
-		begin := func(id string) WebhookState {
+		begin := func(id string) State {
 			t.Helper()
 			s, err := ledger.Begin(t.Context(), id)
 			require.NoError(t, err)
 			return s
 		}
 		for i := range 100 {
-			assert.Equal(t, WebhookNew, begin(strconv.Itoa(i)))
+			assert.Equal(t, StateNew, begin(strconv.Itoa(i)))
 			assert.LessOrEqual(t, len(m.entries), 3)
 			assert.Equal(t, len(m.entries), m.order.Len())
 		}
-		assert.Equal(t, WebhookBusy, begin("97"), "asking evicts nobody, least of all itself")
+		assert.Equal(t, StateBusy, begin("97"), "asking evicts nobody, least of all itself")
 		require.NoError(t, ledger.End(t.Context(), "97", true))
-		assert.Equal(t, WebhookDone, begin("97"))
+		assert.Equal(t, StateDone, begin("97"))
 		for range 100 { // what fails time and again takes one place
 			require.NoError(t, ledger.End(t.Context(), "99", false))
-			assert.Equal(t, WebhookNew, begin("99"))
+			assert.Equal(t, StateNew, begin("99"))
 		}
 		assert.Equal(t, 3, m.order.Len())
-		assert.Equal(t, WebhookDone, begin("97"))
+		assert.Equal(t, StateDone, begin("97"))
 		advance(time.Minute)
-		assert.Equal(t, WebhookNew, begin("98"), "a handler that never returned is forgotten too")
+		assert.Equal(t, StateNew, begin("98"), "a handler that never returned is forgotten too")
 		assert.Equal(t, 1, m.order.Len())
 		require.NoError(t, ledger.End(t.Context(), "gone", true))
 	})
-	assert.Panics(t, func() { NewWebhookLedger(0, 1) })
-	assert.Panics(t, func() { NewWebhookLedger(1, 0) })
+	assert.Panics(t, func() { NewLedger(0, 1) })
+	assert.Panics(t, func() { NewLedger(1, 0) })
 }
 
-func TestNoWebhookSecretIsPrinted(t *testing.T) {
+func TestStringNamesNoSecret(t *testing.T) {
 	t.Parallel()
-	s, err := ParseWebhookSecret(probeSecret)
-	require.NoError(t, err)
-	v, err := NewWebhookVerifier([]WebhookSecret{s})
-	require.NoError(t, err)
-	probe(t, "webhook secret", s, probeSecret)
-	probe(t, "verifier", v, probeSecret)
-	assert.Contains(t, v.String(), s.Fingerprint())
-	assert.Equal(t, "agrenting.WebhookVerifier()", (*WebhookVerifier)(nil).String())
-	assert.Equal(t, "agrenting.WebhookSecret(none)", WebhookSecret{}.String())
-	require.Error(t, new(WebhookSecret).UnmarshalText([]byte(probeSecret)))
-	require.Error(t, new(WebhookSecret).GobDecode(nil))
-	_, err = s.GobEncode()
-	require.Error(t, err)
+	s := hookSecrets(t, hookSecret)[0]
+	assert.Equal(t, "webhook.Secret("+s.Fingerprint()+")", s.String())
+	assert.Equal(t, "webhook.Verifier(X-Webhook-Signature, "+s.Fingerprint()+")", verifier(t).String())
+	assert.Equal(t, "webhook.Verifier()", (*Verifier)(nil).String())
+	assert.Equal(t, "webhook.Secret(none)", Secret{}.String())
 }
 
-func FuzzWebhookSignature(f *testing.F) {
+func FuzzSignature(f *testing.F) {
 	for _, text := range []string{
 		"", "sha256=", hookBase64, "sha256=" + hookBase64, strings.TrimRight(hookBase64, "="), strings.Repeat("0", 64),
 		strings.Repeat("-", 43), strings.Repeat("_", 42) + "==", " " + hookBase64 + "\t", hookBase64[:20] + "\r\n" + hookBase64[20:],
@@ -556,7 +551,7 @@ func FuzzWebhookSignature(f *testing.F) {
 	}
 	secrets := hookSecrets(f, hookSecret)
 	f.Fuzz(func(t *testing.T, text string) {
-		mac, ok := parseWebhookSignature(text)
+		mac, ok := parseSignature(text)
 		if !ok {
 			assert.Zero(t, mac)
 			return
@@ -571,9 +566,9 @@ func FuzzWebhookSignature(f *testing.F) {
 			base64.URLEncoding.EncodeToString(mac[:]), base64.RawURLEncoding.EncodeToString(mac[:]),
 		}, map[bool]string{true: strings.ToLower(spelt), false: spelt}[len(spelt) == 64])
 		// And only the right one is let in.
-		v, err := NewWebhookVerifier(secrets)
+		v, err := NewVerifier(secrets)
 		require.NoError(t, err)
-		right, _ := parseWebhookSignature(hookBase64)
+		right, _ := parseSignature(hookBase64)
 		assert.Equal(t, mac == right, v.Verify([]byte(hookBody), text) == nil)
 	})
 }

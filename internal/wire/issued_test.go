@@ -1,4 +1,4 @@
-package agrenting
+package wire
 
 import (
 	"encoding/json"
@@ -9,33 +9,35 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 const issuedSecret = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
 
-func TestAnIssuedKeyIsFoundUnderEveryName(t *testing.T) {
+func TestFindIssuedKnowsEveryName(t *testing.T) {
 	t.Parallel()
 	for _, name := range secretNames {
-		k, ok := findIssued(json.RawMessage(`{"`+name+`":" `+issuedSecret+`\n","id":"k-1"}`), APIKey)
+		k, ok := FindIssued(json.RawMessage(`{"` + name + `":" ` + issuedSecret + `\n","id":"k-1"}`))
 		require.True(t, ok, name)
-		assert.Equal(t, issuedSecret, k.Credential.Reveal(), name)
+		assert.Equal(t, issuedSecret, k.Secret.Reveal(), name)
 		assert.Equal(t, "k-1", k.ID, name)
 	}
 	for _, nest := range nestNames {
 		for _, name := range secretNames {
-			k, ok := findIssued(json.RawMessage(`{"id":"outer","agent_id":"a-1","`+nest+`":{"`+name+`":"`+issuedSecret+`","key_id":"k-1"}}`), APIKey)
+			k, ok := FindIssued(json.RawMessage(`{"id":"outer","agent_id":"a-1","` + nest + `":{"` + name + `":"` + issuedSecret + `","key_id":"k-1"}}`))
 			require.True(t, ok, "%s.%s", nest, name)
-			assert.Equal(t, issuedSecret, k.Credential.Reveal())
-			assert.Equal(t, "k-1", k.ID, "an id further out may be that of something else")
+			assert.Equal(t, issuedSecret, k.Secret.Reveal())
+			assert.Equal(t, "k-1", k.ID, "an ID further out may be that of something else")
 			assert.Equal(t, "a-1", k.AgentID)
 		}
 	}
 }
 
-func TestWhatIsBesideAnIssuedKeyIsReadInEveryShape(t *testing.T) {
+func TestFindIssuedReadsMetadata(t *testing.T) {
 	t.Parallel()
 	day := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	for text, want := range map[string]IssuedKey{
+	for text, want := range map[string]Issued{
 		`{"api_key":"S","id":"k","agent_id":"a","name":"n","created_at":"2026-03-01T12:00:00Z","expires_at":"2026-03-01T12:00:00Z"}`: {
 			ID: "k", AgentID: "a", Name: "n", Created: day, Expires: day,
 		},
@@ -47,9 +49,9 @@ func TestWhatIsBesideAnIssuedKeyIsReadInEveryShape(t *testing.T) {
 		`{"api_key":"not a key, it has blanks","secret":"S"}`:                                      {},
 		`{"token":{"api_key":"S"},"api_key":null,"key":17,"secret":["x"],"credential":{"id":"c"}}`: {},
 	} {
-		k, ok := findIssued(json.RawMessage(strings.ReplaceAll(text, `"S"`, `"`+issuedSecret+`"`)), APIKey)
+		k, ok := FindIssued(json.RawMessage(strings.ReplaceAll(text, `"S"`, `"`+issuedSecret+`"`)))
 		require.True(t, ok, text)
-		assert.Equal(t, issuedSecret, k.Credential.Reveal(), text)
+		assert.Equal(t, issuedSecret, k.Secret.Reveal(), text)
 		assert.Equal(t, want.ID, k.ID, text)
 		assert.Equal(t, want.AgentID, k.AgentID, text)
 		assert.Equal(t, want.Name, k.Name, text)
@@ -58,7 +60,7 @@ func TestWhatIsBesideAnIssuedKeyIsReadInEveryShape(t *testing.T) {
 	}
 }
 
-func TestAMalformedFieldNeverCostsTheKey(t *testing.T) {
+func TestMalformedMemberKeepsTheKey(t *testing.T) {
 	t.Parallel()
 	fields := []string{"id", "agent_id", "name", "label", "created_at", "inserted_at", "expires_at", "uuid", "key_id", "extra"}
 	values := []string{`null`, `17`, `-1.5e300`, `true`, `""`, `" "`, `[]`, `{}`, `[{"a":[null]}]`, `{"value":42}`, `"\u0000"`, `"2026-99-99"`}
@@ -69,27 +71,27 @@ func TestAMalformedFieldNeverCostsTheKey(t *testing.T) {
 			m[f] = json.RawMessage(v)
 			b, err := json.Marshal(m)
 			require.NoError(t, err)
-			k, ok := findIssued(b, APIKey)
+			k, ok := FindIssued(b)
 			require.True(t, ok, string(b))
-			assert.Equal(t, issuedSecret, k.Credential.Reveal())
+			assert.Equal(t, issuedSecret, k.Secret.Reveal())
 		}
 	}
 }
 
-func TestWhatHoldsNoKeyIsNotTakenForOne(t *testing.T) {
+func TestFindIssuedRejectsOtherJSON(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
 		``, `null`, `[]`, `"` + issuedSecret + `"`, `{}`, `{"api_key":""}`, `{"api_key":"a b"}`, `{"api_key":"\u00e9\u00e8"}`,
 		`{"id":"` + issuedSecret + `"}`, `{"data":[{"api_key":"` + issuedSecret + `"}]}`, `{`,
 		`{"data":{"data":{"data":{"data":{"api_key":"` + issuedSecret + `"}}}}}`,
 	} {
-		_, ok := findIssued(json.RawMessage(text), APIKey)
+		_, ok := FindIssued(json.RawMessage(text))
 		assert.False(t, ok, text)
 	}
 }
 
-// FuzzIssued holds that no answer panics, that what is found is a valid
-// credential of the answer, and that a key beside anything at all is found.
+// FuzzIssued checks that no answer panics, that a secret that is found is valid, and
+// that a key is found next to any other members.
 func FuzzIssued(f *testing.F) {
 	for _, seed := range []string{
 		`{"api_key":"` + issuedSecret + `","id":"k"}`, `{"data":{"key":{"secret":"x"}}}`, `{"id":{},"created_at":-1.5}`,
@@ -98,9 +100,9 @@ func FuzzIssued(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if k, ok := findIssued(b, APIKey); ok {
-			if err := k.Credential.validate(); err != nil {
-				t.Fatalf("an invalid credential was found: %v", err)
+		if k, ok := FindIssued(b); ok {
+			if problem := secret.Problem(k.Secret.Reveal()); problem != "" {
+				t.Fatalf("an invalid secret was found: it %s", problem)
 			}
 		}
 		var m map[string]json.RawMessage
@@ -110,11 +112,11 @@ func FuzzIssued(f *testing.F) {
 		m["api_key"] = json.RawMessage(`"` + issuedSecret + `"`)
 		with, err := json.Marshal(m)
 		if err != nil {
-			return // an odd number of odd bytes: not JSON any more
+			return // not JSON
 		}
-		k, ok := findIssued(with, APIKey)
-		if !ok || k.Credential.Reveal() != issuedSecret {
-			t.Fatalf("the key was lost beside what else is in the answer")
+		k, ok := FindIssued(with)
+		if !ok || k.Secret.Reveal() != issuedSecret {
+			t.Fatalf("the key was not found next to the other members")
 		}
 	})
 }

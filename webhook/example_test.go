@@ -1,4 +1,4 @@
-package agrenting_test
+package webhook_test
 
 import (
 	"context"
@@ -9,29 +9,39 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/webhook"
 )
 
-// A receiver of webhooks that takes them for hints: what a task's state is, it
-// asks with its own credential. The embedded platform plays the sender.
-func ExampleWebhookVerifier() {
-	srv, _, scribe, _ := world()
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// A receiver treats webhooks as hints: it asks for the state of the task with its own
+// credential. The embedded platform plays the sender.
+func ExampleVerifier() {
+	srv := agrentingtest.NewServer()
 	defer srv.Close()
-	client := keyedClient(srv, scribe.ID)
+	scribe := srv.NewAgent(srv.NewUser("Ada"), agrentingtest.AgentConfig{Name: "Scribe", Capabilities: []string{"writing"}})
+	client, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(srv.URL),
+		agrenting.WithCredential(agrenting.APIKey(srv.NewKey(scribe.ID).Secret)))
+	must(err)
 	defer client.Close()
 	var task struct {
 		ID     string `json:"id"`
 		Status string `json:"status"`
 	}
-	_, err := client.Do(context.Background(), http.MethodPost, "/api/v1/tasks", map[string]string{"agent_id": scribe.ID, "task_type": "writing"}, &task)
+	_, err = client.Do(context.Background(), http.MethodPost, "/api/v1/tasks", map[string]string{"agent_id": scribe.ID, "task_type": "writing"}, &task)
 	must(err)
 
-	secret, err := agrenting.ParseWebhookSecret("whsec-from-the-registration")
+	secret, err := webhook.ParseSecret("whsec-from-the-registration")
 	must(err)
-	verifier, err := agrenting.NewWebhookVerifier([]agrenting.WebhookSecret{secret},
-		agrenting.WithWebhookLedger(agrenting.NewWebhookLedger(24*time.Hour, 10_000)))
+	verifier, err := webhook.NewVerifier([]webhook.Secret{secret},
+		webhook.WithLedger(webhook.NewLedger(24*time.Hour, 10_000)))
 	must(err)
 	receiver := httptest.NewServer(verifier.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		hint, _ := agrenting.WebhookFromContext(r.Context())
+		hint, _ := webhook.FromContext(r.Context())
 		fmt.Println("a hint:", hint.Event, hint.Status)
 		_, err := client.Do(r.Context(), http.MethodGet, "/api/v1/tasks/"+hint.TaskID, nil, &task)
 		must(err)
@@ -41,11 +51,11 @@ func ExampleWebhookVerifier() {
 
 	hook := agrentingtest.Webhook{Event: "task.completed", Secret: secret.Reveal()}
 	hook.Body = fmt.Appendf(nil, `{"task_id":%q,"status":"completed"}`, task.ID)
-	for range 2 { // the second time it is not handled again
+	for range 2 { // the second one is not handled again
 		statuses, err := srv.DeliverWebhook(context.Background(), nil, receiver.URL, hook)
 		fmt.Println(statuses, err)
 	}
-	hook.Secret = "somebody else's"
+	hook.Secret = "another-secret"
 	req, err := hook.Request(context.Background(), receiver.URL)
 	must(err)
 	resp, err := receiver.Client().Do(req)
@@ -60,19 +70,19 @@ func ExampleWebhookVerifier() {
 	// forged: 401
 }
 
-// Two secrets at once while the webhook changes over to a new one.
-func ExampleWebhookVerifier_SetSecrets() {
-	old, err := agrenting.ParseWebhookSecret("whsec-of-last-year")
+// Give two secrets while the webhook changes to a new one.
+func ExampleVerifier_SetSecrets() {
+	old, err := webhook.ParseSecret("whsec-of-last-year")
 	must(err)
-	next, err := agrenting.ParseWebhookSecret("whsec-of-this-year")
+	next, err := webhook.ParseSecret("whsec-of-this-year")
 	must(err)
-	verifier, err := agrenting.NewWebhookVerifier([]agrenting.WebhookSecret{next, old})
+	verifier, err := webhook.NewVerifier([]webhook.Secret{next, old})
 	must(err)
 	body := []byte(`{"task_id":"1"}`)
 	byOld, byNext := agrentingtest.SignWebhook(old.Reveal(), body), agrentingtest.SignWebhook(next.Reveal(), body)
 	fmt.Println(verifier.Verify(body, byOld), verifier.Verify(body, byNext))
 
-	must(verifier.SetSecrets(next)) // once the platform signs with the new one
+	must(verifier.SetSecrets(next)) // when the platform signs with the new one
 	fmt.Println(verifier.Verify(body, byOld))
 	fmt.Println(verifier.Verify(body, byNext))
 	// Output:

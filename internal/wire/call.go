@@ -1,0 +1,190 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// ErrMethod is the error of a call whose method is not one.
+var ErrMethod = errors.New("not a method")
+
+// A Call is one call of the platform.
+type Call struct {
+	Method string
+	URL    *url.URL
+	// Header has the headers that the caller sets, the credential among them.
+	// The call owns it and adds Accept, User-Agent, and Content-Type where they
+	// are missing.
+	Header    http.Header
+	UserAgent string
+	// Body is nil for none, an io.Reader that is sent unchanged, []byte and
+	// json.RawMessage that are sent as JSON, or anything else, encoded as JSON.
+	Body any
+}
+
+// A Sender sends one request: the method RoundTrip of a transport, or Do of a client.
+type Sender func(*http.Request) (*http.Response, error)
+
+// Do makes the call and reads at most limit bytes of its answer. The error names the
+// call. An answer that breaks off or is larger is an error too.
+func (c Call) Do(ctx context.Context, send Sender, limit int64) (*Answer, error) {
+	req, err := c.Request(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := Send(req, send)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	a := Read(req, resp, limit)
+	return a, a.BodyErr
+}
+
+// Request makes the request of the call. The error matches [ErrMethod], or names the
+// call.
+func (c Call) Request(ctx context.Context) (*http.Request, error) {
+	body, contentType, err := encode(c.Body)
+	if err != nil {
+		return nil, &CallError{Method: c.Method, Path: c.URL.Path, Err: err}
+	}
+	if body == nil {
+		body = http.NoBody
+	}
+	req, err := http.NewRequestWithContext(ctx, c.Method, c.URL.String(), body)
+	if err != nil {
+		return nil, ErrMethod // the URL has been parsed already
+	}
+	req.Header = c.Header
+	SetDefault(req.Header, "Accept", "application/json")
+	SetDefault(req.Header, "User-Agent", c.UserAgent)
+	if contentType != "" {
+		SetDefault(req.Header, "Content-Type", contentType)
+	}
+	return req, nil
+}
+
+// SetDefault sets a header that is not set.
+func SetDefault(h http.Header, name, value string) {
+	if len(h.Values(name)) == 0 {
+		h.Set(name, value)
+	}
+}
+
+func encode(in any) (body io.Reader, contentType string, err error) {
+	const jsonType = "application/json"
+	switch v := in.(type) {
+	case nil:
+		return nil, "", nil
+	case io.Reader:
+		return v, "application/octet-stream", nil
+	case []byte:
+		return bytes.NewReader(v), jsonType, nil
+	case json.RawMessage:
+		return bytes.NewReader(v), jsonType, nil
+	default:
+		b, err := json.Marshal(v)
+		if err != nil {
+			return nil, "", fmt.Errorf("the request's body does not encode: %w", err)
+		}
+		return bytes.NewReader(b), jsonType, nil
+	}
+}
+
+// NewUUID returns a random UUID (version 4), which the platform recommends for
+// idempotency keys.
+func NewUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails, according to crypto/rand
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// Send sends a request. The error names the call and shows no query string. There may
+// be a response besides the error, of a redirect that was refused; its body is closed.
+func Send(req *http.Request, send Sender) (*http.Response, error) {
+	resp, err := send(req)
+	if err == nil {
+		return resp, nil
+	}
+	if resp != nil {
+		_ = resp.Body.Close()
+	}
+	// Only the outermost url.Errors: those further in belong to what a source says.
+	for ue, ok := err.(*url.Error); ok; ue, ok = err.(*url.Error) { //nolint:errorlint // see above
+		err = ue.Err
+	}
+	if err.Error() == io.EOF.Error() {
+		err = fmt.Errorf("the connection was closed before an answer came: %w", err)
+	}
+	return resp, NewCallError(req, err)
+}
+
+// An Answer is what the platform answered.
+type Answer struct {
+	Method, Path string
+	Status       int
+	Header       http.Header
+	// Body is the body as far as it came, and BodyErr why it broke off.
+	Body    []byte
+	BodyErr error
+	// Envelope is the decoded Body, and JSONErr why it does not decode.
+	Envelope Envelope
+	JSONErr  error
+}
+
+// Read reads at most limit bytes of an answer. It does not close the body.
+func Read(req *http.Request, resp *http.Response, limit int64) *Answer {
+	a := &Answer{Method: req.Method, Path: req.URL.Path, Status: resp.StatusCode, Header: resp.Header}
+	var err error
+	if a.Body, err = ReadBounded(resp.Body, limit); err != nil {
+		a.BodyErr = NewCallError(req, err)
+	}
+	a.Envelope, a.JSONErr = Decode(a.Body)
+	return a
+}
+
+// ReadBounded reads at most limit bytes; more is an error.
+func ReadBounded(r io.Reader, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		return b[:limit], fmt.Errorf("%w: it has more than %d bytes", ErrMalformed, limit)
+	}
+	return b, err
+}
+
+// Success reports whether the status is 2xx.
+func (a *Answer) Success() bool { return a.Status >= 200 && a.Status < 300 }
+
+// OK reports whether the platform did what it was asked for: the status is 2xx and
+// the envelope has no errors.
+func (a *Answer) OK() bool { return a.Success() && len(a.Envelope.Errors) == 0 }
+
+// Page returns the answer as a page of a list. The error names the call.
+func (a *Answer) Page() (Page, error) {
+	if a.JSONErr != nil {
+		return Page{}, &CallError{Method: a.Method, Path: a.Path, Err: fmt.Errorf("%w: %w", ErrMalformed, a.JSONErr)}
+	}
+	return Page{Status: a.Status, Data: a.Envelope.Data, Pagination: a.Envelope.Pagination}, nil
+}
+
+// Made is OK for calls that issue a secret: a success that contains one counts,
+// whatever errors it also reports.
+func (a *Answer) Made() bool {
+	if a.OK() {
+		return true
+	}
+	_, found := IssuedIn(a.Body)
+	return a.Success() && found
+}
+
+// Sent returns when the answer was sent by the platform's clock, zero if unknown.
+func (a *Answer) Sent() time.Time { return Date(a.Header) }

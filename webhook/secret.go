@@ -1,0 +1,72 @@
+package webhook
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// ErrInvalidSecret means that a text cannot be a secret: it is empty, longer than
+// 4096 bytes, enclosed in quotation marks or brackets, or contains white space,
+// control characters, or characters that are not ASCII.
+var ErrInvalidSecret = errors.New("agrenting: invalid webhook secret")
+
+// A Secret signs the webhooks of one registration. The platform shows it once when
+// you register a webhook, or takes yours. It prints, logs, and encodes as its
+// fingerprint; only [Secret.Reveal] returns it. A Secret is immutable and safe for
+// concurrent use. The zero value signs nothing.
+type Secret struct{ text secret.Text }
+
+// ParseSecret makes a Secret of text without the white space around it, such as the
+// newline at the end of a file. The characters themselves are the key of the HMAC;
+// they are not decoded. The error matches [ErrInvalidSecret] and shows nothing of
+// the text.
+func ParseSecret(text string) (Secret, error) {
+	s := Secret{text: secret.New(strings.Clone(strings.TrimSpace(text)))}
+	if err := s.check(); err != nil {
+		return Secret{}, err
+	}
+	return s, nil
+}
+
+// check reports whether s can be used. Anyone can sign with an empty secret.
+func (s Secret) check() error {
+	if problem := secret.Problem(s.Reveal()); problem != "" {
+		return fmt.Errorf("%w: it %s", ErrInvalidSecret, problem)
+	}
+	return nil
+}
+
+// IsZero reports whether s is the zero value.
+func (s Secret) IsZero() bool { return s.text.IsZero() }
+
+// Reveal returns the secret. No other method does.
+func (s Secret) Reveal() string { return s.text.Reveal() }
+
+// Fingerprint returns a short name of the secret like "sha256:1a2b3c4d5e", which is
+// safe in logs. It is "" for the zero value.
+func (s Secret) Fingerprint() string { return s.text.Fingerprint() }
+
+// String returns a summary without the secret.
+func (s Secret) String() string {
+	if s.IsZero() {
+		return "webhook.Secret(none)"
+	}
+	return "webhook.Secret(" + s.Fingerprint() + ")"
+}
+
+// GoString returns the same as String.
+func (s Secret) GoString() string { return s.String() }
+
+// Format writes what String returns, for every verb and flag.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// LogValue returns the same as String.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText returns the same as String. It cannot be decoded.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
