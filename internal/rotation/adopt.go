@@ -1,0 +1,65 @@
+package rotation
+
+import (
+	"context"
+	"sync"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/renew"
+)
+
+// adopter has requests use the keys of records.
+type adopter struct {
+	ledger   *ledger
+	handover Handover
+	report   Report
+
+	mu    sync.Mutex
+	stale Generation // in use since before a key that requests could not be changed over to
+}
+
+// takeUp adopts the key of a record that another process has written, if a key is
+// in use that it replaces.
+func (a *adopter) takeUp(ctx context.Context, rec record.Key) error {
+	if a.handover.InUse().IsZero() || rec.Current.IsZero() || replaced(rec) || a.ledger.hasUnsaved() ||
+		a.handover.Serves(rec.Current.Credential) {
+		return nil
+	}
+	return a.change(ctx, rec.Current, renew.Adopted)
+}
+
+// change has requests use a key from now on.
+func (a *adopter) change(ctx context.Context, k record.StoredKey, reason renew.Reason) error {
+	err := a.handover.Adopt(ctx, k, reason)
+	if err == nil && !a.handover.Serves(k.Credential) {
+		// A renewal that was under way was joined, and it had begun with the key
+		// before.
+		err = a.handover.Adopt(ctx, k, reason)
+	}
+	return err
+}
+
+// changeOver has requests use the current key of a record, and reports whether
+// they do. A session that cannot be replaced now continues to be used.
+func (a *adopter) changeOver(ctx context.Context, rec record.Key) bool {
+	before := a.handover.InUse()
+	err := a.change(ctx, rec.Current, renew.Manual)
+	if err != nil && ctx.Err() == nil {
+		a.report.StoreFailed("adopt", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stale = Generation{}
+	if err != nil {
+		a.stale = before
+	}
+	return err == nil
+}
+
+// stillOn reports whether requests use what the previous key authenticates.
+func (a *adopter) stillOn(previous record.StoredKey) bool {
+	g := a.handover.InUse()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !g.IsZero() && (g.Handle == a.stale.Handle || g.Credential.Equal(previous.Credential))
+}

@@ -1,0 +1,128 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+)
+
+// hold is the record while this process works on it, and the lease on it.
+type hold struct {
+	ledger *ledger
+	tasks  *tasks
+	policy Policy
+
+	entry entry // what the work began with, or what was released last
+	rec   record.Key
+	lease *record.Held[record.Key] // nil before it is acquired, and after it is released
+	keep  func()                   // ends the extension of the lease
+}
+
+// save writes the record and extends the lease, or acquires it, or gives it up
+// with the intent. It does not respect the end of ctx: what is known by now must
+// not be lost because the client is closed.
+func (h *hold) save(ctx context.Context, rec record.Key) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.policy.CallTimeout)
+	defer cancel()
+	err := h.ledger.redact(h.put(ctx, rec), rec)
+	h.ledger.reached("save", err)
+	if err != nil {
+		return err
+	}
+	h.rec = rec
+	h.ledger.note(h.current())
+	return nil
+}
+
+func (h *hold) put(ctx context.Context, rec record.Key) error {
+	switch {
+	case h.lease == nil && rec.Intent == nil:
+		return h.ledger.write(ctx, h.entry, rec)
+	case h.lease == nil:
+		terms := record.Terms{Holder: h.ledger.holder, Duration: h.policy.Lease, Every: h.policy.Lease / 4}
+		lease, err := h.ledger.slot.Acquire(ctx, h.entry, rec, terms)
+		if errors.Is(err, record.ErrConflict) {
+			return fmt.Errorf("%w: %w", record.ErrLeaseLost, err)
+		}
+		if err == nil {
+			h.lease, h.keep = lease, lease.Keep(h.tasks.ctx)
+		}
+		return err
+	case rec.Intent == nil:
+		return h.release(ctx, rec)
+	default:
+		return h.lease.Save(ctx, rec)
+	}
+}
+
+// current is the record as it is stored.
+func (h *hold) current() entry {
+	if h.lease != nil {
+		return h.lease.Entry()
+	}
+	e := h.entry
+	e.Body = h.rec
+	return e
+}
+
+// release gives the lease up with a last write.
+func (h *hold) release(ctx context.Context, rec record.Key) error {
+	h.keep()
+	if err := h.lease.Release(ctx, rec); err != nil {
+		h.keep = h.lease.Keep(h.tasks.ctx)
+		return err
+	}
+	h.entry, h.lease = h.lease.Entry(), nil
+	return nil
+}
+
+// letGo gives the lease up, so that others need not wait for its end.
+func (h *hold) letGo(ctx context.Context) {
+	if h.lease == nil {
+		return
+	}
+	h.keep()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.policy.CallTimeout)
+	defer cancel()
+	if h.lease.Release(ctx, h.rec) == nil {
+		h.ledger.note(h.lease.Entry())
+	}
+	h.lease = nil // or it ends by itself
+}
+
+// retake acquires the lease again, on a record as it is stored by now.
+func (h *hold) retake(ctx context.Context, e entry) error {
+	h.entry, h.rec = e, e.Body
+	return h.save(ctx, e.Body.Clone())
+}
+
+// stop ends the extension of the lease.
+func (h *hold) stop() {
+	if h.lease != nil {
+		h.keep()
+	}
+}
+
+// allowed returns nil if the platform may be called: the lease is held, or none is
+// needed.
+func (h *hold) allowed(ctx context.Context) error {
+	if h.lease == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.policy.CallTimeout)
+	defer cancel()
+	err := h.ledger.redact(h.lease.Check(ctx), h.rec)
+	if err != nil && !errors.Is(err, record.ErrLeaseLost) {
+		return fmt.Errorf("%w: %w", errUnreachable, err)
+	}
+	return err
+}
+
+// errUnreachable says that the lease may have ended, since the store could not be
+// reached for so long.
+var errUnreachable = errors.New("agrenting: the store could not be reached for as long as the right to rotate lasts")
+
+// fence makes sure that the lease is still held, by extending it.
+func (h *hold) fence(ctx context.Context) error { return h.save(ctx, h.rec.Clone()) }

@@ -1,0 +1,158 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// inPlace has the platform replace the key, which revokes the old one the moment
+// it issues the new one. Requests wait from before the call until the new key is
+// in use.
+type inPlace struct{ w *work }
+
+// replace keeps requests waiting, waits for those on the wire, and has the
+// platform replace the key.
+func (p inPlace) replace(ctx context.Context) error {
+	w := p.w
+	w.enter(StageIssue)
+	in := w.hold.rec.Intent
+	if err := w.hold.allowed(ctx); err != nil {
+		return err
+	}
+	p.holdRequests(ctx)
+	by := Caller{Credential: w.hold.rec.Current.Credential}
+	a, more, err := w.calls.askFor(ctx, maxHold, func(ctx context.Context) Answer {
+		return w.calls.platform.RotateInPlace(ctx, by, in.Key)
+	})
+	switch {
+	case err != nil:
+		return err
+	case a.Outcome.made():
+		k, err := w.issued(a)
+		if err != nil {
+			return err
+		}
+		return p.persist(ctx, k, StageVerify)
+	case a.Outcome == Unauthorized:
+		return p.byLifeline(ctx, a.Err)
+	default:
+		return p.unsure(ctx, a, more)
+	}
+}
+
+// unsure finds out what has become of a call that failed: whether the key is still
+// alive decides. A refusal does not: it may be a gateway's, which has not passed on
+// what the platform said. If more calls may help, the next one is made after a
+// pause in which requests continue.
+func (p inPlace) unsure(ctx context.Context, a Answer, more bool) error {
+	w := p.w
+	verdict, _ := w.calls.verify(ctx, w.hold.rec.Current.Credential)
+	switch {
+	case verdict == Dead:
+		return p.byLifeline(ctx, a.Err)
+	case verdict == Alive && more && w.pauses < askAttempts-1:
+		w.pauses++
+		w.release()
+		return renew.Sleep(ctx, max(maxAskPause, min(a.RetryAfter, w.policy.CallTimeout)))
+	case verdict == Alive && (a.Outcome == Failed || a.Outcome == Refused):
+		// After a failure the platform wants another idempotency key.
+		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "the key was not rotated, it is live", ""))
+	case verdict == Alive:
+		return w.fail(StageIssue, a.Err, "the present key is live; the next attempt uses the same idempotency key", "")
+	default:
+		return w.fail(StageIssue, a.Err,
+			"it is not known whether the platform has rotated the key; the next attempt finds out with the same idempotency key", "")
+	}
+}
+
+// holdRequests keeps new requests waiting, and waits for those on the wire.
+func (p inPlace) holdRequests(ctx context.Context) {
+	if g := p.w.adopter.handover.InUse(); p.w.held.IsZero() && !g.IsZero() {
+		p.w.held = g
+		p.w.drain(ctx, p.w.adopter.handover.Hold(g)...)
+	}
+}
+
+// persist saves the successor of a key that is dead. What is to be done after its
+// promotion is saved with it: StageForget, or StageVerify for nothing.
+func (p inPlace) persist(ctx context.Context, k record.StoredKey, then Stage) error {
+	p.w.enter(StagePersist)
+	return p.saveDead(ctx, func(rec record.Key) record.Key {
+		rec.Pending, rec.Intent.Stage = k, string(then)
+		return rec
+	})
+}
+
+// promote makes the successor of a dead key the current one. If the platform does
+// not know it within the VerifyTimeout, it is still the only one.
+func (p inPlace) promote(ctx context.Context) error {
+	w := p.w
+	w.enter(StageVerify)
+	if _, _, lost := w.calls.awaitKnown(ctx, w.hold.rec.Pending.Credential); lost != nil {
+		return lost
+	}
+	w.enter(StagePromote)
+	if err := p.saveDead(ctx, promoted); err != nil {
+		return err
+	}
+	w.adopter.changeOver(ctx, w.hold.rec)
+	w.release()
+	if w.hold.rec.Intent == nil {
+		w.enter(StageForget)
+	}
+	return nil
+}
+
+// saveDead saves a change of a record whose key is dead. If the store refuses, the
+// process continues with the new key in memory: it exists nowhere else.
+func (p inPlace) saveDead(ctx context.Context, change func(record.Key) record.Key) error {
+	w := p.w
+	var err error
+	for n, began := 1, time.Now(); n <= saveAttempts && time.Since(began) < w.policy.CallTimeout; n++ {
+		err = w.hold.save(ctx, change(w.hold.rec.Clone()))
+		if errors.Is(err, record.ErrLeaseLost) {
+			if p.orphaned(ctx) {
+				break
+			}
+			if k := change(w.hold.rec.Clone()).Pending; !k.IsZero() {
+				w.disown(ctx, k)
+			}
+			return err // the process that took over gets the same key, with the same idempotency key
+		}
+		if err == nil {
+			return nil
+		}
+		if renew.Sleep(ctx, savePause(n)) != nil {
+			break
+		}
+	}
+	rec := change(w.hold.rec.Clone())
+	if !rec.Pending.IsZero() {
+		if _, _, lost := w.calls.awaitKnown(ctx, rec.Pending.Credential); lost != nil && ctx.Err() == nil {
+			w.report.StoreFailed("save", lost)
+		}
+		rec = promoted(rec)
+	}
+	w.hold.rec = rec
+	w.hold.ledger.keep(rec)
+	w.adopter.changeOver(ctx, rec)
+	e := w.fail(StagePersist, err, "the old key is dead; the new one is in use, in this process's memory only",
+		"fix the store, or save what NewCredential of this error returns; the SDK keeps trying to save it")
+	e.New = rec.Current.Credential
+	return e
+}
+
+// orphaned reports whether the record, after another process took the lease over,
+// has no successor of the dead key and no work under way that finds it. The store
+// may also be out of reach; then the key is kept until it can be asked.
+func (p inPlace) orphaned(ctx context.Context) bool {
+	e, err := p.w.hold.ledger.read(context.WithoutCancel(ctx), secret.Credential{})
+	rec := e.Body
+	return err != nil || (rec.Current.Credential.Fingerprint() == p.w.from && rec.Pending.IsZero() &&
+		(rec.Intent == nil || rec.Intent.Key != p.w.hold.rec.Intent.Key))
+}

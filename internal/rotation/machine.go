@@ -1,0 +1,148 @@
+package rotation
+
+import (
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+)
+
+// The state of a key is its record, so a process that takes over does the same as
+// one that never died. Each row says what the record contains, which keys are
+// live, what comes next, and what a crash leaves behind. Whoever opens the store
+// after the lease has ended picks it up: any client of it, at its next start, at a
+// rejected request, or when its timer fires.
+//
+//	| state              | record says                      | live keys                       | next                                      | a crash leaves behind                              |
+//	|--------------------|----------------------------------|---------------------------------|-------------------------------------------|----------------------------------------------------|
+//	| resting            | no intent                        | current                         | prepare when due or asked                 | nothing                                            |
+//	| overlap, issuing   | overlap, issue, no pending key   | current, perhaps a marked one   | create a second key with the intent's mark | perhaps a marked key; found by the idempotency key |
+//	| overlap, issued    | overlap, verify, pending key     | current and pending             | verify pending, promote it, change over   | two live keys, both in the record                  |
+//	| overlap, promoted  | overlap, revoke, previous key    | current, and previous until revoked | drain, wait for the grace, revoke previous | two live keys, both in the record             |
+//	| overlap, undoing   | overlap, forget                  | current, perhaps pending or marked | revoke pending and marked keys, drop the intent | perhaps a marked key; found by its mark       |
+//	| in place, begun    | in place, prepare, no pending key | current                        | note the agent's keys or open a lifeline  | nothing                                            |
+//	| in place, issuing  | in place, issue, no pending key  | current, or its unknown successor | hold requests, replace the key           | a dead key; its successor by key, lifeline or owner |
+//	| in place, issued   | in place, verify or forget, pending key | pending                  | verify pending, promote it, release requests | the successor, in the record                    |
+//	| in place, promoted | in place, forget, no pending key | current, perhaps a lost one     | revoke the lost and marked keys           | perhaps a lost key; found by the list of known keys |
+
+// Action is what a rotation does next.
+type Action uint8
+
+// The actions.
+const (
+	// Rest: there is nothing to do.
+	Rest Action = iota
+	// Prepare writes a new intent.
+	Prepare
+	// Create has the platform create a second key.
+	Create
+	// Promote verifies the pending key of an overlap and makes it the current one.
+	Promote
+	// Revoke revokes the previous key.
+	Revoke
+	// BeginUndo notes that what the intent has created is to be revoked.
+	BeginUndo
+	// Undo revokes it and drops the intent.
+	Undo
+	// OpenLifeline makes sure that a lost response can be had again.
+	OpenLifeline
+	// Replace has the platform replace the key in place.
+	Replace
+	// PromoteInPlace makes the successor of a dead key the current one.
+	PromoteInPlace
+	// Forget revokes what a lost response has left behind.
+	Forget
+	// Recheck asks whether the current key is alive: the intent is exhausted, and
+	// is dropped if so.
+	Recheck
+)
+
+// Facts are what is known besides the record.
+type Facts struct {
+	// Now is the wall clock.
+	Now time.Time
+	// Wanted is set if a rotation is due or was asked for.
+	Wanted bool
+	// Resumed is set if an earlier attempt has begun the intent.
+	Resumed bool
+	// MaxAttempts is how often an intent is resumed before it is exhausted.
+	MaxAttempts int
+	// Rechecked is set once Recheck has not found the current key alive.
+	Rechecked bool
+}
+
+// Next returns what comes next. It is a pure function: the whole course of a
+// rotation is in it.
+func Next(rec record.Key, f Facts) Action {
+	in := rec.Intent
+	if in == nil {
+		if f.Wanted {
+			return Prepare
+		}
+		return Rest
+	}
+	stage, issued := Stage(in.Stage), !rec.Pending.IsZero()
+	if strategyNamed(in.Strategy) == InPlace {
+		switch {
+		case issued:
+			return PromoteInPlace
+		case stage == StagePrepare:
+			return OpenLifeline
+		case stage == StageForget:
+			return Forget
+		case exhausted(in, f) && !f.Rechecked:
+			return Recheck
+		default:
+			return Replace
+		}
+	}
+	switch {
+	case stage == StageForget:
+		return Undo
+	case stage == StageRevoke:
+		return Revoke
+	case issued:
+		return Promote
+	case exhausted(in, f):
+		return BeginUndo
+	default:
+		return Create
+	}
+}
+
+// exhausted reports whether the idempotency key of an intent leads nowhere any
+// more: it was tried too often, or the platform has forgotten it.
+func exhausted(in *record.Intent, f Facts) bool {
+	return f.Resumed && Stage(in.Stage) == StageIssue &&
+		(in.Attempts > f.MaxAttempts || f.Now.Sub(in.Started) > idempotencyKept)
+}
+
+// replaced reports whether the current key is known to be dead: the platform has
+// put the pending one in its place.
+func replaced(rec record.Key) bool {
+	return rec.Intent != nil && strategyNamed(rec.Intent.Strategy) == InPlace && !rec.Pending.IsZero()
+}
+
+// settledGeneration is the generation that a rotation under way started from.
+func settledGeneration(rec record.Key) uint64 {
+	if rec.Intent != nil && rec.Generation == rec.Intent.Generation {
+		return rec.Generation - 1
+	}
+	return rec.Generation
+}
+
+// promoted is the record with its pending key in place of one that is dead. The
+// intent stays only if something is left to be revoked.
+func promoted(rec record.Key) record.Key {
+	next := rec.Clone()
+	next.Ancestors = next.Remember(next.Current.Credential.Fingerprint())
+	next.Generation = next.Intent.Generation
+	next.Current, next.Previous, next.Pending = next.Pending, record.StoredKey{}, record.StoredKey{}
+	if Stage(next.Intent.Stage) != StageForget {
+		next.Intent = nil
+	}
+	return next
+}
+
+// wallNow is the time for a record, by the wall clock alone: it advances while a
+// machine sleeps, and other processes know no other.
+func wallNow() time.Time { return time.Now().Round(0) }

@@ -1,0 +1,99 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
+)
+
+// Config is what a [Manager] works with.
+type Config struct {
+	Policy   Policy
+	Slot     *record.Slot[record.Key]
+	Platform Platform
+	Keys     Keys
+	Handover Handover
+	Report   Report
+}
+
+// Manager manages the key of one record. It is safe for concurrent use.
+type Manager struct {
+	tasks   *tasks
+	ledger  *ledger
+	watcher *watcher
+	runner  *runner
+	chooser *chooser
+}
+
+// New returns a manager. It does nothing until it is used.
+func New(cfg Config) *Manager {
+	t := newTasks()
+	l := &ledger{
+		slot: cfg.Slot, keys: cfg.Keys, policy: cfg.Policy, report: cfg.Report, holder: wire.NewUUID(), tasks: t,
+	}
+	w := newWatcher(l, t, cfg.Report)
+	a := &adopter{ledger: l, handover: cfg.Handover, report: cfg.Report}
+	var r *runner
+	s := &schedule{every: cfg.Policy.Every, retryEvery: cfg.Policy.RetryEvery, fire: func() { r.start(false) }}
+	r = &runner{
+		policy: cfg.Policy, platform: cfg.Platform, keys: cfg.Keys, report: cfg.Report,
+		ledger: l, watcher: w, adopter: a, schedule: s, tasks: t,
+	}
+	c := &chooser{
+		policy: cfg.Policy, platform: cfg.Platform, keys: cfg.Keys, report: cfg.Report,
+		ledger: l, watcher: w, adopter: a, runner: r,
+	}
+	return &Manager{tasks: t, ledger: l, watcher: w, runner: r, chooser: c}
+}
+
+// Choose returns the key to use. rejected is the credential that the platform has
+// refused, if any. While the key is being replaced, Choose waits for its successor.
+func (m *Manager) Choose(ctx context.Context, rejected secret.Credential) (record.StoredKey, renew.Reason, error) {
+	return m.chooser.choose(ctx, rejected)
+}
+
+// Remembered returns the key as last seen. ok is false if the store can be asked, or
+// the key cannot be used in place of rejected.
+func (m *Manager) Remembered(rejected secret.Credential) (k record.StoredKey, ok bool) {
+	return m.ledger.remembered(rejected)
+}
+
+// Rotate replaces the key now and waits for the end of it. If another process
+// rotates it, that rotation is awaited and adopted. ctx bounds the wait alone.
+func (m *Manager) Rotate(ctx context.Context) (*Result, error) { return m.runner.rotate(ctx) }
+
+// Recheck returns when Choose must be called again while there is traffic.
+func (m *Manager) Recheck() time.Duration { return m.watcher.recheck() }
+
+// Lineage returns the lineage of a key that Choose has returned.
+func (m *Manager) Lineage(key secret.Credential) string { return m.ledger.lineage(key) }
+
+// StoreError is the error of the last attempt to use the store.
+func (m *Manager) StoreError() error { return m.ledger.storeError() }
+
+const (
+	// closeGrace is how long Close lets a rotation finish before it ends it; the
+	// next start finishes what is left then.
+	closeGrace = 15 * time.Second
+	// deafGrace is how long Close waits for a store that ignores its context.
+	deafGrace = 5 * time.Second
+)
+
+// Close finishes the rotation under way, within 15 s, and saves what could not be
+// saved. It does not wait for other processes.
+func (m *Manager) Close() error {
+	m.tasks.shut()
+	m.runner.schedule.close()
+	m.runner.awaitFlight(closeGrace)
+	err := m.tasks.end(deafGrace)
+	if err != nil {
+		err = fmt.Errorf("%w for %v", err, deafGrace)
+	}
+	return errors.Join(err, m.ledger.saveAtLast())
+}

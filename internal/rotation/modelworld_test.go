@@ -1,0 +1,755 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// modelCase is one kind of rotation.
+type modelCase struct {
+	strategy Strategy
+	owner    bool // there is an owner credential
+	lifeline bool // sessions outlive their key
+	slow     bool // a new key is not known at once
+}
+
+func (c modelCase) String() string {
+	text := c.strategy.String()
+	for _, part := range []struct {
+		on   bool
+		name string
+	}{{c.owner, ", owner"}, {c.lifeline, ", lifeline"}, {c.slow, ", slow keys"}} {
+		if part.on {
+			text += part.name
+		}
+	}
+	return text
+}
+
+// losesKeys reports whether there is no way to a key whose response was lost.
+func (c modelCase) losesKeys() bool { return c.strategy == InPlace && !c.owner && !c.lifeline }
+
+func modelCases() (all []modelCase) {
+	for _, s := range []Strategy{Overlap, InPlace} {
+		for bits := range 8 {
+			all = append(all, modelCase{strategy: s, owner: bits&1 != 0, lifeline: bits&2 != 0, slow: bits&4 != 0})
+		}
+	}
+	return all
+}
+
+// fault is what goes wrong with one operation.
+type fault uint8
+
+const (
+	noFault fault = iota
+	// The process dies before the operation, or after it took effect.
+	crashBefore
+	crashAfter
+	// A second process begins to rotate.
+	secondJoins
+	// The process is stopped, before the operation or after it, while another one
+	// rotates once or twice.
+	stopBefore
+	stopAfter
+	stopBefore2
+	stopAfter2
+	// The operation fails, or there is no answer, before or after it took effect.
+	failBefore
+	failAfter
+	// The store reports a conflict for a save that took effect.
+	conflict
+	// The answer to a call that took effect was cut off.
+	truncated
+	// The platform fails and remembers that under the idempotency key, or a gateway
+	// says so of a call that took effect.
+	failed5xx
+	failedAfter
+	// From here on, the store refuses, no call gets through, or no answer comes back,
+	// until the process is repaired.
+	refuse
+	cutOff
+	mute
+)
+
+var faultNames = [...]string{
+	noFault: "none", crashBefore: "crash before", crashAfter: "crash after", secondJoins: "a second process joins",
+	stopBefore: "stopped before, another rotates once", stopAfter: "stopped after, another rotates once",
+	stopBefore2: "stopped before, another rotates twice", stopAfter2: "stopped after, another rotates twice",
+	failBefore: "fails before", failAfter: "fails after", conflict: "succeeds and reports a conflict", truncated: "answer cut off",
+	failed5xx: "5xx that is remembered", failedAfter: "5xx although it took effect",
+	refuse: "the store refuses from here on", cutOff: "cut off from here on", mute: "no answers from here on",
+}
+
+func (f fault) String() string { return faultNames[f] }
+
+// operation is one operation of a process. Its zero value is a load.
+type operation uint8
+
+const (
+	opLoad operation = iota
+	opSave
+	opIssue
+	opRotate
+	opList
+	opRevoke
+	opVerify
+	opLifeline
+)
+
+var operationNames = [...]string{
+	opLoad: "load", opSave: "save", opIssue: "issue", opRotate: "rotate in place", opList: "list", opRevoke: "revoke",
+	opVerify: "verify", opLifeline: "open lifeline",
+}
+
+func (o operation) String() string { return operationNames[o] }
+
+var (
+	loadFaults = []fault{crashBefore, failBefore, secondJoins}
+	saveFaults = []fault{
+		crashBefore, crashAfter, failBefore, failAfter, conflict, refuse, stopBefore, stopAfter, secondJoins,
+	}
+	verifyFaults = []fault{crashBefore, failBefore, cutOff, stopBefore, stopAfter, secondJoins}
+	callFaults   = []fault{
+		crashBefore, crashAfter, failBefore, failAfter, truncated, failed5xx, failedAfter, cutOff, mute,
+		stopBefore, stopAfter, secondJoins,
+	}
+)
+
+// faults returns what can go wrong with an operation. Of an operation that changes
+// nothing, the faults after it differ from those before it in nothing.
+func (o operation) faults() []fault {
+	switch o {
+	case opLoad:
+		return loadFaults
+	case opSave:
+		return saveFaults
+	case opVerify:
+		return verifyFaults
+	case opList:
+		return callFaults[2:]
+	default:
+		return callFaults
+	}
+}
+
+// planned is a fault of an operation, by its number over all processes, counted
+// from the moment when the first process begins to rotate.
+type planned struct {
+	at int
+	f  fault
+}
+
+// plan is what goes wrong, at most two faults.
+type plan struct {
+	faults [2]planned
+	n      int
+}
+
+func (p plan) with(at int, f fault) plan {
+	p.faults[p.n] = planned{at, f}
+	p.n++
+	return p
+}
+
+func (p plan) String() string {
+	parts := make([]string, 0, 2)
+	for _, f := range p.faults[:p.n] {
+		parts = append(parts, fmt.Sprintf("%d %v", f.at, f.f))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// trace is one operation as it was made.
+type trace struct {
+	process int
+	op      operation
+	at      time.Duration
+}
+
+// modelWorld is a platform, a store, and processes that live and die.
+type modelWorld struct {
+	tc       modelCase
+	began    time.Time
+	platform *platform
+	initial  secret.Credential
+	store    memoryStore
+	chatty   bool // a store that fails quotes the record
+
+	mu        sync.Mutex
+	plan      plan
+	armed     bool
+	ops       []trace
+	processes []*process
+	problems  []string
+	joined    sync.WaitGroup
+}
+
+func newModelWorld(tc modelCase) *modelWorld {
+	w := &modelWorld{tc: tc, began: time.Now()}
+	var delay time.Duration
+	if tc.slow {
+		delay = 700 * time.Millisecond
+	}
+	w.platform = newPlatform(!tc.lifeline, delay, w.complain)
+	w.initial = w.platform.newKey()
+	return w
+}
+
+func (w *modelWorld) complain(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.problems = append(w.problems, fmt.Sprintf(format, args...))
+}
+
+func (w *modelWorld) clock() time.Duration { return time.Since(w.began) }
+
+// arm lets the plan begin.
+func (w *modelWorld) arm(p plan) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.plan, w.armed = p, true
+}
+
+// disarm ends the plan and returns what has been recorded.
+func (w *modelWorld) disarm() []trace {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.armed = false
+	return w.ops
+}
+
+// count returns how many operations there were so far.
+func (w *modelWorld) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.ops)
+}
+
+// struck returns how many faults there were so far.
+func (w *modelWorld) struck() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range w.plan.faults[:w.plan.n] {
+		if f.at < len(w.ops) {
+			n++
+		}
+	}
+	return n
+}
+
+// next counts an operation and returns what is to go wrong with it.
+func (w *modelWorld) next(process int, op operation) fault {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.armed {
+		return noFault
+	}
+	n := len(w.ops)
+	w.ops = append(w.ops, trace{process, op, w.clock()})
+	for _, f := range w.plan.faults[:w.plan.n] {
+		if f.at == n {
+			return f.f
+		}
+	}
+	return noFault
+}
+
+// record returns what is stored.
+func (w *modelWorld) record() (record.Entry[record.Key], error) {
+	return record.Keys(record.Config{Store: &w.store, Clock: w.clock}).Load(context.Background())
+}
+
+// end closes everything.
+func (w *modelWorld) end() {
+	w.mu.Lock()
+	w.armed = false
+	all := slices.Clone(w.processes)
+	w.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, p := range all {
+		wg.Go(func() {
+			if err := p.close(); err != nil && !p.dead() {
+				w.complain("closing process %d: %v", p.n, err)
+			}
+		})
+	}
+	wg.Wait()
+	w.joined.Wait()
+}
+
+// memoryStore is a store in memory.
+type memoryStore struct {
+	mu       sync.Mutex
+	data     []byte
+	revision int
+}
+
+func (s *memoryStore) Load(context.Context, string) (record.Raw, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.revision == 0 {
+		return record.Raw{}, record.ErrNoRecord
+	}
+	return record.Raw{Data: s.data, Revision: strconv.Itoa(s.revision)}, nil
+}
+
+func (s *memoryStore) Save(_ context.Context, _ string, data []byte, previous string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := strconv.Itoa(s.revision); previous != now && (previous != "" || s.revision != 0) {
+		return "", record.ErrConflict
+	}
+	s.data = data
+	s.revision++
+	return strconv.Itoa(s.revision), nil
+}
+
+func (s *memoryStore) Watch(context.Context, string) iter.Seq2[record.Raw, error] { return nil }
+
+// process is one manager with everything that connects it to the world.
+type process struct {
+	w        *modelWorld
+	n        int
+	initial  secret.Credential
+	manager  *Manager
+	handover *fakeHandover
+
+	life   context.Context //nolint:containedctx // its end is the death of the process
+	end    context.CancelFunc
+	closed func() error
+
+	mu                   sync.Mutex
+	cut, muted, refusing bool
+	stopped              chan struct{} // nil, or closed when the process is resumed
+}
+
+// start begins a process that was given a key.
+func (w *modelWorld) start(initial secret.Credential) *process {
+	p := &process{w: w, initial: initial, handover: &fakeHandover{}}
+	p.life, p.end = context.WithCancel(context.Background())
+	p.manager = New(Config{
+		Policy: Policy{
+			Strategy: w.tc.strategy, Every: -1, AgentID: modelAgent,
+			DrainTimeout: 10 * time.Second, Grace: 3 * time.Second, VerifyTimeout: 15 * time.Second,
+			CallTimeout: 8 * time.Second, Lease: 20 * time.Second, RetryEvery: time.Minute, MaxAttempts: 5,
+		},
+		Slot:     record.Keys(record.Config{Store: fakeStore{p}, Clock: w.clock}),
+		Platform: fakePlatform{p}, Keys: fakeKeys{p}, Handover: p.handover, Report: fakeReport{},
+	})
+	p.closed = sync.OnceValue(p.manager.Close)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p.n = len(w.processes)
+	w.processes = append(w.processes, p)
+	return p
+}
+
+func (p *process) dead() bool { return p.life.Err() != nil }
+
+func (p *process) close() error { return p.closed() }
+
+// kill ends the process: it does nothing any more. Its manager is closed so that
+// its goroutines end.
+func (p *process) kill() {
+	if p.dead() {
+		return
+	}
+	p.end()
+	p.w.joined.Go(func() { _ = p.close() })
+}
+
+// repair takes the lasting faults away.
+func (p *process) repair() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut, p.muted, p.refusing = false, false, false
+}
+
+func (p *process) lasting() (cut, muted, refusing bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cut, p.muted, p.refusing
+}
+
+// whileStopped has another process rotate n times, while no other operation of
+// this one gets through.
+func (p *process) whileStopped(n int) {
+	resumed := make(chan struct{})
+	p.mu.Lock()
+	p.stopped = resumed
+	p.mu.Unlock()
+	other := p.w.start(p.w.initial)
+	for range n {
+		_ = other.rotate()
+	}
+	p.mu.Lock()
+	p.stopped = nil
+	p.mu.Unlock()
+	close(resumed)
+}
+
+func (p *process) awaitResumed() {
+	p.mu.Lock()
+	stopped := p.stopped
+	p.mu.Unlock()
+	if stopped != nil {
+		<-stopped
+	}
+}
+
+// join begins a process that rotates, too.
+func (w *modelWorld) join() {
+	p := w.start(w.initial)
+	w.joined.Go(func() {
+		for range 5 {
+			if err := p.rotate(); err == nil || p.dead() || errors.Is(err, ErrClosed) {
+				return
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
+// call makes a request of the caller, as the root does: with the key in use, and
+// with its successor if it was rejected.
+func (p *process) call() error {
+	k, reason, err := p.manager.Choose(p.life, secret.Credential{})
+	if err != nil {
+		return p.check(err)
+	}
+	p.handover.put(k.Credential)
+	if p.w.platform.accepts(k.Credential) {
+		return nil
+	}
+	k, reason, err = p.manager.Choose(p.life, k.Credential)
+	if err != nil {
+		return p.check(err)
+	}
+	p.handover.put(k.Credential)
+	if !p.w.platform.accepts(k.Credential) {
+		return fmt.Errorf("the platform refuses the key %s (%v)", k.Credential.Reveal(), reason) //nolint:err113 // a test
+	}
+	return nil
+}
+
+// rotate rotates once.
+func (p *process) rotate() error {
+	res, err := p.manager.Rotate(p.life)
+	switch {
+	case err != nil:
+		return p.check(err)
+	case res == nil:
+		p.w.complain("Rotate returned neither a result nor an error")
+	case res.From == "" || res.To == "" || res.From == res.To || res.Generation < 2:
+		p.w.complain("process %d: Rotate returned %+v", p.n, *res)
+	}
+	return nil
+}
+
+// check holds an error against the rules.
+func (p *process) check(err error) error {
+	if strings.Contains(err.Error(), modelPrefix) {
+		p.w.complain("process %d: the error contains a secret: %v", p.n, err)
+	}
+	if p.dead() {
+		return err
+	}
+	e, ok := errors.AsType[*Error](err)
+	switch {
+	case !ok && !errors.Is(err, errModel):
+		p.w.complain("process %d: an error of another type: %T %v", p.n, err, err)
+	case ok && (e.State == "" || e.Err == nil || e.Stage == ""):
+		p.w.complain("process %d: an error without state, stage or cause: %+v", p.n, *e)
+	case ok && strings.Contains(e.State+e.Advice, modelPrefix):
+		p.w.complain("process %d: the state or advice contains a secret: %s; %s", p.n, e.State, e.Advice)
+	}
+	return err
+}
+
+var errModel = errors.New("model: connection lost")
+
+// operate applies a fault to an operation. do performs it.
+func (p *process) operate(ctx context.Context, op operation, do func(fault)) (fault, error) {
+	if p.dead() {
+		<-ctx.Done()
+		return noFault, ctx.Err()
+	}
+	p.awaitResumed()
+	if err := ctx.Err(); err != nil {
+		return noFault, err
+	}
+	f := p.w.next(p.n, op)
+	switch f {
+	case crashBefore:
+		p.kill()
+		<-ctx.Done()
+		return f, ctx.Err()
+	case secondJoins:
+		p.w.join()
+	case stopBefore:
+		p.whileStopped(1)
+	case stopBefore2:
+		p.whileStopped(2)
+	case failBefore:
+		return f, errModel
+	case cutOff, mute, refuse:
+		p.mu.Lock()
+		p.cut, p.muted, p.refusing = p.cut || f == cutOff, p.muted || f == mute, p.refusing || f == refuse
+		p.mu.Unlock()
+	default:
+	}
+	call := op != opLoad && op != opSave
+	cut, muted, refusing := p.lasting()
+	if (call && cut) || (op == opSave && refusing) {
+		return f, errModel
+	}
+	do(f)
+	switch f {
+	case crashAfter:
+		p.kill()
+		<-ctx.Done()
+		return f, ctx.Err()
+	case stopAfter:
+		p.whileStopped(1)
+	case stopAfter2:
+		p.whileStopped(2)
+	default:
+	}
+	switch {
+	case f == failAfter, call && muted:
+		return f, errModel
+	case ctx.Err() != nil:
+		return f, ctx.Err() // it stood still for longer than it wanted to wait
+	}
+	return f, nil
+}
+
+// fakeStore is the store as one process sees it.
+type fakeStore struct{ p *process }
+
+func (s fakeStore) Load(ctx context.Context, name string) (raw record.Raw, err error) {
+	var loaded error
+	if _, err := s.p.operate(ctx, opLoad, func(fault) { raw, loaded = s.p.w.store.Load(ctx, name) }); err != nil {
+		return record.Raw{}, s.p.quoting(err, s.p.w.store.data)
+	}
+	return raw, loaded
+}
+
+func (s fakeStore) Save(ctx context.Context, name string, data []byte, previous string) (revision string, err error) {
+	var saved error
+	f, err := s.p.operate(ctx, opSave, func(fault) { revision, saved = s.p.w.store.Save(ctx, name, data, previous) })
+	switch {
+	case err != nil:
+		return "", s.p.quoting(err, data)
+	case f == conflict:
+		return "", record.ErrConflict
+	}
+	return revision, saved
+}
+
+func (s fakeStore) Watch(context.Context, string) iter.Seq2[record.Raw, error] { return nil }
+
+// quoting returns an error of the store, which may quote the record.
+func (p *process) quoting(err error, data []byte) error {
+	if !p.w.chatty || !errors.Is(err, errModel) {
+		return err
+	}
+	return fmt.Errorf("%w: row %q", err, data)
+}
+
+// fakePlatform is the platform as one process sees it.
+type fakePlatform struct{ p *process }
+
+// call makes a call.
+func (f fakePlatform) call(ctx context.Context, op operation, do func(fail bool) Answer) Answer {
+	var a Answer
+	what, err := f.p.operate(ctx, op, func(what fault) {
+		if what == failed5xx && (op != opIssue && op != opRotate) {
+			a = refusal(Failed) // nothing is remembered
+			return
+		}
+		a = do(what == failed5xx)
+	})
+	switch {
+	case err != nil:
+		return Answer{Err: err}
+	case what == truncated && a.Outcome == Done:
+		return Answer{Outcome: Truncated, Err: errTruncated, Raw: secret.New(`{"data":`), Sent: a.Sent}
+	case what == failedAfter:
+		return refusal(Failed)
+	}
+	return a
+}
+
+var errTruncated = errors.New("model: the answer was cut off")
+
+func (f fakePlatform) Issue(ctx context.Context, by Caller, agent, name, idempotencyKey string) Answer {
+	f.p.checkAgent(agent)
+	return f.call(ctx, opIssue, func(fail bool) Answer { return f.p.w.platform.issue(by, name, idempotencyKey, fail) })
+}
+
+func (f fakePlatform) RotateInPlace(ctx context.Context, by Caller, idempotencyKey string) Answer {
+	if h := f.p.handover; by.Credential.Kind() == secret.KindAPIKey && h.serves(by.Credential) && !h.isHeld() && !f.p.dead() {
+		f.p.w.complain("process %d replaces the key in place while requests use it", f.p.n)
+	}
+	return f.call(ctx, opRotate, func(fail bool) Answer { return f.p.w.platform.rotateInPlace(by, idempotencyKey, fail) })
+}
+
+func (f fakePlatform) List(ctx context.Context, by Caller, agent string) (keys []ListedKey, a Answer) {
+	f.p.checkAgent(agent)
+	a = f.call(ctx, opList, func(bool) (a Answer) {
+		keys, a = f.p.w.platform.list(by)
+		return a
+	})
+	if a.Outcome != Done {
+		keys = nil
+	}
+	return keys, a
+}
+
+func (f fakePlatform) Revoke(ctx context.Context, by Caller, agent, id string) Answer {
+	f.p.checkAgent(agent)
+	return f.call(ctx, opRevoke, func(bool) Answer { return f.p.w.platform.revoke(by, id) })
+}
+
+func (f fakePlatform) Verify(ctx context.Context, c secret.Credential) (v Verdict, err error) {
+	_, err = f.p.operate(ctx, opVerify, func(fault) {
+		if v = Dead; f.p.w.platform.accepts(c) {
+			v = Alive
+		}
+	})
+	switch {
+	case err != nil:
+		return Undecided, err
+	case v == Dead:
+		return Dead, errRefused
+	}
+	return v, nil
+}
+
+func (f fakePlatform) OpenLifeline(ctx context.Context, key secret.Credential) (s secret.Credential, agent string, a Answer) {
+	a = f.call(ctx, opLifeline, func(bool) (a Answer) {
+		s, a = f.p.w.platform.openLifeline(key)
+		return a
+	})
+	if a.Outcome != Done {
+		return secret.Credential{}, "", a
+	}
+	return s, modelAgent, a
+}
+
+func (p *process) checkAgent(agent string) {
+	if agent != modelAgent {
+		p.w.complain("process %d makes a call for the agent %q", p.n, agent)
+	}
+}
+
+// fakeKeys are the keys that a process is given.
+type fakeKeys struct{ p *process }
+
+func (k fakeKeys) Initial(context.Context) (secret.Credential, error) { return k.p.initial, nil }
+
+func (k fakeKeys) Owner(context.Context) (secret.Credential, error) {
+	return secret.NewCredential(secret.Material{Kind: secret.KindUserToken, Secret: ownerSecret}), nil
+}
+
+func (k fakeKeys) HasOwner() bool                { return k.p.w.tc.owner }
+func (k fakeKeys) HasInitial() bool              { return true }
+func (k fakeKeys) Admit(secret.Credential) error { return nil }
+
+// fakeHandover is what the requests of a process use. Requests drain at once.
+type fakeHandover struct {
+	mu    sync.Mutex
+	inUse Generation
+	held  map[any]bool
+}
+
+var drained = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+func (h *fakeHandover) InUse() Generation {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.inUse
+}
+
+func (h *fakeHandover) Serves(key secret.Credential) bool { return h.serves(key) }
+
+func (h *fakeHandover) serves(key secret.Credential) bool { return h.InUse().Credential.Equal(key) }
+
+func (h *fakeHandover) put(c secret.Credential) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.inUse.Credential.Equal(c) {
+		h.inUse = Generation{Credential: c, Handle: new(int)}
+	}
+}
+
+func (h *fakeHandover) Adopt(_ context.Context, key record.StoredKey, _ renew.Reason) error {
+	h.put(key.Credential)
+	return nil
+}
+
+func (h *fakeHandover) Hold(g Generation) []<-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.held == nil {
+		h.held = map[any]bool{}
+	}
+	h.held[g.Handle] = true
+	return []<-chan struct{}{drained}
+}
+
+func (h *fakeHandover) Release(g Generation, _ bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.held, g.Handle)
+}
+
+func (h *fakeHandover) Retire(Generation) <-chan struct{} { return drained }
+
+func (h *fakeHandover) isHeld() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.held) > 0
+}
+
+type fakeReport struct{}
+
+func (fakeReport) Stage(record.Key, string)          {}
+func (fakeReport) Waiting(record.Key, time.Duration) {}
+func (fakeReport) Rotated(record.Key, string)        {}
+func (fakeReport) Failed(record.Key, error)          {}
+func (fakeReport) Old(record.Key)                    {}
+func (fakeReport) StoreFailed(string, error)         {}
+
+// listing returns the operations, one a line, with the planned faults.
+func listing(t *testing.T, ops []trace, p plan) string {
+	t.Helper()
+	var b strings.Builder
+	for n, op := range ops {
+		fmt.Fprintf(&b, "\n    %3d  %9v  process %d  %v", n, op.at.Round(time.Millisecond), op.process, op.op)
+		for _, f := range p.faults[:p.n] {
+			if f.at == n {
+				fmt.Fprintf(&b, "  <- %v", f.f)
+			}
+		}
+	}
+	return b.String()
+}

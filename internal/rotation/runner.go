@@ -1,0 +1,298 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// Result says how a rotation went.
+type Result struct {
+	// From and To are fingerprints.
+	From, To   string
+	Generation uint64
+	Strategy   Strategy
+	Took       time.Duration
+	// Recovered is set if the rotation had been begun by a process that did not
+	// finish it, Adopted if another process made it meanwhile.
+	Recovered, Adopted bool
+}
+
+// runner allows one run at a time in this process.
+type runner struct {
+	policy   Policy
+	platform Platform
+	keys     Keys
+	report   Report
+	ledger   *ledger
+	watcher  *watcher
+	adopter  *adopter
+	schedule *schedule
+	tasks    *tasks
+
+	mu     sync.Mutex
+	flight *flight
+	begun  string // the intent that this process has worked on last
+}
+
+// flight is a run.
+type flight struct {
+	done     chan struct{}
+	onDemand bool
+	res      *Result
+	err      error
+}
+
+// rotate replaces the key now and waits for the end of it.
+func (r *runner) rotate(ctx context.Context) (*Result, error) {
+	for {
+		f := r.start(true)
+		if f == nil {
+			return nil, ErrClosed
+		}
+		select {
+		case <-f.done:
+			if f.onDemand || f.res != nil || f.err != nil {
+				return f.res, f.err
+			}
+			// The timer had caused it, and nothing was due.
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// start joins the run under way, or begins one. On demand it rotates whatever the
+// age; otherwise it does only what is due or was left unfinished. It returns nil
+// after close.
+func (r *runner) start(onDemand bool) *flight {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.flight != nil {
+		return r.flight
+	}
+	f := &flight{done: make(chan struct{}), onDemand: onDemand}
+	r.schedule.begun()
+	started := r.tasks.start(func(ctx context.Context) {
+		f.err = errors.New("agrenting: the rotation's goroutine was ended")
+		defer r.finished(ctx, f)
+		defer func() {
+			if p := recover(); p != nil {
+				f.err = secret.PanicError("what the rotation called", p)
+			}
+		}()
+		f.res, f.err = r.run(ctx, onDemand)
+	})
+	if !started {
+		return nil
+	}
+	r.flight = f
+	return f
+}
+
+func (r *runner) finished(ctx context.Context, f *flight) {
+	r.schedule.ended(f.err)
+	r.mu.Lock()
+	r.flight = nil
+	r.mu.Unlock()
+	last := r.ledger.latest()
+	if f.err != nil && !errors.Is(f.err, ErrClosed) {
+		r.report.Failed(last.Body, f.err)
+	}
+	r.arm(last)
+	if f.err == nil && !r.tasks.isShut() {
+		_ = r.adopter.takeUp(ctx, r.ledger.latest().Body) // what was reported meanwhile
+	}
+	close(f.done)
+}
+
+// running reports whether a run is under way in this process.
+func (r *runner) running() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.flight != nil
+}
+
+// arm sets the timer for the next run.
+func (r *runner) arm(e entry) { r.schedule.arm(e.Body, r.busy(e)) }
+
+// waitingFor is a process that is waited for.
+type waitingFor struct {
+	holder string
+	ever   bool // some process was waited for
+}
+
+// run rotates: it acquires the lease, or waits for the process that has it. Close
+// ends that wait: there is nothing of ours to be finished.
+func (r *runner) run(ctx context.Context, onDemand bool) (*Result, error) {
+	began := time.Now()
+	var first record.Key
+	var waiting waitingFor
+	for p := time.Millisecond; ; p = min(2*p, maxPoll) {
+		news := r.watcher.next()
+		e, err := r.ledger.load(ctx, secret.Credential{})
+		if err != nil {
+			return nil, loadFailed(err, waiting.ever)
+		}
+		if first.Current.IsZero() {
+			first = e.Body
+		}
+		if d := r.wait(&waiting, e, p); d > 0 {
+			_ = r.adopter.takeUp(ctx, e.Body) // or when it has ended
+			if pause(ctx, d, news, r.tasks.closing) != nil {
+				return nil, ErrClosed
+			}
+			continue
+		}
+		switch {
+		case waiting.ever && e.Body.Intent == nil && e.Body.Generation > settledGeneration(first):
+			return r.adopted(ctx, first, e.Body, began), nil
+		case e.Body.Intent == nil && !onDemand && !due(e.Body, r.policy.Every, began):
+			return nil, nil //nolint:nilnil // nothing to do is neither a rotation nor an error
+		}
+		if err := r.keys.Admit(e.Body.Current.Credential); err != nil { // the work would send it
+			return nil, &Error{
+				Stage: StagePrepare, Strategy: r.policy.Strategy, Err: err,
+				State: "no credential was sent anywhere, and nothing was changed",
+			}
+		}
+		w := r.work(e)
+		err = w.do(ctx)
+		switch {
+		case errors.Is(err, record.ErrLeaseLost):
+			waiting.ever = true
+			if pause(ctx, p, news, r.tasks.closing) != nil {
+				return nil, ErrClosed
+			}
+		case errors.Is(err, errDropped) && onDemand:
+			// What was left behind is cleared away; now the rotation itself.
+		case errors.Is(err, errDropped):
+			return nil, nil //nolint:nilnil // as above
+		case err != nil:
+			return nil, err
+		default:
+			r.report.Rotated(w.hold.rec, w.strategy.String())
+			return &Result{
+				From: w.from, To: w.hold.rec.Current.Credential.Fingerprint(), Generation: w.hold.rec.Generation,
+				Strategy: w.strategy, Took: time.Since(began), Recovered: w.recovered,
+			}, nil
+		}
+	}
+}
+
+// wait returns for how long to wait for the process that is at work on a record; 0
+// if none is. When a holder's lease has ended, all that have waited for it come at
+// the same time, so they pause first.
+func (r *runner) wait(waiting *waitingFor, e entry, p time.Duration) time.Duration {
+	left := r.busy(e)
+	switch {
+	case left > 0:
+		waiting.ever = true
+		if waiting.holder != e.Lease.Holder {
+			waiting.holder = e.Lease.Holder
+			r.report.Waiting(e.Body, left)
+		}
+		return min(p, left)
+	case waiting.holder != "" && e.Lease.Holder == waiting.holder:
+		waiting.holder = ""
+		return record.TakeoverPause()
+	default:
+		return 0
+	}
+}
+
+func loadFailed(err error, waited bool) error {
+	state := "nothing was changed"
+	if waited {
+		state = "another process was rotating the key; how far it got is not known"
+	}
+	return &Error{Stage: StagePrepare, Err: err, State: state}
+}
+
+// work is the work on a record.
+func (r *runner) work(e entry) *work {
+	h := &hold{ledger: r.ledger, tasks: r.tasks, policy: r.policy, entry: e, rec: e.Body}
+	if e.Body.Intent != nil {
+		r.works(e.Body.Intent.Key)
+	}
+	return &work{
+		policy: r.policy, keys: r.keys, report: r.report, adopter: r.adopter, hold: h,
+		calls:  &calls{platform: r.platform, keys: r.keys, policy: r.policy, hold: h},
+		wanted: e.Body.Intent == nil, recovered: e.Body.Intent != nil, waited: r.ledger.slot.Unchanged(e), began: r.works,
+	}
+}
+
+// works notes which intent this process works on.
+func (r *runner) works(intent string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.begun = intent
+}
+
+// headStart is what the process that began a rotation has over others when the
+// grace of the previous key is over.
+const headStart = 2 * time.Second
+
+// busy returns for how long another process may still be at work on a record: it
+// holds the lease, or waits to revoke the previous key and is due to continue.
+func (r *runner) busy(e entry) time.Duration {
+	if e.Lease.Holder == r.ledger.holder {
+		return 0
+	}
+	left := r.ledger.slot.Left(e)
+	in := e.Body.Intent
+	if left > 0 || e.Lease.Holder != "" || in == nil || Stage(in.Stage) != StageRevoke {
+		return left
+	}
+	r.mu.Lock()
+	own := r.begun == in.Key
+	r.mu.Unlock()
+	if own {
+		return 0
+	}
+	return max(0, graceLeft(in, r.policy.Grace, r.ledger.slot.Unchanged(e))+headStart)
+}
+
+// atWork reports whether a process is at work on an unfinished rotation.
+func (r *runner) atWork(e entry) bool {
+	if e.Lease.Holder == r.ledger.holder {
+		return r.running()
+	}
+	return r.busy(e) > 0
+}
+
+// adopted takes over the key that another process has rotated to. If sessions
+// cannot be replaced now, they will be at the next load of the store.
+func (r *runner) adopted(ctx context.Context, first, rec record.Key, began time.Time) *Result {
+	if err := r.adopter.takeUp(ctx, rec); err != nil {
+		r.report.StoreFailed("adopt", err)
+	}
+	res := &Result{
+		From: first.Current.Credential.Fingerprint(), To: rec.Current.Credential.Fingerprint(),
+		Generation: rec.Generation, Strategy: r.policy.Strategy, Took: time.Since(began), Adopted: true,
+	}
+	if in := first.Intent; in != nil {
+		res.From, res.Strategy = in.From, strategyNamed(in.Strategy)
+	}
+	return res
+}
+
+// awaitFlight waits for the run under way, but not for ever.
+func (r *runner) awaitFlight(patience time.Duration) {
+	r.mu.Lock()
+	f := r.flight
+	r.mu.Unlock()
+	if f == nil {
+		return
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-f.done:
+	case <-t.C:
+	}
+}

@@ -1,0 +1,128 @@
+package rotation
+
+import (
+	"hash/fnv"
+	"sync"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/renew"
+)
+
+const (
+	// minKeyLife is the age before which no key is due because of its expiry: else
+	// one that is said to live for moments would be rotated all the time.
+	minKeyLife = time.Minute
+	// minRetryEvery spaces attempts that found nothing to do.
+	minRetryEvery = time.Second
+	maxRetryEvery = 6 * time.Hour
+	// keyLeftShare is the share of a key's remaining life that a pause may take.
+	keyLeftShare = 8
+)
+
+// dueAt returns when a key should be rotated, zero for never. The jitter depends on
+// the key alone, so a restart does not change it, and all processes agree.
+func dueAt(rec record.Key, every time.Duration) time.Time {
+	if every <= 0 || rec.Current.IsZero() {
+		return time.Time{}
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(rec.Current.Credential.Fingerprint())) // never fails
+	jitter := float64(h.Sum64()>>11) / (1 << 53)
+	life := every
+	if k := rec.Current; k.Expires.After(k.Created) { // else the expiry is not credible
+		life = min(life, max(k.Expires.Sub(k.Created)/5*4, minKeyLife))
+	}
+	return rec.Current.Created.Add(life - time.Duration(float64(life)*0.1*jitter))
+}
+
+// due reports whether a key should be rotated now.
+func due(rec record.Key, every time.Duration, now time.Time) bool {
+	at := dueAt(rec, every)
+	return !at.IsZero() && !now.Before(at)
+}
+
+// schedule sets a timer for the next attempt, and spaces attempts that fail.
+type schedule struct {
+	every, retryEvery time.Duration
+	fire              func()
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	running bool
+	closed  bool
+	failed  int       // attempts in a row
+	endedAt time.Time // of the last attempt
+	lastErr error
+}
+
+// arm sets the timer for a record. busy is for how long another process may be at
+// work on it. arm is called at every load of the store, so the time that it sets
+// depends on points in time alone: a pause that began now would never end.
+func (s *schedule) arm(rec record.Key, busy time.Duration) {
+	at := dueAt(rec, s.every)
+	if rec.Intent != nil {
+		at = time.Now().Add(busy)
+	}
+	if at.IsZero() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.running {
+		return
+	}
+	pause := minRetryEvery
+	if s.failed > 0 {
+		pause = renew.Doubled(s.retryEvery, maxRetryEvery, s.failed)
+	}
+	if e := rec.Current.Expires; e.After(s.endedAt) { // attempts must fit in before it
+		pause = max(minRetryEvery, min(pause, e.Sub(s.endedAt)/keyLeftShare))
+	}
+	if t := s.endedAt.Add(pause); t.After(at) {
+		at = t
+	}
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.timer = time.AfterFunc(max(0, time.Until(at)), s.fire)
+}
+
+// begun and ended are called around each attempt.
+func (s *schedule) begun() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = true
+}
+
+func (s *schedule) ended(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running, s.lastErr, s.endedAt = false, err, time.Now()
+	if err != nil {
+		s.failed++
+	} else {
+		s.failed = 0
+	}
+}
+
+// pausing returns the error of the last attempt while the next one has to wait,
+// and until when.
+func (s *schedule) pausing() (until time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until = s.endedAt.Add(renew.Doubled(minRetryEvery, s.retryEvery, s.failed))
+	if s.lastErr == nil || !time.Now().Before(until) {
+		return time.Time{}, nil
+	}
+	return until, s.lastErr
+}
+
+func (s *schedule) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}

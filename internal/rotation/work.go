@@ -1,0 +1,340 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
+)
+
+// work takes one intent to its end. [Next] says what to do; the strategies do it.
+//
+// A process that was stopped for longer than its lease may continue while another
+// one has taken over. So each write is fenced by the record's revision, and what
+// cannot be fenced, a call of the platform, is one that does no harm when it comes
+// late: a repetition under the same idempotency key, or the revocation of a key
+// that the record has given up already.
+type work struct {
+	policy  Policy
+	keys    Keys
+	report  Report
+	adopter *adopter
+	hold    *hold
+	calls   *calls
+
+	began func(intent string) // told which intent the work begins
+
+	wanted    bool
+	resumed   bool
+	rechecked bool
+	strategy  Strategy
+	from      string // the fingerprint of the key to replace
+	recovered bool
+	// waited is for how long the record had been unchanged before.
+	waited time.Duration
+	// replaced is the generation in use before this process changed over; zero if
+	// another process did.
+	replaced Generation
+	// held is the generation whose requests are kept waiting.
+	held Generation
+	// pauses is how often they were let through between calls.
+	pauses int
+}
+
+// do takes the work to its end.
+func (w *work) do(ctx context.Context) error {
+	defer w.release()
+	defer w.hold.stop()
+	w.from = w.hold.rec.Current.Credential.Fingerprint()
+	var err error
+	if in := w.hold.rec.Intent; in != nil {
+		w.from, w.resumed = in.From, true
+		err = w.takeOver(ctx)
+	}
+	for err == nil {
+		action := Next(w.hold.rec, w.facts())
+		if action == Rest {
+			return nil
+		}
+		err = w.perform(ctx, action)
+	}
+	if !errors.Is(err, record.ErrLeaseLost) && !errors.Is(err, errDropped) {
+		w.hold.letGo(ctx)
+		switch {
+		case isError(err):
+		case errors.Is(err, errUnreachable):
+			err = w.fail(w.stage(), err, "how far the rotation got is in the record; the next attempt continues from here", fixStore)
+		default:
+			err = w.fail(w.stage(), err, "the present key is live, or its successor is saved; the next attempt continues from here", "")
+		}
+	}
+	return err
+}
+
+func (w *work) facts() Facts {
+	return Facts{
+		Now: time.Now(), Wanted: w.wanted, Resumed: w.resumed, MaxAttempts: w.policy.MaxAttempts, Rechecked: w.rechecked,
+	}
+}
+
+func (w *work) perform(ctx context.Context, action Action) error {
+	switch action {
+	case Prepare:
+		return w.prepare(ctx)
+	case Create:
+		return overlap{w}.create(ctx)
+	case Promote:
+		return overlap{w}.promote(ctx)
+	case Revoke:
+		return overlap{w}.revoke(ctx)
+	case BeginUndo:
+		return overlap{w}.beginUndo(ctx)
+	case Undo:
+		return overlap{w}.undo(ctx)
+	case OpenLifeline:
+		return inPlace{w}.openLifeline(ctx)
+	case Replace:
+		return inPlace{w}.replace(ctx)
+	case PromoteInPlace:
+		return inPlace{w}.promote(ctx)
+	case Forget:
+		return inPlace{w}.forget(ctx)
+	case Recheck:
+		return w.recheck(ctx)
+	case Rest:
+	}
+	return nil
+}
+
+// stage is the stage that the record is at.
+func (w *work) stage() Stage {
+	if w.hold.rec.Intent == nil {
+		return StagePrepare
+	}
+	return Stage(w.hold.rec.Intent.Stage)
+}
+
+// fail makes the error of a stage.
+func (w *work) fail(stage Stage, err error, state, advice string) *Error {
+	return &Error{Stage: stage, Strategy: w.strategy, Err: err, State: state, Advice: advice}
+}
+
+// unsaved makes the error of a record that could not be saved. A lost lease is
+// passed on.
+func (w *work) unsaved(stage Stage, err error, state string) error {
+	if err == nil || errors.Is(err, record.ErrLeaseLost) {
+		return err
+	}
+	return w.fail(stage, err, state, fixStore)
+}
+
+// enter reports that a stage begins.
+func (w *work) enter(s Stage) { w.report.Stage(w.hold.rec, string(s)) }
+
+// prepare writes the intent down before anything is done.
+func (w *work) prepare(ctx context.Context) error {
+	w.wanted = false
+	cur := w.hold.rec.Current
+	w.strategy = w.policy.Strategy
+	if kind := cur.Credential.Kind(); kind != secret.KindAPIKey {
+		return w.fail(StagePrepare, fmt.Errorf("%w, and this is a %s", ErrNotRotatable, kind),
+			nothingChanged, "create and revoke user tokens with Client.Tokens")
+	}
+	next := w.hold.rec.Clone()
+	agent := w.calls.agentOf(w.hold.rec)
+	if w.strategy != InPlace && cur.ID == "" && agent != "" {
+		next.Current.ID, _ = w.calls.findID(ctx, agent, cur)
+		if next.Current.ID == "" && w.hold.rec.Generation <= 1 && w.isInitial(ctx, cur.Credential) {
+			next.Current.ID = w.policy.KeyID
+		}
+	}
+	if next.Agent == "" {
+		next.Agent = agent
+	}
+	if err := w.choose(agent != "", next.Current.ID != ""); err != nil {
+		return err
+	}
+	next.Intent = &record.Intent{
+		Key: wire.NewUUID(), Strategy: w.strategy.String(), Stage: string(StageIssue), From: w.from,
+		Generation: w.hold.rec.Generation + 1, Started: wallNow(),
+	}
+	if w.strategy == InPlace {
+		next.Intent.Stage = string(StagePrepare)
+	}
+	if err := w.hold.save(ctx, next); err != nil {
+		if errors.Is(err, record.ErrLeaseLost) {
+			return err
+		}
+		return w.fail(StagePrepare, err, nothingChanged, "")
+	}
+	w.began(next.Intent.Key)
+	w.enter(StagePrepare)
+	return nil
+}
+
+// choose settles the strategy, by what is known of the key.
+func (w *work) choose(agentKnown, idKnown bool) error {
+	switch {
+	case w.strategy == Automatic && agentKnown && idKnown:
+		w.strategy = Overlap
+	case w.strategy == Automatic:
+		w.strategy = InPlace
+	case w.strategy == Overlap && !agentKnown:
+		return w.fail(StagePrepare, fmt.Errorf("%w: it is not known whose key this is", ErrNotKnown),
+			nothingChanged, "set RotationPolicy.AgentID")
+	case w.strategy == Overlap && !idKnown:
+		advice := "use InPlace for this rotation"
+		if w.hold.rec.Generation <= 1 {
+			advice = "set RotationPolicy.KeyID, or " + advice
+		}
+		return w.fail(StagePrepare, fmt.Errorf("%w: the platform's ID of the key is not known, so it could not be revoked", ErrNotKnown),
+			nothingChanged, advice)
+	}
+	return nil
+}
+
+// isInitial reports whether a key may be the one that Policy.KeyID is about: the
+// initial key, or any if there is none.
+func (w *work) isInitial(ctx context.Context, c secret.Credential) bool {
+	if !w.keys.HasInitial() {
+		return true
+	}
+	initial, err := w.keys.Initial(ctx)
+	return err == nil && initial.Equal(c)
+}
+
+// takeOver continues a rotation that another process, or an earlier attempt, has
+// not finished.
+func (w *work) takeOver(ctx context.Context) error {
+	next := w.hold.rec.Clone()
+	w.strategy = strategyNamed(next.Intent.Strategy)
+	next.Intent.Attempts++
+	return w.unsaved(Stage(next.Intent.Stage), w.hold.save(ctx, next), "an unfinished rotation could not be taken over")
+}
+
+// recheck drops an exhausted intent if its key is alive. If not, the successor
+// must be found, however old the intent.
+func (w *work) recheck(ctx context.Context) error {
+	w.rechecked = true
+	if verdict, _ := w.calls.verify(ctx, w.hold.rec.Current.Credential); verdict == Alive {
+		return w.drop(ctx)
+	}
+	return nil
+}
+
+// drop deletes the intent without a result.
+func (w *work) drop(ctx context.Context) error {
+	next := w.hold.rec.Clone()
+	next.Intent, next.Pending = nil, record.StoredKey{}
+	if err := w.hold.save(ctx, next); err != nil {
+		return err
+	}
+	return errDropped
+}
+
+// dropFor deletes the intent because of err.
+func (w *work) dropFor(ctx context.Context, err error) error {
+	if derr := w.drop(ctx); !errors.Is(derr, errDropped) {
+		return errors.Join(err, derr)
+	}
+	return err
+}
+
+// finish deletes the intent, and what only it needed.
+func (w *work) finish(ctx context.Context) error {
+	next := w.hold.rec.Clone()
+	next.Intent, next.Previous = nil, record.StoredKey{}
+	if err := w.hold.save(ctx, next); err != nil {
+		return w.unsaved(StageForget, err, "the new key is in use and the old one is dead; only the note about it could not be deleted")
+	}
+	w.enter(StageForget)
+	return nil
+}
+
+// issued finds the key in an answer.
+func (w *work) issued(a Answer) (record.StoredKey, error) {
+	if a.Key.Credential.IsZero() {
+		e := w.fail(StageIssue, fmt.Errorf("%w, although it says that it has issued one", ErrNoKeyFound),
+			"the new key is in the answer, under a name that the SDK does not know",
+			"RawAnswer of this error has the answer; save the key from it")
+		if a.Outcome == Truncated {
+			e.State = "the answer with the new key is not JSON, as if it had been cut off"
+			e.Advice = "the next attempt asks for it again with the same idempotency key; RawAnswer of this error has what came"
+		}
+		e.Raw = a.Raw
+		return record.StoredKey{}, e
+	}
+	k := record.StoredKey{Credential: a.Key.Credential, ID: a.Key.ID}
+	k.Created, k.Expires = localTimes(a.Key, a.Sent, w.policy.Every)
+	if w.hold.rec.Agent == "" {
+		w.hold.rec.Agent = a.Key.AgentID
+	}
+	return k, nil
+}
+
+// maxCreatedOff is how far from the local clock the creation of a key may be that
+// was issued just now, or, by a repeated call, up to a day ago.
+const maxCreatedOff = 48 * time.Hour
+
+// localTimes returns the times of a new key. If the platform's clock is so far
+// from ours that the key would be due at once, or never, they are moved to ours:
+// how long the key lives, and how old it was when the answer was sent, hold on
+// either.
+func localTimes(k IssuedKey, sent time.Time, every time.Duration) (created, expires time.Time) {
+	now := wallNow()
+	if sent.IsZero() {
+		sent = now
+	}
+	created, expires = k.Created, k.Expires
+	if created.IsZero() {
+		created = sent
+	}
+	if every <= 0 {
+		every = Recommended
+	}
+	length := expires.Sub(created)
+	if length <= 0 { // none, or not credible
+		expires = time.Time{}
+	} else {
+		every = min(every, length)
+	}
+	if now.Sub(created).Abs() <= min(maxCreatedOff, every/10) {
+		return created, expires
+	}
+	age := sent.Sub(created)
+	if age < 0 || age > maxCreatedOff {
+		age = 0
+	}
+	created = now.Add(-age)
+	if !expires.IsZero() {
+		expires = created.Add(length)
+	}
+	return created, expires
+}
+
+// drain waits for requests on the wire, for all of them no longer than
+// DrainTimeout.
+func (w *work) drain(ctx context.Context, drained ...<-chan struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, w.policy.DrainTimeout)
+	defer cancel()
+	for _, done := range drained {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// release lets requests continue that are kept waiting: with the new key if there
+// is one, else with the old one.
+func (w *work) release() {
+	if g := w.held; !g.IsZero() {
+		w.held = Generation{}
+		w.adopter.handover.Release(g, w.hold.rec.Current.Credential.Fingerprint() != w.from)
+	}
+}
