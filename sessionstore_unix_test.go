@@ -49,6 +49,7 @@ func TestStoppedHolderOfAnExchangeIsNotWaitedFor(t *testing.T) {
 		return err == nil && e.Lease.Holder != ""
 	}, 10*time.Second, 5*time.Millisecond, "the process does not exchange")
 	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
+	srv.ClearFaults()
 
 	began := time.Now()
 	_, err = c.Do(t.Context(), "GET", "/api/v1/agents", nil, nil)

@@ -198,7 +198,8 @@ func (w *world) options(more ...agrenting.Option) []agrenting.Option {
 		agrenting.WithBaseURL(w.platform.URL),
 		agrenting.WithAllowedOrigins(w.origins...),
 		agrenting.WithTransport(w.base()),
-		agrenting.WithKeyStore(agrenting.MemoryStore(agrenting.APIKey(w.platform.NewKey(w.agent.ID).Secret))),
+		agrenting.WithStore(agrenting.MemoryStore()),
+		agrenting.WithCredential(agrenting.APIKey(w.platform.NewKey(w.agent.ID).Secret)),
 		agrenting.WithRotation(w.policy),
 		agrenting.WithSession(),
 	}, more...)

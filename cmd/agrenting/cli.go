@@ -33,7 +33,7 @@ type globals struct {
 	Env      string        `placeholder:"ENV" help:"production or sandbox (AGRENTING_ENV)."`
 	KeyFile  string        `placeholder:"FILE" help:"File that holds the credential; - reads standard input (AGRENTING_KEY_FILE)."`
 	Type     string        `placeholder:"TYPE" help:"What the credential is: api_key, user_token or session (AGRENTING_CREDENTIAL_TYPE)."`
-	Store    string        `placeholder:"FILE" help:"Key store file, from which the key comes and in which it is rotated."`
+	Store    string        `placeholder:"FOLDER" help:"Folder that keeps the key through its rotations."`
 	Timeout  time.Duration `default:"60s" help:"Bound of one call; 0 means none."`
 	JSON     bool          `name:"json" help:"Print JSON with stable field names."`
 	Verbose  bool          `short:"v" help:"Log what happens to standard error, without secrets."`
@@ -84,7 +84,7 @@ func newParser(g *grammar, s streams) (*kong.Kong, error) {
 	return kong.New(g,
 		kong.Name("agrenting"),
 		kong.Description("The Agrenting platform on the command line.\n\n"+
-			"Credentials come from the environment, a key file or a key store, never from a flag: "+
+			"Credentials come from the environment, a key file or a store, never from a flag: "+
 			"AGRENTING_KEY_FILE, in the sandbox AGRENTING_SANDBOX_API_KEY, AGRENTING_API_KEY, AGRENTING_SESSION_TOKEN."),
 		kong.Writers(s.out, s.err),
 		kong.Exit(func(code int) { panic(exited(code)) }),

@@ -16,6 +16,11 @@ type completionCmd struct {
 var completionScripts = map[string]string{
 	"bash": `_agrenting() {
 	local IFS=$'\n'
+	if [[ "${COMP_WORDS[COMP_CWORD-1]}" == --store ]]; then
+		compopt -o filenames 2>/dev/null
+		COMPREPLY=($(compgen -d -- "${COMP_WORDS[COMP_CWORD]}"))
+		return
+	fi
 	COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)" -- "${COMP_WORDS[COMP_CWORD]}"))
 }
 complete -o bashdefault -o default -F _agrenting agrenting
@@ -23,6 +28,10 @@ complete -o bashdefault -o default -F _agrenting agrenting
 	"zsh": `#compdef agrenting
 _agrenting() {
 	local -a candidates
+	if [[ "${words[CURRENT-1]}" == --store ]]; then
+		_files -/
+		return
+	fi
 	candidates=("${(@f)$("${words[1]}" __complete -- "${(@)words[2,$CURRENT]}" 2>/dev/null)}")
 	if [[ -n "${candidates[1]}" ]]; then
 		compadd -- "${candidates[@]}"
@@ -37,6 +46,7 @@ compdef _agrenting agrenting
 	agrenting __complete -- $words[2..-1] 2>/dev/null
 end
 complete -c agrenting -a '(__agrenting_complete)'
+complete -c agrenting -l store -x -a '(__fish_complete_directories)'
 `,
 }
 
@@ -50,7 +60,8 @@ type completeCmd struct {
 	Words []string `arg:"" optional:"" passthrough:"" help:"The words so far; the last one is being completed."`
 }
 
-// Run prints candidates for the last word, one a line; none means files.
+// Run prints candidates for the last word, one a line; none means files. The
+// scripts complete the folder of --store themselves.
 func (c *completeCmd) Run(a *app) error { //nolint:unparam // kong wants it so
 	words := c.Words
 	if len(words) > 0 && words[0] == "--" {

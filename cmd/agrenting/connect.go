@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -93,7 +94,7 @@ func (a *app) options() ([]agrenting.Option, error) {
 		if err != nil {
 			return nil, err
 		}
-		opts = append(opts, agrenting.WithKeyStore(store))
+		opts = append(opts, agrenting.WithStore(store))
 	}
 	if a.KeyFile == "-" {
 		c, err := a.credentialFromInput()
@@ -113,8 +114,8 @@ func (a *app) unmarked() bool {
 	return a.Unmarked || strings.EqualFold(a.env(varUnmarked), unmarkedAllowed)
 }
 
-// client makes a client of the flags and the environment. It seeds a key store
-// that does not exist yet, see reader.
+// client makes a client of the flags and the environment. It fills an empty
+// store with the key from there, see reader.
 func (a *app) client(more ...agrenting.Option) (*agrenting.Client, error) {
 	opts, err := a.options()
 	if err != nil {
@@ -123,23 +124,31 @@ func (a *app) client(more ...agrenting.Option) (*agrenting.Client, error) {
 	return a.made(agrenting.New(append(opts, more...)...))
 }
 
-// reader is client for commands that only look or make a call: these make no key
-// store, which would put the environment's key into whatever file a slip of the
-// finger named.
+// reader is client for commands that only read or make a call. These do not fill
+// an empty store: a mistyped --store would put the environment's key into some
+// other folder.
 func (a *app) reader() (*agrenting.Client, error) {
 	if a.storeMissing() {
 		return nil, &cliError{
 			code: codeCredential, kind: "no_credential", err: agrenting.ErrNoCredential,
-			msg: "--store " + a.Store + " does not exist yet", mend: a.storeMend(),
+			msg: "--store " + a.Store + " has no key yet", mend: a.storeMend(),
 		}
 	}
 	return a.client()
 }
 
-func (a *app) storeMissing() bool { return a.Store != "" && !exists(a.Store) }
+// storeMissing reports whether a store was named that has no key: it is empty or
+// does not exist.
+func (a *app) storeMissing() bool {
+	if a.Store == "" {
+		return false
+	}
+	_, err := a.stored()
+	return errors.Is(err, agrenting.ErrNoRecord)
+}
 
 func (a *app) storeMend() string {
-	return "agrenting keys rotate --store " + a.Store + " makes it"
+	return "agrenting keys rotate --store " + a.Store + " fills it"
 }
 
 // withoutAgent is the same app without an agent to act as, for calls that are
@@ -253,22 +262,22 @@ func (a *app) knownAgent(c *agrenting.Client) string {
 	if id := c.Status().AgentID; id != "" {
 		return id
 	}
-	rec, err := a.stored()
+	key, err := a.stored()
 	if err != nil {
 		return ""
 	}
-	return rec.Current.AgentID
+	return key.AgentID
 }
 
-// stored is what is in the key store. It changes nothing there.
-func (a *app) stored() (agrenting.KeyRecord, error) {
+// stored returns the key in the store. It changes nothing.
+func (a *app) stored() (agrenting.KeyState, error) {
 	if a.Store == "" {
-		return agrenting.KeyRecord{}, agrenting.ErrNoCredential
+		return agrenting.KeyState{}, agrenting.ErrNoRecord
 	}
 	store, err := agrenting.FileStore(a.Store)
 	if err != nil {
-		return agrenting.KeyRecord{}, err
+		return agrenting.KeyState{}, err
 	}
-	rec, _, err := store.Load(a.ctx)
-	return rec, err
+	// A canceled run still reports what is in the store; files are read at once.
+	return agrenting.LoadKeyState(context.WithoutCancel(a.ctx), store)
 }

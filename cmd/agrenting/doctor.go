@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -123,7 +122,7 @@ func (e *examination) mendOf(err error, c *cliError) string {
 	case errors.Is(err, agrenting.ErrEnvironmentMismatch):
 		return "give the credential of that environment, or choose the other by --env or " + varEnv
 	case c.code == codeCredential && e.app.Store != "" && keyFile == "":
-		return "look at --store " + e.app.Store + "; " + e.app.storeMend() + " anew once it is out of the way"
+		return "check --store " + e.app.Store + "; once the record is out of the way, " + e.app.storeMend() + " again"
 	case c.code == codeCredential && e.codes["key file"] != 0: // which says what is wrong with it
 		return "give the path of another file by --key-file or " + varKeyFile
 	case c.code == codeCredential && keyFile != "":
@@ -195,7 +194,7 @@ func (e *examination) configuration() *agrenting.Client {
 	a := *e.app
 	missing := a.storeMissing()
 	if missing {
-		a.Store = "" // a look makes none
+		a.Store = "" // doctor does not fill it
 	}
 	opts, err := a.options()
 	var client *agrenting.Client
@@ -204,7 +203,7 @@ func (e *examination) configuration() *agrenting.Client {
 	}
 	shown := opts
 	if store, serr := agrenting.FileStore(e.app.Store); missing && serr == nil && opts != nil {
-		shown = append(slices.Clone(opts), agrenting.WithKeyStore(store))
+		shown = append(slices.Clone(opts), agrenting.WithStore(store))
 	}
 	e.report.Sources = e.app.sources(shown)
 	if client != nil {
@@ -254,22 +253,23 @@ func (e *examination) url(err error) (bad bool) {
 	return bad
 }
 
-// store looks at the key store.
+// store examines the store.
 func (e *examination) store(missing bool) {
 	if missing {
 		e.codes["store"] = codeCredential
-		e.note("store", checkFail, e.app.Store+" does not exist yet; what follows is about what would seed it", e.app.storeMend())
+		e.note("store", checkFail, e.app.Store+" has no key yet; what follows is about the key that would fill it", e.app.storeMend())
 		return
 	}
-	rec, err := e.app.stored()
-	if err != nil || rec.Intent == nil {
-		return // what cannot be read is told with the credential
+	key, err := e.app.stored()
+	if err != nil || key.Unfinished == nil {
+		return // an unreadable record is reported with the credential
 	}
-	lease := "its process had time until " + when(rec.Intent.Lease)
-	if time.Until(rec.Intent.Lease) > 0 {
-		lease = "a process may be at it until " + when(rec.Intent.Lease)
+	in := key.Unfinished
+	holder := "no process is working on it"
+	if in.Holder != "" {
+		holder = fmt.Sprintf("the process %s is working on it, or was killed: others take over if it writes nothing for %s", in.Holder, in.Lease)
 	}
-	e.note("store", checkWarn, fmt.Sprintf("a rotation is unfinished, at the stage %s; %s", rec.Intent.Stage, lease),
+	e.note("store", checkWarn, fmt.Sprintf("a rotation is unfinished, at the stage %s; %s", in.Stage, holder),
 		"agrenting keys rotate --store "+e.app.Store+" finishes it")
 }
 
@@ -291,8 +291,8 @@ func (a *app) sources(opts []agrenting.Option) []jsonSource {
 		switch {
 		case s.Used() && broken != "":
 			state = "set, but shadowed by " + broken
-		case s.Name == "WithKeyStore" && !exists(a.Store):
-			state = "does not exist yet; the next source that is set seeds it"
+		case s.Name == "WithStore" && a.storeMissing():
+			state = "has no key yet; the next source that is set fills it"
 		}
 		for _, name := range []string{"WithCredential", varKeyFile} {
 			state = strings.Replace(state, "shadowed by "+name, "shadowed by "+a.sourceName(name), 1)
@@ -301,11 +301,6 @@ func (a *app) sources(opts []agrenting.Option) []jsonSource {
 		list = append(list, jsonSource{a.sourceName(s.Name), state})
 	}
 	return list
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // credential obtains the credential and reports whether there is one.
@@ -338,12 +333,12 @@ func (e *examination) credential(client *agrenting.Client) bool {
 	return true
 }
 
-// obtain is the credential in use. Of a store only what is in there, when nobody
-// is to be asked: to use it could finish a rotation.
+// obtain returns the credential in use. Offline, it only reads the store, since
+// using it could finish a rotation.
 func (e *examination) obtain(client *agrenting.Client) (agrenting.Credential, error) {
 	if e.offline && e.app.Store != "" && !e.app.storeMissing() {
-		rec, err := e.app.stored()
-		return rec.Current.Credential, err
+		key, err := e.app.stored()
+		return key.Credential, err
 	}
 	return client.Credential(e.app.ctx)
 }

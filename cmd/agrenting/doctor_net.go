@@ -290,11 +290,11 @@ func (e *examination) age(client *agrenting.Client, cred agrenting.Credential) {
 }
 
 func (e *examination) storedAge() time.Time {
-	rec, err := e.app.stored()
+	key, err := e.app.stored()
 	if err != nil {
 		return noTime
 	}
-	return rec.Current.Created
+	return key.Created
 }
 
 // listedAge finds the one live key that fits.

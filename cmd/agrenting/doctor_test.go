@@ -237,7 +237,7 @@ func TestAUserNeedsNoAgent(t *testing.T) {
 	assert.Equal(t, checkOK, finding(t, &report, "platform").Status)
 }
 
-func TestLookingMakesNoStore(t *testing.T) {
+func TestReadersDoNotFillAStore(t *testing.T) {
 	t.Parallel()
 
 	for _, args := range [][]string{
@@ -255,58 +255,44 @@ func TestLookingMakesNoStore(t *testing.T) {
 	} {
 		w := newWorld(t)
 		w.env[varAgentID] = w.agent.ID
-		path := filepath.Join(w.dir, "folder", "typo.json")
-		assert.Equal(t, codeCredential, w.run(t, append(args, "--store", path)...), args)
-		assert.Contains(t, w.err, "does not exist yet; agrenting keys rotate --store "+path+" makes it", args)
-		assert.NoDirExists(t, filepath.Dir(path), args)
+		missing, empty := filepath.Join(w.dir, "folder", "typo"), t.TempDir()
+		for _, path := range []string{missing, empty} {
+			assert.Equal(t, codeCredential, w.run(t, append(args, "--store", path)...), args)
+			assert.Contains(t, w.err, "has no key yet; agrenting keys rotate --store "+path+" fills it", args)
+		}
+		assert.NoDirExists(t, filepath.Dir(missing), args)
+		entries, err := os.ReadDir(empty)
+		require.NoError(t, err)
+		assert.Empty(t, entries, args)
 		assert.Empty(t, w.srv.Requests(), args)
 	}
 	for _, args := range [][]string{nil, {"--offline"}} {
 		w := newWorld(t)
-		path := filepath.Join(w.dir, "folder", "typo.json")
+		path := filepath.Join(w.dir, "folder", "typo")
 		code, report := w.doctor(t, append(args, "--store", path)...)
 		assert.Equal(t, codeCredential, code)
 		assert.Equal(t, checkFail, finding(t, &report, "store").Status)
 		assert.Contains(t, finding(t, &report, "store").Mend, "agrenting keys rotate --store "+path)
-		assert.Equal(t, checkOK, finding(t, &report, "credential").Status, "what would seed it is looked at")
+		assert.Equal(t, checkOK, finding(t, &report, "credential").Status, "the key that would fill it is examined")
 		assert.NoDirExists(t, filepath.Dir(path))
 	}
-}
-
-// save puts a record into a store of the world.
-func (w *world) save(t *testing.T, rec agrenting.KeyRecord) (path string) {
-	t.Helper()
-	require.NoError(t, os.Chmod(w.dir, 0o700))
-	path = w.path("store.json")
-	store, err := agrenting.FileStore(path)
-	require.NoError(t, err)
-	_, err = store.Save(t.Context(), rec, "")
-	require.NoError(t, err)
-	return path
 }
 
 func TestDoctorSeesAnUnfinishedRotation(t *testing.T) {
 	t.Parallel()
 
-	for name, c := range map[string]struct {
-		lease time.Time
-		want  string
-	}{
-		"abandoned": {time.Now().Add(-time.Hour), "had time until"},
-		"under way": {time.Now().Add(time.Hour), "may be at it until"},
+	for name, c := range map[string]struct{ holder, want string }{
+		"left to the next attempt": {"", "no process is working on it"},
+		"under way or killed":      {"another", "the process another is working on it, or was killed: others take over if it writes nothing for 20s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			key := agrenting.APIKey(w.key.Secret)
-			path := w.save(t, agrenting.KeyRecord{
-				Generation: 1, Current: agrenting.StoredKey{Credential: key, Created: time.Now()},
-				Intent: &agrenting.Intent{
-					Key: "k", Strategy: agrenting.Overlap, Stage: agrenting.StageIssue, From: key.Fingerprint(), Generation: 2,
-					Owner: "somebody", Lease: c.lease, Started: time.Now().Add(-2 * time.Hour),
-				},
-			})
-			before, err := os.ReadFile(path)
+			path := w.stored(t)
+			store, err := agrenting.FileStore(path)
+			require.NoError(t, err)
+			require.NoError(t, unfinish(t.Context(), store, agrenting.StageIssue, c.holder, 20*time.Second))
+			before, err := os.ReadFile(filepath.Join(path, "key.record"))
 			require.NoError(t, err)
 			code, report := w.doctor(t, "--offline", "--store", path)
 			assert.Equal(t, codeOK, code)
@@ -315,7 +301,7 @@ func TestDoctorSeesAnUnfinishedRotation(t *testing.T) {
 			assert.Contains(t, f.Detail, "at the stage issue; ")
 			assert.Contains(t, f.Detail, c.want)
 			assert.Equal(t, "agrenting keys rotate --store "+path+" finishes it", f.Mend)
-			after, err := os.ReadFile(path)
+			after, err := os.ReadFile(filepath.Join(path, "key.record"))
 			require.NoError(t, err)
 			assert.Equal(t, string(before), string(after))
 		})

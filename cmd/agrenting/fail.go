@@ -67,21 +67,21 @@ var inCLI = strings.NewReplacer(
 	"the client's WithTimeout", "see --timeout",
 	"WithBaseURL", "--url",
 	"WithAgentID", "--agent",
-	"set WithKeyStore, for example with FileStore", "give --store FILE",
-	"to let the SDK do it, use WithKeyStore with FileStore or another writable store, seeded with the key", "give --store FILE",
+	"set WithStore, for example with FileStore", "give --store FOLDER",
 	"use https, or WithInsecureHTTP if you know what reads along (loopback needs no opt-in)", "use https; this machine alone may do without",
 	"if that host is yours to trust, name it by WithAllowedOrigins, or make it the base URL", "if that host is yours to trust, give it as --url",
 	"make the platform's canonical URL the base URL", "give the platform's canonical URL as --url",
 	"; name it by WithAllowedOrigins if it may have the credential", "",
-	"wrap the store by Sealed with the key that it was sealed with", "the command line has no key to unseal it",
+	"so it may be damaged or sealed", "so it may be damaged, or sealed, which the command line cannot open",
+	"Give each agent a part of the store: agrenting.Namespace(store, prefix), with the agent's ID as prefix", "",
+	"Use another store, or agrenting.Namespace", "",
 	"; use CallQuery", "; use -f KEY=VALUE",
 	"CallHeader", "-H",
 	"TokenRequest", "--expires-in",
-	"WithSessionPolicy", "--session",
 	"WithSession", "--session",
 	"WithTimeout", "--timeout",
-	"seed it by WithCredential or the environment", "give its first key by --key-file or the environment",
-	"into the environment or the option that seeds the store", "into --key-file or the environment",
+	"fill it with WithCredential or from the environment", "give its first key by --key-file or the environment",
+	"into the environment or the option that gives the initial key", "into --key-file or the environment",
 	"create and revoke user tokens by Client.Tokens", "agrenting tokens creates and revokes user tokens",
 	"set RotationPolicy.AgentID", "give --agent ID",
 	"set RotationPolicy.KeyID", "give --key-id ID",
@@ -94,7 +94,7 @@ var inCLI = strings.NewReplacer(
 	", or save what NewCredential of this error returns; the SDK keeps trying to save it", "",
 	"; save what NewCredential returns before the process ends: the platform does not show it again", "; the platform does not show it again",
 	"the SDK does not know", "is not known",
-	"WithKeyStore", "--store",
+	"WithStore", "--store",
 	"FileStore", "--store",
 	", or give one to New by WithCredential", "",
 	"WithCredential", "the credential from standard input",
@@ -137,6 +137,8 @@ var sentinels = []struct {
 	{agrenting.ErrEnvironmentMismatch, codeCredential, "environment_mismatch", ""},
 	{agrenting.ErrNoCredential, codeCredential, "no_credential", ""},
 	{agrenting.ErrInvalidCredential, codeCredential, "invalid_credential", ""},
+	{agrenting.ErrInvalidRecord, codeCredential, "invalid_record", ""},
+	{agrenting.ErrNoRecord, codeCredential, "no_credential", ""},
 	{agrenting.ErrUnauthorized, codeRefused, "unauthorized", "the credential is invalid, expired or revoked; agrenting doctor says which one is in use"},
 	{agrenting.ErrForbidden, codeRefused, "forbidden", "the credential is of the wrong kind, lacks a scope, or may not act for this agent; agrenting whoami shows it"},
 	{agrenting.ErrRouteNotFound, codeNotFound, "route_not_found", "check the path and --url"},
@@ -165,6 +167,10 @@ func (a *app) classify(err error) *cliError {
 	if n, ok := errors.AsType[*agrenting.NoCredentialError](err); ok {
 		e.code, e.kind = codeCredential, "no_credential"
 		e.msg, e.mend = noCredentialText(n), noCredentialMend(n.Environment)
+		return e
+	}
+	if _, ok := errors.AsType[*agrenting.RecordMismatchError](err); ok {
+		e.code, e.kind, e.mend = codeCredential, "record_mismatch", "give another --store: a folder holds the key of one agent"
 		return e
 	}
 	for _, s := range sentinels {

@@ -22,14 +22,14 @@ import (
 
 // identifiers of the SDK, as its errors name them.
 var identifiers = regexp.MustCompile(`\b(With[A-Z]\w*|\w+Policy\b|New[A-Z]\w+|RawAnswer|InPlace|Overlap|Parse[A-Z]\w+|Client\.[A-Z]\w*|` +
-	`Call[A-Z]\w+|FileStore|ReadOnlyStore|TokenRequest|CredentialSourceFunc|GetBody|Sealed|SealingKey\.\w+|MaxAttempts)\b`)
+	`Call[A-Z]\w+|FileStore|Namespace|TokenRequest|CredentialSourceFunc|GetBody|Sealed|SealingKey\.\w+|MaxAttempts)\b`)
 
 // beyondCommands are the texts that no command can come to see: of options that
 // the command line does not have, and of things that it does not make.
-var beyondCommands = regexp.MustCompile(`^(agrenting: (a|the|New)\w* |agrenting\.|With(APIKeyHeader|AllowedOrigins|CredentialSource|KeyStore|LookupEnv|Observer|RetryPolicy|` +
-	`Rotation|Routes|Session(Policy|Store)|Transport|UserAgent)\b|%w: the zero Credential|RetryPolicy|RotationPolicy|MaxAttempts|` +
-	`CallIdempotencyKey|Sealed$|New$|FileSessionStore|FileStore|a field is negative|the key is older than 90 days)|` +
-	`GetBody|SealingKey|WithClientSideKeys|CredentialSourceFunc|RotationPolicy.AgentID is needed|loaded without Sealed|it needs WithKeyStore|neither Overlap nor InPlace`)
+var beyondCommands = regexp.MustCompile(`^(agrenting: (a|the|New)\w* |agrenting\.|With(APIKeyHeader|AllowedOrigins|CredentialSource|Store|LookupEnv|Observer|RetryPolicy|` +
+	`Rotation|Routes|Transport|UserAgent)\b|%w: the zero Credential|RetryPolicy|RotationPolicy|MaxAttempts|` +
+	`CallIdempotencyKey|Sealed$|New$|Namespace|FileStore|a field is negative|the key is older than 90 days)|` +
+	`GetBody|SealingKey|WithClientSideKeys|CredentialSourceFunc|RotationPolicy.AgentID is needed|is plain. To seal it|it needs WithStore|neither Overlap nor InPlace`)
 
 // TestErrorsOfTheSDKSpeakOfFlags reads the SDK's source: whoever changes a text
 // there that names an option finds out here that the command line has to
@@ -122,23 +122,24 @@ func TestErrorsNameNoTypesOfGo(t *testing.T) {
 	}
 }
 
-// TestFilesBesideTheStore is the end of a rotation without --out
-// and --show whose store could not be written.
-func TestFilesBesideTheStore(t *testing.T) {
+// TestRescuedKeepsTheSecretWithTheStore covers a rotation without --out and
+// --show whose store could not be written.
+func TestRescuedKeepsTheSecretWithTheStore(t *testing.T) {
 	t.Parallel()
 
-	store := filepath.Join(t.TempDir(), "store.json")
-	path, err := beside(store, "made-up")
+	store := filepath.Join(t.TempDir(), "keys")
+	path, err := rescued(store, "made-up")
 	require.NoError(t, err)
-	assert.True(t, strings.HasPrefix(path, store+".rescued-"), path)
+	assert.True(t, strings.HasPrefix(path, store+".rescued-"), "the folder is missing: %s", path)
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	assert.Equal(t, "made-up\n", string(text))
-	other, err := beside(store, "made-up")
+	require.NoError(t, os.Mkdir(store, 0o700))
+	other, err := rescued(store, "made-up")
 	require.NoError(t, err)
-	assert.NotEqual(t, path, other)
-	_, err = beside(filepath.Join(store, "nowhere"), "made-up")
+	assert.True(t, strings.HasPrefix(other, filepath.Join(store, "rescued-")), other)
+	_, err = rescued(filepath.Join(store, "nowhere", "keys"), "made-up")
 	require.Error(t, err)
-	_, err = beside("", "made-up")
+	_, err = rescued("", "made-up")
 	require.Error(t, err)
 }

@@ -163,7 +163,7 @@ func (a *app) sourceName(source string) string {
 	switch {
 	case source == "WithCredential":
 		return "standard input"
-	case source == "WithKeyStore":
+	case source == "WithStore":
 		return "--store " + a.Store
 	case source == varKeyFile && a.KeyFile != "":
 		return "--key-file " + a.KeyFile
@@ -235,7 +235,7 @@ func (c *loginCmd) Run(a *app) error {
 }
 
 // lookUp fills in the agent where the platform did not tell it with the session:
-// the one that was named, or that the key store has, if the platform agrees.
+// the one that was named, or the one in the store, if the platform agrees.
 func (*loginCmd) lookUp(a *app, client *agrenting.Client, session *agrenting.Session) {
 	if session.AgentID == "" {
 		id := a.knownAgent(client)
@@ -264,7 +264,7 @@ func (a *app) refusedMend() string {
 		return "no credential was sent: " + noCredentialMend(s.Environment)
 	}
 	const mend = "it is invalid, expired or revoked: "
-	if s.Source == "WithKeyStore" {
+	if s.Source == "WithStore" {
 		return mend + a.seedMend(s.Environment) + ", and it is adopted into --store " + a.Store + " (keys come from " + keyPage + ")"
 	}
 	text := mend + "put a valid one into " + a.placeOf(s.Source)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"crypto/rand"
 	"encoding/json"
 	"os"
 	"strings"
@@ -11,14 +13,66 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
 // stored puts the world's key into a store.
-func (w *world) stored(t *testing.T) (path string) {
+func (w *world) stored(t *testing.T) (folder string) {
 	t.Helper()
-	return w.save(t, agrenting.KeyRecord{Generation: 1, Current: agrenting.StoredKey{
-		Credential: agrenting.APIKey(w.key.Secret), ID: w.key.ID, AgentID: w.agent.ID, Created: time.Now(),
-	}})
+	folder = w.path("keys")
+	fill(t, folder, w.srv.URL, w.agent.ID, w.key)
+	return folder
+}
+
+// fill puts a key into an empty store.
+func fill(t *testing.T, folder, url, agentID string, key agrentingtest.Key) agrenting.Store {
+	t.Helper()
+	store, err := agrenting.FileStore(folder)
+	require.NoError(t, err)
+	client, err := agrenting.New(
+		agrenting.WithoutEnvironment(), agrenting.WithBaseURL(url), agrenting.WithStore(store),
+		agrenting.WithCredential(agrenting.APIKey(key.Secret)),
+		agrenting.WithRotation(agrenting.RotationPolicy{Every: -1, AgentID: agentID, KeyID: key.ID}),
+	)
+	require.NoError(t, err)
+	_, err = client.Credential(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, client.Close())
+	return store
+}
+
+// unfinish changes a key record so that a rotation by overlap is at a stage. A
+// holder has the lease; without one, the rotation is left to the next attempt.
+func unfinish(ctx context.Context, store agrenting.Store, stage agrenting.Stage, holder string, lease time.Duration) error {
+	state, err := agrenting.LoadKeyState(ctx, store)
+	if err != nil {
+		return err
+	}
+	old, err := store.Load(ctx, "key")
+	if err != nil {
+		return err
+	}
+	var record map[string]any
+	if err := json.Unmarshal(old.Data, &record); err != nil {
+		return err
+	}
+	if body, ok := record["body"].(map[string]any); ok && body["intent"] == nil {
+		body["intent"] = map[string]any{
+			"key": "5b0e4f0e-58a1-4b39-8d0e-0a4a52f36c61", "strategy": agrenting.Overlap.String(), "stage": string(stage),
+			"from": state.Credential.Fingerprint(), "generation": state.Generation + 1, "started": time.Now(),
+		}
+	}
+	record["write"] = rand.Text()
+	delete(record, "lease")
+	if holder != "" {
+		record["lease"] = map[string]any{"holder": holder, "duration": lease.String()}
+	}
+	data, err := json.Marshal(record)
+	if err != nil {
+		return err
+	}
+	_, err = store.Save(ctx, "key", data, old.Revision)
+	return err
 }
 
 func TestWhoamiShowsTheKeyThatWasAdopted(t *testing.T) {

@@ -160,7 +160,7 @@ type keysRotateCmd struct {
 	KeyID    string `placeholder:"ID" help:"With --store: the platform's id of the key that is replaced, if the store does not know it."`
 }
 
-// Run replaces the key in use: through a key store without losing anything, or
+// Run replaces the key in use: through a store without losing anything, or
 // by the bare call of the platform.
 func (c *keysRotateCmd) Run(a *app) error {
 	if a.Store != "" {
@@ -209,6 +209,6 @@ func preferStore(f secretFlags, err error) error {
 		return err
 	}
 	better := *e
-	better.mend = "give --store FILE: the new key is kept there before the old one goes; without a store, " + e.mend
+	better.mend = "give --store FOLDER: the new key is kept there before the old one goes; without a store, " + e.mend
 	return &better
 }

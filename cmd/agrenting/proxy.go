@@ -61,7 +61,7 @@ func (c *proxyCmd) Run(a *app) error {
 	defer base.CloseIdleConnections()
 	opts := []agrenting.Option{agrenting.WithTransport(base)}
 	if c.Session {
-		opts = append(opts, agrenting.WithSessionPolicy(agrenting.SessionPolicy{LogoutOnClose: true}))
+		opts = append(opts, agrenting.WithSession(agrenting.SessionPolicy{LogoutOnClose: true}))
 	}
 	client, err := a.client(opts...)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,8 +52,8 @@ func (c *keysRotateCmd) throughStore(a *app) error {
 	if err := a.confirm(c.confirmFlags, "Rotate the key in "+a.Store+"? The old one is revoked."); err != nil {
 		return err
 	}
-	if before, err := c.load(a); err == nil {
-		watch.recovers = before.Intent != nil
+	if before, err := a.stored(); err == nil {
+		watch.recovers = before.Unfinished != nil
 	}
 	began := time.Now()
 	r, err := client.Rotate(a.ctx)
@@ -71,16 +72,16 @@ func (c *keysRotateCmd) throughStore(a *app) error {
 	if err := watch.unreadable(); err != nil {
 		return s.rescue(a, err)
 	}
-	rec, err := c.load(a)
+	key, err := a.stored()
 	if err != nil {
 		return err
 	}
 	if interrupted {
-		if r = watch.result(rec, time.Since(began)); r == nil {
-			return watch.unfinished(rec)
+		if r = watch.result(time.Since(began)); r == nil {
+			return watch.unfinished(key)
 		}
 	}
-	secret := rec.Current.Credential.Reveal()
+	secret := key.Credential.Reveal()
 	if err := s.put(secret); err != nil {
 		return err
 	}
@@ -116,16 +117,6 @@ func howItWent(r *agrenting.Rotation, interrupted bool) string {
 	return strings.Join(all, "; ")
 }
 
-// load reads what the store has in the end.
-func (c *keysRotateCmd) load(a *app) (agrenting.KeyRecord, error) {
-	store, err := agrenting.FileStore(a.Store)
-	if err != nil {
-		return agrenting.KeyRecord{}, err
-	}
-	rec, _, err := store.Load(context.WithoutCancel(a.ctx)) // a file, and no lock is waited for
-	return rec, err
-}
-
 // rotationWatch shows how far a rotation is, and knows in the end what has
 // become of one that nobody waits for any more.
 type rotationWatch struct {
@@ -136,10 +127,11 @@ type rotationWatch struct {
 	ended   bool
 	waiting bool             // for another process
 	worked  bool             // has done a step itself
+	keys    []string         // fingerprints of the keys that were in use, in their order
 	rotated *agrenting.Event // nil until it is done
 	err     error            // of the rotation
 
-	recovers bool // somebody has left an unfinished one behind
+	recovers bool // an earlier run has left an unfinished rotation behind
 }
 
 // unreadable is the error that has an answer with a key which was not found in
@@ -163,10 +155,11 @@ func (w *rotationWatch) event(e agrenting.Event) {
 	case agrenting.EventRotationFailed:
 		w.err = e.Err
 	case agrenting.EventRotating:
+		w.keys = append(w.keys, e.Previous, e.Fingerprint)
 		w.waiting = !e.RetryAt.IsZero()
 		if w.waiting {
-			w.show("another process holds the lease of the rotation until "+e.RetryAt.Local().Format(time.TimeOnly)+
-				"; should it have been killed, this run goes on from there then", "waiting for the lease")
+			left := max(time.Second, e.RetryAt.Sub(e.Time).Round(time.Second))
+			w.show("another process is rotating the key; if it was killed, this run continues in "+left.String(), "waiting for the other process")
 		} else {
 			w.worked = true
 			w.show("rotating: "+e.Reason, "under way")
@@ -201,8 +194,9 @@ func (w *rotationWatch) end() {
 	w.stop()
 }
 
-// result is that of an interrupted rotation which was finished nevertheless.
-func (w *rotationWatch) result(rec agrenting.KeyRecord, took time.Duration) *agrenting.Rotation {
+// result returns the result of a rotation that was finished although it was
+// interrupted, nil if it was not.
+func (w *rotationWatch) result(took time.Duration) *agrenting.Rotation {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e := w.rotated
@@ -213,26 +207,29 @@ func (w *rotationWatch) result(rec agrenting.KeyRecord, took time.Duration) *agr
 	if e.Reason == agrenting.InPlace.String() {
 		r.Strategy = agrenting.InPlace
 	}
-	if n := len(rec.Ancestors); n > 0 {
-		r.From = rec.Ancestors[n-1]
+	for _, key := range slices.Backward(w.keys) {
+		if key != "" && key != e.Fingerprint {
+			r.From = key
+			break
+		}
 	}
 	return r
 }
 
-// unfinished says what an interruption has left behind.
-func (w *rotationWatch) unfinished(rec agrenting.KeyRecord) error {
+// unfinished returns an error that says what an interruption has left behind.
+func (w *rotationWatch) unfinished(state agrenting.KeyState) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e := &cliError{code: codeInterrupted, kind: "interrupted", err: context.Canceled}
-	key := "the key " + rec.Current.Credential.Fingerprint() + " is in use"
-	switch in := rec.Intent; {
+	key := "the key " + state.Credential.Fingerprint() + " is in use"
+	switch in := state.Unfinished; {
 	case w.waiting && w.worked:
 		e.msg = "interrupted; another process has taken the rotation over"
 		e.mend = "run it again to see it finished"
 	case w.waiting:
-		e.msg = "interrupted; nothing was changed here, another process holds the lease of the rotation"
-		e.mend = "run it again: should that process have been killed, it goes on from there"
-	case in != nil && in.Strategy == agrenting.InPlace && rec.Generation < in.Generation && in.Stage != agrenting.StagePrepare:
+		e.msg = "interrupted; this run changed nothing, another process is rotating the key"
+		e.mend = "run it again: if that process was killed, the next run finishes the rotation"
+	case in != nil && in.Strategy == agrenting.InPlace && in.Stage != agrenting.StagePrepare && in.Stage != agrenting.StageForget:
 		e.msg = "interrupted at the stage " + string(in.Stage) + "; the platform may have replaced the key already"
 		e.mend = "run it again at once: it gets the new key by the same idempotency key, and finishes the rotation"
 	case in != nil:

@@ -20,7 +20,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// rotating is a platform and a key store for keys rotate at a terminal.
+// rotating is a platform and a store for keys rotate at a terminal.
 type rotating struct {
 	t     *testing.T
 	srv   *agrentingtest.Server
@@ -31,7 +31,7 @@ type rotating struct {
 
 func newRotating(t *testing.T) *rotating {
 	t.Helper()
-	r := &rotating{t: t, srv: agrentingtest.NewServer(), path: filepath.Join(t.TempDir(), "store.json")}
+	r := &rotating{t: t, srv: agrentingtest.NewServer(), path: filepath.Join(t.TempDir(), "keys")}
 	t.Cleanup(r.srv.Close)
 	r.agent = r.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
 	r.key = r.srv.NewKey(r.agent.ID)
@@ -46,13 +46,33 @@ func (r *rotating) interruptedAt(moment string, args ...string) (output string, 
 	return terminal(r.t, r.srv, r.key.Secret, env, moment, "\x03", args...)
 }
 
-func (r *rotating) record() agrenting.KeyRecord {
+func (r *rotating) store() agrenting.Store {
 	r.t.Helper()
 	store, err := agrenting.FileStore(r.path)
 	require.NoError(r.t, err)
-	rec, _, err := store.Load(r.t.Context())
+	return store
+}
+
+func (r *rotating) state() agrenting.KeyState {
+	r.t.Helper()
+	state, err := agrenting.LoadKeyState(r.t.Context(), r.store())
 	require.NoError(r.t, err)
-	return rec
+	return state
+}
+
+// await waits until the store has an unfinished rotation that is as wanted.
+func (r *rotating) await(wanted func(agrenting.UnfinishedRotation) bool) {
+	r.t.Helper()
+	store := r.store()
+	require.Eventually(r.t, func() bool {
+		state, err := agrenting.LoadKeyState(r.t.Context(), store) // there is none at first
+		return err == nil && state.Unfinished != nil && wanted(*state.Unfinished)
+	}, 20*time.Second, 5*time.Millisecond)
+}
+
+func (r *rotating) at(stage agrenting.Stage) {
+	r.t.Helper()
+	r.await(func(in agrenting.UnfinishedRotation) bool { return in.Stage == stage })
 }
 
 func TestAnInterruptedRotationIsFinishedAndSaysSo(t *testing.T) {
@@ -64,10 +84,10 @@ func TestAnInterruptedRotationIsFinishedAndSaysSo(t *testing.T) {
 	assert.Contains(t, out, "interrupted; finishing what is under way")
 	assert.Regexp(t, `note\s*\S* +interrupted, and finished nevertheless`, out)
 	assert.Equal(t, 1, strings.Count(out, "finishing what is under way"), "it is told once")
-	rec := r.record()
-	assert.Nil(t, rec.Intent)
-	assert.EqualValues(t, 2, rec.Generation)
-	assert.Contains(t, out, rec.Current.Credential.Fingerprint())
+	state := r.state()
+	assert.Nil(t, state.Unfinished)
+	assert.EqualValues(t, 2, state.Generation)
+	assert.Contains(t, out, state.Credential.Fingerprint())
 	assert.Contains(t, out, agrenting.APIKey(r.key.Secret).Fingerprint(), "the key that it replaced")
 	assert.False(t, r.srv.KeyAlive(r.key.Secret))
 }
@@ -83,23 +103,18 @@ func TestAnInterruptedRotationIsFinishedForScriptsToo(t *testing.T) {
 	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	store, err := agrenting.FileStore(r.path)
-	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool {
-		rec, _, err := store.Load(t.Context()) // there is none at first
-		return err == nil && rec.Intent != nil && rec.Intent.Stage == agrenting.StageRevoke
-	}, 20*time.Second, 10*time.Millisecond)
+	r.at(agrenting.StageRevoke)
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	require.NoError(t, cmd.Wait(), out.String())
 	var got jsonRotation
 	require.NoError(t, json.Unmarshal(out.Bytes(), &got), out.String())
-	rec := r.record()
+	state := r.state()
 	assert.True(t, got.Interrupted)
-	assert.Equal(t, rec.Current.Credential.Fingerprint(), got.To)
+	assert.Equal(t, state.Credential.Fingerprint(), got.To)
 	assert.Equal(t, agrenting.APIKey(r.key.Secret).Fingerprint(), got.From)
-	assert.Equal(t, rec.Current.Credential.Reveal(), got.Secret)
-	assert.Nil(t, rec.Intent)
+	assert.Equal(t, state.Credential.Reveal(), got.Secret)
+	assert.Nil(t, state.Unfinished)
 }
 
 func TestAnInterruptedRotationThatCannotBeFinishedSaysWhatIsInUse(t *testing.T) {
@@ -109,9 +124,9 @@ func TestAnInterruptedRotationThatCannotBeFinishedSaysWhatIsInUse(t *testing.T) 
 	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
 	out, code := r.interruptedAt("rotating: revoke")
 	assert.Equal(t, codeInterrupted, code, out)
-	rec := r.record()
-	require.NotNil(t, rec.Intent)
-	assert.Contains(t, out, "interrupted at the stage revoke; the key "+rec.Current.Credential.Fingerprint()+" is in use")
+	state := r.state()
+	require.NotNil(t, state.Unfinished)
+	assert.Contains(t, out, "interrupted at the stage revoke; the key "+state.Credential.Fingerprint()+" is in use")
 	assert.Contains(t, out, "run it again to finish")
 
 	r.srv.ClearFaults()
@@ -125,30 +140,20 @@ func TestWhoWaitsForTheRotationOfAnotherProcessSeesItAndMayLeave(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
-	store, err := agrenting.FileStore(r.path)
-	require.NoError(t, err)
-	until := time.Now().Add(time.Minute)
-	key := agrenting.APIKey(r.key.Secret)
-	_, err = store.Save(t.Context(), agrenting.KeyRecord{
-		Generation: 1, Current: agrenting.StoredKey{Credential: key, ID: r.key.ID, AgentID: r.agent.ID, Created: time.Now()},
-		Intent: &agrenting.Intent{
-			Key: "5b0e4f0e-58a1-4b39-8d0e-0a4a52f36c61", Strategy: agrenting.Overlap, Stage: agrenting.StageIssue,
-			From: key.Fingerprint(), Generation: 2, Owner: "another", Lease: until, Started: time.Now(),
-		},
-	}, agrenting.Revision(""))
-	require.NoError(t, err)
+	store := fill(t, r.path, r.srv.URL, r.agent.ID, r.key)
+	require.NoError(t, unfinish(t.Context(), store, agrenting.StageIssue, "another", time.Minute))
 	began := time.Now()
-	out, code := r.interruptedAt("holds the lease of the rotation until " + until.Local().Format("15:04"))
+	out, code := r.interruptedAt("another process is rotating the key")
 	assert.Equal(t, codeInterrupted, code, out)
 	assert.Less(t, time.Since(began), 30*time.Second, "it does not wait for the lease, nor for Close's patience")
-	assert.Contains(t, out, "should it have been killed, this run goes on from there then")
-	assert.Contains(t, out, "nothing was changed here")
-	assert.Equal(t, "another", r.record().Intent.Owner)
+	assert.Regexp(t, `if it was killed, this run continues in (59s|1m0s)`, out)
+	assert.Contains(t, out, "this run changed nothing")
+	assert.Equal(t, "another", r.state().Unfinished.Holder)
 	assert.True(t, r.srv.KeyAlive(r.key.Secret))
 }
 
 // TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt: the platform has issued the key,
-// and in place, so that the old one is dead.
+// and in place, so that the old one is dead. The store's folder has become a file.
 func TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt(t *testing.T) {
 	t.Parallel()
 
@@ -163,8 +168,8 @@ func TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt(t *testing.T) {
 	cmd.Stdout, cmd.Stderr = &out, &out
 	require.NoError(t, cmd.Start())
 	require.Eventually(t, func() bool { return r.srv.Count("POST /api/v1/auth/rotate-key") == 1 }, 20*time.Second, 10*time.Millisecond)
-	require.NoError(t, os.Remove(r.path))
-	require.NoError(t, os.Mkdir(r.path, 0o700))
+	require.NoError(t, os.RemoveAll(r.path))
+	require.NoError(t, os.WriteFile(r.path, nil, 0o600))
 	require.Error(t, cmd.Wait())
 	kept, err := filepath.Glob(r.path + ".rescued-*")
 	require.NoError(t, err)
@@ -190,21 +195,11 @@ func (r *rotating) start(args ...string) (*exec.Cmd, *bytes.Buffer) {
 	return cmd, &out
 }
 
-func (r *rotating) at(stage agrenting.Stage) {
-	r.t.Helper()
-	store, err := agrenting.FileStore(r.path)
-	require.NoError(r.t, err)
-	require.Eventually(r.t, func() bool {
-		rec, _, err := store.Load(r.t.Context())
-		return err == nil && rec.Intent != nil && rec.Intent.Stage == stage
-	}, 20*time.Second, 5*time.Millisecond)
-}
-
 // An answer without a known key, to a rotation that was interrupted.
 func TestAnAnswerThatCannotBeReadIsNotLostToAnInterruption(t *testing.T) {
 	t.Parallel()
 
-	r := &rotating{t: t, srv: agrentingtest.NewServer(agrentingtest.WithRotateKeyField("marvel")), path: filepath.Join(t.TempDir(), "store.json")}
+	r := &rotating{t: t, srv: agrentingtest.NewServer(agrentingtest.WithRotateKeyField("marvel")), path: filepath.Join(t.TempDir(), "keys")}
 	t.Cleanup(r.srv.Close)
 	r.agent = r.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
 	r.key = r.srv.NewKey(r.agent.ID)
@@ -226,16 +221,11 @@ func TestAnInterruptedRecoveryIsARecovery(t *testing.T) {
 	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
 	out, code := r.interruptedAt("never")
 	require.NotZero(t, code, out)
-	require.NotNil(t, r.record().Intent)
+	require.NotNil(t, r.state().Unfinished)
 	r.srv.ClearFaults()
 	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Delay(3*time.Second))
 	cmd, buf := r.start("--json")
-	store, err := agrenting.FileStore(r.path)
-	require.NoError(t, err)
-	require.Eventually(t, func() bool {
-		rec, _, err := store.Load(t.Context())
-		return err == nil && rec.Intent != nil && rec.Intent.Owner != ""
-	}, 10*time.Second, 5*time.Millisecond)
+	r.await(func(in agrenting.UnfinishedRotation) bool { return in.Holder != "" })
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	require.NoError(t, cmd.Wait(), buf.String())
 	var got jsonRotation
@@ -249,26 +239,20 @@ func TestWhoLostTheLeaseDoesNotSayThatNothingWasChanged(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
-	store, err := agrenting.FileStore(r.path)
-	require.NoError(t, err)
+	store := r.store()
 	go func() {
-		for {
-			rec, rev, err := store.Load(t.Context())
-			if err == nil && rec.Intent != nil && rec.Intent.Stage == agrenting.StageRevoke {
-				rec.Intent.Owner, rec.Intent.Lease = "another", time.Now().Add(time.Minute)
-				if _, err = store.Save(t.Context(), rec, rev); err == nil {
-					return
-				}
-			}
-			if t.Context().Err() != nil {
+		for t.Context().Err() == nil {
+			state, err := agrenting.LoadKeyState(t.Context(), store)
+			if err == nil && state.Unfinished != nil && state.Unfinished.Stage == agrenting.StageRevoke &&
+				unfinish(t.Context(), store, agrenting.StageRevoke, "another", time.Minute) == nil {
 				return
 			}
 			<-time.After(5 * time.Millisecond)
 		}
 	}()
-	out, code := r.interruptedAt("another process holds the lease")
+	out, code := r.interruptedAt("another process is rotating the key")
 	assert.Equal(t, codeInterrupted, code, out)
-	assert.EqualValues(t, 2, r.record().Generation)
+	assert.EqualValues(t, 2, r.state().Generation)
 	assert.NotContains(t, out, "nothing was changed")
 	assert.Contains(t, out, "another process has taken the rotation over")
 }

@@ -169,8 +169,8 @@ func (s *sink) rescue(a *app, err error) error {
 			return perr
 		}
 		where = "it is in " + s.flags.Out
-	case !s.flags.Show: // a store was to have it
-		file, perr := beside(a.Store, secret)
+	case !s.flags.Show: // the store should have kept it
+		file, perr := rescued(a.Store, secret)
 		if perr != nil {
 			return err
 		}
@@ -194,12 +194,16 @@ func (s *sink) rescue(a *app, err error) error {
 	}
 }
 
-// beside keeps a secret in a new file beside the store that should have it.
-func beside(store, secret string) (path string, err error) {
+// rescued keeps a secret in a new file in the folder of the store that should
+// have kept it, or beside that folder if it cannot be written.
+func rescued(store, secret string) (path string, err error) {
 	if store == "" {
 		return "", fs.ErrInvalid
 	}
-	f, err := os.CreateTemp(filepath.Dir(store), filepath.Base(store)+".rescued-*") // 0600
+	f, err := os.CreateTemp(store, "rescued-*") // 0600
+	if err != nil {
+		f, err = os.CreateTemp(filepath.Dir(store), filepath.Base(store)+".rescued-*")
+	}
 	if err != nil {
 		return "", err
 	}

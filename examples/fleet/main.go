@@ -159,9 +159,9 @@ func (s *show) hire() error {
 		s.stores = append(s.stores, store)
 		c, err := agrenting.New(
 			agrenting.WithoutEnvironment(), agrenting.WithBaseURL(s.srv.URL), agrenting.WithInsecureHTTP(),
-			agrenting.WithCredential(agrenting.APIKey(key.Secret)), // seeds the store while that is empty
-			agrenting.WithKeyStore(store),
-			agrenting.WithSessionStore(store),
+			agrenting.WithCredential(agrenting.APIKey(key.Secret)), // fills the store while that is empty
+			agrenting.WithStore(store),
+			agrenting.WithSession(), // shared through the store
 			agrenting.WithRotation(agrenting.RotationPolicy{AgentID: agent.ID, KeyID: key.ID, Grace: 300 * time.Millisecond}),
 			agrenting.WithObserver(func(e agrenting.Event) { s.observe(i, e) }),
 		)

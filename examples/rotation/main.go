@@ -69,7 +69,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(folder) //nolint:errcheck // it is temporary anyway
-	s, err := newShow(filepath.Join(folder, "keys", "key.json"), out)
+	s, err := newShow(filepath.Join(folder, "keys"), out)
 	if err != nil {
 		return err
 	}
@@ -77,8 +77,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return s.run(ctx, *duration)
 }
 
-// policy is for keys that are rotated by hand, by processes that crash: the
-// lease says how long an unfinished rotation is left alone.
+// policy is for keys that are rotated on demand, by processes that crash: the
+// lease is how long other processes wait for a rotation whose process writes
+// nothing.
 func policy(strategy agrenting.Strategy, agentID string) agrenting.RotationPolicy {
 	return agrenting.RotationPolicy{
 		Strategy: strategy, Every: -1, AgentID: agentID,
@@ -89,15 +90,15 @@ func policy(strategy agrenting.Strategy, agentID string) agrenting.RotationPolic
 // rotateOnce is the other process. It has the store, and needs no key of its own.
 func rotateOnce(ctx context.Context, args []string) error {
 	if len(args) != 3 {
-		return errors.New(crashCommand + " takes a URL, a path and the id of an agent")
+		return errors.New(crashCommand + " takes a URL, a folder and the ID of an agent")
 	}
-	url, path, agentID := args[0], args[1], args[2]
-	store, err := agrenting.FileStore(path)
+	url, folder, agentID := args[0], args[1], args[2]
+	store, err := agrenting.FileStore(folder)
 	if err != nil {
 		return err
 	}
 	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(url),
-		agrenting.WithKeyStore(store), agrenting.WithRotation(policy(agrenting.InPlace, agentID)))
+		agrenting.WithStore(store), agrenting.WithRotation(policy(agrenting.InPlace, agentID)))
 	if err != nil {
 		return err
 	}
@@ -106,31 +107,31 @@ func rotateOnce(ctx context.Context, args []string) error {
 	return err
 }
 
-// show is a platform, a key in a file, and two clients of it, each as it would
+// show is a platform, a key in a folder, and two clients of it, each as it would
 // be in a process of its own.
 type show struct {
 	srv     *agrentingtest.Server
 	agent   *agrentingtest.Agent
-	store   agrenting.KeyStore
-	path    string
+	store   agrenting.Store
+	folder  string
 	overlap *agrenting.Client
 	inPlace *agrenting.Client
 	screen  *screen
 }
 
-func newShow(path string, out io.Writer) (*show, error) {
-	store, err := agrenting.FileStore(path)
+func newShow(folder string, out io.Writer) (*show, error) {
+	store, err := agrenting.FileStore(folder)
 	if err != nil {
 		return nil, err
 	}
 	srv := agrentingtest.NewServer(agrentingtest.WithoutRateLimits(), agrentingtest.WithLogLimit(100))
 	agent := srv.NewAgent(srv.NewUser("Ada"), agrentingtest.AgentConfig{Name: "Scribe"})
-	s := &show{srv: srv, agent: agent, store: store, path: path, screen: newScreen(out)}
-	// The key that the environment would name. It seeds the store, and is
-	// ignored once it was rotated away.
-	seed := agrenting.APIKey(srv.NewKey(agent.ID).Secret)
-	if s.overlap, err = s.client(agrenting.Overlap, seed); err == nil {
-		s.inPlace, err = s.client(agrenting.InPlace, seed)
+	s := &show{srv: srv, agent: agent, store: store, folder: folder, screen: newScreen(out)}
+	// The initial key, which the environment would name. It fills the store and
+	// is ignored once it was rotated away.
+	initial := agrenting.APIKey(srv.NewKey(agent.ID).Secret)
+	if s.overlap, err = s.client(agrenting.Overlap, initial); err == nil {
+		s.inPlace, err = s.client(agrenting.InPlace, initial)
 	}
 	if err != nil {
 		srv.Close()
@@ -139,9 +140,9 @@ func newShow(path string, out io.Writer) (*show, error) {
 	return s, nil
 }
 
-func (s *show) client(strategy agrenting.Strategy, seed agrenting.Credential) (*agrenting.Client, error) {
+func (s *show) client(strategy agrenting.Strategy, initial agrenting.Credential) (*agrenting.Client, error) {
 	return agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(s.srv.URL),
-		agrenting.WithCredential(seed), agrenting.WithKeyStore(s.store),
+		agrenting.WithCredential(initial), agrenting.WithStore(s.store),
 		agrenting.WithRotation(policy(strategy, s.agent.ID)), agrenting.WithObserver(s.screen.observe))
 }
 
@@ -266,7 +267,7 @@ func (s *show) loseTheAnswer(ctx context.Context) error {
 // process has not heard of it. Nobody knows the new key then, and the old one is
 // dead: the workers wait until one of the clients has taken the work over.
 func (s *show) crash(ctx context.Context) error {
-	before, _, err := s.store.Load(ctx)
+	before, err := agrenting.LoadKeyState(ctx, s.store)
 	if err != nil {
 		return err
 	}
@@ -279,7 +280,7 @@ func (s *show) crash(ctx context.Context) error {
 	// The child's second attempt, and whatever else it may try, is held up.
 	s.srv.Fault(routeRotate, agrentingtest.Delay(time.Minute))
 	//nolint:gosec // it is this very program
-	child := exec.CommandContext(ctx, program, crashCommand, s.srv.URL, s.path, s.agent.ID)
+	child := exec.CommandContext(ctx, program, crashCommand, s.srv.URL, s.folder, s.agent.ID)
 	if err := child.Start(); err != nil {
 		return err
 	}
@@ -291,8 +292,8 @@ func (s *show) crash(ctx context.Context) error {
 		return rotated
 	}
 	return s.await(ctx, func() bool {
-		rec, _, err := s.store.Load(ctx)
-		return err == nil && rec.Intent == nil && rec.Generation > before.Generation
+		key, err := agrenting.LoadKeyState(ctx, s.store)
+		return err == nil && key.Unfinished == nil && key.Generation > before.Generation
 	})
 }
 
@@ -320,11 +321,11 @@ func (s *show) verdict(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // interrupted, perhaps in the middle of a crash
 	}
-	rec, _, err := s.store.Load(ctx)
+	key, err := agrenting.LoadKeyState(ctx, s.store)
 	if err != nil {
 		return err
 	}
-	if len(live) != 1 || !s.srv.KeyAlive(rec.Current.Credential.Reveal()) {
+	if len(live) != 1 || !s.srv.KeyAlive(key.Credential.Reveal()) {
 		return fmt.Errorf("found %s, and there should be one, the store's", counted(len(live), "live key"))
 	}
 	return nil

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
@@ -54,8 +54,8 @@ var secretShape = regexp.MustCompile(`\b[0-9a-f]{40}\b|\b[A-Za-z0-9_-]{43}\b`)
 func TestNobodyNoticesTheRotations(t *testing.T) {
 	t.Parallel()
 	out := &transcript{}
-	path := filepath.Join(t.TempDir(), "keys", "key.json")
-	s, err := newShow(path, out)
+	folder := filepath.Join(t.TempDir(), "keys")
+	s, err := newShow(folder, out)
 	require.NoError(t, err)
 	defer s.srv.Close()
 	err = s.run(t.Context(), 10*time.Millisecond)
@@ -71,12 +71,12 @@ func TestNobodyNoticesTheRotations(t *testing.T) {
 	assert.NotContains(t, text, "\r", "it is no terminal")
 
 	assert.Empty(t, secretShape.FindAllString(text, -1))
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(filepath.Join(folder, "key.record"))
 	require.NoError(t, err)
-	var rec struct{ Current struct{ Secret string } }
-	require.NoError(t, json.Unmarshal(b, &rec))
-	require.Regexp(t, secretShape, rec.Current.Secret, "the pattern would have found it")
-	assert.NotContains(t, text, rec.Current.Secret)
+	require.Regexp(t, secretShape, string(b), "the pattern would have found it")
+	key, err := agrenting.LoadKeyState(t.Context(), s.store)
+	require.NoError(t, err)
+	assert.NotContains(t, text, key.Credential.Reveal())
 }
 
 func TestAnInterruptEndsItWithASummary(t *testing.T) {
@@ -94,7 +94,7 @@ func TestAnInterruptEndsItWithASummary(t *testing.T) {
 func TestAnInterruptedSceneIsNotDone(t *testing.T) {
 	t.Parallel()
 	out := &transcript{}
-	s, err := newShow(filepath.Join(t.TempDir(), "key.json"), out)
+	s, err := newShow(t.TempDir(), out)
 	require.NoError(t, err)
 	defer s.srv.Close()
 	ctx, interrupt := context.WithCancel(t.Context())
@@ -111,7 +111,7 @@ func TestAnInterruptedSceneIsNotDone(t *testing.T) {
 
 func TestAfterAnInterruptClosingIsBounded(t *testing.T) {
 	t.Parallel()
-	s, err := newShow(filepath.Join(t.TempDir(), "key.json"), &transcript{})
+	s, err := newShow(t.TempDir(), &transcript{})
 	require.NoError(t, err)
 	defer s.srv.Close()
 	s.screen.mu.Lock() // a client is closed when its observer has heard everything

@@ -78,7 +78,7 @@ func OursClient(cfg Config) (*Peer, error) {
 // OursBehind is the same, but told never to renew ahead.
 func OursBehind(cfg Config) (*Peer, error) {
 	return client("agrenting, never ahead", options(cfg, agrenting.WithCredential(agrenting.APIKey(key)),
-		agrenting.WithSessionPolicy(agrenting.SessionPolicy{Window: -1})))
+		agrenting.WithSession(agrenting.SessionPolicy{Window: -1})))
 }
 
 // OursAll is a Client with everything on: sessions, retries, an agent, a logger

@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -24,7 +26,8 @@ import (
 var (
 	_ agrenting.CredentialSource = agrenting.CredentialSourceFunc(nil)
 	_ agrenting.Refresher        = (*vault)(nil)
-	_ agrenting.KeyStore         = (*store)(nil)
+	_ agrenting.Store            = (*store)(nil)
+	_ agrenting.Watcher          = (*store)(nil)
 	_ webhook.Ledger             = (*ledger)(nil)
 	_ http.RoundTripper          = (*agrenting.Transport)(nil)
 	_ error                      = (*agrenting.APIError)(nil)
@@ -43,17 +46,26 @@ func (v *vault) Refresh(ctx context.Context, _ agrenting.Credential) (agrenting.
 
 // store wraps another, as one that counts or encrypts would.
 type store struct {
-	inner agrenting.KeyStore
-	saved int
+	inner agrenting.Store
+	saved atomic.Int64
 }
 
-func (s *store) Load(ctx context.Context) (agrenting.KeyRecord, agrenting.Revision, error) {
-	return s.inner.Load(ctx)
+func (s *store) Load(ctx context.Context, name string) (agrenting.Record, error) {
+	return s.inner.Load(ctx, name)
 }
 
-func (s *store) Save(ctx context.Context, rec agrenting.KeyRecord, previous agrenting.Revision) (agrenting.Revision, error) {
-	s.saved++
-	return s.inner.Save(ctx, rec, previous)
+func (s *store) Save(ctx context.Context, name string, data []byte, previous agrenting.Revision) (agrenting.Revision, error) {
+	s.saved.Add(1)
+	return s.inner.Save(ctx, name, data, previous)
+}
+
+func (s *store) Watch(ctx context.Context, name string) iter.Seq2[agrenting.Record, error] {
+	if w, ok := s.inner.(agrenting.Watcher); ok {
+		return w.Watch(ctx, name)
+	}
+	return func(yield func(agrenting.Record, error) bool) {
+		yield(agrenting.Record{}, errors.New("the store cannot be watched"))
+	}
 }
 
 // ledger forgets everything.
@@ -146,11 +158,12 @@ func session(ctx context.Context, srv *agrentingtest.Server, agentID string) err
 
 func rotate(ctx context.Context, srv *agrentingtest.Server, agentID string) error {
 	first := agrenting.APIKey(srv.NewKey(agentID).Secret)
-	keys := &store{inner: agrenting.MemoryStore(first)}
+	keys := &store{inner: agrenting.MemoryStore()}
 	client, err := agrenting.New(
 		agrenting.WithoutEnvironment(),
 		agrenting.WithBaseURL(srv.URL),
-		agrenting.WithKeyStore(keys),
+		agrenting.WithStore(keys),
+		agrenting.WithCredential(first),
 		agrenting.WithRotation(agrenting.RotationPolicy{Strategy: agrenting.InPlace, Every: -1}),
 	)
 	if err != nil {
@@ -164,7 +177,7 @@ func rotate(ctx context.Context, srv *agrentingtest.Server, agentID string) erro
 	if err != nil {
 		return err
 	}
-	if now.Equal(first) || keys.saved == 0 {
+	if now.Equal(first) || keys.saved.Load() == 0 {
 		return errors.New("the key is still the first")
 	}
 	return nil
