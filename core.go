@@ -25,7 +25,7 @@ type core struct {
 	creds     *keeper
 	keys      CredentialSource // behind the sessions; nil without WithSession
 	exchanger *exchanger       // nil without WithSession
-	rotator   *rotator         // nil without a store for the key
+	stored    *storedKey       // nil without a store for the key
 	agent     agentHeader      // the default one
 	origins   []origin
 	events    *eventQueue
@@ -142,11 +142,11 @@ func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
 		}
 	}
 	if c.cfg.keyStore() != nil {
-		k, err := c.rotatingKeeper(src)
-		if err == nil && src == nil {
-			c.rotator.noSeed = env.noCredential()
+		var notFound error
+		if src == nil {
+			notFound = env.noCredential()
 		}
-		return k, err
+		return c.storedKeeper(src, notFound)
 	}
 	if c.cfg.rotation != nil {
 		return nil, optionError("WithRotation", "it needs WithStore, since the platform shows a new key only once")
@@ -207,56 +207,37 @@ func (c *core) stamp(cred Credential) (*stamp, error) {
 	return s, nil
 }
 
-// rotatingKeeper is the keeper of a key in a store. seed may be nil.
-func (c *core) rotatingKeeper(seed CredentialSource) (*keeper, error) {
+// storedKeeper is the keeper of a key in a store. initial may be nil; notFound then
+// says where it was looked for.
+func (c *core) storedKeeper(initial CredentialSource, notFound error) (*keeper, error) {
 	name := "WithStore"
 	if p := c.cfg.rotation; p != nil && p.Store != nil {
 		name = "RotationPolicy.Store"
 	}
-	if fixed, ok := seed.(*staticSource); ok {
+	if fixed, ok := initial.(*staticSource); ok {
 		if err := c.checkKey(fixed.credential); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	r := newRotator(c, c.cfg.keyStore(), seed)
-	if owner, fixed := r.policy.Owner.(*staticSource); fixed {
-		if err := c.checkOwner(owner.credential, owner.err); err != nil {
-			return nil, err
-		}
-	}
-	c.rotator = r
-	var k *keeper
-	if c.cfg.session != nil {
-		k = c.sessionKeeper(name, r)
-		// A rotated key means a new session.
-		r.adopt = func(ctx context.Context, _ record.StoredKey, _ renew.Reason) error {
-			_, err := k.engine.Renew(ctx)
-			return err
-		}
-	} else {
-		k = newRenewingKeeper(name, renew.Config[*stamp]{Fetch: r.fetch, RetryAt: retryAt, Proactive: false, Observe: c.observe})
-		r.adopt = func(_ context.Context, key record.StoredKey, reason renew.Reason) error {
-			g, err := r.grant(key, false, reason)
-			if err == nil {
-				_, err = k.engine.Put(g, reason)
+	if p := c.cfg.rotation; p != nil {
+		if owner, fixed := p.Owner.(*staticSource); fixed {
+			if err := c.checkOwner(owner.credential, owner.err); err != nil {
+				return nil, err
 			}
-			return err
 		}
 	}
-	r.inUse = func() *stamp {
-		if l := k.engine.Current(); l != nil {
-			return l.Value
-		}
-		return nil
+	c.stored = newStoredKey(c, c.cfg.keyStore(), initial, notFound)
+	if c.cfg.session != nil {
+		return c.sessionKeeper(name, c.stored), nil
 	}
-	return k, nil
+	return newRenewingKeeper(name, renew.Config[*stamp]{Fetch: c.stored.fetch, RetryAt: retryAt, Proactive: false, Observe: c.observe}), nil
 }
 
 //nolint:contextcheck,nolintlint // Close has no context; its callers would all be told to pass one
 func (c *core) close() error {
 	c.closeOnce.Do(func() {
-		if c.rotator != nil {
-			c.closeErr = c.rotator.close()
+		if c.stored != nil {
+			c.closeErr = c.stored.close()
 		}
 		c.closeErr = errors.Join(c.closeErr, c.creds.close())
 		c.logout() // nobody can get another session any more

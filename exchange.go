@@ -298,11 +298,8 @@ func retryAt(err error) time.Time {
 // sessionKeeper is the keeper of sessions bought with what src yields.
 func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
 	x := &exchanger{core: c, keys: src, holder: wire.NewUUID()}
-	switch src := src.(type) {
-	case *fileSource:
-		x.recheck = func() time.Duration { return fileRecheck }
-	case *rotator:
-		x.recheck = src.recheck
+	if r, ok := src.(interface{ recheck() time.Duration }); ok {
+		x.recheck = r.recheck
 	}
 	c.keys, c.exchanger = src, x
 	k := newRenewingKeeper(name, renew.Config[*stamp]{

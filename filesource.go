@@ -120,6 +120,9 @@ func (s *fileSource) Refresh(ctx context.Context, rejected Credential) (Credenti
 }
 
 // String names the file.
+// recheck is how often the file is looked at again while it is in use.
+func (*fileSource) recheck() time.Duration { return fileRecheck }
+
 func (s *fileSource) String() string { return "agrenting.FileSource(" + quotePath(s.path) + ")" }
 
 // lastProblem returns what was wrong with the file when it was last looked at,

@@ -360,6 +360,16 @@ func identical(a, b reflect.Value) bool {
 	}
 }
 
+type keyEntry = record.Entry[record.Key]
+
+func wallNow() time.Time { return time.Now().Round(0) }
+
+// marker is the name of the keys that an intent creates.
+func marker(in *record.Intent) string { return "agrenting-go/" + in.Key }
+
+// askAttempts is how often a rotation makes a call whose outcome is not known.
+const askAttempts = 4
+
 // loadRecord loads the key record of a store.
 func loadRecord(ctx context.Context, s Store) (record.Key, Revision, error) {
 	e, err := keySlot(s).Load(ctx)

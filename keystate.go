@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/rotation"
 )
 
 // KeyState describes the key that a store keeps.
@@ -57,7 +58,7 @@ func LoadKeyState(ctx context.Context, store Store) (KeyState, error) {
 	}
 	if in := k.Intent; in != nil {
 		s.Unfinished = &UnfinishedRotation{
-			Strategy: strategyNamed(in.Strategy), Stage: Stage(in.Stage), Started: in.Started,
+			Strategy: Strategy(rotation.StrategyNamed(in.Strategy)), Stage: Stage(in.Stage), Started: in.Started,
 			Attempts: in.Attempts, Holder: e.Lease.Holder, Lease: e.Lease.Duration,
 		}
 	}

@@ -2,10 +2,12 @@ package agrenting
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/rotation"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
@@ -27,25 +29,7 @@ const (
 )
 
 // String gives the strategy in lower case.
-func (s Strategy) String() string {
-	switch s {
-	case Overlap:
-		return "overlap"
-	case InPlace:
-		return "in place"
-	default:
-		return "automatic"
-	}
-}
-
-// strategyNamed is the strategy of a record; one that this version does not know
-// counts as Overlap, which leaves the key in use alone.
-func strategyNamed(s string) Strategy {
-	if s == InPlace.String() {
-		return InPlace
-	}
-	return Overlap
-}
+func (s Strategy) String() string { return rotation.Strategy(s).String() }
 
 // Stage is a step of a rotation.
 type Stage string
@@ -218,12 +202,19 @@ type Rotation struct {
 // what to do. Without a [WithStore], and with one that cannot be written,
 // the error matches [ErrReadOnlyStore], and nothing has happened.
 func (c *Client) Rotate(ctx context.Context) (*Rotation, error) {
-	r := c.core.rotator
-	if r == nil {
+	k := c.core.stored
+	if k == nil {
 		return nil, fmt.Errorf("%w: the platform shows a new key only once, so rotation needs a place to keep it: "+
 			"set WithStore, for example with FileStore", ErrReadOnlyStore)
 	}
-	return r.Rotate(ctx)
+	r, err := k.manager.Rotate(ctx)
+	if err != nil {
+		return nil, publicRotation(err)
+	}
+	return &Rotation{
+		From: r.From, To: r.To, Generation: r.Generation, Strategy: Strategy(r.Strategy), Took: r.Took,
+		Recovered: r.Recovered, Adopted: r.Adopted,
+	}, nil
 }
 
 // RotationError says what went wrong with a rotation. Its text contains no
@@ -275,4 +266,47 @@ func (e *RotationError) RawAnswer() []byte {
 		return nil
 	}
 	return []byte(e.raw.Reveal())
+}
+
+// publicRotation turns an error of internal/rotation into what callers match: a
+// *RotationError, and the sentinels.
+func publicRotation(err error) error {
+	switch e := err.(type) { //nolint:errorlint // only the outermost error is replaced
+	case nil:
+		return nil
+	case *rotation.Error:
+		return &RotationError{
+			Stage: Stage(e.Stage), Strategy: Strategy(e.Strategy), State: e.State, Advice: e.Advice,
+			Err: publicRotation(e.Err), raw: e.Raw, new: Credential{e.New},
+		}
+	case *rotation.PausedError:
+		return &pausedError{at: e.At, err: publicRotation(e.Err)}
+	}
+	if err == rotation.ErrClosed { //nolint:errorlint // as above
+		return ErrClosed
+	}
+	for inner, kind := range map[error]error{
+		rotation.ErrNotRotatable: ErrInvalidCredential, rotation.ErrNotKnown: ErrInvalidOption, rotation.ErrNoKeyFound: ErrMalformedResponse,
+	} {
+		if errors.Is(err, inner) && !errors.Is(err, kind) {
+			return &alsoError{err: err, kind: kind}
+		}
+	}
+	return err
+}
+
+// alsoError is an error that matches a sentinel, too.
+type alsoError struct{ err, kind error }
+
+func (e *alsoError) Error() string        { return e.err.Error() }
+func (e *alsoError) Is(target error) bool { return target == e.kind } //nolint:errorlint // a sentinel
+func (e *alsoError) Unwrap() error        { return e.err }
+
+// internal is the policy of internal/rotation. agent is the client's default.
+func (p RotationPolicy) internal(agent string) rotation.Policy {
+	return rotation.Policy{
+		Strategy: rotation.Strategy(p.Strategy), Every: p.Every, AgentID: p.AgentID, KeyID: p.KeyID,
+		DrainTimeout: p.DrainTimeout, Grace: p.Grace, VerifyTimeout: p.VerifyTimeout, CallTimeout: p.CallTimeout,
+		Lease: p.Lease, RetryEvery: p.RetryEvery, MaxAttempts: p.MaxAttempts, DefaultAgent: agent,
+	}
 }

@@ -124,7 +124,7 @@ func TestAttemptsAreMadeBeforeTheKeyEnds(t *testing.T) {
 				require.NoError(t, err)
 				rec, _, err := loadRecord(t.Context(), store)
 				require.NoError(t, err)
-				advance(time.Until(c.core.rotator.dueAt(rec)) - time.Second)
+				advance(time.Until(c.core.stored.manager.DueAt()) - time.Second)
 				left := time.Until(rec.Current.Expires)
 				store.down.Store(true)
 				advance(left * 2 / 3)

@@ -44,13 +44,13 @@ func TestARotationByHandIsNotServedByALookThatFindsNothingDue(t *testing.T) {
 	c := w.client(store, RotationPolicy{})
 	require.NoError(t, w.call(c))
 	store.onLoad(func() { <-held })
-	look := c.core.rotator.start(false)
+	looked := c.core.stored.manager.Check()
 	store.onLoad(nil)
 	go close(held)
 	res, err := c.Rotate(t.Context())
 	require.NoError(t, err)
 	require.NotNil(t, res)
-	<-look.done
+	<-looked
 	assert.Equal(t, uint64(2), w.oneLiveKey(store).Generation)
 }
 

@@ -42,7 +42,7 @@ func TestRotateByHandRotatesThoughALookOfItsOwnFindsNothingDue(t *testing.T) {
 		w := newRotationWorld(t)
 		c := w.client(&slowStore{Store: MemoryStore()}, RotationPolicy{Strategy: InPlace, Every: time.Hour})
 		require.NoError(t, w.call(c))
-		c.core.rotator.start(false)
+		c.core.stored.manager.Check()
 		rot, err := c.Rotate(t.Context())
 		require.NoError(t, err)
 		require.NotNil(t, rot)

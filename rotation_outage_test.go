@@ -160,7 +160,7 @@ func TestARotationElsewhereIsTakenUpThoughThisProcessWasLookingAtTheTime(t *test
 				// b is told of the rotation while a look of its own is under way, which
 				// gets the record as it was before.
 				store.slow.Store(int64(100 * time.Millisecond))
-				b.core.rotator.start(false)
+				b.core.stored.manager.Check()
 				synctest.Wait()
 				_, err := a.Rotate(t.Context())
 				require.NoError(t, err)

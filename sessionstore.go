@@ -27,7 +27,8 @@ const (
 	maxSharedPause = 30 * time.Minute
 	// saveSessionTimeout bounds the attempts to save a new session, which is worth
 	// more than the remaining time of the call that it was obtained for.
-	saveSessionTimeout = 5 * time.Second
+	saveSessionTimeout  = 5 * time.Second
+	saveSessionAttempts = 4
 )
 
 // obtainShared takes a usable session from the store, waits for the process that
@@ -133,8 +134,8 @@ func (x *exchanger) buyHeld(ctx context.Context, held *record.Held[record.Sessio
 	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveSessionTimeout)
 	defer cancel()
 	serr := held.Release(saveCtx, rec)
-	for n := 1; serr != nil && !errors.Is(serr, record.ErrLeaseLost) && n < saveAttempts; n++ {
-		if renew.Sleep(saveCtx, renew.Doubled(minSavePause, maxSavePause, n)) != nil {
+	for n := 1; serr != nil && !errors.Is(serr, record.ErrLeaseLost) && n < saveSessionAttempts; n++ {
+		if renew.Sleep(saveCtx, renew.Doubled(50*time.Millisecond, time.Second, n)) != nil {
 			break
 		}
 		serr = held.Release(saveCtx, rec)

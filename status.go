@@ -82,8 +82,8 @@ func (c *Client) Status() Status {
 	if s.Environment = c.core.env; s.Environment == "" {
 		s.Environment = effectiveEnvironment("", c.core.creds.latest())
 	}
-	if r := c.core.rotator; r != nil {
-		s.StoreError = r.storeError()
+	if k := c.core.stored; k != nil {
+		s.StoreError = k.manager.StoreError()
 	}
 	if x := c.core.exchanger; x != nil && s.StoreError == nil {
 		s.StoreError = x.storeError()

@@ -58,7 +58,7 @@ func TestWhoComesLateGetsTheNewGeneration(t *testing.T) {
 		advance(time.Second / 2)
 		require.Empty(t, base.requests(), "it waits")
 		const next = "a-newer-key-than-that"
-		require.NoError(t, c.core.rotator.adopt(t.Context(), record.StoredKey{Credential: APIKey(next).c}, 0))
+		require.NoError(t, c.core.stored.Adopt(t.Context(), record.StoredKey{Credential: APIKey(next).c}, 0))
 		g.Pass()
 		require.NoError(t, <-done)
 		assert.Equal(t, next, secretOf(base.only(t).header))
@@ -134,7 +134,7 @@ func TestTheGateSurvivesTheStoreBeingLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, g := clientAtGate(t, answering(http.StatusOK, "{}"))
 		for range 5 {
-			advance(2 * storeRecheck)
+			advance(2 * time.Second)
 			_, err := c.Do(t.Context(), http.MethodGet, "/", nil, nil)
 			require.NoError(t, err)
 			advance(time.Millisecond)

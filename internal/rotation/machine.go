@@ -81,7 +81,7 @@ func Next(rec record.Key, f Facts) Action {
 		return Rest
 	}
 	stage, issued := Stage(in.Stage), !rec.Pending.IsZero()
-	if strategyNamed(in.Strategy) == InPlace {
+	if StrategyNamed(in.Strategy) == InPlace {
 		switch {
 		case issued:
 			return PromoteInPlace
@@ -119,7 +119,7 @@ func exhausted(in *record.Intent, f Facts) bool {
 // replaced reports whether the current key is known to be dead: the platform has
 // put the pending one in its place.
 func replaced(rec record.Key) bool {
-	return rec.Intent != nil && strategyNamed(rec.Intent.Strategy) == InPlace && !rec.Pending.IsZero()
+	return rec.Intent != nil && StrategyNamed(rec.Intent.Strategy) == InPlace && !rec.Pending.IsZero()
 }
 
 // settledGeneration is the generation that a rotation under way started from.

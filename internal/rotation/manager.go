@@ -74,6 +74,19 @@ func (m *Manager) Recheck() time.Duration { return m.watcher.recheck() }
 // Lineage returns the lineage of a key that Choose has returned.
 func (m *Manager) Lineage(key secret.Credential) string { return m.ledger.lineage(key) }
 
+// DueAt returns when the key is due, as far as the record was seen; zero for never.
+func (m *Manager) DueAt() time.Time { return dueAt(m.ledger.latest().Body, m.runner.policy.Every) }
+
+// Check does what is due or was left unfinished, as the timer does. The channel is
+// closed when that is done; it is nil after Close.
+func (m *Manager) Check() <-chan struct{} {
+	f := m.runner.start(false)
+	if f == nil {
+		return nil
+	}
+	return f.done
+}
+
 // StoreError is the error of the last attempt to use the store.
 func (m *Manager) StoreError() error { return m.ledger.storeError() }
 

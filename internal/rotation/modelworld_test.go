@@ -306,6 +306,12 @@ func (s *memoryStore) Load(context.Context, string) (record.Raw, error) {
 	return record.Raw{Data: s.data, Revision: strconv.Itoa(s.revision)}, nil
 }
 
+func (s *memoryStore) current() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.data
+}
+
 func (s *memoryStore) Save(_ context.Context, _ string, data []byte, previous string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -543,7 +549,7 @@ type fakeStore struct{ p *process }
 func (s fakeStore) Load(ctx context.Context, name string) (raw record.Raw, err error) {
 	var loaded error
 	if _, err := s.p.operate(ctx, opLoad, func(fault) { raw, loaded = s.p.w.store.Load(ctx, name) }); err != nil {
-		return record.Raw{}, s.p.quoting(err, s.p.w.store.data)
+		return record.Raw{}, s.p.quoting(err, s.p.w.store.current())
 	}
 	return raw, loaded
 }

@@ -28,9 +28,9 @@ func (s Strategy) String() string {
 	}
 }
 
-// strategyNamed returns the strategy of a record. One that this version does not
+// StrategyNamed returns the strategy of a record. One that this version does not
 // know counts as Overlap, which leaves the key in use alone.
-func strategyNamed(name string) Strategy {
+func StrategyNamed(name string) Strategy {
 	if name == InPlace.String() {
 		return InPlace
 	}

@@ -276,7 +276,7 @@ func (r *runner) adopted(ctx context.Context, first, rec record.Key, began time.
 		Generation: rec.Generation, Strategy: r.policy.Strategy, Took: time.Since(began), Adopted: true,
 	}
 	if in := first.Intent; in != nil {
-		res.From, res.Strategy = in.From, strategyNamed(in.Strategy)
+		res.From, res.Strategy = in.From, StrategyNamed(in.Strategy)
 	}
 	return res
 }

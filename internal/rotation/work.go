@@ -211,7 +211,7 @@ func (w *work) isInitial(ctx context.Context, c secret.Credential) bool {
 // not finished.
 func (w *work) takeOver(ctx context.Context) error {
 	next := w.hold.rec.Clone()
-	w.strategy = strategyNamed(next.Intent.Strategy)
+	w.strategy = StrategyNamed(next.Intent.Strategy)
 	next.Intent.Attempts++
 	return w.unsaved(Stage(next.Intent.Stage), w.hold.save(ctx, next), "an unfinished rotation could not be taken over")
 }
@@ -237,9 +237,9 @@ func (w *work) drop(ctx context.Context) error {
 }
 
 // dropFor deletes the intent because of err.
-func (w *work) dropFor(ctx context.Context, err error) error {
+func (w *work) dropFor(ctx context.Context, err *Error) error {
 	if derr := w.drop(ctx); !errors.Is(derr, errDropped) {
-		return errors.Join(err, derr)
+		err.Err = errors.Join(err.Err, derr)
 	}
 	return err
 }

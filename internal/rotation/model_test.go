@@ -1,0 +1,383 @@
+package rotation
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// ending is what becomes of the first process after the faults, if it is alive.
+type ending uint8
+
+const (
+	itStays ending = iota // it is repaired and tries again
+	itDies
+)
+
+func (e ending) String() string {
+	if e == itDies {
+		return "then the process dies"
+	}
+	return "then the process is repaired"
+}
+
+// scenario is one rotation with its faults. Its text is its name.
+type scenario struct {
+	tc     modelCase
+	plan   plan
+	ending ending
+	chatty bool
+}
+
+func (s scenario) String() string {
+	text := s.tc.String() + "; "
+	if s.plan.n > 0 {
+		text += s.plan.String() + "; "
+	}
+	return text + s.ending.String()
+}
+
+// outcome is what came of a scenario.
+type outcome struct {
+	first    int     // operations until the end of the first rotation
+	ops      []trace // and all until another process has tried to rotate
+	alive    bool    // the first process survived the faults, and its rotation failed
+	lost     bool    // the key was lost as the rules allow, and an operator helped
+	problems []string
+}
+
+// run makes one rotation go wrong as planned, and checks the end: whatever
+// happened, a process that starts afterwards sorts it out.
+func (s scenario) run(t *testing.T) (out outcome) {
+	t.Helper()
+	synctest.Test(t, func(*testing.T) {
+		w := newModelWorld(s.tc)
+		w.chatty = s.chatty
+		first := w.start(w.initial)
+		if err := first.call(); err != nil {
+			w.complain("the first call: %v", err)
+		}
+		w.arm(s.plan)
+		err := first.rotate()
+		out.first, out.alive = w.count(), err != nil && !first.dead()
+		time.Sleep(20 * time.Second) // for other processes, and what continues by itself
+		if s.ending == itDies {
+			first.kill()
+		}
+		first.repair()
+		_ = first.rotateUntilDone(err) // or another process will
+		w.joined.Wait()
+
+		// Another process comes when every lease has ended. The second fault may
+		// strike it.
+		time.Sleep(3 * time.Minute)
+		heir := w.start(w.initial)
+		before := w.struck()
+		if err := heir.call(); err != nil && w.struck() == before && !w.lost() {
+			w.complain("the first call of a fresh process: %v", err)
+		}
+		err = heir.rotate()
+		heir.repair()
+		out.ops = w.disarm()
+		if heir.dead() {
+			time.Sleep(3 * time.Minute)
+			heir = w.start(w.initial)
+			err = heir.rotate()
+		}
+		err = heir.rotateUntilDone(err)
+		w.joined.Wait()
+		out.lost = w.settle(heir, err)
+		w.end()
+		out.problems = w.problems
+	})
+	return out
+}
+
+// rotateUntilDone tries again after a failure, a few times.
+func (p *process) rotateUntilDone(err error) error {
+	for n := 0; err != nil && !p.dead() && n < 8; n++ {
+		time.Sleep(time.Minute)
+		err = p.rotate()
+	}
+	return err
+}
+
+// settle checks the end. It reports whether an operator had to help.
+func (w *modelWorld) settle(heir *process, err error) (lost bool) {
+	switch {
+	case err == nil:
+		w.checkEnd(0)
+	case w.lost():
+		lost = true
+		w.help(heir, err)
+		w.checkEnd(1)
+	default:
+		w.complain("a fresh process cannot rotate: %v", err)
+	}
+	e, _ := w.record()
+	for _, p := range w.processes {
+		if p.dead() {
+			continue
+		}
+		p.repair()
+		if err := p.call(); err != nil {
+			w.complain("a call of process %d at the end: %v", p.n, err)
+		}
+		if got := p.handover.InUse().Credential; !got.Equal(e.Body.Current.Credential) {
+			w.complain("process %d uses %s at the end", p.n, got.Reveal())
+		}
+		if p.handover.isHeld() {
+			w.complain("process %d keeps requests waiting at the end", p.n)
+		}
+		if err := p.manager.StoreError(); err != nil {
+			w.complain("the store error of process %d at the end: %v", p.n, err)
+		}
+	}
+	return lost
+}
+
+// lost reports whether the platform has a live key that no process can know of: the
+// response was lost in a case in which the rules know no way back to it.
+func (w *modelWorld) lost() bool {
+	if !w.tc.losesKeys() {
+		return false
+	}
+	e, err := w.record()
+	return err == nil && e.Body.Pending.IsZero() && !w.platform.accepts(e.Body.Current.Credential)
+}
+
+// help checks that the error says what to do, and does it.
+func (w *modelWorld) help(p *process, err error) {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || !strings.Contains(e.Advice, "dashboard") || !strings.Contains(e.State, "dead") {
+		w.complain("the error of a lost key does not say what to do: %v", err)
+	}
+	p.kill()
+	initial := w.platform.newKey()
+	adopter := w.start(initial)
+	if err := adopter.call(); err != nil {
+		w.complain("a call with the operator's key: %v", err)
+	}
+	if e, err := w.record(); err != nil || !e.Body.Current.Credential.Equal(initial) {
+		w.complain("the operator's key was not adopted")
+	}
+	if err := adopter.rotate(); err != nil {
+		w.complain("rotating the operator's key: %v", err)
+	}
+}
+
+// checkEnd checks what every rotation must end with. orphans is how many live keys
+// there may be that no process can know of.
+func (w *modelWorld) checkEnd(orphans int) {
+	e, err := w.record()
+	rec := e.Body
+	switch {
+	case err != nil:
+		w.complain("the store: %v", err)
+		return
+	case rec.Intent != nil, !rec.Pending.IsZero(), !rec.Previous.IsZero(), e.Lease.Holder != "":
+		w.complain("the record is not at rest: intent %+v, lease %v", rec.Intent, e.Lease)
+	case !w.platform.accepts(rec.Current.Credential):
+		w.complain("the store's key is dead")
+	}
+	if n := w.platform.live(); n != 1+orphans {
+		w.complain("%d live keys, want %d", n, 1+orphans)
+	}
+}
+
+// modelRun runs scenarios on all processors, counts them, and collects what fails.
+type modelRun struct {
+	t       *testing.T
+	n, lost atomic.Int64
+
+	mu     sync.Mutex
+	failed []string
+}
+
+// maxShown bounds how many failures are printed.
+const maxShown = 20
+
+// run runs one scenario.
+func (r *modelRun) run(s scenario) outcome {
+	out := s.run(r.t)
+	r.n.Add(1)
+	if out.lost {
+		r.lost.Add(1)
+	}
+	if len(out.problems) > 0 {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.failed) < maxShown {
+			r.t.Errorf("%s:\n  %s%s", s, strings.Join(out.problems, "\n  "), listing(r.t, out.ops, s.plan))
+		}
+		r.failed = append(r.failed, s.String())
+	}
+	return out
+}
+
+// each runs f for each first fault of each case, on all processors.
+func (r *modelRun) each(faults func(operation) []fault, f func(scenario)) {
+	r.t.Helper()
+	jobs := make(chan scenario)
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for s := range jobs {
+				f(s)
+			}
+		})
+	}
+	for _, tc := range modelCases() {
+		clean := r.run(scenario{tc: tc})
+		for n, op := range clean.ops[:clean.first] {
+			for _, what := range faults(op.op) {
+				jobs <- scenario{tc: tc, plan: plan{}.with(n, what)}
+			}
+		}
+	}
+	close(jobs)
+	wg.Wait()
+	r.t.Logf("%d scenarios, in %d of them the key was lost as the rules allow; %d failed", r.n.Load(), r.lost.Load(), len(r.failed))
+	for _, name := range r.failed[min(maxShown, len(r.failed)):] {
+		r.t.Log("also failed: " + name)
+	}
+}
+
+// bothEndings runs a scenario with both endings, the second only if it differs: the
+// first process survived, and has something left to do.
+func (r *modelRun) bothEndings(s scenario) (outs []outcome) {
+	s.ending = itStays
+	outs = append(outs, r.run(s))
+	if outs[0].alive {
+		s.ending = itDies
+		outs = append(outs, r.run(s))
+	}
+	return outs
+}
+
+// TestAnyOneFault has each operation of each kind of rotation go wrong in each way.
+func TestAnyOneFault(t *testing.T) {
+	t.Parallel()
+	r := &modelRun{t: t}
+	all := func(op operation) []fault {
+		if op == opLoad {
+			return op.faults()
+		}
+		return append([]fault{stopBefore2, stopAfter2}, op.faults()...)
+	}
+	r.each(all, func(s scenario) {
+		r.bothEndings(s)
+		s.chatty = true
+		r.run(s)
+	})
+	if r.lost.Load() == 0 {
+		t.Error("no key was lost, although some cannot be saved")
+	}
+}
+
+// TestAnyTwoFaults has a second operation go wrong, too: each later one, of the
+// same process or of one that takes over.
+func TestAnyTwoFaults(t *testing.T) {
+	t.Parallel()
+	r := &modelRun{t: t}
+	var pairs atomic.Int64
+	stride := int64(1)
+	if raceEnabled || testing.Short() {
+		stride = 97 // one of many pairs, evenly spread
+	}
+	r.each(operation.faults, func(s scenario) {
+		for e, once := range r.bothEndings(s) {
+			s.ending = ending(e)
+			at := s.plan.faults[0].at
+			for m := at + 1; m < len(once.ops); m++ {
+				if s.ending == itDies && m < once.first {
+					continue // run decides itself whether that differs
+				}
+				for _, f := range once.ops[m].op.faults() {
+					if pairs.Add(1)%stride != 0 {
+						continue
+					}
+					pair := scenario{tc: s.tc, plan: s.plan.with(m, f), ending: s.ending}
+					if m < once.first {
+						r.bothEndings(pair)
+					} else {
+						r.run(pair)
+					}
+				}
+			}
+		}
+	})
+}
+
+var replay = flag.String("replay", "", "the name of a scenario that TestReplay runs, as a failure prints it")
+
+// TestReplay runs one scenario by its name and shows its operations.
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	if *replay == "" {
+		t.Skip("no -replay")
+	}
+	s, err := scenarioNamed(*replay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := s.run(t)
+	t.Logf("%s: %+v%s", s, out.problems, listing(t, out.ops, s.plan))
+	if len(out.problems) > 0 {
+		t.Fail()
+	}
+}
+
+// scenarioNamed is the inverse of scenario.String.
+func scenarioNamed(name string) (s scenario, err error) {
+	parts := strings.Split(strings.TrimSuffix(name, ":"), "; ")
+	found := false
+	for _, tc := range modelCases() {
+		if tc.String() == parts[0] {
+			s.tc, found = tc, true
+		}
+	}
+	if !found || len(parts) < 2 || len(parts) > 4 {
+		return s, fmt.Errorf("not the name of a scenario: %q", name)
+	}
+	for _, part := range parts[1 : len(parts)-1] {
+		at, what := 0, noFault
+		if _, err := fmt.Sscan(part, &at); err != nil {
+			return s, fmt.Errorf("not a fault: %q", part)
+		}
+		for f, text := range faultNames {
+			if part == fmt.Sprintf("%d %s", at, text) {
+				what = fault(f)
+			}
+		}
+		if what == noFault {
+			return s, fmt.Errorf("not a fault: %q", part)
+		}
+		s.plan = s.plan.with(at, what)
+	}
+	if parts[len(parts)-1] == itDies.String() {
+		s.ending = itDies
+	}
+	return s, nil
+}
+
+func TestScenarioNames(t *testing.T) {
+	t.Parallel()
+	for _, s := range []scenario{
+		{tc: modelCase{strategy: Overlap}},
+		{tc: modelCase{strategy: InPlace, owner: true, slow: true}, plan: plan{}.with(3, crashAfter), ending: itDies},
+		{tc: modelCase{strategy: InPlace, lifeline: true}, plan: plan{}.with(0, secondJoins).with(17, failed5xx)},
+	} {
+		got, err := scenarioNamed(s.String())
+		if err != nil || got != s {
+			t.Errorf("%v (%v), want %v", got, err, s)
+		}
+	}
+}
