@@ -99,7 +99,7 @@ func (x *exchanger) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Gra
 			return g, nil
 		}
 	}
-	g, err := x.obtain(ctx, q, key)
+	g, err := x.obtain(ctx, q, &key)
 	for n := 0; n < maxKeyChanges && errors.Is(err, ErrUnauthorized); n++ {
 		// The key was refused, not a session: it may have been replaced in its
 		// source just now.
@@ -111,7 +111,7 @@ func (x *exchanger) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Gra
 			return g, err
 		}
 		key = next
-		g, err = x.obtain(ctx, q, key)
+		g, err = x.obtain(ctx, q, &key)
 	}
 	if err != nil {
 		return g, err
@@ -191,19 +191,28 @@ func (c *core) checkKey(key Credential) error {
 
 // obtain gets a session for key: from the store if another process has obtained
 // a usable one, else from the platform.
-func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key Credential) (renew.Grant[*stamp], error) {
+//
+// If the key is replaced while another process is waited for, *key is the new one.
+func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key *Credential) (renew.Grant[*stamp], error) {
 	if x.core.cfg.sessionStore() == nil {
-		return x.buy(ctx, key)
+		return x.buy(ctx, *key)
 	}
 	dead := "" // the token that is known to be
 	usable := func(rec record.Session) (renew.Grant[*stamp], bool) {
-		g, ok := x.adopt(rec, q, key)
+		g, ok := x.adopt(rec, q, *key)
 		if ok = ok && rec.Token != dead; ok && x.deadToo(ctx, q, g.Value) {
 			dead, ok = rec.Token, false
 		}
 		return g, ok
 	}
-	return x.obtainShared(ctx, key, usable)
+	for {
+		g, err := x.obtainShared(ctx, *key, usable)
+		replaced, ok := errors.AsType[*replacedKey](err)
+		if !ok {
+			return g, err
+		}
+		*key = replaced.by
+	}
 }
 
 // deadToo reports whether a session of the store met the same end as the one

@@ -72,6 +72,9 @@ func (x *exchanger) obtainShared(
 			if err := renew.Sleep(ctx, record.TakeoverPause()); err != nil {
 				return none, err
 			}
+			if now, err := x.key(ctx); err == nil && !now.Equal(key) {
+				return none, &replacedKey{now}
+			}
 			continue
 		}
 		held, err := slot.Acquire(ctx, e, e.Body, record.Terms{
@@ -86,6 +89,14 @@ func (x *exchanger) obtainShared(
 		}
 		return x.buyHeld(ctx, held, key)
 	}
+}
+
+// replacedKey says that the key was replaced while another process's lease was
+// waited for.
+type replacedKey struct{ by Credential }
+
+func (*replacedKey) Error() string {
+	return "agrenting: the key was replaced while a session was waited for"
 }
 
 // sharedLoad limits a load of the record, so that a store that hangs costs sharing
