@@ -7,22 +7,22 @@ import (
 )
 
 // The state of a key is its record, so a process that takes over does the same as
-// one that never died. Each row says what the record contains, which keys are
-// live, what comes next, and what a crash leaves behind. Whoever opens the store
-// after the lease has ended picks it up: any client of it, at its next start, at a
-// rejected request, or when its timer fires.
+// one that never died. Each row says what the record contains, which keys are live,
+// what comes next, what a crash leaves behind, and who picks that up. A client picks
+// up an unfinished rotation when it starts, when its key is rejected, or when its
+// timer fires. docs/rotation.md shows the same table.
 //
-//	| state              | record says                      | live keys                       | next                                      | a crash leaves behind                              |
-//	|--------------------|----------------------------------|---------------------------------|-------------------------------------------|----------------------------------------------------|
-//	| resting            | no intent                        | current                         | prepare when due or asked                 | nothing                                            |
-//	| overlap, issuing   | overlap, issue, no pending key   | current, perhaps a marked one   | create a second key with the intent's mark | perhaps a marked key; found by the idempotency key |
-//	| overlap, issued    | overlap, verify, pending key     | current and pending             | verify pending, promote it, change over   | two live keys, both in the record                  |
-//	| overlap, promoted  | overlap, revoke, previous key    | current, and previous until revoked | drain, wait for the grace, revoke previous | two live keys, both in the record             |
-//	| overlap, undoing   | overlap, forget                  | current, perhaps pending or marked | revoke pending and marked keys, drop the intent | perhaps a marked key; found by its mark       |
-//	| in place, begun    | in place, prepare, no pending key | current                        | note the agent's keys or open a lifeline  | nothing                                            |
-//	| in place, issuing  | in place, issue, no pending key  | current, or its unknown successor | hold requests, replace the key           | a dead key; its successor by key, lifeline or owner |
-//	| in place, issued   | in place, verify or forget, pending key | pending                  | verify pending, promote it, release requests | the successor, in the record                    |
-//	| in place, promoted | in place, forget, no pending key | current, perhaps a lost one     | revoke the lost and marked keys           | perhaps a lost key; found by the list of known keys |
+// | state | record says | live keys | next | a crash leaves behind | picked up by |
+// |---|---|---|---|---|---|
+// | resting | no intent | current | prepare, when due or asked | nothing | - |
+// | overlap, issuing | overlap, issue, no pending key | current, perhaps a marked one | create a second key with the intent's mark | perhaps a marked key | any client, once the lease has ended: the idempotency key gives it again |
+// | overlap, issued | overlap, verify, pending key | current and pending | verify pending, promote it, change over | two live keys, both in the record | any client, once the lease has ended |
+// | overlap, promoted | overlap, revoke, previous key | current, and previous until revoked | drain, wait for the grace, revoke previous | two live keys, both in the record | the same process after the grace; any client 2 s later, or once the lease has ended |
+// | overlap, undoing | overlap, forget | current, perhaps pending or marked ones | revoke pending and marked keys, drop the intent | perhaps a marked key | any client, once the lease has ended: the mark is in the list of keys |
+// | in place, begun | in place, prepare, no pending key | current | note the agent's keys, or open a lifeline | nothing | any client, once the lease has ended |
+// | in place, issuing | in place, issue, no pending key | current, or its unknown successor | keep requests waiting, replace the key | perhaps a dead key and an unknown one | any client, once the lease has ended: by idempotency key, lifeline or owner |
+// | in place, issued | in place, verify or forget, pending key | pending | verify pending, promote it, let requests continue | the only live key, in the record | any client, once the lease has ended |
+// | in place, promoted | in place, forget, no pending key | current, perhaps a lost one | revoke the lost key and marked ones, drop the intent | perhaps a lost key | any client, once the lease has ended: the known keys are in the record |
 
 // Action is what a rotation does next.
 type Action uint8

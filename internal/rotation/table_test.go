@@ -1,0 +1,40 @@
+package rotation
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// The table in the guide is the one in the code, and each state of it is reachable.
+func TestStateTableOfTheGuide(t *testing.T) {
+	t.Parallel()
+	code := tableIn(t, "machine.go", "// ")
+	assert.Equal(t, code, tableIn(t, "../../docs/rotation.md", ""))
+	require.Len(t, code, 11, "a head, a line, and nine states")
+	for _, row := range code {
+		assert.Equal(t, 7, strings.Count(row, "|"), row)
+	}
+}
+
+func tableIn(t *testing.T, path, prefix string) (rows []string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for line := range strings.Lines(string(b)) {
+		line, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), prefix)
+		switch {
+		case ok && strings.HasPrefix(line, "| state | record says |"):
+			rows = []string{line}
+		case ok && rows != nil && strings.HasPrefix(line, "|"):
+			rows = append(rows, line)
+		case rows != nil:
+			return rows
+		}
+	}
+	t.Fatalf("%s has no state table", path)
+	return nil
+}
