@@ -17,9 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
-	"github.com/agrenting/agrenting-go/internal/secret"
-
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // canary hears all that a client says outside its store: log records, events,
@@ -154,7 +153,6 @@ func (s *spyStore) Save(ctx context.Context, name string, data []byte, prev Revi
 	rec := e.Body
 	s.canary.hideRecord(rec)
 	return s.Store.Save(ctx, name, data, prev)
-
 }
 
 // quotingStore fails as databases do, which quote what they refuse.
@@ -179,7 +177,6 @@ func (s *quotingStore) Load(ctx context.Context, name string) (Record, error) {
 		return Record{}, s.quote(rec.Data)
 	}
 	return rec, err
-
 }
 
 func (s *quotingStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
@@ -187,7 +184,6 @@ func (s *quotingStore) Save(ctx context.Context, name string, data []byte, prev 
 		return "", s.quote(data)
 	}
 	return s.spyStore.Save(ctx, name, data, prev)
-
 }
 
 func TestAStoreThatQuotesItsRowsTellsNoSecret(t *testing.T) {

@@ -65,8 +65,6 @@ type directAnswer struct {
 // ok reports whether the platform did what it was asked for.
 func (a *directAnswer) ok() bool { return a.answer.OK() }
 
-func (a *directAnswer) success() bool { return a.answer.Success() }
-
 // made is ok for calls that issue a key.
 func (a *directAnswer) made() bool { return a.answer.Made() }
 

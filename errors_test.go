@@ -9,9 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 func TestSentinelsMatchWhatTheyStandFor(t *testing.T) {

@@ -207,7 +207,7 @@ func (x *exchanger) obtain(ctx context.Context, q renew.Query[*stamp], key *Cred
 	}
 	for {
 		g, err := x.obtainShared(ctx, *key, usable)
-		replaced, ok := errors.AsType[*replacedKey](err)
+		replaced, ok := errors.AsType[*keyReplacedError](err)
 		if !ok {
 			return g, err
 		}

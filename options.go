@@ -50,19 +50,19 @@ type config struct {
 }
 
 // keyStore is where the key is kept, nil for nowhere.
-func (cfg *config) keyStore() Store {
-	if p := cfg.rotation; p != nil && p.Store != nil {
+func (c *config) keyStore() Store {
+	if p := c.rotation; p != nil && p.Store != nil {
 		return p.Store
 	}
-	return cfg.store
+	return c.store
 }
 
 // sessionStore is where sessions are shared, nil for nowhere.
-func (cfg *config) sessionStore() Store {
-	if p := cfg.session; p != nil && p.Store != nil {
+func (c *config) sessionStore() Store {
+	if p := c.session; p != nil && p.Store != nil {
 		return p.Store
 	}
-	return cfg.store
+	return c.store
 }
 
 // Routes are the paths of calls that the SDK makes by itself.

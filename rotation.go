@@ -299,7 +299,7 @@ func publicRotation(err error) error {
 type alsoError struct{ err, kind error }
 
 func (e *alsoError) Error() string        { return e.err.Error() }
-func (e *alsoError) Is(target error) bool { return target == e.kind } //nolint:errorlint // a sentinel
+func (e *alsoError) Is(target error) bool { return target == e.kind }
 func (e *alsoError) Unwrap() error        { return e.err }
 
 // internal is the policy of internal/rotation. agent is the client's default.

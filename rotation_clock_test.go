@@ -105,7 +105,6 @@ func (s *wallStore) Save(ctx context.Context, name string, data []byte, prev Rev
 	rec := e.Body
 	s.saved(rec)
 	return s.Store.Save(ctx, name, data, prev)
-
 }
 
 func TestRotationSurvivesAStopAtAnyOperation(t *testing.T) {

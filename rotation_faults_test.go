@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
-
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -75,7 +74,6 @@ func (s *hookedStore) Load(ctx context.Context, name string) (Record, error) {
 		(*f)()
 	}
 	return s.Store.Load(ctx, name)
-
 }
 
 func (s *hookedStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
@@ -83,7 +81,6 @@ func (s *hookedStore) Save(ctx context.Context, name string, data []byte, prev R
 		(*f)()
 	}
 	return s.Store.Save(ctx, name, data, prev)
-
 }
 
 func TestARotationIsTriedAgainByItselfHoweverMuchTrafficThereIs(t *testing.T) {

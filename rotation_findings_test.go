@@ -33,7 +33,6 @@ type slowStore struct{ Store }
 func (s *slowStore) Load(ctx context.Context, name string) (Record, error) {
 	advance(20 * time.Millisecond)
 	return s.Store.Load(ctx, name)
-
 }
 
 func TestRotateByHandRotatesThoughALookOfItsOwnFindsNothingDue(t *testing.T) {
@@ -62,7 +61,6 @@ func (s *interposed) Save(ctx context.Context, name string, data []byte, prev Re
 		(*f)()
 	}
 	return s.Store.Save(ctx, name, data, prev)
-
 }
 
 func TestTwoProcessesThatAdoptOneSeedAtOnceBothGoOn(t *testing.T) {

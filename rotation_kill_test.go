@@ -20,7 +20,6 @@ import (
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/durable"
-
 	"github.com/agrenting/agrenting-go/internal/record"
 )
 

@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
-
 	"github.com/agrenting/agrenting-go/internal/record"
 )
 
@@ -81,7 +80,6 @@ func (s *hasty) Save(ctx context.Context, name string, data []byte, prev Revisio
 		require.NoError(s.t, err)
 	}
 	return s.Store.Save(ctx, name, data, prev)
-
 }
 
 func TestTheOnlyLiveKeySurvivesOthersWhoWriteMeanwhile(t *testing.T) {

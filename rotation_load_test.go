@@ -127,7 +127,6 @@ func (s *lateStore) Save(ctx context.Context, name string, data []byte, prev Rev
 		return "", err
 	}
 	return s.Store.Save(ctx, name, data, prev)
-
 }
 
 // TestTheGateHoldsRequestsNoLongerThanTheRotationTakes measures on virtual

@@ -34,7 +34,6 @@ func (s *breakableStore) Load(ctx context.Context, name string) (Record, error) 
 	rec, err := s.Store.Load(ctx, name)
 	advance(time.Duration(s.slow.Load()))
 	return rec, err
-
 }
 
 func (s *breakableStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
@@ -42,7 +41,6 @@ func (s *breakableStore) Save(ctx context.Context, name string, data []byte, pre
 		return "", errDown
 	}
 	return s.Store.Save(ctx, name, data, prev)
-
 }
 
 // watchedStore is a breakableStore that tells of changes.
@@ -109,7 +107,6 @@ func (s *hungStore) Save(ctx context.Context, name string, data []byte, prev Rev
 		return "", context.Cause(ctx)
 	}
 	return s.Store.Save(ctx, name, data, prev)
-
 }
 
 func TestAStoreThatHangsWithTheNewKeyKeepsRequestsWaitingForTwoCallTimeoutsAtMost(t *testing.T) {
@@ -215,7 +212,6 @@ func (s *deafStore) Load(ctx context.Context, name string) (Record, error) {
 		return Record{}, context.Cause(ctx)
 	}
 	return s.Store.Load(ctx, name)
-
 }
 
 func TestAStoreThatHangsCostsNoSession(t *testing.T) {
@@ -250,7 +246,6 @@ func (s *slowToLoad) Load(ctx context.Context, name string) (Record, error) {
 	case <-ctx.Done():
 		return Record{}, context.Cause(ctx)
 	}
-
 }
 
 func TestALookWithoutWhichNoRequestCanBeMadeMayTakeLongerThanACall(t *testing.T) {

@@ -45,7 +45,8 @@ const maxKeyPages = 100
 func (p rotationPlatform) List(ctx context.Context, by rotation.Caller, agent string) (keys []rotation.ListedKey, answer rotation.Answer) {
 	path, pages := p.core.keysPath(agent), 0
 	for k, err := range wire.List[Key](path, func(at url.Values) (wire.Page, error) {
-		if pages++; pages > maxKeyPages {
+		pages++
+		if pages > maxKeyPages {
 			return wire.Page{}, nil
 		}
 		q := url.Values{"limit": {"100"}}

@@ -36,7 +36,6 @@ func (s *refusingStore) Save(ctx context.Context, name string, data []byte, prev
 		return "", err
 	}
 	return s.Store.Save(ctx, name, data, prev)
-
 }
 
 var errDiskFull = errors.New("no space left on device")

@@ -16,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
-
 	"github.com/agrenting/agrenting-go/internal/record"
 )
 
@@ -251,7 +250,6 @@ func (s *faultyStore) Save(ctx context.Context, name string, data []byte, prev R
 		return "", errors.New("disk full")
 	}
 	return s.Store.Save(ctx, name, data, prev)
-
 }
 
 func TestStoreThatRefusesTheNewKeyDoesNotCostIt(t *testing.T) {

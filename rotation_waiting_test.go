@@ -91,7 +91,6 @@ func (s *leaseWitness) Save(ctx context.Context, name string, data []byte, prev 
 		s.farthest = max(s.farthest, e.Lease.Duration)
 	}
 	return s.Store.Save(ctx, name, data, prev)
-
 }
 
 // TestALeaseIsNeverFarAway looks at every record that rotations save: when one

@@ -1,6 +1,7 @@
 package agrenting
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -229,7 +230,7 @@ func samePlace(ctx context.Context, a, b Store) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return x.Revision == y.Revision && string(x.Data) == string(y.Data), nil
+	return x.Revision == y.Revision && bytes.Equal(x.Data, y.Data), nil
 }
 
 // unsealed is the store inside a sealed one.

@@ -145,14 +145,14 @@ func fullStore(t *testing.T) agrenting.Store {
 func TestSealedRefusesWhatCannotWork(t *testing.T) {
 	t.Parallel()
 	key, inner := agrenting.NewSealingKey(), agrenting.MemoryStore()
-	for name, make := range map[string]func() (agrenting.Store, error){
+	for name, build := range map[string]func() (agrenting.Store, error){
 		"no store":     func() (agrenting.Store, error) { return agrenting.Sealed(nil, "test", key) },
 		"no place":     func() (agrenting.Store, error) { return agrenting.Sealed(inner, "", key) },
 		"no key":       func() (agrenting.Store, error) { return agrenting.Sealed(inner, "test", agrenting.SealingKey{}) },
 		"no older key": func() (agrenting.Store, error) { return agrenting.Sealed(inner, "test", key, agrenting.SealingKey{}) },
 		"sealed twice": func() (agrenting.Store, error) { return agrenting.Sealed(sealed(t, inner, key), "test", key) },
 	} {
-		_, err := make()
+		_, err := build()
 		require.ErrorIs(t, err, agrenting.ErrInvalidOption, name)
 	}
 	s := sealed(t, inner, key)

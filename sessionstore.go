@@ -73,7 +73,7 @@ func (x *exchanger) obtainShared(
 				return none, err
 			}
 			if now, err := x.key(ctx); err == nil && !now.Equal(key) {
-				return none, &replacedKey{now}
+				return none, &keyReplacedError{now}
 			}
 			continue
 		}
@@ -91,11 +91,11 @@ func (x *exchanger) obtainShared(
 	}
 }
 
-// replacedKey says that the key was replaced while another process's lease was
+// keyReplacedError says that the key was replaced while another process's lease was
 // waited for.
-type replacedKey struct{ by Credential }
+type keyReplacedError struct{ by Credential }
 
-func (*replacedKey) Error() string {
+func (*keyReplacedError) Error() string {
 	return "agrenting: the key was replaced while a session was waited for"
 }
 

@@ -297,7 +297,7 @@ func TestSessionRecordOfAnotherVersionIsLeftIntact(t *testing.T) {
 	require.ErrorIs(t, c.Status().StoreError, ErrInvalidRecord)
 	rec, err := store.Load(t.Context(), name)
 	require.NoError(t, err)
-	assert.Equal(t, newer, string(rec.Data))
+	assert.Equal(t, newer, string(rec.Data)) //nolint:testifylint // byte for byte
 }
 
 // With WithStore, sessions of all keys of a lineage are in one record.
@@ -319,7 +319,7 @@ func TestSessionsFollowTheKeyThroughItsRotations(t *testing.T) {
 			assert.EqualValues(t, 2+n, w.srv.Stats().Authenticates, "one exchange for each key")
 		}
 		names := 0
-		for name := range store.(*memoryStore).records {
+		for name := range store.(*memoryStore).records { //nolint:errcheck,forcetypeassert // it is one in memory
 			if name != record.KeyName {
 				names++
 			}

@@ -263,7 +263,6 @@ func (s *flakyStore) Load(ctx context.Context, name string) (agrenting.Record, e
 		return agrenting.Record{}, errStoreDown
 	}
 	return s.Store.Load(ctx, name)
-
 }
 
 func (s *flakyStore) Save(ctx context.Context, name string, data []byte, previous agrenting.Revision) (agrenting.Revision, error) {
@@ -278,5 +277,4 @@ func (s *flakyStore) Save(ctx context.Context, name string, data []byte, previou
 		return "", errStoreDown // it is saved, but who knows
 	}
 	return rev, err
-
 }

@@ -276,13 +276,21 @@ func recordStore(s Store) record.Store { return &storePort{store: s} }
 type storePort struct{ store Store }
 
 func (p *storePort) Load(ctx context.Context, name string) (raw record.Raw, err error) {
-	defer recovered("the store", &err)
+	defer func() {
+		if p := recover(); p != nil {
+			err = secret.PanicError("the store", p)
+		}
+	}()
 	rec, err := p.store.Load(ctx, name)
 	return record.Raw{Data: rec.Data, Revision: string(rec.Revision)}, err
 }
 
 func (p *storePort) Save(ctx context.Context, name string, data []byte, previous string) (revision string, err error) {
-	defer recovered("the store", &err)
+	defer func() {
+		if p := recover(); p != nil {
+			err = secret.PanicError("the store", p)
+		}
+	}()
 	rev, err := p.store.Save(ctx, name, data, Revision(previous))
 	if err == nil && rev == "" {
 		return "", fmt.Errorf("agrenting: the store %T returned an empty revision", p.store)
@@ -322,12 +330,5 @@ func guarded(ctx context.Context, w Watcher, name string) iter.Seq2[Record, erro
 			}
 			consumer = false
 		}
-	}
-}
-
-// recovered turns a panic into an error. It must be deferred itself.
-func recovered(who string, err *error) {
-	if p := recover(); p != nil {
-		*err = secret.PanicError(who, p)
 	}
 }

@@ -14,8 +14,8 @@ import (
 
 func TestStoresConform(t *testing.T) {
 	t.Parallel()
-	shared := func(make func(t *testing.T) agrenting.Store) func(*testing.T) agrenting.Store {
-		s := make(t)
+	shared := func(build func(t *testing.T) agrenting.Store) func(*testing.T) agrenting.Store {
+		s := build(t)
 		return func(*testing.T) agrenting.Store { return s }
 	}
 	for name, open := range map[string]func(*testing.T) agrenting.Store{

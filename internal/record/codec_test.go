@@ -92,7 +92,7 @@ func TestRecordOfAnotherPlaceIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := newMemory()
-			k := keyOf("sk_0123456789", 1)
+			k := keyOf(1)
 			k.Agent = tc.agent
 			of := tc.of
 			of.Agent = ""
@@ -107,7 +107,7 @@ func TestEveryWriteDiffers(t *testing.T) {
 	t.Parallel()
 	m := newMemory()
 	s := slotOf(m, nil, Identity{})
-	e := Entry[Key]{Body: keyOf("sk_0123456789", 1)}
+	e := Entry[Key]{Body: keyOf(1)}
 	seen := map[string]bool{}
 	for range 3 {
 		e = mustSave(t, s, e)
@@ -119,7 +119,7 @@ func TestEveryWriteDiffers(t *testing.T) {
 func TestRecordBeyondTheLimitIsNotSaved(t *testing.T) {
 	t.Parallel()
 	m := newMemory()
-	k := keyOf("sk_0123456789", 1)
+	k := keyOf(1)
 	k.Ancestors = []string{strings.Repeat("x", MaxSize)}
 	_, err := slotOf(m, nil, Identity{}).Save(t.Context(), Entry[Key]{Body: k})
 	require.ErrorIs(t, err, ErrInvalid)
@@ -170,7 +170,7 @@ func TestNames(t *testing.T) {
 func FuzzRecord(f *testing.F) {
 	m := newMemory()
 	s := slotOf(m, nil, Identity{Origin: "https://a.test"})
-	_, err := s.Save(f.Context(), Entry[Key]{Body: keyOf("sk_0123456789", 1), Lease: Lease{Holder: "h", Duration: time.Second}})
+	_, err := s.Save(f.Context(), Entry[Key]{Body: keyOf(1), Lease: Lease{Holder: "h", Duration: time.Second}})
 	require.NoError(f, err)
 	f.Add(m.records[KeyName].Data)
 	f.Add([]byte(`{"version":2,"kind":"key","body":{"current":{"kind":"api key","secret":"x"}}}`))

@@ -155,6 +155,12 @@ var keyCodec = codec[Key]{
 	setAgent: func(k Key, agent string) Key { k.Agent = agent; return k },
 }
 
+// DecodeKey decodes the data of a key record, without a check of where it belongs.
+func DecodeKey(data []byte) (Entry[Key], error) {
+	e, _, err := keyCodec.unmarshal(data)
+	return e, err
+}
+
 func encodeKey(k Key) ([]byte, error) {
 	j := keyJSON{
 		Lineage: k.Lineage, Generation: k.Generation, Current: encodeStored(k.Current),

@@ -22,7 +22,7 @@ func TestObserversWithDifferentClocksAgree(t *testing.T) {
 	pass := func(d time.Duration) { a.advance(d); b.advance(d); holder.advance(d) }
 	of := Identity{}
 	hs, as, bs := slotOf(m, holder.read, of), slotOf(m, a.read, of), slotOf(m, b.read, of)
-	held, err := hs.Acquire(t.Context(), Entry[Key]{}, keyOf("sk_0123456789", 1), terms("h"))
+	held, err := hs.Acquire(t.Context(), Entry[Key]{}, keyOf(1), terms("h"))
 	require.NoError(t, err)
 	left := func() (time.Duration, time.Duration) { return as.Left(mustLoad(t, as)), bs.Left(mustLoad(t, bs)) }
 	check := func(want time.Duration) {
@@ -55,7 +55,7 @@ func TestTimeWithoutTheStoreDoesNotCount(t *testing.T) {
 	m := newMemory()
 	var c clock
 	s := slotOf(m, c.read, Identity{})
-	_, err := slotOf(m, nil, Identity{}).Acquire(t.Context(), Entry[Key]{}, keyOf("sk_0123456789", 1), terms("h"))
+	_, err := slotOf(m, nil, Identity{}).Acquire(t.Context(), Entry[Key]{}, keyOf(1), terms("h"))
 	require.NoError(t, err)
 	mustLoad(t, s)
 	c.advance(time.Second)
@@ -78,7 +78,7 @@ func TestHolderDoesNotCallThePlatformAfterItsLease(t *testing.T) {
 	t.Parallel()
 	m := newMemory()
 	var c clock
-	held, err := slotOf(m, c.read, Identity{}).Acquire(t.Context(), Entry[Key]{}, keyOf("sk_0123456789", 1), terms("h"))
+	held, err := slotOf(m, c.read, Identity{}).Acquire(t.Context(), Entry[Key]{}, keyOf(1), terms("h"))
 	require.NoError(t, err)
 	m.before = func(string, string) error { return errStore }
 	c.advance(2999 * time.Millisecond)
@@ -95,7 +95,7 @@ func TestSlowWriteShortensTheLease(t *testing.T) {
 	m := newMemory()
 	var c clock
 	m.after = func(string, string) error { c.advance(900 * time.Millisecond); return nil }
-	held, err := slotOf(m, c.read, Identity{}).Acquire(t.Context(), Entry[Key]{}, keyOf("sk_0123456789", 1), terms("h"))
+	held, err := slotOf(m, c.read, Identity{}).Acquire(t.Context(), Entry[Key]{}, keyOf(1), terms("h"))
 	require.NoError(t, err)
 	saves := m.saveCount()
 	c.advance(2100 * time.Millisecond)
@@ -108,7 +108,7 @@ func TestSlowStoreLengthensTheLease(t *testing.T) {
 	m := newMemory()
 	var c clock
 	s := slotOf(m, c.read, Identity{})
-	mustSave(t, s, Entry[Key]{Body: keyOf("sk_0123456789", 1)})
+	mustSave(t, s, Entry[Key]{Body: keyOf(1)})
 	m.after = func(string, string) error { c.advance(900 * time.Millisecond); return nil }
 	e := mustLoad(t, s)
 	p := terms("h")
@@ -134,7 +134,7 @@ func TestHolderRecognizesItsOwnWrites(t *testing.T) {
 			t.Parallel()
 			m := newMemory()
 			s := slotOf(m, nil, Identity{})
-			held, err := s.Acquire(t.Context(), Entry[Key]{}, keyOf("sk_0123456789", 1), terms("h"))
+			held, err := s.Acquire(t.Context(), Entry[Key]{}, keyOf(1), terms("h"))
 			require.NoError(t, err)
 			left := tc.failures
 			m.after = func(op, _ string) error {
@@ -147,7 +147,7 @@ func TestHolderRecognizesItsOwnWrites(t *testing.T) {
 				}
 				return errStore
 			}
-			next := keyOf("sk_0123456789", 2)
+			next := keyOf(2)
 			for n := 0; ; n++ {
 				err = held.Save(t.Context(), next)
 				if err == nil || n == 3 {
@@ -166,7 +166,7 @@ func TestHiddenReleaseIsNotALostLease(t *testing.T) {
 	t.Parallel()
 	m := newMemory()
 	s := slotOf(m, nil, Identity{})
-	held, err := s.Acquire(t.Context(), Entry[Key]{}, keyOf("sk_0123456789", 1), terms("h"))
+	held, err := s.Acquire(t.Context(), Entry[Key]{}, keyOf(1), terms("h"))
 	require.NoError(t, err)
 	left := 2
 	m.after = func(string, string) error {
@@ -176,8 +176,8 @@ func TestHiddenReleaseIsNotALostLease(t *testing.T) {
 		left--
 		return errStore
 	}
-	require.ErrorIs(t, held.Release(t.Context(), keyOf("sk_0123456789", 2)), errStore)
-	require.NoError(t, held.Release(t.Context(), keyOf("sk_0123456789", 2)))
+	require.ErrorIs(t, held.Release(t.Context(), keyOf(2)), errStore)
+	require.NoError(t, held.Release(t.Context(), keyOf(2)))
 	assert.Empty(t, mustLoad(t, s).Lease.Holder)
 }
 
@@ -189,20 +189,20 @@ func TestStoppedHolderDoesNotOverwrite(t *testing.T) {
 			m := newMemory()
 			var c clock
 			s := slotOf(m, c.read, Identity{})
-			stopped, err := s.Acquire(t.Context(), Entry[Key]{}, keyOf("sk_0123456789", 1), terms("stopped"))
+			stopped, err := s.Acquire(t.Context(), Entry[Key]{}, keyOf(1), terms("stopped"))
 			require.NoError(t, err)
 			other := slotOf(m, c.read, Identity{})
 			mustLoad(t, other)
 			c.advance(3 * time.Second)
 			e := mustLoad(t, other)
 			require.Zero(t, other.Left(e))
-			next, err := other.Acquire(t.Context(), e, keyOf("sk_0123456789", 5), terms("next"))
+			next, err := other.Acquire(t.Context(), e, keyOf(5), terms("next"))
 			require.NoError(t, err)
 			if finish {
-				require.NoError(t, next.Release(t.Context(), keyOf("sk_0123456789", 5)))
+				require.NoError(t, next.Release(t.Context(), keyOf(5)))
 			}
 			for range 2 {
-				require.ErrorIs(t, stopped.Save(t.Context(), keyOf("sk_0123456789", 2)), ErrLeaseLost)
+				require.ErrorIs(t, stopped.Save(t.Context(), keyOf(2)), ErrLeaseLost)
 			}
 			assert.EqualValues(t, 5, mustLoad(t, s).Body.Generation)
 		})
@@ -213,10 +213,10 @@ func TestDeletedRecordIsWrittenAgain(t *testing.T) {
 	t.Parallel()
 	m := newMemory()
 	s := slotOf(m, nil, Identity{})
-	held, err := s.Acquire(t.Context(), Entry[Key]{}, keyOf("sk_0123456789", 1), terms("h"))
+	held, err := s.Acquire(t.Context(), Entry[Key]{}, keyOf(1), terms("h"))
 	require.NoError(t, err)
 	delete(m.records, KeyName)
-	require.NoError(t, held.Save(t.Context(), keyOf("sk_0123456789", 2)))
+	require.NoError(t, held.Save(t.Context(), keyOf(2)))
 	assert.EqualValues(t, 2, mustLoad(t, s).Body.Generation)
 }
 
@@ -228,7 +228,7 @@ func TestOneOfManyAcquires(t *testing.T) {
 	for range 50 {
 		wg.Go(func() {
 			s := slotOf(m, nil, Identity{})
-			_, err := s.Acquire(t.Context(), Entry[Key]{}, keyOf("sk_0123456789", 1), terms(t.Name()))
+			_, err := s.Acquire(t.Context(), Entry[Key]{}, keyOf(1), terms(t.Name()))
 			if err == nil {
 				won.Add(1)
 			} else {
@@ -244,7 +244,7 @@ func TestKeepExtendsEverySecondUntilItStops(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory()
-		held, err := slotOf(m, nil, Identity{}).Acquire(t.Context(), Entry[Key]{}, keyOf("sk_0123456789", 1), terms("h"))
+		held, err := slotOf(m, nil, Identity{}).Acquire(t.Context(), Entry[Key]{}, keyOf(1), terms("h"))
 		require.NoError(t, err)
 		stop := held.Keep(t.Context())
 		sleepFor(500 * time.Millisecond)
@@ -297,7 +297,7 @@ func TestFollowSurvivesAStoreThatFails(t *testing.T) {
 				}
 			}()
 			sleepFor(3 * time.Second)
-			e := mustSave(t, slotOf(m, nil, Identity{}), Entry[Key]{Body: keyOf("sk_0123456789", 1)})
+			e := mustSave(t, slotOf(m, nil, Identity{}), Entry[Key]{Body: keyOf(1)})
 			sleepFor(3 * time.Second)
 			failing.Store(true)
 			e.Body.Generation = 2
@@ -324,7 +324,7 @@ func TestAwaitReturnsWhenTheRecordChanges(t *testing.T) {
 			m := newMemory()
 			m.watched = watched
 			s := slotOf(m, nil, Identity{})
-			e := mustSave(t, s, Entry[Key]{Body: keyOf("sk_0123456789", 1)})
+			e := mustSave(t, s, Entry[Key]{Body: keyOf(1)})
 			began := time.Now()
 			require.NoError(t, s.Await(t.Context(), e, 3*time.Second))
 			assert.Equal(t, 3*time.Second, time.Since(began))

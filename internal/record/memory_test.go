@@ -3,8 +3,8 @@ package record
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -71,10 +71,10 @@ func (m *memory) Save(ctx context.Context, name string, data []byte, previous st
 	}
 	m.n++
 	m.saves++
-	m.records[name] = Raw{Data: data, Revision: fmt.Sprint(m.n)}
+	m.records[name] = Raw{Data: data, Revision: strconv.Itoa(m.n)}
 	close(m.changed)
 	m.changed = make(chan struct{})
-	return fmt.Sprint(m.n), m.step(m.after, "save", name)
+	return strconv.Itoa(m.n), m.step(m.after, "save", name)
 }
 
 func (m *memory) Watch(ctx context.Context, name string) iter.Seq2[Raw, error] {
@@ -141,8 +141,8 @@ func apiKey(text string) secret.Credential {
 	return secret.NewCredential(secret.Material{Kind: secret.KindAPIKey, Secret: text})
 }
 
-func keyOf(text string, generation uint64) Key {
-	c := apiKey(text)
+func keyOf(generation uint64) Key {
+	c := apiKey("sk_0123456789")
 	return Key{Agent: "a1", Lineage: LineageOf(c), Generation: generation, Current: StoredKey{Credential: c}}
 }
 

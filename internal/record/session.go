@@ -78,11 +78,11 @@ func sessionCodec(name string, key secret.Credential) codec[Session] {
 			}
 			plain, err := s.Open(j.Sealed)
 			if err != nil {
-				return Session{}, nil //nolint:nilerr // documented above
+				return Session{}, nil //nolint:nilerr // it is going to be replaced
 			}
 			var v Session
 			if json.Unmarshal(plain, &v) != nil {
-				return Session{}, nil
+				return Session{}, nil //nolint:nilerr // it is going to be replaced
 			}
 			v.Key = j.Key
 			return v, nil

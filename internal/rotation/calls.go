@@ -89,7 +89,7 @@ func verify(ctx context.Context, p Platform, policy Policy, cred secret.Credenti
 
 // awaitKnown waits, at most VerifyTimeout, until the platform knows a key that it
 // has just issued. lost says that the lease is not held any more.
-func (c *calls) awaitKnown(ctx context.Context, cred secret.Credential) (v Verdict, err, lost error) { //nolint:revive,staticcheck // two kinds of errors
+func (c *calls) awaitKnown(ctx context.Context, cred secret.Credential) (v Verdict, err, lost error) {
 	end := time.Now().Add(c.policy.VerifyTimeout)
 	for n := 1; ; n++ {
 		if err := c.hold.allowed(ctx); err != nil {
@@ -162,16 +162,16 @@ func (c *calls) list(ctx context.Context, agent string) (keys []ListedKey, a Ans
 
 // failed returns the error of a call, or of the call that could not be made. refused
 // is set if the platform would refuse it again.
-func failed(a Answer, err error) (reason error, refused bool) {
+func failed(a Answer, err error) (refused bool, reason error) {
 	switch {
 	case err != nil:
-		return err, false
+		return false, err
 	case a.Outcome == Done:
-		return nil, false
+		return false, nil
 	case a.Err == nil:
-		return errors.New("agrenting: the platform gave no usable answer"), a.Outcome.refused()
+		return a.Outcome.refused(), errors.New("agrenting: the platform gave no usable answer")
 	default:
-		return a.Err, a.Outcome.refused()
+		return a.Outcome.refused(), a.Err
 	}
 }
 

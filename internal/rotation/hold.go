@@ -47,7 +47,7 @@ func (h *hold) put(ctx context.Context, rec record.Key) error {
 			return fmt.Errorf("%w: %w", record.ErrLeaseLost, err)
 		}
 		if err == nil {
-			h.lease, h.keep = lease, lease.Keep(h.tasks.ctx)
+			h.lease, h.keep = lease, lease.Keep(h.tasks.ctx) //nolint:contextcheck // it lasts longer than this call
 		}
 		return err
 	case rec.Intent == nil:
@@ -71,7 +71,7 @@ func (h *hold) current() entry {
 func (h *hold) release(ctx context.Context, rec record.Key) error {
 	h.keep()
 	if err := h.lease.Release(ctx, rec); err != nil {
-		h.keep = h.lease.Keep(h.tasks.ctx)
+		h.keep = h.lease.Keep(h.tasks.ctx) //nolint:contextcheck // as above
 		return err
 	}
 	h.entry, h.lease = h.lease.Entry(), nil

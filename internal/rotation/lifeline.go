@@ -43,7 +43,7 @@ func (p inPlace) noteKnown(ctx context.Context, next *record.Key) error {
 		return nil
 	}
 	keys, a, err := w.calls.list(ctx, agent)
-	if reason, refused := failed(a, err); reason != nil {
+	if refused, reason := failed(a, err); reason != nil {
 		if refused {
 			return nil
 		}
@@ -72,7 +72,7 @@ func (p inPlace) takeSession(ctx context.Context, next *record.Key) error {
 			next.Intent.Lifeline, agent, a = w.calls.platform.OpenLifeline(ctx, key)
 			return a
 		})
-		reason, refused := failed(a, nil)
+		refused, reason := failed(a, nil)
 		switch {
 		case reason == nil:
 			if next.Agent == "" {
@@ -155,7 +155,7 @@ func (p inPlace) byOwner(ctx context.Context) (k record.StoredKey, refused bool,
 	}
 	by := Caller{Credential: owner, Agent: agent}
 	lost, a, err := p.lostKey(ctx, agent)
-	if reason, refused := failed(a, err); reason != nil && !refused {
+	if refused, reason := failed(a, err); reason != nil && !refused {
 		return k, false, reason
 	}
 	if lost != "" {
@@ -204,7 +204,7 @@ func (p inPlace) forget(ctx context.Context) error {
 	if err == nil && a.Outcome == Done {
 		a, err = w.calls.sweepMarked(ctx)
 	}
-	reason, refused := failed(a, err)
+	refused, reason := failed(a, err)
 	switch {
 	case errors.Is(reason, record.ErrLeaseLost), errors.Is(reason, errUnreachable):
 		return reason

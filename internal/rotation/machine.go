@@ -23,6 +23,8 @@ import (
 // | in place, issuing | in place, issue, no pending key | current, or its unknown successor | keep requests waiting, replace the key | perhaps a dead key and an unknown one | any client, once the lease has ended: by idempotency key, lifeline or owner |
 // | in place, issued | in place, verify or forget, pending key | pending | verify pending, promote it, let requests continue | the only live key, in the record | any client, once the lease has ended |
 // | in place, promoted | in place, forget, no pending key | current, perhaps a lost one | revoke the lost key and marked ones, drop the intent | perhaps a lost key | any client, once the lease has ended: the known keys are in the record |
+//
+// The table ends here.
 
 // Action is what a rotation does next.
 type Action uint8

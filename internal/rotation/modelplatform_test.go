@@ -103,7 +103,9 @@ var errRefused = errors.New("model: the platform refuses")
 func refusal(o Outcome) Answer { return Answer{Outcome: o, Err: errRefused, Sent: time.Now()} }
 
 // missing is a 404 for what a path names.
-func missing() Answer { return Answer{Outcome: Refused, Missing: true, Err: errRefused, Sent: time.Now()} }
+func missing() Answer {
+	return Answer{Outcome: Refused, Missing: true, Err: errRefused, Sent: time.Now()}
+}
 
 // authenticateLocked returns the key that the caller has, or whose session it has;
 // nil for the owner.

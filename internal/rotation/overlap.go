@@ -148,7 +148,7 @@ func (o overlap) revoke(ctx context.Context) error {
 		o.retire(ctx, g)
 	}
 	a, err := w.calls.revokeKey(ctx, w.hold.rec.Previous)
-	reason, refused := failed(a, err)
+	refused, reason := failed(a, err)
 	switch {
 	case errors.Is(reason, record.ErrLeaseLost), errors.Is(reason, errUnreachable):
 		return reason
@@ -236,7 +236,7 @@ func (o overlap) undo(ctx context.Context) error {
 	if err == nil && a.Outcome == Done {
 		a, err = w.calls.sweepMarked(ctx)
 	}
-	reason, refused := failed(a, err)
+	refused, reason := failed(a, err)
 	switch {
 	case errors.Is(reason, record.ErrLeaseLost), errors.Is(reason, errUnreachable):
 		return reason
@@ -272,7 +272,7 @@ func (w *work) disown(ctx context.Context, k record.StoredKey) {
 	}
 	late := &calls{platform: w.calls.platform, keys: w.keys, policy: w.policy, hold: &hold{ledger: w.hold.ledger, tasks: w.hold.tasks, policy: w.policy, rec: rec}}
 	a, err := late.revokeKey(ctx, k)
-	if reason, _ := failed(a, err); reason != nil {
+	if _, reason := failed(a, err); reason != nil {
 		w.report.Failed(rec, w.fail(StageForget, reason,
 			"a key with the ID "+secret.Clean(k.ID)+" came after its rotation had been dropped; it is live, and not in use",
 			"revoke it in the dashboard"))
