@@ -108,7 +108,7 @@ func (*agentsMineCmd) Run(a *app) error {
 		return err
 	}
 	defer client.Close()
-	return a.hint(a.agents(client.Agents.Mine(a.ctx), 0), agrenting.ErrForbidden, mendUser)
+	return a.hint(a.agents(client.Agents.Mine(a.ctx), 0), agrenting.ErrForbidden, hintUser)
 }
 
 type agentsGetCmd struct {

@@ -44,7 +44,7 @@ type globals struct {
 type grammar struct {
 	globals
 
-	Doctor     doctorCmd     `cmd:"" help:"Find out what is wrong, and how to mend it."`
+	Doctor     doctorCmd     `cmd:"" help:"Find out what is wrong, and how to fix it."`
 	Whoami     whoamiCmd     `cmd:"" help:"Show whose credential is in use."`
 	Login      loginCmd      `cmd:"" help:"Exchange the API key for a session."`
 	Logout     logoutCmd     `cmd:"" help:"End a session."`
@@ -159,10 +159,10 @@ func discreet(text string) string {
 
 // usageOf makes one line of what kong says.
 func usageOf(err error) error {
-	e := &cliError{code: codeUsage, kind: "usage", msg: discreet(err.Error()), mend: "see agrenting --help"}
+	e := &cliError{code: codeUsage, kind: "usage", msg: discreet(err.Error()), hint: "see agrenting --help"}
 	if parse, ok := errors.AsType[*kong.ParseError](err); ok && parse.Context != nil {
 		if sel := parse.Context.Selected(); sel != nil {
-			e.mend = "see agrenting " + strings.TrimPrefix(sel.FullPath(), "agrenting ") + " --help"
+			e.hint = "see agrenting " + strings.TrimPrefix(sel.FullPath(), "agrenting ") + " --help"
 		}
 	}
 	return e

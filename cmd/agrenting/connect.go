@@ -131,7 +131,7 @@ func (a *app) reader() (*agrenting.Client, error) {
 	if a.storeMissing() {
 		return nil, &cliError{
 			code: codeCredential, kind: "no_credential", err: agrenting.ErrNoCredential,
-			msg: "--store " + a.Store + " has no key yet", mend: a.storeMend(),
+			msg: "--store " + a.Store + " has no key yet", hint: a.storeHint(),
 		}
 	}
 	return a.client()
@@ -147,7 +147,7 @@ func (a *app) storeMissing() bool {
 	return errors.Is(err, agrenting.ErrNoRecord)
 }
 
-func (a *app) storeMend() string {
+func (a *app) storeHint() string {
 	return "agrenting keys rotate --store " + a.Store + " fills it"
 }
 
@@ -244,16 +244,16 @@ func (a *app) agentID(c *agrenting.Client, argument string) (string, error) {
 	if id := cmp.Or(argument, a.knownAgent(c)); id != "" {
 		return id, nil
 	}
-	mend := "give --agent ID or set " + varAgentID
+	hint := "give --agent ID or set " + varAgentID
 	switch cred, err := c.Credential(a.ctx); {
 	case err != nil:
 		return "", err
 	case cred.Kind() == agrenting.KindUserToken:
-		mend += "; agrenting agents mine lists yours"
+		hint += "; agrenting agents mine lists yours"
 	default:
-		mend += "; agrenting agents list shows names and ids"
+		hint += "; agrenting agents list shows names and ids"
 	}
-	return "", usage(mend, "it is not said whose keys are meant")
+	return "", usage(hint, "it is not said whose keys are meant")
 }
 
 // knownAgent is the agent that was named, else the one whose key is in the store;

@@ -32,7 +32,7 @@ type jsonCheck struct {
 	Name   string `json:"name"`
 	Status string `json:"status"`
 	Detail string `json:"detail"`
-	Mend   string `json:"mend,omitempty"`
+	Hint   string `json:"hint,omitempty"`
 }
 
 type jsonSource struct {
@@ -87,11 +87,11 @@ type examination struct {
 	codes   map[string]int // by check
 }
 
-func (e *examination) note(name, status, detail, mend string) {
+func (e *examination) note(name, status, detail, hint string) {
 	if status == checkWarn {
 		e.report.Warnings++
 	}
-	e.report.Checks = append(e.report.Checks, jsonCheck{name, status, visible(detail), visible(mend)})
+	e.report.Checks = append(e.report.Checks, jsonCheck{name, status, visible(detail), visible(hint)})
 }
 
 func (e *examination) fail(name string, err error) {
@@ -100,52 +100,52 @@ func (e *examination) fail(name string, err error) {
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		e.codes[name] = codeNetwork
 	}
-	e.note(name, checkFail, c.msg, e.mendOf(err, c))
+	e.note(name, checkFail, c.msg, e.hintOf(err, c))
 }
 
-// mendOf is what to do about an error. Nobody looks closer than this, so that
+// hintOf is what to do about an error. Nobody looks closer than this, so that
 // there is always something.
-func (e *examination) mendOf(err error, c *cliError) string {
+func (e *examination) hintOf(err error, c *cliError) string {
 	_, header := errors.AsType[tls.RecordHeaderError](err)
 	keyFile := e.app.env(varKeyFile)
 	switch {
 	case errors.Is(err, http.ErrSchemeMismatch), header:
 		return "no TLS is spoken there; check the port of the URL, or write http:, which goes to this machine only"
-	case c.code == codeNetwork && (c.mend == "" || strings.Contains(c.mend, "agrenting doctor")):
-		mend := "check --url, and what is on the way: proxy variables, a firewall, a VPN"
+	case c.code == codeNetwork && (c.hint == "" || strings.Contains(c.hint, "agrenting doctor")):
+		hint := "check --url, and what is on the way: proxy variables, a firewall, a VPN"
 		if strings.HasPrefix(e.report.URL, "http:") {
-			mend = "if TLS is spoken there, write https: in the URL; " + mend
+			hint = "if TLS is spoken there, write https: in the URL; " + hint
 		}
-		return mend
-	case c.mend != "":
-		return c.mend
+		return hint
+	case c.hint != "":
+		return c.hint
 	case errors.Is(err, agrenting.ErrEnvironmentMismatch):
 		return "give the credential of that environment, or choose the other by --env or " + varEnv
 	case c.code == codeCredential && e.app.Store != "" && keyFile == "":
-		return "check --store " + e.app.Store + "; once the record is out of the way, " + e.app.storeMend() + " again"
+		return "check --store " + e.app.Store + "; once the record is out of the way, " + e.app.storeHint() + " again"
 	case c.code == codeCredential && e.codes["key file"] != 0: // which says what is wrong with it
 		return "give the path of another file by --key-file or " + varKeyFile
 	case c.code == codeCredential && keyFile != "":
 		return "put the credential into " + e.app.placeOf(varKeyFile) + ", alone and on one line"
 	case c.code == codeCredential:
-		return noCredentialMend(agrenting.Environment(e.report.Environment))
+		return noCredentialHint(agrenting.Environment(e.report.Environment))
 	}
-	for _, v := range []struct{ name, mend string }{
+	for _, v := range []struct{ name, hint string }{
 		{varEnv, "set " + varEnv + " or --env to production or sandbox, or leave it away"},
 		{"--env", "set " + varEnv + " or --env to production or sandbox, or leave it away"},
 		{varType, "set " + varType + " or --type to api_key, user_token or session, or leave it away"},
 		{varUnmarked, "set " + varUnmarked + " to allow, or leave it away"},
-		{varURL, mendURL},
-		{"--url", mendURL},
+		{varURL, hintURL},
+		{"--url", hintURL},
 	} {
 		if strings.Contains(c.msg, v.name) {
-			return v.mend
+			return v.hint
 		}
 	}
 	return "add --verbose, which shows each step"
 }
 
-const mendURL = "set " + varURL + " or --url to one such as " + agrenting.DefaultBaseURL
+const hintURL = "set " + varURL + " or --url to one such as " + agrenting.DefaultBaseURL
 
 // Run looks at everything that requests depend on. Its exit code is that of what
 // matters most: the connection, then the credential.
@@ -217,7 +217,7 @@ func (e *examination) configuration() *agrenting.Client {
 	case isNoCredential(err):
 		c := e.app.classify(err)
 		e.codes["credential"] = c.code
-		e.note("credential", checkFail, "there is none", c.mend)
+		e.note("credential", checkFail, "there is none", c.hint)
 	case err != nil && !bad:
 		e.fail("configuration", err)
 	}
@@ -231,22 +231,22 @@ func (e *examination) url(err error) (bad bool) {
 		text = textOf(err)
 	}
 	bad = strings.HasPrefix(text, varURL+": ") || strings.HasPrefix(text, "--url: ")
-	refuse := func(detail, mend string) {
+	refuse := func(detail, hint string) {
 		e.codes["url"] = codeUsage
-		e.note("url", checkFail, detail, mend)
+		e.note("url", checkFail, detail, hint)
 	}
 	u, uerr := url.Parse(e.report.URL)
 	switch {
 	case uerr != nil || u.Host == "":
 		e.report.URL = ""
-		refuse("the platform's URL is no URL", mendURL)
+		refuse("the platform's URL is no URL", hintURL)
 	case u.User != nil || u.RawQuery != "":
 		e.report.URL = u.Scheme + "://" + u.Host // what is left out may be secret
 		refuse("the platform's URL has a user or a query string", "leave them out")
 	case errors.Is(err, agrenting.ErrInsecureURL):
 		refuse(e.report.URL+": plain http goes to this machine only", "write https: in the URL")
 	case bad:
-		refuse(text, mendURL)
+		refuse(text, hintURL)
 	default:
 		e.note("url", checkOK, e.report.URL, "")
 	}
@@ -257,7 +257,7 @@ func (e *examination) url(err error) (bad bool) {
 func (e *examination) store(missing bool) {
 	if missing {
 		e.codes["store"] = codeCredential
-		e.note("store", checkFail, e.app.Store+" has no key yet; what follows is about the key that would fill it", e.app.storeMend())
+		e.note("store", checkFail, e.app.Store+" has no key yet; what follows is about the key that would fill it", e.app.storeHint())
 		return
 	}
 	key, err := e.app.stored()
@@ -386,8 +386,8 @@ func (e *examination) show() {
 	}
 	for _, c := range e.report.Checks {
 		p.line("  %s %-12s %s", marks[c.Status], c.Name, c.Detail)
-		if c.Mend != "" {
-			p.line("       %-12s %s", "", p.paint(yellow, "-> "+c.Mend))
+		if c.Hint != "" {
+			p.line("       %-12s %s", "", p.paint(yellow, "-> "+c.Hint))
 		}
 	}
 	p.line("\n%s", e.summary())

@@ -70,8 +70,8 @@ func (e *examination) connection() bool {
 
 // answered notes whether it is the platform's health that has answered.
 func (e *examination) answered(detail string, resp *healthAnswer) {
-	odd := func(text, mend string) {
-		e.note("connection", checkWarn, detail+"; "+text+" to GET "+healthPath, mend)
+	odd := func(text, hint string) {
+		e.note("connection", checkWarn, detail+"; "+text+" to GET "+healthPath, hint)
 	}
 	switch {
 	case resp.status >= http.StatusInternalServerError:
@@ -81,11 +81,11 @@ func (e *examination) answered(detail string, resp *healthAnswer) {
 		odd(fmt.Sprintf("it answers %d, that the way leads elsewhere,", resp.status),
 			"make the platform's own URL --url; if a network or proxy wants you to log in, do that first")
 	case !resp.json:
-		odd(fmt.Sprintf("it answers %d %s", resp.status, resp.kind), strangerMend(e.report.URL, resp.status))
+		odd(fmt.Sprintf("it answers %d %s", resp.status, resp.kind), strangerHint(e.report.URL, resp.status))
 	case resp.status == http.StatusNotFound:
 		odd("it answers 404", "check the path of "+e.report.URL+": the platform's URL is without /api/v1, such as "+agrenting.DefaultBaseURL)
 	case resp.status >= http.StatusBadRequest:
-		odd(fmt.Sprintf("it answers %d", resp.status), strangerMend(e.report.URL, resp.status))
+		odd(fmt.Sprintf("it answers %d", resp.status), strangerHint(e.report.URL, resp.status))
 	default:
 		e.note("connection", checkOK, detail, "")
 	}
@@ -116,7 +116,7 @@ func (e *examination) health(ctx context.Context, client *agrenting.Client) (*he
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && e.app.ctx.Err() == nil {
 		return nil, &cliError{
 			code: codeNetwork, kind: "network", err: err,
-			msg: fmt.Sprintf("no answer within %v, see --timeout", e.app.Timeout), mend: networkMend(err),
+			msg: fmt.Sprintf("no answer within %v, see --timeout", e.app.Timeout), hint: networkHint(err),
 		}
 	}
 	if err != nil {
@@ -221,11 +221,11 @@ func (e *examination) platform(client *agrenting.Client) {
 	}
 	e.verdict(client, t)
 	if r := e.report.Rate; r != nil {
-		status, mend := checkOK, ""
+		status, hint := checkOK, ""
 		if r.Remaining*10 < r.Limit {
-			status, mend = checkWarn, "slow down, or use several agents: each has an allowance of its own"
+			status, hint = checkWarn, "slow down, or use several agents: each has an allowance of its own"
 		}
-		e.note("rate limit", status, fmt.Sprintf("%d of %d requests left in this window", r.Remaining, r.Limit), mend)
+		e.note("rate limit", status, fmt.Sprintf("%d of %d requests left in this window", r.Remaining, r.Limit), hint)
 	}
 	if cred, err := client.Credential(e.app.ctx); t.err == nil && err == nil {
 		if f := cred.Fingerprint(); f != e.report.Credential.Fingerprint {
@@ -252,7 +252,7 @@ func (e *examination) verdict(client *agrenting.Client, t trial) {
 	case t.err == nil:
 		c := e.app.classify(t.refusal)
 		e.note("platform", checkWarn, known+", but refuses a simple call: "+c.msg,
-			cmp.Or(c.mend, "ask the owner of the account what the platform holds against it"))
+			cmp.Or(c.hint, "ask the owner of the account what the platform holds against it"))
 	case errors.Is(t.err, agrenting.ErrNotFound) && !judged(t.err):
 		e.note("platform", checkWarn, "does not say whether it knows the credential: "+e.app.classify(t.err).msg,
 			"is "+e.report.URL+" the platform's URL? see --url")

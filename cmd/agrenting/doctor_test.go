@@ -68,8 +68,8 @@ func (w *world) doctor(t *testing.T, args ...string) (int, jsonDoctor) {
 	for _, c := range report.Checks {
 		if c.Status == checkWarn || c.Status == checkFail {
 			bad++
-			assert.NotEmpty(t, c.Mend, "%s: %s", c.Name, c.Detail)
-			assert.NotContains(t, c.Mend, "agrenting doctor", c.Detail)
+			assert.NotEmpty(t, c.Hint, "%s: %s", c.Name, c.Detail)
+			assert.NotContains(t, c.Hint, "agrenting doctor", c.Detail)
 		}
 	}
 	assert.Equal(t, code == codeOK, report.OK)
@@ -105,7 +105,7 @@ func TestDoctorTellsThePlatformFromWhoeverElseAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		h    http.HandlerFunc
 		code int
-		mend string
+		hint string
 	}{
 		"captive portal":       {answer(200, "text/html; charset=utf-8", "<html>Welcome</html>"), codeFailure, "portal"},
 		"firewall":             {answer(403, "text/html", "<html>Blocked</html>"), codeRefused, "firewall"},
@@ -130,15 +130,15 @@ func TestDoctorTellsThePlatformFromWhoeverElseAnswers(t *testing.T) {
 			assert.Equal(t, c.code, code)
 			f := finding(t, &report, "platform")
 			assert.Equal(t, checkFail, f.Status, f.Detail)
-			assert.Contains(t, f.Mend, c.mend)
-			assert.NotContains(t, f.Mend, "put a valid one")
+			assert.Contains(t, f.Hint, c.hint)
+			assert.NotContains(t, f.Hint, "put a valid one")
 			if name != "another API" { // that may well have such a path
 				assert.Equal(t, checkWarn, finding(t, &report, "connection").Status)
 			}
 			assert.NotContains(t, w.out, "knows the credential")
 
 			assert.Equal(t, c.code, w.run(t, "whoami"))
-			assert.Contains(t, w.err, c.mend)
+			assert.Contains(t, w.err, c.hint)
 			w.env[varAgentID] = "00000000-0000-4000-8000-000000000000"
 			code, _ = w.doctor(t)
 			assert.Equal(t, c.code, code, "nor is it the agent's fault")
@@ -154,8 +154,8 @@ func TestDoctorSeesAPathTooMany(t *testing.T) {
 	code, report := w.doctor(t)
 	assert.Equal(t, codeNotFound, code)
 	assert.Equal(t, checkFail, finding(t, &report, "platform").Status)
-	assert.Contains(t, finding(t, &report, "platform").Mend, "without /api/v1")
-	assert.Contains(t, finding(t, &report, "connection").Mend, "without /api/v1")
+	assert.Contains(t, finding(t, &report, "platform").Hint, "without /api/v1")
+	assert.Contains(t, finding(t, &report, "connection").Hint, "without /api/v1")
 	assert.Equal(t, codeNotFound, w.run(t, "whoami"))
 	assert.Contains(t, w.err, "without /api/v1")
 }
@@ -202,21 +202,21 @@ func TestAWrongAgentIsNamed(t *testing.T) {
 			assert.Equal(t, checkFail, f.Status)
 			assert.Contains(t, f.Detail, c.agent)
 			assert.Equal(t, checkOK, finding(t, &report, "platform").Status)
-			mend := "leave " + varAgentID + " away"
+			hint := "leave " + varAgentID + " away"
 			if strings.HasPrefix(name, "user") {
-				mend = "agrenting agents mine lists yours"
+				hint = "agrenting agents mine lists yours"
 			}
-			assert.Contains(t, f.Mend, mend)
+			assert.Contains(t, f.Hint, hint)
 
 			assert.Equal(t, c.code, w.run(t, "whoami"))
-			assert.Contains(t, w.err, mend)
+			assert.Contains(t, w.err, hint)
 			assert.Empty(t, w.out)
 			if strings.HasPrefix(name, "user") {
 				assert.Equal(t, codeOK, w.run(t, "agents", "mine"), "no dead end: %s", w.err)
 			}
 			delete(w.env, varAgentID)
 			assert.Equal(t, c.code, w.run(t, "whoami", "--agent", c.agent))
-			assert.Contains(t, w.err, strings.ReplaceAll(mend, varAgentID, "--agent"))
+			assert.Contains(t, w.err, strings.ReplaceAll(hint, varAgentID, "--agent"))
 		})
 	}
 }
@@ -272,7 +272,7 @@ func TestReadersDoNotFillAStore(t *testing.T) {
 		code, report := w.doctor(t, append(args, "--store", path)...)
 		assert.Equal(t, codeCredential, code)
 		assert.Equal(t, checkFail, finding(t, &report, "store").Status)
-		assert.Contains(t, finding(t, &report, "store").Mend, "agrenting keys rotate --store "+path)
+		assert.Contains(t, finding(t, &report, "store").Hint, "agrenting keys rotate --store "+path)
 		assert.Equal(t, checkOK, finding(t, &report, "credential").Status, "the key that would fill it is examined")
 		assert.NoDirExists(t, filepath.Dir(path))
 	}
@@ -300,7 +300,7 @@ func TestDoctorSeesAnUnfinishedRotation(t *testing.T) {
 			assert.Equal(t, checkWarn, f.Status)
 			assert.Contains(t, f.Detail, "at the stage issue; ")
 			assert.Contains(t, f.Detail, c.want)
-			assert.Equal(t, "agrenting keys rotate --store "+path+" finishes it", f.Mend)
+			assert.Equal(t, "agrenting keys rotate --store "+path+" finishes it", f.Hint)
 			after, err := os.ReadFile(filepath.Join(path, "key.record"))
 			require.NoError(t, err)
 			assert.Equal(t, string(before), string(after))
@@ -319,7 +319,7 @@ func TestDoctorLooksAtTheKindOfTheKeyFile(t *testing.T) {
 	f := finding(t, &report, "key file")
 	assert.Equal(t, checkFail, f.Status)
 	assert.Equal(t, w.dir+" is a folder", f.Detail)
-	assert.NotContains(t, finding(t, &report, "credential").Mend, "put the credential into", "it is a folder")
+	assert.NotContains(t, finding(t, &report, "credential").Hint, "put the credential into", "it is a folder")
 	assert.NotContains(t, w.out, "chmod")
 	if runtime.GOOS != "windows" {
 		w.env[varKeyFile] = "/dev/null"
@@ -350,7 +350,7 @@ func TestDoctorSaysHowToMendTheConfiguration(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct {
-		variable, value, finding, mend string
+		variable, value, finding, hint string
 	}{
 		"environment": {varEnv, "moon", "configuration", "production or sandbox"},
 		"type":        {varType, "moon", "configuration", "api_key, user_token or session"},
@@ -367,7 +367,7 @@ func TestDoctorSaysHowToMendTheConfiguration(t *testing.T) {
 			assert.Equal(t, codeUsage, code)
 			f := finding(t, &report, c.finding)
 			assert.Equal(t, checkFail, f.Status)
-			assert.Contains(t, f.Mend, c.mend)
+			assert.Contains(t, f.Hint, c.hint)
 			if c.finding == "url" {
 				assert.NotContains(t, w.out, "FAIL configuration", "it is said once")
 				assert.NotContains(t, w.out, "ok   url")
@@ -383,24 +383,24 @@ func TestDoctorSaysHowToMendTheConnection(t *testing.T) {
 	w.env[varURL] = "https" + strings.TrimPrefix(w.srv.URL, "http")
 	code, report := w.doctor(t)
 	assert.Equal(t, codeNetwork, code)
-	assert.Contains(t, finding(t, &report, "connection").Mend, "write http:")
+	assert.Contains(t, finding(t, &report, "connection").Hint, "write http:")
 
 	secure := newWorld(t, agrentingtest.WithTLS())
 	secure.env[varURL] = "http" + strings.TrimPrefix(secure.srv.URL, "https")
 	code, report = secure.doctor(t)
 	assert.NotEqual(t, codeOK, code)
-	assert.Contains(t, finding(t, &report, "connection").Mend, "write https:")
+	assert.Contains(t, finding(t, &report, "connection").Hint, "write https:")
 
 	slow := newWorld(t)
 	slow.srv.Fault("GET /api/v1/health", agrentingtest.Delay(time.Minute).Always())
 	code, report = slow.doctor(t, "--timeout", "50ms")
 	assert.Equal(t, codeNetwork, code)
 	assert.Equal(t, "no answer within 50ms, see --timeout", finding(t, &report, "connection").Detail)
-	assert.Contains(t, finding(t, &report, "connection").Mend, "longer --timeout")
+	assert.Contains(t, finding(t, &report, "connection").Hint, "longer --timeout")
 
 	gone := newWorld(t)
 	gone.srv.Fault("GET /api/v1/health", agrentingtest.DropBefore().Always())
 	code, report = gone.doctor(t)
 	assert.Equal(t, codeNetwork, code)
-	assert.Contains(t, finding(t, &report, "connection").Mend, "firewall")
+	assert.Contains(t, finding(t, &report, "connection").Hint, "firewall")
 }

@@ -105,7 +105,7 @@ func (c *execCmd) obtain(a *app) (cred agrenting.Credential, bought bool, err er
 		if cred.Kind() == agrenting.KindUserToken && errors.Is(err, agrenting.ErrForbidden) {
 			return cred, false, &cliError{
 				code: codeRefused, kind: "forbidden", err: err,
-				msg: "a user token cannot be exchanged for a session", mend: "hand it over itself by --credential",
+				msg: "a user token cannot be exchanged for a session", hint: "hand it over itself by --credential",
 			}
 		}
 		return cred, false, err

@@ -36,19 +36,19 @@ type cliError struct {
 	code int
 	kind string // for --json
 	msg  string
-	mend string
+	hint string
 	err  error
 }
 
 func (e *cliError) Error() string { return e.msg }
 func (e *cliError) Unwrap() error { return e.err }
 
-func usage(mend, format string, args ...any) error {
-	return &cliError{code: codeUsage, kind: "usage", msg: fmt.Sprintf(format, args...), mend: mend}
+func usage(hint, format string, args ...any) error {
+	return &cliError{code: codeUsage, kind: "usage", msg: fmt.Sprintf(format, args...), hint: hint}
 }
 
-func failure(mend, format string, args ...any) error {
-	return &cliError{code: codeFailure, kind: "failure", msg: fmt.Sprintf(format, args...), mend: mend}
+func failure(hint, format string, args ...any) error {
+	return &cliError{code: codeFailure, kind: "failure", msg: fmt.Sprintf(format, args...), hint: hint}
 }
 
 // exitStatusError passes a child's exit code on, without a word.
@@ -130,7 +130,7 @@ func textOf(err error) string {
 var sentinels = []struct {
 	err        error
 	code       int
-	kind, mend string
+	kind, hint string
 }{
 	{agrenting.ErrLockedOut, codeLimited, "locked_out", "wait until then"},
 	{agrenting.ErrRateLimited, codeLimited, "rate_limited", "wait and repeat it"},
@@ -166,46 +166,46 @@ func (a *app) classify(err error) *cliError {
 	}
 	if n, ok := errors.AsType[*agrenting.NoCredentialError](err); ok {
 		e.code, e.kind = codeCredential, "no_credential"
-		e.msg, e.mend = noCredentialText(n), noCredentialMend(n.Environment)
+		e.msg, e.hint = noCredentialText(n), noCredentialHint(n.Environment)
 		return e
 	}
 	if _, ok := errors.AsType[*agrenting.RecordMismatchError](err); ok {
-		e.code, e.kind, e.mend = codeCredential, "record_mismatch", "give another --store: a folder holds the key of one agent"
+		e.code, e.kind, e.hint = codeCredential, "record_mismatch", "give another --store: a folder holds the key of one agent"
 		return e
 	}
 	for _, s := range sentinels {
 		if errors.Is(err, s.err) {
-			e.code, e.kind, e.mend = s.code, s.kind, s.mend
+			e.code, e.kind, e.hint = s.code, s.kind, s.hint
 			if s.code == codeRefused && errors.Is(err, agrenting.ErrUnauthorized) && a.last != nil {
-				e.mend = a.refusedMend()
+				e.hint = a.refusedHint()
 			}
 			if s.code == codeCredential && errors.Is(err, fs.ErrNotExist) {
-				e.mend = "put the credential there, or give another file by --key-file or " + varKeyFile
+				e.hint = "put the credential there, or give another file by --key-file or " + varKeyFile
 			}
 			return e
 		}
 	}
 	if isNetwork(err) {
-		e.code, e.kind, e.mend = codeNetwork, "network", networkMend(err)
+		e.code, e.kind, e.hint = codeNetwork, "network", networkHint(err)
 	}
 	return e
 }
 
 // hint says what to do about an error that matches is, for a command that knows
 // better than the error's kind does.
-func (a *app) hint(err, is error, mend string) error {
+func (a *app) hint(err, is error, hint string) error {
 	if err == nil || !errors.Is(err, is) {
 		return err
 	}
 	e := *a.classify(err)
-	e.mend = mend
+	e.hint = hint
 	return &e
 }
 
 // What to do when a call is refused because it is somebody else's to make.
 const (
-	mendUser  = "this is for users: give a user token (ap_…) instead of an agent's key, with the scope for it"
-	mendAgent = "agrenting agents list shows all"
+	hintUser  = "this is for users: give a user token (ap_…) instead of an agent's key, with the scope for it"
+	hintAgent = "agrenting agents list shows all"
 )
 
 func noCredentialText(e *agrenting.NoCredentialError) string {
@@ -216,7 +216,7 @@ func noCredentialText(e *agrenting.NoCredentialError) string {
 	return "no credential found; tried " + strings.Join(tried, ", ")
 }
 
-func noCredentialMend(env agrenting.Environment) string {
+func noCredentialHint(env agrenting.Environment) string {
 	variable, key := "AGRENTING_API_KEY", "a key"
 	if env == agrenting.Sandbox {
 		variable, key = "AGRENTING_SANDBOX_API_KEY", "a sandbox key"
@@ -246,7 +246,7 @@ func isNetwork(err error) bool {
 	return false
 }
 
-func networkMend(err error) string {
+func networkHint(err error) string {
 	var host x509.HostnameError
 	var unknown x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
@@ -275,7 +275,7 @@ type jsonFailure struct {
 type jsonError struct {
 	Kind       string  `json:"kind"`
 	Message    string  `json:"message"`
-	Mend       string  `json:"mend,omitempty"`
+	Hint       string  `json:"hint,omitempty"`
 	ExitCode   int     `json:"exit_code"`
 	Status     int     `json:"status,omitempty"`
 	Code       string  `json:"code,omitempty"`
@@ -296,14 +296,14 @@ func (a *app) fail(err error) int {
 	}
 	if !a.ui.json {
 		line := e.msg
-		if e.mend != "" && !strings.Contains(e.msg, e.mend) {
-			line = strings.TrimRight(line, ".?!;") + "; " + e.mend
+		if e.hint != "" && !strings.Contains(e.msg, e.hint) {
+			line = strings.TrimRight(line, ".?!;") + "; " + e.hint
 		}
 		line = a.ui.errPaint(red, "agrenting:") + " " + line
 		fmt.Fprintln(a.err, line)
 		return e.code
 	}
-	j := jsonError{Kind: e.kind, Message: e.msg, Mend: e.mend, ExitCode: e.code}
+	j := jsonError{Kind: e.kind, Message: e.msg, Hint: e.hint, ExitCode: e.code}
 	if api, ok := errors.AsType[*agrenting.APIError](err); ok {
 		j.Status, j.Code, j.Field, j.RequestID = api.StatusCode, api.Code, api.Field, api.RequestID
 		j.RetryAfter = api.RetryAfter.Seconds()

@@ -17,8 +17,8 @@ func (c *helpCmd) Run(a *app) error {
 	for i, word := range c.Topic {
 		next := childOf(node, word)
 		if next == nil {
-			mend := "see agrenting " + strings.Join(append(c.Topic[:i:i], "--help"), " ")
-			return usage(mend, "there is no command %s", discreet(visible(strings.Join(c.Topic[:i+1], " "))))
+			hint := "see agrenting " + strings.Join(append(c.Topic[:i:i], "--help"), " ")
+			return usage(hint, "there is no command %s", discreet(visible(strings.Join(c.Topic[:i+1], " "))))
 		}
 		node = next
 	}

@@ -255,19 +255,19 @@ func (*loginCmd) lookUp(a *app, client *agrenting.Client, session *agrenting.Ses
 // keyPage is where keys are made.
 const keyPage = "https://agrenting.com/dashboard/api-keys"
 
-// refusedMend is what to do about the credential of the last client, which the
+// refusedHint is what to do about the credential of the last client, which the
 // platform does not know.
-func (a *app) refusedMend() string {
+func (a *app) refusedHint() string {
 	s := a.last.Status() // closed by now, and a closed client forgets what it was given
 	kind := cmp.Or(s.Kind, a.fixed)
 	if s.Source == "WithAnonymous" {
-		return "no credential was sent: " + noCredentialMend(s.Environment)
+		return "no credential was sent: " + noCredentialHint(s.Environment)
 	}
-	const mend = "it is invalid, expired or revoked: "
+	const hint = "it is invalid, expired or revoked: "
 	if s.Source == "WithStore" {
-		return mend + a.seedMend(s.Environment) + ", and it is adopted into --store " + a.Store + " (keys come from " + keyPage + ")"
+		return hint + a.seedHint(s.Environment) + ", and it is adopted into --store " + a.Store + " (keys come from " + keyPage + ")"
 	}
-	text := mend + "put a valid one into " + a.placeOf(s.Source)
+	text := hint + "put a valid one into " + a.placeOf(s.Source)
 	if kind == agrenting.KindAPIKey {
 		text += " (keys come from " + keyPage + ")"
 	}
@@ -283,8 +283,8 @@ func (a *app) refusedMend() string {
 	return text
 }
 
-// seedMend says where another key for a store goes.
-func (a *app) seedMend(env agrenting.Environment) string {
+// seedHint says where another key for a store goes.
+func (a *app) seedHint(env agrenting.Environment) string {
 	switch {
 	case a.KeyFile == "-":
 		return "give a valid key on standard input"

@@ -62,7 +62,7 @@ func (c *keysListCmd) Run(a *app) error {
 	var rows [][]string
 	for k, err := range client.Keys.List(a.ctx, agent) {
 		if err != nil {
-			return a.hint(err, agrenting.ErrNotFound, mendAgent)
+			return a.hint(err, agrenting.ErrNotFound, hintAgent)
 		}
 		keys = append(keys, k)
 		list = append(list, jsonKey{
@@ -111,7 +111,7 @@ func (c *keysCreateCmd) Run(a *app) error {
 	k, err := client.Keys.Create(a.ctx, agent, c.Name)
 	stop()
 	if err != nil {
-		return a.hint(s.rescue(a, err), agrenting.ErrNotFound, mendAgent)
+		return a.hint(s.rescue(a, err), agrenting.ErrNotFound, hintAgent)
 	}
 	if k.AgentID == "" {
 		k.AgentID = agent
@@ -209,6 +209,6 @@ func preferStore(f secretFlags, err error) error {
 		return err
 	}
 	better := *e
-	better.mend = "give --store FOLDER: the new key is kept there before the old one goes; without a store, " + e.mend
+	better.hint = "give --store FOLDER: the new key is kept there before the old one goes; without a store, " + e.hint
 	return &better
 }

@@ -117,18 +117,18 @@ func (a *app) unwritten(matters bool) error {
 
 // finish looks at the end of a run whether all of its output was written.
 func (a *app) finish(code int) int {
-	msg, mend := "", ""
+	msg, hint := "", ""
 	c, ok := a.command.(interface{ shows() bool })
 	matters := ok && c.shows()
 	if l, ok := a.command.(loser); ok && matters && code == codeOK {
-		msg, mend = l.lost()
+		msg, hint = l.lost()
 	}
 	err := a.unwritten(matters)
 	if err == nil || a.toldOutput {
 		return code
 	}
 	if msg != "" {
-		err = lostSecret(err, msg, mend)
+		err = lostSecret(err, msg, hint)
 	}
 	return cmp.Or(code, a.fail(err))
 }

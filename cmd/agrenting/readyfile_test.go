@@ -121,7 +121,7 @@ func TestFilesOfOthersAreNotReadyFiles(t *testing.T) {
 				var e *cliError
 				require.ErrorAs(t, err, &e)
 				assert.Equal(t, codeUsage, e.code)
-				assert.Contains(t, e.mend, "choose another name")
+				assert.Contains(t, e.hint, "choose another name")
 			}
 			early.remove()
 			now, err := os.ReadFile(path)

@@ -84,13 +84,13 @@ func (c *requestCmd) Run(a *app) error {
 }
 
 // lost is for an answer with a new secret in it.
-func (c *requestCmd) lost() (msg, mend string) {
+func (c *requestCmd) lost() (msg, hint string) {
 	path, _, _ := strings.Cut(c.Path, "?")
 	if !proxy.Issues(strings.ToUpper(c.Method), path) {
 		return "", ""
 	}
 	return "the platform has answered, and the secret in its answer is lost",
-		mendLost
+		hintLost
 }
 
 // show prints an answer. The credential of the call is taken out should the

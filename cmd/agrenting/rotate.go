@@ -225,16 +225,16 @@ func (w *rotationWatch) unfinished(state agrenting.KeyState) error {
 	switch in := state.Unfinished; {
 	case w.waiting && w.worked:
 		e.msg = "interrupted; another process has taken the rotation over"
-		e.mend = "run it again to see it finished"
+		e.hint = "run it again to see it finished"
 	case w.waiting:
 		e.msg = "interrupted; this run changed nothing, another process is rotating the key"
-		e.mend = "run it again: if that process was killed, the next run finishes the rotation"
+		e.hint = "run it again: if that process was killed, the next run finishes the rotation"
 	case in != nil && in.Strategy == agrenting.InPlace && in.Stage != agrenting.StagePrepare && in.Stage != agrenting.StageForget:
 		e.msg = "interrupted at the stage " + string(in.Stage) + "; the platform may have replaced the key already"
-		e.mend = "run it again at once: it gets the new key by the same idempotency key, and finishes the rotation"
+		e.hint = "run it again at once: it gets the new key by the same idempotency key, and finishes the rotation"
 	case in != nil:
 		e.msg = "interrupted at the stage " + string(in.Stage) + "; " + key + ", and nothing is lost"
-		e.mend = "run it again to finish the rotation"
+		e.hint = "run it again to finish the rotation"
 	default:
 		e.msg = "interrupted; nothing was changed, " + key
 	}

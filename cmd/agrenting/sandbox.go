@@ -89,16 +89,16 @@ var envFile = regexp.MustCompile(`\A` + regexp.QuoteMeta(envFileMark) + `\n(expo
 
 // loopback is an address of this machine alone: whoever reaches a sandbox or a
 // proxy has the use of its credentials.
-func loopback(addr, mend string) (string, error) {
+func loopback(addr, hint string) (string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", usage(mend, "--listen: %q is no address such as 127.0.0.1:8080", addr)
+		return "", usage(hint, "--listen: %q is no address such as 127.0.0.1:8080", addr)
 	}
 	if strings.EqualFold(host, "localhost") {
 		host = "127.0.0.1" // whatever the name server says
 	}
 	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
-		return "", usage(mend, "--listen: %q is not an address of this machine alone", addr)
+		return "", usage(hint, "--listen: %q is not an address of this machine alone", addr)
 	}
 	return net.JoinHostPort(host, port), nil
 }

@@ -26,14 +26,14 @@ func (f secretFlags) shows() bool { return f.Show && f.Out == "" }
 // loser is a command that says what to do when its secret could not be printed;
 // no msg says that it had none.
 type loser interface {
-	lost() (msg, mend string)
+	lost() (msg, hint string)
 }
 
-func (*loginCmd) lost() (msg, mend string) {
+func (*loginCmd) lost() (msg, hint string) {
 	return "the key was exchanged for a session, but its token is lost", "it ends by itself; agrenting logout with the same key ends it now"
 }
 
-func (c *agentsRegisterCmd) lost() (msg, mend string) {
+func (c *agentsRegisterCmd) lost() (msg, hint string) {
 	msg = "the agent " + visible(c.DID) + " was registered, but its key is lost"
 	if c.Anonymous {
 		return msg, "nobody owns it, so nobody can make it another key: register one under another DID"
@@ -43,8 +43,8 @@ func (c *agentsRegisterCmd) lost() (msg, mend string) {
 
 // lostSecret says that a secret could not be printed, and what to do about it.
 // err is from unwritten.
-func lostSecret(err error, msg, mend string) error {
-	return &cliError{code: codeFailure, kind: "output", msg: msg + ": " + err.Error(), mend: mend, err: err}
+func lostSecret(err error, msg, hint string) error {
+	return &cliError{code: codeFailure, kind: "output", msg: msg + ": " + err.Error(), hint: hint, err: err}
 }
 
 // sink is where one secret goes. It is made before the platform is asked, so
@@ -137,7 +137,7 @@ func (s *sink) shown(secret string) string {
 	return ""
 }
 
-const mendLost = "find what was made by agrenting keys list or agrenting tokens list, and revoke it"
+const hintLost = "find what was made by agrenting keys list or agrenting tokens list, and revoke it"
 
 // withAnswer is an error that has the platform's answer: an IssuedSecretError or a
 // RotationError.
@@ -180,17 +180,17 @@ func (s *sink) rescue(a *app, err error) error {
 		a.ui.line("%s", secret)
 	}
 	if werr := a.unwritten(true); werr != nil && s.flags.shows() {
-		return lostSecret(werr, "a secret was issued, but it is lost", mendLost)
+		return lostSecret(werr, "a secret was issued, but it is lost", hintLost)
 	}
 	if known {
 		e := *a.classify(err)
-		e.mend = "the new key is kept: " + where
+		e.hint = "the new key is kept: " + where
 		return &e
 	}
 	return &cliError{
 		code: codeFailure, kind: "malformed_response", err: err,
 		msg:  "the platform issued a secret under a name that is not known; its answer holds it: " + where,
-		mend: "take the secret from it and keep it; it is not shown again",
+		hint: "take the secret from it and keep it; it is not shown again",
 	}
 }
 
@@ -257,11 +257,11 @@ func (a *app) lost(s *sink, what string, k *agrenting.IssuedKey) error {
 	if k.ID == "" {
 		return lostSecret(err, msg, "agrenting "+what+"s list shows it; revoke it by agrenting "+what+"s revoke")
 	}
-	mend := "revoke it by agrenting " + what + "s revoke " + visible(k.ID)
+	hint := "revoke it by agrenting " + what + "s revoke " + visible(k.ID)
 	if what == "key" && k.AgentID != "" {
-		mend += " --of " + visible(k.AgentID)
+		hint += " --of " + visible(k.AgentID)
 	}
-	return lostSecret(err, msg, mend+", and create another")
+	return lostSecret(err, msg, hint+", and create another")
 }
 
 // kindName is the name of a kind as AGRENTING_CREDENTIAL_TYPE has it.

@@ -38,7 +38,7 @@ func (*tokensListCmd) Run(a *app) error {
 	var rows [][]string
 	for t, err := range client.Tokens.List(a.ctx) {
 		if err != nil {
-			return a.hint(err, agrenting.ErrForbidden, mendUser)
+			return a.hint(err, agrenting.ErrForbidden, hintUser)
 		}
 		list = append(list, jsonToken{
 			ID: t.ID, Name: t.Name, Scopes: append([]string{}, t.Scopes...), Hint: t.Hint,
@@ -78,7 +78,7 @@ func (c *tokensCreateCmd) Run(a *app) error {
 	t, err := client.Tokens.Create(a.ctx, agrenting.TokenRequest{Name: c.Name, Scopes: c.Scope, ExpiresIn: c.ExpiresIn})
 	stop()
 	if err != nil {
-		return a.hint(s.rescue(a, err), agrenting.ErrForbidden, mendUser)
+		return a.hint(s.rescue(a, err), agrenting.ErrForbidden, hintUser)
 	}
 	return a.issued(s, "token", t)
 }
@@ -100,7 +100,7 @@ func (c *tokensRevokeCmd) Run(a *app) error {
 		return err
 	}
 	if err := client.Tokens.Revoke(a.ctx, c.ID); err != nil {
-		err = a.hint(err, agrenting.ErrForbidden, mendUser)
+		err = a.hint(err, agrenting.ErrForbidden, hintUser)
 		return a.hint(err, agrenting.ErrNotFound, "agrenting tokens list shows the ids")
 	}
 	return a.revoked("token", c.ID)

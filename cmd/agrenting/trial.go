@@ -52,9 +52,9 @@ func (a *app) try(client *agrenting.Client) trial {
 	}
 	e := *a.classify(err)
 	e.msg = "the platform does not let the credential act as the agent " + visible(id) + ": " + e.msg
-	e.mend = "leave " + named + " away: an agent's key needs none"
+	e.hint = "leave " + named + " away: an agent's key needs none"
 	if cred.Kind() == agrenting.KindUserToken {
-		e.mend = "agrenting agents mine lists yours; give the id of one by " + named
+		e.hint = "agrenting agents mine lists yours; give the id of one by " + named
 	}
 	t.agent = &e
 	return t
@@ -158,16 +158,16 @@ func (a *app) stranger(client *agrenting.Client, resp *agrenting.Response, err e
 	}
 	e.kind = "malformed_response"
 	e.msg = fmt.Sprintf("GET %s: %d %s, which is not an answer of the platform", probePath, resp.StatusCode, describedType(resp.Header))
-	e.mend = strangerMend(client.BaseURL(), resp.StatusCode)
+	e.hint = strangerHint(client.BaseURL(), resp.StatusCode)
 	return e
 }
 
-func strangerMend(base string, status int) string {
-	mend := "is " + base + " the platform's URL (see --url)? Or a portal, proxy or firewall on the way answers in its place"
+func strangerHint(base string, status int) string {
+	hint := "is " + base + " the platform's URL (see --url)? Or a portal, proxy or firewall on the way answers in its place"
 	if strings.HasPrefix(base, "http:") && status == http.StatusBadRequest {
-		mend = "if TLS is spoken there, write https: in the URL; otherwise: " + mend
+		hint = "if TLS is spoken there, write https: in the URL; otherwise: " + hint
 	}
-	return mend
+	return hint
 }
 
 func mediaType(h http.Header) string {
