@@ -240,8 +240,11 @@ func TestARotationSurvivesAnyOneFault(t *testing.T) {
 		for n, op := range clean.ops[:clean.first] {
 			for i, f := range op.faults() {
 				endings := []modelEnding{itStays, itDies}
-				if raceEnabled {
-					endings = endings[(n+i)%2:][:1]
+				if raceEnabled { // internal/rotation tries all, and the same code runs
+					if (n+i)%4 != 0 {
+						continue
+					}
+					endings = endings[(n+i)/4%2:][:1]
 				}
 				for _, ending := range endings {
 					name := fmt.Sprintf("operation %d, %s: %s", n, op, f)
@@ -251,7 +254,9 @@ func TestARotationSurvivesAnyOneFault(t *testing.T) {
 		}
 	}
 	run.wait()
-	assert.Positive(t, run.lost.Load(), "some keys cannot be saved")
+	if !raceEnabled {
+		assert.Positive(t, run.lost.Load(), "some keys cannot be saved")
+	}
 }
 
 // every makes the pairs of faults complete, which takes minutes.
@@ -270,7 +275,7 @@ func TestARotationSurvivesAnyTwoFaults(t *testing.T) {
 	case *every:
 		stride = 1
 	case raceEnabled:
-		stride, firsts = 40, 5
+		stride, firsts = 60, 20
 	}
 	first, pair := 0, 0
 	for _, tc := range modelCases() {
@@ -278,7 +283,7 @@ func TestARotationSurvivesAnyTwoFaults(t *testing.T) {
 		for n, op := range clean.ops[:clean.first] {
 			for _, f := range op.faults() {
 				first++
-				if first%firsts != 0 { // the same code runs, and without the detector all of them
+				if first%firsts != 0 { // as above; without the detector all of them
 					continue
 				}
 				once := runModel(t, tc, modelPlan{n: f}, itStays)

@@ -122,7 +122,7 @@ func Send(req *http.Request, send Sender) (*http.Response, error) {
 	for ue, ok := err.(*url.Error); ok; ue, ok = err.(*url.Error) { //nolint:errorlint // see above
 		err = ue.Err
 	}
-	if err.Error() == io.EOF.Error() {
+	if err == io.EOF { //nolint:errorlint // one further in belongs to what a source says
 		err = fmt.Errorf("the connection was closed before an answer came: %w", err)
 	}
 	return resp, NewCallError(req, err)
