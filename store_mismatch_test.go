@@ -9,11 +9,11 @@ import (
 )
 
 // A client uses nothing of a record that belongs elsewhere.
-func TestStoredKeyOfAnotherPlaceIsNotUsed(t *testing.T) { //nolint:tparallel // see below
+func TestStoredKeyOfAnotherPlaceIsNotUsed(t *testing.T) { //nolint:paralleltest,tparallel // they count the requests of one platform
 	t.Parallel()
 	w := newRotationWorld(t)
 	other := newRotationWorld(t)
-	for name, tc := range map[string]struct {
+	for name, tc := range map[string]struct { //nolint:paralleltest // as above
 		field string
 		open  func(store Store) *Client
 	}{
@@ -36,7 +36,7 @@ func TestStoredKeyOfAnotherPlaceIsNotUsed(t *testing.T) { //nolint:tparallel // 
 			return c
 		}},
 	} {
-		t.Run(name, func(t *testing.T) { //nolint:paralleltest // they count the requests of one platform
+		t.Run(name, func(t *testing.T) {
 			store := MemoryStore()
 			require.NoError(t, w.call(w.client(store, RotationPolicy{}, WithEnvironment(Production))))
 			before, err := store.Load(t.Context(), "key")

@@ -41,15 +41,15 @@ type Lease struct {
 
 // header is the outer JSON object of every record.
 type header struct {
-	Version     int             `json:"version"`
-	Kind        string          `json:"kind"`
-	Write       string          `json:"write"`
-	Origin      string          `json:"origin,omitempty"`
-	Environment string          `json:"environment,omitempty"`
-	Agent       string          `json:"agent,omitempty"`
-	Lease       *leaseJSON      `json:"lease,omitempty"`
-	Counter     uint64          `json:"counter,omitempty"`
-	Body        json.RawMessage `json:"body"`
+	Version     int        `json:"version"`
+	Kind        string     `json:"kind"`
+	Write       string     `json:"write"`
+	Origin      string     `json:"origin,omitempty"`
+	Environment string     `json:"environment,omitempty"`
+	Agent       string     `json:"agent,omitempty"`
+	Lease       *leaseJSON `json:"lease,omitempty"`
+	Counter     uint64     `json:"counter,omitempty"`
+	Body        any        `json:"body"`
 }
 
 type leaseJSON struct {
@@ -59,9 +59,12 @@ type leaseJSON struct {
 
 // codec encodes the body of one kind of record.
 type codec[T any] struct {
-	kind   string
-	encode func(T) ([]byte, error)
-	decode func([]byte) (T, error)
+	kind string
+	// encode returns what is encoded as JSON, empty returns a pointer to decode it
+	// into, and decode takes that pointer.
+	encode func(T) (any, error)
+	empty  func() any
+	decode func(any) (T, error)
 	// agent returns whose body it is, and setAgent returns the body with that.
 	agent    func(T) string
 	setAgent func(T, string) T
@@ -82,7 +85,7 @@ func (c codec[T]) marshal(e Entry[T], of Identity) ([]byte, error) {
 	if l := e.Lease; l.Holder != "" {
 		h.Lease = &leaseJSON{Holder: l.Holder, Duration: l.Duration.String()}
 	}
-	b, err := json.MarshalIndent(h, "", "  ")
+	b, err := json.Marshal(h)
 	if err != nil {
 		return nil, err
 	}
@@ -98,11 +101,12 @@ func (c codec[T]) unmarshal(data []byte) (Entry[T], Identity, error) {
 	fail := func(format string, args ...any) (Entry[T], Identity, error) {
 		return Entry[T]{}, Identity{}, fmt.Errorf("%w: %s; it was left intact", kind, fmt.Sprintf(format, args...))
 	}
-	var h header
-	switch err := json.Unmarshal(data, &h); {
+	h := header{Body: c.empty()}
+	jsonErr := json.Unmarshal(data, &h)
+	switch {
 	case len(data) == 0:
 		return fail("it is empty")
-	case err != nil:
+	case jsonErr != nil && !json.Valid(data):
 		return fail("it is not JSON, so it may be damaged or sealed")
 	case h.Version == 1:
 		kind = ErrOtherVersion
@@ -114,6 +118,8 @@ func (c codec[T]) unmarshal(data []byte) (Entry[T], Identity, error) {
 			h.Version, Version)
 	case h.Kind != c.kind:
 		return fail("it is not a %s record", c.kind)
+	case jsonErr != nil || h.Body == nil:
+		return fail("its body is malformed")
 	}
 	e := Entry[T]{Lease: Lease{Counter: h.Counter}, write: h.Write}
 	if h.Lease != nil {

@@ -35,7 +35,7 @@ func TestKeyRecordRoundTrip(t *testing.T) {
 	require.NoError(t, err)
 	have, err := encodeKey(got.Body)
 	require.NoError(t, err)
-	assert.JSONEq(t, string(want), string(have))
+	assert.Equal(t, want, have)
 	assert.Equal(t, "a1", got.Body.Agent)
 	assert.True(t, got.Body.Intent.Lifeline.Expires().Equal(at))
 }
@@ -52,7 +52,10 @@ func TestUnusableRecordsAreRefused(t *testing.T) {
 		"a newer version":        {`{"version":3,"kind":"key","body":{}}`, "version 3"},
 		"no version":             {`{"current":{"kind":"api key","secret":"` + hidden + `"}}`, "version 0"},
 		"another kind":           {`{"version":2,"kind":"session","body":{}}`, "not a key record"},
-		"no body":                {`{"version":2,"kind":"key"}`, "malformed"},
+		"no body":                {`{"version":2,"kind":"key"}`, "no current key"},
+		"null body":              {`{"version":2,"kind":"key","body":null}`, "malformed"},
+		"malformed body":         {`{"version":2,"kind":"key","body":{"generation":"` + hidden + `"}}`, "malformed"},
+		"malformed newer body":   {`{"version":3,"kind":"key","body":7}`, "version 3"},
 		"no current key":         {body(`"generation":1`), "no current key"},
 		"unknown kind of secret": {body(`"current":{"kind":"passkey","secret":"` + hidden + `"}`), "current key has an unknown kind"},
 		"broken secret":          {body(`"current":{"kind":"api key","secret":"` + hidden + ` x"}`), "current key has white space"},

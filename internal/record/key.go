@@ -3,7 +3,6 @@ package record
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -150,7 +149,7 @@ type keyJSON struct {
 }
 
 var keyCodec = codec[Key]{
-	kind: "key", encode: encodeKey, decode: decodeKey,
+	kind: "key", encode: encodeKey, empty: func() any { return new(keyJSON) }, decode: decodeKey,
 	agent:    func(k Key) string { return k.Agent },
 	setAgent: func(k Key, agent string) Key { k.Agent = agent; return k },
 }
@@ -161,7 +160,7 @@ func DecodeKey(data []byte) (Entry[Key], error) {
 	return e, err
 }
 
-func encodeKey(k Key) ([]byte, error) {
+func encodeKey(k Key) (any, error) {
 	j := keyJSON{
 		Lineage: k.Lineage, Generation: k.Generation, Current: encodeStored(k.Current),
 		Pending: encodeStored(k.Pending), Previous: encodeStored(k.Previous), Ancestors: k.Ancestors,
@@ -173,7 +172,7 @@ func encodeKey(k Key) ([]byte, error) {
 			Lifeline: encodeStored(StoredKey{Credential: in.Lifeline, Expires: in.Lifeline.Expires()}),
 		}
 	}
-	return json.Marshal(j)
+	return j, nil
 }
 
 func encodeStored(k StoredKey) *storedKeyJSON {
@@ -186,12 +185,12 @@ func encodeStored(k StoredKey) *storedKeyJSON {
 	}
 }
 
-func decodeKey(b []byte) (Key, error) {
+func decodeKey(body any) (Key, error) {
 	fail := func(problem string) (Key, error) {
 		return Key{}, fmt.Errorf("%w: %s; it was left intact", ErrInvalid, problem)
 	}
-	var j keyJSON
-	if json.Unmarshal(b, &j) != nil {
+	j, ok := body.(*keyJSON)
+	if !ok {
 		return fail("its body is malformed")
 	}
 	k := Key{Lineage: j.Lineage, Generation: j.Generation, Ancestors: j.Ancestors}

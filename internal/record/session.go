@@ -54,9 +54,9 @@ func sessionCodec(name string, key secret.Credential) codec[Session] {
 	s := Sealer{Secret: secret.New(key.Reveal()), Info: "agrenting session v2 " + name}
 	return codec[Session]{
 		kind: "session",
-		encode: func(v Session) ([]byte, error) {
+		encode: func(v Session) (any, error) {
 			if v == (Session{Agent: v.Agent}) {
-				return []byte("{}"), nil
+				return sessionJSON{}, nil
 			}
 			plain, err := json.Marshal(v)
 			if err != nil {
@@ -66,11 +66,12 @@ func sessionCodec(name string, key secret.Credential) codec[Session] {
 			if err != nil {
 				return nil, err
 			}
-			return json.Marshal(sessionJSON{Key: key.Fingerprint(), Sealed: sealed})
+			return sessionJSON{Key: key.Fingerprint(), Sealed: sealed}, nil
 		},
-		decode: func(b []byte) (Session, error) {
-			var j sessionJSON
-			if json.Unmarshal(b, &j) != nil {
+		empty: func() any { return new(sessionJSON) },
+		decode: func(body any) (Session, error) {
+			j, ok := body.(*sessionJSON)
+			if !ok {
 				return Session{}, fmt.Errorf("%w: its body is malformed; it was left intact", ErrInvalid)
 			}
 			if j.Key != key.Fingerprint() {

@@ -58,10 +58,10 @@ func apiKey(text string) secret.Credential {
 }
 
 // newKey creates a key in the dashboard, which works at once.
-func (pf *platform) newKey() secret.Credential {
+func (pf *platform) newKey(name string) secret.Credential {
 	pf.mu.Lock()
 	defer pf.mu.Unlock()
-	return apiKey(pf.addLocked("by the operator", 0).secret)
+	return apiKey(pf.addLocked(name, 0).secret)
 }
 
 func (pf *platform) addLocked(name string, delay time.Duration) *platformKey {

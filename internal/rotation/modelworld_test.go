@@ -26,16 +26,16 @@ type modelCase struct {
 }
 
 func (c modelCase) String() string {
-	text := c.strategy.String()
+	parts := []string{c.strategy.String()}
 	for _, part := range []struct {
 		on   bool
 		name string
-	}{{c.owner, ", owner"}, {c.lifeline, ", lifeline"}, {c.slow, ", slow keys"}} {
+	}{{c.owner, "owner"}, {c.lifeline, "lifeline"}, {c.slow, "slow keys"}} {
 		if part.on {
-			text += part.name
+			parts = append(parts, part.name)
 		}
 	}
-	return text
+	return strings.Join(parts, ", ")
 }
 
 // losesKeys reports whether there is no way to a key whose response was lost.
@@ -77,6 +77,11 @@ const (
 	// says so of a call that took effect.
 	failed5xx
 	failedAfter
+	// The call and three repetitions of it have no answer, before or after they took
+	// effect, or a gateway says that the platform failed although they did.
+	unreached4
+	unanswered4
+	gateway4
 	// From here on, the store refuses, no call gets through, or no answer comes back,
 	// until the process is repaired.
 	refuse
@@ -90,6 +95,7 @@ var faultNames = [...]string{
 	stopBefore2: "stopped before, another rotates twice", stopAfter2: "stopped after, another rotates twice",
 	failBefore: "fails before", failAfter: "fails after", conflict: "succeeds and reports a conflict", truncated: "answer cut off",
 	failed5xx: "5xx that is remembered", failedAfter: "5xx although it took effect",
+	unreached4: "not reached four times", unanswered4: "no answer four times", gateway4: "5xx four times although it took effect",
 	refuse: "the store refuses from here on", cutOff: "cut off from here on", mute: "no answers from here on",
 }
 
@@ -121,15 +127,20 @@ var (
 	saveFaults = []fault{
 		crashBefore, crashAfter, failBefore, failAfter, conflict, refuse, stopBefore, stopAfter, secondJoins,
 	}
-	verifyFaults = []fault{crashBefore, failBefore, cutOff, stopBefore, stopAfter, secondJoins}
-	callFaults   = []fault{
-		crashBefore, crashAfter, failBefore, failAfter, truncated, failed5xx, failedAfter, cutOff, mute,
+	verifyFaults = []fault{crashBefore, failBefore, unreached4, cutOff, stopBefore, stopAfter, secondJoins}
+	askingFaults = []fault{
+		crashBefore, failBefore, truncated, failed5xx, unreached4, cutOff, mute, stopBefore, stopAfter, secondJoins,
+	}
+	callFaults = []fault{
+		crashBefore, crashAfter, failBefore, failAfter, truncated, failed5xx, unreached4, unanswered4, gateway4, cutOff, mute,
 		stopBefore, stopAfter, secondJoins,
 	}
+	// failingFaults are those of an operation that fails anyway.
+	failingFaults = []fault{crashBefore, stopBefore, secondJoins}
 )
 
-// faults returns what can go wrong with an operation. Of an operation that changes
-// nothing, the faults after it differ from those before it in nothing.
+// faults returns what can go wrong with an operation. If an operation changes
+// nothing, it makes no difference whether it fails before or after it took effect.
 func (o operation) faults() []fault {
 	switch o {
 	case opLoad:
@@ -138,8 +149,8 @@ func (o operation) faults() []fault {
 		return saveFaults
 	case opVerify:
 		return verifyFaults
-	case opList:
-		return callFaults[2:]
+	case opList, opLifeline:
+		return askingFaults
 	default:
 		return callFaults
 	}
@@ -177,6 +188,16 @@ type trace struct {
 	process int
 	op      operation
 	at      time.Duration
+	// failing is set if a lasting fault lets the operation fail anyway.
+	failing bool
+}
+
+// faults returns what can go wrong with the operation.
+func (o trace) faults() []fault {
+	if o.failing {
+		return failingFaults
+	}
+	return o.op.faults()
 }
 
 // modelWorld is a platform, a store, and processes that live and die.
@@ -187,6 +208,8 @@ type modelWorld struct {
 	initial  secret.Credential
 	store    memoryStore
 	chatty   bool // a store that fails quotes the record
+	policy   Policy
+	quick    bool
 
 	mu        sync.Mutex
 	plan      plan
@@ -197,14 +220,28 @@ type modelWorld struct {
 	joined    sync.WaitGroup
 }
 
-func newModelWorld(tc modelCase) *modelWorld {
-	w := &modelWorld{tc: tc, began: time.Now()}
-	var delay time.Duration
-	if tc.slow {
-		delay = 700 * time.Millisecond
+// newModelWorld returns a world with the default durations of a policy. In a quick
+// one they are shorter, in about the same proportions: processes that wait load the
+// record less often.
+func newModelWorld(tc modelCase, quick bool) *modelWorld {
+	w := &modelWorld{tc: tc, began: time.Now(), quick: quick, policy: Policy{
+		Strategy: tc.strategy, Every: -1, AgentID: modelAgent,
+		DrainTimeout: 10 * time.Second, Grace: 3 * time.Second, VerifyTimeout: 15 * time.Second,
+		CallTimeout: 8 * time.Second, Lease: 20 * time.Second, RetryEvery: time.Minute, MaxAttempts: 5,
+	}}
+	delay := 700 * time.Millisecond
+	if quick {
+		w.policy.DrainTimeout, w.policy.Grace, w.policy.VerifyTimeout = 2*time.Second, time.Second, 3*time.Second
+		w.policy.CallTimeout, w.policy.Lease, w.policy.MaxAttempts = 1500*time.Millisecond, 4*time.Second, 2
+		delay = 100 * time.Millisecond
+	}
+	if !tc.slow {
+		delay = 0
 	}
 	w.platform = newPlatform(!tc.lifeline, delay, w.complain)
-	w.initial = w.platform.newKey()
+	// The initial key has a name that a rotation gave to it long ago: a rotation in
+	// place passes names on.
+	w.initial = w.platform.newKey(markPrefix + "of another rotation")
 	return w
 }
 
@@ -251,14 +288,14 @@ func (w *modelWorld) struck() (n int) {
 }
 
 // next counts an operation and returns what is to go wrong with it.
-func (w *modelWorld) next(process int, op operation) fault {
+func (w *modelWorld) next(process int, op operation, failing bool) fault {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.armed {
 		return noFault
 	}
 	n := len(w.ops)
-	w.ops = append(w.ops, trace{process, op, w.clock()})
+	w.ops = append(w.ops, trace{process, op, w.clock(), failing})
 	for _, f := range w.plan.faults[:w.plan.n] {
 		if f.at == n {
 			return f.f
@@ -306,21 +343,31 @@ func (s *memoryStore) Load(context.Context, string) (record.Raw, error) {
 	return record.Raw{Data: s.data, Revision: strconv.Itoa(s.revision)}, nil
 }
 
-func (s *memoryStore) current() []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.data
-}
-
 func (s *memoryStore) Save(_ context.Context, _ string, data []byte, previous string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := strconv.Itoa(s.revision); previous != now && (previous != "" || s.revision != 0) {
 		return "", record.ErrConflict
 	}
-	s.data = data
+	s.data = squeezed(data)
 	s.revision++
 	return strconv.Itoa(s.revision), nil
+}
+
+// squeezed returns JSON without its indentation: half of the time goes into reading
+// records.
+func squeezed(data []byte) []byte {
+	out := make([]byte, 0, len(data))
+	for n := 0; n < len(data); n++ {
+		if data[n] == '\n' {
+			for n+1 < len(data) && data[n+1] == ' ' {
+				n++
+			}
+			continue
+		}
+		out = append(out, data[n])
+	}
+	return out
 }
 
 func (s *memoryStore) Watch(context.Context, string) iter.Seq2[record.Raw, error] { return nil }
@@ -333,13 +380,17 @@ type process struct {
 	manager  *Manager
 	handover *fakeHandover
 
-	life   context.Context //nolint:containedctx // its end is the death of the process
+	life   context.Context // its end is the death of the process
 	end    context.CancelFunc
 	closed func() error
 
 	mu                   sync.Mutex
 	cut, muted, refusing bool
 	stopped              chan struct{} // nil, or closed when the process is resumed
+	loaded               record.Raw    // as last loaded
+	repeated             fault         // of a call that fails several times
+	repeatedOp           operation
+	repeatedLeft         int
 }
 
 // start begins a process that was given a key.
@@ -347,11 +398,7 @@ func (w *modelWorld) start(initial secret.Credential) *process {
 	p := &process{w: w, initial: initial, handover: &fakeHandover{}}
 	p.life, p.end = context.WithCancel(context.Background())
 	p.manager = New(Config{
-		Policy: Policy{
-			Strategy: w.tc.strategy, Every: -1, AgentID: modelAgent,
-			DrainTimeout: 10 * time.Second, Grace: 3 * time.Second, VerifyTimeout: 15 * time.Second,
-			CallTimeout: 8 * time.Second, Lease: 20 * time.Second, RetryEvery: time.Minute, MaxAttempts: 5,
-		},
+		Policy:   w.policy,
 		Slot:     record.Keys(record.Config{Store: fakeStore{p}, Clock: w.clock}),
 		Platform: fakePlatform{p}, Keys: fakeKeys{p}, Handover: p.handover, Report: fakeReport{},
 	})
@@ -381,7 +428,32 @@ func (p *process) kill() {
 func (p *process) repair() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cut, p.muted, p.refusing = false, false, false
+	p.cut, p.muted, p.refusing, p.repeatedLeft = false, false, false, 0
+}
+
+// again returns the fault of an operation that repeats one that fails several times.
+func (p *process) again(op operation) fault {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.repeatedLeft == 0 || p.repeatedOp != op {
+		return noFault
+	}
+	return p.repeated
+}
+
+// repeat notes a fault that strikes several times.
+func (p *process) repeat(op operation, f fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case f == unreached4 || f == unanswered4 || f == gateway4:
+		if p.repeatedLeft == 0 || p.repeatedOp != op || p.repeated != f {
+			p.repeated, p.repeatedOp, p.repeatedLeft = f, op, 4
+		}
+		p.repeatedLeft--
+	case p.repeatedLeft > 0 && p.repeatedOp == op:
+		p.repeatedLeft--
+	}
 }
 
 func (p *process) lasting() (cut, muted, refusing bool) {
@@ -399,7 +471,9 @@ func (p *process) whileStopped(n int) {
 	p.mu.Unlock()
 	other := p.w.start(p.w.initial)
 	for range n {
-		_ = other.rotate()
+		for try := 0; try < 4 && other.rotate() != nil && !other.dead(); try++ {
+			advance(time.Minute)
+		}
 	}
 	p.mu.Lock()
 	p.stopped = nil
@@ -424,7 +498,7 @@ func (w *modelWorld) join() {
 			if err := p.rotate(); err == nil || p.dead() || errors.Is(err, ErrClosed) {
 				return
 			}
-			time.Sleep(time.Minute)
+			advance(time.Minute)
 		}
 	})
 }
@@ -432,23 +506,26 @@ func (w *modelWorld) join() {
 // call makes a request of the caller, as the root does: with the key in use, and
 // with its successor if it was rejected.
 func (p *process) call() error {
-	k, reason, err := p.manager.Choose(p.life, secret.Credential{})
-	if err != nil {
-		return p.check(err)
+	var rejected secret.Credential
+	for {
+		k, reason, err := p.manager.Choose(p.life, rejected)
+		if err != nil {
+			p.check(err)
+			known, ok := p.manager.Remembered(rejected)
+			if !ok {
+				return err
+			}
+			k = known
+		}
+		p.handover.put(k.Credential)
+		switch {
+		case p.w.platform.accepts(k.Credential):
+			return nil
+		case !rejected.IsZero():
+			return fmt.Errorf("the platform refuses the key %s (%v)", k.Credential.Reveal(), reason) //nolint:err113 // a test
+		}
+		rejected = k.Credential
 	}
-	p.handover.put(k.Credential)
-	if p.w.platform.accepts(k.Credential) {
-		return nil
-	}
-	k, reason, err = p.manager.Choose(p.life, k.Credential)
-	if err != nil {
-		return p.check(err)
-	}
-	p.handover.put(k.Credential)
-	if !p.w.platform.accepts(k.Credential) {
-		return fmt.Errorf("the platform refuses the key %s (%v)", k.Credential.Reveal(), reason) //nolint:err113 // a test
-	}
-	return nil
 }
 
 // rotate rotates once.
@@ -456,7 +533,11 @@ func (p *process) rotate() error {
 	res, err := p.manager.Rotate(p.life)
 	switch {
 	case err != nil:
-		return p.check(err)
+		p.check(err)
+		if _, ok := errors.AsType[*Error](err); !ok && !p.dead() && !errors.Is(err, ErrClosed) {
+			p.w.complain("process %d: an error of another type: %T %v", p.n, err, err)
+		}
+		return err
 	case res == nil:
 		p.w.complain("Rotate returned neither a result nor an error")
 	case res.From == "" || res.To == "" || res.From == res.To || res.Generation < 2:
@@ -466,23 +547,17 @@ func (p *process) rotate() error {
 }
 
 // check holds an error against the rules.
-func (p *process) check(err error) error {
+func (p *process) check(err error) {
 	if strings.Contains(err.Error(), modelPrefix) {
 		p.w.complain("process %d: the error contains a secret: %v", p.n, err)
 	}
-	if p.dead() {
-		return err
-	}
 	e, ok := errors.AsType[*Error](err)
 	switch {
-	case !ok && !errors.Is(err, errModel):
-		p.w.complain("process %d: an error of another type: %T %v", p.n, err, err)
 	case ok && (e.State == "" || e.Err == nil || e.Stage == ""):
 		p.w.complain("process %d: an error without state, stage or cause: %+v", p.n, *e)
 	case ok && strings.Contains(e.State+e.Advice, modelPrefix):
 		p.w.complain("process %d: the state or advice contains a secret: %s; %s", p.n, e.State, e.Advice)
 	}
-	return err
 }
 
 var errModel = errors.New("model: connection lost")
@@ -497,7 +572,14 @@ func (p *process) operate(ctx context.Context, op operation, do func(fault)) (fa
 	if err := ctx.Err(); err != nil {
 		return noFault, err
 	}
-	f := p.w.next(p.n, op)
+	call := op != opLoad && op != opSave
+	cut, _, refusing := p.lasting()
+	again := p.again(op)
+	f := p.w.next(p.n, op, (call && cut) || (op == opSave && refusing) || again != noFault)
+	if f == noFault {
+		f = again
+	}
+	p.repeat(op, f)
 	switch f {
 	case crashBefore:
 		p.kill()
@@ -509,7 +591,7 @@ func (p *process) operate(ctx context.Context, op operation, do func(fault)) (fa
 		p.whileStopped(1)
 	case stopBefore2:
 		p.whileStopped(2)
-	case failBefore:
+	case failBefore, unreached4:
 		return f, errModel
 	case cutOff, mute, refuse:
 		p.mu.Lock()
@@ -517,7 +599,6 @@ func (p *process) operate(ctx context.Context, op operation, do func(fault)) (fa
 		p.mu.Unlock()
 	default:
 	}
-	call := op != opLoad && op != opSave
 	cut, muted, refusing := p.lasting()
 	if (call && cut) || (op == opSave && refusing) {
 		return f, errModel
@@ -535,12 +616,12 @@ func (p *process) operate(ctx context.Context, op operation, do func(fault)) (fa
 	default:
 	}
 	switch {
-	case f == failAfter, call && muted:
+	case f == failAfter, f == unanswered4, call && muted:
 		return f, errModel
-	case ctx.Err() != nil:
+	case f != stopAfter && f != stopAfter2 && ctx.Err() != nil:
 		return f, ctx.Err() // it stood still for longer than it wanted to wait
 	}
-	return f, nil
+	return f, nil // it may have stood still after the operation
 }
 
 // fakeStore is the store as one process sees it.
@@ -549,9 +630,26 @@ type fakeStore struct{ p *process }
 func (s fakeStore) Load(ctx context.Context, name string) (raw record.Raw, err error) {
 	var loaded error
 	if _, err := s.p.operate(ctx, opLoad, func(fault) { raw, loaded = s.p.w.store.Load(ctx, name) }); err != nil {
-		return record.Raw{}, s.p.quoting(err, s.p.w.store.current())
+		return record.Raw{}, s.p.quoting(err, nil)
+	}
+	if s.p.seenBefore(raw) && s.p.w.quick {
+		advance(quickPoll)
 	}
 	return raw, loaded
+}
+
+// quickPoll is how long a store of a quick world takes to answer a process that asks
+// again for what it has already got, so that processes that wait ask less often.
+const quickPoll = 600 * time.Millisecond
+
+// seenBefore notes what the process has loaded, and reports whether it has loaded
+// that before.
+func (p *process) seenBefore(raw record.Raw) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.loaded
+	p.loaded = raw
+	return before.Revision == raw.Revision && raw.Revision != ""
 }
 
 func (s fakeStore) Save(ctx context.Context, name string, data []byte, previous string) (revision string, err error) {
@@ -568,10 +666,16 @@ func (s fakeStore) Save(ctx context.Context, name string, data []byte, previous 
 
 func (s fakeStore) Watch(context.Context, string) iter.Seq2[record.Raw, error] { return nil }
 
-// quoting returns an error of the store, which may quote the record.
+// quoting returns an error of the store, which may quote the record that was to be
+// saved, or the one that was loaded before. A process can only redact what it knows.
 func (p *process) quoting(err error, data []byte) error {
 	if !p.w.chatty || !errors.Is(err, errModel) {
 		return err
+	}
+	if data == nil {
+		p.mu.Lock()
+		data = p.loaded.Data
+		p.mu.Unlock()
 	}
 	return fmt.Errorf("%w: row %q", err, data)
 }
@@ -594,7 +698,7 @@ func (f fakePlatform) call(ctx context.Context, op operation, do func(fail bool)
 		return Answer{Err: err}
 	case what == truncated && a.Outcome == Done:
 		return Answer{Outcome: Truncated, Err: errTruncated, Raw: secret.New(`{"data":`), Sent: a.Sent}
-	case what == failedAfter:
+	case what == failedAfter, what == gateway4:
 		return refusal(Failed)
 	}
 	return a
