@@ -9,7 +9,7 @@ import (
 )
 
 // A client uses nothing of a record that belongs elsewhere.
-func TestStoredKeyOfAnotherPlaceIsNotUsed(t *testing.T) { //nolint:paralleltest,tparallel // they count the requests of one platform
+func TestStoredKeyOfAnotherPlaceIsNotUsed(t *testing.T) { //nolint:tparallel // they count the requests of one platform
 	t.Parallel()
 	w := newRotationWorld(t)
 	other := newRotationWorld(t)
