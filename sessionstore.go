@@ -77,9 +77,7 @@ func (x *exchanger) obtainShared(
 			}
 			continue
 		}
-		held, err := slot.Acquire(ctx, e, e.Body, record.Terms{
-			Holder: x.holder, Duration: exchangeLease, Patience: exchangePatience, Every: exchangeExtend,
-		})
+		held, err := x.acquire(ctx, slot, e)
 		switch {
 		case errors.Is(err, ErrConflictingWrite) && remaining > 0:
 			continue
@@ -107,6 +105,15 @@ func loadWithin(ctx context.Context, slot *record.Slot[record.Session]) (record.
 	ctx, cancel := context.WithTimeout(ctx, sharedLoad)
 	defer cancel()
 	return slot.Load(ctx)
+}
+
+// acquire takes the lease, in as much time as a load may take.
+func (x *exchanger) acquire(ctx context.Context, slot *record.Slot[record.Session], e record.Entry[record.Session]) (*record.Held[record.Session], error) {
+	ctx, cancel := context.WithTimeout(ctx, sharedLoad)
+	defer cancel()
+	return slot.Acquire(ctx, e, e.Body, record.Terms{
+		Holder: x.holder, Duration: exchangeLease, Patience: exchangePatience, Every: exchangeExtend,
+	})
 }
 
 // replaceable reports whether a session record that cannot be read is replaced: if

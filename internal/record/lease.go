@@ -17,9 +17,9 @@ const (
 	holderLimit = time.Second
 	// maxTakeoverPause spreads the processes that have waited for a lease to end.
 	maxTakeoverPause = 100 * time.Millisecond
-	// maxOwnConflicts bounds how often one write is repeated over other writes of
-	// the same holder.
-	maxOwnConflicts = 4
+	// maxOwnWrites bounds how often one write is repeated: over other writes of the
+	// same holder, and if the store was slower than the limit.
+	maxOwnWrites = 8
 )
 
 // Left returns how long the lease of e may still last, 0 if it has ended. What
@@ -67,10 +67,11 @@ type Held[T any] struct {
 }
 
 // Acquire takes the lease by replacing e with a record that has body. The error
-// matches [ErrConflict] if another process was faster.
+// matches [ErrConflict] if another process was faster. ctx alone bounds it: until
+// it has succeeded, no other process waits for this one.
 func (s *Slot[T]) Acquire(ctx context.Context, e Entry[T], body T, terms Terms) (*Held[T], error) {
 	h := &Held[T]{slot: s, terms: terms, turn: make(chan struct{}, 1), entry: e}
-	if err := h.attempt(ctx, h.entry, body, h.lease()); err != nil {
+	if err := h.attempt(ctx, h.entry, body, h.lease(), 0); err != nil {
 		return nil, err
 	}
 	return h, nil
@@ -84,13 +85,13 @@ func (h *Held[T]) lease() Lease {
 	return Lease{Holder: h.terms.Holder, Duration: d}
 }
 
-// attempt writes once.
-func (h *Held[T]) attempt(ctx context.Context, over Entry[T], body T, lease Lease) error {
+// attempt writes once. It limits each operation of the store, unless limit is 0.
+func (h *Held[T]) attempt(ctx context.Context, over Entry[T], body T, lease Lease, limit time.Duration) error {
 	began := h.slot.cfg.Clock()
 	lease.Counter = over.Lease.Counter
 	over.Body, over.Lease, over.write = body, lease, rand.Text()
 	h.tried = append(h.tried, over.write)
-	saved, err := h.slot.save(ctx, over, holderLimit)
+	saved, err := h.slot.save(ctx, over, limit)
 	if err != nil {
 		return err
 	}
@@ -112,8 +113,11 @@ func (h *Held[T]) write(ctx context.Context, body T, lease Lease) error {
 		if h.lost {
 			return ErrLeaseLost
 		}
-		err := h.attempt(ctx, over, body, lease)
-		if err == nil || !errors.Is(err, ErrConflict) || n == maxOwnConflicts {
+		err := h.attempt(ctx, over, body, lease, holderLimit)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && n < maxOwnWrites {
+			continue // the store was slower than the limit, and the caller has more time
+		}
+		if err == nil || !errors.Is(err, ErrConflict) || n == maxOwnWrites {
 			return err
 		}
 		now, err := limited(ctx, holderLimit, h.slot.Load)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // hold is the record while this process works on it, and the lease on it.
@@ -96,6 +97,13 @@ func (h *hold) letGo(ctx context.Context) {
 func (h *hold) retake(ctx context.Context, e entry) error {
 	h.entry, h.rec = e, e.Body
 	return h.save(ctx, e.Body.Clone())
+}
+
+// changed reports whether another process has written the record since it was
+// loaded.
+func (h *hold) changed(ctx context.Context) bool {
+	e, err := h.ledger.read(ctx, secret.Credential{})
+	return err == nil && e.Revision != h.entry.Revision
 }
 
 // stop ends the extension of the lease.

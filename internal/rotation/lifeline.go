@@ -128,9 +128,10 @@ func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 	lost := w.fail(StageIssue, cause, "the present key is dead; if the platform has rotated it, the response with the new key was lost",
 		"create a key in the dashboard and put it into the environment or the option that gives the initial key: it will be adopted; "+
 			"to avoid this, set RotationPolicy.Owner")
-	// While it is not known, giving up would lose the key: the platform keeps the
-	// answer for the idempotency key, and the lifeline may still fetch it.
-	if unsure && time.Since(in.Started) < idempotencyKept {
+	// With an owner, the intent is kept until the platform has answered: it says
+	// which keys were known, and so which one is lost. Without one, a key that an
+	// operator provides is adopted only once the intent is dropped.
+	if unsure && (w.keys.HasOwner() || in.Attempts < w.policy.MaxAttempts) {
 		lost.Advice = "the next attempt tries the lifeline again"
 		return lost
 	}

@@ -55,6 +55,7 @@ func (s scenario) String() string {
 type outcome struct {
 	first    int     // operations until the end of the first rotation
 	ops      []trace // and all until another process has tried to rotate
+	repaired int     // operations until the first process was repaired
 	rested   int     // operations until the heir came, if nothing was left to do by then
 	alive    bool    // the first process survived the faults, and its rotation failed
 	lasting  bool    // and would fail again
@@ -68,7 +69,7 @@ func (s scenario) run(t *testing.T) (out outcome) {
 	t.Helper()
 	synctest.Test(t, func(*testing.T) {
 		w := newModelWorld(s.tc, s.quick)
-		w.chatty = s.chatty
+		w.chatty, w.dies, w.long = s.chatty, s.ending == itDies, s.ending == itStaysLong
 		first := w.start(w.initial)
 		if err := first.call(); err != nil {
 			w.complain("the first call: %v", err)
@@ -78,28 +79,32 @@ func (s scenario) run(t *testing.T) (out outcome) {
 		out.first, out.alive = w.count(), err != nil && !first.dead()
 		cut, muted, refusing := first.lasting()
 		out.lasting = out.alive && (cut || muted || refusing)
-		if err != nil && !first.dead() && s.harmless(w.ops) {
+		if err != nil && !first.dead() && s.harmless(w.recorded()) {
 			w.complain("Rotate fails: %v", err)
 		}
-		advance(20 * time.Second) // for other processes, and what continues by itself
+		pass(20 * time.Second) // for other processes, and what continues by itself
 		switch s.ending {
 		case itDies:
 			first.kill()
 		case itStaysLong:
 			for n := 0; n <= w.policy.MaxAttempts && err != nil && !first.dead(); n++ {
-				advance(time.Minute)
+				pass(time.Minute)
 				err = first.rotate()
 			}
 		case itStays:
 		}
 		first.repair()
+		out.repaired = w.count()
+		w.mu.Lock()
+		w.repaired = out.repaired
+		w.mu.Unlock()
 		_ = first.rotateUntilDone(err) // or another process will do it
-		w.joined.Wait()
+		w.awaitOthers()
 
 		// Another process comes when every lease has ended. The second fault may
 		// strike it.
-		advance(3 * time.Minute)
-		out.rested = len(w.ops)
+		pass(3 * time.Minute)
+		out.rested = w.count()
 		if !w.atRest() || err != nil {
 			out.rested = math.MaxInt
 		}
@@ -112,15 +117,15 @@ func (s scenario) run(t *testing.T) (out outcome) {
 		heir.repair()
 		out.ops = w.disarm()
 		if heir.dead() {
-			advance(3 * time.Minute)
+			pass(3 * time.Minute)
 			heir = w.start(w.initial)
 			err = heir.rotate()
 		}
 		err = heir.rotateUntilDone(err)
-		w.joined.Wait()
+		w.awaitOthers()
 		out.lost = w.settle(heir, err)
 		w.end()
-		out.problems = w.problems
+		out.problems = w.found()
 	})
 	return out
 }
@@ -128,7 +133,7 @@ func (s scenario) run(t *testing.T) (out outcome) {
 // rotateUntilDone tries again after a failure, a few times.
 func (p *process) rotateUntilDone(err error) error {
 	for n := 0; err != nil && !p.dead() && n < 8; n++ {
-		advance(time.Minute)
+		pass(time.Minute)
 		err = p.rotate()
 	}
 	return err
@@ -153,7 +158,7 @@ func (w *modelWorld) settle(heir *process, err error) (lost bool) {
 		w.complain("a fresh process cannot rotate: %v", err)
 	}
 	e, _ := w.record()
-	for _, p := range w.processes {
+	for _, p := range w.all() {
 		if p.dead() {
 			continue
 		}
@@ -175,13 +180,36 @@ func (w *modelWorld) settle(heir *process, err error) (lost bool) {
 }
 
 // lost reports whether the platform has a live key that no process can know of: the
-// response was lost in a case in which the rules know no way back to it.
+// response was lost in a case in which the rules know no way back to it, or in which
+// it could not be asked for again in as many attempts as the policy allows.
 func (w *modelWorld) lost() bool {
-	if !w.tc.losesKeys() {
+	if mayLose := w.tc.losesKeys() || (w.long && w.tc.strategy == InPlace); !mayLose || w.storeAlone() {
 		return false
 	}
 	e, err := w.record()
 	return err == nil && e.Body.Pending.IsZero() && !w.platform.accepts(e.Body.Current.Credential)
+}
+
+// storeAlone reports whether no more than the store has failed, not for ever, and
+// every process has survived that: the key is in the memory of one.
+func (w *modelWorld) storeAlone() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range w.plan.faults[:w.plan.n] {
+		if f.at >= len(w.ops) {
+			continue
+		}
+		op := w.ops[f.at]
+		switch {
+		case op.op != opLoad && op.op != opSave:
+			return false
+		case f.f == refuse && (op.process != 0 || f.at >= w.repaired):
+			return false // until the end
+		case !slices.Contains([]fault{failBefore, failAfter, conflict, refuse, secondJoins}, f.f):
+			return false
+		}
+	}
+	return !w.dies
 }
 
 // help checks that the error says what to do, and does it.
@@ -262,7 +290,12 @@ func (r *modelRun) each(quick bool, span func(outcome) int, faults func(operatio
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for s := range jobs {
-				f(s)
+				done := make(chan struct{})
+				go func() { // which a test that fails ends
+					defer close(done)
+					f(s)
+				}()
+				<-done
 			}
 		})
 	}
@@ -301,12 +334,16 @@ func (r *modelRun) endings(s scenario, then func(scenario, outcome)) {
 }
 
 // harmless reports whether the rotation has to succeed: a single call went wrong
-// once, and each is repeated, unless the key is lost with its answer.
+// once, and each is repeated, unless the key is lost with its answer; or another
+// process has rotated before this one began.
 func (s scenario) harmless(ops []trace) bool {
 	if s.plan.n != 1 || s.plan.faults[0].at >= len(ops) {
 		return s.plan.n == 0
 	}
 	f := s.plan.faults[0]
+	if !slices.ContainsFunc(ops[:f.at+1], func(op trace) bool { return op.op == opSave }) && f.f >= stopBefore && f.f <= stopAfter2 {
+		return true // it had not begun, and adopts what the other process has made
+	}
 	if op := ops[f.at].op; op == opLoad || op == opSave {
 		return f.f == secondJoins || f.f == failAfter || f.f == conflict
 	}
@@ -347,15 +384,19 @@ func TestAnyTwoFaults(t *testing.T) {
 	}
 	r.each(true, func(o outcome) int { return o.first }, operation.faults, func(s scenario) {
 		r.endings(s, func(s scenario, once outcome) {
-			at := s.plan.faults[0].at
+			at, from := s.plan.faults[0].at, 0
+			switch s.ending {
+			case itDies:
+				from = once.first // by then, the ending was not different
+			case itStaysLong:
+				from = once.repaired // by then, attempts failed anyway
+			case itStays:
+			}
 			// What happens after the first fault has left no trace is what happens
 			// without it, see TestAnyOneFault.
-			for m := at + 1; m < min(len(once.ops), once.rested); m++ {
-				if s.ending != itStays && m < once.first {
-					continue // the ending was not different by then
-				}
+			for m := max(at+1, from); m < min(len(once.ops), once.rested); m++ {
 				for _, f := range once.ops[m].faults() {
-					if m-1 > at && repeats(once.ops, m, f) || pairs.Add(1)%stride != 0 {
+					if repeats(once.ops, at, m, f) || !once.slowMatters(s.tc, at, m) || pairs.Add(1)%stride != 0 {
 						continue
 					}
 					pair := s
@@ -370,19 +411,29 @@ func TestAnyTwoFaults(t *testing.T) {
 	})
 }
 
-// repeats reports whether a fault of an operation comes to the same as one of the
-// operation before: nothing has happened in between.
-func repeats(ops []trace, n int, f fault) bool {
-	op, before := ops[n], ops[n-1]
+// slowMatters reports whether a case differs from the one in which new keys are known
+// at once: one of the faults strikes a call that finds out whether a key is known.
+func (o outcome) slowMatters(tc modelCase, first, second int) bool {
+	return !tc.slow || o.ops[first].op == opVerify || o.ops[second].op == opVerify
+}
+
+// repeats reports whether a second fault comes to the same as another one, of the
+// same operation or of the one before: nothing has happened in between.
+func repeats(ops []trace, first, second int, f fault) bool {
+	op, before := ops[second], ops[second-1]
 	switch {
-	case op.process != before.process:
+	case f == conflict:
+		return true // the load that follows finds the same as after failAfter
+	case second-1 == first, op.process != before.process:
 		return false
 	case f == crashBefore:
 		return true // it crashes after the operation before, or before that if it changes nothing
 	case f == secondJoins:
 		return before.op != opSave && op.at == before.at // it finds the same record
-	case op.op == opLoad && before.op == opLoad && n+1 < len(ops) && ops[n+1].op == opLoad && ops[n+1].process == op.process:
-		return true // it waits for another process, and the first and the last load stand for all
+	case op.op == opLoad && before.op == opLoad && second+1 < len(ops):
+		// It waits for another process, and the first and the last load stand for all.
+		next := ops[second+1]
+		return next.op == opLoad && next.process == op.process
 	default:
 		return false
 	}
@@ -454,6 +505,3 @@ func TestScenarioNames(t *testing.T) {
 		}
 	}
 }
-
-// advance lets virtual time pass.
-func advance(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // in a synctest bubble

@@ -210,6 +210,9 @@ type modelWorld struct {
 	chatty   bool // a store that fails quotes the record
 	policy   Policy
 	quick    bool
+	dies     bool // the first process dies after the faults
+	long     bool // it is repaired late
+	repaired int  // operations until it was repaired
 
 	mu        sync.Mutex
 	plan      plan
@@ -217,7 +220,8 @@ type modelWorld struct {
 	ops       []trace
 	processes []*process
 	problems  []string
-	joined    sync.WaitGroup
+	running   int       // what goes on beside the first process and its heir
+	idle      sync.Cond // running is 0
 }
 
 // newModelWorld returns a world with the default durations of a policy. In a quick
@@ -229,6 +233,7 @@ func newModelWorld(tc modelCase, quick bool) *modelWorld {
 		DrainTimeout: 10 * time.Second, Grace: 3 * time.Second, VerifyTimeout: 15 * time.Second,
 		CallTimeout: 8 * time.Second, Lease: 20 * time.Second, RetryEvery: time.Minute, MaxAttempts: 5,
 	}}
+	w.idle.L = &w.mu
 	delay := 700 * time.Millisecond
 	if quick {
 		w.policy.DrainTimeout, w.policy.Grace, w.policy.VerifyTimeout = 2*time.Second, time.Second, 3*time.Second
@@ -265,7 +270,28 @@ func (w *modelWorld) disarm() []trace {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.armed = false
-	return w.ops
+	return slices.Clone(w.ops)
+}
+
+// recorded returns the operations so far.
+func (w *modelWorld) recorded() []trace {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.ops)
+}
+
+// found returns what was found wrong.
+func (w *modelWorld) found() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.problems)
+}
+
+// all returns the processes.
+func (w *modelWorld) all() []*process {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.processes)
 }
 
 // count returns how many operations there were so far.
@@ -309,14 +335,38 @@ func (w *modelWorld) record() (record.Entry[record.Key], error) {
 	return record.Keys(record.Config{Store: &w.store, Clock: w.clock}).Load(context.Background())
 }
 
+// beside runs f beside the first process and its heir, and awaitOthers waits for all
+// that does. A WaitGroup could not be added to while it is waited for.
+func (w *modelWorld) beside(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running++
+	go func() {
+		f()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.running--
+		if w.running == 0 {
+			w.idle.Broadcast()
+		}
+	}()
+}
+
+func (w *modelWorld) awaitOthers() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.running > 0 {
+		w.idle.Wait()
+	}
+}
+
 // end closes everything.
 func (w *modelWorld) end() {
 	w.mu.Lock()
 	w.armed = false
-	all := slices.Clone(w.processes)
 	w.mu.Unlock()
 	var wg sync.WaitGroup
-	for _, p := range all {
+	for _, p := range w.all() {
 		wg.Go(func() {
 			if err := p.close(); err != nil && !p.dead() {
 				w.complain("closing process %d: %v", p.n, err)
@@ -324,7 +374,7 @@ func (w *modelWorld) end() {
 		})
 	}
 	wg.Wait()
-	w.joined.Wait()
+	w.awaitOthers()
 }
 
 // memoryStore is a store in memory.
@@ -421,7 +471,7 @@ func (p *process) kill() {
 		return
 	}
 	p.end()
-	p.w.joined.Go(func() { _ = p.close() })
+	p.w.beside(func() { _ = p.close() })
 }
 
 // repair takes the lasting faults away.
@@ -472,7 +522,7 @@ func (p *process) whileStopped(n int) {
 	other := p.w.start(p.w.initial)
 	for range n {
 		for try := 0; try < 4 && other.rotate() != nil && !other.dead(); try++ {
-			advance(time.Minute)
+			pass(time.Minute)
 		}
 	}
 	p.mu.Lock()
@@ -493,12 +543,12 @@ func (p *process) awaitResumed() {
 // join begins a process that rotates, too.
 func (w *modelWorld) join() {
 	p := w.start(w.initial)
-	w.joined.Go(func() {
+	w.beside(func() {
 		for range 5 {
 			if err := p.rotate(); err == nil || p.dead() || errors.Is(err, ErrClosed) {
 				return
 			}
-			advance(time.Minute)
+			pass(time.Minute)
 		}
 	})
 }
@@ -633,7 +683,7 @@ func (s fakeStore) Load(ctx context.Context, name string) (raw record.Raw, err e
 		return record.Raw{}, s.p.quoting(err, nil)
 	}
 	if s.p.seenBefore(raw) && s.p.w.quick {
-		advance(quickPoll)
+		pass(quickPoll)
 	}
 	return raw, loaded
 }

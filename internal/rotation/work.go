@@ -156,6 +156,9 @@ func (w *work) prepare(ctx context.Context) error {
 		next.Agent = agent
 	}
 	if err := w.choose(agent != "", next.Current.ID != ""); err != nil {
+		if w.hold.changed(ctx) {
+			return record.ErrLeaseLost // another process has rotated meanwhile, so the key was not in the list
+		}
 		return err
 	}
 	next.Intent = &record.Intent{
