@@ -187,3 +187,15 @@ func TestSetHoldsNewAndRecentGates(t *testing.T) {
 	assert.True(t, before.Enter())
 	assert.True(t, s.New().Enter())
 }
+// A rotation passes the gate of the dead key, and then releases the set that holds
+// it.
+func TestAReleasedSetKeepsAGateShutThatIsOver(t *testing.T) {
+	t.Parallel()
+	var s Set
+	g := s.New()
+	s.Hold()
+	g.Pass()
+	s.Release()
+	assert.True(t, g.Over())
+	assert.False(t, g.Enter(), "its key is dead")
+}

@@ -44,12 +44,15 @@ func (s *Set) Hold() (drained []<-chan struct{}) {
 	return drained
 }
 
-// Release opens them again. Waiters then take the credential in use.
+// Release opens them again, other than those that are over: a late request would be
+// sent with a dead key. Waiters then take the credential in use.
 func (s *Set) Release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, g := range s.held {
-		g.Open()
+		if !g.Over() {
+			g.Open()
+		}
 	}
 	s.holding, s.held = false, nil
 }
