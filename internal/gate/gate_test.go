@@ -187,6 +187,7 @@ func TestSetHoldsNewAndRecentGates(t *testing.T) {
 	assert.True(t, before.Enter())
 	assert.True(t, s.New().Enter())
 }
+
 // A rotation passes the gate of the dead key, and then releases the set that holds
 // it.
 func TestAReleasedSetKeepsAGateShutThatIsOver(t *testing.T) {
