@@ -77,7 +77,9 @@ func (x *exchanger) obtainShared(
 			}
 			continue
 		}
-		held, err := x.acquire(ctx, slot, e)
+		held, err := slot.Acquire(ctx, e, e.Body, record.Terms{
+			Holder: x.holder, Duration: exchangeLease, Patience: exchangePatience, Every: exchangeExtend,
+		})
 		switch {
 		case errors.Is(err, ErrConflictingWrite) && remaining > 0:
 			continue
@@ -105,15 +107,6 @@ func loadWithin(ctx context.Context, slot *record.Slot[record.Session]) (record.
 	ctx, cancel := context.WithTimeout(ctx, sharedLoad)
 	defer cancel()
 	return slot.Load(ctx)
-}
-
-// acquire takes the lease, in as much time as a load may take.
-func (x *exchanger) acquire(ctx context.Context, slot *record.Slot[record.Session], e record.Entry[record.Session]) (*record.Held[record.Session], error) {
-	ctx, cancel := context.WithTimeout(ctx, sharedLoad)
-	defer cancel()
-	return slot.Acquire(ctx, e, e.Body, record.Terms{
-		Holder: x.holder, Duration: exchangeLease, Patience: exchangePatience, Every: exchangeExtend,
-	})
 }
 
 // replaceable reports whether a session record that cannot be read is replaced: if

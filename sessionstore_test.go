@@ -352,6 +352,31 @@ func TestKilledHolderOfAnExchangeCostsThreeSeconds(t *testing.T) {
 	})
 }
 
+// lockedStore is a store that a stopped process keeps locked: nobody can save.
+type lockedStore struct{ Store }
+
+func (lockedStore) Save(ctx context.Context, _ string, _ []byte, _ Revision) (Revision, error) {
+	<-ctx.Done()
+	return "", context.Cause(ctx)
+}
+
+// A holder that was stopped in the middle of a write keeps the store locked. It
+// costs its lease and the time limit of one write.
+func TestHolderThatKeepsTheStoreLockedCostsFourSeconds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t)
+		store := MemoryStore()
+		slot := w.client(WithSession(SessionPolicy{Store: store})).core.exchanger.slotFor(APIKey(w.key.Secret))
+		_, err := slot.Acquire(t.Context(), record.Entry[record.Session]{}, record.Session{}, record.Terms{Holder: "stopped", Duration: exchangeLease})
+		require.NoError(t, err)
+		began := time.Now()
+		require.NoError(t, w.call(w.client(WithSession(SessionPolicy{Store: lockedStore{store}}))))
+		assert.InDelta(t, 4, time.Since(began).Seconds(), 0.3)
+		assert.Equal(t, 1, w.bought())
+	})
+}
+
 const (
 	sharedWorkerVar = "AGRENTING_TEST_SHARED_WORKER"
 	workerCalls     = 5

@@ -67,11 +67,12 @@ type Held[T any] struct {
 }
 
 // Acquire takes the lease by replacing e with a record that has body. The error
-// matches [ErrConflict] if another process was faster. ctx alone bounds it: until
-// it has succeeded, no other process waits for this one.
+// matches [ErrConflict] if another process was faster, and
+// [context.DeadlineExceeded] if the store took longer than 1 s, as when a stopped
+// process keeps it locked.
 func (s *Slot[T]) Acquire(ctx context.Context, e Entry[T], body T, terms Terms) (*Held[T], error) {
 	h := &Held[T]{slot: s, terms: terms, turn: make(chan struct{}, 1), entry: e}
-	if err := h.attempt(ctx, h.entry, body, h.lease(), 0); err != nil {
+	if err := h.attempt(ctx, h.entry, body, h.lease()); err != nil {
 		return nil, err
 	}
 	return h, nil
@@ -85,13 +86,13 @@ func (h *Held[T]) lease() Lease {
 	return Lease{Holder: h.terms.Holder, Duration: d}
 }
 
-// attempt writes once. It limits each operation of the store, unless limit is 0.
-func (h *Held[T]) attempt(ctx context.Context, over Entry[T], body T, lease Lease, limit time.Duration) error {
+// attempt writes once.
+func (h *Held[T]) attempt(ctx context.Context, over Entry[T], body T, lease Lease) error {
 	began := h.slot.cfg.Clock()
 	lease.Counter = over.Lease.Counter
 	over.Body, over.Lease, over.write = body, lease, rand.Text()
 	h.tried = append(h.tried, over.write)
-	saved, err := h.slot.save(ctx, over, limit)
+	saved, err := h.slot.save(ctx, over, holderLimit)
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func (h *Held[T]) write(ctx context.Context, body T, lease Lease) error {
 		if h.lost {
 			return ErrLeaseLost
 		}
-		err := h.attempt(ctx, over, body, lease, holderLimit)
+		err := h.attempt(ctx, over, body, lease)
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && n < maxOwnWrites {
 			continue // the store was slower than the limit, and the caller has more time
 		}

@@ -42,19 +42,28 @@ func (h *hold) put(ctx context.Context, rec record.Key) error {
 	case h.lease == nil && rec.Intent == nil:
 		return h.ledger.write(ctx, h.entry, rec)
 	case h.lease == nil:
-		terms := record.Terms{Holder: h.ledger.holder, Duration: h.policy.Lease, Every: h.policy.Lease / 4}
-		lease, err := h.ledger.slot.Acquire(ctx, h.entry, rec, terms)
-		if errors.Is(err, record.ErrConflict) {
-			return fmt.Errorf("%w: %w", record.ErrLeaseLost, err)
-		}
-		if err == nil {
-			h.lease, h.keep = lease, lease.Keep(h.tasks.ctx) //nolint:contextcheck // it lasts longer than this call
-		}
-		return err
+		return h.acquire(ctx, rec)
 	case rec.Intent == nil:
 		return h.release(ctx, rec)
 	default:
 		return h.lease.Save(ctx, rec)
+	}
+}
+
+// acquire takes the lease. A slow store gets as long as ctx lasts.
+func (h *hold) acquire(ctx context.Context, rec record.Key) error {
+	terms := record.Terms{Holder: h.ledger.holder, Duration: h.policy.Lease, Every: h.policy.Lease / 4}
+	for {
+		lease, err := h.ledger.slot.Acquire(ctx, h.entry, rec, terms)
+		switch {
+		case err == nil:
+			h.lease, h.keep = lease, lease.Keep(h.tasks.ctx) //nolint:contextcheck // it lasts longer than this call
+			return nil
+		case errors.Is(err, record.ErrConflict):
+			return fmt.Errorf("%w: %w", record.ErrLeaseLost, err)
+		case !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil:
+			return err
+		}
 	}
 }
 
