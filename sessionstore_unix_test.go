@@ -49,6 +49,10 @@ func TestStoppedHolderOfAnExchangeIsNotWaitedFor(t *testing.T) {
 		return err == nil && e.Lease.Holder != ""
 	}, 10*time.Second, 5*time.Millisecond, "the process does not exchange")
 	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
+	var status syscall.WaitStatus
+	_, err = syscall.Wait4(cmd.Process.Pid, &status, syscall.WUNTRACED, nil)
+	require.NoError(t, err)
+	require.True(t, status.Stopped())
 	srv.ClearFaults()
 
 	began := time.Now()
