@@ -97,6 +97,30 @@ func TestTheGraceIsServedOnceHoweverOftenARotationIsTakenOver(t *testing.T) {
 	})
 }
 
+// For how long the key was in use before says nothing about the grace.
+func TestAKeyThatWasLongInUseHasItsWholeGrace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRotationWorld(t)
+		c := w.client(MemoryStore(), RotationPolicy{Strategy: Overlap, Grace: time.Hour, Every: -1})
+		for range 3 * 24 {
+			require.NoError(t, w.call(c))
+			advance(time.Hour)
+		}
+		require.NoError(t, w.call(c))
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := c.Rotate(t.Context())
+			assert.NoError(t, err)
+		})
+		advance(time.Hour - time.Second)
+		assert.True(t, w.srv.KeyAlive(w.key.Secret), "its grace is not over")
+		wg.Wait()
+		assert.False(t, w.srv.KeyAlive(w.key.Secret))
+		require.NoError(t, c.Close())
+	})
+}
+
 func TestTheGraceIsThatOfWhoeverBeganTheRotation(t *testing.T) {
 	t.Parallel()
 	for _, grace := range []time.Duration{time.Minute, time.Hour, 3 * time.Hour} {

@@ -216,14 +216,18 @@ func loadFailed(err error, waited bool) error {
 // work is the work on a record.
 func (r *runner) work(e entry) *work {
 	h := &hold{ledger: r.ledger, tasks: r.tasks, policy: r.policy, entry: e, rec: e.Body}
-	if e.Body.Intent != nil {
-		r.works(e.Body.Intent.Key)
-	}
-	return &work{
+	w := &work{
 		policy: r.policy, keys: r.keys, report: r.report, adopter: r.adopter, hold: h,
 		calls:  &calls{platform: r.platform, keys: r.keys, policy: r.policy, hold: h},
-		wanted: e.Body.Intent == nil, recovered: e.Body.Intent != nil, waited: r.ledger.slot.Unchanged(e), began: r.works,
+		wanted: e.Body.Intent == nil, recovered: e.Body.Intent != nil, began: r.works,
 	}
+	if in := e.Body.Intent; in != nil {
+		r.works(in.Key)
+		if !in.GraceEnd.IsZero() {
+			w.waited = r.ledger.slot.Unchanged(e)
+		}
+	}
+	return w
 }
 
 // works notes which intent this process works on.

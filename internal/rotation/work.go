@@ -34,7 +34,8 @@ type work struct {
 	strategy  Strategy
 	from      string // the fingerprint of the key to replace
 	recovered bool
-	// waited is for how long the record had been unchanged before.
+	// waited is for how long the record had been unchanged before, if the grace of
+	// the previous key had begun.
 	waited time.Duration
 	// replaced is the generation in use before this process changed over; zero if
 	// another process did.
