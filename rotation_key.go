@@ -26,6 +26,9 @@ type storedKey struct {
 	notFound error
 	owner    CredentialSource // nil: none
 
+	// adopting is held from the check that a key was not replaced until it is in use.
+	adopting sync.Mutex
+
 	mu      sync.Mutex
 	given   secret.Credential // the key that was last given out for a session
 	stamped *stamp            // the key that was last stamped
@@ -196,6 +199,11 @@ func (k *storedKey) Adopt(ctx context.Context, key record.StoredKey, reason rene
 	if k.core.cfg.session != nil { // a rotated key means a new session
 		_, err := engine.Renew(ctx)
 		return err
+	}
+	k.adopting.Lock()
+	defer k.adopting.Unlock()
+	if k.manager.Superseded(key.Credential) {
+		return nil // the store has reported it late
 	}
 	g, err := k.grant(key, false, reason)
 	if err == nil {

@@ -175,6 +175,14 @@ func (l *ledger) hasUnsaved() bool {
 	return l.unsaved != nil
 }
 
+// superseded reports whether a key was replaced, as far as the record was seen.
+func (l *ledger) superseded(key secret.Credential) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last := l.last.Body
+	return !last.Current.Credential.Equal(key) && slices.Contains(last.Ancestors, key.Fingerprint())
+}
+
 // lineage returns the lineage of a key.
 func (l *ledger) lineage(key secret.Credential) string {
 	l.mu.Lock()

@@ -74,6 +74,10 @@ func (m *Manager) Recheck() time.Duration { return m.watcher.recheck() }
 // Lineage returns the lineage of a key that Choose has returned.
 func (m *Manager) Lineage(key secret.Credential) string { return m.ledger.lineage(key) }
 
+// Superseded reports whether a key was replaced, as far as the record was seen. It
+// does not ask the store.
+func (m *Manager) Superseded(key secret.Credential) bool { return m.ledger.superseded(key) }
+
 // DueAt returns when the key is due, as far as the record was seen; zero for never.
 func (m *Manager) DueAt() time.Time { return dueAt(m.ledger.latest().Body, m.runner.policy.Every) }
 
