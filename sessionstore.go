@@ -20,6 +20,10 @@ const (
 	// maxLeaseWait is how long a process waits for the lease before it makes an
 	// exchange without it.
 	maxLeaseWait = 10 * time.Second
+	// stuckStore is for how long a record that nobody can write may stay unchanged
+	// before the store counts as stuck: as long as the lease of a holder that was
+	// stopped, and one write. Until then, it may be busy with other processes.
+	stuckStore = exchangeLease + time.Second
 	// exchangeReserve is the part of a fetch's time that is kept for the exchange,
 	// should the lease not become free.
 	exchangeReserve = 5 * time.Second
@@ -41,8 +45,13 @@ func (x *exchanger) obtainShared(
 	slot := x.slotFor(key)
 	end := time.Now().Add(leaseWait(ctx))
 	waited := false
+	var revision string
+	changed := time.Now() // when the record was seen to change last
 	for {
 		e, err := loadWithin(ctx, slot)
+		if e.Revision != revision {
+			revision, changed = e.Revision, time.Now()
+		}
 		switch {
 		case errors.Is(err, ErrNoRecord), replaceable(err) && e.Revision != "":
 		case err != nil:
@@ -82,6 +91,8 @@ func (x *exchanger) obtainShared(
 		})
 		switch {
 		case errors.Is(err, ErrConflictingWrite) && remaining > 0:
+			continue
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && remaining > 0 && time.Since(changed) < stuckStore:
 			continue
 		case err != nil:
 			x.failed("save", err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -375,6 +376,45 @@ func TestHolderThatKeepsTheStoreLockedCostsFourSeconds(t *testing.T) {
 		assert.InDelta(t, 4, time.Since(began).Seconds(), 0.3)
 		assert.Equal(t, 1, w.bought())
 	})
+}
+
+// busyStore makes one write at a time, and each takes long.
+type busyStore struct {
+	Store
+	turn chan struct{}
+}
+
+func (s busyStore) Save(ctx context.Context, name string, data []byte, previous Revision) (Revision, error) {
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	time.Sleep(800 * time.Millisecond)
+	return s.Store.Save(ctx, name, data, previous)
+}
+
+// A write that waits behind those of other processes for longer than a write may
+// take is repeated: the store is not stuck.
+func TestBusyStoreKeepsSessionShared(t *testing.T) {
+	t.Parallel()
+	for _, processes := range []int{5, 50} {
+		t.Run(strconv.Itoa(processes), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newSessionWorld(t)
+				store := busyStore{MemoryStore(), make(chan struct{}, 1)}
+				var wg sync.WaitGroup
+				for range processes {
+					c := w.client(WithSession(SessionPolicy{Store: store}))
+					wg.Go(func() { assert.NoError(t, w.call(c)) })
+				}
+				wg.Wait()
+				assert.Equal(t, 1, w.bought())
+			})
+		})
+	}
 }
 
 const (
