@@ -391,7 +391,7 @@ func (s busyStore) Save(ctx context.Context, name string, data []byte, previous 
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
-	time.Sleep(800 * time.Millisecond)
+	advance(800 * time.Millisecond)
 	return s.Store.Save(ctx, name, data, previous)
 }
 
