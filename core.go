@@ -13,6 +13,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/session"
 )
 
 // core is what all clients made by As share.
@@ -23,14 +24,14 @@ type core struct {
 	routes    Routes
 	transport *Transport
 	creds     *keeper
-	keys      CredentialSource // behind the sessions; nil without WithSession
-	exchanger *exchanger       // nil without WithSession
-	stored    *storedKey       // nil without a store for the key
-	agent     agentHeader      // the default one
+	endpoint  *session.Endpoint
+	keys      session.Keys    // behind the sessions; nil without WithSession
+	sessions  *session.Source // nil without WithSession
+	stored    *storedKey      // nil without a store for the key
+	agent     agentHeader     // the default one
 	origins   []origin
 	events    *eventQueue
 	gates     gate.Set
-	otherPath atomic.Bool // the platform knows the other authenticate path, and not the configured one
 	ownBase   bool
 	userAgent string
 
@@ -54,6 +55,7 @@ func newCore(opts []Option) (*core, error) {
 		return nil, err
 	}
 	c := &core{cfg: cfg, env: env.environment, routes: cfg.routes.withDefaults(), userAgent: userAgent(cfg.userAgent)}
+	c.endpoint = session.NewEndpoint(c.routes.Authenticate, sessionPlatform{c})
 	agent, err := c.agentFrom(env.agentID)
 	if err != nil {
 		return nil, err
@@ -167,10 +169,10 @@ func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
 		}
 		return newFixedKeeper(name, s), nil
 	}
-	_, file := src.(*fileSource)
+	_, rechecked := src.(rechecker)
 	return newRenewingKeeper(name, renew.Config[*stamp]{
 		Fetch:     fetchFrom(src, c.stamp),
-		Proactive: !file, // a file is looked at when there is traffic
+		Proactive: !rechecked, // it is read again when there is traffic
 		Observe:   c.observe,
 	}), nil
 }

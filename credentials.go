@@ -83,18 +83,6 @@ func newCredential(kind Kind, text string, expires time.Time) Credential {
 	return Credential{secret.NewCredential(secret.Material{Kind: secret.Kind(kind), Secret: text, Expires: expires})}
 }
 
-// exchangedSession returns the session that was obtained with key. It has no
-// mark of its own and belongs to the key's environment.
-func exchangedSession(text string, expires time.Time, key Credential) Credential {
-	return Credential{secret.NewCredential(secret.Material{
-		Kind:        secret.KindSession,
-		Secret:      text,
-		Expires:     expires,
-		Environment: string(key.Environment()),
-		Exchanged:   true,
-	})}
-}
-
 // ParseCredential makes a credential of a secret that comes from outside the
 // program. White space around it is dropped, such as the newline at the end of a
 // file. A secret that begins with "ap_" becomes a user token, any other an API

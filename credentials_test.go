@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 func TestKindHasAName(t *testing.T) {
@@ -48,7 +50,7 @@ func TestCredentialGivesBackWhatItWasMadeOf(t *testing.T) {
 		"token":    {UserToken("ap_k1"), KindUserToken, "ap_k1", time.Time{}, "", `^agrenting\.Credential\(user token, sha256:\w{10}\)$`},
 		"session":  {SessionToken("s", ends), KindSession, "s", ends, "", `\(session, sha256:\w{10}, expires 2030-01-02T03:04:05Z\)$`},
 		"no end":   {SessionToken("s", time.Time{}), KindSession, "s", time.Time{}, "", `\(session, sha256:\w{10}\)$`},
-		"exchange": {exchangedSession("s", ends, key), KindSession, "s", ends, Sandbox, `\(session, sandbox, sha256:\w{10}, expires`},
+		"exchange": {Credential{secret.NewSession("s", ends, key.c)}, KindSession, "s", ends, Sandbox, `\(session, sandbox, sha256:\w{10}, expires`},
 		"as given": {APIKey(" k\n"), KindAPIKey, " k\n", time.Time{}, "", `\(api key, sha256:\w{10}\)$`},
 		"empty":    {APIKey(""), KindAPIKey, "", time.Time{}, "", `\(api key, empty\)$`},
 	}

@@ -17,7 +17,7 @@ import (
 // call; the [*APIError] behind it carries the details.
 var (
 	// ErrUnauthorized is a 401: the credential is invalid, expired or revoked.
-	ErrUnauthorized = errors.New("agrenting: unauthorized")
+	ErrUnauthorized = wire.ErrUnauthorized
 	// ErrForbidden is a 403: the credential is valid but may not do this,
 	// mostly for want of a scope.
 	ErrForbidden = errors.New("agrenting: forbidden")
@@ -25,7 +25,7 @@ var (
 	ErrNotFound = errors.New("agrenting: not found")
 	// ErrRouteNotFound is a 404 with the code ROUTE_NOT_FOUND: the path itself
 	// is unknown to the platform. It is also an [ErrNotFound].
-	ErrRouteNotFound = errors.New("agrenting: route not found")
+	ErrRouteNotFound = wire.ErrRouteNotFound
 	// ErrRateLimited is a 429; [APIError.RetryAfter] says when to come back.
 	ErrRateLimited = errors.New("agrenting: rate limited")
 	// ErrConflict is a 409.

@@ -59,13 +59,9 @@ func (w *sessionWorld) call(c *Client) error {
 	return err
 }
 
-// renewSession buys another session, as if with another key.
+// renewSession has the client obtain another session.
 func renewSession(ctx context.Context, c *Client) error {
-	x := c.core.exchanger
-	x.mu.Lock()
-	x.bought = Credential{}
-	x.mu.Unlock()
-	_, err := c.core.creds.engine.Renew(ctx)
+	_, err := c.core.creds.engine.Reject(ctx, c.Status().Generation)
 	return err
 }
 
@@ -214,7 +210,7 @@ func TestLockoutIsTypedAndSilentUntilItEnds(t *testing.T) {
 		key := APIKey(w.key.Secret)
 		other := w.client()
 		for range 11 { // somebody else on this IP
-			_, _ = other.core.exchangeAt(t.Context(), "/api/v1/auth/authenticate", key)
+			_, _ = other.core.endpoint.Exchange(t.Context(), key.c)
 		}
 		before := w.bought()
 		c := w.client()
@@ -617,7 +613,7 @@ func TestTheExchangeHasTheTimeoutOfThePolicy(t *testing.T) {
 
 func TestTheExchangeHeedsRetryAfterWithinReason(t *testing.T) {
 	t.Parallel()
-	for header, want := range map[string]time.Duration{"120": 2 * time.Minute, "86400": maxSharedPause} {
+	for header, want := range map[string]time.Duration{"120": 2 * time.Minute, "86400": 30 * time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newSessionWorld(t)
 			w.srv.Fault(routeAuthenticate, agrentingtest.StatusWithRetryAfter(http.StatusServiceUnavailable, header).Times(1))

@@ -23,6 +23,10 @@ type stamp struct {
 
 type lease = renew.Lease[*stamp]
 
+// rechecker is an optional interface of sources that are read again, each time after
+// this long, while their credential is in use.
+type rechecker interface{ recheck() time.Duration }
+
 // fileRecheck is how often a key file in use is looked at again. Kubernetes
 // itself takes up to a minute to update a mounted secret.
 const fileRecheck = 10 * time.Second
@@ -55,7 +59,7 @@ type sourceFetch func(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*
 // fetchFrom adapts a caller's source. Whatever it yields is validated and held
 // against the environment before it is used.
 func fetchFrom(src CredentialSource, check func(Credential) (*stamp, error)) sourceFetch {
-	_, file := src.(*fileSource)
+	again, rechecked := src.(rechecker)
 	return func(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*stamp], error) {
 		var g renew.Grant[*stamp]
 		c, err := askSource(ctx, src, q)
@@ -67,8 +71,8 @@ func fetchFrom(src CredentialSource, check func(Credential) (*stamp, error)) sou
 			return g, err
 		}
 		g.Expires = c.Expires()
-		if file {
-			g.Recheck = fileRecheck
+		if rechecked {
+			g.Recheck = again.recheck()
 		}
 		return g, nil
 	}

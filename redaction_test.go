@@ -27,6 +27,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/webhook"
 )
 
@@ -56,7 +57,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 	probe(t, "api key", key, probeSecret)
 	probe(t, "user token", UserToken(probeSecret), probeSecret)
 	probe(t, "session", SessionToken(probeSecret, time.Unix(1<<31, 0)), probeSecret)
-	probe(t, "exchanged session", exchangedSession(probeSecret, time.Time{}, key), probeSecret)
+	probe(t, "exchanged session", Credential{secret.NewSession(probeSecret, time.Time{}, key.c)}, probeSecret)
 	probe(t, "zero credential", Credential{}, probeSecret)
 	probe(t, "static source", Static(key), probeSecret)
 	probe(t, "invalid static source", Static(APIKey(probeSecret+"\n")), probeSecret)

@@ -295,5 +295,5 @@ func (k *storedKey) Old(rec record.Key) {
 
 // StoreFailed implements rotation.Report.
 func (k *storedKey) StoreFailed(what string, err error) {
-	k.core.storeFailed(what, publicRotation(err))
+	k.core.StoreFailed(what, publicRotation(err))
 }

@@ -89,9 +89,9 @@ func (p rotationPlatform) Verify(ctx context.Context, c secret.Credential) (rota
 
 // OpenLifeline implements rotation.Platform.
 func (p rotationPlatform) OpenLifeline(ctx context.Context, key secret.Credential) (secret.Credential, string, rotation.Answer) {
-	s, err := p.core.exchange(ctx, Credential{key})
+	s, err := p.core.endpoint.Exchange(ctx, key)
 	if err == nil {
-		return s.Credential.c, s.AgentID, rotation.Answer{Outcome: rotation.Done}
+		return s.Credential, s.AgentID, rotation.Answer{Outcome: rotation.Done}
 	}
 	a := rotation.Answer{Err: err}
 	if _, locked := errors.AsType[*LockoutError](err); locked || refused(err) {

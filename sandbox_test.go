@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 func TestParseEnvironmentKnowsTwoNames(t *testing.T) {
@@ -67,8 +69,8 @@ func TestTheGuardKeepsEnvironmentsApart(t *testing.T) {
 		plainToken    = UserToken("ap_Zq7Wm3Xp9Rt5")
 		plainSession  = SessionToken("Zq7Wm3Xp9Rt5", time.Time{})
 		markedSession = SessionToken("st_sandbox_Zq7Wm3Xp9", time.Time{})
-		boughtMarked  = exchangedSession("Zq7Wm3Xp9Rt5", time.Time{}, markedKey)
-		boughtPlain   = exchangedSession("Zq7Wm3Xp9Rt5", time.Time{}, plainKey)
+		boughtMarked  = Credential{secret.NewSession("Zq7Wm3Xp9Rt5", time.Time{}, markedKey.c)}
+		boughtPlain   = Credential{secret.NewSession("Zq7Wm3Xp9Rt5", time.Time{}, plainKey.c)}
 	)
 
 	cases := map[string]struct {
@@ -84,7 +86,7 @@ func TestTheGuardKeepsEnvironmentsApart(t *testing.T) {
 		"session of a marked key":     {boughtMarked, true, true, false},
 		"session of an unmarked key":  {boughtPlain, true, true, true},
 		"no credential":               {Credential{}, true, true, true},
-		"session of a marked session": {exchangedSession("x", time.Time{}, boughtMarked), true, true, false},
+		"session of a marked session": {Credential{secret.NewSession("x", time.Time{}, boughtMarked.c)}, true, true, false},
 	}
 
 	for name, tc := range cases {
@@ -145,7 +147,7 @@ func TestTheEffectiveEnvironmentIsTheChoiceOrElseTheMark(t *testing.T) {
 		"mark":                       {"", APIKey("sk_sandbox_x"), Sandbox},
 		"unmarked key":               {"", APIKey("k"), Production},
 		"unmarked token":             {"", UserToken("ap_k"), ""},
-		"session of a sandbox key":   {"", exchangedSession("s", time.Time{}, APIKey("sk_sandbox_x")), Sandbox},
+		"session of a sandbox key":   {"", Credential{secret.NewSession("s", time.Time{}, APIKey("sk_sandbox_x").c)}, Sandbox},
 		"nothing":                    {"", Credential{}, ""},
 		"session of unknown descent": {"", SessionToken("s", time.Time{}), ""},
 	}

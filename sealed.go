@@ -18,9 +18,9 @@ import (
 var (
 	// ErrSealed says that a record is sealed and cannot be opened: with none of
 	// the keys given, or because it is damaged.
-	ErrSealed = errors.New("agrenting: the stored record is sealed and cannot be opened")
+	ErrSealed = record.ErrSealed
 	// ErrNotSealed says that a store given to [Sealed] holds a plain record.
-	ErrNotSealed = errors.New("agrenting: the stored record is not sealed")
+	ErrNotSealed = record.ErrNotSealed
 )
 
 // Sealed encrypts records before store gets them. The store then keeps text that

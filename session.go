@@ -2,14 +2,60 @@ package agrenting
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
-
-	"github.com/agrenting/agrenting-go/internal/wire"
 )
+
+// SessionPolicy tunes [WithSession]. Zero fields mean the defaults.
+type SessionPolicy struct {
+	// Window is the fraction of a session's lifetime before its end in which
+	// it is renewed ahead; default 0.2, at most 0.5. It comes to no more than
+	// 1 h, and is spread by a tenth either way, so that a fleet does not renew
+	// in step. Negative means never ahead: requests then wait when a session
+	// has expired.
+	Window float64
+	// Timeout bounds one exchange; default 30 s.
+	Timeout time.Duration
+	// LogoutOnClose ends the session at the platform when the client is closed.
+	// It is ignored if sessions are shared, since others use them.
+	LogoutOnClose bool
+	// Store shares sessions with other processes, without keeping the key there.
+	// Default: that of [WithStore], if there is one. In it, sessions are encrypted
+	// under the API key and of no use without it.
+	Store Store
+}
+
+// WithSession exchanges the API key for sessions and authenticates requests with
+// them: `Authorization: Bearer`. Sessions are renewed before they expire, also
+// without traffic, and after a 401; requests notice nothing. The key itself is
+// sent to the authenticate endpoint only, which follows no redirect.
+//
+// Most programs give no policy. If there are several, the last one wins.
+//
+// With [WithStore] or SessionPolicy.Store, processes share sessions, so that many
+// workers that start together make one call of the authenticate endpoint, which
+// locks an IP out after 10 calls a minute (platform documentation, "Rate
+// Limits").
+//
+// If the platform gives no readable expiry, a session is used until it is
+// rejected.
+func WithSession(policy ...SessionPolicy) Option {
+	return func(cfg *config) error {
+		p := SessionPolicy{}
+		if len(policy) > 0 {
+			p = policy[len(policy)-1]
+		}
+		if p.Timeout < 0 {
+			return optionError("WithSession", "the timeout is negative")
+		}
+		if p.Window > 0.5 {
+			return optionError("WithSession", "a window of %v is more than half of a session's life", p.Window)
+		}
+		cfg.session = &p
+		return nil
+	}
+}
 
 // SessionService exchanges keys for sessions by hand. Use [Client.Sessions].
 type SessionService struct{ client *Client }
@@ -34,7 +80,7 @@ type Session struct {
 func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
 	ctx, cancel := s.client.core.limit(ctx)
 	defer cancel()
-	key, err := s.client.core.key(ctx)
+	key, err := s.client.core.exchangeableKey(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +90,13 @@ func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
 	if key.Kind() == KindSession {
 		return nil, fmt.Errorf("%w: a session token cannot be exchanged for another; authenticate needs an API key", ErrInvalidCredential)
 	}
-	return s.client.core.exchange(ctx, key)
+	got, err := s.client.core.endpoint.Exchange(ctx, key.c)
+	if err != nil {
+		return nil, err
+	}
+	return &Session{
+		Credential: Credential{got.Credential}, AgentID: got.AgentID, AgentName: got.AgentName, Issued: got.Issued,
+	}, nil
 }
 
 // Logout ends the session: with a session token that one, with an API key what
@@ -53,114 +105,4 @@ func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
 func (s *SessionService) Logout(ctx context.Context) error {
 	_, err := s.client.Do(ctx, http.MethodDelete, s.client.core.routes.Logout, nil, new(acknowledged))
 	return err
-}
-
-// lockout is how long the platform locks an IP out when it does not say
-// (platform documentation, "Rate Limits").
-const lockout = 5 * time.Minute
-
-// key is the credential that can be exchanged for sessions: with [WithSession]
-// the one behind the sessions, else the one in use.
-func (c *core) key(ctx context.Context) (Credential, error) {
-	if c.keys == nil {
-		l, err := c.creds.get(ctx)
-		if err != nil {
-			return Credential{}, err
-		}
-		return l.Value.cred, nil
-	}
-	key, err := c.keys.Credential(ctx)
-	if err != nil {
-		return Credential{}, err
-	}
-	return key, c.checkKey(key)
-}
-
-// exchange buys a session. When the platform does not know the path, the other
-// documented form is tried once, and remembered if it is the right one. What is
-// remembered may be wrong another day, as when a gateway knew neither for a while.
-func (c *core) exchange(ctx context.Context, key Credential) (*Session, error) {
-	path := c.routes.Authenticate
-	other, swapped := otherAuthenticatePath(path), false
-	if other != "" && c.otherPath.Load() {
-		path, other, swapped = other, path, true
-	}
-	s, err := c.exchangeAt(ctx, path, key)
-	if other == "" || !errors.Is(err, ErrRouteNotFound) {
-		return s, err
-	}
-	found, oerr := c.exchangeAt(ctx, other, key)
-	if errors.Is(oerr, ErrRouteNotFound) {
-		return nil, err
-	}
-	c.otherPath.Store(!swapped)
-	return found, oerr
-}
-
-// otherAuthenticatePath is the other of the two documented forms, "" for a path
-// that is neither.
-func otherAuthenticatePath(path string) string {
-	const long, short = "/api/v1/auth/authenticate", "/auth/authenticate"
-	switch path {
-	case long:
-		return short
-	case short:
-		return long
-	default:
-		return ""
-	}
-}
-
-// exchangeAt makes one call of the authenticate endpoint. The key goes into the
-// header for API keys, a user token too: the platform's example has it there.
-func (c *core) exchangeAt(ctx context.Context, path string, key Credential) (*Session, error) {
-	a, err := c.direct(ctx, direct{method: http.MethodPost, path: path, cred: key, keyHeader: true})
-	if err != nil {
-		return nil, err
-	}
-	fail := func(err error) error { return &wire.CallError{Method: a.answer.Method, Path: a.answer.Path, Err: err} }
-	if !a.ok() {
-		e := a.apiError()
-		if a.status == http.StatusTooManyRequests {
-			after := e.RetryAfter
-			if after <= 0 {
-				after = lockout
-			}
-			return nil, &LockoutError{RetryAt: time.Now().Add(after), Err: e}
-		}
-		return nil, e
-	}
-	if a.jsonErr != nil {
-		return nil, fail(fmt.Errorf("%w: %w", ErrMalformedResponse, a.jsonErr))
-	}
-	s, err := decodeSession(a.answer.Envelope.Data, key)
-	if err != nil {
-		return nil, fail(err)
-	}
-	s.Issued = a.answer.Sent()
-	return s, nil
-}
-
-// decodeSession reads the documented shapes: "token" with "agent" in the
-// platform's API overview, "session_token" with "expires_at" in its live
-// answers. An expiry that is missing or cannot be read does not cost the token.
-func decodeSession(data json.RawMessage, key Credential) (*Session, error) {
-	var o wire.Object
-	if err := json.Unmarshal(data, &o); err != nil {
-		return nil, fmt.Errorf("%w: the data is not an object", ErrMalformedResponse)
-	}
-	token := o.String("session_token", "token", "access_token")
-	if token == "" {
-		return nil, fmt.Errorf("%w: no token under session_token or token", ErrMalformedResponse)
-	}
-	s := &Session{Credential: exchangedSession(token, o.Time("expires_at"), key)}
-	if err := s.Credential.validate(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformedResponse, err)
-	}
-	agent := o.Object("agent")
-	s.AgentID, s.AgentName = agent.String("id"), agent.String("name")
-	if s.AgentID == "" {
-		s.AgentID = o.String("agent_id")
-	}
-	return s, nil
 }

@@ -210,12 +210,12 @@ func TestASessionOfTheStoreIsAdoptedAsLongAsItLives(t *testing.T) {
 func TestAPauseThatIsTooLongIsAWrongClock(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		for pause, bought := range map[time.Duration]int{maxSharedPause - time.Minute: 0, maxSharedPause: 1} {
+		for pause, bought := range map[time.Duration]int{29 * time.Minute: 0, 30 * time.Minute: 1} {
 			w := newSessionWorld(t)
 			store := newFailingStore()
 			c := w.client(WithSession(SessionPolicy{Store: store}))
 			until := time.Now().Add(pause)
-			_, err := c.core.exchanger.slotFor(APIKey(w.key.Secret)).Save(t.Context(),
+			_, err := sessionSlot(c, APIKey(w.key.Secret)).Save(t.Context(),
 				record.Entry[record.Session]{Body: record.Session{NotBefore: until, Failures: 1, Reason: "busy"}})
 			require.NoError(t, err)
 			err = w.call(c)
@@ -230,18 +230,6 @@ func TestAPauseThatIsTooLongIsAWrongClock(t *testing.T) {
 			require.ErrorContains(t, err, "busy")
 		}
 	})
-}
-
-func TestOnlyTheRefusalOfAKeyIsSharedAsOne(t *testing.T) {
-	t.Parallel()
-	for err, refused := range map[error]bool{ErrServer: false, ErrUnauthorized: true} {
-		var rec record.Session
-		failSession(&rec, err)
-		shared := pauseError(rec)
-		assert.Equal(t, refused, errors.Is(shared, ErrUnauthorized), "%v", err)
-		require.NotErrorIs(t, shared, ErrForbidden)
-		require.NotErrorIs(t, shared, ErrLockedOut)
-	}
 }
 
 func TestStoredSessionsAreOfNoUseWithoutTheKey(t *testing.T) {
@@ -276,7 +264,7 @@ func TestDamagedSessionRecordIsReplaced(t *testing.T) {
 			store, err := FileStore(folder)
 			require.NoError(t, err)
 			c := w.client(WithSession(SessionPolicy{Store: store}))
-			path := filepath.Join(folder, c.core.exchanger.slotFor(APIKey(w.key.Secret)).Name()+".record")
+			path := filepath.Join(folder, sessionSlot(c, APIKey(w.key.Secret)).Name()+".record")
 			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 			require.NoError(t, w.call(c))
 			require.NoError(t, w.call(w.client(WithSession(SessionPolicy{Store: store}))))
@@ -290,7 +278,7 @@ func TestSessionRecordOfAnotherVersionIsLeftIntact(t *testing.T) {
 	w := newSessionWorld(t)
 	store := newFailingStore()
 	c := w.client(WithSession(SessionPolicy{Store: store}))
-	name := c.core.exchanger.slotFor(APIKey(w.key.Secret)).Name()
+	name := sessionSlot(c, APIKey(w.key.Secret)).Name()
 	const newer = `{"version":3,"kind":"session","body":{}}`
 	_, err := store.Save(t.Context(), name, []byte(newer), "")
 	require.NoError(t, err)
@@ -339,8 +327,8 @@ func TestKilledHolderOfAnExchangeCostsThreeSeconds(t *testing.T) {
 		for range 20 {
 			clients = append(clients, w.client(WithSession(SessionPolicy{Store: store})))
 		}
-		slot := clients[0].core.exchanger.slotFor(APIKey(w.key.Secret))
-		_, err := slot.Acquire(t.Context(), record.Entry[record.Session]{}, record.Session{}, record.Terms{Holder: "killed", Duration: exchangeLease})
+		slot := sessionSlot(clients[0], APIKey(w.key.Secret))
+		_, err := slot.Acquire(t.Context(), record.Entry[record.Session]{}, record.Session{}, record.Terms{Holder: "killed", Duration: 3 * time.Second})
 		require.NoError(t, err)
 		began := time.Now()
 		var wg sync.WaitGroup
@@ -351,6 +339,11 @@ func TestKilledHolderOfAnExchangeCostsThreeSeconds(t *testing.T) {
 		assert.InDelta(t, 3, time.Since(began).Seconds(), 0.3)
 		assert.Equal(t, 1, w.bought())
 	})
+}
+
+// sessionSlot returns the record that a client shares the sessions of a key in.
+func sessionSlot(c *Client, key Credential) *record.Slot[record.Session] {
+	return record.Sessions(c.core.recordConfig(c.core.cfg.sessionStore(), ""), record.LineageOf(key.c), key.c)
 }
 
 // lockedStore is a store that a stopped process keeps locked: nobody can save.
@@ -368,8 +361,8 @@ func TestHolderThatKeepsTheStoreLockedCostsFourSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newSessionWorld(t)
 		store := MemoryStore()
-		slot := w.client(WithSession(SessionPolicy{Store: store})).core.exchanger.slotFor(APIKey(w.key.Secret))
-		_, err := slot.Acquire(t.Context(), record.Entry[record.Session]{}, record.Session{}, record.Terms{Holder: "stopped", Duration: exchangeLease})
+		slot := sessionSlot(w.client(WithSession(SessionPolicy{Store: store})), APIKey(w.key.Secret))
+		_, err := slot.Acquire(t.Context(), record.Entry[record.Session]{}, record.Session{}, record.Terms{Holder: "stopped", Duration: 3 * time.Second})
 		require.NoError(t, err)
 		began := time.Now()
 		require.NoError(t, w.call(w.client(WithSession(SessionPolicy{Store: lockedStore{store}}))))

@@ -43,7 +43,7 @@ func TestStoppedHolderOfAnExchangeIsNotWaitedFor(t *testing.T) {
 	store, err := FileStore(folder)
 	require.NoError(t, err)
 	c := clientOf(t, srv, WithCredential(APIKey(key.Secret)), WithSession(SessionPolicy{Store: store}))
-	slot := c.core.exchanger.slotFor(APIKey(key.Secret))
+	slot := sessionSlot(c, APIKey(key.Secret))
 	require.Eventually(t, func() bool {
 		e, err := slot.Load(t.Context())
 		return err == nil && e.Lease.Holder != ""

@@ -85,8 +85,8 @@ func (c *Client) Status() Status {
 	if k := c.core.stored; k != nil {
 		s.StoreError = k.manager.StoreError()
 	}
-	if x := c.core.exchanger; x != nil && s.StoreError == nil {
-		s.StoreError = x.storeError()
+	if src := c.core.sessions; src != nil && s.StoreError == nil {
+		s.StoreError = src.StoreError()
 	}
 	if r := c.core.rate.Load(); r != nil {
 		s.Rate = *r

@@ -76,6 +76,14 @@ type material struct {
 	values      []string // of the header; shared by all requests
 }
 
+// NewSession makes the credential of a session that was obtained with key. It has no
+// mark of its own and belongs to the key's environment.
+func NewSession(token string, expires time.Time, key Credential) Credential {
+	return NewCredential(Material{
+		Kind: KindSession, Secret: token, Expires: expires, Environment: key.Environment(), Exchanged: true,
+	})
+}
+
 const bearerPrefix = "Bearer "
 
 // NewCredential makes a credential. It does not check the secret, see [Problem].

@@ -9,6 +9,14 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
+var (
+	// ErrUnauthorized is in every error about a 401. The root has it under the same
+	// name, as it has ErrRouteNotFound.
+	ErrUnauthorized = errors.New("agrenting: unauthorized")
+	// ErrRouteNotFound is in every error about a 404 with the code ROUTE_NOT_FOUND.
+	ErrRouteNotFound = errors.New("agrenting: route not found")
+)
+
 // A CallError names the call that failed, without its query string.
 type CallError struct {
 	Method, Path string

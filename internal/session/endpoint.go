@@ -1,0 +1,111 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
+)
+
+// Endpoint is the authenticate endpoint. It is safe for concurrent use.
+type Endpoint struct {
+	platform Platform
+	path     string
+	// swapped is set while the platform knows the other documented path, and not
+	// the configured one.
+	swapped atomic.Bool
+}
+
+// NewEndpoint returns the endpoint at path.
+func NewEndpoint(path string, p Platform) *Endpoint { return &Endpoint{platform: p, path: path} }
+
+// Session is a session that was obtained by an exchange.
+type Session struct {
+	Credential secret.Credential
+	// AgentID and AgentName describe whose key was exchanged; empty if the
+	// platform does not say.
+	AgentID, AgentName string
+	// Issued is the platform's clock when it answered; zero if not known.
+	Issued time.Time
+}
+
+// Exchange exchanges a key for a session. If the platform does not know the path,
+// the other documented form is tried once, and remembered if it is the right one.
+// What is remembered may be wrong another day, as when a gateway knew neither for
+// a while.
+func (e *Endpoint) Exchange(ctx context.Context, key secret.Credential) (Session, error) {
+	path := e.path
+	other, swapped := otherPath(path), false
+	if other != "" && e.swapped.Load() {
+		path, other, swapped = other, path, true
+	}
+	s, err := e.exchangeAt(ctx, path, key)
+	if other == "" || !errors.Is(err, wire.ErrRouteNotFound) {
+		return s, err
+	}
+	found, oerr := e.exchangeAt(ctx, other, key)
+	if errors.Is(oerr, wire.ErrRouteNotFound) {
+		return Session{}, err
+	}
+	e.swapped.Store(!swapped)
+	return found, oerr
+}
+
+// otherPath returns the other of the two documented paths, and "" for a path that
+// is neither (platform documentation, "Authentication" and "API overview").
+func otherPath(path string) string {
+	const long, short = "/api/v1/auth/authenticate", "/auth/authenticate"
+	switch path {
+	case long:
+		return short
+	case short:
+		return long
+	default:
+		return ""
+	}
+}
+
+func (e *Endpoint) exchangeAt(ctx context.Context, path string, key secret.Credential) (Session, error) {
+	a, err := e.platform.Authenticate(ctx, path, key)
+	if err != nil {
+		return Session{}, err
+	}
+	s, err := decode(a, key)
+	if err != nil {
+		return Session{}, &wire.CallError{Method: a.Method, Path: a.Path, Err: fmt.Errorf("%w: %w", wire.ErrMalformed, err)}
+	}
+	s.Issued = a.Sent()
+	return s, nil
+}
+
+// decode reads the documented shapes: "token" with "agent" in the platform's API
+// overview, "session_token" with "expires_at" in its live responses. An expiry
+// that is missing or cannot be read does not cost the token.
+func decode(a *wire.Answer, key secret.Credential) (Session, error) {
+	if a.JSONErr != nil {
+		return Session{}, a.JSONErr
+	}
+	var o wire.Object
+	if err := json.Unmarshal(a.Envelope.Data, &o); err != nil {
+		return Session{}, errors.New("the data is not an object")
+	}
+	token := o.String("session_token", "token", "access_token")
+	if token == "" {
+		return Session{}, errors.New("no token under session_token or token")
+	}
+	s := Session{Credential: secret.NewSession(token, o.Time("expires_at"), key)}
+	if problem := s.Credential.Problem(); problem != "" {
+		return Session{}, errors.New("the session token " + problem)
+	}
+	agent := o.Object("agent")
+	s.AgentID, s.AgentName = agent.String("id"), agent.String("name")
+	if s.AgentID == "" {
+		s.AgentID = o.String("agent_id")
+	}
+	return s, nil
+}

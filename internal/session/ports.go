@@ -1,0 +1,45 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
+)
+
+// Platform makes the calls. Each is one attempt.
+type Platform interface {
+	// Authenticate calls the authenticate endpoint at path with a key. Its error
+	// matches [wire.ErrUnauthorized] if the platform refused the key, and
+	// [wire.ErrRouteNotFound] if it does not know the path.
+	Authenticate(ctx context.Context, path string, key secret.Credential) (*wire.Answer, error)
+	// Refuses reports whether the platform answers 401 to a session.
+	Refuses(ctx context.Context, session secret.Credential) bool
+	// RetryAt returns when the endpoint may be called again after an error of
+	// Authenticate; zero if the error does not say. locked is set if the address
+	// is locked out until then.
+	RetryAt(err error) (at time.Time, locked bool)
+}
+
+// Keys yields the API key.
+type Keys interface {
+	// Key returns the key to exchange.
+	Key(ctx context.Context) (secret.Credential, error)
+	// Successor returns the key to use after the platform refused one. It may be
+	// the same.
+	Successor(ctx context.Context, refused secret.Credential) (secret.Credential, error)
+	// Lineage identifies the keys that share sessions with key.
+	Lineage(key secret.Credential) string
+	// Recheck is how often the key is read again while its session is in use; 0
+	// means only when a session is needed.
+	Recheck() time.Duration
+	// Admit refuses a credential that this client must not send.
+	Admit(c secret.Credential) error
+}
+
+// Report is told what happens. Its methods must not block.
+type Report interface {
+	// StoreFailed reports that the store could not do what it was asked for.
+	StoreFailed(what string, err error)
+}

@@ -1,0 +1,221 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
+)
+
+const (
+	// leaseDuration is how long the lease for an exchange lasts after each write
+	// to the store, at least; a slow store extends it. Other processes wait this
+	// long for a holder that was killed or stopped.
+	leaseDuration = 3 * time.Second
+	leasePatience = 4
+	leaseExtend   = time.Second
+	// maxLeaseWait is how long a process waits for the lease before it makes an
+	// exchange without it.
+	maxLeaseWait = 10 * time.Second
+	// stuckStore is for how long a record that nobody can write may stay unchanged
+	// before the store counts as stuck: as long as the lease of a holder that was
+	// stopped, and one write. Until then, it may be busy with other processes.
+	stuckStore = leaseDuration + time.Second
+	// exchangeReserve is the part of a fetch's time that is kept for the exchange,
+	// should the lease not become free.
+	exchangeReserve = 5 * time.Second
+	// MaxPause bounds how long the endpoint is left alone because of a response or
+	// a record, which may have been written under a wrong clock.
+	MaxPause = 30 * time.Minute
+	// saveTimeout bounds the attempts to save a new session, which is worth more
+	// than the remaining time of the call that it was obtained for.
+	saveTimeout  = 5 * time.Second
+	saveAttempts = 4
+	// loadTimeout bounds a load of the record, so that a store that hangs costs
+	// sharing alone.
+	loadTimeout = 5 * time.Second
+)
+
+// obtainShared takes a usable session from the store, waits for the process that
+// is obtaining one, or obtains one under the lease. A store that fails costs
+// sharing alone.
+func (s *Source) obtainShared(ctx context.Context, key secret.Credential, usable func(record.Session) (grant, bool)) (grant, error) {
+	slot := s.slotFor(key)
+	end := time.Now().Add(leaseWait(ctx))
+	waited := false
+	var revision string
+	changed := time.Now() // when the record was last seen to change
+	for {
+		e, err := load(ctx, slot)
+		if e.Revision != revision {
+			revision, changed = e.Revision, time.Now()
+		}
+		switch {
+		case errors.Is(err, record.ErrNoRecord), replaceable(err) && e.Revision != "":
+		case err != nil:
+			s.failed("load", err)
+			return s.exchange(ctx, key)
+		default:
+			s.setStoreError(nil)
+			if g, ok := usable(e.Body); ok {
+				return g, nil
+			}
+			if wait := time.Until(e.Body.NotBefore); wait > 0 && wait < MaxPause {
+				return grant{}, pausedBy(e.Body)
+			}
+		}
+		left, remaining := slot.Left(e), time.Until(end)
+		switch {
+		case left > 0 && remaining <= 0:
+			return s.exchange(ctx, key)
+		case left > 0:
+			waited = true
+			if err := slot.Await(ctx, e, min(left, remaining)); err != nil {
+				return grant{}, err
+			}
+			continue
+		case waited:
+			waited = false
+			if err := renew.Sleep(ctx, record.TakeoverPause()); err != nil {
+				return grant{}, err
+			}
+			if now, err := s.cfg.Keys.Key(ctx); err == nil && !now.Equal(key) {
+				return grant{}, &keyReplacedError{now}
+			}
+			continue
+		}
+		held, err := slot.Acquire(ctx, e, e.Body, record.Terms{
+			Holder: s.holder, Duration: leaseDuration, Patience: leasePatience, Every: leaseExtend,
+		})
+		busy := errors.Is(err, record.ErrConflict) ||
+			(errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && time.Since(changed) < stuckStore)
+		switch {
+		case err == nil:
+			return s.exchangeHeld(ctx, held, key)
+		case busy && remaining > 0:
+			continue
+		default:
+			s.failed("save", err)
+			return s.exchange(ctx, key)
+		}
+	}
+}
+
+// keyReplacedError reports that the key was replaced while another process's lease
+// was waited for.
+type keyReplacedError struct{ by secret.Credential }
+
+func (*keyReplacedError) Error() string {
+	return "agrenting: the key was replaced while another process obtained a session"
+}
+
+func load(ctx context.Context, slot *record.Slot[record.Session]) (record.Entry[record.Session], error) {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	return slot.Load(ctx)
+}
+
+// replaceable reports whether a session record that cannot be read is replaced: if
+// it is damaged or sealed under another key, but not if another version of the SDK
+// wrote it.
+func replaceable(err error) bool {
+	return (errors.Is(err, record.ErrInvalid) && !errors.Is(err, record.ErrOtherVersion)) ||
+		errors.Is(err, record.ErrSealed) || errors.Is(err, record.ErrNotSealed)
+}
+
+// leaseWait returns for how long a fetch may wait for a lease.
+func leaseWait(ctx context.Context) time.Duration {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return maxLeaseWait
+	}
+	left := time.Until(end)
+	return min(maxLeaseWait, left-min(exchangeReserve, left/2))
+}
+
+// exchangeHeld makes the exchange under the lease and saves the outcome for the
+// other processes, also if it is a failure.
+func (s *Source) exchangeHeld(ctx context.Context, held *record.Held[record.Session], key secret.Credential) (grant, error) {
+	stop := held.Keep(ctx)
+	g, err := s.exchange(ctx, key)
+	stop()
+	rec := held.Entry().Body
+	if err != nil {
+		s.pause(&rec, err)
+	} else {
+		rec = record.Session{Agent: rec.Agent, Token: g.Value.Reveal(), Expires: g.Expires, Issued: time.Now()}
+		if !g.Issued.IsZero() {
+			rec.Skew = time.Until(g.Issued).Round(time.Second)
+		}
+	}
+	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	serr := held.Release(saveCtx, rec)
+	for n := 1; serr != nil && !errors.Is(serr, record.ErrLeaseLost) && n < saveAttempts; n++ {
+		if renew.Sleep(saveCtx, renew.Doubled(50*time.Millisecond, time.Second, n)) != nil {
+			break
+		}
+		serr = held.Release(saveCtx, rec)
+	}
+	switch {
+	case errors.Is(serr, record.ErrLeaseLost): // another process has a session by now, or soon
+	case serr != nil:
+		s.failed("save", serr)
+	default:
+		s.setStoreError(nil)
+	}
+	return g, err
+}
+
+// slotFor returns the record of the sessions of a key.
+func (s *Source) slotFor(key secret.Credential) *record.Slot[record.Session] {
+	lineage := s.cfg.Keys.Lineage(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.slot == nil || !key.Equal(s.slotKey) {
+		s.slot, s.slotKey = record.Sessions(s.cfg.Records, lineage, key), key
+	}
+	return s.slot
+}
+
+// pause notes in a record that the endpoint must be left alone. It does not touch
+// the session.
+func (s *Source) pause(rec *record.Session, err error) {
+	rec.Failures++
+	at, locked := s.cfg.Platform.RetryAt(err)
+	rec.NotBefore = time.Now().Add(renew.Doubled(time.Second, time.Minute, rec.Failures))
+	if at.After(rec.NotBefore) {
+		rec.NotBefore = at
+	}
+	rec.Locked, rec.Refused = locked, errors.Is(err, wire.ErrUnauthorized)
+	rec.Reason = secret.Clean(err.Error())
+}
+
+// PausedError reports that the authenticate endpoint must be left alone, because
+// another process was refused. It matches [wire.ErrUnauthorized] if its key was
+// refused: the key may have been replaced, which each process finds out itself.
+type PausedError struct {
+	// Until is when the endpoint may be called again.
+	Until time.Time
+	// Locked is set if the address is locked out.
+	Locked bool
+
+	refused bool
+	reason  string
+}
+
+func pausedBy(rec record.Session) error {
+	return &PausedError{Until: rec.NotBefore, Locked: rec.Locked, refused: rec.Refused, reason: rec.Reason}
+}
+
+// Error says what the other process was told.
+func (e *PausedError) Error() string { return "agrenting: another process was refused: " + e.reason }
+
+// Is implements errors.Is.
+func (e *PausedError) Is(target error) bool {
+	return e.refused && !e.Locked && target == wire.ErrUnauthorized
+}

@@ -1,0 +1,216 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/session"
+	"github.com/agrenting/agrenting-go/internal/wire"
+)
+
+// sessionPlatform implements session.Platform.
+type sessionPlatform struct{ core *core }
+
+// lockout is how long the platform locks an IP out if it does not say (platform
+// documentation, "Rate Limits").
+const lockout = 5 * time.Minute
+
+// Authenticate implements session.Platform. The key goes into the header for API
+// keys, a user token too: the platform's example has it there.
+func (p sessionPlatform) Authenticate(ctx context.Context, path string, key secret.Credential) (*wire.Answer, error) {
+	a, err := p.core.direct(ctx, direct{method: http.MethodPost, path: path, cred: Credential{key}, keyHeader: true})
+	if err != nil {
+		return nil, err
+	}
+	if a.ok() {
+		return a.answer, nil
+	}
+	e := a.apiError()
+	if a.status != http.StatusTooManyRequests {
+		return nil, e
+	}
+	after := e.RetryAfter
+	if after <= 0 {
+		after = lockout
+	}
+	return nil, &LockoutError{RetryAt: time.Now().Add(after), Err: e}
+}
+
+// Refuses implements session.Platform.
+func (p sessionPlatform) Refuses(ctx context.Context, s secret.Credential) bool {
+	a, err := p.core.direct(ctx, direct{method: http.MethodGet, path: p.core.routes.Verify, cred: Credential{s}})
+	return err == nil && a.status == http.StatusUnauthorized
+}
+
+// RetryAt implements session.Platform.
+func (p sessionPlatform) RetryAt(err error) (at time.Time, locked bool) {
+	_, locked = errors.AsType[*LockoutError](err)
+	return retryAt(err), locked
+}
+
+// retryAt reads from a source's error when it can be asked again.
+func retryAt(err error) time.Time {
+	if l, ok := errors.AsType[*LockoutError](err); ok {
+		return l.RetryAt
+	}
+	if p, ok := errors.AsType[*session.PausedError](err); ok {
+		return p.Until
+	}
+	if p, ok := errors.AsType[*pausedError](err); ok {
+		return p.at
+	}
+	if a, ok := errors.AsType[*APIError](err); ok && a.RetryAfter > 0 {
+		return time.Now().Add(min(a.RetryAfter, session.MaxPause))
+	}
+	return time.Time{}
+}
+
+// pausedError is an error of a source that can be asked again at some time.
+type pausedError struct {
+	at  time.Time
+	err error
+}
+
+func (e *pausedError) Error() string { return e.err.Error() }
+func (e *pausedError) Unwrap() error { return e.err }
+
+// sessionKeys implements session.Keys over a source of keys. What a source can do
+// beyond yielding a key is found by optional interfaces.
+type sessionKeys struct {
+	core   *core
+	source CredentialSource
+}
+
+// Key implements session.Keys.
+func (k sessionKeys) Key(ctx context.Context) (secret.Credential, error) {
+	return k.checked(k.source.Credential(ctx))
+}
+
+// Successor implements session.Keys.
+func (k sessionKeys) Successor(ctx context.Context, refused secret.Credential) (secret.Credential, error) {
+	r, ok := k.source.(Refresher)
+	if !ok {
+		return k.Key(ctx)
+	}
+	return k.checked(r.Refresh(ctx, Credential{refused}))
+}
+
+func (k sessionKeys) checked(key Credential, err error) (secret.Credential, error) {
+	if err != nil {
+		return secret.Credential{}, err
+	}
+	return key.c, k.core.checkKey(key)
+}
+
+// Lineage implements session.Keys.
+func (k sessionKeys) Lineage(key secret.Credential) string {
+	if l, ok := k.source.(interface{ lineage(key Credential) string }); ok {
+		return l.lineage(Credential{key})
+	}
+	return record.LineageOf(key)
+}
+
+// Recheck implements session.Keys.
+func (k sessionKeys) Recheck() time.Duration {
+	if r, ok := k.source.(rechecker); ok {
+		return r.recheck()
+	}
+	return 0
+}
+
+// Admit implements session.Keys.
+func (k sessionKeys) Admit(c secret.Credential) error { return k.core.admit(Credential{c}) }
+
+// checkKey checks a key that is to be exchanged as any credential is checked
+// before it is sent.
+func (c *core) checkKey(key Credential) error {
+	if key.Kind() == KindSession {
+		return fmt.Errorf("%w: WithSession needs an API key to exchange, and there is a session token instead of one", ErrInvalidCredential)
+	}
+	return c.admit(key)
+}
+
+// exchangeableKey returns the credential that can be exchanged for sessions: with
+// [WithSession] the one behind the sessions, else the one in use.
+func (c *core) exchangeableKey(ctx context.Context) (Credential, error) {
+	if c.keys == nil {
+		l, err := c.creds.get(ctx)
+		if err != nil {
+			return Credential{}, err
+		}
+		return l.Value.cred, nil
+	}
+	key, err := c.keys.Key(ctx)
+	return Credential{key}, err
+}
+
+// sessionKeeper is the keeper of sessions of the keys that src yields.
+func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
+	c.keys = sessionKeys{core: c, source: src}
+	cfg := session.Config{Endpoint: c.endpoint, Platform: sessionPlatform{c}, Keys: c.keys, Report: c}
+	if store := c.cfg.sessionStore(); store != nil {
+		cfg.Records = c.recordConfig(store, "")
+	}
+	c.sessions = session.New(cfg)
+	k := newRenewingKeeper(name, renew.Config[*stamp]{
+		Fetch:     c.fetchSession,
+		Timeout:   c.cfg.session.Timeout,
+		Window:    c.cfg.session.Window,
+		RetryAt:   retryAt,
+		Proactive: c.cfg.session.Window >= 0,
+		Observe:   c.observe,
+	})
+	k.costly = true
+	return k
+}
+
+// fetchSession is the engine's source of sessions.
+func (c *core) fetchSession(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*stamp], error) {
+	in := renew.Query[secret.Credential]{Reason: q.Reason, HasRejected: q.HasRejected, HasCurrent: q.HasCurrent}
+	if q.HasRejected {
+		in.Rejected = q.Rejected.cred.c
+	}
+	if q.HasCurrent {
+		in.Current = q.Current.cred.c
+	}
+	g, err := c.sessions.Fetch(ctx, in)
+	if p, ok := errors.AsType[*session.PausedError](err); ok && p.Locked {
+		err = &LockoutError{RetryAt: p.Until, Err: err}
+	}
+	if err != nil {
+		return renew.Grant[*stamp]{}, err
+	}
+	out := renew.Grant[*stamp]{Value: q.Current, Expires: g.Expires, Issued: g.Issued, Life: g.Life, Recheck: g.Recheck, Reason: g.Reason}
+	if !q.HasCurrent || !g.Value.Equal(in.Current) || q.Current.gate.Over() {
+		out.Value, err = c.stamp(Credential{g.Value})
+	}
+	return out, err
+}
+
+// StoreFailed implements session.Report. The process continues with what it has in
+// memory.
+func (c *core) StoreFailed(what string, err error) {
+	c.emit(slog.LevelWarn, Event{Time: time.Now(), Type: EventStoreFailed, Reason: what, Err: err})
+}
+
+// logoutTimeout bounds the logout of Close.
+const logoutTimeout = 5 * time.Second
+
+// logout ends the session in use at the platform, and only that one: with the key,
+// which the newer of the platform's documents wants for it, those of other
+// processes would end too. An error is ignored: the session expires anyway.
+func (c *core) logout() {
+	if p := c.cfg.session; p == nil || !p.LogoutOnClose || c.cfg.sessionStore() != nil || c.creds.latest().IsZero() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), logoutTimeout)
+	defer cancel()
+	_, _ = c.direct(ctx, direct{method: http.MethodDelete, path: c.routes.Logout, cred: c.creds.latest()})
+}
