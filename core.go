@@ -69,7 +69,6 @@ func newCore(opts []Option) (*core, error) {
 	if c.creds, err = c.keeperFrom(&env); err != nil {
 		return nil, err
 	}
-	c.creds.probe = newProber(c)
 	if err := c.checkAgent(agent); err != nil {
 		return nil, err
 	}
@@ -174,7 +173,7 @@ func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
 		Fetch:     fetchFrom(src, c.stamp),
 		Proactive: !rechecked, // it is read again when there is traffic
 		Observe:   c.observe,
-	}), nil
+	}, verifyRoute{c}), nil
 }
 
 // admit holds a credential against what each one must pass before it leaves,
@@ -232,7 +231,7 @@ func (c *core) storedKeeper(initial CredentialSource, notFound error) (*keeper, 
 	if c.cfg.session != nil {
 		return c.sessionKeeper(name, c.stored), nil
 	}
-	return newRenewingKeeper(name, renew.Config[*stamp]{Fetch: c.stored.fetch, RetryAt: retryAt, Proactive: false, Observe: c.observe}), nil
+	return newRenewingKeeper(name, renew.Config[*stamp]{Fetch: c.stored.fetch, RetryAt: retryAt, Observe: c.observe}, verifyRoute{c}), nil
 }
 
 //nolint:contextcheck,nolintlint // Close has no context; its callers would all be told to pass one

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -36,9 +37,9 @@ const fileRecheck = 10 * time.Second
 type keeper struct {
 	fixed  atomic.Pointer[lease] // nil after close, and where there is an engine
 	engine *renew.Engine[*stamp]
-	name   string // of the source, for Status
-	costly bool   // the source may be asked so often, and then locks this host out
-	probe  *prober
+	name   string                // of the source, for Status
+	costly bool                  // the source may be asked so often, and then locks this host out
+	probe  *evidence.Prober      // nil where there is no engine
 	seen   atomic.Pointer[stamp] // the last one in use, also when it was rejected
 }
 
@@ -48,9 +49,9 @@ func newFixedKeeper(name string, s *stamp) *keeper {
 	return k
 }
 
-func newRenewingKeeper(name string, cfg renew.Config[*stamp]) *keeper {
+func newRenewingKeeper(name string, cfg renew.Config[*stamp], ask evidence.Asker) *keeper {
 	cfg.Same = sameStamp
-	return &keeper{name: name, engine: renew.New(cfg)}
+	return &keeper{name: name, engine: renew.New(cfg), probe: evidence.NewProber(ask)}
 }
 
 // sourceFetch asks a source in its own terms.
@@ -152,14 +153,14 @@ func (k *keeper) reject(ctx context.Context, l *lease) (*lease, error) {
 		return l, nil
 	}
 	if k.engine.Doubted(l.Generation) {
-		switch k.probe.judge(ctx, l.Value.cred) {
-		case dead:
+		switch k.probe.Judge(ctx, l.Value.cred.c) {
+		case evidence.Dead:
 			k.engine.Lift(l.Generation)
-		case alive: // the route refuses it, and would another
+		case evidence.Alive: // the route refuses it, and would refuse another
 			if k.costly && k.engine.Spared(l.Generation) {
 				return l, nil
 			}
-		case inDoubt:
+		case evidence.Unknown:
 		}
 	}
 	next, err := k.engine.Reject(ctx, l.Generation)
@@ -225,13 +226,13 @@ func (k *keeper) superseded(l *lease) bool {
 
 // dead asks the platform whether the credential of l is the reason for a 401.
 func (k *keeper) dead(ctx context.Context, l *lease) bool {
-	return k.engine != nil && k.probe.judge(ctx, l.Value.cred) == dead
+	return k.engine != nil && k.probe.Judge(ctx, l.Value.cred.c) == evidence.Dead
 }
 
 func (k *keeper) mended(l *lease) {
 	if k.engine != nil {
 		k.engine.Mended(l.Generation)
-		k.probe.vain.Store(0)
+		k.probe.RecordAccepted()
 	}
 }
 
@@ -241,7 +242,7 @@ func (k *keeper) vain(l *lease, worn bool) {
 	if k.engine != nil {
 		k.engine.Vain(l.Generation)
 		if worn {
-			k.probe.vain.Add(1)
+			k.probe.RecordFutile()
 		}
 	}
 }

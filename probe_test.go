@@ -1,7 +1,6 @@
 package agrenting
 
 import (
-	"context"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -69,56 +68,5 @@ func TestAProbeThatLiesIsNotBelievedForLong(t *testing.T) {
 		}
 		assert.LessOrEqual(t, w.bought(), 10)
 		require.NoError(t, w.call(c))
-	})
-}
-
-func TestAProbeServesAllWhoAskMeanwhile(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		asked, answer := 0, alive
-		p := &prober{turn: make(chan struct{}, 1), ask: func(ctx context.Context, _ Credential) verdict {
-			asked++
-			select {
-			case <-time.After(time.Second):
-				return answer
-			case <-ctx.Done():
-				return inDoubt
-			}
-		}}
-		p.turn <- struct{}{}
-		herd := func(want verdict) {
-			t.Helper()
-			go p.judge(t.Context(), APIKey("k1"))
-			synctest.Wait()
-			advance(time.Millisecond)
-			for range 10 {
-				go func() { assert.Equal(t, want, p.judge(t.Context(), APIKey("k1"))) }()
-			}
-			letPass(time.Minute)
-		}
-		herd(alive)
-		assert.Equal(t, 2, asked, "what was asked before the 401 does not explain it, one more answer does for all")
-		answer = dead
-		herd(dead)
-		assert.Equal(t, 3, asked, "what is dead stays so")
-		assert.Equal(t, dead, p.judge(t.Context(), APIKey("k1")))
-		assert.Equal(t, 3, asked)
-		assert.Equal(t, dead, p.judge(t.Context(), APIKey("k2")), "another one is asked about")
-		assert.Equal(t, 4, asked)
-
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		defer cancel()
-		assert.Equal(t, inDoubt, p.judge(ctx, APIKey("k3")))
-		assert.Equal(t, dead, p.judge(t.Context(), APIKey("k3")), "who gave up has found nothing out")
-	})
-}
-
-func TestWhoWaitsForAProbeLeavesWithItsContext(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		p := &prober{turn: make(chan struct{}, 1)}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		assert.Equal(t, inDoubt, p.judge(ctx, APIKey("k1")))
 	})
 }

@@ -510,7 +510,7 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 						}
 						return renew.Grant[*stamp]{Value: s}, nil
 					},
-				})
+				}, verifyRoute{tr.core})
 				defer func() { assert.NoError(t, tr.creds.close()) }()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()

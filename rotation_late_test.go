@@ -2,7 +2,6 @@ package agrenting
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"net/http"
 	"strings"
@@ -143,41 +142,5 @@ func TestASessionOfAFixedKeyIsLookedAtWithoutHarm(t *testing.T) {
 		require.NoError(t, w.call(c))
 		synctest.Wait()
 		assert.False(t, panicked.Load())
-	})
-}
-
-func TestWhoGivesUpWhileAskingIfACredentialIsDeadTellsNobodyThatItLives(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		p := &prober{turn: make(chan struct{}, 1)}
-		p.turn <- struct{}{}
-		first := make(chan struct{})
-		n := 0
-		p.ask = func(ctx context.Context, _ Credential) verdict {
-			n++
-			switch n {
-			case 1:
-				<-first
-				return inDoubt
-			case 2:
-				<-ctx.Done()
-				return inDoubt
-			default:
-				return dead
-			}
-		}
-		go p.judge(t.Context(), APIKey("another"))
-		synctest.Wait()
-		ctx, cancel := context.WithCancelCause(t.Context())
-		go p.judge(ctx, APIKey("dead"))
-		synctest.Wait()
-		said := make(chan verdict, 1)
-		go func() { said <- p.judge(t.Context(), APIKey("dead")) }()
-		synctest.Wait()
-		advance(time.Second)
-		close(first)
-		synctest.Wait()
-		cancel(errors.New("no time"))
-		assert.Equal(t, dead, <-said)
 	})
 }

@@ -166,7 +166,7 @@ func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
 		RetryAt:   retryAt,
 		Proactive: c.cfg.session.Window >= 0,
 		Observe:   c.observe,
-	})
+	}, verifyRoute{c})
 	k.costly = true
 	return k
 }
