@@ -17,7 +17,7 @@ import (
 // renewed and rotated.
 type Authorization struct {
 	t     *Transport
-	lease *lease
+	generation *generation
 	agent agentHeader
 	seen  refusals
 }
@@ -63,10 +63,10 @@ func (c *Client) Authorize(ctx context.Context, rawURL string) (*Authorization, 
 	if a.agent.err != nil {
 		return nil, a.agent.err
 	}
-	if a.lease, err = t.creds.pass(ctx, nil); err != nil {
+	if a.generation, err = t.creds.waitOpen(ctx, nil); err != nil {
 		return nil, err
 	}
-	if a.lease.Value.cred.IsZero() {
+	if a.generation.Value.cred.IsZero() {
 		return nil, fmt.Errorf("%w: the client is anonymous", ErrNoCredential)
 	}
 	return a, nil
@@ -90,7 +90,7 @@ func httpScheme(rawURL string) string {
 // where an agent was chosen, by canonical names. It is a secret, made for each
 // caller.
 func (a *Authorization) Header() http.Header {
-	s := a.lease.Value
+	s := a.generation.Value
 	h := http.Header{s.name: {s.cred.c.Values()[0]}}
 	if a.agent.values != nil {
 		h.Set(headerAgentID, a.agent.id())
@@ -114,26 +114,26 @@ func (a *Authorization) Rejected(ctx context.Context) (*Authorization, error) {
 		return nil, ErrClosed
 	}
 	// A rotation in place may be behind it, and about to bring the next one.
-	if _, err := a.t.creds.pass(ctx, a.lease); err != nil {
+	if _, err := a.t.creds.waitOpen(ctx, a.generation); err != nil {
 		return nil, err
 	}
 	next := *a
-	if time.Since(a.lease.Obtained) > provenAfter {
+	if time.Since(a.generation.Obtained) > provenAfter {
 		next.seen = refusals{}
-		a.t.creds.mended(a.lease)
+		a.t.creds.recordAccepted(a.generation)
 	}
-	l, err := a.t.creds.after(ctx, a.lease, &next.seen)
+	l, err := a.t.creds.after(ctx, a.generation, &next.seen)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx) // which may be why nothing else was found
 	}
 	if err == nil && l == nil {
 		err = fmt.Errorf("%w: the platform refuses the %s %s, and there is no other",
-			ErrUnauthorized, a.lease.Value.cred.Kind(), a.lease.Value.cred.Fingerprint())
+			ErrUnauthorized, a.generation.Value.cred.Kind(), a.generation.Value.cred.Fingerprint())
 	}
 	if err != nil {
 		return nil, err
 	}
-	if next.lease, err = a.t.creds.pass(ctx, l); err != nil {
+	if next.generation, err = a.t.creds.waitOpen(ctx, l); err != nil {
 		return nil, err
 	}
 	return &next, nil
@@ -141,10 +141,10 @@ func (a *Authorization) Rejected(ctx context.Context) (*Authorization, error) {
 
 // String tells whose credential it is, without the credential.
 func (a *Authorization) String() string {
-	if a == nil || a.lease == nil {
+	if a == nil || a.generation == nil {
 		return "agrenting.Authorization(none)"
 	}
-	cred := a.lease.Value.cred
+	cred := a.generation.Value.cred
 	return "agrenting.Authorization(" + cred.Kind().String() + ", " + cred.Fingerprint() + ")"
 }
 

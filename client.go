@@ -87,7 +87,7 @@ func (c *Client) Transport() http.RoundTripper { return c.transport }
 // is none yet, or waits for the end of a rotation in place, no longer than ctx
 // allows.
 func (c *Client) Credential(ctx context.Context) (Credential, error) {
-	l, err := c.core.creds.pass(ctx, nil)
+	l, err := c.core.creds.waitOpen(ctx, nil)
 	if err != nil {
 		return Credential{}, err
 	}

@@ -23,7 +23,7 @@ type core struct {
 	env       Environment
 	routes    Routes
 	transport *Transport
-	creds     *keeper
+	creds     *credentialCache
 	endpoint  *session.Endpoint
 	keys      session.Keys    // behind the sessions; nil without WithSession
 	sessions  *session.Source // nil without WithSession
@@ -66,7 +66,7 @@ func newCore(opts []Option) (*core, error) {
 	}
 	c.events = newEventQueue()
 	c.agent, c.origins = agent, origins
-	if c.creds, err = c.keeperFrom(&env); err != nil {
+	if c.creds, err = c.newCache(&env); err != nil {
 		return nil, err
 	}
 	if err := c.checkAgent(agent); err != nil {
@@ -129,12 +129,12 @@ func (c *core) originsFrom(variable string) (originSet, error) {
 	return origins, nil
 }
 
-// keeperFrom finds the credential: an explicit one, or the environment's.
-func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
+// newCache finds the credential: an explicit one, or the environment's.
+func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 	src, name := c.cfg.source, "WithCredentialSource"
 	switch {
 	case c.cfg.anonymous:
-		return newFixedKeeper("WithAnonymous", &stamp{}), nil
+		return newFixedCache("WithAnonymous", &preparedCredential{}), nil
 	case !c.cfg.credential.IsZero():
 		src, name = Static(c.cfg.credential), "WithCredential"
 	case src == nil:
@@ -147,7 +147,7 @@ func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
 		if src == nil {
 			notFound = env.noCredential()
 		}
-		return c.storedKeeper(src, notFound)
+		return c.storedKeyCache(src, notFound)
 	}
 	if c.cfg.rotation != nil {
 		return nil, optionError("WithRotation", "it needs WithStore, since the platform shows a new key only once")
@@ -159,18 +159,18 @@ func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 		}
-		return c.sessionKeeper(name, src), nil
+		return c.sessionCache(name, src), nil
 	}
 	if static {
-		s, err := c.stamp(fixed.credential)
+		s, err := c.prepare(fixed.credential)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		return newFixedKeeper(name, s), nil
+		return newFixedCache(name, s), nil
 	}
 	_, rechecked := src.(rechecker)
-	return newRenewingKeeper(name, renew.Config[*stamp]{
-		Fetch:     fetchFrom(src, c.stamp),
+	return newRenewingCache(name, renew.Config[*preparedCredential]{
+		Fetch:     fetchFrom(src, c.prepare),
 		Proactive: !rechecked, // it is read again when there is traffic
 		Observe:   c.observe,
 	}, verifyRoute{c}), nil
@@ -195,22 +195,22 @@ func (c *core) admit(cred Credential) error {
 	return nil
 }
 
-// stamp makes a credential that is admitted ready for use.
-func (c *core) stamp(cred Credential) (*stamp, error) {
+// prepare makes a credential that is admitted ready for use.
+func (c *core) prepare(cred Credential) (*preparedCredential, error) {
 	if err := c.admit(cred); err != nil {
 		return nil, err
 	}
 	name, _ := cred.header(c.cfg.keyHeader)
-	s := &stamp{cred: cred, name: name}
+	s := &preparedCredential{cred: cred, name: name}
 	if c.cfg.keyStore() != nil {
 		s.gate = c.gates.New()
 	}
 	return s, nil
 }
 
-// storedKeeper is the keeper of a key in a store. initial may be nil; notFound then
+// storedKeyCache is the keeper of a key in a store. initial may be nil; notFound then
 // says where it was looked for.
-func (c *core) storedKeeper(initial CredentialSource, notFound error) (*keeper, error) {
+func (c *core) storedKeyCache(initial CredentialSource, notFound error) (*credentialCache, error) {
 	name := "WithStore"
 	if p := c.cfg.rotation; p != nil && p.Store != nil {
 		name = "RotationPolicy.Store"
@@ -229,9 +229,9 @@ func (c *core) storedKeeper(initial CredentialSource, notFound error) (*keeper, 
 	}
 	c.stored = newStoredKey(c, c.cfg.keyStore(), initial, notFound)
 	if c.cfg.session != nil {
-		return c.sessionKeeper(name, c.stored), nil
+		return c.sessionCache(name, c.stored), nil
 	}
-	return newRenewingKeeper(name, renew.Config[*stamp]{Fetch: c.stored.fetch, RetryAt: retryAt, Observe: c.observe}, verifyRoute{c}), nil
+	return newRenewingCache(name, renew.Config[*preparedCredential]{Fetch: c.stored.fetch, RetryAt: retryAt, Observe: c.observe}, verifyRoute{c}), nil
 }
 
 //nolint:contextcheck,nolintlint // Close has no context; its callers would all be told to pass one
@@ -257,7 +257,7 @@ func (c *core) client(agent agentHeader) *Client {
 }
 
 // observe turns what the engine reports into events and records.
-func (c *core) observe(e renew.Event[*stamp]) {
+func (c *core) observe(e renew.Event[*preparedCredential]) {
 	ev := Event{Time: time.Now(), Reason: e.Reason.String(), Took: e.Took, RetryAt: e.RetryAt}
 	level := slog.LevelInfo
 	switch e.Kind {
@@ -271,9 +271,9 @@ func (c *core) observe(e renew.Event[*stamp]) {
 		ev.Type, level = EventRenewalFailed, slog.LevelWarn
 		ev.Err = c.creds.sourceError(e.Err)
 	}
-	if e.Lease != nil {
-		ev = ev.in(e.Lease)
-		c.creds.seen.Store(e.Lease.Value)
+	if e.Generation != nil {
+		ev = ev.in(e.Generation)
+		c.creds.seen.Store(e.Generation.Value)
 	}
 	if e.Prev != nil {
 		ev.Previous = e.Prev.Value.cred.Fingerprint()

@@ -254,8 +254,8 @@ func decodeData(data json.RawMessage, out any) error {
 
 func (c *Client) apiError(req *http.Request, r *Response, a *wire.Answer, state *Trace) *APIError {
 	secrets := credentialsIn(req.Header)
-	if state.lease != nil {
-		secrets = append(secrets, state.lease.Value.cred.Reveal())
+	if state.generation != nil {
+		secrets = append(secrets, state.generation.Value.cred.Reveal())
 	}
 	e := newAPIError(r, &a.Envelope, a.Body, secrets...)
 	e.Method, e.Path, e.cause = req.Method, req.URL.Path, state.Err
@@ -265,8 +265,8 @@ func (c *Client) apiError(req *http.Request, r *Response, a *wire.Answer, state 
 func (c *Client) describe(resp *http.Response, state *Trace) *Response {
 	r := &Response{StatusCode: resp.StatusCode, Header: resp.Header, Attempts: max(1, state.Attempts)}
 	r.readHeader()
-	if l := state.lease; l != nil && l.Value.name != "" {
-		r.Generation, r.Fingerprint = l.Generation, l.Value.cred.Fingerprint()
+	if l := state.generation; l != nil && l.Value.name != "" {
+		r.Generation, r.Fingerprint = l.Number, l.Value.cred.Fingerprint()
 	}
 	if r.Rate.Known {
 		rate := r.Rate

@@ -66,8 +66,8 @@ type Event struct {
 }
 
 // in describes the lease in use after the event.
-func (e Event) in(l *lease) Event {
-	e.Generation, e.Expires = l.Generation, l.Expires
+func (e Event) in(l *generation) Event {
+	e.Generation, e.Expires = l.Number, l.Expires
 	e.Kind, e.Fingerprint = l.Value.cred.Kind(), l.Value.cred.Fingerprint()
 	return e
 }

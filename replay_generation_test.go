@@ -70,7 +70,7 @@ func TestWhoWaitsAtAGateLearnsOfTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := new(gate.Gate)
 		g.Shut()
-		k := newFixedKeeper("fixed", &stamp{cred: APIKey("k1"), gate: g})
+		k := newFixedCache("fixed", &preparedCredential{cred: APIKey("k1"), gate: g})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		left := make(chan error, 1)
@@ -84,9 +84,9 @@ func TestWhoWaitsAtAGateLearnsOfTheEnd(t *testing.T) {
 
 func TestTheSameSecretOfAnotherKindIsAnotherCredential(t *testing.T) {
 	t.Parallel()
-	key, token := &stamp{cred: APIKey(testKey)}, &stamp{cred: UserToken(testKey)}
-	assert.True(t, sameStamp(key, &stamp{cred: APIKey(testKey)}))
-	assert.False(t, sameStamp(key, token))
+	key, token := &preparedCredential{cred: APIKey(testKey)}, &preparedCredential{cred: UserToken(testKey)}
+	assert.True(t, sameCredential(key, &preparedCredential{cred: APIKey(testKey)}))
+	assert.False(t, sameCredential(key, token))
 }
 
 // Each renewal that helps ends the pause that those which did not have begun.

@@ -500,15 +500,15 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 				var held gate.Gate
 				held.Shut()
 				n := 0
-				tr.creds = newRenewingKeeper("test", renew.Config[*stamp]{
-					Fetch: func(context.Context, renew.Query[*stamp]) (renew.Grant[*stamp], error) {
+				tr.creds = newRenewingCache("test", renew.Config[*preparedCredential]{
+					Fetch: func(context.Context, renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error) {
 						n++
 						secret := fmt.Sprint("k", n)
-						s := &stamp{cred: APIKey(secret), name: headerAPIKey}
+						s := &preparedCredential{cred: APIKey(secret), name: headerAPIKey}
 						if n > 1 {
 							s.gate = &held
 						}
-						return renew.Grant[*stamp]{Value: s}, nil
+						return renew.Grant[*preparedCredential]{Value: s}, nil
 					},
 				}, verifyRoute{tr.core})
 				defer func() { assert.NoError(t, tr.creds.close()) }()

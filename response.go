@@ -97,8 +97,8 @@ func CheckResponse(resp *http.Response) error {
 		secrets = credentialsIn(resp.Request.Header)
 	}
 	note := noteOf(resp)
-	if note.lease != nil {
-		secrets = append(secrets, note.lease.Value.cred.Reveal())
+	if note.generation != nil {
+		secrets = append(secrets, note.generation.Value.cred.Reveal())
 	}
 	e := newAPIError(r, &env, body, secrets...)
 	e.cause = note.notReplayed

@@ -30,8 +30,8 @@ type storedKey struct {
 	adopting sync.Mutex
 
 	mu      sync.Mutex
-	given   secret.Credential // the key that was last given out for a session
-	stamped *stamp            // the key that was last stamped
+	sessionKey   secret.Credential // the key that was last given out for a session
+	prepared *preparedCredential            // the key that was last stamped
 	noted   string            // the fingerprint of the key whose age was reported
 }
 
@@ -78,12 +78,12 @@ func (k *storedKey) give(ctx context.Context, rejected secret.Credential) (Crede
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.given = key.Credential
+	k.sessionKey = key.Credential
 	return Credential{key.Credential}, nil
 }
 
 // fetch is the engine's source if the key itself authenticates requests.
-func (k *storedKey) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*stamp], error) {
+func (k *storedKey) fetch(ctx context.Context, q renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error) {
 	var rejected secret.Credential
 	if q.HasRejected {
 		rejected = q.Rejected.cred.c
@@ -92,37 +92,37 @@ func (k *storedKey) fetch(ctx context.Context, q renew.Query[*stamp]) (renew.Gra
 	if err != nil {
 		known, ok := k.manager.Remembered(rejected)
 		if !ok || !q.HasRejected { // else what is in use continues to be used
-			return renew.Grant[*stamp]{}, publicRotation(err)
+			return renew.Grant[*preparedCredential]{}, publicRotation(err)
 		}
 		key, reason = known, renew.Adopted
 	}
 	return k.grant(key, q.HasCurrent, reason)
 }
 
-func (k *storedKey) grant(key record.StoredKey, known bool, reason renew.Reason) (renew.Grant[*stamp], error) {
-	s, err := k.stamp(key.Credential)
+func (k *storedKey) grant(key record.StoredKey, known bool, reason renew.Reason) (renew.Grant[*preparedCredential], error) {
+	s, err := k.prepare(key.Credential)
 	if err != nil {
-		return renew.Grant[*stamp]{}, err
+		return renew.Grant[*preparedCredential]{}, err
 	}
-	g := renew.Grant[*stamp]{Value: s, Recheck: k.recheck()}
+	g := renew.Grant[*preparedCredential]{Value: s, Recheck: k.recheck()}
 	if known {
 		g.Reason = reason
 	}
 	return g, nil
 }
 
-// stamp stamps a key, once: all requests with it have to pass the same gate,
+// prepare stamps a key, once: all requests with it have to pass the same gate,
 // however often the store is loaded meanwhile. A gate that a rotation has closed for
 // good is replaced.
-func (k *storedKey) stamp(c secret.Credential) (*stamp, error) {
+func (k *storedKey) prepare(c secret.Credential) (*preparedCredential, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if s := k.stamped; s != nil && s.cred.c.Equal(c) && !s.gate.Over() {
+	if s := k.prepared; s != nil && s.cred.c.Equal(c) && !s.gate.Over() {
 		return s, nil
 	}
-	s, err := k.core.stamp(Credential{c})
+	s, err := k.core.prepare(Credential{c})
 	if err == nil {
-		k.stamped = s
+		k.prepared = s
 	}
 	return s, err
 }
@@ -190,7 +190,7 @@ func (k *storedKey) Serves(key secret.Credential) bool {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.given.IsZero() || k.given.Equal(key)
+	return k.sessionKey.IsZero() || k.sessionKey.Equal(key)
 }
 
 // Adopt implements rotation.Handover.
@@ -248,7 +248,7 @@ func (k *storedKey) Retire(g rotation.Generation) <-chan struct{} {
 }
 
 func gateOf(g rotation.Generation) *gate.Gate {
-	s, ok := g.Handle.(*stamp)
+	s, ok := g.Handle.(*preparedCredential)
 	if !ok {
 		return nil
 	}

@@ -151,15 +151,15 @@ func (c *core) exchangeableKey(ctx context.Context) (Credential, error) {
 	return Credential{key}, err
 }
 
-// sessionKeeper is the keeper of sessions of the keys that src yields.
-func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
+// sessionCache is the keeper of sessions of the keys that src yields.
+func (c *core) sessionCache(name string, src CredentialSource) *credentialCache {
 	c.keys = sessionKeys{core: c, source: src}
 	cfg := session.Config{Endpoint: c.endpoint, Platform: sessionPlatform{c}, Keys: c.keys, Report: c}
 	if store := c.cfg.sessionStore(); store != nil {
 		cfg.Records = c.recordConfig(store, "")
 	}
 	c.sessions = session.New(cfg)
-	k := newRenewingKeeper(name, renew.Config[*stamp]{
+	k := newRenewingCache(name, renew.Config[*preparedCredential]{
 		Fetch:     c.fetchSession,
 		Timeout:   c.cfg.session.Timeout,
 		Window:    c.cfg.session.Window,
@@ -172,7 +172,7 @@ func (c *core) sessionKeeper(name string, src CredentialSource) *keeper {
 }
 
 // fetchSession is the engine's source of sessions.
-func (c *core) fetchSession(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*stamp], error) {
+func (c *core) fetchSession(ctx context.Context, q renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error) {
 	in := renew.Query[secret.Credential]{Reason: q.Reason, HasRejected: q.HasRejected, HasCurrent: q.HasCurrent}
 	if q.HasRejected {
 		in.Rejected = q.Rejected.cred.c
@@ -185,11 +185,11 @@ func (c *core) fetchSession(ctx context.Context, q renew.Query[*stamp]) (renew.G
 		err = &LockoutError{RetryAt: p.Until, Err: err}
 	}
 	if err != nil {
-		return renew.Grant[*stamp]{}, err
+		return renew.Grant[*preparedCredential]{}, err
 	}
-	out := renew.Grant[*stamp]{Value: q.Current, Expires: g.Expires, Issued: g.Issued, Life: g.Life, Recheck: g.Recheck, Reason: g.Reason}
+	out := renew.Grant[*preparedCredential]{Value: q.Current, Expires: g.Expires, Issued: g.Issued, Life: g.Life, Recheck: g.Recheck, Reason: g.Reason}
 	if !q.HasCurrent || !g.Value.Equal(in.Current) || q.Current.gate.Over() {
-		out.Value, err = c.stamp(Credential{g.Value})
+		out.Value, err = c.prepare(Credential{g.Value})
 	}
 	return out, err
 }

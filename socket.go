@@ -75,7 +75,7 @@ type SocketURL struct {
 // [ErrForeignOrigin] for a Socket that cannot be used. An anonymous client has
 // [ErrNoCredential].
 func (c *Client) SocketURL(ctx context.Context, s Socket) (SocketURL, error) {
-	l, err := c.core.creds.pass(ctx, nil)
+	l, err := c.core.creds.waitOpen(ctx, nil)
 	if err != nil {
 		return SocketURL{}, err
 	}
@@ -314,10 +314,10 @@ type socketBase struct{ base http.RoundTripper }
 
 func (s *socketBase) RoundTrip(req *http.Request) (*http.Response, error) {
 	trace := perCallFrom(req.Context()).trace
-	if trace == nil || trace.lease == nil || trace.lease.Value.name == "" {
+	if trace == nil || trace.generation == nil || trace.generation.Value.name == "" {
 		return s.base.RoundTrip(req) // not stamped
 	}
-	stamp := trace.lease.Value
+	stamp := trace.generation.Value
 	out, u := *req, *req.URL // its headers are a copy of the caller's already
 	delete(out.Header, stamp.name)
 	addSocketCredential(&u, stamp.cred)

@@ -94,9 +94,9 @@ func (c *Client) Status() Status {
 	return s
 }
 
-func (k *keeper) status() Status {
+func (k *credentialCache) status() Status {
 	s := Status{Source: k.name, State: StateReady}
-	var l *lease
+	var l *generation
 	if k.engine == nil {
 		if l = k.fixed.Load(); l == nil {
 			s.State = StateClosed
@@ -105,7 +105,7 @@ func (k *keeper) status() Status {
 		s.Expires = l.Value.cred.Expires()
 	} else {
 		e := k.engine.Status()
-		l = e.Lease
+		l = e.Generation
 		s.State, s.Fetching, s.Waiters = engineStates[e.State], e.Fetching, e.Waiters
 		s.Failures, s.RetryAt, s.ClockSkew = e.Failures, e.RetryAt, e.Skew
 		if e.Err != nil {
@@ -116,16 +116,16 @@ func (k *keeper) status() Status {
 		}
 	}
 	if l != nil {
-		s.Kind, s.Generation, s.Fingerprint = l.Value.cred.Kind(), l.Generation, l.Value.cred.Fingerprint()
+		s.Kind, s.Generation, s.Fingerprint = l.Value.cred.Kind(), l.Number, l.Value.cred.Fingerprint()
 	}
 	return s
 }
 
 // latest is the newest credential, the zero one when there is none.
-func (k *keeper) latest() Credential {
+func (k *credentialCache) latest() Credential {
 	l := k.fixed.Load()
 	if k.engine != nil {
-		l = k.engine.Status().Lease
+		l = k.engine.Status().Generation
 	}
 	if l == nil {
 		return Credential{}

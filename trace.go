@@ -20,7 +20,7 @@ type Trace struct {
 	// [ErrNotReplayable].
 	Err error
 
-	lease *lease
+	generation *generation
 }
 
 // ContextWithTrace returns a context whose request is recorded in tr. It is how
@@ -32,14 +32,14 @@ func ContextWithTrace(ctx context.Context, tr *Trace) context.Context {
 }
 
 // sent and failed do nothing where nobody wants to know.
-func (tr *Trace) sent(l *lease) {
+func (tr *Trace) sent(l *generation) {
 	if tr == nil {
 		return
 	}
 	tr.Attempts++
-	tr.lease, tr.Err = l, nil
+	tr.generation, tr.Err = l, nil
 	if l.Value.name != "" {
-		tr.Generation, tr.Kind, tr.Fingerprint = l.Generation, l.Value.cred.Kind(), l.Value.cred.Fingerprint()
+		tr.Generation, tr.Kind, tr.Fingerprint = l.Number, l.Value.cred.Kind(), l.Value.cred.Fingerprint()
 	}
 }
 

@@ -32,7 +32,7 @@ import (
 // A Transport is immutable and safe for concurrent use.
 type Transport struct {
 	base     http.RoundTripper
-	creds    *keeper
+	creds    *credentialCache
 	origins  originSet
 	agent    agentHeader
 	insecure bool
@@ -130,7 +130,7 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 		return nil, true, err
 	}
 	body := replayable(req, t.creds.renewable())
-	out := t.stamp(req, l, agent)
+	out := t.withCredential(req, l, agent)
 	if body.guard != nil { // a store less where there is none
 		out.Body = body.reader(req)
 	}
@@ -149,13 +149,13 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 			// The stamped copy stays here: callers log what they find.
 			resp.Request = req
 			if resp.StatusCode >= http.StatusBadRequest {
-				resp.Request = answerNote{lease: l}.on(req)
+				resp.Request = answerNote{generation: l}.on(req)
 			}
 		}
 		if err != nil || resp.StatusCode != http.StatusUnauthorized {
 			body.release()
 			if seen.replays > 0 && err == nil {
-				t.creds.mended(l)
+				t.creds.recordAccepted(l)
 			}
 			return resp, false, err
 		}
@@ -174,7 +174,7 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 		}
 		again, err := body.again(req)
 		if err != nil {
-			resp.Request = answerNote{lease: l, notReplayed: err}.on(req)
+			resp.Request = answerNote{generation: l, notReplayed: err}.on(req)
 			pc.trace.failed(err)
 			return resp, false, nil
 		}
@@ -186,7 +186,7 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 			}
 			return nil, true, err
 		}
-		out = t.stamp(req, l, agent)
+		out = t.withCredential(req, l, agent)
 		out.Body = again
 	}
 }
@@ -198,10 +198,10 @@ func (t *Transport) roundTrip(out *http.Request, g *gate.Gate) (*http.Response, 
 	return t.base.RoundTrip(out)
 }
 
-// stamp copies the request as far as the RoundTripper contract demands, and
+// withCredential copies the request as far as the RoundTripper contract demands, and
 // adds the credential and the agent. The header values are shared with every
 // other request.
-func (t *Transport) stamp(req *http.Request, l *lease, agent *agentHeader) *http.Request {
+func (t *Transport) withCredential(req *http.Request, l *generation, agent *agentHeader) *http.Request {
 	out := new(http.Request)
 	*out = *req
 	out.Header = maps.Clone(req.Header)
@@ -222,19 +222,19 @@ func (t *Transport) stamp(req *http.Request, l *lease, agent *agentHeader) *http
 	return out
 }
 
-func (t *Transport) logAttempt(req *http.Request, l *lease) {
+func (t *Transport) logAttempt(req *http.Request, l *generation) {
 	if !t.log.Enabled(req.Context(), slog.LevelDebug) {
 		return
 	}
 	t.log.LogAttrs(req.Context(), slog.LevelDebug, "agrenting: request",
 		slog.String("method", req.Method), slog.String("host", req.URL.Host), slog.String("path", req.URL.Path),
-		slog.Uint64("generation", l.Generation), slog.String("credential", l.Value.cred.Fingerprint()))
+		slog.Uint64("generation", l.Number), slog.String("credential", l.Value.cred.Fingerprint()))
 }
 
 // answerNote goes with an answer that is an error, for [CheckResponse].
 type answerNote struct {
-	// lease is what the request was sent with: the answer may echo it.
-	lease *lease
+	// generation is what the request was sent with: the answer may echo it.
+	generation *generation
 	// notReplayed is the reason why a 401 was not answered by a replay.
 	notReplayed error
 }
@@ -243,7 +243,7 @@ type answerNoteKey struct{}
 
 // on is req with the note, for those who get it as the Request of an answer.
 func (n answerNote) on(req *http.Request) *http.Request {
-	if n.lease == nil {
+	if n.generation == nil {
 		return req
 	}
 	return req.WithContext(context.WithValue(req.Context(), answerNoteKey{}, n))

@@ -6,5 +6,5 @@ import "time"
 func (e *Engine[T]) Held(generation uint64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.last != nil && e.last.Generation == generation && !e.rejected && time.Now().Before(e.holdUntil)
+	return e.last != nil && e.last.Number == generation && !e.rejected && time.Now().Before(e.holdUntil)
 }

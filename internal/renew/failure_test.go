@@ -162,7 +162,7 @@ func TestOutageAcrossTheExpiryFailsFastAndRecoversWithinOneStep(t *testing.T) {
 		synctest.Wait()
 		l := e.Current()
 		require.NotNil(t, l, "recovers without traffic")
-		assert.Equal(t, uint64(2), l.Generation)
+		assert.Equal(t, uint64(2), l.Number)
 	})
 }
 

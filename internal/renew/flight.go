@@ -14,8 +14,8 @@ type flight[T any] struct {
 	base    uint64 // generation when it began
 	again   bool   // a rejection came after it began: its answer may be stale
 	waiters int
-	lease   *Lease[T]
-	put     *Lease[T] // by Put meanwhile: whatever becomes of the fetch, readers are served
+	lease   *Generation[T]
+	put     *Generation[T] // by Put meanwhile: whatever becomes of the fetch, readers are served
 	err     error     // what readers get
 	failed  error     // why the fetch failed, also when readers are still served
 }
@@ -23,7 +23,7 @@ type flight[T any] struct {
 func (e *Engine[T]) startLocked(now time.Time, reason Reason) *flight[T] {
 	f := &flight[T]{done: make(chan struct{}), began: now, query: Query[T]{Reason: reason}}
 	if e.last != nil {
-		f.base = e.last.Generation
+		f.base = e.last.Number
 		f.query.Current, f.query.HasCurrent = e.last.Value, true
 		if e.rejected {
 			f.query.Rejected, f.query.HasRejected = e.last.Value, true
@@ -136,7 +136,7 @@ func (e *Engine[T]) settleLocked(f *flight[T], out outcome[T]) {
 	switch {
 	case e.closed:
 		f.err = ErrClosed
-	case e.last != nil && e.last.Generation != f.base && e.cur.Load() != nil:
+	case e.last != nil && e.last.Number != f.base && e.cur.Load() != nil:
 		f.lease = e.cur.Load() // something newer was put in meanwhile
 	case out.err != nil:
 		e.failLocked(f, out.err, now)
@@ -178,7 +178,7 @@ func (e *Engine[T]) failLocked(f *flight[T], err error, now time.Time) {
 		e.armLocked(e.retryAt)
 	}
 	e.observe(Event[T]{
-		Kind: Failed, Reason: f.query.Reason, Lease: l, Prev: e.last, Err: err,
+		Kind: Failed, Reason: f.query.Reason, Generation: l, Prev: e.last, Err: err,
 		RetryAt: e.retryAt, Took: now.Sub(f.began),
 	})
 }
@@ -186,13 +186,13 @@ func (e *Engine[T]) failLocked(f *flight[T], err error, now time.Time) {
 // confirmLocked takes the word of a source that, asked after the rejection,
 // insists on the rejected value.
 func (e *Engine[T]) confirmLocked(f *flight[T], g Grant[T], now time.Time) {
-	e.holdLocked(e.last.Generation, now)
+	e.holdLocked(e.last.Number, now)
 	e.rejected = false
 	e.successLocked()
 	l := e.last
-	e.publishLocked(e.leaseOf(g, *l, f.began, now))
+	e.publishLocked(e.generationOf(g, *l, f.began, now))
 	f.lease = e.cur.Load()
-	e.observe(Event[T]{Kind: Confirmed, Reason: f.query.Reason, Lease: f.lease, Prev: l, Took: now.Sub(f.began)})
+	e.observe(Event[T]{Kind: Confirmed, Reason: f.query.Reason, Generation: f.lease, Prev: l, Took: now.Sub(f.began)})
 }
 
 func (e *Engine[T]) successLocked() {
@@ -201,29 +201,29 @@ func (e *Engine[T]) successLocked() {
 
 // installLocked makes a grant the value in use. The same value again keeps its
 // generation.
-func (e *Engine[T]) installLocked(g Grant[T], reason Reason, began, now time.Time) *Lease[T] {
+func (e *Engine[T]) installLocked(g Grant[T], reason Reason, began, now time.Time) *Generation[T] {
 	prev := e.last
 	e.successLocked()
 	if prev != nil && e.cfg.Same(g.Value, prev.Value) {
-		e.publishLocked(e.leaseOf(g, *prev, began, now))
+		e.publishLocked(e.generationOf(g, *prev, began, now))
 		return e.cur.Load()
 	}
-	next := Lease[T]{Generation: 1, Reason: reason}
+	next := Generation[T]{Number: 1, Reason: reason}
 	if prev != nil {
-		next.Generation = prev.Generation + 1
+		next.Number = prev.Number + 1
 	}
 	e.rejected = false
-	e.publishLocked(e.leaseOf(g, next, began, now))
+	e.publishLocked(e.generationOf(g, next, began, now))
 	l := e.cur.Load()
-	e.observe(Event[T]{Kind: Renewed, Reason: reason, Lease: l, Prev: prev, Took: now.Sub(began)})
+	e.observe(Event[T]{Kind: Renewed, Reason: reason, Generation: l, Prev: prev, Took: now.Sub(began)})
 	return l
 }
 
-// leaseOf translates a grant to the local clock and decides when to renew. It
+// generationOf translates a grant to the local clock and decides when to renew. It
 // goes on from like, which is of the same generation: a value that is looked at
 // again keeps its lead, or each look would find a shorter life and renew later.
-func (e *Engine[T]) leaseOf(g Grant[T], like Lease[T], began, now time.Time) *Lease[T] {
-	l := &Lease[T]{Value: g.Value, Generation: like.Generation, Obtained: now, Reason: like.Reason, ends: g.Expires}
+func (e *Engine[T]) generationOf(g Grant[T], like Generation[T], began, now time.Time) *Generation[T] {
+	l := &Generation[T]{Value: g.Value, Number: like.Number, Obtained: now, Reason: like.Reason, ends: g.Expires}
 	if !g.Issued.IsZero() {
 		e.skew = skewOf(g.Issued, began, now)
 	}
@@ -260,7 +260,7 @@ const endless = 100 * 365 * 24 * time.Hour
 
 // setWindow decides when a lease that expires is renewed ahead. whole is its life
 // from the beginning.
-func (e *Engine[T]) setWindow(l *Lease[T], like Lease[T], whole time.Duration, began, now time.Time) {
+func (e *Engine[T]) setWindow(l *Generation[T], like Generation[T], whole time.Duration, began, now time.Time) {
 	if e.cfg.Window <= 0 {
 		return
 	}
@@ -308,7 +308,7 @@ func (e *Engine[T]) leadOf(life time.Duration) time.Duration {
 }
 
 // publishLocked makes l the lease in use.
-func (e *Engine[T]) publishLocked(l *Lease[T]) {
+func (e *Engine[T]) publishLocked(l *Generation[T]) {
 	e.last = l
 	due := l.due()
 	e.setLocked(l.until(due))

@@ -21,7 +21,7 @@ func TestNoServingPastARejection(t *testing.T) {
 		l, err := e.Get(t.Context())
 		require.NoError(t, err)
 		s.set(func(s *source) { s.err = errDown })
-		_, err = e.Reject(t.Context(), l.Generation)
+		_, err = e.Reject(t.Context(), l.Number)
 		f, ok := errors.AsType[*renew.SourceError](err)
 		require.True(t, ok)
 		assert.True(t, f.Rejected)
@@ -47,7 +47,7 @@ func TestRejectionByManyCausesOneFetch(t *testing.T) {
 		s.set(func(s *source) { s.delay = 100 * time.Millisecond })
 		for _, err := range herd(50, func(i int) error {
 			advance(time.Duration(i) * 3 * time.Millisecond) // some come after the renewal
-			next, err := e.Reject(t.Context(), l.Generation)
+			next, err := e.Reject(t.Context(), l.Number)
 			if err == nil && next.Value != "v2" {
 				err = errors.New("got " + next.Value)
 			}
@@ -150,7 +150,7 @@ func TestSourceThatInsistsIsBelievedForAWhile(t *testing.T) {
 		for range 1000 {
 			l, err := e.Reject(t.Context(), 1)
 			require.NoError(t, err)
-			require.Equal(t, uint64(1), l.Generation)
+			require.Equal(t, uint64(1), l.Number)
 			require.Equal(t, "same", get(t, e), "others go on")
 		}
 		assert.Equal(t, 2, s.count())
@@ -172,21 +172,21 @@ func TestRejectionsThatRenewalDoesNotMendAreHeldBack(t *testing.T) {
 		require.NoError(t, err)
 		began := time.Now()
 		for time.Since(began) < 10*time.Minute { // a route that always refuses
-			next, err := e.Reject(t.Context(), l.Generation)
+			next, err := e.Reject(t.Context(), l.Number)
 			require.NoError(t, err)
-			if next.Generation != l.Generation {
+			if next.Number != l.Number {
 				for range 50 {
-					e.Vain(next.Generation)
+					e.RecordFutile(next.Number)
 				}
 			}
 			l = next
 			advance(10 * time.Millisecond)
 		}
 		assert.LessOrEqual(t, s.count(), 25)
-		e.Mended(l.Generation + 1)
-		next, err := e.Reject(t.Context(), l.Generation)
+		e.RecordAccepted(l.Number + 1)
+		next, err := e.Reject(t.Context(), l.Number)
 		require.NoError(t, err)
-		assert.NotEqual(t, l.Generation, next.Generation, "a renewal that helped ends the pause")
+		assert.NotEqual(t, l.Number, next.Number, "a renewal that helped ends the pause")
 	})
 }
 
@@ -273,7 +273,7 @@ func TestValueThatIsPutAndRejectedDuringAFetchLeavesItsOutcome(t *testing.T) {
 		synctest.Wait()
 		l, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
 		require.NoError(t, err)
-		l, err = e.Reject(t.Context(), l.Generation)
+		l, err = e.Reject(t.Context(), l.Number)
 		require.NoError(t, err)
 		require.NotNil(t, l)
 		assert.Equal(t, "v1", l.Value)
@@ -353,21 +353,21 @@ func TestHerdThatReportsTheSameVainRenewalCountsAsOne(t *testing.T) {
 		e := s.engine(t)
 		get(t, e)
 		for range 50 {
-			e.Vain(1)
+			e.RecordFutile(1)
 		}
 		assert.True(t, e.Held(1))
 		advance(time.Second)
 		assert.False(t, e.Held(1))
-		e.Vain(1)
+		e.RecordFutile(1)
 		advance(999 * time.Millisecond)
 		assert.True(t, e.Held(1), "the next pause is twice as long")
 		advance(1001 * time.Millisecond)
 		l, err := e.Reject(t.Context(), 1)
 		require.NoError(t, err)
-		assert.Equal(t, uint64(2), l.Generation)
+		assert.Equal(t, uint64(2), l.Number)
 
-		e.Mended(2)
-		e.Vain(2)
+		e.RecordAccepted(2)
+		e.RecordFutile(2)
 		advance(time.Second)
 		assert.False(t, e.Held(2), "a renewal that helped has the pauses begin anew")
 	})
@@ -378,35 +378,35 @@ func TestVainMendedAndLiftConcernTheirGeneration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{}
 		e := s.engine(t)
-		e.Vain(1)
-		e.Lift(1)
+		e.RecordFutile(1)
+		e.AllowRenewal(1)
 		assert.False(t, e.Held(1), "there is nothing yet")
 		get(t, e)
 		_, err := e.Renew(t.Context())
 		require.NoError(t, err)
 
-		e.Vain(1)
+		e.RecordFutile(1)
 		assert.False(t, e.Held(2), "the report is late")
-		e.Vain(2)
+		e.RecordFutile(2)
 		assert.True(t, e.Held(2))
 		assert.False(t, e.Held(1))
-		e.Lift(1)
+		e.AllowRenewal(1)
 		assert.True(t, e.Held(2))
-		e.Mended(2)
+		e.RecordAccepted(2)
 		assert.True(t, e.Held(2), "what was in vain is no proof to the contrary")
-		e.Lift(2)
+		e.AllowRenewal(2)
 		assert.False(t, e.Held(2))
 		s.set(func(s *source) { s.delay = time.Millisecond })
 		go func() { _, _ = e.Reject(t.Context(), 2) }()
 		synctest.Wait()
-		e.Vain(2)
+		e.RecordFutile(2)
 		advance(time.Millisecond)
 		require.Equal(t, "v3", get(t, e))
 		assert.False(t, e.Held(3), "the renewal was under way already")
-		e.Vain(3)
+		e.RecordFutile(3)
 		_, err = e.Renew(t.Context())
 		require.NoError(t, err)
-		e.Vain(4)
+		e.RecordFutile(4)
 		advance(1999 * time.Millisecond)
 		assert.True(t, e.Held(4), "another one in vain doubles the pause")
 	})

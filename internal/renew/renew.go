@@ -40,17 +40,17 @@ type Engine[T any] struct {
 
 	// hot is what readers take without a thought: cur, for a short while after
 	// somebody has looked at the clocks. A timer takes it away again.
-	hot atomic.Pointer[Lease[T]]
+	hot atomic.Pointer[Generation[T]]
 	// cur is what may be served; nil while readers have to wait. It is written
 	// by setLocked only.
-	cur atomic.Pointer[Lease[T]]
+	cur atomic.Pointer[Generation[T]]
 
 	ctx    context.Context //nolint:containedctx // parent of detached fetches, ended by Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
 	mu       sync.Mutex
-	last     *Lease[T] // the newest lease, served or rejected
+	last     *Generation[T] // the newest lease, served or rejected
 	rejected bool      // last was rejected
 	flight   *flight[T]
 	failures int
@@ -66,10 +66,10 @@ type Engine[T any] struct {
 	// replay with the new one was rejected too) says that the value was not
 	// the trouble. Until holdUntil further rejections are taken as such, or a
 	// single route that always refuses would exhaust the source.
-	vain      int
-	vainGen   uint64
+	futile      int
+	futileGeneration   uint64
 	holdUntil time.Time
-	vainAt    time.Time // when the last one turned out to be
+	futileAt    time.Time // when the last one turned out to be
 }
 
 // New returns an engine. It makes no fetch: the first reader causes it.
@@ -98,14 +98,14 @@ func setDefault(d *time.Duration, v time.Duration) {
 
 // Get returns a lease to use now. A fresh one costs an atomic load. It waits
 // only when there is nothing to serve, and then no longer than ctx allows.
-func (e *Engine[T]) Get(ctx context.Context) (*Lease[T], error) {
+func (e *Engine[T]) Get(ctx context.Context) (*Generation[T], error) {
 	if l := e.hot.Load(); l != nil {
 		return l, nil
 	}
 	return e.get(ctx)
 }
 
-func (e *Engine[T]) get(ctx context.Context) (*Lease[T], error) {
+func (e *Engine[T]) get(ctx context.Context) (*Generation[T], error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -128,7 +128,7 @@ func (e *Engine[T]) get(ctx context.Context) (*Lease[T], error) {
 }
 
 // setLocked changes what may be served.
-func (e *Engine[T]) setLocked(l *Lease[T]) {
+func (e *Engine[T]) setLocked(l *Generation[T]) {
 	e.cur.Store(l)
 	e.hot.Store(nil)
 }
@@ -143,7 +143,7 @@ const (
 )
 
 // heatLocked lets readers take l without looking at the clocks.
-func (e *Engine[T]) heatLocked(l *Lease[T], now time.Time) {
+func (e *Engine[T]) heatLocked(l *Generation[T], now time.Time) {
 	if l.freshWall != forever {
 		d := min(hotFor, l.freshUntil.Sub(now)-coolEarly)
 		switch {
@@ -160,7 +160,7 @@ func (e *Engine[T]) heatLocked(l *Lease[T], now time.Time) {
 
 // awaitLocked joins the fetch under way, or starts one, unless it is too early
 // for another attempt. It releases the lock.
-func (e *Engine[T]) awaitLocked(ctx context.Context, now time.Time, reason Reason) (*Lease[T], error) {
+func (e *Engine[T]) awaitLocked(ctx context.Context, now time.Time, reason Reason) (*Generation[T], error) {
 	f := e.flight
 	if f == nil {
 		if now.Before(e.retryAt) {
@@ -234,14 +234,14 @@ func (e *Engine[T]) nextLookLocked() time.Time {
 // consume it, and returns the lease to try instead. When a newer generation is
 // in use already, the report is late and harms nothing. When the returned
 // lease is of the same generation, there is no other value to be had.
-func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Lease[T], error) {
+func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Generation[T], error) {
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
 		return nil, ErrClosed
 	}
 	l := e.last
-	if l == nil || l.Generation != generation {
+	if l == nil || l.Number != generation {
 		e.mu.Unlock()
 		return e.Get(ctx)
 	}
@@ -264,70 +264,70 @@ func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Lease[T], e
 	return e.awaitLocked(ctx, now, Rejected)
 }
 
-// Doubted reports whether the last rejections have turned out to be vain, so that
+// IsDoubtful reports whether the last rejections have turned out to be vain, so that
 // one of a generation may be so, too.
-func (e *Engine[T]) Doubted(generation uint64) bool {
+func (e *Engine[T]) IsDoubtful(generation uint64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.last != nil && e.last.Generation == generation && !e.rejected && e.vain > 0
+	return e.last != nil && e.last.Number == generation && !e.rejected && e.futile > 0
 }
 
-// sparedFor bounds how long it is believed that a rejected value is good, without
+// trustedFor bounds how long it is believed that a rejected value is good, without
 // a fetch that shows it.
-const sparedFor = 10 * time.Minute
+const trustedFor = 10 * time.Minute
 
-// Spared reports whether a rejection of a generation may be taken as vain without
+// IsTrusted reports whether a rejection of a generation may be taken as vain without
 // a fetch, where somebody says that the value is good.
-func (e *Engine[T]) Spared(generation uint64) bool {
+func (e *Engine[T]) IsTrusted(generation uint64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.last != nil && e.last.Generation == generation && !e.rejected && time.Since(e.vainAt) < sparedFor
+	return e.last != nil && e.last.Number == generation && !e.rejected && time.Since(e.futileAt) < trustedFor
 }
 
-// Lift has the next rejection of a generation cause a renewal though it would
+// AllowRenewal has the next rejection of a generation cause a renewal though it would
 // be held back: it is known that the value is the trouble.
-func (e *Engine[T]) Lift(generation uint64) {
+func (e *Engine[T]) AllowRenewal(generation uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.last != nil && e.last.Generation == generation {
+	if e.last != nil && e.last.Number == generation {
 		e.holdUntil = time.Time{}
 	}
 }
 
-// Vain reports that a generation fetched because of a rejection was rejected
+// RecordFutile reports that a generation fetched because of a rejection was rejected
 // as well: whatever is wrong, it is not the value. Further rejections are held
 // back for a pause that doubles each time.
-func (e *Engine[T]) Vain(generation uint64) {
+func (e *Engine[T]) RecordFutile(generation uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.last != nil && e.last.Generation == generation && !e.rejected {
+	if e.last != nil && e.last.Number == generation && !e.rejected {
 		e.holdLocked(generation, time.Now())
 	}
 }
 
-// Mended reports that a generation fetched because of a rejection was
+// RecordAccepted reports that a generation fetched because of a rejection was
 // accepted.
-func (e *Engine[T]) Mended(generation uint64) {
+func (e *Engine[T]) RecordAccepted(generation uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.vainGen < generation {
-		e.vain, e.holdUntil = 0, time.Time{}
+	if e.futileGeneration < generation {
+		e.futile, e.holdUntil = 0, time.Time{}
 	}
 }
 
 func (e *Engine[T]) holdLocked(generation uint64, now time.Time) {
-	if e.vainGen == generation && now.Before(e.holdUntil) {
+	if e.futileGeneration == generation && now.Before(e.holdUntil) {
 		return // the others of the same herd
 	}
-	e.vain++
-	e.vainGen, e.vainAt = generation, now
-	e.holdUntil = now.Add(e.backoff(e.vain))
+	e.futile++
+	e.futileGeneration, e.futileAt = generation, now
+	e.holdUntil = now.Add(e.backoff(e.futile))
 }
 
 // Renew fetches now, whatever the state of the value, and waits for the
 // outcome. While the value lives, the source may find that there is no reason for
 // another. It heeds a pause that the source itself has asked for.
-func (e *Engine[T]) Renew(ctx context.Context) (*Lease[T], error) {
+func (e *Engine[T]) Renew(ctx context.Context) (*Generation[T], error) {
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -347,7 +347,7 @@ func (e *Engine[T]) Renew(ctx context.Context) (*Lease[T], error) {
 
 // Put makes a value from outside the one in use, as the outcome of a fetch
 // would. A fetch under way that began before is discarded when it ends.
-func (e *Engine[T]) Put(g Grant[T], reason Reason) (*Lease[T], error) {
+func (e *Engine[T]) Put(g Grant[T], reason Reason) (*Generation[T], error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -406,11 +406,11 @@ func (e *Engine[T]) Close() error {
 
 // Current returns the lease in use, nil while readers have to wait. It causes
 // nothing and never waits.
-func (e *Engine[T]) Current() *Lease[T] { return e.cur.Load() }
+func (e *Engine[T]) Current() *Generation[T] { return e.cur.Load() }
 
 // Fixed returns a lease outside any engine that is always fresh.
-func Fixed[T any](v T) *Lease[T] {
-	l := &Lease[T]{Value: v, Generation: 1, Obtained: time.Now(), Reason: First}
+func Fixed[T any](v T) *Generation[T] {
+	l := &Generation[T]{Value: v, Number: 1, Obtained: time.Now(), Reason: First}
 	return l.until(time.Time{})
 }
 

@@ -307,11 +307,11 @@ func TestInvariantsUnderConcurrency(t *testing.T) {
 			for j := range 300 {
 				l, err := e.Get(t.Context())
 				if err == nil {
-					assert.GreaterOrEqual(t, l.Generation, last, "generations never go back")
+					assert.GreaterOrEqual(t, l.Number, last, "generations never go back")
 					assert.True(t, time.Now().Before(l.Expires), "never past the expiry")
-					last = l.Generation
+					last = l.Number
 					if (i+j)%97 == 0 {
-						_, _ = e.Reject(t.Context(), l.Generation)
+						_, _ = e.Reject(t.Context(), l.Number)
 					}
 				}
 				advance(time.Millisecond)

@@ -20,7 +20,7 @@ const (
 // Status is a picture of an engine.
 type Status[T any] struct {
 	State    State
-	Lease    *Lease[T] // the newest one, nil when none
+	Generation    *Generation[T] // the newest one, nil when none
 	Rejected bool
 	Fetching bool
 	Waiters  int
@@ -36,7 +36,7 @@ func (e *Engine[T]) Status() Status[T] {
 	defer e.mu.Unlock()
 	now := time.Now()
 	s := Status[T]{
-		Lease: e.last, Rejected: e.rejected, Fetching: e.flight != nil,
+		Generation: e.last, Rejected: e.rejected, Fetching: e.flight != nil,
 		Failures: e.failures, RetryAt: e.retryAt, Skew: e.skew,
 	}
 	if e.failure != nil {

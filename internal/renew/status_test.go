@@ -41,7 +41,7 @@ func TestStatusTellsTheState(t *testing.T) {
 		assert.True(t, st.Rejected)
 		assert.False(t, st.Fetching)
 		assert.Equal(t, 1, st.Failures)
-		assert.Equal(t, uint64(2), st.Lease.Generation)
+		assert.Equal(t, uint64(2), st.Generation.Number)
 		require.ErrorIs(t, st.Err, errDown)
 		s.set(func(s *source) { s.err = nil })
 		advance(time.Second)
@@ -137,7 +137,7 @@ func TestEventsSayWhatHappened(t *testing.T) {
 		require.NoError(t, err)
 
 		require.Len(t, seen, 5)
-		of := func(l *renew.Lease[string]) string {
+		of := func(l *renew.Generation[string]) string {
 			if l == nil {
 				return ""
 			}
@@ -159,7 +159,7 @@ func TestEventsSayWhatHappened(t *testing.T) {
 			ev := seen[i]
 			assert.Equal(t, want.kind, ev.Kind, i)
 			assert.Equal(t, want.reason, ev.Reason, i)
-			assert.Equal(t, want.lease, of(ev.Lease), i)
+			assert.Equal(t, want.lease, of(ev.Generation), i)
 			assert.Equal(t, want.prev, of(ev.Prev), i)
 			assert.Equal(t, want.took, ev.Took, i)
 			assert.Equal(t, want.err, ev.Err, i)
@@ -173,7 +173,7 @@ func TestFixedLeaseIsAlwaysFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := renew.Fixed("v")
 		assert.Equal(t, "v", l.Value)
-		assert.Equal(t, uint64(1), l.Generation)
+		assert.Equal(t, uint64(1), l.Number)
 		assert.Equal(t, renew.First, l.Reason)
 		assert.Equal(t, time.Now(), l.Obtained)
 		assert.Zero(t, l.Expires)

@@ -23,10 +23,10 @@ func suspended(tb testing.TB, t time.Time, d time.Duration) time.Time {
 
 // woken is a lease of an hour, with a window of 12 minutes, of which past has
 // gone by the wall clock, while the monotonic clock stood still.
-func woken(tb testing.TB, now time.Time, past time.Duration) *Lease[string] {
+func woken(tb testing.TB, now time.Time, past time.Duration) *Generation[string] {
 	tb.Helper()
 	obtained := suspended(tb, now.Add(-past), past)
-	l := &Lease[string]{Obtained: obtained, Expires: obtained.Add(time.Hour), lead: 12 * time.Minute}
+	l := &Generation[string]{Obtained: obtained, Expires: obtained.Add(time.Hour), lead: 12 * time.Minute}
 	l.RenewAt = l.Expires.Add(-l.lead)
 	return l.until(l.RenewAt)
 }
@@ -58,7 +58,7 @@ func TestTheMonotonicClockDecidesWhenTheWallClockIsSetBack(t *testing.T) {
 	now := time.Now()
 	// Two hours have passed, and the wall clock was set back by them.
 	obtained := suspended(t, now, -2*time.Hour)
-	l := &Lease[string]{Obtained: obtained, Expires: obtained.Add(time.Hour), lead: 12 * time.Minute}
+	l := &Generation[string]{Obtained: obtained, Expires: obtained.Add(time.Hour), lead: 12 * time.Minute}
 	l.RenewAt = l.Expires.Add(-l.lead)
 	l = l.until(l.RenewAt)
 	assert.False(t, l.fresh())

@@ -86,8 +86,8 @@ const (
 type Event[T any] struct {
 	Kind    Kind
 	Reason  Reason
-	Lease   *Lease[T] // the one in use after the event; nil when there is none
-	Prev    *Lease[T] // the one in use before
+	Generation   *Generation[T] // the one in use after the event; nil when there is none
+	Prev    *Generation[T] // the one in use before
 	Err     error
 	RetryAt time.Time
 	Took    time.Duration
@@ -122,11 +122,11 @@ type Config[T any] struct {
 	Observe func(Event[T])
 }
 
-// Lease is one generation of the value. It is immutable.
-type Lease[T any] struct {
+// Generation is one generation of the value. It is immutable.
+type Generation[T any] struct {
 	Value T
-	// Generation counts different values, from 1.
-	Generation uint64
+	// Number counts different values, from 1.
+	Number uint64
 	// Obtained and Expires are on the local clock; Expires is zero when the
 	// end is unknown.
 	Obtained, Expires time.Time
@@ -150,7 +150,7 @@ type Lease[T any] struct {
 const forever = math.MaxInt64
 
 // fresh is the whole of the fast path's decision.
-func (l *Lease[T]) fresh() bool {
+func (l *Generation[T]) fresh() bool {
 	if l.freshWall == forever {
 		return true
 	}
@@ -160,7 +160,7 @@ func (l *Lease[T]) fresh() bool {
 
 // due is when the source is to be asked, for whichever reason; zero when it is
 // not.
-func (l *Lease[T]) due() time.Time {
+func (l *Generation[T]) due() time.Time {
 	if !l.lookAt.IsZero() && (l.RenewAt.IsZero() || l.lookAt.Before(l.RenewAt)) {
 		return l.lookAt
 	}
@@ -168,7 +168,7 @@ func (l *Lease[T]) due() time.Time {
 }
 
 // inWindow reports whether the window before the expiry has begun.
-func (l *Lease[T]) inWindow(now time.Time) bool {
+func (l *Generation[T]) inWindow(now time.Time) bool {
 	return l.lead > 0 && reached(l.Expires.Add(-l.lead), now)
 }
 
@@ -177,13 +177,13 @@ func reached(t, now time.Time) bool {
 	return !now.Before(t) || !now.Round(0).Before(t.Round(0))
 }
 
-func (l *Lease[T]) expired(now time.Time) bool {
+func (l *Generation[T]) expired(now time.Time) bool {
 	return !l.Expires.IsZero() && (!now.Before(l.Expires) || now.UnixNano() >= l.Expires.UnixNano())
 }
 
 // until returns a copy that the fast path serves up to t, a zero t meaning for
 // ever, but never past the expiry.
-func (l *Lease[T]) until(t time.Time) *Lease[T] {
+func (l *Generation[T]) until(t time.Time) *Generation[T] {
 	c := *l
 	if t.IsZero() || (!c.Expires.IsZero() && c.Expires.Before(t)) {
 		t = c.Expires

@@ -194,13 +194,13 @@ func TestRecheckAsksInTheBackgroundAndKeepsTheGeneration(t *testing.T) {
 		}
 		assert.Equal(t, 6, s.count())
 		assert.Equal(t, renew.Recheck, s.queries[1].Reason)
-		assert.Equal(t, l.Generation, e.Current().Generation)
+		assert.Equal(t, l.Number, e.Current().Number)
 		value = "b"
 		advance(11 * time.Second)
 		require.Equal(t, "a", get(t, e), "the last good one is served meanwhile")
 		synctest.Wait()
 		require.Equal(t, "b", get(t, e))
-		assert.Equal(t, l.Generation+1, e.Current().Generation)
+		assert.Equal(t, l.Number+1, e.Current().Number)
 	})
 }
 
@@ -338,7 +338,7 @@ func TestExpiryThatIsPutOffServesWhoWaitsForAFetchThatFails(t *testing.T) {
 		get(t, e)
 		advance(100 * time.Second)
 		s.set(func(s *source) { s.delay, s.err = time.Second, errDown })
-		served := make(chan *renew.Lease[string], 1)
+		served := make(chan *renew.Generation[string], 1)
 		go func() {
 			l, err := e.Get(t.Context())
 			assert.NoError(t, err)

@@ -15,7 +15,7 @@ type adopter struct {
 	report   Report
 
 	mu    sync.Mutex
-	stale Generation // in use since before a key that requests could not be changed over to
+	outdated Generation // in use since before a key that requests could not be changed over to
 }
 
 // takeUp adopts the key of a record that another process has written, if a key is
@@ -49,9 +49,9 @@ func (a *adopter) changeOver(ctx context.Context, rec record.Key) bool {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.stale = Generation{}
+	a.outdated = Generation{}
 	if err != nil {
-		a.stale = before
+		a.outdated = before
 	}
 	return err == nil
 }
@@ -61,5 +61,5 @@ func (a *adopter) stillOn(previous record.StoredKey) bool {
 	g := a.handover.InUse()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return !g.IsZero() && (g.Handle == a.stale.Handle || g.Credential.Equal(previous.Credential))
+	return !g.IsZero() && (g.Handle == a.outdated.Handle || g.Credential.Equal(previous.Credential))
 }

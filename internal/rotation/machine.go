@@ -124,8 +124,8 @@ func replaced(rec record.Key) bool {
 	return rec.Intent != nil && StrategyNamed(rec.Intent.Strategy) == InPlace && !rec.Pending.IsZero()
 }
 
-// settledGeneration is the generation that a rotation under way started from.
-func settledGeneration(rec record.Key) uint64 {
+// baseGeneration is the generation that a rotation under way started from.
+func baseGeneration(rec record.Key) uint64 {
 	if rec.Intent != nil && rec.Generation == rec.Intent.Generation {
 		return rec.Generation - 1
 	}

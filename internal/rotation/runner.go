@@ -149,7 +149,7 @@ func (r *runner) run(ctx context.Context, onDemand bool) (*Result, error) {
 			continue
 		}
 		switch {
-		case waiting.ever && e.Body.Intent == nil && e.Body.Generation > settledGeneration(first):
+		case waiting.ever && e.Body.Intent == nil && e.Body.Generation > baseGeneration(first):
 			return r.adopted(ctx, first, e.Body, began), nil
 		case e.Body.Intent == nil && !onDemand && !due(e.Body, r.policy.Every, began):
 			return nil, nil //nolint:nilnil // nothing to do is neither a rotation nor an error

@@ -13,16 +13,16 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// stamp is a credential together with the name of the header that carries it,
+// preparedCredential is a credential together with the name of the header that carries it,
 // made once per generation and shared by all its requests. The header's values
 // stay behind the credential's closure, where nothing prints them.
-type stamp struct {
+type preparedCredential struct {
 	cred Credential
 	name string     // canonical
 	gate *gate.Gate // nil where keys are not rotated
 }
 
-type lease = renew.Lease[*stamp]
+type generation = renew.Generation[*preparedCredential]
 
 // rechecker is an optional interface of sources that are read again, each time after
 // this long, while their credential is in use.
@@ -32,37 +32,37 @@ type rechecker interface{ recheck() time.Duration }
 // itself takes up to a minute to update a mounted secret.
 const fileRecheck = 10 * time.Second
 
-// keeper holds the credential in use: a fixed one, or one that the engine
+// credentialCache holds the credential in use: a fixed one, or one that the engine
 // renews from a source.
-type keeper struct {
-	fixed  atomic.Pointer[lease] // nil after close, and where there is an engine
-	engine *renew.Engine[*stamp]
+type credentialCache struct {
+	fixed  atomic.Pointer[generation] // nil after close, and where there is an engine
+	engine *renew.Engine[*preparedCredential]
 	name   string                // of the source, for Status
 	costly bool                  // the source may be asked so often, and then locks this host out
 	probe  *evidence.Prober      // nil where there is no engine
-	seen   atomic.Pointer[stamp] // the last one in use, also when it was rejected
+	seen   atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
 }
 
-func newFixedKeeper(name string, s *stamp) *keeper {
-	k := &keeper{name: name}
+func newFixedCache(name string, s *preparedCredential) *credentialCache {
+	k := &credentialCache{name: name}
 	k.fixed.Store(renew.Fixed(s))
 	return k
 }
 
-func newRenewingKeeper(name string, cfg renew.Config[*stamp], ask evidence.Asker) *keeper {
-	cfg.Same = sameStamp
-	return &keeper{name: name, engine: renew.New(cfg), probe: evidence.NewProber(ask)}
+func newRenewingCache(name string, cfg renew.Config[*preparedCredential], ask evidence.Asker) *credentialCache {
+	cfg.Same = sameCredential
+	return &credentialCache{name: name, engine: renew.New(cfg), probe: evidence.NewProber(ask)}
 }
 
 // sourceFetch asks a source in its own terms.
-type sourceFetch func(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*stamp], error)
+type sourceFetch func(ctx context.Context, q renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error)
 
 // fetchFrom adapts a caller's source. Whatever it yields is validated and held
 // against the environment before it is used.
-func fetchFrom(src CredentialSource, check func(Credential) (*stamp, error)) sourceFetch {
+func fetchFrom(src CredentialSource, check func(Credential) (*preparedCredential, error)) sourceFetch {
 	again, rechecked := src.(rechecker)
-	return func(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*stamp], error) {
-		var g renew.Grant[*stamp]
+	return func(ctx context.Context, q renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error) {
+		var g renew.Grant[*preparedCredential]
 		c, err := askSource(ctx, src, q)
 		if err != nil {
 			return g, err
@@ -79,14 +79,14 @@ func fetchFrom(src CredentialSource, check func(Credential) (*stamp, error)) sou
 	}
 }
 
-func askSource(ctx context.Context, src CredentialSource, q renew.Query[*stamp]) (Credential, error) {
+func askSource(ctx context.Context, src CredentialSource, q renew.Query[*preparedCredential]) (Credential, error) {
 	if r, ok := src.(Refresher); ok && q.HasRejected {
 		return r.Refresh(ctx, q.Rejected.cred)
 	}
 	return src.Credential(ctx)
 }
 
-func (k *keeper) get(ctx context.Context) (*lease, error) {
+func (k *credentialCache) get(ctx context.Context) (*generation, error) {
 	if k.engine == nil {
 		if l := k.fixed.Load(); l != nil {
 			return l, nil
@@ -102,7 +102,7 @@ func (k *keeper) get(ctx context.Context) (*lease, error) {
 
 // enter is get for a request that is about to be sent: it passes the gate of
 // the lease, or waits for the end of a rotation.
-func (k *keeper) enter(ctx context.Context) (*lease, error) {
+func (k *credentialCache) enter(ctx context.Context) (*generation, error) {
 	l, err := k.get(ctx)
 	if err != nil || l.Value.gate.Enter() {
 		return l, err
@@ -112,7 +112,7 @@ func (k *keeper) enter(ctx context.Context) (*lease, error) {
 
 // reenter passes the gate of l, or of whichever lease is in use when it is
 // open.
-func (k *keeper) reenter(ctx context.Context, l *lease) (*lease, error) {
+func (k *credentialCache) reenter(ctx context.Context, l *generation) (*generation, error) {
 	for {
 		if l != nil {
 			if l.Value.gate.Enter() {
@@ -136,9 +136,9 @@ func (k *keeper) reenter(ctx context.Context, l *lease) (*lease, error) {
 	}
 }
 
-// pass is reenter for what nobody sees leave: it waits for the end of a rotation,
+// waitOpen is reenter for what nobody sees leave: it waits for the end of a rotation,
 // and the next one does not wait for it.
-func (k *keeper) pass(ctx context.Context, l *lease) (*lease, error) {
+func (k *credentialCache) waitOpen(ctx context.Context, l *generation) (*generation, error) {
 	l, err := k.reenter(ctx, l)
 	if err == nil {
 		l.Value.gate.Leave()
@@ -148,22 +148,22 @@ func (k *keeper) pass(ctx context.Context, l *lease) (*lease, error) {
 
 // reject reports a 401 on l and returns the lease to try instead, or l's own
 // generation when there is none.
-func (k *keeper) reject(ctx context.Context, l *lease) (*lease, error) {
+func (k *credentialCache) reject(ctx context.Context, l *generation) (*generation, error) {
 	if k.engine == nil {
 		return l, nil
 	}
-	if k.engine.Doubted(l.Generation) {
+	if k.engine.IsDoubtful(l.Number) {
 		switch k.probe.Judge(ctx, l.Value.cred.c) {
 		case evidence.Dead:
-			k.engine.Lift(l.Generation)
+			k.engine.AllowRenewal(l.Number)
 		case evidence.Alive: // the route refuses it, and would refuse another
-			if k.costly && k.engine.Spared(l.Generation) {
+			if k.costly && k.engine.IsTrusted(l.Number) {
 				return l, nil
 			}
 		case evidence.Unknown:
 		}
 	}
-	next, err := k.engine.Reject(ctx, l.Generation)
+	next, err := k.engine.Reject(ctx, l.Number)
 	if err != nil {
 		return nil, k.renewalError(err)
 	}
@@ -187,13 +187,13 @@ type refusals struct {
 }
 
 // after returns the lease to try after a 401 on l, nil when there is none.
-func (k *keeper) after(ctx context.Context, l *lease, seen *refusals) (*lease, error) {
+func (k *credentialCache) after(ctx context.Context, l *generation, seen *refusals) (*generation, error) {
 	late := k.superseded(l)
 	fresh := seen.renewed && !late
-	worn := fresh && seen.renewals == maxRenewals
-	if worn || seen.replays == maxReplays || (fresh && !k.dead(ctx, l)) {
+	exhausted := fresh && seen.renewals == maxRenewals
+	if exhausted || seen.replays == maxReplays || (fresh && !k.isDead(ctx, l)) {
 		if ctx.Err() == nil { // or it could not be asked about
-			k.vain(l, worn)
+			k.recordFutile(l, exhausted)
 		}
 		return nil, nil //nolint:nilnil // there is nothing wrong, and nothing else to try
 	}
@@ -201,7 +201,7 @@ func (k *keeper) after(ctx context.Context, l *lease, seen *refusals) (*lease, e
 	if err != nil {
 		return nil, err
 	}
-	if next.Generation == l.Generation {
+	if next.Number == l.Number {
 		return nil, nil //nolint:nilnil // as above
 	}
 	// One that was in use already, or that somebody else has made, may be
@@ -213,48 +213,48 @@ func (k *keeper) after(ctx context.Context, l *lease, seen *refusals) (*lease, e
 	return next, nil
 }
 
-func (k *keeper) renewable() bool { return k.engine != nil }
+func (k *credentialCache) renewable() bool { return k.engine != nil }
 
 // superseded reports whether another generation is in use already.
-func (k *keeper) superseded(l *lease) bool {
+func (k *credentialCache) superseded(l *generation) bool {
 	if k.engine == nil {
 		return false
 	}
 	cur := k.engine.Current()
-	return cur != nil && cur.Generation != l.Generation
+	return cur != nil && cur.Number != l.Number
 }
 
-// dead asks the platform whether the credential of l is the reason for a 401.
-func (k *keeper) dead(ctx context.Context, l *lease) bool {
+// isDead asks the platform whether the credential of l is the reason for a 401.
+func (k *credentialCache) isDead(ctx context.Context, l *generation) bool {
 	return k.engine != nil && k.probe.Judge(ctx, l.Value.cred.c) == evidence.Dead
 }
 
-func (k *keeper) mended(l *lease) {
+func (k *credentialCache) recordAccepted(l *generation) {
 	if k.engine != nil {
-		k.engine.Mended(l.Generation)
+		k.engine.RecordAccepted(l.Number)
 		k.probe.RecordAccepted()
 	}
 }
 
-// vain reports that a renewal has not helped. worn tells that the platform had
+// recordFutile reports that a renewal has not helped. worn tells that the platform had
 // each of several fresh credentials for dead.
-func (k *keeper) vain(l *lease, worn bool) {
+func (k *credentialCache) recordFutile(l *generation, worn bool) {
 	if k.engine != nil {
-		k.engine.Vain(l.Generation)
+		k.engine.RecordFutile(l.Number)
 		if worn {
 			k.probe.RecordFutile()
 		}
 	}
 }
 
-func (k *keeper) closed() bool {
+func (k *credentialCache) closed() bool {
 	if k.engine == nil {
 		return k.fixed.Load() == nil
 	}
 	return k.engine.Status().State == renew.Shut
 }
 
-func (k *keeper) close() error {
+func (k *credentialCache) close() error {
 	if k.engine == nil {
 		k.fixed.Store(nil)
 		return nil
@@ -267,7 +267,7 @@ func (k *keeper) close() error {
 
 // renewalError translates the engine's errors. Context errors stay what they
 // are.
-func (k *keeper) renewalError(err error) error {
+func (k *credentialCache) renewalError(err error) error {
 	if errors.Is(err, renew.ErrClosed) {
 		return ErrClosed
 	}
@@ -280,7 +280,7 @@ func (k *keeper) renewalError(err error) error {
 
 // sourceError keeps what a panicking source says out of reach of logs, and the
 // credential that was in use out of what any source says.
-func (k *keeper) sourceError(err error) error {
+func (k *credentialCache) sourceError(err error) error {
 	var known []string
 	if s := k.seen.Load(); s != nil && !s.cred.IsZero() {
 		known = append(known, s.cred.Reveal())
@@ -291,6 +291,6 @@ func (k *keeper) sourceError(err error) error {
 	return secret.WithoutSecrets(err, known...)
 }
 
-func sameStamp(a, b *stamp) bool {
+func sameCredential(a, b *preparedCredential) bool {
 	return a.cred.Kind() == b.cred.Kind() && a.cred.Equal(b.cred)
 }
