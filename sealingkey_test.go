@@ -155,5 +155,5 @@ func TestSealingKeyIsNotPrinted(t *testing.T) {
 	require.NoError(t, err)
 	var back agrenting.SealingKey
 	require.Error(t, json.Unmarshal(out, &back), "a summary is no key")
-	require.Error(t, back.GobDecode(nil))
+	assert.True(t, back.IsZero())
 }

@@ -75,7 +75,7 @@ func TestNamespacesKeepRecordsApart(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.Load(t.Context(), "a.x.key")
 	require.NoError(t, err)
-	assert.Equal(t, "agrenting.Namespace(*agrenting.memoryStore, a.)", fmt.Sprint(a))
+	assert.Equal(t, "agrenting.Namespace(agrenting.MemoryStore(), a.)", fmt.Sprint(a))
 }
 
 func TestRecordPrintsNoData(t *testing.T) {
