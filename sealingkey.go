@@ -3,13 +3,10 @@ package agrenting
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 
-	"github.com/agrenting/agrenting-go/internal/durable"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/seal"
 )
@@ -40,44 +37,11 @@ func NewSealingKey() SealingKey { return SealingKey{seal.NewKey()} }
 // error is an [ErrInvalidCredential] and shows nothing of text. It does not know
 // where text comes from: add the name of the variable or file to it.
 func ParseSealingKey(text string) (SealingKey, error) {
-	return parseSealingKey("the sealing key", text)
-}
-
-func parseSealingKey(what, text string) (SealingKey, error) {
 	k, problem := seal.ParseKey(text)
 	if problem != "" {
-		return SealingKey{}, fmt.Errorf("%w: %s %s", ErrInvalidCredential, what, problem)
+		return SealingKey{}, fmt.Errorf("%w: the sealing key %s", ErrInvalidCredential, problem)
 	}
 	return SealingKey{k}, nil
-}
-
-// SealingKeyFromEnv reads a key from a variable. lookup has the shape of
-// [os.LookupEnv]; nil is the environment of the process. A variable that is
-// unset or empty is an [ErrNoCredential].
-func SealingKeyFromEnv(lookup func(name string) (value string, found bool), name string) (SealingKey, error) {
-	if lookup == nil {
-		lookup = processEnvironment
-	}
-	value, _ := lookup(name)
-	if value == "" {
-		return SealingKey{}, fmt.Errorf("%w: %s is not set, and has to hold the sealing key; make one by NewSealingKey",
-			ErrNoCredential, name)
-	}
-	return parseSealingKey(name, value)
-}
-
-// SealingKeyFromFile reads a key from a file that holds it alone. The file must
-// be a regular one that only its owner can read (0600). One that does not exist
-// is an [ErrNoCredential].
-func SealingKeyFromFile(path string) (SealingKey, error) {
-	b, err := durable.New(path, 4<<10, nil).Read()
-	if errors.Is(err, fs.ErrNotExist) {
-		return SealingKey{}, fmt.Errorf("%w: the sealing key's file %s does not exist", ErrNoCredential, quotePath(path))
-	}
-	if err != nil {
-		return SealingKey{}, fmt.Errorf("agrenting: sealing key: %w", err)
-	}
-	return parseSealingKey("the content of "+quotePath(path), string(b))
 }
 
 // IsZero reports whether k is the zero value, which is no key.
