@@ -12,9 +12,9 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-func sealed(t *testing.T, s agrenting.Store, key agrenting.SealingKey, older ...agrenting.SealingKey) agrenting.Store {
+func sealed(t *testing.T, s agrenting.Store, key agrenting.SealingKey) agrenting.Store {
 	t.Helper()
-	s, err := agrenting.Sealed(s, "test", key, older...)
+	s, err := agrenting.Sealed(s, "test", key)
 	require.NoError(t, err)
 	return s
 }

@@ -85,6 +85,6 @@ func TestSealingKeyIsNotPrinted(t *testing.T) {
 	out, err := json.Marshal(key)
 	require.NoError(t, err)
 	var back agrenting.SealingKey
-	require.Error(t, json.Unmarshal(out, &back), "a summary is no key")
+	require.Error(t, json.Unmarshal(out, &back), "a summary is not a key") //nolint:staticcheck // it must fail
 	assert.True(t, back.IsZero())
 }

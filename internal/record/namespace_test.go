@@ -1,7 +1,6 @@
 package record_test
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -38,5 +37,5 @@ func TestNamespacesKeepRecordsApart(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.Load(t.Context(), "a.x.key")
 	require.NoError(t, err)
-	assert.Equal(t, "agrenting.Namespace(agrenting.MemoryStore(), a.)", fmt.Sprint(a))
+	assert.Equal(t, "agrenting.Namespace(agrenting.MemoryStore(), a.)", a.String())
 }
