@@ -99,7 +99,7 @@ func ExampleSealed() {
 	folder, err := os.MkdirTemp("", "keys")
 	must(err)
 	defer func() { must(os.RemoveAll(folder)) }()
-	sealing := agrenting.NewSealingKey() // a program has it from SealingKeyFromFile, or its like
+	sealing := agrenting.NewSealingKey() // a program reads it with ParseSealingKey
 	first := agrenting.APIKey(srv.NewKey(scribe.ID).Secret)
 
 	open := func() *agrenting.Client {

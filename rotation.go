@@ -141,7 +141,7 @@ func (p RotationPolicy) validate() error {
 }
 
 func (p RotationPolicy) withDefaults(store Store) RotationPolicy {
-	if _, ok := unwrapped(store).(*memoryStore); ok && p.Grace == 0 {
+	if p.Grace == 0 && volatile(store) {
 		p.Grace = -1
 	}
 	for _, d := range []struct {

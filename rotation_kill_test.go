@@ -20,6 +20,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/durable"
+	"github.com/agrenting/agrenting-go/internal/filestore"
 	"github.com/agrenting/agrenting-go/internal/record"
 )
 
@@ -49,7 +50,11 @@ type rotatingChild struct {
 
 // store is the file, sealed if there is a key for that.
 func (s rotatingChild) store(before func(durable.Step) error) (Store, error) {
-	store := Store(newFileStore(s.File, before))
+	file, err := filestore.New(filestore.Config{Folder: s.File, Invalid: fileStoreError, Before: before})
+	if err != nil {
+		return nil, err
+	}
+	store := publicStore(file, false)
 	if s.Sealing == "" {
 		return store, nil
 	}

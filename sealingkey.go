@@ -1,104 +1,47 @@
 package agrenting
 
 import (
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"strings"
 
-	"github.com/agrenting/agrenting-go/internal/durable"
-	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/seal"
+)
+
+// Errors of sealed stores. Neither of them counts as an empty store, so a record
+// that cannot be read is not replaced by the initial key.
+var (
+	// ErrSealed says that a record is sealed and cannot be opened: with none of
+	// the keys given, or because it is damaged.
+	ErrSealed = record.ErrSealed
+	// ErrNotSealed says that a store given to [Sealed] holds a plain record.
+	ErrNotSealed = record.ErrNotSealed
 )
 
 // A SealingKey encrypts what a store keeps, see [Sealed]. It is random, 256 bits
-// long, and no password. It prints, logs and encodes as its fingerprint; only
-// [SealingKey.Reveal] gives it. The zero value is no key. It is immutable and
+// long, and not a password. It prints, logs and encodes as its fingerprint; only
+// [SealingKey.Reveal] returns it. The zero value is not a key. It is immutable and
 // safe for concurrent use.
-type SealingKey struct{ key secret.Text }
-
-const (
-	sealingKeyPrefix   = "agrseal1_"
-	sealingKeySize     = 32
-	sealingKeyChecksum = 4
-	// maxSealingFile leaves room for blank lines.
-	maxSealingFile = 4 << 10
-)
+type SealingKey struct{ key seal.Key }
 
 // NewSealingKey makes a random key. Keep what its Reveal returns in a place of
 // its own, away from the store that it seals: without it, the stored keys are
 // lost.
-func NewSealingKey() SealingKey {
-	raw := make([]byte, sealingKeySize)
-	_, _ = rand.Read(raw) // never fails, says crypto/rand
-	return SealingKey{key: secret.New(string(raw))}
-}
+func NewSealingKey() SealingKey { return SealingKey{seal.NewKey()} }
 
-// ParseSealingKey reads what [SealingKey.Reveal] returned; white space around it
-// is dropped. The error is an [ErrInvalidCredential] and shows nothing of text.
+// ParseSealingKey reads what [SealingKey.Reveal] returned, for example from an
+// environment variable or a mounted secret. White space around it is dropped. The
+// error is an [ErrInvalidCredential] and shows nothing of text. It does not know
+// where text comes from: add the name of the variable or file to it.
 func ParseSealingKey(text string) (SealingKey, error) {
-	return parseSealingKey("the sealing key", text)
-}
-
-func parseSealingKey(what, text string) (SealingKey, error) {
-	text = strings.TrimSpace(text)
-	const advice = "give it as SealingKey.Reveal returned it"
-	rest, ok := strings.CutPrefix(text, sealingKeyPrefix)
-	switch {
-	case text == "":
-		return SealingKey{}, fmt.Errorf("%w: %s is empty", ErrInvalidCredential, what)
-	case !ok:
-		return SealingKey{}, fmt.Errorf("%w: %s does not begin with %q, so it is none; make one by NewSealingKey",
-			ErrInvalidCredential, what, sealingKeyPrefix)
+	k, problem := seal.ParseKey(text)
+	if problem != "" {
+		return SealingKey{}, fmt.Errorf("%w: the sealing key %s", ErrInvalidCredential, problem)
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(rest)
-	if err != nil || len(raw) != sealingKeySize+sealingKeyChecksum {
-		return SealingKey{}, fmt.Errorf("%w: %s is cut off or altered; %s", ErrInvalidCredential, what, advice)
-	}
-	key := string(raw[:sealingKeySize])
-	if string(raw[sealingKeySize:]) != checksumOf(key) {
-		return SealingKey{}, fmt.Errorf("%w: %s has a typing error; %s", ErrInvalidCredential, what, advice)
-	}
-	return SealingKey{key: secret.New(key)}, nil
-}
-
-func checksumOf(key string) string {
-	sum := sha256.Sum256([]byte("agrenting sealing key checksum\x00" + key))
-	return string(sum[:sealingKeyChecksum])
-}
-
-// SealingKeyFromEnv reads a key from a variable. lookup has the shape of
-// [os.LookupEnv]; nil is the environment of the process. A variable that is
-// unset or empty is an [ErrNoCredential].
-func SealingKeyFromEnv(lookup func(name string) (value string, found bool), name string) (SealingKey, error) {
-	if lookup == nil {
-		lookup = processEnvironment
-	}
-	value, _ := lookup(name)
-	if value == "" {
-		return SealingKey{}, fmt.Errorf("%w: %s is not set, and has to hold the sealing key; make one by NewSealingKey",
-			ErrNoCredential, name)
-	}
-	return parseSealingKey(name, value)
-}
-
-// SealingKeyFromFile reads a key from a file that holds it alone. The file must
-// be a regular one that only its owner can read (0600). One that does not exist
-// is an [ErrNoCredential].
-func SealingKeyFromFile(path string) (SealingKey, error) {
-	b, err := durable.New(path, maxSealingFile, nil).Read()
-	if errors.Is(err, fs.ErrNotExist) {
-		return SealingKey{}, fmt.Errorf("%w: the sealing key's file %s does not exist", ErrNoCredential, quotePath(path))
-	}
-	if err != nil {
-		return SealingKey{}, fmt.Errorf("agrenting: sealing key: %w", err)
-	}
-	return parseSealingKey("the content of "+quotePath(path), string(b))
+	return SealingKey{k}, nil
 }
 
 // IsZero reports whether k is the zero value, which is no key.
@@ -106,13 +49,7 @@ func (k SealingKey) IsZero() bool { return k.key.IsZero() }
 
 // Reveal returns the key as text, for [ParseSealingKey], and is the only method
 // that does; "" for the zero value.
-func (k SealingKey) Reveal() string {
-	if k.IsZero() {
-		return ""
-	}
-	raw := k.key.Reveal()
-	return sealingKeyPrefix + base64.RawURLEncoding.EncodeToString([]byte(raw+checksumOf(raw)))
-}
+func (k SealingKey) Reveal() string { return k.key.Reveal() }
 
 // Fingerprint returns a short name of the key like "sha256:1a2b3c4d5e", safe in
 // logs; "" for the zero value.
@@ -142,14 +79,63 @@ func (k SealingKey) MarshalText() ([]byte, error) { return []byte(k.String()), n
 // back.
 func (k SealingKey) MarshalJSON() ([]byte, error) { return json.Marshal(k.String()) }
 
-var errSealingKeyDecode = errors.New("agrenting: a SealingKey cannot be decoded, because it is redacted when encoded: " +
-	"decode the text and pass it to ParseSealingKey")
+// Sealed encrypts records before store gets them. The store then keeps text that
+// is of no use without the sealing key.
+//
+// The encryption is AES-256-GCM under a key that is derived by HKDF-SHA-256 with
+// a new salt for every Save. Each record is bound to place and to its name. place
+// names the folder, table or cluster, such as "production/writers"; it must be
+// the same in all programs that share the store. Someone who can write to the
+// store can destroy a record or restore an older version of it, but cannot read
+// one, or use it under another name or in another place.
+//
+// key seals; key and older all open. To replace the sealing key, give the new
+// one first and the old one after it in all programs, then call [Reseal] from the
+// store to itself, then drop the old one. Keep the key away from the store:
+// read it from a variable or a mounted secret, and give it to [ParseSealingKey].
+//
+// To divide a sealed store, seal first and divide then: Namespace(Sealed(…), prefix).
+// The other way round, records of two namespaces would be bound to the same name.
+//
+// A record that is not sealed is refused with [ErrNotSealed], and one that cannot
+// be opened with [ErrSealed]. Both are left intact. [Reseal] moves records from
+// plain to sealed, and back. The store is a [Watcher] if store is one.
+func Sealed(store Store, place string, key SealingKey, older ...SealingKey) (Store, error) {
+	if store == nil {
+		return nil, optionError("Sealed", "the store is nil")
+	}
+	inner := recordStore(store)
+	if record.IsSealed(inner) {
+		return nil, optionError("Sealed", "the store is sealed already")
+	}
+	if place == "" {
+		return nil, optionError("Sealed", `the place is empty; name the folder, table or cluster, such as "production/writers"`)
+	}
+	keys := make([]seal.Key, 0, 1+len(older))
+	for _, k := range append([]SealingKey{key}, older...) {
+		if k.IsZero() {
+			return nil, optionError("Sealed", "a sealing key is missing; make one with NewSealingKey, once")
+		}
+		keys = append(keys, k.key)
+	}
+	return publicStore(record.NewSealed(inner, place, keys), watched(store)), nil
+}
 
-// UnmarshalText always fails: what MarshalText wrote is not the key.
-func (SealingKey) UnmarshalText([]byte) error { return errSealingKeyDecode }
-
-// GobEncode always fails, because gob is meant for reading back.
-func (SealingKey) GobEncode() ([]byte, error) { return nil, errSealingKeyDecode }
-
-// GobDecode always fails, as UnmarshalText does.
-func (SealingKey) GobDecode([]byte) error { return errSealingKeyDecode }
+// Reseal copies the key record of one store into another, so that it is kept as
+// the other keeps it. The two may be views of the same place, which is how a
+// store changes over. Stop the programs that use it first:
+//
+//	plain, err := agrenting.FileStore(folder)
+//	sealed, err := agrenting.Sealed(plain, "production/writers", key)
+//	err = agrenting.Reseal(ctx, plain, sealed)  // from plain to sealed
+//	err = agrenting.Reseal(ctx, sealed, plain)  // and back
+//	err = agrenting.Reseal(ctx, sealed, sealed) // again, under its first key
+//
+// If they are not the same place, to must be empty, and from keeps its record.
+// The last of the three can be done while the store is in use. If another process
+// writes at the same time, the error matches [ErrConflictingWrite] and nothing
+// was changed: call Reseal again. Shared sessions are not copied; programs replace
+// them on their own.
+func Reseal(ctx context.Context, from, to Store) error {
+	return record.Reseal(ctx, recordStore(from), recordStore(to))
+}

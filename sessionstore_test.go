@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"os"
 	"os/exec"
@@ -294,8 +295,9 @@ func TestSessionsFollowTheKeyThroughItsRotations(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRotationWorld(t, agrentingtest.WithoutRateLimits())
-		store := MemoryStore()
-		a, b := w.client(store, RotationPolicy{Every: -1}, WithSession()), w.client(store, RotationPolicy{Every: -1}, WithSession())
+		store := &namesStore{Store: MemoryStore()}
+		policy := RotationPolicy{Every: -1, Grace: -1}
+		a, b := w.client(store, policy, WithSession()), w.client(store, policy, WithSession())
 		require.NoError(t, w.call(a))
 		require.NoError(t, w.call(b))
 		require.EqualValues(t, 1, w.srv.Stats().Authenticates)
@@ -308,13 +310,30 @@ func TestSessionsFollowTheKeyThroughItsRotations(t *testing.T) {
 			assert.EqualValues(t, 2+n, w.srv.Stats().Authenticates, "one exchange for each key")
 		}
 		names := 0
-		for name := range store.(*memoryStore).records { //nolint:errcheck,forcetypeassert // it is one in memory
+		store.saved.Range(func(name, _ any) bool {
 			if name != record.KeyName {
 				names++
 			}
-		}
+			return true
+		})
 		assert.Equal(t, 1, names)
 	})
+}
+
+// namesStore notes the names of the records that are saved in a watched store.
+type namesStore struct {
+	Store
+
+	saved sync.Map
+}
+
+func (s *namesStore) Save(ctx context.Context, name string, data []byte, previous Revision) (Revision, error) {
+	s.saved.Store(name, true)
+	return s.Store.Save(ctx, name, data, previous)
+}
+
+func (s *namesStore) Watch(ctx context.Context, name string) iter.Seq2[Record, error] {
+	return s.Store.(Watcher).Watch(ctx, name) //nolint:errcheck,forcetypeassert // it is one in memory
 }
 
 // A holder that was killed costs 3 s, and then one process exchanges for all.

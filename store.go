@@ -6,9 +6,8 @@ import (
 	"io"
 	"iter"
 	"log/slog"
-	"strconv"
-	"sync"
 
+	"github.com/agrenting/agrenting-go/internal/filestore"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
@@ -146,134 +145,123 @@ func Namespace(s Store, prefix string) (Store, error) {
 	if s == nil {
 		return nil, optionError("Namespace", "the store is nil")
 	}
-	if problem := record.NameProblem(prefix); problem != "" {
+	if problem := record.PrefixProblem(prefix); problem != "" {
 		return nil, optionError("Namespace", "the prefix %s", problem)
 	}
-	if longest := len(prefix) + 1 + len(record.SessionName("", "")); longest > record.MaxName {
-		return nil, optionError("Namespace", "the prefix is %d characters too long", longest-record.MaxName)
+	return publicStore(record.NewNamespace(recordStore(s), prefix), watched(s)), nil
+}
+
+// FileStore keeps each record in a file of its own in folder, such as
+// "/var/lib/writer/keys". Files have mode 0600. They are replaced atomically,
+// synced to the disk, and locked by the kernel while they are replaced, so that
+// the processes of one host can share the folder. Locks are kept in the folder
+// ".locks" in it.
+//
+// A missing folder is created with mode 0700 by the first Save. An existing one
+// keeps its mode. Symbolic links in place of a file, files that others can read,
+// and folders that others can write to, unless they are sticky like /tmp, are
+// refused; the error contains the command that fixes this. Modes are not checked
+// on Windows. Secrets are in clear in the files unless the store is wrapped in
+// [Sealed].
+//
+// FileStore touches nothing until the first Load or Save. It returns an
+// [ErrInvalidOption] if the folder's name is empty or names a file.
+func FileStore(folder string) (Store, error) {
+	s, err := filestore.New(filestore.Config{Folder: folder, Invalid: fileStoreError})
+	if err != nil {
+		return nil, err
 	}
-	n := &namespace{inner: s, prefix: prefix + "."}
-	if w, ok := s.(Watcher); ok {
-		return watchable{Store: n, watch: func(ctx context.Context, name string) iter.Seq2[Record, error] {
-			return w.Watch(ctx, n.prefix+name)
-		}}, nil
-	}
-	return n, nil
+	return publicStore(s, false), nil
 }
 
-type namespace struct {
-	inner  Store
-	prefix string
-}
-
-func (n *namespace) Load(ctx context.Context, name string) (Record, error) {
-	return n.inner.Load(ctx, n.prefix+name)
-}
-
-func (n *namespace) Save(ctx context.Context, name string, data []byte, previous Revision) (Revision, error) {
-	return n.inner.Save(ctx, n.prefix+name, data, previous)
-}
-
-func (n *namespace) String() string {
-	return "agrenting.Namespace(" + storeName(n.inner) + ", " + n.prefix + ")"
-}
-
-// watchable is a store that wraps a watchable one.
-type watchable struct {
-	Store
-
-	watch func(ctx context.Context, name string) iter.Seq2[Record, error]
-}
-
-// Watch implements [Watcher].
-func (w watchable) Watch(ctx context.Context, name string) iter.Seq2[Record, error] {
-	return w.watch(ctx, name)
-}
-
-// String names the store.
-func (w watchable) String() string { return storeName(w.Store) }
-
-// storeName names a store without looking into one that does not print itself.
-func storeName(s Store) string {
-	if n, ok := s.(fmt.Stringer); ok {
-		return n.String()
-	}
-	return fmt.Sprintf("%T", s)
+func fileStoreError(format string, args ...any) error {
+	return optionError("FileStore", format, args...)
 }
 
 // MemoryStore keeps records in memory. A key that is rotated into it is lost with
 // the process: it is for tests, and for programs that save each new key
 // themselves, see [WithObserver]. It is a [Watcher].
-func MemoryStore() Store {
-	return &memoryStore{records: map[string]func() Record{}, changed: make(chan struct{})}
+func MemoryStore() Store { return publicStore(record.NewMemory(), true) }
+
+// recordStore gives a public store the shape that internal/record uses.
+func recordStore(s Store) record.Store {
+	if b, ok := s.(internalStore); ok {
+		return b.internal()
+	}
+	return &storePort{store: s}
 }
 
-type memoryStore struct {
-	mu      sync.Mutex
-	records map[string]func() Record // functions, which nothing prints
-	last    uint64                   // the latest revision
-	changed chan struct{}
+// publicStore is the reverse of recordStore. The result is a [Watcher] if watched
+// is set.
+func publicStore(s record.Store, watched bool) Store {
+	if watched {
+		return watchedBuiltIn{builtIn{s}}
+	}
+	return builtIn{s}
 }
 
-func (s *memoryStore) Load(ctx context.Context, name string) (Record, error) {
-	rec, _, err := s.load(name)
-	if ctx.Err() != nil {
-		return Record{}, context.Cause(ctx)
-	}
-	return rec, err
+// watched reports whether a store is a [Watcher].
+func watched(s Store) bool {
+	_, ok := s.(Watcher)
+	return ok
 }
 
-func (s *memoryStore) load(name string) (Record, <-chan struct{}, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	get, ok := s.records[name]
-	if !ok {
-		return Record{}, s.changed, fmt.Errorf("%w: %q is not in memory", ErrNoRecord, name)
-	}
-	rec := get()
-	return Record{Data: append([]byte{}, rec.Data...), Revision: rec.Revision}, s.changed, nil
+// volatile reports whether the records of a store are lost with the process.
+func volatile(s Store) bool {
+	v, ok := recordStore(s).(interface{ Volatile() bool })
+	return ok && v.Volatile()
 }
 
-func (s *memoryStore) Save(ctx context.Context, name string, data []byte, previous Revision) (Revision, error) {
-	if err := ctx.Err(); err != nil {
-		return "", context.Cause(ctx)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if get, ok := s.records[name]; (ok && get().Revision != previous) || (!ok && previous != "") {
-		return "", fmt.Errorf("%w: %q has another revision", ErrConflictingWrite, name)
-	}
-	s.last++
-	rec := Record{Data: append([]byte{}, data...), Revision: Revision(strconv.FormatUint(s.last, 10))}
-	s.records[name] = func() Record { return rec }
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return rec.Revision, nil
+// internalStore is a public store that is an internal one underneath.
+type internalStore interface {
+	Store
+	fmt.Stringer
+
+	internal() record.Store
 }
+
+// builtIn is an internal store as a public one.
+type builtIn struct{ inner record.Store }
+
+func (s builtIn) internal() record.Store { return s.inner }
+
+// Load implements [Store].
+func (s builtIn) Load(ctx context.Context, name string) (Record, error) {
+	raw, err := s.inner.Load(ctx, name)
+	return recordOf(raw), err
+}
+
+// Save implements [Store].
+func (s builtIn) Save(ctx context.Context, name string, data []byte, previous Revision) (Revision, error) {
+	revision, err := s.inner.Save(ctx, name, data, string(previous))
+	return Revision(revision), err
+}
+
+// String names the store.
+func (s builtIn) String() string { return record.StoreName(s.inner) }
+
+func recordOf(raw record.Raw) Record { return Record{Data: raw.Data, Revision: Revision(raw.Revision)} }
+
+// watchedBuiltIn is an internal store that can be watched.
+type watchedBuiltIn struct{ internalStore }
 
 // Watch implements [Watcher].
-func (s *memoryStore) Watch(ctx context.Context, name string) iter.Seq2[Record, error] {
+func (s watchedBuiltIn) Watch(ctx context.Context, name string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		for seen, first := Revision(""), true; ctx.Err() == nil; first = false {
-			rec, changed, err := s.load(name)
-			if (first || rec.Revision != seen) && !yield(rec, err) {
+		for raw, err := range s.internal().Watch(ctx, name) {
+			if !yield(recordOf(raw), err) {
 				return
-			}
-			seen = rec.Revision
-			select {
-			case <-changed:
-			case <-ctx.Done():
 			}
 		}
 	}
 }
 
-// recordStore gives a public store the shape that internal/record uses.
-func recordStore(s Store) record.Store { return &storePort{store: s} }
-
 // storePort turns panics of a store into errors: a store that panics must not
 // take the program with it, or a key that is in memory alone.
 type storePort struct{ store Store }
+
+// String names the store.
+func (p *storePort) String() string { return record.StoreName(p.store) }
 
 func (p *storePort) Load(ctx context.Context, name string) (raw record.Raw, err error) {
 	defer func() {

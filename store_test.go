@@ -1,7 +1,9 @@
 package agrenting_test
 
 import (
+	"context"
 	"fmt"
+	"iter"
 	"strings"
 	"testing"
 
@@ -59,23 +61,97 @@ func TestNamespaceRefusesInvalidPrefixes(t *testing.T) {
 	inNamespace(t, agrenting.MemoryStore(), "0b0e7c2e-3c5b-4a51-9d8a-111111111111") // an agent's ID
 }
 
-func TestNamespacesKeepRecordsApart(t *testing.T) {
+// bareStore is a user's store. It cannot be watched, and has no name.
+type bareStore struct{ agrenting.Store }
+
+// panickingStore is a user's store with a mistake.
+type panickingStore struct{}
+
+func (panickingStore) Load(context.Context, string) (agrenting.Record, error) { panic("load") }
+
+func (panickingStore) Save(context.Context, string, []byte, agrenting.Revision) (agrenting.Revision, error) {
+	panic("save")
+}
+
+func (panickingStore) Watch(context.Context, string) iter.Seq2[agrenting.Record, error] {
+	panic("watch")
+}
+
+func TestWrappedStoreIsAWatcherIfTheInnerOneIs(t *testing.T) {
 	t.Parallel()
-	s := agrenting.MemoryStore()
-	a, b := inNamespace(t, s, "a"), inNamespace(t, s, "b")
-	_, err := a.Save(t.Context(), "key", []byte("1"), "")
+	file, err := agrenting.FileStore(t.TempDir())
 	require.NoError(t, err)
-	_, err = b.Load(t.Context(), "key")
-	require.ErrorIs(t, err, agrenting.ErrNoRecord)
-	rec, err := s.Load(t.Context(), "a.key")
-	require.NoError(t, err)
-	assert.Equal(t, "1", string(rec.Data))
-	nested := inNamespace(t, a, "x")
-	_, err = nested.Save(t.Context(), "key", []byte("2"), "")
-	require.NoError(t, err)
-	_, err = s.Load(t.Context(), "a.x.key")
-	require.NoError(t, err)
-	assert.Equal(t, "agrenting.Namespace(*agrenting.memoryStore, a.)", fmt.Sprint(a))
+	for name, tc := range map[string]struct {
+		store agrenting.Store
+		watch bool
+		text  string
+	}{
+		"memory":           {agrenting.MemoryStore(), true, "agrenting.MemoryStore()"},
+		"file":             {file, false, fmt.Sprint(file)},
+		"a user's":         {bareStore{agrenting.MemoryStore()}, false, "agrenting_test.bareStore"},
+		"a user's Watcher": {panickingStore{}, true, "agrenting_test.panickingStore"},
+	} {
+		part := inNamespace(t, tc.store, "a")
+		crypt := sealed(t, tc.store, agrenting.NewSealingKey())
+		both := inNamespace(t, crypt, "b")
+		for _, s := range []agrenting.Store{part, crypt, both} {
+			_, ok := s.(agrenting.Watcher)
+			assert.Equal(t, tc.watch, ok, name)
+		}
+		assert.Equal(t, "agrenting.Namespace("+tc.text+", a.)", fmt.Sprint(part), name)
+		assert.Equal(t, "agrenting.Sealed("+tc.text+")", fmt.Sprint(crypt), name)
+		assert.Equal(t, "agrenting.Namespace(agrenting.Sealed("+tc.text+"), b.)", fmt.Sprint(both), name)
+	}
+}
+
+func TestWrappedStoreReportsChanges(t *testing.T) {
+	t.Parallel()
+	inner := agrenting.MemoryStore()
+	s := inNamespace(t, sealed(t, inner, agrenting.NewSealingKey()), "a")
+	rev := save(t, s, "one", "")
+	w, ok := s.(agrenting.Watcher)
+	require.True(t, ok)
+	var seen []string
+	for rec, err := range w.Watch(t.Context(), "key") {
+		require.NoError(t, err)
+		seen = append(seen, string(rec.Data))
+		if len(seen) == 2 {
+			break
+		}
+		save(t, s, "two", rev)
+	}
+	assert.Equal(t, []string{"one", "two"}, seen)
+}
+
+func TestWrappedStoreReturnsPanicsAsErrors(t *testing.T) {
+	t.Parallel()
+	part := inNamespace(t, panickingStore{}, "a")
+	for name, s := range map[string]agrenting.Store{"namespace": part, "sealed": sealed(t, part, agrenting.NewSealingKey())} {
+		_, err := s.Load(t.Context(), "key")
+		require.ErrorContains(t, err, "panic", name)
+		_, err = s.Save(t.Context(), "key", nil, "")
+		require.ErrorContains(t, err, "panic", name)
+		w, ok := s.(agrenting.Watcher)
+		require.True(t, ok)
+		for _, err := range w.Watch(t.Context(), "key") {
+			require.ErrorContains(t, err, "panic", name)
+		}
+	}
+	_, err := agrenting.LoadKeyState(t.Context(), panickingStore{})
+	require.ErrorContains(t, err, "panic")
+}
+
+func TestWrappedStoreRefusesAnEmptyRevision(t *testing.T) {
+	t.Parallel()
+	_, err := inNamespace(t, forgetfulStore{bareStore{agrenting.MemoryStore()}}, "a").Save(t.Context(), "key", nil, "")
+	require.ErrorContains(t, err, "empty revision")
+}
+
+// forgetfulStore is a user's store that returns no revisions.
+type forgetfulStore struct{ bareStore }
+
+func (forgetfulStore) Save(context.Context, string, []byte, agrenting.Revision) (agrenting.Revision, error) {
+	return "", nil
 }
 
 func TestRecordPrintsNoData(t *testing.T) {

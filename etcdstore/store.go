@@ -133,8 +133,8 @@ func New(client *clientv3.Client, name string, opts ...Option) (*Store, error) {
 	}
 	switch {
 	case len(o.sealing) == 0 && !o.plaintext:
-		return nil, invalid("New", "a sealing key is missing: give WithSealingKey(agrenting.SealingKeyFromEnv…), "+
-			"with a key made once by agrenting.NewSealingKey; WithPlaintext would store API keys in clear")
+		return nil, invalid("New", "a sealing key is missing: give WithSealingKey the result of agrenting.ParseSealingKey, "+
+			"for a key made once with agrenting.NewSealingKey; WithPlaintext would store API keys in clear")
 	case len(o.sealing) > 0 && o.plaintext:
 		return nil, invalid("New", "WithSealingKey and WithPlaintext exclude each other")
 	}

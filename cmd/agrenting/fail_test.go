@@ -39,6 +39,11 @@ func TestErrorsOfTheSDKSpeakOfFlags(t *testing.T) {
 
 	files, err := filepath.Glob("../../*.go")
 	require.NoError(t, err)
+	for _, folder := range []string{"filestore", "record", "seal"} {
+		more, err := filepath.Glob("../../internal/" + folder + "/*.go")
+		require.NoError(t, err)
+		files = append(files, more...)
+	}
 	if len(files) == 0 {
 		t.Skip("the SDK is not beside this module")
 	}

@@ -149,7 +149,7 @@ func within(ctx context.Context, end func()) {
 func (s *show) hire() error {
 	agent := s.srv.NewAgent(s.srv.NewUser("Ada"), agrentingtest.AgentConfig{Name: "Scribe"})
 	key := s.srv.NewKey(agent.ID)
-	sealing := agrenting.NewSealingKey() // in earnest: SealingKeyFromEnv
+	sealing := agrenting.NewSealingKey() // a real fleet reads one key everywhere, with ParseSealingKey
 	for i := range workers {
 		store, err := etcdstore.Open(etcdstore.Config{Endpoints: s.etcd.endpoints, Name: "scribes"},
 			etcdstore.WithSealingKey(sealing))

@@ -1,5 +1,3 @@
-// Package durable keeps small secrets in files that survive crashes and that
-// nobody else can read. It knows nothing of what is in them.
 package durable
 
 import (

@@ -66,13 +66,13 @@ func TestUnusableRecordsAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := newMemory()
-			m.records[KeyName] = Raw{Data: []byte(tc.data), Revision: "1"}
+			m.put(KeyName, Raw{Data: []byte(tc.data), Revision: "1"})
 			_, err := slotOf(m, nil, Identity{}).Load(t.Context())
 			require.ErrorIs(t, err, ErrInvalid)
 			require.NotErrorIs(t, err, ErrNoRecord)
 			require.ErrorContains(t, err, tc.want)
 			assert.NotContains(t, err.Error(), hidden)
-			assert.Equal(t, tc.data, string(m.records[KeyName].Data), "it is left intact")
+			assert.Equal(t, tc.data, string(m.raw(KeyName).Data), "it is left intact")
 		})
 	}
 }
@@ -114,7 +114,7 @@ func TestEveryWriteDiffers(t *testing.T) {
 	seen := map[string]bool{}
 	for range 3 {
 		e = mustSave(t, s, e)
-		seen[string(m.records[KeyName].Data)] = true
+		seen[string(m.raw(KeyName).Data)] = true
 	}
 	assert.Len(t, seen, 3)
 }
@@ -126,7 +126,7 @@ func TestRecordBeyondTheLimitIsNotSaved(t *testing.T) {
 	k.Ancestors = []string{strings.Repeat("x", MaxSize)}
 	_, err := slotOf(m, nil, Identity{}).Save(t.Context(), Entry[Key]{Body: k})
 	require.ErrorIs(t, err, ErrInvalid)
-	assert.Empty(t, m.records)
+	assert.Empty(t, m.inner.records)
 }
 
 func TestSessionIsSealedUnderItsKey(t *testing.T) {
@@ -137,7 +137,7 @@ func TestSessionIsSealedUnderItsKey(t *testing.T) {
 	s := Sessions(cfg, LineageOf(first), first)
 	_, err := s.Save(t.Context(), Entry[Session]{Body: Session{Agent: "a1", Token: "token-0123456789"}})
 	require.NoError(t, err)
-	data := string(m.records[s.Name()].Data)
+	data := string(m.raw(s.Name()).Data)
 	assert.NotContains(t, data, "token-0123456789")
 
 	got, err := Sessions(cfg, LineageOf(first), first).Load(t.Context())
@@ -175,7 +175,7 @@ func FuzzRecord(f *testing.F) {
 	s := slotOf(m, nil, Identity{Origin: "https://a.test"})
 	_, err := s.Save(f.Context(), Entry[Key]{Body: keyOf(1), Lease: Lease{Holder: "h", Duration: time.Second}})
 	require.NoError(f, err)
-	f.Add(m.records[KeyName].Data)
+	f.Add(m.raw(KeyName).Data)
 	f.Add([]byte(`{"version":2,"kind":"key","body":{"current":{"kind":"api key","secret":"x"}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e, _, err := keyCodec.unmarshal(data)

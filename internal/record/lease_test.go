@@ -215,7 +215,7 @@ func TestDeletedRecordIsWrittenAgain(t *testing.T) {
 	s := slotOf(m, nil, Identity{})
 	held, err := s.Acquire(t.Context(), Entry[Key]{}, keyOf(1), terms("h"))
 	require.NoError(t, err)
-	delete(m.records, KeyName)
+	delete(m.inner.records, KeyName)
 	require.NoError(t, held.Save(t.Context(), keyOf(2)))
 	assert.EqualValues(t, 2, mustLoad(t, s).Body.Generation)
 }

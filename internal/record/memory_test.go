@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -12,12 +11,10 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// memory is a store whose operations a test can disturb.
+// memory is a store in memory whose operations a test can disturb.
 type memory struct {
+	inner   *Memory
 	mu      sync.Mutex
-	records map[string]Raw
-	n       int
-	changed chan struct{}
 	watched bool
 	// before runs before an operation, after one that succeeded; an error is
 	// returned in place of the outcome.
@@ -25,12 +22,25 @@ type memory struct {
 	loads, saves  int
 }
 
-func newMemory() *memory { return &memory{records: map[string]Raw{}, changed: make(chan struct{})} }
+func newMemory() *memory { return &memory{inner: NewMemory()} }
 
 func (m *memory) saveCount() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.saves
+}
+
+// raw returns a record without disturbance; the zero Raw if there is none.
+func (m *memory) raw(name string) Raw {
+	raw, _, _ := m.inner.load(name)
+	return raw
+}
+
+// put replaces a record, whatever its revision is.
+func (m *memory) put(name string, raw Raw) {
+	m.inner.mu.Lock()
+	defer m.inner.mu.Unlock()
+	m.inner.records[name] = func() Raw { return raw }
 }
 
 func (m *memory) step(f func(op, name string) error, op, name string) error {
@@ -50,9 +60,9 @@ func (m *memory) Load(ctx context.Context, name string) (Raw, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.loads++
-	raw, ok := m.records[name]
-	if !ok {
-		return Raw{}, ErrNoRecord
+	raw, _, err := m.inner.load(name)
+	if err != nil {
+		return Raw{}, err
 	}
 	return raw, m.step(m.after, "load", name)
 }
@@ -66,15 +76,12 @@ func (m *memory) Save(ctx context.Context, name string, data []byte, previous st
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.records[name].Revision != previous {
-		return "", ErrConflict
+	revision, err := m.inner.Save(context.WithoutCancel(ctx), name, data, previous)
+	if err != nil {
+		return "", err
 	}
-	m.n++
 	m.saves++
-	m.records[name] = Raw{Data: data, Revision: strconv.Itoa(m.n)}
-	close(m.changed)
-	m.changed = make(chan struct{})
-	return strconv.Itoa(m.n), m.step(m.after, "save", name)
+	return revision, m.step(m.after, "save", name)
 }
 
 func (m *memory) Watch(ctx context.Context, name string) iter.Seq2[Raw, error] {
@@ -82,25 +89,12 @@ func (m *memory) Watch(ctx context.Context, name string) iter.Seq2[Raw, error] {
 		return nil
 	}
 	return func(yield func(Raw, error) bool) {
-		for {
+		for raw, err := range m.inner.Watch(ctx, name) {
 			if err := m.step(m.before, "watch", name); err != nil {
 				yield(Raw{}, err)
 				return
 			}
-			m.mu.Lock()
-			raw, ok := m.records[name]
-			changed := m.changed
-			m.mu.Unlock()
-			var err error
-			if !ok {
-				err = ErrNoRecord
-			}
 			if !yield(raw, err) {
-				return
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
 				return
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/seal"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
@@ -51,7 +52,7 @@ type sessionJSON struct {
 // sessionCodec encodes sessions of one key. A session of another key, and one
 // that cannot be unsealed, decodes as no session: it is going to be replaced.
 func sessionCodec(name string, key secret.Credential) codec[Session] {
-	s := Sealer{Secret: secret.New(key.Reveal()), Info: "agrenting session v2 " + name}
+	s := seal.Sealer{Secret: secret.New(key.Reveal()), Info: "agrenting session v2 " + name}
 	return codec[Session]{
 		kind: "session",
 		encode: func(v Session) (any, error) {

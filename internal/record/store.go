@@ -18,10 +18,6 @@ var (
 	// ErrOtherVersion says so of a record that another version of the SDK wrote.
 	// It also matches ErrInvalid.
 	ErrOtherVersion = fmt.Errorf("%w", ErrInvalid)
-	// ErrSealed says that a record is sealed and cannot be opened, ErrNotSealed that
-	// it is plain in a store that seals.
-	ErrSealed    = errors.New("agrenting: the stored record is sealed and cannot be opened")
-	ErrNotSealed = errors.New("agrenting: the stored record is not sealed")
 )
 
 // Raw is the data of one named record and its revision.

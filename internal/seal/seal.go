@@ -1,4 +1,4 @@
-package record
+package seal
 
 import (
 	"crypto/aes"

@@ -1,4 +1,4 @@
-package agrenting_test
+package filestore_test
 
 import (
 	"bufio"
@@ -67,7 +67,12 @@ func TestFileStoreConforms(t *testing.T) {
 func TestSealedFileStoreConforms(t *testing.T) {
 	t.Parallel()
 	folder, key := storeFolder(t), agrenting.NewSealingKey()
-	storetest.Test(t, func(t *testing.T) agrenting.Store { t.Helper(); return sealed(t, fileStore(t, folder), key) })
+	storetest.Test(t, func(t *testing.T) agrenting.Store {
+		t.Helper()
+		s, err := agrenting.Sealed(fileStore(t, folder), "test", key)
+		require.NoError(t, err)
+		return s
+	})
 }
 
 func TestFileStoreTakesAFolder(t *testing.T) {

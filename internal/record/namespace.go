@@ -1,0 +1,50 @@
+package record
+
+import (
+	"context"
+	"fmt"
+	"iter"
+)
+
+// Namespace is a part of a store: its names get a prefix and a dot in front.
+type Namespace struct {
+	inner  Store
+	prefix string // with the dot
+}
+
+// PrefixProblem returns what is wrong with the prefix of a namespace, in words
+// that follow a noun, or "". A prefix leaves room for the SDK's names.
+func PrefixProblem(prefix string) string {
+	if problem := NameProblem(prefix); problem != "" {
+		return problem
+	}
+	if longest := len(prefix) + 1 + len(SessionName("", "")); longest > MaxName {
+		return fmt.Sprintf("is %d characters too long", longest-MaxName)
+	}
+	return ""
+}
+
+// NewNamespace returns a part of a store. The prefix has no [PrefixProblem].
+func NewNamespace(inner Store, prefix string) *Namespace {
+	return &Namespace{inner: inner, prefix: prefix + "."}
+}
+
+// String names the store and the part.
+func (n *Namespace) String() string {
+	return "agrenting.Namespace(" + StoreName(n.inner) + ", " + n.prefix + ")"
+}
+
+// Load implements [Store].
+func (n *Namespace) Load(ctx context.Context, name string) (Raw, error) {
+	return n.inner.Load(ctx, n.prefix+name)
+}
+
+// Save implements [Store].
+func (n *Namespace) Save(ctx context.Context, name string, data []byte, previous string) (string, error) {
+	return n.inner.Save(ctx, n.prefix+name, data, previous)
+}
+
+// Watch implements [Store].
+func (n *Namespace) Watch(ctx context.Context, name string) iter.Seq2[Raw, error] {
+	return n.inner.Watch(ctx, n.prefix+name)
+}

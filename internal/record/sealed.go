@@ -1,0 +1,193 @@
+package record
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/agrenting/agrenting-go/internal/seal"
+)
+
+// Errors of sealed stores. The root package exports them.
+var (
+	ErrSealed    = errors.New("agrenting: the stored record is sealed and cannot be opened")
+	ErrNotSealed = errors.New("agrenting: the stored record is not sealed")
+)
+
+// Sealed is a store that encrypts records before the store inside gets them. Each
+// record is bound to a place and to its name.
+type Sealed struct {
+	inner Store
+	place string
+	keys  []seal.Key // the first seals
+}
+
+// NewSealed returns a store over inner. The first key seals, and all open.
+func NewSealed(inner Store, place string, keys []seal.Key) *Sealed {
+	return &Sealed{inner: inner, place: place, keys: keys}
+}
+
+// IsSealed reports whether s is a sealed store itself.
+func IsSealed(s Store) bool {
+	_, ok := s.(*Sealed)
+	return ok
+}
+
+// unsealed returns the store inside a sealed one.
+func unsealed(s Store) Store {
+	if s, ok := s.(*Sealed); ok {
+		return s.inner
+	}
+	return s
+}
+
+// String names the store inside.
+func (s *Sealed) String() string { return "agrenting.Sealed(" + StoreName(s.inner) + ")" }
+
+// Load implements [Store]. It returns the revision also with an error that says
+// that the record cannot be opened.
+func (s *Sealed) Load(ctx context.Context, name string) (Raw, error) {
+	raw, err := s.inner.Load(ctx, name)
+	if err != nil {
+		return Raw{}, err
+	}
+	return s.open(name, raw)
+}
+
+// Save implements [Store].
+func (s *Sealed) Save(ctx context.Context, name string, data []byte, previous string) (string, error) {
+	if strings.HasPrefix(string(data), sealedPrefix) {
+		return "", fmt.Errorf("%w: the data for %q is sealed already", ErrInvalid, name)
+	}
+	sealed, err := s.sealer(s.keys[0], name).Seal(data)
+	if err != nil {
+		return "", err
+	}
+	text := sealedPrefix + strings.TrimPrefix(s.keys[0].Fingerprint(), fingerprintPrefix) + "." +
+		base64.RawURLEncoding.EncodeToString(sealed)
+	return s.inner.Save(ctx, name, []byte(text), previous)
+}
+
+// Watch implements [Store].
+func (s *Sealed) Watch(ctx context.Context, name string) iter.Seq2[Raw, error] {
+	changes := s.inner.Watch(ctx, name)
+	if changes == nil {
+		return nil
+	}
+	return func(yield func(Raw, error) bool) {
+		for raw, err := range changes {
+			if err == nil {
+				raw, err = s.open(name, raw)
+			}
+			if !yield(raw, err) {
+				return
+			}
+		}
+	}
+}
+
+const (
+	// sealedPrefix begins a sealed record. After it come the fingerprint of the
+	// sealing key, a dot, and the sealed data in base64url.
+	sealedPrefix = "sealed2."
+	// fingerprintPrefix is left out there.
+	fingerprintPrefix = "sha256:"
+)
+
+func (s *Sealed) sealer(k seal.Key, name string) seal.Sealer {
+	return k.For(fmt.Sprintf("agrenting record v2 %q %q", s.place, name))
+}
+
+func (s *Sealed) open(name string, raw Raw) (Raw, error) {
+	fail := func(kind error, format string, args ...any) (Raw, error) {
+		return Raw{Revision: raw.Revision}, fmt.Errorf("%w: %q in %s %s; nothing was changed",
+			kind, name, StoreName(s.inner), fmt.Sprintf(format, args...))
+	}
+	rest, ok := strings.CutPrefix(string(raw.Data), sealedPrefix)
+	if !ok {
+		return fail(ErrNotSealed, "is plain. To seal it, stop the programs that use it and call Reseal once, "+
+			"from the plain store to the sealed one")
+	}
+	fp, text, _ := strings.Cut(rest, ".")
+	sealed, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil {
+		return fail(ErrSealed, "is damaged")
+	}
+	known := false
+	for _, key := range s.keys {
+		if strings.TrimPrefix(key.Fingerprint(), fingerprintPrefix) != fp {
+			continue
+		}
+		known = true
+		if plain, err := s.sealer(key, name).Open(sealed); err == nil {
+			return Raw{Data: plain, Revision: raw.Revision}, nil
+		}
+	}
+	if known {
+		return fail(ErrSealed, "was sealed under a key that is given here, but for another place or name, or it is damaged; "+
+			"this store's place is %q", s.place)
+	}
+	return fail(ErrSealed, "was sealed under %s, and given is %s", sealingKeyName(fp), s.fingerprints())
+}
+
+// sealingKeyName is the fingerprint of a key as it is given in a record.
+func sealingKeyName(fp string) string {
+	if fp == "" || len(fp) > 64 || strings.Trim(fp, "0123456789abcdef") != "" {
+		return "an unnamed key"
+	}
+	return fingerprintPrefix + fp
+}
+
+func (s *Sealed) fingerprints() string {
+	all := make([]string, len(s.keys))
+	for i, k := range s.keys {
+		all[i] = k.Fingerprint()
+	}
+	return strings.Join(all, ", ")
+}
+
+// Reseal copies the key record of one store into another. They may be views of
+// the same place, of which one or both are sealed. If they are not the same place,
+// to must be empty.
+func Reseal(ctx context.Context, from, to Store) error {
+	raw, err := from.Load(ctx, KeyName)
+	if err != nil {
+		return err
+	}
+	previous := ""
+	if _, err := to.Load(ctx, KeyName); !errors.Is(err, ErrNoRecord) {
+		same, err := samePlace(ctx, from, to)
+		if err != nil {
+			return err
+		}
+		if !same {
+			return fmt.Errorf("%w: the store to copy to has a record already, which was left intact", ErrConflict)
+		}
+		previous = raw.Revision
+	}
+	if _, err := to.Save(ctx, KeyName, raw.Data, previous); err != nil {
+		return err
+	}
+	if _, err = to.Load(ctx, KeyName); err != nil {
+		return fmt.Errorf("the record was saved, but cannot be loaded again: %w", err)
+	}
+	return nil
+}
+
+// samePlace reports whether two stores, sealed or not, are views of the same
+// record.
+func samePlace(ctx context.Context, a, b Store) (bool, error) {
+	x, err := unsealed(a).Load(ctx, KeyName)
+	if err != nil {
+		return false, err
+	}
+	y, err := unsealed(b).Load(ctx, KeyName)
+	if err != nil {
+		return false, err
+	}
+	return x.Revision == y.Revision && bytes.Equal(x.Data, y.Data), nil
+}

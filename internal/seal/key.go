@@ -1,0 +1,76 @@
+package seal
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"strings"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// Key is a sealing key: 256 random bits. The zero value is not a key. It is
+// immutable and safe for concurrent use.
+type Key struct{ bits secret.Text }
+
+const (
+	keyPrefix   = "agrseal1_"
+	keySize     = 32
+	keyChecksum = 4
+)
+
+// NewKey returns a random key.
+func NewKey() Key {
+	raw := make([]byte, keySize)
+	_, _ = rand.Read(raw) // crypto/rand documents that this never fails
+	return Key{bits: secret.New(string(raw))}
+}
+
+// ParseKey reads what [Key.Reveal] returned. White space around it is dropped. If
+// text is not a key, problem says why, in words that follow a noun. It shows
+// nothing of text.
+func ParseKey(text string) (key Key, problem string) {
+	text = strings.TrimSpace(text)
+	const advice = "give it as SealingKey.Reveal returned it"
+	rest, ok := strings.CutPrefix(text, keyPrefix)
+	switch {
+	case text == "":
+		return Key{}, "is empty; is the variable or file it should come from set and filled?"
+	case !ok:
+		return Key{}, fmt.Sprintf("does not begin with %q; make a sealing key with NewSealingKey", keyPrefix)
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(rest)
+	if err != nil || len(raw) != keySize+keyChecksum {
+		return Key{}, "is cut off or altered; " + advice
+	}
+	bits := string(raw[:keySize])
+	if string(raw[keySize:]) != checksumOf(bits) {
+		return Key{}, "has a typing error; " + advice
+	}
+	return Key{bits: secret.New(bits)}, ""
+}
+
+func checksumOf(bits string) string {
+	sum := sha256.Sum256([]byte("agrenting sealing key checksum\x00" + bits))
+	return string(sum[:keyChecksum])
+}
+
+// IsZero reports whether k is the zero value.
+func (k Key) IsZero() bool { return k.bits.IsZero() }
+
+// Reveal returns the written form of the key, or "" for the zero value.
+func (k Key) Reveal() string {
+	if k.IsZero() {
+		return ""
+	}
+	bits := k.bits.Reveal()
+	return keyPrefix + base64.RawURLEncoding.EncodeToString([]byte(bits+checksumOf(bits)))
+}
+
+// Fingerprint returns a short name of the key like "sha256:1a2b3c4d5e", or "" for
+// the zero value.
+func (k Key) Fingerprint() string { return k.bits.Fingerprint() }
+
+// For returns the sealer of texts that info describes.
+func (k Key) For(info string) Sealer { return Sealer{Secret: k.bits, Info: info} }
