@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/queue"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // core is what all clients made by As share.
@@ -28,7 +30,7 @@ type core struct {
 	stored    *storedKey       // nil without a store for the key
 	agent     agentHeader      // the default one
 	origins   []origin
-	events    *eventQueue
+	events    *queue.Queue
 	gates     gate.Set
 	otherPath atomic.Bool // the platform knows the other authenticate path, and not the configured one
 	ownBase   bool
@@ -62,7 +64,7 @@ func newCore(opts []Option) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.events = newEventQueue()
+	c.events = queue.New()
 	c.agent, c.origins = agent, origins
 	if c.creds, err = c.keeperFrom(&env); err != nil {
 		return nil, err
@@ -73,7 +75,7 @@ func newCore(opts []Option) (*core, error) {
 	}
 	base := cfg.base
 	if base == nil {
-		base, c.ownBase = newBase(), true
+		base, c.ownBase = wire.NewBase(), true
 	}
 	c.transport = &Transport{
 		base: base, creds: c.creds, origins: origins, agent: agent,
@@ -244,7 +246,7 @@ func (c *core) close() error {
 		if c.ownBase {
 			c.transport.CloseIdleConnections()
 		}
-		c.events.close()
+		c.events.Close()
 	})
 	return c.closeErr
 }
@@ -284,12 +286,12 @@ func (c *core) observe(e renew.Event[*stamp]) {
 // engine reports under its lock, and they may be slow, panic, or ask the client.
 func (c *core) emit(level slog.Level, ev Event) {
 	if log := c.cfg.logger; log != nil {
-		c.events.put(func() {
+		c.events.Put(func() {
 			log.LogAttrs(context.Background(), level, "agrenting: credential", slog.Any("event", ev))
 		})
 	}
 	if fn := c.cfg.observer; fn != nil {
-		c.events.put(func() { fn(ev) })
+		c.events.Put(func() { fn(ev) })
 	}
 }
 

@@ -222,7 +222,7 @@ func WithUnmarkedSandboxTokens() Option {
 
 // WithTransport sets the base that sends the requests. It is used as it is and
 // never changed. The default is a clone of [http.DefaultTransport] that keeps up
-// to [DefaultIdleConns] idle connections to one host instead of two.
+// to 100 idle connections to one host instead of two.
 func WithTransport(base http.RoundTripper) Option {
 	return func(cfg *config) error {
 		if base == nil {
