@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/queue"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
@@ -29,7 +30,7 @@ type core struct {
 	exchanger *exchanger       // nil without WithSession
 	stored    *storedKey       // nil without a store for the key
 	agent     agentHeader      // the default one
-	origins   []origin
+	origins   origin.Set
 	events    *queue.Queue
 	gates     gate.Set
 	otherPath atomic.Bool // the platform knows the other authenticate path, and not the configured one
@@ -109,7 +110,7 @@ func (c *core) checkAgent(agent agentHeader) error {
 	return nil
 }
 
-func (c *core) originsFrom(variable string) (originSet, error) {
+func (c *core) originsFrom(variable string) (origin.Set, error) {
 	raw, name := c.cfg.baseURL, "WithBaseURL"
 	switch {
 	case raw != "":
@@ -118,12 +119,12 @@ func (c *core) originsFrom(variable string) (originSet, error) {
 	default:
 		raw = DefaultBaseURL
 	}
-	base, err := parseBaseURL(raw, c.cfg.insecure)
+	base, err := origin.ParseBase(raw, c.cfg.insecure)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	c.base = base
-	origins, err := newOriginSet(base, c.cfg.allowed, c.cfg.insecure)
+	origins, err := origin.NewSet(base, c.cfg.allowed, c.cfg.insecure)
 	if err != nil {
 		return nil, fmt.Errorf("WithAllowedOrigins: %w", err)
 	}

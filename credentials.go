@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // Kind tells what a [Credential] is, and thereby in which header it travels.
@@ -205,14 +206,14 @@ func (c Credential) header(apiKeyHeader string) (canonicalName string, values []
 	case c.IsZero():
 		return "", nil
 	case c.Kind() != KindAPIKey:
-		return headerAuthorization, c.c.Values()
+		return wire.HeaderAuthorization, c.c.Values()
 	}
 
 	switch apiKeyHeader {
-	case "", "X-API-Key", headerAPIKey: // without the allocation of canonicalising
-		return headerAPIKey, c.c.Values()
-	case headerAPIKeyAlias:
-		return headerAPIKeyAlias, c.c.Values()
+	case "", "X-API-Key", wire.HeaderAPIKey: // without the allocation of canonicalising
+		return wire.HeaderAPIKey, c.c.Values()
+	case wire.HeaderAPIKeyAlias:
+		return wire.HeaderAPIKeyAlias, c.c.Values()
 	default:
 		return http.CanonicalHeaderKey(apiKeyHeader), c.c.Values()
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
@@ -62,12 +63,12 @@ var (
 	ErrInvalidAgentID = errors.New("agrenting: invalid agent id")
 	// ErrInvalidOption says that an option of [New] has a value that cannot be
 	// used.
-	ErrInvalidOption = errors.New("agrenting: invalid option")
+	ErrInvalidOption = origin.ErrInvalid
 	// ErrInsecureURL says that plain http was refused.
-	ErrInsecureURL = errors.New("agrenting: plain http refused")
+	ErrInsecureURL = origin.ErrInsecure
 	// ErrForeignOrigin says that a redirect or a path would have left the
 	// origins that the credentials are pinned to.
-	ErrForeignOrigin = errors.New("agrenting: foreign origin")
+	ErrForeignOrigin = origin.ErrForeign
 	// ErrEnvironmentMismatch says that a credential of one environment met a
 	// client of the other.
 	ErrEnvironmentMismatch = errors.New("agrenting: credential is of another environment")

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // Defaults of a client.
@@ -265,7 +267,7 @@ func WithRetryPolicy(p RetryPolicy) Option {
 func WithAPIKeyHeader(name string) Option {
 	return func(cfg *config) error {
 		switch http.CanonicalHeaderKey(name) {
-		case headerAPIKey, headerAPIKeyAlias:
+		case wire.HeaderAPIKey, wire.HeaderAPIKeyAlias:
 			cfg.keyHeader = http.CanonicalHeaderKey(name)
 			return nil
 		default:
@@ -346,7 +348,7 @@ func WithRoutes(r Routes) Option {
 			if *p == "" {
 				continue
 			}
-			if err := checkPath(*p); err != nil {
+			if err := origin.CheckPath(*p); err != nil {
 				return fmt.Errorf("WithRoutes: %w", err)
 			}
 		}
@@ -385,7 +387,7 @@ func (c *config) explicit() bool {
 func defaultConfig() *config {
 	return &config{
 		timeout:   DefaultTimeout,
-		keyHeader: headerAPIKey,
+		keyHeader: wire.HeaderAPIKey,
 		lookup:    processEnvironment,
 		goos:      runtime.GOOS,
 	}

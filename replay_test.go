@@ -21,6 +21,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // eventNames collects what an observer is told.
@@ -504,7 +505,7 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 					Fetch: func(context.Context, renew.Query[*stamp]) (renew.Grant[*stamp], error) {
 						n++
 						secret := fmt.Sprint("k", n)
-						s := &stamp{cred: APIKey(secret), name: headerAPIKey}
+						s := &stamp{cred: APIKey(secret), name: wire.HeaderAPIKey}
 						if n > 1 {
 							s.gate = &held
 						}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-retryablehttp"
 
+	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
@@ -93,7 +94,7 @@ func repeatable(req *http.Request) bool {
 }
 
 func hasIdempotencyKey(h http.Header) bool {
-	v := h[headerIdempotencyKey]
+	v := h[wire.HeaderIdempotencyKey]
 	return len(v) > 0 && v[0] != ""
 }
 
@@ -235,7 +236,7 @@ func (s *series) attempt() (*http.Response, bool, error) {
 		c.Body, s.body = s.body, nil
 		req = &c
 	}
-	_, agent := identityHeaders(req.Header)
+	_, agent := origin.Identity(req.Header)
 	return s.t.attempt(req, agent)
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -33,7 +34,7 @@ import (
 type Transport struct {
 	base     http.RoundTripper
 	creds    *keeper
-	origins  originSet
+	origins  origin.Set
 	agent    agentHeader
 	insecure bool
 	retry    *retrier
@@ -78,14 +79,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, fmt.Errorf("%w: the request has no URL", ErrInvalidOption)
 	}
-	if !secureURL(req.URL, t.insecure) {
+	if !origin.Secure(req.URL, t.insecure) {
 		closeBody(req)
-		return nil, insecureError(req.URL)
+		return nil, origin.InsecureError(req.URL)
 	}
-	if !t.origins.manages(req) {
-		return t.pass(req, bare(req))
+	if !t.origins.Manages(req) {
+		return t.pass(req, origin.Bare(req))
 	}
-	credential, agent := identityHeaders(req.Header)
+	credential, agent := origin.Identity(req.Header)
 	if credential {
 		return t.pass(req, req)
 	}
@@ -212,7 +213,7 @@ func (t *Transport) stamp(req *http.Request, l *lease, agent *agentHeader) *http
 		out.Header[l.Value.name] = l.Value.cred.c.Values()
 	}
 	if agent.values != nil {
-		out.Header[headerAgentID] = agent.values
+		out.Header[wire.HeaderAgentID] = agent.values
 	}
 	// A Host that differs from the URL's would hand the credential to whoever
 	// answers to that name behind the same front end.
