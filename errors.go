@@ -10,6 +10,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -77,7 +78,7 @@ var (
 	ErrLockedOut = errors.New("agrenting: locked out of authentication")
 	// ErrNotReplayable says that a 401 could not be answered by a replay with
 	// a renewed credential because the request's body was already consumed.
-	ErrNotReplayable = errors.New("agrenting: request body cannot be sent again")
+	ErrNotReplayable = replay.ErrNot
 	// ErrNoRecord says that a store has no record of that name.
 	ErrNoRecord = record.ErrNoRecord
 	// ErrInvalidRecord says that a stored record cannot be used: it is damaged,

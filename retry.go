@@ -17,6 +17,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -260,7 +261,7 @@ func (s *series) again(ctx context.Context) bool {
 		return false // the answer at hand says more than a missed deadline
 	}
 	if s.resp != nil {
-		settle(s.resp)
+		replay.Settle(s.resp)
 	}
 	if s.req.GetBody != nil {
 		body, err := s.req.GetBody()

@@ -1,7 +1,6 @@
 package agrenting
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/origin"
+	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -130,10 +130,10 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 		closeBody(req)
 		return nil, true, err
 	}
-	body := replayable(req, t.creds.renewable())
+	body := replay.Of(req, t.creds.renewable())
 	out := t.stamp(req, l, agent)
-	if body.guard != nil { // a store less where there is none
-		out.Body = body.reader(req)
+	if body.Guarded() { // a store less where there is none
+		out.Body = body.First(req)
 	}
 	var seen refusals
 	for {
@@ -154,7 +154,7 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 			}
 		}
 		if err != nil || resp.StatusCode != http.StatusUnauthorized {
-			body.release()
+			body.Release()
 			if seen.replays > 0 && err == nil {
 				t.creds.mended(l)
 			}
@@ -162,26 +162,26 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 		}
 		next, err := t.creds.after(ctx, l, &seen)
 		if err != nil {
-			body.release()
-			discard(resp)
+			body.Release()
+			replay.Discard(resp)
 			return nil, true, err
 		}
 		if next == nil {
-			body.release()
+			body.Release()
 			return resp, false, nil
 		}
 		if req.GetBody != nil {
-			settle(resp)
+			replay.Settle(resp)
 		}
-		again, err := body.again(req)
+		again, err := body.Again(req)
 		if err != nil {
 			resp.Request = answerNote{lease: l, notReplayed: err}.on(req)
 			pc.trace.failed(err)
 			return resp, false, nil
 		}
-		discard(resp)
+		replay.Discard(resp)
 		if l, err = t.creds.reenter(ctx, next); err != nil {
-			body.release()
+			body.Release()
 			if again != nil {
 				_ = again.Close()
 			}
@@ -263,25 +263,6 @@ func closeBody(req *http.Request) {
 	if req.Body != nil {
 		_ = req.Body.Close()
 	}
-}
-
-// maxDrain bounds what is read of a response that is thrown away, so that its
-// connection can be used again.
-const maxDrain = 4 << 10
-
-// settle ends the attempt that resp answers, and keeps what it says: net/http may
-// go on reading the request's body until its answer is closed, and a GetBody may
-// rewind that same body.
-func settle(resp *http.Response) {
-	const maxKept = 64 << 10
-	kept, _ := wire.ReadBounded(resp.Body, maxKept)
-	_ = resp.Body.Close()
-	resp.Body = io.NopCloser(bytes.NewReader(kept))
-}
-
-func discard(resp *http.Response) {
-	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
-	_ = resp.Body.Close()
 }
 
 // String sums the transport up without secrets.
