@@ -170,10 +170,9 @@ func (c *core) keeperFrom(env *envConfig) (*keeper, error) {
 		}
 		return newFixedKeeper(name, s), nil
 	}
-	_, file := src.(*fileSource)
 	return newRenewingKeeper(name, renew.Config[*stamp]{
 		Fetch:     fetchFrom(src, c.stamp),
-		Proactive: !file, // a file is looked at when there is traffic
+		Proactive: recheckInterval(src) == 0, // a file is checked only when there is traffic
 		Observe:   c.observe,
 	}), nil
 }

@@ -56,10 +56,10 @@ var (
 // Sentinels for what the SDK refused or could not do.
 var (
 	// ErrNoCredential says that no source has a credential.
-	ErrNoCredential = errors.New("agrenting: no credential")
+	ErrNoCredential = secret.ErrNoCredential
 	// ErrInvalidCredential says that a credential cannot be one: empty, white
 	// space, control characters, not ASCII, or absurdly long.
-	ErrInvalidCredential = errors.New("agrenting: invalid credential")
+	ErrInvalidCredential = secret.ErrInvalidCredential
 	// ErrInvalidAgentID says that an agent id cannot be sent as X-Agent-ID.
 	ErrInvalidAgentID = errors.New("agrenting: invalid agent id")
 	// ErrInvalidOption says that an option of [New] has a value that cannot be

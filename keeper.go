@@ -23,10 +23,6 @@ type stamp struct {
 
 type lease = renew.Lease[*stamp]
 
-// fileRecheck is how often a key file in use is looked at again. Kubernetes
-// itself takes up to a minute to update a mounted secret.
-const fileRecheck = 10 * time.Second
-
 // keeper holds the credential in use: a fixed one, or one that the engine
 // renews from a source.
 type keeper struct {
@@ -55,7 +51,7 @@ type sourceFetch func(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*
 // fetchFrom adapts a caller's source. Whatever it yields is validated and held
 // against the environment before it is used.
 func fetchFrom(src CredentialSource, check func(Credential) (*stamp, error)) sourceFetch {
-	_, file := src.(*fileSource)
+	recheck := recheckInterval(src)
 	return func(ctx context.Context, q renew.Query[*stamp]) (renew.Grant[*stamp], error) {
 		var g renew.Grant[*stamp]
 		c, err := askSource(ctx, src, q)
@@ -67,9 +63,7 @@ func fetchFrom(src CredentialSource, check func(Credential) (*stamp, error)) sou
 			return g, err
 		}
 		g.Expires = c.Expires()
-		if file {
-			g.Recheck = fileRecheck
-		}
+		g.Recheck = recheck
 		return g, nil
 	}
 }

@@ -158,7 +158,7 @@ func herd(t *testing.T, base *platform, src CredentialSource, n int, apart time.
 	case *mint:
 		s.replace(APIKey("k2"))
 	case *fileSource:
-		require.NoError(t, os.WriteFile(s.path, []byte("k2\n"), 0o600))
+		require.NoError(t, os.WriteFile(s.file.Path(), []byte("k2\n"), 0o600))
 	}
 	var wg sync.WaitGroup
 	for range n {
