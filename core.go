@@ -15,6 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/queue"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/retry"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -81,7 +82,7 @@ func newCore(opts []Option) (*core, error) {
 	c.transport = &Transport{
 		base: base, creds: c.creds, origins: origins, agent: agent,
 		insecure: cfg.insecure,
-		retry:    newRetrier(cfg.retry, cfg.logger), log: cfg.logger, core: c,
+		retry:    retry.New(retry.Policy(cfg.retry), cfg.logger), log: cfg.logger, core: c,
 	}
 	return c, nil
 }

@@ -283,24 +283,22 @@ func (s *staticSource) Credential(context.Context) (Credential, error) {
 
 func (s *staticSource) String() string { return "agrenting.Static(" + s.credential.String() + ")" }
 
-// FileSource returns a source that reads the credential from a file, such as a
-// secret mounted by Kubernetes, Docker or Vault, and follows its changes. The
-// file holds the credential alone; white space around it is dropped, and the
-// kind is told as [ParseCredential] does. Symlinks are followed. The path may be
-// relative to the working directory.
+// FileSource returns a source that reads the credential from a file, such as a secret
+// mounted by Kubernetes, Docker, or Vault, and follows its changes. The file contains
+// only the credential. White space around it is removed, and its kind is guessed as by
+// [ParseCredential]. Symbolic links are followed. The path may be relative to the
+// working directory.
 //
-// Each call of Credential looks at the file's metadata and reads the file again
-// when that has changed; there is no goroutine and nothing to close. While the
-// file cannot be read, because it is being replaced or written, the last good
-// credential serves on, unless the platform has rejected it. The source is a
-// [Refresher]: on a rejection it reads the file again no matter what its metadata
-// say.
+// Each call of Credential checks the file's metadata and reads the file again if that
+// has changed. There is no goroutine and nothing to close. While the file cannot be
+// read, because it is being replaced or written, the last good credential continues to
+// be used, unless the platform has rejected it. The source is a [Refresher]: after a
+// rejection, it reads the file again regardless of the metadata.
 //
-// Errors name the path and what is wrong, never the content. A file that is
-// missing, empty, unreadable or not a regular file is an [ErrNoCredential], with
-// the cause in reach of [errors.Is], such as [fs.ErrNotExist]; content that is
-// not a credential is an [ErrInvalidCredential]. A source is safe for concurrent
-// use.
+// Errors name the path and what is wrong, but never show the content. A file that is
+// missing, empty, unreadable, or not a regular file is an [ErrNoCredential], which also
+// matches the cause, such as [fs.ErrNotExist]. Content that is not a credential is an
+// [ErrInvalidCredential]. A source is safe for concurrent use.
 func FileSource(path string) CredentialSource { return newFileSource(path, 0) }
 
 // newFileSource is FileSource with the kind given, unless that is zero.

@@ -100,7 +100,6 @@ var (
 // "Error Responses" and "Idempotency").
 const (
 	codeRouteNotFound       = "ROUTE_NOT_FOUND"
-	codeIdempotencyPending  = "IDEMPOTENCY_PENDING"
 	codeIdempotencyMismatch = "IDEMPOTENCY_MISMATCH"
 	codeIdempotencyConflict = "IDEMPOTENCY_CONFLICT"
 )
@@ -225,7 +224,7 @@ func (e *APIError) Is(target error) bool {
 	case ErrServer:
 		return e.StatusCode >= http.StatusInternalServerError
 	case ErrIdempotencyPending:
-		return e.Code == codeIdempotencyPending
+		return e.Code == wire.CodeIdempotencyPending
 	case ErrIdempotencyMismatch:
 		return e.Code == codeIdempotencyMismatch || e.Code == codeIdempotencyConflict
 	default:

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -16,28 +15,6 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
-
-func FuzzPause(f *testing.F) {
-	for _, v := range []string{
-		"", "0", "1", "7", " 60 ", "-1", "+5", "1.5", "1e3", "0x10", "86400", "9223372036854775807", "9223372036854775808",
-		"99999999999999999999999999", "Fri, 31 Dec 1999 23:59:59 GMT", "Friday, 31-Dec-99 23:59:59 GMT",
-		"Fri Dec 31 23:59:59 1999", "Fri, 31 Dec 9999 23:59:59 GMT", "soon", "7, 8", "7\r\n8", "٧",
-	} {
-		f.Add(v)
-	}
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	f.Fuzz(func(t *testing.T, v string) {
-		d, _ := wire.RetryAfter(http.Header{"Retry-After": {v}}, now)
-		// No request waits longer than the policy allows.
-		p := RetryPolicy{}.withDefaults()
-		pause, ok := p.pause(1, reply(http.StatusTooManyRequests, "", "Retry-After", v)) //nolint:bodyclose // it is in memory
-		assert.GreaterOrEqual(t, pause, time.Duration(0))
-		assert.LessOrEqual(t, pause, p.MaxRetryAfter+p.MaxRetryAfter/10+p.BaseDelay)
-		if ok && d <= p.MaxRetryAfter {
-			assert.GreaterOrEqual(t, pause, d, "never before the time it asked for")
-		}
-	})
-}
 
 func FuzzEnvelope(f *testing.F) {
 	const key = "Zq7+Wm/3Xp9=Rt5~Kv2&Ln8"

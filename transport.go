@@ -12,6 +12,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/replay"
+	"github.com/agrenting/agrenting-go/internal/retry"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -37,7 +38,7 @@ type Transport struct {
 	origins  origin.Set
 	agent    agentHeader
 	insecure bool
-	retry    *retrier
+	retry    *retry.Retrier
 	log      *slog.Logger // nil is silent
 	core     *core
 }
@@ -91,10 +92,20 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.pass(req, req)
 	}
 	resp, local, err := t.attempt(req, agent)
-	if local || !t.retry.worthwhile(req, resp, err) {
+	if local || !t.retry.Worthwhile(req, resp, err) {
 		return resp, err
 	}
-	return t.retry.run(t, req, resp, err)
+	resp, err = t.retry.Run(req, resp, err, t.retryAttempt)
+	if resp != nil {
+		resp.Request = noteOf(resp).on(req)
+	}
+	return resp, err
+}
+
+// retryAttempt is attempt for a request that is retried.
+func (t *Transport) retryAttempt(req *http.Request) (resp *http.Response, local bool, err error) {
+	_, agent := origin.Identity(req.Header)
+	return t.attempt(req, agent)
 }
 
 // pass sends out as it is, on behalf of req.
