@@ -274,7 +274,7 @@ func (c *core) observe(e renew.Event[*stamp]) {
 		ev.Err = c.creds.sourceError(e.Err)
 	}
 	if e.Lease != nil {
-		ev = ev.in(e.Lease)
+		ev = ev.using(e.Lease.Generation, e.Lease.Value.cred, e.Lease.Expires)
 		c.creds.seen.Store(e.Lease.Value)
 	}
 	if e.Prev != nil {

@@ -64,10 +64,10 @@ type Event struct {
 	RetryAt time.Time
 }
 
-// in describes the lease in use after the event.
-func (e Event) in(l *lease) Event {
-	e.Generation, e.Expires = l.Generation, l.Expires
-	e.Kind, e.Fingerprint = l.Value.cred.Kind(), l.Value.cred.Fingerprint()
+// using describes the credential in use after the event.
+func (e Event) using(generation uint64, cred Credential, expires time.Time) Event {
+	e.Generation, e.Expires = generation, expires
+	e.Kind, e.Fingerprint = cred.Kind(), cred.Fingerprint()
 	return e
 }
 
