@@ -52,6 +52,7 @@ func TestPauseIsSlightlyLongerThanRetryAfter(t *testing.T) {
 		assert.LessOrEqual(t, pause, 12*time.Second, "a tenth and the first pause")
 	}
 }
+
 func TestWithDefaultsFillsZeroFields(t *testing.T) {
 	t.Parallel()
 
