@@ -8,6 +8,9 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/agrenting/agrenting-go/internal/origin"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // Authorization authenticates one request that the SDK does not send itself: a
@@ -16,10 +19,10 @@ import (
 // logs without the secret, and is meant to be used at once: credentials are
 // renewed and rotated.
 type Authorization struct {
-	t     *Transport
+	t          *Transport
 	generation *generation
-	agent agentHeader
-	seen  refusals
+	agent      agentHeader
+	seen       refusals
 }
 
 // Authorize returns what authenticates a request to rawURL. The credential goes
@@ -48,13 +51,13 @@ type Authorization struct {
 // wire.
 func (c *Client) Authorize(ctx context.Context, rawURL string) (*Authorization, error) {
 	t := c.transport
-	u, err := parseOriginURL(httpScheme(rawURL), t.insecure)
+	u, err := origin.Parse(httpScheme(rawURL), t.insecure)
 	if err != nil {
 		return nil, err
 	}
-	if !t.origins.has(u) {
+	if !t.origins.Has(u) {
 		return nil, fmt.Errorf("%w: %s is none of the client's; name it by WithAllowedOrigins if it may have the credential",
-			ErrForeignOrigin, originOf(u))
+			ErrForeignOrigin, origin.Of(u))
 	}
 	a := &Authorization{t: t, agent: t.agent}
 	if own := perCallFrom(ctx).agent; own.set() {
@@ -72,7 +75,7 @@ func (c *Client) Authorize(ctx context.Context, rawURL string) (*Authorization, 
 	return a, nil
 }
 
-// httpScheme is a socket's URL as one that originOf knows: they share hosts and
+// httpScheme is a socket's URL as one that origin.Of knows: they share hosts and
 // ports.
 func httpScheme(rawURL string) string {
 	scheme, rest, _ := strings.Cut(rawURL, ":")
@@ -93,7 +96,7 @@ func (a *Authorization) Header() http.Header {
 	s := a.generation.Value
 	h := http.Header{s.name: {s.cred.c.Values()[0]}}
 	if a.agent.values != nil {
-		h.Set(headerAgentID, a.agent.id())
+		h.Set(wire.HeaderAgentID, a.agent.id())
 	}
 	return h
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 func TestAnAuthorizationIsForPinnedOriginsOnly(t *testing.T) {
@@ -170,7 +171,7 @@ func TestAnAuthorizationWaitsForARotationInPlace(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		a, err := c.Authorize(t.Context(), w.srv.URL)
 		require.NoError(t, err)
-		assert.True(t, w.srv.KeyAlive(a.Header().Get(headerAPIKey)))
+		assert.True(t, w.srv.KeyAlive(a.Header().Get(wire.HeaderAPIKey)))
 		require.NoError(t, <-done)
 		late, err := before.Rejected(t.Context())
 		require.NoError(t, err)

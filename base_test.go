@@ -50,17 +50,3 @@ func TestRequestsAtOnceReuseTheirConnections(t *testing.T) {
 	}
 	assert.EqualValues(t, callers, opened.Load(), "%d rounds of %d requests at once need no more connections than one", rounds, callers)
 }
-
-func TestTheDefaultTransportIsTheClientsOwn(t *testing.T) {
-	t.Parallel()
-	std, ok := http.DefaultTransport.(*http.Transport)
-	require.True(t, ok)
-	base := newBase()
-	assert.NotSame(t, std, base)
-	assert.NotSame(t, base, newBase())
-	assert.Equal(t, DefaultIdleConns, base.MaxIdleConnsPerHost)
-	assert.Equal(t, std.MaxIdleConns, base.MaxIdleConns)
-	assert.Equal(t, std.IdleConnTimeout, base.IdleConnTimeout)
-	assert.True(t, base.ForceAttemptHTTP2)
-	assert.Zero(t, std.MaxIdleConnsPerHost, "nobody else's transport is changed")
-}

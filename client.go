@@ -60,7 +60,7 @@ func New(opts ...Option) (*Client, error) {
 func newClient(core *core, t *Transport) *Client {
 	c := &Client{
 		core: core, transport: t,
-		http: &http.Client{Transport: t, CheckRedirect: t.origins.checkRedirect},
+		http: &http.Client{Transport: t, CheckRedirect: t.origins.CheckRedirect},
 	}
 	c.Agents = &AgentService{client: c}
 	c.Sessions = &SessionService{client: c}

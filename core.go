@@ -11,9 +11,13 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/origin"
+	"github.com/agrenting/agrenting-go/internal/queue"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/retry"
 	"github.com/agrenting/agrenting-go/internal/session"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // core is what all clients made by As share.
@@ -29,8 +33,8 @@ type core struct {
 	sessions  *session.Source // nil without WithSession
 	stored    *storedKey      // nil without a store for the key
 	agent     agentHeader     // the default one
-	origins   []origin
-	events    *eventQueue
+	origins   origin.Set
+	events    *queue.Queue
 	gates     gate.Set
 	ownBase   bool
 	userAgent string
@@ -64,7 +68,7 @@ func newCore(opts []Option) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.events = newEventQueue()
+	c.events = queue.New()
 	c.agent, c.origins = agent, origins
 	if c.creds, err = c.newCache(&env); err != nil {
 		return nil, err
@@ -74,12 +78,12 @@ func newCore(opts []Option) (*core, error) {
 	}
 	base := cfg.base
 	if base == nil {
-		base, c.ownBase = newBase(), true
+		base, c.ownBase = wire.NewBase(), true
 	}
 	c.transport = &Transport{
 		base: base, creds: c.creds, origins: origins, agent: agent,
 		insecure: cfg.insecure,
-		retry:    newRetrier(cfg.retry, cfg.logger), log: cfg.logger, core: c,
+		retry:    retry.New(retry.Policy(cfg.retry), cfg.logger), log: cfg.logger, core: c,
 	}
 	return c, nil
 }
@@ -108,7 +112,7 @@ func (c *core) checkAgent(agent agentHeader) error {
 	return nil
 }
 
-func (c *core) originsFrom(variable string) (originSet, error) {
+func (c *core) originsFrom(variable string) (origin.Set, error) {
 	raw, name := c.cfg.baseURL, "WithBaseURL"
 	switch {
 	case raw != "":
@@ -117,12 +121,12 @@ func (c *core) originsFrom(variable string) (originSet, error) {
 	default:
 		raw = DefaultBaseURL
 	}
-	base, err := parseBaseURL(raw, c.cfg.insecure)
+	base, err := origin.ParseBase(raw, c.cfg.insecure)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	c.base = base
-	origins, err := newOriginSet(base, c.cfg.allowed, c.cfg.insecure)
+	origins, err := origin.NewSet(base, c.cfg.allowed, c.cfg.insecure)
 	if err != nil {
 		return nil, fmt.Errorf("WithAllowedOrigins: %w", err)
 	}
@@ -168,10 +172,9 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 		}
 		return newFixedCache(name, s), nil
 	}
-	_, rechecked := src.(rechecker)
 	return newRenewingCache(name, renew.Config[*preparedCredential]{
 		Fetch:     fetchFrom(src, c.prepare),
-		Proactive: !rechecked, // it is read again when there is traffic
+		Proactive: recheckInterval(src) == 0, // a file is checked only when there is traffic
 		Observe:   c.observe,
 	}, verifyRoute{c}), nil
 }
@@ -245,7 +248,7 @@ func (c *core) close() error {
 		if c.ownBase {
 			c.transport.CloseIdleConnections()
 		}
-		c.events.close()
+		c.events.Close()
 	})
 	return c.closeErr
 }
@@ -271,9 +274,9 @@ func (c *core) observe(e renew.Event[*preparedCredential]) {
 		ev.Type, level = EventRenewalFailed, slog.LevelWarn
 		ev.Err = c.creds.sourceError(e.Err)
 	}
-	if e.Generation != nil {
-		ev = ev.in(e.Generation)
-		c.creds.seen.Store(e.Generation.Value)
+	if g := e.Generation; g != nil {
+		ev = ev.using(g.Number, g.Value.cred, g.Expires)
+		c.creds.seen.Store(g.Value)
 	}
 	if e.Prev != nil {
 		ev.Previous = e.Prev.Value.cred.Fingerprint()
@@ -285,12 +288,12 @@ func (c *core) observe(e renew.Event[*preparedCredential]) {
 // engine reports under its lock, and they may be slow, panic, or ask the client.
 func (c *core) emit(level slog.Level, ev Event) {
 	if log := c.cfg.logger; log != nil {
-		c.events.put(func() {
+		c.events.Put(func() {
 			log.LogAttrs(context.Background(), level, "agrenting: credential", slog.Any("event", ev))
 		})
 	}
 	if fn := c.cfg.observer; fn != nil {
-		c.events.put(func() { fn(ev) })
+		c.events.Put(func() { fn(ev) })
 	}
 }
 

@@ -24,22 +24,14 @@ type preparedCredential struct {
 
 type generation = renew.Generation[*preparedCredential]
 
-// rechecker is an optional interface of sources that are read again, each time after
-// this long, while their credential is in use.
-type rechecker interface{ recheck() time.Duration }
-
-// fileRecheck is how often a key file in use is looked at again. Kubernetes
-// itself takes up to a minute to update a mounted secret.
-const fileRecheck = 10 * time.Second
-
 // credentialCache holds the credential in use: a fixed one, or one that the engine
 // renews from a source.
 type credentialCache struct {
 	fixed  atomic.Pointer[generation] // nil after close, and where there is an engine
 	engine *renew.Engine[*preparedCredential]
-	name   string                // of the source, for Status
-	costly bool                  // the source may be asked so often, and then locks this host out
-	probe  *evidence.Prober      // nil where there is no engine
+	name   string                             // of the source, for Status
+	costly bool                               // the source may be asked so often, and then locks this host out
+	probe  *evidence.Prober                   // nil where there is no engine
 	seen   atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
 }
 
@@ -60,7 +52,7 @@ type sourceFetch func(ctx context.Context, q renew.Query[*preparedCredential]) (
 // fetchFrom adapts a caller's source. Whatever it yields is validated and held
 // against the environment before it is used.
 func fetchFrom(src CredentialSource, check func(Credential) (*preparedCredential, error)) sourceFetch {
-	again, rechecked := src.(rechecker)
+	recheck := recheckInterval(src)
 	return func(ctx context.Context, q renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error) {
 		var g renew.Grant[*preparedCredential]
 		c, err := askSource(ctx, src, q)
@@ -72,9 +64,7 @@ func fetchFrom(src CredentialSource, check func(Credential) (*preparedCredential
 			return g, err
 		}
 		g.Expires = c.Expires()
-		if rechecked {
-			g.Recheck = again.recheck()
-		}
+		g.Recheck = recheck
 		return g, nil
 	}
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/keyfile"
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // Kind tells what a [Credential] is, and thereby in which header it travels.
@@ -32,10 +34,6 @@ const (
 // String returns "api key", "session", "user token", or "none" for the zero
 // value.
 func (k Kind) String() string { return secret.Kind(k).String() }
-
-// userTokenPrefix begins the tokens of users. The platform's Channels page
-// gives agents keys with the same prefix, so it supports a guess and no more.
-const userTokenPrefix = "ap_"
 
 // A Credential authenticates requests: the key of an agent, the token of a
 // user, or a session. The zero value is no credential; see [Credential.IsZero].
@@ -101,19 +99,8 @@ func ParseCredential(secret string) (Credential, error) {
 // parseCredentialAs is ParseCredential with the guess replaced by kind, unless
 // that is zero. Errors call the secret by what.
 func parseCredentialAs(what, text string, kind Kind) (Credential, error) {
-	text = strings.TrimSpace(text)
-	if problem := secret.Problem(text); problem != "" {
-		return Credential{}, fmt.Errorf("%w: %s %s", ErrInvalidCredential, what, problem)
-	}
-
-	if kind == 0 {
-		kind = KindAPIKey
-		if strings.HasPrefix(text, userTokenPrefix) {
-			kind = KindUserToken
-		}
-	}
-
-	return newCredential(kind, text, time.Time{}), nil
+	c, err := secret.Parse(what, text, secret.Kind(kind))
+	return Credential{c}, err
 }
 
 // IsZero reports whether c is the zero value, which is no credential at all.
@@ -193,14 +180,14 @@ func (c Credential) header(apiKeyHeader string) (canonicalName string, values []
 	case c.IsZero():
 		return "", nil
 	case c.Kind() != KindAPIKey:
-		return headerAuthorization, c.c.Values()
+		return wire.HeaderAuthorization, c.c.Values()
 	}
 
 	switch apiKeyHeader {
-	case "", "X-API-Key", headerAPIKey: // without the allocation of canonicalising
-		return headerAPIKey, c.c.Values()
-	case headerAPIKeyAlias:
-		return headerAPIKeyAlias, c.c.Values()
+	case "", "X-API-Key", wire.HeaderAPIKey: // without the allocation of canonicalising
+		return wire.HeaderAPIKey, c.c.Values()
+	case wire.HeaderAPIKeyAlias:
+		return wire.HeaderAPIKeyAlias, c.c.Values()
 	default:
 		return http.CanonicalHeaderKey(apiKeyHeader), c.c.Values()
 	}
@@ -283,3 +270,77 @@ func (s *staticSource) Credential(context.Context) (Credential, error) {
 }
 
 func (s *staticSource) String() string { return "agrenting.Static(" + s.credential.String() + ")" }
+
+// FileSource returns a source that reads the credential from a file, such as a secret
+// mounted by Kubernetes, Docker, or Vault, and follows its changes. The file contains
+// only the credential. White space around it is removed, and its kind is guessed as by
+// [ParseCredential]. Symbolic links are followed. The path may be relative to the
+// working directory.
+//
+// Each call of Credential checks the file's metadata and reads the file again if that
+// has changed. There is no goroutine and nothing to close. While the file cannot be
+// read, because it is being replaced or written, the last good credential continues to
+// be used, unless the platform has rejected it. The source is a [Refresher]: after a
+// rejection, it reads the file again regardless of the metadata.
+//
+// Errors name the path and what is wrong, but never show the content. A file that is
+// missing, empty, unreadable, or not a regular file is an [ErrNoCredential], which also
+// matches the cause, such as [fs.ErrNotExist]. Content that is not a credential is an
+// [ErrInvalidCredential]. A source is safe for concurrent use.
+func FileSource(path string) CredentialSource { return newFileSource(path, 0) }
+
+// newFileSource is FileSource with the kind given, unless that is zero.
+func newFileSource(path string, kind Kind) *fileSource {
+	return &fileSource{keyfile.New(path, secret.Kind(kind))}
+}
+
+// fileSource is a key file as a [Refresher].
+type fileSource struct{ file *keyfile.File }
+
+var _ Refresher = (*fileSource)(nil)
+
+func (s *fileSource) Credential(ctx context.Context) (Credential, error) {
+	c, err := s.file.Credential(ctx)
+	return Credential{c}, err
+}
+
+func (s *fileSource) Refresh(ctx context.Context, rejected Credential) (Credential, error) {
+	c, err := s.file.Refresh(ctx, rejected.c)
+	return Credential{c}, err
+}
+
+func (s *fileSource) String() string {
+	return "agrenting.FileSource(" + secret.QuotePath(s.file.Path()) + ")"
+}
+
+// recheck is how often the file is checked again while its credential is in use.
+func (*fileSource) recheck() time.Duration { return keyfile.Recheck }
+
+// state describes the file for a list of the sources that were tried. It does not
+// read the file.
+func (s *fileSource) state() string {
+	switch err := s.file.Check(); {
+	case err == nil:
+		return stateUsed
+	case errors.Is(err, fs.ErrNotExist):
+		return "file does not exist"
+	default:
+		return "file cannot be used"
+	}
+}
+
+// A rechecker is a source that is asked again and again while its credential is in
+// use, because asking is cheap. It needs no renewal ahead of an expiry.
+type rechecker interface{ recheck() time.Duration }
+
+// recheckInterval returns how often src is asked again, and zero if it is not a
+// [rechecker].
+func recheckInterval(src CredentialSource) time.Duration {
+	if r, ok := src.(rechecker); ok {
+		return r.recheck()
+	}
+	return 0
+}
+
+// quotePath is [secret.QuotePath].
+func quotePath(path string) string { return secret.QuotePath(path) }

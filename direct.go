@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -27,7 +28,7 @@ type direct struct {
 const maxDirectBody = 256 << 10
 
 func (c *core) direct(ctx context.Context, d direct) (*directAnswer, error) {
-	u, err := c.url(d.path, d.query)
+	u, err := origin.Join(c.base, d.path, d.query)
 	if err != nil {
 		return nil, err
 	}
@@ -37,10 +38,10 @@ func (c *core) direct(ctx context.Context, d direct) (*directAnswer, error) {
 	}
 	header := http.Header{name: values}
 	if d.agentID != "" {
-		header[headerAgentID] = []string{d.agentID}
+		header[wire.HeaderAgentID] = []string{d.agentID}
 	}
 	if d.idemKey != "" {
-		header[headerIdempotencyKey] = []string{d.idemKey}
+		header[wire.HeaderIdempotencyKey] = []string{d.idemKey}
 	}
 	call := wire.Call{Method: d.method, URL: u, Header: header, UserAgent: c.userAgent, Body: d.body}
 	a, err := call.Do(ctx, c.transport.base.RoundTrip, maxDirectBody)

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -167,7 +168,7 @@ func (e timeoutError) Timeout() bool { return true }
 func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
 func (c *Client) request(ctx context.Context, method, path string, in any, cfg *callConfig, state *Trace) (*http.Request, error) {
-	u, err := c.core.url(path, cfg.query)
+	u, err := origin.Join(c.core.base, path, cfg.query)
 	if err != nil {
 		return nil, err
 	}
@@ -178,9 +179,9 @@ func (c *Client) request(ctx context.Context, method, path string, in any, cfg *
 	}
 	switch {
 	case cfg.key != "":
-		cfg.header[headerIdempotencyKey] = []string{cfg.key}
+		cfg.header[wire.HeaderIdempotencyKey] = []string{cfg.key}
 	case method == http.MethodPost || method == http.MethodPut:
-		wire.SetDefault(cfg.header, headerIdempotencyKey, wire.NewUUID())
+		wire.SetDefault(cfg.header, wire.HeaderIdempotencyKey, wire.NewUUID())
 	}
 	call := wire.Call{Method: method, URL: u, Header: cfg.header, UserAgent: c.core.userAgent, Body: in}
 	req, err := call.Request(pc.in(ctx))
@@ -253,7 +254,7 @@ func decodeData(data json.RawMessage, out any) error {
 }
 
 func (c *Client) apiError(req *http.Request, r *Response, a *wire.Answer, state *Trace) *APIError {
-	secrets := credentialsIn(req.Header)
+	secrets := origin.Credentials(req.Header)
 	if state.generation != nil {
 		secrets = append(secrets, state.generation.Value.cred.Reveal())
 	}

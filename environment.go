@@ -217,8 +217,8 @@ func (c *envConfig) found(source CredentialSource, err error) string {
 		return stateUnusable
 	}
 
-	if file, ok := source.(*fileSource); ok {
-		return file.state()
+	if s, ok := source.(interface{ state() string }); ok {
+		return s.state()
 	}
 
 	return stateUsed

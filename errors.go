@@ -8,7 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -54,20 +56,20 @@ var (
 // Sentinels for what the SDK refused or could not do.
 var (
 	// ErrNoCredential says that no source has a credential.
-	ErrNoCredential = errors.New("agrenting: no credential")
+	ErrNoCredential = secret.ErrNoCredential
 	// ErrInvalidCredential says that a credential cannot be one: empty, white
 	// space, control characters, not ASCII, or absurdly long.
-	ErrInvalidCredential = errors.New("agrenting: invalid credential")
+	ErrInvalidCredential = secret.ErrInvalidCredential
 	// ErrInvalidAgentID says that an agent id cannot be sent as X-Agent-ID.
 	ErrInvalidAgentID = errors.New("agrenting: invalid agent id")
 	// ErrInvalidOption says that an option of [New] has a value that cannot be
 	// used.
-	ErrInvalidOption = errors.New("agrenting: invalid option")
+	ErrInvalidOption = origin.ErrInvalid
 	// ErrInsecureURL says that plain http was refused.
-	ErrInsecureURL = errors.New("agrenting: plain http refused")
+	ErrInsecureURL = origin.ErrInsecure
 	// ErrForeignOrigin says that a redirect or a path would have left the
 	// origins that the credentials are pinned to.
-	ErrForeignOrigin = errors.New("agrenting: foreign origin")
+	ErrForeignOrigin = origin.ErrForeign
 	// ErrEnvironmentMismatch says that a credential of one environment met a
 	// client of the other.
 	ErrEnvironmentMismatch = errors.New("agrenting: credential is of another environment")
@@ -76,7 +78,7 @@ var (
 	ErrLockedOut = errors.New("agrenting: locked out of authentication")
 	// ErrNotReplayable says that a 401 could not be answered by a replay with
 	// a renewed credential because the request's body was already consumed.
-	ErrNotReplayable = errors.New("agrenting: request body cannot be sent again")
+	ErrNotReplayable = replay.ErrNot
 	// ErrNoRecord says that a store has no record of that name.
 	ErrNoRecord = record.ErrNoRecord
 	// ErrInvalidRecord says that a stored record cannot be used: it is damaged,
@@ -98,7 +100,6 @@ var (
 // "Error Responses" and "Idempotency").
 const (
 	codeRouteNotFound       = "ROUTE_NOT_FOUND"
-	codeIdempotencyPending  = "IDEMPOTENCY_PENDING"
 	codeIdempotencyMismatch = "IDEMPOTENCY_MISMATCH"
 	codeIdempotencyConflict = "IDEMPOTENCY_CONFLICT"
 )
@@ -223,7 +224,7 @@ func (e *APIError) Is(target error) bool {
 	case ErrServer:
 		return e.StatusCode >= http.StatusInternalServerError
 	case ErrIdempotencyPending:
-		return e.Code == codeIdempotencyPending
+		return e.Code == wire.CodeIdempotencyPending
 	case ErrIdempotencyMismatch:
 		return e.Code == codeIdempotencyMismatch || e.Code == codeIdempotencyConflict
 	default:

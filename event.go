@@ -2,7 +2,6 @@ package agrenting
 
 import (
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -65,10 +64,10 @@ type Event struct {
 	RetryAt time.Time
 }
 
-// in describes the lease in use after the event.
-func (e Event) in(l *generation) Event {
-	e.Generation, e.Expires = l.Number, l.Expires
-	e.Kind, e.Fingerprint = l.Value.cred.Kind(), l.Value.cred.Fingerprint()
+// using describes the credential in use after the event.
+func (e Event) using(generation uint64, cred Credential, expires time.Time) Event {
+	e.Generation, e.Expires = generation, expires
+	e.Kind, e.Fingerprint = cred.Kind(), cred.Fingerprint()
 	return e
 }
 
@@ -91,72 +90,4 @@ func (e Event) LogValue() slog.Value {
 		attrs = append(attrs, slog.Time("retry_at", e.RetryAt))
 	}
 	return slog.GroupValue(attrs...)
-}
-
-// eventQueue runs reports of events in order, one at a time, without a bound and
-// without holding up who reports them. Its goroutine lives while there are any.
-type eventQueue struct {
-	mu   sync.Mutex
-	idle *sync.Cond
-	todo []func()
-	busy bool
-}
-
-func newEventQueue() *eventQueue {
-	q := &eventQueue{}
-	q.idle = sync.NewCond(&q.mu)
-	return q
-}
-
-func (q *eventQueue) put(report func()) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.todo = append(q.todo, report)
-	if !q.busy {
-		q.busy = true
-		go q.deliver()
-	}
-}
-
-func (q *eventQueue) deliver() {
-	finished := false
-	defer func() {
-		if !finished { // a report ended the goroutine, as t.FailNow does
-			go q.deliver()
-		}
-	}()
-	for report, ok := q.next(); ok; report, ok = q.next() {
-		shielded(report)
-	}
-	finished = true
-}
-
-// next is false once, when there is nothing left, and the delivery is over then.
-func (q *eventQueue) next() (func(), bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.todo) == 0 {
-		q.todo, q.busy = nil, false
-		q.idle.Broadcast()
-		return nil, false
-	}
-	report := q.todo[0]
-	q.todo = q.todo[1:]
-	return report, true
-}
-
-// shielded protects the queue from a panicking observer or logger: the program's
-// other events are worth more than its bug is.
-func shielded(report func()) {
-	defer func() { _ = recover() }()
-	report()
-}
-
-// close waits until the last event has been delivered.
-func (q *eventQueue) close() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for q.busy {
-		q.idle.Wait()
-	}
 }

@@ -90,42 +90,6 @@ func TestAFailedRenewalIsAnEvent(t *testing.T) {
 	assert.True(t, events[0].RetryAt.After(events[0].Time))
 }
 
-func TestNoEventIsLostOrOutOfOrder(t *testing.T) {
-	t.Parallel()
-	const writers, each = 16, 500
-	q := newEventQueue()
-	var mu sync.Mutex
-	got := map[int][]int{}
-	inside := 0
-	var wg sync.WaitGroup
-	for w := range writers {
-		wg.Go(func() {
-			for i := range each {
-				q.put(func() {
-					mu.Lock()
-					inside++
-					assert.Equal(t, 1, inside, "one at a time")
-					mu.Unlock()
-					runtime.Gosched()
-					mu.Lock()
-					inside--
-					got[w] = append(got[w], i)
-					mu.Unlock()
-				})
-			}
-		})
-	}
-	wg.Wait()
-	q.close()
-	require.Len(t, got, writers)
-	for w, order := range got {
-		require.Len(t, order, each, w)
-		for i := range order {
-			require.Equal(t, i, order[i])
-		}
-	}
-}
-
 // A test's require in an observer ends the goroutine that it runs on.
 func TestAnObserverThatPanicsOrLeavesCostsNoEvent(t *testing.T) {
 	t.Parallel()

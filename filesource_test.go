@@ -1,39 +1,16 @@
 package agrenting
 
 import (
-	"context"
-	"errors"
-	"io/fs"
+	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
-
-// writeKey writes a file that looks as if it was last modified a while ago. Times
-// that lie far enough back are trusted.
-func writeKey(t *testing.T, path, content string, age time.Duration) {
-	t.Helper()
-	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
-
-	modified := time.Now().Add(-age)
-	require.NoError(t, os.Chtimes(path, modified, modified))
-}
-
-func readKey(t *testing.T, src CredentialSource) string {
-	t.Helper()
-
-	c, err := src.Credential(t.Context())
-	require.NoError(t, err)
-
-	return c.Reveal()
-}
 
 func TestFileSourceReadsWhatTheFileHolds(t *testing.T) {
 	t.Parallel()
@@ -57,7 +34,7 @@ func TestFileSourceReadsWhatTheFileHolds(t *testing.T) {
 			t.Parallel()
 
 			path := filepath.Join(t.TempDir(), "key")
-			writeKey(t, path, tc.content, time.Hour)
+			require.NoError(t, os.WriteFile(path, []byte(tc.content), 0o600))
 
 			src := newFileSource(path, tc.kind)
 			for range 2 {
@@ -65,357 +42,6 @@ func TestFileSourceReadsWhatTheFileHolds(t *testing.T) {
 				require.NoError(t, err)
 				assert.True(t, tc.want.Equal(c), c.String())
 			}
-
-			require.NoError(t, src.lastProblem())
-		})
-	}
-}
-
-func TestFileSourceNamesPathAndProblemButNoContent(t *testing.T) {
-	t.Parallel()
-
-	const part = "Zq7Wm3Xp9Rt5Kv2Ln8"
-
-	dir := t.TempDir()
-	file := func(name, content string) string {
-		path := filepath.Join(dir, name)
-		writeKey(t, path, content, time.Hour)
-
-		return path
-	}
-
-	loop := filepath.Join(dir, "loop")
-	require.NoError(t, os.Symlink(loop, loop))
-
-	cases := map[string]struct {
-		path string
-		is   []error
-		want string
-	}{
-		"missing":    {filepath.Join(dir, "absent"), []error{ErrNoCredential, fs.ErrNotExist}, "absent"},
-		"no path":    {"", []error{ErrNoCredential}, "path of the key file is empty"},
-		"directory":  {dir, []error{ErrNoCredential}, "is a directory"},
-		"loop":       {loop, []error{ErrNoCredential}, "loop"},
-		"empty":      {file("empty", ""), []error{ErrNoCredential}, `empty" is empty`},
-		"blank":      {file("blank", " \n"), []error{ErrNoCredential}, `blank" is empty`},
-		"two lines":  {file("lines", part+"\n"+part), []error{ErrInvalidCredential}, "a line break at byte 19 of 37"},
-		"JSON":       {file("json", `{"key":"`+part+`"}`), []error{ErrInvalidCredential}, "is enclosed in"},
-		"binary":     {file("bin", part+"\x00"), []error{ErrInvalidCredential}, "a control character"},
-		"long":       {file("long", strings.Repeat(part, 300)), []error{ErrInvalidCredential}, "5400 bytes long"},
-		"huge":       {file("huge", strings.Repeat(part, 4000)), []error{ErrInvalidCredential}, "larger than 65536 bytes"},
-		"huge blank": {file("white", strings.Repeat(" ", 1<<20)), []error{ErrInvalidCredential}, "larger than 65536 bytes"},
-		"key as path": {
-			"sk_sandbox_" + part,
-			[]error{ErrNoCredential, fs.ErrNotExist},
-			"[redacted]",
-		},
-		"unprefixed key as path": {part + part, []error{ErrNoCredential, fs.ErrNotExist}, "[redacted]"},
-	}
-
-	if runtime.GOOS != "windows" {
-		cases["device"] = struct {
-			path string
-			is   []error
-			want string
-		}{os.DevNull, []error{ErrNoCredential}, "is a device"}
-	}
-
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-
-			src := newFileSource(tc.path, 0)
-
-			_, err := src.Credential(t.Context())
-			require.ErrorContains(t, err, tc.want)
-
-			for _, is := range tc.is {
-				require.ErrorIs(t, err, is)
-			}
-
-			require.Equal(t, err, src.lastProblem())
-			assert.NotContains(t, err.Error(), part[:6])
-			assert.NotContains(t, src.String(), part[:6])
-			assert.Equal(t, 1, strings.Count(err.Error(), "agrenting:"))
-
-			_, again := src.Credential(t.Context())
-			require.EqualError(t, again, err.Error())
-
-			_, err = src.Refresh(t.Context(), APIKey("rejected"))
-			require.EqualError(t, err, again.Error())
-		})
-	}
-}
-
-func TestFileSourceFollowsEveryKindOfChange(t *testing.T) {
-	t.Parallel()
-
-	changes := map[string]func(t *testing.T, path string){
-		"rewritten in place, longer": func(t *testing.T, path string) {
-			t.Helper()
-			writeKey(t, path, "second-key", time.Hour)
-		},
-		"rewritten in place, same size, later": func(t *testing.T, path string) {
-			t.Helper()
-			writeKey(t, path, "key-2", 30*time.Minute)
-		},
-		"rewritten in place, same size, now": func(t *testing.T, path string) {
-			t.Helper()
-			require.NoError(t, os.WriteFile(path, []byte("key-2"), 0o600))
-		},
-		"replaced, same size and time": func(t *testing.T, path string) {
-			t.Helper()
-
-			info, err := os.Stat(path)
-			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(path+".new", []byte("key-2"), 0o600))
-			require.NoError(t, os.Chtimes(path+".new", info.ModTime(), info.ModTime()))
-			require.NoError(t, os.Rename(path+".new", path))
-		},
-	}
-
-	for name, change := range changes {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-
-			path := filepath.Join(t.TempDir(), "key")
-			writeKey(t, path, "key-1", time.Hour+time.Minute)
-
-			src := FileSource(path)
-			require.Equal(t, "key-1", readKey(t, src))
-			change(t, path)
-			require.NotEqual(t, "key-1", readKey(t, src))
-		})
-	}
-}
-
-func TestFileSourceSeesTwoWritesWithinOneTickOfTheClock(t *testing.T) {
-	t.Parallel()
-
-	path := filepath.Join(t.TempDir(), "key")
-	now := time.Now()
-
-	src := FileSource(path)
-
-	for _, content := range []string{"key-1", "key-2", "key-3"} {
-		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
-		require.NoError(t, os.Chtimes(path, now, now)) // same size, time and file
-		require.Equal(t, content, readKey(t, src))
-	}
-}
-
-func TestFileSourceFollowsTheSymlinkSwapOfAMountedSecret(t *testing.T) {
-	t.Parallel()
-
-	// As the kubelet lays it out: key → ..data/key, ..data → ..<timestamp>.
-	dir := t.TempDir()
-	for _, gen := range []string{"1", "2"} {
-		require.NoError(t, os.Mkdir(filepath.Join(dir, "..gen"+gen), 0o700))
-		writeKey(t, filepath.Join(dir, "..gen"+gen, "key"), "key-"+gen, time.Hour)
-	}
-
-	point := func(gen string) {
-		require.NoError(t, os.Symlink("..gen"+gen, filepath.Join(dir, "..data_tmp")))
-		require.NoError(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
-	}
-
-	point("1")
-	require.NoError(t, os.Symlink(filepath.Join("..data", "key"), filepath.Join(dir, "key")))
-
-	src := FileSource(filepath.Join(dir, "key"))
-	require.Equal(t, "key-1", readKey(t, src))
-	point("2")
-	require.Equal(t, "key-2", readKey(t, src))
-}
-
-func TestFileSourceServesTheLastGoodKeyWhileTheFileIsBad(t *testing.T) {
-	t.Parallel()
-
-	spoil := map[string]func(t *testing.T, path string){
-		"missing": func(t *testing.T, path string) {
-			t.Helper()
-			require.NoError(t, os.Remove(path))
-		},
-		"empty": func(t *testing.T, path string) {
-			t.Helper()
-			writeKey(t, path, "", time.Hour)
-		},
-		"invalid": func(t *testing.T, path string) {
-			t.Helper()
-			writeKey(t, path, "half a\nkey", time.Hour)
-		},
-		"a directory": func(t *testing.T, path string) {
-			t.Helper()
-			require.NoError(t, os.Remove(path))
-			require.NoError(t, os.Mkdir(path, 0o700))
-		},
-	}
-
-	for name, spoil := range spoil {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-
-			path := filepath.Join(t.TempDir(), "key")
-			writeKey(t, path, "key-1", time.Hour)
-
-			src := newFileSource(path, 0)
-			require.Equal(t, "key-1", readKey(t, src))
-			spoil(t, path)
-
-			for range 2 { // the second time from what is remembered of the bad file
-				require.Equal(t, "key-1", readKey(t, src))
-				require.Error(t, src.lastProblem())
-			}
-
-			// Not the rejected one, neither by Refresh nor ever after.
-			_, err := src.Refresh(t.Context(), APIKey("key-1"))
-			require.Error(t, err)
-
-			_, err = src.Credential(t.Context())
-			require.Error(t, err)
-
-			require.NoError(t, os.RemoveAll(path))
-			writeKey(t, path, "key-2", time.Hour)
-			require.Equal(t, "key-2", readKey(t, src))
-			require.NoError(t, src.lastProblem())
-		})
-	}
-}
-
-func TestRefreshReadsTheFileWhateverItsMetadataSay(t *testing.T) {
-	t.Parallel()
-
-	path := filepath.Join(t.TempDir(), "key")
-	writeKey(t, path, "key-1", time.Hour)
-
-	info, err := os.Stat(path)
-	require.NoError(t, err)
-
-	src := newFileSource(path, 0)
-	require.Equal(t, "key-1", readKey(t, src))
-
-	require.NoError(t, os.WriteFile(path, []byte("key-2"), 0o600))
-	require.NoError(t, os.Chtimes(path, info.ModTime(), info.ModTime()))
-
-	c, err := src.Refresh(t.Context(), APIKey("key-1"))
-	require.NoError(t, err)
-	assert.Equal(t, "key-2", c.Reveal())
-}
-
-func TestRefreshReturnsTheRejectedKeyWhenTheFileStillHoldsIt(t *testing.T) {
-	t.Parallel()
-
-	path := filepath.Join(t.TempDir(), "key")
-	writeKey(t, path, "key-1", time.Hour)
-
-	src := newFileSource(path, 0)
-	rejected, err := src.Credential(t.Context())
-	require.NoError(t, err)
-
-	c, err := src.Refresh(t.Context(), rejected)
-	require.NoError(t, err)
-	assert.True(t, c.Equal(rejected))
-}
-
-func TestRefreshFallsBackOnAKeyNewerThanTheRejectedOne(t *testing.T) {
-	t.Parallel()
-
-	path := filepath.Join(t.TempDir(), "key")
-	writeKey(t, path, "key-2", time.Hour)
-
-	src := newFileSource(path, 0)
-	require.Equal(t, "key-2", readKey(t, src))
-	require.NoError(t, os.Remove(path))
-
-	c, err := src.Refresh(t.Context(), APIKey("key-1"))
-	require.NoError(t, err)
-	assert.Equal(t, "key-2", c.Reveal())
-	require.Error(t, src.lastProblem())
-}
-
-func TestFileSourceDoesNothingOnceTheContextHasEnded(t *testing.T) {
-	t.Parallel()
-
-	path := filepath.Join(t.TempDir(), "key")
-	writeKey(t, path, "key-1", time.Hour)
-
-	cause := errors.New("cause")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(cause)
-
-	src := newFileSource(path, 0)
-	_, err := src.Credential(ctx)
-	require.ErrorIs(t, err, context.Canceled)
-	_, err = src.Refresh(ctx, Credential{})
-	require.ErrorIs(t, err, context.Canceled)
-	require.NoError(t, src.lastProblem())
-	assert.True(t, src.last.IsZero())
-}
-
-func TestFileSourceIsSafeForConcurrentUse(t *testing.T) {
-	t.Parallel()
-
-	path := filepath.Join(t.TempDir(), "key")
-	writeKey(t, path, "key-1", time.Hour)
-
-	src := newFileSource(path, 0)
-
-	var wg sync.WaitGroup
-	for i := range 8 {
-		wg.Go(func() {
-			for range 50 {
-				if i == 0 {
-					_ = os.WriteFile(path+".new", []byte("key-2"), 0o600)
-					_ = os.Rename(path+".new", path)
-				}
-
-				c, err := src.Credential(t.Context())
-				_, refreshErr := src.Refresh(t.Context(), APIKey("other"))
-
-				if err := errors.Join(err, refreshErr, src.lastProblem()); err != nil {
-					t.Error(err)
-				}
-
-				assert.Contains(t, []string{"key-1", "key-2"}, c.Reveal())
-			}
-		})
-	}
-
-	wg.Wait()
-	assert.Equal(t, "key-2", readKey(t, src))
-}
-
-func TestFileSourceReadsAgainWhenTheMetadataHaveChangedOnly(t *testing.T) {
-	t.Parallel()
-
-	long := time.Now().Add(-time.Hour).Truncate(time.Second)
-	cases := map[string]struct {
-		content string
-		mtime   time.Time
-		want    string
-	}{
-		"nothing": {"key-number-2", long, "key-number-1"},
-		"size":    {"key-number-02", long, "key-number-02"},
-		"time":    {"key-number-2", long.Add(time.Second), "key-number-2"},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-
-			path := filepath.Join(t.TempDir(), "key")
-			put := func(content string, mtime time.Time) {
-				require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
-				require.NoError(t, os.Chtimes(path, mtime, mtime))
-			}
-			put("key-number-1", long)
-			src := FileSource(path)
-			c, err := src.Credential(t.Context())
-			require.NoError(t, err)
-			require.Equal(t, "key-number-1", c.Reveal())
-			put(tc.content, tc.mtime)
-			c, err = src.Credential(t.Context())
-			require.NoError(t, err)
-			assert.Equal(t, tc.want, c.Reveal())
 		})
 	}
 }
@@ -424,7 +50,9 @@ func TestAKeyWithinThePathOfAFileIsNotShown(t *testing.T) {
 	t.Parallel()
 
 	const key = "sk_sandbox_0123456789abcdef0123"
-	_, err := FileSource("./" + key).Credential(t.Context())
+	src := FileSource("./" + key)
+	_, err := src.Credential(t.Context())
 	require.ErrorIs(t, err, ErrNoCredential)
 	assert.NotContains(t, err.Error(), key)
+	assert.Equal(t, "agrenting.FileSource(./[redacted])", fmt.Sprint(src))
 }

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // Defaults of a client.
@@ -120,6 +122,36 @@ func (r *Routes) withDefaults() Routes {
 	return out
 }
 
+// RetryPolicy limits how often and when failed requests are retried. A zero field
+// means its default. Most programs need no RetryPolicy.
+//
+// Requests are retried only when that is safe: if their method is GET, HEAD, OPTIONS,
+// TRACE, DELETE, or PUT, or if they have an X-Idempotency-Key, and if their body can be
+// sent again (there is none, or GetBody is set). They are retried after connection
+// errors, 408, 425, 429, any 5xx except 501, and 409 IDEMPOTENCY_PENDING with the same
+// key. All other requests are sent once.
+type RetryPolicy struct {
+	// MaxAttempts is how often a request is sent at most, the first time included. The
+	// default is 4, as in the platform's own client. With 1, nothing is retried.
+	MaxAttempts int
+	// BaseDelay is the longest pause before the first retry. It doubles with each
+	// retry. The pause is a random part of it. The default is 500 ms.
+	BaseDelay time.Duration
+	// MaxDelay limits the doubling. The default is 30 s.
+	MaxDelay time.Duration
+	// MaxRetryAfter limits what the platform may ask for by Retry-After. If it asks for
+	// more, the request is not retried, and its response contains the time. The
+	// default is 60 s.
+	MaxRetryAfter time.Duration
+}
+
+func (p RetryPolicy) validate() error {
+	if p.MaxAttempts < 0 || p.BaseDelay < 0 || p.MaxDelay < 0 || p.MaxRetryAfter < 0 {
+		return optionError("RetryPolicy", "a field is negative; 0 means its default, MaxAttempts: 1 repeats nothing")
+	}
+	return nil
+}
+
 // Option configures [New] and [NewTransport]. An option reports what is wrong
 // with its value without ever echoing a secret.
 type Option func(*config) error
@@ -222,7 +254,7 @@ func WithUnmarkedSandboxTokens() Option {
 
 // WithTransport sets the base that sends the requests. It is used as it is and
 // never changed. The default is a clone of [http.DefaultTransport] that keeps up
-// to [DefaultIdleConns] idle connections to one host instead of two.
+// to 100 idle connections to one host instead of two.
 func WithTransport(base http.RoundTripper) Option {
 	return func(cfg *config) error {
 		if base == nil {
@@ -265,7 +297,7 @@ func WithRetryPolicy(p RetryPolicy) Option {
 func WithAPIKeyHeader(name string) Option {
 	return func(cfg *config) error {
 		switch http.CanonicalHeaderKey(name) {
-		case headerAPIKey, headerAPIKeyAlias:
+		case wire.HeaderAPIKey, wire.HeaderAPIKeyAlias:
 			cfg.keyHeader = http.CanonicalHeaderKey(name)
 			return nil
 		default:
@@ -346,7 +378,7 @@ func WithRoutes(r Routes) Option {
 			if *p == "" {
 				continue
 			}
-			if err := checkPath(*p); err != nil {
+			if err := origin.CheckPath(*p); err != nil {
 				return fmt.Errorf("WithRoutes: %w", err)
 			}
 		}
@@ -385,7 +417,7 @@ func (c *config) explicit() bool {
 func defaultConfig() *config {
 	return &config{
 		timeout:   DefaultTimeout,
-		keyHeader: headerAPIKey,
+		keyHeader: wire.HeaderAPIKey,
 		lookup:    processEnvironment,
 		goos:      runtime.GOOS,
 	}

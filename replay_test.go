@@ -21,6 +21,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // eventNames collects what an observer is told.
@@ -157,7 +158,7 @@ func herd(t *testing.T, base *platform, src CredentialSource, n int, apart time.
 	case *mint:
 		s.replace(APIKey("k2"))
 	case *fileSource:
-		require.NoError(t, os.WriteFile(s.path, []byte("k2\n"), 0o600))
+		require.NoError(t, os.WriteFile(s.file.Path(), []byte("k2\n"), 0o600))
 	}
 	var wg sync.WaitGroup
 	for range n {
@@ -504,7 +505,7 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 					Fetch: func(context.Context, renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error) {
 						n++
 						secret := fmt.Sprint("k", n)
-						s := &preparedCredential{cred: APIKey(secret), name: headerAPIKey}
+						s := &preparedCredential{cred: APIKey(secret), name: wire.HeaderAPIKey}
 						if n > 1 {
 							s.gate = &held
 						}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -94,7 +95,7 @@ func CheckResponse(resp *http.Response) error {
 	env, _ := wire.Decode(body)
 	var secrets []string
 	if resp.Request != nil {
-		secrets = credentialsIn(resp.Request.Header)
+		secrets = origin.Credentials(resp.Request.Header)
 	}
 	note := noteOf(resp)
 	if note.generation != nil {

@@ -370,12 +370,3 @@ func TestConnectionErrorsAreRepeated(t *testing.T) {
 	require.Error(t, err)
 	assert.EqualValues(t, 4, dialled.Load())
 }
-
-func TestAPolicyIsFilledWithTheDocumentedDefaults(t *testing.T) {
-	t.Parallel()
-
-	want := RetryPolicy{MaxAttempts: 4, BaseDelay: 500 * time.Millisecond, MaxDelay: 30 * time.Second, MaxRetryAfter: time.Minute}
-	assert.Equal(t, want, RetryPolicy{}.withDefaults())
-	own := RetryPolicy{MaxAttempts: 1, BaseDelay: 1, MaxDelay: 1, MaxRetryAfter: 1}
-	assert.Equal(t, own, own.withDefaults())
-}

@@ -29,10 +29,10 @@ type storedKey struct {
 	// adopting is held from the check that a key was not replaced until it is in use.
 	adopting sync.Mutex
 
-	mu      sync.Mutex
-	sessionKey   secret.Credential // the key that was last given out for a session
-	prepared *preparedCredential            // the key that was last stamped
-	noted   string            // the fingerprint of the key whose age was reported
+	mu         sync.Mutex
+	sessionKey secret.Credential   // the key that was last given out for a session
+	prepared   *preparedCredential // the key that was last stamped
+	noted      string              // the fingerprint of the key whose age was reported
 }
 
 // newStoredKey returns the source of the key in store. initial may be nil; notFound

@@ -15,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // modelEnding is what becomes of the first process after the faults, if it is
@@ -169,7 +171,7 @@ func (w *modelWorld) rightEnd(orphans int) {
 		case r.Method == http.MethodDelete:
 			revoked[r.Path]++
 		case r.Method == http.MethodPost && !strings.HasSuffix(r.Path, "/authenticate"):
-			issued[r.Header.Get(headerIdempotencyKey)]++
+			issued[r.Header.Get(wire.HeaderIdempotencyKey)]++
 		}
 	}
 	for key, n := range issued {

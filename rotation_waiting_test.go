@@ -193,7 +193,7 @@ func TestRequestsAreServedWhileCloseWaitsForTheRotation(t *testing.T) {
 				resp, err := platform.RoundTrip(r) // the old key is dead from here on
 				_ = renew.Sleep(r.Context(), 4*time.Second)
 				return resp, err
-			case r.URL.Path == "/api/v1/tasks" && r.Header.Get(headerAPIKey) == w.key.Secret && r.URL.RawQuery == "slow=1":
+			case r.URL.Path == "/api/v1/tasks" && r.Header.Get(wire.HeaderAPIKey) == w.key.Secret && r.URL.RawQuery == "slow=1":
 				_ = renew.Sleep(r.Context(), 3*time.Second) // on its way
 			}
 			return platform.RoundTrip(r)

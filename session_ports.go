@@ -118,12 +118,7 @@ func (k sessionKeys) Lineage(key secret.Credential) string {
 }
 
 // Recheck implements session.Keys.
-func (k sessionKeys) Recheck() time.Duration {
-	if r, ok := k.source.(rechecker); ok {
-		return r.recheck()
-	}
-	return 0
-}
+func (k sessionKeys) Recheck() time.Duration { return recheckInterval(k.source) }
 
 // Admit implements session.Keys.
 func (k sessionKeys) Admit(c secret.Credential) error { return k.core.admit(Credential{c}) }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
@@ -126,7 +127,7 @@ func (c *core) socketURL(s Socket, kind Kind) (*url.URL, error) {
 		}
 		query.Set("vsn", version)
 	}
-	u, err := c.url(path, query)
+	u, err := origin.Join(c.base, path, query)
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +272,7 @@ func (s *socketTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	own := req.WithContext(pc.in(ctx))
 	var resp *http.Response
 	var err error
-	if req.URL != nil && hasSocketCredential(req.URL) && s.t.origins.manages(req) && secureURL(req.URL, s.t.insecure) {
+	if req.URL != nil && hasSocketCredential(req.URL) && s.t.origins.Manages(req) && origin.Secure(req.URL, s.t.insecure) {
 		resp, err = s.t.pass(own, own)
 	} else {
 		resp, err = s.t.RoundTrip(own)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/keyfile"
 )
 
 func TestSourcesTellsHowEachWasFound(t *testing.T) {
@@ -184,7 +186,7 @@ func TestAKeyFileIsFollowedWithoutA401(t *testing.T) {
 		}
 		assert.Equal(t, "key-number-1", used())
 		require.NoError(t, os.WriteFile(path, []byte("key-number-2"), 0o600))
-		advance(fileRecheck - time.Second)
+		advance(keyfile.Recheck - time.Second)
 		assert.Equal(t, "key-number-1", used(), "requests do not look at the file")
 		advance(2 * time.Second)
 		used() // has it looked at

@@ -1,7 +1,6 @@
 package agrenting
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +10,9 @@ import (
 	"slices"
 
 	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/origin"
+	"github.com/agrenting/agrenting-go/internal/replay"
+	"github.com/agrenting/agrenting-go/internal/retry"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -33,10 +35,10 @@ import (
 type Transport struct {
 	base     http.RoundTripper
 	creds    *credentialCache
-	origins  originSet
+	origins  origin.Set
 	agent    agentHeader
 	insecure bool
-	retry    *retrier
+	retry    *retry.Retrier
 	log      *slog.Logger // nil is silent
 	core     *core
 }
@@ -78,22 +80,32 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, fmt.Errorf("%w: the request has no URL", ErrInvalidOption)
 	}
-	if !secureURL(req.URL, t.insecure) {
+	if !origin.Secure(req.URL, t.insecure) {
 		closeBody(req)
-		return nil, insecureError(req.URL)
+		return nil, origin.InsecureError(req.URL)
 	}
-	if !t.origins.manages(req) {
-		return t.pass(req, bare(req))
+	if !t.origins.Manages(req) {
+		return t.pass(req, origin.Bare(req))
 	}
-	credential, agent := identityHeaders(req.Header)
+	credential, agent := origin.Identity(req.Header)
 	if credential {
 		return t.pass(req, req)
 	}
 	resp, local, err := t.attempt(req, agent)
-	if local || !t.retry.worthwhile(req, resp, err) {
+	if local || !t.retry.Worthwhile(req, resp, err) {
 		return resp, err
 	}
-	return t.retry.run(t, req, resp, err)
+	resp, err = t.retry.Run(req, resp, err, t.retryAttempt)
+	if resp != nil {
+		resp.Request = noteOf(resp).on(req)
+	}
+	return resp, err
+}
+
+// retryAttempt is attempt for a request that is retried.
+func (t *Transport) retryAttempt(req *http.Request) (resp *http.Response, local bool, err error) {
+	_, agent := origin.Identity(req.Header)
+	return t.attempt(req, agent)
 }
 
 // pass sends out as it is, on behalf of req.
@@ -129,10 +141,10 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 		closeBody(req)
 		return nil, true, err
 	}
-	body := replayable(req, t.creds.renewable())
+	body := replay.Of(req, t.creds.renewable())
 	out := t.withCredential(req, l, agent)
-	if body.guard != nil { // a store less where there is none
-		out.Body = body.reader(req)
+	if body.Guarded() { // a store less where there is none
+		out.Body = body.First(req)
 	}
 	var seen refusals
 	for {
@@ -153,7 +165,7 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 			}
 		}
 		if err != nil || resp.StatusCode != http.StatusUnauthorized {
-			body.release()
+			body.Release()
 			if seen.replays > 0 && err == nil {
 				t.creds.recordAccepted(l)
 			}
@@ -161,26 +173,26 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 		}
 		next, err := t.creds.after(ctx, l, &seen)
 		if err != nil {
-			body.release()
-			discard(resp)
+			body.Release()
+			replay.Discard(resp)
 			return nil, true, err
 		}
 		if next == nil {
-			body.release()
+			body.Release()
 			return resp, false, nil
 		}
 		if req.GetBody != nil {
-			settle(resp)
+			replay.Settle(resp)
 		}
-		again, err := body.again(req)
+		again, err := body.Again(req)
 		if err != nil {
 			resp.Request = answerNote{generation: l, notReplayed: err}.on(req)
 			pc.trace.failed(err)
 			return resp, false, nil
 		}
-		discard(resp)
+		replay.Discard(resp)
 		if l, err = t.creds.reenter(ctx, next); err != nil {
-			body.release()
+			body.Release()
 			if again != nil {
 				_ = again.Close()
 			}
@@ -212,7 +224,7 @@ func (t *Transport) withCredential(req *http.Request, l *generation, agent *agen
 		out.Header[l.Value.name] = l.Value.cred.c.Values()
 	}
 	if agent.values != nil {
-		out.Header[headerAgentID] = agent.values
+		out.Header[wire.HeaderAgentID] = agent.values
 	}
 	// A Host that differs from the URL's would hand the credential to whoever
 	// answers to that name behind the same front end.
@@ -262,25 +274,6 @@ func closeBody(req *http.Request) {
 	if req.Body != nil {
 		_ = req.Body.Close()
 	}
-}
-
-// maxDrain bounds what is read of a response that is thrown away, so that its
-// connection can be used again.
-const maxDrain = 4 << 10
-
-// settle ends the attempt that resp answers, and keeps what it says: net/http may
-// go on reading the request's body until its answer is closed, and a GetBody may
-// rewind that same body.
-func settle(resp *http.Response) {
-	const maxKept = 64 << 10
-	kept, _ := wire.ReadBounded(resp.Body, maxKept)
-	_ = resp.Body.Close()
-	resp.Body = io.NopCloser(bytes.NewReader(kept))
-}
-
-func discard(resp *http.Response) {
-	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
-	_ = resp.Body.Close()
 }
 
 // String sums the transport up without secrets.

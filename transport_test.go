@@ -386,21 +386,6 @@ func TestAMockTransportServesAsTheBase(t *testing.T) {
 	})
 }
 
-func TestAHeaderOfTheSameLengthHidesNoIdentity(t *testing.T) {
-	t.Parallel()
-	for _, name := range []string{headerAuthorization, headerAPIKey, headerAPIKeyAlias, headerAgentID} {
-		h := http.Header{name: {"x"}}
-		for i := range 8 {
-			h["Y"+strings.Repeat(string(rune('a'+i)), len(name)-1)] = []string{"y"}
-		}
-		for range 100 { // maps are ranged over in any order
-			credential, agent := identityHeaders(h)
-			require.Equal(t, name != headerAgentID, credential, name)
-			require.Equal(t, name == headerAgentID, agent, name)
-		}
-	}
-}
-
 func TestAConnectionOutlivesA401AndARetry(t *testing.T) {
 	t.Parallel()
 	var conns atomic.Int64

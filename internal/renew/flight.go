@@ -16,8 +16,8 @@ type flight[T any] struct {
 	waiters int
 	lease   *Generation[T]
 	put     *Generation[T] // by Put meanwhile: whatever becomes of the fetch, readers are served
-	err     error     // what readers get
-	failed  error     // why the fetch failed, also when readers are still served
+	err     error          // what readers get
+	failed  error          // why the fetch failed, also when readers are still served
 }
 
 func (e *Engine[T]) startLocked(now time.Time, reason Reason) *flight[T] {

@@ -51,7 +51,7 @@ type Engine[T any] struct {
 
 	mu       sync.Mutex
 	last     *Generation[T] // the newest lease, served or rejected
-	rejected bool      // last was rejected
+	rejected bool           // last was rejected
 	flight   *flight[T]
 	failures int
 	failure  *SourceError
@@ -66,10 +66,10 @@ type Engine[T any] struct {
 	// replay with the new one was rejected too) says that the value was not
 	// the trouble. Until holdUntil further rejections are taken as such, or a
 	// single route that always refuses would exhaust the source.
-	futile      int
-	futileGeneration   uint64
-	holdUntil time.Time
-	futileAt    time.Time // when the last one turned out to be
+	futile           int
+	futileGeneration uint64
+	holdUntil        time.Time
+	futileAt         time.Time // when the last one turned out to be
 }
 
 // New returns an engine. It makes no fetch: the first reader causes it.

@@ -19,15 +19,15 @@ const (
 
 // Status is a picture of an engine.
 type Status[T any] struct {
-	State    State
-	Generation    *Generation[T] // the newest one, nil when none
-	Rejected bool
-	Fetching bool
-	Waiters  int
-	Failures int
-	Err      error // of the last fetch, nil after a success
-	RetryAt  time.Time
-	Skew     time.Duration
+	State      State
+	Generation *Generation[T] // the newest one, nil when none
+	Rejected   bool
+	Fetching   bool
+	Waiters    int
+	Failures   int
+	Err        error // of the last fetch, nil after a success
+	RetryAt    time.Time
+	Skew       time.Duration
 }
 
 // Status describes the engine now. It causes nothing.

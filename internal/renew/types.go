@@ -84,13 +84,13 @@ const (
 
 // Event reports a change. Events of one engine are reported in order.
 type Event[T any] struct {
-	Kind    Kind
-	Reason  Reason
-	Generation   *Generation[T] // the one in use after the event; nil when there is none
-	Prev    *Generation[T] // the one in use before
-	Err     error
-	RetryAt time.Time
-	Took    time.Duration
+	Kind       Kind
+	Reason     Reason
+	Generation *Generation[T] // the one in use after the event; nil when there is none
+	Prev       *Generation[T] // the one in use before
+	Err        error
+	RetryAt    time.Time
+	Took       time.Duration
 }
 
 // Config describes a source and how it wants to be treated.

@@ -14,7 +14,7 @@ type adopter struct {
 	handover Handover
 	report   Report
 
-	mu    sync.Mutex
+	mu       sync.Mutex
 	outdated Generation // in use since before a key that requests could not be changed over to
 }
 

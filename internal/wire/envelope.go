@@ -18,6 +18,10 @@ var (
 	ErrNotJSON = errors.New("it is not JSON")
 )
 
+// CodeIdempotencyPending is the error code of a 409 whose idempotency key belongs to a
+// request that is still being worked on (platform documentation, "Idempotency").
+const CodeIdempotencyPending = "IDEMPOTENCY_PENDING"
+
 // An Envelope is an answer in any documented shape.
 type Envelope struct {
 	// Data is the data member, or the whole body if there is no envelope.

@@ -1,4 +1,4 @@
-package agrenting
+package origin
 
 import (
 	"fmt"
@@ -10,16 +10,17 @@ import (
 	"strings"
 )
 
-// origin is scheme, host, and port: the unit to which credentials are pinned. When
+// Origin is scheme, host, and port: the unit to which credentials are pinned. When
 // net/http strips credentials on redirects, it compares only host names and leaves
 // custom headers alone, which is not enough here.
-type origin struct {
+type Origin struct {
 	scheme string
 	host   string // lower case, without the scheme's default port
 }
 
-func originOf(u *url.URL) origin {
-	o := origin{scheme: strings.ToLower(u.Scheme)}
+// Of returns the origin of a URL in normal form.
+func Of(u *url.URL) Origin {
+	o := Origin{scheme: strings.ToLower(u.Scheme)}
 	host, port := lowerASCII(u.Hostname()), u.Port()
 	if (o.scheme == "https" && port == "443") || (o.scheme == "http" && port == "80") {
 		port = ""
@@ -48,11 +49,12 @@ func lowerASCII(s string) string {
 }
 
 // matches does not allocate in the common case, a URL in normal form.
-func (o origin) matches(u *url.URL) bool {
-	return (u.Host == o.host && u.Scheme == o.scheme) || originOf(u) == o
+func (o Origin) matches(u *url.URL) bool {
+	return (u.Host == o.host && u.Scheme == o.scheme) || Of(u) == o
 }
 
-func (o origin) String() string { return o.scheme + "://" + o.host }
+// String returns the origin as a URL without a path.
+func (o Origin) String() string { return o.scheme + "://" + o.host }
 
 // isLoopback reports whether a URL's host is this machine: localhost or a loopback
 // address. It does not resolve other names, because their addresses may change.
@@ -65,8 +67,9 @@ func isLoopback(u *url.URL) bool {
 	return err == nil && a.Unmap().IsLoopback()
 }
 
-// secureURL reports whether a request may be sent to u at all.
-func secureURL(u *url.URL, insecureOK bool) bool {
+// Secure reports whether a request may be sent to u at all: by https, or by http to
+// this machine, or by http if insecureOK is set.
+func Secure(u *url.URL, insecureOK bool) bool {
 	switch {
 	case u.Scheme == "https", strings.EqualFold(u.Scheme, "https"): // the first comparison is cheaper
 		return true
@@ -77,20 +80,22 @@ func secureURL(u *url.URL, insecureOK bool) bool {
 	}
 }
 
-func insecureError(u *url.URL) error {
+// InsecureError returns the error for a URL that is not [Secure]. It matches
+// [ErrInsecure].
+func InsecureError(u *url.URL) error {
 	return fmt.Errorf("%w: %s; use https, or WithInsecureHTTP if you know what reads along (loopback needs no opt-in)",
-		ErrInsecureURL, originOf(u))
+		ErrInsecure, Of(u))
 }
 
-// parseBaseURL validates a base URL. Errors never show its user information or
+// ParseBase parses and checks a base URL. Errors never show its user information or
 // query string.
-func parseBaseURL(raw string, insecureOK bool) (*url.URL, error) {
-	u, err := parseOriginURL(raw, insecureOK)
+func ParseBase(raw string, insecureOK bool) (*url.URL, error) {
+	u, err := Parse(raw, insecureOK)
 	if err != nil {
 		return nil, err
 	}
 	if u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("%w: a base URL has no query string and no fragment, such as https://agrenting.com", ErrInvalidOption)
+		return nil, fmt.Errorf("%w: a base URL has no query string and no fragment, such as https://agrenting.com", ErrInvalid)
 	}
 	return u, trimPath(u)
 }
@@ -101,53 +106,55 @@ func trimPath(u *url.URL) error {
 	escaped := strings.TrimRight(u.EscapedPath(), "/")
 	path, err := url.PathUnescape(escaped)
 	if err != nil {
-		return fmt.Errorf("%w: the path of a URL is not escaped as it should be", ErrInvalidOption)
+		return fmt.Errorf("%w: the path of a URL is not escaped as it should be", ErrInvalid)
 	}
 	u.Path, u.RawPath = path, escaped
 	return nil
 }
 
-func parseOriginURL(raw string, insecureOK bool) (*url.URL, error) {
+// Parse parses and checks a URL, and puts its scheme and host into normal form. Errors
+// never show the URL.
+func Parse(raw string, insecureOK bool) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, fmt.Errorf("%w: it is not a URL; it looks like https://agrenting.com", ErrInvalidOption)
+		return nil, fmt.Errorf("%w: it is not a URL; it looks like https://agrenting.com", ErrInvalid)
 	}
 	switch {
 	case u.Scheme == "" || u.Host == "" || u.Hostname() == "":
-		return nil, fmt.Errorf("%w: a URL has a scheme and a host, such as https://agrenting.com", ErrInvalidOption)
+		return nil, fmt.Errorf("%w: a URL has a scheme and a host, such as https://agrenting.com", ErrInvalid)
 	case u.User != nil:
-		return nil, fmt.Errorf("%w: a URL may not carry user information; pass credentials as credentials", ErrInvalidOption)
+		return nil, fmt.Errorf("%w: a URL may not carry user information; pass credentials as credentials", ErrInvalid)
 	case !strings.EqualFold(u.Scheme, "https") && !strings.EqualFold(u.Scheme, "http"):
-		return nil, fmt.Errorf("%w: the scheme of a URL is https", ErrInvalidOption)
-	case !secureURL(u, insecureOK):
-		return nil, insecureError(u)
+		return nil, fmt.Errorf("%w: the scheme of a URL is https", ErrInvalid)
+	case !Secure(u, insecureOK):
+		return nil, InsecureError(u)
 	}
-	o := originOf(u)
+	o := Of(u)
 	u.Scheme, u.Host = o.scheme, o.host
 	return u, nil
 }
 
-// originSet has the pinned origins: those that may receive credentials. The base
-// URL's is the first.
-type originSet []origin
+// Set has the pinned origins: those that may receive credentials. The base URL's is
+// the first.
+type Set []Origin
 
-// newOriginSet returns the origins of the base URL and of the allowed URLs.
-func newOriginSet(base *url.URL, allowed []string, insecureOK bool) (originSet, error) {
-	set := originSet{originOf(base)}
+// NewSet returns the origins of the base URL and of the allowed URLs.
+func NewSet(base *url.URL, allowed []string, insecureOK bool) (Set, error) {
+	set := Set{Of(base)}
 	for _, raw := range allowed {
-		u, err := parseOriginURL(raw, insecureOK)
+		u, err := Parse(raw, insecureOK)
 		if err != nil {
 			return nil, err
 		}
-		if o := originOf(u); !slices.Contains(set, o) {
+		if o := Of(u); !slices.Contains(set, o) {
 			set = append(set, o)
 		}
 	}
 	return set, nil
 }
 
-// has reports whether credentials may be sent to u.
-func (set originSet) has(u *url.URL) bool {
+// Has reports whether credentials may be sent to u.
+func (set Set) Has(u *url.URL) bool {
 	if u.Opaque != "" && !opaqueStays(u) {
 		return false
 	}
@@ -171,16 +178,16 @@ func opaqueStays(u *url.URL) bool {
 	return strings.EqualFold(host, u.Host)
 }
 
-// manages reports whether the SDK adds its credential to req: its URL is at a pinned
+// Manages reports whether the SDK adds its credential to req: its URL is at a pinned
 // origin, and so was every request of the redirect chain before it. A chain that has
 // left once gets no credential, even when it comes back: the foreign host has chosen
 // the target.
-func (set originSet) manages(req *http.Request) bool {
-	if !set.has(req.URL) {
+func (set Set) Manages(req *http.Request) bool {
+	if !set.Has(req.URL) {
 		return false
 	}
 	for p := previous(req); p != nil; p = previous(p) {
-		if !set.has(p.URL) {
+		if !set.Has(p.URL) {
 			return false
 		}
 	}
@@ -196,13 +203,13 @@ func previous(req *http.Request) *http.Request {
 	return req.Response.Request
 }
 
-// bare returns the request to send where the SDK's credential may not go. The caller's
+// Bare returns the request to send where the SDK's credential may not go. The caller's
 // own credentials go where the caller sent them, but do not follow a redirect to
 // another origin.
-func bare(req *http.Request) *http.Request {
-	target := originOf(req.URL)
+func Bare(req *http.Request) *http.Request {
+	target := Of(req.URL)
 	for p := previous(req); p != nil; p = previous(p) {
-		if originOf(p.URL) != target {
+		if Of(p.URL) != target {
 			return stripped(req)
 		}
 	}
@@ -213,21 +220,21 @@ func stripped(req *http.Request) *http.Request {
 	out := *req
 	out.Header = make(http.Header, len(req.Header))
 	for name, values := range req.Header {
-		if !sensitive(name) {
+		if !Sensitive(name) {
 			out.Header[name] = values
 		}
 	}
 	return &out
 }
 
-// checkRedirect is the policy of the Client: it follows redirects only within the
+// CheckRedirect is the redirect policy of a client: it follows redirects only within the
 // pinned origins. A redirect that leaves them would end with a request without a
 // credential, whose answer the caller did not ask for.
-func (set originSet) checkRedirect(req *http.Request, via []*http.Request) error {
+func (set Set) CheckRedirect(req *http.Request, via []*http.Request) error {
 	switch {
-	case !set.has(req.URL):
+	case !set.Has(req.URL):
 		return fmt.Errorf("%w: a redirect leads to %s; if that host is yours to trust, name it by WithAllowedOrigins, or make it the base URL",
-			ErrForeignOrigin, originOf(req.URL))
+			ErrForeign, Of(req.URL))
 	case len(via) >= 10:
 		return fmt.Errorf("agrenting: stopped after %d redirects", len(via))
 	default:

@@ -1,6 +1,6 @@
 //go:build unix
 
-package agrenting
+package keyfile
 
 import (
 	"path/filepath"
@@ -8,19 +8,21 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-func TestFileSourceDoesNotWaitForTheWriterOfAPipe(t *testing.T) {
+func TestFileDoesNotWaitForTheWriterOfAPipe(t *testing.T) {
 	t.Parallel()
 
 	path := filepath.Join(t.TempDir(), "pipe")
 	require.NoError(t, syscall.Mkfifo(path, 0o600))
 
-	src := newFileSource(path, 0)
+	src := New(path, 0)
 	_, err := src.Credential(t.Context())
-	require.ErrorIs(t, err, ErrNoCredential)
+	require.ErrorIs(t, err, secret.ErrNoCredential)
 	require.ErrorContains(t, err, "is a named pipe")
 
-	_, err = src.Refresh(t.Context(), APIKey("k"))
+	_, err = src.Refresh(t.Context(), credential(secret.KindAPIKey, "k"))
 	require.ErrorContains(t, err, "is a named pipe")
 }

@@ -1,36 +1,28 @@
-package agrenting
+package origin
 
 import (
 	"net/http"
 	"strings"
+
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Header names in canonical form, the form of the keys of header maps. The platform
-// documents them on its page "Authentication", and X-Idempotency-Key on "Idempotency".
-const (
-	headerAPIKey         = "X-Api-Key"
-	headerAPIKeyAlias    = "Api-Key"
-	headerAuthorization  = "Authorization"
-	headerAgentID        = "X-Agent-Id"
-	headerIdempotencyKey = "X-Idempotency-Key"
-)
-
-// identityHeaders reports which headers the caller has set: a credential, an agent.
+// Identity reports which headers the caller has set: a credential, an agent.
 // Header maps may have names that are not canonical, and servers read them too, so it
 // checks each name, once: ranging over a map is a large part of the transport's cost.
-func identityHeaders(h http.Header) (credential, agent bool) {
+func Identity(h http.Header) (credential, agent bool) {
 	rest := len(h)
 	for name := range h {
 		// Most names differ in length, so they need no comparison.
 		switch len(name) {
-		case len(headerAuthorization):
-			credential = credential || readAs(name, headerAuthorization)
-		case len(headerAPIKey):
-			credential = credential || readAs(name, headerAPIKey)
-		case len(headerAPIKeyAlias):
-			credential = credential || readAs(name, headerAPIKeyAlias)
-		case len(headerAgentID):
-			agent = agent || readAs(name, headerAgentID)
+		case len(wire.HeaderAuthorization):
+			credential = credential || readAs(name, wire.HeaderAuthorization)
+		case len(wire.HeaderAPIKey):
+			credential = credential || readAs(name, wire.HeaderAPIKey)
+		case len(wire.HeaderAPIKeyAlias):
+			credential = credential || readAs(name, wire.HeaderAPIKeyAlias)
+		case len(wire.HeaderAgentID):
+			agent = agent || readAs(name, wire.HeaderAgentID)
 		}
 		rest--
 		if rest == 0 {
@@ -61,11 +53,11 @@ func plainName(name string) string {
 	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
 
-// sensitive reports whether a header names or proves an identity, or may carry a
+// Sensitive reports whether a header names or proves an identity, or may carry a
 // secret in a URL.
-func sensitive(name string) bool {
+func Sensitive(name string) bool {
 	switch plainName(name) {
-	case headerAuthorization, headerAPIKey, headerAPIKeyAlias, headerAgentID,
+	case wire.HeaderAuthorization, wire.HeaderAPIKey, wire.HeaderAPIKeyAlias, wire.HeaderAgentID,
 		"Proxy-Authorization", "Cookie", "Cookie2", "Referer", "Www-Authenticate":
 		return true
 	default:
@@ -73,12 +65,12 @@ func sensitive(name string) bool {
 	}
 }
 
-// credentialsIn are the secrets in the credential headers that the caller set.
-func credentialsIn(h http.Header) []string {
+// Credentials returns the secrets in the credential headers that the caller set.
+func Credentials(h http.Header) []string {
 	var out []string
 	for name, values := range h {
 		switch plainName(name) {
-		case headerAuthorization, headerAPIKey, headerAPIKeyAlias:
+		case wire.HeaderAuthorization, wire.HeaderAPIKey, wire.HeaderAPIKeyAlias:
 			for _, v := range values {
 				// The scheme is not a secret, and occurs in innocent text.
 				if _, rest, ok := strings.Cut(v, " "); ok {

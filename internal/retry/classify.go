@@ -1,0 +1,99 @@
+package retry
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/agrenting/agrenting-go/internal/wire"
+)
+
+// repeatable reports whether a request may be sent again. It depends on the request
+// alone, whatever the outcome of an attempt.
+func repeatable(req *http.Request) bool {
+	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
+		return false
+	}
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodDelete, http.MethodPut:
+		return true
+	default:
+		return hasIdempotencyKey(req.Header)
+	}
+}
+
+func hasIdempotencyKey(h http.Header) bool {
+	v := h[wire.HeaderIdempotencyKey]
+	return len(v) > 0 && v[0] != ""
+}
+
+// Worthwhile reports whether the outcome of a first attempt calls for [Retrier.Run].
+func (r *Retrier) Worthwhile(req *http.Request, resp *http.Response, err error) bool {
+	if err == nil && resp.StatusCode < http.StatusBadRequest {
+		return false
+	}
+	return r.policy.MaxAttempts > 1 && repeatable(req) && transient(req, resp, err)
+}
+
+// transient reports whether another attempt may have another outcome.
+func transient(req *http.Request, resp *http.Response, err error) bool {
+	if err != nil {
+		return !isContextError(req.Context(), err) && !isPermanent(err)
+	}
+	switch code := resp.StatusCode; code {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return true
+	case http.StatusConflict:
+		return hasIdempotencyKey(req.Header) && isPending(resp)
+	case http.StatusNotImplemented:
+		return false
+	default:
+		return code >= http.StatusInternalServerError
+	}
+}
+
+// isContextError reports whether the call was canceled.
+func isContextError(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, context.Canceled)
+}
+
+// isPermanent recognizes errors of the base that another attempt cannot fix.
+func isPermanent(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[tls.RecordHeaderError](err) // plain http on the other side
+	return ok
+}
+
+// maxPeek limits what is read ahead of a 409 to find its code.
+const maxPeek = 64 << 10
+
+// isPending reads the code of a 409 and puts the body back.
+func isPending(resp *http.Response) bool {
+	head, err := io.ReadAll(io.LimitReader(resp.Body, maxPeek))
+	var rest io.Reader = resp.Body
+	if err != nil {
+		rest = errReader{err}
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(head), rest), resp.Body}
+	env, err := wire.Decode(head)
+	return err == nil && len(env.Errors) > 0 && env.Errors[0].Code == wire.CodeIdempotencyPending
+}
+
+type errReader struct{ err error }
+
+func (e errReader) Read([]byte) (int, error) { return 0, e.err }

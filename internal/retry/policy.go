@@ -1,0 +1,56 @@
+package retry
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/wire"
+)
+
+// A Policy limits retries. The root package documents its fields.
+type Policy struct {
+	MaxAttempts   int
+	BaseDelay     time.Duration
+	MaxDelay      time.Duration
+	MaxRetryAfter time.Duration
+}
+
+// WithDefaults returns the policy with defaults in place of its zero fields.
+func (p Policy) WithDefaults() Policy {
+	if p.MaxAttempts == 0 {
+		p.MaxAttempts = 4
+	}
+	if p.BaseDelay == 0 {
+		p.BaseDelay = 500 * time.Millisecond
+	}
+	if p.MaxDelay == 0 {
+		p.MaxDelay = 30 * time.Second
+	}
+	if p.MaxRetryAfter == 0 {
+		p.MaxRetryAfter = 60 * time.Second
+	}
+	return p
+}
+
+// pause returns how long to wait after the n-th attempt: full jitter below a doubling
+// limit, or what Retry-After asks for. It is not ok if the platform asks for more than
+// the policy allows.
+func (p Policy) pause(n int, resp *http.Response) (time.Duration, bool) {
+	top := renew.Doubled(p.BaseDelay, p.MaxDelay, n)
+	jitter := time.Duration(rand.Int64N(int64(top) + 1)) //nolint:gosec // jitter needs no secrecy
+	if resp == nil {
+		return jitter, true
+	}
+	after, ok := wire.RetryAfter(resp.Header, time.Now())
+	switch {
+	case !ok:
+		return jitter, true
+	case after > p.MaxRetryAfter:
+		return 0, false
+	default:
+		// Never before the time it asked for, and not all clients at that moment.
+		return after + min(jitter, after/10+p.BaseDelay), true
+	}
+}

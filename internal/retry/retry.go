@@ -1,0 +1,163 @@
+package retry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/agrenting/agrenting-go/internal/replay"
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// A Sender makes one attempt. local reports that the error was made by the SDK and not
+// by the base transport, so that no further attempt can help.
+type Sender func(*http.Request) (resp *http.Response, local bool, err error)
+
+// A Retrier sends requests again if that is safe. A request that succeeds at once does
+// not pay for it: the caller makes the first attempt, and only if that is
+// [Retrier.Worthwhile], go-retryablehttp takes it as its attempt 0.
+type Retrier struct {
+	policy Policy
+	log    *slog.Logger
+}
+
+// New returns a Retrier. A nil log is silent.
+func New(policy Policy, log *slog.Logger) *Retrier {
+	return &Retrier{policy: policy.WithDefaults(), log: log}
+}
+
+// series is one request with several attempts. It is the transport under
+// go-retryablehttp: to that library, every outcome is an empty success, and the series
+// decides whether and when another attempt follows.
+type series struct {
+	retrier *Retrier
+	send    Sender
+	req     *http.Request
+	resp    *http.Response
+	err     error
+	local   bool // err was made by the SDK, see Sender
+	n       int  // attempts so far
+	wait    time.Duration
+	pausing bool          // between two attempts
+	body    io.ReadCloser // of the next attempt, if it has one
+}
+
+// Run makes further attempts after a first one that ended in resp or err, and returns
+// the outcome of the last one. go-retryablehttp makes the loop. It sees neither the
+// URL, whose query string it would print, nor the headers, nor the body, which it would
+// buffer.
+func (r *Retrier) Run(req *http.Request, resp *http.Response, err error, send Sender) (*http.Response, error) {
+	s := &series{retrier: r, send: send, req: req, resp: resp, err: err}
+	conductor := &retryablehttp.Client{
+		// No Logger: its records contain URLs. The series has no idle connections
+		// to close, so a canceled call does not close the shared ones.
+		HTTPClient: &http.Client{Transport: s},
+		RetryMax:   r.policy.MaxAttempts - 1,
+		CheckRetry: func(ctx context.Context, _ *http.Response, _ error) (bool, error) { return s.again(ctx), nil },
+		Backoff:    func(time.Duration, time.Duration, int, *http.Response) time.Duration { return s.wait },
+		// The last response belongs to the caller, with its body.
+		ErrorHandler: retryablehttp.PassthroughErrorHandler,
+	}
+	ctx := req.Context()
+	baton, berr := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, "https://agrenting.invalid/", nil)
+	if berr != nil {
+		return resp, err
+	}
+	// The series already has what the conductor returns.
+	_, _ = conductor.Do(baton)
+	if s.pausing {
+		if s.body != nil {
+			_ = s.body.Close()
+		}
+		// Canceled between two attempts: the last response is drained already.
+		return nil, context.Cause(ctx)
+	}
+	return s.resp, s.err
+}
+
+// RoundTrip implements [http.RoundTripper] for go-retryablehttp.
+func (s *series) RoundTrip(*http.Request) (*http.Response, error) {
+	s.pausing = false
+	if s.n > 0 {
+		s.resp, s.local, s.err = s.attempt()
+	}
+	s.n++
+	if s.err != nil {
+		return nil, s.err
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}, nil
+}
+
+func (s *series) attempt() (*http.Response, bool, error) {
+	req := s.req
+	if s.body != nil {
+		c := *req
+		c.Body, s.body = s.body, nil
+		req = &c
+	}
+	return s.send(req)
+}
+
+// again reports whether the outcome calls for another attempt, and sets when.
+func (s *series) again(ctx context.Context) bool {
+	p := s.retrier.policy
+	if s.local || s.n >= p.MaxAttempts {
+		return false
+	}
+	if s.err == nil && s.resp.StatusCode < http.StatusBadRequest {
+		return false
+	}
+	if !transient(s.req, s.resp, s.err) {
+		return false
+	}
+	wait, ok := p.pause(s.n, s.resp)
+	if !ok {
+		return false
+	}
+	if end, limited := ctx.Deadline(); limited && time.Until(end) <= wait {
+		return false // the response at hand says more than a missed deadline
+	}
+	if s.resp != nil {
+		replay.Settle(s.resp)
+	}
+	if s.req.GetBody != nil {
+		body, err := s.req.GetBody()
+		if err != nil {
+			return false // there is nothing to send again; the response at hand is returned
+		}
+		s.body = body
+	}
+	s.wait, s.pausing = wait, true
+	s.retrier.logRetry(ctx, s)
+	return true
+}
+
+func (r *Retrier) logRetry(ctx context.Context, s *series) {
+	if r.log == nil {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("method", s.req.Method), slog.String("path", s.req.URL.Path),
+		slog.Int("attempt", s.n), slog.Duration("wait", s.wait),
+	}
+	if s.err != nil {
+		attrs = append(attrs, slog.String("error", secret.Clean(unwrapURLs(s.err).Error())))
+	} else {
+		attrs = append(attrs, slog.Int("status", s.resp.StatusCode))
+	}
+	r.log.LogAttrs(ctx, slog.LevelWarn, "agrenting: repeating a request", attrs...)
+}
+
+// unwrapURLs removes what net/http wraps around errors, because it shows query strings.
+func unwrapURLs(err error) error {
+	for ue, ok := errors.AsType[*url.Error](err); ok && ue.Err != nil; ue, ok = errors.AsType[*url.Error](err) {
+		err = ue.Err
+	}
+	return err
+}

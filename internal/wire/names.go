@@ -1,0 +1,12 @@
+package wire
+
+// Names of request headers in canonical form, the form of the keys of header maps.
+// The platform documents them on its page "Authentication", and X-Idempotency-Key on
+// "Idempotency".
+const (
+	HeaderAPIKey         = "X-Api-Key"
+	HeaderAPIKeyAlias    = "Api-Key"
+	HeaderAuthorization  = "Authorization"
+	HeaderAgentID        = "X-Agent-Id"
+	HeaderIdempotencyKey = "X-Idempotency-Key"
+)
