@@ -2,7 +2,6 @@ package agrenting
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -47,8 +46,8 @@ const userTokenPrefix = "ap_"
 //
 // whatever holds it; only [Credential.Reveal] gives the secret. Credentials
 // cannot be compared with ==; use [Credential.Equal]. They cannot be decoded
-// either, since what they encode to is not the secret: pass what Reveal returned
-// through [APIKey], [UserToken] or [SessionToken].
+// either, since what they encode to is not the secret. Decode the secret as a string,
+// and pass it to [ParseCredential], [APIKey], [UserToken], or [SessionToken].
 type Credential struct{ c secret.Credential }
 
 // APIKey returns the credential of one agent, sent as X-API-Key. The secret is
@@ -177,23 +176,6 @@ func (c Credential) MarshalText() ([]byte, error) { return []byte(c.String()), n
 // MarshalJSON returns what String returns, as a JSON string. It cannot be read
 // back.
 func (c Credential) MarshalJSON() ([]byte, error) { return []byte(`"` + c.String() + `"`), nil }
-
-var (
-	errCredentialDecode = errors.New("agrenting: a Credential cannot be decoded, because it is redacted when encoded: " +
-		"decode the secret as a string and pass it to ParseCredential")
-	errCredentialGob = errors.New("agrenting: a Credential cannot be gob-encoded: " +
-		"encode what Reveal returns, if the secret is meant to be written")
-)
-
-// UnmarshalText always fails: taking a redacted summary for the secret would be
-// noticed only when the platform rejects it.
-func (Credential) UnmarshalText([]byte) error { return errCredentialDecode }
-
-// GobEncode always fails, because gob is meant for reading back.
-func (Credential) GobEncode() ([]byte, error) { return nil, errCredentialGob }
-
-// GobDecode always fails, as UnmarshalText does.
-func (Credential) GobDecode([]byte) error { return errCredentialDecode }
 
 // header returns the canonical name and the values of the header that carries c,
 // and no values for no credential. API keys go under apiKeyHeader, or X-API-Key
