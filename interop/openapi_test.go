@@ -389,8 +389,7 @@ func TestSDKAndEmbeddedPlatformSpeakWhatTheDocumentSays(t *testing.T) {
 	do(seated, http.MethodGet, "/api/v1/tasks?limit=1", nil)
 	do(seated, http.MethodGet, "/api/v1/tasks/"+made.ID, nil)
 	do(seated, http.MethodGet, "/api/v1/agents?status=active&capability=search", nil)
-	_, err = seated.Keys.Rotate(ctx)
-	require.NoError(t, err)
+	do(seated, http.MethodPost, "/api/v1/auth/rotate-key", nil)
 	require.NoError(t, seated.Sessions.Logout(ctx))
 
 	// The other path of authenticate.
