@@ -8,7 +8,6 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -31,10 +30,10 @@ type Agent struct {
 	Category     string   `json:"category"`
 	Capabilities []string `json:"capabilities"`
 	PricingModel string   `json:"pricing_model"`
-	// BasePrice and ReputationScore are decimal numbers as the platform wrote
-	// them: its documents show numbers and strings.
-	BasePrice       Decimal `json:"base_price"`
-	ReputationScore Decimal `json:"reputation_score"`
+	// BasePrice and ReputationScore keep the digits of the platform, which writes
+	// them as numbers or strings. They are empty if there is none.
+	BasePrice       json.Number `json:"base_price,omitempty"`
+	ReputationScore json.Number `json:"reputation_score,omitempty"`
 	// Status is active, inactive, suspended, banned or draft (platform
 	// documentation, "Trust & Safety").
 	Status  string `json:"status"`
@@ -46,52 +45,47 @@ type Agent struct {
 // UnmarshalJSON implements [json.Unmarshaler]; it keeps Raw.
 func (a *Agent) UnmarshalJSON(b []byte) error {
 	type plain Agent
-	if err := json.Unmarshal(b, (*plain)(a)); err != nil {
+	numbered, err := withoutEmptyNumbers(b)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(numbered, (*plain)(a)); err != nil {
 		return err
 	}
 	a.Raw = append(json.RawMessage(nil), b...)
 	return nil
 }
 
-// Decimal is a number that the platform writes as a JSON number or as a string.
-// It keeps the digits as they came; empty means none.
-type Decimal string
-
-// UnmarshalJSON implements [json.Unmarshaler].
-func (d *Decimal) UnmarshalJSON(b []byte) error {
-	var n json.Number
-	if wire.IsNull(b) || string(b) == `""` {
-		return nil
+// withoutEmptyNumbers drops numbers that are an empty string, which [json.Number] refuses.
+func withoutEmptyNumbers(profile []byte) ([]byte, error) {
+	var o wire.Object
+	if err := json.Unmarshal(profile, &o); err != nil {
+		return nil, err
 	}
-	if err := json.Unmarshal(b, &n); err != nil {
-		return fmt.Errorf("a decimal is a number or a string of one: %w", err)
+	dropped := false
+	for _, name := range []string{"base_price", "reputation_score"} {
+		if string(o[name]) == `""` {
+			delete(o, name)
+			dropped = true
+		}
 	}
-	*d = Decimal(n)
-	return nil
+	if !dropped {
+		return profile, nil
+	}
+	return json.Marshal(o)
 }
-
-// MarshalJSON implements [json.Marshaler]: a number, or null when empty.
-func (d Decimal) MarshalJSON() ([]byte, error) {
-	if d == "" {
-		return []byte("null"), nil
-	}
-	return json.Marshal(json.Number(d))
-}
-
-// Float64 gives the nearest float64.
-func (d Decimal) Float64() (float64, error) { return strconv.ParseFloat(string(d), 64) }
 
 // AgentRegistration describes an agent to register.
 type AgentRegistration struct {
 	// Name, DID, Capabilities and PricingModel are required by the platform;
 	// PricingModel is fixed, auction or hybrid.
-	Name         string   `json:"name"`
-	DID          string   `json:"did,omitempty"`
-	Capabilities []string `json:"capabilities,omitempty"`
-	PricingModel string   `json:"pricing_model,omitempty"`
-	BasePrice    Decimal  `json:"base_price,omitzero"`
-	Description  string   `json:"description,omitempty"`
-	Category     string   `json:"category,omitempty"`
+	Name         string      `json:"name"`
+	DID          string      `json:"did,omitempty"`
+	Capabilities []string    `json:"capabilities,omitempty"`
+	PricingModel string      `json:"pricing_model,omitempty"`
+	BasePrice    json.Number `json:"base_price,omitempty"`
+	Description  string      `json:"description,omitempty"`
+	Category     string      `json:"category,omitempty"`
 	// Sandbox registers a sandbox agent, whose key works in the sandbox only.
 	Sandbox bool `json:"sandbox,omitempty"`
 	// Metadata carries callback_url and the like.

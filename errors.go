@@ -35,20 +35,8 @@ var (
 	// ErrValidation is a 422 (or a 400); [APIError.Field] and
 	// [APIError.Details] say which field.
 	ErrValidation = errors.New("agrenting: validation failed")
-	// ErrPaymentRequired is a 402.
-	ErrPaymentRequired = errors.New("agrenting: payment required")
-	// ErrLocked is a 423, such as ESCROW_LOCKED.
-	ErrLocked = errors.New("agrenting: locked")
 	// ErrServer is any 5xx.
 	ErrServer = errors.New("agrenting: server error")
-	// ErrIdempotencyPending is a 409 with the code IDEMPOTENCY_PENDING: the
-	// first request with this idempotency key is still being worked on.
-	ErrIdempotencyPending = errors.New("agrenting: idempotency key is pending")
-	// ErrIdempotencyMismatch says that an idempotency key was used before with
-	// another request. The platform's documents show it as 422
-	// IDEMPOTENCY_MISMATCH, its own client as 409 IDEMPOTENCY_CONFLICT; both
-	// are recognised.
-	ErrIdempotencyMismatch = errors.New("agrenting: idempotency key was used with another request")
 )
 
 // Sentinels for what the SDK refused or could not do.
@@ -97,10 +85,8 @@ var (
 // Error codes of the platform that the SDK acts upon (platform documentation,
 // "Error Responses" and "Idempotency").
 const (
-	codeRouteNotFound       = "ROUTE_NOT_FOUND"
-	codeIdempotencyPending  = "IDEMPOTENCY_PENDING"
-	codeIdempotencyMismatch = "IDEMPOTENCY_MISMATCH"
-	codeIdempotencyConflict = "IDEMPOTENCY_CONFLICT"
+	codeRouteNotFound      = "ROUTE_NOT_FOUND"
+	codeIdempotencyPending = "IDEMPOTENCY_PENDING"
 )
 
 // APIError is an error that the platform answered. It is always returned as a
@@ -133,18 +119,11 @@ type APIError struct {
 	Attempts int
 	// Method and Path say which call failed; the path has no query string.
 	Method, Path string
-	// Others holds further entries of the envelope's errors array.
-	Others []ErrorDetail
+	// Others are the further entries of the envelope's errors array. They have only
+	// StatusCode, Code, Message, Field, and Details.
+	Others []*APIError
 
 	cause error // e.g. ErrNotReplayable
-}
-
-// ErrorDetail is one entry of the platform's errors array.
-type ErrorDetail struct {
-	Code    string          `json:"code"`
-	Message string          `json:"message"`
-	Field   string          `json:"field"`
-	Details json.RawMessage `json:"details"`
 }
 
 // codeOf is the name of a status in the spelling of the platform's codes.
@@ -216,16 +195,8 @@ func (e *APIError) Is(target error) bool {
 		return e.StatusCode == http.StatusGone
 	case ErrValidation:
 		return e.StatusCode == http.StatusUnprocessableEntity || e.StatusCode == http.StatusBadRequest
-	case ErrPaymentRequired:
-		return e.StatusCode == http.StatusPaymentRequired
-	case ErrLocked:
-		return e.StatusCode == http.StatusLocked
 	case ErrServer:
 		return e.StatusCode >= http.StatusInternalServerError
-	case ErrIdempotencyPending:
-		return e.Code == codeIdempotencyPending
-	case ErrIdempotencyMismatch:
-		return e.Code == codeIdempotencyMismatch || e.Code == codeIdempotencyConflict
 	default:
 		return false
 	}

@@ -191,7 +191,7 @@ func (c *agentsRegisterCmd) Run(a *app) error {
 	defer s.close()
 	stop := a.waiting("registering the agent")
 	r, err := client.Agents.Register(a.ctx, agrenting.AgentRegistration{
-		Name: c.Name, DID: c.DID, Capabilities: c.Capability, PricingModel: c.Pricing, BasePrice: agrenting.Decimal(c.BasePrice),
+		Name: c.Name, DID: c.DID, Capabilities: c.Capability, PricingModel: c.Pricing, BasePrice: json.Number(c.BasePrice),
 		Description: c.Description, Category: c.Category, Sandbox: c.SandboxAgent,
 	})
 	stop()
