@@ -22,7 +22,7 @@
 //	session, expires := srv.NewSession(key.Secret)
 //
 // [Server.URL] is the base URL. A new server listens on a free port of 127.0.0.1;
-// [WithAddr], [WithTLS] and [InMemory] change that. [Server.Transport] gives a
+// [Listen], [WithTLS] and [InMemory] change that. [Server.Transport] gives a
 // transport that reaches it in every case, [Server.Handler] the bare handler.
 // Servers share nothing: tests may run in parallel, each with its own. Every
 // method is safe for concurrent use.

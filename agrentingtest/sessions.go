@@ -101,7 +101,7 @@ func (s *Server) RevokeSession(token string) {
 // sessionReply renders a new session in the selected shape.
 func (s *Server) sessionReply(token string, e *session) reply {
 	name := e.key.agent.profile.name
-	shape := SessionShape(s.shape.Load())
+	shape := s.cfg.shape
 	live := map[string]any{"session_token": token, "expires_at": e.expires.UTC().Format(time.RFC3339)}
 	agent := map[string]any{"id": e.key.agent.id, "name": name}
 	switch shape {
