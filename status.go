@@ -6,23 +6,23 @@ import (
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
-// State sums up the credential of a client.
+// State is the state of a client's credential.
 type State string
 
 // The states of a credential.
 const (
-	// StateEmpty: nothing was fetched yet; the first request will.
+	// StateEmpty: no credential was obtained yet. The first request causes it.
 	StateEmpty State = "empty"
-	// StateReady: there is a credential, and requests are sent with it. Whether
-	// the platform takes one that is not renewed, [Client.Verify] finds out.
+	// StateReady: there is a credential, and requests are sent with it. The platform
+	// may still reject it; use [Client.Verify] to find out.
 	StateReady State = "ready"
-	// StateRenewing: requests are served while a renewal is under way.
+	// StateRenewing: requests are sent with the credential while it is renewed.
 	StateRenewing State = "renewing"
-	// StateWaiting: the credential has expired or was rejected; requests wait
-	// for the renewal.
+	// StateWaiting: the credential has expired or was rejected, and requests wait for
+	// the renewal.
 	StateWaiting State = "waiting"
-	// StateFailing: as StateWaiting, and renewal has failed: requests fail at
-	// once with a [*RenewalError] until RetryAt.
+	// StateFailing: the credential has expired or was rejected, and the renewal has
+	// failed. Requests fail at once with a [*RenewalError] until RetryAt.
 	StateFailing State = "failing"
 	// StateClosed: the client was closed.
 	StateClosed State = "closed"
