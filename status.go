@@ -49,7 +49,7 @@ type Status struct {
 	// NextRenewal is when the SDK means to renew; zero when it does not. It may
 	// look at a key file or a store in between.
 	NextRenewal time.Time
-	// Fetching tells that the source is being asked, Waiters how many requests
+	// Fetching reports whether the source is being asked. Waiters is how many requests
 	// wait for its answer.
 	Fetching bool
 	Waiters  int
@@ -58,12 +58,11 @@ type Status struct {
 	LastError error
 	Failures  int
 	RetryAt   time.Time
-	// StoreError tells that the store could not be
-	// reached or was refused when it was last tried, nil otherwise. Requests go on
-	// with what is in memory, and sessions are not shared.
+	// StoreError is why the last operation of the store failed, nil if it did not.
+	// Requests continue with what is in memory, and sessions are not shared.
 	StoreError error
-	// ClockSkew is how far the platform's clock is ahead of this one, as far
-	// as it is known; less than 2 s counts as none.
+	// ClockSkew is how far the platform's clock is ahead of this one; zero if that is
+	// not known, or less than 2 s.
 	ClockSkew time.Duration
 	// Rate is what the last answer to [Client.Do] said.
 	Rate Rate

@@ -2,7 +2,7 @@
 // scriptable and documented server to test agents against, to write examples
 // with, and to work on when there is no network.
 //
-// It is no stub that answers 200. It authenticates, counts rate limits, locks
+// It is not a stub that answers 200. It authenticates, counts rate limits, locks
 // out, remembers idempotency keys, pages lists, keeps sandbox and production
 // apart and revokes a rotated key at once, with the numbers and error codes that
 // the platform documents. Beside the standard library it has the OpenAPI document

@@ -90,10 +90,10 @@ func WithAuthPath(path string) Option { return func(c *config) { c.authPath = pa
 func WithRotateKeyField(name string) Option { return func(c *config) { c.keyField = name } }
 
 // WithBrokenKeyAnswers gives every other field of those answers a type that
-// nobody expects. A client that loses the secret over it has lost the key.
+// clients do not expect. A client that then loses the secret has lost the key.
 func WithBrokenKeyAnswers() Option { return func(c *config) { c.brokenKeys = true } }
 
-// WithSessionsDyingWithKey ends the sessions that a key bought when the key is
+// WithSessionsDyingWithKey ends the sessions obtained with a key when the key is
 // rotated or revoked. The platform does not say; by default they live on.
 func WithSessionsDyingWithKey() Option { return func(c *config) { c.dyingSessions = true } }
 

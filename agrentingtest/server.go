@@ -232,5 +232,5 @@ func (s *Server) Certificate() *x509.Certificate {
 // now is the time on the server's clock.
 func (s *Server) now() time.Time { return time.Now().Add(s.cfg.skew) }
 
-// SetSessionTTL sets the lifetime of sessions bought from now on.
+// SetSessionTTL sets the lifetime of sessions that are issued from now on.
 func (s *Server) SetSessionTTL(d time.Duration) { s.ttl.Store(int64(d)) }

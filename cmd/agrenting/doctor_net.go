@@ -272,7 +272,7 @@ func judged(err error) bool {
 	return ok
 }
 
-// age tells how old a key is: the store knows, or the platform's list of keys.
+// age reports how old a key is, as the store or the platform's list of keys says.
 func (e *examination) age(client *agrenting.Client, cred agrenting.Credential) {
 	created := e.storedAge()
 	if agent := e.app.knownAgent(client); created.IsZero() && agent != "" && cred.Kind() == agrenting.KindAPIKey {

@@ -73,7 +73,7 @@ func (c *keysRotateCmd) policy() agrenting.RotationPolicy {
 }
 
 // withoutStore rotates the key over a store in a temporary folder. The folder is
-// removed if the new key is where the flags want it, or if nothing was changed.
+// removed if the new key was written where the flags say, or if nothing was changed.
 func (c *keysRotateCmd) withoutStore(a *app) error {
 	given, err := a.client()
 	if err != nil {
@@ -236,8 +236,8 @@ func howItWent(r *agrenting.Rotation, interrupted bool) string {
 	return strings.Join(all, "; ")
 }
 
-// rotationWatch shows how far a rotation is, and knows in the end what has
-// become of one that nobody waits for any more.
+// rotationWatch shows the progress of a rotation. It also has the result of a rotation
+// that was interrupted and finished nevertheless.
 type rotationWatch struct {
 	app *app
 
@@ -273,7 +273,7 @@ func (w *rotationWatch) unreadable() error {
 func (w *rotationWatch) event(e agrenting.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch e.Type { //nolint:exhaustive // the others are no steps of a rotation
+	switch e.Type { //nolint:exhaustive // the others are not steps of a rotation
 	case agrenting.EventRotated:
 		w.rotated = &e
 	case agrenting.EventRotationFailed:
