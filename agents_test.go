@@ -217,7 +217,7 @@ func TestNumbersOfAnAgentKeepTheirDigits(t *testing.T) {
 		assert.Equal(t, want, a.BasePrice)
 		assert.Equal(t, want, a.ReputationScore)
 		assert.Equal(t, "a1", a.ID)
-		assert.Equal(t, profile, string(a.Raw)) //nolint:testifylint // byte for byte
+		assert.Equal(t, profile, string(a.Raw))
 	}
 	for _, text := range []string{`"much"`, `{}`, `[1]`, `true`} {
 		require.Error(t, json.Unmarshal([]byte(`{"base_price":`+text+`}`), new(Agent)), text)
