@@ -8,7 +8,6 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -17,11 +16,10 @@ import (
 
 const pathAgents = "/api/v1/agents"
 
-// AgentService registers agents and looks them up. Use [Client.Agents].
+// AgentService registers and finds agents. Use [Client.Agents].
 type AgentService struct{ client *Client }
 
-// Agent is the profile of an agent. Members that this type does not name are in
-// Raw.
+// Agent is the profile of an agent. Raw has the members that this type does not name.
 type Agent struct {
 	ID           string   `json:"id"`
 	DID          string   `json:"did"`
@@ -31,90 +29,84 @@ type Agent struct {
 	Category     string   `json:"category"`
 	Capabilities []string `json:"capabilities"`
 	PricingModel string   `json:"pricing_model"`
-	// BasePrice and ReputationScore are decimal numbers as the platform wrote
-	// them: its documents show numbers and strings.
-	BasePrice       Decimal `json:"base_price"`
-	ReputationScore Decimal `json:"reputation_score"`
-	// Status is active, inactive, suspended, banned or draft (platform
+	// BasePrice and ReputationScore keep the digits of the platform, which writes
+	// them as numbers or strings. They are empty if there is none.
+	BasePrice       json.Number `json:"base_price,omitempty"`
+	ReputationScore json.Number `json:"reputation_score,omitempty"`
+	// Status is active, inactive, suspended, banned, or draft (platform
 	// documentation, "Trust & Safety").
 	Status  string `json:"status"`
 	Sandbox bool   `json:"sandbox"`
-	// Raw is the whole profile as it came.
+	// Raw is the whole profile, unchanged.
 	Raw json.RawMessage `json:"-"`
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]; it keeps Raw.
+// UnmarshalJSON implements [json.Unmarshaler]. It sets Raw.
 func (a *Agent) UnmarshalJSON(b []byte) error {
 	type plain Agent
-	if err := json.Unmarshal(b, (*plain)(a)); err != nil {
+	numbered, err := withoutEmptyNumbers(b)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(numbered, (*plain)(a)); err != nil {
 		return err
 	}
 	a.Raw = append(json.RawMessage(nil), b...)
 	return nil
 }
 
-// Decimal is a number that the platform writes as a JSON number or as a string.
-// It keeps the digits as they came; empty means none.
-type Decimal string
-
-// UnmarshalJSON implements [json.Unmarshaler].
-func (d *Decimal) UnmarshalJSON(b []byte) error {
-	var n json.Number
-	if wire.IsNull(b) || string(b) == `""` {
-		return nil
+// withoutEmptyNumbers drops numbers that are an empty string, which [json.Number] refuses.
+func withoutEmptyNumbers(profile []byte) ([]byte, error) {
+	var o wire.Object
+	if err := json.Unmarshal(profile, &o); err != nil {
+		return nil, err
 	}
-	if err := json.Unmarshal(b, &n); err != nil {
-		return fmt.Errorf("a decimal is a number or a string of one: %w", err)
+	dropped := false
+	for _, name := range []string{"base_price", "reputation_score"} {
+		if string(o[name]) == `""` {
+			delete(o, name)
+			dropped = true
+		}
 	}
-	*d = Decimal(n)
-	return nil
+	if !dropped {
+		return profile, nil
+	}
+	return json.Marshal(o)
 }
-
-// MarshalJSON implements [json.Marshaler]: a number, or null when empty.
-func (d Decimal) MarshalJSON() ([]byte, error) {
-	if d == "" {
-		return []byte("null"), nil
-	}
-	return json.Marshal(json.Number(d))
-}
-
-// Float64 gives the nearest float64.
-func (d Decimal) Float64() (float64, error) { return strconv.ParseFloat(string(d), 64) }
 
 // AgentRegistration describes an agent to register.
 type AgentRegistration struct {
-	// Name, DID, Capabilities and PricingModel are required by the platform;
-	// PricingModel is fixed, auction or hybrid.
-	Name         string   `json:"name"`
-	DID          string   `json:"did,omitempty"`
-	Capabilities []string `json:"capabilities,omitempty"`
-	PricingModel string   `json:"pricing_model,omitempty"`
-	BasePrice    Decimal  `json:"base_price,omitzero"`
-	Description  string   `json:"description,omitempty"`
-	Category     string   `json:"category,omitempty"`
-	// Sandbox registers a sandbox agent, whose key works in the sandbox only.
+	// The platform requires Name, DID, Capabilities, and PricingModel, which is fixed,
+	// auction, or hybrid.
+	Name         string      `json:"name"`
+	DID          string      `json:"did,omitempty"`
+	Capabilities []string    `json:"capabilities,omitempty"`
+	PricingModel string      `json:"pricing_model,omitempty"`
+	BasePrice    json.Number `json:"base_price,omitempty"`
+	Description  string      `json:"description,omitempty"`
+	Category     string      `json:"category,omitempty"`
+	// Sandbox registers a sandbox agent. Its key works only in the sandbox.
 	Sandbox bool `json:"sandbox,omitempty"`
-	// Metadata carries callback_url and the like.
+	// Metadata has further members, such as callback_url.
 	Metadata map[string]any `json:"metadata,omitempty"`
 }
 
-// RegisteredAgent is a new agent with its key, which the platform shows only
-// this once: store it before anything else.
+// RegisteredAgent is a new agent with its key. The platform shows the key only once:
+// store it before you do anything else.
 type RegisteredAgent struct {
 	Agent      Agent
 	Credential Credential
 	Message    string
 }
 
-// Register registers an agent: owned by the user whose token the client has, or
-// autonomous when the client is [WithAnonymous]. The platform allows three
-// anonymous registrations per IP. The call carries an idempotency key, so that
-// a lost answer does not lead to a second agent.
+// Register registers an agent. The user whose token the client has owns it. If the
+// client is [WithAnonymous], the agent is autonomous. The platform allows three anonymous
+// registrations for each IP address. The call has an idempotency key, so that a lost
+// answer does not lead to a second agent.
 //
-// A profile that cannot be decoded does not cost the key: what could be read of
-// it is in Agent, all of it in Agent.Raw. If no key is found in the answer, the
-// error is an [*IssuedSecretError], which has the answer; what could be read of the
-// agent is returned too.
+// If the profile cannot be decoded, the key is returned nevertheless, and Agent.Raw has
+// the profile. If no key is found in the answer, the error is an [*IssuedSecretError],
+// which has the answer, and the result has what could be read of the agent.
 func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts ...CallOption) (*RegisteredAgent, error) {
 	var raw rawAnswer
 	in := struct {
@@ -125,7 +117,7 @@ func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts .
 	if err != nil && len(raw) == 0 {
 		return nil, err
 	}
-	// The key is shown only once: no other member may cost it.
+	// The key is shown only once: a problem with another member must not lose it.
 	var data wire.Object
 	_ = json.Unmarshal(wire.Data(raw), &data)
 	issued, ok := wire.IssuedIn(raw)
@@ -150,8 +142,8 @@ func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts .
 	return out, err
 }
 
-// Get returns the profile of an agent by its id or DID. An unknown one is
-// [ErrNotFound].
+// Get returns the profile of an agent by its ID or DID. The error matches [ErrNotFound]
+// if there is no such agent.
 func (s *AgentService) Get(ctx context.Context, idOrDID string, opts ...CallOption) (*Agent, error) {
 	seg, err := pathSegment(idOrDID)
 	if err != nil {
@@ -164,19 +156,19 @@ func (s *AgentService) Get(ctx context.Context, idOrDID string, opts ...CallOpti
 	return a, nil
 }
 
-// List walks through the marketplace's agents. Narrow it by [CallQuery] with
-// status, capability, online_only or limit (1 to 100 a page).
+// List yields the agents of the marketplace. Filter them by [CallQuery] with status,
+// capability, or online_only. The parameter limit is the size of a page, 1 to 100.
 func (s *AgentService) List(ctx context.Context, opts ...CallOption) iter.Seq2[Agent, error] {
 	return List[Agent](ctx, s.client, pathAgents, opts...)
 }
 
-// Mine walks through the agents that the user owns: those that may act by
-// [Client.As]. No public document names the path, see [Routes].
+// Mine yields the agents that the user owns, which can act by [Client.As]. No public
+// document names the path, see [Routes].
 func (s *AgentService) Mine(ctx context.Context, opts ...CallOption) iter.Seq2[Agent, error] {
 	return List[Agent](ctx, s.client, s.client.core.routes.MyAgents, opts...)
 }
 
-// pathSegment escapes an id for use as one segment of a path.
+// pathSegment escapes an ID for use as one segment of a path.
 func pathSegment(id string) (string, error) {
 	if id == "" || id == "." || id == ".." {
 		return "", fmt.Errorf("%w: an id is missing", ErrInvalidOption)

@@ -25,7 +25,7 @@ func TestAnAnonymousClientRegistersAnAgentAndItsKeyWorks(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "Scribe", got.Agent.Name)
 	assert.Equal(t, "did:agrenting:scribe", got.Agent.DID)
-	assert.Equal(t, Decimal("1.50"), got.Agent.BasePrice)
+	assert.Equal(t, json.Number("1.50"), got.Agent.BasePrice)
 	assert.Empty(t, got.Agent.OwnerID)
 	assert.NotEmpty(t, got.Agent.ID)
 	assert.NotEmpty(t, got.Message)
@@ -199,37 +199,41 @@ func TestAnAgentKeepsWhatItsTypeDoesNotName(t *testing.T) {
 	const profile = `{"id":"a1","reputation_score":"4.90","base_price":12.0,"pricing_tiers":[1],"owner_id":null}`
 	got, err := keyed(t, answering(http.StatusOK, `{"data":`+profile+`}`)).Agents.Get(t.Context(), "a1")
 	require.NoError(t, err)
-	assert.Equal(t, Decimal("4.90"), got.ReputationScore)
-	assert.Equal(t, Decimal("12.0"), got.BasePrice)
+	assert.Equal(t, json.Number("4.90"), got.ReputationScore)
+	assert.Equal(t, json.Number("12.0"), got.BasePrice)
 	assert.Equal(t, profile, string(got.Raw)) //nolint:testifylint // byte for byte
 	_, err = keyed(t, answering(http.StatusOK, `{"data":{"id":["a1"]}}`)).Agents.Get(t.Context(), "a1")
 	require.ErrorIs(t, err, ErrMalformedResponse)
 }
 
-func TestADecimalKeepsItsDigits(t *testing.T) {
+func TestNumbersOfAnAgentKeepTheirDigits(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]Decimal{
+	for text, want := range map[string]json.Number{
 		`12.30`: "12.30", `"0.00000001"`: "0.00000001", `"-4"`: "-4", `null`: "", `""`: "", `1e3`: "1e3",
 	} {
-		var d Decimal
-		require.NoError(t, json.Unmarshal([]byte(text), &d), text)
-		assert.Equal(t, want, d)
+		var a Agent
+		profile := `{"id":"a1","base_price":` + text + `,"reputation_score":` + text + `}`
+		require.NoError(t, json.Unmarshal([]byte(profile), &a), text)
+		assert.Equal(t, want, a.BasePrice)
+		assert.Equal(t, want, a.ReputationScore)
+		assert.Equal(t, "a1", a.ID)
+		assert.Equal(t, profile, string(a.Raw))
 	}
 	for _, text := range []string{`"much"`, `{}`, `[1]`, `true`} {
-		var d Decimal
-		require.ErrorContains(t, json.Unmarshal([]byte(text), &d), "a decimal is a number", text)
+		require.Error(t, json.Unmarshal([]byte(`{"base_price":`+text+`}`), new(Agent)), text)
 	}
-	for d, want := range map[Decimal]string{"12.30": "12.30", "": "null"} {
-		b, err := json.Marshal(d)
-		require.NoError(t, err)
-		assert.Equal(t, want, string(b))
+	for number, want := range map[json.Number]string{"12.30": `"base_price":12.30`, "": ""} {
+		for _, v := range []any{Agent{BasePrice: number}, AgentRegistration{BasePrice: number}} {
+			b, err := json.Marshal(v)
+			require.NoError(t, err)
+			if want == "" {
+				assert.NotContains(t, string(b), "base_price")
+			} else {
+				assert.Contains(t, string(b), want)
+			}
+		}
 	}
-	_, err := json.Marshal(Decimal("much"))
-	require.Error(t, err)
-	f, err := Decimal("1.5").Float64()
-	require.NoError(t, err)
-	assert.InDelta(t, 1.5, f, 0)
-	_, err = Decimal("").Float64()
+	_, err := json.Marshal(AgentRegistration{BasePrice: "much"})
 	require.Error(t, err)
 }
 

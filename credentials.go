@@ -15,19 +15,19 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Kind tells what a [Credential] is, and thereby in which header it travels.
-// The zero value is the kind of no credential.
+// Kind is the kind of a [Credential], which decides the header that carries it. The
+// zero value is the kind of no credential.
 type Kind uint8
 
 const (
-	// KindAPIKey is the key of one agent, sent as X-API-Key, or under its
-	// alias Api-Key (platform documentation, "Authentication").
+	// KindAPIKey is the key of one agent, sent as X-API-Key, or as Api-Key (platform
+	// documentation, "Authentication").
 	KindAPIKey Kind = iota + 1
-	// KindSession is a session token, which an API key is exchanged for, sent
-	// as a bearer token.
+	// KindSession is a session token, obtained with an API key, sent as a bearer
+	// token.
 	KindSession
-	// KindUserToken is the API token of a user, who may own several agents,
-	// sent as a bearer token, with X-Agent-ID where the agent matters.
+	// KindUserToken is the API token of a user, who may own several agents, sent as a
+	// bearer token. X-Agent-ID says which agent acts.
 	KindUserToken
 )
 
@@ -38,21 +38,20 @@ func (k Kind) String() string { return secret.Kind(k).String() }
 // A Credential authenticates requests: the key of an agent, the token of a
 // user, or a session. The zero value is no credential; see [Credential.IsZero].
 //
-// A Credential is immutable and safe for concurrent use. It prints, logs and
-// encodes as a summary like
+// A Credential is immutable and safe for concurrent use. It prints, logs, and encodes
+// as a summary, also within other values:
 //
 //	agrenting.Credential(api key, sandbox, sha256:1a2b3c4d5e)
 //
-// whatever holds it; only [Credential.Reveal] gives the secret. Credentials
-// cannot be compared with ==; use [Credential.Equal]. They cannot be decoded
-// either, since what they encode to is not the secret: pass what Reveal returned
-// through [APIKey], [UserToken] or [SessionToken].
+// Only [Credential.Reveal] returns the secret. Credentials cannot be compared with ==;
+// use [Credential.Equal]. They cannot be decoded. Decode the secret as a string,
+// and pass it to [ParseCredential], [APIKey], [UserToken], or [SessionToken].
 type Credential struct{ c secret.Credential }
 
-// APIKey returns the credential of one agent, sent as X-API-Key. The secret is
-// kept as it is, so that a mistake in it is reported by whatever is given the
-// credential, as [ErrInvalidCredential]. For a secret from outside the program
-// [ParseCredential] is the better choice: it trims and reports at once.
+// APIKey returns the credential of one agent, sent as X-API-Key. It does not check the
+// secret: functions that take the credential return [ErrInvalidCredential] if it cannot
+// be sent. For a secret from outside the program, use [ParseCredential], which trims
+// and checks it.
 func APIKey(secret string) Credential {
 	return newCredential(KindAPIKey, secret, time.Time{})
 }
@@ -61,18 +60,18 @@ func APIKey(secret string) Credential {
 // as Authorization: Bearer. Mistakes in the secret are reported as with
 // [APIKey].
 //
-// The platform's Authentication page asks for X-Agent-ID beside it when the user
-// owns more than one agent: see [WithAgentID].
+// The platform's Authentication page asks for X-Agent-ID, too, if the user owns more
+// than one agent: see [WithAgentID].
 func UserToken(secret string) Credential {
 	return newCredential(KindUserToken, secret, time.Time{})
 }
 
 // SessionToken returns a session as a credential, sent as Authorization: Bearer.
-// The zero time says that its end is not known; it is then used until the
+// If its expiry is not known, pass the zero time. The session is then used until the
 // platform rejects it. Mistakes in the secret are reported as with [APIKey].
 //
-// A session given like this cannot be renewed. For sessions that renew
-// themselves, give the API key and [WithSession].
+// Such a session is not renewed. For sessions that the SDK renews, use the API key and
+// [WithSession].
 func SessionToken(secret string, expires time.Time) Credential {
 	return newCredential(KindSession, secret, expires)
 }
@@ -81,17 +80,16 @@ func newCredential(kind Kind, text string, expires time.Time) Credential {
 	return Credential{secret.NewCredential(secret.Material{Kind: secret.Kind(kind), Secret: text, Expires: expires})}
 }
 
-// ParseCredential makes a credential of a secret that comes from outside the
-// program. White space around it is dropped, such as the newline at the end of a
-// file. A secret that begins with "ap_" becomes a user token, any other an API
-// key; where that guess is wrong, since the platform's pages disagree on the
-// prefix, use [APIKey] or [UserToken], or AGRENTING_CREDENTIAL_TYPE in the
-// environment.
+// ParseCredential makes a credential of a secret that comes from outside the program.
+// It removes white space around the secret, such as the newline at the end of a file. A
+// secret that begins with "ap_" becomes a user token, and any other an API key. The
+// platform's pages disagree on the prefix. Where the guess is wrong, use [APIKey] or
+// [UserToken], or AGRENTING_CREDENTIAL_TYPE in the environment.
 //
-// The error is an [ErrInvalidCredential] and says what is wrong and where, but
-// shows no part of the secret. Reported are the empty string, white space and
-// control characters within, anything not ASCII, enclosing quotation marks or
-// brackets, and more than 4096 bytes.
+// The error matches [ErrInvalidCredential] and says what is wrong and where, without
+// any part of the secret. A secret is invalid if it is empty, has white space, control
+// characters, or characters outside ASCII, is in quotation marks or brackets, or is
+// longer than 4096 bytes.
 func ParseCredential(secret string) (Credential, error) {
 	return parseCredentialAs("the secret", secret, 0)
 }
@@ -103,35 +101,35 @@ func parseCredentialAs(what, text string, kind Kind) (Credential, error) {
 	return Credential{c}, err
 }
 
-// IsZero reports whether c is the zero value, which is no credential at all.
+// IsZero reports whether c is the zero value, which is not a credential.
 func (c Credential) IsZero() bool { return c.c.IsZero() }
 
-// Kind returns what c is; zero for no credential.
+// Kind returns the kind of c; zero for no credential.
 func (c Credential) Kind() Kind { return Kind(c.c.Kind()) }
 
-// Reveal returns the secret, and is the only method that does. Do not log what
-// it returns; log the credential, or its [Credential.Fingerprint].
+// Reveal returns the secret, and is the only method that does. Do not log the secret;
+// log the credential, or its [Credential.Fingerprint].
 func (c Credential) Reveal() string { return c.c.Reveal() }
 
-// Expires returns when c ends. The zero time says that this is not known, which
-// is always so for API keys and user tokens: the platform's pages document no
-// expiry of the former, and none that can be read off the latter.
+// Expires returns when c expires. The zero time means that this is not known, which is
+// always so for API keys and user tokens: the platform documents no expiry of API keys,
+// and a user token does not show its own.
 func (c Credential) Expires() time.Time { return c.c.Expires() }
 
-// Environment returns [Sandbox] when the secret carries a sandbox mark, which is
-// "sk_sandbox_" (platform documentation, "Sandbox") or the like with another
-// prefix, and "" when it carries none. There is no mark of production. A session
-// that the SDK obtained has the mark of the key that it was exchanged for.
+// Environment returns [Sandbox] if the secret has a sandbox mark, which is
+// "sk_sandbox_" (platform documentation, "Sandbox") or the same with another prefix, and
+// "" if it has none. There is no mark of production. A session that the SDK obtained
+// has the mark of its key.
 func (c Credential) Environment() Environment { return Environment(c.c.Environment()) }
 
-// Fingerprint returns a short name of the secret like "sha256:1a2b3c4d5e", and
-// "" when there is none. It is the same in every process, cannot be turned back,
-// and is safe in logs. Two secrets may share one, if hardly ever: it is for eyes,
-// and [Credential.Equal] for decisions.
+// Fingerprint returns a short hash of the secret, such as "sha256:1a2b3c4d5e", and ""
+// for the zero value. It is the same in every process, does not reveal the secret, and
+// is safe to log. Two secrets may have the same fingerprint, so use [Credential.Equal]
+// to compare credentials.
 func (c Credential) Fingerprint() string { return c.c.Fingerprint() }
 
-// Equal reports whether both are of the same kind and have the same secret; when
-// they end does not matter. The time it takes depends on neither secret.
+// Equal reports whether both credentials have the same kind and secret. It ignores
+// their expiry. It takes the same time for all secrets.
 func (c Credential) Equal(other Credential) bool { return c.c.Equal(other.c) }
 
 // String returns a summary without the secret.
@@ -140,7 +138,7 @@ func (c Credential) String() string { return "agrenting.Credential(" + c.c.Summa
 // GoString returns what String returns.
 func (c Credential) GoString() string { return c.String() }
 
-// Format writes what String returns, whatever the verb and its flags.
+// Format writes what String returns, for every verb and flag.
 func (c Credential) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // LogValue returns what String returns.
@@ -152,23 +150,6 @@ func (c Credential) MarshalText() ([]byte, error) { return []byte(c.String()), n
 // MarshalJSON returns what String returns, as a JSON string. It cannot be read
 // back.
 func (c Credential) MarshalJSON() ([]byte, error) { return []byte(`"` + c.String() + `"`), nil }
-
-var (
-	errCredentialDecode = errors.New("agrenting: a Credential cannot be decoded, because it is redacted when encoded: " +
-		"decode the secret as a string and pass it to ParseCredential")
-	errCredentialGob = errors.New("agrenting: a Credential cannot be gob-encoded: " +
-		"encode what Reveal returns, if the secret is meant to be written")
-)
-
-// UnmarshalText always fails: taking a redacted summary for the secret would be
-// noticed only when the platform rejects it.
-func (Credential) UnmarshalText([]byte) error { return errCredentialDecode }
-
-// GobEncode always fails, because gob is meant for reading back.
-func (Credential) GobEncode() ([]byte, error) { return nil, errCredentialGob }
-
-// GobDecode always fails, as UnmarshalText does.
-func (Credential) GobDecode([]byte) error { return errCredentialDecode }
 
 // header returns the canonical name and the values of the header that carries c,
 // and no values for no credential. API keys go under apiKeyHeader, or X-API-Key
@@ -208,33 +189,31 @@ func (c Credential) validate() error {
 	return nil
 }
 
-// A CredentialSource yields the credential that requests are to carry. It must
-// be safe for concurrent use. For requests the SDK asks only when it has nothing
-// cached, and for one caller at a time; calls by hand, such as
-// [SessionService.Authenticate], and rotations may ask beside that.
+// A CredentialSource yields the credential for requests. It must be safe for concurrent
+// use. For requests, the SDK asks it only if it has no valid credential, and once for
+// all of them. [SessionService.Authenticate] and rotations may ask it at the same time.
 //
-// The error is shown to callers, so it must not contain a secret. An error that
-// wraps [ErrNoCredential] says that there is none, any other that there is one
-// that cannot be had now. Sources should return when ctx ends.
+// The error is shown to callers, so it must not contain a secret. An error that wraps
+// [ErrNoCredential] means that there is no credential. Any other error means that the
+// credential is not available now. Sources should return when ctx ends.
 type CredentialSource interface {
 	Credential(ctx context.Context) (Credential, error)
 }
 
-// A Refresher is a source that wants to know when the platform has rejected,
-// with a 401, a credential that came from it. The SDK calls Refresh instead of
-// Credential then, once for each rejected credential, and again for the same one
-// when it has failed, after a pause.
+// A Refresher is a source that is told when the platform rejects, with a 401, a
+// credential that it has yielded. The SDK then calls Refresh instead of Credential, once
+// for each rejected credential, and again after a pause if it fails.
 //
-// Refresh returns a credential that replaces the rejected one. When it has
-// nothing newer it returns an error, or the rejected credential itself; the
-// caller then gets the platform's 401 as it is.
+// Refresh returns a credential that replaces the rejected one. If it has nothing newer,
+// it returns an error or the rejected credential itself, and the caller gets the
+// platform's 401.
 type Refresher interface {
 	CredentialSource
 	Refresh(ctx context.Context, rejected Credential) (Credential, error)
 }
 
-// CredentialSourceFunc makes a [CredentialSource] of a function, which must be
-// safe for concurrent use. A nil function is a source that always fails with
+// CredentialSourceFunc is a function that is a [CredentialSource]. It must be safe for
+// concurrent use. A nil function is a source that always fails with
 // [ErrNoCredential].
 type CredentialSourceFunc func(context.Context) (Credential, error)
 
@@ -249,9 +228,9 @@ func (f CredentialSourceFunc) Credential(ctx context.Context) (Credential, error
 	return f(ctx)
 }
 
-// Static returns a source that always yields c. A c that cannot be sent makes it
-// yield the error instead: [ErrNoCredential] for the zero value, otherwise
-// [ErrInvalidCredential]. It never blocks and ignores the context.
+// Static returns a source that always yields c. If c cannot be sent, the source returns
+// [ErrNoCredential] for the zero value, and [ErrInvalidCredential] otherwise. It never
+// blocks and ignores the context.
 func Static(c Credential) CredentialSource {
 	return &staticSource{credential: c, err: c.validate()}
 }

@@ -264,9 +264,17 @@ func TestCredentialRefusesToBeDecodedOrGobEncoded(t *testing.T) {
 	type holder struct{ Credential Credential }
 
 	require.Error(t, json.Unmarshal([]byte(`{"Credential":"k"}`), new(holder)))
-	require.Error(t, xml.Unmarshal([]byte(`<holder><Credential>k</Credential></holder>`), new(holder)))
-	require.Error(t, Credential{}.GobDecode([]byte("k")))
-	require.Error(t, gob.NewEncoder(new(bytes.Buffer)).Encode(holder{APIKey("k")}))
+	var fromXML holder
+	require.NoError(t, xml.Unmarshal([]byte(`<holder><Credential>k</Credential></holder>`), &fromXML))
+	require.ErrorIs(t, fromXML.Credential.validate(), ErrNoCredential, "XML leaves it zero, which is refused when it is used")
+	for name, v := range map[string]any{
+		"value": APIKey(probeSecret), "holder": holder{APIKey(probeSecret)}, "pointer": &holder{APIKey(probeSecret)},
+		"slice": []Credential{APIKey(probeSecret)}, "map": map[string]Credential{"a": APIKey(probeSecret)},
+	} {
+		var b bytes.Buffer
+		require.Error(t, gob.NewEncoder(&b).Encode(v), name)
+		assertNoSecret(t, b.String(), probeSecret)
+	}
 
 	encoded, err := json.Marshal(holder{APIKey("k")})
 	require.NoError(t, err)

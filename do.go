@@ -35,8 +35,8 @@ type callConfig struct {
 // CallIdempotencyKey sets X-Idempotency-Key, which makes any method safe to
 // repeat. Without it, POST and PUT get a random UUID. The platform keeps a key
 // for 24 h and answers the same request with the same result; another request
-// under the same key is [ErrIdempotencyMismatch] (platform documentation,
-// "Idempotency").
+// under the same key is an [*APIError] with the code IDEMPOTENCY_MISMATCH (platform
+// documentation, "Idempotency"; the platform's own client expects IDEMPOTENCY_CONFLICT).
 func CallIdempotencyKey(key string) CallOption {
 	return func(c *callConfig) error {
 		if key == "" || len(key) > 256 || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {

@@ -15,137 +15,115 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Sentinels for what the platform answered. Use [errors.Is] on any error of a
-// call; the [*APIError] behind it carries the details.
+// Sentinels for answers of the platform. Use [errors.Is] on any error of a call. The
+// [*APIError] in its chain has the details.
 var (
-	// ErrUnauthorized is a 401: the credential is invalid, expired or revoked.
+	// ErrUnauthorized is a 401: the credential is invalid, expired, or revoked.
 	ErrUnauthorized = wire.ErrUnauthorized
-	// ErrForbidden is a 403: the credential is valid but may not do this,
-	// mostly for want of a scope.
+	// ErrForbidden is a 403: the credential is valid but may not do this, mostly
+	// because it lacks a scope.
 	ErrForbidden = errors.New("agrenting: forbidden")
-	// ErrNotFound is a 404, be it a resource or a route.
+	// ErrNotFound is a 404 of a resource or a route.
 	ErrNotFound = errors.New("agrenting: not found")
 	// ErrRouteNotFound is a 404 with the code ROUTE_NOT_FOUND: the path itself
 	// is unknown to the platform. It is also an [ErrNotFound].
 	ErrRouteNotFound = wire.ErrRouteNotFound
-	// ErrRateLimited is a 429; [APIError.RetryAfter] says when to come back.
+	// ErrRateLimited is a 429. [APIError.RetryAfter] says how long to wait.
 	ErrRateLimited = errors.New("agrenting: rate limited")
 	// ErrConflict is a 409.
 	ErrConflict = errors.New("agrenting: conflict")
 	// ErrGone is a 410: the route was retired after its Sunset date.
 	ErrGone = errors.New("agrenting: gone")
-	// ErrValidation is a 422 (or a 400); [APIError.Field] and
-	// [APIError.Details] say which field.
+	// ErrValidation is a 422 or a 400. [APIError.Field] and [APIError.Details] name
+	// the field.
 	ErrValidation = errors.New("agrenting: validation failed")
-	// ErrPaymentRequired is a 402.
-	ErrPaymentRequired = errors.New("agrenting: payment required")
-	// ErrLocked is a 423, such as ESCROW_LOCKED.
-	ErrLocked = errors.New("agrenting: locked")
 	// ErrServer is any 5xx.
 	ErrServer = errors.New("agrenting: server error")
-	// ErrIdempotencyPending is a 409 with the code IDEMPOTENCY_PENDING: the
-	// first request with this idempotency key is still being worked on.
-	ErrIdempotencyPending = errors.New("agrenting: idempotency key is pending")
-	// ErrIdempotencyMismatch says that an idempotency key was used before with
-	// another request. The platform's documents show it as 422
-	// IDEMPOTENCY_MISMATCH, its own client as 409 IDEMPOTENCY_CONFLICT; both
-	// are recognised.
-	ErrIdempotencyMismatch = errors.New("agrenting: idempotency key was used with another request")
 )
 
 // Sentinels for what the SDK refused or could not do.
 var (
-	// ErrNoCredential says that no source has a credential.
+	// ErrNoCredential means that no source has a credential.
 	ErrNoCredential = secret.ErrNoCredential
-	// ErrInvalidCredential says that a credential cannot be one: empty, white
-	// space, control characters, not ASCII, or absurdly long.
+	// ErrInvalidCredential means that a credential cannot be sent: it is empty or too
+	// long, or has white space, control characters, or characters outside ASCII.
 	ErrInvalidCredential = secret.ErrInvalidCredential
-	// ErrInvalidAgentID says that an agent id cannot be sent as X-Agent-ID.
+	// ErrInvalidAgentID means that an agent ID cannot be sent as X-Agent-ID.
 	ErrInvalidAgentID = errors.New("agrenting: invalid agent id")
-	// ErrInvalidOption says that an option of [New] has a value that cannot be
+	// ErrInvalidOption means that an option or an argument has a value that cannot be
 	// used.
 	ErrInvalidOption = origin.ErrInvalid
-	// ErrInsecureURL says that plain http was refused.
+	// ErrInsecureURL means that plain http was refused.
 	ErrInsecureURL = origin.ErrInsecure
-	// ErrForeignOrigin says that a redirect or a path would have left the
-	// origins that the credentials are pinned to.
+	// ErrForeignOrigin means that a redirect or a path leads to an origin that may not
+	// receive credentials.
 	ErrForeignOrigin = origin.ErrForeign
-	// ErrEnvironmentMismatch says that a credential of one environment met a
-	// client of the other.
+	// ErrEnvironmentMismatch means that the credential belongs to another environment
+	// than the client.
 	ErrEnvironmentMismatch = errors.New("agrenting: credential is of another environment")
-	// ErrLockedOut says that the authenticate endpoint has locked this IP out;
-	// [LockoutError] says until when.
+	// ErrLockedOut means that the authenticate endpoint has locked this IP address
+	// out. [LockoutError] says until when.
 	ErrLockedOut = errors.New("agrenting: locked out of authentication")
-	// ErrNotReplayable says that a 401 could not be answered by a replay with
-	// a renewed credential because the request's body was already consumed.
+	// ErrNotReplayable means that a request that got a 401 was not resent with a
+	// renewed credential, because its body was already consumed.
 	ErrNotReplayable = replay.ErrNot
-	// ErrNoRecord says that a store has no record of that name.
+	// ErrNoRecord means that a store has no record of that name.
 	ErrNoRecord = record.ErrNoRecord
-	// ErrInvalidRecord says that a stored record cannot be used: it is damaged,
-	// or another version of this package wrote it. It was left intact.
+	// ErrInvalidRecord means that a stored record cannot be used: it is damaged, or
+	// another version of this package wrote it. The record is left intact.
 	ErrInvalidRecord = record.ErrInvalid
-	// ErrReadOnlyStore says that a store cannot be written.
+	// ErrReadOnlyStore means that a store cannot be written.
 	ErrReadOnlyStore = record.ErrReadOnly
-	// ErrConflictingWrite says that a compare-and-swap lost against another
-	// writer.
+	// ErrConflictingWrite means that another writer has changed the record in the
+	// meantime.
 	ErrConflictingWrite = record.ErrConflict
-	// ErrClosed says that the client was closed.
+	// ErrClosed means that the client was closed.
 	ErrClosed = errors.New("agrenting: client is closed")
-	// ErrMalformedResponse says that the platform's answer could not be
-	// decoded, or was larger than the SDK reads.
+	// ErrMalformedResponse means that the platform's answer could not be decoded, or
+	// was larger than the SDK reads.
 	ErrMalformedResponse = wire.ErrMalformed
 )
 
 // Error codes of the platform that the SDK acts upon (platform documentation,
 // "Error Responses" and "Idempotency").
 const (
-	codeRouteNotFound       = "ROUTE_NOT_FOUND"
-	codeIdempotencyMismatch = "IDEMPOTENCY_MISMATCH"
-	codeIdempotencyConflict = "IDEMPOTENCY_CONFLICT"
+	codeRouteNotFound = "ROUTE_NOT_FOUND"
 )
 
 // APIError is an error that the platform answered. It is always returned as a
-// pointer, so errors.As(err, new(*APIError)) finds it; the sentinels such as
+// pointer, so errors.As(err, new(*APIError)) finds it. The sentinels such as
 // [ErrNotFound] match it through [errors.Is].
 //
-// Its text is safe to log: it contains no query string, and whatever in the
-// platform's message looks like a secret is redacted. Details holds the
-// platform's own JSON, but for the request's credential should it be in there,
-// and is left out of the text.
+// Its text is safe to log. It contains no query string, and parts of the platform's
+// message that look like a secret are redacted. It does not contain Details, which is
+// the platform's own JSON, with the request's credential redacted.
 type APIError struct {
-	// StatusCode is the HTTP status. It is 2xx when the platform reported
-	// errors in the envelope of a success.
+	// StatusCode is the HTTP status. It is 2xx if the platform reported errors in the
+	// envelope of a success.
 	StatusCode int
-	// Code is the platform's machine-readable code, such as "NOT_FOUND";
-	// empty when the answer had none.
+	// Code is the platform's machine-readable code, such as "NOT_FOUND"; empty if the
+	// answer has none.
 	Code string
 	// Message is the platform's text, redacted and bounded.
 	Message string
-	// Field names the offending field where the platform says so.
+	// Field names the invalid field, if the platform does.
 	Field string
 	// Details is the raw JSON of the error's "details": an object or an array,
 	// depending on the route (the platform's documents show both).
 	Details json.RawMessage
-	// RequestID is the request id of the envelope's meta, or of a header.
+	// RequestID is the request ID of the envelope's meta, or of a header.
 	RequestID string
-	// RetryAfter is the platform's Retry-After; zero when it gave none.
+	// RetryAfter is the platform's Retry-After; zero if it gave none.
 	RetryAfter time.Duration
-	// Attempts counts how often the request was sent.
+	// Attempts is how often the request was sent.
 	Attempts int
 	// Method and Path say which call failed; the path has no query string.
 	Method, Path string
-	// Others holds further entries of the envelope's errors array.
-	Others []ErrorDetail
+	// Others are the further entries of the envelope's errors array. They have only
+	// StatusCode, Code, Message, Field, and Details.
+	Others []*APIError
 
 	cause error // e.g. ErrNotReplayable
-}
-
-// ErrorDetail is one entry of the platform's errors array.
-type ErrorDetail struct {
-	Code    string          `json:"code"`
-	Message string          `json:"message"`
-	Field   string          `json:"field"`
-	Details json.RawMessage `json:"details"`
 }
 
 // codeOf is the name of a status in the spelling of the platform's codes.
@@ -153,8 +131,8 @@ func codeOf(name string) string {
 	return strings.ToUpper(strings.NewReplacer(" ", "_", "-", "_", "'", "").Replace(name))
 }
 
-// Error implements error. It never contains a credential or a query string, and
-// no Code that says what the name of the status does.
+// Error implements error. It never contains a credential or a query string. It omits
+// a Code that repeats the name of the status.
 func (e *APIError) Error() string {
 	var b strings.Builder
 	b.WriteString("agrenting: ")
@@ -194,11 +172,11 @@ func (e *APIError) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the reason why the SDK could not mend the failure itself, such
-// as [ErrNotReplayable]; nil when there is none.
+// Unwrap returns the reason why the SDK did not resend the request, such as
+// [ErrNotReplayable]; nil if there is none.
 func (e *APIError) Unwrap() error { return e.cause }
 
-// Is makes the sentinels of this package match.
+// Is reports whether target is the sentinel of the status or the code.
 func (e *APIError) Is(target error) bool {
 	switch target {
 	case ErrUnauthorized:
@@ -217,33 +195,24 @@ func (e *APIError) Is(target error) bool {
 		return e.StatusCode == http.StatusGone
 	case ErrValidation:
 		return e.StatusCode == http.StatusUnprocessableEntity || e.StatusCode == http.StatusBadRequest
-	case ErrPaymentRequired:
-		return e.StatusCode == http.StatusPaymentRequired
-	case ErrLocked:
-		return e.StatusCode == http.StatusLocked
 	case ErrServer:
 		return e.StatusCode >= http.StatusInternalServerError
-	case ErrIdempotencyPending:
-		return e.Code == wire.CodeIdempotencyPending
-	case ErrIdempotencyMismatch:
-		return e.Code == codeIdempotencyMismatch || e.Code == codeIdempotencyConflict
 	default:
 		return false
 	}
 }
 
-// RenewalError says that a credential could not be obtained or renewed. All
-// callers that waited for the same renewal get the same error, and callers
-// that come before RetryAt get it at once: the SDK neither sleeps in the
-// caller's place nor hammers the source.
+// RenewalError means that a credential could not be obtained or renewed. All callers
+// that waited for the same renewal get the same error. Until RetryAt, further callers
+// get it at once, without another attempt.
 type RenewalError struct {
-	// RetryAt is when the SDK will try again, on the next request from then on
-	// or by itself; zero when only new input can help.
+	// RetryAt is when the SDK tries again, by itself or for the next request after
+	// that; zero if only new input can help.
 	RetryAt time.Time
-	// Rejected says that the platform had answered 401 to the credential that
+	// Rejected reports whether the platform had answered 401 to the credential that
 	// was to be renewed. The error then also matches [ErrUnauthorized].
 	Rejected bool
-	// Failures counts the attempts that have failed in a row.
+	// Failures is how many attempts have failed in a row.
 	Failures int
 	// Err is why the last attempt failed.
 	Err error
@@ -257,7 +226,7 @@ func (e *RenewalError) Error() string {
 		b.WriteString(" in place of the one that the platform rejected")
 	}
 	if e.Err != nil {
-		// Sources say what they like, URLs with query strings too.
+		// The errors of sources may contain URLs with query strings.
 		b.WriteString(": " + strings.TrimPrefix(secret.Clean(secret.WithoutQueries(e.Err.Error())), "agrenting: "))
 	}
 	if !e.RetryAt.IsZero() {
@@ -266,20 +235,19 @@ func (e *RenewalError) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *RenewalError) Unwrap() error { return e.Err }
 
-// Is matches [ErrUnauthorized] when the platform had rejected the credential.
+// Is matches [ErrUnauthorized] if the platform had rejected the credential.
 func (e *RenewalError) Is(target error) bool {
 	return target == ErrUnauthorized && e.Rejected
 }
 
-// LockoutError says that the platform has locked this IP out of its
-// authenticate endpoint: more than 10 calls in a minute lock it for 5 minutes
-// (platform documentation, "Rate Limits"). Neither requests nor renewals cause an
-// exchange until RetryAt. Calls by hand do, such as [SessionService.Authenticate],
-// and so does a rotation in place, if there is no session that it could have as
-// its lifeline.
+// LockoutError means that the platform has locked this IP address out of its
+// authenticate endpoint: after more than 10 calls in a minute, for 5 minutes (platform
+// documentation, "Rate Limits"). Neither requests nor renewals cause an exchange until
+// RetryAt. [SessionService.Authenticate] does, and so does a rotation in place that
+// needs a session to ask for a lost answer again.
 type LockoutError struct {
 	// RetryAt is when the lockout ends, on the local clock.
 	RetryAt time.Time
@@ -293,7 +261,7 @@ func (e *LockoutError) Error() string {
 		ErrLockedOut, e.RetryAt.UTC().Format(time.RFC3339))
 }
 
-// Unwrap gives the platform's answer.
+// Unwrap returns the platform's answer.
 func (e *LockoutError) Unwrap() error { return e.Err }
 
 // Is matches [ErrLockedOut].

@@ -19,8 +19,7 @@ func TestSentinelsMatchWhatTheyStandFor(t *testing.T) {
 	t.Parallel()
 	all := map[string]error{
 		"unauthorized": ErrUnauthorized, "forbidden": ErrForbidden, "not found": ErrNotFound, "route": ErrRouteNotFound,
-		"rate": ErrRateLimited, "conflict": ErrConflict, "gone": ErrGone, "validation": ErrValidation, "payment": ErrPaymentRequired,
-		"locked": ErrLocked, "server": ErrServer, "pending": ErrIdempotencyPending, "mismatch": ErrIdempotencyMismatch,
+		"rate": ErrRateLimited, "conflict": ErrConflict, "gone": ErrGone, "validation": ErrValidation, "server": ErrServer,
 	}
 	cases := []struct {
 		status int
@@ -29,19 +28,19 @@ func TestSentinelsMatchWhatTheyStandFor(t *testing.T) {
 	}{
 		{400, "", []string{"validation"}},
 		{401, "UNAUTHORIZED", []string{"unauthorized"}},
-		{402, "PAYMENT_FAILED", []string{"payment"}},
+		{402, "PAYMENT_FAILED", nil},
 		{403, "FORBIDDEN", []string{"forbidden"}},
 		{403, "SWARMS_DISABLED", []string{"forbidden"}},
 		{404, "NOT_FOUND", []string{"not found"}},
 		{404, "ROUTE_NOT_FOUND", []string{"not found", "route"}},
 		{409, "DISPUTE_OPEN", []string{"conflict"}},
-		{409, "IDEMPOTENCY_PENDING", []string{"conflict", "pending"}},
-		{409, "IDEMPOTENCY_CONFLICT", []string{"conflict", "mismatch"}},
+		{409, "IDEMPOTENCY_PENDING", []string{"conflict"}},
+		{409, "IDEMPOTENCY_CONFLICT", []string{"conflict"}},
 		{410, "", []string{"gone"}},
 		{418, "", nil},
 		{422, "VALIDATION_ERROR", []string{"validation"}},
-		{422, "IDEMPOTENCY_MISMATCH", []string{"validation", "mismatch"}},
-		{423, "ESCROW_LOCKED", []string{"locked"}},
+		{422, "IDEMPOTENCY_MISMATCH", []string{"validation"}},
+		{423, "ESCROW_LOCKED", nil},
 		{429, "RATE_LIMIT_EXCEEDED", []string{"rate"}},
 		{500, "INTERNAL_ERROR", []string{"server"}},
 		{503, "AGENT_UNAVAILABLE", []string{"server"}},

@@ -7,53 +7,52 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// EventType tells events apart.
+// EventType is the kind of an [Event].
 type EventType string
 
-// What happens to a credential.
+// The events of a credential.
 const (
-	// EventRenewed: a new generation is in use; Reason says why it was made.
+	// EventRenewed: a new generation is in use. Reason says why it was obtained.
 	EventRenewed EventType = "renewed"
 	// EventRejected: the platform answered 401 to the credential in use.
 	EventRejected EventType = "rejected"
-	// EventConfirmed: after a rejection the source gave the same credential
-	// again, so the 401 was passed on to the caller.
+	// EventConfirmed: after a rejection, the source yielded the same credential
+	// again, so the caller got the 401.
 	EventConfirmed EventType = "confirmed"
-	// EventRenewalFailed: Err says why, RetryAt when the next attempt is due.
+	// EventRenewalFailed: Err is the cause. RetryAt is when the next attempt is due.
 	EventRenewalFailed EventType = "renewal failed"
-	// EventRotating: a rotation has come to the stage in Reason. It is "waiting"
-	// while another process holds the lease of a rotation, which ends at RetryAt
+	// EventRotating: a rotation has reached the [Stage] in Reason. Reason is "waiting"
+	// while another process holds the lease of the rotation, which ends at RetryAt
 	// unless that process extends it.
 	EventRotating EventType = "rotating"
-	// EventRotated: the store has a new current key; Reason says how.
+	// EventRotated: the store has a new current key. Reason says how it was obtained.
 	EventRotated EventType = "rotated"
-	// EventRotationFailed: Err is a [*RotationError], Reason its stage.
+	// EventRotationFailed: Err is a [*RotationError], and Reason is its stage.
 	EventRotationFailed EventType = "rotation failed"
-	// EventKeyOld: the key is older than the platform recommends and nobody is
-	// going to rotate it.
+	// EventKeyOld: the key is older than the platform recommends (90 days), and no
+	// schedule rotates it.
 	EventKeyOld EventType = "key is old"
-	// EventStoreFailed: a store could not be used, and the process goes on with
-	// what it has in memory. Reason says what failed: "lock", "load", "save",
-	// "watch" (to be told of changes), or "adopt" (to change over to the key
-	// that the store has).
+	// EventStoreFailed: a store could not be used, and the process continues with
+	// what it has in memory. Reason is the operation that failed: "lock", "load",
+	// "save", "watch", or "adopt" (putting the key of the store into use).
 	EventStoreFailed EventType = "store failed"
 )
 
-// Event reports something that happened to the credential, see [WithObserver].
-// It contains no secret: credentials appear as fingerprints.
+// Event reports a change of the credential, see [WithObserver]. It contains no
+// secret. Credentials appear as fingerprints.
 type Event struct {
 	Time time.Time
 	Type EventType
-	// Reason is "first", "early" (ahead of the expiry), "expired", "rejected"
-	// (after a 401), "manual", "recheck" (a file or a source was looked at
-	// again) or "adopted" (somebody else's newer credential was found). Events of
-	// rotations and stores have others, see [EventType].
+	// Reason is "first", "early" (before the expiry), "expired", "rejected" (after a
+	// 401), "manual", "recheck" (a file or a source was read again), or "adopted" (a
+	// newer credential of another process was found). Events of rotations and stores
+	// have other reasons, see [EventType].
 	Reason string
-	// Generation counts the credentials that the client has used, from 1. With
-	// events of a rotation, and [EventKeyOld], it is that of the key in the store.
+	// Generation counts the credentials that the client has used, from 1. In events of
+	// a rotation and in [EventKeyOld], it is the generation of the key in the store.
 	Generation uint64
-	// Kind, Fingerprint and Expires describe the credential in use after the
-	// event; Previous is the fingerprint of the one before.
+	// Kind, Fingerprint, and Expires describe the credential in use after the event.
+	// Previous is the fingerprint of the one before.
 	Kind        Kind
 	Fingerprint string
 	Expires     time.Time

@@ -2,32 +2,37 @@ package agrenting_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/url"
+	"net/http"
+	"net/http/httptest"
 
 	"github.com/agrenting/agrenting-go"
 )
 
-// The URL of a socket has the credential in it, and does not show it.
-func ExampleClient_SocketURL() {
+// Only the platform sees the credential: the request of the WebSocket library does not
+// have it.
+func ExampleClient_SocketHTTPClient() {
+	platform := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		fmt.Println("platform:", r.URL)
+	}))
+	defer platform.Close()
 	client, err := agrenting.New(
 		agrenting.WithoutEnvironment(),
+		agrenting.WithBaseURL(platform.URL),
 		agrenting.WithCredential(agrenting.APIKey("not-a-real-key")),
 	)
 	must(err)
 	defer client.Close()
 
-	u, err := client.SocketURL(context.Background(), agrenting.Socket{Path: agrenting.SocketAgent})
+	// A WebSocket library makes a request like this one.
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet,
+		platform.URL+"/socket/agent/websocket?vsn=2.0.0", http.NoBody)
 	must(err)
-	fmt.Println(u.Address())
-	fmt.Println(len(u.Reveal()) - len(u.Address())) // with &api_key=
-
-	// A dialer that is given what Reveal returns shows it in its errors.
-	err = &url.Error{Op: "dial", URL: u.Reveal(), Err: errors.New("no route to host")}
-	fmt.Println(u.Redact(err))
+	resp, err := client.SocketHTTPClient().Do(req)
+	must(err)
+	defer resp.Body.Close()
+	fmt.Println("library: ", resp.Request.URL.RequestURI())
 	// Output:
-	// wss://agrenting.com/socket/agent/websocket?vsn=2.0.0
-	// 23
-	// dial "wss://agrenting.com/socket/agent/websocket?vsn=2.0.0&api_key=[redacted]": no route to host
+	// platform: /socket/agent/websocket?vsn=2.0.0&api_key=not-a-real-key
+	// library:  /socket/agent/websocket?vsn=2.0.0
 }

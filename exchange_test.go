@@ -235,7 +235,7 @@ func TestLockoutIsTypedAndSilentUntilItEnds(t *testing.T) {
 func TestTheOtherDocumentedPathIsTriedOnceAndRemembered(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newSessionWorld(t, agrentingtest.WithoutAPIPrefix(), agrentingtest.WithoutRateLimits(), agrentingtest.WithSessionTTL(time.Minute))
+		w := newSessionWorld(t, agrentingtest.WithAuthPath("/auth/authenticate"), agrentingtest.WithoutRateLimits(), agrentingtest.WithSessionTTL(time.Minute))
 		c := w.client()
 		for range 20 {
 			require.NoError(t, w.call(c))
@@ -244,7 +244,7 @@ func TestTheOtherDocumentedPathIsTriedOnceAndRemembered(t *testing.T) {
 		assert.Equal(t, 1, w.bought(), "the unknown path is tried once")
 		assert.Greater(t, w.srv.Count("POST /auth/authenticate"), 5)
 	})
-	w := newSessionWorld(t, agrentingtest.WithoutAPIPrefix())
+	w := newSessionWorld(t, agrentingtest.WithAuthPath("/auth/authenticate"))
 	c := w.client()
 	for range 3 {
 		_, err := c.Sessions.Authenticate(t.Context())
@@ -652,7 +652,7 @@ func TestWhatTheOtherDocumentedPathAnswersCounts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const route = "POST /auth/authenticate"
-		w := newSessionWorld(t, agrentingtest.WithoutAPIPrefix(), agrentingtest.WithoutRateLimits())
+		w := newSessionWorld(t, agrentingtest.WithAuthPath("/auth/authenticate"), agrentingtest.WithoutRateLimits())
 		w.srv.Fault(route, agrentingtest.Status(http.StatusServiceUnavailable, "AGENT_UNAVAILABLE").Times(1))
 		c := w.client()
 		require.ErrorIs(t, w.call(c), ErrServer)

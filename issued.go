@@ -29,8 +29,7 @@ type IssuedKey struct {
 // the answer. It matches [ErrMalformedResponse]. Its text contains nothing of the
 // answer's data.
 //
-// [KeyService.Create], [TokenService.Create], [AgentService.Register], and
-// [KeyService.Rotate] return it.
+// [KeyService.Create], [TokenService.Create], and [AgentService.Register] return it.
 type IssuedSecretError struct {
 	// Err is the cause. It names the call.
 	Err error

@@ -11,10 +11,8 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// KeyService creates, lists, revokes and rotates the keys of agents. Use
-// [Client.Keys]. To rotate the client's own key, use [Client.Rotate], which saves the
-// new key and does not affect concurrent requests; the calls here only call the
-// platform.
+// KeyService creates, lists, and revokes the keys of agents. Use [Client.Keys]. To
+// replace the client's own key, use [Client.Rotate].
 type KeyService struct{ client *Client }
 
 // Key describes a key of an agent. It contains no secret. The platform does not
@@ -103,12 +101,4 @@ func (s *KeyService) Revoke(ctx context.Context, agentID, keyID string, opts ...
 	}
 	_, err = s.client.Do(ctx, http.MethodDelete, s.client.core.keysPath(agentID)+"/"+seg, nil, new(acknowledged), opts...)
 	return err
-}
-
-// Rotate makes only the call that replaces a key in place (POST
-// /api/v1/auth/rotate-key, platform documentation, "Trust & Safety"). When it returns,
-// the key in use is dead, the client still uses it, and the new key exists only in the
-// result. It is for tools that carry keys elsewhere; programs use [Client.Rotate].
-func (s *KeyService) Rotate(ctx context.Context, opts ...CallOption) (*IssuedKey, error) {
-	return issue(ctx, s.client, s.client.core.routes.RotateKey, nil, APIKey, opts)
 }

@@ -58,18 +58,6 @@ func TestKeysAreCreatedListedAndRevoked(t *testing.T) {
 	}
 }
 
-func TestABareRotationHandsTheKeyOverAndChangesNothingElse(t *testing.T) {
-	t.Parallel()
-	w := newRotationWorld(t)
-	c := clientOf(t, w.srv, WithCredential(APIKey(w.key.Secret)))
-	k, err := c.Keys.Rotate(t.Context())
-	require.NoError(t, err)
-	assert.True(t, w.srv.KeyAlive(k.Credential.Reveal()))
-	assert.NotEmpty(t, k.ID)
-	assert.False(t, w.srv.KeyAlive(w.key.Secret))
-	require.ErrorIs(t, w.call(c), ErrUnauthorized, "the client goes on with the dead key")
-}
-
 func TestAnUnknownAnswerIsHandedOverAsItIs(t *testing.T) {
 	t.Parallel()
 	w := newRotationWorld(t, agrentingtest.WithRotateKeyField("novelty"))
@@ -100,7 +88,6 @@ func TestAnAnswerWithAKeyThatBreaksOffIsHandedOverAsFarAsItCame(t *testing.T) {
 	}}
 	for name, issue := range map[string]func(*Client) error{
 		"create":   func(c *Client) error { _, err := c.Keys.Create(t.Context(), "a1", ""); return err },
-		"rotate":   func(c *Client) error { _, err := c.Keys.Rotate(t.Context()); return err },
 		"token":    func(c *Client) error { _, err := c.Tokens.Create(t.Context(), TokenRequest{}); return err },
 		"register": func(c *Client) error { _, err := c.Agents.Register(t.Context(), scribe); return err },
 	} {
@@ -120,10 +107,6 @@ func TestAnAnswerWithAKeyAndAnErrorHandsTheKeyOver(t *testing.T) {
 	for name, issue := range map[string]func(*Client) (Credential, error){
 		"create": func(c *Client) (Credential, error) {
 			k, err := c.Keys.Create(t.Context(), "a1", "")
-			return credentialOf(k), err
-		},
-		"rotate": func(c *Client) (Credential, error) {
-			k, err := c.Keys.Rotate(t.Context())
 			return credentialOf(k), err
 		},
 		"token": func(c *Client) (Credential, error) {

@@ -19,8 +19,8 @@ const (
 	// since its version 0.4.0; the www host redirects are refused by it, and by
 	// this SDK.
 	DefaultBaseURL = "https://agrenting.com"
-	// DefaultTimeout bounds one [Client.Do] with all its attempts.
-	DefaultTimeout = 60 * time.Second
+
+	defaultTimeout = 60 * time.Second
 )
 
 // config collects the options before they are applied in a fixed order.
@@ -266,7 +266,7 @@ func WithTransport(base http.RoundTripper) Option {
 }
 
 // WithTimeout bounds one [Client.Do] with all its attempts and the reading of
-// the answer, and one [SessionService.Authenticate]; the default is [DefaultTimeout], 0 means no bound. Requests
+// the answer, and one [SessionService.Authenticate]; the default is 60 s, 0 means no bound. Requests
 // through [Client.HTTPClient] are bounded by their contexts alone, since
 // streams may live long.
 func WithTimeout(d time.Duration) Option {
@@ -416,7 +416,7 @@ func (c *config) explicit() bool {
 
 func defaultConfig() *config {
 	return &config{
-		timeout:   DefaultTimeout,
+		timeout:   defaultTimeout,
 		keyHeader: wire.HeaderAPIKey,
 		lookup:    processEnvironment,
 		goos:      runtime.GOOS,

@@ -123,7 +123,9 @@ func newAPIError(r *Response, env *wire.Envelope, body []byte, secrets ...string
 		if i == 0 {
 			e.Code, e.Message, e.Field, e.Details = d.Code, d.Message, d.Field, d.Details
 		} else {
-			e.Others = append(e.Others, ErrorDetail(d))
+			e.Others = append(e.Others, &APIError{
+				StatusCode: r.StatusCode, Code: d.Code, Message: d.Message, Field: d.Field, Details: d.Details,
+			})
 		}
 	}
 	return e

@@ -139,11 +139,11 @@ func TestAnErrorIsFoundInEveryShape(t *testing.T) {
 		},
 		"several": {
 			422, `{"errors":[{"code":"A","message":"a"},{"code":"B","message":"b"}]}`,
-			APIError{Code: "A", Message: "a", Others: []ErrorDetail{{Code: "B", Message: "b"}}},
+			APIError{Code: "A", Message: "a", Others: []*APIError{{StatusCode: 422, Code: "B", Message: "b"}}},
 		},
 		"odd entries": {
 			400, `{"errors":[17,{"message":"m","code":5}]}`,
-			APIError{Message: "an error that could not be read", Others: []ErrorDetail{{Message: "m"}}},
+			APIError{Message: "an error that could not be read", Others: []*APIError{{StatusCode: 400, Message: "m"}}},
 		},
 		"without data":    {429, `{"errors":[{"code":"RATE_LIMIT_EXCEEDED","message":"m"}]}`, APIError{Code: "RATE_LIMIT_EXCEEDED", Message: "m"}},
 		"in a success":    {200, `{"data":{"x":1},"errors":[{"code":"PARTIAL","message":"m"}]}`, APIError{Code: "PARTIAL", Message: "m"}},

@@ -31,32 +31,31 @@ const (
 // String gives the strategy in lower case.
 func (s Strategy) String() string { return rotation.Strategy(s).String() }
 
-// Stage is a step of a rotation.
+// Stage is a step of a rotation. The stages in their order are "prepare" (the intent is
+// saved), "issue" (the platform is asked for the new key), "persist" (the new key is
+// saved), "verify" (the new key is tried), "promote" (the new key becomes the current
+// one), "revoke" (requests with the old key end, and it is revoked), and "forget" (the
+// intent is deleted).
 type Stage string
 
-// The stages in their order.
+// The stages that make a difference to a program.
 const (
-	// StagePrepare: the intent is written down.
+	// StagePrepare: nothing has happened on the platform.
 	StagePrepare Stage = "prepare"
-	// StageIssue: the platform is asked for the new key.
+	// StageIssue: the platform was asked for the new key. In place, the old key may be
+	// dead.
 	StageIssue Stage = "issue"
-	// StagePersist: the new key is saved.
-	StagePersist Stage = "persist"
-	// StageVerify: the new key is tried.
-	StageVerify Stage = "verify"
-	// StagePromote: the new key becomes the current one.
-	StagePromote Stage = "promote"
-	// StageRevoke: requests with the old key are awaited, and it is revoked.
+	// StageRevoke: the new key is in use, and the old one may be live.
 	StageRevoke Stage = "revoke"
-	// StageForget: the intent is deleted.
+	// StageForget: only the intent is left to delete, or the rotation is undone.
 	StageForget Stage = "forget"
 )
 
 // Defaults of a RotationPolicy.
 const (
-	// DefaultRotationInterval is what the platform recommends (platform
-	// documentation, "Authentication": every 90 days).
-	DefaultRotationInterval = 90 * 24 * time.Hour
+	// defaultEvery is what the platform recommends (platform documentation,
+	// "Authentication": every 90 days).
+	defaultEvery = 90 * 24 * time.Hour
 
 	defaultDrain       = 10 * time.Second
 	defaultLease       = 20 * time.Second
@@ -148,7 +147,7 @@ func (p RotationPolicy) withDefaults(store Store) RotationPolicy {
 		v   *time.Duration
 		def time.Duration
 	}{
-		{&p.Every, DefaultRotationInterval},
+		{&p.Every, defaultEvery},
 		{&p.DrainTimeout, defaultDrain},
 		{&p.Grace, defaultGrace},
 		{&p.VerifyTimeout, defaultVerify},

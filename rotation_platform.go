@@ -140,7 +140,7 @@ func rotationAnswer(a *directAnswer, err error, issues bool) rotation.Answer {
 		out.Outcome = rotation.Refused
 	case a.status >= http.StatusInternalServerError:
 		out.Outcome = rotation.Failed
-	case e.Is(ErrIdempotencyPending):
+	case e.Code == wire.CodeIdempotencyPending:
 		out.Outcome = rotation.Pending
 	case a.status >= http.StatusMultipleChoices:
 		out.Outcome = rotation.Busy

@@ -265,7 +265,7 @@ func TestStoreThatRefusesTheNewKeyDoesNotCostIt(t *testing.T) {
 		_, err := c.Rotate(t.Context())
 		e, ok := errors.AsType[*RotationError](err)
 		require.True(t, ok, "%v", err)
-		assert.Equal(t, StagePersist, e.Stage)
+		assert.Equal(t, Stage("persist"), e.Stage)
 		cred, ok := e.NewCredential()
 		require.True(t, ok)
 		assert.True(t, w.srv.KeyAlive(cred.Reveal()))

@@ -2,11 +2,9 @@ package agrenting
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -18,178 +16,39 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func socketURL(t *testing.T, c *Client, s Socket) SocketURL {
-	t.Helper()
-	u, err := c.SocketURL(t.Context(), s)
-	require.NoError(t, err)
-	return u
-}
-
-func TestTheKindOfACredentialChoosesSocketAndParameter(t *testing.T) {
+func TestSocketClientHasTheGuardsOfAnyRequest(t *testing.T) {
 	t.Parallel()
-	const host = "wss://api.agrenting.test"
-	secret := url.QueryEscape(probeSecret)
-	for name, c := range map[string]struct {
-		cred   Credential
-		socket Socket
-		want   string // without the credential
-		param  string
-	}{
-		"api key":          {APIKey(probeSecret), Socket{}, host + "/socket/agent/websocket?vsn=2.0.0", "&api_key="},
-		"user token":       {UserToken(probeSecret), Socket{}, host + "/socket/hirer/websocket?vsn=2.0.0", "&api_key="},
-		"session":          {SessionToken(probeSecret, time.Time{}), Socket{}, host + "/socket/websocket?vsn=2.0.0", "&session_token="},
-		"a path":           {APIKey(probeSecret), Socket{Path: SocketShared}, host + "/socket/websocket?vsn=2.0.0", "&api_key="},
-		"a whole path":     {APIKey(probeSecret), Socket{Path: "/socket/websocket"}, host + "/socket/websocket?vsn=2.0.0", "&api_key="},
-		"a slash too many": {APIKey(probeSecret), Socket{Path: "/socket/agent/"}, host + "/socket/agent/websocket?vsn=2.0.0", "&api_key="},
-		"a version":        {APIKey(probeSecret), Socket{Version: "1.0.0"}, host + "/socket/agent/websocket?vsn=1.0.0", "&api_key="},
-		"for a client":     {APIKey(probeSecret), Socket{Endpoint: true}, host + "/socket/agent", "?api_key="},
-		"parameters":       {APIKey(probeSecret), Socket{Query: url.Values{"a": {"1 &"}}}, host + "/socket/agent/websocket?a=1+%26&vsn=2.0.0", "&api_key="},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			u := socketURL(t, clientOver(t, &recorder{}, Static(c.cred)), c.socket)
-			assert.Equal(t, c.want, u.Address())
-			assert.Equal(t, c.want+c.param+secret, u.Reveal())
-			parsed, err := url.Parse(u.Reveal())
-			require.NoError(t, err)
-			assert.Equal(t, []string{probeSecret}, parsed.Query()[strings.Trim(c.param, "?&=")], "it arrives as it is")
-		})
+	dial := func(c *Client) error {
+		resp, err := c.SocketHTTPClient().Do(request(t, http.MethodGet, "/socket/agent/websocket", nil))
+		if err == nil {
+			require.NoError(t, resp.Body.Close())
+		}
+		return err
 	}
-}
-
-func TestASocketIsAtTheBaseURL(t *testing.T) {
-	t.Parallel()
-	at := func(base string, opts ...Option) string {
-		return socketURL(t, keyed(t, &recorder{}, append([]Option{WithBaseURL(base)}, opts...)...), Socket{Endpoint: true}).Address()
-	}
-	assert.Equal(t, "wss://api.agrenting.test/prefix/socket/agent", at("https://api.agrenting.test/prefix/"))
-	assert.Equal(t, "ws://127.0.0.1:4000/socket/agent", at("http://127.0.0.1:4000"))
-	assert.Equal(t, "ws://api.agrenting.test/socket/agent", at("http://api.agrenting.test", WithInsecureHTTP()))
-	_, err := New(WithoutEnvironment(), WithCredential(APIKey(testKey)), WithBaseURL("http://api.agrenting.test"))
-	require.ErrorIs(t, err, ErrInsecureURL)
-}
-
-func TestASocketThatLeadsAstrayIsRefused(t *testing.T) {
-	t.Parallel()
-	c := keyed(t, &recorder{})
-	for name, s := range map[string]struct {
-		socket Socket
-		want   error
-	}{
-		"another host":     {Socket{Path: "//evil.test/socket"}, ErrForeignOrigin},
-		"a whole URL":      {Socket{Path: "wss://evil.test/socket"}, ErrForeignOrigin},
-		"relative":         {Socket{Path: "socket/agent"}, ErrInvalidOption},
-		"dots":             {Socket{Path: "/socket/../x"}, ErrInvalidOption},
-		"a query":          {Socket{Path: "/socket?api_key=x"}, ErrInvalidOption},
-		"a fragment":       {Socket{Path: "/socket#x"}, ErrInvalidOption},
-		"a second key":     {Socket{Query: url.Values{"api_key": {"x"}}}, ErrInvalidOption},
-		"a second session": {Socket{Query: url.Values{"Session_Token": {"x"}}}, ErrInvalidOption},
-	} {
-		_, err := c.SocketURL(t.Context(), s.socket)
-		require.ErrorIs(t, err, s.want, name)
-		assertClean(t, err.Error(), testKey)
-	}
-	_, err := clientOver(t, &recorder{}, newMint(testKey), WithAnonymous()).SocketURL(t.Context(), Socket{})
-	require.ErrorIs(t, err, ErrNoCredential)
-}
-
-func TestASocketHasTheGuardsOfAnyRequest(t *testing.T) {
-	t.Parallel()
 	src := newMint("sk_sandbox_Zq7Wm3Xp9Rt5Kv2Ln8")
-	c := clientOver(t, &recorder{}, src, WithEnvironment(Production))
-	_, err := c.SocketURL(t.Context(), Socket{})
-	require.ErrorIs(t, err, ErrEnvironmentMismatch)
-	resp, err := c.SocketHTTPClient().Do(request(t, http.MethodGet, "/socket/agent/websocket", nil))
-	if err == nil {
-		require.NoError(t, resp.Body.Close())
-	}
-	require.ErrorIs(t, err, ErrEnvironmentMismatch)
+	require.ErrorIs(t, dial(clientOver(t, &recorder{}, src, WithEnvironment(Production))), ErrEnvironmentMismatch)
 
 	closed := keyed(t, &recorder{})
 	require.NoError(t, closed.Close())
-	_, err = closed.SocketURL(t.Context(), Socket{})
-	require.ErrorIs(t, err, ErrClosed)
+	require.ErrorIs(t, dial(closed), ErrClosed)
 }
 
-func TestASocketURLHasTheCredentialOfTheMoment(t *testing.T) {
-	t.Parallel()
-	src := newMint("first-secret-of-a-source")
-	p := newPlatform("second-secret-of-a-source")
-	c := clientOver(t, p, src)
-	assert.Contains(t, socketURL(t, c, Socket{}).Reveal(), "first-secret")
-	src.replace(APIKey("second-secret-of-a-source"))
-	_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil) // which finds out by a 401
-	require.NoError(t, err)
-	assert.Contains(t, socketURL(t, c, Socket{}).Reveal(), "second-secret")
-}
-
-func TestASocketURLIsNotPrinted(t *testing.T) {
+func TestSocketClientIsNotPrinted(t *testing.T) {
 	t.Parallel()
 	c := clientOver(t, forgetful(http.StatusOK, "{}"), Static(APIKey(probeSecret)))
-	u := socketURL(t, c, Socket{})
-	probe(t, "socket URL", u, probeSecret)
 	probe(t, "socket client", c.SocketHTTPClient().Transport, probeSecret)
-	probe(t, "redacted error", u.Redact(&url.Error{Op: "dial", URL: u.Reveal(), Err: io.EOF}), probeSecret)
-	probe(t, "redacted text", u.Redact(errors.New("no route to "+u.Reveal())), probeSecret)
-	assert.Contains(t, u.String(), u.Address())
-	assert.Contains(t, u.String(), APIKey(probeSecret).Fingerprint())
-	assert.Equal(t, "agrenting.SocketURL(none)", SocketURL{}.String())
-	require.Error(t, new(SocketURL).UnmarshalText([]byte(u.Reveal())))
-	require.Error(t, new(SocketURL).GobDecode(nil))
-	_, err := u.GobEncode()
-	require.Error(t, err)
 }
 
-// leakyError is an error of a library that shows what it dialled.
-type leakyError struct {
-	text  string
-	cause []error
-}
-
-func (e *leakyError) Error() string   { return e.text }
-func (e *leakyError) Unwrap() []error { return e.cause }
-
-func TestRedactedErrorsStillMatchButDoNotShow(t *testing.T) {
+func TestSocketClientEscapesTheCredential(t *testing.T) {
 	t.Parallel()
-	u := socketURL(t, clientOver(t, &recorder{}, Static(APIKey(probeSecret))), Socket{})
-	op := &net.OpError{Op: "dial", Net: "tcp", Err: context.DeadlineExceeded}
-
-	err := u.Redact(fmt.Errorf("socket: %w", &url.Error{Op: "Get", URL: u.Reveal(), Err: op}))
-	assertClean(t, err.Error(), probeSecret)
-	assert.Contains(t, err.Error(), u.Address(), "where it went is told")
-	assert.Contains(t, err.Error(), "deadline exceeded")
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	found, ok := errors.AsType[*net.OpError](err)
-	assert.True(t, ok)
-	assert.Same(t, op, found)
-	_, ok = errors.AsType[*url.Error](err)
-	assert.False(t, ok, "it has the URL")
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		assertClean(t, fmt.Sprintf("%v %+v %#v", e, e, e), probeSecret)
-	}
-
-	several := u.Redact(&leakyError{text: "dialling " + u.Reveal(), cause: []error{io.EOF, errors.New(u.Reveal())}})
-	assertClean(t, several.Error(), probeSecret)
-	require.ErrorIs(t, several, io.EOF)
-	_, ok = errors.AsType[*leakyError](several)
-	assert.False(t, ok)
-	joined := u.Redact(errors.Join(io.EOF, fmt.Errorf("x: %w", &url.Error{URL: u.Reveal(), Err: op})))
-	_, ok = errors.AsType[*url.Error](joined)
-	assert.False(t, ok, "nothing beneath a joint is handed out")
-	require.ErrorIs(t, joined, io.EOF)
-
-	// A joint that shows nothing itself, but has what does beneath.
-	quiet := u.Redact(fmt.Errorf("x: %w", &url.Error{URL: "wss://api.agrenting.test", Err: &leakyError{
-		text: "no luck", cause: []error{&leakyError{text: u.Reveal()}},
-	}}))
-	require.Error(t, quiet)
-	_, ok = errors.AsType[*leakyError](quiet)
-	assert.False(t, ok)
-	assertClean(t, fmt.Sprintf("%#v %+v", quiet, errors.Unwrap(quiet)), probeSecret)
-
-	assert.Same(t, op, u.Redact(op), "an error that shows nothing is left alone")
-	require.NoError(t, u.Redact(nil))
-	assert.Equal(t, io.EOF, SocketURL{}.Redact(io.EOF))
+	base := &recorder{}
+	resp, err := clientOver(t, base, Static(APIKey(probeSecret))).SocketHTTPClient().Do(request(t, http.MethodGet, "/socket", nil))
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Len(t, base.requests(), 1)
+	parsed, err := url.Parse(base.requests()[0].url)
+	require.NoError(t, err)
+	assert.Equal(t, []string{probeSecret}, parsed.Query()["api_key"], "it arrives unchanged")
 }
 
 func TestTheSocketClientPutsTheCredentialIntoTheQueryAlone(t *testing.T) {
@@ -358,8 +217,7 @@ func TestASocketIsUpgradedThroughTheClient(t *testing.T) {
 	c, err := New(WithoutEnvironment(), WithBaseURL(srv.URL), WithCredential(APIKey(testKey)))
 	require.NoError(t, err)
 	defer c.Close()
-	u := socketURL(t, c, Socket{})
-	req := request(t, http.MethodGet, strings.Replace(u.Address(), "ws", "http", 1), nil)
+	req := request(t, http.MethodGet, srv.URL+"/socket/agent/websocket?vsn=2.0.0", nil)
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", "websocket")
 	resp, err := c.SocketHTTPClient().Do(req)

@@ -6,23 +6,23 @@ import (
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
-// State sums up the credential of a client.
+// State is the state of a client's credential.
 type State string
 
 // The states of a credential.
 const (
-	// StateEmpty: nothing was fetched yet; the first request will.
+	// StateEmpty: no credential was obtained yet. The first request causes it.
 	StateEmpty State = "empty"
-	// StateReady: there is a credential, and requests are sent with it. Whether
-	// the platform takes one that is not renewed, [Client.Verify] finds out.
+	// StateReady: there is a credential, and requests are sent with it. The platform
+	// may still reject it; use [Client.Verify] to find out.
 	StateReady State = "ready"
-	// StateRenewing: requests are served while a renewal is under way.
+	// StateRenewing: requests are sent with the credential while it is renewed.
 	StateRenewing State = "renewing"
-	// StateWaiting: the credential has expired or was rejected; requests wait
-	// for the renewal.
+	// StateWaiting: the credential has expired or was rejected, and requests wait for
+	// the renewal.
 	StateWaiting State = "waiting"
-	// StateFailing: as StateWaiting, and renewal has failed: requests fail at
-	// once with a [*RenewalError] until RetryAt.
+	// StateFailing: the credential has expired or was rejected, and the renewal has
+	// failed. Requests fail at once with a [*RenewalError] until RetryAt.
 	StateFailing State = "failing"
 	// StateClosed: the client was closed.
 	StateClosed State = "closed"
@@ -49,7 +49,7 @@ type Status struct {
 	// NextRenewal is when the SDK means to renew; zero when it does not. It may
 	// look at a key file or a store in between.
 	NextRenewal time.Time
-	// Fetching tells that the source is being asked, Waiters how many requests
+	// Fetching reports whether the source is being asked. Waiters is how many requests
 	// wait for its answer.
 	Fetching bool
 	Waiters  int
@@ -58,12 +58,11 @@ type Status struct {
 	LastError error
 	Failures  int
 	RetryAt   time.Time
-	// StoreError tells that the store could not be
-	// reached or was refused when it was last tried, nil otherwise. Requests go on
-	// with what is in memory, and sessions are not shared.
+	// StoreError is why the last operation of the store failed, nil if it did not.
+	// Requests continue with what is in memory, and sessions are not shared.
 	StoreError error
-	// ClockSkew is how far the platform's clock is ahead of this one, as far
-	// as it is known; less than 2 s counts as none.
+	// ClockSkew is how far the platform's clock is ahead of this one; zero if that is
+	// not known, or less than 2 s.
 	ClockSkew time.Duration
 	// Rate is what the last answer to [Client.Do] said.
 	Rate Rate

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// TokenService creates, lists and revokes the tokens of a user. Use
-// [Client.Tokens]. The calls need a user token.
+// TokenService creates, lists, and revokes the tokens of a user. Use [Client.Tokens].
+// The calls need a user token.
 type TokenService struct{ client *Client }
 
-// Token describes a user token. No secret is in it. All members but ID may be
+// Token describes a user token. It contains no secret. All members except ID may be
 // missing.
 type Token struct {
 	ID                string
@@ -42,14 +42,14 @@ func (t *Token) UnmarshalJSON(b []byte) error {
 
 // TokenRequest describes a token to create.
 type TokenRequest struct {
-	// Name is for people.
+	// Name is a label for people.
 	Name string
 	// Scopes limit the token, such as "agents:read" or "hire:create". The
-	// platform's documents disagree on their names, so they are free-form.
-	// Empty leaves the choice to the platform.
+	// platform's documents disagree on their names, so the SDK does not check them. If
+	// there are none, the platform decides.
 	Scopes []string
-	// ExpiresIn is the token's lifetime, sent in whole seconds; zero means that
-	// the platform decides.
+	// ExpiresIn is the token's lifetime, sent in whole seconds. If it is zero, the
+	// platform decides.
 	ExpiresIn time.Duration
 }
 
@@ -69,13 +69,13 @@ func (s *TokenService) Create(ctx context.Context, r TokenRequest, opts ...CallO
 	return issue(ctx, s.client, s.client.core.routes.Tokens, in, UserToken, opts)
 }
 
-// List walks through the tokens of the user.
+// List yields the tokens of the user.
 func (s *TokenService) List(ctx context.Context, opts ...CallOption) iter.Seq2[Token, error] {
 	return List[Token](ctx, s.client, s.client.core.routes.Tokens, opts...)
 }
 
-// Revoke revokes a token at once, for every request that uses it. An unknown
-// one is [ErrNotFound].
+// Revoke revokes a token at once. The error matches [ErrNotFound] if there is no such
+// token.
 func (s *TokenService) Revoke(ctx context.Context, id string, opts ...CallOption) error {
 	seg, err := pathSegment(id)
 	if err != nil {

@@ -97,7 +97,7 @@ func (a *answer) release() {
 		a.hold = false
 		a.sendHeader()
 		if len(a.body) > 0 {
-			_, _ = a.Write(a.body) // nobody left to tell
+			_, _ = a.Write(a.body) // no reader is left
 		}
 	}
 	if a.kind == faultReset {

@@ -21,14 +21,14 @@ const (
 type Principal struct {
 	Kind         CredentialKind
 	CredentialID string // of the key, session or token
-	KeyID        string // the API key, or the one the session was bought with
+	KeyID        string // the API key, or the key that the session was obtained with
 	UserID       string // the user of a token, or the owner of the agent
 	AgentID      string // the agent that acts, empty if a user acts for himself
 	Sandbox      bool
 	Scopes       []string // of a user token; nil = everything
 }
 
-// String returns "agent:<id>" or "user:<id>", whoever acts, and "" for nobody.
+// String returns "agent:<id>" or "user:<id>" for the one that acts, and "" for none.
 func (p Principal) String() string {
 	switch {
 	case p.AgentID != "":
@@ -41,7 +41,7 @@ func (p Principal) String() string {
 }
 
 // Allows reports whether the principal holds one of the scopes. Agents and
-// unscoped tokens hold all. The plain scope "read" stands for every scope that
+// unscoped tokens hold all. The plain scope "read" covers every scope that
 // ends in :read or :discover, "write" for every other.
 func (p Principal) Allows(scopes ...string) bool {
 	if p.Kind != KindUserToken || p.Scopes == nil || len(scopes) == 0 {
@@ -69,7 +69,7 @@ func PrincipalFrom(ctx context.Context) (Principal, bool) {
 // actor is anonymous.
 type actor struct {
 	kind    CredentialKind
-	key     *key       // of an API key or the session bought with it
+	key     *key       // of an API key or a session obtained with it
 	session *session   // KindSession
 	token   *userToken // KindUserToken
 	agent   *agent     // who acts, nil for a user without agent context
@@ -96,7 +96,7 @@ func (w *actor) principal() Principal {
 	return p
 }
 
-// sees tells whether an agent exists for the actor: sandbox and production are
+// sees reports whether an agent exists for the actor: sandbox and production are
 // invisible to each other. A user without agent context sees his own agents of
 // either.
 func (w *actor) sees(a *agent) bool {
@@ -110,7 +110,7 @@ func (w *actor) sees(a *agent) bool {
 	}
 }
 
-// manages tells whether the actor may administer an agent: itself, or its owner.
+// manages reports whether the actor may administer an agent: itself, or its owner.
 func (w *actor) manages(a *agent) bool {
 	if w.token != nil {
 		return a.owner == w.token.user
@@ -192,7 +192,7 @@ func (s *Server) identifyToken(d digest) *actor {
 	return &actor{kind: KindUserToken, token: t}
 }
 
-// agentMode says what a route wants to know of X-Agent-ID.
+// agentMode says how a route uses X-Agent-ID.
 type agentMode uint8
 
 const (

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// certificate is a self-signed certificate and its key, made anew for every
+// certificate is a self-signed certificate and its key, made for every
 // server so that none is ever worth stealing.
 type certificate struct {
 	pair tls.Certificate

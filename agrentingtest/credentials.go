@@ -51,7 +51,7 @@ type digest [sha256.Size]byte
 func sum(secret string) digest { return sha256.Sum256([]byte(secret)) }
 
 // lookup finds a secret by its hash and compares the hashes in constant time,
-// so that neither the map nor the comparison tells how close a guess was.
+// so that neither the map nor the comparison shows how close a guess was.
 func lookup[T any](m map[digest]T, d digest, stored func(T) digest) (T, bool) {
 	v, ok := m[d]
 	if !ok {

@@ -2,7 +2,7 @@
 // scriptable and documented server to test agents against, to write examples
 // with, and to work on when there is no network.
 //
-// It is no stub that answers 200. It authenticates, counts rate limits, locks
+// It is not a stub that answers 200. It authenticates, counts rate limits, locks
 // out, remembers idempotency keys, pages lists, keeps sandbox and production
 // apart and revokes a rotated key at once, with the numbers and error codes that
 // the platform documents. Beside the standard library it has the OpenAPI document
@@ -22,7 +22,7 @@
 //	session, expires := srv.NewSession(key.Secret)
 //
 // [Server.URL] is the base URL. A new server listens on a free port of 127.0.0.1;
-// [WithAddr], [WithTLS] and [InMemory] change that. [Server.Transport] gives a
+// [Listen], [WithTLS] and [InMemory] change that. [Server.Transport] gives a
 // transport that reaches it in every case, [Server.Handler] the bare handler.
 // Servers share nothing: tests may run in parallel, each with its own. Every
 // method is safe for concurrent use.

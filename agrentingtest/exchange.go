@@ -198,7 +198,7 @@ func (x *exchange) refuse(f *failure) {
 	x.send(f.status, jsonType, encodeFailure(f, x.meta()))
 }
 
-// drain reads a short body that nobody asked for, so that the log shows also
+// drain reads a short body that the route did not read, so that the log shows also
 // what refused requests carried. Streams and bodies that wait for a 100 are left
 // alone.
 func (x *exchange) drain() {

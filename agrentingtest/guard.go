@@ -60,12 +60,12 @@ func canonical(h http.Header) http.Header {
 // upgraded. Any valid credential is let in; scopes are the handler's business,
 // see [Principal.Allows].
 //
-// Each request is verified anew, and only when it comes: what was let in, such
+// Each request is verified when it arrives, and not later: what was let in, such
 // as a stream or a WebSocket, lives on when its credential dies.
 //
 // Unlike the routes of [Server.Handle], requests are not logged, limited,
 // counted or befallen by faults: the other server is not the platform. Guard may
-// be used by many servers at once, and goes on working after [Server.Close].
+// be used by many servers at once, and continues to work after [Server.Close].
 func (s *Server) Guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, err := s.Verify(r.Header)

@@ -65,7 +65,7 @@ func (l *requestLog) add(e *Request) {
 	l.entries = append(l.entries, e)
 }
 
-// update changes an entry while nobody copies it.
+// update changes an entry while it is not being copied.
 func (l *requestLog) update(change func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -107,7 +107,7 @@ func (s *Server) Count(route string) int {
 	return n
 }
 
-// ResetLog forgets the logged requests and their counts. [Server.Stats] goes on
+// ResetLog forgets the logged requests and their counts. [Server.Stats] continues
 // counting.
 func (s *Server) ResetLog() {
 	s.log.mu.Lock()

@@ -63,10 +63,6 @@ func InMemory() Option { return func(c *config) { c.memory = true } }
 // [Server.Transport] trusts it; see also [Server.Certificate].
 func WithTLS() Option { return func(c *config) { c.tls = true } }
 
-// WithAddr makes [NewServer] listen on addr instead of a free port of 127.0.0.1.
-// It has no effect on an [InMemory] server.
-func WithAddr(addr string) Option { return func(c *config) { c.addr = addr } }
-
 // WithoutRateLimits lifts the rate limits, the lockout of authenticate and the
 // ceiling on anonymous registrations. The rate-limit headers are still sent and
 // show an untouched allowance.
@@ -80,16 +76,13 @@ func WithRateLimits(l RateLimits) Option { return func(c *config) { c.limits = l
 func WithSessionTTL(d time.Duration) Option { return func(c *config) { c.ttl = d } }
 
 // WithSessionShape selects how authenticate answers, [ShapeLive] unless told
-// otherwise. See also [Server.SetSessionShape].
+// otherwise.
 func WithSessionShape(s SessionShape) Option { return func(c *config) { c.shape = s } }
 
-// WithAuthPath serves authenticate at path only; the usual path then answers
-// 404 ROUTE_NOT_FOUND.
+// WithAuthPath serves authenticate at path only, such as /auth/authenticate, as the
+// platform's authentication page writes it. The usual path then answers 404
+// ROUTE_NOT_FOUND.
 func WithAuthPath(path string) Option { return func(c *config) { c.authPath = path } }
-
-// WithoutAPIPrefix serves authenticate at /auth/authenticate only, as the
-// platform's authentication page writes it.
-func WithoutAPIPrefix() Option { return WithAuthPath("/auth/authenticate") }
 
 // WithRotateKeyField names the field that carries the secret in the answers
 // that create or rotate a key. The platform's text of it is cut off, so clients
@@ -97,10 +90,10 @@ func WithoutAPIPrefix() Option { return WithAuthPath("/auth/authenticate") }
 func WithRotateKeyField(name string) Option { return func(c *config) { c.keyField = name } }
 
 // WithBrokenKeyAnswers gives every other field of those answers a type that
-// nobody expects. A client that loses the secret over it has lost the key.
+// clients do not expect. A client that then loses the secret has lost the key.
 func WithBrokenKeyAnswers() Option { return func(c *config) { c.brokenKeys = true } }
 
-// WithSessionsDyingWithKey ends the sessions that a key bought when the key is
+// WithSessionsDyingWithKey ends the sessions obtained with a key when the key is
 // rotated or revoked. The platform does not say; by default they live on.
 func WithSessionsDyingWithKey() Option { return func(c *config) { c.dyingSessions = true } }
 

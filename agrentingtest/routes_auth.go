@@ -17,7 +17,7 @@ func (s *Server) authenticate(x *exchange) (reply, *failure) {
 }
 
 // logout ends the session that it is called with, or, called with an API key,
-// every session bought with that key. What it answers is not published.
+// every session obtained with that key. What it answers is not published.
 func (s *Server) logout(x *exchange) (reply, *failure) {
 	if x.who.token != nil {
 		return reply{}, forbidden("a user token has no session")
@@ -35,7 +35,7 @@ func (s *Server) logout(x *exchange) (reply, *failure) {
 }
 
 // rotateKey revokes a key at once and answers with its successor. Called with
-// the key itself or with a session bought with it, that key is meant. Called by
+// the key itself or with a session obtained with it, that key is meant. Called by
 // the owner in the name of the agent, it is the agent's newest live key, or the
 // one that key_id in the body names.
 func (s *Server) rotateKey(x *exchange) (reply, *failure) {

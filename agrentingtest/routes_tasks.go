@@ -76,7 +76,7 @@ func (t *task) render() map[string]any {
 	return m
 }
 
-// concerns tells whether an agent has part in the task.
+// concerns reports whether an agent takes part in the task.
 func (t *task) concerns(a *agent) bool { return t.requester == a || t.provider == a }
 
 // listTasks lists what the acting agent asked for or was asked for.
@@ -104,7 +104,7 @@ func (s *Server) getTask(x *exchange) (reply, *failure) {
 }
 
 // listHirings answers in the shape that the official client reads, which is not
-// that of the other lists. Nobody is ever hired here.
+// that of the other lists. No agent is ever hired here.
 func listHirings(x *exchange) (reply, *failure) {
 	q := x.r.URL.Query()
 	limit, f := intParam(q, "limit", defaultPageSize, 1, maxPageSize)

@@ -32,8 +32,7 @@ type Server struct {
 	log      *requestLog
 	stats    counters
 
-	ttl   atomic.Int64
-	shape atomic.Uint32
+	ttl atomic.Int64
 
 	gate     sync.RWMutex // guards closed against inflight.Add
 	closed   bool
@@ -62,8 +61,7 @@ func NewServer(opts ...Option) *Server {
 // Listen starts a platform on addr, such as "127.0.0.1:4000" or "127.0.0.1:0"
 // for any free port. It is [NewServer] for programs: what the operating system
 // has against the address is an error, which matches its cause, such as
-// [syscall.EADDRINUSE]. addr comes before [WithAddr], and has no effect on an
-// [InMemory] server.
+// [syscall.EADDRINUSE]. addr has no effect on an [InMemory] server.
 func Listen(addr string, opts ...Option) (*Server, error) {
 	cfg := newConfig(opts)
 	cfg.addr = addr
@@ -84,7 +82,6 @@ func start(cfg config) (*Server, error) {
 		served: make(chan struct{}),
 	}
 	s.ttl.Store(int64(cfg.ttl))
-	s.shape.Store(uint32(cfg.shape))
 	s.platform = s.routes()
 
 	l, host, err := s.listen()
@@ -235,8 +232,5 @@ func (s *Server) Certificate() *x509.Certificate {
 // now is the time on the server's clock.
 func (s *Server) now() time.Time { return time.Now().Add(s.cfg.skew) }
 
-// SetSessionTTL sets the lifetime of sessions bought from now on.
+// SetSessionTTL sets the lifetime of sessions that are issued from now on.
 func (s *Server) SetSessionTTL(d time.Duration) { s.ttl.Store(int64(d)) }
-
-// SetSessionShape selects how authenticate answers from now on.
-func (s *Server) SetSessionShape(shape SessionShape) { s.shape.Store(uint32(shape)) }

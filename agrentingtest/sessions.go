@@ -19,7 +19,7 @@ const (
 	ShapeDocs
 	// ShapeBoth has the fields of both.
 	ShapeBoth
-	// ShapeBadExpiry is ShapeLive with an expires_at that is no time.
+	// ShapeBadExpiry is ShapeLive with an expires_at that is not a time.
 	ShapeBadExpiry
 	// ShapePastExpiry is ShapeLive with an expires_at an hour ago, though the
 	// session is good for its whole lifetime.
@@ -44,7 +44,7 @@ type session struct {
 	expires time.Time
 }
 
-// NewSession buys a session with a key, as authenticate does, but without a
+// NewSession exchanges a key for a session, as authenticate does, but without a
 // request. It panics if the secret is not that of a live key.
 func (s *Server) NewSession(keySecret string) (token string, expires time.Time) {
 	d := s.dir
@@ -101,7 +101,7 @@ func (s *Server) RevokeSession(token string) {
 // sessionReply renders a new session in the selected shape.
 func (s *Server) sessionReply(token string, e *session) reply {
 	name := e.key.agent.profile.name
-	shape := SessionShape(s.shape.Load())
+	shape := s.cfg.shape
 	live := map[string]any{"session_token": token, "expires_at": e.expires.UTC().Format(time.RFC3339)}
 	agent := map[string]any{"id": e.key.agent.id, "name": name}
 	switch shape {

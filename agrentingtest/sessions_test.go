@@ -44,8 +44,7 @@ func TestAuthenticateAnswersInTheChosenShape(t *testing.T) {
 			assert.Equal(t, 200, w.bearer(a.text(c.token)).get(tasksPath).status)
 		})
 	}
-	w := newWorld(t)
-	w.SetSessionShape(agrentingtest.ShapeFlat)
+	w := newWorld(t, agrentingtest.WithSessionShape(agrentingtest.ShapeFlat))
 	flat := w.asKey().post(authPath, "")
 	assert.Regexp(t, `^\{"expires_at":"[^"]+","session_token":"[^"]+"\}$`, flat.raw)
 	assert.Equal(t, "SessionShape(?)", agrentingtest.SessionShape(99).String())
@@ -53,7 +52,7 @@ func TestAuthenticateAnswersInTheChosenShape(t *testing.T) {
 
 func TestAuthenticateMovesWithItsPath(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, agrentingtest.WithoutAPIPrefix())
+	w := newWorld(t, agrentingtest.WithAuthPath("/auth/authenticate"))
 	assert.Equal(t, 200, w.asKey().post("/auth/authenticate", "").status)
 	assert.Equal(t, agrentingtest.CodeRouteNotFound, w.asKey().post(authPath, "").code())
 }

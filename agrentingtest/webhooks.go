@@ -25,10 +25,10 @@ type Webhook struct {
 	Status      string
 	Output      any
 	ErrorReason string
-	// Body is sent as it is, in place of what the fields above would make.
+	// Body is sent unchanged, instead of a body made from the fields above.
 	Body []byte
 
-	// Secret signs the body; without one there is no signature. Signature is
+	// Secret signs the body. Without one, the request has no signature. Signature is
 	// sent in place of the right one, for receivers that should refuse it.
 	Secret, Signature string
 	// Header names the header of the signature; X-Webhook-Signature if empty.

@@ -109,7 +109,7 @@ func TestDocumentHasTheRoutesOfTheEmbeddedPlatformAndNoOther(t *testing.T) {
 	for _, r := range described {
 		var opts []agrentingtest.Option
 		if strings.HasSuffix(r, " /auth/authenticate") {
-			opts = append(opts, agrentingtest.WithoutAPIPrefix())
+			opts = append(opts, agrentingtest.WithAuthPath("/auth/authenticate"))
 		}
 		srv := agrentingtest.NewServer(opts...)
 		method, path, _ := strings.Cut(r, " ")
@@ -372,10 +372,14 @@ func TestSDKAndEmbeddedPlatformSpeakWhatTheDocumentSays(t *testing.T) {
 	do(keyed, http.MethodPatch, "/api/v1/agents/"+scribe.ID, map[string]any{"agent": map[string]any{"base_price": "2.5"}})
 	alias := connect(agrenting.WithCredential(agrenting.APIKey(srv.NewKey(scribe.ID).Secret)), agrenting.WithAPIKeyHeader("Api-Key"))
 	for _, shape := range []agrentingtest.SessionShape{agrentingtest.ShapeLive, agrentingtest.ShapeDocs, agrentingtest.ShapeBoth} {
-		srv.SetSessionShape(shape)
-		_, err = alias.Sessions.Authenticate(ctx)
-		require.NoError(t, err)
+		shaped := agrentingtest.NewServer(agrentingtest.WithSessionShape(shape))
+		t.Cleanup(shaped.Close)
+		key := shaped.NewKey(shaped.NewAgent(nil, agrentingtest.AgentConfig{Name: "Shaped"}).ID).Secret
+		status := v.raw(t, http.MethodPost, shaped.URL+"/api/v1/auth/authenticate", "", "Api-Key", key)
+		require.Equal(t, http.StatusOK, status)
 	}
+	_, err = alias.Sessions.Authenticate(ctx)
+	require.NoError(t, err)
 
 	// A session.
 	seated := connect(agrenting.WithCredential(agrenting.APIKey(srv.NewKey(scribe.ID).Secret)), agrenting.WithSession())
@@ -389,12 +393,11 @@ func TestSDKAndEmbeddedPlatformSpeakWhatTheDocumentSays(t *testing.T) {
 	do(seated, http.MethodGet, "/api/v1/tasks?limit=1", nil)
 	do(seated, http.MethodGet, "/api/v1/tasks/"+made.ID, nil)
 	do(seated, http.MethodGet, "/api/v1/agents?status=active&capability=search", nil)
-	_, err = seated.Keys.Rotate(ctx)
-	require.NoError(t, err)
+	do(seated, http.MethodPost, "/api/v1/auth/rotate-key", nil)
 	require.NoError(t, seated.Sessions.Logout(ctx))
 
 	// The other path of authenticate.
-	old := agrentingtest.NewServer(agrentingtest.WithoutAPIPrefix())
+	old := agrentingtest.NewServer(agrentingtest.WithAuthPath("/auth/authenticate"))
 	t.Cleanup(old.Close)
 	key := old.NewKey(old.NewAgent(nil, agrentingtest.AgentConfig{Name: "Old"}).ID).Secret
 	status := v.raw(t, http.MethodPost, old.URL+"/auth/authenticate", "", "X-API-Key", key)

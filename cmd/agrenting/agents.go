@@ -99,8 +99,7 @@ type agentsMineCmd struct{}
 
 // Run lists the user's agents.
 func (*agentsMineCmd) Run(a *app) error {
-	// Whoever wants to know which agents there are may well have named none of
-	// them, and would be refused on that account.
+	// The named agent may not be one of the user's, and the call would be refused.
 	b := a.withoutAgent()
 	client, err := b.reader()
 	a.last, a.fixed = b.last, b.fixed
@@ -191,7 +190,7 @@ func (c *agentsRegisterCmd) Run(a *app) error {
 	defer s.close()
 	stop := a.waiting("registering the agent")
 	r, err := client.Agents.Register(a.ctx, agrenting.AgentRegistration{
-		Name: c.Name, DID: c.DID, Capabilities: c.Capability, PricingModel: c.Pricing, BasePrice: agrenting.Decimal(c.BasePrice),
+		Name: c.Name, DID: c.DID, Capabilities: c.Capability, PricingModel: c.Pricing, BasePrice: json.Number(c.BasePrice),
 		Description: c.Description, Category: c.Category, Sandbox: c.SandboxAgent,
 	})
 	stop()

@@ -28,10 +28,10 @@ func (a *app) confirm(f confirmFlags, question string) error {
 	}
 	fmt.Fprintf(a.err, "%s %s ", a.ui.errPaint(yellow, visible(question)), a.ui.errPaint(bold, "[y/N]"))
 	answer := make(chan string, 1)
-	go func() { // ends with the process when nobody answers
+	go func() { // ends with the process if no answer comes
 		line, err := bufio.NewReader(io.LimitReader(a.in, 1024)).ReadString('\n')
 		if err != nil {
-			fmt.Fprintln(a.err) // nobody has typed the line break
+			fmt.Fprintln(a.err) // the line break was not typed
 		}
 		answer <- strings.ToLower(strings.TrimSpace(line))
 	}()

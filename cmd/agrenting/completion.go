@@ -62,7 +62,7 @@ type completeCmd struct {
 
 // Run prints candidates for the last word, one a line; none means files. The
 // scripts complete the folder of --store themselves.
-func (c *completeCmd) Run(a *app) error { //nolint:unparam // kong wants it so
+func (c *completeCmd) Run(a *app) error { //nolint:unparam // kong requires it
 	words := c.Words
 	if len(words) > 0 && words[0] == "--" {
 		words = words[1:]
@@ -73,7 +73,7 @@ func (c *completeCmd) Run(a *app) error { //nolint:unparam // kong wants it so
 	return nil
 }
 
-// candidates are what may stand where the last word is.
+// candidates are the possible completions of the last word.
 func candidates(node *kong.Node, words []string) []string {
 	last := ""
 	if len(words) > 0 {

@@ -195,12 +195,13 @@ func (a *app) credentialFromInput() (agrenting.Credential, error) {
 }
 
 // as makes a client of its own for one credential, at the same platform.
-func (a *app) as(c agrenting.Credential) (*agrenting.Client, error) {
+func (a *app) as(c agrenting.Credential, more ...agrenting.Option) (*agrenting.Client, error) {
 	opts, err := a.optionsWithoutCredential()
 	if err != nil {
 		return nil, err
 	}
-	return agrenting.New(append(opts, agrenting.WithCredential(c), agrenting.WithUnmarkedSandboxTokens())...)
+	opts = append(opts, agrenting.WithCredential(c), agrenting.WithUnmarkedSandboxTokens())
+	return agrenting.New(append(opts, more...)...)
 }
 
 // anonymous makes a client that sends no credential.
@@ -225,6 +226,13 @@ func (a *app) optionsWithoutCredential() ([]agrenting.Option, error) {
 	bare := *a
 	bare.Store, bare.KeyFile = "", ""
 	return bare.options()
+}
+
+// withStore is the same app with a temporary store.
+func (a *app) withStore(folder string) *app {
+	b := *a
+	b.Store, b.temporary = folder, true
+	return &b
 }
 
 // clientFor is reader for a command that is about an agent.

@@ -103,8 +103,8 @@ func (e *examination) fail(name string, err error) {
 	e.note(name, checkFail, c.msg, e.hintOf(err, c))
 }
 
-// hintOf is what to do about an error. Nobody looks closer than this, so that
-// there is always something.
+// hintOf is what to do about an error. It is never empty, because no other command
+// looks closer.
 func (e *examination) hintOf(err error, c *cliError) string {
 	_, header := errors.AsType[tls.RecordHeaderError](err)
 	keyFile := e.app.env(varKeyFile)

@@ -23,6 +23,8 @@ import (
 const (
 	skewTolerated = 30 * time.Second
 	certificateOK = 14 * 24 * time.Hour
+	// recommendedAge is the platform's (platform documentation, "Authentication").
+	recommendedAge = 90 * 24 * time.Hour
 )
 
 // connection asks the platform for its health, without a credential.
@@ -270,7 +272,7 @@ func judged(err error) bool {
 	return ok
 }
 
-// age tells how old a key is: the store knows, or the platform's list of keys.
+// age reports how old a key is, as the store or the platform's list of keys says.
 func (e *examination) age(client *agrenting.Client, cred agrenting.Credential) {
 	created := e.storedAge()
 	if agent := e.app.knownAgent(client); created.IsZero() && agent != "" && cred.Kind() == agrenting.KindAPIKey {
@@ -282,7 +284,7 @@ func (e *examination) age(client *agrenting.Client, cred agrenting.Credential) {
 	age := time.Since(created)
 	days := math.Round(age.Hours()/24*10) / 10
 	e.report.Credential.Created, e.report.Credential.AgeDays = created, &days
-	if age > agrenting.DefaultRotationInterval {
+	if age > recommendedAge {
 		e.note("age", checkWarn, ago(age)+"; the platform recommends another key every 90 days", "agrenting keys rotate")
 		return
 	}

@@ -47,14 +47,14 @@ func (c *execCmd) Run(a *app) error {
 		}
 		return &cliError{code: code, kind: "command", msg: "cannot run " + visible(args[0]) + ": " + cause(errors.Unwrap(err)).Error()}
 	}
-	cred, bought, err := c.obtain(a)
+	cred, exchanged, err := c.obtain(a)
 	if err != nil {
 		return err
 	}
 	if c.Var == varSession && cred.Kind() != agrenting.KindSession {
 		return usage("leave --credential out, or choose another --var", "--var %s is for sessions, and this is none (%s)", varSession, cred.Kind())
 	}
-	if bought && !c.Keep {
+	if exchanged && !c.Keep {
 		defer func() {
 			if err := a.end(cred); err != nil {
 				a.ui.note("the session could not be ended: %s", textOf(err))
@@ -86,9 +86,9 @@ func (c *execCmd) checkVar() error {
 	}
 }
 
-// obtain is the credential to hand over; bought tells that it is a session that
-// was made for this.
-func (c *execCmd) obtain(a *app) (cred agrenting.Credential, bought bool, err error) {
+// obtain returns the credential to hand over. exchanged reports whether it is a session
+// that was obtained for this command.
+func (c *execCmd) obtain(a *app) (cred agrenting.Credential, exchanged bool, err error) {
 	client, err := a.client()
 	if err != nil {
 		return cred, false, err
@@ -143,7 +143,7 @@ func (c *execCmd) environment(a *app, cred agrenting.Credential) []string {
 	}
 	if unmarked(cred) && strings.EqualFold(a.env(varEnv), string(agrenting.Sandbox)) {
 		// The token bears no mark, so that the command's SDK would refuse it. This
-		// one has looked at the key that it was bought with, or was told.
+		// one has looked at the key that it was obtained with, or was told.
 		if name == varAPIKey || name == varSandboxKey || name == varSession {
 			set(varUnmarked, unmarkedAllowed)
 		} else {
@@ -159,7 +159,7 @@ func (c *execCmd) environment(a *app, cred agrenting.Credential) []string {
 func unmarked(c agrenting.Credential) bool {
 	switch c.Kind() {
 	case agrenting.KindSession:
-		return agrenting.SessionToken(c.Reveal(), noTime).Environment() == "" // a bought one knows its key's
+		return agrenting.SessionToken(c.Reveal(), noTime).Environment() == "" // an exchanged one knows its key's
 	case agrenting.KindUserToken:
 		return c.Environment() == ""
 	default:
@@ -203,7 +203,7 @@ func (a *app) runCommand(path string, args, env []string) error {
 		select {
 		case s := <-signals:
 			if !fromTerminal(s, isTerminal(a.in)) {
-				_ = cmd.Process.Signal(s) // it may have ended meanwhile
+				_ = cmd.Process.Signal(s) // it may have ended in the meantime
 			}
 		case err := <-done:
 			return statusOf(cmd, err)

@@ -16,7 +16,7 @@ func fromTerminal(os.Signal, bool) bool { return true }
 
 func endingSignal(*os.ProcessState) int { return 0 }
 
-// readerGone reports whether nobody reads any more what was written.
+// readerGone reports whether the reader of the output has gone.
 func readerGone(err error) bool {
 	const brokenPipe, noData = syscall.Errno(109), syscall.Errno(232)
 	return errors.Is(err, brokenPipe) || errors.Is(err, noData)

@@ -28,5 +28,5 @@ func endingSignal(p *os.ProcessState) int {
 	return 0
 }
 
-// readerGone reports whether nobody reads any more what was written.
+// readerGone reports whether the reader of the output has gone.
 func readerGone(err error) bool { return errors.Is(err, syscall.EPIPE) }

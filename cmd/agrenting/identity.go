@@ -12,8 +12,8 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// isNoCredential reports whether there is no credential at all, which is
-// another thing than one that cannot be read.
+// isNoCredential reports whether no source has a credential, as opposed to one that
+// cannot be read.
 func isNoCredential(err error) bool {
 	_, ok := errors.AsType[*agrenting.NoCredentialError](err)
 	return ok
@@ -89,7 +89,7 @@ func (c *whoamiCmd) Run(a *app) error {
 	return nil
 }
 
-// tried tries the credential, and tells what else the answer says.
+// tried tries the credential, and notes what else the answer says.
 func (a *app) tried(client *agrenting.Client) error {
 	t := a.try(client)
 	if err := cmp.Or(t.err, t.agent); err != nil {
@@ -186,7 +186,7 @@ type jsonSession struct {
 	Secret      string    `json:"secret,omitempty"`
 }
 
-// Run buys a session. One that nobody is going to have is ended again.
+// Run exchanges the key for a session. A session that is not kept is ended again.
 func (c *loginCmd) Run(a *app) error {
 	client, err := a.reader()
 	if err != nil {

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"cmp"
-	"context"
-	"errors"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -150,65 +147,4 @@ func (a *app) revoked(what, id string) error {
 	}
 	a.ui.line("%s %s is revoked", what, visible(id))
 	return nil
-}
-
-type keysRotateCmd struct {
-	secretFlags
-	confirmFlags
-
-	Strategy string `enum:"auto,overlap,inplace" default:"auto" help:"With --store: overlap keeps the old key live until the new one is in use; inplace replaces it in one call. (${enum})"`
-	KeyID    string `placeholder:"ID" help:"With --store: the platform's id of the key that is replaced, if the store does not know it."`
-}
-
-// Run replaces the key in use: through a store without losing anything, or
-// by the bare call of the platform.
-func (c *keysRotateCmd) Run(a *app) error {
-	if a.Store != "" {
-		return c.throughStore(a)
-	}
-	client, err := a.client()
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	s, err := c.open(true)
-	if err != nil {
-		return preferStore(c.secretFlags, err)
-	}
-	defer s.close()
-	if err := a.confirm(c.confirmFlags, "Rotate the key from "+a.sourceName(client.Status().Source)+"? The old one is dead at once, for everybody who has it."); err != nil {
-		return err
-	}
-	// From here on an interruption would lose the key.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), max(a.Timeout, time.Minute))
-	defer cancel()
-	stop := a.waiting("rotating")
-	k, err := client.Keys.Rotate(ctx)
-	stop()
-	if err != nil {
-		return s.rescue(a, err)
-	}
-	if err := a.issued(s, "key", k); err != nil {
-		if werr := a.unwritten(true); werr != nil && c.shows() {
-			return lostSecret(werr, "the key was rotated: the old one is dead, and the new one, "+visible(cmp.Or(k.ID, k.Credential.Fingerprint()))+", is lost",
-				"create another by agrenting keys create with a user token, another key of the agent, or in the dashboard, and revoke the lost one")
-		}
-		return err
-	}
-	if source := client.Status().Source; source != varKeyFile || a.env(varKeyFile) != c.Out {
-		a.ui.note("the key from %s is dead; put the new one in its place", a.sourceName(source))
-	}
-	return nil
-}
-
-// preferStore names the way that loses nothing first, to who has said nothing of
-// where the new key goes.
-func preferStore(f secretFlags, err error) error {
-	e, ok := errors.AsType[*cliError](err)
-	if !ok || f.Out != "" || f.Show {
-		return err
-	}
-	better := *e
-	better.hint = "give --store FOLDER: the new key is kept there before the old one goes; without a store, " + e.hint
-	return &better
 }

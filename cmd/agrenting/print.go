@@ -105,8 +105,8 @@ func (o *outlet) Fd() uintptr {
 	return ^uintptr(0)
 }
 
-// unwritten says that standard output could not be written. That a reader has
-// had enough, as head does, is no error unless it matters.
+// unwritten is the error if standard output could not be written. A reader that has
+// gone, such as head, is an error only if it matters.
 func (a *app) unwritten(matters bool) error {
 	err := a.stdout.failed()
 	if err == nil || (!matters && readerGone(err)) {

@@ -92,7 +92,7 @@ func (c *proxyCmd) Run(a *app) error {
 		cfg.Token = rand.Text()
 	}
 	where := c.announce(a, l, cfg.Token)
-	if err := a.unwritten(c.RequireToken || c.ReadyFile == ""); err != nil { // nobody would know of it
+	if err := a.unwritten(c.RequireToken || c.ReadyFile == ""); err != nil { // no other process would know of it
 		return err
 	}
 	if err := ready.write(where); err != nil {

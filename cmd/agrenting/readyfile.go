@@ -60,9 +60,8 @@ func (r *readyFile) stale() (bool, error) {
 	return true, nil
 }
 
-// clear takes away what a killed run has left behind: whoever waits for the file
-// must not find that one. It is called before the command listens, and once
-// nothing that was typed can be wrong any more.
+// clear removes the file of a killed run, so that a process that waits for the file does
+// not find it. It is called before the command listens, after the flags were checked.
 func (r *readyFile) clear() error {
 	stale, err := r.stale()
 	if err != nil || !stale {
@@ -74,8 +73,8 @@ func (r *readyFile) clear() error {
 	return nil
 }
 
-// write says that the command serves. What has come to be there meanwhile is
-// replaced only if it is another run's.
+// write says that the command serves. It replaces a file that was created in the
+// meantime only if another run wrote it.
 func (r *readyFile) write(text string) error {
 	if r.path == "" {
 		return nil
@@ -91,12 +90,12 @@ func (r *readyFile) write(text string) error {
 	return nil
 }
 
-// remove says that the command serves no longer. A file that somebody else has
-// put there or changed meanwhile is left.
+// remove says that the command no longer serves. It leaves a file that was replaced or
+// changed in the meantime.
 func (r *readyFile) remove() {
 	r.gone.Do(func() {
 		if r.own != nil && r.untouched() {
-			_ = os.Remove(r.path) // the next run tells what is in its way
+			_ = os.Remove(r.path) // the next run reports what prevents it
 		}
 	})
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,25 +22,27 @@ type jsonRotation struct {
 	Recovered   bool    `json:"recovered"`
 	Adopted     bool    `json:"adopted"`
 	Interrupted bool    `json:"interrupted,omitempty"`
-	Store       string  `json:"store"`
+	Store       string  `json:"store,omitempty"`
 	File        string  `json:"file,omitempty"`
 	Secret      string  `json:"secret,omitempty"`
 }
 
-// throughStore rotates without losing anything: when it is interrupted, the
-// rotation is finished if that is a matter of seconds, and otherwise by the next
-// run, or by whoever else has the store.
-func (c *keysRotateCmd) throughStore(a *app) error {
-	policy := agrenting.RotationPolicy{Every: -1, KeyID: c.KeyID}
-	switch c.Strategy {
-	case "overlap":
-		policy.Strategy = agrenting.Overlap
-	case "inplace":
-		policy.Strategy = agrenting.InPlace
+type keysRotateCmd struct {
+	secretFlags
+	confirmFlags
+
+	Strategy string `enum:"auto,overlap,inplace" default:"auto" help:"overlap keeps the old key live until the new one is in use; inplace replaces it in one call. (${enum})"`
+	KeyID    string `placeholder:"ID" help:"The platform's id of the key that is replaced, if the store does not know it."`
+}
+
+// Run replaces the key in use, in the store that was given or in a temporary one.
+func (c *keysRotateCmd) Run(a *app) error {
+	if a.Store == "" {
+		return c.withoutStore(a)
 	}
-	watch := &rotationWatch{app: a, stop: func() {}}
+	watch := newRotationWatch(a)
 	defer watch.end()
-	client, err := a.client(agrenting.WithRotation(policy), agrenting.WithObserver(watch.event))
+	client, err := a.client(agrenting.WithRotation(c.policy()), agrenting.WithObserver(watch.event))
 	if err != nil {
 		return err
 	}
@@ -55,6 +58,122 @@ func (c *keysRotateCmd) throughStore(a *app) error {
 	if before, err := a.stored(); err == nil {
 		watch.recovers = before.Unfinished != nil
 	}
+	return c.rotate(a, client, s, watch, a.Store)
+}
+
+func (c *keysRotateCmd) policy() agrenting.RotationPolicy {
+	policy := agrenting.RotationPolicy{Every: -1, KeyID: c.KeyID}
+	switch c.Strategy {
+	case "overlap":
+		policy.Strategy = agrenting.Overlap
+	case "inplace":
+		policy.Strategy = agrenting.InPlace
+	}
+	return policy
+}
+
+// withoutStore rotates the key over a store in a temporary folder. The folder is
+// removed if the new key was written where the flags say, or if nothing was changed.
+func (c *keysRotateCmd) withoutStore(a *app) error {
+	given, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer given.Close()
+	s, err := c.open(true)
+	if err != nil {
+		return preferStore(c.secretFlags, err)
+	}
+	defer s.close()
+	source := a.sourceName(given.Status().Source)
+	if err := a.confirm(c.confirmFlags, "Rotate the key from "+source+"? The old one stops working, for everybody who has it."); err != nil {
+		return err
+	}
+	key, err := given.Credential(a.ctx)
+	if err != nil {
+		return err
+	}
+	folder, err := os.MkdirTemp("", "agrenting-rotation-*") // 0700
+	if err != nil {
+		return failure("give --store FOLDER", "cannot make a temporary folder: %v", cause(err))
+	}
+	err = c.over(a.withStore(folder), key, s)
+	if err == nil && (given.Status().Source != varKeyFile || a.env(varKeyFile) != c.Out) {
+		a.ui.note("the key from %s is dead; put the new one in its place", source)
+	}
+	return err
+}
+
+// over rotates key over the store of a, which is in a temporary folder.
+func (c *keysRotateCmd) over(a *app, key agrenting.Credential, s *sink) error {
+	watch := newRotationWatch(a)
+	watch.again = "run agrenting keys rotate --store " + a.Store
+	defer watch.end()
+	policy := c.policy()
+	policy.Grace = -1 // no other process uses this store
+	store, err := agrenting.FileStore(a.Store)
+	if err == nil {
+		var client *agrenting.Client
+		client, err = a.as(key, agrenting.WithStore(store), agrenting.WithRotation(policy), agrenting.WithObserver(watch.event))
+		if err == nil {
+			err = c.rotate(a, client, s, watch, "")
+			_ = client.Close() // rotate has reported it if it matters
+		}
+	}
+	return c.settle(a, key, err)
+}
+
+// settle removes the temporary store, or says what it still has.
+func (c *keysRotateCmd) settle(a *app, before agrenting.Credential, err error) error {
+	if err == nil && c.shows() {
+		err = a.unwritten(true)
+	}
+	state, lerr := a.stored()
+	unchanged := errors.Is(lerr, agrenting.ErrNoRecord) || (lerr == nil && state.Unfinished == nil && state.Credential.Equal(before))
+	if err == nil || unchanged {
+		_ = os.RemoveAll(a.Store)
+		return err
+	}
+	e := *a.classify(err)
+	hint := "agrenting keys rotate --store " + a.Store + " finishes the rotation; give it the same key"
+	if lerr == nil && state.Unfinished == nil {
+		e.msg = "the key was rotated: the old one is dead; " + e.msg
+		hint = "the new key is kept in --store " + a.Store
+		if file, err := rescued(a.Store, state.Credential.Reveal()); err == nil {
+			hint = "the new key is in " + file
+		}
+	}
+	if e.kind == "interrupted" && e.hint != "" {
+		return &e // the hint says how to continue
+	}
+	e.hint = joinHints(e.hint, hint)
+	return &e
+}
+
+// joinHints says both.
+func joinHints(first, second string) string {
+	if first == "" {
+		return second
+	}
+	return first + "; " + second
+}
+
+// preferStore names the way that loses nothing first, to who has said nothing of
+// where the new key goes.
+func preferStore(f secretFlags, err error) error {
+	e, ok := errors.AsType[*cliError](err)
+	if !ok || f.Out != "" || f.Show {
+		return err
+	}
+	better := *e
+	better.hint = "give --store FOLDER: the new key is kept there before the old one goes; without a store, " + e.hint
+	return &better
+}
+
+// rotate replaces the key in the store of a. A rotation that is interrupted is
+// finished if that is a matter of seconds, and otherwise by the next run, or by any
+// other process that has the store. shown is the store to report.
+func (c *keysRotateCmd) rotate(a *app, client *agrenting.Client, s *sink, watch *rotationWatch, shown string) error {
 	began := time.Now()
 	r, err := client.Rotate(a.ctx)
 	_, failed := errors.AsType[*agrenting.RotationError](err)
@@ -89,14 +208,14 @@ func (c *keysRotateCmd) throughStore(a *app) error {
 		encode(a.out, jsonRotation{
 			From: r.From, To: r.To, Generation: r.Generation, Strategy: r.Strategy.String(), Seconds: r.Took.Seconds(),
 			Recovered: r.Recovered, Adopted: r.Adopted, Interrupted: interrupted,
-			Store: a.Store, File: c.Out, Secret: s.shown(secret),
+			Store: shown, File: c.Out, Secret: s.shown(secret),
 		})
 		return nil
 	}
 	a.ui.pairs(
 		pair{"from", r.From}, pair{"to", r.To}, pair{"generation", strconv.FormatUint(r.Generation, 10)},
 		pair{"strategy", r.Strategy.String()}, pair{"took", r.Took.Round(time.Millisecond).String()},
-		pair{"store", a.Store}, pair{"file", c.Out}, pair{"secret", s.shown(secret)},
+		pair{"store", shown}, pair{"file", c.Out}, pair{"secret", s.shown(secret)},
 		pair{"note", howItWent(r, interrupted)},
 	)
 	return nil
@@ -117,8 +236,8 @@ func howItWent(r *agrenting.Rotation, interrupted bool) string {
 	return strings.Join(all, "; ")
 }
 
-// rotationWatch shows how far a rotation is, and knows in the end what has
-// become of one that nobody waits for any more.
+// rotationWatch shows the progress of a rotation. It also has the result of a rotation
+// that was interrupted and finished nevertheless.
 type rotationWatch struct {
 	app *app
 
@@ -131,7 +250,12 @@ type rotationWatch struct {
 	rotated *agrenting.Event // nil until it is done
 	err     error            // of the rotation
 
-	recovers bool // an earlier run has left an unfinished rotation behind
+	recovers bool   // an earlier run has left an unfinished rotation behind
+	again    string // how to continue
+}
+
+func newRotationWatch(a *app) *rotationWatch {
+	return &rotationWatch{app: a, stop: func() {}, again: "run it again"}
 }
 
 // unreadable is the error that has an answer with a key which was not found in
@@ -149,7 +273,7 @@ func (w *rotationWatch) unreadable() error {
 func (w *rotationWatch) event(e agrenting.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch e.Type { //nolint:exhaustive // the others are no steps of a rotation
+	switch e.Type { //nolint:exhaustive // the others are not steps of a rotation
 	case agrenting.EventRotated:
 		w.rotated = &e
 	case agrenting.EventRotationFailed:
@@ -182,7 +306,11 @@ func (w *rotationWatch) finishing() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.waiting {
-		w.show("interrupted; finishing what is under way (interrupt again to leave it to the next run)", "finishing")
+		in := ""
+		if w.app.temporary {
+			in = " with --store " + w.app.Store
+		}
+		w.show("interrupted; finishing what is under way (interrupt again to leave it to the next run"+in+")", "finishing")
 	}
 }
 
@@ -225,16 +353,16 @@ func (w *rotationWatch) unfinished(state agrenting.KeyState) error {
 	switch in := state.Unfinished; {
 	case w.waiting && w.worked:
 		e.msg = "interrupted; another process has taken the rotation over"
-		e.hint = "run it again to see it finished"
+		e.hint = w.again + " to see it finished"
 	case w.waiting:
 		e.msg = "interrupted; this run changed nothing, another process is rotating the key"
-		e.hint = "run it again: if that process was killed, the next run finishes the rotation"
+		e.hint = w.again + ": if that process was killed, the next run finishes the rotation"
 	case in != nil && in.Strategy == agrenting.InPlace && in.Stage != agrenting.StagePrepare && in.Stage != agrenting.StageForget:
 		e.msg = "interrupted at the stage " + string(in.Stage) + "; the platform may have replaced the key already"
-		e.hint = "run it again at once: it gets the new key by the same idempotency key, and finishes the rotation"
+		e.hint = w.again + " at once: it gets the new key by the same idempotency key, and finishes the rotation"
 	case in != nil:
 		e.msg = "interrupted at the stage " + string(in.Stage) + "; " + key + ", and nothing is lost"
-		e.hint = "run it again to finish the rotation"
+		e.hint = w.again + " to finish the rotation"
 	default:
 		e.msg = "interrupted; nothing was changed, " + key
 	}

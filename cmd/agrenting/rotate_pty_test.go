@@ -256,3 +256,109 @@ func TestWhoLostTheLeaseDoesNotSayThatNothingWasChanged(t *testing.T) {
 	assert.NotContains(t, out, "nothing was changed")
 	assert.Contains(t, out, "another process has taken the rotation over")
 }
+
+// withoutStore runs keys rotate without a store, and leaves temporary folders in temp.
+func (r *rotating) withoutStore(temp, moment string, args ...string) (output string, code int) {
+	r.t.Helper()
+	env := []string{"AGRENTING_AGENT_ID=" + r.agent.ID, "TMPDIR=" + temp}
+	return terminal(r.t, r.srv, r.key.Secret, env, moment, "\x03", append([]string{"keys", "rotate", "--yes"}, args...)...)
+}
+
+// folder makes a folder that FileStore accepts.
+func folder(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "folder")
+	require.NoError(t, os.Mkdir(path, 0o700))
+	return path
+}
+
+func TestInterruptedRotationWithoutStoreContinuesInTheTemporaryOne(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
+	temp := folder(t)
+	out, code := r.withoutStore(temp, "rotating: revoke", "--out", filepath.Join(temp, "key"))
+	assert.Equal(t, codeInterrupted, code, out)
+	left, err := filepath.Glob(filepath.Join(temp, "agrenting-rotation-*"))
+	require.NoError(t, err)
+	require.Len(t, left, 1, out)
+	assert.Contains(t, out, "interrupt again to leave it to the next run with --store "+left[0])
+	assert.Contains(t, out, "run agrenting keys rotate --store "+left[0]+" to finish the rotation")
+	assert.NoFileExists(t, filepath.Join(temp, "key"))
+
+	r.srv.ClearFaults()
+	r.path = left[0]
+	out, code = r.interruptedAt("never", "--out", filepath.Join(temp, "key"))
+	assert.Equal(t, codeOK, code, out)
+	secret, err := os.ReadFile(filepath.Join(temp, "key"))
+	require.NoError(t, err)
+	assert.True(t, r.srv.KeyAlive(strings.TrimSpace(string(secret))))
+	assert.False(t, r.srv.KeyAlive(r.key.Secret))
+	assert.Len(t, r.srv.LiveKeys(r.agent.ID), 1)
+}
+
+func TestFailedRotationWithoutStoreSaysHowToContinue(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.DropAfter().Always())
+	temp := folder(t)
+	out, code := r.withoutStore(temp, "never", "--out", filepath.Join(temp, "key"), "--strategy", "inplace")
+	assert.NotZero(t, code, out)
+	left, err := filepath.Glob(filepath.Join(temp, "agrenting-rotation-*"))
+	require.NoError(t, err)
+	require.Len(t, left, 1, out)
+	assert.Contains(t, out, "agrenting keys rotate --store "+left[0]+" finishes the rotation")
+	assert.False(t, r.srv.KeyAlive(r.key.Secret), "the answer was lost")
+
+	r.srv.ClearFaults()
+	r.path = left[0]
+	out, code = r.interruptedAt("never", "--out", filepath.Join(temp, "key"))
+	assert.Equal(t, codeOK, code, out)
+	secret, err := os.ReadFile(filepath.Join(temp, "key"))
+	require.NoError(t, err)
+	assert.True(t, r.srv.KeyAlive(strings.TrimSpace(string(secret))))
+}
+
+func TestRefusedRotationWithoutStoreLeavesNothing(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	r.srv.RevokeKey(r.key.ID)
+	temp := folder(t)
+	out, code := r.withoutStore(temp, "never", "--out", filepath.Join(temp, "key"))
+	assert.Equal(t, codeRefused, code, out)
+	assert.Contains(t, out, "put a valid one into AGRENTING_API_KEY")
+	left, err := os.ReadDir(temp)
+	require.NoError(t, err)
+	assert.Empty(t, left, out)
+}
+
+// The folder of the file is removed while the platform answers.
+func TestKeyThatCannotBeWrittenIsKeptInTheTemporaryStore(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(time.Second))
+	temp, target := folder(t), folder(t)
+	cmd := exec.CommandContext(t.Context(), "agrenting", "keys", "rotate", "--yes", "--strategy", "inplace", "--out", filepath.Join(target, "key"))
+	cmd.Env = []string{
+		"AGRENTING_URL=" + r.srv.URL, "AGRENTING_API_KEY=" + r.key.Secret, "AGRENTING_AGENT_ID=" + r.agent.ID,
+		"TMPDIR=" + temp, "GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool { return r.srv.Count("POST /api/v1/auth/rotate-key") == 1 }, 20*time.Second, 10*time.Millisecond)
+	require.NoError(t, os.RemoveAll(target))
+	require.Error(t, cmd.Wait())
+	kept, err := filepath.Glob(filepath.Join(temp, "agrenting-rotation-*", "rescued-*"))
+	require.NoError(t, err)
+	require.Len(t, kept, 1, out.String())
+	assert.Contains(t, out.String(), "the old one is dead")
+	assert.Contains(t, out.String(), "the new key is in "+kept[0])
+	secret, err := os.ReadFile(kept[0])
+	require.NoError(t, err)
+	assert.True(t, r.srv.KeyAlive(strings.TrimSpace(string(secret))))
+}

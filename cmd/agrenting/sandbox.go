@@ -69,7 +69,7 @@ func (c *sandboxCmd) Run(a *app) error {
 	} else {
 		c.introduce(a, &world)
 	}
-	if err := a.unwritten(c.EnvFile == ""); err != nil { // nobody would know of it
+	if err := a.unwritten(c.EnvFile == ""); err != nil { // no other process would know of it
 		return err
 	}
 	if err := ready.write(envFileMark + "\n" + strings.TrimSuffix(exports(&world), "\n")); err != nil {
@@ -87,8 +87,8 @@ const envFileMark = "# written by agrenting sandbox; it is removed when the sand
 // envFile is all of it: who adds a line of their own keeps it.
 var envFile = regexp.MustCompile(`\A` + regexp.QuoteMeta(envFileMark) + `\n(export AGRENTING_[A-Z_]+=[!-~]+\n)+\z`)
 
-// loopback is an address of this machine alone: whoever reaches a sandbox or a
-// proxy has the use of its credentials.
+// loopback checks that addr is a loopback address: everyone who reaches a sandbox or a
+// proxy can use its credentials.
 func loopback(addr, hint string) (string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -97,7 +97,7 @@ func (s *sink) put(secret string) error {
 }
 
 // become has a temporary file take the place of another, with a line of text in
-// it. left tells that f is still there, and has the text.
+// it. left reports whether f still exists and has the text.
 func become(f *os.File, path, text string) (left bool, err error) {
 	_, err = f.WriteString(text + "\n")
 	if err == nil {

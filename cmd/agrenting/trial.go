@@ -110,7 +110,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// probe makes the call that tells whether the platform knows the credential. It
+// probe makes the call that shows whether the platform knows the credential. It
 // has to be the platform that answers: an answer of a captive portal or of a
 // firewall says nothing about the credential, whatever its status is.
 func (a *app) probe(client *agrenting.Client) error {

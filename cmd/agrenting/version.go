@@ -22,7 +22,7 @@ type jsonVersion struct {
 }
 
 // Run shows the version.
-func (versionCmd) Run(a *app) error { //nolint:unparam // kong wants it so
+func (versionCmd) Run(a *app) error { //nolint:unparam // kong requires it
 	info, _ := debug.ReadBuildInfo()
 	v := jsonVersion{Version: versionOf(version, info), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
 	if info != nil {
