@@ -75,20 +75,20 @@ func fleetMember(text string) error {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	var said fleetSaid
+	var calls, failed, replayed atomic.Int64
 	var failure atomic.Pointer[string]
 	var wg sync.WaitGroup
 	for i := range 3 {
 		wg.Go(func() {
 			for n := i; ctx.Err() == nil; n++ {
 				r, err := spec.call(context.WithoutCancel(ctx), c, n)
-				atomic.AddInt64(&said.Calls, 1)
+				calls.Add(1)
 				if err != nil {
 					text := err.Error()
 					failure.Store(&text)
-					atomic.AddInt64(&said.Failed, 1)
+					failed.Add(1)
 				} else if r.Attempts > 1 {
-					atomic.AddInt64(&said.Replayed, 1)
+					replayed.Add(1)
 				}
 				_ = renew.Sleep(ctx, 2*time.Millisecond)
 			}
@@ -109,6 +109,7 @@ func fleetMember(text string) error {
 	}
 	stop()
 	wg.Wait()
+	said := fleetSaid{Calls: calls.Load(), Failed: failed.Load(), Replayed: replayed.Load()}
 	if text := failure.Load(); text != nil {
 		said.Error = *text
 	}

@@ -69,7 +69,15 @@ func (f *File) Path() string { return f.path }
 // Read returns the content; a file that is not there is fs.ErrNotExist.
 // Symbolic links, files that others can read, and folders in which others can
 // replace them are refused with ErrUnsafe.
-func (f *File) Read() ([]byte, error) {
+func (f *File) Read() (content []byte, err error) {
+	err = whileInUse(inUse, func() (err error) {
+		content, err = f.read()
+		return err
+	})
+	return content, err
+}
+
+func (f *File) read() ([]byte, error) {
 	info, err := os.Lstat(f.path)
 	if err != nil {
 		return nil, err
@@ -80,7 +88,7 @@ func (f *File) Read() ([]byte, error) {
 	if err := f.checkFile(info); err != nil {
 		return nil, err
 	}
-	file, err := os.Open(f.path)
+	file, err := openShared(f.path)
 	if err != nil {
 		return nil, err
 	}
@@ -166,24 +174,10 @@ func (f *File) Write(b []byte) (err error) {
 	if err := f.before(StepRename); err != nil {
 		return err
 	}
-	if err := rename(temp, f.path); err != nil {
+	if err := whileInUse(inUse, func() error { return replace(temp, f.path) }); err != nil {
 		return err
 	}
 	return f.syncFolder()
-}
-
-// rename replaces a file. On Windows it fails while somebody reads the old one,
-// which takes no time: it is tried for a moment.
-func rename(from, to string) error {
-	err := os.Rename(from, to)
-	for range 50 {
-		if err == nil || runtime.GOOS != "windows" {
-			break
-		}
-		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // bounded, and on Windows only
-		err = os.Rename(from, to)
-	}
-	return err
 }
 
 func (f *File) syncFolder() error {
