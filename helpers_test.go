@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // apiURL is the base URL of tests that need no server.
@@ -360,8 +361,6 @@ func identical(a, b reflect.Value) bool {
 	}
 }
 
-type keyEntry = record.Entry[record.Key]
-
 func wallNow() time.Time { return time.Now().Round(0) }
 
 // marker is the name of the keys that an intent creates.
@@ -378,13 +377,13 @@ func loadRecord(ctx context.Context, s Store) (record.Key, Revision, error) {
 
 // saveRecord saves a key record, without a lease.
 func saveRecord(ctx context.Context, s Store, rec record.Key, previous Revision) (Revision, error) { //nolint:unparam // as Save of a store
-	e, err := keySlot(s).Save(ctx, keyEntry{Body: rec, Revision: string(previous)})
+	e, err := keySlot(s).Save(ctx, record.Entry[record.Key]{Body: rec, Revision: string(previous)})
 	return Revision(e.Revision), err
 }
 
 // saveHeld saves a key record under a lease.
 func saveHeld(ctx context.Context, s Store, rec record.Key, previous Revision, holder string, d time.Duration) (Revision, error) {
-	e, err := keySlot(s).Save(ctx, keyEntry{Body: rec, Revision: string(previous), Lease: record.Lease{Holder: holder, Duration: d}})
+	e, err := keySlot(s).Save(ctx, record.Entry[record.Key]{Body: rec, Revision: string(previous), Lease: record.Lease{Holder: holder, Duration: d}})
 	return Revision(e.Revision), err
 }
 
@@ -405,9 +404,9 @@ func storeWith(key Credential) Store {
 }
 
 // recordIn decodes what is about to be saved; ok is false for other records.
-func recordIn(name string, data []byte) (e keyEntry, ok bool) {
+func recordIn(name string, data []byte) (e record.Entry[record.Key], ok bool) {
 	if name != record.KeyName {
-		return keyEntry{}, false
+		return record.Entry[record.Key]{}, false
 	}
 	e, err := record.DecodeKey(data)
 	return e, err == nil
@@ -451,3 +450,6 @@ func (s *failingStore) Save(ctx context.Context, name string, data []byte, previ
 	}
 	return s.Store.Save(ctx, name, data, previous)
 }
+
+// secretCredential is the internal counterpart of a credential, which records keep.
+func secretCredential(c Credential) secret.Credential { return c.c }

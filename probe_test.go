@@ -2,6 +2,7 @@ package agrenting
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -120,5 +121,41 @@ func TestWhoWaitsForAProbeLeavesWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		assert.Equal(t, inDoubt, p.judge(ctx, APIKey("k1")))
+	})
+}
+
+func TestWhoGivesUpWhileAskingIfACredentialIsDeadTellsNobodyThatItLives(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &prober{turn: make(chan struct{}, 1)}
+		p.turn <- struct{}{}
+		first := make(chan struct{})
+		n := 0
+		p.ask = func(ctx context.Context, _ Credential) verdict {
+			n++
+			switch n {
+			case 1:
+				<-first
+				return inDoubt
+			case 2:
+				<-ctx.Done()
+				return inDoubt
+			default:
+				return dead
+			}
+		}
+		go p.judge(t.Context(), APIKey("another"))
+		synctest.Wait()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go p.judge(ctx, APIKey("dead"))
+		synctest.Wait()
+		said := make(chan verdict, 1)
+		go func() { said <- p.judge(t.Context(), APIKey("dead")) }()
+		synctest.Wait()
+		advance(time.Second)
+		close(first)
+		synctest.Wait()
+		cancel(errors.New("no time"))
+		assert.Equal(t, dead, <-said)
 	})
 }

@@ -40,7 +40,7 @@ func TestWhatAnOwnersKeyLeftBehindIsForgottenWithoutHarmToTheNextKey(t *testing.
 					w.srv.RevokeKey(key.ID)
 					rec := record.Key{
 						Agent: w.agent, Generation: 2, Intent: intent, Ancestors: []string{intent.From},
-						Current: record.StoredKey{Credential: k.Credential.c, ID: k.ID, Created: time.Now()},
+						Current: record.StoredKey{Credential: secretCredential(k.Credential), ID: k.ID, Created: time.Now()},
 					}
 					_, err = saveRecord(t.Context(), w.store, rec, "")
 					require.NoError(t, err)

@@ -109,31 +109,3 @@ func TestAKeyIsNotRotatedAllTheTimeWhateverItsEndIsSaidToBe(t *testing.T) {
 		})
 	}
 }
-
-// The pauses after failures double, and a key may end within one.
-func TestAttemptsAreMadeBeforeTheKeyEnds(t *testing.T) {
-	t.Parallel()
-	for _, life := range []time.Duration{10 * time.Minute, time.Hour, 24 * time.Hour} {
-		t.Run(life.String(), func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				w := newRotationWorld(t)
-				store := &breakableStore{Store: MemoryStore()}
-				c := w.client(store, RotationPolicy{Strategy: InPlace}, WithTransport(saying(w.srv.Transport(), livingFor(life))))
-				_, err := c.Rotate(t.Context())
-				require.NoError(t, err)
-				rec, _, err := loadRecord(t.Context(), store)
-				require.NoError(t, err)
-				advance(time.Until(c.core.stored.manager.DueAt()) - time.Second)
-				left := time.Until(rec.Current.Expires)
-				store.down.Store(true)
-				advance(left * 2 / 3)
-				assert.Equal(t, 1, w.srv.Count(routeRotate))
-				store.down.Store(false)
-				advance(time.Until(rec.Current.Expires) - time.Second)
-				assert.Equal(t, 2, w.srv.Count(routeRotate), "rotated before its end")
-				require.NoError(t, c.Close())
-			})
-		})
-	}
-}

@@ -35,24 +35,6 @@ func between(base http.RoundTripper, answer func(*http.Request) *http.Response) 
 	})
 }
 
-func TestARotationByHandIsNotServedByALookThatFindsNothingDue(t *testing.T) {
-	t.Parallel()
-	w := newRotationWorld(t)
-	held := make(chan struct{})
-	store := &hookedStore{Store: storeWith(APIKey(w.key.Secret))}
-	c := w.client(store, RotationPolicy{})
-	require.NoError(t, w.call(c))
-	store.onLoad(func() { <-held })
-	looked := c.core.stored.manager.Check()
-	store.onLoad(nil)
-	go close(held)
-	res, err := c.Rotate(t.Context())
-	require.NoError(t, err)
-	require.NotNil(t, res)
-	<-looked
-	assert.Equal(t, uint64(2), w.oneLiveKey(store).Generation)
-}
-
 // hookedStore calls a function before each operation.
 type hookedStore struct {
 	Store

@@ -27,29 +27,6 @@ func changingSeed(secret string) (set func(secret string), opt Option) {
 	return set, WithCredentialSource(CredentialSourceFunc(func(context.Context) (Credential, error) { return *p.Load(), nil }))
 }
 
-// slowStore takes its time to load.
-type slowStore struct{ Store }
-
-func (s *slowStore) Load(ctx context.Context, name string) (Record, error) {
-	advance(20 * time.Millisecond)
-	return s.Store.Load(ctx, name)
-}
-
-func TestRotateByHandRotatesThoughALookOfItsOwnFindsNothingDue(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newRotationWorld(t)
-		c := w.client(&slowStore{Store: MemoryStore()}, RotationPolicy{Strategy: InPlace, Every: time.Hour})
-		require.NoError(t, w.call(c))
-		c.core.stored.manager.Check()
-		rot, err := c.Rotate(t.Context())
-		require.NoError(t, err)
-		require.NotNil(t, rot)
-		assert.Equal(t, uint64(2), rot.Generation)
-		require.NoError(t, c.Close())
-	})
-}
-
 // interposed lets another process act right before a save.
 type interposed struct {
 	Store

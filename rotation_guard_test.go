@@ -18,7 +18,7 @@ func (w *rotationWorld) agedStore(days int, in *record.Intent) Store {
 	w.t.Helper()
 	store := MemoryStore()
 	_, err := saveRecord(w.t.Context(), store, record.Key{Agent: w.agent.ID, Generation: 1, Intent: in, Current: record.StoredKey{
-		Credential: APIKey(w.key.Secret).c, Created: wallNow().AddDate(0, 0, -days), ID: w.key.ID,
+		Credential: secretCredential(APIKey(w.key.Secret)), Created: wallNow().AddDate(0, 0, -days), ID: w.key.ID,
 	}}, "")
 	require.NoError(w.t, err)
 	return store

@@ -2,7 +2,6 @@ package agrenting
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"net/http"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/record"
 )
 
@@ -123,61 +121,5 @@ func TestAStoreThatPanicsWhileItIsWatchedHasFailed(t *testing.T) {
 		synctest.Wait()
 		assert.True(t, said.Load())
 		require.NoError(t, c.Close())
-	})
-}
-
-func TestASessionOfAFixedKeyIsLookedAtWithoutHarm(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newSessionWorld(t)
-		var panicked atomic.Bool
-		c := w.client(WithObserver(func(e Event) {
-			if e.Err != nil && strings.Contains(e.Err.Error(), "panicked") {
-				panicked.Store(true)
-			}
-		}))
-		require.NoError(t, w.call(c))
-		w.srv.Fault(routeAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "").Times(1))
-		require.Error(t, renewSession(t.Context(), c))
-		advance(2 * time.Second) // the pause is over, and the window has not begun
-		require.NoError(t, w.call(c))
-		synctest.Wait()
-		assert.False(t, panicked.Load())
-	})
-}
-
-func TestWhoGivesUpWhileAskingIfACredentialIsDeadTellsNobodyThatItLives(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		p := &prober{turn: make(chan struct{}, 1)}
-		p.turn <- struct{}{}
-		first := make(chan struct{})
-		n := 0
-		p.ask = func(ctx context.Context, _ Credential) verdict {
-			n++
-			switch n {
-			case 1:
-				<-first
-				return inDoubt
-			case 2:
-				<-ctx.Done()
-				return inDoubt
-			default:
-				return dead
-			}
-		}
-		go p.judge(t.Context(), APIKey("another"))
-		synctest.Wait()
-		ctx, cancel := context.WithCancelCause(t.Context())
-		go p.judge(ctx, APIKey("dead"))
-		synctest.Wait()
-		said := make(chan verdict, 1)
-		go func() { said <- p.judge(t.Context(), APIKey("dead")) }()
-		synctest.Wait()
-		advance(time.Second)
-		close(first)
-		synctest.Wait()
-		cancel(errors.New("no time"))
-		assert.Equal(t, dead, <-said)
 	})
 }

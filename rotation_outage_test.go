@@ -137,43 +137,6 @@ func TestAStoreThatHangsWithTheNewKeyKeepsRequestsWaitingForTwoCallTimeoutsAtMos
 	})
 }
 
-func TestARotationElsewhereIsTakenUpThoughThisProcessWasLookingAtTheTime(t *testing.T) {
-	t.Parallel()
-	for name, sessions := range map[string]bool{"key": false, "session": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				w := newRotationWorld(t)
-				mem := MemoryStore()
-				store := &watchedStore{breakableStore{Store: mem}}
-				var opts []Option
-				if sessions {
-					opts = append(opts, WithSession())
-				}
-				a := w.client(mem, RotationPolicy{Strategy: InPlace, Every: time.Hour}, opts...)
-				b := w.client(store, RotationPolicy{Strategy: InPlace, Every: time.Hour}, opts...)
-				require.NoError(t, w.call(a))
-				require.NoError(t, w.call(b))
-				// b is told of the rotation while a look of its own is under way, which
-				// gets the record as it was before.
-				store.slow.Store(int64(100 * time.Millisecond))
-				b.core.stored.manager.Check()
-				synctest.Wait()
-				_, err := a.Rotate(t.Context())
-				require.NoError(t, err)
-				advance(110 * time.Millisecond)
-				store.slow.Store(0)
-				synctest.Wait()
-				before := w.srv.Stats().Unauthorized
-				require.NoError(t, w.call(b))
-				assert.Equal(t, before, w.srv.Stats().Unauthorized, "the old key is not used again")
-				require.NoError(t, a.Close())
-				require.NoError(t, b.Close())
-			})
-		})
-	}
-}
-
 func TestAStoreThatTellsOfChangesIsNotLookedAtAllTheTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

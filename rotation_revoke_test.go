@@ -159,8 +159,8 @@ func TestAGraceThatEndsInTheFarFutureIsCutShort(t *testing.T) {
 		far := wallNow().AddDate(10, 0, 0)
 		rec := record.Key{
 			Agent: w.agent.ID, Generation: 2,
-			Current:  record.StoredKey{Credential: APIKey(next.Secret).c, ID: next.ID, Created: wallNow()},
-			Previous: record.StoredKey{Credential: APIKey(w.key.Secret).c, ID: w.key.ID, Created: wallNow()},
+			Current:  record.StoredKey{Credential: secretCredential(APIKey(next.Secret)), ID: next.ID, Created: wallNow()},
+			Previous: record.StoredKey{Credential: secretCredential(APIKey(w.key.Secret)), ID: w.key.ID, Created: wallNow()},
 			Intent: &record.Intent{
 				Key: wire.NewUUID(), Strategy: Overlap.String(), Stage: string(StageRevoke), Generation: 2, Started: far, GraceEnd: far.Add(time.Minute),
 			},

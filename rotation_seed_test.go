@@ -151,7 +151,7 @@ func TestADeadKeyInAReadOnlyStoreDoesNotComeBack(t *testing.T) {
 					third := w.srv.NewKey(w.agent.ID)
 					_, rev, err := loadRecord(t.Context(), inner)
 					require.NoError(t, err)
-					_, err = saveRecord(t.Context(), inner, record.Key{Generation: 1, Current: record.StoredKey{Credential: APIKey(third.Secret).c, Created: wallNow()}}, rev)
+					_, err = saveRecord(t.Context(), inner, record.Key{Generation: 1, Current: record.StoredKey{Credential: secretCredential(APIKey(third.Secret)), Created: wallNow()}}, rev)
 					require.NoError(t, err)
 					advance(2 * time.Minute)
 					require.NoError(t, w.call(c))

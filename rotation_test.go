@@ -17,7 +17,6 @@ import (
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/record"
-	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
 const routeRotate = "POST /api/v1/auth/rotate-key"
@@ -400,29 +399,4 @@ func TestRotationNeedsAStoreThatCanBeWritten(t *testing.T) {
 
 	_, err = New(WithoutEnvironment(), WithCredential(APIKey(w.key.Secret)), WithRotation(RotationPolicy{}))
 	require.ErrorIs(t, err, ErrInvalidOption)
-}
-
-// A store may report a record after this process has replaced it.
-func TestAKeyThatIsReportedLateIsNotAdopted(t *testing.T) {
-	t.Parallel()
-	for _, s := range []Strategy{Overlap, InPlace} {
-		t.Run(s.String(), func(t *testing.T) {
-			t.Parallel()
-			w := newRotationWorld(t)
-			store := MemoryStore()
-			c := w.client(store, RotationPolicy{Strategy: s, Every: -1})
-			require.NoError(t, w.call(c))
-			late, _, err := loadRecord(t.Context(), store)
-			require.NoError(t, err)
-			_, err = c.Rotate(t.Context())
-			require.NoError(t, err)
-			require.NoError(t, c.core.stored.Adopt(t.Context(), late.Current, renew.Adopted))
-			now, _, err := loadRecord(t.Context(), store)
-			require.NoError(t, err)
-			assert.True(t, c.core.stored.Serves(now.Current.Credential))
-			require.NoError(t, w.call(c))
-			assert.Zero(t, w.srv.Stats().Unauthorized)
-			require.NoError(t, c.Close())
-		})
-	}
 }

@@ -10,9 +10,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/agrenting/agrenting-go/internal/record"
-	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
 // unwatchedStore tells of changes only when it is let.
@@ -83,35 +80,4 @@ func TestCloseSaysThatAStoreIgnoresItsContext(t *testing.T) {
 		assert.Equal(t, 5*time.Second, time.Since(began))
 		advance(11 * time.Hour)
 	})
-}
-
-// A look that a request causes, and the watch of the store, may find the same new
-// key at the same time.
-func TestAKeyThatIsTakenUpTwiceBuysOneSession(t *testing.T) {
-	t.Parallel()
-	for name, opts := range map[string][]Option{"shared": {WithSession(SessionPolicy{Store: newFailingStore()})}, "its own": {WithSession()}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				w := newRotationWorld(t)
-				store := MemoryStore()
-				policy := RotationPolicy{Every: -1}
-				owner, other := w.client(store, policy), w.client(store, policy, opts...)
-				require.NoError(t, w.call(owner))
-				require.NoError(t, w.call(other))
-				for n := range 3 {
-					_, err := owner.Rotate(t.Context())
-					require.NoError(t, err)
-					for range 2 { // besides the watch, which adopts it, too
-						require.NoError(t, other.core.stored.Adopt(t.Context(), record.StoredKey{}, renew.Adopted))
-					}
-					synctest.Wait()
-					require.NoError(t, w.call(other))
-					require.EqualValues(t, n+2, w.srv.Stats().SessionsIssued, "one for each key")
-				}
-				require.NoError(t, owner.Close())
-				require.NoError(t, other.Close())
-			})
-		})
-	}
 }
