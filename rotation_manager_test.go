@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"context"
@@ -6,45 +6,47 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/agrenting/agrenting-go/internal/record"
-	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 func TestARotationByHandIsNotServedByALookThatFindsNothingDue(t *testing.T) {
 	t.Parallel()
-	w := newRotationWorld(t)
+	w := sdktest.NewRotationWorld(t)
 	held := make(chan struct{})
-	store := &hookedStore{Store: storeWith(APIKey(w.key.Secret))}
-	c := w.client(store, RotationPolicy{})
-	require.NoError(t, w.call(c))
-	store.onLoad(func() { <-held })
-	looked := c.core.stored.manager.Check()
-	store.onLoad(nil)
+	store := &sdktest.HookedStore{Store: sdktest.StoreWith(agrenting.APIKey(w.Key.Secret))}
+	c := w.Client(store, agrenting.RotationPolicy{})
+	require.NoError(t, w.Call(c))
+	store.OnLoad(func() { <-held })
+	looked := agrenting.ManagerOf(c).Check()
+	store.OnLoad(nil)
 	go close(held)
 	res, err := c.Rotate(t.Context())
 	require.NoError(t, err)
 	require.NotNil(t, res)
 	<-looked
-	assert.Equal(t, uint64(2), w.oneLiveKey(store).Generation)
+	assert.Equal(t, uint64(2), w.OneLiveKey(store).Generation)
 }
 
 // slowStore takes its time to load.
-type slowStore struct{ Store }
+type slowStore struct{ agrenting.Store }
 
-func (s *slowStore) Load(ctx context.Context, name string) (Record, error) {
-	advance(20 * time.Millisecond)
+func (s *slowStore) Load(ctx context.Context, name string) (agrenting.Record, error) {
+	sdktest.Advance(20 * time.Millisecond)
 	return s.Store.Load(ctx, name)
 }
 
 func TestRotateByHandRotatesThoughALookOfItsOwnFindsNothingDue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newRotationWorld(t)
-		c := w.client(&slowStore{Store: MemoryStore()}, RotationPolicy{Strategy: InPlace, Every: time.Hour})
-		require.NoError(t, w.call(c))
-		c.core.stored.manager.Check()
+		w := sdktest.NewRotationWorld(t)
+		c := w.Client(&slowStore{Store: agrenting.MemoryStore()}, agrenting.RotationPolicy{Strategy: agrenting.InPlace, Every: time.Hour})
+		require.NoError(t, w.Call(c))
+		agrenting.ManagerOf(c).Check()
 		rot, err := c.Rotate(t.Context())
 		require.NoError(t, err)
 		require.NotNil(t, rot)
@@ -59,30 +61,30 @@ func TestARotationElsewhereIsTakenUpThoughThisProcessWasLookingAtTheTime(t *test
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newRotationWorld(t)
-				mem := MemoryStore()
-				store := &watchedStore{breakableStore{Store: mem}}
-				var opts []Option
+				w := sdktest.NewRotationWorld(t)
+				mem := agrenting.MemoryStore()
+				store := &sdktest.WatchedStore{BreakableStore: sdktest.BreakableStore{Store: mem}}
+				var opts []agrenting.Option
 				if sessions {
-					opts = append(opts, WithSession())
+					opts = append(opts, agrenting.WithSession())
 				}
-				a := w.client(mem, RotationPolicy{Strategy: InPlace, Every: time.Hour}, opts...)
-				b := w.client(store, RotationPolicy{Strategy: InPlace, Every: time.Hour}, opts...)
-				require.NoError(t, w.call(a))
-				require.NoError(t, w.call(b))
+				a := w.Client(mem, agrenting.RotationPolicy{Strategy: agrenting.InPlace, Every: time.Hour}, opts...)
+				b := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.InPlace, Every: time.Hour}, opts...)
+				require.NoError(t, w.Call(a))
+				require.NoError(t, w.Call(b))
 				// b is told of the rotation while a look of its own is under way, which
 				// gets the record as it was before.
-				store.slow.Store(int64(100 * time.Millisecond))
-				b.core.stored.manager.Check()
+				store.Slow.Store(int64(100 * time.Millisecond))
+				agrenting.ManagerOf(b).Check()
 				synctest.Wait()
 				_, err := a.Rotate(t.Context())
 				require.NoError(t, err)
-				advance(110 * time.Millisecond)
-				store.slow.Store(0)
+				sdktest.Advance(110 * time.Millisecond)
+				store.Slow.Store(0)
 				synctest.Wait()
-				before := w.srv.Stats().Unauthorized
-				require.NoError(t, w.call(b))
-				assert.Equal(t, before, w.srv.Stats().Unauthorized, "the old key is not used again")
+				before := w.Server.Stats().Unauthorized
+				require.NoError(t, w.Call(b))
+				assert.Equal(t, before, w.Server.Stats().Unauthorized, "the old key is not used again")
 				require.NoError(t, a.Close())
 				require.NoError(t, b.Close())
 			})
@@ -94,25 +96,25 @@ func TestARotationElsewhereIsTakenUpThoughThisProcessWasLookingAtTheTime(t *test
 // key at the same time.
 func TestAKeyThatIsTakenUpTwiceBuysOneSession(t *testing.T) {
 	t.Parallel()
-	for name, opts := range map[string][]Option{"shared": {WithSession(SessionPolicy{Store: newFailingStore()})}, "its own": {WithSession()}} {
+	for name, opts := range map[string][]agrenting.Option{"shared": {agrenting.WithSession(agrenting.SessionPolicy{Store: sdktest.NewFailingStore()})}, "its own": {agrenting.WithSession()}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newRotationWorld(t)
-				store := MemoryStore()
-				policy := RotationPolicy{Every: -1}
-				owner, other := w.client(store, policy), w.client(store, policy, opts...)
-				require.NoError(t, w.call(owner))
-				require.NoError(t, w.call(other))
+				w := sdktest.NewRotationWorld(t)
+				store := agrenting.MemoryStore()
+				policy := agrenting.RotationPolicy{Every: -1}
+				owner, other := w.Client(store, policy), w.Client(store, policy, opts...)
+				require.NoError(t, w.Call(owner))
+				require.NoError(t, w.Call(other))
 				for n := range 3 {
 					_, err := owner.Rotate(t.Context())
 					require.NoError(t, err)
 					for range 2 { // besides the watch, which adopts it, too
-						require.NoError(t, other.core.stored.Adopt(t.Context(), record.StoredKey{}, renew.Adopted))
+						require.NoError(t, agrenting.Adopt(t.Context(), other, record.StoredKey{}))
 					}
 					synctest.Wait()
-					require.NoError(t, w.call(other))
-					require.EqualValues(t, n+2, w.srv.Stats().SessionsIssued, "one for each key")
+					require.NoError(t, w.Call(other))
+					require.EqualValues(t, n+2, w.Server.Stats().SessionsIssued, "one for each key")
 				}
 				require.NoError(t, owner.Close())
 				require.NoError(t, other.Close())
@@ -124,23 +126,23 @@ func TestAKeyThatIsTakenUpTwiceBuysOneSession(t *testing.T) {
 // A store may report a record after this process has replaced it.
 func TestAKeyThatIsReportedLateIsNotAdopted(t *testing.T) {
 	t.Parallel()
-	for _, s := range []Strategy{Overlap, InPlace} {
+	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		t.Run(s.String(), func(t *testing.T) {
 			t.Parallel()
-			w := newRotationWorld(t)
-			store := MemoryStore()
-			c := w.client(store, RotationPolicy{Strategy: s, Every: -1})
-			require.NoError(t, w.call(c))
-			late, _, err := loadRecord(t.Context(), store)
+			w := sdktest.NewRotationWorld(t)
+			store := agrenting.MemoryStore()
+			c := w.Client(store, agrenting.RotationPolicy{Strategy: s, Every: -1})
+			require.NoError(t, w.Call(c))
+			late, _, err := sdktest.LoadRecord(t.Context(), store)
 			require.NoError(t, err)
 			_, err = c.Rotate(t.Context())
 			require.NoError(t, err)
-			require.NoError(t, c.core.stored.Adopt(t.Context(), late.Current, renew.Adopted))
-			now, _, err := loadRecord(t.Context(), store)
+			require.NoError(t, agrenting.Adopt(t.Context(), c, late.Current))
+			now, _, err := sdktest.LoadRecord(t.Context(), store)
 			require.NoError(t, err)
-			assert.True(t, c.core.stored.Serves(now.Current.Credential))
-			require.NoError(t, w.call(c))
-			assert.Zero(t, w.srv.Stats().Unauthorized)
+			assert.True(t, agrenting.Serves(c, now.Current.Credential))
+			require.NoError(t, w.Call(c))
+			assert.Zero(t, w.Server.Stats().Unauthorized)
 			require.NoError(t, c.Close())
 		})
 	}
@@ -153,21 +155,21 @@ func TestAttemptsAreMadeBeforeTheKeyEnds(t *testing.T) {
 		t.Run(life.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newRotationWorld(t)
-				store := &breakableStore{Store: MemoryStore()}
-				c := w.client(store, RotationPolicy{Strategy: InPlace}, WithTransport(saying(w.srv.Transport(), livingFor(life))))
+				w := sdktest.NewRotationWorld(t)
+				store := &sdktest.BreakableStore{Store: agrenting.MemoryStore()}
+				c := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.InPlace}, agrenting.WithTransport(sdktest.Saying(w.Server.Transport(), sdktest.LivingFor(life))))
 				_, err := c.Rotate(t.Context())
 				require.NoError(t, err)
-				rec, _, err := loadRecord(t.Context(), store)
+				rec, _, err := sdktest.LoadRecord(t.Context(), store)
 				require.NoError(t, err)
-				advance(time.Until(c.core.stored.manager.DueAt()) - time.Second)
+				sdktest.Advance(time.Until(agrenting.ManagerOf(c).DueAt()) - time.Second)
 				left := time.Until(rec.Current.Expires)
-				store.down.Store(true)
-				advance(left * 2 / 3)
-				assert.Equal(t, 1, w.srv.Count(routeRotate))
-				store.down.Store(false)
-				advance(time.Until(rec.Current.Expires) - time.Second)
-				assert.Equal(t, 2, w.srv.Count(routeRotate), "rotated before its end")
+				store.Down.Store(true)
+				sdktest.Advance(left * 2 / 3)
+				assert.Equal(t, 1, w.Server.Count(sdktest.RouteRotate))
+				store.Down.Store(false)
+				sdktest.Advance(time.Until(rec.Current.Expires) - time.Second)
+				assert.Equal(t, 2, w.Server.Count(sdktest.RouteRotate), "rotated before its end")
 				require.NoError(t, c.Close())
 			})
 		})

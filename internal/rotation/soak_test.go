@@ -1,4 +1,4 @@
-package agrenting_test
+package rotation_test
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package agrenting
+package rotation_test
 
 import (
 	"net/http"
@@ -7,6 +7,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 // The key in use is on the second page. Each case is one documented form of
@@ -27,26 +30,26 @@ func TestRotateFindsItsKeyOnTheSecondPage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			base := &recorder{then: func(_ int, s seen) *http.Response {
+			base := &sdktest.Recorder{Then: func(_ int, s sdktest.Seen) *http.Response {
 				switch {
-				case s.method == http.MethodPost:
-					return reply(http.StatusCreated, `{"data":{"api_key":"`+next+`","id":"k2"}}`)
-				case !strings.Contains(s.url, "/credentials?"):
-					return reply(http.StatusOK, "{}")
-				case strings.Contains(s.url, "cursor=c"), strings.Contains(s.url, "page=2"):
-					return reply(http.StatusOK, pages[1])
+				case s.Method == http.MethodPost:
+					return sdktest.Reply(http.StatusCreated, `{"data":{"api_key":"`+next+`","id":"k2"}}`)
+				case !strings.Contains(s.URL, "/credentials?"):
+					return sdktest.Reply(http.StatusOK, "{}")
+				case strings.Contains(s.URL, "cursor=c"), strings.Contains(s.URL, "page=2"):
+					return sdktest.Reply(http.StatusOK, pages[1])
 				default:
-					return reply(http.StatusOK, pages[0])
+					return sdktest.Reply(http.StatusOK, pages[0])
 				}
 			}}
-			c := clientOver(t, base, Static(APIKey(key)), WithStore(MemoryStore()),
-				WithRotation(RotationPolicy{Strategy: Overlap, AgentID: "a1", Every: -1}))
+			c := sdktest.ClientOver(t, base, agrenting.Static(agrenting.APIKey(key)), agrenting.WithStore(agrenting.MemoryStore()),
+				agrenting.WithRotation(agrenting.RotationPolicy{Strategy: agrenting.Overlap, AgentID: "a1", Every: -1}))
 			_, err := c.Rotate(t.Context())
 			require.NoError(t, err)
 			var revoked []string
-			for _, s := range base.requests() {
-				if s.method == http.MethodDelete {
-					revoked = append(revoked, s.url)
+			for _, s := range base.Requests() {
+				if s.Method == http.MethodDelete {
+					revoked = append(revoked, s.URL)
 				}
 			}
 			require.Len(t, revoked, 1)

@@ -1,4 +1,4 @@
-package agrenting
+package rotation_test
 
 import (
 	"bytes"
@@ -13,7 +13,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 // middleman does what it is asked for, and lets the first answers to calls that
@@ -63,39 +65,39 @@ func TestNoAnswerOfAnybodyCostsAKeyThatWasIssued(t *testing.T) {
 	}
 	for _, code := range []int{408, 409, 425, 429, 500, 502} {
 		answers = append(answers, answer{fmt.Sprintf("%d, once", code), withStatus(code), 1, false},
-			answer{fmt.Sprintf("%d, for a whole attempt", code), withStatus(code), askAttempts, false})
+			answer{fmt.Sprintf("%d, for a whole attempt", code), withStatus(code), sdktest.AskAttempts, false})
 	}
-	for _, strategy := range []Strategy{InPlace, Overlap} {
+	for _, strategy := range []agrenting.Strategy{agrenting.InPlace, agrenting.Overlap} {
 		for _, owner := range []bool{false, true} {
 			for _, a := range answers {
-				if strategy == Overlap && a.refusal {
+				if strategy == agrenting.Overlap && a.refusal {
 					continue // here a refusal is believed: the old key does not tell
 				}
 				t.Run(fmt.Sprintf("%s, owner %v, %s", strategy, owner, a.name), func(t *testing.T) {
 					t.Parallel()
 					synctest.Test(t, func(t *testing.T) {
-						w := newRotationWorld(t, agrentingtest.WithoutRateLimits())
-						store := MemoryStore()
-						m := &middleman{RoundTripper: w.srv.Transport(), spoil: a.spoil}
+						w := sdktest.NewRotationWorld(t, agrentingtest.WithoutRateLimits())
+						store := agrenting.MemoryStore()
+						m := &middleman{RoundTripper: w.Server.Transport(), spoil: a.spoil}
 						m.times.Store(a.times)
-						p := RotationPolicy{Strategy: strategy, KeyID: w.key.ID, Every: -1}
+						p := agrenting.RotationPolicy{Strategy: strategy, KeyID: w.Key.ID, Every: -1}
 						if owner {
-							p.Owner = Static(UserToken(w.owner.Secret))
+							p.Owner = agrenting.Static(agrenting.UserToken(w.Owner.Secret))
 						}
-						c := w.client(store, p, WithTransport(m))
-						require.NoError(t, w.call(c))
+						c := w.Client(store, p, agrenting.WithTransport(m))
+						require.NoError(t, w.Call(c))
 						for n := 0; ; n++ {
 							_, err := c.Rotate(t.Context())
-							require.NoError(t, w.call(c), "whatever has become of the rotation: %v", err)
+							require.NoError(t, w.Call(c), "whatever has become of the rotation: %v", err)
 							if err == nil {
 								break
 							}
 							require.Less(t, n, 2, "%v", err)
-							e, ok := errors.AsType[*RotationError](err)
+							e, ok := errors.AsType[*agrenting.RotationError](err)
 							require.True(t, ok, "%v", err)
 							require.NotContains(t, e.State, "nothing was created", "a key was")
 						}
-						w.oneLiveKey(store)
+						w.OneLiveKey(store)
 						require.NoError(t, c.Close())
 					})
 				})

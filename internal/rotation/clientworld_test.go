@@ -1,4 +1,4 @@
-package agrenting
+package rotation_test
 
 import (
 	"context"
@@ -11,12 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 // modelCase is one sort of rotation.
 type modelCase struct {
-	strategy Strategy
+	strategy agrenting.Strategy
 	owner    bool // there is an owner credential
 	lifeline bool // sessions outlive their key
 	slow     bool // a new key takes its time to spread
@@ -36,10 +38,10 @@ func (c modelCase) String() string {
 }
 
 // hopeless reports whether the rules know no way back to a lost answer.
-func (c modelCase) hopeless() bool { return c.strategy == InPlace && !c.owner && !c.lifeline }
+func (c modelCase) hopeless() bool { return c.strategy == agrenting.InPlace && !c.owner && !c.lifeline }
 
 func modelCases() (all []modelCase) {
-	for _, s := range []Strategy{Overlap, InPlace} {
+	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		for bits := range 8 {
 			all = append(all, modelCase{strategy: s, owner: bits&1 != 0, lifeline: bits&2 != 0, slow: bits&4 != 0})
 		}
@@ -118,8 +120,8 @@ type modelWorld struct {
 	agent string
 	owner string
 	seed  string
-	store Store
-	hears *canary
+	store agrenting.Store
+	hears *sdktest.Canary
 
 	mu        sync.Mutex
 	plan      modelPlan
@@ -148,12 +150,12 @@ func newModelWorld(t *testing.T, tc modelCase) *modelWorld {
 	if tc.slow {
 		opts = append(opts, agrentingtest.WithKeyPropagation(700*time.Millisecond))
 	}
-	w := &modelWorld{t: t, tc: tc, srv: agrentingtest.NewServer(opts...), store: MemoryStore(), done: make(chan struct{})}
+	w := &modelWorld{t: t, tc: tc, srv: agrentingtest.NewServer(opts...), store: agrenting.MemoryStore(), done: make(chan struct{})}
 	user := w.srv.NewUser("owner")
 	w.owner = w.srv.NewToken(user.ID, agrentingtest.TokenConfig{Name: "owner"}).Secret
 	w.agent = w.srv.NewAgent(user, agrentingtest.AgentConfig{Name: "worker"}).ID
 	w.seed = w.srv.NewKey(w.agent).Secret
-	w.hears = newCanary(w.owner, w.seed)
+	w.hears = sdktest.NewCanary(w.owner, w.seed)
 	return w
 }
 
@@ -177,7 +179,7 @@ func (w *modelWorld) end() {
 	wg.Wait()
 	w.seconds.Wait()
 	w.srv.Close()
-	for _, leak := range w.hears.leaks() {
+	for _, leak := range w.hears.Leaks() {
 		w.complain("%s", leak)
 	}
 }
@@ -230,7 +232,7 @@ func (w *modelWorld) next(op modelOp) modelFault {
 // modelProcess is one client with everything that connects it to the world.
 type modelProcess struct {
 	w      *modelWorld
-	client *Client
+	client *agrenting.Client
 	life   context.Context // its end is the process's death
 	kill   context.CancelFunc
 
@@ -266,15 +268,15 @@ func (p *modelProcess) awaitResumed() {
 func (w *modelWorld) start(seed string) *modelProcess {
 	p := &modelProcess{w: w}
 	p.life, p.kill = context.WithCancel(context.Background())
-	policy := RotationPolicy{Strategy: w.tc.strategy, AgentID: w.agent, Every: -1}
+	policy := agrenting.RotationPolicy{Strategy: w.tc.strategy, AgentID: w.agent, Every: -1}
 	if w.tc.owner {
-		policy.Owner = Static(UserToken(w.owner))
+		policy.Owner = agrenting.Static(agrenting.UserToken(w.owner))
 	}
 	var err error
-	p.client, err = New(append([]Option{
-		WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(p), WithCredential(APIKey(seed)),
-		WithStore(modelStore{p}), WithRotation(policy),
-	}, w.hears.options()...)...)
+	p.client, err = agrenting.New(append([]agrenting.Option{
+		agrenting.WithoutEnvironment(), agrenting.WithBaseURL(w.srv.URL), agrenting.WithTransport(p), agrenting.WithCredential(agrenting.APIKey(seed)),
+		agrenting.WithStore(modelStore{p}), agrenting.WithRotation(policy),
+	}, w.hears.Options()...)...)
 	if err != nil {
 		panic(err)
 	}
@@ -286,7 +288,7 @@ func (w *modelWorld) start(seed string) *modelProcess {
 
 func (p *modelProcess) hears(err error) {
 	if err != nil {
-		p.w.hears.hear(err)
+		p.w.hears.Hear(err)
 	}
 }
 
@@ -398,7 +400,7 @@ func (w *modelWorld) second() {
 	p := w.start(w.seed)
 	w.seconds.Go(func() {
 		for range 5 {
-			if err := p.rotate(); err == nil || p.dead() || errors.Is(err, ErrClosed) {
+			if err := p.rotate(); err == nil || p.dead() || errors.Is(err, agrenting.ErrClosed) {
 				return
 			}
 			w.stand(time.Minute)
@@ -408,7 +410,7 @@ func (w *modelWorld) second() {
 
 // RoundTrip implements http.RoundTripper over the platform's bare handler.
 func (p *modelProcess) RoundTrip(req *http.Request) (*http.Response, error) {
-	defer func() { _ = swallow(req) }()
+	defer func() { _ = sdktest.ReadBody(req) }()
 	op := modelOp{kind: "call", name: req.Method + " " + strings.ReplaceAll(req.URL.Path, p.w.agent, "{id}")}
 	var resp *http.Response
 	err := p.befall(req.Context(), op, func(f modelFault) error {
@@ -419,7 +421,7 @@ func (p *modelProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 			resp = served(p.w.srv, req) //nolint:bodyclose // it has no connection
 		}
 		if f == gatewayBefore || f == gatewayAfter {
-			resp = reply(http.StatusBadGateway, "bad gateway") //nolint:bodyclose // neither has a connection
+			resp = sdktest.Reply(http.StatusBadGateway, "bad gateway") //nolint:bodyclose // neither has a connection
 		}
 		return nil
 	})
@@ -445,21 +447,21 @@ func served(srv *agrentingtest.Server, req *http.Request) *http.Response {
 // modelStore is the store as one process sees it.
 type modelStore struct{ p *modelProcess }
 
-func (s modelStore) Load(ctx context.Context, name string) (rec Record, err error) {
+func (s modelStore) Load(ctx context.Context, name string) (rec agrenting.Record, err error) {
 	err = s.p.befall(ctx, modelOp{"load", "load"}, func(modelFault) error {
 		var err error
 		rec, err = s.p.w.store.Load(context.WithoutCancel(ctx), name)
 		return err
 	})
 	if err != nil {
-		return Record{}, err
+		return agrenting.Record{}, err
 	}
 	return rec, nil
 }
 
-func (s modelStore) Save(ctx context.Context, name string, data []byte, previous Revision) (rev Revision, err error) {
-	e, _ := recordIn(name, data)
-	s.p.w.hears.hideRecord(e.Body)
+func (s modelStore) Save(ctx context.Context, name string, data []byte, previous agrenting.Revision) (rev agrenting.Revision, err error) {
+	e, _ := sdktest.RecordIn(name, data)
+	s.p.w.hears.HideRecord(e.Body)
 	err = s.p.befall(ctx, modelOp{"save", "save"}, func(modelFault) error {
 		var err error
 		rev, err = s.p.w.store.Save(context.WithoutCancel(ctx), name, data, previous)

@@ -1,4 +1,4 @@
-package agrenting
+package rotation_test
 
 import (
 	"errors"
@@ -15,6 +15,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 // modelEnding is what becomes of the first process after the faults, if it is
@@ -118,24 +121,24 @@ func (w *modelWorld) hopeless() bool {
 	if !w.tc.hopeless() {
 		return false
 	}
-	rec, _, err := loadRecord(w.t.Context(), w.store)
+	rec, _, err := sdktest.LoadRecord(w.t.Context(), w.store)
 	return err == nil && rec.Pending.IsZero() && !w.srv.KeyAlive(rec.Current.Credential.Reveal())
 }
 
 // operate checks that the error says what to do, and does it.
 func (w *modelWorld) operate(p *modelProcess, err error) {
-	e, ok := errors.AsType[*RotationError](err)
+	e, ok := errors.AsType[*agrenting.RotationError](err)
 	if !ok || !strings.Contains(e.Advice, "dashboard") || !strings.Contains(e.State, "dead") {
 		w.complain("the error of a lost key does not say what to do: %v", err)
 	}
 	p.kill()
 	byHand := w.srv.NewKey(w.agent).Secret
-	w.hears.hide(APIKey(byHand))
+	w.hears.Hide(agrenting.APIKey(byHand))
 	adopter := w.start(byHand)
 	if err := adopter.call(); err != nil {
 		w.complain("a call with the operator's key: %v", err)
 	}
-	rec, _, err := loadRecord(adopter.life, w.store)
+	rec, _, err := sdktest.LoadRecord(adopter.life, w.store)
 	if err != nil || rec.Current.Credential.Reveal() != byHand {
 		w.complain("the operator's key was not adopted")
 	}
@@ -147,7 +150,7 @@ func (w *modelWorld) operate(p *modelProcess, err error) {
 // rightEnd asserts what every rotation must end with. orphans is how many live
 // keys may be there that nobody can know of.
 func (w *modelWorld) rightEnd(orphans int) {
-	rec, _, err := loadRecord(w.t.Context(), w.store)
+	rec, _, err := sdktest.LoadRecord(w.t.Context(), w.store)
 	switch {
 	case err != nil:
 		w.complain("the store: %v", err)
@@ -169,7 +172,7 @@ func (w *modelWorld) rightEnd(orphans int) {
 		case r.Method == http.MethodDelete:
 			revoked[r.Path]++
 		case r.Method == http.MethodPost && !strings.HasSuffix(r.Path, "/authenticate"):
-			issued[r.Header.Get(headerIdempotencyKey)]++
+			issued[r.Header.Get("X-Idempotency-Key")]++
 		}
 	}
 	for key, n := range issued {
@@ -240,7 +243,7 @@ func TestARotationSurvivesAnyOneFault(t *testing.T) {
 		for n, op := range clean.ops[:clean.first] {
 			for i, f := range op.faults() {
 				endings := []modelEnding{itStays, itDies}
-				if raceEnabled { // internal/rotation tries all, and the same code runs
+				if sdktest.RaceEnabled { // internal/rotation tries all, and the same code runs
 					if (n+i)%4 != 0 {
 						continue
 					}
@@ -254,7 +257,7 @@ func TestARotationSurvivesAnyOneFault(t *testing.T) {
 		}
 	}
 	run.wait()
-	if !raceEnabled {
+	if !sdktest.RaceEnabled {
 		assert.Positive(t, run.lost.Load(), "some keys cannot be saved")
 	}
 }
@@ -274,7 +277,7 @@ func TestARotationSurvivesAnyTwoFaults(t *testing.T) {
 	switch {
 	case *every:
 		stride = 1
-	case raceEnabled:
+	case sdktest.RaceEnabled:
 		stride, firsts = 60, 20
 	}
 	first, pair := 0, 0

@@ -1,4 +1,4 @@
-package agrenting
+package rotation_test
 
 import (
 	"bufio"
@@ -21,8 +21,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 const fleetMemberVar = "AGRENTING_TEST_FLEET_MEMBER"
@@ -43,7 +45,7 @@ func init() { //nolint:gochecknoinits // a re-executed binary works, and tests n
 // fleetSpec is what a member of a fleet is told.
 type fleetSpec struct {
 	URL, Key, Agent, File string
-	Strategy              Strategy
+	Strategy              agrenting.Strategy
 	Grace                 time.Duration
 	// OneShot sends bodies that cannot be had again.
 	OneShot bool
@@ -64,12 +66,12 @@ func fleetMember(text string) error {
 	if err := json.Unmarshal([]byte(text), &spec); err != nil {
 		return err
 	}
-	store, err := FileStore(spec.File)
+	store, err := agrenting.FileStore(spec.File)
 	if err != nil {
 		return err
 	}
-	c, err := New(WithoutEnvironment(), WithBaseURL(spec.URL), WithCredential(APIKey(spec.Key)), WithStore(store),
-		WithRotation(RotationPolicy{Strategy: spec.Strategy, AgentID: spec.Agent, Every: -1, Grace: spec.Grace}))
+	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(spec.URL), agrenting.WithCredential(agrenting.APIKey(spec.Key)), agrenting.WithStore(store),
+		agrenting.WithRotation(agrenting.RotationPolicy{Strategy: spec.Strategy, AgentID: spec.Agent, Every: -1, Grace: spec.Grace}))
 	if err != nil {
 		return err
 	}
@@ -116,7 +118,7 @@ func fleetMember(text string) error {
 }
 
 // call makes the n-th request.
-func (s fleetSpec) call(ctx context.Context, c *Client, n int) (*Response, error) {
+func (s fleetSpec) call(ctx context.Context, c *agrenting.Client, n int) (*agrenting.Response, error) {
 	method, in := http.MethodGet, any(nil)
 	if n%3 == 0 {
 		body := `{"agent_id":"` + s.Agent + `","task_type":"test"}`
@@ -125,7 +127,7 @@ func (s fleetSpec) call(ctx context.Context, c *Client, n int) (*Response, error
 			in = struct{ io.Reader }{strings.NewReader(body)}
 		}
 	}
-	return c.Do(ctx, method, "/api/v1/tasks", in, nil, CallHeader("Content-Type", "application/json"))
+	return c.Do(ctx, method, "/api/v1/tasks", in, nil, agrenting.CallHeader("Content-Type", "application/json"))
 }
 
 // member is a process of the fleet as the test sees it.
@@ -181,9 +183,9 @@ func TestAFleetRotatesItsKeyTogetherAndNoRequestFails(t *testing.T) { //nolint:t
 		spec      fleetSpec
 		rotations int
 	}{
-		{"overlap", fleetSpec{Strategy: Overlap, Grace: -1}, 100},
-		{"in place", fleetSpec{Strategy: InPlace}, 100},
-		{"overlap, bodies that exist once", fleetSpec{Strategy: Overlap, Grace: 2 * time.Second, OneShot: true}, 4},
+		{"overlap", fleetSpec{Strategy: agrenting.Overlap, Grace: -1}, 100},
+		{"in place", fleetSpec{Strategy: agrenting.InPlace}, 100},
+		{"overlap, bodies that exist once", fleetSpec{Strategy: agrenting.Overlap, Grace: 2 * time.Second, OneShot: true}, 4},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			const size = 8
@@ -212,9 +214,9 @@ func TestAFleetRotatesItsKeyTogetherAndNoRequestFails(t *testing.T) { //nolint:t
 			}
 			t.Logf("%d rotations made, %d adopted; %d requests, %d of them sent again", made, adopted, total.Calls, total.Replayed)
 
-			store, err := FileStore(spec.File)
+			store, err := agrenting.FileStore(spec.File)
 			require.NoError(t, err)
-			rec, _, err := loadRecord(t.Context(), store)
+			rec, _, err := sdktest.LoadRecord(t.Context(), store)
 			require.NoError(t, err)
 			assert.Nil(t, rec.Intent)
 			assert.Equal(t, uint64(made)+1, rec.Generation, "each rotation is one that a member made")

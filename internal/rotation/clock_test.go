@@ -1,4 +1,4 @@
-package agrenting
+package rotation_test
 
 import (
 	"context"
@@ -10,7 +10,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -26,29 +28,29 @@ func TestWhatAnOwnersKeyLeftBehindIsForgottenWithoutHarmToTheNextKey(t *testing.
 			t.Run(fmt.Sprintf("operation %d: %s", n, f), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					w := newModelWorld(t, modelCase{strategy: InPlace, owner: true})
+					w := newModelWorld(t, modelCase{strategy: agrenting.InPlace, owner: true})
 					intent := &record.Intent{
-						Key: wire.NewUUID(), Strategy: InPlace.String(), Stage: string(StageForget), From: APIKey(w.seed).Fingerprint(), Generation: 2,
+						Key: wire.NewUUID(), Strategy: agrenting.InPlace.String(), Stage: string(agrenting.StageForget), From: agrenting.APIKey(w.seed).Fingerprint(), Generation: 2,
 						Started: time.Now(), Known: []string{"gone"},
 					}
 					key := w.srv.LiveKeys(w.agent)[0]
-					admin, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithCredential(UserToken(w.owner)), WithAgentID(w.agent))
+					admin, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(w.srv.URL), agrenting.WithTransport(w.srv.Transport()), agrenting.WithCredential(agrenting.UserToken(w.owner)), agrenting.WithAgentID(w.agent))
 					require.NoError(t, err)
-					k, err := admin.Keys.Create(t.Context(), w.agent, marker(intent))
+					k, err := admin.Keys.Create(t.Context(), w.agent, sdktest.Marker(intent))
 					require.NoError(t, err)
 					_ = admin.Close()
 					w.srv.RevokeKey(key.ID)
 					rec := record.Key{
 						Agent: w.agent, Generation: 2, Intent: intent, Ancestors: []string{intent.From},
-						Current: record.StoredKey{Credential: secretCredential(k.Credential), ID: k.ID, Created: time.Now()},
+						Current: record.StoredKey{Credential: sdktest.SecretCredential(k.Credential), ID: k.ID, Created: time.Now()},
 					}
-					_, err = saveRecord(t.Context(), w.store, rec, "")
+					_, err = sdktest.SaveRecord(t.Context(), w.store, rec, "")
 					require.NoError(t, err)
 					first := w.start(w.seed)
 					w.arm(modelPlan{n: f})
 					err = first.rotate()
 					ops := w.disarm()
-					rec, _, lerr := loadRecord(t.Context(), w.store)
+					rec, _, lerr := sdktest.LoadRecord(t.Context(), w.store)
 					require.NoError(t, lerr)
 					if !w.srv.KeyAlive(rec.Current.Credential.Reveal()) {
 						t.Errorf("the only live key was revoked (%v)\n%v", err, ops)
@@ -67,12 +69,12 @@ func TestWhatAnOwnersKeyLeftBehindIsForgottenWithoutHarmToTheNextKey(t *testing.
 // other processes.
 func TestWhatARotationStoresGoesByTheWallClock(t *testing.T) {
 	t.Parallel()
-	for _, strategy := range []Strategy{InPlace, Overlap} {
+	for _, strategy := range []agrenting.Strategy{agrenting.InPlace, agrenting.Overlap} {
 		t.Run(strategy.String(), func(t *testing.T) {
 			t.Parallel()
-			w := newRotationWorld(t) // in no bubble: these have no monotonic clock
+			w := sdktest.NewRotationWorld(t) // in no bubble: these have no monotonic clock
 			intents := 0
-			store := &wallStore{Store: MemoryStore(), saved: func(rec record.Key) {
+			store := &wallStore{Store: agrenting.MemoryStore(), saved: func(rec record.Key) {
 				times := []time.Time{rec.Current.Created, rec.Pending.Created, rec.Previous.Created}
 				if rec.Intent != nil {
 					intents++
@@ -82,8 +84,8 @@ func TestWhatARotationStoresGoesByTheWallClock(t *testing.T) {
 					assert.NotContains(t, at.String(), " m=", "time %d", n)
 				}
 			}}
-			c := w.client(store, RotationPolicy{Strategy: strategy, Grace: time.Millisecond})
-			require.NoError(t, w.call(c))
+			c := w.Client(store, agrenting.RotationPolicy{Strategy: strategy, Grace: time.Millisecond})
+			require.NoError(t, w.Call(c))
 			_, err := c.Rotate(t.Context())
 			require.NoError(t, err)
 			assert.Positive(t, intents)
@@ -95,13 +97,13 @@ func TestWhatARotationStoresGoesByTheWallClock(t *testing.T) {
 
 // wallStore shows what is saved, before the store has made a copy.
 type wallStore struct {
-	Store
+	agrenting.Store
 
 	saved func(record.Key)
 }
 
-func (s *wallStore) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
-	e, _ := recordIn(name, data)
+func (s *wallStore) Save(ctx context.Context, name string, data []byte, prev agrenting.Revision) (agrenting.Revision, error) {
+	e, _ := sdktest.RecordIn(name, data)
 	rec := e.Body
 	s.saved(rec)
 	return s.Store.Save(ctx, name, data, prev)
@@ -115,7 +117,7 @@ func TestRotationSurvivesAStopAtAnyOperation(t *testing.T) {
 		for n, op := range clean.ops[:clean.first] {
 			for i, f := range stopFaults {
 				for _, ending := range []modelEnding{itStays, itDies} {
-					if raceEnabled && (n+i)%6 != 0 {
+					if sdktest.RaceEnabled && (n+i)%6 != 0 {
 						continue // the same code runs, and without the detector all of them
 					}
 					run.scenario(tc, modelPlan{n: f}, ending, fmt.Sprintf("operation %d, %s: %s", n, op, f), nil)

@@ -1,4 +1,4 @@
-package agrenting
+package rotation_test
 
 import (
 	"context"
@@ -11,8 +11,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
+
+// defaultCallTimeout is what CallTimeout of a RotationPolicy is by default.
+const defaultCallTimeout = 8 * time.Second
 
 func TestARotationInPlaceThatThePlatformPutsOffStallsNobody(t *testing.T) {
 	t.Parallel()
@@ -32,11 +37,11 @@ func TestARotationInPlaceThatThePlatformPutsOffStallsNobody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newRotationWorld(t)
-				store := MemoryStore()
-				c := w.client(store, RotationPolicy{Strategy: InPlace})
-				require.NoError(t, w.call(c))
-				w.srv.Fault(routeRotate, tc.fault)
+				w := sdktest.NewRotationWorld(t)
+				store := agrenting.MemoryStore()
+				c := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.InPlace})
+				require.NoError(t, w.Call(c))
+				w.Server.Fault(sdktest.RouteRotate, tc.fault)
 				done := make(chan struct{})
 				go func() { _, _ = c.Rotate(t.Context()); close(done) }()
 				var slowest time.Duration
@@ -47,14 +52,14 @@ func TestARotationInPlaceThatThePlatformPutsOffStallsNobody(t *testing.T) {
 					require.NoError(t, err)
 					slowest = max(slowest, time.Since(began))
 					cancel()
-					advance(time.Second / 2)
+					sdktest.Advance(time.Second / 2)
 				}
 				<-done
 				assert.LessOrEqual(t, slowest, tc.most)
-				w.srv.ClearFaults()
-				advance(7 * time.Hour)
-				require.NoError(t, w.call(c))
-				rec := w.oneLiveKey(store)
+				w.Server.ClearFaults()
+				sdktest.Advance(7 * time.Hour)
+				require.NoError(t, w.Call(c))
+				rec := w.OneLiveKey(store)
 				assert.Equal(t, tc.want, rec.Generation, "what could not be done was undone, and the rest finished")
 				require.NoError(t, c.Close())
 			})
@@ -70,22 +75,22 @@ func TestASessionThatIsRenewedWhileItsKeyIsReplacedFailsNobody(t *testing.T) {
 		t.Run(before.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newRotationWorld(t, agrentingtest.WithSessionTTL(10*time.Minute), agrentingtest.WithSessionsDyingWithKey())
-				c := w.client(MemoryStore(), RotationPolicy{Every: -1, Strategy: InPlace}, WithSession())
-				require.NoError(t, w.call(c))
-				advance(time.Until(c.Status().NextRenewal) - before)
-				w.srv.Fault(routeRotate, agrentingtest.Delay(3*time.Second))
-				w.srv.Fault("POST /api/v1/tasks", agrentingtest.Delay(1500*time.Millisecond).Always())
+				w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionTTL(10*time.Minute), agrentingtest.WithSessionsDyingWithKey())
+				c := w.Client(agrenting.MemoryStore(), agrenting.RotationPolicy{Every: -1, Strategy: agrenting.InPlace}, agrenting.WithSession())
+				require.NoError(t, w.Call(c))
+				sdktest.Advance(time.Until(c.Status().NextRenewal) - before)
+				w.Server.Fault(sdktest.RouteRotate, agrentingtest.Delay(3*time.Second))
+				w.Server.Fault("POST /api/v1/tasks", agrentingtest.Delay(1500*time.Millisecond).Always())
 				done := make(chan error)
 				go func() { _, err := c.Rotate(t.Context()); done <- err }()
 				var uploads sync.WaitGroup
 				for range 60 {
-					uploads.Go(func() { assert.NoError(t, callOnce(t, c, w.agent.ID)) })
-					advance(100 * time.Millisecond)
+					uploads.Go(func() { assert.NoError(t, sdktest.CallOnce(t, c, w.Agent.ID)) })
+					sdktest.Advance(100 * time.Millisecond)
 				}
 				require.NoError(t, <-done)
 				uploads.Wait()
-				require.NoError(t, w.call(c))
+				require.NoError(t, w.Call(c))
 				require.NoError(t, c.Close())
 			})
 		})

@@ -1,4 +1,4 @@
-package agrenting
+package rotation_test
 
 import (
 	"context"
@@ -12,33 +12,17 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/internal/renew"
-	"github.com/agrenting/agrenting-go/internal/wire"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
-
-// heldBy puts the intent of somebody else into a store that holds the key.
-func (w *rotationWorld) heldBy(holder string, lease time.Duration) (store Store, until time.Time) {
-	w.t.Helper()
-	store, until = storeWith(APIKey(w.key.Secret)), time.Now().Add(lease)
-	rec, rev, err := loadRecord(w.t.Context(), store)
-	require.NoError(w.t, err)
-	rec.Current.ID, rec.Agent = w.key.ID, w.agent.ID
-	rec.Intent = &record.Intent{
-		Key: wire.NewUUID(), Strategy: Overlap.String(), Stage: string(StageIssue), From: rec.Current.Credential.Fingerprint(), Generation: 2,
-		Started: time.Now(),
-	}
-	_, err = saveHeld(w.t.Context(), store, rec, rev, holder, lease)
-	require.NoError(w.t, err)
-	return store, until
-}
 
 func TestCloseDoesNotWaitForTheRotationOfAnotherProcess(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newRotationWorld(t)
-		store, _ := w.heldBy("another", time.Minute)
-		c := w.client(store, RotationPolicy{Every: -1})
+		w := sdktest.NewRotationWorld(t)
+		store, _ := w.HeldBy("another", time.Minute)
+		c := w.Client(store, agrenting.RotationPolicy{Every: -1})
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		_, err := c.Rotate(ctx)
@@ -46,7 +30,7 @@ func TestCloseDoesNotWaitForTheRotationOfAnotherProcess(t *testing.T) {
 		began := time.Now()
 		require.NoError(t, c.Close())
 		assert.Zero(t, time.Since(began))
-		state, err := LoadKeyState(t.Context(), store)
+		state, err := agrenting.LoadKeyState(t.Context(), store)
 		require.NoError(t, err)
 		assert.Equal(t, "another", state.Unfinished.Holder, "it is not taken over on the way out")
 	})
@@ -55,12 +39,12 @@ func TestCloseDoesNotWaitForTheRotationOfAnotherProcess(t *testing.T) {
 func TestAnEventTellsWhomARotationWaitsForAndHowLong(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newRotationWorld(t)
-		store, until := w.heldBy("another", 40*time.Second)
+		w := sdktest.NewRotationWorld(t)
+		store, until := w.HeldBy("another", 40*time.Second)
 		var mu sync.Mutex
-		var waits []Event
-		c := w.client(store, RotationPolicy{Every: -1}, WithObserver(func(e Event) {
-			if e.Type == EventRotating && e.Reason == "waiting" {
+		var waits []agrenting.Event
+		c := w.Client(store, agrenting.RotationPolicy{Every: -1}, agrenting.WithObserver(func(e agrenting.Event) {
+			if e.Type == agrenting.EventRotating && e.Reason == "waiting" {
 				mu.Lock()
 				waits = append(waits, e)
 				mu.Unlock()
@@ -76,18 +60,18 @@ func TestAnEventTellsWhomARotationWaitsForAndHowLong(t *testing.T) {
 		defer mu.Unlock()
 		require.Len(t, waits, 1, "once, not at every look at the store")
 		assert.WithinDuration(t, until, waits[0].RetryAt, 0)
-		w.oneLiveKey(store)
+		w.OneLiveKey(store)
 	})
 }
 
 // leaseWitness notes how far away leases were that it was given to save.
 type leaseWitness struct {
-	Store
+	agrenting.Store
 	farthest time.Duration
 }
 
-func (s *leaseWitness) Save(ctx context.Context, name string, data []byte, prev Revision) (Revision, error) {
-	if e, ok := recordIn(name, data); ok {
+func (s *leaseWitness) Save(ctx context.Context, name string, data []byte, prev agrenting.Revision) (agrenting.Revision, error) {
+	if e, ok := sdktest.RecordIn(name, data); ok {
 		s.farthest = max(s.farthest, e.Lease.Duration)
 	}
 	return s.Store.Save(ctx, name, data, prev)
@@ -106,27 +90,27 @@ func TestALeaseIsNeverFarAway(t *testing.T) {
 		"keys cannot be listed":    func(r *http.Request) bool { return r.URL.Query().Has("limit") },
 	}
 	for name, vanishes := range broken {
-		for _, s := range []Strategy{Overlap, InPlace} {
+		for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 			t.Run(name+"/"+s.String(), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					w := newRotationWorld(t)
-					platform := w.srv.Transport()
-					base := tripFunc(func(r *http.Request) (*http.Response, error) {
+					w := sdktest.NewRotationWorld(t)
+					platform := w.Server.Transport()
+					base := sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
 						if err := renew.Sleep(r.Context(), 3*time.Second); err != nil {
 							return nil, err
 						}
 						resp, err := platform.RoundTrip(r)
 						if err == nil && vanishes(r) {
 							_ = resp.Body.Close()
-							return reply(http.StatusBadGateway, "{}"), nil
+							return sdktest.Reply(http.StatusBadGateway, "{}"), nil
 						}
 						return resp, err
 					})
-					store := &leaseWitness{Store: storeWith(APIKey(w.key.Secret))}
-					p := RotationPolicy{Strategy: s, Every: -1, KeyID: w.key.ID, Owner: Static(UserToken(w.owner.Secret))}
-					c := w.client(store, p, WithTransport(base))
-					require.NoError(t, w.call(c))
+					store := &leaseWitness{Store: sdktest.StoreWith(agrenting.APIKey(w.Key.Secret))}
+					p := agrenting.RotationPolicy{Strategy: s, Every: -1, KeyID: w.Key.ID, Owner: agrenting.Static(agrenting.UserToken(w.Owner.Secret))}
+					c := w.Client(store, p, agrenting.WithTransport(base))
+					require.NoError(t, w.Call(c))
 					_, err := c.Rotate(t.Context())
 					t.Log(store.farthest, err)
 					require.NoError(t, c.Close())
@@ -144,11 +128,11 @@ func TestALeaseIsNeverFarAway(t *testing.T) {
 func TestALostLeaseIsNoFailureOfTheRevocation(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newRotationWorld(t)
-		store := MemoryStore()
-		platform := w.srv.Transport()
+		w := sdktest.NewRotationWorld(t)
+		store := agrenting.MemoryStore()
+		platform := w.Server.Transport()
 		slow := false
-		base := tripFunc(func(r *http.Request) (*http.Response, error) {
+		base := sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
 			if r.Method == http.MethodDelete {
 				slow = true
 			}
@@ -159,13 +143,13 @@ func TestALostLeaseIsNoFailureOfTheRevocation(t *testing.T) {
 			}
 			return platform.RoundTrip(r)
 		})
-		p := RotationPolicy{Strategy: Overlap, KeyID: "not-its-id", Every: -1, Grace: 9 * time.Second, DrainTimeout: 10 * time.Second}
-		c := w.client(store, p, WithTransport(base))
-		other := w.client(store, p)
-		require.NoError(t, w.call(c))
+		p := agrenting.RotationPolicy{Strategy: agrenting.Overlap, KeyID: "not-its-id", Every: -1, Grace: 9 * time.Second, DrainTimeout: 10 * time.Second}
+		c := w.Client(store, p, agrenting.WithTransport(base))
+		other := w.Client(store, p)
+		require.NoError(t, w.Call(c))
 		done := make(chan error, 1)
 		go func() {
-			advance(2 * time.Second)
+			sdktest.Advance(2 * time.Second)
 			_, err := other.Rotate(t.Context())
 			done <- err
 		}()
@@ -173,7 +157,7 @@ func TestALostLeaseIsNoFailureOfTheRevocation(t *testing.T) {
 		t.Log(rot, err)
 		assert.NoError(t, err)
 		require.NoError(t, <-done)
-		w.oneLiveKey(store)
+		w.OneLiveKey(store)
 		require.NoError(t, c.Close())
 		require.NoError(t, other.Close())
 	})
@@ -185,24 +169,24 @@ func TestALostLeaseIsNoFailureOfTheRevocation(t *testing.T) {
 func TestRequestsAreServedWhileCloseWaitsForTheRotation(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newRotationWorld(t)
-		platform := w.srv.Transport()
-		base := tripFunc(func(r *http.Request) (*http.Response, error) {
+		w := sdktest.NewRotationWorld(t)
+		platform := w.Server.Transport()
+		base := sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
 			switch {
 			case strings.HasSuffix(r.URL.Path, "/rotate-key"):
 				resp, err := platform.RoundTrip(r) // the old key is dead from here on
 				_ = renew.Sleep(r.Context(), 4*time.Second)
 				return resp, err
-			case r.URL.Path == "/api/v1/tasks" && r.Header.Get(headerAPIKey) == w.key.Secret && r.URL.RawQuery == "slow=1":
+			case r.URL.Path == "/api/v1/tasks" && r.Header.Get("X-Api-Key") == w.Key.Secret && r.URL.RawQuery == "slow=1":
 				_ = renew.Sleep(r.Context(), 3*time.Second) // on its way
 			}
 			return platform.RoundTrip(r)
 		})
 		var mu sync.Mutex
-		var events []Event
-		c := w.client(MemoryStore(), RotationPolicy{Strategy: InPlace, Every: -1, DrainTimeout: time.Second}, WithTransport(base),
-			WithObserver(func(e Event) { mu.Lock(); events = append(events, e); mu.Unlock() }))
-		require.NoError(t, w.call(c))
+		var events []agrenting.Event
+		c := w.Client(agrenting.MemoryStore(), agrenting.RotationPolicy{Strategy: agrenting.InPlace, Every: -1, DrainTimeout: time.Second}, agrenting.WithTransport(base),
+			agrenting.WithObserver(func(e agrenting.Event) { mu.Lock(); events = append(events, e); mu.Unlock() }))
+		require.NoError(t, w.Call(c))
 		began, ended := time.Now(), time.Time{}
 		got := make(chan error, 1)
 		go func() {
@@ -212,14 +196,14 @@ func TestRequestsAreServedWhileCloseWaitsForTheRotation(t *testing.T) {
 		}()
 		synctest.Wait()
 		go func() { _, _ = c.Rotate(t.Context()) }()
-		advance(3500 * time.Millisecond) // it has its 401, and waits for the successor
+		sdktest.Advance(3500 * time.Millisecond) // it has its 401, and waits for the successor
 		require.NoError(t, c.Close())
 		require.NoError(t, <-got, "what was under way before Close is served")
 		assert.GreaterOrEqual(t, ended.Sub(began), 5*time.Second, "not before the rotation has brought the next key")
 		mu.Lock()
 		defer mu.Unlock()
 		for _, e := range events {
-			assert.NotEqual(t, EventRenewalFailed, e.Type, e.Err)
+			assert.NotEqual(t, agrenting.EventRenewalFailed, e.Type, e.Err)
 		}
 	})
 }
