@@ -72,7 +72,7 @@ func TestAnAgentSetByTheCallerStandsAloneInAnySpelling(t *testing.T) {
 				req.Header[name] = values
 				resp, err := tr.RoundTrip(req)
 				require.NoError(t, err)
-				sdktest.ReadAll(t, resp)
+				readAll(t, resp)
 				got := base.Requests()[0].Header
 				assert.Equal(t, values, got[name])
 				delete(got, name)

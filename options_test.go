@@ -113,7 +113,7 @@ func TestTheSourceOfATransportIsItsFirstArgument(t *testing.T) {
 		tr := sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("own")), opt)
 		resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodGet, "/x", nil))
 		require.NoError(t, err)
-		sdktest.ReadAll(t, resp)
+		readAll(t, resp)
 		assert.Equal(t, "own", sdktest.SecretOf(base.Only(t).Header), name)
 	}
 }

@@ -256,20 +256,20 @@ func TestCheckResponseMakesATypedError(t *testing.T) {
 	t.Parallel()
 	const body = `{"meta":{"request_id":"req_1"},"errors":[{"code":"NOT_FOUND","message":"no such thing"}]}`
 	c := sdktest.Keyed(t, sdktest.Answering(http.StatusNotFound, body))
-	resp, err := c.HTTPClient().Do(sdktest.Request(t, http.MethodGet, "/x?q=query-value", nil))
+	resp, err := c.HTTPClient().Do(sdktest.Request(t, http.MethodGet, "/x?q=query-value", nil)) //nolint:bodyclose // CheckResponse does
 	require.NoError(t, err)
 	err = agrenting.CheckResponse(resp)
 	require.ErrorIs(t, err, agrenting.ErrNotFound)
 	require.ErrorContains(t, err, "agrenting: GET /x: 404 Not Found: no such thing [request req_1")
 	sdktest.AssertClean(t, err.Error())
-	assert.Equal(t, body, sdktest.ReadAll(t, resp), "the body can be read still") //nolint:testifylint // byte for byte
+	assert.Equal(t, body, readAll(t, resp), "the body can be read still") //nolint:testifylint // byte for byte
 }
 
 func TestCheckResponseLeavesASuccessAlone(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{http.StatusOK, http.StatusNoContent, http.StatusSwitchingProtocols} {
 		body := sdktest.NewSpyBody("stream")
-		resp := sdktest.Reply(code, "")
+		resp := sdktest.Reply(code, "") //nolint:bodyclose // it is in memory
 		resp.Body = body
 		require.NoError(t, agrenting.CheckResponse(resp))
 		assert.Zero(t, body.Closed())
@@ -293,7 +293,7 @@ func TestCheckResponseTakesABareResponse(t *testing.T) {
 	t.Parallel()
 	resp := &http.Response{StatusCode: http.StatusTeapot}
 	require.EqualError(t, agrenting.CheckResponse(resp), "agrenting: 418 I'm a teapot")
-	assert.Empty(t, sdktest.ReadAll(t, resp))
+	assert.Empty(t, readAll(t, resp))
 }
 
 func TestCheckResponseTellsThatARequestCouldNotBeReplayed(t *testing.T) {

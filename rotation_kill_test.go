@@ -51,7 +51,7 @@ type rotatingChild struct {
 
 // store is the file, sealed if there is a key for that.
 func (s rotatingChild) store(before func(durable.Step) error) (agrenting.Store, error) {
-	store := agrenting.Store(agrenting.FileStoreBefore(s.File, before))
+	store := agrenting.FileStoreBefore(s.File, before)
 	if s.Sealing == "" {
 		return store, nil
 	}

@@ -53,7 +53,7 @@ func TestEachRequestCarriesOneCredentialByItsKind(t *testing.T) {
 				for range 3 {
 					resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodGet, "/api/v1/agents", nil))
 					require.NoError(t, err)
-					sdktest.ReadAll(t, resp)
+					readAll(t, resp)
 				}
 				got := base.Requests()
 				require.Len(t, got, 3)
@@ -88,7 +88,7 @@ func TestACredentialOfTheCallerWins(t *testing.T) {
 				resp, err := tr.RoundTrip(req)
 				require.NoError(t, err)
 				assert.Equal(t, http.StatusUnauthorized, resp.StatusCode)
-				assert.Equal(t, sdktest.RevokedBody, sdktest.ReadAll(t, resp))
+				assert.Equal(t, sdktest.RevokedBody, readAll(t, resp))
 				assert.Same(t, req, resp.Request)
 				check()
 
@@ -111,7 +111,7 @@ func TestHeadersThatOnlyLookLikeCredentialsDoNotCount(t *testing.T) {
 		req.Header[name] = []string{"v"}
 		resp, err := sdktest.TransportOver(t, &base, agrenting.Static(agrenting.APIKey("k1"))).RoundTrip(req)
 		require.NoError(t, err)
-		sdktest.ReadAll(t, resp)
+		readAll(t, resp)
 		assert.Equal(t, "k1", sdktest.SecretOf(base.Requests()[0].Header), name)
 	}
 }
@@ -213,7 +213,7 @@ func TestABaseThatWritesToItsHeadersReachesNoOtherRequest(t *testing.T) {
 	for range 2 {
 		resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodGet, "/x", nil))
 		require.NoError(t, err)
-		sdktest.ReadAll(t, resp)
+		readAll(t, resp)
 	}
 	assert.Equal(t, []string{"k1 agent-1", "k1 agent-1"}, got)
 }
@@ -262,7 +262,7 @@ func TestPlainHTTPIsRefusedButForThisMachine(t *testing.T) {
 			assert.Equal(t, 1, body.Closed(), "the body is closed, once")
 			if ok {
 				require.NoError(t, err)
-				sdktest.ReadAll(t, resp)
+				readAll(t, resp)
 				assert.Len(t, base.Requests(), 1)
 				return
 			}
@@ -299,7 +299,7 @@ func TestInsecureHTTPNeedsAnOptIn(t *testing.T) {
 	for _, target := range []string{base + "/x", "http://elsewhere.test/x"} {
 		resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodGet, target, nil))
 		require.NoError(t, err)
-		sdktest.ReadAll(t, resp)
+		readAll(t, resp)
 	}
 	got := rec.Requests()
 	assert.Equal(t, "k1", sdktest.SecretOf(got[0].Header))
@@ -439,7 +439,7 @@ func TestAConnectionOutlivesA401AndARetry(t *testing.T) {
 		tr := sdktest.TransportOver(t, sdktest.Loopback(t), src, agrenting.WithBaseURL(srv.URL), sdktest.Sleepless)
 		resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodPut, srv.URL+"/x", tc.body))
 		require.NoError(t, err)
-		sdktest.ReadAll(t, resp)
+		readAll(t, resp)
 		assert.EqualValues(t, 2, n.Load(), name)
 		assert.EqualValues(t, 1, conns.Load(), name)
 		srv.Close()
@@ -482,4 +482,11 @@ func TestATransportPrintsItsOrigin(t *testing.T) {
 	assert.Equal(t, want, tr.GoString())
 	assert.Equal(t, "agrenting.Transport()", (*agrenting.Transport)(nil).String())
 	assert.Equal(t, "agrenting.Transport()", new(agrenting.Transport).String())
+}
+
+// readAll reads a response to its end and closes it, where linters see it.
+func readAll(tb testing.TB, resp *http.Response) string {
+	tb.Helper()
+	defer resp.Body.Close()
+	return sdktest.ReadAll(tb, resp)
 }

@@ -55,7 +55,6 @@ func goroutines() []string {
 // Main runs the tests of a package, and returns the exit code for TestMain. The
 // run fails if it leaves goroutines behind.
 func Main(m *testing.M) int {
-	flag.Parse()
 	code := m.Run()
 	// A fuzzing run keeps its workers' goroutines; its tests have run before.
 	if f := flag.Lookup("test.fuzz"); code == 0 && (f == nil || f.Value.String() == "") {

@@ -23,48 +23,6 @@ import (
 // RouteCreateKey is the route that creates a key.
 const RouteCreateKey = "POST /api/v1/agents/{id}/credentials"
 
-// AgedStore holds the world's key, so many days old.
-func (w *RotationWorld) AgedStore(days int, in *record.Intent) agrenting.Store {
-	w.T.Helper()
-	store := agrenting.MemoryStore()
-	_, err := SaveRecord(w.T.Context(), store, record.Key{Agent: w.Agent.ID, Generation: 1, Intent: in, Current: record.StoredKey{
-		Credential: SecretCredential(agrenting.APIKey(w.Key.Secret)), Created: WallNow().AddDate(0, 0, -days), ID: w.Key.ID,
-	}}, "")
-	require.NoError(w.T, err)
-	return store
-}
-
-// PacedLoad is Load whose workers pause, so that rotations are not mostly waits
-// for a processor, and whose requests cost the platform little. Some of them have
-// bodies that can be sent only once, if asked for.
-func (w *RotationWorld) PacedLoad(c *agrenting.Client, workers int, bodies bool) (sent func() int64, stop func() (calls, failed int64)) {
-	var calls, failed atomic.Int64
-	ctx, cancel := context.WithCancel(w.T.Context())
-	var wg sync.WaitGroup
-	for i := range workers {
-		wg.Go(func() {
-			for n := i; renew.Sleep(ctx, 15*time.Millisecond) == nil; n++ {
-				method, path, in := http.MethodGet, "/api/v1/hirings/pending", any(nil)
-				if bodies && n%5 == 0 { // a body that can be sent only once
-					method, path = http.MethodPost, "/api/v1/tasks"
-					in = struct{ io.Reader }{strings.NewReader(`{"agent_id":"` + w.Agent.ID + `","task_type":"test"}`)}
-				}
-				calls.Add(1)
-				_, err := c.Do(context.WithoutCancel(ctx), method, path, in, nil, agrenting.CallHeader("Content-Type", "application/json"))
-				if err != nil {
-					failed.Add(1)
-					w.T.Error(err)
-				}
-			}
-		})
-	}
-	return calls.Load, func() (int64, int64) {
-		cancel()
-		wg.Wait()
-		return calls.Load(), failed.Load()
-	}
-}
-
 // RouteRotate is the route that rotates a key in place.
 const RouteRotate = "POST /api/v1/auth/rotate-key"
 
@@ -170,4 +128,46 @@ func (w *RotationWorld) HeldBy(holder string, lease time.Duration) (store agrent
 	_, err = SaveHeld(w.T.Context(), store, rec, rev, holder, lease)
 	require.NoError(w.T, err)
 	return store, until
+}
+
+// AgedStore holds the world's key, so many days old.
+func (w *RotationWorld) AgedStore(days int, in *record.Intent) agrenting.Store {
+	w.T.Helper()
+	store := agrenting.MemoryStore()
+	_, err := SaveRecord(w.T.Context(), store, record.Key{Agent: w.Agent.ID, Generation: 1, Intent: in, Current: record.StoredKey{
+		Credential: SecretCredential(agrenting.APIKey(w.Key.Secret)), Created: WallNow().AddDate(0, 0, -days), ID: w.Key.ID,
+	}}, "")
+	require.NoError(w.T, err)
+	return store
+}
+
+// PacedLoad is Load whose workers pause, so that rotations are not mostly waits
+// for a processor, and whose requests cost the platform little. Some of them have
+// bodies that can be sent only once, if asked for.
+func (w *RotationWorld) PacedLoad(c *agrenting.Client, workers int, bodies bool) (sent func() int64, stop func() (calls, failed int64)) {
+	var calls, failed atomic.Int64
+	ctx, cancel := context.WithCancel(w.T.Context())
+	var wg sync.WaitGroup
+	for i := range workers {
+		wg.Go(func() {
+			for n := i; renew.Sleep(ctx, 15*time.Millisecond) == nil; n++ {
+				method, path, in := http.MethodGet, "/api/v1/hirings/pending", any(nil)
+				if bodies && n%5 == 0 { // a body that can be sent only once
+					method, path = http.MethodPost, "/api/v1/tasks"
+					in = struct{ io.Reader }{strings.NewReader(`{"agent_id":"` + w.Agent.ID + `","task_type":"test"}`)}
+				}
+				calls.Add(1)
+				_, err := c.Do(context.WithoutCancel(ctx), method, path, in, nil, agrenting.CallHeader("Content-Type", "application/json"))
+				if err != nil {
+					failed.Add(1)
+					w.T.Error(err)
+				}
+			}
+		})
+	}
+	return calls.Load, func() (int64, int64) {
+		cancel()
+		wg.Wait()
+		return calls.Load(), failed.Load()
+	}
 }

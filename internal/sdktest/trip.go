@@ -50,14 +50,6 @@ func Answering(code int, body string, header ...string) *Recorder {
 	return &Recorder{Then: func(int, Seen) *http.Response { return Reply(code, body, header...) }}
 }
 
-// Only is the one request that a base got.
-func (r *Recorder) Only(tb testing.TB) Seen {
-	tb.Helper()
-	got := r.Requests()
-	require.Len(tb, got, 1)
-	return got[0]
-}
-
 // Endless is a body without an end.
 type Endless struct{}
 
@@ -208,6 +200,14 @@ func (r *Recorder) Requests() []Seen {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.got)
+}
+
+// Only is the one request that a base got.
+func (r *Recorder) Only(tb testing.TB) Seen {
+	tb.Helper()
+	got := r.Requests()
+	require.Len(tb, got, 1)
+	return got[0]
 }
 
 // Platform is a base that accepts one secret at a time and echoes bodies.
