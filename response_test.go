@@ -256,7 +256,7 @@ func TestCheckResponseMakesATypedError(t *testing.T) {
 	t.Parallel()
 	const body = `{"meta":{"request_id":"req_1"},"errors":[{"code":"NOT_FOUND","message":"no such thing"}]}`
 	c := sdktest.Keyed(t, sdktest.Answering(http.StatusNotFound, body))
-	resp, err := c.HTTPClient().Do(sdktest.Request(t, http.MethodGet, "/x?q=query-value", nil)) //nolint:bodyclose // CheckResponse does
+	resp, err := c.HTTPClient().Do(sdktest.Request(t, http.MethodGet, "/x?q=query-value", nil))
 	require.NoError(t, err)
 	err = agrenting.CheckResponse(resp)
 	require.ErrorIs(t, err, agrenting.ErrNotFound)

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/rotation"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
@@ -39,7 +40,7 @@ type outcome struct {
 
 // runModel makes one rotation go wrong as planned, and holds the end against
 // the rules: whatever happened, a process that starts afterwards finds its way.
-func runModel(t *testing.T, tc modelCase, plan modelPlan, ending modelEnding) (out outcome) {
+func runModel(t *testing.T, tc rotation.ModelCase, plan modelPlan, ending modelEnding) (out outcome) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newModelWorld(t, tc)
@@ -118,7 +119,7 @@ func (w *modelWorld) settle(heir *modelProcess, err error) (lost bool) {
 // hopeless reports whether the platform has a live key that nobody has: its
 // answer was lost in a case where the rules know no way back to it.
 func (w *modelWorld) hopeless() bool {
-	if !w.tc.hopeless() {
+	if !w.tc.LosesKeys() {
 		return false
 	}
 	rec, _, err := sdktest.LoadRecord(w.t.Context(), w.store)
@@ -202,7 +203,7 @@ func newModelRun(t *testing.T) *modelRun {
 	return &modelRun{t: t, slots: make(chan struct{}, 4)}
 }
 
-func (r *modelRun) scenario(tc modelCase, plan modelPlan, ending modelEnding, name string, then func(outcome)) {
+func (r *modelRun) scenario(tc rotation.ModelCase, plan modelPlan, ending modelEnding, name string, then func(outcome)) {
 	r.slots <- struct{}{}
 	r.wg.Go(func() {
 		defer func() { <-r.slots }()
@@ -237,7 +238,7 @@ func (o modelOp) String() string { return o.name }
 func TestARotationSurvivesAnyOneFault(t *testing.T) {
 	t.Parallel()
 	run := newModelRun(t)
-	for _, tc := range modelCases() {
+	for _, tc := range rotation.ModelCases() {
 		clean := runModel(t, tc, nil, itStays)
 		require.Empty(t, clean.faults, "%s, without a fault", tc)
 		for n, op := range clean.ops[:clean.first] {
@@ -281,7 +282,7 @@ func TestARotationSurvivesAnyTwoFaults(t *testing.T) {
 		stride, firsts = 60, 20
 	}
 	first, pair := 0, 0
-	for _, tc := range modelCases() {
+	for _, tc := range rotation.ModelCases() {
 		clean := runModel(t, tc, nil, itStays)
 		for n, op := range clean.ops[:clean.first] {
 			for _, f := range op.faults() {

@@ -13,41 +13,9 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/rotation"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
-
-// modelCase is one sort of rotation.
-type modelCase struct {
-	strategy agrenting.Strategy
-	owner    bool // there is an owner credential
-	lifeline bool // sessions outlive their key
-	slow     bool // a new key takes its time to spread
-}
-
-func (c modelCase) String() string {
-	parts := []string{c.strategy.String()}
-	for _, part := range []struct {
-		on   bool
-		text string
-	}{{c.owner, "owner"}, {c.lifeline, "lifeline"}, {c.slow, "slow keys"}} {
-		if part.on {
-			parts = append(parts, part.text)
-		}
-	}
-	return strings.Join(parts, ", ")
-}
-
-// hopeless reports whether the rules know no way back to a lost answer.
-func (c modelCase) hopeless() bool { return c.strategy == agrenting.InPlace && !c.owner && !c.lifeline }
-
-func modelCases() (all []modelCase) {
-	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
-		for bits := range 8 {
-			all = append(all, modelCase{strategy: s, owner: bits&1 != 0, lifeline: bits&2 != 0, slow: bits&4 != 0})
-		}
-	}
-	return all
-}
 
 // modelFault is what goes wrong with one operation.
 type modelFault string
@@ -115,7 +83,7 @@ type modelPlan map[int]modelFault
 // modelWorld is a platform, a store, and processes that live and die.
 type modelWorld struct {
 	t     *testing.T
-	tc    modelCase
+	tc    rotation.ModelCase
 	srv   *agrentingtest.Server
 	agent string
 	owner string
@@ -141,13 +109,13 @@ func (w *modelWorld) rotateElsewhere(n int) {
 	}
 }
 
-func newModelWorld(t *testing.T, tc modelCase) *modelWorld {
+func newModelWorld(t *testing.T, tc rotation.ModelCase) *modelWorld {
 	t.Helper()
 	opts := []agrentingtest.Option{agrentingtest.InMemory(), agrentingtest.WithoutRateLimits()}
-	if !tc.lifeline {
+	if !tc.Lifeline {
 		opts = append(opts, agrentingtest.WithSessionsDyingWithKey())
 	}
-	if tc.slow {
+	if tc.Slow {
 		opts = append(opts, agrentingtest.WithKeyPropagation(700*time.Millisecond))
 	}
 	w := &modelWorld{t: t, tc: tc, srv: agrentingtest.NewServer(opts...), store: agrenting.MemoryStore(), done: make(chan struct{})}
@@ -268,8 +236,8 @@ func (p *modelProcess) awaitResumed() {
 func (w *modelWorld) start(seed string) *modelProcess {
 	p := &modelProcess{w: w}
 	p.life, p.kill = context.WithCancel(context.Background())
-	policy := agrenting.RotationPolicy{Strategy: w.tc.strategy, AgentID: w.agent, Every: -1}
-	if w.tc.owner {
+	policy := agrenting.RotationPolicy{Strategy: agrenting.Strategy(w.tc.Strategy), AgentID: w.agent, Every: -1}
+	if w.tc.Owner {
 		policy.Owner = agrenting.Static(agrenting.UserToken(w.owner))
 	}
 	var err error

@@ -12,6 +12,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/rotation"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -28,7 +29,7 @@ func TestWhatAnOwnersKeyLeftBehindIsForgottenWithoutHarmToTheNextKey(t *testing.
 			t.Run(fmt.Sprintf("operation %d: %s", n, f), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					w := newModelWorld(t, modelCase{strategy: agrenting.InPlace, owner: true})
+					w := newModelWorld(t, rotation.ModelCase{Strategy: rotation.InPlace, Owner: true})
 					intent := &record.Intent{
 						Key: wire.NewUUID(), Strategy: agrenting.InPlace.String(), Stage: string(agrenting.StageForget), From: agrenting.APIKey(w.seed).Fingerprint(), Generation: 2,
 						Started: time.Now(), Known: []string{"gone"},
@@ -112,7 +113,7 @@ func (s *wallStore) Save(ctx context.Context, name string, data []byte, prev agr
 func TestRotationSurvivesAStopAtAnyOperation(t *testing.T) {
 	t.Parallel()
 	run := newModelRun(t)
-	for _, tc := range modelCases() {
+	for _, tc := range rotation.ModelCases() {
 		clean := runModel(t, tc, nil, itStays)
 		for n, op := range clean.ops[:clean.first] {
 			for i, f := range stopFaults {
