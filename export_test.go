@@ -21,6 +21,7 @@ const (
 	MaxErrorBody = maxErrorBody
 	MaxPeek      = maxPeek
 	MaxSunsets   = maxSunsets
+	DefaultDrain = defaultDrain
 
 	HeaderAPIKey        = headerAPIKey
 	HeaderAPIKeyAlias   = headerAPIKeyAlias
@@ -45,6 +46,15 @@ func (p RetryPolicy) Pause(n int, resp *http.Response) (time.Duration, bool) { r
 func (s *sunsetLog) First(method, path string) bool { return s.first(method, path) }
 
 func (s *sunsetLog) Len() int { return len(s.seen) }
+
+// BaseOf is the transport below a client.
+func BaseOf(c *Client) http.RoundTripper { return c.transport.base }
+
+// CausedBy is e as an answer that was given up for err.
+func CausedBy(err error, e APIError) *APIError {
+	e.cause = err
+	return &e
+}
 
 // KeyEndingIn is a key of which the platform shows the end.
 func KeyEndingIn(hint string) *Key { return &Key{hintEnd: hint} }

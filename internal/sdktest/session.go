@@ -84,3 +84,16 @@ var KeySources = map[string]func(w *SessionWorld) []agrenting.Option{
 		return []agrenting.Option{agrenting.WithStore(&BreakableStore{Store: StoreWith(agrenting.APIKey(w.Key.Secret))})}
 	},
 }
+
+// Dial makes the handshake of a library with a network of its own, and returns the
+// status.
+func (w *SessionWorld) Dial(a *agrenting.Authorization) int {
+	w.T.Helper()
+	req, err := http.NewRequestWithContext(w.T.Context(), http.MethodGet, w.Server.URL+"/api/v1/agents", http.NoBody)
+	require.NoError(w.T, err)
+	req.Header = a.Header()
+	resp, err := w.Server.Transport().RoundTrip(req)
+	require.NoError(w.T, err)
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
