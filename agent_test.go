@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"net/http"
@@ -7,6 +7,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 func TestTheAgentIsTheOneNamedMostClosely(t *testing.T) {
@@ -29,29 +32,29 @@ func TestTheAgentIsTheOneNamedMostClosely(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var base recorder
-			var opts []Option
+			var base sdktest.Recorder
+			var opts []agrenting.Option
 			if tc.client != "" {
-				opts = append(opts, WithAgentID(tc.client))
+				opts = append(opts, agrenting.WithAgentID(tc.client))
 			}
-			c := clientOver(t, &base, Static(UserToken("ap_1")), opts...)
+			c := sdktest.ClientOver(t, &base, agrenting.Static(agrenting.UserToken("ap_1")), opts...)
 			if tc.as != "" {
 				c = c.As(tc.as)
 			}
 			ctx := t.Context()
 			if tc.ctx != "" {
-				ctx = ContextWithAgent(ctx, tc.ctx)
+				ctx = agrenting.ContextWithAgent(ctx, tc.ctx)
 			}
-			var calls []CallOption
+			var calls []agrenting.CallOption
 			if tc.call != "" {
-				calls = append(calls, CallAgent(tc.call))
+				calls = append(calls, agrenting.CallAgent(tc.call))
 			}
 			if tc.header != "" {
-				calls = append(calls, CallHeader("X-Agent-ID", tc.header))
+				calls = append(calls, agrenting.CallHeader("X-Agent-ID", tc.header))
 			}
 			_, err := c.Do(ctx, http.MethodGet, "/x", nil, nil, calls...)
 			require.NoError(t, err)
-			assert.Equal(t, tc.want, strings.Join(base.requests()[0].header["X-Agent-Id"], ","))
+			assert.Equal(t, tc.want, strings.Join(base.Requests()[0].Header["X-Agent-Id"], ","))
 		})
 	}
 }
@@ -63,20 +66,20 @@ func TestAnAgentSetByTheCallerStandsAloneInAnySpelling(t *testing.T) {
 		for kind, values := range map[string][]string{"one": {"mine"}, "no value": nil} {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				t.Parallel()
-				var base recorder
-				tr := transportOver(t, &base, Static(APIKey("k1")), WithAgentID("default"))
-				req := request(t, http.MethodGet, "/x", nil)
+				var base sdktest.Recorder
+				tr := sdktest.TransportOver(t, &base, agrenting.Static(agrenting.APIKey("k1")), agrenting.WithAgentID("default"))
+				req := sdktest.Request(t, http.MethodGet, "/x", nil)
 				req.Header[name] = values
 				resp, err := tr.RoundTrip(req)
 				require.NoError(t, err)
 				readAll(t, resp)
-				got := base.requests()[0].header
+				got := base.Requests()[0].Header
 				assert.Equal(t, values, got[name])
 				delete(got, name)
 				for other := range got {
 					assert.False(t, strings.EqualFold(other, name), "a second identity under %s", other)
 				}
-				assert.Equal(t, "k1", secretOf(got))
+				assert.Equal(t, "k1", sdktest.SecretOf(got))
 			})
 		}
 	}
@@ -85,26 +88,26 @@ func TestAnAgentSetByTheCallerStandsAloneInAnySpelling(t *testing.T) {
 func TestAnInvalidAgentFailsBeforeAnythingIsSent(t *testing.T) {
 	t.Parallel()
 
-	for _, id := range []string{"", " ", "a b", "a\nb", "a\r\nX-Api-Key: stolen", "a\x00", "a,b", "a;b", `a"b`, "ägent", strings.Repeat("a", maxAgentID+1)} {
-		src := newMint("k1")
-		var base recorder
-		c := clientOver(t, &base, src)
+	for _, id := range []string{"", " ", "a b", "a\nb", "a\r\nX-Api-Key: stolen", "a\x00", "a,b", "a;b", `a"b`, "ägent", strings.Repeat("a", agrenting.MaxAgentID+1)} {
+		src := sdktest.NewSource("k1")
+		var base sdktest.Recorder
+		c := sdktest.ClientOver(t, &base, src)
 
-		body := newSpyBody("body")
-		req := request(t, http.MethodPost, "/x", body)
-		err := failure(c.Transport(), req.WithContext(ContextWithAgent(req.Context(), id)))
-		require.ErrorIs(t, err, ErrInvalidAgentID, "%q", id)
-		assert.Equal(t, 1, body.closed())
+		body := sdktest.NewSpyBody("body")
+		req := sdktest.Request(t, http.MethodPost, "/x", body)
+		err := sdktest.Failure(c.Transport(), req.WithContext(agrenting.ContextWithAgent(req.Context(), id)))
+		require.ErrorIs(t, err, agrenting.ErrInvalidAgentID, "%q", id)
+		assert.Equal(t, 1, body.Closed())
 
 		_, err = c.As(id).Do(t.Context(), http.MethodGet, "/x", nil, nil)
-		require.ErrorIs(t, err, ErrInvalidAgentID, "%q", id)
-		_, err = c.Do(t.Context(), http.MethodGet, "/x", nil, nil, CallAgent(id))
-		require.ErrorIs(t, err, ErrInvalidAgentID, "%q", id)
-		_, err = New(WithoutEnvironment(), WithCredential(APIKey("k1")), WithAgentID(id))
-		require.ErrorIs(t, err, ErrInvalidAgentID, "%q", id)
+		require.ErrorIs(t, err, agrenting.ErrInvalidAgentID, "%q", id)
+		_, err = c.Do(t.Context(), http.MethodGet, "/x", nil, nil, agrenting.CallAgent(id))
+		require.ErrorIs(t, err, agrenting.ErrInvalidAgentID, "%q", id)
+		_, err = agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithCredential(agrenting.APIKey("k1")), agrenting.WithAgentID(id))
+		require.ErrorIs(t, err, agrenting.ErrInvalidAgentID, "%q", id)
 
-		assert.Empty(t, base.requests(), "%q", id)
-		assert.Zero(t, src.count(), "%q", id)
+		assert.Empty(t, base.Requests(), "%q", id)
+		assert.Zero(t, src.Count(), "%q", id)
 	}
 }
 
@@ -113,48 +116,48 @@ func TestDocumentedAgentIDsAreAccepted(t *testing.T) {
 
 	for _, id := range []string{
 		"7f9c24e8-3b1d-4c55-9e0a-1d2f3a4b5c6d", "did:agrenting:my-agent", "did:web:example.com%3A8080:agents:a",
-		"did:key:z6MkhaXg#z6MkhaXg", "a", "!", "~", strings.Repeat("a", maxAgentID),
+		"did:key:z6MkhaXg#z6MkhaXg", "a", "!", "~", strings.Repeat("a", agrenting.MaxAgentID),
 	} {
-		assert.NoError(t, validateAgentID(id), id)
+		assert.NoError(t, agrenting.ValidateAgentID(id), id)
 	}
 }
 
 func TestTheAgentOfAContextCanBeReadBack(t *testing.T) {
 	t.Parallel()
 
-	id, ok := AgentFromContext(t.Context())
+	id, ok := agrenting.AgentFromContext(t.Context())
 	assert.False(t, ok)
 	assert.Empty(t, id)
 
-	ctx := ContextWithAgent(t.Context(), "a1")
-	inner := ContextWithAgent(ctx, "a2")
-	id, ok = AgentFromContext(ctx)
+	ctx := agrenting.ContextWithAgent(t.Context(), "a1")
+	inner := agrenting.ContextWithAgent(ctx, "a2")
+	id, ok = agrenting.AgentFromContext(ctx)
 	assert.True(t, ok)
 	assert.Equal(t, "a1", id)
-	id, _ = AgentFromContext(inner)
+	id, _ = agrenting.AgentFromContext(inner)
 	assert.Equal(t, "a2", id)
-	_, ok = AgentFromContext(ContextWithAgent(t.Context(), "not valid"))
+	_, ok = agrenting.AgentFromContext(agrenting.ContextWithAgent(t.Context(), "not valid"))
 	assert.False(t, ok)
 }
 
 func TestAgentsOfOneClientShareItsCredential(t *testing.T) {
 	t.Parallel()
 
-	src := newMint("k1")
-	base := newPlatform("k1")
-	a := clientOver(t, base, src, WithAgentID("a1"))
+	src := sdktest.NewSource("k1")
+	base := sdktest.NewPlatform("k1")
+	a := sdktest.ClientOver(t, base, src, agrenting.WithAgentID("a1"))
 	b := a.As("a2")
-	for _, c := range []*Client{a, b, a} {
+	for _, c := range []*agrenting.Client{a, b, a} {
 		_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		require.NoError(t, err)
 	}
 	var agents []string
-	for _, s := range base.requests() {
-		agents = append(agents, s.header.Get("X-Agent-Id"))
+	for _, s := range base.Requests() {
+		agents = append(agents, s.Header.Get("X-Agent-Id"))
 	}
 	assert.Equal(t, []string{"a1", "a2", "a1"}, agents)
-	assert.Equal(t, 1, src.count(), "one credential for both")
+	assert.Equal(t, 1, src.Count(), "one credential for both")
 	require.NoError(t, b.Close())
 	_, err := a.Do(t.Context(), http.MethodGet, "/x", nil, nil)
-	require.ErrorIs(t, err, ErrClosed)
+	require.ErrorIs(t, err, agrenting.ErrClosed)
 }

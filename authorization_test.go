@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"context"
@@ -13,41 +13,43 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 func TestAnAuthorizationIsForPinnedOriginsOnly(t *testing.T) {
 	t.Parallel()
-	c := keyed(t, &recorder{}, WithBaseURL("https://api.agrenting.test/v"), WithAllowedOrigins("https://mcp.agrenting.test:8443", "http://127.0.0.1:4000"))
+	c := sdktest.Keyed(t, &sdktest.Recorder{}, agrenting.WithBaseURL("https://api.agrenting.test/v"), agrenting.WithAllowedOrigins("https://mcp.agrenting.test:8443", "http://127.0.0.1:4000"))
 	for _, url := range []string{
 		"https://api.agrenting.test/anything?q=1", "wss://api.agrenting.test/socket", "WSS://API.agrenting.test:443/socket",
 		"https://mcp.agrenting.test:8443", "ws://127.0.0.1:4000/socket",
 	} {
 		a, err := c.Authorize(t.Context(), url)
 		require.NoError(t, err, url)
-		assert.Equal(t, http.Header{"X-Api-Key": {testKey}}, a.Header(), url)
+		assert.Equal(t, http.Header{"X-Api-Key": {sdktest.TestKey}}, a.Header(), url)
 	}
 	for url, want := range map[string]error{
-		"https://evil.test/":                           ErrForeignOrigin,
-		"https://api.agrenting.test.evil.test/":        ErrForeignOrigin,
-		"https://mcp.agrenting.test/":                  ErrForeignOrigin,
-		"wss://evil.test/socket":                       ErrForeignOrigin,
-		"http://127.0.0.1:4001/":                       ErrForeignOrigin,
-		"http://api.agrenting.test/":                   ErrInsecureURL,
-		"ws://api.agrenting.test/socket":               ErrInsecureURL,
-		"/api/v1/tasks":                                ErrInvalidOption,
-		"":                                             ErrInvalidOption,
-		"wss:":                                         ErrInvalidOption,
-		"ftp://api.agrenting.test/":                    ErrInvalidOption,
-		"https://user:" + testKey + "@evil.test/":      ErrInvalidOption,
-		"https://api.agrenting.test\\@evil.test/":      ErrInvalidOption,
-		"https://evil.test/?next=//api.agrenting.test": ErrForeignOrigin,
+		"https://evil.test/":                    agrenting.ErrForeignOrigin,
+		"https://api.agrenting.test.evil.test/": agrenting.ErrForeignOrigin,
+		"https://mcp.agrenting.test/":           agrenting.ErrForeignOrigin,
+		"wss://evil.test/socket":                agrenting.ErrForeignOrigin,
+		"http://127.0.0.1:4001/":                agrenting.ErrForeignOrigin,
+		"http://api.agrenting.test/":            agrenting.ErrInsecureURL,
+		"ws://api.agrenting.test/socket":        agrenting.ErrInsecureURL,
+		"/api/v1/tasks":                         agrenting.ErrInvalidOption,
+		"":                                      agrenting.ErrInvalidOption,
+		"wss:":                                  agrenting.ErrInvalidOption,
+		"ftp://api.agrenting.test/":             agrenting.ErrInvalidOption,
+		"https://user:" + sdktest.TestKey + "@evil.test/": agrenting.ErrInvalidOption,
+		"https://api.agrenting.test\\@evil.test/":         agrenting.ErrInvalidOption,
+		"https://evil.test/?next=//api.agrenting.test":    agrenting.ErrForeignOrigin,
 	} {
 		_, err := c.Authorize(t.Context(), url)
 		require.ErrorIs(t, err, want, url)
-		assertNoSecret(t, err.Error(), testKey)
+		sdktest.AssertNoSecret(t, err.Error(), sdktest.TestKey)
 	}
 }
 
@@ -55,18 +57,18 @@ func TestAnAuthorizationHasTheHeadersOfARequest(t *testing.T) {
 	t.Parallel()
 	const one, other = "6f1f1b0e-9d0f-4d39-8a51-94f9e0d4c7a1", "did:agrenting:other"
 	for name, tc := range map[string]struct {
-		cred Credential
-		opts []Option
+		cred agrenting.Credential
+		opts []agrenting.Option
 		ctx  func(context.Context) context.Context
 	}{
-		"key":            {cred: APIKey(testKey)},
-		"key, other way": {cred: APIKey(testKey), opts: []Option{WithAPIKeyHeader("Api-Key")}},
-		"user token":     {cred: UserToken("ap_" + testKey)},
-		"session":        {cred: SessionToken(testKey, time.Time{})},
-		"an agent":       {cred: UserToken("ap_" + testKey), opts: []Option{WithAgentID(one)}},
+		"key":            {cred: agrenting.APIKey(sdktest.TestKey)},
+		"key, other way": {cred: agrenting.APIKey(sdktest.TestKey), opts: []agrenting.Option{agrenting.WithAPIKeyHeader("Api-Key")}},
+		"user token":     {cred: agrenting.UserToken("ap_" + sdktest.TestKey)},
+		"session":        {cred: agrenting.SessionToken(sdktest.TestKey, time.Time{})},
+		"an agent":       {cred: agrenting.UserToken("ap_" + sdktest.TestKey), opts: []agrenting.Option{agrenting.WithAgentID(one)}},
 		"agent of a call": {
-			cred: UserToken("ap_" + testKey), opts: []Option{WithAgentID(one)},
-			ctx: func(ctx context.Context) context.Context { return ContextWithAgent(ctx, other) },
+			cred: agrenting.UserToken("ap_" + sdktest.TestKey), opts: []agrenting.Option{agrenting.WithAgentID(one)},
+			ctx: func(ctx context.Context) context.Context { return agrenting.ContextWithAgent(ctx, other) },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -75,45 +77,45 @@ func TestAnAuthorizationHasTheHeadersOfARequest(t *testing.T) {
 			if tc.ctx != nil {
 				ctx = tc.ctx(ctx)
 			}
-			base := &recorder{}
-			c := clientOver(t, base, Static(tc.cred), tc.opts...)
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, apiURL+"/x", http.NoBody)
+			base := &sdktest.Recorder{}
+			c := sdktest.ClientOver(t, base, agrenting.Static(tc.cred), tc.opts...)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, sdktest.APIURL+"/x", http.NoBody)
 			require.NoError(t, err)
 			resp, err := c.Transport().RoundTrip(req)
 			require.NoError(t, err)
 			require.NoError(t, resp.Body.Close())
-			a, err := c.Authorize(ctx, apiURL)
+			a, err := c.Authorize(ctx, sdktest.APIURL)
 			require.NoError(t, err)
-			assert.Equal(t, base.only(t).header, a.Header())
+			assert.Equal(t, base.Only(t).Header, a.Header())
 			for _, values := range a.Header() {
 				values[0] = "scribbled"
 			}
-			assert.Equal(t, base.only(t).header, a.Header(), "each caller has its own")
+			assert.Equal(t, base.Only(t).Header, a.Header(), "each caller has its own")
 		})
 	}
-	_, err := keyed(t, &recorder{}).Authorize(ContextWithAgent(t.Context(), "no agent"), apiURL)
-	require.ErrorIs(t, err, ErrInvalidAgentID)
-	anonymous, err := New(WithoutEnvironment(), WithBaseURL(apiURL), WithAnonymous())
+	_, err := sdktest.Keyed(t, &sdktest.Recorder{}).Authorize(agrenting.ContextWithAgent(t.Context(), "no agent"), sdktest.APIURL)
+	require.ErrorIs(t, err, agrenting.ErrInvalidAgentID)
+	anonymous, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(sdktest.APIURL), agrenting.WithAnonymous())
 	require.NoError(t, err)
-	_, err = anonymous.Authorize(t.Context(), apiURL)
-	require.ErrorIs(t, err, ErrNoCredential)
+	_, err = anonymous.Authorize(t.Context(), sdktest.APIURL)
+	require.ErrorIs(t, err, agrenting.ErrNoCredential)
 	require.NoError(t, anonymous.Close())
-	_, err = anonymous.Authorize(t.Context(), apiURL)
-	require.ErrorIs(t, err, ErrClosed)
+	_, err = anonymous.Authorize(t.Context(), sdktest.APIURL)
+	require.ErrorIs(t, err, agrenting.ErrClosed)
 }
 
 func TestARejectedAuthorizationIsRenewedOnceForAll(t *testing.T) {
 	t.Parallel()
-	w := newSessionWorld(t)
-	c := w.client()
+	w := sdktest.NewSessionWorld(t)
+	c := w.Client()
 	const dialers = 100
-	all := make([]*Authorization, dialers)
+	all := make([]*agrenting.Authorization, dialers)
 	for i := range all {
-		a, err := c.Authorize(t.Context(), w.srv.URL)
+		a, err := c.Authorize(t.Context(), w.Server.URL)
 		require.NoError(t, err)
 		all[i] = a
 	}
-	w.srv.RevokeSessions()
+	w.Server.RevokeSessions()
 	var wg sync.WaitGroup
 	for _, a := range all {
 		wg.Go(func() {
@@ -124,54 +126,54 @@ func TestARejectedAuthorizationIsRenewedOnceForAll(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	assert.Equal(t, 2, w.bought())
-	require.NoError(t, w.call(c))
-	assert.Zero(t, w.unauthorized(), "the client has learned of it")
+	assert.Equal(t, 2, w.Exchanges())
+	require.NoError(t, w.Call(c))
+	assert.Zero(t, w.Unauthorized(), "the client has learned of it")
 }
 
 func TestRejectionsEndWhereThereIsNothingElseToTry(t *testing.T) {
 	t.Parallel()
-	fixed, err := keyed(t, &recorder{}).Authorize(t.Context(), apiURL)
+	fixed, err := sdktest.Keyed(t, &sdktest.Recorder{}).Authorize(t.Context(), sdktest.APIURL)
 	require.NoError(t, err)
 	_, err = fixed.Rejected(t.Context())
-	require.ErrorIs(t, err, ErrUnauthorized)
-	assertNoSecret(t, err.Error(), testKey)
+	require.ErrorIs(t, err, agrenting.ErrUnauthorized)
+	sdktest.AssertNoSecret(t, err.Error(), sdktest.TestKey)
 
-	w := newSessionWorld(t)
-	c := w.client()
-	a, err := c.Authorize(t.Context(), w.srv.URL)
+	w := sdktest.NewSessionWorld(t)
+	c := w.Client()
+	a, err := c.Authorize(t.Context(), w.Server.URL)
 	require.NoError(t, err)
 	tries := 0
 	for ; err == nil; tries++ {
 		a, err = a.Rejected(t.Context())
 	}
-	require.ErrorIs(t, err, ErrUnauthorized)
+	require.ErrorIs(t, err, agrenting.ErrUnauthorized)
 	assert.Equal(t, 2, tries, "the second one is known to the platform, so something else is refused")
-	assert.Equal(t, 2, w.bought())
+	assert.Equal(t, 2, w.Exchanges())
 }
 
 func TestAnAuthorizationWaitsForARotationInPlace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newRotationWorld(t)
-		store := MemoryStore()
-		c := w.client(store, RotationPolicy{Strategy: InPlace, Every: -1})
-		before, err := c.Authorize(t.Context(), w.srv.URL)
+		w := sdktest.NewRotationWorld(t)
+		store := agrenting.MemoryStore()
+		c := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.InPlace, Every: -1})
+		before, err := c.Authorize(t.Context(), w.Server.URL)
 		require.NoError(t, err)
-		w.srv.Fault(routeRotate, agrentingtest.Delay(5*time.Second))
+		w.Server.Fault(sdktest.RouteRotate, agrentingtest.Delay(5*time.Second))
 		done := make(chan error, 1)
 		go func() {
 			_, err := c.Rotate(t.Context())
 			done <- err
 		}()
-		advance(time.Second)
+		sdktest.Advance(time.Second)
 		hasty, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err = c.Authorize(hasty, w.srv.URL)
+		_, err = c.Authorize(hasty, w.Server.URL)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		a, err := c.Authorize(t.Context(), w.srv.URL)
+		a, err := c.Authorize(t.Context(), w.Server.URL)
 		require.NoError(t, err)
-		assert.True(t, w.srv.KeyAlive(a.Header().Get(wire.HeaderAPIKey)))
+		assert.True(t, w.Server.KeyAlive(a.Header().Get(wire.HeaderAPIKey)))
 		require.NoError(t, <-done)
 		late, err := before.Rejected(t.Context())
 		require.NoError(t, err)
@@ -179,7 +181,7 @@ func TestAnAuthorizationWaitsForARotationInPlace(t *testing.T) {
 		began := time.Now()
 		_, err = c.Rotate(t.Context())
 		require.NoError(t, err)
-		assert.Less(t, time.Since(began), defaultDrain, "nobody is left inside the gate")
+		assert.Less(t, time.Since(began), agrenting.DefaultDrain, "nobody is left inside the gate")
 		require.NoError(t, c.Close())
 	})
 }
@@ -189,54 +191,33 @@ func TestAnAuthorizationWaitsForARotationInPlace(t *testing.T) {
 func TestARejectionInTheMiddleOfARotationCostsNoSession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newRotationWorld(t)
-		platform := w.srv.Transport()
-		base := tripFunc(func(req *http.Request) (*http.Response, error) {
+		w := sdktest.NewRotationWorld(t)
+		platform := w.Server.Transport()
+		base := sdktest.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 			resp, err := platform.RoundTrip(req)
 			if strings.HasSuffix(req.URL.Path, "/rotate-key") {
 				return resp, errors.Join(err, renew.Sleep(req.Context(), 5*time.Second)) // the answer takes its time
 			}
 			return resp, err
 		})
-		c := w.client(MemoryStore(), RotationPolicy{Strategy: InPlace, Every: -1}, WithSession(), WithTransport(base))
-		before, err := c.Authorize(t.Context(), w.srv.URL)
+		c := w.Client(agrenting.MemoryStore(), agrenting.RotationPolicy{Strategy: agrenting.InPlace, Every: -1}, agrenting.WithSession(), agrenting.WithTransport(base))
+		before, err := c.Authorize(t.Context(), w.Server.URL)
 		require.NoError(t, err)
 		done := make(chan error, 1)
 		go func() {
 			_, err := c.Rotate(t.Context())
 			done <- err
 		}()
-		advance(2 * time.Second)
+		sdktest.Advance(2 * time.Second)
 		next, err := before.Rejected(t.Context())
 		require.NoError(t, err)
 		require.NoError(t, <-done)
-		last, err := c.Authorize(t.Context(), w.srv.URL)
+		last, err := c.Authorize(t.Context(), w.Server.URL)
 		require.NoError(t, err)
 		assert.Equal(t, last.Header(), next.Header())
-		assert.Equal(t, 2, w.srv.Count(routeAuthenticate), "one before the rotation, one after it")
+		assert.Equal(t, 2, w.Server.Count(sdktest.RouteAuthenticate), "one before the rotation, one after it")
 		require.NoError(t, c.Close())
 	})
-}
-
-func TestAnAuthorizationPrintsNoSecret(t *testing.T) {
-	t.Parallel()
-	a, err := clientOver(t, &recorder{}, Static(APIKey(probeSecret)), WithEnvironment(Sandbox)).Authorize(t.Context(), apiURL)
-	require.NoError(t, err)
-	probe(t, "authorization", a, probeSecret)
-	probe(t, "authorization by value", *a, probeSecret)
-	assert.Contains(t, a.String(), APIKey(probeSecret).Fingerprint())
-}
-
-// dial is a handshake of a library with a network of its own.
-func (w *sessionWorld) dial(a *Authorization) int {
-	w.t.Helper()
-	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, w.srv.URL+"/api/v1/agents", http.NoBody)
-	require.NoError(w.t, err)
-	req.Header = a.Header()
-	resp, err := w.srv.Transport().RoundTrip(req)
-	require.NoError(w.t, err)
-	_ = resp.Body.Close()
-	return resp.StatusCode
 }
 
 // A reconnecting socket that keeps its Authorization: it works for hours each
@@ -244,15 +225,15 @@ func (w *sessionWorld) dial(a *Authorization) int {
 func TestAnAuthorizationThatWorkedForHoursIsNotWorn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newSessionWorld(t)
-		c := w.client()
-		a, err := c.Authorize(t.Context(), w.srv.URL)
+		w := sdktest.NewSessionWorld(t)
+		c := w.Client()
+		a, err := c.Authorize(t.Context(), w.Server.URL)
 		require.NoError(t, err)
 		for n := range 10 {
-			require.Equal(t, http.StatusOK, w.dial(a), n)
-			advance(3 * time.Hour)
-			w.srv.RevokeSessions()
-			require.Equal(t, http.StatusUnauthorized, w.dial(a), n)
+			require.Equal(t, http.StatusOK, w.Dial(a), n)
+			sdktest.Advance(3 * time.Hour)
+			w.Server.RevokeSessions()
+			require.Equal(t, http.StatusUnauthorized, w.Dial(a), n)
 			a, err = a.Rejected(t.Context())
 			require.NoError(t, err, "death %d", n+1)
 		}
@@ -262,43 +243,43 @@ func TestAnAuthorizationThatWorkedForHoursIsNotWorn(t *testing.T) {
 
 func TestRejectedHeedsItsContext(t *testing.T) {
 	t.Parallel()
-	w := newSessionWorld(t)
-	c := w.client()
-	a, err := c.Authorize(t.Context(), w.srv.URL)
+	w := sdktest.NewSessionWorld(t)
+	c := w.Client()
+	a, err := c.Authorize(t.Context(), w.Server.URL)
 	require.NoError(t, err)
-	w.srv.RevokeSessions()
+	w.Server.RevokeSessions()
 	a, err = a.Rejected(t.Context())
 	require.NoError(t, err)
-	w.srv.RevokeSessions()
+	w.Server.RevokeSessions()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = a.Rejected(ctx)
 	require.ErrorIs(t, err, context.Canceled)
-	require.NotErrorIs(t, err, ErrUnauthorized, "another session can be had")
+	require.NotErrorIs(t, err, agrenting.ErrUnauthorized, "another session can be had")
 }
 
 func TestRejectedCallsNobodyAfterClose(t *testing.T) {
 	t.Parallel()
-	w := newSessionWorld(t)
-	c := w.client()
-	a, err := c.Authorize(t.Context(), w.srv.URL)
+	w := sdktest.NewSessionWorld(t)
+	c := w.Client()
+	a, err := c.Authorize(t.Context(), w.Server.URL)
 	require.NoError(t, err)
-	w.srv.RevokeSessions()
+	w.Server.RevokeSessions()
 	a, err = a.Rejected(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
-	n := len(w.srv.Requests())
+	n := len(w.Server.Requests())
 	_, err = a.Rejected(t.Context())
-	require.ErrorIs(t, err, ErrClosed)
-	assert.Len(t, w.srv.Requests(), n, "a closed client calls nobody")
+	require.ErrorIs(t, err, agrenting.ErrClosed)
+	assert.Len(t, w.Server.Requests(), n, "a closed client calls nobody")
 
-	fixed, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()), WithCredential(APIKey(w.key.Secret)))
+	fixed, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(w.Server.URL), agrenting.WithTransport(w.Server.Transport()), agrenting.WithCredential(agrenting.APIKey(w.Key.Secret)))
 	require.NoError(t, err)
-	a, err = fixed.Authorize(t.Context(), w.srv.URL)
+	a, err = fixed.Authorize(t.Context(), w.Server.URL)
 	require.NoError(t, err)
 	require.NoError(t, fixed.Close())
 	_, err = a.Rejected(t.Context())
-	require.ErrorIs(t, err, ErrClosed)
+	require.ErrorIs(t, err, agrenting.ErrClosed)
 }
 
 // A bad hour of the platform, over by now, must not leave its mark on a client
@@ -309,25 +290,25 @@ func TestClientsThatOnlyAuthorizeRecover(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newSessionWorld(t)
+				w := sdktest.NewSessionWorld(t)
 				kill := 0
-				platform := w.srv.Transport()
-				base := tripFunc(func(r *http.Request) (*http.Response, error) {
+				platform := w.Server.Transport()
+				base := sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
 					if r.URL.Path == "/api/v1/agents" && kill > 0 {
 						kill--
-						w.srv.RevokeSessions()
+						w.Server.RevokeSessions()
 					}
 					return platform.RoundTrip(r)
 				})
-				c := w.client(WithTransport(base))
+				c := w.Client(agrenting.WithTransport(base))
 				try := func() error {
 					if how == "transport" {
 						_, err := c.Do(t.Context(), http.MethodGet, "/api/v1/agents", nil, nil)
 						return err
 					}
-					a, err := c.Authorize(t.Context(), w.srv.URL)
+					a, err := c.Authorize(t.Context(), w.Server.URL)
 					for err == nil {
-						req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, w.srv.URL+"/api/v1/agents", http.NoBody)
+						req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, w.Server.URL+"/api/v1/agents", http.NoBody)
 						req.Header = a.Header()
 						resp, terr := base.RoundTrip(req)
 						require.NoError(t, terr)
@@ -344,13 +325,13 @@ func TestClientsThatOnlyAuthorizeRecover(t *testing.T) {
 					kill = 100
 					require.Error(t, try())
 					kill = 0
-					advance(10 * time.Minute)
+					sdktest.Advance(10 * time.Minute)
 				}
 				// It is over: for hours all is well, with an end of a session now and then.
 				for range 20 {
 					kill = 1
 					require.NoError(t, try())
-					advance(2 * time.Hour)
+					sdktest.Advance(2 * time.Hour)
 				}
 				kill = 2 // once, two in a row
 				assert.NoError(t, try())

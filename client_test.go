@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"context"
@@ -13,23 +13,25 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 func TestAClosedClientRefusesEverything(t *testing.T) {
 	t.Parallel()
-	sources := map[string]Option{
-		"static":    WithCredential(APIKey(testKey)),
-		"anonymous": WithAnonymous(),
-		"renewing": WithCredentialSource(CredentialSourceFunc(func(context.Context) (Credential, error) {
-			return SessionToken("st_1", time.Now().Add(time.Hour)), nil
+	sources := map[string]agrenting.Option{
+		"static":    agrenting.WithCredential(agrenting.APIKey(sdktest.TestKey)),
+		"anonymous": agrenting.WithAnonymous(),
+		"renewing": agrenting.WithCredentialSource(agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
+			return agrenting.SessionToken("st_1", time.Now().Add(time.Hour)), nil
 		})),
 	}
 	for name, source := range sources {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			base := answering(http.StatusOK, "{}")
-			c, err := New(WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(base), source)
+			base := sdktest.Answering(http.StatusOK, "{}")
+			c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(sdktest.APIURL), agrenting.WithTransport(base), source)
 			require.NoError(t, err)
 			as := c.As("agent-1")
 			_, err = c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
@@ -39,24 +41,24 @@ func TestAClosedClientRefusesEverything(t *testing.T) {
 			require.NoError(t, c.Close(), "closing twice does no harm")
 			require.NoError(t, as.Close(), "nor does closing a client made by As")
 
-			for who, client := range map[string]*Client{"the client": c, "one made by As before": as, "one made by As after": c.As("agent-2")} {
+			for who, client := range map[string]*agrenting.Client{"the client": c, "one made by As before": as, "one made by As after": c.As("agent-2")} {
 				_, err = client.Do(t.Context(), http.MethodGet, "/x", nil, nil)
-				require.ErrorIs(t, err, ErrClosed, who)
+				require.ErrorIs(t, err, agrenting.ErrClosed, who)
 				_, err = client.Credential(t.Context())
-				require.ErrorIs(t, err, ErrClosed, who)
-				resp, err := client.HTTPClient().Do(request(t, http.MethodGet, "/x", nil))
+				require.ErrorIs(t, err, agrenting.ErrClosed, who)
+				resp, err := client.HTTPClient().Do(sdktest.Request(t, http.MethodGet, "/x", nil))
 				if err == nil {
 					_ = resp.Body.Close()
 				}
-				require.ErrorIs(t, err, ErrClosed, who)
+				require.ErrorIs(t, err, agrenting.ErrClosed, who)
 				for _, err := range client.Agents.List(t.Context()) {
-					require.ErrorIs(t, err, ErrClosed, who)
+					require.ErrorIs(t, err, agrenting.ErrClosed, who)
 				}
 				_, err = client.Sessions.Authenticate(t.Context())
-				require.ErrorIs(t, err, ErrClosed, who)
-				assert.Equal(t, StateClosed, client.Status().State, who)
+				require.ErrorIs(t, err, agrenting.ErrClosed, who)
+				assert.Equal(t, agrenting.StateClosed, client.Status().State, who)
 			}
-			assert.Len(t, base.requests(), 1, "nothing is sent after Close")
+			assert.Len(t, base.Requests(), 1, "nothing is sent after Close")
 		})
 	}
 }
@@ -70,21 +72,21 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 		defer srv.Close()
 		key := srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID)
 		asked := atomic.Int64{}
-		source := CredentialSourceFunc(func(context.Context) (Credential, error) {
+		source := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
 			asked.Add(1)
 			token, expires := srv.NewSession(key.Secret)
-			return SessionToken(token, expires), nil
+			return agrenting.SessionToken(token, expires), nil
 		})
-		c, err := New(WithoutEnvironment(), WithBaseURL(srv.URL), WithTransport(srv.Transport()),
-			WithCredentialSource(source), WithObserver(func(Event) {}))
+		c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(srv.URL), agrenting.WithTransport(srv.Transport()),
+			agrenting.WithCredentialSource(source), agrenting.WithObserver(func(agrenting.Event) {}))
 		require.NoError(t, err)
 		_, err = c.Do(t.Context(), http.MethodGet, "/api/v1/tasks", nil, nil)
 		require.NoError(t, err)
-		letPass(24 * time.Hour)
+		sdktest.LetPass(24 * time.Hour)
 		require.Greater(t, asked.Load(), int64(1), "it renews without traffic while it is open")
 		require.NoError(t, c.Close())
 		before := asked.Load()
-		letPass(100 * time.Hour)
+		sdktest.LetPass(100 * time.Hour)
 		assert.Equal(t, before, asked.Load(), "nothing runs after Close")
 	})
 }
@@ -92,11 +94,11 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 func TestCloseEndsARequestThatWaitsForACredential(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		source := CredentialSourceFunc(func(ctx context.Context) (Credential, error) {
+		source := agrenting.CredentialSourceFunc(func(ctx context.Context) (agrenting.Credential, error) {
 			<-ctx.Done()
-			return Credential{}, ctx.Err()
+			return agrenting.Credential{}, ctx.Err()
 		})
-		c, err := New(WithoutEnvironment(), WithCredentialSource(source), WithTransport(answering(http.StatusOK, "{}")))
+		c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithCredentialSource(source), agrenting.WithTransport(sdktest.Answering(http.StatusOK, "{}")))
 		require.NoError(t, err)
 		done := make(chan error, 1)
 		go func() {
@@ -105,7 +107,7 @@ func TestCloseEndsARequestThatWaitsForACredential(t *testing.T) {
 		}()
 		synctest.Wait()
 		require.NoError(t, c.Close())
-		require.ErrorIs(t, <-done, ErrClosed)
+		require.ErrorIs(t, <-done, agrenting.ErrClosed)
 	})
 }
 
@@ -113,11 +115,11 @@ func TestCloseNamesASourceThatDoesNotReturn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		source := CredentialSourceFunc(func(context.Context) (Credential, error) {
+		source := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
 			<-release
-			return Credential{}, errors.New("late")
+			return agrenting.Credential{}, errors.New("late")
 		})
-		c, err := New(WithoutEnvironment(), WithCredentialSource(source), WithTransport(answering(http.StatusOK, "{}")))
+		c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithCredentialSource(source), agrenting.WithTransport(sdktest.Answering(http.StatusOK, "{}")))
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -134,7 +136,7 @@ func TestCloseNamesASourceThatDoesNotReturn(t *testing.T) {
 
 // idleCounter is a base that counts CloseIdleConnections.
 type idleCounter struct {
-	recorder
+	sdktest.Recorder
 	closed atomic.Int64
 }
 
@@ -143,7 +145,7 @@ func (i *idleCounter) CloseIdleConnections() { i.closed.Add(1) }
 func TestCloseLeavesTheCallersTransportAlone(t *testing.T) {
 	t.Parallel()
 	base := &idleCounter{}
-	c, err := New(WithoutEnvironment(), WithCredential(APIKey(testKey)), WithTransport(base))
+	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithCredential(agrenting.APIKey(sdktest.TestKey)), agrenting.WithTransport(base))
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 	assert.Zero(t, base.closed.Load())
@@ -153,30 +155,30 @@ func TestCloseLeavesTheCallersTransportAlone(t *testing.T) {
 
 func TestADefaultTransportOfItsOwn(t *testing.T) {
 	t.Parallel()
-	one, err := New(WithoutEnvironment(), WithCredential(APIKey(testKey)))
+	one, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithCredential(agrenting.APIKey(sdktest.TestKey)))
 	require.NoError(t, err)
-	other, err := New(WithoutEnvironment(), WithCredential(APIKey(testKey)))
+	other, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithCredential(agrenting.APIKey(sdktest.TestKey)))
 	require.NoError(t, err)
-	assert.NotSame(t, one.transport.base, other.transport.base)
+	assert.NotSame(t, agrenting.BaseOf(one), agrenting.BaseOf(other))
 	require.NoError(t, one.Close())
 	require.NoError(t, other.Close())
 }
 
 func TestAsSharesEverythingButTheAgent(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusOK, "{}")
+	base := sdktest.Answering(http.StatusOK, "{}")
 	asked := atomic.Int64{}
-	c := clientOver(t, base, CredentialSourceFunc(func(context.Context) (Credential, error) {
+	c := sdktest.ClientOver(t, base, agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
 		asked.Add(1)
-		return UserToken("ap_" + testKey), nil
-	}), WithAgentID("default"))
-	for _, client := range []*Client{c, c.As("one"), c.As("one").As("two")} {
+		return agrenting.UserToken("ap_" + sdktest.TestKey), nil
+	}), agrenting.WithAgentID("default"))
+	for _, client := range []*agrenting.Client{c, c.As("one"), c.As("one").As("two")} {
 		_, err := client.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		require.NoError(t, err)
 	}
 	var agents []string
-	for _, s := range base.requests() {
-		agents = append(agents, s.header.Get("X-Agent-ID"))
+	for _, s := range base.Requests() {
+		agents = append(agents, s.Header.Get("X-Agent-ID"))
 	}
 	assert.Equal(t, []string{"default", "one", "two"}, agents)
 	assert.EqualValues(t, 1, asked.Load(), "one credential for all")
@@ -186,18 +188,18 @@ func TestAsSharesEverythingButTheAgent(t *testing.T) {
 
 func TestAsAWrongAgentFailsItsCalls(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusOK, "{}")
-	c := keyed(t, base)
+	base := sdktest.Answering(http.StatusOK, "{}")
+	c := sdktest.Keyed(t, base)
 	for _, id := range []string{"", "a b", "a\r\nX-Evil: 1", "a,b", "é", strings.Repeat("x", 513)} {
 		_, err := c.As(id).Do(t.Context(), http.MethodGet, "/x", nil, nil)
-		require.ErrorIs(t, err, ErrInvalidAgentID)
+		require.ErrorIs(t, err, agrenting.ErrInvalidAgentID)
 	}
-	assert.Empty(t, base.requests())
+	assert.Empty(t, base.Requests())
 }
 
 func TestTheHTTPClientIsACopy(t *testing.T) {
 	t.Parallel()
-	c := keyed(t, answering(http.StatusOK, "{}"))
+	c := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, "{}"))
 	h := c.HTTPClient()
 	h.Transport, h.Timeout, h.CheckRedirect = nil, time.Second, nil
 	assert.Same(t, c.Transport(), c.HTTPClient().Transport)
@@ -207,26 +209,26 @@ func TestTheHTTPClientIsACopy(t *testing.T) {
 
 func TestTheHTTPClientCarriesTheCredential(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusOK, "{}")
-	c := keyed(t, base, WithAgentID("agent-1"))
-	resp, err := c.HTTPClient().Do(request(t, http.MethodGet, "/mcp/sse", nil))
+	base := sdktest.Answering(http.StatusOK, "{}")
+	c := sdktest.Keyed(t, base, agrenting.WithAgentID("agent-1"))
+	resp, err := c.HTTPClient().Do(sdktest.Request(t, http.MethodGet, "/mcp/sse", nil))
 	require.NoError(t, err)
 	assert.Equal(t, "{}", readAll(t, resp))
-	got := base.only(t)
-	assert.Equal(t, testKey, secretOf(got.header))
-	assert.Equal(t, "agent-1", got.header.Get("X-Agent-ID"))
+	got := base.Only(t)
+	assert.Equal(t, sdktest.TestKey, sdktest.SecretOf(got.Header))
+	assert.Equal(t, "agent-1", got.Header.Get("X-Agent-ID"))
 	assert.Empty(t, resp.Request.Header, "the stamped copy is not handed out")
 }
 
 func TestCredentialIsTheOneInUse(t *testing.T) {
 	t.Parallel()
-	src := newMint("first-key")
-	p := newPlatform("second-key")
-	c := clientOver(t, p, src)
+	src := sdktest.NewSource("first-key")
+	p := sdktest.NewPlatform("second-key")
+	c := sdktest.ClientOver(t, p, src)
 	got, err := c.Credential(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, "first-key", got.Reveal())
-	src.replace(APIKey("second-key"))
+	src.Replace(agrenting.APIKey("second-key"))
 	_, err = c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 	require.NoError(t, err)
 	got, err = c.Credential(t.Context())
@@ -236,10 +238,10 @@ func TestCredentialIsTheOneInUse(t *testing.T) {
 
 func TestCredentialWaitsNoLongerThanItsContext(t *testing.T) {
 	t.Parallel()
-	src := newMint("k")
-	release := src.hold()
+	src := sdktest.NewSource("k")
+	release := src.Hold()
 	defer release()
-	c := clientOver(t, answering(http.StatusOK, "{}"), src)
+	c := sdktest.ClientOver(t, sdktest.Answering(http.StatusOK, "{}"), src)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := c.Credential(ctx)
@@ -248,28 +250,28 @@ func TestCredentialWaitsNoLongerThanItsContext(t *testing.T) {
 
 func TestAClientPrintsAsASummary(t *testing.T) {
 	t.Parallel()
-	c := keyed(t, answering(http.StatusOK, "{}"), WithAgentID("agent-1"))
-	fingerprint := APIKey(testKey).Fingerprint()
-	assert.Equal(t, "agrenting.Client("+apiURL+", api key from WithCredentialSource, "+fingerprint+", agent agent-1)", c.String())
+	c := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, "{}"), agrenting.WithAgentID("agent-1"))
+	fingerprint := agrenting.APIKey(sdktest.TestKey).Fingerprint()
+	assert.Equal(t, "agrenting.Client("+sdktest.APIURL+", api key from WithCredentialSource, "+fingerprint+", agent agent-1)", c.String())
 	assert.Equal(t, c.String(), c.GoString())
 	assert.Equal(t, c.String(), c.LogValue().String())
 	text, err := c.MarshalText()
 	require.NoError(t, err)
 	assert.Equal(t, c.String(), string(text))
-	assert.Equal(t, "agrenting.Client()", (*Client)(nil).String())
-	assert.Equal(t, "agrenting.Client()", new(Client).String())
+	assert.Equal(t, "agrenting.Client()", (*agrenting.Client)(nil).String())
+	assert.Equal(t, "agrenting.Client()", new(agrenting.Client).String())
 }
 
 func TestTheBaseURLIsTheOneThatCallsGoTo(t *testing.T) {
 	t.Parallel()
 	for given, want := range map[string]string{
-		"":                                 DefaultBaseURL,
+		"":                                 agrenting.DefaultBaseURL,
 		"https://Agrenting.COM:443/":       "https://agrenting.com",
 		"https://agrenting.com:8443/v2/":   "https://agrenting.com:8443/v2",
 		"http://127.0.0.1:8080/x%2Fy":      "http://127.0.0.1:8080/x%2Fy",
 		"https://[2001:db8::1]/tenant/one": "https://[2001:db8::1]/tenant/one",
 	} {
-		c, err := New(WithAnonymous(), lookupIn(map[string]string{"AGRENTING_URL": given}))
+		c, err := agrenting.New(agrenting.WithAnonymous(), sdktest.LookupIn(map[string]string{"AGRENTING_URL": given}))
 		require.NoError(t, err, given)
 		assert.Equal(t, want, c.BaseURL(), given)
 		assert.Equal(t, want, c.As("agent-1").BaseURL(), given)

@@ -43,16 +43,6 @@ func lookupIn(vars map[string]string) Option {
 	})
 }
 
-// memoryServer is an embedded platform without limits that ends with the test.
-func memoryServer(tb testing.TB, opts ...agrentingtest.Option) *agrentingtest.Server {
-	tb.Helper()
-	srv := agrentingtest.NewServer(append([]agrentingtest.Option{
-		agrentingtest.InMemory(), agrentingtest.WithoutRateLimits(),
-	}, opts...)...)
-	tb.Cleanup(srv.Close)
-	return srv
-}
-
 // clientOf is a client of an embedded platform. It is closed before the server.
 func clientOf(tb testing.TB, srv *agrentingtest.Server, opts ...Option) *Client {
 	tb.Helper()

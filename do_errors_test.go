@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"context"
@@ -13,41 +13,44 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 func TestAMethodThatIsNoneIsRefused(t *testing.T) {
 	t.Parallel()
-	_, err := keyed(t, answering(http.StatusOK, "{}")).Do(t.Context(), "GE T", "/x", nil, nil)
-	require.ErrorIs(t, err, ErrInvalidOption)
-	_, err = keyed(t, answering(http.StatusOK, "{}")).Do(nil, "GET", "/x", nil, nil) //nolint:staticcheck // this is what is tested
-	require.ErrorIs(t, err, ErrInvalidOption)
+	_, err := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, "{}")).Do(t.Context(), "GE T", "/x", nil, nil)
+	require.ErrorIs(t, err, agrenting.ErrInvalidOption)
+	_, err = sdktest.Keyed(t, sdktest.Answering(http.StatusOK, "{}")).Do(nil, "GET", "/x", nil, nil) //nolint:staticcheck // this is what is tested
+	require.ErrorIs(t, err, agrenting.ErrInvalidOption)
 	require.ErrorContains(t, err, "context is nil")
 }
 
 func TestContextErrorsComeThrough(t *testing.T) {
 	t.Parallel()
 	errShutdown := errors.New("the program shuts down")
-	waiting := tripFunc(func(req *http.Request) (*http.Response, error) {
+	waiting := sdktest.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 		<-req.Context().Done()
 		return nil, req.Context().Err()
 	})
-	resetting := tripFunc(func(req *http.Request) (*http.Response, error) {
+	resetting := sdktest.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 		<-req.Context().Done()
 		return nil, io.ErrUnexpectedEOF
 	})
-	hanging := tripFunc(func(req *http.Request) (*http.Response, error) {
-		resp := reply(http.StatusOK, "")
+	hanging := sdktest.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
+		resp := sdktest.Reply(http.StatusOK, "")
 		resp.Body = io.NopCloser(readFunc(func([]byte) (int, error) {
 			<-req.Context().Done()
 			return 0, req.Context().Err()
 		}))
 		return resp, nil
 	})
-	slowly := []Option{WithRetryPolicy(RetryPolicy{BaseDelay: time.Hour, MaxDelay: time.Hour}), WithTimeout(0)}
+	slowly := []agrenting.Option{agrenting.WithRetryPolicy(agrenting.RetryPolicy{BaseDelay: time.Hour, MaxDelay: time.Hour}), agrenting.WithTimeout(0)}
 	cases := map[string]struct {
 		base http.RoundTripper
 		ctx  func(context.Context) (context.Context, context.CancelFunc)
-		opts []Option
+		opts []agrenting.Option
 		is   []error
 		want string
 	}{
@@ -62,13 +65,13 @@ func TestContextErrorsComeThrough(t *testing.T) {
 		"the client's timeout":  {waiting, nil, nil, []error{context.DeadlineExceeded}, "no answer within 1m0s, the client's WithTimeout"},
 		"the client's own timeout": {
 			waiting, nil,
-			[]Option{WithTimeout(3 * time.Second)},
+			[]agrenting.Option{agrenting.WithTimeout(3 * time.Second)},
 			[]error{context.DeadlineExceeded},
 			"no answer within 3s, the client's WithTimeout",
 		},
 		"the caller's, being sooner": {
 			waiting, deadline(time.Second),
-			[]Option{WithTimeout(3 * time.Second)},
+			[]agrenting.Option{agrenting.WithTimeout(3 * time.Second)},
 			[]error{context.DeadlineExceeded},
 			"deadline exceeded",
 		},
@@ -79,12 +82,12 @@ func TestContextErrorsComeThrough(t *testing.T) {
 			"the program shuts down",
 		},
 		"cancelled between attempts on a dead line": {
-			answers(0), cancelled(nil), slowly,
+			sdktest.Answers(0), cancelled(nil), slowly,
 			[]error{context.Canceled},
 			"context canceled",
 		},
 		"cancelled between attempts on a busy platform": {
-			answers(http.StatusServiceUnavailable), cancelled(errShutdown), slowly,
+			sdktest.Answers(http.StatusServiceUnavailable), cancelled(errShutdown), slowly,
 			[]error{context.Canceled, errShutdown},
 			"the program shuts down",
 		},
@@ -101,13 +104,13 @@ func TestContextErrorsComeThrough(t *testing.T) {
 					defer stop()
 				}
 				var out any
-				_, err := keyed(t, tc.base, tc.opts...).Do(ctx, http.MethodGet, "/x?q=query-value", nil, &out)
+				_, err := sdktest.Keyed(t, tc.base, tc.opts...).Do(ctx, http.MethodGet, "/x?q=query-value", nil, &out)
 				for _, is := range tc.is {
 					require.ErrorIs(t, err, is)
 				}
 				require.ErrorContains(t, err, "agrenting: GET /x: ")
 				require.ErrorContains(t, err, tc.want)
-				assertClean(t, err.Error(), testKey)
+				sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 			})
 		})
 	}
@@ -136,11 +139,11 @@ func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 func TestNoTimeoutMeansNone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		base := tripFunc(func(*http.Request) (*http.Response, error) {
-			letPass(100 * time.Hour)
-			return reply(http.StatusOK, "{}"), nil
+		base := sdktest.RoundTripFunc(func(*http.Request) (*http.Response, error) {
+			sdktest.LetPass(100 * time.Hour)
+			return sdktest.Reply(http.StatusOK, "{}"), nil
 		})
-		_, err := keyed(t, base, WithTimeout(0)).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		_, err := sdktest.Keyed(t, base, agrenting.WithTimeout(0)).Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		require.NoError(t, err)
 	})
 }
@@ -148,11 +151,11 @@ func TestNoTimeoutMeansNone(t *testing.T) {
 func TestATimeoutIsOneForThoseWhoAskAnyError(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		base := tripFunc(func(req *http.Request) (*http.Response, error) {
+		base := sdktest.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 			<-req.Context().Done()
 			return nil, req.Context().Err()
 		})
-		_, err := keyed(t, base).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		_, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		var timeout interface{ Timeout() bool }
 		require.ErrorAs(t, err, &timeout)
 		assert.True(t, timeout.Timeout())
@@ -162,12 +165,12 @@ func TestATimeoutIsOneForThoseWhoAskAnyError(t *testing.T) {
 func TestACallersTraceIsFilledByDo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var trace Trace
-		ctx := ContextWithTrace(t.Context(), &trace)
-		_, err := keyed(t, answers(503, 200)).Do(ctx, http.MethodGet, "/x", nil, nil)
+		var trace agrenting.Trace
+		ctx := agrenting.ContextWithTrace(t.Context(), &trace)
+		_, err := sdktest.Keyed(t, sdktest.Answers(503, 200)).Do(ctx, http.MethodGet, "/x", nil, nil)
 		require.NoError(t, err)
 		assert.Equal(t, 2, trace.Attempts)
-		assert.Equal(t, APIKey(testKey).Fingerprint(), trace.Fingerprint)
+		assert.Equal(t, agrenting.APIKey(sdktest.TestKey).Fingerprint(), trace.Fingerprint)
 	})
 }
 
@@ -177,19 +180,19 @@ func TestErrorsOfTheConnectionComeThroughWithoutTheQuery(t *testing.T) {
 	cases := map[string]error{
 		"plain": errDial,
 		// A base may itself be built on an http.Client.
-		"url error":        &url.Error{Op: "Get", URL: apiURL + "/x?q=query-value", Err: errDial},
+		"url error":        &url.Error{Op: "Get", URL: sdktest.APIURL + "/x?q=query-value", Err: errDial},
 		"nested":           &url.Error{Op: "Get", URL: "u?q=query-value", Err: &url.Error{Op: "Get", URL: "v?q=query-value", Err: errDial}},
-		"further in":       fmt.Errorf("proxy: %w", &url.Error{Op: "Get", URL: apiURL + "/x?q=query-value", Err: errDial}),
-		"bearer in a text": fmt.Errorf("sent Authorization: Bearer %s: %w", testKey, errDial),
+		"further in":       fmt.Errorf("proxy: %w", &url.Error{Op: "Get", URL: sdktest.APIURL + "/x?q=query-value", Err: errDial}),
+		"bearer in a text": fmt.Errorf("sent Authorization: Bearer %s: %w", sdktest.TestKey, errDial),
 	}
 	for name, err := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			base := tripFunc(func(*http.Request) (*http.Response, error) { return nil, err })
-			resp, err := keyed(t, base).Do(t.Context(), http.MethodPatch, "/x?q=query-value", nil, nil)
+			base := sdktest.RoundTripFunc(func(*http.Request) (*http.Response, error) { return nil, err })
+			resp, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodPatch, "/x?q=query-value", nil, nil)
 			require.ErrorIs(t, err, errDial)
 			require.ErrorContains(t, err, "agrenting: PATCH /x: ")
-			assertClean(t, err.Error(), testKey)
+			sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 			assert.Nil(t, resp)
 		})
 	}
@@ -200,44 +203,44 @@ func TestErrorsOfTheConnectionComeThroughWithoutTheQuery(t *testing.T) {
 func TestARenewalErrorSurvivesTheSourcesURLError(t *testing.T) {
 	t.Parallel()
 	errVault := errors.New("connection refused")
-	src := CredentialSourceFunc(func(context.Context) (Credential, error) {
-		return Credential{}, fmt.Errorf("vault: %w", &url.Error{Op: "Get", URL: "https://vault.example/v1?token=query-value", Err: errVault})
+	src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
+		return agrenting.Credential{}, fmt.Errorf("vault: %w", &url.Error{Op: "Get", URL: "https://vault.example/v1?token=query-value", Err: errVault})
 	})
-	_, err := clientOver(t, answering(http.StatusOK, "{}"), src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
-	renewal, ok := errors.AsType[*RenewalError](err)
+	_, err := sdktest.ClientOver(t, sdktest.Answering(http.StatusOK, "{}"), src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+	renewal, ok := errors.AsType[*agrenting.RenewalError](err)
 	require.True(t, ok, "%v", err)
 	assert.False(t, renewal.RetryAt.IsZero())
 	require.ErrorIs(t, err, errVault)
-	assertClean(t, err.Error())
-	assertClean(t, renewal.Error())
+	sdktest.AssertClean(t, err.Error())
+	sdktest.AssertClean(t, renewal.Error())
 }
 
 func TestARedirectElsewhereIsRefusedAndItsAnswerKept(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusFound, "", "Location", "https://evil.example/?q=query-value", "X-Request-Id", "req_1")
-	resp, err := keyed(t, base).Do(t.Context(), http.MethodGet, "/x?q=query-value", nil, nil)
-	require.ErrorIs(t, err, ErrForeignOrigin)
+	base := sdktest.Answering(http.StatusFound, "", "Location", "https://evil.example/?q=query-value", "X-Request-Id", "req_1")
+	resp, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodGet, "/x?q=query-value", nil, nil)
+	require.ErrorIs(t, err, agrenting.ErrForeignOrigin)
 	require.ErrorContains(t, err, "https://evil.example")
-	assertClean(t, err.Error(), testKey)
+	sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 	require.NotNil(t, resp)
 	assert.Equal(t, http.StatusFound, resp.StatusCode)
 	assert.Equal(t, "req_1", resp.RequestID)
-	base.only(t)
+	base.Only(t)
 }
 
 func TestARedirectWithinThePlatformIsFollowed(t *testing.T) {
 	t.Parallel()
-	base := &recorder{then: func(n int, _ seen) *http.Response {
+	base := &sdktest.Recorder{Then: func(n int, _ sdktest.Seen) *http.Response {
 		if n == 1 {
-			return reply(http.StatusTemporaryRedirect, "", "Location", "/y")
+			return sdktest.Reply(http.StatusTemporaryRedirect, "", "Location", "/y")
 		}
-		return reply(http.StatusOK, "{}")
+		return sdktest.Reply(http.StatusOK, "{}")
 	}}
-	resp, err := keyed(t, base).Do(t.Context(), http.MethodPost, "/x", map[string]int{"a": 1}, nil)
+	resp, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodPost, "/x", map[string]int{"a": 1}, nil)
 	require.NoError(t, err)
-	got := base.requests()
+	got := base.Requests()
 	require.Len(t, got, 2)
-	assert.Equal(t, got[0].body, got[1].body)
-	assert.Equal(t, testKey, secretOf(got[1].header))
+	assert.Equal(t, got[0].Body, got[1].Body)
+	assert.Equal(t, sdktest.TestKey, sdktest.SecretOf(got[1].Header))
 	assert.Equal(t, http.StatusOK, resp.StatusCode)
 }

@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"encoding/json"
@@ -12,7 +12,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 var uuid4 = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
@@ -21,10 +23,10 @@ func TestPostAndPutCarryAnIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	keys := map[string]bool{}
 	for _, method := range []string{"POST", "PUT", "GET", "HEAD", "DELETE", "PATCH", "OPTIONS", "POST"} {
-		base := answering(http.StatusOK, "{}")
-		_, err := keyed(t, base).Do(t.Context(), method, "/x", nil, nil)
+		base := sdktest.Answering(http.StatusOK, "{}")
+		_, err := sdktest.Keyed(t, base).Do(t.Context(), method, "/x", nil, nil)
 		require.NoError(t, err)
-		got := base.only(t).header.Values("X-Idempotency-Key")
+		got := base.Only(t).Header.Values("X-Idempotency-Key")
 		if method != http.MethodPost && method != http.MethodPut {
 			assert.Empty(t, got, method)
 			continue
@@ -39,43 +41,43 @@ func TestPostAndPutCarryAnIdempotencyKey(t *testing.T) {
 func TestTheCallersIdempotencyKeyWins(t *testing.T) {
 	t.Parallel()
 	for _, method := range []string{"POST", "PATCH", "GET", "DELETE"} {
-		base := answering(http.StatusOK, "{}")
-		c := keyed(t, base)
-		_, err := c.Do(t.Context(), method, "/x", nil, nil, CallIdempotencyKey("mine"))
+		base := sdktest.Answering(http.StatusOK, "{}")
+		c := sdktest.Keyed(t, base)
+		_, err := c.Do(t.Context(), method, "/x", nil, nil, agrenting.CallIdempotencyKey("mine"))
 		require.NoError(t, err)
-		_, err = c.Do(t.Context(), method, "/x", nil, nil, CallHeader("x-idempotency-key", "by header"))
+		_, err = c.Do(t.Context(), method, "/x", nil, nil, agrenting.CallHeader("x-idempotency-key", "by header"))
 		require.NoError(t, err)
-		got := base.requests()
-		assert.Equal(t, []string{"mine"}, got[0].header["X-Idempotency-Key"], method)
-		assert.Equal(t, []string{"by header"}, got[1].header["X-Idempotency-Key"], method)
+		got := base.Requests()
+		assert.Equal(t, []string{"mine"}, got[0].Header["X-Idempotency-Key"], method)
+		assert.Equal(t, []string{"by header"}, got[1].Header["X-Idempotency-Key"], method)
 	}
 }
 
 func TestTheIdempotencyKeyIsTheSameOverRetriesAndReplays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		src := newMint("old-key")
-		base := &recorder{}
-		base.then = func(n int, s seen) *http.Response {
+		src := sdktest.NewSource("old-key")
+		base := &sdktest.Recorder{}
+		base.Then = func(n int, s sdktest.Seen) *http.Response {
 			switch {
 			case n == 1:
-				return reply(http.StatusServiceUnavailable, "{}")
-			case secretOf(s.header) == "old-key":
-				src.replace(APIKey("new-key"))
-				return reply(http.StatusUnauthorized, revokedBody)
+				return sdktest.Reply(http.StatusServiceUnavailable, "{}")
+			case sdktest.SecretOf(s.Header) == "old-key":
+				src.Replace(agrenting.APIKey("new-key"))
+				return sdktest.Reply(http.StatusUnauthorized, sdktest.RevokedBody)
 			case n == 3:
-				return reply(http.StatusConflict, `{"errors":[{"code":"IDEMPOTENCY_PENDING","message":"wait"}]}`)
+				return sdktest.Reply(http.StatusConflict, `{"errors":[{"code":"IDEMPOTENCY_PENDING","message":"wait"}]}`)
 			default:
-				return reply(http.StatusCreated, `{"data":{"id":"t1"}}`)
+				return sdktest.Reply(http.StatusCreated, `{"data":{"id":"t1"}}`)
 			}
 		}
-		resp, err := clientOver(t, base, src).Do(t.Context(), http.MethodPost, "/tasks", map[string]string{"a": "b"}, nil)
+		resp, err := sdktest.ClientOver(t, base, src).Do(t.Context(), http.MethodPost, "/tasks", map[string]string{"a": "b"}, nil)
 		require.NoError(t, err)
 		assert.Equal(t, 4, resp.Attempts)
 		keys := map[string]bool{}
-		for _, s := range base.requests() {
-			keys[s.header.Get("X-Idempotency-Key")] = true
-			assert.JSONEq(t, `{"a":"b"}`, s.body)
+		for _, s := range base.Requests() {
+			keys[s.Header.Get("X-Idempotency-Key")] = true
+			assert.JSONEq(t, `{"a":"b"}`, s.Body)
 		}
 		require.Len(t, keys, 1)
 		for key := range keys {
@@ -90,15 +92,15 @@ func TestALostAnswerDoesNotDoTheWorkTwice(t *testing.T) {
 		srv := agrentingtest.NewServer(agrentingtest.InMemory())
 		defer srv.Close()
 		agent := srv.NewAgent(nil, agrentingtest.AgentConfig{})
-		c, err := New(WithoutEnvironment(), WithBaseURL(srv.URL), WithTransport(srv.Transport()),
-			WithCredential(APIKey(srv.NewKey(agent.ID).Secret)))
+		c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(srv.URL), agrenting.WithTransport(srv.Transport()),
+			agrenting.WithCredential(agrenting.APIKey(srv.NewKey(agent.ID).Secret)))
 		require.NoError(t, err)
 		defer func() { require.NoError(t, c.Close()) }()
 		srv.Fault("POST /api/v1/tasks", agrentingtest.DropAfter())
 		_, err = c.Do(t.Context(), http.MethodPost, "/api/v1/tasks", map[string]string{"agent_id": agent.ID, "task_type": "x"}, nil)
 		require.NoError(t, err)
 		n := 0
-		for _, err := range List[json.RawMessage](t.Context(), c, "/api/v1/tasks") {
+		for _, err := range agrenting.List[json.RawMessage](t.Context(), c, "/api/v1/tasks") {
 			require.NoError(t, err)
 			n++
 		}
@@ -114,41 +116,41 @@ func TestAgentPrecedence(t *testing.T) {
 	for i, want := range steps {
 		t.Run(want, func(t *testing.T) {
 			t.Parallel()
-			base := answering(http.StatusOK, "{}")
-			opts := []Option{lookupIn(map[string]string{"AGRENTING_AGENT_ID": "environment"})}
+			base := sdktest.Answering(http.StatusOK, "{}")
+			opts := []agrenting.Option{sdktest.LookupIn(map[string]string{"AGRENTING_AGENT_ID": "environment"})}
 			if i >= 1 {
-				opts = append(opts, WithAgentID("option"))
+				opts = append(opts, agrenting.WithAgentID("option"))
 			}
-			c := keyed(t, base, opts...)
+			c := sdktest.Keyed(t, base, opts...)
 			if i >= 2 {
 				c = c.As("as")
 			}
 			ctx := t.Context()
 			if i >= 3 {
-				ctx = ContextWithAgent(ctx, "context")
+				ctx = agrenting.ContextWithAgent(ctx, "context")
 			}
-			var call []CallOption
+			var call []agrenting.CallOption
 			if i >= 4 {
-				call = append(call, CallAgent("call-option"))
+				call = append(call, agrenting.CallAgent("call-option"))
 			}
 			if i >= 5 {
-				call = append(call, CallHeader("X-Agent-ID", "header"))
+				call = append(call, agrenting.CallHeader("X-Agent-ID", "header"))
 			}
 			_, err := c.Do(ctx, http.MethodGet, "/x", nil, nil, call...)
 			require.NoError(t, err)
-			assert.Equal(t, []string{want}, base.only(t).header.Values("X-Agent-ID"))
+			assert.Equal(t, []string{want}, base.Only(t).Header.Values("X-Agent-ID"))
 		})
 	}
 }
 
 func TestQueriesOfPathAndOptionsAreMerged(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusOK, "{}")
+	base := sdktest.Answering(http.StatusOK, "{}")
 	first := url.Values{"b": {"2", "3"}, "a": {"over the path's"}}
-	_, err := keyed(t, base).Do(t.Context(), http.MethodGet, "/x?a=1&c=%26", nil, nil,
-		CallQuery(first), CallQuery(url.Values{"b": {"the later wins"}}), CallQuery(nil))
+	_, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodGet, "/x?a=1&c=%26", nil, nil,
+		agrenting.CallQuery(first), agrenting.CallQuery(url.Values{"b": {"the later wins"}}), agrenting.CallQuery(nil))
 	require.NoError(t, err)
-	u, err := url.Parse(base.only(t).url)
+	u, err := url.Parse(base.Only(t).URL)
 	require.NoError(t, err)
 	assert.Equal(t, url.Values{"a": {"over the path's"}, "b": {"the later wins"}, "c": {"&"}}, u.Query())
 	assert.Equal(t, url.Values{"b": {"2", "3"}, "a": {"over the path's"}}, first, "the caller's map is unchanged")
@@ -156,35 +158,35 @@ func TestQueriesOfPathAndOptionsAreMerged(t *testing.T) {
 
 func TestCallOptionsRefuseWhatCannotBeSent(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusOK, "{}")
-	c := keyed(t, base)
-	t.Cleanup(func() { assert.Empty(t, base.requests()) })
+	base := sdktest.Answering(http.StatusOK, "{}")
+	c := sdktest.Keyed(t, base)
+	t.Cleanup(func() { assert.Empty(t, base.Requests()) })
 	cases := map[string]struct {
-		opt CallOption
+		opt agrenting.CallOption
 		is  error
 	}{
-		"nil":                 {nil, ErrInvalidOption},
-		"empty key":           {CallIdempotencyKey(""), ErrInvalidOption},
-		"key with a space":    {CallIdempotencyKey("a b"), ErrInvalidOption},
-		"key with a newline":  {CallIdempotencyKey("a\nb"), ErrInvalidOption},
-		"key beyond ASCII":    {CallIdempotencyKey("é"), ErrInvalidOption},
-		"long key":            {CallIdempotencyKey(strings.Repeat("k", 257)), ErrInvalidOption},
-		"empty header":        {CallHeader("", "v"), ErrInvalidOption},
-		"header with a colon": {CallHeader("a:b", "v"), ErrInvalidOption},
-		"header with a space": {CallHeader("a b", "v"), ErrInvalidOption},
-		"value with a break":  {CallHeader("X-Note", "v\r\nX-Evil: "+testKey), ErrInvalidOption},
-		"value with a zero":   {CallHeader("X-Note", "v\x00"), ErrInvalidOption},
-		"empty agent":         {CallAgent(""), ErrInvalidAgentID},
-		"agent with a break":  {CallAgent("a\nb"), ErrInvalidAgentID},
+		"nil":                 {nil, agrenting.ErrInvalidOption},
+		"empty key":           {agrenting.CallIdempotencyKey(""), agrenting.ErrInvalidOption},
+		"key with a space":    {agrenting.CallIdempotencyKey("a b"), agrenting.ErrInvalidOption},
+		"key with a newline":  {agrenting.CallIdempotencyKey("a\nb"), agrenting.ErrInvalidOption},
+		"key beyond ASCII":    {agrenting.CallIdempotencyKey("é"), agrenting.ErrInvalidOption},
+		"long key":            {agrenting.CallIdempotencyKey(strings.Repeat("k", 257)), agrenting.ErrInvalidOption},
+		"empty header":        {agrenting.CallHeader("", "v"), agrenting.ErrInvalidOption},
+		"header with a colon": {agrenting.CallHeader("a:b", "v"), agrenting.ErrInvalidOption},
+		"header with a space": {agrenting.CallHeader("a b", "v"), agrenting.ErrInvalidOption},
+		"value with a break":  {agrenting.CallHeader("X-Note", "v\r\nX-Evil: "+sdktest.TestKey), agrenting.ErrInvalidOption},
+		"value with a zero":   {agrenting.CallHeader("X-Note", "v\x00"), agrenting.ErrInvalidOption},
+		"empty agent":         {agrenting.CallAgent(""), agrenting.ErrInvalidAgentID},
+		"agent with a break":  {agrenting.CallAgent("a\nb"), agrenting.ErrInvalidAgentID},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			resp, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil, tc.opt)
 			require.ErrorIs(t, err, tc.is)
-			assertClean(t, err.Error(), testKey)
+			sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 			assert.Nil(t, resp)
-			for _, err := range List[int](t.Context(), c, "/x", tc.opt) {
+			for _, err := range agrenting.List[int](t.Context(), c, "/x", tc.opt) {
 				require.ErrorIs(t, err, tc.is)
 			}
 		})
@@ -196,12 +198,12 @@ func TestTheCallersCredentialHeaderWins(t *testing.T) {
 	for _, name := range []string{"Authorization", "X-API-Key", "api-key"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			base := answering(http.StatusUnauthorized, `{"errors":[{"code":"UNAUTHORIZED","message":"you sent `+testKey+`"}]}`)
-			c := clientOver(t, base, newMint("the-client's-own-key"))
-			resp, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil, CallHeader(name, "Bearer "+testKey))
-			require.ErrorIs(t, err, ErrUnauthorized)
-			assertClean(t, err.Error(), testKey)
-			assert.Equal(t, testKey, secretOf(base.only(t).header), "one credential, and no replay")
+			base := sdktest.Answering(http.StatusUnauthorized, `{"errors":[{"code":"UNAUTHORIZED","message":"you sent `+sdktest.TestKey+`"}]}`)
+			c := sdktest.ClientOver(t, base, sdktest.NewSource("the-client's-own-key"))
+			resp, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil, agrenting.CallHeader(name, "Bearer "+sdktest.TestKey))
+			require.ErrorIs(t, err, agrenting.ErrUnauthorized)
+			sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
+			assert.Equal(t, sdktest.TestKey, sdktest.SecretOf(base.Only(t).Header), "one credential, and no replay")
 			assert.Empty(t, resp.Fingerprint, "none of the SDK's was used")
 			assert.Equal(t, 1, resp.Attempts)
 		})
@@ -210,45 +212,45 @@ func TestTheCallersCredentialHeaderWins(t *testing.T) {
 
 func TestPathsThatLeadElsewhereAreRefused(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusOK, "{}")
-	c := keyed(t, base)
-	t.Cleanup(func() { assert.Empty(t, base.requests()) })
+	base := sdktest.Answering(http.StatusOK, "{}")
+	c := sdktest.Keyed(t, base)
+	t.Cleanup(func() { assert.Empty(t, base.Requests()) })
 	cases := map[string]error{
-		"":                            ErrInvalidOption,
-		"api/v1/agents":               ErrInvalidOption,
-		"?q=query-value":              ErrInvalidOption,
-		"/a/../b":                     ErrInvalidOption,
-		"/a/%2e%2e/b":                 ErrInvalidOption,
-		"/a/%2E./b":                   ErrInvalidOption,
-		"/..":                         ErrInvalidOption,
-		"/a/./b":                      ErrInvalidOption,
-		"/a/%2F..%2Fb":                ErrInvalidOption,
-		"/a\\b":                       ErrInvalidOption,
-		"/a/%5c..%5cb":                ErrInvalidOption,
-		"/\\evil.example":             ErrInvalidOption,
-		"/a#fragment":                 ErrInvalidOption,
-		"/a#":                         ErrInvalidOption,
-		"/a\nb":                       ErrInvalidOption,
-		"/a%zz":                       ErrInvalidOption,
-		"/a?x=1;y=2":                  ErrInvalidOption,
-		"/a?x=%zz":                    ErrInvalidOption,
-		"//evil.example/a":            ErrForeignOrigin,
-		"//evil.example":              ErrForeignOrigin,
-		"///evil.example":             ErrForeignOrigin,
-		"https://evil.example/a":      ErrForeignOrigin,
-		"HTTPS://evil.example":        ErrForeignOrigin,
-		"http:/evil":                  ErrForeignOrigin,
-		"mailto:x@evil.example":       ErrForeignOrigin,
-		"https://u:" + testKey + "@e": ErrForeignOrigin,
+		"":                                    agrenting.ErrInvalidOption,
+		"api/v1/agents":                       agrenting.ErrInvalidOption,
+		"?q=query-value":                      agrenting.ErrInvalidOption,
+		"/a/../b":                             agrenting.ErrInvalidOption,
+		"/a/%2e%2e/b":                         agrenting.ErrInvalidOption,
+		"/a/%2E./b":                           agrenting.ErrInvalidOption,
+		"/..":                                 agrenting.ErrInvalidOption,
+		"/a/./b":                              agrenting.ErrInvalidOption,
+		"/a/%2F..%2Fb":                        agrenting.ErrInvalidOption,
+		"/a\\b":                               agrenting.ErrInvalidOption,
+		"/a/%5c..%5cb":                        agrenting.ErrInvalidOption,
+		"/\\evil.example":                     agrenting.ErrInvalidOption,
+		"/a#fragment":                         agrenting.ErrInvalidOption,
+		"/a#":                                 agrenting.ErrInvalidOption,
+		"/a\nb":                               agrenting.ErrInvalidOption,
+		"/a%zz":                               agrenting.ErrInvalidOption,
+		"/a?x=1;y=2":                          agrenting.ErrInvalidOption,
+		"/a?x=%zz":                            agrenting.ErrInvalidOption,
+		"//evil.example/a":                    agrenting.ErrForeignOrigin,
+		"//evil.example":                      agrenting.ErrForeignOrigin,
+		"///evil.example":                     agrenting.ErrForeignOrigin,
+		"https://evil.example/a":              agrenting.ErrForeignOrigin,
+		"HTTPS://evil.example":                agrenting.ErrForeignOrigin,
+		"http:/evil":                          agrenting.ErrForeignOrigin,
+		"mailto:x@evil.example":               agrenting.ErrForeignOrigin,
+		"https://u:" + sdktest.TestKey + "@e": agrenting.ErrForeignOrigin,
 	}
 	for path, is := range cases {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			_, err := c.Do(t.Context(), http.MethodGet, path, nil, nil)
 			require.ErrorIs(t, err, is)
-			assertClean(t, err.Error(), testKey)
+			sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 			if path != "" { // which is the default, for a route
-				require.ErrorIs(t, WithRoutes(Routes{MyAgents: path})(&config{}), is, "routes have the same rules")
+				require.ErrorIs(t, agrenting.WithRoutes(agrenting.Routes{MyAgents: path})(&agrenting.Config{}), is, "routes have the same rules")
 			}
 		})
 	}
@@ -257,20 +259,20 @@ func TestPathsThatLeadElsewhereAreRefused(t *testing.T) {
 func TestPathsArriveAsTheyAre(t *testing.T) {
 	t.Parallel()
 	for base, prefix := range map[string]string{
-		apiURL:                        "",
-		apiURL + "/":                  "",
-		apiURL + "/tenant/a%2Fb":      "/tenant/a%2Fb",
-		apiURL + "/tenant/a%2Fb/":     "/tenant/a%2Fb",
-		strings.ToUpper(apiURL) + "/": "",
+		sdktest.APIURL:                        "",
+		sdktest.APIURL + "/":                  "",
+		sdktest.APIURL + "/tenant/a%2Fb":      "/tenant/a%2Fb",
+		sdktest.APIURL + "/tenant/a%2Fb/":     "/tenant/a%2Fb",
+		strings.ToUpper(sdktest.APIURL) + "/": "",
 	} {
-		rec := answering(http.StatusOK, "{}")
-		c := keyed(t, rec, WithBaseURL(base))
+		rec := sdktest.Answering(http.StatusOK, "{}")
+		c := sdktest.Keyed(t, rec, agrenting.WithBaseURL(base))
 		for _, path := range []string{"/", "/api/v1/agents", "/a/did%3Aagrenting%3Ax%2Fy", "/a//b", "/a/...", "/a/%252e%252e", "/a/b/", "/a;v=1", "/ü"} {
 			_, err := c.Do(t.Context(), http.MethodGet, path, nil, nil)
 			require.NoError(t, err, path)
-			got := rec.requests()
-			want := strings.ReplaceAll(apiURL+prefix+path, "ü", "%C3%BC")
-			assert.Equal(t, want, got[len(got)-1].url)
+			got := rec.Requests()
+			want := strings.ReplaceAll(sdktest.APIURL+prefix+path, "ü", "%C3%BC")
+			assert.Equal(t, want, got[len(got)-1].URL)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"bytes"
@@ -12,6 +12,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 func TestDoDecodesEveryDocumentedShape(t *testing.T) {
@@ -47,7 +50,7 @@ func TestDoDecodesEveryDocumentedShape(t *testing.T) {
 			var out struct {
 				Name string `json:"name"`
 			}
-			resp, err := keyed(t, answering(tc.code, tc.body)).Do(t.Context(), http.MethodGet, "/x", nil, &out)
+			resp, err := sdktest.Keyed(t, sdktest.Answering(tc.code, tc.body)).Do(t.Context(), http.MethodGet, "/x", nil, &out)
 			require.NoError(t, err)
 			assert.Equal(t, tc.want, out.Name)
 			assert.Equal(t, tc.code, resp.StatusCode)
@@ -59,7 +62,7 @@ func TestDoDecodesEveryDocumentedShape(t *testing.T) {
 func TestDoPutsTheDataWhereItIsWanted(t *testing.T) {
 	t.Parallel()
 	const body = `{"data": [1, 2], "meta": {"request_id": "r"}}`
-	c := keyed(t, answering(http.StatusOK, body))
+	c := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, body))
 	do := func(out any) error {
 		_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, out)
 		return err
@@ -81,44 +84,28 @@ func TestDoPutsTheDataWhereItIsWanted(t *testing.T) {
 
 func TestAWriterTakesWhatIsNoJSONAndHasNoBound(t *testing.T) {
 	t.Parallel()
-	const size = maxBody + 1<<10
-	base := tripFunc(func(*http.Request) (*http.Response, error) {
-		resp := reply(http.StatusOK, "")
-		resp.Body = io.NopCloser(io.LimitReader(endless{}, size))
+	const size = agrenting.MaxBody + 1<<10
+	base := sdktest.RoundTripFunc(func(*http.Request) (*http.Response, error) {
+		resp := sdktest.Reply(http.StatusOK, "")
+		resp.Body = io.NopCloser(io.LimitReader(sdktest.Endless{}, size))
 		return resp, nil
 	})
-	var n counter
-	_, err := keyed(t, base).Do(t.Context(), http.MethodGet, "/artifact", nil, &n)
+	var n sdktest.Counter
+	_, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodGet, "/artifact", nil, &n)
 	require.NoError(t, err)
 	assert.EqualValues(t, size, n)
 }
 
-type endless struct{}
-
-func (endless) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = 'x'
-	}
-	return len(p), nil
-}
-
-type counter int64
-
-func (c *counter) Write(p []byte) (int, error) {
-	*c += counter(len(p))
-	return len(p), nil
-}
-
 func TestAnOutThatCannotBeFilledIsRefusedBeforeSending(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusOK, "{}")
-	c := keyed(t, base)
+	base := sdktest.Answering(http.StatusOK, "{}")
+	c := sdktest.Keyed(t, base)
 	for _, out := range []any{struct{}{}, map[string]int{}, (*int)(nil), "text", func() {}} {
 		_, err := c.Do(t.Context(), http.MethodPost, "/x", nil, out)
-		require.ErrorIs(t, err, ErrInvalidOption)
+		require.ErrorIs(t, err, agrenting.ErrInvalidOption)
 		require.ErrorContains(t, err, fmt.Sprintf("%T", out))
 	}
-	assert.Empty(t, base.requests())
+	assert.Empty(t, base.Requests())
 }
 
 func TestAnAnswerThatDoesNotDecodeIsMalformed(t *testing.T) {
@@ -135,37 +122,37 @@ func TestAnAnswerThatDoesNotDecodeIsMalformed(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			resp, err := keyed(t, answering(http.StatusOK, tc.body, "Content-Type", "text/html")).
+			resp, err := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, tc.body, "Content-Type", "text/html")).
 				Do(t.Context(), http.MethodGet, "/x?q=query-value", nil, tc.out)
-			require.ErrorIs(t, err, ErrMalformedResponse)
+			require.ErrorIs(t, err, agrenting.ErrMalformedResponse)
 			require.ErrorContains(t, err, "GET /x: ")
 			require.ErrorContains(t, err, tc.want)
-			assertClean(t, err.Error(), testKey)
+			sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 			assert.Equal(t, http.StatusOK, resp.StatusCode)
 		})
 	}
-	_, err := keyed(t, answering(http.StatusOK, "<html>")).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+	_, err := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, "<html>")).Do(t.Context(), http.MethodGet, "/x", nil, nil)
 	require.NoError(t, err, "what nobody wants to read need not be readable")
 }
 
 func TestAnAnswerIsReadUpToABound(t *testing.T) {
 	t.Parallel()
-	for code, limit := range map[int]int{http.StatusOK: maxBody, http.StatusBadRequest: maxErrorBody} {
+	for code, limit := range map[int]int{http.StatusOK: agrenting.MaxBody, http.StatusBadRequest: agrenting.MaxErrorBody} {
 		t.Run(http.StatusText(code), func(t *testing.T) {
 			t.Parallel()
-			var n counter
-			base := tripFunc(func(*http.Request) (*http.Response, error) {
-				resp := reply(code, "")
-				resp.Body = io.NopCloser(io.TeeReader(endless{}, &n))
+			var n sdktest.Counter
+			base := sdktest.RoundTripFunc(func(*http.Request) (*http.Response, error) {
+				resp := sdktest.Reply(code, "")
+				resp.Body = io.NopCloser(io.TeeReader(sdktest.Endless{}, &n))
 				return resp, nil
 			})
 			var out any
-			resp, err := keyed(t, base).Do(t.Context(), http.MethodGet, "/x", nil, &out)
+			resp, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodGet, "/x", nil, &out)
 			if code == http.StatusOK {
-				require.ErrorIs(t, err, ErrMalformedResponse)
+				require.ErrorIs(t, err, agrenting.ErrMalformedResponse)
 				require.ErrorContains(t, err, "more than 33554432 bytes")
 			} else {
-				require.ErrorIs(t, err, ErrValidation)
+				require.ErrorIs(t, err, agrenting.ErrValidation)
 				assert.Less(t, len(err.Error()), 1000)
 			}
 			assert.Equal(t, code, resp.StatusCode)
@@ -197,24 +184,24 @@ func TestDoSendsEveryKindOfBody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				base := &recorder{then: func(n int, _ seen) *http.Response {
+				base := &sdktest.Recorder{Then: func(n int, _ sdktest.Seen) *http.Response {
 					if n == 1 {
-						return reply(http.StatusServiceUnavailable, "{}")
+						return sdktest.Reply(http.StatusServiceUnavailable, "{}")
 					}
-					return reply(http.StatusOK, "{}")
+					return sdktest.Reply(http.StatusOK, "{}")
 				}}
-				resp, err := keyed(t, base).Do(t.Context(), http.MethodPost, "/x", tc.in, nil)
-				got := base.requests()
-				assert.Equal(t, tc.body, got[0].body)
-				assert.Equal(t, tc.contentType, got[0].header.Get("Content-Type"))
+				resp, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodPost, "/x", tc.in, nil)
+				got := base.Requests()
+				assert.Equal(t, tc.body, got[0].Body)
+				assert.Equal(t, tc.contentType, got[0].Header.Get("Content-Type"))
 				if !tc.again {
-					require.ErrorIs(t, err, ErrServer)
+					require.ErrorIs(t, err, agrenting.ErrServer)
 					assert.Len(t, got, 1)
 					return
 				}
 				require.NoError(t, err)
 				require.Len(t, got, 2)
-				assert.Equal(t, tc.body, got[1].body)
+				assert.Equal(t, tc.body, got[1].Body)
 				assert.Equal(t, 2, resp.Attempts)
 			})
 		})
@@ -223,19 +210,19 @@ func TestDoSendsEveryKindOfBody(t *testing.T) {
 
 func TestABodyThatDoesNotEncodeIsNotSent(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusOK, "{}")
-	_, err := keyed(t, base).Do(t.Context(), http.MethodPost, "/x?q=query-value", make(chan int), nil)
+	base := sdktest.Answering(http.StatusOK, "{}")
+	_, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodPost, "/x?q=query-value", make(chan int), nil)
 	require.ErrorContains(t, err, "agrenting: POST /x: the request's body does not encode")
-	assertClean(t, err.Error())
-	assert.Empty(t, base.requests())
+	sdktest.AssertClean(t, err.Error())
+	assert.Empty(t, base.Requests())
 }
 
 func TestDoSaysWhoItIs(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusOK, "{}")
-	_, err := keyed(t, base, WithUserAgent("my-agent/1.2")).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+	base := sdktest.Answering(http.StatusOK, "{}")
+	_, err := sdktest.Keyed(t, base, agrenting.WithUserAgent("my-agent/1.2")).Do(t.Context(), http.MethodGet, "/x", nil, nil)
 	require.NoError(t, err)
-	got := base.only(t)
-	assert.Equal(t, "application/json", got.header.Get("Accept"))
-	assert.True(t, strings.HasPrefix(got.header.Get("User-Agent"), "my-agent/1.2 agrenting-go/"+Version), got.header.Get("User-Agent"))
+	got := base.Only(t)
+	assert.Equal(t, "application/json", got.Header.Get("Accept"))
+	assert.True(t, strings.HasPrefix(got.Header.Get("User-Agent"), "my-agent/1.2 agrenting-go/"+agrenting.Version), got.Header.Get("User-Agent"))
 }

@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"context"
@@ -12,14 +12,16 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 func TestSentinelsMatchWhatTheyStandFor(t *testing.T) {
 	t.Parallel()
 	all := map[string]error{
-		"unauthorized": ErrUnauthorized, "forbidden": ErrForbidden, "not found": ErrNotFound, "route": ErrRouteNotFound,
-		"rate": ErrRateLimited, "conflict": ErrConflict, "gone": ErrGone, "validation": ErrValidation, "server": ErrServer,
+		"unauthorized": agrenting.ErrUnauthorized, "forbidden": agrenting.ErrForbidden, "not found": agrenting.ErrNotFound, "route": agrenting.ErrRouteNotFound,
+		"rate": agrenting.ErrRateLimited, "conflict": agrenting.ErrConflict, "gone": agrenting.ErrGone, "validation": agrenting.ErrValidation, "server": agrenting.ErrServer,
 	}
 	cases := []struct {
 		status int
@@ -50,7 +52,7 @@ func TestSentinelsMatchWhatTheyStandFor(t *testing.T) {
 		t.Run(fmt.Sprint(tc.status, " ", tc.code), func(t *testing.T) {
 			t.Parallel()
 			body := fmt.Sprintf(`{"errors":[{"code":%q,"message":"m"}]}`, tc.code)
-			_, err := keyed(t, answering(tc.status, body), WithRetryPolicy(RetryPolicy{MaxAttempts: 1})).
+			_, err := sdktest.Keyed(t, sdktest.Answering(tc.status, body), agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1})).
 				Do(t.Context(), http.MethodGet, "/x", nil, nil)
 			err = fmt.Errorf("wrapped: %w", err)
 			var got []string
@@ -60,7 +62,7 @@ func TestSentinelsMatchWhatTheyStandFor(t *testing.T) {
 				}
 			}
 			assert.ElementsMatch(t, tc.want, got)
-			api, ok := errors.AsType[*APIError](err)
+			api, ok := errors.AsType[*agrenting.APIError](err)
 			require.True(t, ok)
 			assert.Equal(t, tc.code, api.Code)
 		})
@@ -69,36 +71,36 @@ func TestSentinelsMatchWhatTheyStandFor(t *testing.T) {
 
 func TestTheTextOfAnAPIErrorIsComplete(t *testing.T) {
 	t.Parallel()
-	e := &APIError{
+	e := agrenting.CausedBy(agrenting.ErrNotReplayable, agrenting.APIError{
 		StatusCode: 429, Code: "RATE_LIMIT_EXCEEDED", Message: "slow down", Field: "name", RequestID: "req_1",
-		RetryAfter: 90 * time.Second, Attempts: 3, Method: "POST", Path: "/api/v1/tasks", cause: ErrNotReplayable,
-	}
+		RetryAfter: 90 * time.Second, Attempts: 3, Method: "POST", Path: "/api/v1/tasks",
+	})
 	assert.Equal(t, "agrenting: POST /api/v1/tasks: 429 Too Many Requests RATE_LIMIT_EXCEEDED: slow down (field name) "+
 		"[request req_1, 3 attempts, retry after 1m30s]; agrenting: request body cannot be sent again", e.Error())
-	assert.Equal(t, "agrenting: 599", (&APIError{StatusCode: 599, Attempts: 1}).Error())
+	assert.Equal(t, "agrenting: 599", (&agrenting.APIError{StatusCode: 599, Attempts: 1}).Error())
 	for code, says := range map[string]string{
 		"NOT_FOUND": "agrenting: 404 Not Found", "ROUTE_NOT_FOUND": "agrenting: 404 Not Found ROUTE_NOT_FOUND", "": "agrenting: 404 Not Found",
 	} {
-		assert.Equal(t, says, (&APIError{StatusCode: 404, Code: code}).Error(), "nothing is said twice")
+		assert.Equal(t, says, (&agrenting.APIError{StatusCode: 404, Code: code}).Error(), "nothing is said twice")
 	}
 }
 
 func TestAnAPIErrorCarriesRetryAfterBeyondThePolicy(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusTooManyRequests, `{"errors":[{"code":"RATE_LIMIT_EXCEEDED","message":"m"}]}`, "Retry-After", "3600")
-	resp, err := keyed(t, base).Do(t.Context(), http.MethodGet, "/x", nil, nil)
-	require.ErrorIs(t, err, ErrRateLimited)
-	var api *APIError
+	base := sdktest.Answering(http.StatusTooManyRequests, `{"errors":[{"code":"RATE_LIMIT_EXCEEDED","message":"m"}]}`, "Retry-After", "3600")
+	resp, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+	require.ErrorIs(t, err, agrenting.ErrRateLimited)
+	var api *agrenting.APIError
 	require.ErrorAs(t, err, &api)
 	assert.Equal(t, time.Hour, api.RetryAfter)
 	assert.Equal(t, time.Hour, resp.Rate.RetryAfter)
-	base.only(t)
+	base.Only(t)
 }
 
 func TestForeignTextIsBoundedAndOnOneLine(t *testing.T) {
 	t.Parallel()
 	body := `{"errors":[{"code":"C","message":"` + strings.Repeat(`one\n\ttwo\n`, 500) + `"}]}`
-	_, err := keyed(t, answering(http.StatusForbidden, body)).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+	_, err := sdktest.Keyed(t, sdktest.Answering(http.StatusForbidden, body)).Do(t.Context(), http.MethodGet, "/x", nil, nil)
 	assert.Less(t, len(err.Error()), 700)
 	assert.NotContains(t, err.Error(), "\n")
 	assert.Contains(t, err.Error(), "one two one two")
@@ -110,15 +112,15 @@ func TestARenewalErrorSaysWhatHappened(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	cause := errors.New("agrenting: the store is away")
-	e := &RenewalError{RetryAt: at, Rejected: true, Failures: 2, Err: cause}
+	e := &agrenting.RenewalError{RetryAt: at, Rejected: true, Failures: 2, Err: cause}
 	assert.Equal(t, "agrenting: cannot obtain a credential in place of the one that the platform rejected: "+
 		"the store is away (next try at 2026-01-02T03:04:05Z)", e.Error())
 	require.ErrorIs(t, e, cause)
-	require.ErrorIs(t, e, ErrUnauthorized)
-	other := &RenewalError{Err: cause}
-	require.NotErrorIs(t, other, ErrUnauthorized)
+	require.ErrorIs(t, e, agrenting.ErrUnauthorized)
+	other := &agrenting.RenewalError{Err: cause}
+	require.NotErrorIs(t, other, agrenting.ErrUnauthorized)
 	assert.Equal(t, "agrenting: cannot obtain a credential: the store is away", other.Error())
-	assert.Equal(t, "agrenting: cannot obtain a credential", new(RenewalError).Error())
+	assert.Equal(t, "agrenting: cannot obtain a credential", new(agrenting.RenewalError).Error())
 }
 
 func TestARenewalErrorHidesWhatItsSourceSays(t *testing.T) {
@@ -127,32 +129,32 @@ func TestARenewalErrorHidesWhatItsSourceSays(t *testing.T) {
 	for _, text := range []string{
 		"GET https://vault.example/v1?query-value=1 failed", "got " + secret, "Authorization: Bearer " + secret, `{"api_key":"` + secret + `"}`,
 	} {
-		src := CredentialSourceFunc(func(context.Context) (Credential, error) { return Credential{}, errors.New(text) })
-		_, err := clientOver(t, answering(http.StatusOK, "{}"), src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
-		var renewal *RenewalError
+		src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { return agrenting.Credential{}, errors.New(text) })
+		_, err := sdktest.ClientOver(t, sdktest.Answering(http.StatusOK, "{}"), src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		var renewal *agrenting.RenewalError
 		require.ErrorAs(t, err, &renewal)
-		assertClean(t, err.Error(), secret)
-		assertClean(t, renewal.Error(), secret)
+		sdktest.AssertClean(t, err.Error(), secret)
+		sdktest.AssertClean(t, renewal.Error(), secret)
 	}
 }
 
 func TestAPanickingSourceIsAnErrorWithoutItsSecret(t *testing.T) {
 	t.Parallel()
 	const secret = "sk_sandbox_Zq7Wm3Xp9Rt5"
-	src := CredentialSourceFunc(func(context.Context) (Credential, error) { panic("no use for " + secret) })
-	c := clientOver(t, answering(http.StatusOK, "{}"), src)
+	src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { panic("no use for " + secret) })
+	c := sdktest.ClientOver(t, sdktest.Answering(http.StatusOK, "{}"), src)
 	_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 	require.ErrorContains(t, err, "the credential source panicked: no use for [redacted]")
-	assertClean(t, err.Error(), secret)
-	assertClean(t, c.Status().LastError.Error(), secret)
+	sdktest.AssertClean(t, err.Error(), secret)
+	sdktest.AssertClean(t, c.Status().LastError.Error(), secret)
 }
 
 func TestALockoutErrorSaysUntilWhen(t *testing.T) {
 	t.Parallel()
-	answer := &APIError{StatusCode: http.StatusTooManyRequests}
-	e := &LockoutError{RetryAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Err: answer}
-	require.ErrorIs(t, e, ErrLockedOut)
-	require.ErrorIs(t, e, ErrRateLimited, "the platform's answer is within")
-	require.NotErrorIs(t, e, ErrUnauthorized)
+	answer := &agrenting.APIError{StatusCode: http.StatusTooManyRequests}
+	e := &agrenting.LockoutError{RetryAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Err: answer}
+	require.ErrorIs(t, e, agrenting.ErrLockedOut)
+	require.ErrorIs(t, e, agrenting.ErrRateLimited, "the platform's answer is within")
+	require.NotErrorIs(t, e, agrenting.ErrUnauthorized)
 	assert.Contains(t, e.Error(), "until 2026-01-02T03:04:05Z")
 }

@@ -3,9 +3,7 @@ package agrenting
 import (
 	"context"
 	"io"
-	"maps"
 	"net/http"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -327,69 +325,11 @@ func (b *spyBody) Close() error {
 
 func (b *spyBody) closed() int { return int(b.closes.Load()) }
 
-// freeze remembers everything that can be seen of a request, and returns a
-// check that nothing of it has changed: not the fields, not the header map, not
-// the slices in it, and not what is in those.
-func freeze(tb testing.TB, req *http.Request) (check func()) {
-	tb.Helper()
-	before, header, ctx := *req, req.Header.Clone(), req.Context()
-	slicesBefore, u := maps.Clone(req.Header), *req.URL
-	return func() {
-		tb.Helper()
-		assert.Equal(tb, header, req.Header, "the header's content")
-		for name, values := range req.Header {
-			if len(values) > 0 && len(slicesBefore[name]) > 0 {
-				assert.Same(tb, &slicesBefore[name][0], &values[0], "the slice under %s", name)
-			}
-		}
-		assert.Equal(tb, u, *req.URL)
-		assert.Equal(tb, ctx, req.Context())
-		a, b := reflect.ValueOf(before), reflect.ValueOf(*req)
-		for i := range a.NumField() {
-			if field := a.Type().Field(i); field.IsExported() {
-				assert.True(tb, identical(a.Field(i), b.Field(i)), "the field %s", field.Name)
-			}
-		}
-	}
-}
-
-// identical compares references by what they refer to, not by content.
-func identical(a, b reflect.Value) bool {
-	switch a.Kind() {
-	case reflect.Interface:
-		return a.IsNil() == b.IsNil() && (a.IsNil() || identical(a.Elem(), b.Elem()))
-	case reflect.Func, reflect.Map, reflect.Pointer, reflect.Chan:
-		return a.Pointer() == b.Pointer()
-	default:
-		return reflect.DeepEqual(a.Interface(), b.Interface())
-	}
-}
-
-type keyEntry = record.Entry[record.Key]
-
 func wallNow() time.Time { return time.Now().Round(0) }
-
-// marker is the name of the keys that an intent creates.
-func marker(in *record.Intent) string { return "agrenting-go/" + in.Key }
-
-// askAttempts is how often a rotation makes a call whose outcome is not known.
-const askAttempts = 4
-
-// loadRecord loads the key record of a store.
-func loadRecord(ctx context.Context, s Store) (record.Key, Revision, error) {
-	e, err := keySlot(s).Load(ctx)
-	return e.Body, Revision(e.Revision), err
-}
 
 // saveRecord saves a key record, without a lease.
 func saveRecord(ctx context.Context, s Store, rec record.Key, previous Revision) (Revision, error) { //nolint:unparam // as Save of a store
-	e, err := keySlot(s).Save(ctx, keyEntry{Body: rec, Revision: string(previous)})
-	return Revision(e.Revision), err
-}
-
-// saveHeld saves a key record under a lease.
-func saveHeld(ctx context.Context, s Store, rec record.Key, previous Revision, holder string, d time.Duration) (Revision, error) {
-	e, err := keySlot(s).Save(ctx, keyEntry{Body: rec, Revision: string(previous), Lease: record.Lease{Holder: holder, Duration: d}})
+	e, err := keySlot(s).Save(ctx, record.Entry[record.Key]{Body: rec, Revision: string(previous)})
 	return Revision(e.Revision), err
 }
 
@@ -407,15 +347,6 @@ func storeWith(key Credential) Store {
 		panic(err)
 	}
 	return s
-}
-
-// recordIn decodes what is about to be saved; ok is false for other records.
-func recordIn(name string, data []byte) (e keyEntry, ok bool) {
-	if name != record.KeyName {
-		return keyEntry{}, false
-	}
-	e, err := record.DecodeKey(data)
-	return e, err == nil
 }
 
 // failingStore is a memory store that can be made to fail by operation, "load" or

@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"encoding/json"
@@ -7,12 +7,15 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 func TestKeysAreCreatedListedAndRevoked(t *testing.T) {
@@ -26,31 +29,31 @@ func TestKeysAreCreatedListedAndRevoked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newRotationWorld(t, opts...)
-			c := clientOf(t, w.srv, WithCredential(UserToken(w.owner.Secret)), WithAgentID(w.agent.ID))
-			k, err := c.Keys.Create(t.Context(), w.agent.ID, "second")
+			w := sdktest.NewRotationWorld(t, opts...)
+			c := sdktest.ClientOf(t, w.Server, agrenting.WithCredential(agrenting.UserToken(w.Owner.Secret)), agrenting.WithAgentID(w.Agent.ID))
+			k, err := c.Keys.Create(t.Context(), w.Agent.ID, "second")
 			require.NoError(t, err)
-			require.True(t, w.srv.KeyAlive(k.Credential.Reveal()))
-			assert.Equal(t, KindAPIKey, k.Credential.Kind())
+			require.True(t, w.Server.KeyAlive(k.Credential.Reveal()))
+			assert.Equal(t, agrenting.KindAPIKey, k.Credential.Kind())
 
-			listed := map[string]Key{}
-			for key, err := range c.Keys.List(t.Context(), w.agent.ID) {
+			listed := map[string]agrenting.Key{}
+			for key, err := range c.Keys.List(t.Context(), w.Agent.ID) {
 				require.NoError(t, err)
 				listed[key.Name] = key
 			}
 			require.Len(t, listed, 2)
 			second := listed["second"]
 			assert.True(t, second.Matches(k.Credential))
-			assert.False(t, second.Matches(APIKey(w.key.Secret)))
-			assert.False(t, second.Matches(Credential{}))
-			assert.Equal(t, w.agent.ID, second.AgentID)
+			assert.False(t, second.Matches(agrenting.APIKey(w.Key.Secret)))
+			assert.False(t, second.Matches(agrenting.Credential{}))
+			assert.Equal(t, w.Agent.ID, second.AgentID)
 			assert.WithinDuration(t, time.Now(), second.Created, time.Minute)
 			assert.True(t, second.Revoked.IsZero())
 
-			require.NoError(t, c.Keys.Revoke(t.Context(), w.agent.ID, second.ID))
-			assert.False(t, w.srv.KeyAlive(k.Credential.Reveal()))
-			require.ErrorIs(t, c.Keys.Revoke(t.Context(), w.agent.ID, second.ID), ErrNotFound)
-			for key, err := range c.Keys.List(t.Context(), w.agent.ID) {
+			require.NoError(t, c.Keys.Revoke(t.Context(), w.Agent.ID, second.ID))
+			assert.False(t, w.Server.KeyAlive(k.Credential.Reveal()))
+			require.ErrorIs(t, c.Keys.Revoke(t.Context(), w.Agent.ID, second.ID), agrenting.ErrNotFound)
+			for key, err := range c.Keys.List(t.Context(), w.Agent.ID) {
 				require.NoError(t, err)
 				assert.Equal(t, key.ID == second.ID, !key.Revoked.IsZero())
 			}
@@ -60,43 +63,46 @@ func TestKeysAreCreatedListedAndRevoked(t *testing.T) {
 
 func TestAnUnknownAnswerIsHandedOverAsItIs(t *testing.T) {
 	t.Parallel()
-	w := newRotationWorld(t, agrentingtest.WithRotateKeyField("novelty"))
-	c := clientOf(t, w.srv, WithCredential(APIKey(w.key.Secret)))
-	_, err := c.Keys.Create(t.Context(), w.agent.ID, "")
-	e, ok := errors.AsType[*IssuedSecretError](err)
+	w := sdktest.NewRotationWorld(t, agrentingtest.WithRotateKeyField("novelty"))
+	c := sdktest.ClientOf(t, w.Server, agrenting.WithCredential(agrenting.APIKey(w.Key.Secret)))
+	_, err := c.Keys.Create(t.Context(), w.Agent.ID, "")
+	e, ok := errors.AsType[*agrenting.IssuedSecretError](err)
 	require.True(t, ok, "%v", err)
-	require.ErrorIs(t, err, ErrMalformedResponse)
+	require.ErrorIs(t, err, agrenting.ErrMalformedResponse)
 	var raw struct {
 		Data map[string]any `json:"data"`
 	}
 	require.NoError(t, json.Unmarshal(e.RawAnswer(), &raw))
 	hidden, ok := raw.Data["novelty"].(string)
 	require.True(t, ok)
-	assert.True(t, w.srv.KeyAlive(hidden))
-	hears := newCanary(hidden)
-	hears.hear(err)
-	assert.Empty(t, hears.leaks())
+	assert.True(t, w.Server.KeyAlive(hidden))
+	hears := sdktest.NewCanary(hidden)
+	hears.Hear(err)
+	assert.Empty(t, hears.Leaks())
 }
 
 func TestAnAnswerWithAKeyThatBreaksOffIsHandedOverAsFarAsItCame(t *testing.T) {
 	t.Parallel()
-	part := `{"data":{"api_key":"` + testKey + `","id":"`
-	base := &recorder{then: func(int, seen) *http.Response {
-		resp := reply(http.StatusCreated, "")
-		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(part), errReader{io.ErrUnexpectedEOF}))
+	part := `{"data":{"api_key":"` + sdktest.TestKey + `","id":"`
+	base := &sdktest.Recorder{Then: func(int, sdktest.Seen) *http.Response {
+		resp := sdktest.Reply(http.StatusCreated, "")
+		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(part), iotest.ErrReader(io.ErrUnexpectedEOF)))
 		return resp
 	}}
-	for name, issue := range map[string]func(*Client) error{
-		"create":   func(c *Client) error { _, err := c.Keys.Create(t.Context(), "a1", ""); return err },
-		"token":    func(c *Client) error { _, err := c.Tokens.Create(t.Context(), TokenRequest{}); return err },
-		"register": func(c *Client) error { _, err := c.Agents.Register(t.Context(), scribe); return err },
+	for name, issue := range map[string]func(*agrenting.Client) error{
+		"create": func(c *agrenting.Client) error { _, err := c.Keys.Create(t.Context(), "a1", ""); return err },
+		"token": func(c *agrenting.Client) error {
+			_, err := c.Tokens.Create(t.Context(), agrenting.TokenRequest{})
+			return err
+		},
+		"register": func(c *agrenting.Client) error { _, err := c.Agents.Register(t.Context(), sdktest.Scribe); return err },
 	} {
-		err := issue(keyed(t, base))
-		var lost *IssuedSecretError
+		err := issue(sdktest.Keyed(t, base))
+		var lost *agrenting.IssuedSecretError
 		require.ErrorAs(t, err, &lost, name)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF, name)
 		assert.Equal(t, part, string(lost.RawAnswer()), name)
-		assertClean(t, err.Error(), testKey)
+		sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 	}
 }
 
@@ -104,59 +110,59 @@ func TestAnAnswerWithAKeyThatBreaksOffIsHandedOverAsFarAsItCame(t *testing.T) {
 func TestAnAnswerWithAKeyAndAnErrorHandsTheKeyOver(t *testing.T) {
 	t.Parallel()
 	const complaint = `"errors":[{"code":"AUDIT_DELAYED","message":"later"}]`
-	for name, issue := range map[string]func(*Client) (Credential, error){
-		"create": func(c *Client) (Credential, error) {
+	for name, issue := range map[string]func(*agrenting.Client) (agrenting.Credential, error){
+		"create": func(c *agrenting.Client) (agrenting.Credential, error) {
 			k, err := c.Keys.Create(t.Context(), "a1", "")
 			return credentialOf(k), err
 		},
-		"token": func(c *Client) (Credential, error) {
-			k, err := c.Tokens.Create(t.Context(), TokenRequest{})
+		"token": func(c *agrenting.Client) (agrenting.Credential, error) {
+			k, err := c.Tokens.Create(t.Context(), agrenting.TokenRequest{})
 			return credentialOf(k), err
 		},
-		"register": func(c *Client) (Credential, error) {
-			a, err := c.Agents.Register(t.Context(), scribe)
+		"register": func(c *agrenting.Client) (agrenting.Credential, error) {
+			a, err := c.Agents.Register(t.Context(), sdktest.Scribe)
 			if a == nil {
-				return Credential{}, err
+				return agrenting.Credential{}, err
 			}
 			return a.Credential, err
 		},
 	} {
 		for place, body := range map[string]string{
-			"in the data":     `{"data":{"api_key":"` + testKey + `"},` + complaint + `}`,
-			"beside the data": `{"api_key":"` + testKey + `","data":null,` + complaint + `}`,
-			"without data":    `{"api_key":"` + testKey + `",` + complaint + `}`,
+			"in the data":     `{"data":{"api_key":"` + sdktest.TestKey + `"},` + complaint + `}`,
+			"beside the data": `{"api_key":"` + sdktest.TestKey + `","data":null,` + complaint + `}`,
+			"without data":    `{"api_key":"` + sdktest.TestKey + `",` + complaint + `}`,
 		} {
-			cred, err := issue(keyed(t, answering(http.StatusCreated, body)))
+			cred, err := issue(sdktest.Keyed(t, sdktest.Answering(http.StatusCreated, body)))
 			require.NoError(t, err, "%s, %s", name, place)
-			assert.Equal(t, testKey, cred.Reveal(), "%s, %s", name, place)
+			assert.Equal(t, sdktest.TestKey, cred.Reveal(), "%s, %s", name, place)
 		}
-		unknown := `{"data":{"novelty":"` + testKey + `"},` + complaint + `}`
-		_, err := issue(keyed(t, answering(http.StatusCreated, unknown)))
-		var lost *IssuedSecretError
+		unknown := `{"data":{"novelty":"` + sdktest.TestKey + `"},` + complaint + `}`
+		_, err := issue(sdktest.Keyed(t, sdktest.Answering(http.StatusCreated, unknown)))
+		var lost *agrenting.IssuedSecretError
 		require.ErrorAs(t, err, &lost, name)
 		assert.Equal(t, unknown, string(lost.RawAnswer()), name)
 		require.ErrorContains(t, err, "AUDIT_DELAYED", name)
-		assertClean(t, err.Error(), testKey)
+		sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 
-		_, err = issue(keyed(t, answering(http.StatusOK, `{"data":null,`+complaint+`}`)))
+		_, err = issue(sdktest.Keyed(t, sdktest.Answering(http.StatusOK, `{"data":null,`+complaint+`}`)))
 		require.NotErrorAs(t, err, &lost, name)
-		var api *APIError
+		var api *agrenting.APIError
 		require.ErrorAs(t, err, &api, name)
 		assert.Equal(t, "AUDIT_DELAYED", api.Code, name)
 	}
 }
 
-func credentialOf(k *IssuedKey) Credential {
+func credentialOf(k *agrenting.IssuedKey) agrenting.Credential {
 	if k == nil {
-		return Credential{}
+		return agrenting.Credential{}
 	}
 	return k.Credential
 }
 
 func TestKeysRefuseIdsThatLeadElsewhere(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusOK, "{}")
-	c := keyed(t, base)
+	base := sdktest.Answering(http.StatusOK, "{}")
+	c := sdktest.Keyed(t, base)
 	for _, id := range []string{"", "..", "."} {
 		_, err := c.Keys.Create(t.Context(), id, "")
 		require.Error(t, err, id)
@@ -166,27 +172,27 @@ func TestKeysRefuseIdsThatLeadElsewhere(t *testing.T) {
 			require.Error(t, err, id)
 		}
 	}
-	assert.Empty(t, base.requests())
+	assert.Empty(t, base.Requests())
 }
 
 func TestAKeyDecodesWhateverItsMembersAre(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]Key{
+	for text, want := range map[string]agrenting.Key{
 		`{"id":"k","prefix":"sk_live"}`:                           {ID: "k", Hint: "sk_live"},
 		`{"credential_id":"k","last_four":"beef","prefix":"sk_"}`: {ID: "k", Hint: "beef"},
 		`{"id":17,"name":{},"created_at":true,"last4":[]}`:        {},
 		`{"id":"k","revoked_at":"2026-03-01T12:00:00Z"}`:          {ID: "k", Revoked: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)},
 	} {
-		var k Key
+		var k agrenting.Key
 		require.NoError(t, json.Unmarshal([]byte(text), &k), text)
 		assert.Equal(t, want.ID, k.ID, text)
 		assert.Equal(t, want.Hint, k.Hint, text)
 		assert.Equal(t, want.Revoked, k.Revoked, text)
 	}
-	var k Key
+	var k agrenting.Key
 	require.Error(t, json.Unmarshal([]byte(`[]`), &k))
-	assert.False(t, (&Key{hintEnd: "abc"}).fits("xxabc"), "three characters are no hint")
-	assert.False(t, (&Key{}).fits("anything"))
+	assert.False(t, agrenting.KeyEndingIn("abc").Fits("xxabc"), "three characters are no hint")
+	assert.False(t, (&agrenting.Key{}).Fits("anything"))
 }
 
 func TestAKeyMatchesByWhatIsShownOfIt(t *testing.T) {
@@ -203,9 +209,9 @@ func TestAKeyMatchesByWhatIsShownOfIt(t *testing.T) {
 		`"name":"sk_sandbox_0a1b2c3d"`:           false,
 		`"last4":"2c3d","revoked_at":1772366400`: true,
 	} {
-		var k Key
+		var k agrenting.Key
 		require.NoError(t, json.Unmarshal([]byte(`{"id":"k",`+members+`}`), &k))
-		assert.Equal(t, want, k.Matches(APIKey(text)), members)
-		assert.False(t, k.Matches(Credential{}), members)
+		assert.Equal(t, want, k.Matches(agrenting.APIKey(text)), members)
+		assert.False(t, k.Matches(agrenting.Credential{}), members)
 	}
 }

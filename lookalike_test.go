@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"context"
@@ -9,6 +9,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 // İ (U+0130) is lower-cased to the ASCII i by unicode.ToLower; IDNA, and so
@@ -17,7 +20,7 @@ const lookalike = "https://agrent\u0130ng.com"
 
 func TestAuthorizeRefusesALookalikeOfTheOrigin(t *testing.T) {
 	t.Parallel()
-	c, err := New(WithoutEnvironment(), WithBaseURL("https://agrenting.com"), WithCredential(APIKey(testKey)))
+	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL("https://agrenting.com"), agrenting.WithCredential(agrenting.APIKey(sdktest.TestKey)))
 	require.NoError(t, err)
 	defer c.Close()
 	auth, err := c.Authorize(t.Context(), lookalike+"/socket")
@@ -27,12 +30,12 @@ func TestAuthorizeRefusesALookalikeOfTheOrigin(t *testing.T) {
 			dialed = addr
 			return nil, errors.New("no")
 		}}
-		req := request(t, http.MethodGet, lookalike+"/socket", http.NoBody)
+		req := sdktest.Request(t, http.MethodGet, lookalike+"/socket", http.NoBody)
 		req.Header = auth.Header()
 		_, _ = plain.RoundTrip(req) //nolint:bodyclose // there is none
 		t.Fatalf("credential %v was handed out for a URL that net/http dials as %s", auth, dialed)
 	}
-	assert.ErrorIs(t, err, ErrForeignOrigin)
+	assert.ErrorIs(t, err, agrenting.ErrForeignOrigin)
 }
 
 func TestARedirectToALookalikeOfTheOriginGoesWithoutTheKey(t *testing.T) {
@@ -42,20 +45,20 @@ func TestARedirectToALookalikeOfTheOriginGoesWithoutTheKey(t *testing.T) {
 		dialed = addr
 		return nil, errors.New("no")
 	}}
-	base := tripFunc(func(r *http.Request) (*http.Response, error) {
+	base := sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if r.URL.Host == "agrenting.com" { // an open redirect
-			resp := reply(http.StatusFound, "")
+			resp := sdktest.Reply(http.StatusFound, "")
 			resp.Header.Set("Location", lookalike+"/steal")
 			return resp, nil
 		}
 		sent = r.Header.Get("X-Api-Key")
 		return dial.RoundTrip(r)
 	})
-	c, err := New(WithoutEnvironment(), WithBaseURL("https://agrenting.com"), WithCredential(APIKey(testKey)),
-		WithTransport(base))
+	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL("https://agrenting.com"), agrenting.WithCredential(agrenting.APIKey(sdktest.TestKey)),
+		agrenting.WithTransport(base))
 	require.NoError(t, err)
 	defer c.Close()
-	_, err = c.HTTPClient().Do(request(t, http.MethodGet, "https://agrenting.com/go", http.NoBody)) //nolint:bodyclose // there is none
+	_, err = c.HTTPClient().Do(sdktest.Request(t, http.MethodGet, "https://agrenting.com/go", http.NoBody)) //nolint:bodyclose // there is none
 	require.Error(t, err)
 	assert.Empty(t, sent, "the key went to %s", dialed)
 }

@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"context"
@@ -12,45 +12,33 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-// collect walks a list to its end.
-func collect[T any](t *testing.T, c *Client, path string, opts ...CallOption) (items []T, err error) {
-	t.Helper()
-	for item, e := range List[T](t.Context(), c, path, opts...) {
-		require.NoError(t, err, "nothing follows an error")
-		if e != nil {
-			err = e
-			continue
-		}
-		items = append(items, item)
-	}
-	return items, err
-}
-
 // pagesOf serves the given bodies in turn; the last one is repeated.
-func pagesOf(bodies ...string) *recorder {
-	return &recorder{then: func(n int, _ seen) *http.Response {
-		return reply(http.StatusOK, bodies[min(n, len(bodies))-1])
+func pagesOf(bodies ...string) *sdktest.Recorder {
+	return &sdktest.Recorder{Then: func(n int, _ sdktest.Seen) *http.Response {
+		return sdktest.Reply(http.StatusOK, bodies[min(n, len(bodies))-1])
 	}}
 }
 
 func TestListWalksThroughEveryPage(t *testing.T) {
 	t.Parallel()
-	srv := memoryServer(t)
+	srv := sdktest.MemoryServer(t)
 	var want []string
 	for i := range 45 {
 		want = append(want, srv.NewAgent(nil, agrentingtest.AgentConfig{Name: fmt.Sprint("agent ", i), Capabilities: []string{"x"}}).ID)
 	}
-	c := clientOf(t, srv, WithCredential(APIKey(srv.NewKey(want[0]).Secret)))
+	c := sdktest.ClientOf(t, srv, agrenting.WithCredential(agrenting.APIKey(srv.NewKey(want[0]).Secret)))
 	for limit, pages := range map[int]int{0: 3, 1: 45, 7: 7, 45: 1, 100: 1} {
 		srv.ResetLog()
 		q := url.Values{"capability": {"x"}}
 		if limit > 0 {
 			q.Set("limit", strconv.Itoa(limit))
 		}
-		got, err := collect[Agent](t, c, "/api/v1/agents", CallQuery(q))
+		got, err := sdktest.Collect[agrenting.Agent](t, c, "/api/v1/agents", agrenting.CallQuery(q))
 		require.NoError(t, err)
 		ids := make([]string, 0, len(got))
 		for i := range got {
@@ -69,14 +57,14 @@ func TestListWalksThroughEveryPage(t *testing.T) {
 func TestListStopsWhenTheLoopDoes(t *testing.T) {
 	t.Parallel()
 	base := pagesOf(`{"data":[1,2],"meta":{"pagination":{"cursor":"c","has_more":true}}}`)
-	list := List[int](t.Context(), keyed(t, base), "/x")
+	list := agrenting.List[int](t.Context(), sdktest.Keyed(t, base), "/x")
 	for i := range 2 {
 		for n, err := range list {
 			require.NoError(t, err)
 			assert.Equal(t, 1, n)
 			break
 		}
-		assert.Len(t, base.requests(), i+1, "and a second walk begins anew")
+		assert.Len(t, base.Requests(), i+1, "and a second walk begins anew")
 	}
 }
 
@@ -123,12 +111,12 @@ func TestListTakesEveryShapeOfAPage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			base := pagesOf(tc.pages...)
-			got, err := collect[int](t, keyed(t, base), "/x")
+			got, err := sdktest.Collect[int](t, sdktest.Keyed(t, base), "/x")
 			require.NoError(t, err)
 			assert.Equal(t, tc.want, got)
 			var sent []string
-			for _, s := range base.requests() {
-				u, err := url.Parse(s.url)
+			for _, s := range base.Requests() {
+				u, err := url.Parse(s.URL)
 				require.NoError(t, err)
 				sent = append(sent, u.RawQuery)
 			}
@@ -157,37 +145,37 @@ func TestListYieldsAnErrorOnceAndStops(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := collect[int](t, keyed(t, pagesOf(tc.pages...)), "/x?q=query-value")
+			got, err := sdktest.Collect[int](t, sdktest.Keyed(t, pagesOf(tc.pages...)), "/x?q=query-value")
 			assert.Equal(t, tc.want, got, "the items before it stand")
-			require.ErrorIs(t, err, ErrMalformedResponse)
+			require.ErrorIs(t, err, agrenting.ErrMalformedResponse)
 			require.ErrorContains(t, err, "agrenting: GET /x: ")
 			require.ErrorContains(t, err, tc.text)
-			assertClean(t, err.Error())
+			sdktest.AssertClean(t, err.Error())
 		})
 	}
-	base := &recorder{then: func(n int, _ seen) *http.Response {
+	base := &sdktest.Recorder{Then: func(n int, _ sdktest.Seen) *http.Response {
 		if n == 1 {
-			return reply(http.StatusOK, more)
+			return sdktest.Reply(http.StatusOK, more)
 		}
-		return reply(http.StatusForbidden, `{"errors":[{"code":"FORBIDDEN","message":"no"}]}`)
+		return sdktest.Reply(http.StatusForbidden, `{"errors":[{"code":"FORBIDDEN","message":"no"}]}`)
 	}}
-	got, err := collect[int](t, keyed(t, base), "/x")
-	require.ErrorIs(t, err, ErrForbidden)
+	got, err := sdktest.Collect[int](t, sdktest.Keyed(t, base), "/x")
+	require.ErrorIs(t, err, agrenting.ErrForbidden)
 	assert.Equal(t, []int{1}, got)
 }
 
 func TestListEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	c := keyed(t, tripFunc(func(req *http.Request) (*http.Response, error) {
+	c := sdktest.Keyed(t, sdktest.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if err := req.Context().Err(); err != nil {
 			return nil, err
 		}
-		return reply(http.StatusOK, `{"data":[1],"meta":{"pagination":{"cursor":"a","has_more":true}}}`), nil
+		return sdktest.Reply(http.StatusOK, `{"data":[1],"meta":{"pagination":{"cursor":"a","has_more":true}}}`), nil
 	}))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var last error
-	for _, err := range List[int](ctx, c, "/x") {
+	for _, err := range agrenting.List[int](ctx, c, "/x") {
 		last = err
 		cancel()
 	}
@@ -197,12 +185,12 @@ func TestListEndsWithItsContext(t *testing.T) {
 func TestListIsIndependentOfTheCallersOptions(t *testing.T) {
 	t.Parallel()
 	base := pagesOf(`{"data":[1]}`)
-	opts := make([]CallOption, 1, 8)
-	opts[0] = CallAgent("agent-1")
-	list := List[int](t.Context(), keyed(t, base), "/x", opts...)
-	opts[0] = func(*callConfig) error { return errors.New("replaced after the call") }
+	opts := make([]agrenting.CallOption, 1, 8)
+	opts[0] = agrenting.CallAgent("agent-1")
+	list := agrenting.List[int](t.Context(), sdktest.Keyed(t, base), "/x", opts...)
+	opts[0] = func(*agrenting.CallConfig) error { return errors.New("replaced after the call") }
 	for _, err := range list {
 		require.NoError(t, err)
 	}
-	assert.Equal(t, "agent-1", base.only(t).header.Get("X-Agent-ID"))
+	assert.Equal(t, "agent-1", base.Only(t).Header.Get("X-Agent-ID"))
 }

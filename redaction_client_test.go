@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -111,4 +112,13 @@ func forgetful(code int, body string) http.RoundTripper {
 		swallow(req)
 		return reply(code, body), nil
 	})
+}
+
+func TestAnAuthorizationPrintsNoSecret(t *testing.T) {
+	t.Parallel()
+	a, err := clientOver(t, &recorder{}, Static(APIKey(probeSecret)), WithEnvironment(Sandbox)).Authorize(t.Context(), apiURL)
+	require.NoError(t, err)
+	probe(t, "authorization", a, probeSecret)
+	probe(t, "authorization by value", *a, probeSecret)
+	assert.Contains(t, a.String(), APIKey(probeSecret).Fingerprint())
 }

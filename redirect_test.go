@@ -1,9 +1,7 @@
-package agrenting
+package agrenting_test
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"maps"
@@ -19,6 +17,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 // hopSecret is part of everything that may not get away.
@@ -68,19 +69,8 @@ func via(origin, path string, code int, to string) string {
 type place struct {
 	pinned, foreign string
 	base            *http.Transport
-	opts            []Option
+	opts            []agrenting.Option
 	track           *track
-}
-
-func trusting(t *testing.T, servers ...*httptest.Server) *http.Transport {
-	t.Helper()
-	tr := loopback(t)
-	pool := x509.NewCertPool()
-	for _, s := range servers {
-		pool.AddCert(s.Certificate())
-	}
-	tr.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
-	return tr
 }
 
 func serveTrack(t *testing.T, tr *track, network, addr string, secure bool) *httptest.Server {
@@ -101,39 +91,37 @@ func serveTrack(t *testing.T, tr *track, network, addr string, secure bool) *htt
 	return s
 }
 
-const anyPort = "127.0.0.1:0"
-
 // places are the ways to leave: host, port, scheme, address family, subdomain.
 var places = map[string]func(*testing.T) place{
 	"other port": func(t *testing.T) place {
 		t.Helper()
 		var tr track
-		a, b := serveTrack(t, &tr, "tcp4", anyPort, false), serveTrack(t, &tr, "tcp4", anyPort, false)
-		return place{pinned: a.URL, foreign: b.URL, base: loopback(t), track: &tr}
+		a, b := serveTrack(t, &tr, "tcp4", sdktest.AnyPort, false), serveTrack(t, &tr, "tcp4", sdktest.AnyPort, false)
+		return place{pinned: a.URL, foreign: b.URL, base: sdktest.Loopback(t), track: &tr}
 	},
 	"other host, same port": func(t *testing.T) place {
 		t.Helper()
 		var tr track
-		a := serveTrack(t, &tr, "tcp4", anyPort, false)
-		return place{pinned: a.URL, foreign: strings.Replace(a.URL, "127.0.0.1", "localhost", 1), base: loopback(t), track: &tr}
+		a := serveTrack(t, &tr, "tcp4", sdktest.AnyPort, false)
+		return place{pinned: a.URL, foreign: strings.Replace(a.URL, "127.0.0.1", "localhost", 1), base: sdktest.Loopback(t), track: &tr}
 	},
 	"IPv6": func(t *testing.T) place {
 		t.Helper()
 		var tr track
-		a, b := serveTrack(t, &tr, "tcp4", anyPort, false), serveTrack(t, &tr, "tcp6", "[::1]:0", false)
-		return place{pinned: a.URL, foreign: b.URL, base: loopback(t), track: &tr}
+		a, b := serveTrack(t, &tr, "tcp4", sdktest.AnyPort, false), serveTrack(t, &tr, "tcp6", "[::1]:0", false)
+		return place{pinned: a.URL, foreign: b.URL, base: sdktest.Loopback(t), track: &tr}
 	},
 	"https to http": func(t *testing.T) place {
 		t.Helper()
 		var tr track
-		a, b := serveTrack(t, &tr, "tcp4", anyPort, true), serveTrack(t, &tr, "tcp4", anyPort, false)
-		return place{pinned: a.URL, foreign: b.URL, base: trusting(t, a), track: &tr}
+		a, b := serveTrack(t, &tr, "tcp4", sdktest.AnyPort, true), serveTrack(t, &tr, "tcp4", sdktest.AnyPort, false)
+		return place{pinned: a.URL, foreign: b.URL, base: sdktest.Trusting(t, a), track: &tr}
 	},
 	"http to https": func(t *testing.T) place {
 		t.Helper()
 		var tr track
-		a, b := serveTrack(t, &tr, "tcp4", anyPort, false), serveTrack(t, &tr, "tcp4", anyPort, true)
-		return place{pinned: a.URL, foreign: b.URL, base: trusting(t, b), track: &tr}
+		a, b := serveTrack(t, &tr, "tcp4", sdktest.AnyPort, false), serveTrack(t, &tr, "tcp4", sdktest.AnyPort, true)
+		return place{pinned: a.URL, foreign: b.URL, base: sdktest.Trusting(t, b), track: &tr}
 	},
 	"subdomain": func(t *testing.T) place {
 		t.Helper()
@@ -153,21 +141,21 @@ var places = map[string]func(*testing.T) place{
 func mapped(t *testing.T, pinned, foreign string) place {
 	t.Helper()
 	var tr track
-	s := serveTrack(t, &tr, "tcp4", anyPort, false)
-	base := loopback(t)
+	s := serveTrack(t, &tr, "tcp4", sdktest.AnyPort, false)
+	base := sdktest.Loopback(t)
 	base.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, s.Listener.Addr().String())
 	}
-	return place{pinned: pinned, foreign: foreign, base: base, opts: []Option{WithInsecureHTTP()}, track: &tr}
+	return place{pinned: pinned, foreign: foreign, base: base, opts: []agrenting.Option{agrenting.WithInsecureHTTP()}, track: &tr}
 }
 
 // holders are who may have put credentials on the first request.
 var holders = map[string]struct {
-	cred   Credential
+	cred   agrenting.Credential
 	caller http.Header
 }{
-	"our API key": {cred: APIKey(hopSecret)},
-	"our session": {cred: UserToken("ap_" + hopSecret)},
+	"our API key": {cred: agrenting.APIKey(hopSecret)},
+	"our session": {cred: agrenting.UserToken("ap_" + hopSecret)},
 	"the caller": {caller: http.Header{
 		"Authorization": {"Bearer " + hopSecret}, "X-Api-Key": {hopSecret}, "Api-Key": {hopSecret},
 		"Cookie": {"c=" + hopSecret}, "X-Agent-Id": {hopSecret}, "Proxy-Authorization": {hopSecret},
@@ -199,10 +187,10 @@ func TestNoCredentialSurvivesARedirectOutOfTheOrigin(t *testing.T) {
 					p := open(t)
 					cred := holder.cred
 					if holder.caller != nil {
-						cred = APIKey("ours-" + hopSecret)
+						cred = agrenting.APIKey("ours-" + hopSecret)
 					}
-					tr := transportOver(t, p.base, Static(cred),
-						append(p.opts, WithBaseURL(p.pinned), WithAgentID("agent-"+hopSecret))...)
+					tr := sdktest.TransportOver(t, p.base, agrenting.Static(cred),
+						append(p.opts, agrenting.WithBaseURL(p.pinned), agrenting.WithAgentID("agent-"+hopSecret))...)
 					jar, err := cookiejar.New(nil)
 					require.NoError(t, err)
 					client := &http.Client{Transport: tr, Jar: jar}
@@ -213,9 +201,9 @@ func TestNoCredentialSurvivesARedirectOutOfTheOrigin(t *testing.T) {
 							via(p.foreign, "/out", code,
 								via(p.foreign, "/on", code,
 									via(p.pinned, "/back", code, p.pinned+"/stay")))))
-					req := request(t, http.MethodPost, target, strings.NewReader("body"))
+					req := sdktest.Request(t, http.MethodPost, target, strings.NewReader("body"))
 					maps.Copy(req.Header, holder.caller)
-					check := freeze(t, req)
+					check := sdktest.Freeze(t, req)
 					resp, err := client.Do(req)
 					require.NoError(t, err)
 					readAll(t, resp)
@@ -228,7 +216,7 @@ func TestNoCredentialSurvivesARedirectOutOfTheOrigin(t *testing.T) {
 					}
 					for _, h := range hops[:2] {
 						assert.Equal(t, p.pinned, h.origin)
-						assert.NotEmpty(t, credentialsOf(h.header), "at %s", h.path)
+						assert.NotEmpty(t, sdktest.CredentialsOf(h.header), "at %s", h.path)
 						assert.NotEmpty(t, h.header["X-Agent-Id"], "at %s", h.path)
 					}
 					for _, h := range hops[2:] {
@@ -251,9 +239,9 @@ func TestAChainThatBeganElsewhereStaysBare(t *testing.T) {
 		t.Run(where, func(t *testing.T) {
 			t.Parallel()
 			p := open(t)
-			tr := transportOver(t, p.base, Static(APIKey(hopSecret)),
-				append(p.opts, WithBaseURL(p.pinned), WithAgentID("agent-1"))...)
-			req := request(t, http.MethodGet, via(p.foreign, "/out", 307, p.pinned+"/back"), nil)
+			tr := sdktest.TransportOver(t, p.base, agrenting.Static(agrenting.APIKey(hopSecret)),
+				append(p.opts, agrenting.WithBaseURL(p.pinned), agrenting.WithAgentID("agent-1"))...)
+			req := sdktest.Request(t, http.MethodGet, via(p.foreign, "/out", 307, p.pinned+"/back"), nil)
 			req.Header.Set("X-Token", "the caller's own kind of header")
 			resp, err := (&http.Client{Transport: tr}).Do(req)
 			require.NoError(t, err)
@@ -276,16 +264,16 @@ func TestTheClientDoesNotFollowOutOfTheOrigin(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %d", where, code), func(t *testing.T) {
 				t.Parallel()
 				p := open(t)
-				c := clientOver(t, p.base, Static(APIKey(hopSecret)), append(p.opts, WithBaseURL(p.pinned))...)
+				c := sdktest.ClientOver(t, p.base, agrenting.Static(agrenting.APIKey(hopSecret)), append(p.opts, agrenting.WithBaseURL(p.pinned))...)
 				to := p.foreign + "/out?q=" + hopSecret
 
-				resp, err := c.HTTPClient().Do(request(t, http.MethodPost, via(p.pinned, "/start", code, to), strings.NewReader("body")))
-				require.ErrorIs(t, err, ErrForeignOrigin)
+				resp, err := c.HTTPClient().Do(sdktest.Request(t, http.MethodPost, via(p.pinned, "/start", code, to), strings.NewReader("body")))
+				require.ErrorIs(t, err, agrenting.ErrForeignOrigin)
 				if resp != nil {
 					_ = resp.Body.Close()
 				}
 				_, err = c.Do(t.Context(), http.MethodPost, strings.TrimPrefix(via("", "/start", code, to), p.pinned), "body", nil)
-				require.ErrorIs(t, err, ErrForeignOrigin)
+				require.ErrorIs(t, err, agrenting.ErrForeignOrigin)
 				assert.Contains(t, err.Error(), p.foreign)
 				assert.Contains(t, err.Error(), "WithAllowedOrigins")
 				assert.NotContains(t, err.Error(), hopSecret, "no query string in the error of Do")
@@ -308,13 +296,13 @@ func TestRedirectsWithinThePinnedOriginsKeepTheCredential(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %d", name, code), func(t *testing.T) {
 				t.Parallel()
 				p := places["other port"](t)
-				second, opts := p.pinned, []Option{WithBaseURL(p.pinned), WithAgentID("agent-1")}
+				second, opts := p.pinned, []agrenting.Option{agrenting.WithBaseURL(p.pinned), agrenting.WithAgentID("agent-1")}
 				if allowed {
-					second, opts = p.foreign, append(opts, WithAllowedOrigins(p.foreign))
+					second, opts = p.foreign, append(opts, agrenting.WithAllowedOrigins(p.foreign))
 				}
-				c := clientOver(t, p.base, Static(APIKey("k1")), opts...)
+				c := sdktest.ClientOver(t, p.base, agrenting.Static(agrenting.APIKey("k1")), opts...)
 				for _, client := range []*http.Client{c.HTTPClient(), {Transport: c.Transport()}} {
-					resp, err := client.Do(request(t, http.MethodGet, via(p.pinned, "/start", code, second+"/next"), nil))
+					resp, err := client.Do(sdktest.Request(t, http.MethodGet, via(p.pinned, "/start", code, second+"/next"), nil))
 					require.NoError(t, err)
 					assert.Equal(t, http.StatusOK, resp.StatusCode)
 					readAll(t, resp)
@@ -322,7 +310,7 @@ func TestRedirectsWithinThePinnedOriginsKeepTheCredential(t *testing.T) {
 				hops := p.track.seen()
 				require.Len(t, hops, 4)
 				for _, h := range hops {
-					assert.Equal(t, "k1", secretOf(h.header))
+					assert.Equal(t, "k1", sdktest.SecretOf(h.header))
 					assert.Equal(t, []string{"agent-1"}, h.header["X-Agent-Id"])
 				}
 			})
@@ -333,27 +321,27 @@ func TestRedirectsWithinThePinnedOriginsKeepTheCredential(t *testing.T) {
 func TestTheClientGivesUpOnEndlessRedirects(t *testing.T) {
 	t.Parallel()
 
-	base := recorder{then: func(n int, _ seen) *http.Response {
-		return reply(http.StatusFound, "", "Location", fmt.Sprintf("/hop/%d?q=%s", n, hopSecret))
+	base := sdktest.Recorder{Then: func(n int, _ sdktest.Seen) *http.Response {
+		return sdktest.Reply(http.StatusFound, "", "Location", fmt.Sprintf("/hop/%d?q=%s", n, hopSecret))
 	}}
-	c := clientOver(t, &base, Static(APIKey("k1")))
+	c := sdktest.ClientOver(t, &base, agrenting.Static(agrenting.APIKey("k1")))
 	_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 	require.ErrorContains(t, err, "10 redirects")
 	assert.NotContains(t, err.Error(), hopSecret)
-	assert.Len(t, base.requests(), 10)
+	assert.Len(t, base.Requests(), 10)
 }
 
 func TestARedirectToPlainHTTPIsRefused(t *testing.T) {
 	t.Parallel()
 
-	var base recorder
-	base.then = func(int, seen) *http.Response {
-		return reply(http.StatusFound, "", "Location", "http://api.agrenting.test/x")
+	var base sdktest.Recorder
+	base.Then = func(int, sdktest.Seen) *http.Response {
+		return sdktest.Reply(http.StatusFound, "", "Location", "http://api.agrenting.test/x")
 	}
-	client := &http.Client{Transport: transportOver(t, &base, Static(APIKey("k1")))}
-	_, err := client.Do(request(t, http.MethodGet, "/x", nil)) //nolint:bodyclose // there is none
-	require.ErrorIs(t, err, ErrInsecureURL)
-	assert.Len(t, base.requests(), 1)
+	client := &http.Client{Transport: sdktest.TransportOver(t, &base, agrenting.Static(agrenting.APIKey("k1")))}
+	_, err := client.Do(sdktest.Request(t, http.MethodGet, "/x", nil)) //nolint:bodyclose // there is none
+	require.ErrorIs(t, err, agrenting.ErrInsecureURL)
+	assert.Len(t, base.Requests(), 1)
 }
 
 func TestWhatLeavesAnOriginLosesEveryHeaderThatTellsWhoSentIt(t *testing.T) {
@@ -364,11 +352,11 @@ func TestWhatLeavesAnOriginLosesEveryHeaderThatTellsWhoSentIt(t *testing.T) {
 		"Referer", "Www-Authenticate", "x_api_key", "api-KEY",
 	}
 	for _, name := range []string{"X-API-Key", "Api-Key"} {
-		var base recorder
-		tr := transportOver(t, &base, Static(APIKey("k1")), WithAPIKeyHeader(name))
-		first := request(t, http.MethodGet, "https://one.test/x", nil)
+		var base sdktest.Recorder
+		tr := sdktest.TransportOver(t, &base, agrenting.Static(agrenting.APIKey("k1")), agrenting.WithAPIKeyHeader(name))
+		first := sdktest.Request(t, http.MethodGet, "https://one.test/x", nil)
 		for target, kept := range map[string]bool{"https://one.test/y": true, "https://two.test/y": false} {
-			req := request(t, http.MethodGet, target, nil)
+			req := sdktest.Request(t, http.MethodGet, target, nil)
 			req.Response = &http.Response{Request: first}
 			for _, h := range sensitive {
 				req.Header[h] = []string{hopSecret}
@@ -377,7 +365,7 @@ func TestWhatLeavesAnOriginLosesEveryHeaderThatTellsWhoSentIt(t *testing.T) {
 			resp, err := tr.RoundTrip(req)
 			require.NoError(t, err)
 			readAll(t, resp)
-			got := base.requests()[len(base.requests())-1].header
+			got := base.Requests()[len(base.Requests())-1].Header
 			assert.Equal(t, "text/plain", got.Get("Accept"))
 			for _, h := range sensitive {
 				assert.Equal(t, kept, got[h] != nil, "%s to %s", h, target)

@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"bytes"
@@ -17,15 +17,17 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 func TestTheResponseTellsWhatCameWithTheAnswer(t *testing.T) {
 	t.Parallel()
 	const meta = `{"request_id":"req_meta","pagination":{"total_count":7,"cursor":"c","has_more":true}}`
-	base := answering(http.StatusOK, `{"data":[],"meta":`+meta+`}`, "X-Request-Id", "req_header", "X-RateLimit-Limit", "100",
+	base := sdktest.Answering(http.StatusOK, `{"data":[],"meta":`+meta+`}`, "X-Request-Id", "req_header", "X-RateLimit-Limit", "100",
 		"X-RateLimit-Remaining", "42", "Sunset", "Sat, 31 Oct 2026 23:59:59 GMT", "X-Other", "kept")
-	c := keyed(t, base)
+	c := sdktest.Keyed(t, base)
 	assert.False(t, c.Status().Rate.Known)
 	resp, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 	require.NoError(t, err)
@@ -33,19 +35,19 @@ func TestTheResponseTellsWhatCameWithTheAnswer(t *testing.T) {
 	assert.Equal(t, "kept", resp.Header.Get("X-Other"))
 	assert.Equal(t, "req_meta", resp.RequestID, "the envelope's wins")
 	assert.Equal(t, 1, resp.Attempts)
-	assert.Equal(t, Rate{Known: true, Limit: 100, Remaining: 42}, resp.Rate)
+	assert.Equal(t, agrenting.Rate{Known: true, Limit: 100, Remaining: 42}, resp.Rate)
 	assert.Equal(t, resp.Rate, c.Status().Rate)
 	assert.True(t, time.Date(2026, 10, 31, 23, 59, 59, 0, time.UTC).Equal(resp.Sunset))
-	assert.Equal(t, &Pagination{TotalCount: 7, Cursor: "c", HasMore: true}, resp.Pagination)
+	assert.Equal(t, &agrenting.Pagination{TotalCount: 7, Cursor: "c", HasMore: true}, resp.Pagination)
 	assert.JSONEq(t, meta, string(resp.Meta))
 	assert.EqualValues(t, 1, resp.Generation)
-	assert.Equal(t, APIKey(testKey).Fingerprint(), resp.Fingerprint)
+	assert.Equal(t, agrenting.APIKey(sdktest.TestKey).Fingerprint(), resp.Fingerprint)
 }
 
 func TestTheRequestIDComesFromAHeaderWhereTheEnvelopeHasNone(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"X-Request-Id", "Request-Id"} {
-		resp, err := keyed(t, answering(http.StatusOK, "{}", name, "req_1")).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		resp, err := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, "{}", name, "req_1")).Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		require.NoError(t, err)
 		assert.Equal(t, "req_1", resp.RequestID)
 	}
@@ -56,7 +58,7 @@ func TestRateLimitHeadersThatCannotBeReadAreUnknown(t *testing.T) {
 	for _, header := range [][]string{
 		nil, {"X-RateLimit-Limit", "100"}, {"X-RateLimit-Limit", "many", "X-RateLimit-Remaining", "4"},
 	} {
-		c := keyed(t, answering(http.StatusOK, "{}", header...))
+		c := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, "{}", header...))
 		resp, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		require.NoError(t, err)
 		assert.False(t, resp.Rate.Known)
@@ -66,33 +68,33 @@ func TestRateLimitHeadersThatCannotBeReadAreUnknown(t *testing.T) {
 
 func TestAnAnonymousResponseNamesNoCredential(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusOK, "{}")
-	c, err := New(WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(base), WithAnonymous())
+	base := sdktest.Answering(http.StatusOK, "{}")
+	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(sdktest.APIURL), agrenting.WithTransport(base), agrenting.WithAnonymous())
 	require.NoError(t, err)
 	defer func() { require.NoError(t, c.Close()) }()
 	resp, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 	require.NoError(t, err)
 	assert.Empty(t, resp.Fingerprint)
 	assert.Zero(t, resp.Generation)
-	assert.Empty(t, base.only(t).credentials())
+	assert.Empty(t, base.Only(t).Credentials())
 }
 
 func TestASunsetIsLoggedOncePerRoute(t *testing.T) {
 	t.Parallel()
-	srv := memoryServer(t)
+	srv := sdktest.MemoryServer(t)
 	var ids []string
 	for range 3 {
 		ids = append(ids, srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID)
 	}
 	srv.SetSunset("*", time.Date(2026, 10, 31, 23, 59, 59, 0, time.UTC))
 	var out bytes.Buffer
-	c := clientOf(t, srv, WithCredential(APIKey(srv.NewKey(ids[0]).Secret)), WithLogger(slog.New(slog.NewTextHandler(&out, nil))))
+	c := sdktest.ClientOf(t, srv, agrenting.WithCredential(agrenting.APIKey(srv.NewKey(ids[0]).Secret)), agrenting.WithLogger(slog.New(slog.NewTextHandler(&out, nil))))
 	for range 2 {
 		for _, id := range ids {
-			_, err := c.Agents.Get(t.Context(), id, CallQuery(url.Values{"q": {"query-value"}}))
+			_, err := c.Agents.Get(t.Context(), id, agrenting.CallQuery(url.Values{"q": {"query-value"}}))
 			require.NoError(t, err)
 		}
-		_, err := collect[Agent](t, c, "/api/v1/agents")
+		_, err := sdktest.Collect[agrenting.Agent](t, c, "/api/v1/agents")
 		require.NoError(t, err)
 		_, _ = c.Do(t.Context(), http.MethodDelete, "/api/v1/agents/"+ids[0], nil, nil) // another method is another route
 	}
@@ -100,22 +102,22 @@ func TestASunsetIsLoggedOncePerRoute(t *testing.T) {
 	assert.Equal(t, 3, strings.Count(out.String(), "a route will be retired"), out.String())
 	assert.Contains(t, out.String(), "level=WARN")
 	assert.Contains(t, out.String(), "sunset=2026-10-31T23:59:59.000Z")
-	assertClean(t, out.String())
+	sdktest.AssertClean(t, out.String())
 }
 
 func TestTheMemoryOfRoutesIsBounded(t *testing.T) {
 	t.Parallel()
-	var log sunsetLog
+	var log agrenting.SunsetLog
 	first := 0
-	for i := range 10 * maxSunsets {
+	for i := range 10 * agrenting.MaxSunsets {
 		for range 2 {
-			if log.first(http.MethodGet, fmt.Sprintf("/r%d", i)) {
+			if log.First(http.MethodGet, fmt.Sprintf("/r%d", i)) {
 				first++
 			}
 		}
 	}
-	assert.Equal(t, maxSunsets, first)
-	assert.Len(t, log.seen, maxSunsets)
+	assert.Equal(t, agrenting.MaxSunsets, first)
+	assert.Equal(t, agrenting.MaxSunsets, log.Len())
 }
 
 func TestAnErrorIsFoundInEveryShape(t *testing.T) {
@@ -123,58 +125,58 @@ func TestAnErrorIsFoundInEveryShape(t *testing.T) {
 	cases := map[string]struct {
 		code int
 		body string
-		want APIError
+		want agrenting.APIError
 	}{
 		"conventions": {
 			422, `{"data":null,"meta":{"request_id":"req_1"},"errors":[{"code":"VALIDATION_ERROR","message":"is bad","field":"name"}]}`,
-			APIError{Code: "VALIDATION_ERROR", Message: "is bad", Field: "name", RequestID: "req_1"},
+			agrenting.APIError{Code: "VALIDATION_ERROR", Message: "is bad", Field: "name", RequestID: "req_1"},
 		},
 		"details as an object": {
 			422, `{"errors":[{"code":"VALIDATION_ERROR","message":"m","details":{"name":["is bad"]}}]}`,
-			APIError{Code: "VALIDATION_ERROR", Message: "m", Details: json.RawMessage(`{"name":["is bad"]}`)},
+			agrenting.APIError{Code: "VALIDATION_ERROR", Message: "m", Details: json.RawMessage(`{"name":["is bad"]}`)},
 		},
 		"details as an array": {
 			409, `{"errors":[{"code":"AGENT_BUSY","message":"m","details":[{"slot":1}]}]}`,
-			APIError{Code: "AGENT_BUSY", Message: "m", Details: json.RawMessage(`[{"slot":1}]`)},
+			agrenting.APIError{Code: "AGENT_BUSY", Message: "m", Details: json.RawMessage(`[{"slot":1}]`)},
 		},
 		"several": {
 			422, `{"errors":[{"code":"A","message":"a"},{"code":"B","message":"b"}]}`,
-			APIError{Code: "A", Message: "a", Others: []*APIError{{StatusCode: 422, Code: "B", Message: "b"}}},
+			agrenting.APIError{Code: "A", Message: "a", Others: []*agrenting.APIError{{StatusCode: 422, Code: "B", Message: "b"}}},
 		},
 		"odd entries": {
 			400, `{"errors":[17,{"message":"m","code":5}]}`,
-			APIError{Message: "an error that could not be read", Others: []*APIError{{StatusCode: 400, Message: "m"}}},
+			agrenting.APIError{Message: "an error that could not be read", Others: []*agrenting.APIError{{StatusCode: 400, Message: "m"}}},
 		},
-		"without data":    {429, `{"errors":[{"code":"RATE_LIMIT_EXCEEDED","message":"m"}]}`, APIError{Code: "RATE_LIMIT_EXCEEDED", Message: "m"}},
-		"in a success":    {200, `{"data":{"x":1},"errors":[{"code":"PARTIAL","message":"m"}]}`, APIError{Code: "PARTIAL", Message: "m"}},
-		"in a creation":   {201, `{"errors":["just text"]}`, APIError{Message: "just text"}},
-		"error as a text": {400, `{"error":"m"}`, APIError{Message: "m"}},
-		"error as object": {400, `{"error":{"code":"C","message":"m"}}`, APIError{Code: "C", Message: "m"}},
-		"one for many":    {400, `{"errors":{"code":"C","detail":"m"}}`, APIError{Code: "C", Message: "m"}},
-		"title":           {400, `{"errors":[{"title":"m"}]}`, APIError{Message: "m"}},
-		"bare message":    {400, `{"message":"m","code":"C"}`, APIError{Code: "C", Message: "m"}},
-		"plain text":      {502, "upstream\n is  away\n", APIError{Message: "upstream is away"}},
-		"html":            {502, "<html>secret things</html>", APIError{}},
-		"half of JSON":    {500, `{"errors":[{"message":"m"`, APIError{}},
-		"no body":         {404, "", APIError{}},
-		"unknown members": {404, `{"errors":[{"code":"NOT_FOUND","message":"m","hint":{"a":1}}],"x":1}`, APIError{Code: "NOT_FOUND", Message: "m"}},
-		"null data":       {404, `{"data":null,"errors":[]}`, APIError{}},
-		"a message in the data of a failure is none": {404, `{"data":{"message":"m"}}`, APIError{}},
+		"without data":    {429, `{"errors":[{"code":"RATE_LIMIT_EXCEEDED","message":"m"}]}`, agrenting.APIError{Code: "RATE_LIMIT_EXCEEDED", Message: "m"}},
+		"in a success":    {200, `{"data":{"x":1},"errors":[{"code":"PARTIAL","message":"m"}]}`, agrenting.APIError{Code: "PARTIAL", Message: "m"}},
+		"in a creation":   {201, `{"errors":["just text"]}`, agrenting.APIError{Message: "just text"}},
+		"error as a text": {400, `{"error":"m"}`, agrenting.APIError{Message: "m"}},
+		"error as object": {400, `{"error":{"code":"C","message":"m"}}`, agrenting.APIError{Code: "C", Message: "m"}},
+		"one for many":    {400, `{"errors":{"code":"C","detail":"m"}}`, agrenting.APIError{Code: "C", Message: "m"}},
+		"title":           {400, `{"errors":[{"title":"m"}]}`, agrenting.APIError{Message: "m"}},
+		"bare message":    {400, `{"message":"m","code":"C"}`, agrenting.APIError{Code: "C", Message: "m"}},
+		"plain text":      {502, "upstream\n is  away\n", agrenting.APIError{Message: "upstream is away"}},
+		"html":            {502, "<html>secret things</html>", agrenting.APIError{}},
+		"half of JSON":    {500, `{"errors":[{"message":"m"`, agrenting.APIError{}},
+		"no body":         {404, "", agrenting.APIError{}},
+		"unknown members": {404, `{"errors":[{"code":"NOT_FOUND","message":"m","hint":{"a":1}}],"x":1}`, agrenting.APIError{Code: "NOT_FOUND", Message: "m"}},
+		"null data":       {404, `{"data":null,"errors":[]}`, agrenting.APIError{}},
+		"a message in the data of a failure is none": {404, `{"data":{"message":"m"}}`, agrenting.APIError{}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var out any
-			resp, err := keyed(t, answering(tc.code, tc.body), WithRetryPolicy(RetryPolicy{MaxAttempts: 1})).
+			resp, err := sdktest.Keyed(t, sdktest.Answering(tc.code, tc.body), agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1})).
 				Do(t.Context(), http.MethodGet, "/x?q=query-value", nil, &out)
-			var got *APIError
+			var got *agrenting.APIError
 			require.ErrorAs(t, err, &got)
 			want := tc.want
 			want.StatusCode, want.Method, want.Path, want.Attempts = tc.code, "GET", "/x", 1
 			assert.Equal(t, &want, got)
 			assert.Equal(t, tc.code, resp.StatusCode)
 			assert.Nil(t, out)
-			assertClean(t, err.Error())
+			sdktest.AssertClean(t, err.Error())
 		})
 	}
 }
@@ -182,7 +184,7 @@ func TestAnErrorIsFoundInEveryShape(t *testing.T) {
 func TestABareMessageInASuccessIsData(t *testing.T) {
 	t.Parallel()
 	var out struct{ Message, Code string }
-	_, err := keyed(t, answering(http.StatusOK, `{"message":"stored","code":"C"}`)).Do(t.Context(), http.MethodPost, "/x", nil, &out)
+	_, err := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, `{"message":"stored","code":"C"}`)).Do(t.Context(), http.MethodPost, "/x", nil, &out)
 	require.NoError(t, err)
 	assert.Equal(t, "stored", out.Message)
 }
@@ -214,14 +216,14 @@ func TestASecretThatThePlatformEchoesIsRedacted(t *testing.T) {
 				"loose":   `{"message":` + q + `}`,
 			}
 			for where, body := range bodies {
-				c := clientOver(t, answering(http.StatusForbidden, body), Static(APIKey(key)))
+				c := sdktest.ClientOver(t, sdktest.Answering(http.StatusForbidden, body), agrenting.Static(agrenting.APIKey(key)))
 				_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
-				var api *APIError
+				var api *agrenting.APIError
 				require.ErrorAs(t, err, &api)
 				whole, jerr := json.Marshal(api)
 				require.NoError(t, jerr)
 				for _, text := range []string{err.Error(), string(whole), string(api.Details)} {
-					assertNoSecret(t, text, key)
+					sdktest.AssertNoSecret(t, text, key)
 				}
 				if where == "details" {
 					var m map[string]string
@@ -242,9 +244,9 @@ func TestDetailsKeepEverythingButTheSecret(t *testing.T) {
 		`[{"a":"x` + key + `y"},12345678901234567]`: `[{"a":"x[redacted]y"},12345678901234567]`,
 		`{ "as" : "it was" }`:                       `{ "as" : "it was" }`,
 	} {
-		c := clientOver(t, answering(http.StatusForbidden, `{"errors":[{"code":"C","details":`+details+`}]}`), Static(APIKey(key)))
+		c := sdktest.ClientOver(t, sdktest.Answering(http.StatusForbidden, `{"errors":[{"code":"C","details":`+details+`}]}`), agrenting.Static(agrenting.APIKey(key)))
 		_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
-		var api *APIError
+		var api *agrenting.APIError
 		require.ErrorAs(t, err, &api)
 		assert.Equal(t, want, string(api.Details))
 	}
@@ -253,79 +255,81 @@ func TestDetailsKeepEverythingButTheSecret(t *testing.T) {
 func TestCheckResponseMakesATypedError(t *testing.T) {
 	t.Parallel()
 	const body = `{"meta":{"request_id":"req_1"},"errors":[{"code":"NOT_FOUND","message":"no such thing"}]}`
-	c := keyed(t, answering(http.StatusNotFound, body))
-	resp, err := c.HTTPClient().Do(request(t, http.MethodGet, "/x?q=query-value", nil))
+	c := sdktest.Keyed(t, sdktest.Answering(http.StatusNotFound, body))
+	resp, err := c.HTTPClient().Do(sdktest.Request(t, http.MethodGet, "/x?q=query-value", nil))
 	require.NoError(t, err)
-	err = CheckResponse(resp)
-	require.ErrorIs(t, err, ErrNotFound)
+	err = agrenting.CheckResponse(resp)
+	require.ErrorIs(t, err, agrenting.ErrNotFound)
 	require.ErrorContains(t, err, "agrenting: GET /x: 404 Not Found: no such thing [request req_1")
-	assertClean(t, err.Error())
+	sdktest.AssertClean(t, err.Error())
 	assert.Equal(t, body, readAll(t, resp), "the body can be read still") //nolint:testifylint // byte for byte
 }
 
 func TestCheckResponseLeavesASuccessAlone(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{http.StatusOK, http.StatusNoContent, http.StatusSwitchingProtocols} {
-		body := newSpyBody("stream")
-		resp := reply(code, "")
+		body := sdktest.NewSpyBody("stream")
+		resp := sdktest.Reply(code, "") //nolint:bodyclose // it is in memory
 		resp.Body = body
-		require.NoError(t, CheckResponse(resp))
-		assert.Zero(t, body.closed())
-		assert.Zero(t, body.read.Load())
+		require.NoError(t, agrenting.CheckResponse(resp))
+		assert.Zero(t, body.Closed())
+		assert.Zero(t, body.Bytes.Load())
 	}
 }
 
 func TestCheckResponseReadsUpToABound(t *testing.T) {
 	t.Parallel()
-	var n counter
-	resp := reply(http.StatusBadGateway, "")
-	resp.Body = io.NopCloser(io.TeeReader(endless{}, &n))
-	err := CheckResponse(resp)
-	require.ErrorIs(t, err, ErrServer)
+	var n sdktest.Counter
+	resp := sdktest.Reply(http.StatusBadGateway, "")
+	resp.Body = io.NopCloser(io.TeeReader(sdktest.Endless{}, &n))
+	err := agrenting.CheckResponse(resp)
+	require.ErrorIs(t, err, agrenting.ErrServer)
 	assert.Less(t, len(err.Error()), 1000)
-	assert.LessOrEqual(t, int(n), maxErrorBody+64<<10)
+	assert.LessOrEqual(t, int(n), agrenting.MaxErrorBody+64<<10)
 	require.NoError(t, resp.Body.Close())
 }
 
 func TestCheckResponseTakesABareResponse(t *testing.T) {
 	t.Parallel()
 	resp := &http.Response{StatusCode: http.StatusTeapot}
-	require.EqualError(t, CheckResponse(resp), "agrenting: 418 I'm a teapot")
+	require.EqualError(t, agrenting.CheckResponse(resp), "agrenting: 418 I'm a teapot")
 	assert.Empty(t, readAll(t, resp))
 }
 
 func TestCheckResponseTellsThatARequestCouldNotBeReplayed(t *testing.T) {
 	t.Parallel()
-	src := newMint("old-key")
-	base := &recorder{then: func(_ int, s seen) *http.Response {
-		src.replace(APIKey(secretOf(s.header) + "-again"))
-		return reply(http.StatusUnauthorized, revokedBody)
+	src := sdktest.NewSource("old-key")
+	base := &sdktest.Recorder{Then: func(_ int, s sdktest.Seen) *http.Response {
+		src.Replace(agrenting.APIKey(sdktest.SecretOf(s.Header) + "-again"))
+		return sdktest.Reply(http.StatusUnauthorized, sdktest.RevokedBody)
 	}}
-	c := clientOver(t, base, src)
-	req := request(t, http.MethodPost, "/x", io.MultiReader(strings.NewReader("once")))
+	c := sdktest.ClientOver(t, base, src)
+	req := sdktest.Request(t, http.MethodPost, "/x", io.MultiReader(strings.NewReader("once")))
 	resp, err := c.HTTPClient().Do(req)
 	require.NoError(t, err)
-	err = CheckResponse(resp)
+	err = agrenting.CheckResponse(resp)
 	require.NoError(t, resp.Body.Close())
-	require.ErrorIs(t, err, ErrUnauthorized)
-	require.ErrorIs(t, err, ErrNotReplayable)
+	require.ErrorIs(t, err, agrenting.ErrUnauthorized)
+	require.ErrorIs(t, err, agrenting.ErrNotReplayable)
 
-	_, err = clientOver(t, base, newMintFor(src)).Do(t.Context(), http.MethodPatch, "/x", io.MultiReader(strings.NewReader("once")), nil)
-	require.ErrorIs(t, err, ErrUnauthorized)
-	require.ErrorIs(t, err, ErrNotReplayable, "Do says the same")
+	_, err = sdktest.ClientOver(t, base, newMintFor(src)).Do(t.Context(), http.MethodPatch, "/x", io.MultiReader(strings.NewReader("once")), nil)
+	require.ErrorIs(t, err, agrenting.ErrUnauthorized)
+	require.ErrorIs(t, err, agrenting.ErrNotReplayable, "Do says the same")
 }
 
 // newMintFor is a source that yields what another does.
-func newMintFor(m *mint) CredentialSource { return CredentialSourceFunc(m.Credential) }
+func newMintFor(m *sdktest.Source) agrenting.CredentialSource {
+	return agrenting.CredentialSourceFunc(m.Credential)
+}
 
 func TestCheckResponseRedactsTheCallersOwnCredential(t *testing.T) {
 	t.Parallel()
-	c := keyed(t, answering(http.StatusForbidden, "you sent "+testKey))
-	req := request(t, http.MethodGet, "/x", nil)
-	req.Header.Set("Authorization", "Bearer "+testKey)
+	c := sdktest.Keyed(t, sdktest.Answering(http.StatusForbidden, "you sent "+sdktest.TestKey))
+	req := sdktest.Request(t, http.MethodGet, "/x", nil)
+	req.Header.Set("Authorization", "Bearer "+sdktest.TestKey)
 	resp, err := c.HTTPClient().Do(req)
 	require.NoError(t, err)
-	assertClean(t, CheckResponse(resp).Error(), testKey)
+	sdktest.AssertClean(t, agrenting.CheckResponse(resp).Error(), sdktest.TestKey)
 	require.NoError(t, resp.Body.Close())
 }
 
@@ -333,9 +337,9 @@ func TestCheckResponseRedactsWhatTheRequestWasSentWith(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable} {
 		synctest.Test(t, func(t *testing.T) {
-			resp, err := keyed(t, answering(code, "you sent "+testKey)).HTTPClient().Do(request(t, http.MethodGet, "/x", nil))
+			resp, err := sdktest.Keyed(t, sdktest.Answering(code, "you sent "+sdktest.TestKey)).HTTPClient().Do(sdktest.Request(t, http.MethodGet, "/x", nil))
 			require.NoError(t, err)
-			assertClean(t, CheckResponse(resp).Error(), testKey)
+			sdktest.AssertClean(t, agrenting.CheckResponse(resp).Error(), sdktest.TestKey)
 			require.NoError(t, resp.Body.Close())
 		})
 	}
@@ -344,10 +348,10 @@ func TestCheckResponseRedactsWhatTheRequestWasSentWith(t *testing.T) {
 func TestAttemptsAreCounted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		resp, err := keyed(t, answers(503, 0, 429, 200)).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		resp, err := sdktest.Keyed(t, sdktest.Answers(503, 0, 429, 200)).Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		require.NoError(t, err)
 		assert.Equal(t, 4, resp.Attempts)
-		resp, err = keyed(t, answers(503)).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		resp, err = sdktest.Keyed(t, sdktest.Answers(503)).Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		require.ErrorContains(t, err, "[4 attempts]")
 		assert.Equal(t, 4, resp.Attempts)
 	})

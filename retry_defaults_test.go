@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"bytes"
@@ -24,6 +24,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 // What go-retryablehttp does unless told otherwise, and this SDK must not do.
@@ -47,14 +50,14 @@ func TestADroppedPOSTIsSentOnceAndWithAKeyAgain(t *testing.T) {
 				}
 			}))
 			t.Cleanup(srv.Close)
-			tr := transportOver(t, loopback(t), Static(APIKey("k1")), WithBaseURL(srv.URL), sleepless)
-			req := request(t, http.MethodPost, srv.URL+"/x", strings.NewReader("body"))
+			tr := sdktest.TransportOver(t, sdktest.Loopback(t), agrenting.Static(agrenting.APIKey("k1")), agrenting.WithBaseURL(srv.URL), sdktest.Sleepless)
+			req := sdktest.Request(t, http.MethodPost, srv.URL+"/x", strings.NewReader("body"))
 			want := 1
 			if key != "" {
 				req.Header.Set("X-Idempotency-Key", key)
 				want = 4
 			}
-			err := failure(tr, req)
+			err := sdktest.Failure(tr, req)
 			require.ErrorIs(t, err, io.EOF)
 			mu.Lock()
 			defer mu.Unlock()
@@ -71,14 +74,14 @@ func TestDoSendsTheSameRandomKeyWithEachAttempt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var keys []string
-		c := clientOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
-			swallow(r)
+		c := sdktest.ClientOver(t, sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
+			sdktest.ReadBody(r)
 			keys = append(keys, r.Header.Get("X-Idempotency-Key"))
-			return reply(503, ""), nil
-		}), Static(APIKey("k1")))
+			return sdktest.Reply(503, ""), nil
+		}), agrenting.Static(agrenting.APIKey("k1")))
 		for _, method := range []string{http.MethodPost, http.MethodPut} {
 			_, err := c.Do(t.Context(), method, "/x", "body", nil)
-			require.ErrorIs(t, err, ErrServer)
+			require.ErrorIs(t, err, agrenting.ErrServer)
 		}
 		require.Len(t, keys, 8)
 		assert.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`, keys[0])
@@ -94,23 +97,23 @@ func TestBodiesAreMadeAnewForEachAttemptAndNeverBuffered(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
-		tr := transportOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
-			got = append(got, swallow(r))
-			return reply(503, ""), nil
-		}), Static(APIKey("k1")))
-		first := newSpyBody("attempt 1")
-		req := request(t, http.MethodPut, "/x", first)
+		tr := sdktest.TransportOver(t, sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
+			got = append(got, sdktest.ReadBody(r))
+			return sdktest.Reply(503, ""), nil
+		}), agrenting.Static(agrenting.APIKey("k1")))
+		first := sdktest.NewSpyBody("attempt 1")
+		req := sdktest.Request(t, http.MethodPut, "/x", first)
 		made := 1
 		req.GetBody = func() (io.ReadCloser, error) {
 			made++
-			return newSpyBody(fmt.Sprint("attempt ", made)), nil
+			return sdktest.NewSpyBody(fmt.Sprint("attempt ", made)), nil
 		}
 		resp, err := tr.RoundTrip(req)
 		require.NoError(t, err)
 		readAll(t, resp)
 		assert.Equal(t, []string{"attempt 1", "attempt 2", "attempt 3", "attempt 4"}, got)
 		assert.Equal(t, 4, made)
-		assert.Equal(t, 1, first.closed())
+		assert.Equal(t, 1, first.Closed())
 	})
 }
 
@@ -119,11 +122,11 @@ func TestABodyThatIsLostBetweenAttemptsEndsThem(t *testing.T) {
 
 	for _, code := range []int{503, 0} {
 		synctest.Test(t, func(t *testing.T) {
-			base := answers(code)
-			req := request(t, http.MethodPut, "/x", newSpyBody("body"))
+			base := sdktest.Answers(code)
+			req := sdktest.Request(t, http.MethodPut, "/x", sdktest.NewSpyBody("body"))
 			req.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("the file is gone") }
-			resp, err := transportOver(t, base, Static(APIKey("k1"))).RoundTrip(req)
-			assert.Equal(t, 1, base.count())
+			resp, err := sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("k1"))).RoundTrip(req)
+			assert.Equal(t, 1, base.Count())
 			if code == 0 {
 				assert.Equal(t, io.ErrUnexpectedEOF, err)
 				return
@@ -137,65 +140,65 @@ func TestABodyThatIsLostBetweenAttemptsEndsThem(t *testing.T) {
 func TestABodyMadeForAnAttemptThatNeverComesIsClosed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		second := newSpyBody("body")
-		req := request(t, http.MethodPut, "/x", newSpyBody("body"))
+		second := sdktest.NewSpyBody("body")
+		req := sdktest.Request(t, http.MethodPut, "/x", sdktest.NewSpyBody("body"))
 		req.GetBody = func() (io.ReadCloser, error) { return second, nil }
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Nanosecond, cancel)
-		tr := transportOver(t, answers(503), Static(APIKey("k1")),
-			WithRetryPolicy(RetryPolicy{BaseDelay: time.Hour, MaxDelay: time.Hour}))
-		err := failure(tr, req.WithContext(ctx))
+		tr := sdktest.TransportOver(t, sdktest.Answers(503), agrenting.Static(agrenting.APIKey("k1")),
+			agrenting.WithRetryPolicy(agrenting.RetryPolicy{BaseDelay: time.Hour, MaxDelay: time.Hour}))
+		err := sdktest.Failure(tr, req.WithContext(ctx))
 		require.ErrorIs(t, err, context.Canceled)
-		assert.Equal(t, 1, second.closed())
+		assert.Equal(t, 1, second.Closed())
 	})
 }
 
 func TestRetriesFollowNoRedirect(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		base := recorder{then: func(n int, _ seen) *http.Response {
+		base := sdktest.Recorder{Then: func(n int, _ sdktest.Seen) *http.Response {
 			if n == 1 {
-				return reply(503, "")
+				return sdktest.Reply(503, "")
 			}
-			return reply(302, "moved", "Location", "https://evil.test/")
+			return sdktest.Reply(302, "moved", "Location", "https://evil.test/")
 		}}
-		tr := transportOver(t, &base, Static(APIKey("k1")))
-		resp, err := tr.RoundTrip(request(t, http.MethodGet, "/x", nil))
+		tr := sdktest.TransportOver(t, &base, agrenting.Static(agrenting.APIKey("k1")))
+		resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodGet, "/x", nil))
 		require.NoError(t, err)
 		assert.Equal(t, 302, resp.StatusCode)
 		assert.Equal(t, "moved", readAll(t, resp))
-		assert.Len(t, base.requests(), 2)
+		assert.Len(t, base.Requests(), 2)
 	})
 }
 
 // slogTo logs everything to w.
-func slogTo(w io.Writer) Option {
-	return WithLogger(slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})))
+func slogTo(w io.Writer) agrenting.Option {
+	return agrenting.WithLogger(slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})))
 }
 
 func TestNoErrorAndNoRecordShowsAQuery(t *testing.T) {
 	t.Parallel()
 
 	const secret = "qu3ry-s3cret"
-	wrapped := &url.Error{Op: "Get", URL: apiURL + "/x?plain=" + secret, Err: io.ErrUnexpectedEOF}
+	wrapped := &url.Error{Op: "Get", URL: sdktest.APIURL + "/x?plain=" + secret, Err: io.ErrUnexpectedEOF}
 	for name, base := range map[string]http.RoundTripper{
-		"dropped": answers(0),
-		"busy":    answers(503),
-		"refused": answers(401),
-		"pending": answers(409),
-		"a base that names URLs": tripFunc(func(*http.Request) (*http.Response, error) {
+		"dropped": sdktest.Answers(0),
+		"busy":    sdktest.Answers(503),
+		"refused": sdktest.Answers(401),
+		"pending": sdktest.Answers(409),
+		"a base that names URLs": sdktest.RoundTripFunc(func(*http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("proxy: %w", wrapped)
 		}),
-		"a base that is a client": tripFunc(func(*http.Request) (*http.Response, error) { return nil, wrapped }),
+		"a base that is a client": sdktest.RoundTripFunc(func(*http.Request) (*http.Response, error) { return nil, wrapped }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
-				src := newMint("k1-" + secret)
-				c := clientOver(t, base, src, slogTo(&log))
+				src := sdktest.NewSource("k1-" + secret)
+				c := sdktest.ClientOver(t, base, src, slogTo(&log))
 				for _, method := range []string{http.MethodGet, http.MethodPost} {
-					_, err := c.Do(t.Context(), method, "/x?plain="+secret, nil, nil, CallQuery(url.Values{"other": {secret}}))
+					_, err := c.Do(t.Context(), method, "/x?plain="+secret, nil, nil, agrenting.CallQuery(url.Values{"other": {secret}}))
 					require.Error(t, err)
 					assert.NotContains(t, err.Error(), secret)
 				}
@@ -212,7 +215,7 @@ func TestNoErrorAndNoRecordShowsAQuery(t *testing.T) {
 func TestRetriesInASilentChild(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		_, _, err := get(t.Context(), transportOver(t, answers(503, 0, 200), Static(APIKey("k1"))), "/x?q=1")
+		_, _, err := sdktest.Get(t.Context(), sdktest.TransportOver(t, sdktest.Answers(503, 0, 200), agrenting.Static(agrenting.APIKey("k1"))), "/x?q=1")
 		require.NoError(t, err)
 	})
 }
@@ -265,18 +268,18 @@ func TestACancelledCallLeavesTheConnectionsToTheOthers(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	log := slog.New(onRecord{slog.DiscardHandler, "agrenting: repeating a request", cancel})
-	tr := transportOver(t, loopback(t), Static(APIKey("k1")), WithBaseURL(srv.URL), WithLogger(log),
-		WithRetryPolicy(RetryPolicy{BaseDelay: time.Hour, MaxDelay: time.Hour}))
+	tr := sdktest.TransportOver(t, sdktest.Loopback(t), agrenting.Static(agrenting.APIKey("k1")), agrenting.WithBaseURL(srv.URL), agrenting.WithLogger(log),
+		agrenting.WithRetryPolicy(agrenting.RetryPolicy{BaseDelay: time.Hour, MaxDelay: time.Hour}))
 
 	for range 3 {
-		code, _, err := get(t.Context(), tr, srv.URL+"/fine")
+		code, _, err := sdktest.Get(t.Context(), tr, srv.URL+"/fine")
 		require.NoError(t, err)
 		require.Equal(t, http.StatusOK, code)
 	}
 	require.EqualValues(t, 1, dialled.Load())
-	_, _, err := get(ctx, tr, srv.URL+"/busy")
+	_, _, err := sdktest.Get(ctx, tr, srv.URL+"/busy")
 	require.ErrorIs(t, err, context.Canceled)
-	_, _, err = get(t.Context(), tr, srv.URL+"/fine")
+	_, _, err = sdktest.Get(t.Context(), tr, srv.URL+"/fine")
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, dialled.Load(), "the idle connection is still there")
 }
@@ -310,14 +313,14 @@ func TestWhatAnotherAttemptCannotMendIsTriedOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var dialled atomic.Int64
-			base := loopback(t)
+			base := sdktest.Loopback(t)
 			base.TLSClientConfig = tc.tls
 			base.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 				dialled.Add(1)
 				return new(net.Dialer).DialContext(ctx, network, addr)
 			}
-			tr := transportOver(t, base, Static(APIKey("k1")), WithBaseURL(tc.target), sleepless)
-			_, _, err := get(t.Context(), tr, tc.target+"/x")
+			tr := sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("k1")), agrenting.WithBaseURL(tc.target), sdktest.Sleepless)
+			_, _, err := sdktest.Get(t.Context(), tr, tc.target+"/x")
 			require.Error(t, err)
 			if tc.want != nil {
 				require.ErrorAs(t, err, tc.want)
@@ -337,15 +340,15 @@ func TestACancelledRequestIsNotRepeated(t *testing.T) {
 				var log bytes.Buffer
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				base := &script{answer: func(int, *http.Request) (*http.Response, error) {
+				base := &sdktest.Script{Answer: func(int, *http.Request) (*http.Response, error) {
 					if cancelled {
 						cancel()
 					}
 					return nil, fmt.Errorf("gave up: %w", context.Canceled)
 				}}
-				_, _, err := get(ctx, transportOver(t, base, Static(APIKey("k1")), slogTo(&log)), "/x")
+				_, _, err := sdktest.Get(ctx, sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("k1")), slogTo(&log)), "/x")
 				require.ErrorIs(t, err, context.Canceled)
-				assert.Equal(t, 1, base.count())
+				assert.Equal(t, 1, base.Count())
 				assert.NotContains(t, log.String(), "repeating")
 			})
 		})
@@ -355,18 +358,18 @@ func TestACancelledRequestIsNotRepeated(t *testing.T) {
 func TestConnectionErrorsAreRepeated(t *testing.T) {
 	t.Parallel()
 
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", anyPort)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", sdktest.AnyPort)
 	require.NoError(t, err)
 	target := "http://" + l.Addr().String()
 	require.NoError(t, l.Close()) // nobody listens there now
 	var dialled atomic.Int64
-	base := loopback(t)
+	base := sdktest.Loopback(t)
 	base.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		dialled.Add(1)
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
-	tr := transportOver(t, base, Static(APIKey("k1")), WithBaseURL(target), sleepless)
-	_, _, err = get(t.Context(), tr, target+"/x")
+	tr := sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("k1")), agrenting.WithBaseURL(target), sdktest.Sleepless)
+	_, _, err = sdktest.Get(t.Context(), tr, target+"/x")
 	require.Error(t, err)
 	assert.EqualValues(t, 4, dialled.Load())
 }

@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"context"
@@ -9,16 +9,16 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-)
 
-// sleepless repeats without pauses worth the name, for tests on real
-// connections.
-var sleepless = WithRetryPolicy(RetryPolicy{BaseDelay: 1, MaxDelay: 1})
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
+)
 
 func TestOnlyWhatIsSafeAndTransientIsRepeated(t *testing.T) {
 	t.Parallel()
@@ -63,9 +63,9 @@ func TestOnlyWhatIsSafeAndTransientIsRepeated(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %d", name, code), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					base := answers(code)
-					tr := transportOver(t, base, Static(APIKey("k1")))
-					req := request(t, rq.method, "/x", strings.NewReader("body"))
+					base := sdktest.Answers(code)
+					tr := sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("k1")))
+					req := sdktest.Request(t, rq.method, "/x", strings.NewReader("body"))
 					req.Method = rq.method
 					if rq.edit != nil {
 						rq.edit(req)
@@ -84,7 +84,7 @@ func TestOnlyWhatIsSafeAndTransientIsRepeated(t *testing.T) {
 					if transient && rq.safe {
 						want = 4
 					}
-					assert.Equal(t, want, base.count())
+					assert.Equal(t, want, base.Count())
 				})
 			})
 		}
@@ -117,15 +117,15 @@ func TestBothFormsOfRetryAfterAreHonoured(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %d", name, code), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					base := &script{answer: func(n int, _ *http.Request) (*http.Response, error) {
+					base := &sdktest.Script{Answer: func(n int, _ *http.Request) (*http.Response, error) {
 						if n == 1 {
-							return reply(code, "", "Retry-After", tc.header(time.Now())), nil
+							return sdktest.Reply(code, "", "Retry-After", tc.header(time.Now())), nil
 						}
-						return reply(200, "done"), nil
+						return sdktest.Reply(200, "done"), nil
 					}}
-					tr := transportOver(t, base, Static(APIKey("k1")))
+					tr := sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("k1")))
 					began := time.Now()
-					status, body, err := get(t.Context(), tr, "/x")
+					status, body, err := sdktest.Get(t.Context(), tr, "/x")
 					took := time.Since(began)
 					require.NoError(t, err)
 					assert.Equal(t, 200, status)
@@ -154,21 +154,21 @@ func TestARetryAfterBeyondThePolicyIsHandedOver(t *testing.T) {
 		t.Run(value, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				base := &script{answer: func(int, *http.Request) (*http.Response, error) {
-					return reply(429, `{"errors":[{"code":"RATE_LIMITED","message":"later"}]}`, "Retry-After", value), nil
+				base := &sdktest.Script{Answer: func(int, *http.Request) (*http.Response, error) {
+					return sdktest.Reply(429, `{"errors":[{"code":"RATE_LIMITED","message":"later"}]}`, "Retry-After", value), nil
 				}}
-				c := clientOver(t, base, Static(APIKey("k1")), WithTimeout(0))
+				c := sdktest.ClientOver(t, base, agrenting.Static(agrenting.APIKey("k1")), agrenting.WithTimeout(0))
 				began := time.Now()
 				resp, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 				assert.Zero(t, time.Since(began), "nobody was put to sleep")
-				require.ErrorIs(t, err, ErrRateLimited)
-				api, ok := errors.AsType[*APIError](err)
+				require.ErrorIs(t, err, agrenting.ErrRateLimited)
+				api, ok := errors.AsType[*agrenting.APIError](err)
 				require.True(t, ok)
 				assert.Equal(t, want, api.RetryAfter)
 				assert.Equal(t, "RATE_LIMITED", api.Code)
 				assert.Equal(t, 1, api.Attempts)
 				assert.Equal(t, want, resp.Rate.RetryAfter)
-				assert.Equal(t, 1, base.count())
+				assert.Equal(t, 1, base.Count())
 			})
 		})
 	}
@@ -177,13 +177,13 @@ func TestARetryAfterBeyondThePolicyIsHandedOver(t *testing.T) {
 func TestTheLastAnswerSurvives(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		base := &script{answer: func(n int, _ *http.Request) (*http.Response, error) {
-			return reply(503, fmt.Sprintf(`{"errors":[{"code":"BUSY","message":"attempt %d"}]}`, n), "X-Request-Id", fmt.Sprint("r", n)), nil
+		base := &sdktest.Script{Answer: func(n int, _ *http.Request) (*http.Response, error) {
+			return sdktest.Reply(503, fmt.Sprintf(`{"errors":[{"code":"BUSY","message":"attempt %d"}]}`, n), "X-Request-Id", fmt.Sprint("r", n)), nil
 		}}
-		c := clientOver(t, base, Static(APIKey("k1")))
+		c := sdktest.ClientOver(t, base, agrenting.Static(agrenting.APIKey("k1")))
 		resp, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
-		require.ErrorIs(t, err, ErrServer)
-		api, ok := errors.AsType[*APIError](err)
+		require.ErrorIs(t, err, agrenting.ErrServer)
+		api, ok := errors.AsType[*agrenting.APIError](err)
 		require.True(t, ok)
 		assert.Equal(t, "attempt 4", api.Message)
 		assert.Equal(t, 4, api.Attempts)
@@ -196,21 +196,21 @@ func TestTheLastAnswerSurvives(t *testing.T) {
 func TestAttemptsAreCountedOverRetriesAndReplays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		src := newMint("k1")
-		base := &script{answer: func(n int, _ *http.Request) (*http.Response, error) {
+		src := sdktest.NewSource("k1")
+		base := &sdktest.Script{Answer: func(n int, _ *http.Request) (*http.Response, error) {
 			switch n {
 			case 1:
 				return nil, io.ErrUnexpectedEOF
 			case 2:
-				return reply(503, ""), nil
+				return sdktest.Reply(503, ""), nil
 			case 3:
-				src.replace(APIKey("k2"))
-				return reply(401, ""), nil
+				src.Replace(agrenting.APIKey("k2"))
+				return sdktest.Reply(401, ""), nil
 			default:
-				return reply(200, "{}"), nil
+				return sdktest.Reply(200, "{}"), nil
 			}
 		}}
-		resp, err := clientOver(t, base, src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		resp, err := sdktest.ClientOver(t, base, src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		require.NoError(t, err)
 		assert.Equal(t, 4, resp.Attempts)
 		assert.EqualValues(t, 2, resp.Generation)
@@ -220,19 +220,19 @@ func TestAttemptsAreCountedOverRetriesAndReplays(t *testing.T) {
 func TestAPauseBeyondTheDeadlineIsNotTaken(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		base := &script{answer: func(n int, _ *http.Request) (*http.Response, error) {
-			return reply(429, fmt.Sprint("answer ", n), "Retry-After", "30"), nil
+		base := &sdktest.Script{Answer: func(n int, _ *http.Request) (*http.Response, error) {
+			return sdktest.Reply(429, fmt.Sprint("answer ", n), "Retry-After", "30"), nil
 		}}
-		tr := transportOver(t, base, Static(APIKey("k1")))
+		tr := sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("k1")))
 		ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
 		defer cancel()
 		began := time.Now()
-		code, body, err := get(ctx, tr, "/x")
+		code, body, err := sdktest.Get(ctx, tr, "/x")
 		require.NoError(t, err, "the answer at hand says more than a missed deadline")
 		assert.Equal(t, 429, code)
 		assert.Equal(t, "answer 2", body)
 		assert.Less(t, time.Since(began), 45*time.Second)
-		assert.Equal(t, 2, base.count())
+		assert.Equal(t, 2, base.Count())
 	})
 }
 
@@ -244,16 +244,16 @@ func TestACallerWhoGivesUpInAPauseIsFreeAtOnce(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				reason := errors.New("no longer wanted")
-				base := answers(first)
-				c := clientOver(t, base, Static(APIKey("k1")), WithTimeout(0),
-					WithRetryPolicy(RetryPolicy{BaseDelay: 24 * time.Hour, MaxDelay: 24 * time.Hour}))
+				base := sdktest.Answers(first)
+				c := sdktest.ClientOver(t, base, agrenting.Static(agrenting.APIKey("k1")), agrenting.WithTimeout(0),
+					agrenting.WithRetryPolicy(agrenting.RetryPolicy{BaseDelay: 24 * time.Hour, MaxDelay: 24 * time.Hour}))
 				ctx, cancel := context.WithCancelCause(t.Context())
 				time.AfterFunc(time.Nanosecond, func() { cancel(reason) })
 				began := time.Now()
-				_, _, err := get(ctx, c.Transport(), "/x")
+				_, _, err := sdktest.Get(ctx, c.Transport(), "/x")
 				require.ErrorIs(t, err, reason)
 				assert.Equal(t, time.Nanosecond, time.Since(began))
-				assert.Equal(t, 1, base.count())
+				assert.Equal(t, 1, base.Count())
 
 				ctx, cancel = context.WithCancelCause(t.Context())
 				time.AfterFunc(time.Nanosecond, func() { cancel(reason) })
@@ -269,19 +269,19 @@ func TestEachAttemptHasTheCredentialOfTheMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// The first session ends during the pause.
 		n := 0
-		src := CredentialSourceFunc(func(context.Context) (Credential, error) {
+		src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
 			n++
-			return SessionToken(fmt.Sprintf("s%d", n), time.Now().Add(20*time.Second)), nil
+			return agrenting.SessionToken(fmt.Sprintf("s%d", n), time.Now().Add(20*time.Second)), nil
 		})
 		var secrets []string
-		base := &script{answer: func(n int, r *http.Request) (*http.Response, error) {
-			secrets = append(secrets, secretOf(r.Header))
+		base := &sdktest.Script{Answer: func(n int, r *http.Request) (*http.Response, error) {
+			secrets = append(secrets, sdktest.SecretOf(r.Header))
 			if n == 1 {
-				return reply(503, "", "Retry-After", "18"), nil // by then it is renewed ahead
+				return sdktest.Reply(503, "", "Retry-After", "18"), nil // by then it is renewed ahead
 			}
-			return reply(200, ""), nil
+			return sdktest.Reply(200, ""), nil
 		}}
-		code, _, err := get(t.Context(), transportOver(t, base, src), "/x")
+		code, _, err := sdktest.Get(t.Context(), sdktest.TransportOver(t, base, src), "/x")
 		require.NoError(t, err)
 		assert.Equal(t, 200, code)
 		assert.Equal(t, []string{"s1", "s2"}, secrets)
@@ -295,17 +295,17 @@ func TestThePolicyBoundsTheAttempts(t *testing.T) {
 		t.Run(strconv.Itoa(most), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				base := answers(503)
-				tr := transportOver(t, base, Static(APIKey("k1")), WithRetryPolicy(RetryPolicy{MaxAttempts: most}))
-				code, _, err := get(t.Context(), tr, "/x")
+				base := sdktest.Answers(503)
+				tr := sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("k1")), agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: most}))
+				code, _, err := sdktest.Get(t.Context(), tr, "/x")
 				require.NoError(t, err)
 				assert.Equal(t, 503, code)
-				assert.Equal(t, want, base.count())
+				assert.Equal(t, want, base.Count())
 			})
 		})
 	}
-	_, err := New(WithoutEnvironment(), WithCredential(APIKey("k1")), WithRetryPolicy(RetryPolicy{MaxAttempts: -1}))
-	require.ErrorIs(t, err, ErrInvalidOption)
+	_, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithCredential(agrenting.APIKey("k1")), agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: -1}))
+	require.ErrorIs(t, err, agrenting.ErrInvalidOption)
 }
 
 func TestAPendingIdempotencyKeyIsWaitedFor(t *testing.T) {
@@ -334,16 +334,16 @@ func TestAPendingIdempotencyKeyIsWaitedFor(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var keys []string
-				base := &script{answer: func(n int, r *http.Request) (*http.Response, error) {
-					swallow(r)
+				base := &sdktest.Script{Answer: func(n int, r *http.Request) (*http.Response, error) {
+					sdktest.ReadBody(r)
 					keys = append(keys, r.Header.Get("X-Idempotency-Key"))
 					if n <= len(tc.bodies) {
-						return reply(409, tc.bodies[n-1]), nil
+						return sdktest.Reply(409, tc.bodies[n-1]), nil
 					}
-					return reply(200, "done"), nil
+					return sdktest.Reply(200, "done"), nil
 				}}
-				tr := transportOver(t, base, Static(APIKey("k1")))
-				req := request(t, tc.method, "/x", strings.NewReader("body"))
+				tr := sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("k1")))
+				req := sdktest.Request(t, tc.method, "/x", strings.NewReader("body"))
 				if tc.key != "" {
 					req.Header.Set("X-Idempotency-Key", tc.key)
 				}
@@ -363,14 +363,14 @@ func TestA409ThatBreaksOffIsReturnedAsItCame(t *testing.T) {
 	t.Parallel()
 
 	broken := errors.New("broken off")
-	base := &script{answer: func(int, *http.Request) (*http.Response, error) {
-		resp := reply(409, "")
-		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(`{"err`), errReader{broken}))
+	base := &sdktest.Script{Answer: func(int, *http.Request) (*http.Response, error) {
+		resp := sdktest.Reply(409, "")
+		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(`{"err`), iotest.ErrReader(broken)))
 		return resp, nil
 	}}
-	req := request(t, http.MethodPost, "/x", nil)
+	req := sdktest.Request(t, http.MethodPost, "/x", nil)
 	req.Header.Set("X-Idempotency-Key", "key")
-	resp, err := transportOver(t, base, Static(APIKey("k1"))).RoundTrip(req)
+	resp, err := sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("k1"))).RoundTrip(req)
 	require.NoError(t, err)
 	b, err := io.ReadAll(resp.Body)
 	require.ErrorIs(t, err, broken)

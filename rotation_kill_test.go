@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"context"
@@ -18,10 +18,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/durable"
-	"github.com/agrenting/agrenting-go/internal/filestore"
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 const rotatingChildVar = "AGRENTING_TEST_ROTATING_CHILD"
@@ -42,27 +43,23 @@ func init() { //nolint:gochecknoinits // a re-executed binary rotates, and tests
 // rotatingChild is what a re-executed test binary is told.
 type rotatingChild struct {
 	URL, Key, Agent, File, Sealing string
-	Strategy                       Strategy
+	Strategy                       agrenting.Strategy
 	// KillAt is the step before which the child kills itself; beyond the last
 	// one, it lives.
 	KillAt int
 }
 
 // store is the file, sealed if there is a key for that.
-func (s rotatingChild) store(before func(durable.Step) error) (Store, error) {
-	file, err := filestore.New(filestore.Config{Folder: s.File, Invalid: fileStoreError, Before: before})
+func (s rotatingChild) store(before func(durable.Step) error) (agrenting.Store, error) {
+	store, err := agrenting.FileStoreBefore(s.File, before)
+	if err != nil || s.Sealing == "" {
+		return store, err
+	}
+	key, err := agrenting.ParseSealingKey(s.Sealing)
 	if err != nil {
 		return nil, err
 	}
-	store := publicStore(file, false)
-	if s.Sealing == "" {
-		return store, nil
-	}
-	key, err := ParseSealingKey(s.Sealing)
-	if err != nil {
-		return nil, err
-	}
-	return Sealed(store, "test", key)
+	return agrenting.Sealed(store, "test", key)
 }
 
 // record is what is in the store.
@@ -71,7 +68,7 @@ func (s rotatingChild) record(ctx context.Context) (record.Key, error) {
 	if err != nil {
 		return record.Key{}, err
 	}
-	rec, _, err := loadRecord(ctx, store)
+	rec, _, err := sdktest.LoadRecord(ctx, store)
 	return rec, err
 }
 
@@ -116,8 +113,8 @@ func rotateAsChild(text string) error {
 	if err != nil {
 		return err
 	}
-	c, err := New(WithoutEnvironment(), WithBaseURL(spec.URL), WithTransport(k), WithCredential(APIKey(spec.Key)),
-		WithStore(store), WithRotation(RotationPolicy{
+	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(spec.URL), agrenting.WithTransport(k), agrenting.WithCredential(agrenting.APIKey(spec.Key)),
+		agrenting.WithStore(store), agrenting.WithRotation(agrenting.RotationPolicy{
 			Strategy: spec.Strategy, AgentID: spec.Agent, Every: -1, Grace: -1,
 			DrainTimeout: 100 * time.Millisecond, CallTimeout: time.Second, Lease: 2 * time.Second,
 		}))
@@ -169,12 +166,12 @@ func TestARotationKilledAtAnyStepIsFinishedByTheNextStart(t *testing.T) {
 	t.Parallel()
 	srv := agrentingtest.NewServer(agrentingtest.WithoutRateLimits())
 	t.Cleanup(srv.Close)
-	hears := newCanary()
-	sealing := NewSealingKey().Reveal()
-	hears.hide(APIKey(sealing))
+	hears := sdktest.NewCanary()
+	sealing := agrenting.NewSealingKey().Reveal()
+	hears.Hide(agrenting.APIKey(sealing))
 	slots := make(chan struct{}, 16) // most of the time they wait for a lease
 	var wg sync.WaitGroup
-	for _, s := range []Strategy{Overlap, InPlace} {
+	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		for _, sealed := range []bool{false, true} {
 			spec := rotatingChild{URL: srv.URL, Strategy: s}
 			name := s.String()
@@ -195,27 +192,27 @@ func TestARotationKilledAtAnyStepIsFinishedByTheNextStart(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	assert.Empty(t, hears.leaks())
+	assert.Empty(t, hears.Leaks())
 }
 
 // killedAt runs a child that is killed at a step, and then one that is not. It
 // gives the steps that the last one took.
-func killedAt(t *testing.T, srv *agrentingtest.Server, hears *canary, name string, spec rotatingChild, at int) int {
+func killedAt(t *testing.T, srv *agrentingtest.Server, hears *sdktest.Canary, name string, spec rotatingChild, at int) int {
 	t.Helper()
 	agent := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "worker"})
 	spec.Agent, spec.Key = agent.ID, srv.NewKey(agent.ID).Secret
 	spec.File = filepath.Join(t.TempDir(), "keys", "key.json")
-	hears.hide(APIKey(spec.Key))
+	hears.Hide(agrenting.APIKey(spec.Key))
 	spec.KillAt = at
 	out, err := spec.run(t)
-	hears.hear(out)
+	hears.Hear(out)
 	if at < 1<<20 {
 		if err == nil || !strings.Contains(err.Error(), "killed") {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
 		spec.KillAt = 1 << 30
 		out, err = spec.run(t)
-		hears.hear(out)
+		hears.Hear(out)
 	}
 	var rec record.Key
 	if err == nil {
@@ -225,7 +222,7 @@ func killedAt(t *testing.T, srv *agrentingtest.Server, hears *canary, name strin
 		t.Errorf("%s: %v\n%s", name, err, out)
 		return 0
 	}
-	hears.hideRecord(rec)
+	hears.HideRecord(rec)
 	assert.Nil(t, rec.Intent, name)
 	assert.True(t, rec.Pending.IsZero(), name)
 	assert.True(t, srv.KeyAlive(rec.Current.Credential.Reveal()), "%s: the store's key is alive", name)

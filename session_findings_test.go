@@ -426,3 +426,23 @@ func TestNobodyIsGivenAKeyThatIsBeingReplaced(t *testing.T) {
 		assert.NotContains(t, cred.Reveal(), w.key.Secret)
 	})
 }
+
+func TestASessionOfAFixedKeyIsLookedAtWithoutHarm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSessionWorld(t)
+		var panicked atomic.Bool
+		c := w.client(WithObserver(func(e Event) {
+			if e.Err != nil && strings.Contains(e.Err.Error(), "panicked") {
+				panicked.Store(true)
+			}
+		}))
+		require.NoError(t, w.call(c))
+		w.srv.Fault(routeAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "").Times(1))
+		require.Error(t, renewSession(t.Context(), c))
+		advance(2 * time.Second) // the pause is over, and the window has not begun
+		require.NoError(t, w.call(c))
+		synctest.Wait()
+		assert.False(t, panicked.Load())
+	})
+}

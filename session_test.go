@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"context"
@@ -13,7 +13,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 func TestAuthenticateReadsEveryDocumentedAnswer(t *testing.T) {
@@ -47,11 +49,11 @@ func TestAuthenticateReadsEveryDocumentedAnswer(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			base := answering(http.StatusOK, tc.body, "Date", "Sun, 22 Nov 2026 20:00:00 GMT")
-			got, err := keyed(t, base).Sessions.Authenticate(t.Context())
+			base := sdktest.Answering(http.StatusOK, tc.body, "Date", "Sun, 22 Nov 2026 20:00:00 GMT")
+			got, err := sdktest.Keyed(t, base).Sessions.Authenticate(t.Context())
 			require.NoError(t, err)
 			assert.Equal(t, token, got.Credential.Reveal())
-			assert.Equal(t, KindSession, got.Credential.Kind())
+			assert.Equal(t, agrenting.KindSession, got.Credential.Kind())
 			assert.True(t, tc.expires.Equal(got.Credential.Expires()), got.Credential.Expires())
 			assert.Equal(t, tc.agent, got.AgentID)
 			assert.Equal(t, tc.name, got.AgentName)
@@ -69,12 +71,12 @@ func TestAuthenticateReadsEveryShapeOfThePlatform(t *testing.T) {
 	for _, shape := range shapes {
 		t.Run(shape.String(), func(t *testing.T) {
 			t.Parallel()
-			srv := memoryServer(t, agrentingtest.WithSessionShape(shape), agrentingtest.WithSessionTTL(time.Hour))
+			srv := sdktest.MemoryServer(t, agrentingtest.WithSessionShape(shape), agrentingtest.WithSessionTTL(time.Hour))
 			agent := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
-			got, err := clientOf(t, srv, WithCredential(APIKey(srv.NewKey(agent.ID).Secret))).Sessions.Authenticate(t.Context())
+			got, err := sdktest.ClientOf(t, srv, agrenting.WithCredential(agrenting.APIKey(srv.NewKey(agent.ID).Secret))).Sessions.Authenticate(t.Context())
 			require.NoError(t, err)
 			// Whatever it says of its expiry, it works.
-			c := clientOf(t, srv, WithCredential(got.Credential))
+			c := sdktest.ClientOf(t, srv, agrenting.WithCredential(got.Credential))
 			_, err = c.Do(t.Context(), http.MethodGet, "/api/v1/tasks", nil, nil)
 			require.NoError(t, err)
 			if shape == agrentingtest.ShapeLive || shape == agrentingtest.ShapeFlat {
@@ -92,55 +94,55 @@ func TestAuthenticateReadsEveryShapeOfThePlatform(t *testing.T) {
 func TestAuthenticateSendsOneKeyAndNothingElse(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
-		cred   Credential
-		opts   []Option
+		cred   agrenting.Credential
+		opts   []agrenting.Option
 		header string
 	}{
-		"api key":       {APIKey(testKey), nil, "X-Api-Key"},
-		"by its alias":  {APIKey(testKey), []Option{WithAPIKeyHeader("api-key")}, "Api-Key"},
-		"user token":    {UserToken("ap_" + testKey), nil, "X-Api-Key"},
-		"with an agent": {APIKey(testKey), []Option{WithAgentID("agent-1")}, "X-Api-Key"},
+		"api key":       {agrenting.APIKey(sdktest.TestKey), nil, "X-Api-Key"},
+		"by its alias":  {agrenting.APIKey(sdktest.TestKey), []agrenting.Option{agrenting.WithAPIKeyHeader("api-key")}, "Api-Key"},
+		"user token":    {agrenting.UserToken("ap_" + sdktest.TestKey), nil, "X-Api-Key"},
+		"with an agent": {agrenting.APIKey(sdktest.TestKey), []agrenting.Option{agrenting.WithAgentID("agent-1")}, "X-Api-Key"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			base := answering(http.StatusOK, `{"data":{"token":"st_1"}}`)
-			_, err := clientOver(t, base, Static(tc.cred), tc.opts...).Sessions.Authenticate(t.Context())
+			base := sdktest.Answering(http.StatusOK, `{"data":{"token":"st_1"}}`)
+			_, err := sdktest.ClientOver(t, base, agrenting.Static(tc.cred), tc.opts...).Sessions.Authenticate(t.Context())
 			require.NoError(t, err)
-			got := base.only(t)
-			assert.Equal(t, "POST", got.method)
-			assert.Equal(t, apiURL+"/api/v1/auth/authenticate", got.url)
-			assert.Equal(t, map[string][]string{tc.header: {tc.cred.Reveal()}}, got.credentials())
-			assert.Empty(t, got.body)
+			got := base.Only(t)
+			assert.Equal(t, "POST", got.Method)
+			assert.Equal(t, sdktest.APIURL+"/api/v1/auth/authenticate", got.URL)
+			assert.Equal(t, map[string][]string{tc.header: {tc.cred.Reveal()}}, got.Credentials())
+			assert.Empty(t, got.Body)
 		})
 	}
 }
 
 func TestTheExchangedSessionStandsForItsKey(t *testing.T) {
 	t.Parallel()
-	base := answering(http.StatusOK, `{"data":{"token":"st_1"}}`)
-	got, err := clientOver(t, base, Static(APIKey("sk_sandbox_x"))).Sessions.Authenticate(t.Context())
+	base := sdktest.Answering(http.StatusOK, `{"data":{"token":"st_1"}}`)
+	got, err := sdktest.ClientOver(t, base, agrenting.Static(agrenting.APIKey("sk_sandbox_x"))).Sessions.Authenticate(t.Context())
 	require.NoError(t, err)
-	assert.Equal(t, Sandbox, got.Credential.Environment())
-	_, err = New(WithoutEnvironment(), WithEnvironment(Production), WithCredential(got.Credential))
-	require.ErrorIs(t, err, ErrEnvironmentMismatch)
+	assert.Equal(t, agrenting.Sandbox, got.Credential.Environment())
+	_, err = agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithEnvironment(agrenting.Production), agrenting.WithCredential(got.Credential))
+	require.ErrorIs(t, err, agrenting.ErrEnvironmentMismatch)
 }
 
 func TestWhatCannotBeExchangedIsNotSent(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		opt Option
+		opt agrenting.Option
 		is  error
 	}{
-		"a session": {WithCredential(SessionToken("st_1", time.Time{})), ErrInvalidCredential},
-		"nothing":   {WithAnonymous(), ErrNoCredential},
+		"a session": {agrenting.WithCredential(agrenting.SessionToken("st_1", time.Time{})), agrenting.ErrInvalidCredential},
+		"nothing":   {agrenting.WithAnonymous(), agrenting.ErrNoCredential},
 	} {
-		base := answering(http.StatusOK, "{}")
-		c, err := New(WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(base), tc.opt)
+		base := sdktest.Answering(http.StatusOK, "{}")
+		c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(sdktest.APIURL), agrenting.WithTransport(base), tc.opt)
 		require.NoError(t, err)
 		_, err = c.Sessions.Authenticate(t.Context())
 		require.ErrorIs(t, err, tc.is, name)
-		assert.Empty(t, base.requests())
+		assert.Empty(t, base.Requests())
 		require.NoError(t, c.Close())
 	}
 }
@@ -151,10 +153,10 @@ func TestAnAnswerWithoutASessionIsMalformed(t *testing.T) {
 		``, `null`, `{}`, `[]`, `{"data":null}`, `{"data":"x"}`, `{"data":{"token":""}}`, `{"data":{"token":17}}`,
 		`{"data":{"token":"a b"}}`, `{"data":{"token":"a\r\nX-Evil: 1"}}`, `<html>`, `{"data":{"token":"st_`,
 	} {
-		_, err := keyed(t, answering(http.StatusOK, body)).Sessions.Authenticate(t.Context())
-		require.ErrorIs(t, err, ErrMalformedResponse, body)
+		_, err := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, body)).Sessions.Authenticate(t.Context())
+		require.ErrorIs(t, err, agrenting.ErrMalformedResponse, body)
 		require.ErrorContains(t, err, "POST /api/v1/auth/authenticate", body)
-		assertClean(t, err.Error(), testKey)
+		sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 	}
 }
 
@@ -165,14 +167,14 @@ func TestALockoutSaysWhenToComeBack(t *testing.T) {
 		t.Run(header, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				base := answering(http.StatusTooManyRequests, body, "Retry-After", header)
-				_, err := keyed(t, base).Sessions.Authenticate(t.Context())
-				require.ErrorIs(t, err, ErrLockedOut)
-				require.ErrorIs(t, err, ErrRateLimited)
-				var lockout *LockoutError
+				base := sdktest.Answering(http.StatusTooManyRequests, body, "Retry-After", header)
+				_, err := sdktest.Keyed(t, base).Sessions.Authenticate(t.Context())
+				require.ErrorIs(t, err, agrenting.ErrLockedOut)
+				require.ErrorIs(t, err, agrenting.ErrRateLimited)
+				var lockout *agrenting.LockoutError
 				require.ErrorAs(t, err, &lockout)
 				assert.Equal(t, want, time.Until(lockout.RetryAt))
-				base.only(t)
+				base.Only(t)
 			})
 		})
 	}
@@ -183,8 +185,8 @@ func TestTheEleventhExchangeOfAMinuteIsALockout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := agrentingtest.NewServer(agrentingtest.InMemory())
 		defer srv.Close()
-		c, err := New(WithoutEnvironment(), WithBaseURL(srv.URL), WithTransport(srv.Transport()),
-			WithCredential(APIKey(srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID).Secret)))
+		c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(srv.URL), agrenting.WithTransport(srv.Transport()),
+			agrenting.WithCredential(agrenting.APIKey(srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID).Secret)))
 		require.NoError(t, err)
 		defer func() { require.NoError(t, c.Close()) }()
 		for range 10 {
@@ -192,10 +194,10 @@ func TestTheEleventhExchangeOfAMinuteIsALockout(t *testing.T) {
 			require.NoError(t, err)
 		}
 		_, err = c.Sessions.Authenticate(t.Context())
-		var lockout *LockoutError
+		var lockout *agrenting.LockoutError
 		require.ErrorAs(t, err, &lockout)
 		assert.InDelta(t, 5*time.Minute, time.Until(lockout.RetryAt), float64(2*time.Second))
-		letPass(time.Until(lockout.RetryAt))
+		sdktest.LetPass(time.Until(lockout.RetryAt))
 		_, err = c.Sessions.Authenticate(t.Context())
 		require.NoError(t, err, "it is over then")
 	})
@@ -205,59 +207,59 @@ func TestTheKeyFollowsNoRedirect(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{301, 302, 303, 307, 308} {
 		for name, target := range map[string]string{"another host": "https://evil.example/", "the same host": "/elsewhere"} {
-			base := answering(code, "", "Location", target)
-			_, err := keyed(t, base).Sessions.Authenticate(t.Context())
-			require.ErrorIs(t, err, ErrForeignOrigin, name)
-			var api *APIError
+			base := sdktest.Answering(code, "", "Location", target)
+			_, err := sdktest.Keyed(t, base).Sessions.Authenticate(t.Context())
+			require.ErrorIs(t, err, agrenting.ErrForeignOrigin, name)
+			var api *agrenting.APIError
 			require.ErrorAs(t, err, &api)
 			assert.Equal(t, code, api.StatusCode)
-			assertClean(t, err.Error(), testKey)
-			base.only(t)
+			sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
+			base.Only(t)
 		}
 	}
 }
 
 func TestARefusedExchangeIsTypedAndNotRepeated(t *testing.T) {
 	t.Parallel()
-	for code, is := range map[int]error{401: ErrUnauthorized, 403: ErrForbidden, 404: ErrNotFound, 503: ErrServer} {
-		body := `{"meta":{"request_id":"req_1"},"errors":[{"code":"C","message":"you sent ` + testKey + `"}]}`
-		base := answering(code, body)
-		_, err := keyed(t, base).Sessions.Authenticate(t.Context())
+	for code, is := range map[int]error{401: agrenting.ErrUnauthorized, 403: agrenting.ErrForbidden, 404: agrenting.ErrNotFound, 503: agrenting.ErrServer} {
+		body := `{"meta":{"request_id":"req_1"},"errors":[{"code":"C","message":"you sent ` + sdktest.TestKey + `"}]}`
+		base := sdktest.Answering(code, body)
+		_, err := sdktest.Keyed(t, base).Sessions.Authenticate(t.Context())
 		require.ErrorIs(t, err, is)
 		require.ErrorContains(t, err, "req_1")
-		assertClean(t, err.Error(), testKey)
-		base.only(t)
+		sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
+		base.Only(t)
 	}
 	// The endpoint's body is not shown where it is no error that can be read.
-	_, err := keyed(t, answering(http.StatusForbidden, "token st_Zq7Wm3Xp9Rt5Kv2")).Sessions.Authenticate(t.Context())
-	assertClean(t, err.Error(), "st_Zq7Wm3Xp9Rt5Kv2")
-	_, err = keyed(t, answering(http.StatusOK, `{"errors":[{"code":"C","message":"m"}]}`)).Sessions.Authenticate(t.Context())
-	var api *APIError
+	_, err := sdktest.Keyed(t, sdktest.Answering(http.StatusForbidden, "token st_Zq7Wm3Xp9Rt5Kv2")).Sessions.Authenticate(t.Context())
+	sdktest.AssertClean(t, err.Error(), "st_Zq7Wm3Xp9Rt5Kv2")
+	_, err = sdktest.Keyed(t, sdktest.Answering(http.StatusOK, `{"errors":[{"code":"C","message":"m"}]}`)).Sessions.Authenticate(t.Context())
+	var api *agrenting.APIError
 	require.ErrorAs(t, err, &api)
 	assert.Equal(t, "C", api.Code, "errors in a success are a failure here too")
 }
 
 func TestTheExchangesBodyIsBounded(t *testing.T) {
 	t.Parallel()
-	var n counter
-	base := tripFunc(func(*http.Request) (*http.Response, error) {
-		resp := reply(http.StatusOK, "")
-		resp.Body = io.NopCloser(io.TeeReader(endless{}, &n))
+	var n sdktest.Counter
+	base := sdktest.RoundTripFunc(func(*http.Request) (*http.Response, error) {
+		resp := sdktest.Reply(http.StatusOK, "")
+		resp.Body = io.NopCloser(io.TeeReader(sdktest.Endless{}, &n))
 		return resp, nil
 	})
-	_, err := keyed(t, base).Sessions.Authenticate(t.Context())
-	require.ErrorIs(t, err, ErrMalformedResponse)
+	_, err := sdktest.Keyed(t, base).Sessions.Authenticate(t.Context())
+	require.ErrorIs(t, err, agrenting.ErrMalformedResponse)
 	assert.LessOrEqual(t, int(n), 1<<20)
 }
 
 func TestAnExchangeEndsWithItsContextAndTheTimeout(t *testing.T) {
 	t.Parallel()
-	waiting := tripFunc(func(req *http.Request) (*http.Response, error) {
+	waiting := sdktest.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 		<-req.Context().Done()
 		return nil, req.Context().Err()
 	})
 	synctest.Test(t, func(t *testing.T) {
-		c := keyed(t, waiting, WithTimeout(3*time.Second))
+		c := sdktest.Keyed(t, waiting, agrenting.WithTimeout(3*time.Second))
 		_, err := c.Sessions.Authenticate(t.Context())
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorContains(t, err, "WithTimeout")
@@ -272,51 +274,51 @@ func TestAnExchangeEndsWithItsContextAndTheTimeout(t *testing.T) {
 
 func TestAnExchangesConnectionErrorNamesTheCallAlone(t *testing.T) {
 	t.Parallel()
-	base := tripFunc(func(*http.Request) (*http.Response, error) {
-		return nil, &url.Error{Op: "Post", URL: apiURL + "/?api_key=" + testKey, Err: io.EOF}
+	base := sdktest.RoundTripFunc(func(*http.Request) (*http.Response, error) {
+		return nil, &url.Error{Op: "Post", URL: sdktest.APIURL + "/?api_key=" + sdktest.TestKey, Err: io.EOF}
 	})
-	_, err := keyed(t, base).Sessions.Authenticate(t.Context())
+	_, err := sdktest.Keyed(t, base).Sessions.Authenticate(t.Context())
 	require.ErrorIs(t, err, io.EOF)
 	require.ErrorContains(t, err, "POST /api/v1/auth/authenticate: the connection was closed before an answer came")
-	assertClean(t, err.Error(), testKey)
+	sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 }
 
 func TestTheRouteOfTheExchangeCanBeChanged(t *testing.T) {
 	t.Parallel()
-	srv := memoryServer(t, agrentingtest.WithAuthPath("/v2/login"))
-	key := WithCredential(APIKey(srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID).Secret))
-	_, err := clientOf(t, srv, key).Sessions.Authenticate(t.Context())
-	require.ErrorIs(t, err, ErrRouteNotFound)
-	_, err = clientOf(t, srv, key, WithRoutes(Routes{Authenticate: "/v2/login"})).Sessions.Authenticate(t.Context())
+	srv := sdktest.MemoryServer(t, agrentingtest.WithAuthPath("/v2/login"))
+	key := agrenting.WithCredential(agrenting.APIKey(srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID).Secret))
+	_, err := sdktest.ClientOf(t, srv, key).Sessions.Authenticate(t.Context())
+	require.ErrorIs(t, err, agrenting.ErrRouteNotFound)
+	_, err = sdktest.ClientOf(t, srv, key, agrenting.WithRoutes(agrenting.Routes{Authenticate: "/v2/login"})).Sessions.Authenticate(t.Context())
 	require.NoError(t, err)
 }
 
 func TestLogoutEndsTheSession(t *testing.T) {
 	t.Parallel()
-	srv := memoryServer(t)
-	key := APIKey(srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID).Secret)
-	byKey := clientOf(t, srv, WithCredential(key))
-	alive := func(c *Client) error {
+	srv := sdktest.MemoryServer(t)
+	key := agrenting.APIKey(srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID).Secret)
+	byKey := sdktest.ClientOf(t, srv, agrenting.WithCredential(key))
+	alive := func(c *agrenting.Client) error {
 		_, err := c.Do(t.Context(), http.MethodGet, "/api/v1/tasks", nil, nil)
 		return err
 	}
-	sessions := make([]*Client, 3)
+	sessions := make([]*agrenting.Client, 3)
 	for i := range sessions {
 		s, err := byKey.Sessions.Authenticate(t.Context())
 		require.NoError(t, err)
-		sessions[i] = clientOf(t, srv, WithCredential(s.Credential))
+		sessions[i] = sdktest.ClientOf(t, srv, agrenting.WithCredential(s.Credential))
 	}
 	require.NoError(t, sessions[0].Sessions.Logout(t.Context()))
-	require.ErrorIs(t, alive(sessions[0]), ErrUnauthorized)
+	require.ErrorIs(t, alive(sessions[0]), agrenting.ErrUnauthorized)
 	require.NoError(t, alive(sessions[1]), "a session ends itself alone")
 	require.NoError(t, byKey.Sessions.Logout(t.Context()))
-	require.ErrorIs(t, alive(sessions[1]), ErrUnauthorized)
-	require.ErrorIs(t, alive(sessions[2]), ErrUnauthorized, "a key ends all that it bought")
+	require.ErrorIs(t, alive(sessions[1]), agrenting.ErrUnauthorized)
+	require.ErrorIs(t, alive(sessions[2]), agrenting.ErrUnauthorized, "a key ends all that it bought")
 	require.NoError(t, alive(byKey))
-	require.ErrorIs(t, sessions[0].Sessions.Logout(t.Context()), ErrUnauthorized)
+	require.ErrorIs(t, sessions[0].Sessions.Logout(t.Context()), agrenting.ErrUnauthorized)
 
-	base := answering(http.StatusNoContent, "")
-	require.NoError(t, keyed(t, base, WithRoutes(Routes{Logout: "/bye"})).Sessions.Logout(t.Context()), "204 will do")
-	got := base.only(t)
-	assert.Equal(t, "DELETE "+apiURL+"/bye", got.method+" "+got.url)
+	base := sdktest.Answering(http.StatusNoContent, "")
+	require.NoError(t, sdktest.Keyed(t, base, agrenting.WithRoutes(agrenting.Routes{Logout: "/bye"})).Sessions.Logout(t.Context()), "204 will do")
+	got := base.Only(t)
+	assert.Equal(t, "DELETE "+sdktest.APIURL+"/bye", got.Method+" "+got.URL)
 }

@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"bufio"
@@ -16,6 +16,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 // soon bounds what must not hang; nothing is measured by it.
@@ -30,9 +33,9 @@ func soon(t *testing.T) context.Context {
 // 401, so that what is behind it is reached by a replay.
 func gated(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if secretOf(r.Header) != "k2" {
+		if sdktest.SecretOf(r.Header) != "k2" {
 			w.WriteHeader(http.StatusUnauthorized)
-			_, _ = io.WriteString(w, revokedBody)
+			_, _ = io.WriteString(w, sdktest.RevokedBody)
 			return
 		}
 		next(w, r)
@@ -59,8 +62,8 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 	first := make(chan struct{})
 	srv := httptest.NewServer(events(first))
 	t.Cleanup(srv.Close)
-	c := clientOver(t, loopback(t), refuser(), WithBaseURL(srv.URL))
-	resp, err := c.HTTPClient().Do(request(t, http.MethodGet, srv.URL+"/events", nil).WithContext(soon(t)))
+	c := sdktest.ClientOver(t, sdktest.Loopback(t), sdktest.Refuser(), agrenting.WithBaseURL(srv.URL))
+	resp, err := c.HTTPClient().Do(sdktest.Request(t, http.MethodGet, srv.URL+"/events", nil).WithContext(soon(t)))
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	r := bufio.NewReader(resp.Body)
@@ -83,7 +86,7 @@ func TestDoHandsEventsToAWriterAsTheyAreSent(t *testing.T) {
 	first := make(chan struct{})
 	srv := httptest.NewServer(events(first))
 	t.Cleanup(srv.Close)
-	c := clientOver(t, loopback(t), refuser(), WithBaseURL(srv.URL), WithTimeout(0))
+	c := sdktest.ClientOver(t, sdktest.Loopback(t), sdktest.Refuser(), agrenting.WithBaseURL(srv.URL), agrenting.WithTimeout(0))
 	var got strings.Builder
 	_, err := c.Do(soon(t), http.MethodGet, "/events", nil, sinkFunc(func(p []byte) (int, error) {
 		if got.Len() == 0 {
@@ -112,7 +115,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 
 func assertEchoes(t *testing.T, rt http.RoundTripper, target string) {
 	t.Helper()
-	req := request(t, http.MethodGet, target, nil).WithContext(soon(t))
+	req := sdktest.Request(t, http.MethodGet, target, nil).WithContext(soon(t))
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", "echo")
 	resp, err := rt.RoundTrip(req)
@@ -136,7 +139,7 @@ func TestAnUpgradedConnectionCanBeWrittenTo(t *testing.T) {
 
 	srv := httptest.NewServer(gated(echo))
 	t.Cleanup(srv.Close)
-	assertEchoes(t, transportOver(t, loopback(t), refuser(), WithBaseURL(srv.URL)), srv.URL+"/ws")
+	assertEchoes(t, sdktest.TransportOver(t, sdktest.Loopback(t), sdktest.Refuser(), agrenting.WithBaseURL(srv.URL)), srv.URL+"/ws")
 }
 
 func serveTLS(t *testing.T, h http.Handler, http2 bool) *httptest.Server {
@@ -200,28 +203,28 @@ func TestAReverseProxyAuthenticatesForItsClients(t *testing.T) {
 						}
 						arrived := make(chan arrival, 1)
 						back := serveTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-							if secretOf(r.Header) == "k1" {
+							if sdktest.SecretOf(r.Header) == "k1" {
 								w.WriteHeader(http.StatusUnauthorized)
 								return
 							}
 							b, _ := io.ReadAll(r.Body)
-							arrived <- arrival{r.Host, r.Proto, string(b), credentialsOf(r.Header), r.Header["X-Agent-Id"]}
+							arrived <- arrival{r.Host, r.Proto, string(b), sdktest.CredentialsOf(r.Header), r.Header["X-Agent-Id"]}
 							_, _ = io.WriteString(w, "answer")
 						}), back2)
-						base := trusting(t, back)
+						base := sdktest.Trusting(t, back)
 						base.ForceAttemptHTTP2 = back2
 						target, err := url.Parse(back.URL)
 						require.NoError(t, err)
 						proxy := newProxy(target, tc.strip)
-						tr := transportOver(t, base, refuser(), WithBaseURL(back.URL), WithAgentID("agent-1"))
+						tr := sdktest.TransportOver(t, base, sdktest.Refuser(), agrenting.WithBaseURL(back.URL), agrenting.WithAgentID("agent-1"))
 						// The first key is a stale one; a body that streams through cannot be replayed.
-						_, _, err = get(soon(t), tr, back.URL+"/warm")
+						_, _, err = sdktest.Get(soon(t), tr, back.URL+"/warm")
 						require.NoError(t, err)
 						<-arrived
 						proxy.Transport = tr
 						front := serveTLS(t, proxy, front2)
 
-						req := request(t, http.MethodPost, front.URL+"/x", strings.NewReader("body")).WithContext(soon(t))
+						req := sdktest.Request(t, http.MethodPost, front.URL+"/x", strings.NewReader("body")).WithContext(soon(t))
 						maps.Copy(req.Header, tc.header)
 						resp, err := front.Client().Do(req)
 						require.NoError(t, err)
@@ -255,10 +258,10 @@ func TestAReverseProxyUpgradesConnections(t *testing.T) {
 			target, err := url.Parse(back.URL)
 			require.NoError(t, err)
 			proxy := newProxy(target, true)
-			proxy.Transport = transportOver(t, loopback(t), refuser(), WithBaseURL(back.URL))
+			proxy.Transport = sdktest.TransportOver(t, sdktest.Loopback(t), sdktest.Refuser(), agrenting.WithBaseURL(back.URL))
 			front := httptest.NewServer(proxy)
 			t.Cleanup(front.Close)
-			assertEchoes(t, loopback(t), front.URL+"/ws")
+			assertEchoes(t, sdktest.Loopback(t), front.URL+"/ws")
 		})
 	}
 }
@@ -272,9 +275,9 @@ func TestAReverseProxyPassesEventsAsTheyAreSent(t *testing.T) {
 	target, err := url.Parse(back.URL)
 	require.NoError(t, err)
 	proxy := proxies["Rewrite"](target, true)
-	proxy.Transport = transportOver(t, loopback(t), refuser(), WithBaseURL(back.URL))
+	proxy.Transport = sdktest.TransportOver(t, sdktest.Loopback(t), sdktest.Refuser(), agrenting.WithBaseURL(back.URL))
 	front := serveTLS(t, proxy, true)
-	resp, err := front.Client().Do(request(t, http.MethodGet, front.URL+"/events", nil).WithContext(soon(t)))
+	resp, err := front.Client().Do(sdktest.Request(t, http.MethodGet, front.URL+"/events", nil).WithContext(soon(t)))
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	r := bufio.NewReader(resp.Body)

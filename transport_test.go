@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"context"
@@ -18,44 +18,47 @@ import (
 	"github.com/jarcoal/httpmock"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 func TestEachRequestCarriesOneCredentialByItsKind(t *testing.T) {
 	t.Parallel()
 
 	cases := map[string]struct {
-		cred        Credential
-		opts        []Option
+		cred        agrenting.Credential
+		opts        []agrenting.Option
 		name, value string
 	}{
-		"api key":          {APIKey("k1"), nil, "X-Api-Key", "k1"},
-		"api key, alias":   {APIKey("k1"), []Option{WithAPIKeyHeader("Api-Key")}, "Api-Key", "k1"},
-		"api key, default": {APIKey("k1"), []Option{WithAPIKeyHeader("x-api-key")}, "X-Api-Key", "k1"},
-		"session":          {SessionToken("s1", time.Time{}), nil, "Authorization", "Bearer s1"},
-		"session, alias":   {SessionToken("s1", time.Time{}), []Option{WithAPIKeyHeader("Api-Key")}, "Authorization", "Bearer s1"},
-		"user token":       {UserToken("ap_1"), nil, "Authorization", "Bearer ap_1"},
+		"api key":          {agrenting.APIKey("k1"), nil, "X-Api-Key", "k1"},
+		"api key, alias":   {agrenting.APIKey("k1"), []agrenting.Option{agrenting.WithAPIKeyHeader("Api-Key")}, "Api-Key", "k1"},
+		"api key, default": {agrenting.APIKey("k1"), []agrenting.Option{agrenting.WithAPIKeyHeader("x-api-key")}, "X-Api-Key", "k1"},
+		"session":          {agrenting.SessionToken("s1", time.Time{}), nil, "Authorization", "Bearer s1"},
+		"session, alias":   {agrenting.SessionToken("s1", time.Time{}), []agrenting.Option{agrenting.WithAPIKeyHeader("Api-Key")}, "Authorization", "Bearer s1"},
+		"user token":       {agrenting.UserToken("ap_1"), nil, "Authorization", "Bearer ap_1"},
 	}
-	sources := map[string]func(Credential) CredentialSource{
-		"static": Static,
-		"cached": func(c Credential) CredentialSource {
-			return CredentialSourceFunc(func(context.Context) (Credential, error) { return c, nil })
+	sources := map[string]func(agrenting.Credential) agrenting.CredentialSource{
+		"static": agrenting.Static,
+		"cached": func(c agrenting.Credential) agrenting.CredentialSource {
+			return agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { return c, nil })
 		},
 	}
 	for name, tc := range cases {
 		for kind, source := range sources {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				t.Parallel()
-				var base recorder
-				tr := transportOver(t, &base, source(tc.cred), tc.opts...)
+				var base sdktest.Recorder
+				tr := sdktest.TransportOver(t, &base, source(tc.cred), tc.opts...)
 				for range 3 {
-					resp, err := tr.RoundTrip(request(t, http.MethodGet, "/api/v1/agents", nil))
+					resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodGet, "/api/v1/agents", nil))
 					require.NoError(t, err)
 					readAll(t, resp)
 				}
-				got := base.requests()
+				got := base.Requests()
 				require.Len(t, got, 3)
 				for _, s := range got {
-					assert.Equal(t, map[string][]string{tc.name: {tc.value}}, s.credentials())
+					assert.Equal(t, map[string][]string{tc.name: {tc.value}}, s.Credentials())
 				}
 			})
 		}
@@ -73,25 +76,27 @@ func TestACredentialOfTheCallerWins(t *testing.T) {
 		for kind, values := range map[string][]string{"one": {"mine"}, "two": {"mine", "also"}, "empty": {""}, "no value": nil} {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				t.Parallel()
-				src := newMint("ours")
-				base := recorder{then: func(int, seen) *http.Response { return reply(http.StatusUnauthorized, revokedBody) }}
-				tr := transportOver(t, &base, src, WithAgentID("agent-1"))
-				req := request(t, http.MethodPut, "/x", strings.NewReader("body"))
+				src := sdktest.NewSource("ours")
+				base := sdktest.Recorder{Then: func(int, sdktest.Seen) *http.Response {
+					return sdktest.Reply(http.StatusUnauthorized, sdktest.RevokedBody)
+				}}
+				tr := sdktest.TransportOver(t, &base, src, agrenting.WithAgentID("agent-1"))
+				req := sdktest.Request(t, http.MethodPut, "/x", strings.NewReader("body"))
 				req.Header = http.Header{name: values, "Accept": {"a"}}
-				check := freeze(t, req)
+				check := sdktest.Freeze(t, req)
 
 				resp, err := tr.RoundTrip(req)
 				require.NoError(t, err)
 				assert.Equal(t, http.StatusUnauthorized, resp.StatusCode)
-				assert.Equal(t, revokedBody, readAll(t, resp))
+				assert.Equal(t, sdktest.RevokedBody, readAll(t, resp))
 				assert.Same(t, req, resp.Request)
 				check()
 
-				got := base.requests()
+				got := base.Requests()
 				require.Len(t, got, 1, "nothing is replayed")
-				assert.Equal(t, http.Header{name: values, "Accept": {"a"}}, got[0].header, "nothing is added")
-				assert.Equal(t, "body", got[0].body)
-				assert.Zero(t, src.count(), "the source was not asked")
+				assert.Equal(t, http.Header{name: values, "Accept": {"a"}}, got[0].Header, "nothing is added")
+				assert.Equal(t, "body", got[0].Body)
+				assert.Zero(t, src.Count(), "the source was not asked")
 			})
 		}
 	}
@@ -101,29 +106,31 @@ func TestHeadersThatOnlyLookLikeCredentialsDoNotCount(t *testing.T) {
 	t.Parallel()
 
 	for _, name := range []string{"X-Api-Kex", "Api-Kez", "Authorizations", "Authorizatiox", "X-Api-Key-2", "Api.Key"} {
-		var base recorder
-		req := request(t, http.MethodGet, "/x", nil)
+		var base sdktest.Recorder
+		req := sdktest.Request(t, http.MethodGet, "/x", nil)
 		req.Header[name] = []string{"v"}
-		resp, err := transportOver(t, &base, Static(APIKey("k1"))).RoundTrip(req)
+		resp, err := sdktest.TransportOver(t, &base, agrenting.Static(agrenting.APIKey("k1"))).RoundTrip(req)
 		require.NoError(t, err)
 		readAll(t, resp)
-		assert.Equal(t, "k1", secretOf(base.requests()[0].header), name)
+		assert.Equal(t, "k1", sdktest.SecretOf(base.Requests()[0].Header), name)
 	}
 }
 
 func TestACredentialSetByCallHeaderWins(t *testing.T) {
 	t.Parallel()
 
-	src := newMint("ours")
-	base := recorder{then: func(int, seen) *http.Response { return reply(http.StatusUnauthorized, revokedBody) }}
-	c := clientOver(t, &base, src, WithAgentID("agent-1"))
-	_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil, CallHeader("x-api-key", "mine"))
-	require.ErrorIs(t, err, ErrUnauthorized)
-	got := base.requests()
+	src := sdktest.NewSource("ours")
+	base := sdktest.Recorder{Then: func(int, sdktest.Seen) *http.Response {
+		return sdktest.Reply(http.StatusUnauthorized, sdktest.RevokedBody)
+	}}
+	c := sdktest.ClientOver(t, &base, src, agrenting.WithAgentID("agent-1"))
+	_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil, agrenting.CallHeader("x-api-key", "mine"))
+	require.ErrorIs(t, err, agrenting.ErrUnauthorized)
+	got := base.Requests()
 	require.Len(t, got, 1)
-	assert.Equal(t, map[string][]string{"X-Api-Key": {"mine"}}, got[0].credentials())
-	assert.Empty(t, got[0].header.Values("X-Agent-Id"))
-	assert.Zero(t, src.count())
+	assert.Equal(t, map[string][]string{"X-Api-Key": {"mine"}}, got[0].Credentials())
+	assert.Empty(t, got[0].Header.Values("X-Agent-Id"))
+	assert.Zero(t, src.Count())
 }
 
 // A caller's request must survive all that can happen to it.
@@ -156,26 +163,26 @@ func TestTheCallersRequestIsNeverChanged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				base := answers(tc.codes...)
-				src := newMint(secret)
-				tr := transportOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
+				base := sdktest.Answers(tc.codes...)
+				src := sdktest.NewSource(secret)
+				tr := sdktest.TransportOver(t, sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
 					resp, err := base.RoundTrip(r)
 					if resp != nil {
 						resp.Request = r // as http.Transport does
 						if resp.StatusCode == http.StatusUnauthorized {
-							src.replace(APIKey(secret + "x"))
+							src.Replace(agrenting.APIKey(secret + "x"))
 						}
 					}
 					return resp, err
-				}), src, WithAgentID("agent-1"))
-				req := request(t, http.MethodPut, "/x?q=1", strings.NewReader("body"))
+				}), src, agrenting.WithAgentID("agent-1"))
+				req := sdktest.Request(t, http.MethodPut, "/x?q=1", strings.NewReader("body"))
 				req.Header.Set("Accept", "application/json")
 				req.Header["X-Many"] = []string{"1", "2"}
 				req.Trailer = http.Header{"X-T": {"1"}}
 				if tc.edit != nil {
 					tc.edit(req)
 				}
-				check := freeze(t, req)
+				check := sdktest.Freeze(t, req)
 
 				resp, err := tr.RoundTrip(req)
 				check()
@@ -197,14 +204,14 @@ func TestABaseThatWritesToItsHeadersReachesNoOtherRequest(t *testing.T) {
 	t.Parallel()
 
 	var got []string
-	tr := transportOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
+	tr := sdktest.TransportOver(t, sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
 		got = append(got, strings.Join(r.Header.Values("X-Api-Key"), ",")+" "+strings.Join(r.Header.Values("X-Agent-Id"), ","))
 		r.Header.Add("X-Api-Key", "added")
 		r.Header.Add("X-Agent-Id", "added")
-		return reply(http.StatusOK, ""), nil
-	}), Static(APIKey("k1")), WithAgentID("agent-1"))
+		return sdktest.Reply(http.StatusOK, ""), nil
+	}), agrenting.Static(agrenting.APIKey("k1")), agrenting.WithAgentID("agent-1"))
 	for range 2 {
-		resp, err := tr.RoundTrip(request(t, http.MethodGet, "/x", nil))
+		resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodGet, "/x", nil))
 		require.NoError(t, err)
 		readAll(t, resp)
 	}
@@ -247,22 +254,22 @@ func TestPlainHTTPIsRefusedButForThisMachine(t *testing.T) {
 	for target, ok := range cases {
 		t.Run(target, func(t *testing.T) {
 			t.Parallel()
-			var base recorder
-			tr := transportOver(t, &base, Static(APIKey("k1")))
-			body := newSpyBody("body")
-			req := request(t, http.MethodPost, target, body)
+			var base sdktest.Recorder
+			tr := sdktest.TransportOver(t, &base, agrenting.Static(agrenting.APIKey("k1")))
+			body := sdktest.NewSpyBody("body")
+			req := sdktest.Request(t, http.MethodPost, target, body)
 			resp, err := tr.RoundTrip(req)
-			assert.Equal(t, 1, body.closed(), "the body is closed, once")
+			assert.Equal(t, 1, body.Closed(), "the body is closed, once")
 			if ok {
 				require.NoError(t, err)
 				readAll(t, resp)
-				assert.Len(t, base.requests(), 1)
+				assert.Len(t, base.Requests(), 1)
 				return
 			}
-			require.ErrorIs(t, err, ErrInsecureURL)
+			require.ErrorIs(t, err, agrenting.ErrInsecureURL)
 			assert.Nil(t, resp)
-			assert.Empty(t, base.requests(), "not one byte was sent")
-			assert.Zero(t, body.read.Load())
+			assert.Empty(t, base.Requests(), "not one byte was sent")
+			assert.Zero(t, body.Bytes.Load())
 		})
 	}
 }
@@ -270,9 +277,9 @@ func TestPlainHTTPIsRefusedButForThisMachine(t *testing.T) {
 func TestARefusalShowsNeitherQueryNorUserinfo(t *testing.T) {
 	t.Parallel()
 
-	tr := transportOver(t, &recorder{}, Static(APIKey("k1")))
-	err := failure(tr, request(t, http.MethodGet, "http://user:s3cret@evil.com/p4th?token=s3cret", nil))
-	require.ErrorIs(t, err, ErrInsecureURL)
+	tr := sdktest.TransportOver(t, &sdktest.Recorder{}, agrenting.Static(agrenting.APIKey("k1")))
+	err := sdktest.Failure(tr, sdktest.Request(t, http.MethodGet, "http://user:s3cret@evil.com/p4th?token=s3cret", nil))
+	require.ErrorIs(t, err, agrenting.ErrInsecureURL)
 	assert.Contains(t, err.Error(), "http://evil.com")
 	assert.NotContains(t, err.Error(), "s3cret")
 }
@@ -281,40 +288,40 @@ func TestInsecureHTTPNeedsAnOptIn(t *testing.T) {
 	t.Parallel()
 
 	const base = "http://platform.test:8080"
-	opts := []Option{WithoutEnvironment(), WithBaseURL(base), WithTransport(&recorder{})}
-	_, err := NewTransport(Static(APIKey("k1")), opts...)
-	require.ErrorIs(t, err, ErrInsecureURL)
-	_, err = NewTransport(Static(APIKey("k1")), WithoutEnvironment(), WithAllowedOrigins(base))
-	require.ErrorIs(t, err, ErrInsecureURL)
+	opts := []agrenting.Option{agrenting.WithoutEnvironment(), agrenting.WithBaseURL(base), agrenting.WithTransport(&sdktest.Recorder{})}
+	_, err := agrenting.NewTransport(agrenting.Static(agrenting.APIKey("k1")), opts...)
+	require.ErrorIs(t, err, agrenting.ErrInsecureURL)
+	_, err = agrenting.NewTransport(agrenting.Static(agrenting.APIKey("k1")), agrenting.WithoutEnvironment(), agrenting.WithAllowedOrigins(base))
+	require.ErrorIs(t, err, agrenting.ErrInsecureURL)
 
-	var rec recorder
-	tr := transportOver(t, &rec, Static(APIKey("k1")), WithInsecureHTTP(), WithBaseURL(base))
+	var rec sdktest.Recorder
+	tr := sdktest.TransportOver(t, &rec, agrenting.Static(agrenting.APIKey("k1")), agrenting.WithInsecureHTTP(), agrenting.WithBaseURL(base))
 	for _, target := range []string{base + "/x", "http://elsewhere.test/x"} {
-		resp, err := tr.RoundTrip(request(t, http.MethodGet, target, nil))
+		resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodGet, target, nil))
 		require.NoError(t, err)
 		readAll(t, resp)
 	}
-	got := rec.requests()
-	assert.Equal(t, "k1", secretOf(got[0].header))
-	assert.Empty(t, got[1].credentials(), "the opt-in widens no pin")
-	err = failure(tr, request(t, http.MethodGet, "ftp://platform.test:8080/x", nil))
-	require.ErrorIs(t, err, ErrInsecureURL)
+	got := rec.Requests()
+	assert.Equal(t, "k1", sdktest.SecretOf(got[0].Header))
+	assert.Empty(t, got[1].Credentials(), "the opt-in widens no pin")
+	err = sdktest.Failure(tr, sdktest.Request(t, http.MethodGet, "ftp://platform.test:8080/x", nil))
+	require.ErrorIs(t, err, agrenting.ErrInsecureURL)
 }
 
 func TestAClosedTransportRefusesAndClosesBodies(t *testing.T) {
 	t.Parallel()
 
-	for name, src := range map[string]CredentialSource{"static": Static(APIKey("k1")), "renewing": newMint("k1")} {
+	for name, src := range map[string]agrenting.CredentialSource{"static": agrenting.Static(agrenting.APIKey("k1")), "renewing": sdktest.NewSource("k1")} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var base recorder
-			tr := transportOver(t, &base, src)
+			var base sdktest.Recorder
+			tr := sdktest.TransportOver(t, &base, src)
 			require.NoError(t, tr.Close())
-			body := newSpyBody("body")
-			err := failure(tr, request(t, http.MethodPost, "/x", body))
-			require.ErrorIs(t, err, ErrClosed)
-			assert.Equal(t, 1, body.closed())
-			assert.Empty(t, base.requests())
+			body := sdktest.NewSpyBody("body")
+			err := sdktest.Failure(tr, sdktest.Request(t, http.MethodPost, "/x", body))
+			require.ErrorIs(t, err, agrenting.ErrClosed)
+			assert.Equal(t, 1, body.Closed())
+			assert.Empty(t, base.Requests())
 		})
 	}
 }
@@ -322,63 +329,63 @@ func TestAClosedTransportRefusesAndClosesBodies(t *testing.T) {
 func TestARequestWithoutURLIsAnError(t *testing.T) {
 	t.Parallel()
 
-	body := newSpyBody("body")
-	err := failure(transportOver(t, &recorder{}, Static(APIKey("k1"))), &http.Request{Body: body})
-	require.ErrorIs(t, err, ErrInvalidOption)
-	assert.Equal(t, 1, body.closed())
+	body := sdktest.NewSpyBody("body")
+	err := sdktest.Failure(sdktest.TransportOver(t, &sdktest.Recorder{}, agrenting.Static(agrenting.APIKey("k1"))), &http.Request{Body: body})
+	require.ErrorIs(t, err, agrenting.ErrInvalidOption)
+	assert.Equal(t, 1, body.Closed())
 }
 
 func TestErrorsOfTheBaseAndOfTheSourceComeThrough(t *testing.T) {
 	t.Parallel()
 
 	broken := errors.New("broken")
-	tr := transportOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
-		swallow(r)
+	tr := sdktest.TransportOver(t, sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
+		sdktest.ReadBody(r)
 		return nil, broken
-	}), Static(APIKey("k1")), WithRetryPolicy(RetryPolicy{MaxAttempts: 1}))
-	err := failure(tr, request(t, http.MethodGet, "/x", nil))
+	}), agrenting.Static(agrenting.APIKey("k1")), agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1}))
+	err := sdktest.Failure(tr, sdktest.Request(t, http.MethodGet, "/x", nil))
 	assert.Equal(t, broken, err)
 
-	var rec recorder
-	tr = transportOver(t, &rec, CredentialSourceFunc(func(context.Context) (Credential, error) { return Credential{}, broken }))
-	body := newSpyBody("body")
-	err = failure(tr, request(t, http.MethodPost, "/x", body))
-	_, renewal := errors.AsType[*RenewalError](err)
+	var rec sdktest.Recorder
+	tr = sdktest.TransportOver(t, &rec, agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { return agrenting.Credential{}, broken }))
+	body := sdktest.NewSpyBody("body")
+	err = sdktest.Failure(tr, sdktest.Request(t, http.MethodPost, "/x", body))
+	_, renewal := errors.AsType[*agrenting.RenewalError](err)
 	assert.True(t, renewal)
 	require.ErrorIs(t, err, broken)
-	assert.Equal(t, 1, body.closed())
-	assert.Empty(t, rec.requests())
+	assert.Equal(t, 1, body.Closed())
+	assert.Empty(t, rec.Requests())
 }
 
 func TestAnonymousRequestsCarryNoCredential(t *testing.T) {
 	t.Parallel()
 
-	var base recorder
-	c, err := New(WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(&base), WithAnonymous())
+	var base sdktest.Recorder
+	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(sdktest.APIURL), agrenting.WithTransport(&base), agrenting.WithAnonymous())
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, c.Close()) })
 	_, err = c.Do(t.Context(), http.MethodGet, "/x", nil, io.Discard)
 	require.NoError(t, err)
-	assert.Empty(t, base.requests()[0].credentials())
+	assert.Empty(t, base.Requests()[0].Credentials())
 }
 
 func TestAMockTransportServesAsTheBase(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		src := newMint("k1")
+		src := sdktest.NewSource("k1")
 		mock := httpmock.NewMockTransport()
-		mock.RegisterResponder(http.MethodGet, apiURL+"/x", func(r *http.Request) (*http.Response, error) {
+		mock.RegisterResponder(http.MethodGet, sdktest.APIURL+"/x", func(r *http.Request) (*http.Response, error) {
 			switch {
 			case mock.GetTotalCallCount() == 1:
 				return httpmock.NewStringResponse(http.StatusBadGateway, ""), nil
-			case secretOf(r.Header) != "k2":
-				src.replace(APIKey("k2"))
-				return httpmock.NewStringResponse(http.StatusUnauthorized, revokedBody), nil
+			case sdktest.SecretOf(r.Header) != "k2":
+				src.Replace(agrenting.APIKey("k2"))
+				return httpmock.NewStringResponse(http.StatusUnauthorized, sdktest.RevokedBody), nil
 			default:
 				return httpmock.NewStringResponse(http.StatusOK, "done"), nil
 			}
 		})
-		code, body, err := get(t.Context(), transportOver(t, mock, src), "/x")
+		code, body, err := sdktest.Get(t.Context(), sdktest.TransportOver(t, mock, src), "/x")
 		require.NoError(t, err)
 		assert.Equal(t, http.StatusOK, code)
 		assert.Equal(t, "done", body)
@@ -398,11 +405,11 @@ func TestAConnectionOutlivesA401AndARetry(t *testing.T) {
 		"retry": {http.StatusServiceUnavailable, nil},
 	} {
 		conns.Store(0)
-		src := newMint("k1")
+		src := sdktest.NewSource("k1")
 		var n atomic.Int64
 		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			if n.Add(1) == 1 {
-				src.replace(APIKey("k2"))
+				src.Replace(agrenting.APIKey("k2"))
 				w.WriteHeader(tc.code)
 				_, _ = io.WriteString(w, filler)
 				_ = http.NewResponseController(w).Flush()
@@ -414,8 +421,8 @@ func TestAConnectionOutlivesA401AndARetry(t *testing.T) {
 			}
 		}
 		srv.Start()
-		tr := transportOver(t, loopback(t), src, WithBaseURL(srv.URL), sleepless)
-		resp, err := tr.RoundTrip(request(t, http.MethodPut, srv.URL+"/x", tc.body))
+		tr := sdktest.TransportOver(t, sdktest.Loopback(t), src, agrenting.WithBaseURL(srv.URL), sdktest.Sleepless)
+		resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodPut, srv.URL+"/x", tc.body))
 		require.NoError(t, err)
 		readAll(t, resp)
 		assert.EqualValues(t, 2, n.Load(), name)
@@ -427,29 +434,29 @@ func TestAConnectionOutlivesA401AndARetry(t *testing.T) {
 func TestARenewalThatFailsAfterA401IsNotRepeated(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		base := answers(http.StatusUnauthorized)
+		base := sdktest.Answers(http.StatusUnauthorized)
 		fetches := 0
 		errSource := errors.New("the vault is sealed")
-		tr := transportOver(t, base, CredentialSourceFunc(func(context.Context) (Credential, error) {
+		tr := sdktest.TransportOver(t, base, agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
 			fetches++
 			if fetches > 1 {
-				return Credential{}, errSource
+				return agrenting.Credential{}, errSource
 			}
-			return APIKey("k1"), nil
+			return agrenting.APIKey("k1"), nil
 		}))
 		began := time.Now()
-		_, err := tr.RoundTrip(request(t, http.MethodGet, "/x", nil)) //nolint:bodyclose // there is none
+		_, err := tr.RoundTrip(sdktest.Request(t, http.MethodGet, "/x", nil)) //nolint:bodyclose // there is none
 		require.ErrorIs(t, err, errSource)
 		assert.Zero(t, time.Since(began))
-		assert.Equal(t, 1, base.count())
+		assert.Equal(t, 1, base.Count())
 		assert.Equal(t, 2, fetches)
 	})
 }
 
 func TestATransportPrintsItsOrigin(t *testing.T) {
 	t.Parallel()
-	const want = "agrenting.Transport(" + apiURL + ")"
-	tr := transportOver(t, &recorder{}, Static(APIKey("k1")))
+	const want = "agrenting.Transport(" + sdktest.APIURL + ")"
+	tr := sdktest.TransportOver(t, &sdktest.Recorder{}, agrenting.Static(agrenting.APIKey("k1")))
 	for _, verb := range []string{"%s", "%v", "%+v", "%#v", "%q"} {
 		assert.Equal(t, want, fmt.Sprintf(verb, tr), verb)
 	}
@@ -458,6 +465,13 @@ func TestATransportPrintsItsOrigin(t *testing.T) {
 	assert.Equal(t, want, string(text))
 	assert.Equal(t, want, tr.LogValue().String())
 	assert.Equal(t, want, tr.GoString())
-	assert.Equal(t, "agrenting.Transport()", (*Transport)(nil).String())
-	assert.Equal(t, "agrenting.Transport()", new(Transport).String())
+	assert.Equal(t, "agrenting.Transport()", (*agrenting.Transport)(nil).String())
+	assert.Equal(t, "agrenting.Transport()", new(agrenting.Transport).String())
+}
+
+// readAll reads a response to its end and closes it, where linters see it.
+func readAll(tb testing.TB, resp *http.Response) string {
+	tb.Helper()
+	defer resp.Body.Close()
+	return sdktest.ReadAll(tb, resp)
 }

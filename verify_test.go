@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"io"
@@ -9,73 +9,75 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 func TestVerifyTellsWhetherThePlatformKnowsTheCredential(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]error{
 		200: nil, 204: nil, 402: nil, 403: nil, 409: nil, 422: nil,
-		401: ErrUnauthorized, 404: ErrNotFound, 410: ErrGone, 429: ErrRateLimited, 500: ErrServer, 503: ErrServer,
-		307: ErrForeignOrigin,
+		401: agrenting.ErrUnauthorized, 404: agrenting.ErrNotFound, 410: agrenting.ErrGone, 429: agrenting.ErrRateLimited, 500: agrenting.ErrServer, 503: agrenting.ErrServer,
+		307: agrenting.ErrForeignOrigin,
 	} {
-		base := answering(status, `{"errors":[{"code":"X","message":"no"}]}`, "Location", "https://elsewhere.example/")
+		base := sdktest.Answering(status, `{"errors":[{"code":"X","message":"no"}]}`, "Location", "https://elsewhere.example/")
 		if status < 300 {
-			base = answering(status, `{"data":[]}`)
+			base = sdktest.Answering(status, `{"data":[]}`)
 		}
-		c := keyed(t, base, WithRetryPolicy(RetryPolicy{MaxAttempts: 1}), WithRoutes(Routes{Verify: "/api/v9/me"}))
+		c := sdktest.Keyed(t, base, agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1}), agrenting.WithRoutes(agrenting.Routes{Verify: "/api/v9/me"}))
 		err := c.Verify(t.Context())
 		require.ErrorIs(t, err, want, "%d", status)
 		if want != nil && status != http.StatusTemporaryRedirect {
-			var api *APIError
+			var api *agrenting.APIError
 			require.ErrorAs(t, err, &api)
 			assert.Equal(t, status, api.StatusCode)
 		}
-		assert.Equal(t, apiURL+"/api/v9/me", base.only(t).url)
+		assert.Equal(t, sdktest.APIURL+"/api/v9/me", base.Only(t).URL)
 	}
 }
 
 func TestVerifyLeavesTheQuestionOpenWhereNobodyAnswersIt(t *testing.T) {
 	t.Parallel()
-	dropped := tripFunc(func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF })
-	c := keyed(t, dropped, WithRetryPolicy(RetryPolicy{MaxAttempts: 1}))
+	dropped := sdktest.RoundTripFunc(func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF })
+	c := sdktest.Keyed(t, dropped, agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1}))
 	require.ErrorIs(t, c.Verify(t.Context()), io.ErrUnexpectedEOF)
-	c = keyed(t, answering(http.StatusOK, `{"errors":[{"code":"UNAUTHORIZED"}]}`))
+	c = sdktest.Keyed(t, sdktest.Answering(http.StatusOK, `{"errors":[{"code":"UNAUTHORIZED"}]}`))
 	require.Error(t, c.Verify(t.Context()), "a failure under a 200 settles nothing")
 
 	for _, status := range []int{200, 201, 403, 422} {
-		c = keyed(t, answering(status, "<html>Sign in to the network</html>", "Content-Type", "text/html; charset=utf-8"))
-		require.ErrorIs(t, c.Verify(t.Context()), ErrMalformedResponse, "%d", status)
+		c = sdktest.Keyed(t, sdktest.Answering(status, "<html>Sign in to the network</html>", "Content-Type", "text/html; charset=utf-8"))
+		require.ErrorIs(t, c.Verify(t.Context()), agrenting.ErrMalformedResponse, "%d", status)
 	}
-	c = keyed(t, answering(http.StatusOK, ""))
-	require.ErrorIs(t, c.Verify(t.Context()), ErrMalformedResponse, "the platform's list is not empty of everything")
-	require.NoError(t, keyed(t, answering(http.StatusNoContent, "")).Verify(t.Context()))
+	c = sdktest.Keyed(t, sdktest.Answering(http.StatusOK, ""))
+	require.ErrorIs(t, c.Verify(t.Context()), agrenting.ErrMalformedResponse, "the platform's list is not empty of everything")
+	require.NoError(t, sdktest.Keyed(t, sdktest.Answering(http.StatusNoContent, "")).Verify(t.Context()))
 
-	base := answering(http.StatusOK, "")
-	anonymous, err := New(WithoutEnvironment(), WithBaseURL(apiURL), WithTransport(base), WithAnonymous())
+	base := sdktest.Answering(http.StatusOK, "")
+	anonymous, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(sdktest.APIURL), agrenting.WithTransport(base), agrenting.WithAnonymous())
 	require.NoError(t, err)
-	require.ErrorIs(t, anonymous.Verify(t.Context()), ErrNoCredential)
-	assert.Empty(t, base.requests(), "there is nothing to ask")
+	require.ErrorIs(t, anonymous.Verify(t.Context()), agrenting.ErrNoCredential)
+	assert.Empty(t, base.Requests(), "there is nothing to ask")
 	require.NoError(t, anonymous.Close())
-	require.ErrorIs(t, anonymous.Verify(t.Context()), ErrClosed)
+	require.ErrorIs(t, anonymous.Verify(t.Context()), agrenting.ErrClosed)
 }
 
 func TestVerifyKnowsEveryKindOnTheEmbeddedPlatform(t *testing.T) {
 	t.Parallel()
-	srv := memoryServer(t)
+	srv := sdktest.MemoryServer(t)
 	user := srv.NewUser("Ada")
 	agent := srv.NewAgent(user, agrentingtest.AgentConfig{})
 	key := srv.NewKey(agent.ID)
 	token := srv.NewToken(user.ID, agrentingtest.TokenConfig{})
 	session, _ := srv.NewSession(key.Secret)
-	for name, cred := range map[string]Credential{
-		"key": APIKey(key.Secret), "user token": UserToken(token.Secret), "session": SessionToken(session, time.Time{}),
+	for name, cred := range map[string]agrenting.Credential{
+		"key": agrenting.APIKey(key.Secret), "user token": agrenting.UserToken(token.Secret), "session": agrenting.SessionToken(session, time.Time{}),
 	} {
-		require.NoError(t, clientOf(t, srv, WithCredential(cred)).Verify(t.Context()), name)
+		require.NoError(t, sdktest.ClientOf(t, srv, agrenting.WithCredential(cred)).Verify(t.Context()), name)
 	}
-	for name, cred := range map[string]Credential{
-		"key": APIKey(testKey), "user token": UserToken("ap_" + testKey), "session": SessionToken(testKey, time.Time{}),
+	for name, cred := range map[string]agrenting.Credential{
+		"key": agrenting.APIKey(sdktest.TestKey), "user token": agrenting.UserToken("ap_" + sdktest.TestKey), "session": agrenting.SessionToken(sdktest.TestKey, time.Time{}),
 	} {
-		require.ErrorIs(t, clientOf(t, srv, WithCredential(cred)).Verify(t.Context()), ErrUnauthorized, name)
+		require.ErrorIs(t, sdktest.ClientOf(t, srv, agrenting.WithCredential(cred)).Verify(t.Context()), agrenting.ErrUnauthorized, name)
 	}
 }

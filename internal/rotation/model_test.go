@@ -33,7 +33,7 @@ func (e ending) String() string { return endingNames[e] }
 
 // scenario is one rotation with its faults. Its text is its name.
 type scenario struct {
-	tc     modelCase
+	tc     ModelCase
 	plan   plan
 	ending ending
 	chatty bool
@@ -183,7 +183,7 @@ func (w *modelWorld) settle(heir *process, err error) (lost bool) {
 // response was lost in a case in which the rules know no way back to it, or in which
 // it could not be asked for again in as many attempts as the policy allows.
 func (w *modelWorld) lost() bool {
-	if mayLose := w.tc.losesKeys() || (w.long && w.tc.strategy == InPlace); !mayLose || w.storeAlone() {
+	if mayLose := w.tc.LosesKeys() || (w.long && w.tc.Strategy == InPlace); !mayLose || w.storeAlone() {
 		return false
 	}
 	e, err := w.record()
@@ -299,9 +299,9 @@ func (r *modelRun) each(quick bool, span func(outcome) int, faults func(operatio
 			}
 		})
 	}
-	for _, tc := range modelCases() {
+	for _, tc := range ModelCases() {
 		clean := r.run(scenario{tc: tc, quick: quick})
-		if quick && tc.lifeline && !slices.ContainsFunc(clean.ops, func(op trace) bool { return op.op == opLifeline }) {
+		if quick && tc.Lifeline && !slices.ContainsFunc(clean.ops, func(op trace) bool { return op.op == opLifeline }) {
 			continue // without a session, it makes no difference for how long one lives
 		}
 		for n, op := range clean.ops[:span(clean)] {
@@ -347,7 +347,7 @@ func (s scenario) harmless(ops []trace) bool {
 	if op := ops[f.at].op; op == opLoad || op == opSave {
 		return f.f == secondJoins || f.f == failAfter || f.f == conflict
 	}
-	return (ops[f.at].op != opRotate || !s.tc.losesKeys()) && slices.Contains([]fault{secondJoins, failBefore, failAfter, truncated, failedAfter}, f.f)
+	return (ops[f.at].op != opRotate || !s.tc.LosesKeys()) && slices.Contains([]fault{secondJoins, failBefore, failAfter, truncated, failedAfter}, f.f)
 }
 
 // TestAnyOneFault has each operation of each kind of rotation go wrong in each way,
@@ -413,8 +413,8 @@ func TestAnyTwoFaults(t *testing.T) {
 
 // slowMatters reports whether a case differs from the one in which new keys are known
 // at once: one of the faults strikes a call that finds out whether a key is known.
-func (o outcome) slowMatters(tc modelCase, first, second int) bool {
-	return !tc.slow || o.ops[first].op == opVerify || o.ops[second].op == opVerify
+func (o outcome) slowMatters(tc ModelCase, first, second int) bool {
+	return !tc.Slow || o.ops[first].op == opVerify || o.ops[second].op == opVerify
 }
 
 // repeats reports whether a second fault comes to the same as another one, of the
@@ -462,7 +462,7 @@ func TestReplay(t *testing.T) {
 func scenarioNamed(name string) (s scenario, err error) {
 	parts := strings.Split(strings.TrimSuffix(name, ":"), "; ")
 	found := false
-	for _, tc := range modelCases() {
+	for _, tc := range ModelCases() {
 		if tc.String() == parts[0] {
 			s.tc, found = tc, true
 		}
@@ -495,9 +495,9 @@ func scenarioNamed(name string) (s scenario, err error) {
 func TestScenarioNames(t *testing.T) {
 	t.Parallel()
 	for _, s := range []scenario{
-		{tc: modelCase{strategy: Overlap}},
-		{tc: modelCase{strategy: InPlace, owner: true, slow: true}, plan: plan{}.with(3, crashAfter), ending: itDies},
-		{tc: modelCase{strategy: InPlace, lifeline: true}, plan: plan{}.with(0, secondJoins).with(17, failed5xx), quick: true},
+		{tc: ModelCase{Strategy: Overlap}},
+		{tc: ModelCase{Strategy: InPlace, Owner: true, Slow: true}, plan: plan{}.with(3, crashAfter), ending: itDies},
+		{tc: ModelCase{Strategy: InPlace, Lifeline: true}, plan: plan{}.with(0, secondJoins).with(17, failed5xx), quick: true},
 	} {
 		got, err := scenarioNamed(s.String())
 		if err != nil || got != s {

@@ -17,39 +17,6 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// modelCase is one kind of rotation.
-type modelCase struct {
-	strategy Strategy
-	owner    bool // there is an owner credential
-	lifeline bool // sessions outlive their key
-	slow     bool // a new key is not known at once
-}
-
-func (c modelCase) String() string {
-	parts := []string{c.strategy.String()}
-	for _, part := range []struct {
-		on   bool
-		name string
-	}{{c.owner, "owner"}, {c.lifeline, "lifeline"}, {c.slow, "slow keys"}} {
-		if part.on {
-			parts = append(parts, part.name)
-		}
-	}
-	return strings.Join(parts, ", ")
-}
-
-// losesKeys reports whether there is no way to a key whose response was lost.
-func (c modelCase) losesKeys() bool { return c.strategy == InPlace && !c.owner && !c.lifeline }
-
-func modelCases() (all []modelCase) {
-	for _, s := range []Strategy{Overlap, InPlace} {
-		for bits := range 8 {
-			all = append(all, modelCase{strategy: s, owner: bits&1 != 0, lifeline: bits&2 != 0, slow: bits&4 != 0})
-		}
-	}
-	return all
-}
-
 // fault is what goes wrong with one operation.
 type fault uint8
 
@@ -202,7 +169,7 @@ func (o trace) faults() []fault {
 
 // modelWorld is a platform, a store, and processes that live and die.
 type modelWorld struct {
-	tc       modelCase
+	tc       ModelCase
 	began    time.Time
 	platform *platform
 	initial  secret.Credential
@@ -227,9 +194,9 @@ type modelWorld struct {
 // newModelWorld returns a world with the default durations of a policy. In a quick
 // one they are shorter, in about the same proportions: processes that wait load the
 // record less often.
-func newModelWorld(tc modelCase, quick bool) *modelWorld {
+func newModelWorld(tc ModelCase, quick bool) *modelWorld {
 	w := &modelWorld{tc: tc, began: time.Now(), quick: quick, policy: Policy{
-		Strategy: tc.strategy, Every: -1, AgentID: modelAgent,
+		Strategy: tc.Strategy, Every: -1, AgentID: modelAgent,
 		DrainTimeout: 10 * time.Second, Grace: 3 * time.Second, VerifyTimeout: 15 * time.Second,
 		CallTimeout: 8 * time.Second, Lease: 20 * time.Second, RetryEvery: time.Minute, MaxAttempts: 5,
 	}}
@@ -240,10 +207,10 @@ func newModelWorld(tc modelCase, quick bool) *modelWorld {
 		w.policy.CallTimeout, w.policy.Lease, w.policy.MaxAttempts = 1500*time.Millisecond, 4*time.Second, 2
 		delay = 100 * time.Millisecond
 	}
-	if !tc.slow {
+	if !tc.Slow {
 		delay = 0
 	}
-	w.platform = newPlatform(!tc.lifeline, delay, w.complain)
+	w.platform = newPlatform(!tc.Lifeline, delay, w.complain)
 	// The initial key has a name that a rotation gave to it long ago: a rotation in
 	// place passes names on.
 	w.initial = w.platform.newKey(markPrefix + "of another rotation")
@@ -826,7 +793,7 @@ func (k fakeKeys) Owner(context.Context) (secret.Credential, error) {
 	return secret.NewCredential(secret.Material{Kind: secret.KindUserToken, Secret: ownerSecret}), nil
 }
 
-func (k fakeKeys) HasOwner() bool                { return k.p.w.tc.owner }
+func (k fakeKeys) HasOwner() bool                { return k.p.w.tc.Owner }
 func (k fakeKeys) HasInitial() bool              { return true }
 func (k fakeKeys) Admit(secret.Credential) error { return nil }
 

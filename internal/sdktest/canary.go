@@ -1,0 +1,102 @@
+package sdktest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// Canary hears all that a client says outside its store: log records, events,
+// the texts of errors and what a test prints. It knows the secrets, and finds
+// those that have got out.
+type Canary struct {
+	mu      sync.Mutex
+	said    bytes.Buffer
+	secrets map[string]bool
+}
+
+// NewCanary returns a canary that knows some secrets.
+func NewCanary(secrets ...string) *Canary {
+	c := &Canary{secrets: map[string]bool{}}
+	for _, s := range secrets {
+		c.secrets[s] = true
+	}
+	return c
+}
+
+// Hide adds secrets that must not show.
+func (c *Canary) Hide(creds ...agrenting.Credential) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cred := range creds {
+		if !cred.IsZero() {
+			c.secrets[cred.Reveal()] = true
+		}
+	}
+}
+
+// HideRecord hides what a record keeps.
+func (c *Canary) HideRecord(rec record.Key) {
+	for _, cred := range rec.Credentials() {
+		c.Hide(agrenting.APIKey(cred.Reveal()))
+	}
+}
+
+// Write implements io.Writer, for log handlers.
+func (c *Canary) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.said.Write(b)
+}
+
+// Hear takes anything that a program may print.
+func (c *Canary) Hear(values ...any) {
+	for _, v := range values {
+		_, _ = fmt.Fprintf(c, "%v\n%+v\n%#v\n", v, v, v)
+		if err, ok := v.(error); ok {
+			if e, ok := errors.AsType[*agrenting.RotationError](err); ok {
+				_, _ = fmt.Fprintf(c, "%s %s %s %v\n", e.State, e.Advice, e.Stage, e.Err)
+			}
+		}
+	}
+}
+
+// Options let a client speak to the canary.
+func (c *Canary) Options() []agrenting.Option {
+	log := slog.New(slog.NewTextHandler(c, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return []agrenting.Option{agrenting.WithLogger(log), agrenting.WithObserver(func(e agrenting.Event) { c.Hear(e) })}
+}
+
+// Leaks are the secrets that have got out in any form, each by its end only.
+func (c *Canary) Leaks() (out []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	text := c.said.String()
+	for s := range c.secrets {
+		if secret.Redact(text, s) != text {
+			out = append(out, "a secret has got out: …"+s[len(s)-4:])
+		}
+	}
+	return out
+}
+
+// SpyStore tells the canary what it keeps.
+type SpyStore struct {
+	agrenting.Store
+	Canary *Canary
+}
+
+// Save implements agrenting.Store.
+func (s *SpyStore) Save(ctx context.Context, name string, data []byte, prev agrenting.Revision) (agrenting.Revision, error) {
+	e, _ := RecordIn(name, data)
+	rec := e.Body
+	s.Canary.HideRecord(rec)
+	return s.Store.Save(ctx, name, data, prev)
+}

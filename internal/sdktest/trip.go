@@ -1,0 +1,389 @@
+package sdktest
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+// Scribe is a registration that uses every field.
+var Scribe = agrenting.AgentRegistration{
+	Name: "Scribe", DID: "did:agrenting:scribe", Capabilities: []string{"writing"}, PricingModel: "fixed", BasePrice: "1.50",
+	Description: "writes", Category: "text", Metadata: map[string]any{"callback_url": "https://scribe.example"},
+}
+
+// Refuser is a source that gives k1 once and k2 ever after.
+func Refuser() agrenting.CredentialSource {
+	var n atomic.Int64
+	return agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
+		return agrenting.APIKey(fmt.Sprintf("k%d", min(2, n.Add(1)))), nil
+	})
+}
+
+// Loopback is a transport of its own, whose connections end with the test.
+func Loopback(t *testing.T) *http.Transport {
+	t.Helper()
+	tr := &http.Transport{ExpectContinueTimeout: time.Hour}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+// Answering is a base that always answers the same.
+func Answering(code int, body string, header ...string) *Recorder {
+	return &Recorder{Then: func(int, Seen) *http.Response { return Reply(code, body, header...) }}
+}
+
+// Endless is a body without an end.
+type Endless struct{}
+
+// Read implements io.Reader.
+func (Endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
+}
+
+// Counter counts what is written to it.
+type Counter int64
+
+// Write implements io.Writer.
+func (c *Counter) Write(p []byte) (int, error) {
+	*c += Counter(len(p))
+	return len(p), nil
+}
+
+// APIURL is the base URL of tests that need no server.
+const APIURL = "https://api.agrenting.test"
+
+// RevokedBody is the body of a [Platform] that refuses a credential.
+const RevokedBody = "the key was revoked"
+
+// RoundTripFunc makes a base of a function.
+type RoundTripFunc func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f RoundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// Reply is an answer that needs no connection; header holds names and values in
+// turn.
+func Reply(code int, body string, header ...string) *http.Response {
+	h := http.Header{}
+	for i := 0; i+1 < len(header); i += 2 {
+		h.Add(header[i], header[i+1])
+	}
+	return &http.Response{
+		Status: http.StatusText(code), StatusCode: code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
+	}
+}
+
+// ReadBody reads and closes a request's body, as a base has to.
+func ReadBody(req *http.Request) string {
+	if req.Body == nil {
+		return ""
+	}
+	b, _ := io.ReadAll(req.Body)
+	_ = req.Body.Close()
+	return string(b)
+}
+
+// Script answers the n-th request, from 1, by a function, and counts.
+type Script struct {
+	calls  atomic.Int64
+	Answer func(n int, req *http.Request) (*http.Response, error)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (s *Script) RoundTrip(req *http.Request) (*http.Response, error) {
+	return s.Answer(int(s.calls.Add(1)), req)
+}
+
+// Count is how many requests there were.
+func (s *Script) Count() int { return int(s.calls.Load()) }
+
+// Answers is a script of status codes; the last one is repeated. A zero is a
+// dropped connection.
+func Answers(codes ...int) *Script {
+	return &Script{Answer: func(n int, req *http.Request) (*http.Response, error) {
+		ReadBody(req)
+		code := codes[min(n, len(codes))-1]
+		if code == 0 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return Reply(code, http.StatusText(code)), nil
+	}}
+}
+
+// Seen is a request as a base got it.
+type Seen struct {
+	Method, URL, Host, Body string
+	Header                  http.Header
+}
+
+// Capture reads a request as a base gets it.
+func Capture(req *http.Request) Seen {
+	return Seen{
+		Method: req.Method, URL: req.URL.String(), Host: req.Host,
+		Header: req.Header.Clone(), Body: ReadBody(req),
+	}
+}
+
+// Credentials are the credential headers of a request, under canonical names.
+func (s Seen) Credentials() map[string][]string { return CredentialsOf(s.Header) }
+
+// CredentialsOf are the credential headers of h, under canonical names.
+func CredentialsOf(h http.Header) map[string][]string {
+	out := map[string][]string{}
+	for name, values := range h {
+		switch canon := http.CanonicalHeaderKey(name); canon {
+		case "Authorization", "X-Api-Key", "Api-Key":
+			out[canon] = append(out[canon], values...)
+		}
+	}
+	return out
+}
+
+// SecretOf is the one credential that a request carries, as the secret alone;
+// empty when there is none or more than one.
+func SecretOf(h http.Header) string {
+	var all []string
+	for _, values := range CredentialsOf(h) {
+		all = append(all, values...)
+	}
+	if len(all) != 1 {
+		return ""
+	}
+	return strings.TrimPrefix(all[0], "Bearer ")
+}
+
+// Recorder is a base that remembers what it was sent, and answers 200 or what
+// then says.
+type Recorder struct {
+	mu   sync.Mutex
+	got  []Seen
+	Then func(n int, s Seen) *http.Response
+}
+
+// RoundTrip implements http.RoundTripper.
+func (r *Recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	s := Capture(req)
+	r.mu.Lock()
+	r.got = append(r.got, s)
+	n := len(r.got)
+	r.mu.Unlock()
+	if r.Then != nil {
+		return r.Then(n, s), nil
+	}
+	return Reply(http.StatusOK, "{}"), nil
+}
+
+// Requests are those that were sent so far.
+func (r *Recorder) Requests() []Seen {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.got)
+}
+
+// Only is the one request that a base got.
+func (r *Recorder) Only(tb testing.TB) Seen {
+	tb.Helper()
+	got := r.Requests()
+	require.Len(tb, got, 1)
+	return got[0]
+}
+
+// Platform is a base that accepts one secret at a time and echoes bodies.
+type Platform struct {
+	Recorder
+	accepted atomic.Pointer[string]
+}
+
+// NewPlatform returns a platform that accepts a secret.
+func NewPlatform(secret string) *Platform {
+	p := &Platform{}
+	p.Accept(secret)
+	p.Then = func(_ int, s Seen) *http.Response {
+		if SecretOf(s.Header) != *p.accepted.Load() {
+			return Reply(http.StatusUnauthorized, RevokedBody)
+		}
+		return Reply(http.StatusOK, s.Body)
+	}
+	return p
+}
+
+// Accept lets the platform accept another secret from now on.
+func (p *Platform) Accept(secret string) { p.accepted.Store(&secret) }
+
+// Count is how many requests came with a secret.
+func (p *Platform) Count(secret string) int {
+	n := 0
+	for _, s := range p.Requests() {
+		if SecretOf(s.Header) == secret {
+			n++
+		}
+	}
+	return n
+}
+
+// Request makes one for APIURL, unless the target is a whole URL.
+func Request(tb testing.TB, method, target string, body io.Reader) *http.Request {
+	tb.Helper()
+	if strings.HasPrefix(target, "/") {
+		target = APIURL + target
+	}
+	req, err := http.NewRequestWithContext(tb.Context(), method, target, body)
+	require.NoError(tb, err)
+	return req
+}
+
+// ReadAll reads a response to its end and closes it.
+func ReadAll(tb testing.TB, resp *http.Response) string {
+	tb.Helper()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(tb, err)
+	require.NoError(tb, resp.Body.Close())
+	return string(b)
+}
+
+// Failure sends a request that is expected to get no answer.
+func Failure(rt http.RoundTripper, req *http.Request) error {
+	resp, err := rt.RoundTrip(req)
+	if resp != nil {
+		_ = resp.Body.Close()
+	}
+	return err
+}
+
+// Get sends a GET, also from other goroutines than the test's, and returns
+// status and body.
+func Get(ctx context.Context, rt http.RoundTripper, target string) (int, string, error) {
+	if strings.HasPrefix(target, "/") {
+		target = APIURL + target
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
+	if err != nil {
+		return 0, "", err
+	}
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), err
+}
+
+// SpyBody is a body that cannot be made again. It counts.
+type SpyBody struct {
+	io.Reader
+	Bytes, closes atomic.Int64
+}
+
+// NewSpyBody returns a body with some content.
+func NewSpyBody(content string) *SpyBody { return &SpyBody{Reader: strings.NewReader(content)} }
+
+// Read implements io.Reader.
+func (b *SpyBody) Read(p []byte) (int, error) {
+	if b.closes.Load() > 0 {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	n, err := b.Reader.Read(p)
+	b.Bytes.Add(int64(n))
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *SpyBody) Close() error {
+	b.closes.Add(1)
+	return nil
+}
+
+// Closed is how often the body was closed.
+func (b *SpyBody) Closed() int { return int(b.closes.Load()) }
+
+// Freeze remembers everything that can be seen of a request, and returns a
+// check that nothing of it has changed: not the fields, not the header map, not
+// the slices in it, and not what is in those.
+func Freeze(tb testing.TB, req *http.Request) (check func()) {
+	tb.Helper()
+	before, header, ctx := *req, req.Header.Clone(), req.Context()
+	slicesBefore, u := maps.Clone(req.Header), *req.URL
+	return func() {
+		tb.Helper()
+		assert.Equal(tb, header, req.Header, "the header's content")
+		for name, values := range req.Header {
+			if len(values) > 0 && len(slicesBefore[name]) > 0 {
+				assert.Same(tb, &slicesBefore[name][0], &values[0], "the slice under %s", name)
+			}
+		}
+		assert.Equal(tb, u, *req.URL)
+		assert.Equal(tb, ctx, req.Context())
+		a, b := reflect.ValueOf(before), reflect.ValueOf(*req)
+		for i := range a.NumField() {
+			if field := a.Type().Field(i); field.IsExported() {
+				assert.True(tb, identical(a.Field(i), b.Field(i)), "the field %s", field.Name)
+			}
+		}
+	}
+}
+
+// identical compares references by what they refer to, not by content.
+func identical(a, b reflect.Value) bool {
+	switch a.Kind() {
+	case reflect.Interface:
+		return a.IsNil() == b.IsNil() && (a.IsNil() || identical(a.Elem(), b.Elem()))
+	case reflect.Func, reflect.Map, reflect.Pointer, reflect.Chan:
+		return a.Pointer() == b.Pointer()
+	default:
+		return reflect.DeepEqual(a.Interface(), b.Interface())
+	}
+}
+
+// Trusting is a [Loopback] transport that trusts some servers.
+func Trusting(t *testing.T, servers ...*httptest.Server) *http.Transport {
+	t.Helper()
+	tr := Loopback(t)
+	pool := x509.NewCertPool()
+	for _, s := range servers {
+		pool.AddCert(s.Certificate())
+	}
+	tr.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return tr
+}
+
+// AnyPort is an address to listen at.
+const AnyPort = "127.0.0.1:0"
+
+// Sleepless repeats without pauses worth the name, for tests on real
+// connections.
+var Sleepless = agrenting.WithRetryPolicy(agrenting.RetryPolicy{BaseDelay: 1, MaxDelay: 1})
+
+// Between is a base that may answer in place of the platform: nil lets the
+// request through.
+func Between(base http.RoundTripper, answer func(*http.Request) *http.Response) http.RoundTripper {
+	return RoundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if resp := answer(req); resp != nil {
+			ReadBody(req)
+			return resp, nil
+		}
+		return base.RoundTrip(req)
+	})
+}
