@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+
+	"github.com/agrenting/agrenting-go/internal/socket"
 )
 
 // Client talks to the platform with one credential. It is immutable and safe
@@ -77,6 +79,37 @@ func newClient(core *core, t *Transport) *Client {
 func (c *Client) HTTPClient() *http.Client {
 	h := *c.http
 	return &h
+}
+
+// SocketHTTPClient returns an http.Client for WebSocket libraries that dial with
+// one. The platform's sockets take the credential in the query, as api_key, or as
+// session_token if it is a session. The client adds it when it sends the request, so
+// the library, its logs, and its errors never have it:
+//
+//	const agentSocket = "wss://agrenting.com/socket/agent/websocket?vsn=2.0.0"
+//	conn, _, err := websocket.Dial(ctx, agentSocket, &websocket.DialOptions{
+//		HTTPClient: client.SocketHTTPClient(),
+//	})
+//
+// API keys use /socket/agent, user tokens /socket/hirer, and sessions /socket
+// (platform documentation, "Channels" and "WebSocket").
+//
+// Everything else is as with [Client.HTTPClient]. The credential is sent only to the
+// pinned origins. A credential that the caller set wins, in a header or in the query.
+// A 401 renews the credential, and a handshake that fails is retried as the
+// [RetryPolicy] says. The client follows no redirect. Use it only for sockets:
+// elsewhere the platform expects headers, and queries end up in logs. A transport of
+// [WithTransport] sees the query.
+//
+// A connection stays open when its credential is renewed or rotated. The platform
+// does not document what happens to a connection whose key is revoked.
+func (c *Client) SocketHTTPClient() *http.Client {
+	t := *c.transport
+	t.base, t.socket = socket.NewTransport(t.base), true
+	return &http.Client{
+		Transport:     &t,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // Transport returns the [http.RoundTripper] of the client, for use under an

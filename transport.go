@@ -13,6 +13,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/retry"
+	"github.com/agrenting/agrenting-go/internal/socket"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -38,6 +39,7 @@ type Transport struct {
 	origins  origin.Set
 	agent    agentHeader
 	insecure bool
+	socket   bool // the credential goes into the query, see SocketHTTPClient
 	retry    *retry.Retrier
 	log      *slog.Logger // nil is silent
 	core     *core
@@ -88,7 +90,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.pass(req, origin.Bare(req))
 	}
 	credential, agent := origin.Identity(req.Header)
-	if credential {
+	if credential || (t.socket && socket.HasCredential(req.URL)) {
 		return t.pass(req, req)
 	}
 	resp, local, err := t.attempt(req, agent)
@@ -220,7 +222,11 @@ func (t *Transport) withCredential(req *http.Request, l *generation, agent *agen
 	if out.Header == nil {
 		out.Header = make(http.Header, 2)
 	}
-	if l.Value.name != "" { // there is none where the client is anonymous
+	switch {
+	case l.Value.name == "": // the client is anonymous
+	case t.socket:
+		out.URL = socket.WithCredential(req.URL, l.Value.cred.c)
+	default:
 		out.Header[l.Value.name] = l.Value.cred.c.Values()
 	}
 	if agent.values != nil {

@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -18,14 +17,21 @@ const (
 )
 
 // HasCredential reports whether the query of u has a credential.
-func HasCredential(u *url.URL) bool {
+func HasCredential(u *url.URL) bool { return len(credentials(u)) > 0 }
+
+// credentials returns the values of the parameters of u that carry a credential.
+func credentials(u *url.URL) (found []string) {
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
-		name, _, _ := strings.Cut(pair, "=")
-		if plain, err := url.QueryUnescape(name); err == nil && isCredential(plain) {
-			return true
+		name, value, _ := strings.Cut(pair, "=")
+		if plain, err := url.QueryUnescape(name); err != nil || !isCredential(plain) {
+			continue
 		}
+		if plain, err := url.QueryUnescape(value); err == nil {
+			value = plain
+		}
+		found = append(found, value)
 	}
-	return false
+	return found
 }
 
 // isCredential reports whether a parameter carries a credential.
@@ -33,57 +39,43 @@ func isCredential(name string) bool {
 	return strings.EqualFold(name, paramAPIKey) || strings.EqualFold(name, paramSessionToken)
 }
 
-// addCredential appends the credential to the query of u.
-func addCredential(u *url.URL, cred secret.Credential) {
+// WithCredential returns a copy of u with a credential in its query.
+func WithCredential(u *url.URL, cred secret.Credential) *url.URL {
+	out := *u
 	name := paramAPIKey
 	if cred.Kind() == secret.KindSession {
 		name = paramSessionToken
 	}
 	pair := name + "=" + url.QueryEscape(cred.Reveal())
-	if u.RawQuery != "" {
+	if out.RawQuery != "" {
 		pair = "&" + pair
 	}
-	u.RawQuery += pair
+	out.RawQuery += pair
+	return &out
 }
 
-// Carrier returns the header that carries the credential of a request, and the
-// credential. header is empty if the SDK added none.
-type Carrier func(context.Context) (header string, cred secret.Credential)
+// NewTransport returns a transport that sends requests through base and removes the
+// credentials in their queries from the headers of responses and from errors.
+func NewTransport(base http.RoundTripper) http.RoundTripper { return &transport{base: base} }
 
-// NewTransport returns a transport that removes the header that carries the
-// credential, adds the credential to the query, and sends the request through base.
-// Neither the response nor the error has the credential. The headers of its requests
-// must be a copy of the caller's.
-func NewTransport(base http.RoundTripper, carrier Carrier) http.RoundTripper {
-	return &transport{base: base, carrier: carrier}
-}
-
-type transport struct {
-	base    http.RoundTripper
-	carrier Carrier
-}
+type transport struct{ base http.RoundTripper }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	header, cred := t.carrier(req.Context())
-	if header == "" {
-		return t.base.RoundTrip(req)
+	resp, err := t.base.RoundTrip(req)
+	hidden := credentials(req.URL)
+	if len(hidden) == 0 {
+		return resp, err
 	}
-	out, u := *req, *req.URL
-	delete(out.Header, header)
-	addCredential(&u, cred)
-	out.URL = &u
-	resp, err := t.base.RoundTrip(&out)
 	if resp != nil {
-		resp.Request = req
 		for name, values := range resp.Header { // a redirect repeats the query, for example
 			for i, value := range values {
-				if clean := secret.Redact(value, cred.Reveal()); clean != value {
+				if clean := secret.Redact(value, hidden...); clean != value {
 					resp.Header[name][i] = clean
 				}
 			}
 		}
 	}
-	return resp, redact(err, cred.Reveal())
+	return resp, redact(err, hidden...)
 }
 
 // CloseIdleConnections closes those of the base.
@@ -98,13 +90,13 @@ func (t *transport) CloseIdleConnections() {
 // everything, and errors.As finds only what is wrapped below the last error that shows
 // the secret: the [net.OpError] within a [url.Error], for example, but not the
 // url.Error, which has the URL.
-func redact(err error, hidden string) error {
+func redact(err error, hidden ...string) error {
 	if err == nil {
 		return nil
 	}
 	shows := func(err error) bool {
 		_, hasURL := err.(*url.Error) //nolint:errorlint // this one, not what it wraps
-		return hasURL || secret.Redact(err.Error(), hidden) != err.Error()
+		return hasURL || secret.Redact(err.Error(), hidden...) != err.Error()
 	}
 	beneath, clean := err, true
 	for e := err; e != nil; e = errors.Unwrap(e) {
@@ -123,5 +115,5 @@ func redact(err error, hidden string) error {
 	if clean {
 		return err
 	}
-	return secret.NewError(secret.Redact(err.Error(), hidden), beneath, err)
+	return secret.NewError(secret.Redact(err.Error(), hidden...), beneath, err)
 }

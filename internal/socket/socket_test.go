@@ -45,20 +45,20 @@ func assertClean(t *testing.T, text string) {
 func dial(t *testing.T, err error) error {
 	t.Helper()
 	base := tripFunc(func(*http.Request) (*http.Response, error) { return nil, err })
-	_, err = newTransport(base, secret.KindAPIKey).RoundTrip(newRequest(t, address)) //nolint:bodyclose // there is no response
+	_, err = socket.NewTransport(base).RoundTrip(newRequest(t, address)) //nolint:bodyclose // there is no response
 	return err
 }
 
+// newRequest is a request with the credential in its query.
 func newRequest(t *testing.T, target string) *http.Request {
 	t.Helper()
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, target, http.NoBody)
-	req.Header.Set("X-Api-Key", probeSecret)
+	req.URL = socket.WithCredential(req.URL, credential(secret.KindAPIKey))
 	return req
 }
 
-func newTransport(base http.RoundTripper, kind secret.Kind) http.RoundTripper {
-	cred := secret.NewCredential(secret.Material{Kind: kind, Secret: probeSecret})
-	return socket.NewTransport(base, func(context.Context) (string, secret.Credential) { return "X-Api-Key", cred })
+func credential(kind secret.Kind) secret.Credential {
+	return secret.NewCredential(secret.Material{Kind: kind, Secret: probeSecret})
 }
 
 func TestKindOfTheCredentialChoosesTheParameter(t *testing.T) {
@@ -72,18 +72,11 @@ func TestKindOfTheCredentialChoosesTheParameter(t *testing.T) {
 		"https://api.agrenting.test/socket?a=1+%26":  {secret.KindAPIKey: "https://api.agrenting.test/socket?a=1+%26&api_key="},
 		"https://api.agrenting.test/socket?vsn=1&b=": {secret.KindSession: "https://api.agrenting.test/socket?vsn=1&b=&session_token="},
 	} {
-		for kind, url := range want {
-			var sent *http.Request
-			base := tripFunc(func(req *http.Request) (*http.Response, error) {
-				sent = req
-				return nil, io.EOF
-			})
-			req := newRequest(t, target)
-			_, err := newTransport(base, kind).RoundTrip(req) //nolint:bodyclose // there is no response
-			require.ErrorIs(t, err, io.EOF)
-			assert.Equal(t, url+escaped(), sent.URL.String())
-			assert.Empty(t, sent.Header)
-			assert.Equal(t, target, req.URL.String(), "the URL of the caller is not changed")
+		for kind, want := range want {
+			u, err := url.Parse(target)
+			require.NoError(t, err)
+			assert.Equal(t, want+escaped(), socket.WithCredential(u, credential(kind)).String())
+			assert.Equal(t, target, u.String(), "the URL of the caller is not changed")
 		}
 	}
 }
@@ -92,13 +85,12 @@ func escaped() string { return url.QueryEscape(probeSecret) }
 
 func TestRequestsWithoutACredentialPassUnchanged(t *testing.T) {
 	t.Parallel()
-	req := newRequest(t, address)
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, address, http.NoBody)
 	base := tripFunc(func(out *http.Request) (*http.Response, error) {
 		assert.Same(t, req, out)
 		return nil, io.EOF
 	})
-	rt := socket.NewTransport(base, func(context.Context) (string, secret.Credential) { return "", secret.Credential{} })
-	_, err := rt.RoundTrip(req) //nolint:bodyclose // there is no response
+	_, err := socket.NewTransport(base).RoundTrip(req) //nolint:bodyclose // there is no response
 	assert.Equal(t, io.EOF, err)
 }
 
