@@ -59,7 +59,7 @@ func newCore(opts []Option) (*core, error) {
 		return nil, err
 	}
 	c := &core{cfg: cfg, env: env.environment, routes: cfg.routes.withDefaults(), userAgent: userAgent(cfg.userAgent)}
-	c.endpoint = session.NewEndpoint(c.routes.Authenticate, sessionPlatform{c})
+	c.endpoint = session.NewEndpoint(c.routes.Authenticate, platformCalls{c})
 	agent, err := c.agentFrom(env.agentID)
 	if err != nil {
 		return nil, err
@@ -176,7 +176,7 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 		Fetch:     fetchFrom(src, c.prepare),
 		Proactive: recheckInterval(src) == 0, // a file is checked only when there is traffic
 		Observe:   c.observe,
-	}, verifyRoute{c}), nil
+	}, platformCalls{c}), nil
 }
 
 // admit holds a credential against what each one must pass before it leaves,
@@ -234,7 +234,7 @@ func (c *core) storedKeyCache(initial CredentialSource, notFound error) (*creden
 	if c.cfg.session != nil {
 		return c.sessionCache(name, c.stored), nil
 	}
-	return newRenewingCache(name, renew.Config[*preparedCredential]{Fetch: c.stored.fetch, RetryAt: retryAt, Observe: c.observe}, verifyRoute{c}), nil
+	return newRenewingCache(name, renew.Config[*preparedCredential]{Fetch: c.stored.fetch, RetryAt: retryAt, Observe: c.observe}, platformCalls{c}), nil
 }
 
 //nolint:contextcheck,nolintlint // Close has no context; its callers would all be told to pass one

@@ -511,7 +511,7 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 						}
 						return renew.Grant[*preparedCredential]{Value: s}, nil
 					},
-				}, verifyRoute{tr.core})
+				}, platformCalls{tr.core})
 				defer func() { assert.NoError(t, tr.creds.close()) }()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()

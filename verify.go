@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -55,23 +54,5 @@ func recognized(status int) bool {
 		return true
 	default:
 		return false
-	}
-}
-
-// verifyRoute implements evidence.Asker.
-type verifyRoute struct{ core *core }
-
-// Verdict implements evidence.Asker.
-func (v verifyRoute) Verdict(ctx context.Context, c secret.Credential) evidence.Verdict {
-	a, err := v.core.direct(ctx, direct{method: http.MethodGet, path: v.core.routes.Verify, cred: Credential{c}})
-	switch {
-	case err != nil:
-		return evidence.Unknown
-	case a.status == http.StatusUnauthorized:
-		return evidence.Dead
-	case a.ok() && a.jsonErr == nil:
-		return evidence.Alive
-	default:
-		return evidence.Unknown
 	}
 }

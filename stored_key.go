@@ -51,7 +51,7 @@ func newStoredKey(c *core, store Store, initial CredentialSource, notFound error
 	k.manager = rotation.New(rotation.Config{
 		Policy:   p.internal(c.agent.id()),
 		Slot:     record.Keys(c.recordConfig(store, agent)),
-		Platform: rotationPlatform{c}, Keys: k, Handover: k, Report: k,
+		Platform: platformCalls{c}, Keys: k, Handover: k, Report: k,
 	})
 	return k
 }

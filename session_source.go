@@ -12,74 +12,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/session"
-	"github.com/agrenting/agrenting-go/internal/wire"
 )
-
-// sessionPlatform implements session.Platform.
-type sessionPlatform struct{ core *core }
-
-// lockout is how long the platform locks an IP out if it does not say (platform
-// documentation, "Rate Limits").
-const lockout = 5 * time.Minute
-
-// Authenticate implements session.Platform. The key goes into the header for API
-// keys, a user token too: the platform's example has it there.
-func (p sessionPlatform) Authenticate(ctx context.Context, path string, key secret.Credential) (*wire.Answer, error) {
-	a, err := p.core.direct(ctx, direct{method: http.MethodPost, path: path, cred: Credential{key}, keyHeader: true})
-	if err != nil {
-		return nil, err
-	}
-	if a.ok() {
-		return a.answer, nil
-	}
-	e := a.apiError()
-	if a.status != http.StatusTooManyRequests {
-		return nil, e
-	}
-	after := e.RetryAfter
-	if after <= 0 {
-		after = lockout
-	}
-	return nil, &LockoutError{RetryAt: time.Now().Add(after), Err: e}
-}
-
-// Refuses implements session.Platform.
-func (p sessionPlatform) Refuses(ctx context.Context, s secret.Credential) bool {
-	a, err := p.core.direct(ctx, direct{method: http.MethodGet, path: p.core.routes.Verify, cred: Credential{s}})
-	return err == nil && a.status == http.StatusUnauthorized
-}
-
-// RetryAt implements session.Platform.
-func (p sessionPlatform) RetryAt(err error) (at time.Time, locked bool) {
-	_, locked = errors.AsType[*LockoutError](err)
-	return retryAt(err), locked
-}
-
-// retryAt reads from a source's error when it can be asked again.
-func retryAt(err error) time.Time {
-	if l, ok := errors.AsType[*LockoutError](err); ok {
-		return l.RetryAt
-	}
-	if p, ok := errors.AsType[*session.PausedError](err); ok {
-		return p.Until
-	}
-	if p, ok := errors.AsType[*pausedError](err); ok {
-		return p.at
-	}
-	if a, ok := errors.AsType[*APIError](err); ok && a.RetryAfter > 0 {
-		return time.Now().Add(min(a.RetryAfter, session.MaxPause))
-	}
-	return time.Time{}
-}
-
-// pausedError is an error of a source that can be asked again at some time.
-type pausedError struct {
-	at  time.Time
-	err error
-}
-
-func (e *pausedError) Error() string { return e.err.Error() }
-func (e *pausedError) Unwrap() error { return e.err }
 
 // sessionKeys implements session.Keys over a source of keys. What a source can do
 // beyond yielding a key is found by optional interfaces.
@@ -149,7 +82,7 @@ func (c *core) exchangeableKey(ctx context.Context) (Credential, error) {
 // sessionCache is the keeper of sessions of the keys that src yields.
 func (c *core) sessionCache(name string, src CredentialSource) *credentialCache {
 	c.keys = sessionKeys{core: c, source: src}
-	cfg := session.Config{Endpoint: c.endpoint, Platform: sessionPlatform{c}, Keys: c.keys, Report: c}
+	cfg := session.Config{Endpoint: c.endpoint, Platform: platformCalls{c}, Keys: c.keys, Report: c}
 	if store := c.cfg.sessionStore(); store != nil {
 		cfg.Records = c.recordConfig(store, "")
 	}
@@ -161,7 +94,7 @@ func (c *core) sessionCache(name string, src CredentialSource) *credentialCache 
 		RetryAt:   retryAt,
 		Proactive: c.cfg.session.Window >= 0,
 		Observe:   c.observe,
-	}, verifyRoute{c})
+	}, platformCalls{c})
 	k.costly = true
 	return k
 }
@@ -207,5 +140,5 @@ func (c *core) logout() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), logoutTimeout)
 	defer cancel()
-	_, _ = c.direct(ctx, direct{method: http.MethodDelete, path: c.routes.Logout, cred: c.creds.latest()})
+	_, _ = platformCalls{c}.direct(ctx, direct{method: http.MethodDelete, path: c.routes.Logout, cred: c.creds.latest()})
 }

@@ -1,0 +1,331 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/evidence"
+	"github.com/agrenting/agrenting-go/internal/origin"
+	"github.com/agrenting/agrenting-go/internal/rotation"
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/session"
+	"github.com/agrenting/agrenting-go/internal/wire"
+)
+
+// platformCalls makes the SDK's own calls. It implements session.Platform,
+// rotation.Platform and evidence.Asker.
+type platformCalls struct{ core *core }
+
+// direct is a call that the SDK makes for its own purposes. It goes directly to the
+// base transport: without retries, redirects, and any credential other than the given
+// one. No error contains the body of an answer.
+type direct struct {
+	method, path string
+	query        url.Values
+	body         any // nil: none
+	cred         Credential
+	// keyHeader puts the credential into the header for API keys, whatever its kind.
+	keyHeader bool
+	agentID   string
+	idemKey   string
+}
+
+// maxDirectBody bounds the answers of such calls.
+const maxDirectBody = 256 << 10
+
+func (p platformCalls) direct(ctx context.Context, d direct) (*directAnswer, error) {
+	u, err := origin.Join(p.core.base, d.path, d.query)
+	if err != nil {
+		return nil, err
+	}
+	name, values := d.cred.header(p.core.cfg.keyHeader)
+	if d.keyHeader {
+		name, values = p.core.cfg.keyHeader, []string{d.cred.Reveal()}
+	}
+	header := http.Header{name: values}
+	if d.agentID != "" {
+		header[wire.HeaderAgentID] = []string{d.agentID}
+	}
+	if d.idemKey != "" {
+		header[wire.HeaderIdempotencyKey] = []string{d.idemKey}
+	}
+	call := wire.Call{Method: d.method, URL: u, Header: header, UserAgent: p.core.userAgent, Body: d.body}
+	a, err := call.Do(ctx, p.core.transport.base.RoundTrip, maxDirectBody)
+	if err != nil {
+		return nil, err
+	}
+	return &directAnswer{
+		answer: a, status: a.Status, header: a.Header, jsonErr: a.JSONErr, raw: a.Body, secret: d.cred.Reveal(),
+	}, nil
+}
+
+// directAnswer is the answer to a direct call.
+type directAnswer struct {
+	answer  *wire.Answer
+	status  int
+	header  http.Header
+	jsonErr error
+	raw     []byte
+	secret  string // of the credential, for redaction
+}
+
+// ok reports whether the platform did what it was asked for.
+func (a *directAnswer) ok() bool { return a.answer.OK() }
+
+// made is ok for calls that issue a key.
+func (a *directAnswer) made() bool { return a.answer.Made() }
+
+// issued is the key in an answer.
+func (a *directAnswer) issued() (IssuedKey, bool) { return issuedIn(a.raw, APIKey) }
+
+// apiError makes the typed error of an answer that is not ok.
+func (a *directAnswer) apiError() *APIError {
+	r := &Response{StatusCode: a.status, Header: a.header, Attempts: 1}
+	r.readHeader()
+	e := newAPIError(r, &a.answer.Envelope, nil, a.secret)
+	e.Method, e.Path = a.answer.Method, a.answer.Path
+	if a.status >= 300 && a.status < 400 {
+		e.cause = fmt.Errorf("%w: credentials follow no redirect; make the platform's canonical URL the base URL", ErrForeignOrigin)
+	}
+	return e
+}
+
+// lockout is how long the platform locks an IP out if it does not say (platform
+// documentation, "Rate Limits").
+const lockout = 5 * time.Minute
+
+// Authenticate implements session.Platform. The key goes into the header for API
+// keys, a user token too: the platform's example has it there.
+func (p platformCalls) Authenticate(ctx context.Context, path string, key secret.Credential) (*wire.Answer, error) {
+	a, err := p.direct(ctx, direct{method: http.MethodPost, path: path, cred: Credential{key}, keyHeader: true})
+	if err != nil {
+		return nil, err
+	}
+	if a.ok() {
+		return a.answer, nil
+	}
+	e := a.apiError()
+	if a.status != http.StatusTooManyRequests {
+		return nil, e
+	}
+	after := e.RetryAfter
+	if after <= 0 {
+		after = lockout
+	}
+	return nil, &LockoutError{RetryAt: time.Now().Add(after), Err: e}
+}
+
+// Refuses implements session.Platform.
+func (p platformCalls) Refuses(ctx context.Context, s secret.Credential) bool {
+	a, err := p.direct(ctx, direct{method: http.MethodGet, path: p.core.routes.Verify, cred: Credential{s}})
+	return err == nil && a.status == http.StatusUnauthorized
+}
+
+// RetryAt implements session.Platform.
+func (p platformCalls) RetryAt(err error) (at time.Time, locked bool) {
+	_, locked = errors.AsType[*LockoutError](err)
+	return retryAt(err), locked
+}
+
+// retryAt reads from a source's error when it can be asked again.
+func retryAt(err error) time.Time {
+	if l, ok := errors.AsType[*LockoutError](err); ok {
+		return l.RetryAt
+	}
+	if p, ok := errors.AsType[*session.PausedError](err); ok {
+		return p.Until
+	}
+	if p, ok := errors.AsType[*pausedError](err); ok {
+		return p.at
+	}
+	if a, ok := errors.AsType[*APIError](err); ok && a.RetryAfter > 0 {
+		return time.Now().Add(min(a.RetryAfter, session.MaxPause))
+	}
+	return time.Time{}
+}
+
+// pausedError is an error of a source that can be asked again at some time.
+type pausedError struct {
+	at  time.Time
+	err error
+}
+
+func (e *pausedError) Error() string { return e.err.Error() }
+func (e *pausedError) Unwrap() error { return e.err }
+
+// Verdict implements evidence.Asker.
+func (p platformCalls) Verdict(ctx context.Context, c secret.Credential) evidence.Verdict {
+	a, err := p.direct(ctx, direct{method: http.MethodGet, path: p.core.routes.Verify, cred: Credential{c}})
+	switch {
+	case err != nil:
+		return evidence.Unknown
+	case a.status == http.StatusUnauthorized:
+		return evidence.Dead
+	case a.ok() && a.jsonErr == nil:
+		return evidence.Alive
+	default:
+		return evidence.Unknown
+	}
+}
+
+// Issue implements rotation.Platform.
+func (p platformCalls) Issue(ctx context.Context, by rotation.Caller, agent, name, idempotencyKey string) rotation.Answer {
+	return p.call(ctx, by, true, direct{
+		method: http.MethodPost, path: p.core.keysPath(agent), body: map[string]string{"name": name}, idemKey: idempotencyKey,
+	})
+}
+
+// RotateInPlace implements rotation.Platform.
+func (p platformCalls) RotateInPlace(ctx context.Context, by rotation.Caller, idempotencyKey string) rotation.Answer {
+	return p.call(ctx, by, true, direct{method: http.MethodPost, path: p.core.routes.RotateKey, idemKey: idempotencyKey})
+}
+
+// Revoke implements rotation.Platform.
+func (p platformCalls) Revoke(ctx context.Context, by rotation.Caller, agent, id string) rotation.Answer {
+	seg, err := pathSegment(id)
+	if err != nil {
+		return rotation.Answer{Outcome: rotation.Refused, Err: err}
+	}
+	return p.call(ctx, by, false, direct{method: http.MethodDelete, path: p.core.keysPath(agent) + "/" + seg})
+}
+
+// maxKeyPages bounds how much of a list of keys is read, at 100 a page.
+const maxKeyPages = 100
+
+// List implements rotation.Platform.
+func (p platformCalls) List(ctx context.Context, by rotation.Caller, agent string) (keys []rotation.ListedKey, answer rotation.Answer) {
+	path, pages := p.core.keysPath(agent), 0
+	for k, err := range wire.List[Key](path, func(at url.Values) (wire.Page, error) {
+		pages++
+		if pages > maxKeyPages {
+			return wire.Page{}, nil
+		}
+		q := url.Values{"limit": {"100"}}
+		maps.Copy(q, at)
+		a, err := p.direct(ctx, direct{
+			method: http.MethodGet, path: path, query: q, cred: Credential{by.Credential}, agentID: by.Agent,
+		})
+		if answer = rotationAnswer(a, err, false); answer.Outcome != rotation.Done {
+			return wire.Page{}, answer.Err
+		}
+		return a.answer.Page()
+	}) {
+		if err != nil {
+			if answer.Outcome == rotation.Done { // the page does not decode
+				answer = rotation.Answer{Outcome: rotation.Refused, Err: err}
+			}
+			return nil, answer
+		}
+		keys = append(keys, rotation.ListedKey{ID: k.ID, Name: k.Name, Created: k.Created, Revoked: k.Revoked, Fits: k.fits})
+	}
+	return keys, answer
+}
+
+// Verify implements rotation.Platform.
+func (p platformCalls) Verify(ctx context.Context, c secret.Credential) (rotation.Verdict, error) {
+	a, err := p.direct(ctx, direct{method: http.MethodGet, path: p.core.routes.Verify, cred: Credential{c}})
+	switch {
+	case err != nil:
+		return rotation.Undecided, err
+	case a.status == http.StatusUnauthorized:
+		return rotation.Dead, a.apiError()
+	case a.status == http.StatusTooManyRequests, a.status >= http.StatusInternalServerError, a.status >= 300 && a.status < 400:
+		return rotation.Undecided, a.apiError()
+	case a.jsonErr != nil:
+		return rotation.Undecided, fmt.Errorf("%w: %d with a body that is not JSON, so the platform did not answer", ErrMalformedResponse, a.status)
+	default:
+		return rotation.Alive, nil
+	}
+}
+
+// OpenLifeline implements rotation.Platform.
+func (p platformCalls) OpenLifeline(ctx context.Context, key secret.Credential) (secret.Credential, string, rotation.Answer) {
+	s, err := p.core.endpoint.Exchange(ctx, key)
+	if err == nil {
+		return s.Credential, s.AgentID, rotation.Answer{Outcome: rotation.Done}
+	}
+	a := rotation.Answer{Err: err}
+	if _, locked := errors.AsType[*LockoutError](err); locked || refused(err) {
+		a.Outcome = rotation.Refused
+	}
+	return secret.Credential{}, "", a
+}
+
+func (p platformCalls) call(ctx context.Context, by rotation.Caller, issues bool, d direct) rotation.Answer {
+	d.cred, d.agentID = Credential{by.Credential}, by.Agent
+	a, err := p.direct(ctx, d)
+	return rotationAnswer(a, err, issues)
+}
+
+// rotationAnswer says what came of a call; issues is set for calls that issue a key.
+func rotationAnswer(a *directAnswer, err error, issues bool) rotation.Answer {
+	if err != nil {
+		return rotation.Answer{Err: err}
+	}
+	out := rotation.Answer{Sent: wire.Date(a.header)}
+	if issues && a.made() {
+		out.Outcome = rotation.Done
+		if k, found := a.issued(); found {
+			out.Key = rotation.IssuedKey{
+				Credential: k.Credential.c, ID: k.ID, AgentID: k.AgentID, Created: k.Created, Expires: k.Expires,
+			}
+			return out
+		}
+		if out.Raw = secret.New(string(a.raw)); a.jsonErr != nil {
+			out.Outcome = rotation.Truncated
+		}
+		return out
+	}
+	if a.ok() {
+		out.Outcome = rotation.Done
+		return out
+	}
+	e := a.apiError()
+	out.Err, out.RetryAfter = e, e.RetryAfter
+	out.Missing = a.status == http.StatusNotFound || a.status == http.StatusGone
+	out.NoRoute = e.Is(ErrRouteNotFound)
+	switch {
+	case a.status == http.StatusUnauthorized:
+		out.Outcome = rotation.Unauthorized
+	case refused(e):
+		out.Outcome = rotation.Refused
+	case a.status >= http.StatusInternalServerError:
+		out.Outcome = rotation.Failed
+	case e.Code == wire.CodeIdempotencyPending:
+		out.Outcome = rotation.Pending
+	case a.status >= http.StatusMultipleChoices:
+		out.Outcome = rotation.Busy
+	}
+	return out
+}
+
+// refused reports whether the platform has said no, and would do so again.
+func refused(err error) bool {
+	if errors.Is(err, ErrMalformedResponse) {
+		return true
+	}
+	a, ok := errors.AsType[*APIError](err)
+	if !ok {
+		return false
+	}
+	switch a.StatusCode {
+	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	}
+	return a.StatusCode >= 300 && a.StatusCode < http.StatusInternalServerError
+}
+
+// keysPath is the path of an agent's keys.
+func (c *core) keysPath(agent string) string {
+	seg, err := pathSegment(agent)
+	if err != nil {
+		seg = "unknown"
+	}
+	return strings.ReplaceAll(c.routes.Credentials, "{id}", seg)
+}
