@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/socket"
 )
 
@@ -57,6 +58,50 @@ func New(opts ...Option) (*Client, error) {
 		return nil, err
 	}
 	return newClient(core, core.transport), nil
+}
+
+// Sources lists where [New] would look for a credential with these options, in
+// the order of precedence, and how each source is found: used, shadowed, not
+// set, or set to something that cannot be used. It is for diagnosis and works
+// where New fails: an option or a variable that New refuses is passed over.
+// Unlike New it looks at the environment's credentials also when an option gives
+// the credential.
+//
+// It makes no request, asks no source, reads no file, and shows no value. That a
+// source is used does not say that the platform takes its credential; see
+// [Client.Verify].
+func Sources(opts ...Option) []SourceState {
+	cfg := defaultConfig()
+	for _, opt := range opts {
+		if opt != nil {
+			_ = opt(cfg) // New reports it
+		}
+	}
+	vars := environ.New(cfg.lookup)
+	found := envConfig{environment: cfg.env}
+	if cfg.env == "" {
+		found.environment, _ = environmentIn(vars)
+	}
+	unmarked := cfg.unmarkedSandbox
+	found.usable = func(src CredentialSource) bool {
+		fixed, ok := src.(*staticSource)
+		return !ok || checkEnvironment(found.environment, fixed.credential, unmarked) == nil
+	}
+	found.tryOptions(cfg)
+	if !unmarked && !cfg.explicit() {
+		unmarked, _ = vars.AllowsUnmarkedTokens()
+	}
+	kind, _ := vars.Kind()
+	_ = found.findSource(vars, kind) // a survey has no errors
+	if cfg.keyStore() == nil || cfg.anonymous {
+		return found.tried
+	}
+	for i, s := range found.tried {
+		if s.Used() {
+			found.tried[i].State = stateSeeds
+		}
+	}
+	return append([]SourceState{{Name: "WithStore", State: stateUsed}}, found.tried...)
 }
 
 func newClient(core *core, t *Transport) *Client {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/queue"
@@ -98,7 +99,7 @@ func (c *core) agentFrom(variable string) (agentHeader, error) {
 	}
 	h := newAgentHeader(id)
 	if h.err != nil {
-		return h, fmt.Errorf("%s: %w", envVarAgentID, h.err)
+		return h, fmt.Errorf("%s: %w", environ.AgentID, h.err)
 	}
 	return h, nil
 }
@@ -107,7 +108,7 @@ func (c *core) agentFrom(variable string) (agentHeader, error) {
 // printed.
 func (c *core) checkAgent(agent agentHeader) error {
 	if cred := c.creds.latest(); agent.id() != "" && !cred.IsZero() && cred.Reveal() == agent.id() {
-		return fmt.Errorf("%s: %w: it is the credential", envVarAgentID, ErrInvalidAgentID)
+		return fmt.Errorf("%s: %w: it is the credential", environ.AgentID, ErrInvalidAgentID)
 	}
 	return nil
 }
@@ -117,7 +118,7 @@ func (c *core) originsFrom(variable string) (origin.Set, error) {
 	switch {
 	case raw != "":
 	case variable != "":
-		raw, name = variable, envVarURL
+		raw, name = variable, environ.URL
 	default:
 		raw = DefaultBaseURL
 	}
@@ -324,5 +325,28 @@ func (c *core) recordConfig(store Store, agent string) record.Config {
 	return record.Config{
 		Store: recordStore(store), Mismatch: newMismatch,
 		Of: record.Identity{Origin: c.origins[0].String(), Environment: string(c.env), Agent: agent},
+	}
+}
+
+// tryOptions notes the option that gives the credential, if there is one.
+func (c *envConfig) tryOptions(cfg *config) {
+	src := cfg.source
+	switch {
+	case cfg.anonymous:
+		c.sourceName = "WithAnonymous"
+	case !cfg.credential.IsZero():
+		c.sourceName, src = "WithCredential", Static(cfg.credential)
+	case src != nil:
+		c.sourceName = "WithCredentialSource"
+	default:
+		return
+	}
+	state := stateUsed
+	if !c.usable(src) {
+		state = stateUnusable
+	}
+	c.tried = append(c.tried, SourceState{Name: c.sourceName, State: state})
+	if cfg.anonymous && cfg.keyStore() != nil {
+		c.tried = append(c.tried, SourceState{Name: "WithStore", State: shadowedBy(c.sourceName)})
 	}
 }

@@ -6,22 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/secret"
-)
-
-// Environment variables. The platform's Sandbox page documents AGRENTING_API_KEY
-// and AGRENTING_ENV, and a client of the live API reads AGRENTING_URL; the others
-// are the SDK's own.
-const (
-	envVarEnvironment    = "AGRENTING_ENV"
-	envVarAgentID        = "AGRENTING_AGENT_ID"
-	envVarURL            = "AGRENTING_URL"
-	envVarKeyFile        = "AGRENTING_KEY_FILE"
-	envVarSandboxAPIKey  = "AGRENTING_SANDBOX_API_KEY"
-	envVarAPIKey         = "AGRENTING_API_KEY"
-	envVarSessionToken   = "AGRENTING_SESSION_TOKEN"
-	envVarCredentialType = "AGRENTING_CREDENTIAL_TYPE"
-	envVarUnmarkedTokens = "AGRENTING_UNMARKED_SANDBOX_TOKENS"
 )
 
 // keyPage is where owners make keys (platform documentation, "Claude Code").
@@ -56,7 +42,7 @@ const (
 func shadowedBy(name string) string { return "set, but shadowed by " + name }
 
 // NoCredentialError says that no source has a credential. It matches
-// [ErrNoCredential], and its text lists what was tried and how to mend it.
+// [ErrNoCredential], and its text lists what was tried and how to fix it.
 type NoCredentialError struct {
 	// Tried has the sources in the order of precedence.
 	Tried []SourceState
@@ -81,13 +67,13 @@ func (e *NoCredentialError) Error() string {
 		b.WriteString(s.Name + " (" + s.State + ")")
 	}
 
-	variable, key := envVarAPIKey, "a key"
+	variable, key := environ.APIKey, "a key"
 	if e.Environment == Sandbox {
-		variable, key = envVarSandboxAPIKey, "a sandbox key"
+		variable, key = environ.SandboxAPIKey, "a sandbox key"
 	}
 
-	fmt.Fprintf(&b, "; to mend it, set %s to %s from %s, or %s to the path of a file that holds one, "+
-		"or give one to New by WithCredential", variable, key, keyPage, envVarKeyFile)
+	fmt.Fprintf(&b, "; to fix it, set %s to %s from %s, or %s to the path of a file that holds one, "+
+		"or give one to New by WithCredential", variable, key, keyPage, environ.KeyFile)
 
 	return b.String()
 }
@@ -130,84 +116,83 @@ func (c *envConfig) noCredential(before ...SourceState) error {
 // Errors name the variable and what it accepts, and show no secret.
 func readEnvironment(lookup lookupFunc, explicitEnv Environment, wantCredential bool) (envConfig, error) {
 	cfg := envConfig{environment: explicitEnv}
-	env := envReader{lookup: lookup}
-
+	vars := environ.New(lookup)
+	var err error
 	if explicitEnv == "" {
-		if value := env.get(envVarEnvironment); value != "" {
-			parsed, err := ParseEnvironment(value)
-			if err != nil {
-				return envConfig{}, variableError(envVarEnvironment, "is %s, and must be %q or %q or unset",
-					secret.Quote(value), Production, Sandbox)
-			}
-
-			cfg.environment = parsed
+		if cfg.environment, err = environmentIn(vars); err != nil {
+			return envConfig{}, err
 		}
 	}
-
-	for _, v := range []struct {
-		name string
-		to   *string
-		what string
-	}{
-		{envVarAgentID, &cfg.agentID, "the id of an agent"},
-		{envVarURL, &cfg.baseURL, "the platform's URL"},
-	} {
-		value := env.get(v.name)
-		if value != "" && strings.TrimSpace(value) == "" {
-			return envConfig{}, variableError(v.name, "is white space only, and must be %s or unset", v.what)
-		}
-
-		*v.to = value
+	if cfg.agentID, err = vars.Text(environ.AgentID, "the id of an agent"); err != nil {
+		return envConfig{}, err
 	}
-
+	if cfg.baseURL, err = vars.Text(environ.URL, "the platform's URL"); err != nil {
+		return envConfig{}, err
+	}
 	if !wantCredential {
 		return cfg, nil
 	}
-
-	kind, err := env.kind()
+	kind, err := vars.Kind()
 	if err != nil {
 		return envConfig{}, err
 	}
-
-	if err := cfg.findSource(env, kind); err != nil {
+	if err := cfg.findSource(vars, kind); err != nil {
 		return envConfig{}, err
 	}
-
 	return cfg, nil
 }
 
+// environmentIn returns what AGRENTING_ENV says; "" if it is not set.
+func environmentIn(vars environ.Reader) (Environment, error) {
+	value := vars.Get(environ.Environment)
+	if value == "" {
+		return "", nil
+	}
+	env, err := ParseEnvironment(value)
+	if err != nil {
+		return "", environ.Invalid(environ.Environment, "is %s, and must be %q or %q or unset",
+			secret.Quote(value), Production, Sandbox)
+	}
+	return env, nil
+}
+
 // findSource goes through the variables in the order of precedence.
-func (c *envConfig) findSource(env envReader, kind Kind) error {
-	for _, name := range []string{envVarKeyFile, envVarSandboxAPIKey, envVarAPIKey, envVarSessionToken} {
-		value := env.get(name)
+func (c *envConfig) findSource(vars environ.Reader, kind secret.Kind) error {
+	for _, v := range vars.Candidates(c.environment == Sandbox) {
 		state := "not set"
-
 		switch {
-		case name == envVarSandboxAPIKey && c.environment != Sandbox:
-			if value == "" {
-				continue
-			}
-
-			state = "set, but read in the sandbox only, see " + envVarEnvironment
-		case value == "":
+		case v.Ignored:
+			state = "set, but read in the sandbox only, see " + environ.Environment
+		case !v.IsSet():
 		case c.sourceName != "":
 			state = shadowedBy(c.sourceName)
 		default:
-			source, err := sourceOf(name, value, kind)
+			source, err := sourceOf(v, kind)
 			if c.usable == nil && err != nil {
 				return err
 			}
-
-			c.source, c.sourceName, state = source, name, stateUsed
+			c.source, c.sourceName, state = source, v.Name, stateUsed
 			if c.usable != nil {
 				state = c.found(source, err)
 			}
 		}
-
-		c.tried = append(c.tried, SourceState{Name: name, State: state})
+		c.tried = append(c.tried, SourceState{Name: v.Name, State: state})
 	}
-
 	return nil
+}
+
+// sourceOf makes a source of a variable. It does not read files.
+func sourceOf(v environ.Candidate, kind secret.Kind) (CredentialSource, error) {
+	if path, ok, err := v.Path(); err != nil {
+		return nil, err
+	} else if ok {
+		return newFileSource(path, Kind(kind)), nil
+	}
+	c, err := v.Credential(kind)
+	if err != nil {
+		return nil, err
+	}
+	return Static(Credential{c}), nil
 }
 
 // found says for a survey how a source was found. A file is looked at here only:
@@ -222,90 +207,4 @@ func (c *envConfig) found(source CredentialSource, err error) string {
 	}
 
 	return stateUsed
-}
-
-// sourceOf makes a source of the value of a variable. It does not look at files.
-func sourceOf(name, value string, kind Kind) (CredentialSource, error) {
-	if strings.TrimSpace(value) == "" {
-		what := "a credential"
-		if name == envVarKeyFile {
-			what = "the path of a file that holds one"
-		}
-
-		return nil, fmt.Errorf("%w: %s is white space only, and must be %s or unset", ErrInvalidCredential, name, what)
-	}
-
-	switch name {
-	case envVarKeyFile:
-		return newFileSource(value, kind), nil
-	case envVarSessionToken:
-		kind = KindSession // the name says it all
-	}
-
-	c, err := parseCredentialAs(name, value, kind)
-	if err != nil {
-		return nil, err
-	}
-
-	return Static(c), nil
-}
-
-// envReader reads variables through lookup.
-type envReader struct{ lookup lookupFunc }
-
-// get returns the value, and "" for a variable that is unset.
-func (r envReader) get(name string) string {
-	if r.lookup == nil {
-		return ""
-	}
-
-	value, found := r.lookup(name)
-	if !found {
-		return ""
-	}
-
-	return value
-}
-
-// kind returns what AGRENTING_CREDENTIAL_TYPE says about the credential in
-// AGRENTING_KEY_FILE or an API key variable; zero leaves it to the guess by
-// prefix.
-func (r envReader) kind() (Kind, error) {
-	value := r.get(envVarCredentialType)
-
-	switch strings.ToLower(value) {
-	case "":
-		return 0, nil
-	case "api_key":
-		return KindAPIKey, nil
-	case "user_token":
-		return KindUserToken, nil
-	case "session":
-		return KindSession, nil
-	default:
-		return 0, variableError(envVarCredentialType, `is %s, and must be "api_key", "user_token" or "session" or unset`,
-			secret.Quote(value))
-	}
-}
-
-// unmarkedTokens reports whether AGRENTING_UNMARKED_SANDBOX_TOKENS says what
-// [WithUnmarkedSandboxTokens] says. A guard is not lifted by whatever is not
-// empty: the one word that lifts it has to be written out.
-func (r envReader) unmarkedTokens() (bool, error) {
-	switch value := r.get(envVarUnmarkedTokens); {
-	case value == "":
-		return false, nil
-	case strings.EqualFold(value, unmarkedAllowed):
-		return true, nil
-	default:
-		return false, variableError(envVarUnmarkedTokens, "is %s, and must be %q or unset; "+
-			"it lets user tokens and sessions without a sandbox mark into the sandbox", secret.Quote(value), unmarkedAllowed)
-	}
-}
-
-// unmarkedAllowed is what AGRENTING_UNMARKED_SANDBOX_TOKENS accepts.
-const unmarkedAllowed = "allow"
-
-func variableError(name, format string, args ...any) error {
-	return fmt.Errorf("%w: %s %s", ErrInvalidOption, name, fmt.Sprintf(format, args...))
 }

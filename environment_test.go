@@ -294,7 +294,7 @@ func TestNoCredentialListsWhatWasTriedAndHowToMendIt(t *testing.T) {
 	assert.Equal(t, "agrenting: no credential found; tried in this order: WithCredential (not given), "+
 		"AGRENTING_KEY_FILE (not set), AGRENTING_SANDBOX_API_KEY (set, but read in the sandbox only, see AGRENTING_ENV), "+
 		"AGRENTING_API_KEY (not set), AGRENTING_SESSION_TOKEN (not set); "+
-		"to mend it, set AGRENTING_API_KEY to a key from https://agrenting.com/dashboard/api-keys, "+
+		"to fix it, set AGRENTING_API_KEY to a key from https://agrenting.com/dashboard/api-keys, "+
 		"or AGRENTING_KEY_FILE to the path of a file that holds one, or give one to New by WithCredential", typed.Error())
 
 	cfg, err = readVars(nil, Sandbox)

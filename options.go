@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
@@ -436,7 +437,7 @@ func newConfig(opts []Option) (*config, error) {
 	}
 	if !cfg.unmarkedSandbox && !cfg.explicit() {
 		var err error
-		if cfg.unmarkedSandbox, err = (envReader{lookup: cfg.lookup}).unmarkedTokens(); err != nil {
+		if cfg.unmarkedSandbox, err = environ.New(cfg.lookup).AllowsUnmarkedTokens(); err != nil {
 			return nil, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
@@ -86,7 +87,7 @@ func checkEnvironment(want Environment, c Credential, allowUnmarkedToken bool) e
 
 		if c.Kind() != KindAPIKey {
 			fix += "; if this " + c.Kind().String() + " is known to belong to the sandbox, allow it by WithUnmarkedSandboxTokens" +
-				" or, where it comes from the environment, " + envVarUnmarkedTokens + "=" + unmarkedAllowed
+				" or, where it comes from the environment, " + environ.UnmarkedTokens + "=" + environ.UnmarkedAllowed
 		}
 	case Production:
 		if !marked {

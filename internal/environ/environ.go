@@ -1,0 +1,144 @@
+package environ
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/agrenting/agrenting-go/internal/origin"
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// Environment variables. The platform's Sandbox page documents AGRENTING_API_KEY
+// and AGRENTING_ENV, and a client of the live API reads AGRENTING_URL. The others
+// are the SDK's own.
+const (
+	Environment    = "AGRENTING_ENV"
+	AgentID        = "AGRENTING_AGENT_ID"
+	URL            = "AGRENTING_URL"
+	KeyFile        = "AGRENTING_KEY_FILE"
+	SandboxAPIKey  = "AGRENTING_SANDBOX_API_KEY"
+	APIKey         = "AGRENTING_API_KEY"
+	SessionToken   = "AGRENTING_SESSION_TOKEN"
+	CredentialType = "AGRENTING_CREDENTIAL_TYPE"
+	UnmarkedTokens = "AGRENTING_UNMARKED_SANDBOX_TOKENS"
+)
+
+// UnmarkedAllowed is the one value that [UnmarkedTokens] accepts. It must be written
+// out, because it disables a guard.
+const UnmarkedAllowed = "allow"
+
+// Reader reads variables. An empty variable counts as unset. Its errors name the
+// variable and what it accepts, and show no secret.
+type Reader struct {
+	lookup func(name string) (value string, found bool)
+}
+
+// New returns a reader. A nil lookup is an empty environment.
+func New(lookup func(string) (string, bool)) Reader { return Reader{lookup: lookup} }
+
+// Get returns a variable, and "" if it is not set.
+func (r Reader) Get(name string) string {
+	if r.lookup == nil {
+		return ""
+	}
+	value, _ := r.lookup(name)
+	return value
+}
+
+// Text returns a variable that must not be only white space. what describes its
+// value.
+func (r Reader) Text(name, what string) (string, error) {
+	value := r.Get(name)
+	if value != "" && strings.TrimSpace(value) == "" {
+		return "", Invalid(name, "is white space only, and must be %s or unset", what)
+	}
+	return value, nil
+}
+
+// Kind returns what [CredentialType] says about the credential in a key file or an
+// API key variable; zero if it says nothing, so that the prefix decides.
+func (r Reader) Kind() (secret.Kind, error) {
+	value := r.Get(CredentialType)
+	switch strings.ToLower(value) {
+	case "":
+		return 0, nil
+	case "api_key":
+		return secret.KindAPIKey, nil
+	case "user_token":
+		return secret.KindUserToken, nil
+	case "session":
+		return secret.KindSession, nil
+	default:
+		return 0, Invalid(CredentialType, `is %s, and must be "api_key", "user_token" or "session" or unset`, secret.Quote(value))
+	}
+}
+
+// AllowsUnmarkedTokens reports what [UnmarkedTokens] says.
+func (r Reader) AllowsUnmarkedTokens() (bool, error) {
+	switch value := r.Get(UnmarkedTokens); {
+	case value == "":
+		return false, nil
+	case strings.EqualFold(value, UnmarkedAllowed):
+		return true, nil
+	default:
+		return false, Invalid(UnmarkedTokens, "is %s, and must be %q or unset; "+
+			"it lets user tokens and sessions without a sandbox mark into the sandbox", secret.Quote(value), UnmarkedAllowed)
+	}
+}
+
+// Invalid makes the error of a variable.
+func Invalid(name, format string, args ...any) error {
+	return fmt.Errorf("%w: %s %s", origin.ErrInvalid, name, fmt.Sprintf(format, args...))
+}
+
+// Candidate is a variable that may give the credential.
+type Candidate struct {
+	Name string
+	// Ignored is set if the variable is not read in this environment.
+	Ignored bool
+
+	value secret.Text
+}
+
+// IsSet reports whether the variable has a value.
+func (c Candidate) IsSet() bool { return c.value.Reveal() != "" }
+
+// Candidates returns the variables that may give the credential, in the order of
+// precedence. The key of the sandbox is listed outside the sandbox only if it is set.
+func (r Reader) Candidates(sandbox bool) []Candidate {
+	var found []Candidate
+	for _, name := range []string{KeyFile, SandboxAPIKey, APIKey, SessionToken} {
+		c := Candidate{Name: name, value: secret.New(r.Get(name)), Ignored: name == SandboxAPIKey && !sandbox}
+		if !c.Ignored || c.IsSet() {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+// Path returns the path of the key file, if that is what the variable has. The file
+// need not exist.
+func (c Candidate) Path() (path string, ok bool, err error) {
+	if c.Name != KeyFile {
+		return "", false, nil
+	}
+	return c.value.Reveal(), true, c.check("the path of a file that holds one")
+}
+
+// Credential parses the value. kind is what [Reader.Kind] returns.
+func (c Candidate) Credential(kind secret.Kind) (secret.Credential, error) {
+	if err := c.check("a credential"); err != nil {
+		return secret.Credential{}, err
+	}
+	if c.Name == SessionToken {
+		kind = secret.KindSession
+	}
+	return secret.Parse(c.Name, c.value.Reveal(), kind)
+}
+
+func (c Candidate) check(what string) error {
+	if strings.TrimSpace(c.value.Reveal()) != "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s is white space only, and must be %s or unset", secret.ErrInvalidCredential, c.Name, what)
+}
