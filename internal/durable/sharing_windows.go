@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	errorSharingViolation = syscall.Errno(32)
-	errorDeletePending    = syscall.Errno(303)
+	errSharingViolation = syscall.Errno(32)
+	errDeletePending    = syscall.Errno(303)
 )
 
 // inUse reports whether an error may be due to another process having the file
 // open. Windows answers "access denied" to a rename that would replace an open
 // file, so a file that is really forbidden is tried again, too.
 func inUse(err error) bool {
-	return errors.Is(err, syscall.ERROR_ACCESS_DENIED) || errors.Is(err, errorSharingViolation) ||
-		errors.Is(err, errorDeletePending)
+	return errors.Is(err, syscall.ERROR_ACCESS_DENIED) || errors.Is(err, errSharingViolation) ||
+		errors.Is(err, errDeletePending)
 }
 
 // openShared opens a file for reading such that it can be replaced meanwhile.
