@@ -125,18 +125,18 @@ func (a *Authorization) Rejected(ctx context.Context) (*Authorization, error) {
 		next.seen = refusals{}
 		a.t.creds.recordAccepted(a.generation)
 	}
-	l, err := a.t.creds.after(ctx, a.generation, &next.seen)
+	gen, err := a.t.creds.after(ctx, a.generation, &next.seen)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx) // which may be why nothing else was found
 	}
-	if err == nil && l == nil {
+	if err == nil && gen == nil {
 		err = fmt.Errorf("%w: the platform refuses the %s %s, and there is no other",
 			ErrUnauthorized, a.generation.Value.cred.Kind(), a.generation.Value.cred.Fingerprint())
 	}
 	if err != nil {
 		return nil, err
 	}
-	if next.generation, err = a.t.creds.waitOpen(ctx, l); err != nil {
+	if next.generation, err = a.t.creds.waitOpen(ctx, gen); err != nil {
 		return nil, err
 	}
 	return &next, nil

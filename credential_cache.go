@@ -78,37 +78,37 @@ func askSource(ctx context.Context, src CredentialSource, q renew.Query[*prepare
 
 func (k *credentialCache) get(ctx context.Context) (*generation, error) {
 	if k.engine == nil {
-		if l := k.fixed.Load(); l != nil {
-			return l, nil
+		if gen := k.fixed.Load(); gen != nil {
+			return gen, nil
 		}
 		return nil, ErrClosed
 	}
-	l, err := k.engine.Get(ctx)
+	gen, err := k.engine.Get(ctx)
 	if err != nil {
 		return nil, k.renewalError(err)
 	}
-	return l, nil
+	return gen, nil
 }
 
 // enter is get for a request that is about to be sent: it passes the gate of
-// the lease, or waits for the end of a rotation.
+// the generation, or waits for the end of a rotation.
 func (k *credentialCache) enter(ctx context.Context) (*generation, error) {
-	l, err := k.get(ctx)
-	if err != nil || l.Value.gate.Enter() {
-		return l, err
+	gen, err := k.get(ctx)
+	if err != nil || gen.Value.gate.Enter() {
+		return gen, err
 	}
 	return k.reenter(ctx, nil)
 }
 
-// reenter passes the gate of l, or of whichever lease is in use when it is
+// reenter passes the gate of gen, or of whichever generation is in use when it is
 // open.
-func (k *credentialCache) reenter(ctx context.Context, l *generation) (*generation, error) {
+func (k *credentialCache) reenter(ctx context.Context, gen *generation) (*generation, error) {
 	for {
-		if l != nil {
-			if l.Value.gate.Enter() {
-				return l, nil
+		if gen != nil {
+			if gen.Value.gate.Enter() {
+				return gen, nil
 			}
-			if err := l.Value.gate.Wait(ctx); err != nil {
+			if err := gen.Value.gate.Wait(ctx); err != nil {
 				return nil, err
 			}
 		}
@@ -116,44 +116,44 @@ func (k *credentialCache) reenter(ctx context.Context, l *generation) (*generati
 		if err != nil {
 			return nil, err
 		}
-		if next == l {
+		if next == gen {
 			// Passed on, but nothing newer is in use yet.
 			if err := renew.Sleep(ctx, time.Millisecond); err != nil {
 				return nil, err
 			}
 		}
-		l = next
+		gen = next
 	}
 }
 
 // waitOpen is reenter for what nobody sees leave: it waits for the end of a rotation,
 // and the next one does not wait for it.
-func (k *credentialCache) waitOpen(ctx context.Context, l *generation) (*generation, error) {
-	l, err := k.reenter(ctx, l)
+func (k *credentialCache) waitOpen(ctx context.Context, gen *generation) (*generation, error) {
+	gen, err := k.reenter(ctx, gen)
 	if err == nil {
-		l.Value.gate.Leave()
+		gen.Value.gate.Leave()
 	}
-	return l, err
+	return gen, err
 }
 
-// reject reports a 401 on l and returns the lease to try instead, or l's own
+// reject reports a 401 on gen and returns the generation to try instead, or gen's own
 // generation when there is none.
-func (k *credentialCache) reject(ctx context.Context, l *generation) (*generation, error) {
+func (k *credentialCache) reject(ctx context.Context, gen *generation) (*generation, error) {
 	if k.engine == nil {
-		return l, nil
+		return gen, nil
 	}
-	if k.engine.IsDoubtful(l.Number) {
-		switch k.probe.Judge(ctx, l.Value.cred.c) {
+	if k.engine.IsDoubtful(gen.Number) {
+		switch k.probe.Judge(ctx, gen.Value.cred.c) {
 		case evidence.Dead:
-			k.engine.AllowRenewal(l.Number)
+			k.engine.AllowRenewal(gen.Number)
 		case evidence.Alive: // the route refuses it, and would refuse another
-			if k.costly && k.engine.IsTrusted(l.Number) {
-				return l, nil
+			if k.costly && k.engine.IsTrusted(gen.Number) {
+				return gen, nil
 			}
 		case evidence.Unknown:
 		}
 	}
-	next, err := k.engine.Reject(ctx, l.Number)
+	next, err := k.engine.Reject(ctx, gen.Number)
 	if err != nil {
 		return nil, k.renewalError(err)
 	}
@@ -170,28 +170,28 @@ const (
 )
 
 // refusals are what one request has been through: the replays after a 401, the
-// renewals that it has caused, and whether its present lease is of one.
+// renewals that it has caused, and whether its present generation is of one.
 type refusals struct {
 	replays, renewals int
 	renewed           bool
 }
 
-// after returns the lease to try after a 401 on l, nil when there is none.
-func (k *credentialCache) after(ctx context.Context, l *generation, seen *refusals) (*generation, error) {
-	late := k.superseded(l)
+// after returns the generation to try after a 401 on gen, nil when there is none.
+func (k *credentialCache) after(ctx context.Context, gen *generation, seen *refusals) (*generation, error) {
+	late := k.superseded(gen)
 	fresh := seen.renewed && !late
 	exhausted := fresh && seen.renewals == maxRenewals
-	if exhausted || seen.replays == maxReplays || (fresh && !k.isDead(ctx, l)) {
+	if exhausted || seen.replays == maxReplays || (fresh && !k.isDead(ctx, gen)) {
 		if ctx.Err() == nil { // or it could not be asked about
-			k.recordFutile(l, exhausted)
+			k.recordFutile(gen, exhausted)
 		}
 		return nil, nil //nolint:nilnil // there is nothing wrong, and nothing else to try
 	}
-	next, err := k.reject(ctx, l)
+	next, err := k.reject(ctx, gen)
 	if err != nil {
 		return nil, err
 	}
-	if next.Number == l.Number {
+	if next.Number == gen.Number {
 		return nil, nil //nolint:nilnil // as above
 	}
 	// One that was in use already, or that somebody else has made, may be
@@ -206,31 +206,31 @@ func (k *credentialCache) after(ctx context.Context, l *generation, seen *refusa
 func (k *credentialCache) renewable() bool { return k.engine != nil }
 
 // superseded reports whether another generation is in use already.
-func (k *credentialCache) superseded(l *generation) bool {
+func (k *credentialCache) superseded(gen *generation) bool {
 	if k.engine == nil {
 		return false
 	}
 	cur := k.engine.Current()
-	return cur != nil && cur.Number != l.Number
+	return cur != nil && cur.Number != gen.Number
 }
 
-// isDead asks the platform whether the credential of l is the reason for a 401.
-func (k *credentialCache) isDead(ctx context.Context, l *generation) bool {
-	return k.engine != nil && k.probe.Judge(ctx, l.Value.cred.c) == evidence.Dead
+// isDead asks the platform whether the credential of gen is the reason for a 401.
+func (k *credentialCache) isDead(ctx context.Context, gen *generation) bool {
+	return k.engine != nil && k.probe.Judge(ctx, gen.Value.cred.c) == evidence.Dead
 }
 
-func (k *credentialCache) recordAccepted(l *generation) {
+func (k *credentialCache) recordAccepted(gen *generation) {
 	if k.engine != nil {
-		k.engine.RecordAccepted(l.Number)
+		k.engine.RecordAccepted(gen.Number)
 		k.probe.RecordAccepted()
 	}
 }
 
 // recordFutile reports that a renewal has not helped. worn tells that the platform had
 // each of several fresh credentials for dead.
-func (k *credentialCache) recordFutile(l *generation, worn bool) {
+func (k *credentialCache) recordFutile(gen *generation, worn bool) {
 	if k.engine != nil {
-		k.engine.RecordFutile(l.Number)
+		k.engine.RecordFutile(gen.Number)
 		if worn {
 			k.probe.RecordFutile()
 		}

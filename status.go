@@ -95,39 +95,39 @@ func (c *Client) Status() Status {
 
 func (k *credentialCache) status() Status {
 	s := Status{Source: k.name, State: StateReady}
-	var l *generation
+	var gen *generation
 	if k.engine == nil {
-		if l = k.fixed.Load(); l == nil {
+		if gen = k.fixed.Load(); gen == nil {
 			s.State = StateClosed
 			return s
 		}
-		s.Expires = l.Value.cred.Expires()
+		s.Expires = gen.Value.cred.Expires()
 	} else {
 		e := k.engine.Status()
-		l = e.Generation
+		gen = e.Generation
 		s.State, s.Fetching, s.Waiters = engineStates[e.State], e.Fetching, e.Waiters
 		s.Failures, s.RetryAt, s.ClockSkew = e.Failures, e.RetryAt, e.Skew
 		if e.Err != nil {
 			s.LastError = k.sourceError(e.Err)
 		}
-		if l != nil {
-			s.Expires, s.NextRenewal = l.Expires, l.RenewAt
+		if gen != nil {
+			s.Expires, s.NextRenewal = gen.Expires, gen.RenewAt
 		}
 	}
-	if l != nil {
-		s.Kind, s.Generation, s.Fingerprint = l.Value.cred.Kind(), l.Number, l.Value.cred.Fingerprint()
+	if gen != nil {
+		s.Kind, s.Generation, s.Fingerprint = gen.Value.cred.Kind(), gen.Number, gen.Value.cred.Fingerprint()
 	}
 	return s
 }
 
 // latest is the newest credential, the zero one when there is none.
 func (k *credentialCache) latest() Credential {
-	l := k.fixed.Load()
+	gen := k.fixed.Load()
 	if k.engine != nil {
-		l = k.engine.Status().Generation
+		gen = k.engine.Status().Generation
 	}
-	if l == nil {
+	if gen == nil {
 		return Credential{}
 	}
-	return l.Value.cred
+	return gen.Value.cred
 }

@@ -32,14 +32,14 @@ func ContextWithTrace(ctx context.Context, tr *Trace) context.Context {
 }
 
 // sent and failed do nothing where nobody wants to know.
-func (tr *Trace) sent(l *generation) {
+func (tr *Trace) sent(gen *generation) {
 	if tr == nil {
 		return
 	}
 	tr.Attempts++
-	tr.generation, tr.Err = l, nil
-	if l.Value.name != "" {
-		tr.Generation, tr.Kind, tr.Fingerprint = l.Number, l.Value.cred.Kind(), l.Value.cred.Fingerprint()
+	tr.generation, tr.Err = gen, nil
+	if gen.Value.name != "" {
+		tr.Generation, tr.Kind, tr.Fingerprint = gen.Number, gen.Value.cred.Kind(), gen.Value.cred.Fingerprint()
 	}
 }
 

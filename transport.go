@@ -138,23 +138,23 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 		closeBody(req)
 		return nil, true, agent.err
 	}
-	l, err := t.creds.enter(ctx)
+	gen, err := t.creds.enter(ctx)
 	if err != nil {
 		closeBody(req)
 		return nil, true, err
 	}
 	body := replay.Of(req, t.creds.renewable())
-	out := t.withCredential(req, l, agent)
+	out := t.withCredential(req, gen, agent)
 	if body.Guarded() { // a store less where there is none
 		out.Body = body.First(req)
 	}
 	var seen refusals
 	for {
-		pc.trace.sent(l)
+		pc.trace.sent(gen)
 		if t.log != nil {
-			t.logAttempt(req, l)
+			t.logAttempt(req, gen)
 		}
-		if g := l.Value.gate; g == nil {
+		if g := gen.Value.gate; g == nil {
 			resp, err = t.base.RoundTrip(out)
 		} else {
 			resp, err = t.roundTrip(out, g)
@@ -163,17 +163,17 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 			// The stamped copy stays here: callers log what they find.
 			resp.Request = req
 			if resp.StatusCode >= http.StatusBadRequest {
-				resp.Request = answerNote{generation: l}.on(req)
+				resp.Request = answerNote{generation: gen}.on(req)
 			}
 		}
 		if err != nil || resp.StatusCode != http.StatusUnauthorized {
 			body.Release()
 			if seen.replays > 0 && err == nil {
-				t.creds.recordAccepted(l)
+				t.creds.recordAccepted(gen)
 			}
 			return resp, false, err
 		}
-		next, err := t.creds.after(ctx, l, &seen)
+		next, err := t.creds.after(ctx, gen, &seen)
 		if err != nil {
 			body.Release()
 			replay.Discard(resp)
@@ -188,19 +188,19 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 		}
 		again, err := body.Again(req)
 		if err != nil {
-			resp.Request = answerNote{generation: l, notReplayed: err}.on(req)
+			resp.Request = answerNote{generation: gen, notReplayed: err}.on(req)
 			pc.trace.failed(err)
 			return resp, false, nil
 		}
 		replay.Discard(resp)
-		if l, err = t.creds.reenter(ctx, next); err != nil {
+		if gen, err = t.creds.reenter(ctx, next); err != nil {
 			body.Release()
 			if again != nil {
 				_ = again.Close()
 			}
 			return nil, true, err
 		}
-		out = t.withCredential(req, l, agent)
+		out = t.withCredential(req, gen, agent)
 		out.Body = again
 	}
 }
@@ -215,7 +215,7 @@ func (t *Transport) roundTrip(out *http.Request, g *gate.Gate) (*http.Response, 
 // withCredential copies the request as far as the RoundTripper contract demands, and
 // adds the credential and the agent. The header values are shared with every
 // other request.
-func (t *Transport) withCredential(req *http.Request, l *generation, agent *agentHeader) *http.Request {
+func (t *Transport) withCredential(req *http.Request, gen *generation, agent *agentHeader) *http.Request {
 	out := new(http.Request)
 	*out = *req
 	out.Header = maps.Clone(req.Header)
@@ -223,11 +223,11 @@ func (t *Transport) withCredential(req *http.Request, l *generation, agent *agen
 		out.Header = make(http.Header, 2)
 	}
 	switch {
-	case l.Value.name == "": // the client is anonymous
+	case gen.Value.name == "": // the client is anonymous
 	case t.socket:
-		out.URL = socket.WithCredential(req.URL, l.Value.cred.c)
+		out.URL = socket.WithCredential(req.URL, gen.Value.cred.c)
 	default:
-		out.Header[l.Value.name] = l.Value.cred.c.Values()
+		out.Header[gen.Value.name] = gen.Value.cred.c.Values()
 	}
 	if agent.values != nil {
 		out.Header[wire.HeaderAgentID] = agent.values
@@ -240,13 +240,13 @@ func (t *Transport) withCredential(req *http.Request, l *generation, agent *agen
 	return out
 }
 
-func (t *Transport) logAttempt(req *http.Request, l *generation) {
+func (t *Transport) logAttempt(req *http.Request, gen *generation) {
 	if !t.log.Enabled(req.Context(), slog.LevelDebug) {
 		return
 	}
 	t.log.LogAttrs(req.Context(), slog.LevelDebug, "agrenting: request",
 		slog.String("method", req.Method), slog.String("host", req.URL.Host), slog.String("path", req.URL.Path),
-		slog.Uint64("generation", l.Number), slog.String("credential", l.Value.cred.Fingerprint()))
+		slog.Uint64("generation", gen.Number), slog.String("credential", gen.Value.cred.Fingerprint()))
 }
 
 // answerNote goes with an answer that is an error, for [CheckResponse].

@@ -8,16 +8,16 @@ import (
 )
 
 type flight[T any] struct {
-	done    chan struct{}
-	began   time.Time
-	query   Query[T]
-	base    uint64 // generation when it began
-	again   bool   // a rejection came after it began: its answer may be stale
-	waiters int
-	lease   *Generation[T]
-	put     *Generation[T] // by Put meanwhile: whatever becomes of the fetch, readers are served
-	err     error          // what readers get
-	failed  error          // why the fetch failed, also when readers are still served
+	done       chan struct{}
+	began      time.Time
+	query      Query[T]
+	base       uint64 // generation when it began
+	again      bool   // a rejection came after it began: its answer may be stale
+	waiters    int
+	generation *Generation[T]
+	put        *Generation[T] // by Put meanwhile: whatever becomes of the fetch, readers are served
+	err        error          // what readers get
+	failed     error          // why the fetch failed, also when readers are still served
 }
 
 func (e *Engine[T]) startLocked(now time.Time, reason Reason) *flight[T] {
@@ -137,7 +137,7 @@ func (e *Engine[T]) settleLocked(f *flight[T], out outcome[T]) {
 	case e.closed:
 		f.err = ErrClosed
 	case e.last != nil && e.last.Number != f.base && e.cur.Load() != nil:
-		f.lease = e.cur.Load() // something newer was put in meanwhile
+		f.generation = e.cur.Load() // something newer was put in meanwhile
 	case out.err != nil:
 		e.failLocked(f, out.err, now)
 	case e.rejected && e.cfg.Same(out.grant.Value, e.last.Value):
@@ -147,7 +147,7 @@ func (e *Engine[T]) settleLocked(f *flight[T], out outcome[T]) {
 		if out.grant.Reason != 0 {
 			reason = out.grant.Reason
 		}
-		f.lease = e.installLocked(out.grant, reason, f.began, now)
+		f.generation = e.installLocked(out.grant, reason, f.began, now)
 	}
 }
 
@@ -170,7 +170,7 @@ func (e *Engine[T]) failLocked(f *flight[T], err error, now time.Time) {
 	if l != nil {
 		l = e.last.until(e.retryAt)
 		e.setLocked(l)
-		f.lease = l // nobody fails while the value is good
+		f.generation = l // nobody fails while the value is good
 	} else {
 		f.err = f.failed
 	}
@@ -191,8 +191,8 @@ func (e *Engine[T]) confirmLocked(f *flight[T], g Grant[T], now time.Time) {
 	e.successLocked()
 	l := e.last
 	e.publishLocked(e.generationOf(g, *l, f.began, now))
-	f.lease = e.cur.Load()
-	e.observe(Event[T]{Kind: Confirmed, Reason: f.query.Reason, Generation: f.lease, Prev: l, Took: now.Sub(f.began)})
+	f.generation = e.cur.Load()
+	e.observe(Event[T]{Kind: Confirmed, Reason: f.query.Reason, Generation: f.generation, Prev: l, Took: now.Sub(f.began)})
 }
 
 func (e *Engine[T]) successLocked() {
@@ -258,7 +258,7 @@ func (e *Engine[T]) generationOf(g Grant[T], like Generation[T], began, now time
 // no nanoseconds since 1970.
 const endless = 100 * 365 * 24 * time.Hour
 
-// setWindow decides when a lease that expires is renewed ahead. whole is its life
+// setWindow decides when a generation that expires is renewed ahead. whole is its life
 // from the beginning.
 func (e *Engine[T]) setWindow(l *Generation[T], like Generation[T], whole time.Duration, began, now time.Time) {
 	if e.cfg.Window <= 0 {
@@ -307,7 +307,7 @@ func (e *Engine[T]) leadOf(life time.Duration) time.Duration {
 	return min(lead, life/2)
 }
 
-// publishLocked makes l the lease in use.
+// publishLocked makes l the generation in use.
 func (e *Engine[T]) publishLocked(l *Generation[T]) {
 	e.last = l
 	due := l.due()

@@ -50,7 +50,7 @@ type Engine[T any] struct {
 	wg     sync.WaitGroup
 
 	mu       sync.Mutex
-	last     *Generation[T] // the newest lease, served or rejected
+	last     *Generation[T] // the newest generation, served or rejected
 	rejected bool           // last was rejected
 	flight   *flight[T]
 	failures int
@@ -96,7 +96,7 @@ func setDefault(d *time.Duration, v time.Duration) {
 	}
 }
 
-// Get returns a lease to use now. A fresh one costs an atomic load. It waits
+// Get returns a generation to use now. A fresh one costs an atomic load. It waits
 // only when there is nothing to serve, and then no longer than ctx allows.
 func (e *Engine[T]) Get(ctx context.Context) (*Generation[T], error) {
 	if l := e.hot.Load(); l != nil {
@@ -183,7 +183,7 @@ func (e *Engine[T]) awaitLocked(ctx context.Context, now time.Time, reason Reaso
 		if f.err != nil && f.put != nil {
 			return f.put, nil
 		}
-		return f.lease, f.err
+		return f.generation, f.err
 	case <-ctx.Done():
 		e.mu.Lock()
 		f.waiters--
@@ -231,9 +231,9 @@ func (e *Engine[T]) nextLookLocked() time.Time {
 }
 
 // Reject reports that the value of a generation was refused by those who
-// consume it, and returns the lease to try instead. When a newer generation is
+// consume it, and returns the generation to try instead. When a newer generation is
 // in use already, the report is late and harms nothing. When the returned
-// lease is of the same generation, there is no other value to be had.
+// generation is of the same generation, there is no other value to be had.
 func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Generation[T], error) {
 	e.mu.Lock()
 	if e.closed {
@@ -404,11 +404,11 @@ func (e *Engine[T]) Close() error {
 	}
 }
 
-// Current returns the lease in use, nil while readers have to wait. It causes
+// Current returns the generation in use, nil while readers have to wait. It causes
 // nothing and never waits.
 func (e *Engine[T]) Current() *Generation[T] { return e.cur.Load() }
 
-// Fixed returns a lease outside any engine that is always fresh.
+// Fixed returns a generation outside any engine that is always fresh.
 func Fixed[T any](v T) *Generation[T] {
 	l := &Generation[T]{Value: v, Number: 1, Obtained: time.Now(), Reason: First}
 	return l.until(time.Time{})

@@ -144,22 +144,22 @@ func TestEventsSayWhatHappened(t *testing.T) {
 			return l.Value
 		}
 		for i, want := range []struct {
-			kind        renew.Kind
-			reason      renew.Reason
-			lease, prev string
-			took        time.Duration
-			err         error
+			kind          renew.Kind
+			reason        renew.Reason
+			current, prev string
+			took          time.Duration
+			err           error
 		}{
-			{kind: renew.Renewed, reason: renew.First, lease: "a", took: 2 * time.Second},
-			{kind: renew.Failed, reason: renew.Manual, lease: "a", prev: "a", took: 2 * time.Second, err: errDown},
+			{kind: renew.Renewed, reason: renew.First, current: "a", took: 2 * time.Second},
+			{kind: renew.Failed, reason: renew.Manual, current: "a", prev: "a", took: 2 * time.Second, err: errDown},
 			{kind: renew.Refused, reason: renew.Rejected, prev: "a"},
-			{kind: renew.Confirmed, reason: renew.Rejected, lease: "a", prev: "a", took: 2 * time.Second},
-			{kind: renew.Renewed, reason: renew.Manual, lease: "b", prev: "a", took: 2 * time.Second},
+			{kind: renew.Confirmed, reason: renew.Rejected, current: "a", prev: "a", took: 2 * time.Second},
+			{kind: renew.Renewed, reason: renew.Manual, current: "b", prev: "a", took: 2 * time.Second},
 		} {
 			ev := seen[i]
 			assert.Equal(t, want.kind, ev.Kind, i)
 			assert.Equal(t, want.reason, ev.Reason, i)
-			assert.Equal(t, want.lease, of(ev.Generation), i)
+			assert.Equal(t, want.current, of(ev.Generation), i)
 			assert.Equal(t, want.prev, of(ev.Prev), i)
 			assert.Equal(t, want.took, ev.Took, i)
 			assert.Equal(t, want.err, ev.Err, i)
@@ -168,7 +168,7 @@ func TestEventsSayWhatHappened(t *testing.T) {
 	})
 }
 
-func TestFixedLeaseIsAlwaysFresh(t *testing.T) {
+func TestFixedValueIsAlwaysFresh(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := renew.Fixed("v")

@@ -21,7 +21,7 @@ func suspended(tb testing.TB, t time.Time, d time.Duration) time.Time {
 	return later
 }
 
-// woken is a lease of an hour, with a window of 12 minutes, of which past has
+// woken is a generation of an hour, with a window of 12 minutes, of which past has
 // gone by the wall clock, while the monotonic clock stood still.
 func woken(tb testing.TB, now time.Time, past time.Duration) *Generation[string] {
 	tb.Helper()
