@@ -212,7 +212,7 @@ func (c *core) prepare(cred Credential) (*preparedCredential, error) {
 	return s, nil
 }
 
-// storedKeyCache is the keeper of a key in a store. initial may be nil; notFound then
+// storedKeyCache is the cache of a key in a store. initial may be nil; notFound then
 // says where it was looked for.
 func (c *core) storedKeyCache(initial CredentialSource, notFound error) (*credentialCache, error) {
 	name := "WithStore"

@@ -320,6 +320,3 @@ func recheckInterval(src CredentialSource) time.Duration {
 	}
 	return 0
 }
-
-// quotePath is [secret.QuotePath].
-func quotePath(path string) string { return secret.QuotePath(path) }

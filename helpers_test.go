@@ -40,11 +40,6 @@ func reply(code int, body string, header ...string) *http.Response {
 	}
 }
 
-// errReader fails with its error.
-type errReader struct{ err error }
-
-func (e errReader) Read([]byte) (int, error) { return 0, e.err }
-
 // swallow reads and closes a request's body, as a base has to.
 func swallow(req *http.Request) string {
 	if req.Body == nil {

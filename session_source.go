@@ -79,7 +79,7 @@ func (c *core) exchangeableKey(ctx context.Context) (Credential, error) {
 	return Credential{key}, err
 }
 
-// sessionCache is the keeper of sessions of the keys that src yields.
+// sessionCache is the cache of sessions of the keys that src yields.
 func (c *core) sessionCache(name string, src CredentialSource) *credentialCache {
 	c.keys = sessionKeys{core: c, source: src}
 	cfg := session.Config{Endpoint: c.endpoint, Platform: platformCalls{c}, Keys: c.keys, Report: c}

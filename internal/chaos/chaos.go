@@ -1,11 +1,3 @@
-// Package chaos is a TCP proxy on the loopback interface that does to
-// connections what networks, balancers and dying servers do: it delays, resets,
-// goes silent, loses answers and trickles them.
-//
-// It knows nothing of HTTP but that the two sides take turns: what the client
-// sends after an answer, or first, begins an exchange, and every exchange may
-// suffer one fault. Faults are scripted ([Proxy.Next]) or drawn from a mix
-// ([Proxy.Set]); the n-th exchange of a seed draws the same one in every run.
 package chaos
 
 import (

@@ -1,28 +1,3 @@
-// Package renew keeps one value that expires, such as a token, alive for many
-// concurrent readers. It knows nothing of HTTP or of any platform.
-//
-// The contract, each clause with a test of its own:
-//
-//   - N concurrent readers cause one fetch, whether it succeeds or fails; all
-//     of them share its outcome.
-//   - A reader leaves at its own deadline. No reader leads: the fetch runs
-//     detached, under a timeout of its own, so nobody's cancellation costs
-//     anybody else anything.
-//   - Fresh values are served by one atomic load; the clocks are looked at
-//     about once a second.
-//     In the window before expiry they are served as well, while one fetch
-//     runs in the background. Only an expired or rejected value makes readers
-//     wait.
-//   - The window is a fraction of the value's lifetime, so it never exceeds it.
-//   - A failed renewal serves on until the real expiry or until a rejection,
-//     never after. Failures back off with jitter, and readers fail at once
-//     with the shared error until the next attempt is due.
-//   - Rejection is by value: a fetch that began before the rejection cannot
-//     bring the rejected value back. Only a source that was asked afterwards
-//     may insist on it.
-//   - A panic in the source is an error.
-//   - The issuer's clock decides about expiry, also after suspend and resume.
-//   - Close leaves no goroutine.
 package renew
 
 import (
@@ -35,6 +10,26 @@ import (
 )
 
 // Engine holds the value. Its methods are safe for concurrent use.
+//
+// The contract, with a test for each clause:
+//
+//   - Any number of concurrent readers cause one fetch, whether it succeeds or fails,
+//     and all of them share its outcome.
+//   - A reader leaves at its own deadline. The fetch is detached from all readers and
+//     has its own timeout, so a canceled reader does not affect the others.
+//   - A fresh value is served by one atomic load. The clocks are read about once a
+//     second.
+//   - In the window before the expiry the value is served, too, while one fetch runs
+//     in the background. Readers wait only for an expired or rejected value.
+//   - The window is a fraction of the value's lifetime, so it is always shorter.
+//   - If a renewal fails, the value is served until its expiry or a rejection.
+//     Failures back off with jitter, and readers fail at once with the shared error
+//     until the next attempt is due.
+//   - Rejection is by value: a fetch that began before the rejection cannot restore
+//     the rejected value. Only a source that was asked afterwards may insist on it.
+//   - A panic in the source is an error.
+//   - The issuer's clock decides about the expiry, also after suspend and resume.
+//   - Close leaves no goroutine.
 type Engine[T any] struct {
 	cfg Config[T]
 

@@ -1,6 +1,3 @@
-// Package secret holds secrets so that printing, logging, encoding and
-// comparing them cannot give them away, and takes them out of text that others
-// wrote. It knows nothing of the platform whose secrets it holds.
 package secret
 
 import (

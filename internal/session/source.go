@@ -56,7 +56,7 @@ const (
 )
 
 // Fetch returns a session in use, or obtains one.
-func (s *Source) Fetch(ctx context.Context, q query) (grant, error) {
+func (s *Source) Fetch(ctx context.Context, q renew.Query[secret.Credential]) (renew.Grant[secret.Credential], error) {
 	key, err := s.cfg.Keys.Key(ctx)
 	if err != nil {
 		return grant{}, err

@@ -1,6 +1,8 @@
-// Package socket moves the credential of a WebSocket handshake from a header to the
-// query of the URL, where the platform wants it, and keeps it out of what comes back.
+// Package socket puts the credential of a WebSocket handshake into the query of the
+// URL, where the platform wants it, and removes it from responses and errors.
 //
-// It knows the two parameters that carry a credential. It does not know how a
-// credential is obtained, which origins may receive it, or what a 401 means.
+// It knows the two parameters that carry a credential.
+//
+// It must not know how a credential is obtained, which origins may receive it, or
+// what a 401 means.
 package socket

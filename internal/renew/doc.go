@@ -1,0 +1,9 @@
+// Package renew keeps one value that expires, such as a token, available to many
+// concurrent readers, and replaces it in time.
+//
+// It knows lifetimes, two clocks, generations, and how to share one fetch and its
+// failure among all who wait.
+//
+// It must not know HTTP, the platform, or what the value is: a source is a function,
+// and a rejection names a generation.
+package renew
