@@ -84,8 +84,12 @@ func Sources(opts ...Option) []SourceState {
 	}
 	unmarked := cfg.unmarkedSandbox
 	found.usable = func(src CredentialSource) bool {
-		fixed, ok := src.(*staticSource)
-		return !ok || checkEnvironment(found.environment, fixed.credential, unmarked) == nil
+		f, ok := src.(fixedSource)
+		if !ok {
+			return true
+		}
+		cred, _ := f.fixed()
+		return checkEnvironment(found.environment, cred, unmarked) == nil
 	}
 	found.tryOptions(cfg)
 	if !unmarked && !cfg.explicit() {

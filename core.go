@@ -157,17 +157,15 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 	if c.cfg.rotation != nil {
 		return nil, optionError("WithRotation", "it needs WithStore, since the platform shows a new key only once")
 	}
-	fixed, static := src.(*staticSource)
 	if c.cfg.session != nil {
-		if static {
-			if err := c.checkKey(fixed.credential); err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
+		if err := c.checkFixedKey(name, src); err != nil {
+			return nil, err
 		}
 		return c.sessionCache(name, src), nil
 	}
-	if static {
-		s, err := c.prepare(fixed.credential)
+	if f, ok := src.(fixedSource); ok {
+		cred, _ := f.fixed() // prepare says what is wrong with it
+		s, err := c.prepare(cred)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
@@ -178,6 +176,19 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 		Proactive: recheckInterval(src) == 0, // a file is checked only when there is traffic
 		Observe:   c.observe,
 	}, platformCalls{c}), nil
+}
+
+// checkFixedKey checks a key that is known already. name is the option that has it.
+func (c *core) checkFixedKey(name string, src CredentialSource) error {
+	f, ok := src.(fixedSource)
+	if !ok {
+		return nil
+	}
+	key, _ := f.fixed() // checkKey says what is wrong with it
+	if err := c.checkKey(key); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 // admit holds a credential against what each one must pass before it leaves,
@@ -219,14 +230,12 @@ func (c *core) storedKeyCache(initial CredentialSource, notFound error) (*creden
 	if p := c.cfg.rotation; p != nil && p.Store != nil {
 		name = "RotationPolicy.Store"
 	}
-	if fixed, ok := initial.(*staticSource); ok {
-		if err := c.checkKey(fixed.credential); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
+	if err := c.checkFixedKey(name, initial); err != nil {
+		return nil, err
 	}
 	if p := c.cfg.rotation; p != nil {
-		if owner, fixed := p.Owner.(*staticSource); fixed {
-			if err := c.checkOwner(owner.credential, owner.err); err != nil {
+		if owner, ok := p.Owner.(fixedSource); ok {
+			if err := c.checkOwner(owner.fixed()); err != nil {
 				return nil, err
 			}
 		}

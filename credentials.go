@@ -248,6 +248,9 @@ func (s *staticSource) Credential(context.Context) (Credential, error) {
 	return s.credential, nil
 }
 
+// fixed implements fixedSource.
+func (s *staticSource) fixed() (Credential, error) { return s.credential, s.err }
+
 func (s *staticSource) String() string { return "agrenting.Static(" + s.credential.String() + ")" }
 
 // FileSource returns a source that reads the credential from a file, such as a secret
@@ -307,6 +310,10 @@ func (s *fileSource) state() string {
 		return "file cannot be used"
 	}
 }
+
+// A fixedSource is a source whose credential never changes, so that New can check it.
+// The error is what is wrong with the credential.
+type fixedSource interface{ fixed() (Credential, error) }
 
 // A rechecker is a source that is asked again and again while its credential is in
 // use, because asking is cheap. It needs no renewal ahead of an expiry.
