@@ -39,7 +39,7 @@ func validateAgentID(id string) error {
 }
 
 // agentHeader is a validated X-Agent-ID, ready to be put in a header map.
-// Header maps share the slice, so nobody may write to it.
+// Header maps share the slice, so it must not be written to.
 type agentHeader struct {
 	values []string
 	err    error
@@ -70,19 +70,19 @@ func (a agentHeader) set() bool { return a.values != nil || a.err != nil }
 // holds all of it, so that the hot path looks once.
 type perCall struct {
 	agent agentHeader
-	trace *Trace // nil when nobody wants to know
+	trace *Trace // nil if the caller did not ask for one
 }
 
 type perCallKey struct{}
 
-// nobody is what a context without a word for the transport says.
-var nobody = &perCall{}
+// nothing is what a context without a perCall says.
+var nothing = &perCall{}
 
 func perCallFrom(ctx context.Context) *perCall {
 	if p, ok := ctx.Value(perCallKey{}).(*perCall); ok {
 		return p
 	}
-	return nobody
+	return nothing
 }
 
 func (p perCall) in(ctx context.Context) context.Context {

@@ -15,9 +15,8 @@ import (
 
 // Authorization authenticates one request that the SDK does not send itself: a
 // handshake or a call of a library that takes neither an [http.Client] nor an
-// [http.RoundTripper]. It is immutable and safe for concurrent use, prints and
-// logs without the secret, and is meant to be used at once: credentials are
-// renewed and rotated.
+// [http.RoundTripper]. It is immutable, safe for concurrent use, and prints and logs
+// without the secret. Use it at once: credentials are renewed and rotated.
 type Authorization struct {
 	t          *Transport
 	generation *generation
@@ -25,11 +24,10 @@ type Authorization struct {
 	seen       refusals
 }
 
-// Authorize returns what authenticates a request to rawURL. The credential goes
-// where the client's own requests may carry it and nowhere else: to the origins
-// of [WithBaseURL] and [WithAllowedOrigins], by https or wss (http and ws on
-// loopback). It waits, as requests do, while there is no valid credential yet,
-// or the key is being rotated in place, and no longer than ctx allows.
+// Authorize returns the headers that authenticate a request to rawURL. The URL must be
+// at an origin of [WithBaseURL] or [WithAllowedOrigins], with https or wss (http and ws
+// on loopback). Like a request, Authorize waits while a credential is obtained or the
+// key is rotated in place, until ctx ends.
 //
 //	auth, err := client.Authorize(ctx, url)
 //	for err == nil {
@@ -42,13 +40,12 @@ type Authorization struct {
 //	return nil, err
 //
 // The errors are those of [Client.Credential], [ErrNoCredential] for an
-// anonymous client, [ErrForeignOrigin] and [ErrInsecureURL] for a URL that no
-// credential may go to, [ErrInvalidOption] for what is no URL, and
+// anonymous client, [ErrForeignOrigin] and [ErrInsecureURL] for a URL that must not
+// receive the credential, [ErrInvalidOption] for an invalid URL, and
 // [ErrInvalidAgentID] for the agent of ctx.
 //
-// Prefer [Client.HTTPClient] where it can be used: it does all this by itself,
-// watches over redirects, and lets rotations in place wait for requests on the
-// wire.
+// Prefer [Client.HTTPClient] where it can be used: it does all of this, checks
+// redirects, and lets rotations in place wait for requests on the wire.
 func (c *Client) Authorize(ctx context.Context, rawURL string) (*Authorization, error) {
 	t := c.transport
 	u, err := origin.Parse(httpScheme(rawURL), t.insecure)
@@ -56,7 +53,7 @@ func (c *Client) Authorize(ctx context.Context, rawURL string) (*Authorization, 
 		return nil, err
 	}
 	if !t.origins.Has(u) {
-		return nil, fmt.Errorf("%w: %s is none of the client's; name it by WithAllowedOrigins if it may have the credential",
+		return nil, fmt.Errorf("%w: %s is not an origin of this client; name it in WithAllowedOrigins if it may receive the credential",
 			ErrForeignOrigin, origin.Of(u))
 	}
 	a := &Authorization{t: t, agent: t.agent}
@@ -75,8 +72,7 @@ func (c *Client) Authorize(ctx context.Context, rawURL string) (*Authorization, 
 	return a, nil
 }
 
-// httpScheme is a socket's URL as one that origin.Of knows: they share hosts and
-// ports.
+// httpScheme returns the http URL with the same host and port as a socket's URL.
 func httpScheme(rawURL string) string {
 	scheme, rest, _ := strings.Cut(rawURL, ":")
 	switch strings.ToLower(scheme) {
@@ -89,9 +85,9 @@ func httpScheme(rawURL string) string {
 	}
 }
 
-// Header returns the headers to be sent: one with the credential, and X-Agent-Id
-// where an agent was chosen, by canonical names. It is a secret, made for each
-// caller.
+// Header returns the headers to send: the one with the credential, and X-Agent-Id if an
+// agent was chosen, by their canonical names. The result is a secret. The caller owns
+// it.
 func (a *Authorization) Header() http.Header {
 	s := a.generation.Value
 	h := http.Header{s.name: {s.cred.c.Values()[0]}}
@@ -101,22 +97,22 @@ func (a *Authorization) Header() http.Header {
 	return h
 }
 
-// provenAfter is the age at which a credential counts as accepted, since nobody
-// tells of handshakes that went well.
+// provenAfter is the age at which a credential counts as accepted, because successful
+// handshakes are not reported.
 const provenAfter = time.Minute
 
-// Rejected tells the client that the platform has answered 401, and returns what
-// to try next: the client renews the credential, once for all who ask, or has
-// another one already. It is to be told of nothing else than a 401.
+// Rejected reports to the client that the platform answered 401, and returns what to
+// try next. The client renews the credential, once for all concurrent callers, unless
+// it has another one already. Call it only after a 401.
 //
-// [ErrUnauthorized] means that there is nothing else to try: the source gives
-// the same credential again, or the platform has refused fresh ones too. Other
-// errors are those of the renewal, a [*RenewalError] among them.
+// [ErrUnauthorized] means that there is nothing else to try: the source returns the
+// same credential again, or the platform refused the renewed one, too. Other errors are
+// those of the renewal, for example a [*RenewalError].
 func (a *Authorization) Rejected(ctx context.Context) (*Authorization, error) {
 	if a.t.creds.closed() {
 		return nil, ErrClosed
 	}
-	// A rotation in place may be behind it, and about to bring the next one.
+	// A rotation in place may be the reason, and about to bring the next one.
 	if _, err := a.t.creds.waitOpen(ctx, a.generation); err != nil {
 		return nil, err
 	}
@@ -130,7 +126,7 @@ func (a *Authorization) Rejected(ctx context.Context) (*Authorization, error) {
 		return nil, context.Cause(ctx) // which may be why nothing else was found
 	}
 	if err == nil && gen == nil {
-		err = fmt.Errorf("%w: the platform refuses the %s %s, and there is no other",
+		err = fmt.Errorf("%w: the platform refuses the %s %s, and no other credential is available",
 			ErrUnauthorized, a.generation.Value.cred.Kind(), a.generation.Value.cred.Fingerprint())
 	}
 	if err != nil {
@@ -142,7 +138,7 @@ func (a *Authorization) Rejected(ctx context.Context) (*Authorization, error) {
 	return &next, nil
 }
 
-// String tells whose credential it is, without the credential.
+// String returns the kind and the fingerprint of the credential.
 func (a *Authorization) String() string {
 	if a == nil || a.generation == nil {
 		return "agrenting.Authorization(none)"

@@ -11,12 +11,12 @@ import (
 	"github.com/agrenting/agrenting-go/internal/socket"
 )
 
-// Client talks to the platform with one credential. It is immutable and safe
-// for concurrent use; share one per credential, and close it when done.
+// Client talks to the platform with one credential. It is immutable and safe for
+// concurrent use. Share one client per credential, and close it when done.
 type Client struct {
 	// Agents registers agents and looks them up.
 	Agents *AgentService
-	// Sessions exchanges keys for sessions by hand.
+	// Sessions exchanges keys for sessions on demand.
 	Sessions *SessionService
 	// Keys creates, lists and revokes the keys of agents.
 	Keys *KeyService
@@ -64,8 +64,7 @@ func New(opts ...Option) (*Client, error) {
 // the order of precedence, and how each source is found: used, shadowed, not
 // set, or set to something that cannot be used. It is for diagnosis and works
 // where New fails: an option or a variable that New refuses is passed over.
-// Unlike New it looks at the environment's credentials also when an option gives
-// the credential.
+// Unlike New, it lists the variables even if an option gives the credential.
 //
 // It makes no request, asks no source, reads no file, and shows no value. That a
 // source is used does not say that the platform takes its credential; see
@@ -102,7 +101,7 @@ func Sources(opts ...Option) []SourceState {
 	}
 	for i, s := range found.tried {
 		if s.Used() {
-			found.tried[i].State = stateSeeds
+			found.tried[i].State = stateInitial
 		}
 	}
 	return append([]SourceState{{Name: "WithStore", State: stateUsed}}, found.tried...)
@@ -124,7 +123,7 @@ func newClient(core *core, t *Transport) *Client {
 // credential, renewed and retried. Hand it to anything that takes one: a
 // generated client, a WebSocket dialer, an MCP transport. It follows no
 // redirect away from the pinned origins ([ErrForeignOrigin]) and has no
-// timeout of its own. It is a copy: changing it changes nothing else.
+// timeout of its own. It is a copy, which the caller owns.
 func (c *Client) HTTPClient() *http.Client {
 	h := *c.http
 	return &h

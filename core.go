@@ -254,7 +254,7 @@ func (c *core) close() error {
 			c.closeErr = c.stored.close()
 		}
 		c.closeErr = errors.Join(c.closeErr, c.creds.close())
-		c.logout() // nobody can get another session any more
+		c.logout() // from here on, no session can be obtained
 		if c.ownBase {
 			c.transport.CloseIdleConnections()
 		}

@@ -49,7 +49,7 @@ func newRenewingCache(name string, cfg renew.Config[*preparedCredential], ask ev
 // sourceFetch asks a source in its own terms.
 type sourceFetch func(ctx context.Context, q renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error)
 
-// fetchFrom adapts a caller's source. Whatever it yields is validated and held
+// fetchFrom adapts a caller's source. Whatever it yields is validated and checked
 // against the environment before it is used.
 func fetchFrom(src CredentialSource, check func(Credential) (*preparedCredential, error)) sourceFetch {
 	recheck := recheckInterval(src)
@@ -126,8 +126,8 @@ func (k *credentialCache) reenter(ctx context.Context, gen *generation) (*genera
 	}
 }
 
-// waitOpen is reenter for what nobody sees leave: it waits for the end of a rotation,
-// and the next one does not wait for it.
+// waitOpen waits for the end of a rotation, and does not enter the gate: its end would
+// not be seen.
 func (k *credentialCache) waitOpen(ctx context.Context, gen *generation) (*generation, error) {
 	gen, err := k.reenter(ctx, gen)
 	if err == nil {
@@ -162,7 +162,7 @@ func (k *credentialCache) reject(ctx context.Context, gen *generation) (*generat
 
 const (
 	// maxReplays bounds the replays of one attempt. One follows a renewal; more
-	// only follow when another generation has come into use meanwhile, as when a
+	// only follow if another generation has come into use in between, as when a
 	// fleet rotates a shared key while requests are on the wire.
 	maxReplays = 8
 	// maxRenewals bounds those that one attempt causes itself.
@@ -194,7 +194,7 @@ func (k *credentialCache) after(ctx context.Context, gen *generation, seen *refu
 	if next.Number == gen.Number {
 		return nil, nil //nolint:nilnil // as above
 	}
-	// One that was in use already, or that somebody else has made, may be
+	// A generation that was in use already, or that another process obtained, may be
 	// rejected for the first time.
 	if seen.renewed = !late && next.Reason != renew.Adopted; seen.renewed {
 		seen.renewals++
@@ -226,12 +226,12 @@ func (k *credentialCache) recordAccepted(gen *generation) {
 	}
 }
 
-// recordFutile reports that a renewal has not helped. worn tells that the platform had
-// each of several fresh credentials for dead.
-func (k *credentialCache) recordFutile(gen *generation, worn bool) {
+// recordFutile notes that the renewed credential was rejected, too. exhausted is set if
+// the platform called each of several renewed credentials dead.
+func (k *credentialCache) recordFutile(gen *generation, exhausted bool) {
 	if k.engine != nil {
 		k.engine.RecordFutile(gen.Number)
-		if worn {
+		if exhausted {
 			k.probe.RecordFutile()
 		}
 	}

@@ -20,12 +20,12 @@ type lookupFunc = func(name string) (value string, found bool)
 // the one place of the SDK that does.
 func processEnvironment(name string) (string, bool) { return os.LookupEnv(name) }
 
-// SourceState tells how a source of credentials was found, for example
+// SourceState describes a source of credentials, for example
 // {"AGRENTING_API_KEY", "not set"}. See [Sources].
 type SourceState struct {
 	// Name is an environment variable or an option.
 	Name string
-	// State says in words how it was found; it never shows a value.
+	// State describes the source in words, without its value.
 	State string
 }
 
@@ -36,7 +36,7 @@ func (s SourceState) Used() bool { return s.State == stateUsed }
 const (
 	stateUsed     = "used"
 	stateUnusable = "set, but cannot be used"
-	stateSeeds    = "fills the store while that is empty"
+	stateInitial  = "fills the store while that is empty"
 )
 
 func shadowedBy(name string) string { return "set, but shadowed by " + name }
@@ -195,8 +195,8 @@ func sourceOf(v environ.Candidate, kind secret.Kind) (CredentialSource, error) {
 	return Static(Credential{c}), nil
 }
 
-// found says for a survey how a source was found. A file is looked at here only:
-// constructors do no I/O.
+// found describes a source for a survey. Only a survey checks a file: constructors do
+// no I/O.
 func (c *envConfig) found(source CredentialSource, err error) string {
 	if err != nil || !c.usable(source) {
 		return stateUnusable

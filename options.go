@@ -49,7 +49,7 @@ type config struct {
 	rotation        *RotationPolicy
 	anonymous       bool
 	clientSideKeys  bool
-	goos            string // runtime.GOOS, but for tests
+	goos            string // runtime.GOOS, except in tests
 }
 
 // keyStore is where the key is kept, nil for nowhere.
@@ -68,7 +68,7 @@ func (c *config) sessionStore() Store {
 	return c.store
 }
 
-// Routes are the paths of calls that the SDK makes by itself.
+// Routes are the paths of the calls that the SDK itself makes.
 type Routes struct {
 	// Authenticate exchanges a key for a session. The default is
 	// /api/v1/auth/authenticate, the form that the platform's API overview and
@@ -83,17 +83,17 @@ type Routes struct {
 	// RotateKey replaces a key in place; the default is
 	// /api/v1/auth/rotate-key (platform documentation, "Trust & Safety").
 	RotateKey string
-	// Credentials are the keys of an agent, whose id stands for {id}. The
+	// Credentials are the keys of an agent, whose ID replaces {id}. The
 	// default, /api/v1/agents/{id}/credentials, is documented for creating keys
 	// (platform documentation, "Authentication") and likely for listing them; a
-	// key is revoked by DELETE on this path with the key's id behind it, which
+	// key is revoked by DELETE on this path followed by the key's ID, which
 	// no public document confirms.
 	Credentials string
 	// Tokens are the tokens of a user; the default is /api/v1/user/tokens
 	// (platform documentation, "User Tokens").
 	Tokens string
-	// Verify is a cheap call by which a new key is tried: any answer but 401
-	// means that the platform knows the key. The default is
+	// Verify is a cheap call to try a new key: any answer except 401 means that the
+	// platform knows the key. The default is
 	// /api/v1/hirings/pending, which live agents call with their key.
 	Verify string
 }
@@ -148,23 +148,23 @@ type RetryPolicy struct {
 
 func (p RetryPolicy) validate() error {
 	if p.MaxAttempts < 0 || p.BaseDelay < 0 || p.MaxDelay < 0 || p.MaxRetryAfter < 0 {
-		return optionError("RetryPolicy", "a field is negative; 0 means its default, MaxAttempts: 1 repeats nothing")
+		return optionError("RetryPolicy", "a field is negative; 0 means its default, and MaxAttempts: 1 retries nothing")
 	}
 	return nil
 }
 
-// Option configures [New] and [NewTransport]. An option reports what is wrong
-// with its value without ever echoing a secret.
+// Option configures [New] and [NewTransport]. The error of an option says what is wrong
+// with its value and never shows a secret.
 type Option func(*config) error
 
 func optionError(name, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrInvalidOption, name, fmt.Sprintf(format, args...))
 }
 
-// WithCredential uses one fixed credential. The environment is then not read
-// for credentials, and of WithCredential, [WithCredentialSource] and
-// [WithAnonymous] the last one counts. A rejected fixed credential cannot be renewed: the platform's
-// 401 is returned as it is.
+// WithCredential uses one fixed credential. The environment is then not read for
+// credentials. Of WithCredential, [WithCredentialSource], and [WithAnonymous], the last
+// one given wins. A fixed credential cannot be renewed: if the platform rejects it, the
+// caller gets the 401 unchanged.
 func WithCredential(c Credential) Option {
 	return func(cfg *config) error {
 		if err := c.validate(); err != nil {
@@ -238,14 +238,13 @@ func WithEnvironment(env Environment) Option {
 	}
 }
 
-// WithUnmarkedSandboxTokens lets user tokens and session tokens that carry no
-// sandbox mark into sandbox mode. The platform documents a mark for API keys
-// only, so the SDK cannot tell a production ap_ token from a sandbox one: with
-// this option you answer for it.
+// WithUnmarkedSandboxTokens allows user tokens and session tokens without a sandbox mark
+// in sandbox mode. The platform documents a mark only for API keys, so the SDK cannot
+// distinguish a production token from a sandbox one: with this option, the program
+// guarantees that its token belongs to the sandbox.
 //
-// AGRENTING_UNMARKED_SANDBOX_TOKENS=allow says the same of a credential that
-// comes from the environment, so that a program can be handed one; it does not
-// answer for a credential that is given by an option.
+// AGRENTING_UNMARKED_SANDBOX_TOKENS=allow does the same for a credential from the
+// environment, and not for a credential that an option gives.
 func WithUnmarkedSandboxTokens() Option {
 	return func(cfg *config) error {
 		cfg.unmarkedSandbox = true
@@ -253,8 +252,8 @@ func WithUnmarkedSandboxTokens() Option {
 	}
 }
 
-// WithTransport sets the base that sends the requests. It is used as it is and
-// never changed. The default is a clone of [http.DefaultTransport] that keeps up
+// WithTransport sets the base transport, which sends the requests. It is used unchanged.
+// The default is a clone of [http.DefaultTransport] that keeps up
 // to 100 idle connections to one host instead of two.
 func WithTransport(base http.RoundTripper) Option {
 	return func(cfg *config) error {
@@ -266,10 +265,10 @@ func WithTransport(base http.RoundTripper) Option {
 	}
 }
 
-// WithTimeout bounds one [Client.Do] with all its attempts and the reading of
-// the answer, and one [SessionService.Authenticate]; the default is 60 s, 0 means no bound. Requests
-// through [Client.HTTPClient] are bounded by their contexts alone, since
-// streams may live long.
+// WithTimeout limits one [Client.Do] with all its attempts and the reading of the
+// answer, and one [SessionService.Authenticate]. The default is 60 s; 0 means no limit.
+// Requests through [Client.HTTPClient] are limited only by their contexts, because
+// streams may take long.
 func WithTimeout(d time.Duration) Option {
 	return func(cfg *config) error {
 		if d < 0 {
@@ -280,8 +279,8 @@ func WithTimeout(d time.Duration) Option {
 	}
 }
 
-// WithRetryPolicy changes how failed requests are repeated; zero fields keep
-// their defaults. RetryPolicy{MaxAttempts: 1} repeats nothing.
+// WithRetryPolicy changes how failed requests are retried. Zero fields keep their
+// defaults. RetryPolicy{MaxAttempts: 1} retries nothing.
 func WithRetryPolicy(p RetryPolicy) Option {
 	return func(cfg *config) error {
 		if err := p.validate(); err != nil {
@@ -334,7 +333,7 @@ func WithObserver(fn func(Event)) Option {
 }
 
 // WithUserAgent puts a product such as "my-agent/1.2" before the SDK's own in
-// the User-Agent of [Client.Do] and of the calls that the SDK makes by itself.
+// the User-Agent of [Client.Do] and of the calls that the SDK itself makes.
 func WithUserAgent(product string) Option {
 	return func(cfg *config) error {
 		if product == "" || strings.ContainsFunc(product, func(r rune) bool { return r < ' ' || r > '~' }) {
@@ -362,8 +361,8 @@ func WithoutEnvironment() Option {
 	return WithLookupEnv(func(string) (string, bool) { return "", false })
 }
 
-// WithInsecureHTTP permits plain http to hosts other than this machine. Keys
-// then travel in clear; it is meant for test networks.
+// WithInsecureHTTP permits plain http to hosts other than this machine. Anyone on the
+// network path can then read the keys. It is meant for test networks.
 func WithInsecureHTTP() Option {
 	return func(cfg *config) error {
 		cfg.insecure = true
@@ -371,8 +370,8 @@ func WithInsecureHTTP() Option {
 	}
 }
 
-// WithRoutes changes the paths of calls that the SDK makes by itself; empty
-// fields keep their defaults. See [Routes].
+// WithRoutes changes the paths of the calls that the SDK itself makes. Empty fields keep
+// their defaults. See [Routes].
 func WithRoutes(r Routes) Option {
 	return func(cfg *config) error {
 		for _, p := range r.each() {
@@ -388,9 +387,9 @@ func WithRoutes(r Routes) Option {
 	}
 }
 
-// WithAnonymous sends no credential at all, for the few public calls: an agent
-// that has no key yet registers itself by it (see [AgentService.Register]). The
-// environment is not read for credentials.
+// WithAnonymous sends no credential, for the few public calls. For example, an agent
+// without a key registers itself (see [AgentService.Register]). The environment is not
+// read for credentials.
 func WithAnonymous() Option {
 	return func(cfg *config) error {
 		cfg.anonymous, cfg.credential, cfg.source = true, Credential{}, nil

@@ -14,12 +14,12 @@ import (
 // Strategy is a way to replace a key.
 type Strategy uint8
 
-// The strategies. The zero value leaves the choice to the SDK: Overlap where
-// the owner or the key itself may create credentials and the id of the old key
-// is known or can be found, InPlace otherwise.
+// The strategies. With the zero value, the SDK chooses: Overlap if the owner or the key
+// itself may create credentials and the ID of the old key is known or can be found,
+// InPlace otherwise.
 const (
 	// Overlap creates a second key, verifies it, changes over, and revokes the
-	// first when no request uses it any more. Nobody waits at any time.
+	// first when no request uses it any more. Requests never wait.
 	Overlap Strategy = iota + 1
 	// InPlace calls the platform's rotate endpoint, which revokes the old key
 	// the moment it issues the new one. Requests wait from before the call until
@@ -67,8 +67,8 @@ const (
 	defaultMaxAttempts = 5
 )
 
-// RotationPolicy says how and when keys are rotated. Zero fields mean the
-// defaults.
+// RotationPolicy says how and when keys are rotated. Zero fields mean the defaults. Most
+// programs set no field, or only Owner and AgentID.
 type RotationPolicy struct {
 	// Store keeps the key in another store than that of [WithStore], for example
 	// to share the sessions with more processes than the key. Most programs leave
@@ -81,12 +81,12 @@ type RotationPolicy struct {
 	// earlier, by a hash of its fingerprint.
 	Every time.Duration
 	// AgentID is whose key it is. Empty: the stored record's, or the client's
-	// default agent. Overlap and an Owner need one of them; a rotation in place
-	// that buys a session learns it for those that follow.
+	// default agent. Overlap and an Owner need one of them. A rotation in place
+	// that opens a session learns the ID for later rotations.
 	AgentID string
-	// KeyID is the platform's ID of the initial key, the one that fills the store;
-	// it is needed to revoke that key. Empty: it is looked for in the list of keys, and if it is not
-	// found there without doubt, the first rotation is in place.
+	// KeyID is the platform's ID of the initial key, the one that fills the store. It
+	// is needed to revoke that key. Empty: the SDK searches the list of keys, and if
+	// the match is not certain, the first rotation is in place.
 	KeyID string
 	// Owner may create and revoke keys of the agent, such as a user token. It
 	// is sent with the agent's id as X-Agent-ID. Optional: without it, the key
@@ -100,24 +100,23 @@ type RotationPolicy struct {
 	// means none.
 	Grace time.Duration
 	// VerifyTimeout bounds how long a new key may be unknown to parts of the
-	// platform before it is given up (Overlap), or used all the same, as the
-	// only one left (InPlace); default 15 s.
+	// platform before it is revoked (Overlap), or used regardless, because no
+	// other key is left (InPlace); default 15 s.
 	VerifyTimeout time.Duration
-	// CallTimeout bounds one call of the platform, and one of the store; default
-	// 8 s. A look at the store without which no request can be made, as the first
-	// one and that for the successor of a key that was rejected, may take 30 s.
+	// CallTimeout limits one call of the platform and one of the store; default 8 s.
+	// Store loads that a request depends on may take up to 30 s: the first one, and
+	// the one for the successor of a rejected key.
 	CallTimeout time.Duration
-	// Lease is how long the right to rotate lasts without being extended, and so
-	// how long other processes wait for one that has died; default 20 s, at least
-	// twice the CallTimeout. It is extended every quarter of that. All processes
-	// judge it by for how long they see the record unchanged, so their clocks need
-	// not agree.
+	// Lease is how long the lease of a rotation lasts if it is not extended, and so
+	// how long other processes wait for a process that died; default 20 s, at least
+	// twice the CallTimeout. It is extended four times in that time. Each process
+	// measures for how long the record has not changed, so clocks need not agree.
 	Lease time.Duration
 	// RetryEvery spaces the attempts after a failure, doubling up to 6 h;
 	// default 1 min.
 	RetryEvery time.Duration
-	// MaxAttempts bounds how often one intent is resumed before it is given up
-	// for a new one; default 5.
+	// MaxAttempts limits how often one intent is resumed before a new one replaces
+	// it; default 5.
 	MaxAttempts int
 }
 
@@ -180,7 +179,7 @@ func WithRotation(p RotationPolicy) Option {
 	}
 }
 
-// Rotation tells how a rotation went.
+// Rotation describes a rotation that has ended.
 type Rotation struct {
 	// From and To are fingerprints.
 	From, To string
@@ -188,18 +187,18 @@ type Rotation struct {
 	Generation uint64
 	Strategy   Strategy
 	Took       time.Duration
-	// Recovered tells that the rotation had been begun by a process that did
-	// not finish it, Adopted that another process made it meanwhile.
+	// Recovered is set if another process had begun the rotation and not finished it.
+	// Adopted is set if another process made the rotation.
 	Recovered, Adopted bool
 }
 
-// Rotate replaces the key now and waits for the end of it. No request fails by
-// it. When another process is rotating the key, that rotation is awaited and
-// adopted. ctx bounds the wait only: a rotation that has begun is finished.
+// Rotate replaces the key now and waits until the rotation ends. Concurrent requests are
+// not affected. If another process is rotating the key, Rotate waits for that rotation
+// and adopts its key. ctx limits only the wait: a rotation that has begun is finished.
 //
-// A failure is a [*RotationError], which says what happened, what is safe, and
-// what to do. Without a [WithStore], and with one that cannot be written,
-// the error matches [ErrReadOnlyStore], and nothing has happened.
+// A failure is a [*RotationError], which says what happened, what is safe, and what to
+// do. Without [WithStore], or with a store that cannot be written, the error matches
+// [ErrReadOnlyStore], and nothing has happened.
 func (c *Client) Rotate(ctx context.Context) (*Rotation, error) {
 	k := c.core.stored
 	if k == nil {
@@ -216,9 +215,9 @@ func (c *Client) Rotate(ctx context.Context) (*Rotation, error) {
 	}, nil
 }
 
-// RotationError says what went wrong with a rotation. Its text contains no
-// secret, and of the platform's answer no more than an [*APIError] shows: status,
-// code, message and request id, with secrets taken out.
+// RotationError says why a rotation failed. Its text contains no secret. It shows as much
+// of the platform's answer as an [*APIError] does: status, code, message, and request
+// ID, without secrets.
 type RotationError struct {
 	// Stage is where it stopped.
 	Stage    Stage
@@ -252,14 +251,14 @@ func (e *RotationError) Error() string {
 // Unwrap gives the cause.
 func (e *RotationError) Unwrap() error { return e.Err }
 
-// NewCredential returns the new key when one was issued but could not be saved.
-// The process goes on with it and keeps trying to save it; this is the way to
-// save it elsewhere meanwhile. ok is false when there is none.
+// NewCredential returns the new key if one was issued but could not be saved. The
+// process uses it and keeps trying to save it. Save it elsewhere, because it would be
+// lost with the process. ok is false if no key was issued, or if it was saved.
 func (e *RotationError) NewCredential() (c Credential, ok bool) { return e.new, !e.new.IsZero() }
 
-// RawAnswer returns the platform's answer when no key was found in it, although
-// it said that it has issued one: the key may be in there under a name that the
-// SDK does not know. It is a secret. It is nil otherwise.
+// RawAnswer returns the platform's answer if it reports a new key and the SDK found none
+// in it: the key may have a name that the SDK does not know. The answer is a secret.
+// RawAnswer returns nil otherwise.
 func (e *RotationError) RawAnswer() []byte {
 	if e.raw.IsZero() {
 		return nil

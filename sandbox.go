@@ -10,8 +10,8 @@ import (
 
 // Environment is a side of the platform. Both have the same host and paths, and
 // only the credential tells them apart (platform documentation, "Sandbox"), which
-// is why the SDK guards against mixing them up. The zero value is no choice: the
-// credential decides.
+// is why the SDK guards against mixing them up. With the zero value, the credential
+// decides.
 type Environment string
 
 const (
@@ -58,10 +58,10 @@ func effectiveEnvironment(want Environment, c Credential) Environment {
 // credentials with its mark, production none with that mark, and no choice takes
 // either.
 //
-// User tokens and sessions bear no mark even in the sandbox, so the sandbox takes
-// unmarked ones when allowUnmarkedToken says so; unmarked API keys it never takes,
-// as those are production's. A session from [exchangedSession] is not asked for
-// a mark, because the key that bought it has been.
+// User tokens and sessions have no mark even in the sandbox, so the sandbox accepts
+// unmarked ones if allowUnmarkedToken is set. It never accepts unmarked API keys, because
+// those belong to production. A session that the SDK obtained needs no mark, because its
+// key was checked.
 func checkEnvironment(want Environment, c Credential, allowUnmarkedToken bool) error {
 	if c.IsZero() || want == "" {
 		return nil

@@ -44,7 +44,7 @@ func ParseSealingKey(text string) (SealingKey, error) {
 	return SealingKey{k}, nil
 }
 
-// IsZero reports whether k is the zero value, which is no key.
+// IsZero reports whether k is the zero value, which is not a key.
 func (k SealingKey) IsZero() bool { return k.key.IsZero() }
 
 // Reveal returns the key as text, for [ParseSealingKey], and is the only method

@@ -7,31 +7,32 @@ import (
 	"time"
 )
 
-// SessionPolicy tunes [WithSession]. Zero fields mean the defaults.
+// SessionPolicy configures [WithSession]. Zero fields mean the defaults. Most programs
+// set no field.
 type SessionPolicy struct {
-	// Window is the fraction of a session's lifetime before its end in which
-	// it is renewed ahead; default 0.2, at most 0.5. It comes to no more than
-	// 1 h, and is spread by a tenth either way, so that a fleet does not renew
-	// in step. Negative means never ahead: requests then wait when a session
-	// has expired.
+	// Window is the last fraction of a session's lifetime, in which it is renewed
+	// before it expires; default 0.2, at most 0.5. A session of 15 min is renewed 3 min
+	// before its end. The window is at most 1 h, with a jitter of a tenth, so that a
+	// fleet does not renew at the same time. Negative means that a session is renewed
+	// only after it has expired; requests then wait.
 	Window float64
-	// Timeout bounds one exchange; default 30 s.
+	// Timeout limits one exchange; default 30 s.
 	Timeout time.Duration
 	// LogoutOnClose ends the session at the platform when the client is closed.
 	// It is ignored if sessions are shared, since others use them.
 	LogoutOnClose bool
 	// Store shares sessions with other processes, without keeping the key there.
-	// Default: that of [WithStore], if there is one. In it, sessions are encrypted
-	// under the API key and of no use without it.
+	// Default: the store of [WithStore], if given. Sessions are encrypted under the API
+	// key and cannot be read without it.
 	Store Store
 }
 
 // WithSession exchanges the API key for sessions and authenticates requests with
-// them: `Authorization: Bearer`. Sessions are renewed before they expire, also
-// without traffic, and after a 401; requests notice nothing. The key itself is
-// sent to the authenticate endpoint only, which follows no redirect.
+// them: `Authorization: Bearer`. Sessions are renewed before they expire, even
+// without traffic, and after a 401. Requests are not affected. The key itself is sent
+// only to the authenticate endpoint, and no redirect of it is followed.
 //
-// Most programs give no policy. If there are several, the last one wins.
+// Most programs give no policy. The last one given wins.
 //
 // With [WithStore] or SessionPolicy.Store, processes share sessions, so that many
 // workers that start together make one call of the authenticate endpoint, which
@@ -57,26 +58,26 @@ func WithSession(policy ...SessionPolicy) Option {
 	}
 }
 
-// SessionService exchanges keys for sessions by hand. Use [Client.Sessions].
+// SessionService exchanges keys for sessions on demand. Use [Client.Sessions].
 type SessionService struct{ client *Client }
 
 // Session is a session token and what came with it.
 type Session struct {
-	// Credential is the token; its Expires is zero when the platform did not
-	// say, or not readably.
+	// Credential is the token. Its Expires is zero if the platform did not give a
+	// readable time.
 	Credential Credential
-	// AgentID and AgentName tell whose key was exchanged, where the platform
-	// says so.
+	// AgentID and AgentName describe the agent whose key was exchanged; empty if the
+	// platform does not say.
 	AgentID, AgentName string
-	// Issued is the platform's clock when it answered, zero when unknown.
+	// Issued is the platform's clock when it answered; zero if unknown.
 	Issued time.Time
 }
 
 // Authenticate exchanges the client's API key for a session. It calls the
 // platform each time: the endpoint allows 10 calls a minute per IP and then
 // locks the IP out for 5 minutes (platform documentation, "Rate Limits"), which
-// is a [*LockoutError]. It follows no redirect and repeats nothing, but for the
-// other documented path where the platform does not know that of [Routes].
+// is a [*LockoutError]. It follows no redirect and retries nothing. If the platform does
+// not know the path of [Routes], it tries the other documented one.
 func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
 	ctx, cancel := s.client.core.limit(ctx)
 	defer cancel()
@@ -99,9 +100,9 @@ func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
 	}, nil
 }
 
-// Logout ends the session: with a session token that one, with an API key what
-// the platform ends for it. The platform's documents disagree on which of the
-// two it wants; the client's credential is sent.
+// Logout ends a session. It sends the client's credential: a session token ends its own
+// session, and an API key the sessions that the platform ends for it. The platform's
+// documents disagree on which of the two it wants.
 func (s *SessionService) Logout(ctx context.Context) error {
 	_, err := s.client.Do(ctx, http.MethodDelete, s.client.core.routes.Logout, nil, new(acknowledged))
 	return err

@@ -38,16 +38,16 @@ type Status struct {
 	Origin string
 	// AgentID is the default X-Agent-ID.
 	AgentID string
-	// Environment is the one asked for, else what the credential's mark says;
-	// empty when nothing tells.
+	// Environment is the one that was chosen, or else that of the credential's mark;
+	// empty if both are unknown.
 	Environment Environment
 	Kind        Kind
 	Generation  uint64
 	Fingerprint string
 	// Expires is on the local clock; zero when unknown or never.
 	Expires time.Time
-	// NextRenewal is when the SDK means to renew; zero when it does not. It may
-	// look at a key file or a store in between.
+	// NextRenewal is when the SDK is going to renew; zero if it is not. It may read a
+	// key file or a store before that.
 	NextRenewal time.Time
 	// Fetching reports whether the source is being asked. Waiters is how many requests
 	// wait for its answer.

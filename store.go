@@ -151,7 +151,7 @@ func Namespace(s Store, prefix string) (Store, error) {
 	return publicStore(record.NewNamespace(recordStore(s), prefix), watched(s)), nil
 }
 
-// FileStore keeps each record in a file of its own in folder, such as
+// FileStore keeps each record in a separate file in folder, such as
 // "/var/lib/writer/keys". Files have mode 0600. They are replaced atomically,
 // synced to the disk, and locked by the kernel while they are replaced, so that
 // the processes of one host can share the folder. Locks are kept in the folder

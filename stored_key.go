@@ -111,9 +111,9 @@ func (k *storedKey) grant(key record.StoredKey, known bool, reason renew.Reason)
 	return g, nil
 }
 
-// prepare stamps a key, once: all requests with it have to pass the same gate,
-// however often the store is loaded meanwhile. A gate that a rotation has closed for
-// good is replaced.
+// prepare makes a key ready for use, once: all requests with it must pass the same gate,
+// however often the store is loaded. A gate that a rotation has closed for good is
+// replaced.
 func (k *storedKey) prepare(c secret.Credential) (*preparedCredential, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -213,7 +213,7 @@ func (k *storedKey) Adopt(ctx context.Context, key record.StoredKey, reason rene
 }
 
 // Hold implements rotation.Handover. It also holds requests with sessions that were
-// replaced lately, or will be obtained meanwhile.
+// replaced lately or that will be obtained while the rotation runs.
 func (k *storedKey) Hold(g rotation.Generation) []<-chan struct{} {
 	held := k.core.gates.Hold()
 	if gt := gateOf(g); gt != nil {

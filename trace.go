@@ -2,21 +2,20 @@ package agrenting
 
 import "context"
 
-// Trace tells what became of one request: how often it was sent, and with
-// which credential last. Put it into a request's context by [ContextWithTrace];
-// the transport fills it in. It contains no secret.
+// Trace records how often a request was sent, and with which credential last. Put it into
+// the request's context with [ContextWithTrace]; the transport fills it in. It contains
+// no secret.
 //
-// It is written by the goroutine that sends the request: read it after the
-// response has come, and use one for each request.
+// The goroutine that sends the request writes the Trace. Read it after the response has
+// come, and use one for each request.
 type Trace struct {
-	// Attempts counts how often the request was sent, retries and replays
-	// included.
+	// Attempts is how often the request was sent, including retries and resends.
 	Attempts int
-	// Generation, Kind and Fingerprint describe the credential used last.
+	// Generation, Kind, and Fingerprint describe the credential that was used last.
 	Generation  uint64
 	Kind        Kind
 	Fingerprint string
-	// Err is why a 401 was not answered by a replay, such as
+	// Err is why the request was not sent again after a 401, such as
 	// [ErrNotReplayable].
 	Err error
 
@@ -31,7 +30,7 @@ func ContextWithTrace(ctx context.Context, tr *Trace) context.Context {
 	return p.in(ctx)
 }
 
-// sent and failed do nothing where nobody wants to know.
+// sent and failed do nothing if the caller did not ask for a trace.
 func (tr *Trace) sent(gen *generation) {
 	if tr == nil {
 		return

@@ -17,20 +17,19 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Transport is an [http.RoundTripper] that adds the credential, X-Agent-ID,
-// renewal and retries to requests for the platform, and leaves all others
-// alone:
+// Transport is an [http.RoundTripper] that adds the credential, X-Agent-ID, renewal, and
+// retries to requests to the platform:
 //
-//   - Requests to the pinned origins (the base URL's and the allowed ones) get
-//     exactly one credential header. One that the caller set wins, and then
-//     nothing is added or replayed.
-//   - Requests elsewhere pass through bare, and redirects that leave the pinned
-//     origins lose the credentials and X-Agent-ID, whoever set them, for good:
-//     they stay bare if they come back.
-//   - Plain http is refused but for loopback.
-//   - A 401 on the SDK's own credential renews that credential and replays the
-//     request if its body can be had again.
-//   - Requests are never changed; bodies are never buffered.
+//   - Requests to the pinned origins (those of the base URL and the allowed ones) get
+//     exactly one credential header. A credential that the caller set wins; nothing is
+//     then added or sent again.
+//   - Requests to other origins get no credential. A redirect that leaves the pinned
+//     origins removes credentials and X-Agent-ID, even those that the caller set, and
+//     they are not added again if a later redirect comes back.
+//   - Plain http is refused, except on loopback.
+//   - After a 401 to the SDK's own credential, the credential is renewed and the request
+//     is sent again if its body can be.
+//   - The caller's requests are not changed, and bodies are not buffered.
 //
 // A Transport is immutable and safe for concurrent use.
 type Transport struct {
@@ -47,12 +46,11 @@ type Transport struct {
 
 var _ http.RoundTripper = (*Transport)(nil)
 
-// NewTransport returns a Transport for those who bring their own http.Client.
-// It takes the options of [New]; src stands for the credential options. It
-// makes no request.
+// NewTransport returns a Transport for programs with their own http.Client. It takes the
+// options of [New], with src in place of the credential options. It makes no request.
 //
-// The http.Client follows redirects as it likes: those that leave the pinned
-// origins arrive bare. Close it with [Transport.Close].
+// The http.Client decides which redirects it follows. Those that leave the pinned
+// origins carry no credential. Close it with [Transport.Close].
 func NewTransport(src CredentialSource, opts ...Option) (*Transport, error) {
 	core, err := newCore(append(slices.Clip(opts), WithCredentialSource(src)))
 	if err != nil {
@@ -75,8 +73,8 @@ func (t *Transport) CloseIdleConnections() {
 
 // RoundTrip implements [http.RoundTripper]. Errors that it makes itself match
 // [ErrInsecureURL], [ErrInvalidAgentID], [ErrNoCredential],
-// [ErrEnvironmentMismatch], [ErrClosed] or are a [*RenewalError]; those of the
-// base are returned as they are.
+// [ErrEnvironmentMismatch], [ErrClosed] or are a [*RenewalError]. Errors of the base
+// are returned unchanged.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL == nil {
 		closeBody(req)
@@ -110,7 +108,7 @@ func (t *Transport) retryAttempt(req *http.Request) (resp *http.Response, local 
 	return t.attempt(req, agent)
 }
 
-// pass sends out as it is, on behalf of req.
+// pass sends out unchanged, on behalf of req.
 func (t *Transport) pass(req, out *http.Request) (*http.Response, error) {
 	resp, err := t.base.RoundTrip(out)
 	if resp != nil {
@@ -123,7 +121,7 @@ func (t *Transport) pass(req, out *http.Request) (*http.Response, error) {
 // that the credential has been replaced. local reports that the error was made
 // here and not by the base.
 //
-// agentSet tells that the caller named an agent by a header of the request.
+// agentSet is set if the caller named an agent in a header of the request.
 func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Response, local bool, err error) {
 	ctx := req.Context()
 	pc := perCallFrom(ctx)
@@ -232,8 +230,8 @@ func (t *Transport) withCredential(req *http.Request, gen *generation, agent *ag
 	if agent.values != nil {
 		out.Header[wire.HeaderAgentID] = agent.values
 	}
-	// A Host that differs from the URL's would hand the credential to whoever
-	// answers to that name behind the same front end.
+	// A Host that differs from the URL's would give the credential to another host
+	// behind the same front end.
 	if out.Host != out.URL.Host {
 		out.Host = ""
 	}
@@ -259,7 +257,7 @@ type answerNote struct {
 
 type answerNoteKey struct{}
 
-// on is req with the note, for those who get it as the Request of an answer.
+// on returns req with the note, as the Request of an answer.
 func (n answerNote) on(req *http.Request) *http.Request {
 	if n.generation == nil {
 		return req

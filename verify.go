@@ -10,15 +10,15 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Verify asks the platform whether it knows the client's credential, by one
-// cheap GET ([Routes].Verify) that is renewed, replayed and retried like any
-// other. Nil means that it does: the call went through, or was refused for
-// another reason than the credential, such as a missing scope.
+// Verify asks the platform whether it knows the client's credential, with one cheap GET
+// ([Routes].Verify) that is renewed, resent, and retried like any other. Nil means that
+// it does: the call succeeded, or was refused for a reason other than the credential,
+// such as a missing scope.
 //
-// [ErrUnauthorized] means that it does not. Anything else leaves the question
-// open, and says why: the typed errors of [Client.Do], among them
-// [ErrRateLimited], [ErrServer], [ErrMalformedResponse] where it is no JSON that
-// has answered and, where the platform does not serve that path, [ErrNotFound]; [ErrNoCredential] for a client without one.
+// [ErrUnauthorized] means that it does not. Any other error leaves the question open and
+// says why: the typed errors of [Client.Do], such as [ErrRateLimited], [ErrServer],
+// [ErrMalformedResponse] if the answer is not JSON, [ErrNotFound] if the platform does
+// not serve that path, and [ErrNoCredential] for a client without a credential.
 func (c *Client) Verify(ctx context.Context) error {
 	cred, err := c.Credential(ctx)
 	if err != nil {
@@ -45,9 +45,9 @@ func (c *Client) Verify(ctx context.Context) error {
 	return nil
 }
 
-// recognized reports whether a refusal comes from behind the check of the
-// credential. 404 and 405 need not: where there is no such route, none is
-// looked at.
+// recognized reports whether a refusal means that the credential was accepted before.
+// 404 and 405 do not: the platform may not check the credential if it does not know the
+// route.
 func recognized(status int) bool {
 	switch status {
 	case http.StatusPaymentRequired, http.StatusForbidden, http.StatusConflict, http.StatusUnprocessableEntity:
