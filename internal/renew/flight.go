@@ -12,10 +12,10 @@ type flight[T any] struct {
 	began      time.Time
 	query      Query[T]
 	base       uint64 // generation when it began
-	again      bool   // a rejection came after it began: its answer may be stale
+	again      bool   // a rejection came after it began: its answer may be outdated
 	waiters    int
 	generation *Generation[T]
-	put        *Generation[T] // by Put meanwhile: whatever becomes of the fetch, readers are served
+	put        *Generation[T] // by Put during the fetch: readers are served, whatever its outcome
 	err        error          // what readers get
 	failed     error          // why the fetch failed, also when readers are still served
 }
@@ -54,30 +54,29 @@ func (e *Engine[T]) run(f *flight[T]) {
 			e.mu.Unlock()
 			continue
 		}
-		if f.isLook() && !e.closed && out.err == nil && e.repeatsLocked(out.grant) && e.last.expired(time.Now()) {
+		if f.mayRepeat() && !e.closed && out.err == nil && e.repeatsLocked(out.grant) && e.last.expired(time.Now()) {
 			// It may not have asked for a successor, and that is needed now.
 			f.began, f.query.Reason = time.Now(), Expired
 			e.mu.Unlock()
 			continue
 		}
-		e.settleLocked(f, out)
+		e.finishLocked(f, out)
 		e.mu.Unlock()
 		return
 	}
 }
 
-// isLook reports whether the source may answer with the value in use, though it
-// could have a successor.
-func (f *flight[T]) isLook() bool { return f.query.Reason == Recheck || f.query.Reason == Manual }
+// mayRepeat reports whether the source may answer with the value in use even if it could
+// obtain a successor.
+func (f *flight[T]) mayRepeat() bool { return f.query.Reason == Recheck || f.query.Reason == Manual }
 
 // repeatsLocked reports whether a grant is of the value in use.
 func (e *Engine[T]) repeatsLocked(g Grant[T]) bool {
 	return e.last != nil && e.cfg.Same(g.Value, e.last.Value)
 }
 
-// fetch calls the source under the engine's own timeout. A source that does
-// not heed its context is left behind; should it answer after all, its value
-// is not wasted.
+// fetch calls the source with the engine's timeout. It does not wait for a source that
+// ignores its context; if that source answers later, its value is used.
 func (e *Engine[T]) fetch(f *flight[T]) outcome[T] {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Timeout)
 	ch := make(chan outcome[T], 1)
@@ -128,8 +127,8 @@ func (e *Engine[T]) adoptLate(g Grant[T]) {
 	e.installLocked(g, Expired, time.Now(), time.Now())
 }
 
-// settleLocked ends a flight.
-func (e *Engine[T]) settleLocked(f *flight[T], out outcome[T]) {
+// finishLocked ends a fetch.
+func (e *Engine[T]) finishLocked(f *flight[T], out outcome[T]) {
 	now := time.Now()
 	e.flight = nil
 	defer close(f.done)
@@ -137,7 +136,7 @@ func (e *Engine[T]) settleLocked(f *flight[T], out outcome[T]) {
 	case e.closed:
 		f.err = ErrClosed
 	case e.last != nil && e.last.Number != f.base && e.cur.Load() != nil:
-		f.generation = e.cur.Load() // something newer was put in meanwhile
+		f.generation = e.cur.Load() // something newer was put in during the fetch
 	case out.err != nil:
 		e.failLocked(f, out.err, now)
 	case e.rejected && e.cfg.Same(out.grant.Value, e.last.Value):
@@ -170,7 +169,7 @@ func (e *Engine[T]) failLocked(f *flight[T], err error, now time.Time) {
 	if l != nil {
 		l = e.last.until(e.retryAt)
 		e.setLocked(l)
-		f.generation = l // nobody fails while the value is good
+		f.generation = l // readers do not fail while the value is good
 	} else {
 		f.err = f.failed
 	}
@@ -219,16 +218,16 @@ func (e *Engine[T]) installLocked(g Grant[T], reason Reason, began, now time.Tim
 	return l
 }
 
-// generationOf translates a grant to the local clock and decides when to renew. It
-// goes on from like, which is of the same generation: a value that is looked at
-// again keeps its lead, or each look would find a shorter life and renew later.
+// generationOf translates a grant to the local clock and decides when to renew. like has
+// the same number: a value that is fetched again keeps its lead, because otherwise each
+// recheck would find a shorter life and renew later.
 func (e *Engine[T]) generationOf(g Grant[T], like Generation[T], began, now time.Time) *Generation[T] {
 	l := &Generation[T]{Value: g.Value, Number: like.Number, Obtained: now, Reason: like.Reason, ends: g.Expires}
 	if !g.Issued.IsZero() {
 		e.skew = skewOf(g.Issued, began, now)
 	}
 	if g.Recheck > 0 {
-		l.lookAt = now.Add(g.Recheck)
+		l.recheckAt = now.Add(g.Recheck)
 	}
 	if g.Expires.IsZero() {
 		return l
@@ -241,21 +240,21 @@ func (e *Engine[T]) generationOf(g Grant[T], like Generation[T], began, now time
 		l.Expires = now.Add(life)
 		e.setWindow(l, like, max(life, g.Life), began, now)
 	case known:
-		// Its end has come and it is given again: the source is late. It is served,
-		// since there is no other, and asked for often.
+		// The value has expired, and the source returns it again: the source is late.
+		// The value is served, because no other is available, and fetched often.
 		l.over = true
-		if late := now.Add(min(max(-life/4, e.cfg.MinBackoff), e.cfg.MaxBackoff)); l.lookAt.IsZero() || late.Before(l.lookAt) {
-			l.lookAt = late
+		if late := now.Add(min(max(-life/4, e.cfg.MinBackoff), e.cfg.MaxBackoff)); l.recheckAt.IsZero() || late.Before(l.recheckAt) {
+			l.recheckAt = late
 		}
 	default:
-		// Already over, says the issuer that just handed it out: its word on
-		// the expiry is worth nothing, the value may be. Expiry unknown, then.
+		// The issuer has just issued it as expired, so its time cannot be right. The
+		// expiry is unknown.
 	}
 	return l
 }
 
-// endless is a life whose end no clock here lives to see. What is after 2262 has
-// no nanoseconds since 1970.
+// endless is a life that is treated as having no end. Times after 2262 cannot be
+// expressed in nanoseconds since 1970.
 const endless = 100 * 365 * 24 * time.Hour
 
 // setWindow decides when a generation that expires is renewed ahead. whole is its life
@@ -276,16 +275,15 @@ func (e *Engine[T]) setWindow(l *Generation[T], like Generation[T], whole time.D
 		return
 	}
 	// The source was asked for a successor in the window, and has none yet. To ask
-	// without a pause would spin, and a look in between does not put it off.
+	// without a pause would spin, and a recheck in between does not delay it.
 	l.RenewAt = like.RenewAt
 	if reached(like.RenewAt, began) {
 		l.RenewAt = now.Add(max(e.cfg.MinBackoff, life/4))
 	}
 }
 
-// skewOf is how far the issuer's clock is ahead, as far as it is certain: its
-// time was read somewhere between two of ours. It has whole seconds; less than two
-// is no skew.
+// skewOf returns by how much the issuer's clock is certainly ahead: its time was read
+// between two of ours. It has whole seconds, so less than two counts as none.
 func skewOf(issued, began, now time.Time) time.Duration {
 	skew := time.Duration(0)
 	switch {

@@ -33,8 +33,8 @@ import (
 type Engine[T any] struct {
 	cfg Config[T]
 
-	// hot is what readers take without a thought: cur, for a short while after
-	// somebody has looked at the clocks. A timer takes it away again.
+	// hot is cur, for a short time after a reader has read the clocks. Readers take it
+	// without another check. A timer removes it.
 	hot atomic.Pointer[Generation[T]]
 	// cur is what may be served; nil while readers have to wait. It is written
 	// by setLocked only.
@@ -51,20 +51,20 @@ type Engine[T any] struct {
 	failures int
 	failure  *SourceError
 	retryAt  time.Time
-	wanted   time.Time     // until then the source itself wants to be left alone
+	wanted   time.Time     // until then the source has asked for a pause
 	skew     time.Duration // issuer's clock minus ours
 	timer    *time.Timer   // renews without traffic
 	cool     *time.Timer   // empties hot
 	closed   bool
 
-	// A rejection that renewal did not mend (the same value came back, or the
-	// replay with the new one was rejected too) says that the value was not
-	// the trouble. Until holdUntil further rejections are taken as such, or a
-	// single route that always refuses would exhaust the source.
+	// If a renewal after a rejection was futile (the same value came back, or the new
+	// one was rejected, too), the value was not the cause. Until holdUntil, further
+	// rejections cause no renewal; otherwise a single route that always refuses would
+	// exhaust the source.
 	futile           int
 	futileGeneration uint64
 	holdUntil        time.Time
-	futileAt         time.Time // when the last one turned out to be
+	futileAt         time.Time // when the last one was
 }
 
 // New returns an engine. It makes no fetch: the first reader causes it.
@@ -129,15 +129,14 @@ func (e *Engine[T]) setLocked(l *Generation[T]) {
 }
 
 const (
-	// hotFor bounds how long the clocks go unwatched. Timers stand still while
-	// a machine is suspended; afterwards an expired value is served no longer
-	// than this.
+	// hotFor is for how long the clocks are not read. Timers stop while a machine is
+	// suspended, so afterwards an expired value is served for at most this long.
 	hotFor = time.Second
 	// coolEarly lets the timer come in time, even if it is late.
 	coolEarly = time.Millisecond
 )
 
-// heatLocked lets readers take l without looking at the clocks.
+// heatLocked lets readers take l without reading the clocks.
 func (e *Engine[T]) heatLocked(l *Generation[T], now time.Time) {
 	if l.freshWall != forever {
 		d := min(hotFor, l.freshUntil.Sub(now)-coolEarly)
@@ -204,8 +203,8 @@ func (e *Engine[T]) failureLocked() error {
 	return &f
 }
 
-// renewAheadLocked starts a background fetch and lets the fast path serve on
-// while it runs.
+// renewAheadLocked starts a background fetch. The fast path serves the value while it
+// runs.
 func (e *Engine[T]) renewAheadLocked(now time.Time) {
 	if e.flight == nil && !now.Before(e.retryAt) {
 		reason := Recheck
@@ -214,21 +213,20 @@ func (e *Engine[T]) renewAheadLocked(now time.Time) {
 		}
 		e.startLocked(now, reason)
 	}
-	e.setLocked(e.last.until(e.nextLookLocked()))
+	e.setLocked(e.last.until(e.decideAgainLocked()))
 }
 
-// nextLookLocked is when the fast path has to stop and think again.
-func (e *Engine[T]) nextLookLocked() time.Time {
+// decideAgainLocked returns when the fast path must decide again.
+func (e *Engine[T]) decideAgainLocked() time.Time {
 	if e.flight != nil {
-		return time.Time{} // its end publishes anew
+		return time.Time{} // its end publishes again
 	}
 	return e.retryAt
 }
 
-// Reject reports that the value of a generation was refused by those who
-// consume it, and returns the generation to try instead. When a newer generation is
-// in use already, the report is late and harms nothing. When the returned
-// generation is of the same generation, there is no other value to be had.
+// Reject reports that the value of a generation was refused, and returns the generation
+// to try instead. If a newer generation is in use already, the report is late and has no
+// effect. If Reject returns the same generation, no other value is available.
 func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Generation[T], error) {
 	e.mu.Lock()
 	if e.closed {
@@ -248,7 +246,7 @@ func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Generation[
 		}
 		e.rejected = true
 		if !now.Before(e.wanted) {
-			e.retryAt = time.Time{} // the pause was for looks that nobody waited for
+			e.retryAt = time.Time{} // the pause was for rechecks that no reader waited for
 		}
 		e.setLocked(nil)
 		if e.flight != nil {
@@ -259,28 +257,28 @@ func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Generation[
 	return e.awaitLocked(ctx, now, Rejected)
 }
 
-// IsDoubtful reports whether the last rejections have turned out to be vain, so that
-// one of a generation may be so, too.
+// IsDoubtful reports whether renewals after the last rejections were futile, so that a
+// renewal of this generation may be futile, too.
 func (e *Engine[T]) IsDoubtful(generation uint64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.last != nil && e.last.Number == generation && !e.rejected && e.futile > 0
 }
 
-// trustedFor bounds how long it is believed that a rejected value is good, without
-// a fetch that shows it.
+// trustedFor limits for how long a rejected value is believed to be good without a fetch
+// that confirms it.
 const trustedFor = 10 * time.Minute
 
-// IsTrusted reports whether a rejection of a generation may be taken as vain without
-// a fetch, where somebody says that the value is good.
+// IsTrusted reports whether a rejection of a generation may be ignored without a fetch,
+// if the issuer says that the value is good.
 func (e *Engine[T]) IsTrusted(generation uint64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.last != nil && e.last.Number == generation && !e.rejected && time.Since(e.futileAt) < trustedFor
 }
 
-// AllowRenewal has the next rejection of a generation cause a renewal though it would
-// be held back: it is known that the value is the trouble.
+// AllowRenewal lets the next rejection of a generation cause a renewal even during a
+// pause, because the value is known to be dead.
 func (e *Engine[T]) AllowRenewal(generation uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -289,9 +287,9 @@ func (e *Engine[T]) AllowRenewal(generation uint64) {
 	}
 }
 
-// RecordFutile reports that a generation fetched because of a rejection was rejected
-// as well: whatever is wrong, it is not the value. Further rejections are held
-// back for a pause that doubles each time.
+// RecordFutile reports that a generation fetched because of a rejection was rejected,
+// too, so the value is not the cause. Further rejections cause no renewal during a pause
+// that doubles each time.
 func (e *Engine[T]) RecordFutile(generation uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -312,16 +310,16 @@ func (e *Engine[T]) RecordAccepted(generation uint64) {
 
 func (e *Engine[T]) holdLocked(generation uint64, now time.Time) {
 	if e.futileGeneration == generation && now.Before(e.holdUntil) {
-		return // the others of the same herd
+		return // reported by another reader of the same generation
 	}
 	e.futile++
 	e.futileGeneration, e.futileAt = generation, now
 	e.holdUntil = now.Add(e.backoff(e.futile))
 }
 
-// Renew fetches now, whatever the state of the value, and waits for the
-// outcome. While the value lives, the source may find that there is no reason for
-// another. It heeds a pause that the source itself has asked for.
+// Renew fetches now, regardless of the state of the value, and waits for the outcome.
+// While the value is good, the source may return the same one. Renew respects a pause
+// that the source has asked for.
 func (e *Engine[T]) Renew(ctx context.Context) (*Generation[T], error) {
 	e.mu.Lock()
 	if e.closed {
@@ -373,7 +371,7 @@ func (e *Engine[T]) observe(ev Event[T]) {
 const closeGrace = 5 * time.Second
 
 // Close ends every fetch and waits for its goroutine. Readers that wait get
-// ErrClosed. The error says that a source did not heed its context within 5 s.
+// ErrClosed. The error says that a source ignored the end of its context for 5 s.
 func (e *Engine[T]) Close() error {
 	e.mu.Lock()
 	e.closed = true

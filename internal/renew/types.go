@@ -16,9 +16,9 @@ const (
 	First    Reason = iota + 1 // nothing was there yet
 	Early                      // the window before the expiry began
 	Expired                    // the value had expired
-	Rejected                   // the value was rejected by those who consume it
-	Manual                     // somebody asked for it
-	Recheck                    // the source wants to be looked at again
+	Rejected                   // the value was rejected
+	Manual                     // a caller asked for it
+	Recheck                    // the source asked to be read again
 	Adopted                    // a value was put in from outside
 )
 
@@ -54,7 +54,7 @@ type Grant[T any] struct {
 	// means never.
 	Recheck time.Duration
 	// Reason, when set, replaces the reason of the fetch in what is reported:
-	// a source that finds somebody else's newer value says Adopted.
+	// a source that finds a newer value of another process says Adopted.
 	Reason Reason
 }
 
@@ -93,7 +93,7 @@ type Event[T any] struct {
 	Took       time.Duration
 }
 
-// Config describes a source and how it wants to be treated.
+// Config describes a source and when it is asked.
 type Config[T any] struct {
 	// Fetch asks the source. It runs detached from every reader and is never
 	// called concurrently with itself, save after it overran its timeout.
@@ -112,10 +112,10 @@ type Config[T any] struct {
 	// MinBackoff and MaxBackoff bound the pause after a failure; 0 means 1 s
 	// and 60 s.
 	MinBackoff, MaxBackoff time.Duration
-	// RetryAt reads from an error when the source wants to be asked again;
+	// RetryAt reads from an error when the source may be asked again;
 	// nil or a zero time means that backoff decides alone.
 	RetryAt func(error) time.Time
-	// Proactive renews by a timer, also when nobody reads.
+	// Proactive renews by a timer, even without readers.
 	Proactive bool
 	// Observe is told of events, in order, under the engine's lock: it must
 	// neither block nor call back.
@@ -131,7 +131,7 @@ type Generation[T any] struct {
 	// end is unknown.
 	Obtained, Expires time.Time
 	// RenewAt is when the engine means to renew; zero when it does not. It may
-	// look at the source in between.
+	// read the source in between.
 	RenewAt time.Time
 	Reason  Reason
 
@@ -144,7 +144,7 @@ type Generation[T any] struct {
 	lead time.Duration // of the window before Expires; zero when there is none
 	over bool          // it came again after its end
 
-	lookAt time.Time // when the source is to be looked at again; zero when it need not
+	recheckAt time.Time // when the source is read again; zero for never
 }
 
 const forever = math.MaxInt64
@@ -158,11 +158,11 @@ func (l *Generation[T]) fresh() bool {
 	return now.UnixNano() < l.freshWall && now.Before(l.freshUntil)
 }
 
-// due is when the source is to be asked, for whichever reason; zero when it is
+// due is when the source is asked next, for any reason; zero when it is
 // not.
 func (l *Generation[T]) due() time.Time {
-	if !l.lookAt.IsZero() && (l.RenewAt.IsZero() || l.lookAt.Before(l.RenewAt)) {
-		return l.lookAt
+	if !l.recheckAt.IsZero() && (l.RenewAt.IsZero() || l.recheckAt.Before(l.RenewAt)) {
+		return l.recheckAt
 	}
 	return l.RenewAt
 }
