@@ -41,7 +41,10 @@ func (r Reader) Get(name string) string {
 	if r.lookup == nil {
 		return ""
 	}
-	value, _ := r.lookup(name)
+	value, found := r.lookup(name)
+	if !found {
+		return ""
+	}
 	return value
 }
 

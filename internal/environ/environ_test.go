@@ -77,3 +77,12 @@ func TestOneWordDisablesTheGuard(t *testing.T) {
 		require.ErrorContains(t, err, environ.UnmarkedTokens)
 	}
 }
+
+func TestValueOfAVariableThatIsNotSetIsIgnored(t *testing.T) {
+	t.Parallel()
+	vars := environ.New(func(string) (string, bool) { return "k", false })
+	assert.Empty(t, vars.Get(environ.APIKey))
+	for _, c := range vars.Candidates(true) {
+		assert.False(t, c.IsSet(), c.Name)
+	}
+}
