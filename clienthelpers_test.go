@@ -8,13 +8,20 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
 // testKey is what keyed clients carry. It has no mark and no shape that a
 // pattern could tell, so that only knowledge of it redacts it.
 const testKey = "Zq7Wm3Xp9Rt5Kv2Ln8Yd4"
+
+var scribe = AgentRegistration{
+	Name: "Scribe", DID: "did:agrenting:scribe", Capabilities: []string{"writing"}, PricingModel: "fixed", BasePrice: "1.50",
+	Description: "writes", Category: "text", Metadata: map[string]any{"callback_url": "https://scribe.example"},
+}
+
+// sleepless repeats without pauses worth the name, for tests on real
+// connections.
+var sleepless = WithRetryPolicy(RetryPolicy{BaseDelay: 1, MaxDelay: 1})
 
 // keyed is a client with testKey over a base that needs no connection.
 func keyed(tb testing.TB, base http.RoundTripper, opts ...Option) *Client {
@@ -43,15 +50,6 @@ func lookupIn(vars map[string]string) Option {
 	})
 }
 
-// clientOf is a client of an embedded platform. It is closed before the server.
-func clientOf(tb testing.TB, srv *agrentingtest.Server, opts ...Option) *Client {
-	tb.Helper()
-	c, err := New(append([]Option{WithoutEnvironment(), WithBaseURL(srv.URL), WithTransport(srv.Transport())}, opts...)...)
-	require.NoError(tb, err)
-	tb.Cleanup(func() { require.NoError(tb, c.Close()) })
-	return c
-}
-
 // assertClean fails when text has the secret in any form, or a query string.
 func assertClean(t *testing.T, text string, secrets ...string) {
 	t.Helper()
@@ -66,3 +64,7 @@ func letPass(d time.Duration) {
 	time.Sleep(d) //nolint:forbidigo // virtual time: callers are in a bubble
 	synctest.Wait()
 }
+
+// advance waits in virtual time: its callers are in a bubble. It does not wait
+// for others to settle; synctest.Wait does.
+func advance(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the one place where these tests wait

@@ -1,7 +1,6 @@
-package agrenting
+package agrenting_test
 
 import (
-	"context"
 	"net/http"
 	"path/filepath"
 	"sync/atomic"
@@ -9,25 +8,25 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
-	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 func TestAKeyThatDiesUnderTheReplayTooFailsNobody(t *testing.T) {
 	t.Parallel()
-	w := newRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+	w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
 	path := filepath.Join(t.TempDir(), "keys", "key.json")
-	mine, err := FileStore(path)
+	mine, err := agrenting.FileStore(path)
 	require.NoError(t, err)
-	theirs, err := FileStore(path)
+	theirs, err := agrenting.FileStore(path)
 	require.NoError(t, err)
-	other := w.client(theirs, RotationPolicy{Strategy: InPlace, Every: -1})
+	other := w.Client(theirs, agrenting.RotationPolicy{Strategy: agrenting.InPlace, Every: -1})
 	var n atomic.Int64
-	base := w.srv.Transport()
-	c := w.client(mine, RotationPolicy{Strategy: InPlace, Every: -1}, WithTransport(tripFunc(func(r *http.Request) (*http.Response, error) {
+	base := w.Server.Transport()
+	c := w.Client(mine, agrenting.RotationPolicy{Strategy: agrenting.InPlace, Every: -1}, agrenting.WithTransport(sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if r.URL.Path == "/api/v1/tasks" && n.Load() > 0 && n.Load() < 3 {
 			n.Add(1)
 			if _, err := other.Rotate(r.Context()); err != nil {
@@ -36,86 +35,62 @@ func TestAKeyThatDiesUnderTheReplayTooFailsNobody(t *testing.T) {
 		}
 		return base.RoundTrip(r)
 	})))
-	require.NoError(t, w.call(c))
+	require.NoError(t, w.Call(c))
 	n.Store(1) // another process rotates under the request, and under its replay
-	require.NoError(t, w.call(c))
-	require.NoError(t, w.call(c))
+	require.NoError(t, w.Call(c))
+	require.NoError(t, w.Call(c))
 }
 
 func TestALate401WhoseReplayMeetsADeadSessionFailsNobody(t *testing.T) {
 	t.Parallel()
-	w := newSessionWorld(t)
-	base := w.srv.Transport()
-	var c *Client
+	w := sdktest.NewSessionWorld(t)
+	base := w.Server.Transport()
+	var c *agrenting.Client
 	var n atomic.Int64
-	c = w.client(WithTransport(tripFunc(func(r *http.Request) (*http.Response, error) {
+	c = w.Client(agrenting.WithTransport(sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if r.URL.Path == "/api/v1/agents" && n.Add(1) == 2 {
 			// The session is renewed while this request is on its way, and both
 			// are ended: it gets a late 401, and its replay the first one of the
 			// new session.
-			if err := renewSession(r.Context(), c); err != nil {
+			if err := sdktest.RenewSession(r.Context(), c); err != nil {
 				return nil, err
 			}
-			w.srv.RevokeSessions()
+			w.Server.RevokeSessions()
 		}
 		return base.RoundTrip(r)
 	})))
-	require.NoError(t, w.call(c))
-	require.NoError(t, w.call(c))
-	require.NoError(t, w.call(c))
-}
-
-func TestWhoWaitsAtAGateLearnsOfTheEnd(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		g := new(gate.Gate)
-		g.Shut()
-		k := newFixedCache("fixed", &preparedCredential{cred: APIKey("k1"), gate: g})
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		left := make(chan error, 1)
-		go func() { _, err := k.enter(ctx); left <- err }()
-		synctest.Wait()
-		require.NoError(t, k.close())
-		g.Pass()
-		require.ErrorIs(t, <-left, ErrClosed)
-	})
-}
-
-func TestTheSameSecretOfAnotherKindIsAnotherCredential(t *testing.T) {
-	t.Parallel()
-	key, token := &preparedCredential{cred: APIKey(testKey)}, &preparedCredential{cred: UserToken(testKey)}
-	assert.True(t, sameCredential(key, &preparedCredential{cred: APIKey(testKey)}))
-	assert.False(t, sameCredential(key, token))
+	require.NoError(t, w.Call(c))
+	require.NoError(t, w.Call(c))
+	require.NoError(t, w.Call(c))
 }
 
 // Each renewal that helps ends the pause that those which did not have begun.
 func TestARenewalThatHelpsEndsThePauseOfThoseThatDidNot(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		src := newMint("k1")
-		p := newPlatform("k1")
-		c := clientOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
+		src := sdktest.NewSource("k1")
+		p := sdktest.NewPlatform("k1")
+		c := sdktest.ClientOver(t, sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
 			if r.URL.Path == "/api/v1/hirings/pending" { // whoever is refused, his credential is good
-				return reply(http.StatusOK, "{}"), nil
+				return sdktest.Reply(http.StatusOK, "{}"), nil
 			}
 			return p.RoundTrip(r)
 		}), src)
 		call := func() error { _, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil); return err }
 		require.NoError(t, call())
 		for range 5 {
-			p.accept("none")
-			require.ErrorIs(t, call(), ErrUnauthorized) // the source insists
-			advance(time.Minute)
+			p.Accept("none")
+			require.ErrorIs(t, call(), agrenting.ErrUnauthorized) // the source insists
+			sdktest.Advance(time.Minute)
 		}
-		src.replace(APIKey("k2"))
-		p.accept("k2")
+		src.Replace(agrenting.APIKey("k2"))
+		p.Accept("k2")
 		require.NoError(t, call())
-		p.accept("none")
-		require.ErrorIs(t, call(), ErrUnauthorized)
-		advance(time.Second)
-		src.replace(APIKey("k3"))
-		p.accept("k3")
+		p.Accept("none")
+		require.ErrorIs(t, call(), agrenting.ErrUnauthorized)
+		sdktest.Advance(time.Second)
+		src.Replace(agrenting.APIKey("k3"))
+		p.Accept("k3")
 		require.NoError(t, call(), "the pause is a second again")
 	})
 }

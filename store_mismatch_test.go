@@ -1,4 +1,4 @@
-package agrenting
+package agrenting_test
 
 import (
 	"errors"
@@ -6,46 +6,49 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 // A client uses nothing of a record that belongs elsewhere.
 func TestStoredKeyOfAnotherPlaceIsNotUsed(t *testing.T) { //nolint:tparallel // they count the requests of one platform
 	t.Parallel()
-	w := newRotationWorld(t)
-	other := newRotationWorld(t)
+	w := sdktest.NewRotationWorld(t)
+	other := sdktest.NewRotationWorld(t)
 	for name, tc := range map[string]struct { //nolint:paralleltest // as above
 		field string
-		open  func(store Store) *Client
+		open  func(store agrenting.Store) *agrenting.Client
 	}{
-		"another agent": {"agent", func(store Store) *Client {
-			return w.client(store, RotationPolicy{AgentID: other.agent.ID})
+		"another agent": {"agent", func(store agrenting.Store) *agrenting.Client {
+			return w.Client(store, agrenting.RotationPolicy{AgentID: other.Agent.ID})
 		}},
-		"another default agent": {"agent", func(store Store) *Client {
-			c, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()),
-				WithCredential(APIKey(w.key.Secret)), WithStore(store), WithAgentID(other.agent.ID))
+		"another default agent": {"agent", func(store agrenting.Store) *agrenting.Client {
+			c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(w.Server.URL), agrenting.WithTransport(w.Server.Transport()),
+				agrenting.WithCredential(agrenting.APIKey(w.Key.Secret)), agrenting.WithStore(store), agrenting.WithAgentID(other.Agent.ID))
 			require.NoError(t, err)
 			return c
 		}},
-		"another origin": {"origin", func(store Store) *Client {
-			return w.client(store, RotationPolicy{}, WithBaseURL(other.srv.URL), WithTransport(other.srv.Transport()))
+		"another origin": {"origin", func(store agrenting.Store) *agrenting.Client {
+			return w.Client(store, agrenting.RotationPolicy{}, agrenting.WithBaseURL(other.Server.URL), agrenting.WithTransport(other.Server.Transport()))
 		}},
-		"another environment": {"environment", func(store Store) *Client {
-			c, err := New(WithoutEnvironment(), WithBaseURL(w.srv.URL), WithTransport(w.srv.Transport()),
-				WithCredential(APIKey("sk_sandbox_0123456789")), WithStore(store), WithEnvironment(Sandbox))
+		"another environment": {"environment", func(store agrenting.Store) *agrenting.Client {
+			c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(w.Server.URL), agrenting.WithTransport(w.Server.Transport()),
+				agrenting.WithCredential(agrenting.APIKey("sk_sandbox_0123456789")), agrenting.WithStore(store), agrenting.WithEnvironment(agrenting.Sandbox))
 			require.NoError(t, err)
 			return c
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			store := MemoryStore()
-			require.NoError(t, w.call(w.client(store, RotationPolicy{}, WithEnvironment(Production))))
+			store := agrenting.MemoryStore()
+			require.NoError(t, w.Call(w.Client(store, agrenting.RotationPolicy{}, agrenting.WithEnvironment(agrenting.Production))))
 			before, err := store.Load(t.Context(), "key")
 			require.NoError(t, err)
 			c := tc.open(store)
 			defer c.Close()
-			sent := len(w.srv.Requests()) + len(other.srv.Requests())
-			err = w.call(c)
-			m, ok := errors.AsType[*RecordMismatchError](err)
+			sent := len(w.Server.Requests()) + len(other.Server.Requests())
+			err = w.Call(c)
+			m, ok := errors.AsType[*agrenting.RecordMismatchError](err)
 			require.True(t, ok, "%v", err)
 			assert.Equal(t, tc.field, m.Field)
 			assert.NotEmpty(t, m.Stored)
@@ -53,7 +56,7 @@ func TestStoredKeyOfAnotherPlaceIsNotUsed(t *testing.T) { //nolint:tparallel // 
 			assert.Contains(t, err.Error(), "Namespace")
 			_, err = c.Rotate(t.Context())
 			require.ErrorAs(t, err, &m)
-			assert.Equal(t, sent, len(w.srv.Requests())+len(other.srv.Requests()), "nothing was sent")
+			assert.Equal(t, sent, len(w.Server.Requests())+len(other.Server.Requests()), "nothing was sent")
 			after, err := store.Load(t.Context(), "key")
 			require.NoError(t, err)
 			assert.Equal(t, string(before.Data), string(after.Data), "nothing was changed")

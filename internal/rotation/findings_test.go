@@ -146,3 +146,20 @@ func TestAKeyThatComesAfterItsRotationWasGivenUpIsRevoked(t *testing.T) {
 		require.NoError(t, other.Close())
 	})
 }
+
+func TestNobodyIsGivenAKeyThatIsBeingReplaced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := sdktest.NewRotationWorld(t)
+		c := w.Client(agrenting.MemoryStore(), agrenting.RotationPolicy{Every: -1, Strategy: agrenting.InPlace})
+		require.NoError(t, w.Call(c))
+		w.Server.Fault(sdktest.RouteRotate, agrentingtest.Delay(time.Second))
+		done := make(chan error)
+		go func() { _, err := c.Rotate(t.Context()); done <- err }()
+		sdktest.Advance(500 * time.Millisecond)
+		cred, err := c.Credential(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, <-done)
+		assert.NotContains(t, cred.Reveal(), w.Key.Secret)
+	})
+}

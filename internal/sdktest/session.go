@@ -1,6 +1,7 @@
 package sdktest
 
 import (
+	"context"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 // RouteAuthenticate is the route that exchanges a key for a session.
@@ -83,6 +85,27 @@ var KeySources = map[string]func(w *SessionWorld) []agrenting.Option{
 	"store that is not watched": func(w *SessionWorld) []agrenting.Option {
 		return []agrenting.Option{agrenting.WithStore(&BreakableStore{Store: StoreWith(agrenting.APIKey(w.Key.Secret))})}
 	},
+}
+
+// RenewSession has a client obtain another session: it reports a 401 on the one in
+// use.
+func RenewSession(ctx context.Context, c *agrenting.Client) error {
+	a, err := c.Authorize(ctx, c.Status().Origin)
+	if err != nil {
+		return err
+	}
+	_, err = a.Rejected(ctx)
+	return err
+}
+
+// SessionSlot returns the record in which a client shares the sessions of a key. The
+// client has made no request yet: its environment is the configured one.
+func SessionSlot(c *agrenting.Client, store agrenting.Store, key agrenting.Credential) *record.Slot[record.Session] {
+	s := c.Status()
+	return record.Sessions(record.Config{
+		Store: recordStore{store}, Mismatch: mismatch,
+		Of: record.Identity{Origin: s.Origin, Environment: string(s.Environment)},
+	}, record.LineageOf(SecretCredential(key)), SecretCredential(key))
 }
 
 // Dial makes the handshake of a library with a network of its own, and returns the

@@ -1,4 +1,4 @@
-package agrenting
+package session_test
 
 import (
 	"bufio"
@@ -21,61 +21,63 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 func TestClientsWithAStoreShareOneExchangePerExpiry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute), agrentingtest.WithoutRateLimits())
-		w.srv.Fault(routeAuthenticate, agrentingtest.Delay(100*time.Millisecond).Always())
-		store := newFailingStore()
+		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute), agrentingtest.WithoutRateLimits())
+		w.Server.Fault(sdktest.RouteAuthenticate, agrentingtest.Delay(100*time.Millisecond).Always())
+		store := sdktest.NewFailingStore()
 		var wg sync.WaitGroup
 		for range 10 {
-			c := w.client(WithSession(SessionPolicy{Store: store}))
+			c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
 			wg.Go(func() {
 				for range 600 {
-					if err := w.call(c); err != nil {
+					if err := w.Call(c); err != nil {
 						t.Error(err)
 					}
-					advance(time.Second)
+					sdktest.Advance(time.Second)
 				}
 			})
 		}
 		wg.Wait()
-		assert.Zero(t, w.unauthorized())
-		assert.InDelta(t, 12.5, w.bought(), 2, "one for each lifetime less its window, not ten")
+		assert.Zero(t, w.Unauthorized())
+		assert.InDelta(t, 12.5, w.Exchanges(), 2, "one for each lifetime less its window, not ten")
 	})
 }
 
 func TestRejectedSharedSessionIsReplacedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newSessionWorld(t, agrentingtest.WithoutRateLimits())
-		store := newFailingStore()
-		var clients []*Client
+		w := sdktest.NewSessionWorld(t, agrentingtest.WithoutRateLimits())
+		store := sdktest.NewFailingStore()
+		var clients []*agrenting.Client
 		var adopted int
 		var mu sync.Mutex
 		for range 10 {
-			c := w.client(WithSession(SessionPolicy{Store: store}), WithObserver(func(e Event) {
+			c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}), agrenting.WithObserver(func(e agrenting.Event) {
 				mu.Lock()
 				defer mu.Unlock()
-				if e.Type == EventRenewed && e.Reason == "adopted" {
+				if e.Type == agrenting.EventRenewed && e.Reason == "adopted" {
 					adopted++
 				}
 			}))
 			clients = append(clients, c)
-			require.NoError(t, w.call(c))
+			require.NoError(t, w.Call(c))
 		}
-		w.srv.RevokeSessions()
+		w.Server.RevokeSessions()
 		var wg sync.WaitGroup
 		for _, c := range clients {
-			wg.Go(func() { assert.NoError(t, w.call(c)) })
+			wg.Go(func() { assert.NoError(t, w.Call(c)) })
 		}
 		wg.Wait()
 		synctest.Wait()
-		assert.Equal(t, 2, w.bought())
+		assert.Equal(t, 2, w.Exchanges())
 		mu.Lock()
 		defer mu.Unlock()
 		assert.Equal(t, 18, adopted)
@@ -85,46 +87,46 @@ func TestRejectedSharedSessionIsReplacedOnce(t *testing.T) {
 func TestLockoutIsSharedThroughTheStore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newSessionWorld(t)
-		store := newFailingStore()
-		w.srv.Fault(routeAuthenticate, agrentingtest.StatusWithRetryAfter(http.StatusTooManyRequests, "300").Times(1))
-		first, second := w.client(WithSession(SessionPolicy{Store: store})), w.client(WithSession(SessionPolicy{Store: store}))
-		require.ErrorIs(t, w.call(first), ErrLockedOut)
-		err := w.call(second)
-		require.ErrorIs(t, err, ErrLockedOut)
-		l, ok := errors.AsType[*LockoutError](err)
+		w := sdktest.NewSessionWorld(t)
+		store := sdktest.NewFailingStore()
+		w.Server.Fault(sdktest.RouteAuthenticate, agrentingtest.StatusWithRetryAfter(http.StatusTooManyRequests, "300").Times(1))
+		first, second := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store})), w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
+		require.ErrorIs(t, w.Call(first), agrenting.ErrLockedOut)
+		err := w.Call(second)
+		require.ErrorIs(t, err, agrenting.ErrLockedOut)
+		l, ok := errors.AsType[*agrenting.LockoutError](err)
 		require.True(t, ok)
 		require.ErrorContains(t, l.Err, "another process was refused: ")
 		assert.Equal(t, 5*time.Minute, time.Until(l.RetryAt).Round(time.Second))
-		assert.Equal(t, 1, w.bought(), "the second did not need to ask")
-		advance(301 * time.Second)
-		require.NoError(t, w.call(second))
-		require.NoError(t, w.call(first))
-		assert.Equal(t, 2, w.bought())
+		assert.Equal(t, 1, w.Exchanges(), "the second did not need to ask")
+		sdktest.Advance(301 * time.Second)
+		require.NoError(t, w.Call(second))
+		require.NoError(t, w.Call(first))
+		assert.Equal(t, 2, w.Exchanges())
 	})
 }
 
 func TestFailuresOfTheExchangeAreSharedThroughTheStore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newSessionWorld(t, agrentingtest.WithoutRateLimits())
-		w.srv.Fault(routeAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "AGENT_UNAVAILABLE").Always())
-		store := newFailingStore()
+		w := sdktest.NewSessionWorld(t, agrentingtest.WithoutRateLimits())
+		w.Server.Fault(sdktest.RouteAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "AGENT_UNAVAILABLE").Always())
+		store := sdktest.NewFailingStore()
 		began := time.Now()
 		var wg sync.WaitGroup
 		for range 10 {
-			c := w.client(WithSession(SessionPolicy{Store: store}))
+			c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
 			wg.Go(func() {
 				for time.Since(began) < time.Minute {
-					if err := w.call(c); err == nil || errors.Is(err, ErrUnauthorized) {
+					if err := w.Call(c); err == nil || errors.Is(err, agrenting.ErrUnauthorized) {
 						t.Error("a request went through without a session, or the key counts as refused: ", err)
 					}
-					advance(100 * time.Millisecond)
+					sdktest.Advance(100 * time.Millisecond)
 				}
 			})
 		}
 		wg.Wait()
-		assert.LessOrEqual(t, w.bought(), 10, "ten processes stay below the limit of the endpoint")
+		assert.LessOrEqual(t, w.Exchanges(), 10, "ten processes stay below the limit of the endpoint")
 	})
 }
 
@@ -133,24 +135,24 @@ func TestBrokenStoreCostsSharingAndNothingElse(t *testing.T) {
 	for _, op := range []string{"load", "save"} {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
-			w := newSessionWorld(t)
-			store := newFailingStore()
-			store.failing(op, errors.New("disk on fire"))
-			events := make(chan Event, 10)
-			c := w.client(WithSession(SessionPolicy{Store: store}), WithObserver(func(e Event) { events <- e }))
-			require.NoError(t, w.call(c))
+			w := sdktest.NewSessionWorld(t)
+			store := sdktest.NewFailingStore()
+			store.Failing(op, errors.New("disk on fire"))
+			events := make(chan agrenting.Event, 10)
+			c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}), agrenting.WithObserver(func(e agrenting.Event) { events <- e }))
+			require.NoError(t, w.Call(c))
 			e := <-events
-			assert.Equal(t, EventStoreFailed, e.Type)
+			assert.Equal(t, agrenting.EventStoreFailed, e.Type)
 			assert.Equal(t, op, e.Reason)
 			assert.WithinDuration(t, time.Now(), e.Time, time.Minute)
 			require.ErrorContains(t, c.Status().StoreError, "disk on fire")
 
-			store.failing(op, nil)
-			w.srv.RevokeSessions()
-			require.NoError(t, w.call(w.client(WithSession(SessionPolicy{Store: store}))))
-			bought := w.bought()
-			require.NoError(t, w.call(c))
-			require.Equal(t, bought, w.bought(), "it is shared again")
+			store.Failing(op, nil)
+			w.Server.RevokeSessions()
+			require.NoError(t, w.Call(w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))))
+			bought := w.Exchanges()
+			require.NoError(t, w.Call(c))
+			require.Equal(t, bought, w.Exchanges(), "it is shared again")
 			require.NoError(t, c.Status().StoreError, "what works again is not reported any more")
 		})
 	}
@@ -158,17 +160,17 @@ func TestBrokenStoreCostsSharingAndNothingElse(t *testing.T) {
 
 func TestAStoreThatWorksIsNotReported(t *testing.T) {
 	t.Parallel()
-	w := newSessionWorld(t)
-	store := newFailingStore()
+	w := sdktest.NewSessionWorld(t)
+	store := sdktest.NewFailingStore()
 	for range 2 {
-		c := w.client(WithSession(SessionPolicy{Store: store}), WithObserver(func(e Event) {
-			assert.NotEqual(t, EventStoreFailed, e.Type)
+		c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}), agrenting.WithObserver(func(e agrenting.Event) {
+			assert.NotEqual(t, agrenting.EventStoreFailed, e.Type)
 		}))
-		require.NoError(t, w.call(c))
+		require.NoError(t, w.Call(c))
 		require.NoError(t, c.Status().StoreError)
 	}
-	assert.Equal(t, 1, w.bought())
-	assert.Zero(t, w.srv.Count("GET /api/v1/hirings/pending"), "a session that nothing is known against is not tried first")
+	assert.Equal(t, 1, w.Exchanges())
+	assert.Zero(t, w.Server.Count("GET /api/v1/hirings/pending"), "a session that nothing is known against is not tried first")
 }
 
 func TestASessionOfTheStoreIsAdoptedAsLongAsItLives(t *testing.T) {
@@ -190,15 +192,15 @@ func TestASessionOfTheStoreIsAdoptedAsLongAsItLives(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newSessionWorld(t, append(c.opts, agrentingtest.WithSessionTTL(time.Minute))...)
-				shared := WithSession(SessionPolicy{Window: -1, Store: newFailingStore()})
-				first := w.client(shared)
-				require.NoError(t, w.call(first))
-				advance(c.pause)
-				second := w.client(shared)
-				require.NoError(t, w.call(second))
-				assert.Equal(t, c.bought, w.bought())
-				assert.Zero(t, w.unauthorized())
+				w := sdktest.NewSessionWorld(t, append(c.opts, agrentingtest.WithSessionTTL(time.Minute))...)
+				shared := agrenting.WithSession(agrenting.SessionPolicy{Window: -1, Store: sdktest.NewFailingStore()})
+				first := w.Client(shared)
+				require.NoError(t, w.Call(first))
+				sdktest.Advance(c.pause)
+				second := w.Client(shared)
+				require.NoError(t, w.Call(second))
+				assert.Equal(t, c.bought, w.Exchanges())
+				assert.Zero(t, w.Unauthorized())
 				assert.InDelta(t, first.Status().ClockSkew.Seconds(), second.Status().ClockSkew.Seconds(), 2)
 				if c.bought == 1 {
 					assert.WithinDuration(t, first.Status().Expires, second.Status().Expires, 2*time.Second)
@@ -212,20 +214,20 @@ func TestAPauseThatIsTooLongIsAWrongClock(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for pause, bought := range map[time.Duration]int{29 * time.Minute: 0, 30 * time.Minute: 1} {
-			w := newSessionWorld(t)
-			store := newFailingStore()
-			c := w.client(WithSession(SessionPolicy{Store: store}))
+			w := sdktest.NewSessionWorld(t)
+			store := sdktest.NewFailingStore()
+			c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
 			until := time.Now().Add(pause)
-			_, err := sessionSlot(c, APIKey(w.key.Secret)).Save(t.Context(),
+			_, err := sdktest.SessionSlot(c, store, agrenting.APIKey(w.Key.Secret)).Save(t.Context(),
 				record.Entry[record.Session]{Body: record.Session{NotBefore: until, Failures: 1, Reason: "busy"}})
 			require.NoError(t, err)
-			err = w.call(c)
-			assert.Equal(t, bought, w.bought())
+			err = w.Call(c)
+			assert.Equal(t, bought, w.Exchanges())
 			if bought == 1 {
 				require.NoError(t, err)
 				continue
 			}
-			f, ok := errors.AsType[*RenewalError](err)
+			f, ok := errors.AsType[*agrenting.RenewalError](err)
 			require.True(t, ok, "%v", err)
 			assert.WithinDuration(t, until, f.RetryAt, 0)
 			require.ErrorContains(t, err, "busy")
@@ -235,12 +237,12 @@ func TestAPauseThatIsTooLongIsAWrongClock(t *testing.T) {
 
 func TestStoredSessionsAreOfNoUseWithoutTheKey(t *testing.T) {
 	t.Parallel()
-	w := newSessionWorld(t)
+	w := sdktest.NewSessionWorld(t)
 	folder := filepath.Join(t.TempDir(), "sessions")
-	store, err := FileStore(folder)
+	store, err := agrenting.FileStore(folder)
 	require.NoError(t, err)
-	c := w.client(WithSession(SessionPolicy{Store: store}))
-	require.NoError(t, w.call(c))
+	c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
+	require.NoError(t, w.Call(c))
 	cred, err := c.Credential(t.Context())
 	require.NoError(t, err)
 
@@ -249,7 +251,7 @@ func TestStoredSessionsAreOfNoUseWithoutTheKey(t *testing.T) {
 	require.Len(t, entries, 2, "the record and the folder of locks")
 	b, err := os.ReadFile(filepath.Join(folder, entries[1].Name()))
 	require.NoError(t, err)
-	for _, s := range []string{cred.Reveal(), w.key.Secret} {
+	for _, s := range []string{cred.Reveal(), w.Key.Secret} {
 		assert.NotContains(t, string(b), s)
 	}
 }
@@ -259,32 +261,32 @@ func TestDamagedSessionRecordIsReplaced(t *testing.T) {
 	for name, content := range map[string]string{"garbage": "garbage", "an empty body": "agrenting-record 2 X\n"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newSessionWorld(t)
+			w := sdktest.NewSessionWorld(t)
 			folder := t.TempDir()
 			require.NoError(t, os.Chmod(folder, 0o700))
-			store, err := FileStore(folder)
+			store, err := agrenting.FileStore(folder)
 			require.NoError(t, err)
-			c := w.client(WithSession(SessionPolicy{Store: store}))
-			path := filepath.Join(folder, sessionSlot(c, APIKey(w.key.Secret)).Name()+".record")
+			c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
+			path := filepath.Join(folder, sdktest.SessionSlot(c, store, agrenting.APIKey(w.Key.Secret)).Name()+".record")
 			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
-			require.NoError(t, w.call(c))
-			require.NoError(t, w.call(w.client(WithSession(SessionPolicy{Store: store}))))
-			assert.Equal(t, 1, w.bought())
+			require.NoError(t, w.Call(c))
+			require.NoError(t, w.Call(w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))))
+			assert.Equal(t, 1, w.Exchanges())
 		})
 	}
 }
 
 func TestSessionRecordOfAnotherVersionIsLeftIntact(t *testing.T) {
 	t.Parallel()
-	w := newSessionWorld(t)
-	store := newFailingStore()
-	c := w.client(WithSession(SessionPolicy{Store: store}))
-	name := sessionSlot(c, APIKey(w.key.Secret)).Name()
+	w := sdktest.NewSessionWorld(t)
+	store := sdktest.NewFailingStore()
+	c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
+	name := sdktest.SessionSlot(c, store, agrenting.APIKey(w.Key.Secret)).Name()
 	const newer = `{"version":3,"kind":"session","body":{}}`
 	_, err := store.Save(t.Context(), name, []byte(newer), "")
 	require.NoError(t, err)
-	require.NoError(t, w.call(c))
-	require.ErrorIs(t, c.Status().StoreError, ErrInvalidRecord)
+	require.NoError(t, w.Call(c))
+	require.ErrorIs(t, c.Status().StoreError, agrenting.ErrInvalidRecord)
 	rec, err := store.Load(t.Context(), name)
 	require.NoError(t, err)
 	assert.Equal(t, newer, string(rec.Data)) //nolint:testifylint // byte for byte
@@ -294,20 +296,20 @@ func TestSessionRecordOfAnotherVersionIsLeftIntact(t *testing.T) {
 func TestSessionsFollowTheKeyThroughItsRotations(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newRotationWorld(t, agrentingtest.WithoutRateLimits())
-		store := &namesStore{Store: MemoryStore()}
-		policy := RotationPolicy{Every: -1, Grace: -1}
-		a, b := w.client(store, policy, WithSession()), w.client(store, policy, WithSession())
-		require.NoError(t, w.call(a))
-		require.NoError(t, w.call(b))
-		require.EqualValues(t, 1, w.srv.Stats().Authenticates)
+		w := sdktest.NewRotationWorld(t, agrentingtest.WithoutRateLimits())
+		store := &namesStore{Store: agrenting.MemoryStore()}
+		policy := agrenting.RotationPolicy{Every: -1, Grace: -1}
+		a, b := w.Client(store, policy, agrenting.WithSession()), w.Client(store, policy, agrenting.WithSession())
+		require.NoError(t, w.Call(a))
+		require.NoError(t, w.Call(b))
+		require.EqualValues(t, 1, w.Server.Stats().Authenticates)
 		for n := range 3 {
 			_, err := a.Rotate(t.Context())
 			require.NoError(t, err)
 			synctest.Wait()
-			require.NoError(t, w.call(a))
-			require.NoError(t, w.call(b))
-			assert.EqualValues(t, 2+n, w.srv.Stats().Authenticates, "one exchange for each key")
+			require.NoError(t, w.Call(a))
+			require.NoError(t, w.Call(b))
+			assert.EqualValues(t, 2+n, w.Server.Stats().Authenticates, "one exchange for each key")
 		}
 		names := 0
 		store.saved.Range(func(name, _ any) bool {
@@ -322,53 +324,48 @@ func TestSessionsFollowTheKeyThroughItsRotations(t *testing.T) {
 
 // namesStore notes the names of the records that are saved in a watched store.
 type namesStore struct {
-	Store
+	agrenting.Store
 
 	saved sync.Map
 }
 
-func (s *namesStore) Save(ctx context.Context, name string, data []byte, previous Revision) (Revision, error) {
+func (s *namesStore) Save(ctx context.Context, name string, data []byte, previous agrenting.Revision) (agrenting.Revision, error) {
 	s.saved.Store(name, true)
 	return s.Store.Save(ctx, name, data, previous)
 }
 
-func (s *namesStore) Watch(ctx context.Context, name string) iter.Seq2[Record, error] {
-	return s.Store.(Watcher).Watch(ctx, name) //nolint:errcheck,forcetypeassert // it is one in memory
+func (s *namesStore) Watch(ctx context.Context, name string) iter.Seq2[agrenting.Record, error] {
+	return s.Store.(agrenting.Watcher).Watch(ctx, name) //nolint:errcheck,forcetypeassert // it is one in memory
 }
 
 // A holder that was killed costs 3 s, and then one process exchanges for all.
 func TestKilledHolderOfAnExchangeCostsThreeSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newSessionWorld(t, agrentingtest.WithoutRateLimits())
-		store := MemoryStore()
-		var clients []*Client
+		w := sdktest.NewSessionWorld(t, agrentingtest.WithoutRateLimits())
+		store := agrenting.MemoryStore()
+		var clients []*agrenting.Client
 		for range 20 {
-			clients = append(clients, w.client(WithSession(SessionPolicy{Store: store})))
+			clients = append(clients, w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store})))
 		}
-		slot := sessionSlot(clients[0], APIKey(w.key.Secret))
+		slot := sdktest.SessionSlot(clients[0], store, agrenting.APIKey(w.Key.Secret))
 		_, err := slot.Acquire(t.Context(), record.Entry[record.Session]{}, record.Session{}, record.Terms{Holder: "killed", Duration: 3 * time.Second})
 		require.NoError(t, err)
 		began := time.Now()
 		var wg sync.WaitGroup
 		for _, c := range clients {
-			wg.Go(func() { assert.NoError(t, w.call(c)) })
+			wg.Go(func() { assert.NoError(t, w.Call(c)) })
 		}
 		wg.Wait()
 		assert.InDelta(t, 3, time.Since(began).Seconds(), 0.3)
-		assert.Equal(t, 1, w.bought())
+		assert.Equal(t, 1, w.Exchanges())
 	})
 }
 
-// sessionSlot returns the record that a client shares the sessions of a key in.
-func sessionSlot(c *Client, key Credential) *record.Slot[record.Session] {
-	return record.Sessions(c.core.recordConfig(c.core.cfg.sessionStore(), ""), record.LineageOf(key.c), key.c)
-}
-
 // lockedStore is a store that a stopped process keeps locked: nobody can save.
-type lockedStore struct{ Store }
+type lockedStore struct{ agrenting.Store }
 
-func (lockedStore) Save(ctx context.Context, _ string, _ []byte, _ Revision) (Revision, error) {
+func (lockedStore) Save(ctx context.Context, _ string, _ []byte, _ agrenting.Revision) (agrenting.Revision, error) {
 	<-ctx.Done()
 	return "", context.Cause(ctx)
 }
@@ -378,32 +375,32 @@ func (lockedStore) Save(ctx context.Context, _ string, _ []byte, _ Revision) (Re
 func TestHolderThatKeepsTheStoreLockedCostsFourSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newSessionWorld(t)
-		store := MemoryStore()
-		slot := sessionSlot(w.client(WithSession(SessionPolicy{Store: store})), APIKey(w.key.Secret))
+		w := sdktest.NewSessionWorld(t)
+		store := agrenting.MemoryStore()
+		slot := sdktest.SessionSlot(w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store})), store, agrenting.APIKey(w.Key.Secret))
 		_, err := slot.Acquire(t.Context(), record.Entry[record.Session]{}, record.Session{}, record.Terms{Holder: "stopped", Duration: 3 * time.Second})
 		require.NoError(t, err)
 		began := time.Now()
-		require.NoError(t, w.call(w.client(WithSession(SessionPolicy{Store: lockedStore{store}}))))
+		require.NoError(t, w.Call(w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: lockedStore{store}}))))
 		assert.InDelta(t, 4, time.Since(began).Seconds(), 0.3)
-		assert.Equal(t, 1, w.bought())
+		assert.Equal(t, 1, w.Exchanges())
 	})
 }
 
 // busyStore makes one write at a time, and each takes long.
 type busyStore struct {
-	Store
+	agrenting.Store
 	turn chan struct{}
 }
 
-func (s busyStore) Save(ctx context.Context, name string, data []byte, previous Revision) (Revision, error) {
+func (s busyStore) Save(ctx context.Context, name string, data []byte, previous agrenting.Revision) (agrenting.Revision, error) {
 	select {
 	case s.turn <- struct{}{}:
 		defer func() { <-s.turn }()
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
-	advance(800 * time.Millisecond)
+	sdktest.Advance(800 * time.Millisecond)
 	return s.Store.Save(ctx, name, data, previous)
 }
 
@@ -415,15 +412,15 @@ func TestBusyStoreKeepsSessionShared(t *testing.T) {
 		t.Run(strconv.Itoa(processes), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newSessionWorld(t)
-				store := busyStore{MemoryStore(), make(chan struct{}, 1)}
+				w := sdktest.NewSessionWorld(t)
+				store := busyStore{agrenting.MemoryStore(), make(chan struct{}, 1)}
 				var wg sync.WaitGroup
 				for range processes {
-					c := w.client(WithSession(SessionPolicy{Store: store}))
-					wg.Go(func() { assert.NoError(t, w.call(c)) })
+					c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
+					wg.Go(func() { assert.NoError(t, w.Call(c)) })
 				}
 				wg.Wait()
-				assert.Equal(t, 1, w.bought())
+				assert.Equal(t, 1, w.Exchanges())
 			})
 		})
 	}
@@ -453,11 +450,11 @@ func init() { //nolint:gochecknoinits // a re-executed binary is a worker, not a
 func sharedSessionWorker(spec string) error {
 	url, rest, _ := strings.Cut(spec, "|")
 	key, folder, _ := strings.Cut(rest, "|")
-	store, err := FileStore(folder)
+	store, err := agrenting.FileStore(folder)
 	if err != nil {
 		return err
 	}
-	c, err := New(WithoutEnvironment(), WithBaseURL(url), WithCredential(APIKey(key)), WithSession(SessionPolicy{Store: store}))
+	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(url), agrenting.WithCredential(agrenting.APIKey(key)), agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
 	if err != nil {
 		return err
 	}
@@ -477,7 +474,7 @@ func TestFiftyProcessesStartedTogetherMakeOneExchange(t *testing.T) {
 	t.Parallel()
 	srv := agrentingtest.NewServer(agrentingtest.WithoutRateLimits())
 	defer srv.Close()
-	srv.Fault(routeAuthenticate, agrentingtest.Delay(50*time.Millisecond).Always())
+	srv.Fault(sdktest.RouteAuthenticate, agrentingtest.Delay(50*time.Millisecond).Always())
 	key := srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "w"}).ID)
 	folder := filepath.Join(t.TempDir(), "sessions")
 	exe, err := os.Executable()
@@ -505,6 +502,6 @@ func TestFiftyProcessesStartedTogetherMakeOneExchange(t *testing.T) {
 	for _, w := range workers {
 		require.NoError(t, w.cmd.Wait(), w.out.String())
 	}
-	assert.Equal(t, 1, srv.Count(routeAuthenticate))
+	assert.Equal(t, 1, srv.Count(sdktest.RouteAuthenticate))
 	assert.Equal(t, len(workers)*workerCalls, srv.Count("GET /api/v1/agents"))
 }

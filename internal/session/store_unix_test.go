@@ -1,6 +1,6 @@
 //go:build unix
 
-package agrenting
+package session_test
 
 import (
 	"fmt"
@@ -14,7 +14,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
 // A process that is stopped while it exchanges the key for all, as by a debugger
@@ -27,7 +29,7 @@ func TestStoppedHolderOfAnExchangeIsNotWaitedFor(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "sessions")
 	exe, err := os.Executable()
 	require.NoError(t, err)
-	srv.Fault(routeAuthenticate, agrentingtest.Delay(time.Minute))
+	srv.Fault(sdktest.RouteAuthenticate, agrentingtest.Delay(time.Minute))
 
 	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^$")
 	cmd.Env = append(os.Environ(), sharedWorkerVar+"="+srv.URL+"|"+key.Secret+"|"+folder)
@@ -40,10 +42,10 @@ func TestStoppedHolderOfAnExchangeIsNotWaitedFor(t *testing.T) {
 	}()
 	_, err = fmt.Fprintln(start)
 	require.NoError(t, err)
-	store, err := FileStore(folder)
+	store, err := agrenting.FileStore(folder)
 	require.NoError(t, err)
-	c := clientOf(t, srv, WithCredential(APIKey(key.Secret)), WithSession(SessionPolicy{Store: store}))
-	slot := sessionSlot(c, APIKey(key.Secret))
+	c := sdktest.ClientOf(t, srv, agrenting.WithCredential(agrenting.APIKey(key.Secret)), agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
+	slot := sdktest.SessionSlot(c, store, agrenting.APIKey(key.Secret))
 	require.Eventually(t, func() bool {
 		e, err := slot.Load(t.Context())
 		return err == nil && e.Lease.Holder != ""
