@@ -401,6 +401,13 @@ func (e *Engine[T]) Close() error {
 // nothing and never waits.
 func (e *Engine[T]) Current() *Generation[T] { return e.cur.Load() }
 
+// Status describes the engine now. It causes nothing and never waits.
+func (e *Engine[T]) Status() Status[T] {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.statusLocked(time.Now())
+}
+
 // Fixed returns a generation outside any engine that is always fresh.
 func Fixed[T any](v T) *Generation[T] {
 	l := &Generation[T]{Value: v, Number: 1, Obtained: time.Now(), Reason: First}

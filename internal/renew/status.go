@@ -10,7 +10,7 @@ type State uint8
 // The states.
 const (
 	Empty     State = iota + 1 // nothing fetched yet
-	Fresh                      // served without a thought
+	Fresh                      // served
 	Renewing                   // served, and being renewed
 	Lapsed                     // expired or rejected: readers wait
 	BackedOff                  // expired or rejected, and readers fail until RetryAt
@@ -30,11 +30,7 @@ type Status[T any] struct {
 	Skew       time.Duration
 }
 
-// Status describes the engine now. It causes nothing.
-func (e *Engine[T]) Status() Status[T] {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	now := time.Now()
+func (e *Engine[T]) statusLocked(now time.Time) Status[T] {
 	s := Status[T]{
 		Generation: e.last, Rejected: e.rejected, Fetching: e.flight != nil,
 		Failures: e.failures, RetryAt: e.retryAt, Skew: e.skew,
