@@ -239,7 +239,7 @@ func (e *examination) url(err error) (bad bool) {
 	switch {
 	case uerr != nil || u.Host == "":
 		e.report.URL = ""
-		refuse("the platform's URL is no URL", hintURL)
+		refuse("the platform's URL is not valid", hintURL)
 	case u.User != nil || u.RawQuery != "":
 		e.report.URL = u.Scheme + "://" + u.Host // what is left out may be secret
 		refuse("the platform's URL has a user or a query string", "leave them out")

@@ -150,7 +150,7 @@ func (c *keysRotateCmd) settle(a *app, before agrenting.Credential, err error) e
 	return &e
 }
 
-// joinHints says both.
+// joinHints joins two hints; the first may be empty.
 func joinHints(first, second string) string {
 	if first == "" {
 		return second
@@ -158,8 +158,8 @@ func joinHints(first, second string) string {
 	return first + "; " + second
 }
 
-// preferStore names the way that loses nothing first, to who has said nothing of
-// where the new key goes.
+// preferStore recommends --store first if no flag says where the new key goes: with a
+// store, nothing can be lost.
 func preferStore(f secretFlags, err error) error {
 	e, ok := errors.AsType[*cliError](err)
 	if !ok || f.Out != "" || f.Show {
