@@ -56,8 +56,11 @@ type exitStatusError int
 
 func (e exitStatusError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// inCLI says in the words of the command line what the SDK says in those of Go.
-var inCLI = strings.NewReplacer(
+// inCLI replaces what the SDK says in terms of Go by terms of the command line.
+var inCLI = strings.NewReplacer(phrases...)
+
+// phrases are pairs of what the SDK says and what replaces it.
+var phrases = []string{
 	"WithUnmarkedSandboxTokens or, where it comes from the environment,", "--unmarked-sandbox-tokens or",
 	"WithUnmarkedSandboxTokens", "--unmarked-sandbox-tokens",
 	"AGRENTING_ENV=sandbox or WithEnvironment(Sandbox)", "--env sandbox or AGRENTING_ENV=sandbox",
@@ -71,7 +74,7 @@ var inCLI = strings.NewReplacer(
 	"use https, or WithInsecureHTTP if you know what reads along (loopback needs no opt-in)", "use https; this machine alone may do without",
 	"if that host is yours to trust, name it by WithAllowedOrigins, or make it the base URL", "if that host is yours to trust, give it as --url",
 	"make the platform's canonical URL the base URL", "give the platform's canonical URL as --url",
-	"; name it by WithAllowedOrigins if it may have the credential", "",
+	"; name it in WithAllowedOrigins if it may receive the credential", "",
 	"so it may be damaged or sealed", "so it may be damaged, or sealed, which the command line cannot open",
 	"Give each agent a part of the store: agrenting.Namespace(store, prefix), with the agent's ID as prefix", "",
 	"Use another store, or agrenting.Namespace", "",
@@ -82,12 +85,12 @@ var inCLI = strings.NewReplacer(
 	"WithTimeout", "--timeout",
 	"fill it with WithCredential or from the environment", "give its first key by --key-file or the environment",
 	"into the environment or the option that gives the initial key", "into --key-file or the environment",
-	"create and revoke user tokens by Client.Tokens", "agrenting tokens creates and revokes user tokens",
+	"create and revoke user tokens with Client.Tokens", "agrenting tokens creates and revokes user tokens",
 	"set RotationPolicy.AgentID", "give --agent ID",
 	"set RotationPolicy.KeyID", "give --key-id ID",
 	"use InPlace for this rotation", "give --strategy inplace",
 	"; set RotationPolicy.Owner to a credential that may create keys, or use InPlace", "; give --strategy inplace",
-	"; to be spared this, set RotationPolicy.Owner", "",
+	"; to avoid this, set RotationPolicy.Owner", "",
 	"; RawAnswer of this error has the answer; save the key from it", "",
 	"; RawAnswer of this error has the answer; save the secret from it", "",
 	"; RawAnswer of this error has what came", "",
@@ -99,7 +102,7 @@ var inCLI = strings.NewReplacer(
 	", or give one to New by WithCredential", "",
 	"WithCredential", "the credential from standard input",
 	" or by option, or", ", or",
-)
+}
 
 // jsonField is what encoding/json says about a value of another kind.
 var jsonField = regexp.MustCompile(`json: cannot unmarshal (.+?) into Go (?:struct field (?:\w*\.)?(\S+)|value) of type \S+`)
