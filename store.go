@@ -261,7 +261,14 @@ func (s watchedBuiltIn) Watch(ctx context.Context, name string) iter.Seq2[Record
 type storePort struct{ store Store }
 
 // String names the store.
-func (p *storePort) String() string { return record.StoreName(p.store) }
+func (p *storePort) String() (name string) {
+	defer func() {
+		if recover() != nil {
+			name = fmt.Sprintf("%T", p.store)
+		}
+	}()
+	return record.StoreName(p.store)
+}
 
 func (p *storePort) Load(ctx context.Context, name string) (raw record.Raw, err error) {
 	defer func() {

@@ -141,6 +141,22 @@ func TestWrappedStoreReturnsPanicsAsErrors(t *testing.T) {
 	require.ErrorContains(t, err, "panic")
 }
 
+// misnamedStore is a user's store whose String panics.
+type misnamedStore struct{ bareStore }
+
+func (misnamedStore) String() string { panic("string") }
+
+func TestWrappedStoreNamesAStoreWhoseStringPanics(t *testing.T) {
+	t.Parallel()
+	inner := misnamedStore{bareStore{agrenting.MemoryStore()}}
+	save(t, inner, "plain", "")
+	crypt := sealed(t, inner, agrenting.NewSealingKey())
+	_, err := crypt.Load(t.Context(), "key")
+	require.ErrorIs(t, err, agrenting.ErrNotSealed)
+	require.ErrorContains(t, err, "agrenting_test.misnamedStore")
+	assert.Equal(t, "agrenting.Sealed(agrenting_test.misnamedStore)", fmt.Sprint(crypt))
+}
+
 func TestWrappedStoreRefusesAnEmptyRevision(t *testing.T) {
 	t.Parallel()
 	_, err := inNamespace(t, forgetfulStore{bareStore{agrenting.MemoryStore()}}, "a").Save(t.Context(), "key", nil, "")
