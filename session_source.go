@@ -116,7 +116,8 @@ func (c *core) fetchSession(ctx context.Context, q renew.Query[*preparedCredenti
 		return renew.Grant[*preparedCredential]{}, err
 	}
 	out := renew.Grant[*preparedCredential]{Value: q.Current, Expires: g.Expires, Issued: g.Issued, Life: g.Life, Recheck: g.Recheck, Reason: g.Reason}
-	if !q.HasCurrent || !g.Value.Equal(in.Current) || q.Current.gate.Over() {
+	same := q.HasCurrent && g.Value.Equal(in.Current) && g.Value.Expires().Equal(in.Current.Expires())
+	if !same || q.Current.gate.Over() {
 		out.Value, err = c.prepare(Credential{g.Value})
 	}
 	return out, err

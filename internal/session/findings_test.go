@@ -120,6 +120,25 @@ func TestAPlatformWithoutASuccessorIsNotAskedAtEveryLook(t *testing.T) {
 	}
 }
 
+// A platform may extend the session instead of giving another token.
+func TestExtendedSessionHasItsNewExpiry(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := sdktest.NewSessionWorld(t)
+		c := w.Client(agrenting.WithTransport(sdktest.RoundTripFunc(func(*http.Request) (*http.Response, error) {
+			end := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+			return sdktest.Reply(http.StatusOK, `{"data":{"session_token":"the-only-session","expires_at":"`+end+`"}}`), nil
+		})))
+		for range 3 {
+			cred, err := c.Credential(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, c.Status().Expires.UTC().Round(time.Second), cred.Expires().UTC())
+			sdktest.Advance(55 * time.Minute)
+			synctest.Wait()
+		}
+	})
+}
+
 // A slow look at the store may last until after the session's end.
 func TestASessionThatEndsDuringALookIsReplaced(t *testing.T) {
 	t.Parallel()
