@@ -160,6 +160,14 @@ func TestAnAnswerWithoutASessionIsMalformed(t *testing.T) {
 	}
 }
 
+func TestAuthenticate_unusableToken_isInvalidCredential(t *testing.T) {
+	t.Parallel()
+	_, err := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, `{"data":{"token":"a b"}}`)).Sessions.Authenticate(t.Context())
+	require.ErrorIs(t, err, agrenting.ErrMalformedResponse)
+	require.ErrorIs(t, err, agrenting.ErrInvalidCredential)
+	assert.Contains(t, err.Error(), "the session")
+}
+
 func TestALockoutSaysWhenToComeBack(t *testing.T) {
 	t.Parallel()
 	const body = `{"errors":[{"code":"RATE_LIMIT_EXCEEDED","message":"m"}]}`

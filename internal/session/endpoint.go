@@ -100,7 +100,7 @@ func decode(a *wire.Answer, key secret.Credential) (Session, error) {
 	}
 	s := Session{Credential: secret.NewSession(token, o.Time("expires_at"), key)}
 	if problem := s.Credential.Problem(); problem != "" {
-		return Session{}, errors.New("the session token " + problem)
+		return Session{}, fmt.Errorf("%w: the session token %s", secret.ErrInvalidCredential, problem)
 	}
 	agent := o.Object("agent")
 	s.AgentID, s.AgentName = agent.String("id"), agent.String("name")
