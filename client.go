@@ -153,7 +153,7 @@ func (c *Client) HTTPClient() *http.Client {
 // does not document what happens to a connection whose key is revoked.
 func (c *Client) SocketHTTPClient() *http.Client {
 	t := *c.transport
-	t.base, t.socket = socket.NewTransport(t.base), true
+	t.socket = socket.NewTransport(t.base)
 	return &http.Client{
 		Transport:     &t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

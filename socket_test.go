@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -195,6 +196,25 @@ func TestWhatComesBackFromASocketHasNoCredential(t *testing.T) {
 	}
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	assertClean(t, fmt.Sprintf("%v %#v", err, errors.Unwrap(err)), testKey)
+}
+
+func TestSocketClientDoesNotChangeWhatAnswersACallersCredential(t *testing.T) {
+	t.Parallel()
+	for _, target := range []string{"/socket?api_key=a", "https://elsewhere.test/socket?session_token=a"} {
+		base := answering(http.StatusSwitchingProtocols, "", "Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+		resp, err := keyed(t, base).SocketHTTPClient().Do(request(t, http.MethodGet, target, nil))
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		assert.Equal(t, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", resp.Header.Get("Sec-WebSocket-Accept"), target)
+
+		op := &net.OpError{Op: "dial", Err: errors.New("no route")}
+		failing := tripFunc(func(*http.Request) (*http.Response, error) { return nil, op })
+		resp, err = keyed(t, failing).SocketHTTPClient().Transport.RoundTrip(request(t, http.MethodGet, target, nil))
+		if err == nil {
+			require.NoError(t, resp.Body.Close())
+		}
+		assert.Same(t, op, err, target)
+	}
 }
 
 func TestASocketIsUpgradedThroughTheClient(t *testing.T) {

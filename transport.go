@@ -38,7 +38,7 @@ type Transport struct {
 	origins  origin.Set
 	agent    agentHeader
 	insecure bool
-	socket   bool // the credential goes into the query, see SocketHTTPClient
+	socket   http.RoundTripper // in place of base if the credential goes into the query; nil otherwise
 	retry    *retry.Retrier
 	log      *slog.Logger // nil is silent
 	core     *core
@@ -88,7 +88,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.pass(req, origin.Bare(req))
 	}
 	credential, agent := origin.Identity(req.Header)
-	if credential || (t.socket && socket.HasCredential(req.URL)) {
+	if credential || (t.socket != nil && socket.HasCredential(req.URL)) {
 		return t.pass(req, req)
 	}
 	resp, local, err := t.attempt(req, agent)
@@ -146,6 +146,10 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 	if body.Guarded() { // a store less where there is none
 		out.Body = body.First(req)
 	}
+	base := t.base
+	if t.socket != nil {
+		base = t.socket
+	}
 	var seen refusals
 	for {
 		pc.trace.sent(gen)
@@ -153,9 +157,9 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 			t.logAttempt(req, gen)
 		}
 		if g := gen.Value.gate; g == nil {
-			resp, err = t.base.RoundTrip(out)
+			resp, err = base.RoundTrip(out)
 		} else {
-			resp, err = t.roundTrip(out, g)
+			resp, err = sendGated(base, out, g)
 		}
 		if resp != nil {
 			// The stamped copy stays here: callers log what they find.
@@ -203,11 +207,11 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 	}
 }
 
-// roundTrip sends a request that has entered a gate, and leaves the gate when
+// sendGated sends a request that has entered a gate, and leaves the gate when
 // its answer's headers are there.
-func (t *Transport) roundTrip(out *http.Request, g *gate.Gate) (*http.Response, error) {
+func sendGated(base http.RoundTripper, out *http.Request, g *gate.Gate) (*http.Response, error) {
 	defer g.Leave()
-	return t.base.RoundTrip(out)
+	return base.RoundTrip(out)
 }
 
 // withCredential copies the request as far as the RoundTripper contract demands, and
@@ -222,7 +226,7 @@ func (t *Transport) withCredential(req *http.Request, gen *generation, agent *ag
 	}
 	switch {
 	case gen.Value.name == "": // the client is anonymous
-	case t.socket:
+	case t.socket != nil:
 		out.URL = socket.WithCredential(req.URL, gen.Value.cred.c)
 	default:
 		out.Header[gen.Value.name] = gen.Value.cred.c.Values()

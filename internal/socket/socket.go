@@ -78,13 +78,6 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, redact(err, hidden...)
 }
 
-// CloseIdleConnections closes those of the base.
-func (t *transport) CloseIdleConnections() {
-	if c, ok := t.base.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
-	}
-}
-
 // redact returns err with the secret removed from its text, in any spelling. An error
 // that does not show it is returned unchanged. Otherwise errors.Is still matches
 // everything, and errors.As finds only what is wrapped below the last error that shows
