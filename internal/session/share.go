@@ -21,10 +21,13 @@ const (
 	// maxLeaseWait is how long a process waits for the lease before it makes an
 	// exchange without it.
 	maxLeaseWait = 10 * time.Second
+	// slowWrite is how long package record waits for one write of a lease. A write
+	// that fails earlier has not waited for other processes.
+	slowWrite = time.Second
 	// stuckStore is for how long a record that nobody can write may stay unchanged
 	// before the store counts as stuck: as long as the lease of a holder that was
 	// stopped, and one write. Until then, it may be busy with other processes.
-	stuckStore = leaseDuration + time.Second
+	stuckStore = leaseDuration + slowWrite
 	// exchangeReserve is the part of a fetch's time that is kept for the exchange,
 	// should the lease not become free.
 	exchangeReserve = 5 * time.Second
@@ -88,11 +91,13 @@ func (s *Source) obtainShared(ctx context.Context, key secret.Credential, usable
 			}
 			continue
 		}
+		began := time.Now()
 		held, err := slot.Acquire(ctx, e, e.Body, record.Terms{
 			Holder: s.holder, Duration: leaseDuration, Patience: leasePatience, Every: leaseExtend,
 		})
 		busy := errors.Is(err, record.ErrConflict) ||
-			(errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && time.Since(changed) < stuckStore)
+			(errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil &&
+				time.Since(began) >= slowWrite && time.Since(changed) < stuckStore)
 		switch {
 		case err == nil:
 			return s.exchangeHeld(ctx, held, key)

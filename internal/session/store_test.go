@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -424,6 +425,28 @@ func TestBusyStoreKeepsSessionShared(t *testing.T) {
 			})
 		})
 	}
+}
+
+// deadStore is a store whose writes fail at once with an error of its own network.
+type deadStore struct {
+	agrenting.Store
+	saves *atomic.Int64
+}
+
+func (s deadStore) Save(context.Context, string, []byte, agrenting.Revision) (agrenting.Revision, error) {
+	s.saves.Add(1)
+	return "", fmt.Errorf("dial: %w", context.DeadlineExceeded)
+}
+
+func TestDeadStoreIsNotTakenForABusyOne(t *testing.T) {
+	t.Parallel()
+	w := sdktest.NewSessionWorld(t)
+	store := deadStore{agrenting.MemoryStore(), new(atomic.Int64)}
+	c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
+	require.NoError(t, w.Call(c))
+	assert.EqualValues(t, 1, store.saves.Load())
+	assert.Equal(t, 1, w.Exchanges())
+	require.ErrorIs(t, c.Status().StoreError, context.DeadlineExceeded)
 }
 
 const (
