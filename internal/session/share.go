@@ -52,10 +52,16 @@ func (s *Source) obtainShared(ctx context.Context, key secret.Credential, usable
 	waited := false
 	var revision string
 	changed := time.Now() // when the record was last seen to change
+	lost := false         // another process was faster
 	for {
 		e, err := load(ctx, slot)
-		if e.Revision != revision {
+		switch {
+		case e.Revision != revision:
 			revision, changed = e.Revision, time.Now()
+		case lost: // and yet the record is unchanged: the store's loads lag behind
+			if err := renew.Sleep(ctx, record.TakeoverPause()); err != nil {
+				return grant{}, err
+			}
 		}
 		switch {
 		case errors.Is(err, record.ErrNoRecord), replaceable(err) && e.Revision != "":
@@ -95,7 +101,8 @@ func (s *Source) obtainShared(ctx context.Context, key secret.Credential, usable
 		held, err := slot.Acquire(ctx, e, e.Body, record.Terms{
 			Holder: s.holder, Duration: leaseDuration, Patience: leasePatience, Every: leaseExtend,
 		})
-		busy := errors.Is(err, record.ErrConflict) ||
+		lost = errors.Is(err, record.ErrConflict)
+		busy := lost ||
 			(errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil &&
 				time.Since(began) >= slowWrite && time.Since(changed) < stuckStore)
 		switch {

@@ -405,6 +405,29 @@ func (s busyStore) Save(ctx context.Context, name string, data []byte, previous 
 	return s.Store.Save(ctx, name, data, previous)
 }
 
+// laggingStore refuses each write, as if another process had been faster, and never
+// shows that process's record.
+type laggingStore struct {
+	agrenting.Store
+	saves *atomic.Int64
+}
+
+func (s laggingStore) Save(context.Context, string, []byte, agrenting.Revision) (agrenting.Revision, error) {
+	s.saves.Add(1)
+	return "", agrenting.ErrConflictingWrite
+}
+
+func TestConflictsWithoutAChangeArePaced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := sdktest.NewSessionWorld(t)
+		store := laggingStore{agrenting.MemoryStore(), new(atomic.Int64)}
+		require.NoError(t, w.Call(w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))))
+		assert.Equal(t, 1, w.Exchanges())
+		assert.Less(t, store.saves.Load(), int64(1000), "10 s of pauses of 50 ms in the middle")
+	})
+}
+
 // A write that waits behind those of other processes for longer than a write may
 // take is repeated: the store is not stuck.
 func TestBusyStoreKeepsSessionShared(t *testing.T) {
