@@ -123,7 +123,7 @@ func newClient(core *core, t *Transport) *Client {
 // credential, renewed and retried. Hand it to anything that takes one: a
 // generated client, a WebSocket dialer, an MCP transport. It follows no
 // redirect away from the pinned origins ([ErrForeignOrigin]) and has no
-// timeout of its own. It is a copy, which the caller owns.
+// timeout. It is a copy, which the caller owns.
 func (c *Client) HTTPClient() *http.Client {
 	h := *c.http
 	return &h
@@ -160,8 +160,8 @@ func (c *Client) SocketHTTPClient() *http.Client {
 	}
 }
 
-// Transport returns the [http.RoundTripper] of the client, for use under an
-// http.Client of your own or a [net/http/httputil.ReverseProxy].
+// Transport returns the [http.RoundTripper] of the client, for use under your
+// own http.Client or a [net/http/httputil.ReverseProxy].
 func (c *Client) Transport() http.RoundTripper { return c.transport }
 
 // Credential returns the credential in use now. It asks the source when there
@@ -175,9 +175,9 @@ func (c *Client) Credential(ctx context.Context) (Credential, error) {
 	return l.Value.cred, nil
 }
 
-// BaseURL returns where the client's calls go: scheme, host, port where it is
-// not the scheme's own, and the path of [WithBaseURL] without a slash at its
-// end. It holds no user information and no query string; those are refused.
+// BaseURL returns where the client's calls go: scheme, host, port if it is not
+// the default of the scheme, and the path of [WithBaseURL] without a slash at its
+// end. It has no user information and no query string, because [New] refuses those.
 func (c *Client) BaseURL() string { return c.core.base.String() }
 
 // Close ends renewal, waits until no goroutine of the client is left, and
@@ -188,7 +188,7 @@ func (c *Client) BaseURL() string { return c.core.base.String() }
 //
 // The error is a [*RotationError] when a new key is in memory only and could not
 // be saved at last either; save what its NewCredential returns. Otherwise it says
-// that a credential source or a key store ignored the end of its context for 5 s.
+// that a credential source or a store ignored the end of its context for 5 s.
 func (c *Client) Close() error { return c.core.close() }
 
 // String sums the client up without secrets.

@@ -16,9 +16,9 @@ import (
 
 // Defaults of a client.
 const (
-	// DefaultBaseURL is the apex host, which the platform's own client uses
-	// since its version 0.4.0; the www host redirects are refused by it, and by
-	// this SDK.
+	// DefaultBaseURL is the apex host, which the platform's own client has used
+	// since its version 0.4.0. The www host answers with redirects, which that
+	// client and this SDK refuse.
 	DefaultBaseURL = "https://agrenting.com"
 
 	defaultTimeout = 60 * time.Second

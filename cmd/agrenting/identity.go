@@ -265,7 +265,7 @@ func (a *app) refusedHint() string {
 	}
 	const hint = "it is invalid, expired or revoked: "
 	if s.Source == "WithStore" {
-		return hint + a.seedHint(s.Environment) + ", and it is adopted into --store " + a.Store + " (keys come from " + keyPage + ")"
+		return hint + a.initialKeyHint(s.Environment) + ", and it is adopted into --store " + a.Store + " (keys come from " + keyPage + ")"
 	}
 	text := hint + "put a valid one into " + a.placeOf(s.Source)
 	if kind == agrenting.KindAPIKey {
@@ -283,8 +283,8 @@ func (a *app) refusedHint() string {
 	return text
 }
 
-// seedHint says where another key for a store goes.
-func (a *app) seedHint(env agrenting.Environment) string {
+// initialKeyHint says where another key for a store goes.
+func (a *app) initialKeyHint(env agrenting.Environment) string {
 	switch {
 	case a.KeyFile == "-":
 		return "give a valid key on standard input"
