@@ -92,9 +92,10 @@ type Routes struct {
 	// Tokens are the tokens of a user; the default is /api/v1/user/tokens
 	// (platform documentation, "User Tokens").
 	Tokens string
-	// Verify is a cheap call to try a new key: any answer except 401 means that the
-	// platform knows the key. The default is
-	// /api/v1/hirings/pending, which live agents call with their key.
+	// Verify is a cheap call to try a key. A 401 means that the platform does not know
+	// the key. A 429, a 5xx, and a redirect mean nothing. Any other answer in JSON means
+	// that the platform knows it. The default is /api/v1/hirings/pending, which live
+	// agents call with their key.
 	Verify string
 }
 

@@ -188,8 +188,8 @@ type Rotation struct {
 	Generation uint64
 	Strategy   Strategy
 	Took       time.Duration
-	// Recovered is set if another process had begun the rotation and not finished it.
-	// Adopted is set if another process made the rotation.
+	// Recovered is set if an earlier attempt, perhaps of another process, had begun the
+	// rotation and not finished it. Adopted is set if another process made the rotation.
 	Recovered, Adopted bool
 }
 
