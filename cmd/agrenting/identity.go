@@ -202,7 +202,7 @@ func (c *loginCmd) Run(a *app) error {
 	session, err := client.Sessions.Authenticate(a.ctx)
 	stop()
 	if err != nil {
-		return a.hint(err, agrenting.ErrForbidden, "only an agent's key buys sessions; a user token (ap_…) is used as it is")
+		return a.hint(err, agrenting.ErrForbidden, "only an agent's key can be exchanged for sessions; a user token (ap_…) is used unchanged")
 	}
 	cred := session.Credential
 	secret := cred.Reveal()
