@@ -41,17 +41,25 @@ type Client struct {
 //  4. AGRENTING_API_KEY
 //  5. AGRENTING_SESSION_TOKEN
 //
-// Also read, where no option says otherwise: AGRENTING_ENV (production or
-// sandbox), AGRENTING_AGENT_ID, AGRENTING_URL, AGRENTING_CREDENTIAL_TYPE
-// (api_key, user_token or session), which overrides the guess by prefix, since
-// the platform's documents call both user tokens and agent keys ap_, and
-// AGRENTING_UNMARKED_SANDBOX_TOKENS (allow), see [WithUnmarkedSandboxTokens];
-// the last two only where the environment is read for credentials. An empty
-// variable counts as unset.
+// With [WithStore], the credential that is found fills the store while it is empty.
 //
-// Without a credential the error is a [*NoCredentialError], which lists what
-// was tried; [Sources] lists it at any time. Other errors match [ErrInvalidCredential], [ErrInvalidOption],
-// [ErrInvalidAgentID], [ErrInsecureURL] or [ErrEnvironmentMismatch].
+// New also reads these variables, unless an option sets the same:
+//
+//   - AGRENTING_ENV: production or sandbox
+//   - AGRENTING_AGENT_ID
+//   - AGRENTING_URL
+//   - AGRENTING_CREDENTIAL_TYPE: api_key, user_token or session. It overrides the
+//     guess by prefix, because the platform's documents call both user tokens and
+//     agent keys ap_.
+//   - AGRENTING_UNMARKED_SANDBOX_TOKENS: allow, see [WithUnmarkedSandboxTokens]
+//
+// The last two are read only if no option gives the credential. An empty variable
+// counts as unset.
+//
+// Without a credential the error is a [*NoCredentialError], which lists what was
+// tried; [Sources] lists it at any time. Other errors match [ErrInvalidCredential],
+// [ErrInvalidOption], [ErrInvalidAgentID], [ErrInsecureURL] or
+// [ErrEnvironmentMismatch].
 func New(opts ...Option) (*Client, error) {
 	core, err := newCore(opts)
 	if err != nil {
@@ -187,7 +195,7 @@ func (c *Client) BaseURL() string { return c.core.base.String() }
 // [Client.As] too; closing twice does no harm.
 //
 // The error is a [*RotationError] when a new key is in memory only and could not
-// be saved at last either; save what its NewCredential returns. Otherwise it says
+// be saved even now; save what its NewCredential returns. Otherwise it says
 // that a credential source or a store ignored the end of its context for 5 s.
 func (c *Client) Close() error { return c.core.close() }
 

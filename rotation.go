@@ -77,8 +77,8 @@ type RotationPolicy struct {
 	// Strategy is Overlap or InPlace; zero chooses.
 	Strategy Strategy
 	// Every is the age at which a key is due; 0 means 90 days, negative means only
-	// on demand. Keys are not due at the same time: each is due up to a tenth
-	// earlier, by a hash of its fingerprint.
+	// on demand. Each key is due up to a tenth of that time earlier, depending on a
+	// hash of its fingerprint, so that not all keys are due at the same time.
 	Every time.Duration
 	// AgentID is the agent that the key belongs to. If it is empty, the SDK uses
 	// the agent of the stored record, or the client's default agent. Overlap and an
