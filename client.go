@@ -41,17 +41,25 @@ type Client struct {
 //  4. AGRENTING_API_KEY
 //  5. AGRENTING_SESSION_TOKEN
 //
-// Also read, where no option says otherwise: AGRENTING_ENV (production or
-// sandbox), AGRENTING_AGENT_ID, AGRENTING_URL, AGRENTING_CREDENTIAL_TYPE
-// (api_key, user_token or session), which overrides the guess by prefix, since
-// the platform's documents call both user tokens and agent keys ap_, and
-// AGRENTING_UNMARKED_SANDBOX_TOKENS (allow), see [WithUnmarkedSandboxTokens];
-// the last two only where the environment is read for credentials. An empty
-// variable counts as unset.
+// With [WithStore], the credential that is found fills the store while it is empty.
 //
-// Without a credential the error is a [*NoCredentialError], which lists what
-// was tried; [Sources] lists it at any time. Other errors match [ErrInvalidCredential], [ErrInvalidOption],
-// [ErrInvalidAgentID], [ErrInsecureURL] or [ErrEnvironmentMismatch].
+// New also reads these variables, unless an option sets the same:
+//
+//   - AGRENTING_ENV: production or sandbox
+//   - AGRENTING_AGENT_ID
+//   - AGRENTING_URL
+//   - AGRENTING_CREDENTIAL_TYPE: api_key, user_token or session. It overrides the
+//     guess by prefix, because the platform's documents call both user tokens and
+//     agent keys ap_.
+//   - AGRENTING_UNMARKED_SANDBOX_TOKENS: allow, see [WithUnmarkedSandboxTokens]
+//
+// The last two are read only if no option gives the credential. An empty variable
+// counts as unset.
+//
+// Without a credential the error is a [*NoCredentialError], which lists what was
+// tried; [Sources] lists it at any time. Other errors match [ErrInvalidCredential],
+// [ErrInvalidOption], [ErrInvalidAgentID], [ErrInsecureURL] or
+// [ErrEnvironmentMismatch].
 func New(opts ...Option) (*Client, error) {
 	core, err := newCore(opts)
 	if err != nil {
@@ -123,7 +131,7 @@ func newClient(core *core, t *Transport) *Client {
 // credential, renewed and retried. Hand it to anything that takes one: a
 // generated client, a WebSocket dialer, an MCP transport. It follows no
 // redirect away from the pinned origins ([ErrForeignOrigin]) and has no
-// timeout of its own. It is a copy, which the caller owns.
+// timeout. It is a copy, which the caller owns.
 func (c *Client) HTTPClient() *http.Client {
 	h := *c.http
 	return &h
@@ -160,8 +168,8 @@ func (c *Client) SocketHTTPClient() *http.Client {
 	}
 }
 
-// Transport returns the [http.RoundTripper] of the client, for use under an
-// http.Client of your own or a [net/http/httputil.ReverseProxy].
+// Transport returns the [http.RoundTripper] of the client, for use under your
+// own http.Client or a [net/http/httputil.ReverseProxy].
 func (c *Client) Transport() http.RoundTripper { return c.transport }
 
 // Credential returns the credential in use now. It asks the source when there
@@ -175,9 +183,9 @@ func (c *Client) Credential(ctx context.Context) (Credential, error) {
 	return l.Value.cred, nil
 }
 
-// BaseURL returns where the client's calls go: scheme, host, port where it is
-// not the scheme's own, and the path of [WithBaseURL] without a slash at its
-// end. It holds no user information and no query string; those are refused.
+// BaseURL returns where the client's calls go: scheme, host, port if it is not
+// the default of the scheme, and the path of [WithBaseURL] without a slash at its
+// end. It has no user information and no query string, because [New] refuses those.
 func (c *Client) BaseURL() string { return c.core.base.String() }
 
 // Close ends renewal, waits until no goroutine of the client is left, and
@@ -187,8 +195,8 @@ func (c *Client) BaseURL() string { return c.core.base.String() }
 // [Client.As] too; closing twice does no harm.
 //
 // The error is a [*RotationError] when a new key is in memory only and could not
-// be saved at last either; save what its NewCredential returns. Otherwise it says
-// that a credential source or a key store ignored the end of its context for 5 s.
+// be saved even now; save what its NewCredential returns. Otherwise it says
+// that a credential source or a store ignored the end of its context for 5 s.
 func (c *Client) Close() error { return c.core.close() }
 
 // String sums the client up without secrets.

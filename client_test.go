@@ -217,7 +217,7 @@ func TestTheHTTPClientCarriesTheCredential(t *testing.T) {
 	got := base.Only(t)
 	assert.Equal(t, sdktest.TestKey, sdktest.SecretOf(got.Header))
 	assert.Equal(t, "agent-1", got.Header.Get("X-Agent-ID"))
-	assert.Empty(t, resp.Request.Header, "the stamped copy is not handed out")
+	assert.Empty(t, resp.Request.Header, "the copy with the credential is not handed out")
 }
 
 func TestCredentialIsTheOneInUse(t *testing.T) {

@@ -30,7 +30,7 @@ type credentialCache struct {
 	fixed  atomic.Pointer[generation] // nil after close, and where there is an engine
 	engine *renew.Engine[*preparedCredential]
 	name   string                             // of the source, for Status
-	costly bool                               // the source may be asked so often, and then locks this host out
+	costly bool                               // the source locks this host out if it is asked too often
 	probe  *evidence.Prober                   // nil where there is no engine
 	seen   atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
 }

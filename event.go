@@ -33,8 +33,8 @@ const (
 	// schedule rotates it.
 	EventKeyOld EventType = "key is old"
 	// EventStoreFailed: a store could not be used, and the process continues with
-	// what it has in memory. Reason is the operation that failed: "lock", "load",
-	// "save", "watch", or "adopt" (putting the key of the store into use).
+	// what it has in memory. Reason is the operation that failed: "load", "save",
+	// "watch", or "adopt" (putting the key of the store into use).
 	EventStoreFailed EventType = "store failed"
 )
 

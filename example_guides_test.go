@@ -91,7 +91,7 @@ func ExampleWithSession_shared() {
 	// Output: 1 exchange
 }
 
-// From docs/rotation.md: a key in a file, sealed, and replaced by hand. A client
+// From docs/rotation.md: a key in a file, sealed, and replaced on demand. A client
 // that is opened later finds the new one, although its environment names the old.
 func ExampleSealed() {
 	srv, _, scribe, _ := world()
@@ -191,7 +191,7 @@ func ExampleClient_HTTPClient_migrating() {
 	// sent by key: api_key known to us: false
 }
 
-// From docs/performance.md: a transport of one's own, with as many idle
+// From docs/performance.md: your own transport, with as many idle
 // connections as there are requests at once.
 func ExampleWithTransport() {
 	srv, _, scribe, _ := world()

@@ -19,12 +19,12 @@ func keyFolder() (path string, remove func()) {
 	return filepath.Join(folder, "keys"), func() { must(os.RemoveAll(folder)) }
 }
 
-// A key in a file is replaced by a call. The environment may go on naming the
-// first one: it only seeds the file.
+// A call replaces a key in a store. The environment may keep naming the initial key,
+// which only fills the store while it is empty.
 func ExampleClient_Rotate() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
-	seed := srv.NewKey(scribe.ID)
+	initial := srv.NewKey(scribe.ID)
 	path, remove := keyFolder()
 	defer remove()
 
@@ -33,7 +33,7 @@ func ExampleClient_Rotate() {
 	client, err := agrenting.New(
 		agrenting.WithoutEnvironment(),
 		agrenting.WithBaseURL(srv.URL),
-		agrenting.WithCredential(agrenting.APIKey(seed.Secret)),
+		agrenting.WithCredential(agrenting.APIKey(initial.Secret)),
 		agrenting.WithStore(store),
 		agrenting.WithAgentID(scribe.ID),
 	)
@@ -43,7 +43,7 @@ func ExampleClient_Rotate() {
 	rotation, err := client.Rotate(context.Background())
 	must(err)
 	fmt.Println("generation:", rotation.Generation)
-	fmt.Println("the old key works:", srv.KeyAlive(seed.Secret))
+	fmt.Println("the old key works:", srv.KeyAlive(initial.Secret))
 
 	_, err = client.Do(context.Background(), http.MethodGet, "/api/v1/tasks", nil, nil)
 	fmt.Println("the next call:", err)

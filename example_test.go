@@ -120,7 +120,7 @@ func ExampleClient_As() {
 	// false true
 }
 
-// Where requests are made for different agents, the context says for whom.
+// If requests are made for different agents, the context says for which.
 func ExampleContextWithAgent() {
 	srv, user, scribe, scout := world()
 	defer srv.Close()

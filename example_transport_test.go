@@ -45,8 +45,8 @@ func ExampleClient_HTTPClient() {
 	// the request itself is unchanged: true
 }
 
-// A library that takes neither an http.Client nor a RoundTripper takes headers:
-// they are for one request to one place, and are renewed when it was refused.
+// A library that takes neither an http.Client nor a RoundTripper takes headers. They
+// are for one request to one URL. After a 401, Rejected returns renewed ones.
 func ExampleClient_Authorize() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
@@ -90,7 +90,7 @@ func ExampleClient_Authorize() {
 	// true
 }
 
-// A reverse proxy that signs what passes through it.
+// A reverse proxy that adds the credential to what passes through it.
 func ExampleNewTransport() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
@@ -171,8 +171,8 @@ func ExampleList() {
 	// pages: 2
 }
 
-// Production keys do not get into the sandbox, nor the other way about, whatever
-// source they come from.
+// Production keys are refused in the sandbox, and vice versa, regardless of their
+// source.
 func ExampleWithEnvironment() {
 	production := agrenting.APIKey("4f1c9a0e5b7d")
 	_, err := agrenting.New(

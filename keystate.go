@@ -12,8 +12,8 @@ import (
 type KeyState struct {
 	// Credential is the key in use.
 	Credential Credential
-	// KeyID is the platform's ID of the key, by which it is revoked; AgentID is
-	// whose key it is. Both may be unknown, and then are empty.
+	// KeyID is the platform's ID of the key, which is needed to revoke it. AgentID
+	// is the agent that the key belongs to. Both are empty if they are not known.
 	KeyID, AgentID string
 	// Generation counts the keys that were in use, from 1.
 	Generation uint64

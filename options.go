@@ -16,9 +16,9 @@ import (
 
 // Defaults of a client.
 const (
-	// DefaultBaseURL is the apex host, which the platform's own client uses
-	// since its version 0.4.0; the www host redirects are refused by it, and by
-	// this SDK.
+	// DefaultBaseURL is the apex host, which the platform's own client has used
+	// since its version 0.4.0. The www host answers with redirects, which that
+	// client and this SDK refuse.
 	DefaultBaseURL = "https://agrenting.com"
 
 	defaultTimeout = 60 * time.Second
@@ -92,9 +92,10 @@ type Routes struct {
 	// Tokens are the tokens of a user; the default is /api/v1/user/tokens
 	// (platform documentation, "User Tokens").
 	Tokens string
-	// Verify is a cheap call to try a new key: any answer except 401 means that the
-	// platform knows the key. The default is
-	// /api/v1/hirings/pending, which live agents call with their key.
+	// Verify is a cheap call to try a key. A 401 means that the platform does not know
+	// the key. A 429, a 5xx, and a redirect mean nothing. Any other answer in JSON means
+	// that the platform knows it. The default is /api/v1/hirings/pending, which live
+	// agents call with their key.
 	Verify string
 }
 

@@ -77,23 +77,24 @@ type RotationPolicy struct {
 	// Strategy is Overlap or InPlace; zero chooses.
 	Strategy Strategy
 	// Every is the age at which a key is due; 0 means 90 days, negative means only
-	// on demand. Keys are not due at the same time: each is due up to a tenth
-	// earlier, by a hash of its fingerprint.
+	// on demand. Each key is due up to a tenth of that time earlier, depending on a
+	// hash of its fingerprint, so that not all keys are due at the same time.
 	Every time.Duration
-	// AgentID is whose key it is. Empty: the stored record's, or the client's
-	// default agent. Overlap and an Owner need one of them. A rotation in place
-	// that opens a session learns the ID for later rotations.
+	// AgentID is the agent that the key belongs to. If it is empty, the SDK uses
+	// the agent of the stored record, or the client's default agent. Overlap and an
+	// Owner need one of them. A rotation in place that opens a session learns the
+	// ID for later rotations.
 	AgentID string
 	// KeyID is the platform's ID of the initial key, the one that fills the store. It
 	// is needed to revoke that key. Empty: the SDK searches the list of keys, and if
 	// the match is not certain, the first rotation is in place.
 	KeyID string
-	// Owner may create and revoke keys of the agent, such as a user token. It
-	// is sent with the agent's id as X-Agent-ID. Optional: without it, the key
-	// itself does.
+	// Owner yields the owner credential, such as a user token, which may create and
+	// revoke keys of the agent. It is sent with the agent's ID as X-Agent-ID.
+	// Without an Owner, the key itself creates and revokes keys.
 	Owner CredentialSource
 	// DrainTimeout bounds the wait for requests on the wire; default 10 s. What
-	// is still there then is replayed after its 401.
+	// is still there then is resent after its 401.
 	DrainTimeout time.Duration
 	// Grace is how long a replaced key stays live for other processes to adopt
 	// the new one (Overlap); default 3 s, none for a store in memory; negative
@@ -187,8 +188,8 @@ type Rotation struct {
 	Generation uint64
 	Strategy   Strategy
 	Took       time.Duration
-	// Recovered is set if another process had begun the rotation and not finished it.
-	// Adopted is set if another process made the rotation.
+	// Recovered is set if an earlier attempt, perhaps of another process, had begun the
+	// rotation and not finished it. Adopted is set if another process made the rotation.
 	Recovered, Adopted bool
 }
 

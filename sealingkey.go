@@ -27,9 +27,8 @@ var (
 // safe for concurrent use.
 type SealingKey struct{ key seal.Key }
 
-// NewSealingKey makes a random key. Keep what its Reveal returns in a place of
-// its own, away from the store that it seals: without it, the stored keys are
-// lost.
+// NewSealingKey makes a random key. Keep what its Reveal returns in a separate
+// place, away from the store that it seals. Without it, the stored keys are lost.
 func NewSealingKey() SealingKey { return SealingKey{seal.NewKey()} }
 
 // ParseSealingKey reads what [SealingKey.Reveal] returned, for example from an
@@ -94,7 +93,7 @@ func (k SealingKey) MarshalJSON() ([]byte, error) { return json.Marshal(k.String
 // store to itself, then drop the old one. Keep the key away from the store:
 // read it from a variable or a mounted secret, and give it to [ParseSealingKey].
 //
-// To divide a sealed store, seal first and divide then: Namespace(Sealed(…), prefix).
+// To divide a sealed store, seal first and then divide: Namespace(Sealed(…), prefix).
 // The other way round, records of two namespaces would be bound to the same name.
 //
 // A record that is not sealed is refused with [ErrNotSealed], and one that cannot

@@ -111,7 +111,7 @@ func TestTheSocketClientLeavesOthersAlone(t *testing.T) {
 				req.Header[c.header] = []string{"own"}
 			}
 			client := keyed(t, base).SocketHTTPClient()
-			// A trace that was used before must not pass for a stamp.
+			// A trace that was used before must not pass for a credential of this request.
 			warm := request(t, http.MethodGet, "/socket", nil)
 			warm = warm.WithContext(ContextWithTrace(t.Context(), trace))
 			resp, err := client.Do(warm)

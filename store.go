@@ -136,7 +136,7 @@ func newMismatch(name, field, stored, configured string) error {
 
 // Namespace returns a part of a store, whose records cannot clash with those of
 // other parts: the names get prefix and a dot in front. The prefix is a name
-// itself, such as an agent's ID in lowercase. Many keys can so share one folder,
+// itself, such as an agent's ID in lowercase. Many keys can then share one folder,
 // table or cluster.
 //
 // The result is a [Watcher] if s is one. The error is an [ErrInvalidOption] if

@@ -31,7 +31,7 @@ type storedKey struct {
 
 	mu         sync.Mutex
 	sessionKey secret.Credential   // the key that was last given out for a session
-	prepared   *preparedCredential // the key that was last stamped
+	prepared   *preparedCredential // the key that was last prepared
 	noted      string              // the fingerprint of the key whose age was reported
 }
 

@@ -162,7 +162,7 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 			resp, err = sendGated(base, out, g)
 		}
 		if resp != nil {
-			// The stamped copy stays here: callers log what they find.
+			// The copy with the credential stays here: callers log what they find.
 			resp.Request = req
 			if resp.StatusCode >= http.StatusBadRequest {
 				resp.Request = answerNote{generation: gen}.on(req)

@@ -2,7 +2,7 @@ package agrenting
 
 import "runtime"
 
-// Version is that of the SDK; it is sent in User-Agent.
+// Version is the version of the SDK. It is sent in User-Agent.
 const Version = "0.1.0"
 
 func userAgent(product string) string {

@@ -145,7 +145,7 @@ func (a *agent) render() map[string]any {
 	return m
 }
 
-// listAgents serves the market place, filtered by status and capability.
+// listAgents serves the marketplace, filtered by status and capability.
 func (s *Server) listAgents(x *exchange) (reply, *failure) {
 	q := x.r.URL.Query()
 	status, capability := q.Get("status"), q.Get("capability")

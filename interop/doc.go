@@ -8,7 +8,7 @@
 // credential of every request ([github.com/agrenting/agrenting-go/agrentingtest.Server.Guard]),
 // while the platform ends all sessions ten times without notice and the key is
 // rotated five times, by either strategy. No exchange may fail, streams and
-// sockets that were open before have to go on, and the number of sessions bought
+// sockets that were open before have to go on, and the number of sessions obtained
 // has to stay within one for each that died:
 //
 //	cd interop && GOWORK=off go test -v -run=Campaign ./...

@@ -117,7 +117,7 @@ func (c *counter) number(op Operation) Operation {
 }
 
 // Faulty returns a store that fails by plan, and otherwise does what store does.
-// It is a [agrenting.Watcher] if store is one; Watch does not fail. A plan that
+// It is an [agrenting.Watcher] if store is one; Watch does not fail. A plan that
 // returns no faults can be used to observe a store.
 func Faulty(store agrenting.Store, plan Plan) agrenting.Store {
 	f := &faulty{inner: store, plan: plan}

@@ -17,7 +17,7 @@ import (
 )
 
 type doctorCmd struct {
-	Offline bool `help:"Look at the configuration only, and ask nobody."`
+	Offline bool `help:"Check the configuration only, without any call."`
 }
 
 // The states of a check.

@@ -232,7 +232,7 @@ func (e *examination) platform(client *agrenting.Client) {
 	if cred, err := client.Credential(e.app.ctx); t.err == nil && err == nil {
 		if f := cred.Fingerprint(); f != e.report.Credential.Fingerprint {
 			e.report.Credential.Fingerprint = f
-			e.note("credential", checkOK, "the one in the key store was dead, and "+f+" was adopted in its place", "")
+			e.note("credential", checkOK, "the one in the store was dead, and "+f+" was adopted in its place", "")
 		}
 		e.age(client, cred)
 	}

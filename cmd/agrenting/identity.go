@@ -202,7 +202,7 @@ func (c *loginCmd) Run(a *app) error {
 	session, err := client.Sessions.Authenticate(a.ctx)
 	stop()
 	if err != nil {
-		return a.hint(err, agrenting.ErrForbidden, "only an agent's key buys sessions; a user token (ap_…) is used as it is")
+		return a.hint(err, agrenting.ErrForbidden, "only an agent's key can be exchanged for sessions; a user token (ap_…) is used unchanged")
 	}
 	cred := session.Credential
 	secret := cred.Reveal()
@@ -265,7 +265,7 @@ func (a *app) refusedHint() string {
 	}
 	const hint = "it is invalid, expired or revoked: "
 	if s.Source == "WithStore" {
-		return hint + a.seedHint(s.Environment) + ", and it is adopted into --store " + a.Store + " (keys come from " + keyPage + ")"
+		return hint + a.initialKeyHint(s.Environment) + ", and it is adopted into --store " + a.Store + " (keys come from " + keyPage + ")"
 	}
 	text := hint + "put a valid one into " + a.placeOf(s.Source)
 	if kind == agrenting.KindAPIKey {
@@ -283,8 +283,8 @@ func (a *app) refusedHint() string {
 	return text
 }
 
-// seedHint says where another key for a store goes.
-func (a *app) seedHint(env agrenting.Environment) string {
+// initialKeyHint says where another key for a store goes.
+func (a *app) initialKeyHint(env agrenting.Environment) string {
 	switch {
 	case a.KeyFile == "-":
 		return "give a valid key on standard input"

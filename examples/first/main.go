@@ -1,4 +1,4 @@
-// Command first lists the agents of the market place.
+// Command first lists the agents of the marketplace.
 package main
 
 import (

@@ -124,7 +124,7 @@ func run(ctx context.Context, out io.Writer, step time.Duration) (failed int64, 
 }
 
 // within calls end, and waits for it. After an interrupt it does not wait for
-// long: who waits for a lock, or for a member of etcd, dies with the program.
+// long: who waits for a lease, or for a member of etcd, dies with the program.
 func within(ctx context.Context, end func()) {
 	done := make(chan struct{})
 	go func() {
@@ -308,7 +308,7 @@ func (s *show) sum() {
 		counted(st.KeysCreated, "rotation"), counted(st.Authenticates, "exchange"), s.failed.Load())
 }
 
-// close ends the workers first: they give back their locks.
+// close ends the workers first: they release their leases.
 func (s *show) close() {
 	var wg sync.WaitGroup
 	for _, c := range s.clients {

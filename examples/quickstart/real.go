@@ -34,7 +34,7 @@ func realPlatform(ctx context.Context, p *printer, lookupEnv lookupFunc, reason 
 		p.line("   %-12s %s", "environment", s.Environment)
 	}
 
-	p.begin("Up to three agents of the market place")
+	p.begin("Up to three agents of the marketplace")
 	n := 0
 	for agent, err := range client.Agents.List(ctx, agrenting.CallQuery(url.Values{"limit": {"3"}})) {
 		if err != nil {

@@ -346,7 +346,7 @@ func TestLateAnswer(t *testing.T) {
 	}
 }
 
-func TestHerdThatReportsTheSameVainRenewalCountsAsOne(t *testing.T) {
+func TestHerdThatReportsTheSameFutileRenewalCountsAsOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{}
@@ -373,7 +373,7 @@ func TestHerdThatReportsTheSameVainRenewalCountsAsOne(t *testing.T) {
 	})
 }
 
-func TestVainMendedAndLiftConcernTheirGeneration(t *testing.T) {
+func TestReportsOfARenewalConcernTheirGeneration(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{}
@@ -393,7 +393,7 @@ func TestVainMendedAndLiftConcernTheirGeneration(t *testing.T) {
 		e.AllowRenewal(1)
 		assert.True(t, e.Held(2))
 		e.RecordAccepted(2)
-		assert.True(t, e.Held(2), "what was in vain is no proof to the contrary")
+		assert.True(t, e.Held(2), "acceptance does not end the pause of a futile renewal")
 		e.AllowRenewal(2)
 		assert.False(t, e.Held(2))
 		s.set(func(s *source) { s.delay = time.Millisecond })
@@ -408,6 +408,6 @@ func TestVainMendedAndLiftConcernTheirGeneration(t *testing.T) {
 		require.NoError(t, err)
 		e.RecordFutile(4)
 		advance(1999 * time.Millisecond)
-		assert.True(t, e.Held(4), "another one in vain doubles the pause")
+		assert.True(t, e.Held(4), "another futile one doubles the pause")
 	})
 }

@@ -244,7 +244,7 @@ func TestARotationSurvivesAnyOneFault(t *testing.T) {
 		for n, op := range clean.ops[:clean.first] {
 			for i, f := range op.faults() {
 				endings := []modelEnding{itStays, itDies}
-				if sdktest.RaceEnabled { // internal/rotation tries all, and the same code runs
+				if sdktest.RaceEnabled { // TestAnyOneFault tries all, and the same code runs
 					if (n+i)%4 != 0 {
 						continue
 					}

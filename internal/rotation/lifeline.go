@@ -13,7 +13,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
-// openLifeline makes sure that the response to a rotation in place can be had again
+// openLifeline makes sure that the response to a rotation in place can be fetched again
 // if it gets lost: by the owner, or by a session. The intent is saved already, so
 // that of many processes one opens a session. If the platform grants none, the
 // rotation continues: a lost response is rare, a leaked key is not. If the platform
@@ -30,7 +30,7 @@ func (p inPlace) openLifeline(ctx context.Context) error {
 	case errors.Is(err, record.ErrLeaseLost), errors.Is(err, errUnreachable):
 		return err
 	case err != nil:
-		return w.dropFor(ctx, w.fail(StagePrepare, err, nothingChanged+": a lost response could not be had again", ""))
+		return w.dropFor(ctx, w.fail(StagePrepare, err, nothingChanged+": a lost response could not be fetched again", ""))
 	}
 	return w.unsaved(StagePrepare, w.hold.save(ctx, next), nothingChanged)
 }

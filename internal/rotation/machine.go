@@ -45,7 +45,7 @@ const (
 	BeginUndo
 	// Undo revokes it and drops the intent.
 	Undo
-	// OpenLifeline makes sure that a lost response can be had again.
+	// OpenLifeline makes sure that a lost response can be fetched again.
 	OpenLifeline
 	// Replace has the platform replace the key in place.
 	Replace

@@ -35,7 +35,7 @@ func TestSessionsAreBoughtWithTheKeyInMemoryWhileTheStoresAreOutOfReach(t *testi
 		require.NoError(t, w.Call(c))
 		require.NoError(t, c.Status().StoreError)
 		keys.Down.Store(true)
-		for _, op := range []string{"lock", "load", "save"} {
+		for _, op := range []string{"load", "save"} {
 			sessions.Failing(op, errors.New("no route to host"))
 		}
 		for range 600 {
@@ -48,7 +48,7 @@ func TestSessionsAreBoughtWithTheKeyInMemoryWhileTheStoresAreOutOfReach(t *testi
 		_, err := c.Rotate(t.Context())
 		require.ErrorIs(t, err, sdktest.ErrDown, "nothing is rotated that could not be saved")
 		keys.Down.Store(false)
-		for _, op := range []string{"lock", "load", "save"} {
+		for _, op := range []string{"load", "save"} {
 			sessions.Failing(op, nil)
 		}
 		_, err = c.Rotate(t.Context())
