@@ -16,6 +16,10 @@ import (
 // entry is the key record with its lease and revision.
 type entry = record.Entry[record.Key]
 
+// wallNow is the time for a record, by the wall clock alone: it advances while a
+// machine sleeps, and other processes know no other.
+func wallNow() time.Time { return time.Now().Round(0) }
+
 // ledger is the store, guarded: what was seen last, what could not be saved, and
 // what the store may not quote in its errors.
 type ledger struct {
