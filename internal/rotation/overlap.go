@@ -185,7 +185,7 @@ func (o overlap) awaitGrace(ctx context.Context, left time.Duration) error {
 	case in == nil && e.Body.Generation >= generation:
 		w.hold.entry, w.hold.rec = e, e.Body
 		return nil
-	case in == nil || in.Key != intent || (e.Lease.Holder != "" && w.hold.ledger.slot.Left(e) > 0):
+	case in == nil || in.Key != intent || (e.Lease.Holder != "" && w.hold.ledger.store.Left(e) > 0):
 		return record.ErrLeaseLost
 	}
 	return w.hold.retake(ctx, e)
