@@ -43,6 +43,24 @@ func TestArchitectureNamesEachPackageAndItsImports(t *testing.T) {
 	}
 }
 
+// The linter knows the layer of each package.
+func TestLinterEnforcesTheLayerOfEachPackage(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile(".golangci.yml")
+	require.NoError(t, err)
+	folders, err := filepath.Glob("internal/*")
+	require.NoError(t, err)
+	for _, folder := range append(folders, "webhook") {
+		name := filepath.Base(folder)
+		if slices.Contains(forTests, name) {
+			continue
+		}
+		rule := "layer-" + name + ":\n          list-mode: lax\n          files: [\"**/" + filepath.ToSlash(folder) +
+			"/*.go\", \"!$test\"]\n          deny: "
+		assert.Contains(t, string(b), rule)
+	}
+}
+
 // importsOf lists what the package in a folder imports from this module, as the
 // document writes it.
 func importsOf(t *testing.T, folder string) string {
