@@ -229,7 +229,7 @@ func TestAReverseProxyAuthenticatesForItsClients(t *testing.T) {
 						resp, err := front.Client().Do(req)
 						require.NoError(t, err)
 						assert.Equal(t, http.StatusOK, resp.StatusCode)
-						assert.Equal(t, "answer", sdktest.ReadAll(t, resp))
+						assert.Equal(t, "answer", readAll(t, resp))
 						got := <-arrived
 						proto := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}
 						assert.Equal(t, proto[front2], resp.Proto)

@@ -110,7 +110,7 @@ func TestBodiesAreMadeAnewForEachAttemptAndNeverBuffered(t *testing.T) {
 		}
 		resp, err := tr.RoundTrip(req)
 		require.NoError(t, err)
-		sdktest.ReadAll(t, resp)
+		readAll(t, resp)
 		assert.Equal(t, []string{"attempt 1", "attempt 2", "attempt 3", "attempt 4"}, got)
 		assert.Equal(t, 4, made)
 		assert.Equal(t, 1, first.Closed())
@@ -132,7 +132,7 @@ func TestABodyThatIsLostBetweenAttemptsEndsThem(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			assert.Equal(t, "Service Unavailable", sdktest.ReadAll(t, resp), "the answer at hand is not thrown away")
+			assert.Equal(t, "Service Unavailable", readAll(t, resp), "the answer at hand is not thrown away")
 		})
 	}
 }
@@ -166,7 +166,7 @@ func TestRetriesFollowNoRedirect(t *testing.T) {
 		resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodGet, "/x", nil))
 		require.NoError(t, err)
 		assert.Equal(t, 302, resp.StatusCode)
-		assert.Equal(t, "moved", sdktest.ReadAll(t, resp))
+		assert.Equal(t, "moved", readAll(t, resp))
 		assert.Len(t, base.Requests(), 2)
 	})
 }

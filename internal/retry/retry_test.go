@@ -76,7 +76,7 @@ func TestOnlyWhatIsSafeAndTransientIsRepeated(t *testing.T) {
 					} else {
 						require.NoError(t, err)
 						assert.Equal(t, code, resp.StatusCode)
-						assert.Equal(t, http.StatusText(code), sdktest.ReadAll(t, resp), "the last answer is the caller's, with its body")
+						assert.Equal(t, http.StatusText(code), readAll(t, resp), "the last answer is the caller's, with its body")
 						assert.Equal(t, req.Header, resp.Request.Header)
 						assert.Same(t, req.URL, resp.Request.URL)
 					}
@@ -349,7 +349,7 @@ func TestAPendingIdempotencyKeyIsWaitedFor(t *testing.T) {
 				}
 				resp, err := tr.RoundTrip(req)
 				require.NoError(t, err)
-				assert.Equal(t, tc.want, sdktest.ReadAll(t, resp), "the body is whole")
+				assert.Equal(t, tc.want, readAll(t, resp), "the body is whole")
 				assert.Len(t, keys, tc.calls)
 				for _, k := range keys {
 					assert.Equal(t, tc.key, k)
