@@ -10,9 +10,9 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(sdktest.Main(m)) }
 
-// readAll reads a response to its end and closes it.
-func readAll(tb testing.TB, resp *http.Response) string {
+// discard reads a response to its end and closes it.
+func discard(tb testing.TB, resp *http.Response) {
 	tb.Helper()
 	defer resp.Body.Close()
-	return sdktest.ReadAll(tb, resp)
+	sdktest.ReadAll(tb, resp)
 }
