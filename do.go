@@ -211,9 +211,9 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 		r.RequestID = a.Envelope.RequestID
 	}
 	r.Meta, r.Pagination = a.Envelope.Meta, (*Pagination)(a.Envelope.Pagination)
-	raw, wantsAll := out.(*rawAnswer)
+	whole, wantsAll := out.(interface{ takeAnswer(body []byte) })
 	if wantsAll && success {
-		*raw = a.Body
+		whole.takeAnswer(a.Body)
 	}
 	if !success || (a.JSONErr == nil && a.BodyErr == nil && !a.OK()) {
 		return r, c.apiError(req, r, a, state)

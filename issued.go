@@ -99,6 +99,9 @@ func unfoundSecret(path string, answer rawAnswer, err error) error {
 // contain a secret that is shown only once.
 type rawAnswer []byte
 
+// takeAnswer takes the body in place of its decoded data.
+func (r *rawAnswer) takeAnswer(body []byte) { *r = body }
+
 // acknowledged takes any JSON, for calls whose answer has no data that the SDK needs,
 // and yet must come from the platform.
 type acknowledged struct{}

@@ -3,12 +3,13 @@ package agrenting_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,12 +43,23 @@ func init() { //nolint:gochecknoinits // a re-executed binary rotates, and tests
 
 // rotatingChild is what a re-executed test binary is told.
 type rotatingChild struct {
-	URL, Key, Agent, File, Sealing string
-	Strategy                       agrenting.Strategy
-	// KillAt is the step before which the child kills itself; beyond the last
-	// one, it lives.
-	KillAt int
+	URL, Key, Agent, Owner, File, Sealing string
+	Strategy                              agrenting.Strategy
+	// Fault is what happens at the step FaultAt. The child is then killed: at that
+	// step, or after the rotation. Without a fault, it lives.
+	Fault   stepFault
+	FaultAt int
 }
+
+// stepFault is what goes wrong at a step of a rotation.
+type stepFault string
+
+const (
+	faultKill      stepFault = "killed"
+	faultBroken    stepFault = "cut off" // from the store and the platform, from this step on
+	faultTruncated stepFault = "a truncated answer"
+	faultFailed    stepFault = "an answer replaced by a 503"
+)
 
 // store is the file, sealed if there is a key for that.
 func (s rotatingChild) store(before func(durable.Step) error) (agrenting.Store, error) {
@@ -72,31 +84,84 @@ func (s rotatingChild) record(ctx context.Context) (record.Key, error) {
 	return rec, err
 }
 
-// killer counts the steps of a rotation, and kills its process at one of them.
+// The kinds of steps.
+const (
+	stepFile    = 'f'
+	stepRequest = 'r'
+	stepAnswer  = 'a'
+)
+
+// killer counts the steps of a rotation, and has a fault happen at one of them.
 type killer struct {
-	at    int64
+	at    int
+	fault stepFault
 	armed atomic.Bool
-	steps atomic.Int64
+
+	mu    sync.Mutex
+	steps strings.Builder // their kinds
 }
 
-func (k *killer) step() {
-	if k.armed.Load() && k.steps.Add(1)-1 == k.at {
-		self, err := os.FindProcess(os.Getpid())
-		if err == nil {
-			err = self.Kill() // SIGKILL: nothing is deferred, flushed or closed
-		}
-		fmt.Fprintln(os.Stderr, "not killed:", err)
-		select {}
+var errBroken = errors.New("cut off")
+
+// step reports whether the fault happens at this step, and the error of one that
+// fails.
+func (k *killer) step(kind byte) (struck bool, err error) {
+	if !k.armed.Load() {
+		return false, nil
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := k.steps.Len()
+	k.steps.WriteByte(kind)
+	switch {
+	case n == k.at && k.fault == faultKill:
+		killSelf()
+	case n >= k.at && k.fault == faultBroken:
+		return true, errBroken
+	}
+	return n == k.at, nil
+}
+
+// killSelf sends SIGKILL: nothing is deferred, flushed or closed.
+func killSelf() {
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Kill()
+	}
+	fmt.Fprintln(os.Stderr, "not killed:", err)
+	select {}
 }
 
 // RoundTrip has two steps: before anything is sent, and when the answer is here
 // and nobody has seen it.
 func (k *killer) RoundTrip(req *http.Request) (*http.Response, error) {
-	k.step()
+	if _, err := k.step(stepRequest); err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, err
+	}
 	resp, err := http.DefaultTransport.RoundTrip(req) //nolint:forbidigo // a process of its own
-	k.step()
-	return resp, err
+	if err != nil {
+		return nil, err
+	}
+	struck, err := k.step(stepAnswer)
+	switch {
+	case err != nil:
+		_ = resp.Body.Close()
+		return nil, err
+	case struck && k.fault == faultTruncated:
+		replaceBody(resp, `{"data":{"cred`)
+	case struck && k.fault == faultFailed:
+		resp.StatusCode = http.StatusServiceUnavailable
+		replaceBody(resp, `{"error":{"code":"INTERNAL","message":"try again"}}`)
+	}
+	return resp, nil
+}
+
+func replaceBody(resp *http.Response, text string) {
+	_ = resp.Body.Close()
+	resp.Body, resp.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
 }
 
 // rotateAsChild is the whole of a child's life.
@@ -105,19 +170,23 @@ func rotateAsChild(text string) error {
 	if err := json.Unmarshal([]byte(text), &spec); err != nil {
 		return err
 	}
-	k := &killer{at: int64(spec.KillAt)}
+	k := &killer{at: spec.FaultAt, fault: spec.Fault}
 	store, err := spec.store(func(durable.Step) error {
-		k.step()
-		return nil
+		_, err := k.step(stepFile)
+		return err
 	})
 	if err != nil {
 		return err
 	}
+	policy := agrenting.RotationPolicy{
+		Strategy: spec.Strategy, AgentID: spec.Agent, Every: -1, Grace: -1, VerifyTimeout: time.Second,
+		DrainTimeout: 100 * time.Millisecond, CallTimeout: time.Second, Lease: 2 * time.Second,
+	}
+	if spec.Owner != "" {
+		policy.Owner = agrenting.Static(agrenting.UserToken(spec.Owner))
+	}
 	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(spec.URL), agrenting.WithTransport(k), agrenting.WithCredential(agrenting.APIKey(spec.Key)),
-		agrenting.WithStore(store), agrenting.WithRotation(agrenting.RotationPolicy{
-			Strategy: spec.Strategy, AgentID: spec.Agent, Every: -1, Grace: -1,
-			DrainTimeout: 100 * time.Millisecond, CallTimeout: time.Second, Lease: 2 * time.Second,
-		}))
+		agrenting.WithStore(store), agrenting.WithRotation(policy))
 	if err != nil {
 		return err
 	}
@@ -131,6 +200,9 @@ func rotateAsChild(text string) error {
 	}
 	k.armed.Store(true)
 	res, err := c.Rotate(ctx)
+	if spec.Fault != "" {
+		killSelf()
+	}
 	k.armed.Store(false)
 	if err != nil {
 		return err
@@ -138,7 +210,7 @@ func rotateAsChild(text string) error {
 	if err := call(); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintf(os.Stdout, "%d\n%+v\n", k.steps.Load(), res)
+	_, _ = fmt.Fprintf(os.Stdout, "%s\n%+v\n", k.steps.String(), res)
 	return c.Close()
 }
 
@@ -161,7 +233,8 @@ func (s rotatingChild) run(t *testing.T) (out string, err error) {
 
 // TestARotationKilledAtAnyStepIsFinishedByTheNextStart has a process killed
 // before each step that its rotation takes in the file and on the wire, and
-// after each answer. Another process then has to find the way.
+// after each answer. Other processes fail at one of these steps in another way, and
+// are killed when their rotation has ended. Another process then has to find the way.
 func TestARotationKilledAtAnyStepIsFinishedByTheNextStart(t *testing.T) {
 	t.Parallel()
 	srv := agrentingtest.NewServer(agrentingtest.WithoutRateLimits())
@@ -172,22 +245,37 @@ func TestARotationKilledAtAnyStepIsFinishedByTheNextStart(t *testing.T) {
 	slots := make(chan struct{}, 16) // most of the time they wait for a lease
 	var wg sync.WaitGroup
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
-		for _, sealed := range []bool{false, true} {
+		for _, tc := range []struct {
+			name   string
+			sealed bool
+			owner  bool
+			faults []stepFault
+		}{
+			{"", false, false, []stepFault{faultKill, faultBroken, faultTruncated, faultFailed}},
+			{", sealed", true, false, []stepFault{faultKill}},
+			{", owner", false, true, []stepFault{faultKill, faultBroken, faultTruncated, faultFailed}},
+		} {
 			spec := rotatingChild{URL: srv.URL, Strategy: s}
-			name := s.String()
-			if sealed {
+			name := s.String() + tc.name
+			if tc.sealed {
 				spec.Sealing = sealing
-				name += ", sealed"
 			}
-			steps := killedAt(t, srv, hears, name, spec, 1<<30)
-			require.Greater(t, steps, 20, "%s: every step was counted", name)
-			t.Logf("%s: %d steps", name, steps)
-			for n := range steps {
-				slots <- struct{}{}
-				wg.Go(func() {
-					defer func() { <-slots }()
-					killedAt(t, srv, hears, fmt.Sprintf("%s, killed at step %d", name, n), spec, n)
-				})
+			steps := killedAt(t, srv, hears, name, spec, tc.owner)
+			require.Greater(t, len(steps), 20, "%s: every step was counted", name)
+			t.Logf("%s: %d steps", name, len(steps))
+			for n, kind := range steps {
+				for _, fault := range tc.faults {
+					if kind != stepAnswer && (fault == faultTruncated || fault == faultFailed) {
+						continue
+					}
+					failing := spec
+					failing.Fault, failing.FaultAt = fault, n
+					slots <- struct{}{}
+					wg.Go(func() {
+						defer func() { <-slots }()
+						killedAt(t, srv, hears, fmt.Sprintf("%s, %s at step %d", name, fault, n), failing, tc.owner)
+					})
+				}
 			}
 		}
 	}
@@ -195,22 +283,27 @@ func TestARotationKilledAtAnyStepIsFinishedByTheNextStart(t *testing.T) {
 	assert.Empty(t, hears.Leaks())
 }
 
-// killedAt runs a child that is killed at a step, and then one that is not. It
-// gives the steps that the last one took.
-func killedAt(t *testing.T, srv *agrentingtest.Server, hears *sdktest.Canary, name string, spec rotatingChild, at int) int {
+// killedAt runs a child that is killed because of its fault, if it has one, and then
+// one without a fault. It returns the steps that the last one took.
+func killedAt(t *testing.T, srv *agrentingtest.Server, hears *sdktest.Canary, name string, spec rotatingChild, owner bool) (steps string) {
 	t.Helper()
-	agent := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "worker"})
+	var user *agrentingtest.User
+	if owner {
+		user = srv.NewUser("owner")
+		spec.Owner = srv.NewToken(user.ID, agrentingtest.TokenConfig{}).Secret
+		hears.Hide(agrenting.UserToken(spec.Owner))
+	}
+	agent := srv.NewAgent(user, agrentingtest.AgentConfig{Name: "worker"})
 	spec.Agent, spec.Key = agent.ID, srv.NewKey(agent.ID).Secret
 	spec.File = filepath.Join(t.TempDir(), "keys", "key.json")
 	hears.Hide(agrenting.APIKey(spec.Key))
-	spec.KillAt = at
 	out, err := spec.run(t)
 	hears.Hear(out)
-	if at < 1<<20 {
+	if spec.Fault != "" {
 		if err == nil || !strings.Contains(err.Error(), "killed") {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
-		spec.KillAt = 1 << 30
+		spec.Fault = ""
 		out, err = spec.run(t)
 		hears.Hear(out)
 	}
@@ -220,7 +313,7 @@ func killedAt(t *testing.T, srv *agrentingtest.Server, hears *sdktest.Canary, na
 	}
 	if err != nil {
 		t.Errorf("%s: %v\n%s", name, err, out)
-		return 0
+		return ""
 	}
 	hears.HideRecord(rec)
 	assert.Nil(t, rec.Intent, name)
@@ -230,7 +323,6 @@ func killedAt(t *testing.T, srv *agrentingtest.Server, hears *sdktest.Canary, na
 	assert.False(t, srv.KeyAlive(spec.Key), "%s: the first key is revoked", name)
 	left, _ := filepath.Glob(filepath.Join(filepath.Dir(spec.File), ".*.tmp-*")) // the pattern is good
 	assert.Empty(t, left, name)
-	first, _, _ := strings.Cut(out, "\n")
-	steps, _ := strconv.Atoi(first)
+	steps, _, _ = strings.Cut(out, "\n")
 	return steps
 }

@@ -50,7 +50,7 @@ func newStoredKey(c *core, store Store, initial CredentialSource, notFound error
 	k := &storedKey{core: c, initial: initial, notFound: notFound, owner: p.Owner}
 	k.manager = rotation.New(rotation.Config{
 		Policy:   p.internal(c.agent.id()),
-		Slot:     record.Keys(c.recordConfig(store, agent)),
+		Store:    record.Keys(c.recordConfig(store, agent)),
 		Platform: platformCalls{c}, Keys: k, Handover: k, Report: k,
 	})
 	return k

@@ -54,7 +54,7 @@ func (h *hold) put(ctx context.Context, rec record.Key) error {
 func (h *hold) acquire(ctx context.Context, rec record.Key) error {
 	terms := record.Terms{Holder: h.ledger.holder, Duration: h.policy.Lease, Every: h.policy.Lease / 4}
 	for {
-		lease, err := h.ledger.slot.Acquire(ctx, h.entry, rec, terms)
+		lease, err := h.ledger.store.Acquire(ctx, h.entry, rec, terms)
 		switch {
 		case err == nil:
 			h.lease, h.keep = lease, lease.Keep(h.tasks.ctx) //nolint:contextcheck // it lasts longer than this call

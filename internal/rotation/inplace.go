@@ -15,6 +15,80 @@ import (
 // in use.
 type inPlace struct{ w *work }
 
+// openLifeline makes sure that the response to a rotation in place can be fetched again
+// if it gets lost: by the owner, or by a session. The intent is saved already, so
+// that of many processes one opens a session. If the platform grants none, the
+// rotation continues: a lost response is rare, a leaked key is not. If the platform
+// cannot be asked, responses are being lost just now.
+func (p inPlace) openLifeline(ctx context.Context) error {
+	w := p.w
+	next := w.hold.rec.Clone()
+	next.Intent.Stage = string(StageIssue)
+	err := p.noteKnown(ctx, &next)
+	if err == nil && next.Intent.Known == nil {
+		err = p.takeSession(ctx, &next)
+	}
+	switch {
+	case errors.Is(err, record.ErrLeaseLost), errors.Is(err, errUnreachable):
+		return err
+	case err != nil:
+		return w.dropFor(ctx, w.fail(StagePrepare, err, nothingChanged+": a lost response could not be fetched again", ""))
+	}
+	return w.unsaved(StagePrepare, w.hold.save(ctx, next), nothingChanged)
+}
+
+// noteKnown notes which keys there are, so that the owner can tell a new one.
+func (p inPlace) noteKnown(ctx context.Context, next *record.Key) error {
+	w := p.w
+	agent := w.calls.agentOf(*next)
+	if !w.keys.HasOwner() || agent == "" {
+		return nil
+	}
+	keys, a, err := w.calls.list(ctx, agent)
+	if refused, reason := failed(a, err); reason != nil {
+		if refused {
+			return nil
+		}
+		return reason
+	}
+	for _, k := range live(keys) {
+		next.Intent.Known = append(next.Intent.Known, k.ID)
+	}
+	if next.Current.ID == "" {
+		next.Current.ID = idOf(live(keys), next.Current.Credential)
+	}
+	return nil
+}
+
+// takeSession takes the session in use, or opens one.
+func (p inPlace) takeSession(ctx context.Context, next *record.Key) error {
+	w := p.w
+	key := next.Current.Credential
+	if g := w.adopter.handover.InUse(); !g.IsZero() && g.Credential.Exchanged() && w.adopter.handover.Serves(key) {
+		next.Intent.Lifeline = g.Credential
+		return nil
+	}
+	for n := 1; ; n++ {
+		var agent string
+		a := w.calls.once(ctx, func(ctx context.Context) (a Answer) {
+			next.Intent.Lifeline, agent, a = w.calls.platform.OpenLifeline(ctx, key)
+			return a
+		})
+		refused, reason := failed(a, nil)
+		switch {
+		case reason == nil:
+			if next.Agent == "" {
+				next.Agent = agent
+			}
+			return nil
+		case refused:
+			return nil
+		case n == askAttempts || renew.Sleep(ctx, askPause(n)) != nil:
+			return reason
+		}
+	}
+}
+
 // replace keeps requests waiting, waits for those on the wire, and has the
 // platform replace the key.
 func (p inPlace) replace(ctx context.Context) error {

@@ -16,10 +16,14 @@ import (
 // entry is the key record with its lease and revision.
 type entry = record.Entry[record.Key]
 
+// wallNow is the time for a record, by the wall clock alone: it advances while a
+// machine sleeps, and other processes know no other.
+func wallNow() time.Time { return time.Now().Round(0) }
+
 // ledger is the store, guarded: what was seen last, what could not be saved, and
 // what the store may not quote in its errors.
 type ledger struct {
-	slot   *record.Slot[record.Key]
+	store  Store
 	keys   Keys
 	policy Policy
 	report Report
@@ -57,7 +61,7 @@ func (l *ledger) read(ctx context.Context, rejected secret.Credential) (entry, e
 	l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	e, err := l.slot.Load(ctx)
+	e, err := l.store.Load(ctx)
 	err = l.redact(err, e.Body)
 	l.reached("load", err)
 	return e, err
@@ -116,7 +120,7 @@ func (l *ledger) fill(ctx context.Context, empty error) (entry, error) {
 		Agent: l.policy.AgentID, Lineage: record.LineageOf(c), Generation: 1,
 		Current: record.StoredKey{Credential: c, ID: l.policy.KeyID, Created: wallNow(), Expires: c.Expires()},
 	}
-	e, err := l.slot.Save(ctx, entry{Body: rec})
+	e, err := l.store.Save(ctx, entry{Body: rec})
 	err = l.redact(err, rec)
 	l.reached("save", err)
 	switch {
@@ -139,11 +143,11 @@ func (l *ledger) fill(ctx context.Context, empty error) (entry, error) {
 
 // write replaces the entry, unless another process holds the lease.
 func (l *ledger) write(ctx context.Context, e entry, rec record.Key) error {
-	if e.Lease.Holder != l.holder && l.slot.Left(e) > 0 {
+	if e.Lease.Holder != l.holder && l.store.Left(e) > 0 {
 		return fmt.Errorf("%w: another process is rotating the key", record.ErrConflict)
 	}
 	e.Body, e.Lease = rec, record.Lease{Counter: e.Lease.Counter}
-	_, err := l.slot.Save(ctx, e)
+	_, err := l.store.Save(ctx, e)
 	err = l.redact(err, rec)
 	l.reached("save", err)
 	return err

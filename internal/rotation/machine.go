@@ -144,7 +144,3 @@ func promoted(rec record.Key) record.Key {
 	}
 	return next
 }
-
-// wallNow is the time for a record, by the wall clock alone: it advances while a
-// machine sleeps, and other processes know no other.
-func wallNow() time.Time { return time.Now().Round(0) }

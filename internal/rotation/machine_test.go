@@ -2,10 +2,15 @@ package rotation
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/internal/record"
 )
@@ -275,4 +280,27 @@ func (s simulated) follow(f Facts, strategy Strategy) (end simulated, taken []Ac
 		f.Wanted = f.Wanted && a != Prepare
 	}
 	return s, taken
+}
+
+// The machine has no goroutine, no I/O, and no clock except Facts.Now.
+func TestMachineIsPure(t *testing.T) {
+	t.Parallel()
+	file, err := parser.ParseFile(token.NewFileSet(), "machine.go", nil, 0)
+	require.NoError(t, err)
+	for _, spec := range file.Imports {
+		path, err := strconv.Unquote(spec.Path.Value)
+		require.NoError(t, err)
+		assert.Contains(t, []string{"time", "github.com/agrenting/agrenting-go/internal/record"}, path)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt, *ast.SendStmt, *ast.SelectStmt:
+			t.Errorf("a %T", n)
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" {
+				assert.Equal(t, "Time", n.Sel.Name)
+			}
+		}
+		return true
+	})
 }

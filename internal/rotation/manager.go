@@ -15,7 +15,7 @@ import (
 // Config is what a [Manager] works with.
 type Config struct {
 	Policy   Policy
-	Slot     *record.Slot[record.Key]
+	Store    Store
 	Platform Platform
 	Keys     Keys
 	Handover Handover
@@ -35,7 +35,7 @@ type Manager struct {
 func New(cfg Config) *Manager {
 	t := newTasks()
 	l := &ledger{
-		slot: cfg.Slot, keys: cfg.Keys, policy: cfg.Policy, report: cfg.Report, holder: wire.NewUUID(), tasks: t,
+		store: cfg.Store, keys: cfg.Keys, policy: cfg.Policy, report: cfg.Report, holder: wire.NewUUID(), tasks: t,
 	}
 	w := newWatcher(l, t, cfg.Report)
 	a := &adopter{ledger: l, handover: cfg.Handover, report: cfg.Report}

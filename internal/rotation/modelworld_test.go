@@ -416,7 +416,7 @@ func (w *modelWorld) start(initial secret.Credential) *process {
 	p.life, p.end = context.WithCancel(context.Background())
 	p.manager = New(Config{
 		Policy:   w.policy,
-		Slot:     record.Keys(record.Config{Store: fakeStore{p}, Clock: w.clock}),
+		Store:    record.Keys(record.Config{Store: fakeStore{p}, Clock: w.clock}),
 		Platform: fakePlatform{p}, Keys: fakeKeys{p}, Handover: p.handover, Report: fakeReport{},
 	})
 	p.closed = sync.OnceValue(p.manager.Close)

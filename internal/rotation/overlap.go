@@ -185,7 +185,7 @@ func (o overlap) awaitGrace(ctx context.Context, left time.Duration) error {
 	case in == nil && e.Body.Generation >= generation:
 		w.hold.entry, w.hold.rec = e, e.Body
 		return nil
-	case in == nil || in.Key != intent || (e.Lease.Holder != "" && w.hold.ledger.slot.Left(e) > 0):
+	case in == nil || in.Key != intent || (e.Lease.Holder != "" && w.hold.ledger.store.Left(e) > 0):
 		return record.ErrLeaseLost
 	}
 	return w.hold.retake(ctx, e)
@@ -249,32 +249,5 @@ func (o overlap) undo(ctx context.Context) error {
 			"look for it in the dashboard and revoke it; to avoid this, set RotationPolicy.Owner"))
 	default:
 		return w.fail(StageForget, reason, "a key that is not in use may be live, and will be looked for by the next attempt; the present key is live", "")
-	}
-}
-
-// disown revokes a key that came too late: another process has taken the lease
-// over and dropped the intent, perhaps before the call that made the key had
-// arrived. While the intent is there, and not being undone, the process that works
-// on it gets the same key with the same idempotency key.
-func (w *work) disown(ctx context.Context, k record.StoredKey) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.patience())
-	defer cancel()
-	e, err := w.hold.ledger.read(ctx, secret.Credential{})
-	rec := e.Body
-	if err != nil || rec.Knows(k.Credential) {
-		return
-	}
-	if in := rec.Intent; in != nil && in.Key == w.hold.rec.Intent.Key && (w.strategy == InPlace || Stage(in.Stage) != StageForget) {
-		return
-	}
-	if w.strategy == InPlace && rec.Current.Credential.Fingerprint() == w.from {
-		return // the record's key is dead, and this one may be the only one
-	}
-	late := &calls{platform: w.calls.platform, keys: w.keys, policy: w.policy, hold: &hold{ledger: w.hold.ledger, tasks: w.hold.tasks, policy: w.policy, rec: rec}}
-	a, err := late.revokeKey(ctx, k)
-	if _, reason := failed(a, err); reason != nil {
-		w.report.Failed(rec, w.fail(StageForget, reason,
-			"a key with the ID "+secret.Clean(k.ID)+" came after its rotation had been dropped; it is live, and not in use",
-			"revoke it in the dashboard"))
 	}
 }

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/record"
@@ -111,6 +112,25 @@ type Platform interface {
 	Verify(ctx context.Context, c secret.Credential) (Verdict, error)
 	// OpenLifeline exchanges a key for a session, and returns whose it is.
 	OpenLifeline(ctx context.Context, key secret.Credential) (session secret.Credential, agent string, a Answer)
+}
+
+// Store keeps the record, with its lease. A [record.Slot] of keys is one.
+type Store interface {
+	// Load returns the record. Its error matches [record.ErrNoRecord] if there is
+	// none.
+	Load(ctx context.Context) (record.Entry[record.Key], error)
+	// Save replaces the record if it still has the revision of e.
+	Save(ctx context.Context, e record.Entry[record.Key]) (record.Entry[record.Key], error)
+	// Acquire takes the lease by replacing e with a record that has body.
+	Acquire(ctx context.Context, e record.Entry[record.Key], body record.Key, terms record.Terms) (*record.Held[record.Key], error)
+	// Left returns how long the lease of e may still last, and Unchanged for how
+	// long this process has seen e unchanged.
+	Left(e record.Entry[record.Key]) time.Duration
+	Unchanged(e record.Entry[record.Key]) time.Duration
+	// Watched reports whether the record can be watched. Follow yields it, and again
+	// after changes.
+	Watched(ctx context.Context) bool
+	Follow(ctx context.Context) iter.Seq2[record.Entry[record.Key], error]
 }
 
 // Keys yields keys that come from outside the store.

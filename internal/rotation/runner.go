@@ -224,7 +224,7 @@ func (r *runner) work(e entry) *work {
 	if in := e.Body.Intent; in != nil {
 		r.works(in.Key)
 		if !in.GraceEnd.IsZero() {
-			w.waited = r.ledger.slot.Unchanged(e)
+			w.waited = r.ledger.store.Unchanged(e)
 		}
 	}
 	return w
@@ -247,7 +247,7 @@ func (r *runner) busy(e entry) time.Duration {
 	if e.Lease.Holder == r.ledger.holder {
 		return 0
 	}
-	left := r.ledger.slot.Left(e)
+	left := r.ledger.store.Left(e)
 	in := e.Body.Intent
 	if left > 0 || e.Lease.Holder != "" || in == nil || Stage(in.Stage) != StageRevoke {
 		return left
@@ -258,7 +258,7 @@ func (r *runner) busy(e entry) time.Duration {
 	if own {
 		return 0
 	}
-	return max(0, graceLeft(in, r.policy.Grace, r.ledger.slot.Unchanged(e))+headStart)
+	return max(0, graceLeft(in, r.policy.Grace, r.ledger.store.Unchanged(e))+headStart)
 }
 
 // atWork reports whether a process is at work on an unfinished rotation.

@@ -43,14 +43,14 @@ func newWatcher(l *ledger, t *tasks, report Report) *watcher {
 func (w *watcher) watch(changed func(ctx context.Context, rec record.Key)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.watching && w.ledger.slot.Watched(w.tasks.ctx) {
+	if !w.watching && w.ledger.store.Watched(w.tasks.ctx) {
 		w.watching = w.tasks.start(func(ctx context.Context) { w.follow(ctx, changed) })
 	}
 }
 
 func (w *watcher) follow(ctx context.Context, changed func(context.Context, record.Key)) {
 	failing, good := false, time.Time{} // since when it reports records
-	for e, err := range w.ledger.slot.Follow(ctx) {
+	for e, err := range w.ledger.store.Follow(ctx) {
 		if err != nil && !errors.Is(err, record.ErrNoRecord) {
 			w.mu.Lock()
 			w.watched = false

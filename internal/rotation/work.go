@@ -320,6 +320,33 @@ func localTimes(k IssuedKey, sent time.Time, every time.Duration) (created, expi
 	return created, expires
 }
 
+// disown revokes a key that came too late: another process has taken the lease
+// over and dropped the intent, perhaps before the call that made the key had
+// arrived. While the intent is there, and not being undone, the process that works
+// on it gets the same key with the same idempotency key.
+func (w *work) disown(ctx context.Context, k record.StoredKey) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.patience())
+	defer cancel()
+	e, err := w.hold.ledger.read(ctx, secret.Credential{})
+	rec := e.Body
+	if err != nil || rec.Knows(k.Credential) {
+		return
+	}
+	if in := rec.Intent; in != nil && in.Key == w.hold.rec.Intent.Key && (w.strategy == InPlace || Stage(in.Stage) != StageForget) {
+		return
+	}
+	if w.strategy == InPlace && rec.Current.Credential.Fingerprint() == w.from {
+		return // the record's key is dead, and this one may be the only one
+	}
+	late := &calls{platform: w.calls.platform, keys: w.keys, policy: w.policy, hold: &hold{ledger: w.hold.ledger, tasks: w.hold.tasks, policy: w.policy, rec: rec}}
+	a, err := late.revokeKey(ctx, k)
+	if _, reason := failed(a, err); reason != nil {
+		w.report.Failed(rec, w.fail(StageForget, reason,
+			"a key with the ID "+secret.Clean(k.ID)+" came after its rotation had been dropped; it is live, and not in use",
+			"revoke it in the dashboard"))
+	}
+}
+
 // drain waits for requests on the wire, for all of them no longer than
 // DrainTimeout.
 func (w *work) drain(ctx context.Context, drained ...<-chan struct{}) {

@@ -1,4 +1,4 @@
-package agrenting_test
+package seal_test
 
 import (
 	"bytes"

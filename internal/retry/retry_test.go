@@ -1,4 +1,4 @@
-package agrenting_test
+package retry_test
 
 import (
 	"context"

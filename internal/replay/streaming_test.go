@@ -1,4 +1,4 @@
-package agrenting_test
+package replay_test
 
 import (
 	"bufio"

@@ -1,4 +1,4 @@
-package agrenting_test
+package origin_test
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package agrenting_test
+package record_test
 
 import (
 	"errors"
