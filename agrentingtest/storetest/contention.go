@@ -89,6 +89,12 @@ func testInterruptedSaves(t *tester) {
 		mustSave(t, s, newName(), someData(), "")
 	}
 	usual := max(time.Since(began)/samples, 10*time.Microsecond)
+	for range 10 {
+		testLateSave(t, s, mathrand.N(3*usual))
+		if t.Failed() {
+			return
+		}
+	}
 	var n atomic.Int64
 	runLog(t, func() time.Duration {
 		if n.Add(1)%3 == 0 {
@@ -96,6 +102,41 @@ func testInterruptedSaves(t *tester) {
 		}
 		return mathrand.N(3 * usual)
 	})
+}
+
+// testLateSave interrupts a save after a time. Whether it takes effect or not, it must
+// not do so after the next save.
+func testLateSave(t *tester, s agrenting.Store, after time.Duration) {
+	t.Helper()
+	name := newName()
+	rev := mustSave(t, s, name, someData(), "")
+	ctx, cancel := context.WithTimeout(t.Context(), after)
+	defer cancel()
+	if _, err := s.Save(ctx, name, someData(), rev); err == nil {
+		return
+	}
+	last := someData()
+	for n := 1; ; n++ {
+		rec, err := s.Load(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Save(t.Context(), name, last, rec.Revision)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, agrenting.ErrConflictingWrite) || n == 10 {
+			t.Fatal(err) // the interrupted save can have caused one conflict
+		}
+	}
+	<-time.After(5 * time.Millisecond)
+	rec, err := s.Load(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(rec.Data, last) {
+		t.Fatal("a save that was interrupted took effect after a later save")
+	}
 }
 
 // runLog lets writers append the IDs of their updates to one record, while others
