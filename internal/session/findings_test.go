@@ -308,18 +308,47 @@ func TestLeaseThatNeverEndsCostsOnlySharing(t *testing.T) {
 func TestAnOlderSessionOfAStoreThatCannotBeWrittenIsNotAdopted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(time.Hour))
-		store := sdktest.NewFailingStore()
-		c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
-		require.NoError(t, w.Call(c))
-		store.Failing("save", errors.New("disk full"))
-		sdktest.Advance(time.Minute)
-		w.Server.RevokeSessions()
-		require.NoError(t, w.Call(c))
-		for range 100 {
+		for range 12 { // the jitter of the windows decides for how long an adopted one would be used
+			w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(time.Hour))
+			store := sdktest.NewFailingStore()
+			c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
+			require.NoError(t, w.Call(c))
+			store.Failing("save", errors.New("disk full"))
 			sdktest.Advance(time.Minute)
-			require.NoError(t, sdktest.CallOnce(t, c, w.Agent.ID))
+			w.Server.RevokeSessions()
+			require.NoError(t, w.Call(c))
+			refused := w.Unauthorized()
+			sdktest.Advance(46 * time.Minute)
+			for range 240 {
+				sdktest.Advance(4 * time.Second)
+				require.NoError(t, sdktest.CallOnce(t, c, w.Agent.ID))
+			}
+			assert.Equal(t, refused, w.Unauthorized(), "the session in the store is dead")
+			require.NoError(t, c.Close())
 		}
+	})
+}
+
+// The key is replaced while the process that obtains a session with it is waited for.
+func TestKeyReplacedDuringTheWaitForALeaseIsNotExchanged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := sdktest.NewSessionWorld(t)
+		store, src := agrenting.MemoryStore(), sdktest.NewSource(w.Key.Secret)
+		c := w.Client(agrenting.WithCredentialSource(src), agrenting.WithSession(agrenting.SessionPolicy{Store: store}))
+		slot := sdktest.SessionSlot(c, store, agrenting.APIKey(w.Key.Secret))
+		_, err := slot.Acquire(t.Context(), record.Entry[record.Session]{}, record.Session{}, record.Terms{
+			Holder: "killed", Duration: 3 * time.Second, Every: time.Second,
+		})
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		go func() { done <- w.Call(c) }()
+		sdktest.Advance(time.Second)
+		src.Replace(agrenting.APIKey(w.Server.NewKey(w.Agent.ID).Secret))
+		w.Server.RevokeKey(w.Key.ID)
+		require.NoError(t, <-done)
+		assert.Equal(t, 1, w.Exchanges(), "the dead key is not sent")
+		assert.Zero(t, w.Unauthorized())
 	})
 }
 
