@@ -3,9 +3,12 @@ package agrenting
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/shield"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // maxAgentID bounds an agent id. Ids are UUIDs or DIDs (platform
@@ -71,6 +74,22 @@ func (a agentHeader) set() bool { return a.values != nil || a.err != nil }
 type perCall struct {
 	agent agentHeader
 	trace *Trace // nil if the caller did not ask for one
+	// readTo is how many bytes of a successful answer are read as a part of the attempt;
+	// 0 if the caller reads it. enough reports that an answer is of use although it broke
+	// off; nil if it never is.
+	readTo int64
+	enough func(part []byte) bool
+}
+
+// readAhead reads a successful answer as a part of its attempt, for [Client.Do]. out is the
+// request that was sent with gen.
+func readAhead(p *perCall, out *http.Request, gen *generation, resp *http.Response) {
+	if p.trace != nil { // a call of Do, or a request with a Trace
+		shield.Body(out, gen.Value.cred.c, resp)
+	}
+	if p.readTo > 0 && resp.StatusCode >= 200 && resp.StatusCode < 300 {
+		wire.ReadAhead(resp, p.readTo, p.enough)
+	}
 }
 
 type perCallKey struct{}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/internal/ascii"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
@@ -77,7 +78,7 @@ func TestAnAgentSetByTheCallerStandsAloneInAnySpelling(t *testing.T) {
 				assert.Equal(t, values, got[name])
 				delete(got, name)
 				for other := range got {
-					assert.False(t, strings.EqualFold(other, name), "a second identity under %s", other)
+					assert.False(t, ascii.EqualFold(other, name), "a second identity under %s", other)
 				}
 				assert.Equal(t, "k1", sdktest.SecretOf(got))
 			})

@@ -14,7 +14,10 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-const pathAgents = "/api/v1/agents"
+const (
+	pathAgents   = "/api/v1/agents"
+	pathRegister = pathAgents + "/register"
+)
 
 // AgentService registers and finds agents. Use [Client.Agents].
 type AgentService struct{ client *Client }
@@ -112,8 +115,7 @@ func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts .
 	in := struct {
 		Agent AgentRegistration `json:"agent"`
 	}{a}
-	const path = pathAgents + "/register"
-	_, err := s.client.Do(ctx, http.MethodPost, path, in, &raw, opts...)
+	_, err := s.client.Do(ctx, http.MethodPost, pathRegister, in, &raw, opts...)
 	if err != nil && len(raw) == 0 {
 		return nil, err
 	}
@@ -126,7 +128,7 @@ func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts .
 	}
 	key := issued.Secret.Reveal()
 	out := &RegisteredAgent{Message: secret.Redact(data.String("message"), key)}
-	profile := json.RawMessage(secret.Redact(string(data["agent"]), key))
+	profile := secret.RedactJSON(data["agent"], key)
 	if json.Unmarshal(profile, &out.Agent) != nil {
 		out.Agent.Raw = profile
 	}
@@ -135,7 +137,7 @@ func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts .
 		return out, nil
 	}
 	out.Message = "" // it may contain the key
-	err = unfoundSecret(path, raw, err)
+	err = unfoundSecret(pathRegister, raw, err)
 	if _, kept := errors.AsType[*IssuedSecretError](err); !kept {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/ascii"
+	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -21,7 +23,9 @@ type Authorization struct {
 	t          *Transport
 	generation *generation
 	agent      agentHeader
-	seen       refusals
+	path       evidence.Route
+	seen       doubt
+	rejected   time.Time // when Rejected was last called
 }
 
 // Authorize returns the headers that authenticate a request to rawURL. The URL must be
@@ -53,10 +57,9 @@ func (c *Client) Authorize(ctx context.Context, rawURL string) (*Authorization, 
 		return nil, err
 	}
 	if !t.origins.Has(u) {
-		return nil, fmt.Errorf("%w: %s is not an origin of this client; name it in WithAllowedOrigins if it may receive the credential",
-			ErrForeignOrigin, origin.Of(u))
+		return nil, t.origins.Foreign(u)
 	}
-	a := &Authorization{t: t, agent: t.agent}
+	a := &Authorization{t: t, agent: t.agent, path: evidence.Route{Method: http.MethodGet, Path: u.Path}}
 	if own := perCallFrom(ctx).agent; own.set() {
 		a.agent = own
 	}
@@ -69,13 +72,14 @@ func (c *Client) Authorize(ctx context.Context, rawURL string) (*Authorization, 
 	if a.generation.Value.cred.IsZero() {
 		return nil, fmt.Errorf("%w: the client is anonymous", ErrNoCredential)
 	}
+	a.generation.Value.history.Lend()
 	return a, nil
 }
 
 // httpScheme returns the http URL with the same host and port as a socket's URL.
 func httpScheme(rawURL string) string {
 	scheme, rest, _ := strings.Cut(rawURL, ":")
-	switch strings.ToLower(scheme) {
+	switch ascii.ToLower(scheme) {
 	case "ws":
 		return "http:" + rest
 	case "wss":
@@ -97,17 +101,19 @@ func (a *Authorization) Header() http.Header {
 	return h
 }
 
-// provenAfter is the age at which a credential counts as accepted, because successful
-// handshakes are not reported.
-const provenAfter = time.Minute
+// forgetAfter is the time after which a rejection has nothing to do with the one before:
+// successful handshakes are not reported.
+const forgetAfter = time.Minute
 
 // Rejected reports to the client that the platform answered 401, and returns what to
-// try next. The client renews the credential, once for all concurrent callers, unless
-// it has another one already. Call it only after a 401.
+// try next, after a short pause. That is another credential, or the same one if it is
+// not the reason for the 401. The client renews a dead credential, once for all
+// concurrent callers, unless it has another one already. Call it only after a 401, and
+// open another connection for the next attempt.
 //
 // [ErrUnauthorized] means that there is nothing else to try: the source returns the
-// same credential again, or the platform refused the renewed one, too. Other errors are
-// those of the renewal, for example a [*RenewalError].
+// same credential again, or the platform refused all attempts. Other errors are those of
+// the renewal, for example a [*RenewalError].
 func (a *Authorization) Rejected(ctx context.Context) (*Authorization, error) {
 	if a.t.creds.closed() {
 		return nil, ErrClosed
@@ -117,11 +123,12 @@ func (a *Authorization) Rejected(ctx context.Context) (*Authorization, error) {
 		return nil, err
 	}
 	next := *a
-	if time.Since(a.generation.Obtained) > provenAfter {
-		next.seen = refusals{}
-		a.t.creds.recordAccepted(a.generation)
+	now := time.Now()
+	if now.Sub(a.rejected) > forgetAfter {
+		next.seen = doubt{}
 	}
-	gen, err := a.t.creds.after(ctx, a.generation, &next.seen)
+	next.rejected = now
+	gen, err := a.t.creds.after(ctx, refusal{gen: a.generation, path: a.path}, &next.seen)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx) // which may be why nothing else was found
 	}

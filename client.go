@@ -8,7 +8,7 @@ import (
 	"net/http"
 
 	"github.com/agrenting/agrenting-go/internal/environ"
-	"github.com/agrenting/agrenting-go/internal/socket"
+	"github.com/agrenting/agrenting-go/internal/replay"
 )
 
 // Client talks to the platform with one credential. It is immutable and safe for
@@ -118,13 +118,22 @@ func Sources(opts ...Option) []SourceState {
 func newClient(core *core, t *Transport) *Client {
 	c := &Client{
 		core: core, transport: t,
-		http: &http.Client{Transport: t, CheckRedirect: t.origins.CheckRedirect},
+		http: &http.Client{Transport: t, CheckRedirect: t.checkRedirect},
 	}
 	c.Agents = &AgentService{client: c}
 	c.Sessions = &SessionService{client: c}
 	c.Keys = &KeyService{client: c}
 	c.Tokens = &TokenService{client: c}
 	return c
+}
+
+// checkRedirect is the redirect policy of clients. net/http sets the response of the
+// redirect, and reads some of it afterwards.
+func (t *Transport) checkRedirect(req *http.Request, via []*http.Request) error {
+	if req.Response != nil {
+		replay.Bound(req.Response)
+	}
+	return t.origins.CheckRedirect(req, via)
 }
 
 // HTTPClient returns an http.Client whose requests to the platform carry the
@@ -152,7 +161,7 @@ func (c *Client) HTTPClient() *http.Client {
 //
 // Everything else is as with [Client.HTTPClient]. The credential is sent only to the
 // pinned origins. A credential that the caller set wins, in a header or in the query.
-// A 401 renews the credential, and a handshake that fails is retried as the
+// After a 401 the handshake is resent, and one that fails is retried as the
 // [RetryPolicy] says. The client follows no redirect. Use it only for sockets:
 // elsewhere the platform expects headers, and queries end up in logs. A transport of
 // [WithTransport] sees the query.
@@ -161,7 +170,7 @@ func (c *Client) HTTPClient() *http.Client {
 // does not document what happens to a connection whose key is revoked.
 func (c *Client) SocketHTTPClient() *http.Client {
 	t := *c.transport
-	t.socket = socket.NewTransport(t.base)
+	t.inQuery = true
 	return &http.Client{
 		Transport:     &t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/environ"
+	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/queue"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/retry"
+	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/session"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -30,11 +32,11 @@ type core struct {
 	transport *Transport
 	creds     *credentialCache
 	endpoint  *session.Endpoint
-	keys      session.Keys    // behind the sessions; nil without WithSession
 	sessions  *session.Source // nil without WithSession
 	stored    *storedKey      // nil without a store for the key
 	agent     agentHeader     // the default one
 	origins   origin.Set
+	evidence  *evidence.Book
 	events    *queue.Queue
 	gates     gate.Set
 	ownBase   bool
@@ -60,6 +62,7 @@ func newCore(opts []Option) (*core, error) {
 		return nil, err
 	}
 	c := &core{cfg: cfg, env: env.environment, routes: cfg.routes.withDefaults(), userAgent: userAgent(cfg.userAgent)}
+	c.evidence = evidence.NewBook(platformCalls{c})
 	c.endpoint = session.NewEndpoint(c.routes.Authenticate, platformCalls{c})
 	agent, err := c.agentFrom(env.agentID)
 	if err != nil {
@@ -79,12 +82,12 @@ func newCore(opts []Option) (*core, error) {
 	}
 	base := cfg.base
 	if base == nil {
-		base, c.ownBase = wire.NewBase(), true
+		base, c.ownBase = wire.DefaultBase(origin.IsLocal)
 	}
 	c.transport = &Transport{
 		base: base, creds: c.creds, origins: origins, agent: agent,
 		insecure: cfg.insecure,
-		retry:    retry.New(retry.Policy(cfg.retry), cfg.logger), log: cfg.logger, core: c,
+		retry:    retry.New(cfg.retry.retries(), cfg.logger), log: cfg.logger, core: c,
 	}
 	return c, nil
 }
@@ -139,7 +142,7 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 	src, name := c.cfg.source, "WithCredentialSource"
 	switch {
 	case c.cfg.anonymous:
-		return newFixedCache("WithAnonymous", &preparedCredential{}), nil
+		return newFixedCache("WithAnonymous", &preparedCredential{}, c.evidence), nil
 	case !c.cfg.credential.IsZero():
 		src, name = Static(c.cfg.credential), "WithCredential"
 	case src == nil:
@@ -165,17 +168,19 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 	}
 	if f, ok := src.(fixedSource); ok {
 		cred, _ := f.fixed() // prepare says what is wrong with it
-		s, err := c.prepare(cred)
+		s, err := c.prepare(cred, evidence.Fixed)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		return newFixedCache(name, s), nil
+		return newFixedCache(name, s, c.evidence), nil
 	}
-	return newRenewingCache(name, renew.Config[*preparedCredential]{
-		Fetch:     fetchFrom(src, c.prepare),
-		Proactive: recheckInterval(src) == 0, // a file is checked only when there is traffic
-		Observe:   c.observe,
-	}, platformCalls{c}), nil
+	cheap := recheckInterval(src) > 0 // a file, which is checked only when there is traffic
+	return c.newRenewingCache(name, !cheap, renew.Config[*preparedCredential]{
+		Fetch: fetchFrom(src, func(cred Credential) (*preparedCredential, error) {
+			return c.prepare(cred, evidence.Given)
+		}),
+		Proactive: !cheap,
+	}), nil
 }
 
 // checkFixedKey checks a key that is known already. name is the option that has it.
@@ -211,12 +216,15 @@ func (c *core) admit(cred Credential) error {
 }
 
 // prepare makes a credential that is admitted ready for use.
-func (c *core) prepare(cred Credential) (*preparedCredential, error) {
+func (c *core) prepare(cred Credential, from evidence.Provenance) (*preparedCredential, error) {
 	if err := c.admit(cred); err != nil {
 		return nil, err
 	}
 	name, _ := cred.header(c.cfg.keyHeader)
-	s := &preparedCredential{cred: cred, name: name}
+	s := &preparedCredential{
+		cred: cred, name: name, history: c.evidence.Of(cred.c, from),
+		redactor: sync.OnceValue(func() *secret.Redactor { return secret.NewRedactor(cred.Reveal()) }),
+	}
 	if c.cfg.keyStore() != nil {
 		s.gate = c.gates.New()
 	}
@@ -244,7 +252,7 @@ func (c *core) storedKeyCache(initial CredentialSource, notFound error) (*creden
 	if c.cfg.session != nil {
 		return c.sessionCache(name, c.stored), nil
 	}
-	return newRenewingCache(name, renew.Config[*preparedCredential]{Fetch: c.stored.fetch, RetryAt: retryAt, Observe: c.observe}, platformCalls{c}), nil
+	return c.newRenewingCache(name, false, renew.Config[*preparedCredential]{Fetch: c.stored.fetch, RetryAt: retryAt}), nil
 }
 
 //nolint:contextcheck,nolintlint // Close has no context; its callers would all be told to pass one
@@ -331,10 +339,21 @@ func (c *core) emitWaiting(rec record.Key, left time.Duration) {
 
 // recordConfig describes the records of this client in a store.
 func (c *core) recordConfig(store Store, agent string) record.Config {
-	return record.Config{
+	cfg := record.Config{
 		Store: recordStore(store), Mismatch: newMismatch,
 		Of: record.Identity{Origin: c.origins[0].String(), Environment: string(c.env), Agent: agent},
 	}
+	if c.cfg.logger != nil {
+		cfg.Warn = c.warnOfStore
+	}
+	return cfg
+}
+
+// warnOfStore logs what a store accepts and its user should change.
+func (c *core) warnOfStore(text string) {
+	c.events.Put(func() {
+		c.cfg.logger.LogAttrs(context.Background(), slog.LevelWarn, "agrenting: store", slog.String("warning", text))
+	})
 }
 
 // tryOptions notes the option that gives the credential, if there is one.

@@ -2,8 +2,11 @@ package agrenting
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -11,15 +14,20 @@ import (
 	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/session"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // preparedCredential is a credential together with the name of the header that carries it,
 // made once per generation and shared by all its requests. The header's values
 // stay behind the credential's closure, where nothing prints them.
 type preparedCredential struct {
-	cred Credential
-	name string     // canonical
-	gate *gate.Gate // nil where keys are not rotated
+	cred    Credential
+	name    string            // canonical
+	gate    *gate.Gate        // nil where keys are not rotated
+	history *evidence.History // nil for no credential
+	// redactor is for texts that may echo the credential. It is made when one is searched.
+	redactor func() *secret.Redactor
 }
 
 type generation = renew.Generation[*preparedCredential]
@@ -27,23 +35,61 @@ type generation = renew.Generation[*preparedCredential]
 // credentialCache holds the credential in use: a fixed one, or one that the engine
 // renews from a source.
 type credentialCache struct {
-	fixed  atomic.Pointer[generation] // nil after close, and where there is an engine
-	engine *renew.Engine[*preparedCredential]
-	name   string                             // of the source, for Status
-	costly bool                               // the source locks this host out if it is asked too often
-	probe  *evidence.Prober                   // nil where there is no engine
-	seen   atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
+	fixed    atomic.Pointer[generation] // nil after close, and where there is an engine
+	engine   *renew.Engine[*preparedCredential]
+	name     string // of the source, for Status
+	evidence *evidence.Book
+	costly   bool                               // asking the source costs something
+	restores bool                               // the credential before a dead one may be used again
+	seen     atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
 }
 
-func newFixedCache(name string, s *preparedCredential) *credentialCache {
-	k := &credentialCache{name: name}
+func newFixedCache(name string, s *preparedCredential, book *evidence.Book) *credentialCache {
+	k := &credentialCache{name: name, evidence: book}
 	k.fixed.Store(renew.Fixed(s))
 	return k
 }
 
-func newRenewingCache(name string, cfg renew.Config[*preparedCredential], ask evidence.Asker) *credentialCache {
-	cfg.Same = sameCredential
-	return &credentialCache{name: name, engine: renew.New(cfg), probe: evidence.NewProber(ask)}
+// newRenewingCache returns the cache of a source. costly is set if asking it costs
+// something, such as one of the few calls that the authenticate endpoint allows.
+func (c *core) newRenewingCache(name string, costly bool, cfg renew.Config[*preparedCredential]) *credentialCache {
+	cfg.Same, cfg.Observe = sameCredential, c.observe
+	cfg.Wait, cfg.Permanent, cfg.Costly = c.cfg.retry.renewalWait(), permanentFailure, costly
+	return &credentialCache{
+		name: name, engine: renew.New(cfg), evidence: c.evidence, costly: costly, restores: c.cfg.keyStore() == nil,
+	}
+}
+
+// permanentFailure reports whether a source would fail in the same way again, so that
+// no request waits for it.
+func permanentFailure(err error) bool {
+	if p, ok := errors.AsType[*pausedError](err); ok && p.lasting {
+		return true
+	}
+	for _, target := range []error{ErrNoCredential, ErrInvalidCredential, ErrEnvironmentMismatch, fs.ErrPermission} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	_, locked := errors.AsType[*LockoutError](err)
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	_, mismatch := errors.AsType[*RecordMismatchError](err)
+	return locked || untrusted || mismatch || wire.IsProxyAuth(err) || session.IsRefused(err) || isLasting(err)
+}
+
+// isLasting reports whether the platform has refused a call for a reason that is not the
+// credential, and would do so again.
+func isLasting(err error) bool {
+	a, ok := errors.AsType[*APIError](err)
+	if !ok || a.StatusCode < http.StatusMultipleChoices || a.StatusCode >= http.StatusInternalServerError {
+		return false
+	}
+	switch a.StatusCode {
+	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	default:
+		return true
+	}
 }
 
 // sourceFetch asks a source in its own terms.
@@ -70,10 +116,10 @@ func fetchFrom(src CredentialSource, check func(Credential) (*preparedCredential
 }
 
 func askSource(ctx context.Context, src CredentialSource, q renew.Query[*preparedCredential]) (Credential, error) {
-	if r, ok := src.(Refresher); ok && q.HasRejected {
-		return r.Refresh(ctx, q.Rejected.cred)
+	if q.HasRejected {
+		return refreshFrom(ctx, src, q.Rejected.cred)
 	}
-	return src.Credential(ctx)
+	return credentialFrom(ctx, src)
 }
 
 func (k *credentialCache) get(ctx context.Context) (*generation, error) {
@@ -136,106 +182,202 @@ func (k *credentialCache) waitOpen(ctx context.Context, gen *generation) (*gener
 	return gen, err
 }
 
-// reject reports a 401 on gen and returns the generation to try instead, or gen's own
-// generation when there is none.
-func (k *credentialCache) reject(ctx context.Context, gen *generation) (*generation, error) {
-	if k.engine == nil {
-		return gen, nil
-	}
-	if k.engine.IsDoubtful(gen.Number) {
-		switch k.probe.Judge(ctx, gen.Value.cred.c) {
-		case evidence.Dead:
-			k.engine.AllowRenewal(gen.Number)
-		case evidence.Alive: // the route refuses it, and would refuse another
-			if k.costly && k.engine.IsTrusted(gen.Number) {
-				return gen, nil
-			}
-		case evidence.Unknown:
-		}
-	}
-	next, err := k.engine.Reject(ctx, gen.Number)
-	if err != nil {
-		return nil, k.renewalError(err)
-	}
-	return next, nil
+// doubt counts what one request has been through because of 401s.
+type doubt struct {
+	waits    int // resends while the credential was young
+	resends  int // other resends with a credential that may be alive
+	switches int // to another generation
+	renewals int
+	last     bool // the platform was asked after the last resend
 }
 
 const (
-	// maxReplays bounds the replays of one attempt. One follows a renewal; more
-	// only follow if another generation has come into use in between, as when a
-	// fleet rotates a shared key while requests are on the wire.
-	maxReplays = 8
-	// maxRenewals bounds those that one attempt causes itself.
+	// maxSwitches bounds how often one attempt follows others to a newer generation, as
+	// when a fleet rotates a shared key while requests are on the wire.
+	maxSwitches = 16
+	// maxRenewals bounds the renewals that one attempt causes.
 	maxRenewals = 3
 )
 
-// refusals are what one request has been through: the replays after a 401, the
-// renewals that it has caused, and whether its present generation is of one.
-type refusals struct {
-	replays, renewals int
-	renewed           bool
+// refusal is a 401 to a request of a route.
+type refusal struct {
+	gen  *generation
+	path evidence.Route
+	sent time.Time // at the latest
+	date time.Time // the platform's clock when it answered; zero if unknown
 }
 
-// after returns the generation to try after a 401 on gen, nil when there is none.
-func (k *credentialCache) after(ctx context.Context, gen *generation, seen *refusals) (*generation, error) {
-	late := k.superseded(gen)
-	fresh := seen.renewed && !late
-	exhausted := fresh && seen.renewals == maxRenewals
-	if exhausted || seen.replays == maxReplays || (fresh && !k.isDead(ctx, gen)) {
-		if ctx.Err() == nil { // or it could not be asked about
-			k.recordFutile(gen, exhausted)
+// after returns the generation to try after a 401, nil when there is none.
+func (k *credentialCache) after(ctx context.Context, r refusal, seen *doubt) (*generation, error) {
+	h := r.gen.Value.history
+	if h == nil {
+		return nil, nil //nolint:nilnil // the client is anonymous
+	}
+	r.sent = h.Refused(r.path, r.sent)
+	var verdict evidence.Verdict
+	paused := false
+	for {
+		f := k.facts(r, seen)
+		f.Verdict, f.Paused = verdict, paused
+		h.Describe(&f, r.path, r.sent)
+		switch action := evidence.Decide(f); action {
+		case evidence.Switch:
+			seen.switches++
+			if seen.switches > maxSwitches {
+				return nil, nil //nolint:nilnil // as below
+			}
+			return k.get(ctx)
+		case evidence.Await:
+			seen.switches++
+			return r.gen, nil // the caller passes the gate
+		case evidence.Pause:
+			if err := renew.Sleep(ctx, evidence.PauseBefore(seen.waits+seen.resends)); err != nil {
+				return nil, err
+			}
+			paused = true
+		case evidence.Ask, evidence.AskLast:
+			verdict = h.Judge(ctx)
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			seen.last = seen.last || action == evidence.AskLast
+		case evidence.Resend:
+			if f.Young {
+				seen.waits++
+			} else {
+				seen.resends++
+			}
+			return r.gen, nil
+		case evidence.RenewExpired, evidence.RenewDead:
+			return k.renew(ctx, r.gen, seen)
+		case evidence.RenewDoubted:
+			next, err := k.renewDoubted(ctx, r.gen)
+			if err != nil || next.Number != r.gen.Number {
+				seen.switches++
+				return next, err
+			}
+			verdict = evidence.Alive // there is no other credential to use
+		case evidence.GiveUp:
+			err := k.lastFailure()
+			if err == nil {
+				k.evidence.RefusesAll(r.path)
+			}
+			return nil, err
+		default:
+			if f.Resends > 0 {
+				if next, ok := k.another(ctx, r.gen, seen); ok {
+					return next, nil
+				}
+				k.evidence.RefusesAll(r.path)
+			}
+			return nil, nil //nolint:nilnil // there is nothing wrong, and nothing else to try
 		}
-		return nil, nil //nolint:nilnil // there is nothing wrong, and nothing else to try
 	}
-	next, err := k.reject(ctx, gen)
+}
+
+// facts are those that the engine and the request know.
+func (k *credentialCache) facts(r refusal, seen *doubt) evidence.Facts {
+	f := evidence.Facts{Waits: seen.waits, Resends: seen.resends, Last: seen.last}
+	if k.engine == nil {
+		return f
+	}
+	cur := k.engine.Current()
+	f.Newer = cur != nil && cur.Number != r.gen.Number
+	f.Rotating = r.gen.Value.gate.Closed()
+	f.Expired = isExpired(r)
+	f.MayRenew = !k.costly || r.gen.Value.history.MayRenewUnproven()
+	return f
+}
+
+// isExpired reports whether the credential was past its own expiry when the platform
+// refused it. An expiry that the platform has never respected does not count.
+func isExpired(r refusal) bool {
+	if r.gen.Expires.IsZero() {
+		return false
+	}
+	end := r.gen.Value.cred.Expires()
+	return !time.Now().Before(r.gen.Expires) || (!r.date.IsZero() && !end.IsZero() && !r.date.Before(end))
+}
+
+// renew replaces a credential that is dead. If the source has nothing newer, the one
+// before it continues to be used.
+func (k *credentialCache) renew(ctx context.Context, gen *generation, seen *doubt) (*generation, error) {
+	seen.renewals++
+	if seen.renewals > maxRenewals {
+		return nil, k.lastFailure()
+	}
+	next, err := k.engine.Reject(ctx, gen.Number, true)
+	if err == nil && next.Number != gen.Number {
+		next.Value.history.Try() //nolint:contextcheck // it outlives the request
+		return next, nil
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if old, ok := k.restore(gen); ok {
+		return old, nil
+	}
+	if cur := k.engine.Current(); cur != nil && cur.Number != gen.Number {
+		return cur, nil // another request has restored it
+	}
 	if err != nil {
-		return nil, err
+		return nil, k.renewalError(err)
 	}
-	if next.Number == gen.Number {
-		return nil, nil //nolint:nilnil // as above
+	return nil, nil //nolint:nilnil // the source insists on it
+}
+
+// renewDoubted replaces a credential that may be dead.
+func (k *credentialCache) renewDoubted(ctx context.Context, gen *generation) (*generation, error) {
+	if cur := k.engine.Current(); cur != nil && cur.Number != gen.Number {
+		return cur, nil
 	}
-	// A generation that was in use already, or that another process obtained, may be
-	// rejected for the first time.
-	if seen.renewed = !late && next.Reason != renew.Adopted; seen.renewed {
-		seen.renewals++
+	if k.costly {
+		end, ok := gen.Value.history.RenewUnproven()
+		if !ok {
+			return gen, nil
+		}
+		defer end()
 	}
-	seen.replays++
+	next, err := k.engine.Reject(ctx, gen.Number, false)
+	if err != nil {
+		return nil, k.renewalError(err)
+	}
+	if next.Number == gen.Number && !gen.Value.history.WasUsed() {
+		if old, ok := k.restore(gen); ok {
+			return old, nil
+		}
+	}
 	return next, nil
 }
 
+// another asks the key store once, before a request fails although its key is alive: a
+// part of the platform that does not know a new key yet may accept the previous one.
+func (k *credentialCache) another(ctx context.Context, gen *generation, seen *doubt) (*generation, bool) {
+	if k.engine == nil || k.costly || k.restores || seen.renewals > 0 {
+		return nil, false
+	}
+	seen.renewals++
+	next, err := k.engine.Reject(ctx, gen.Number, false)
+	return next, err == nil && next.Number != gen.Number
+}
+
+// restore has the credential before a dead one used again, if that was not refused.
+func (k *credentialCache) restore(gen *generation) (*generation, bool) {
+	if !k.restores {
+		return nil, false
+	}
+	return k.engine.FallBack(gen.Number)
+}
+
+// lastFailure is the error of the renewal that failed last, nil if none is failing.
+func (k *credentialCache) lastFailure() error {
+	if err := k.engine.Failure(); err != nil {
+		return k.renewalError(err)
+	}
+	return nil
+}
+
 func (k *credentialCache) renewable() bool { return k.engine != nil }
-
-// superseded reports whether another generation is in use already.
-func (k *credentialCache) superseded(gen *generation) bool {
-	if k.engine == nil {
-		return false
-	}
-	cur := k.engine.Current()
-	return cur != nil && cur.Number != gen.Number
-}
-
-// isDead asks the platform whether the credential of gen is the reason for a 401.
-func (k *credentialCache) isDead(ctx context.Context, gen *generation) bool {
-	return k.engine != nil && k.probe.Judge(ctx, gen.Value.cred.c) == evidence.Dead
-}
-
-func (k *credentialCache) recordAccepted(gen *generation) {
-	if k.engine != nil {
-		k.engine.RecordAccepted(gen.Number)
-		k.probe.RecordAccepted()
-	}
-}
-
-// recordFutile notes that the renewed credential was rejected, too. exhausted is set if
-// the platform called each of several renewed credentials dead.
-func (k *credentialCache) recordFutile(gen *generation, exhausted bool) {
-	if k.engine != nil {
-		k.engine.RecordFutile(gen.Number)
-		if exhausted {
-			k.probe.RecordFutile()
-		}
-	}
-}
 
 func (k *credentialCache) closed() bool {
 	if k.engine == nil {
@@ -245,6 +387,7 @@ func (k *credentialCache) closed() bool {
 }
 
 func (k *credentialCache) close() error {
+	defer k.evidence.Close() // after what may ask
 	if k.engine == nil {
 		k.fixed.Store(nil)
 		return nil

@@ -88,8 +88,9 @@ func newCredential(kind Kind, text string, expires time.Time) Credential {
 //
 // The error matches [ErrInvalidCredential] and says what is wrong and where, without
 // any part of the secret. A secret is invalid if it is empty, has white space, control
-// characters, or characters outside ASCII, is in quotation marks or brackets, or is
-// longer than 4096 bytes.
+// characters, or characters outside ASCII, or is longer than 4096 bytes. What was copied
+// with it is refused too: quotation marks, brackets, or a comma around it, a name before
+// it, as in AGRENTING_API_KEY=…, and a placeholder in its place, such as ${KEY}.
 func ParseCredential(secret string) (Credential, error) {
 	return parseCredentialAs("the secret", secret, 0)
 }
@@ -193,23 +194,72 @@ func (c Credential) validate() error {
 // use. For requests, the SDK asks it only if it has no valid credential, and once for
 // all of them. [SessionService.Authenticate] and rotations may ask it at the same time.
 //
-// The error is shown to callers, so it must not contain a secret. An error that wraps
+// The error is shown to callers, so it must not contain a secret. What looks like one is removed:
+// known prefixes, values of members such as "api_key", and words of 20 or more characters that look
+// random. An error that wraps
 // [ErrNoCredential] means that there is no credential. Any other error means that the
 // credential is not available now. Sources should return when ctx ends.
 type CredentialSource interface {
 	Credential(ctx context.Context) (Credential, error)
 }
 
-// A Refresher is a source that is told when the platform rejects, with a 401, a
-// credential that it has yielded. The SDK then calls Refresh instead of Credential, once
-// for each rejected credential, and again after a pause if it fails.
+// A Refresher is a source that is told which of its credentials was rejected. The SDK
+// then calls Refresh instead of Credential, once for each rejected credential, and again
+// after a pause if it fails. A credential is rejected if the platform says that it is
+// dead. If the platform answers 401 to requests but does not say so, the credential may
+// be alive; Refresh is then called at most twice a minute.
 //
 // Refresh returns a credential that replaces the rejected one. If it has nothing newer,
-// it returns an error or the rejected credential itself, and the caller gets the
-// platform's 401.
+// it returns an error or the rejected credential itself. The credential before the
+// rejected one is then used again, if that was not rejected; otherwise, the caller gets
+// the error or the platform's 401.
 type Refresher interface {
 	CredentialSource
 	Refresh(ctx context.Context, rejected Credential) (Credential, error)
+}
+
+// credentialFrom asks a source. A panic is an error.
+func credentialFrom(ctx context.Context, src CredentialSource) (c Credential, err error) {
+	defer guardSource(src, &err)
+	return src.Credential(ctx)
+}
+
+// refreshFrom is credentialFrom after a credential was rejected.
+func refreshFrom(ctx context.Context, src CredentialSource, rejected Credential) (c Credential, err error) {
+	r, ok := src.(Refresher)
+	if !ok {
+		return credentialFrom(ctx, src)
+	}
+	defer guardSource(src, &err)
+	return r.Refresh(ctx, rejected)
+}
+
+// guardSource removes what looks like a secret from the error of a source, or from the value of
+// its panic: a source of the caller may quote the output of a command, for example.
+func guardSource(src CredentialSource, err *error) { //nolint:gocritic // it changes the result
+	if value := recover(); value != nil { //nolint:revive // it is deferred
+		*err = secret.PanicError("the credential source", value)
+		return
+	}
+	switch src.(type) {
+	case *staticSource, *fileSource, *storedKey: // whose errors show no content
+	default:
+		*err = cleanSourceError(*err)
+	}
+}
+
+// cleanSourceError keeps what an error says about further attempts, also if the error that says
+// so is replaced.
+func cleanSourceError(err error) error {
+	clean := secret.CleanError(err, secret.RedactLikely)
+	if clean == nil {
+		return nil
+	}
+	at, lasting := retryAt(err), permanentFailure(err)
+	if at.IsZero() != retryAt(clean).IsZero() || lasting != permanentFailure(clean) {
+		return &pausedError{at: at, lasting: lasting, err: clean}
+	}
+	return clean
 }
 
 // CredentialSourceFunc is a function that is a [CredentialSource]. It must be safe for
@@ -295,7 +345,7 @@ func (s *fileSource) String() string {
 	return "agrenting.FileSource(" + secret.QuotePath(s.file.Path()) + ")"
 }
 
-// recheck is how often the file is checked again while its credential is in use.
+// recheck is how often the file is checked again while requests use its credential.
 func (*fileSource) recheck() time.Duration { return keyfile.Recheck }
 
 // state describes the file for a list of the sources that were tried. It does not
@@ -315,8 +365,8 @@ func (s *fileSource) state() string {
 // The error is what is wrong with the credential.
 type fixedSource interface{ fixed() (Credential, error) }
 
-// A rechecker is a source that is asked again and again while its credential is in
-// use, because asking is cheap. It needs no renewal ahead of an expiry.
+// A rechecker is a source that is asked again and again while requests use its
+// credential, because asking is cheap. It needs no renewal ahead of an expiry.
 type rechecker interface{ recheck() time.Duration }
 
 // recheckInterval returns how often src is asked again, and zero if it is not a

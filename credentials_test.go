@@ -175,7 +175,7 @@ func TestParseCredentialTellsTheKindByPrefix(t *testing.T) {
 		"blanks around":     {" \t abcdef \n\n", KindAPIKey, "abcdef"},
 		"every visible":     {visibleASCII(), KindAPIKey, visibleASCII()},
 		"longest":           {strings.Repeat("k", 4096), KindAPIKey, strings.Repeat("k", 4096)},
-		"one quote":         {`"abc`, KindAPIKey, `"abc`},
+		"padding":           {"QUJDRA==", KindAPIKey, "QUJDRA=="},
 	}
 
 	for name, tc := range cases {
@@ -319,6 +319,7 @@ func FuzzParseCredential(f *testing.F) {
 	for _, seed := range []string{
 		"", "k", "ap_", "ap_Zq7Wm3Xp9Rt5Kv2Ln8", "sk_sandbox_abc123", " ap_x\n", "a b", "a\r\nX-Evil: 1", "a\x00b",
 		"é", "\xff\xfe", "\u00a0k\u00a0", "\u200bk", `"quoted"`, "'q'", "`q`", "<key>", "{}", `"`, "Bearer x", "white space",
+		"${KEY}", "KEY=abc", "QUJDRA==", "abc,", `abc"`, "api_key:abc",
 		strings.Repeat("k", 4096), strings.Repeat("k", 4097), "_sandbox_", "x_sandbox_",
 	} {
 		f.Add(seed)
@@ -331,7 +332,7 @@ func FuzzParseCredential(f *testing.F) {
 		if err != nil {
 			require.ErrorIs(t, err, ErrInvalidCredential)
 			require.True(t, c.IsZero())
-			require.False(t, acceptable(trimmed))
+			require.False(t, acceptable(trimmed) && isToken68(trimmed))
 
 			if len(trimmed) >= 6 && strings.Contains(err.Error(), trimmed) {
 				// Only as words of the error's own, which it has for any
@@ -372,6 +373,13 @@ func acceptable(s string) bool {
 	first, last := s[:1], s[len(s)-1:]
 
 	return len(s) == 1 || !slices.Contains([]string{`""`, `''`, "``", "<>", "{}"}, first+last)
+}
+
+// isToken68 reports whether s has the form of credentials in RFC 9110, which nothing that
+// is copied with a secret has.
+func isToken68(s string) bool {
+	s = strings.TrimRight(s, "=")
+	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~+/") == ""
 }
 
 // sameProblem replaces all that is visible in s by other letters.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/origin"
+	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -96,17 +97,24 @@ func checkOut(out any) error {
 }
 
 // Do makes one call of the platform. The path is absolute, such as
-// "/api/v1/agents", and is appended to the base URL.
+// "/api/v1/agents", and is appended to the base URL. Instead of a path, it may be a whole
+// URL at the origin of the base URL or of [WithAllowedOrigins], such as a download_url
+// that the platform has returned. Others are refused with [ErrForeignOrigin].
 //
 // in is the body: nil for none, an [io.Reader] that is sent unchanged, []byte and
-// [json.RawMessage] that are sent as JSON, or anything else, encoded as JSON. A
-// reader other than *bytes.Buffer, *bytes.Reader, and *strings.Reader can be sent
-// only once, so the call is not retried after the platform has begun to read it.
+// [json.RawMessage] that are sent as JSON, or anything else, encoded as JSON. A reader
+// is closed if it is an [io.Closer]. A *bytes.Buffer and an [io.Seeker], such as an open
+// file, can be sent again: each attempt starts where the reader was when Do was called.
+// Any other reader, a pipe, and a terminal can be sent only once, so the call is not
+// repeated after the platform has begun to read it.
 //
 // out takes the data of the envelope. nil discards the data; a web page is still an
 // [ErrMalformedResponse], because the platform does not answer with one. An
 // [io.Writer] takes the body unchanged, and a *[json.RawMessage] takes the data
 // undecoded. Anything else is decoded into; unknown members are ignored.
+//
+// If a successful answer breaks off and the call is safe to repeat, Do repeats it as
+// [RetryPolicy] says, except that an io.Writer may already have a part of the answer.
 //
 // POST and PUT carry an X-Idempotency-Key, the same in all attempts. An answer with
 // an error status, or with errors in its envelope, is an [*APIError]; the Response is
@@ -135,11 +143,17 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 		state = new(Trace)
 	}
 	*state = Trace{}
-	req, err := c.request(ctx, method, path, in, &cfg, state)
+	req, err := c.request(ctx, method, path, in, out, &cfg, state)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := wire.Send(req, c.http.Do)
+	release := replay.Rewind(req, in)
+	defer release()
+	send := c.http.Do
+	if c.core.routes.issue(req) {
+		send = c.transport.RoundTrip // it follows no redirect
+	}
+	resp, err := wire.Send(req, send)
 	if err != nil {
 		if resp == nil {
 			return nil, err
@@ -167,13 +181,24 @@ func (e timeoutError) Error() string {
 func (e timeoutError) Timeout() bool { return true }
 func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
-func (c *Client) request(ctx context.Context, method, path string, in any, cfg *callConfig, state *Trace) (*http.Request, error) {
-	u, err := origin.Join(c.core.base, path, cfg.query)
+func (c *Client) request(ctx context.Context, method, path string, in, out any, cfg *callConfig, state *Trace) (*http.Request, error) {
+	u, err := c.core.origins.Target(c.core.base, path, cfg.query)
 	if err != nil {
 		return nil, err
 	}
 	pc := *perCallFrom(ctx)
 	pc.trace = state
+	pc.readTo, pc.enough = maxBody, nil
+	switch out := out.(type) {
+	case io.Writer: // takes the body as it arrives
+		pc.readTo = 0
+	case answerTaker:
+		pc.enough = out.enough
+	case nil:
+		if method == http.MethodDelete { // repeating what has happened would be a 404
+			pc.readTo = 0
+		}
+	}
 	if cfg.agent.set() {
 		pc.agent = cfg.agent
 	}
@@ -191,6 +216,22 @@ func (c *Client) request(ctx context.Context, method, path string, in any, cfg *
 	return req, err
 }
 
+// An answerTaker takes the body of an answer as far as it came, in place of its decoded
+// data. enough reports whether a part of the body is enough, so that the call is not
+// repeated for the rest.
+type answerTaker interface {
+	takeAnswer(body []byte)
+	enough(part []byte) bool
+}
+
+// peekError reads the body of an error for at most 200 ms: the status is known, and no call
+// waits any longer for what explains it.
+func peekError(resp *http.Response) {
+	head, cut := wire.Peek(resp, maxErrorBody)
+	_ = resp.Body.Close()
+	resp.Body = wire.Part(head, cut)
+}
+
 // finish reads the answer.
 func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, out any) (*Response, error) {
 	r := c.describe(resp, state)
@@ -205,15 +246,19 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	limit := int64(maxBody)
 	if !success {
 		limit = maxErrorBody
+		peekError(resp)
 	}
 	a := wire.Read(req, resp, limit)
 	if a.Envelope.RequestID != "" {
 		r.RequestID = a.Envelope.RequestID
 	}
 	r.Meta, r.Pagination = a.Envelope.Meta, (*Pagination)(a.Envelope.Pagination)
-	whole, wantsAll := out.(interface{ takeAnswer(body []byte) })
+	whole, wantsAll := out.(answerTaker)
 	if wantsAll && success {
 		whole.takeAnswer(a.Body)
+	}
+	if d, ok := out.(deletion); ok && state.unknown && d.done(a) {
+		return r, nil
 	}
 	if !success || (a.JSONErr == nil && a.BodyErr == nil && !a.OK()) {
 		return r, c.apiError(req, r, a, state)
@@ -228,12 +273,20 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	if err == nil && out != nil {
 		err = decodeData(a.Envelope.Data, out)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		return r, nil
+	case c.core.routes.issue(req):
+		return r, wire.NewCallError(req, fmt.Errorf("%w (%d)", ErrMalformedResponse, resp.StatusCode))
+	default:
 		return r, wire.NewCallError(req, fmt.Errorf("%w (%d %s): %w", ErrMalformedResponse,
 			resp.StatusCode, secret.Clean(resp.Header.Get("Content-Type")), err))
 	}
-	return r, nil
 }
+
+// deletion is implemented by an out of calls that delete something. done reports whether
+// the response to a repetition means that an earlier attempt had done it.
+type deletion interface{ done(a *wire.Answer) bool }
 
 // isWebPage reports whether something other than the platform has answered, such as
 // the login page of a network.
@@ -258,8 +311,12 @@ func (c *Client) apiError(req *http.Request, r *Response, a *wire.Answer, state 
 	if state.generation != nil {
 		secrets = append(secrets, state.generation.Value.cred.Reveal())
 	}
-	e := newAPIError(r, &a.Envelope, a.Body, secrets...)
-	e.Method, e.Path, e.cause = req.Method, req.URL.Path, state.Err
+	issues := c.core.routes.issue(req)
+	e := newAPIError(r, &a.Envelope, a.Body, issues, secrets...)
+	e.Method, e.Path, e.cause = req.Method, secret.Path(req.URL.EscapedPath(), secrets...), state.Err
+	if issues && isRedirect(r.StatusCode) {
+		e.cause = errRedirect
+	}
 	return e
 }
 
@@ -317,5 +374,5 @@ func (c *core) noteSunset(req *http.Request, r *Response) {
 		return
 	}
 	c.cfg.logger.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: a route will be retired",
-		slog.String("method", req.Method), slog.String("path", req.URL.Path), slog.Time("sunset", r.Sunset))
+		slog.String("method", req.Method), slog.String("path", secret.Path(req.URL.EscapedPath())), slog.Time("sunset", r.Sunset))
 }

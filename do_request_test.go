@@ -71,7 +71,7 @@ func TestTheIdempotencyKeyIsTheSameOverRetriesAndReplays(t *testing.T) {
 				return sdktest.Reply(http.StatusCreated, `{"data":{"id":"t1"}}`)
 			}
 		}
-		resp, err := sdktest.ClientOver(t, base, src).Do(t.Context(), http.MethodPost, "/tasks", map[string]string{"a": "b"}, nil)
+		resp, err := sdktest.ClientOver(t, sdktest.Verifying("new-key", base), src).Do(t.Context(), http.MethodPost, "/tasks", map[string]string{"a": "b"}, nil)
 		require.NoError(t, err)
 		assert.Equal(t, 4, resp.Attempts)
 		keys := map[string]bool{}
@@ -275,4 +275,23 @@ func TestPathsArriveAsTheyAre(t *testing.T) {
 			assert.Equal(t, want, got[len(got)-1].URL)
 		}
 	}
+}
+
+func TestWholeURLsOfPinnedOriginsAreCalled(t *testing.T) {
+	t.Parallel()
+	rec := sdktest.Answering(http.StatusOK, "{}")
+	const files = "https://files.agrenting.test"
+	c := sdktest.Keyed(t, rec, agrenting.WithAllowedOrigins(files))
+	for _, target := range []string{sdktest.APIURL + "/api/v1/agents?b=2&a=1", files + "/artifacts/1"} {
+		_, err := c.Do(t.Context(), http.MethodGet, target, nil, nil)
+		require.NoError(t, err)
+		got := rec.Requests()
+		assert.Equal(t, target, got[len(got)-1].URL)
+		assert.Equal(t, sdktest.TestKey, sdktest.SecretOf(got[len(got)-1].Header))
+	}
+	_, err := c.Do(t.Context(), http.MethodGet, "https://www.files.agrenting.test/artifacts/1", nil, nil)
+	require.ErrorIs(t, err, agrenting.ErrForeignOrigin)
+	require.ErrorContains(t, err, "WithAllowedOrigins")
+	require.ErrorContains(t, err, "with and without www are different hosts")
+	assert.Len(t, rec.Requests(), 2)
 }

@@ -31,17 +31,18 @@
 //
 // A [CredentialSource] is a function that yields a credential, for example from a
 // vault, a sidecar, or a mounted file ([FileSource]). The SDK asks it once for all
-// concurrent requests: before the credential expires, and after a 401. The rejected
-// request is then resent with the new credential. While the source fails, a valid
-// credential continues to be used. [Client.Status] describes the current state, and
-// [WithObserver] reports changes.
+// concurrent requests: before the credential expires, and when the platform says that it
+// is dead. A request that got a 401 is resent, with the new credential if there is one.
+// While the source fails, a valid credential continues to be used. [Client.Status]
+// describes the current state, and [WithObserver] reports changes.
 //
 // # Sessions
 //
 // [WithSession] exchanges the API key for sessions, so that the key is sent to only
-// one endpoint. It renews them before they expire, also without traffic, and after a
-// 401. The platform locks out an address that exchanges more than ten times a minute.
-// The error is then a [LockoutError], and neither requests nor renewals cause an
+// one endpoint. It renews them before they expire, also without traffic, and when the
+// platform has ended them. The platform locks out an address that exchanges more than ten
+// times a minute. The SDK stays below that, see [SessionPolicy]. If it happens
+// nevertheless, the error is a [LockoutError], and neither requests nor renewals cause an
 // exchange until the lockout ends. Processes share sessions through a [Store], see
 // [WithStore]. [SessionService] makes single exchanges on demand.
 //
@@ -84,8 +85,9 @@
 //	case errors.Is(err, context.DeadlineExceeded):
 //	}
 //
-// If a credential cannot be obtained, the error is a [*RenewalError]. All requests
-// that waited for the credential get the same one. [CheckResponse] makes an [*APIError]
+// If a credential cannot be obtained, requests wait for further attempts, by default for
+// 10 s (RetryPolicy.RenewalWait). Then the error is a [*RenewalError], the same for
+// all. [CheckResponse] makes an [*APIError]
 // of a plain response.
 //
 // # Retries

@@ -210,6 +210,10 @@ func TestBadValuesAreNamedByTheirVariableAndNotShown(t *testing.T) {
 		{"AGRENTING_SANDBOX_API_KEY", part + " x", ErrInvalidCredential, "white space at byte 19 of 20"},
 		{"AGRENTING_API_KEY", part + "\n" + part, ErrInvalidCredential, "a line break at byte 19 of 37"},
 		{"AGRENTING_API_KEY", `"` + part + `"`, ErrInvalidCredential, "is enclosed in"},
+		{"AGRENTING_API_KEY", "${AGRENTING_KEY}", ErrInvalidCredential, "placeholder"},
+		{"AGRENTING_SANDBOX_API_KEY", "AGRENTING_API_KEY=" + part, ErrInvalidCredential, `begins with a name and "="`},
+		{"AGRENTING_API_KEY", part + ",", ErrInvalidCredential, "has , at byte 19 of 19"},
+		{"AGRENTING_SESSION_TOKEN", part + `"`, ErrInvalidCredential, `has " at byte 19 of 19`},
 		{"AGRENTING_SESSION_TOKEN", part + "é", ErrInvalidCredential, "not an ASCII character at byte 19"},
 		{"AGRENTING_API_KEY", strings.Repeat(part, 1000), ErrInvalidCredential, "18000 bytes"},
 	}

@@ -64,8 +64,8 @@ var (
 	// ErrLockedOut means that the authenticate endpoint has locked this IP address
 	// out. [LockoutError] says until when.
 	ErrLockedOut = errors.New("agrenting: locked out of authentication")
-	// ErrNotReplayable means that a request that got a 401 was not resent with a
-	// renewed credential, because its body was already consumed.
+	// ErrNotReplayable means that a request that got a 401 was not resent, because its
+	// body was already consumed and cannot be rewound.
 	ErrNotReplayable = replay.ErrNot
 	// ErrNoRecord means that a store has no record of that name.
 	ErrNoRecord = record.ErrNoRecord
@@ -97,6 +97,10 @@ const (
 // Its text is safe to log. It contains no query string, and parts of the platform's
 // message that look like a secret are redacted. It does not contain Details, which is
 // the platform's own JSON, with the request's credential redacted.
+//
+// An answer to a call that issues a key, a token, or a session has no Message here, because the
+// new secret may be in it. Code, Field, Details, and RequestID are then set only if they consist
+// of plain words, or if RequestID is a UUID.
 type APIError struct {
 	// StatusCode is the HTTP status. It is 2xx if the platform reported errors in the
 	// envelope of a success.
@@ -109,20 +113,24 @@ type APIError struct {
 	// Field names the invalid field, if the platform does.
 	Field string
 	// Details is the raw JSON of the error's "details": an object or an array,
-	// depending on the route (the platform's documents show both).
+	// depending on the route (the platform's documents show both). It is nil if it has more
+	// than 16 KiB.
 	Details json.RawMessage
 	// RequestID is the request ID of the envelope's meta, or of a header.
 	RequestID string
-	// RetryAfter is the platform's Retry-After; zero if it gave none.
+	// RetryAfter is the platform's Retry-After; zero if it gave none. A date is read
+	// relative to the Date of the response, or to the local clock if there is none.
 	RetryAfter time.Duration
 	// Attempts is how often the request was sent.
 	Attempts int
-	// Method and Path say which call failed; the path has no query string.
+	// Method and Path say which call failed. The path is escaped, has no query string and no
+	// credential, and is cut off after 256 characters.
 	Method, Path string
-	// Others are the further entries of the envelope's errors array. They have only
+	// Others are the further entries of the envelope's errors array, at most 19. They have only
 	// StatusCode, Code, Message, Field, and Details.
 	Others []*APIError
 
+	more  int   // entries that were left out
 	cause error // e.g. ErrNotReplayable
 }
 
@@ -159,6 +167,9 @@ func (e *APIError) Error() string {
 	}
 	if e.Attempts > 1 {
 		notes = append(notes, fmt.Sprintf("%d attempts", e.Attempts))
+	}
+	if e.more > 0 {
+		notes = append(notes, fmt.Sprintf("%d errors not shown", e.more))
 	}
 	if e.RetryAfter > 0 {
 		notes = append(notes, "retry after "+e.RetryAfter.String())
@@ -202,15 +213,18 @@ func (e *APIError) Is(target error) bool {
 	}
 }
 
-// RenewalError means that a credential could not be obtained or renewed. All callers
-// that waited for the same renewal get the same error. Until RetryAt, further callers
-// get it at once, without another attempt.
+// RenewalError means that a credential could not be obtained or renewed. Requests wait
+// for the next attempt for as long as their context and RetryPolicy.RenewalWait allow.
+// They get this error at once if the next attempt comes later than that, if the source has
+// been failing for longer than that, if the address is locked out ([LockoutError]), if
+// the platform refuses the key, or if another attempt would fail in the same way, as with
+// [ErrNoCredential].
 type RenewalError struct {
 	// RetryAt is when the SDK tries again, by itself or for the next request after
 	// that; zero if only new input can help.
 	RetryAt time.Time
-	// Rejected reports whether the platform had answered 401 to the credential that
-	// was to be renewed. The error then also matches [ErrUnauthorized].
+	// Rejected reports whether the platform has rejected the credential that was
+	// to be renewed. The error then also matches [ErrUnauthorized].
 	Rejected bool
 	// Failures is how many attempts have failed in a row.
 	Failures int

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -95,6 +96,40 @@ func TestAnAPIErrorCarriesRetryAfterBeyondThePolicy(t *testing.T) {
 	assert.Equal(t, time.Hour, api.RetryAfter)
 	assert.Equal(t, time.Hour, resp.Rate.RetryAfter)
 	base.Only(t)
+}
+
+func TestRetryAfterDateIsReadByPlatformClock(t *testing.T) {
+	t.Parallel()
+	for name, skew := range map[string]time.Duration{"same clock": 0, "platform ahead": 10 * time.Minute, "platform behind": -10 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				header := func(after time.Duration) []string {
+					now := time.Now().UTC().Add(skew)
+					return []string{"Date", now.Format(http.TimeFormat), "Retry-After", now.Add(after).Format(http.TimeFormat)}
+				}
+				base := &sdktest.Recorder{}
+				base.Then = func(n int, _ sdktest.Seen) *http.Response {
+					if n == 1 {
+						return sdktest.Reply(http.StatusTooManyRequests, "{}", header(20*time.Second)...)
+					}
+					return sdktest.Reply(http.StatusOK, "{}")
+				}
+				began := time.Now()
+				_, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodGet, "/api/v1/tasks", nil, nil)
+				require.NoError(t, err)
+				assert.InDelta(t, 21, time.Since(began).Seconds(), 2)
+
+				base = sdktest.Answering(http.StatusTooManyRequests, "{}", header(2*time.Minute)...)
+				resp, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodGet, "/api/v1/tasks", nil, nil)
+				var e *agrenting.APIError
+				require.ErrorAs(t, err, &e)
+				assert.Equal(t, 2*time.Minute, e.RetryAfter)
+				assert.Equal(t, 2*time.Minute, resp.Rate.RetryAfter)
+				base.Only(t)
+			})
+		})
+	}
 }
 
 func TestForeignTextIsBoundedAndOnOneLine(t *testing.T) {

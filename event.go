@@ -14,10 +14,11 @@ type EventType string
 const (
 	// EventRenewed: a new generation is in use. Reason says why it was obtained.
 	EventRenewed EventType = "renewed"
-	// EventRejected: the platform answered 401 to the credential in use.
+	// EventRejected: the credential in use is dead, or the platform has answered 401 to
+	// it and does not say whether it is. The source is asked for another one. A 401 that
+	// causes no renewal is not reported.
 	EventRejected EventType = "rejected"
-	// EventConfirmed: after a rejection, the source yielded the same credential
-	// again, so the caller got the 401.
+	// EventConfirmed: after a rejection, the source yielded the same credential again.
 	EventConfirmed EventType = "confirmed"
 	// EventRenewalFailed: Err is the cause. RetryAt is when the next attempt is due.
 	EventRenewalFailed EventType = "renewal failed"
@@ -43,10 +44,11 @@ const (
 type Event struct {
 	Time time.Time
 	Type EventType
-	// Reason is "first", "early" (before the expiry), "expired", "rejected" (after a
-	// 401), "manual", "recheck" (a file or a source was read again), or "adopted" (a
-	// newer credential of another process was found). Events of rotations and stores
-	// have other reasons, see [EventType].
+	// Reason is "first", "early" (before the expiry), "expired", "rejected" (after
+	// an EventRejected), "manual", "recheck" (a file or a source was read again),
+	// "adopted" (a newer credential of another process was found), or "restored" (the
+	// source has no other credential than a dead one, and the one before it is used
+	// again). Events of rotations and stores have other reasons, see [EventType].
 	Reason string
 	// Generation counts the credentials that the client has used, from 1. In events of
 	// a rotation and in [EventKeyOld], it is the generation of the key in the store.

@@ -79,7 +79,7 @@ func TestAFailedRenewalIsAnEvent(t *testing.T) {
 	errAway := errors.New("away")
 	seen := &eventLog{}
 	src := CredentialSourceFunc(func(context.Context) (Credential, error) { return Credential{}, errAway })
-	c := clientOver(t, answering(http.StatusOK, "{}"), src, WithObserver(seen.observe))
+	c := clientOver(t, answering(http.StatusOK, "{}"), src, WithObserver(seen.observe), WithRetryPolicy(RetryPolicy{RenewalWait: -1}))
 	_, err := c.Credential(t.Context())
 	require.ErrorIs(t, err, errAway)
 	require.NoError(t, c.Close())
@@ -151,7 +151,7 @@ func TestASlowObserverOrLoggerHoldsNobodyUp(t *testing.T) {
 					_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 					require.NoError(t, err)
 				}
-				assert.Zero(t, time.Since(began))
+				assert.Less(t, time.Since(began), time.Second, "only the questions about the first key take time")
 				close(release)
 				require.NoError(t, c.Close())
 			})

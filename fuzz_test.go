@@ -40,7 +40,7 @@ func FuzzEnvelope(f *testing.F) {
 		if err == nil && len(bytes.TrimSpace(body)) == 0 {
 			assert.Nil(t, env.Data)
 		}
-		e := newAPIError(&Response{StatusCode: http.StatusBadRequest, Header: http.Header{}}, &env, body, key)
+		e := newAPIError(&Response{StatusCode: http.StatusBadRequest, Header: http.Header{}}, &env, body, false, key)
 		text := e.Error()
 		for _, form := range spellings {
 			assert.NotContains(t, text, form)

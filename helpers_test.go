@@ -20,7 +20,32 @@ import (
 // apiURL is the base URL of tests that need no server.
 const apiURL = "https://api.agrenting.test"
 
-const revokedBody = "the key was revoked"
+// revokedBody is what the platform says about a credential that is dead.
+const revokedBody = `{"errors":[{"code":"UNAUTHORIZED","message":"the key was revoked"}]}`
+
+// isVerify reports whether the SDK asks about the credential of a request.
+func isVerify(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.URL.Path == (&Routes{}).withDefaults().Verify
+}
+
+// verdict is the answer to such a call.
+func verdict(alive bool) *http.Response {
+	if alive {
+		return reply(http.StatusOK, `{"data":[]}`)
+	}
+	return reply(http.StatusUnauthorized, revokedBody)
+}
+
+// verifying is a base that answers the SDK's questions about credentials apart from all
+// other requests: every secret but the valid one is dead.
+func verifying(valid string, base http.RoundTripper) tripFunc {
+	return func(r *http.Request) (*http.Response, error) {
+		if isVerify(r) {
+			return verdict(secretOf(r.Header) == valid), nil
+		}
+		return base.RoundTrip(r)
+	}
+}
 
 // tripFunc makes a base of a function.
 type tripFunc func(*http.Request) (*http.Response, error)
@@ -57,13 +82,17 @@ type script struct {
 }
 
 func (s *script) RoundTrip(req *http.Request) (*http.Response, error) {
+	if isVerify(req) {
+		return reply(http.StatusNotFound, "{}"), nil
+	}
 	return s.answer(int(s.calls.Add(1)), req)
 }
 
 func (s *script) count() int { return int(s.calls.Load()) }
 
 // answers is a script of status codes; the last one is repeated. A zero is a
-// dropped connection.
+// dropped connection. It does not count calls of Routes.Verify, and does not serve that
+// route.
 func answers(codes ...int) *script {
 	return &script{answer: func(n int, req *http.Request) (*http.Response, error) {
 		swallow(req)
@@ -141,10 +170,12 @@ func (r *recorder) requests() []seen {
 	return slices.Clone(r.got)
 }
 
-// platform is a base that accepts one secret at a time and echoes bodies.
+// platform is a base that accepts one secret at a time and echoes bodies. It does not
+// record the calls of Routes.Verify.
 type platform struct {
 	recorder
 	accepted atomic.Pointer[string]
+	asked    atomic.Int64 // calls of Routes.Verify
 }
 
 func newPlatform(secret string) *platform {
@@ -157,6 +188,14 @@ func newPlatform(secret string) *platform {
 		return reply(http.StatusOK, s.body)
 	}
 	return p
+}
+
+func (p *platform) RoundTrip(req *http.Request) (*http.Response, error) {
+	if isVerify(req) {
+		p.asked.Add(1)
+		return verdict(secretOf(req.Header) == *p.accepted.Load()), nil
+	}
+	return p.recorder.RoundTrip(req)
 }
 
 func (p *platform) accept(secret string) { p.accepted.Store(&secret) }

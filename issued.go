@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -48,6 +50,52 @@ func (e *IssuedSecretError) Unwrap() error { return e.Err }
 
 // RawAnswer returns the platform's answer. It is a secret.
 func (e *IssuedSecretError) RawAnswer() []byte { return []byte(e.raw.Reveal()) }
+
+// issue reports whether req asks for a new key, token, or session. Nothing of the answer is
+// shown then: it may have the secret anywhere, also if it reports an error.
+func (r *Routes) issue(req *http.Request) bool {
+	switch req.Method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+	default:
+		return false
+	}
+	segments := segmentsOf(req.URL.EscapedPath())
+	for _, route := range []string{
+		r.Authenticate, "/auth/authenticate", r.RotateKey, r.Credentials, r.Tokens, pathRegister,
+	} {
+		if endsWith(segments, segmentsOf(route)) {
+			return true
+		}
+	}
+	return false
+}
+
+// issued reports whether resp, which is not a success, is the answer to such a request.
+func (r *Routes) issued(req *http.Request, resp *http.Response) bool {
+	return resp != nil && resp.StatusCode >= http.StatusMultipleChoices && r.issue(req)
+}
+
+// segmentsOf splits a path as servers do: empty segments do not count.
+func segmentsOf(path string) []string {
+	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+}
+
+// endsWith reports whether a path ends with a route. A path may have a prefix: that of the base
+// URL.
+func endsWith(path, route []string) bool {
+	if len(path) < len(route) {
+		return false
+	}
+	for i, segment := range path[len(path)-len(route):] {
+		if plain, err := url.PathUnescape(segment); err == nil {
+			segment = plain
+		}
+		if route[i] != "{id}" && route[i] != segment {
+			return false
+		}
+	}
+	return true
+}
 
 // issuedIn finds a new secret in the body of an answer.
 func issuedIn(body []byte, wrap func(string) Credential) (IssuedKey, bool) {
@@ -102,8 +150,23 @@ type rawAnswer []byte
 // takeAnswer takes the body in place of its decoded data.
 func (r *rawAnswer) takeAnswer(body []byte) { *r = body }
 
-// acknowledged takes any JSON, for calls whose answer has no data that the SDK needs,
-// and yet must come from the platform.
-type acknowledged struct{}
+// enough reports whether a new secret is in the part of an answer that came.
+func (r *rawAnswer) enough(part []byte) bool {
+	_, found := wire.IssuedIn(part)
+	return found
+}
 
-func (*acknowledged) UnmarshalJSON([]byte) error { return nil }
+// deleted takes any JSON, for calls that delete something: their answer has no data that
+// the SDK needs, and yet must come from the platform.
+type deleted struct{}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (*deleted) UnmarshalJSON([]byte) error { return nil }
+
+// done implements deletion.
+func (*deleted) done(a *wire.Answer) bool {
+	if !a.FromPlatform() || (a.Status != http.StatusNotFound && a.Status != http.StatusGone) {
+		return false
+	}
+	return len(a.Envelope.Errors) == 0 || a.Envelope.Errors[0].Code != codeRouteNotFound
+}

@@ -89,8 +89,9 @@ func (s *KeyService) List(ctx context.Context, agentID string, opts ...CallOptio
 	return List[Key](ctx, s.client, s.client.core.keysPath(agentID), opts...)
 }
 
-// Revoke revokes a key at once. An unknown key is [ErrNotFound]. No public
-// document confirms the path, see [Routes].
+// Revoke revokes a key at once. An unknown key is [ErrNotFound], unless the response to
+// an earlier attempt of the call was lost: that attempt has then revoked the key. No
+// public document confirms the path, see [Routes].
 func (s *KeyService) Revoke(ctx context.Context, agentID, keyID string, opts ...CallOption) error {
 	if _, err := pathSegment(agentID); err != nil {
 		return err
@@ -99,6 +100,6 @@ func (s *KeyService) Revoke(ctx context.Context, agentID, keyID string, opts ...
 	if err != nil {
 		return err
 	}
-	_, err = s.client.Do(ctx, http.MethodDelete, s.client.core.keysPath(agentID)+"/"+seg, nil, new(acknowledged), opts...)
+	_, err = s.client.Do(ctx, http.MethodDelete, s.client.core.keysPath(agentID)+"/"+seg, nil, new(deleted), opts...)
 	return err
 }

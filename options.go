@@ -10,6 +10,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/origin"
+	"github.com/agrenting/agrenting-go/internal/retry"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -92,10 +93,12 @@ type Routes struct {
 	// Tokens are the tokens of a user; the default is /api/v1/user/tokens
 	// (platform documentation, "User Tokens").
 	Tokens string
-	// Verify is a cheap call to try a key. A 401 means that the platform does not know
-	// the key. A 429, a 5xx, and a redirect mean nothing. Any other answer in JSON means
-	// that the platform knows it. The default is /api/v1/hirings/pending, which live
-	// agents call with their key.
+	// Verify is a cheap call to ask whether a credential is alive, by GET. A rotation
+	// makes it to try a new key, and requests make it after a 401. A 401 in JSON means
+	// that the platform does not know the credential. A 2xx, 402, 403, 409, or 422 in
+	// JSON means that it does. Everything else means nothing after a 401; to a rotation,
+	// all answers in JSON except 429, 5xx, and redirects mean that the platform knows the
+	// key. The default is /api/v1/hirings/pending, which live agents call with their key.
 	Verify string
 }
 
@@ -106,7 +109,7 @@ func (r *Routes) each() []*string {
 
 // withDefaults fills the empty fields.
 func (r *Routes) withDefaults() Routes {
-	out := Routes{ //nolint:gosec // paths
+	out := Routes{ // #nosec G101 -- paths
 		Authenticate: "/api/v1/auth/authenticate",
 		Logout:       "/api/v1/auth/logout",
 		MyAgents:     "/api/v1/agents/mine",
@@ -131,7 +134,8 @@ func (r *Routes) withDefaults() Routes {
 // TRACE, DELETE, or PUT, or if they have an X-Idempotency-Key, and if their body can be
 // sent again (there is none, or GetBody is set). They are retried after connection
 // errors, 408, 425, 429, any 5xx except 501, and 409 IDEMPOTENCY_PENDING with the same
-// key. All other requests are sent once.
+// key, and by [Client.Do] also after a 2xx that breaks off. All other requests are sent
+// once, and so are requests through a proxy that requires credentials (407).
 type RetryPolicy struct {
 	// MaxAttempts is how often a request is sent at most, the first time included. The
 	// default is 4, as in the platform's own client. With 1, nothing is retried.
@@ -145,6 +149,30 @@ type RetryPolicy struct {
 	// more, the request is not retried, and its response contains the time. The
 	// default is 60 s.
 	MaxRetryAfter time.Duration
+	// RenewalWait is how long a request waits for a new credential when the last attempt
+	// to obtain one has failed, as when the authenticate endpoint answers 503. The
+	// request's context limits the wait, too. The default is 10 s. A negative value means
+	// not to wait: such requests fail at once. [RenewalError] lists when they do in any
+	// case.
+	RenewalWait time.Duration
+}
+
+// defaultRenewalWait is the default of RetryPolicy.RenewalWait.
+const defaultRenewalWait = 10 * time.Second
+
+// renewalWait is RenewalWait with its default, and 0 for not waiting.
+func (p RetryPolicy) renewalWait() time.Duration {
+	if p.RenewalWait == 0 {
+		return defaultRenewalWait
+	}
+	return max(0, p.RenewalWait)
+}
+
+// retries is the part of the policy that is about retries.
+func (p RetryPolicy) retries() retry.Policy {
+	return retry.Policy{
+		MaxAttempts: p.MaxAttempts, BaseDelay: p.BaseDelay, MaxDelay: p.MaxDelay, MaxRetryAfter: p.MaxRetryAfter,
+	}
 }
 
 func (p RetryPolicy) validate() error {
@@ -164,8 +192,9 @@ func optionError(name, format string, args ...any) error {
 
 // WithCredential uses one fixed credential. The environment is then not read for
 // credentials. Of WithCredential, [WithCredentialSource], and [WithAnonymous], the last
-// one given wins. A fixed credential cannot be renewed: if the platform rejects it, the
-// caller gets the 401 unchanged.
+// one given wins. A fixed credential cannot be renewed: the caller gets the 401 of the
+// platform. If a request succeeded within the last second, the refused request is first
+// resent, at most twice.
 func WithCredential(c Credential) Option {
 	return func(cfg *config) error {
 		if err := c.validate(); err != nil {
@@ -254,8 +283,10 @@ func WithUnmarkedSandboxTokens() Option {
 }
 
 // WithTransport sets the base transport, which sends the requests. It is used unchanged.
-// The default is a clone of [http.DefaultTransport] that keeps up
-// to 100 idle connections to one host instead of two.
+//
+// The default is that of [NewBaseTransport]. If [http.DefaultTransport] is not an
+// [*http.Transport] when the client is made, because the program has replaced it by a
+// tracer or a mock, requests go through it instead, as in other clients.
 func WithTransport(base http.RoundTripper) Option {
 	return func(cfg *config) error {
 		if base == nil {
@@ -264,6 +295,25 @@ func WithTransport(base http.RoundTripper) Option {
 		cfg.base = base
 		return nil
 	}
+}
+
+// NewBaseTransport returns a new transport like the one that clients use by default, for
+// programs that change one of its settings and pass it to [WithTransport]:
+//
+//	base := agrenting.NewBaseTransport()
+//	base.MaxIdleConnsPerHost = 500
+//
+// It has the settings of [http.DefaultTransport]. A limit that the program has set to zero
+// there gets its default, such as 10 s for a TLS handshake and 1 s for the response to
+// Expect: 100-continue. In addition, it
+//
+//   - keeps up to 100 idle connections to one host instead of two,
+//   - pings an HTTP/2 connection on which nothing has arrived for 30 s, and closes it if the
+//     response does not arrive within 15 s,
+//   - uses no proxy for loopback addresses, localhost, and names below localhost, whatever
+//     proxy the program has set there.
+func NewBaseTransport() *http.Transport {
+	return wire.NewBase(origin.IsLocal)
 }
 
 // WithTimeout limits one [Client.Do] with all its attempts and the reading of the

@@ -19,11 +19,18 @@ import (
 // loop; the items before it are valid.
 //
 // The data of a page may be an array or an object with the array as its only array
-// member, because some routes wrap it. A cursor that repeats is an error, not an
-// endless loop.
+// member, because some routes wrap it. No platform can keep the loop running without
+// items: a cursor that repeats is an error, and so are 100 pages in a row without items.
+// Between pages, List checks ctx, whose cause is the error if it has ended.
 func List[T any](ctx context.Context, c *Client, path string, opts ...CallOption) iter.Seq2[T, error] {
+	if ctx == nil {
+		return func(yield func(T, error) bool) {
+			var none T
+			yield(none, optionError("List", "the context is nil"))
+		}
+	}
 	opts = slices.Clone(opts)
-	return wire.List[T](path, func(at url.Values) (wire.Page, error) {
+	return wire.List[T](ctx, path, func(at url.Values) (wire.Page, error) {
 		var data json.RawMessage
 		resp, err := c.Do(ctx, http.MethodGet, path, nil, &data, append(slices.Clip(opts), CallQuery(at))...)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/rotation"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/session"
+	"github.com/agrenting/agrenting-go/internal/shield"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -34,6 +35,9 @@ type direct struct {
 	keyHeader bool
 	agentID   string
 	idemKey   string
+	// close ends the connection after the call: the next one must not reach the same node,
+	// which may lag behind, only because of that.
+	close bool
 }
 
 // maxDirectBody bounds the answers of such calls.
@@ -55,13 +59,21 @@ func (p platformCalls) direct(ctx context.Context, d direct) (*directAnswer, err
 	if d.idemKey != "" {
 		header[wire.HeaderIdempotencyKey] = []string{d.idemKey}
 	}
-	call := wire.Call{Method: d.method, URL: u, Header: header, UserAgent: p.core.userAgent, Body: d.body}
-	a, err := call.Do(ctx, p.core.transport.base.RoundTrip, maxDirectBody)
+	call := wire.Call{Method: d.method, URL: u, Header: header, UserAgent: p.core.userAgent, Body: d.body, Close: d.close}
+	issues := false
+	a, err := call.Do(ctx, func(req *http.Request) (*http.Response, error) {
+		resp, err := p.core.transport.shielded(req, d.cred)
+		if resp != nil && resp.Body != nil {
+			shield.Body(req, d.cred.c, resp)
+		}
+		issues = p.core.routes.issue(req)
+		return resp, err
+	}, maxDirectBody)
 	if err != nil {
 		return nil, err
 	}
 	return &directAnswer{
-		answer: a, status: a.Status, header: a.Header, jsonErr: a.JSONErr, raw: a.Body, secret: d.cred.Reveal(),
+		answer: a, status: a.Status, header: a.Header, jsonErr: a.JSONErr, raw: a.Body, secret: d.cred.Reveal(), issues: issues,
 	}, nil
 }
 
@@ -73,13 +85,14 @@ type directAnswer struct {
 	jsonErr error
 	raw     []byte
 	secret  string // of the credential, for redaction
+	issues  bool   // it may have a new secret
 }
 
 // ok reports whether the platform did what it was asked for.
 func (a *directAnswer) ok() bool { return a.answer.OK() }
 
-// made is ok for calls that issue a key.
-func (a *directAnswer) made() bool { return a.answer.Made() }
+// fromPlatform reports whether the platform gave the answer.
+func (a *directAnswer) fromPlatform() bool { return a.answer.FromPlatform() }
 
 // issued is the key in an answer.
 func (a *directAnswer) issued() (IssuedKey, bool) { return issuedIn(a.raw, APIKey) }
@@ -88,13 +101,18 @@ func (a *directAnswer) issued() (IssuedKey, bool) { return issuedIn(a.raw, APIKe
 func (a *directAnswer) apiError() *APIError {
 	r := &Response{StatusCode: a.status, Header: a.header, Attempts: 1}
 	r.readHeader()
-	e := newAPIError(r, &a.answer.Envelope, nil, a.secret)
-	e.Method, e.Path = a.answer.Method, a.answer.Path
-	if a.status >= 300 && a.status < 400 {
-		e.cause = fmt.Errorf("%w: credentials follow no redirect; make the platform's canonical URL the base URL", ErrForeignOrigin)
+	e := newAPIError(r, &a.answer.Envelope, nil, a.issues, a.secret)
+	e.Method, e.Path = a.answer.Method, secret.Path(a.answer.Path, a.secret)
+	if isRedirect(a.status) {
+		e.cause = errRedirect
 	}
 	return e
 }
+
+// errRedirect is the cause of an error about a redirect of a call that no redirect is followed of.
+var errRedirect = fmt.Errorf("%w: credentials follow no redirect; make the platform's canonical URL the base URL (with and without www are different hosts)", ErrForeignOrigin)
+
+func isRedirect(status int) bool { return status >= 300 && status < 400 }
 
 // lockout is how long the platform locks an IP out if it does not say (platform
 // documentation, "Rate Limits").
@@ -102,15 +120,21 @@ const lockout = 5 * time.Minute
 
 // Authenticate implements session.Platform. The key goes into the header for API
 // keys, a user token too: the platform's example has it there.
-func (p platformCalls) Authenticate(ctx context.Context, path string, key secret.Credential) (*wire.Answer, error) {
-	a, err := p.direct(ctx, direct{method: http.MethodPost, path: path, cred: Credential{key}, keyHeader: true})
+func (p platformCalls) Authenticate(ctx context.Context, path string, key secret.Credential, leave bool) (*wire.Answer, error) {
+	a, err := p.direct(ctx, direct{method: http.MethodPost, path: path, cred: Credential{key}, keyHeader: true, close: leave})
 	if err != nil {
 		return nil, err
 	}
 	if a.ok() {
+		if a.jsonErr == nil {
+			p.core.evidence.Of(key, evidence.Given).Accept()
+		}
 		return a.answer, nil
 	}
 	e := a.apiError()
+	if !a.fromPlatform() && !isRedirect(a.status) && a.status < http.StatusInternalServerError && a.status != http.StatusTooManyRequests {
+		return nil, notThePlatform(a)
+	}
 	if a.status != http.StatusTooManyRequests {
 		return nil, e
 	}
@@ -118,13 +142,17 @@ func (p platformCalls) Authenticate(ctx context.Context, path string, key secret
 	if after <= 0 {
 		after = lockout
 	}
-	return nil, &LockoutError{RetryAt: time.Now().Add(after), Err: e}
+	return nil, &LockoutError{RetryAt: time.Now().Add(min(after, session.MaxPause)), Err: e}
 }
 
-// Refuses implements session.Platform.
-func (p platformCalls) Refuses(ctx context.Context, s secret.Credential) bool {
-	a, err := p.direct(ctx, direct{method: http.MethodGet, path: p.core.routes.Verify, cred: Credential{s}})
-	return err == nil && a.status == http.StatusUnauthorized
+// SessionDead implements session.Platform.
+func (p platformCalls) SessionDead(ctx context.Context, s secret.Credential, lately bool) bool {
+	return p.core.evidence.Of(s, provenance(lately)).Judge(ctx) == evidence.Dead
+}
+
+// KeyDead implements session.Platform.
+func (p platformCalls) KeyDead(ctx context.Context, key secret.Credential) bool {
+	return p.core.evidence.Of(key, evidence.Given).Confirms(ctx)
 }
 
 // RetryAt implements session.Platform.
@@ -141,6 +169,9 @@ func retryAt(err error) time.Time {
 	if p, ok := errors.AsType[*session.PausedError](err); ok {
 		return p.Until
 	}
+	if l, ok := errors.AsType[*session.LimitError](err); ok {
+		return l.Until
+	}
 	if p, ok := errors.AsType[*pausedError](err); ok {
 		return p.at
 	}
@@ -152,8 +183,9 @@ func retryAt(err error) time.Time {
 
 // pausedError is an error of a source that can be asked again at some time.
 type pausedError struct {
-	at  time.Time
-	err error
+	at      time.Time
+	lasting bool // it would fail again
+	err     error
 }
 
 func (e *pausedError) Error() string { return e.err.Error() }
@@ -161,17 +193,42 @@ func (e *pausedError) Unwrap() error { return e.err }
 
 // Verdict implements evidence.Asker.
 func (p platformCalls) Verdict(ctx context.Context, c secret.Credential) evidence.Verdict {
-	a, err := p.direct(ctx, direct{method: http.MethodGet, path: p.core.routes.Verify, cred: Credential{c}})
+	a, _ := p.verify(ctx, c)
 	switch {
-	case err != nil:
+	case a == nil || !a.fromPlatform():
 		return evidence.Unknown
 	case a.status == http.StatusUnauthorized:
 		return evidence.Dead
-	case a.ok() && a.jsonErr == nil:
+	case accepts(a.status):
 		return evidence.Alive
 	default:
 		return evidence.Unknown
 	}
+}
+
+// verify makes the call that asks about a credential.
+func (p platformCalls) verify(ctx context.Context, c secret.Credential) (*directAnswer, error) {
+	return p.direct(ctx, direct{method: http.MethodGet, path: p.core.routes.Verify, cred: Credential{c}, close: true})
+}
+
+// accepts reports whether a status shows that the platform accepts the credential.
+func accepts(status int) bool {
+	switch status {
+	case http.StatusPaymentRequired, http.StatusForbidden, http.StatusConflict, http.StatusUnprocessableEntity:
+		return true
+	default:
+		return status >= 200 && status < 300
+	}
+}
+
+// notThePlatform is the error of an answer that another party gave in the platform's place.
+func notThePlatform(a *directAnswer) error {
+	problem := "not in the platform's format"
+	if a.jsonErr != nil {
+		problem = "not JSON"
+	}
+	return &wire.CallError{Method: a.answer.Method, Path: a.answer.Path, Err: fmt.Errorf(
+		"%w: %d with a body that is %s, so %w", ErrMalformedResponse, a.status, problem, wire.ErrNotPlatform)}
 }
 
 // Issue implements rotation.Platform.
@@ -201,7 +258,7 @@ const maxKeyPages = 100
 // List implements rotation.Platform.
 func (p platformCalls) List(ctx context.Context, by rotation.Caller, agent string) (keys []rotation.ListedKey, answer rotation.Answer) {
 	path, pages := p.core.keysPath(agent), 0
-	for k, err := range wire.List[Key](path, func(at url.Values) (wire.Page, error) {
+	for k, err := range wire.List[Key](ctx, path, func(at url.Values) (wire.Page, error) {
 		pages++
 		if pages > maxKeyPages {
 			return wire.Page{}, nil
@@ -217,7 +274,11 @@ func (p platformCalls) List(ctx context.Context, by rotation.Caller, agent strin
 		return a.answer.Page()
 	}) {
 		if err != nil {
-			if answer.Outcome == rotation.Done { // the page does not decode
+			switch {
+			case answer.Err != nil: // of the call
+			case ctx.Err() != nil: // between two calls
+				answer = rotation.Answer{Err: err}
+			default: // the page does not decode
 				answer = rotation.Answer{Outcome: rotation.Refused, Err: err}
 			}
 			return nil, answer
@@ -227,20 +288,24 @@ func (p platformCalls) List(ctx context.Context, by rotation.Caller, agent strin
 	return keys, answer
 }
 
-// Verify implements rotation.Platform.
+// Verify implements rotation.Platform. A platform that does not serve the route, or not
+// in this way, has not refused the credential.
 func (p platformCalls) Verify(ctx context.Context, c secret.Credential) (rotation.Verdict, error) {
-	a, err := p.direct(ctx, direct{method: http.MethodGet, path: p.core.routes.Verify, cred: Credential{c}})
+	a, err := p.verify(ctx, c)
 	switch {
 	case err != nil:
 		return rotation.Undecided, err
+	case !a.fromPlatform():
+		return rotation.Undecided, notThePlatform(a)
 	case a.status == http.StatusUnauthorized:
 		return rotation.Dead, a.apiError()
-	case a.status == http.StatusTooManyRequests, a.status >= http.StatusInternalServerError, a.status >= 300 && a.status < 400:
-		return rotation.Undecided, a.apiError()
-	case a.jsonErr != nil:
-		return rotation.Undecided, fmt.Errorf("%w: %d with a body that is not JSON, so the platform did not answer", ErrMalformedResponse, a.status)
-	default:
+	case accepts(a.status):
+		p.core.evidence.Verifies(c)
 		return rotation.Alive, nil
+	case refused(a.status):
+		return rotation.Alive, nil
+	default:
+		return rotation.Undecided, a.apiError()
 	}
 }
 
@@ -251,7 +316,16 @@ func (p platformCalls) OpenLifeline(ctx context.Context, key secret.Credential) 
 		return s.Credential, s.AgentID, rotation.Answer{Outcome: rotation.Done}
 	}
 	a := rotation.Answer{Err: err}
-	if _, locked := errors.AsType[*LockoutError](err); locked || refused(err) {
+	_, locked := errors.AsType[*LockoutError](err)
+	api, answered := errors.AsType[*APIError](err)
+	switch {
+	case locked:
+		a.Outcome = rotation.Refused
+	case errors.Is(err, wire.ErrNotPlatform):
+		a.Denied = true
+	case answered && api.StatusCode == http.StatusUnauthorized:
+		a.Outcome = rotation.Unauthorized
+	case answered && refused(api.StatusCode), errors.Is(err, ErrMalformedResponse): // or a session in an unknown form
 		a.Outcome = rotation.Refused
 	}
 	return secret.Credential{}, "", a
@@ -263,62 +337,65 @@ func (p platformCalls) call(ctx context.Context, by rotation.Caller, issues bool
 	return rotationAnswer(a, err, issues)
 }
 
-// rotationAnswer says what came of a call; issues is set for calls that issue a key.
+// rotationAnswer says what came of a call; issues is set for calls that issue a key. An
+// answer that is not in the platform's envelope says nothing, unless it has the key, or
+// is one that has no body.
 func rotationAnswer(a *directAnswer, err error, issues bool) rotation.Answer {
 	if err != nil {
 		return rotation.Answer{Err: err}
 	}
 	out := rotation.Answer{Sent: wire.Date(a.header)}
-	if issues && a.made() {
-		out.Outcome = rotation.Done
+	if issues && a.answer.Success() {
 		if k, found := a.issued(); found {
+			out.Outcome = rotation.Done
 			out.Key = rotation.IssuedKey{
 				Credential: k.Credential.c, ID: k.ID, AgentID: k.AgentID, Created: k.Created, Expires: k.Expires,
 			}
 			return out
 		}
-		if out.Raw = secret.New(string(a.raw)); a.jsonErr != nil {
+		out.Raw = secret.New(string(a.raw))
+	}
+	switch {
+	case a.answer.Success() && !a.fromPlatform() && (issues || a.status != http.StatusNoContent):
+		if out.Err = notThePlatform(a); issues {
 			out.Outcome = rotation.Truncated
 		}
 		return out
-	}
-	if a.ok() {
+	case a.ok():
 		out.Outcome = rotation.Done
 		return out
 	}
 	e := a.apiError()
-	out.Err, out.RetryAfter = e, e.RetryAfter
+	out.Raw, out.Err, out.RetryAfter = secret.Text{}, e, e.RetryAfter
+	if !a.fromPlatform() {
+		out.Denied = refused(a.status)
+		return out
+	}
 	out.Missing = a.status == http.StatusNotFound || a.status == http.StatusGone
 	out.NoRoute = e.Is(ErrRouteNotFound)
 	switch {
 	case a.status == http.StatusUnauthorized:
 		out.Outcome = rotation.Unauthorized
-	case refused(e):
+	case refused(a.status):
 		out.Outcome = rotation.Refused
 	case a.status >= http.StatusInternalServerError:
 		out.Outcome = rotation.Failed
 	case e.Code == wire.CodeIdempotencyPending:
 		out.Outcome = rotation.Pending
-	case a.status >= http.StatusMultipleChoices:
+	case a.status >= http.StatusBadRequest:
 		out.Outcome = rotation.Busy
 	}
 	return out
 }
 
-// refused reports whether the platform has said no, and would do so again.
-func refused(err error) bool {
-	if errors.Is(err, ErrMalformedResponse) {
-		return true
-	}
-	a, ok := errors.AsType[*APIError](err)
-	if !ok {
-		return false
-	}
-	switch a.StatusCode {
+// refused reports whether the platform has said no with this status, and would do so
+// again.
+func refused(status int) bool {
+	switch status {
 	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
 		return false
 	}
-	return a.StatusCode >= 300 && a.StatusCode < http.StatusInternalServerError
+	return status >= 400 && status < http.StatusInternalServerError
 }
 
 // keysPath is the path of an agent's keys.

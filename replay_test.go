@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/wire"
@@ -73,7 +74,7 @@ func TestA401RenewsAndReplaysOnce(t *testing.T) {
 		var log eventNames
 		tr := transportOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
 			resp, err := base.RoundTrip(r)
-			if resp.StatusCode == http.StatusUnauthorized {
+			if resp.StatusCode == http.StatusUnauthorized && !isVerify(r) {
 				resp.Body = first
 			}
 			return resp, err
@@ -97,7 +98,7 @@ func TestA401RenewsAndReplaysOnce(t *testing.T) {
 		assert.Equal(t, []string{"agent-1"}, got[2].header["X-Agent-Id"])
 		assert.Equal(t, "body", got[2].body)
 		assert.Equal(t, 2, src.count())
-		assert.True(t, first.eof.Load(), "the first answer is read to its end, so its connection lives on")
+		assert.True(t, first.eof.Load(), "net/http no longer reads the body")
 		assert.EqualValues(t, 1, first.closes.Load())
 		synctest.Wait()
 		assert.Equal(t, []string{"renewed 1", "rejected 0", "renewed 2"}, log.events())
@@ -112,7 +113,7 @@ func TestAHuge401IsNotReadToItsEnd(t *testing.T) {
 		read.Add(int64(len(p)))
 		return len(p), nil
 	})}
-	tr := transportOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
+	tr := transportOver(t, verifying("k2", tripFunc(func(r *http.Request) (*http.Response, error) {
 		if secretOf(r.Header) == "k2" {
 			return reply(http.StatusOK, ""), nil
 		}
@@ -120,7 +121,7 @@ func TestAHuge401IsNotReadToItsEnd(t *testing.T) {
 		resp := reply(http.StatusUnauthorized, "")
 		resp.Body = first
 		return resp, nil
-	}), src)
+	})), src)
 	code, _, err := get(t.Context(), tr, "/x")
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusOK, code)
@@ -247,6 +248,7 @@ func TestRequestsNotYetSentWaitForTheRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, base := newMint("k1"), newPlatform("k1")
 		tr := transportOver(t, base, src)
+		tr.creds.evidence.Verifies(APIKey("k1").c) // the platform answers when asked about keys
 		_, _, err := get(t.Context(), tr, "/warm")
 		require.NoError(t, err)
 		base.accept("k2")
@@ -262,7 +264,7 @@ func TestRequestsNotYetSentWaitForTheRenewal(t *testing.T) {
 			}
 		}
 		wg.Go(send) // meets the 401
-		synctest.Wait()
+		letPass(time.Second)
 		for range n {
 			wg.Go(send)
 		}
@@ -277,7 +279,7 @@ func TestRequestsNotYetSentWaitForTheRenewal(t *testing.T) {
 		assert.Equal(t, 1, body.closed())
 
 		synctest.Wait()
-		assert.Len(t, base.requests(), 2, "nobody else burns a 401")
+		assert.Len(t, base.requests(), 2, "no other request is sent with the dead key")
 		release()
 		wg.Wait()
 		assert.EqualValues(t, n+1, ok.Load())
@@ -304,13 +306,13 @@ func TestTheRequestThatMeetsThe401MayLeave(t *testing.T) {
 			_, _, err := get(ctx, tr, "/leader")
 			left <- err
 		}()
-		synctest.Wait()
+		letPass(time.Second)
 		follower := make(chan int)
 		go func() {
 			code, _, _ := get(t.Context(), tr, "/follower")
 			follower <- code
 		}()
-		synctest.Wait()
+		letPass(time.Second)
 		cancel(reason)
 		require.ErrorIs(t, <-left, reason)
 		release()
@@ -319,7 +321,7 @@ func TestTheRequestThatMeetsThe401MayLeave(t *testing.T) {
 	})
 }
 
-func TestA401IsReturnedAsItIsWhenNothingElseCanBeTried(t *testing.T) {
+func TestA401IsReturnedUnchangedWhenNothingElseCanBeTried(t *testing.T) {
 	t.Parallel()
 
 	for name, src := range map[string]CredentialSource{
@@ -327,18 +329,20 @@ func TestA401IsReturnedAsItIsWhenNothingElseCanBeTried(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			base := newPlatform("other")
-			opts := []Option{}
-			if src == nil {
-				opts, src = append(opts, WithAnonymous()), Static(APIKey("unused"))
-			}
-			tr := transportOver(t, base, src, opts...)
-			resp, err := tr.RoundTrip(request(t, http.MethodPost, "/x", strings.NewReader("body")))
-			require.NoError(t, err)
-			assert.Equal(t, http.StatusUnauthorized, resp.StatusCode)
-			assert.Equal(t, revokedBody, readAll(t, resp))
-			assert.Len(t, base.requests(), 1)
-			require.NoError(t, noteOf(resp).notReplayed)
+			synctest.Test(t, func(t *testing.T) {
+				base := newPlatform("other")
+				src, opts := src, []Option{}
+				if src == nil {
+					opts, src = append(opts, WithAnonymous()), Static(APIKey("unused"))
+				}
+				tr := transportOver(t, base, src, opts...)
+				resp, err := tr.RoundTrip(request(t, http.MethodPost, "/x", strings.NewReader("body")))
+				require.NoError(t, err)
+				assert.Equal(t, http.StatusUnauthorized, resp.StatusCode)
+				assert.JSONEq(t, revokedBody, readAll(t, resp))
+				assert.Len(t, base.requests(), 1)
+				require.NoError(t, noteOf(resp).notReplayed)
+			})
 		})
 	}
 }
@@ -367,7 +371,7 @@ func TestAFailedRenewalIsTheErrorOfTheRequest(t *testing.T) {
 		src := newMint("k1")
 		down := errors.New("the vault is down")
 		answer := &spyAnswer{Reader: strings.NewReader(revokedBody)}
-		tr := transportOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
+		tr := transportOver(t, verifying("", tripFunc(func(r *http.Request) (*http.Response, error) {
 			swallow(r)
 			src.mu.Lock()
 			src.err = down
@@ -375,7 +379,8 @@ func TestAFailedRenewalIsTheErrorOfTheRequest(t *testing.T) {
 			resp := reply(http.StatusUnauthorized, "")
 			resp.Body = answer
 			return resp, nil
-		}), src)
+		})), src, WithRetryPolicy(RetryPolicy{RenewalWait: -1}))
+		tr.creds.evidence.Verifies(APIKey("k1").c)
 		body := newSpyBody("body")
 		resp, err := tr.RoundTrip(request(t, http.MethodPost, "/x", body)) //nolint:bodyclose // it is in memory
 		assert.Nil(t, resp)
@@ -387,7 +392,7 @@ func TestAFailedRenewalIsTheErrorOfTheRequest(t *testing.T) {
 			_, _, err = get(t.Context(), tr, "/next")
 			require.ErrorIs(t, err, down)
 		}
-		assert.Equal(t, 2, src.count(), "who comes too early asks nobody")
+		assert.Equal(t, 2, src.count(), "the source is not asked before its pause is over")
 	})
 }
 
@@ -403,13 +408,17 @@ func TestARouteThatAlwaysAnswers401DoesNotExhaustTheSource(t *testing.T) {
 	cases := map[string]struct {
 		source CredentialSource
 		apart  time.Duration
-		most   int64 // fetches, over 1,000 requests
+		verify int // status of Routes.Verify
 	}{
-		"same key, at once":      {newMint("k1"), 0, 3},
-		"same key, each second":  {newMint("k1"), time.Second, 50},
-		"fresh keys, at once":    {fresh(), 0, 3},
-		"fresh keys, each 100ms": {fresh(), 100 * time.Millisecond, 12},
-		"fresh keys, each s":     {fresh(), time.Second, 50},
+		"same key, at once":              {newMint("k1"), 0, http.StatusOK},
+		"same key, each second":          {newMint("k1"), time.Second, http.StatusOK},
+		"fresh keys, at once":            {fresh(), 0, http.StatusOK},
+		"fresh keys, each 100ms":         {fresh(), 100 * time.Millisecond, http.StatusOK},
+		"fresh keys, each s":             {fresh(), time.Second, http.StatusOK},
+		"same key, no Verify route":      {newMint("k1"), time.Second, http.StatusNotFound},
+		"fresh keys, no Verify route":    {fresh(), time.Second, http.StatusNotFound},
+		"same key, Verify refuses all":   {newMint("k1"), time.Second, http.StatusUnauthorized},
+		"fresh keys, Verify refuses all": {fresh(), time.Second, http.StatusUnauthorized},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -421,11 +430,15 @@ func TestARouteThatAlwaysAnswers401DoesNotExhaustTheSource(t *testing.T) {
 					return tc.source.Credential(ctx)
 				})
 				tr := transportOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
+					if isVerify(r) {
+						return reply(tc.verify, revokedBody), nil
+					}
 					if r.URL.Path == "/always" {
 						return reply(http.StatusUnauthorized, revokedBody), nil
 					}
 					return reply(http.StatusOK, ""), nil
 				}), src)
+				began := time.Now()
 				for range 1000 {
 					code, body, err := get(t.Context(), tr, "/always")
 					require.NoError(t, err)
@@ -438,8 +451,17 @@ func TestARouteThatAlwaysAnswers401DoesNotExhaustTheSource(t *testing.T) {
 					require.Equal(t, http.StatusOK, code, "other routes do not suffer")
 				}
 				assert.EqualValues(t, 1000, refused.Load())
-				assert.LessOrEqual(t, fetches.Load(), tc.most)
-				assert.GreaterOrEqual(t, fetches.Load(), int64(2), "it was tried")
+				took, most := time.Since(began), int64(1)
+				switch tc.verify {
+				case http.StatusOK: // the key is alive
+					assert.Less(t, took, 10*time.Second+1000*tc.apart, "the 401s come at once")
+				case http.StatusNotFound:
+					most = 3 + 2*int64(took/time.Minute)
+				case http.StatusUnauthorized: // with backoff, if the source insists on the key
+					most = 10 + int64(took/(15*time.Second))
+				}
+				assert.LessOrEqual(t, fetches.Load(), most)
+				assert.GreaterOrEqual(t, fetches.Load(), min(2, most), "it was tried")
 			})
 		})
 	}
@@ -448,12 +470,12 @@ func TestARouteThatAlwaysAnswers401DoesNotExhaustTheSource(t *testing.T) {
 func TestAReplayGoesOnWhileTheCredentialKeepsChanging(t *testing.T) {
 	t.Parallel()
 
-	// Somebody else rotates the shared key each time the request is on the wire.
+	// Another process rotates the shared key each time the request is on the wire.
 	for name, tc := range map[string]struct{ changes, calls, code int }{
 		"once":    {1, 2, 200},
 		"twice":   {2, 3, 200},
 		"thrice":  {3, 4, 200},
-		"forever": {100, 1 + maxReplays, 401},
+		"forever": {100, 1 + maxSwitches, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -462,6 +484,9 @@ func TestAReplayGoesOnWhileTheCredentialKeepsChanging(t *testing.T) {
 				var tr *Transport
 				var calls int
 				tr = transportOver(t, tripFunc(func(r *http.Request) (*http.Response, error) {
+					if isVerify(r) {
+						return verdict(secretOf(r.Header) == fmt.Sprintf("k%d", calls)), nil
+					}
 					if r.URL.Path == "/other" {
 						if secretOf(r.Header) != fmt.Sprintf("k%d", calls) {
 							return reply(http.StatusUnauthorized, ""), nil
@@ -478,6 +503,7 @@ func TestAReplayGoesOnWhileTheCredentialKeepsChanging(t *testing.T) {
 					}
 					return reply(http.StatusUnauthorized, ""), nil
 				}), src)
+				tr.creds.evidence.Verifies(APIKey("k0").c)
 				code, _, err := get(t.Context(), tr, "/x")
 				require.NoError(t, err)
 				assert.Equal(t, tc.code, code)
@@ -501,17 +527,18 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 				var held gate.Gate
 				held.Shut()
 				n := 0
-				tr.creds = newRenewingCache("test", renew.Config[*preparedCredential]{
+				tr.creds = tr.core.newRenewingCache("test", true, renew.Config[*preparedCredential]{
 					Fetch: func(context.Context, renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error) {
 						n++
 						secret := fmt.Sprint("k", n)
 						s := &preparedCredential{cred: APIKey(secret), name: wire.HeaderAPIKey}
+						s.history = tr.core.evidence.Of(s.cred.c, evidence.Given)
 						if n > 1 {
 							s.gate = &held
 						}
 						return renew.Grant[*preparedCredential]{Value: s}, nil
 					},
-				}, platformCalls{tr.core})
+				})
 				defer func() { assert.NoError(t, tr.creds.close()) }()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()

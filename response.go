@@ -1,10 +1,9 @@
 package agrenting
 
 import (
-	"bytes"
 	"encoding/json"
-	"io"
 	"net/http"
+	"regexp"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/origin"
@@ -74,22 +73,23 @@ func (r *Response) readHeader() {
 }
 
 // CheckResponse makes an [*APIError] of an answer with an error status. Use it with
-// [Client.HTTPClient] or a [Transport]. It reads a bounded part of the body, closes
+// [Client.HTTPClient] or a [Transport]. It reads a bounded part of the body, for at most 200 ms, closes
 // it, and replaces it by the part that it read. It returns nil for a 2xx and for the
 // 101 of a WebSocket, and leaves their bodies alone.
 //
-// If a request that got a 401 could not be resent with a renewed credential, the error
-// matches [ErrNotReplayable].
+// If a request that got a 401 could not be resent because of its body, the error matches
+// [ErrNotReplayable].
 func CheckResponse(resp *http.Response) error {
 	if (resp.StatusCode >= 200 && resp.StatusCode < 300) || resp.StatusCode == http.StatusSwitchingProtocols {
 		return nil
 	}
 	var body []byte
+	var cut error
 	if resp.Body != nil {
-		body, _ = wire.ReadBounded(resp.Body, maxErrorBody)
-		_ = resp.Body.Close()
+		peekError(resp)
+		body, cut = wire.ReadBounded(resp.Body, maxErrorBody)
 	}
-	resp.Body = io.NopCloser(bytes.NewReader(body))
+	resp.Body = wire.Part(body, cut)
 	r := &Response{StatusCode: resp.StatusCode, Header: resp.Header}
 	r.readHeader()
 	env, _ := wire.Decode(body)
@@ -101,25 +101,37 @@ func CheckResponse(resp *http.Response) error {
 	if note.generation != nil {
 		secrets = append(secrets, note.generation.Value.cred.Reveal())
 	}
-	e := newAPIError(r, &env, body, secrets...)
+	e := newAPIError(r, &env, body, note.issues, secrets...)
 	e.cause = note.notReplayed
 	if req := resp.Request; req != nil && req.URL != nil {
-		e.Method, e.Path = req.Method, req.URL.Path
+		e.Method, e.Path = req.Method, secret.Path(req.URL.EscapedPath(), secrets...)
 	}
 	return e
 }
 
+// requestID is a form of request IDs that no key has.
+var requestID = regexp.MustCompile(`^req_[0-9a-f]{16}$`)
+
 // newAPIError makes the typed error of an answer. The given secrets, which the platform
-// may have echoed, are removed from all of it.
-func newAPIError(r *Response, env *wire.Envelope, body []byte, secrets ...string) *APIError {
+// may have echoed, are removed from all of it. If the answer may have a new secret, the error
+// has only what cannot be one: codes, and a request ID that is a UUID or has the form of a code.
+func newAPIError(r *Response, env *wire.Envelope, body []byte, issues bool, secrets ...string) *APIError {
 	if env.RequestID != "" {
 		r.RequestID = env.RequestID
+	}
+	if issues {
+		env, body = env.Codes(), nil
+		if !secret.IsUUID(r.RequestID) && !secret.IsCode(r.RequestID) && !requestID.MatchString(r.RequestID) {
+			r.RequestID = ""
+		}
 	}
 	e := &APIError{
 		StatusCode: r.StatusCode, RequestID: secret.Clean(r.RequestID, secrets...),
 		RetryAfter: r.Rate.RetryAfter, Attempts: r.Attempts,
 	}
-	for i, d := range env.Problems(body, secrets...) {
+	problems, more := env.Problems(body, secrets...)
+	e.more = more
+	for i, d := range problems {
 		if i == 0 {
 			e.Code, e.Message, e.Field, e.Details = d.Code, d.Message, d.Field, d.Details
 		} else {

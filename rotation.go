@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/rotation"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
@@ -216,9 +217,9 @@ func (c *Client) Rotate(ctx context.Context) (*Rotation, error) {
 	}, nil
 }
 
-// RotationError says why a rotation failed. Its text contains no secret. It shows as much
-// of the platform's answer as an [*APIError] does: status, code, message, and request
-// ID, without secrets.
+// RotationError says why a rotation failed. Its text contains no secret. Of an answer that may
+// have the new key, it shows the status and the code, and the request ID if that cannot be a
+// secret.
 type RotationError struct {
 	// Stage is where it stopped.
 	Stage    Stage
@@ -246,7 +247,7 @@ func (e *RotationError) Error() string {
 	if e.Advice != "" {
 		b.WriteString("; " + e.Advice)
 	}
-	return b.String()
+	return secret.Line(b.String())
 }
 
 // Unwrap gives the cause.
@@ -278,6 +279,8 @@ func publicRotation(err error) error {
 			Stage: Stage(e.Stage), Strategy: Strategy(e.Strategy), State: e.State, Advice: e.Advice,
 			Err: publicRotation(e.Err), raw: e.Raw, new: Credential{e.New},
 		}
+	case *rotation.MismatchError:
+		return &RecordMismatchError{Record: record.KeyName, Field: "agent", Stored: e.Stored, Configured: e.Configured}
 	case *rotation.PausedError:
 		return &pausedError{at: e.At, err: publicRotation(e.Err)}
 	}

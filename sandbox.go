@@ -2,8 +2,8 @@ package agrenting
 
 import (
 	"fmt"
-	"strings"
 
+	"github.com/agrenting/agrenting-go/internal/ascii"
 	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
@@ -27,7 +27,7 @@ const (
 // empty string.
 func ParseEnvironment(s string) (Environment, error) {
 	for _, e := range []Environment{Production, Sandbox} {
-		if strings.EqualFold(s, string(e)) {
+		if ascii.EqualFold(s, string(e)) {
 			return e, nil
 		}
 	}

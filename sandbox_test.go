@@ -24,7 +24,7 @@ func TestParseEnvironmentKnowsTwoNames(t *testing.T) {
 		assert.Equal(t, want, got)
 	}
 
-	for _, text := range []string{"", "prod", "sandbox ", "staging", "live", "sk_sandbox_Zq7Wm3Xp9Rt5", strings.Repeat("x", 1<<16)} {
+	for _, text := range []string{"", "prod", "sandbox ", "staging", "live", "\u017fandbox", "sk_sandbox_Zq7Wm3Xp9Rt5", strings.Repeat("x", 1<<16)} {
 		got, err := ParseEnvironment(text)
 		require.ErrorIs(t, err, ErrInvalidOption)
 		require.ErrorContains(t, err, `"production" or "sandbox"`)

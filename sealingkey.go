@@ -93,8 +93,8 @@ func (k SealingKey) MarshalJSON() ([]byte, error) { return json.Marshal(k.String
 // store to itself, then drop the old one. Keep the key away from the store:
 // read it from a variable or a mounted secret, and give it to [ParseSealingKey].
 //
-// To divide a sealed store, seal first and then divide: Namespace(Sealed(…), prefix).
-// The other way round, records of two namespaces would be bound to the same name.
+// The name includes the prefixes of [Namespace], whether the store is sealed before or
+// after it is divided.
 //
 // A record that is not sealed is refused with [ErrNotSealed], and one that cannot
 // be opened with [ErrSealed]. Both are left intact. [Reseal] moves records from

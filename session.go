@@ -2,6 +2,7 @@ package agrenting
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -18,6 +19,12 @@ type SessionPolicy struct {
 	Window float64
 	// Timeout limits one exchange; default 30 s.
 	Timeout time.Duration
+	// MaxExchanges limits the exchanges in 60 s, by this process and by those that share
+	// its store; default 8. The platform locks an address out after 10 calls in a minute
+	// (platform documentation, "Rate Limits"). The first attempt to replace a session that
+	// has expired is always made, and counts. If the limit is reached, a session that is
+	// not proven dead continues to be used, and requests that need another one wait.
+	MaxExchanges int
 	// LogoutOnClose ends the session at the platform when the client is closed.
 	// It is ignored if sessions are shared, since others use them.
 	LogoutOnClose bool
@@ -29,7 +36,7 @@ type SessionPolicy struct {
 
 // WithSession exchanges the API key for sessions and authenticates requests with
 // them: `Authorization: Bearer`. Sessions are renewed before they expire, even
-// without traffic, and after a 401. Requests are not affected. The key itself is sent
+// without traffic, and when the platform has ended them. Requests are not affected. The key itself is sent
 // only to the authenticate endpoint, and no redirect of it is followed.
 //
 // Most programs give no policy. The last one given wins.
@@ -39,8 +46,9 @@ type SessionPolicy struct {
 // locks an IP out after 10 calls a minute (platform documentation, "Rate
 // Limits").
 //
-// If the platform gives no readable expiry, a session is used until it is
-// rejected.
+// If the platform gives no readable expiry, a session is used until the platform says
+// that it is dead. While an exchange fails, requests that need a session wait, see
+// [RetryPolicy].
 func WithSession(policy ...SessionPolicy) Option {
 	return func(cfg *config) error {
 		p := SessionPolicy{}
@@ -49,6 +57,9 @@ func WithSession(policy ...SessionPolicy) Option {
 		}
 		if p.Timeout < 0 {
 			return optionError("WithSession", "the timeout is negative")
+		}
+		if p.MaxExchanges < 0 {
+			return optionError("WithSession", "MaxExchanges is negative; 0 means the default")
 		}
 		if p.Window > 0.5 {
 			return optionError("WithSession", "a window of %v is more than half of a session's life", p.Window)
@@ -69,7 +80,8 @@ type Session struct {
 	// AgentID and AgentName describe the agent whose key was exchanged; empty if the
 	// platform does not say.
 	AgentID, AgentName string
-	// Issued is the platform's clock when it answered; zero if unknown.
+	// Issued is the platform's clock when it answered; zero if unknown, as for a
+	// response that a cache had stored.
 	Issued time.Time
 }
 
@@ -102,8 +114,26 @@ func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
 
 // Logout ends a session. It sends the client's credential: a session token ends its own
 // session, and an API key the sessions that the platform ends for it. The platform's
-// documents disagree on which of the two it wants.
+// documents disagree on which of the two it wants. If the response to an attempt was lost
+// and the next one finds that the session has ended, Logout returns nil.
 func (s *SessionService) Logout(ctx context.Context) error {
-	_, err := s.client.Do(ctx, http.MethodDelete, s.client.core.routes.Logout, nil, new(acknowledged))
+	tr := perCallFrom(ctx).trace
+	if tr == nil {
+		tr = new(Trace)
+		ctx = ContextWithTrace(ctx, tr)
+	}
+	_, err := s.client.Do(ctx, http.MethodDelete, s.client.core.routes.Logout, nil, new(deleted))
+	if errors.Is(err, ErrUnauthorized) && tr.unknown && s.client.core.sessionEnded(ctx, tr) {
+		return nil
+	}
 	return err
+}
+
+// sessionEnded reports whether a request was last sent with a session, and the platform
+// says that it has ended.
+func (c *core) sessionEnded(ctx context.Context, tr *Trace) bool {
+	if tr.generation == nil || tr.Kind != KindSession {
+		return false
+	}
+	return platformCalls{c}.SessionDead(ctx, tr.generation.Value.cred.c, false)
 }

@@ -23,16 +23,12 @@ type sessionKeys struct {
 
 // Key implements session.Keys.
 func (k sessionKeys) Key(ctx context.Context) (secret.Credential, error) {
-	return k.checked(k.source.Credential(ctx))
+	return k.checked(credentialFrom(ctx, k.source))
 }
 
 // Successor implements session.Keys.
 func (k sessionKeys) Successor(ctx context.Context, refused secret.Credential) (secret.Credential, error) {
-	r, ok := k.source.(Refresher)
-	if !ok {
-		return k.Key(ctx)
-	}
-	return k.checked(r.Refresh(ctx, Credential{refused}))
+	return k.checked(refreshFrom(ctx, k.source, Credential{refused}))
 }
 
 func (k sessionKeys) checked(key Credential, err error) (secret.Credential, error) {
@@ -68,40 +64,41 @@ func (c *core) checkKey(key Credential) error {
 // exchangeableKey returns the credential that can be exchanged for sessions: with
 // [WithSession] the one behind the sessions, else the one in use.
 func (c *core) exchangeableKey(ctx context.Context) (Credential, error) {
-	if c.keys == nil {
+	if c.sessions == nil {
 		l, err := c.creds.get(ctx)
 		if err != nil {
 			return Credential{}, err
 		}
 		return l.Value.cred, nil
 	}
-	key, err := c.keys.Key(ctx)
+	key, err := c.sessions.Key(ctx)
 	return Credential{key}, err
 }
 
 // sessionCache is the cache of sessions of the keys that src yields.
 func (c *core) sessionCache(name string, src CredentialSource) *credentialCache {
-	c.keys = sessionKeys{core: c, source: src}
-	cfg := session.Config{Endpoint: c.endpoint, Platform: platformCalls{c}, Keys: c.keys, Report: c}
+	cfg := session.Config{
+		Endpoint: c.endpoint, Platform: platformCalls{c}, Keys: sessionKeys{core: c, source: src}, Report: c,
+		MaxExchanges: c.cfg.session.MaxExchanges,
+	}
 	if store := c.cfg.sessionStore(); store != nil {
 		cfg.Records = c.recordConfig(store, "")
 	}
 	c.sessions = session.New(cfg)
-	k := newRenewingCache(name, renew.Config[*preparedCredential]{
+	return c.newRenewingCache(name, true, renew.Config[*preparedCredential]{
 		Fetch:     c.fetchSession,
 		Timeout:   c.cfg.session.Timeout,
 		Window:    c.cfg.session.Window,
 		RetryAt:   retryAt,
 		Proactive: c.cfg.session.Window >= 0,
-		Observe:   c.observe,
-	}, platformCalls{c})
-	k.costly = true
-	return k
+	})
 }
 
 // fetchSession is the engine's source of sessions.
 func (c *core) fetchSession(ctx context.Context, q renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error) {
-	in := renew.Query[secret.Credential]{Reason: q.Reason, HasRejected: q.HasRejected, HasCurrent: q.HasCurrent}
+	in := renew.Query[secret.Credential]{
+		Reason: q.Reason, HasRejected: q.HasRejected, Proven: q.Proven, HasCurrent: q.HasCurrent,
+	}
 	if q.HasRejected {
 		in.Rejected = q.Rejected.cred.c
 	}
@@ -118,7 +115,7 @@ func (c *core) fetchSession(ctx context.Context, q renew.Query[*preparedCredenti
 	out := renew.Grant[*preparedCredential]{Value: q.Current, Expires: g.Expires, Issued: g.Issued, Life: g.Life, Recheck: g.Recheck, Reason: g.Reason}
 	same := q.HasCurrent && g.Value.Equal(in.Current) && g.Value.Expires().Equal(in.Current.Expires())
 	if !same || q.Current.gate.Over() {
-		out.Value, err = c.prepare(Credential{g.Value})
+		out.Value, err = c.prepare(Credential{g.Value}, provenance(session.Lately(g)))
 	}
 	return out, err
 }

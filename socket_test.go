@@ -159,7 +159,7 @@ func TestARejectedSocketIsDialledAgainWithTheNewCredential(t *testing.T) {
 		}
 		return reply(http.StatusOK, "")
 	}}
-	c := clientOver(t, base, src)
+	c := clientOver(t, verifying("second-secret-of-a-source", base), src)
 	_, err := c.Credential(t.Context())
 	require.NoError(t, err)
 	src.replace(APIKey("second-secret-of-a-source"))

@@ -22,7 +22,8 @@ const (
 	// the renewal.
 	StateWaiting State = "waiting"
 	// StateFailing: the credential has expired or was rejected, and the renewal has
-	// failed. Requests fail at once with a [*RenewalError] until RetryAt.
+	// failed. Requests wait for the next attempt at RetryAt, or fail with a
+	// [*RenewalError]; see [RetryPolicy].
 	StateFailing State = "failing"
 	// StateClosed: the client was closed.
 	StateClosed State = "closed"
@@ -50,7 +51,7 @@ type Status struct {
 	// key file or a store before that.
 	NextRenewal time.Time
 	// Fetching reports whether the source is being asked. Waiters is how many requests
-	// wait for its answer.
+	// wait for its answer, without those that wait for the next attempt.
 	Fetching bool
 	Waiters  int
 	// LastError is that of the last renewal, nil after a success; Failures
@@ -82,7 +83,7 @@ func (c *Client) Status() Status {
 		s.Environment = effectiveEnvironment("", c.core.creds.latest())
 	}
 	if k := c.core.stored; k != nil {
-		s.StoreError = k.manager.StoreError()
+		s.StoreError = publicRotation(k.manager.StoreError())
 	}
 	if src := c.core.sessions; src != nil && s.StoreError == nil {
 		s.StoreError = src.StoreError()

@@ -139,6 +139,6 @@ func rejectIn(ctx context.Context, c *Client) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.core.creds.reject(ctx, l)
+	_, err = c.core.creds.engine.Reject(ctx, l.Number, true)
 	return err
 }

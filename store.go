@@ -1,15 +1,18 @@
 package agrenting
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"iter"
 	"log/slog"
+	"time"
 
 	"github.com/agrenting/agrenting-go/internal/filestore"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // A Store keeps small named records and updates them by compare-and-swap. It is
@@ -116,18 +119,32 @@ type RecordMismatchError struct {
 	Record string
 	// Field is "origin", "environment" or "agent".
 	Field string
-	// Stored is the value in the record, Configured that of the client.
+	// Stored is the value in the record, Configured that of the client. An agent is
+	// empty if it is not known.
 	Stored, Configured string
 }
 
 // Error implements error.
 func (e *RecordMismatchError) Error() string {
+	if e.Field == "agent" && (e.Stored == "" || e.Configured == "") {
+		return fmt.Sprintf("agrenting: the stored record %q may belong to another agent than this client: the record's agent is %s, "+
+			"and that of the configured key is %s. The record was not used, and nothing was changed. "+
+			"If they are the same agent, set WithAgentID; if not, give each agent a part of the store: agrenting.Namespace(store, prefix), "+
+			"with the agent's ID as prefix", e.Record, agentName(e.Stored), agentName(e.Configured))
+	}
 	s := fmt.Sprintf("agrenting: the stored record %q belongs to the %s %s, and this client is configured for %s; nothing was changed.",
 		e.Record, e.Field, secret.Clean(e.Stored), secret.Clean(e.Configured))
 	if e.Field == "agent" {
 		return s + " Give each agent a part of the store: agrenting.Namespace(store, prefix), with the agent's ID as prefix"
 	}
 	return s + " Use another store, or agrenting.Namespace"
+}
+
+func agentName(id string) string {
+	if id == "" {
+		return "not known"
+	}
+	return secret.Clean(id)
 }
 
 func newMismatch(name, field, stored, configured string) error {
@@ -158,11 +175,19 @@ func Namespace(s Store, prefix string) (Store, error) {
 // ".locks" in it.
 //
 // A missing folder is created with mode 0700 by the first Save. An existing one
-// keeps its mode. Symbolic links in place of a file, files that others can read,
-// and folders that others can write to, unless they are sticky like /tmp, are
-// refused; the error contains the command that fixes this. Modes are not checked
-// on Windows. Secrets are in clear in the files unless the store is wrapped in
-// [Sealed].
+// keeps its mode. FileStore refuses:
+//
+//   - a file or lock that is not a regular file, belongs to another user than the
+//     effective one, or can be opened by others
+//   - a folder that is a symbolic link, belongs to another user (root excepted), or
+//     can be written to by others, unless it is sticky like /tmp
+//   - a folder above it that belongs to another user (root excepted), or can be written
+//     to by others, unless it is sticky; also where symbolic links above it lead
+//
+// The error contains the command that fixes this, if one does. The root of a mount, such
+// as an emptyDir of Kubernetes, may be open to others: the client's logger gets one
+// warning. Owners and modes are not checked on Windows. Secrets are in clear in the files
+// unless the store is wrapped in [Sealed].
 //
 // FileStore touches nothing until the first Load or Save. It returns an
 // [ErrInvalidOption] if the folder's name is empty or names a file.
@@ -188,7 +213,7 @@ func recordStore(s Store) record.Store {
 	if b, ok := s.(internalStore); ok {
 		return b.internal()
 	}
-	return &storePort{store: s}
+	return &storePort{store: s, hung: make(chan struct{}, maxHung)}
 }
 
 // publicStore is the reverse of recordStore. The result is a [Watcher] if watched
@@ -257,8 +282,90 @@ func (s watchedBuiltIn) Watch(ctx context.Context, name string) iter.Seq2[Record
 }
 
 // storePort turns panics of a store into errors: a store that panics must not
-// take the program with it, or a key that is in memory alone.
-type storePort struct{ store Store }
+// take the program with it, or a key that is in memory alone. Its calls end with
+// their contexts, also if those of the store do not.
+type storePort struct {
+	store Store
+	hung  chan struct{} // has one element for each call that was left behind and has not returned
+}
+
+const (
+	// storeGrace is how long a store may take to return once the context has ended, if
+	// the call had that long before: it may be in the middle of a write.
+	storeGrace = time.Second
+	// maxHung is how many calls may be left behind before no further one is made.
+	maxHung = 16
+)
+
+// await makes a call of the store on a goroutine, and leaves it there if it does not
+// return.
+func await[T any](ctx context.Context, p *storePort, call func() (T, error)) (T, error) {
+	type outcome struct {
+		v   T
+		err error
+	}
+	var none T
+	if err := p.room(ctx); err != nil {
+		return none, err
+	}
+	patience := storeGrace
+	if end, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(end))
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		o := outcome{err: fmt.Errorf("agrenting: the store %T has ended its goroutine", p.store)}
+		defer func() {
+			if r := recover(); r != nil {
+				o.err = secret.PanicError("the store", r)
+			}
+			done <- o
+		}()
+		o.v, o.err = call()
+	}()
+	select {
+	case o := <-done:
+		return o.v, o.err
+	case <-ctx.Done():
+	}
+	grace := time.NewTimer(patience)
+	defer grace.Stop()
+	select {
+	case o := <-done:
+		return o.v, o.err
+	case <-grace.C:
+	}
+	select {
+	case p.hung <- struct{}{}:
+		go func() {
+			<-done
+			<-p.hung
+		}()
+	default:
+	}
+	return none, fmt.Errorf("agrenting: the store %T ignores its context: %w", p.store, wire.EndOf(ctx))
+}
+
+// room waits while the store has too many calls that were left behind. It fails if ctx has
+// ended: the store is not called then.
+func (p *storePort) room(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return wire.EndOf(ctx)
+	}
+	select {
+	case p.hung <- struct{}{}:
+		<-p.hung
+		return nil
+	default:
+	}
+	select {
+	case p.hung <- struct{}{}:
+		<-p.hung
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("agrenting: the store %T has not returned from %d calls: %w", p.store, maxHung, wire.EndOf(ctx))
+	}
+}
 
 // String names the store.
 func (p *storePort) String() (name string) {
@@ -270,27 +377,28 @@ func (p *storePort) String() (name string) {
 	return record.StoreName(p.store)
 }
 
-func (p *storePort) Load(ctx context.Context, name string) (raw record.Raw, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = secret.PanicError("the store", p)
-		}
-	}()
-	rec, err := p.store.Load(ctx, name)
-	return record.Raw{Data: rec.Data, Revision: string(rec.Revision)}, err
+func (p *storePort) Load(ctx context.Context, name string) (record.Raw, error) {
+	return await(ctx, p, func() (record.Raw, error) {
+		rec, err := p.store.Load(ctx, name)
+		return record.Raw{Data: rec.Data, Revision: string(rec.Revision)}, storeError(err)
+	})
 }
 
-func (p *storePort) Save(ctx context.Context, name string, data []byte, previous string) (revision string, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = secret.PanicError("the store", p)
+func (p *storePort) Save(ctx context.Context, name string, data []byte, previous string) (string, error) {
+	data = bytes.Clone(data) // the call may outlive this one
+	return await(ctx, p, func() (string, error) {
+		rev, err := p.store.Save(ctx, name, data, Revision(previous))
+		if err == nil && rev == "" {
+			return "", fmt.Errorf("agrenting: the store %T returned an empty revision", p.store)
 		}
-	}()
-	rev, err := p.store.Save(ctx, name, data, Revision(previous))
-	if err == nil && rev == "" {
-		return "", fmt.Errorf("agrenting: the store %T returned an empty revision", p.store)
-	}
-	return string(rev), err
+		return string(rev), storeError(err)
+	})
+}
+
+// storeError removes what looks like a secret from the error of a store: a database may quote a
+// row.
+func storeError(err error) error {
+	return secret.WithoutSecrets(secret.CleanError(err, secret.RedactLikely))
 }
 
 func (p *storePort) Watch(ctx context.Context, name string) iter.Seq2[record.Raw, error] {
@@ -319,6 +427,7 @@ func guarded(ctx context.Context, w Watcher, name string) iter.Seq2[Record, erro
 			}
 		}()
 		for rec, err := range w.Watch(ctx, name) {
+			err = storeError(err)
 			consumer = true
 			if !yield(rec, err) {
 				return

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
@@ -67,9 +68,9 @@ func (k *storedKey) Refresh(ctx context.Context, rejected Credential) (Credentia
 }
 
 // give chooses the key to obtain a session with. While the store is out of reach,
-// the one in memory is used.
+// the one in memory is used, and while it does not answer at all, the initial key.
 func (k *storedKey) give(ctx context.Context, rejected secret.Credential) (Credential, error) {
-	key, _, err := k.manager.Choose(ctx, rejected)
+	key, err := k.chooseInTime(ctx, rejected)
 	if err != nil {
 		var ok bool
 		if key, ok = k.manager.Remembered(rejected); !ok {
@@ -78,8 +79,44 @@ func (k *storedKey) give(ctx context.Context, rejected secret.Credential) (Crede
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.core.evidence.Of(key.Credential, k.provenanceOf(key, !k.sessionKey.IsZero() && !k.sessionKey.Equal(key.Credential)))
 	k.sessionKey = key.Credential
 	return Credential{key.Credential}, nil
+}
+
+// chooseInTime gives a store that has never answered a third of the time. A store that
+// ignores its context takes twice that, and the initial key needs some too.
+func (k *storedKey) chooseInTime(ctx context.Context, rejected secret.Credential) (record.StoredKey, error) {
+	end, limited := ctx.Deadline()
+	if k.initial == nil || !limited || !rejected.IsZero() || k.manager.Knows() {
+		key, _, err := k.manager.Choose(ctx, rejected)
+		return key, err
+	}
+	part, cancel := context.WithTimeout(ctx, time.Until(end)/3)
+	defer cancel()
+	key, _, err := k.manager.Choose(part, rejected)
+	if errors.Is(err, context.DeadlineExceeded) && part.Err() != nil && ctx.Err() == nil {
+		c, ierr := k.Initial(ctx)
+		if ierr != nil {
+			return key, errors.Join(err, ierr)
+		}
+		return record.StoredKey{Credential: c}, nil
+	}
+	return key, err
+}
+
+// provenanceOf tells a key that was issued lately from others. One that has replaced
+// another under the eyes of this process was; of the first one, only the record knows.
+func (k *storedKey) provenanceOf(key record.StoredKey, replaces bool) evidence.Provenance {
+	age := time.Since(key.Created)
+	return provenance(replaces || (k.manager.Issued(key.Credential) && age.Abs() < time.Minute))
+}
+
+func provenance(lately bool) evidence.Provenance {
+	if lately {
+		return evidence.Issued
+	}
+	return evidence.Given
 }
 
 // fetch is the engine's source if the key itself authenticates requests.
@@ -100,7 +137,7 @@ func (k *storedKey) fetch(ctx context.Context, q renew.Query[*preparedCredential
 }
 
 func (k *storedKey) grant(key record.StoredKey, known bool, reason renew.Reason) (renew.Grant[*preparedCredential], error) {
-	s, err := k.prepare(key.Credential)
+	s, err := k.prepare(key)
 	if err != nil {
 		return renew.Grant[*preparedCredential]{}, err
 	}
@@ -114,13 +151,13 @@ func (k *storedKey) grant(key record.StoredKey, known bool, reason renew.Reason)
 // prepare makes a key ready for use, once: all requests with it must pass the same gate,
 // however often the store is loaded. A gate that a rotation has closed for good is
 // replaced.
-func (k *storedKey) prepare(c secret.Credential) (*preparedCredential, error) {
+func (k *storedKey) prepare(key record.StoredKey) (*preparedCredential, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if s := k.prepared; s != nil && s.cred.c.Equal(c) && !s.gate.Over() {
+	if s := k.prepared; s != nil && s.cred.c.Equal(key.Credential) && !s.gate.Over() {
 		return s, nil
 	}
-	s, err := k.core.prepare(Credential{c})
+	s, err := k.core.prepare(Credential{key.Credential}, k.provenanceOf(key, k.prepared != nil && !k.prepared.cred.c.Equal(key.Credential)))
 	if err == nil {
 		k.prepared = s
 	}
@@ -138,7 +175,7 @@ func (k *storedKey) Initial(ctx context.Context) (secret.Credential, error) {
 	if k.initial == nil {
 		return secret.Credential{}, k.notFound
 	}
-	c, err := k.initial.Credential(ctx)
+	c, err := credentialFrom(ctx, k.initial)
 	if err == nil {
 		err = k.core.checkKey(c)
 	}
@@ -150,7 +187,7 @@ func (k *storedKey) HasInitial() bool { return k.initial != nil }
 
 // Owner implements rotation.Keys.
 func (k *storedKey) Owner(ctx context.Context) (secret.Credential, error) {
-	c, err := k.owner.Credential(ctx)
+	c, err := credentialFrom(ctx, k.owner)
 	if err := k.core.checkOwner(c, err); err != nil {
 		return secret.Credential{}, err
 	}

@@ -74,13 +74,13 @@ func (s *TokenService) List(ctx context.Context, opts ...CallOption) iter.Seq2[T
 	return List[Token](ctx, s.client, s.client.core.routes.Tokens, opts...)
 }
 
-// Revoke revokes a token at once. The error matches [ErrNotFound] if there is no such
-// token.
+// Revoke revokes a token at once. An unknown token is [ErrNotFound], unless the response
+// to an earlier attempt of the call was lost: that attempt has then revoked the token.
 func (s *TokenService) Revoke(ctx context.Context, id string, opts ...CallOption) error {
 	seg, err := pathSegment(id)
 	if err != nil {
 		return err
 	}
-	_, err = s.client.Do(ctx, http.MethodDelete, s.client.core.routes.Tokens+"/"+seg, nil, new(acknowledged), opts...)
+	_, err = s.client.Do(ctx, http.MethodDelete, s.client.core.routes.Tokens+"/"+seg, nil, new(deleted), opts...)
 	return err
 }

@@ -2,17 +2,24 @@ package agrenting
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
+	"time"
 
+	"github.com/agrenting/agrenting-go/internal/ascii"
+	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/gate"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/retry"
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/shield"
 	"github.com/agrenting/agrenting-go/internal/socket"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -27,8 +34,8 @@ import (
 //     origins removes credentials and X-Agent-ID, even those that the caller set, and
 //     they are not added again if a later redirect comes back.
 //   - Plain http is refused, except on loopback.
-//   - After a 401 to the SDK's own credential, the credential is renewed and the request
-//     is sent again if its body can be.
+//   - After a 401 to the SDK's own credential, the credential is renewed if the platform
+//     says that it is dead. The request is resent if its body can be.
 //   - The caller's requests are not changed, and bodies are not buffered.
 //
 // A Transport is immutable and safe for concurrent use.
@@ -38,7 +45,7 @@ type Transport struct {
 	origins  origin.Set
 	agent    agentHeader
 	insecure bool
-	socket   http.RoundTripper // in place of base if the credential goes into the query; nil otherwise
+	inQuery  bool // the credential goes into the query, for WebSockets
 	retry    *retry.Retrier
 	log      *slog.Logger // nil is silent
 	core     *core
@@ -74,28 +81,39 @@ func (t *Transport) CloseIdleConnections() {
 // RoundTrip implements [http.RoundTripper]. Errors that it makes itself match
 // [ErrInsecureURL], [ErrInvalidAgentID], [ErrNoCredential],
 // [ErrEnvironmentMismatch], [ErrClosed] or are a [*RenewalError]. Errors of the base
-// are returned unchanged.
+// are returned unchanged, except that they do not show the credentials of the request.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL == nil {
 		closeBody(req)
 		return nil, fmt.Errorf("%w: the request has no URL", ErrInvalidOption)
 	}
-	if !origin.Secure(req.URL, t.insecure) {
-		closeBody(req)
-		return nil, origin.InsecureError(req.URL)
-	}
-	if !t.origins.Manages(req) {
-		return t.pass(req, origin.Bare(req))
+	if !t.origins.IsBase(req) {
+		if !origin.Secure(req.URL, t.insecure) {
+			closeBody(req)
+			return nil, origin.InsecureError(req.URL)
+		}
+		if !t.origins.Manages(req) {
+			return t.pass(req, origin.Bare(req))
+		}
+		if out := origin.WithoutUser(req); out != req {
+			resp, err := t.RoundTrip(out)
+			if resp != nil {
+				resp.Request = noteOf(resp).on(req)
+			}
+			return resp, err
+		}
 	}
 	credential, agent := origin.Identity(req.Header)
-	if credential || (t.socket != nil && socket.HasCredential(req.URL)) {
+	if credential || (t.inQuery && socket.HasCredential(req.URL)) {
 		return t.pass(req, req)
 	}
-	resp, local, err := t.attempt(req, agent)
-	if local || !t.retry.Worthwhile(req, resp, err) {
+	ctx, stop := wire.Context(req)
+	defer stop()
+	resp, local, err := t.attempt(ctx, req, agent)
+	if local || !t.retry.Worthwhile(ctx, req, resp, err) {
 		return resp, err
 	}
-	resp, err = t.retry.Run(req, resp, err, t.retryAttempt)
+	resp, err = t.retry.Run(ctx, req, resp, err, t.retryAttempt)
 	if resp != nil {
 		resp.Request = noteOf(resp).on(req)
 	}
@@ -103,27 +121,53 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // retryAttempt is attempt for a request that is retried.
-func (t *Transport) retryAttempt(req *http.Request) (resp *http.Response, local bool, err error) {
+func (t *Transport) retryAttempt(ctx context.Context, req *http.Request) (resp *http.Response, local bool, err error) {
 	_, agent := origin.Identity(req.Header)
-	return t.attempt(req, agent)
+	return t.attempt(ctx, req, agent)
 }
 
 // pass sends out unchanged, on behalf of req.
 func (t *Transport) pass(req, out *http.Request) (*http.Response, error) {
-	resp, err := t.base.RoundTrip(out)
+	resp, err := t.send(out, Credential{}, nil)
 	if resp != nil {
 		resp.Request = req
+		if t.origins.Has(req.URL) && t.core.routes.issued(req, resp) {
+			resp.Request = answerNote{issues: true}.on(req)
+		}
 	}
 	return resp, err
 }
 
-// attempt sends req once with the current credential, and again if a 401 says
-// that the credential has been replaced. local reports that the error was made
+// send sends out, which has a credential of the SDK or none, and leaves the gate when the
+// response's headers are there.
+func (t *Transport) send(out *http.Request, cred Credential, g *gate.Gate) (*http.Response, error) {
+	if g != nil {
+		defer g.Leave()
+	}
+	resp, err := wire.Answered(t.shielded(out, cred))
+	if t.inQuery && resp != nil && !cred.IsZero() {
+		socket.Clean(out.URL, resp.Header)
+	}
+	return resp, err
+}
+
+// shielded sends a request with a credential of the SDK, or with none, through the base transport.
+// An error of a request that asks for a secret may quote what the server sent.
+func (t *Transport) shielded(req *http.Request, cred Credential) (*http.Response, error) {
+	resp, err := shield.Send(t.base, req, cred.c)
+	if err != nil && t.origins.Has(req.URL) && t.core.routes.issue(req) {
+		err = secret.CleanError(err, secret.RedactLikely)
+	}
+	return resp, err
+}
+
+// attempt sends req once with the current credential, and resends it after a 401 as
+// often as credentialCache.after says. local reports that the error was made
 // here and not by the base.
 //
-// agentSet is set if the caller named an agent in a header of the request.
-func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Response, local bool, err error) {
-	ctx := req.Context()
+// ctx bounds what the SDK itself waits for; see [wire.Context]. agentSet is set if the
+// caller named an agent in a header of the request.
+func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet bool) (resp *http.Response, local bool, err error) {
 	pc := perCallFrom(ctx)
 	agent := &t.agent
 	switch {
@@ -146,55 +190,67 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 	if body.Guarded() { // a store less where there is none
 		out.Body = body.First(req)
 	}
-	base := t.base
-	if t.socket != nil {
-		base = t.socket
-	}
-	var seen refusals
+	var seen doubt
 	for {
 		pc.trace.sent(gen)
+		history := gen.Value.history
+		var sent time.Time
+		if history.NeedsTime() {
+			sent = time.Now()
+		}
 		if t.log != nil {
 			t.logAttempt(req, gen)
 		}
-		if g := gen.Value.gate; g == nil {
-			resp, err = base.RoundTrip(out)
-		} else {
-			resp, err = sendGated(base, out, g)
-		}
+		resp, err = t.send(out, gen.Value.cred, gen.Value.gate)
 		if resp != nil {
 			// The copy with the credential stays here: callers log what they find.
 			resp.Request = req
-			if resp.StatusCode >= http.StatusBadRequest {
-				resp.Request = answerNote{generation: gen}.on(req)
+			if issues := t.core.routes.issued(req, resp); issues || resp.StatusCode >= http.StatusBadRequest {
+				resp.Request = answerNote{generation: gen, issues: issues}.on(req)
 			}
 		}
 		if err != nil || resp.StatusCode != http.StatusUnauthorized {
 			body.Release()
-			if seen.replays > 0 && err == nil {
-				t.creds.recordAccepted(gen)
+			if err == nil {
+				if !history.IsQuiet() {
+					recordSuccess(req, resp, history, sent)
+				}
+				readAhead(pc, out, gen, resp)
 			}
-			return resp, false, err
+			pc.trace.lost(resp, err)
+			return resp, errors.Is(err, wire.ErrNoResponse), err
 		}
-		next, err := t.creds.after(ctx, gen, &seen)
+		next, err := t.creds.after(ctx, refusal{
+			gen: gen, path: evidence.Route{Method: req.Method, Path: req.URL.Path}, sent: sent, date: wire.Date(resp.Header),
+		}, &seen)
 		if err != nil {
 			body.Release()
-			replay.Discard(resp)
+			_ = resp.Body.Close()
 			return nil, true, err
 		}
 		if next == nil {
 			body.Release()
 			return resp, false, nil
 		}
+		// With the same credential, the node may have been the reason. Its connection
+		// must not be used again: the rest of the response is not read.
+		elsewhere := next.Number == gen.Number
+		settle, discard := replay.Settle, replay.Discard
+		if elsewhere {
+			settle, discard = replay.Abandon, replay.Abandon
+		}
 		if req.GetBody != nil {
-			replay.Settle(resp)
+			settle(resp)
 		}
 		again, err := body.Again(req)
 		if err != nil {
-			resp.Request = answerNote{generation: gen, notReplayed: err}.on(req)
+			resp.Request = answerNote{generation: gen, notReplayed: err, issues: t.core.routes.issued(req, resp)}.on(req)
 			pc.trace.failed(err)
 			return resp, false, nil
 		}
-		replay.Discard(resp)
+		if req.GetBody == nil {
+			discard(resp)
+		}
 		if gen, err = t.creds.reenter(ctx, next); err != nil {
 			body.Release()
 			if again != nil {
@@ -203,15 +259,27 @@ func (t *Transport) attempt(req *http.Request, agentSet bool) (resp *http.Respon
 			return nil, true, err
 		}
 		out = t.withCredential(req, gen, agent)
-		out.Body = again
+		out.Body, out.Close = again, req.Close || elsewhere
+		if _, std := t.base.(*http.Transport); std && body.Guarded() {
+			out.GetBody = body.Unread()
+		}
 	}
 }
 
-// sendGated sends a request that has entered a gate, and leaves the gate when
-// its answer's headers are there.
-func sendGated(base http.RoundTripper, out *http.Request, g *gate.Gate) (*http.Response, error) {
-	defer g.Leave()
-	return base.RoundTrip(out)
+// recordSuccess records a response that is not a 401, if there is anything to learn from
+// it. A web page is not the platform's answer.
+func recordSuccess(req *http.Request, resp *http.Response, h *evidence.History, sent time.Time) {
+	route := evidence.Route{Method: req.Method, Path: req.URL.Path}
+	if h.Quiet(route) {
+		return
+	}
+	success := (resp.StatusCode >= 200 && resp.StatusCode < 300) || resp.StatusCode == http.StatusSwitchingProtocols
+	content := ascii.ToLower(resp.Header.Get("Content-Type"))
+	if success && strings.HasPrefix(content, "text/html") {
+		return
+	}
+	accepted := success || (accepts(resp.StatusCode) && strings.Contains(content, "json"))
+	h.Succeeded(route, sent, accepted, success)
 }
 
 // withCredential copies the request as far as the RoundTripper contract demands, and
@@ -226,7 +294,7 @@ func (t *Transport) withCredential(req *http.Request, gen *generation, agent *ag
 	}
 	switch {
 	case gen.Value.name == "": // the client is anonymous
-	case t.socket != nil:
+	case t.inQuery:
 		out.URL = socket.WithCredential(req.URL, gen.Value.cred.c)
 	default:
 		out.Header[gen.Value.name] = gen.Value.cred.c.Values()
@@ -247,7 +315,7 @@ func (t *Transport) logAttempt(req *http.Request, gen *generation) {
 		return
 	}
 	t.log.LogAttrs(req.Context(), slog.LevelDebug, "agrenting: request",
-		slog.String("method", req.Method), slog.String("host", req.URL.Host), slog.String("path", req.URL.Path),
+		slog.String("method", req.Method), slog.String("host", req.URL.Host), slog.String("path", secret.Path(req.URL.EscapedPath())),
 		slog.Uint64("generation", gen.Number), slog.String("credential", gen.Value.cred.Fingerprint()))
 }
 
@@ -255,15 +323,17 @@ func (t *Transport) logAttempt(req *http.Request, gen *generation) {
 type answerNote struct {
 	// generation is what the request was sent with: the answer may echo it.
 	generation *generation
-	// notReplayed is the reason why a 401 was not answered by a replay.
+	// notReplayed is why the request was not resent after a 401.
 	notReplayed error
+	// issues is set if the answer may have a new secret.
+	issues bool
 }
 
 type answerNoteKey struct{}
 
 // on returns req with the note, as the Request of an answer.
 func (n answerNote) on(req *http.Request) *http.Request {
-	if n.generation == nil {
+	if n == (answerNote{}) {
 		return req
 	}
 	return req.WithContext(context.WithValue(req.Context(), answerNoteKey{}, n))

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -393,41 +392,46 @@ func TestAMockTransportServesAsTheBase(t *testing.T) {
 	})
 }
 
-func TestAConnectionOutlivesA401AndARetry(t *testing.T) {
+// A retry keeps the connection. A resend with the same credential does not: the connection
+// leads to the node that has refused it.
+func TestConnectionsOfRetriesAndResends(t *testing.T) {
 	t.Parallel()
-	var conns atomic.Int64
 	filler := strings.Repeat("x", 3<<10)
 	for name, tc := range map[string]struct {
 		code int
-		body io.Reader
+		same bool
 	}{
-		"replay": {http.StatusUnauthorized, nil}, "replay with a body": {http.StatusUnauthorized, strings.NewReader("b")},
-		"retry": {http.StatusServiceUnavailable, nil},
+		"resend": {http.StatusUnauthorized, false},
+		"retry":  {http.StatusServiceUnavailable, true},
 	} {
-		conns.Store(0)
-		src := sdktest.NewSource("k1")
-		var n atomic.Int64
-		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			if n.Add(1) == 1 {
-				src.Replace(agrenting.APIKey("k2"))
-				w.WriteHeader(tc.code)
-				_, _ = io.WriteString(w, filler)
-				_ = http.NewResponseController(w).Flush()
-			}
-		}))
-		srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-			if s == http.StateNew {
-				conns.Add(1)
-			}
-		}
-		srv.Start()
-		tr := sdktest.TransportOver(t, sdktest.Loopback(t), src, agrenting.WithBaseURL(srv.URL), sdktest.Sleepless)
-		resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodPut, srv.URL+"/x", tc.body))
-		require.NoError(t, err)
-		readAll(t, resp)
-		assert.EqualValues(t, 2, n.Load(), name)
-		assert.EqualValues(t, 1, conns.Load(), name)
-		srv.Close()
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			var from []string
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if sdktest.IsVerify(r) {
+					_, _ = io.WriteString(w, `{"data":[]}`)
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if from = append(from, r.RemoteAddr); len(from) == 1 {
+					w.WriteHeader(tc.code)
+					_, _ = io.WriteString(w, filler)
+					_ = http.NewResponseController(w).Flush()
+				}
+			}))
+			t.Cleanup(srv.Close)
+			tr := sdktest.TransportOver(t, sdktest.Loopback(t), sdktest.NewSource("k1"), agrenting.WithBaseURL(srv.URL), sdktest.Sleepless)
+			resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodPut, srv.URL+"/x", nil))
+			require.NoError(t, err)
+			assert.Equal(t, http.StatusOK, resp.StatusCode)
+			readAll(t, resp)
+			mu.Lock()
+			defer mu.Unlock()
+			require.Len(t, from, 2)
+			assert.Equal(t, tc.same, from[0] == from[1])
+		})
 	}
 }
 
@@ -437,17 +441,17 @@ func TestARenewalThatFailsAfterA401IsNotRepeated(t *testing.T) {
 		base := sdktest.Answers(http.StatusUnauthorized)
 		fetches := 0
 		errSource := errors.New("the vault is sealed")
-		tr := sdktest.TransportOver(t, base, agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
+		tr := sdktest.TransportOver(t, sdktest.Verifying("", base), agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
 			fetches++
 			if fetches > 1 {
 				return agrenting.Credential{}, errSource
 			}
 			return agrenting.APIKey("k1"), nil
-		}))
+		}), agrenting.WithRetryPolicy(agrenting.RetryPolicy{RenewalWait: -1}))
 		began := time.Now()
 		_, err := tr.RoundTrip(sdktest.Request(t, http.MethodGet, "/x", nil)) //nolint:bodyclose // there is none
 		require.ErrorIs(t, err, errSource)
-		assert.Zero(t, time.Since(began))
+		assert.Less(t, time.Since(began), 500*time.Millisecond)
 		assert.Equal(t, 1, base.Count())
 		assert.Equal(t, 2, fetches)
 	})

@@ -2,6 +2,7 @@ package agrentingtest
 
 import (
 	"bufio"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -13,12 +14,13 @@ import (
 // http.ResponseController as usual.
 type answer struct {
 	http.ResponseWriter
-	x      *exchange
-	kind   faultKind
-	bytes  int  // left to write before a reset
-	hold   bool // keep everything back until release
-	status int
-	body   []byte // what is held
+	x        *exchange
+	delivery delivery
+	bytes    int  // left to write before a reset or stall
+	hold     bool // keep everything back until release
+	foreign  bool // sent by a gateway: without the platform's headers
+	status   int
+	body     []byte // what is held
 
 	hijacked bool
 }
@@ -35,20 +37,32 @@ func (a *answer) WriteHeader(status int) {
 		return
 	}
 	a.status = status
-	a.x.answered(status)
 	if !a.hold {
 		a.sendHeader()
 	}
 }
 
 func (a *answer) sendHeader() {
+	a.x.answered(a.status)
 	h := a.Header()
+	if a.delivery == deliverStall {
+		if a.bodyless() {
+			a.delivery = deliverAll
+		}
+		h.Del("Content-Length") // the response must not end by itself
+	}
 	h["Date"] = []string{a.x.s.now().UTC().Format(http.TimeFormat)}
-	if h["X-Ratelimit-Limit"] == nil {
+	if h["X-Ratelimit-Limit"] == nil && !a.foreign {
 		h["X-Ratelimit-Limit"] = []string{strconv.Itoa(a.x.rate.limit)}
 		h["X-Ratelimit-Remaining"] = []string{strconv.Itoa(a.x.rate.remaining)}
 	}
 	a.ResponseWriter.WriteHeader(a.status)
+}
+
+// bodyless reports whether the response ends with its headers.
+func (a *answer) bodyless() bool {
+	return a.x.r.Method == http.MethodHead || a.status == http.StatusNoContent ||
+		a.status == http.StatusNotModified || a.status == http.StatusSwitchingProtocols
 }
 
 // Write implements io.Writer.
@@ -60,21 +74,32 @@ func (a *answer) Write(p []byte) (int, error) {
 		a.body = append(a.body, p...)
 		return len(p), nil
 	}
-	if a.kind != faultReset {
-		return a.ResponseWriter.Write(p)
+	if !a.delivery.interrupted() {
+		return a.ResponseWriter.Write(p) // #nosec G705 -- the answer of a test server
 	}
 	if len(p) >= a.bytes {
-		_, _ = a.ResponseWriter.Write(p[:a.bytes]) // the connection dies anyway
-		a.cut()
+		_, _ = a.ResponseWriter.Write(p[:a.bytes]) // #nosec G705 -- the answer of a test server; the connection dies anyway
+		a.interrupt()
 	}
 	a.bytes -= len(p)
-	return a.ResponseWriter.Write(p)
+	return a.ResponseWriter.Write(p) // #nosec G705 -- the answer of a test server
 }
 
-// cut sends what is buffered and kills the connection.
-func (a *answer) cut() {
+// interrupt sends what is buffered and closes the connection, in a stall only
+// when the client or the server does.
+func (a *answer) interrupt() {
 	_ = http.NewResponseController(a.ResponseWriter).Flush() // as far as it goes
+	if a.delivery == deliverStall {
+		a.x.waitForEnd()
+	}
 	panic(http.ErrAbortHandler)
+}
+
+// discard forgets the response that is held, except for the headers in kept.
+func (a *answer) discard(kept http.Header) {
+	a.status, a.body = 0, nil
+	clear(a.Header())
+	maps.Copy(a.Header(), kept)
 }
 
 // release completes the answer: what was held leaves now, or does not.
@@ -85,13 +110,9 @@ func (a *answer) release() {
 	if a.status == 0 {
 		a.WriteHeader(http.StatusOK)
 	}
-	switch a.kind {
-	case faultDropAfter:
-		panic(http.ErrAbortHandler)
-	case faultMalformed:
+	if a.delivery == deliverHalf {
 		a.body = a.body[:len(a.body)/2]
 		a.Header().Del("Content-Length")
-	default:
 	}
 	if a.hold {
 		a.hold = false
@@ -100,8 +121,8 @@ func (a *answer) release() {
 			_, _ = a.Write(a.body) // no reader is left
 		}
 	}
-	if a.kind == faultReset {
-		a.cut()
+	if a.delivery.interrupted() {
+		a.interrupt()
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/agrenting/agrenting-go/internal/ascii"
 )
 
 // CredentialKind says which sort of credential a request was authenticated by.
@@ -124,9 +126,10 @@ func credentialHeaders(h http.Header) (apiKeys, authorizations []string) {
 	return apiKeys, h["Authorization"]
 }
 
-// identify finds out who a request comes from. It returns a nil actor and no
-// failure for a request without any credential.
-func (s *Server) identify(h http.Header) (*actor, *failure) {
+// identify finds out who a request comes from, as far as a node knows that may lag
+// behind. It returns a nil actor and no failure for a request without any
+// credential.
+func (s *Server) identify(h http.Header, lagging bool) (*actor, *failure) {
 	apiKeys, bearers := credentialHeaders(h)
 	switch len(apiKeys) + len(bearers) {
 	case 0:
@@ -140,52 +143,65 @@ func (s *Server) identify(h http.Header) (*actor, *failure) {
 	s.dir.mu.RLock()
 	defer s.dir.mu.RUnlock()
 	if len(apiKeys) == 1 {
-		return s.identifyKey(apiKeys[0])
+		return s.identifyKey(apiKeys[0], lagging)
 	}
 	scheme, secret, ok := strings.Cut(bearers[0], " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
+	if !ok || !ascii.EqualFold(scheme, "Bearer") {
 		return nil, unauthorized("the Authorization header must be a bearer token")
 	}
-	return s.identifyBearer(strings.TrimSpace(secret))
+	return s.identifyBearer(strings.TrimSpace(secret), lagging)
 }
 
 // identifyKey needs the read lock. Clients send user tokens in this header too.
-func (s *Server) identifyKey(secret string) (*actor, *failure) {
+func (s *Server) identifyKey(secret string, lagging bool) (*actor, *failure) {
 	d := sum(secret)
-	now := s.now()
-	if k, ok := lookup(s.dir.keyBySum, d, func(k *key) digest { return k.sum }); ok {
-		if !k.revoked.IsZero() || now.Before(k.alive) {
-			return nil, unauthorized("invalid or revoked API key")
-		}
-		k.used.Store(now.UnixNano())
-		return &actor{kind: KindAPIKey, key: k, agent: k.agent}, nil
+	if w := s.identifyAgentKey(d, lagging); w != nil {
+		return w, nil
 	}
-	if w := s.identifyToken(d); w != nil {
+	if w := s.identifyToken(d, lagging); w != nil {
 		return w, nil
 	}
 	return nil, unauthorized("invalid or revoked API key")
 }
 
+// identifyAgentKey needs the read lock.
+func (s *Server) identifyAgentKey(d digest, lagging bool) *actor {
+	k, ok := lookup(s.dir.keyBySum, d, func(k *key) digest { return k.sum })
+	now := s.now()
+	if !ok || !s.nodes.accept(k.known, k.revoked, now, lagging) {
+		return nil
+	}
+	k.used.Store(now.UnixNano())
+	return &actor{kind: KindAPIKey, key: k, agent: k.agent}
+}
+
 // identifyBearer needs the read lock.
-func (s *Server) identifyBearer(secret string) (*actor, *failure) {
+func (s *Server) identifyBearer(secret string, lagging bool) (*actor, *failure) {
 	d := sum(secret)
-	if e, ok := lookup(s.dir.sessions, d, func(e *session) digest { return e.sum }); ok {
-		if !s.now().Before(e.expires) {
+	now := s.now()
+	e, ok := lookup(s.dir.sessions, d, func(e *session) digest { return e.sum })
+	if ok && s.nodes.accept(e.known, e.ended, now, lagging) {
+		if !now.Before(e.expires) {
 			return nil, unauthorized("session expired")
 		}
 		return &actor{kind: KindSession, key: e.key, session: e, agent: e.key.agent}, nil
 	}
-	if w := s.identifyToken(d); w != nil {
+	if w := s.identifyToken(d, lagging); w != nil {
 		return w, nil
+	}
+	if s.cfg.bearerKeys {
+		if w := s.identifyAgentKey(d, lagging); w != nil {
+			return w, nil
+		}
 	}
 	return nil, unauthorized("invalid or revoked token")
 }
 
 // identifyToken needs the read lock.
-func (s *Server) identifyToken(d digest) *actor {
+func (s *Server) identifyToken(d digest, lagging bool) *actor {
 	t, ok := lookup(s.dir.tokenBySum, d, func(t *userToken) digest { return t.sum })
 	now := s.now()
-	if !ok || !t.revoked.IsZero() || !t.expires.IsZero() && !now.Before(t.expires) {
+	if !ok || !s.nodes.accept(t.created, t.revoked, now, lagging) || !t.expires.IsZero() && !now.Before(t.expires) {
 		return nil
 	}
 	t.used.Store(now.UnixNano())
@@ -267,7 +283,9 @@ func (s *Server) revokePresented(h http.Header) {
 		if t := d.tokenBySum[id]; t != nil {
 			s.revokeToken(t)
 		}
-		delete(d.sessions, id)
+		if e := d.sessions[id]; e != nil {
+			s.endSession(e)
+		}
 	}
 	for _, secret := range apiKeys {
 		revoke(secret)

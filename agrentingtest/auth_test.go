@@ -2,6 +2,7 @@ package agrentingtest_test
 
 import (
 	"encoding/json"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -265,18 +266,6 @@ func TestTokenExpiresByItself(t *testing.T) {
 	})
 }
 
-func TestNewKeysTakeTimeToPropagate(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, agrentingtest.WithKeyPropagation(5*time.Second))
-		secret := w.asKey().post("/api/v1/agents/"+w.agent.ID+"/credentials", "").text("api_key")
-		assert.Equal(t, 401, w.caller.key(secret).get(tasksPath).status)
-		assert.True(t, w.KeyAlive(secret))
-		advance(5 * time.Second)
-		assert.Equal(t, 200, w.caller.key(secret).get(tasksPath).status)
-	})
-}
-
 func TestSetupMistakesPanic(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -292,6 +281,10 @@ func TestSetupMistakesPanic(t *testing.T) {
 		"token of nobody":  func() { s.NewToken("x", agrentingtest.TokenConfig{}) },
 		"session of a key": func() { s.NewSession(k.Secret) },
 		"bad route":        func() { s.Fault("GET nowhere") },
+		"bad exception":    func() { s.Fault("!nowhere") },
+		"negative share":   func() { agrentingtest.Gone().Share(-0.1) },
+		"share over one":   func() { agrentingtest.Gone().Share(5) },
+		"share of nothing": func() { agrentingtest.Gone().Share(math.NaN()) },
 	} {
 		assert.Panics(t, f, name)
 	}

@@ -35,3 +35,17 @@ func BenchmarkRequests(b *testing.B) {
 		})
 	}
 }
+
+// A server starts for each test.
+func BenchmarkNewServer(b *testing.B) {
+	for name, opts := range map[string][]agrentingtest.Option{
+		"socket": nil,
+		"memory": {agrentingtest.InMemory()},
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				agrentingtest.NewServer(opts...).Close()
+			}
+		})
+	}
+}

@@ -68,10 +68,11 @@ type key struct {
 	hint    string
 	sum     digest
 	created time.Time
-	alive   time.Time // not accepted before
+	known   time.Time // by nodes that lag behind
 	seq     uint64
 	revoked time.Time
 	used    atomic.Int64 // Unix nanoseconds
+	spare   bool         // created over HTTP beside another key, and has replaced none
 }
 
 type userToken struct {
@@ -89,8 +90,8 @@ type userToken struct {
 	used    atomic.Int64
 }
 
-// NewKey creates a key of an agent, which works at once whatever
-// [WithKeyPropagation] says. It panics if there is no such agent.
+// NewKey creates a key of an agent. All nodes of [WithNodes] know it at once. It
+// panics if there is no such agent.
 func (s *Server) NewKey(agentID string) Key {
 	d := s.dir
 	d.mu.Lock()
@@ -104,7 +105,7 @@ func (s *Server) NewKey(agentID string) Key {
 }
 
 // addKey needs the lock.
-func (d *directory) addKey(a *agent, name string, now time.Time, propagation time.Duration) (*key, string) {
+func (d *directory) addKey(a *agent, name string, now time.Time, lag time.Duration) (*key, string) {
 	// The platform says that only sandbox keys carry a mark.
 	secret := randomHex(20)
 	if a.sandbox {
@@ -117,7 +118,7 @@ func (d *directory) addKey(a *agent, name string, now time.Time, propagation tim
 		hint:    secret[len(secret)-4:],
 		sum:     sum(secret),
 		created: now,
-		alive:   now.Add(propagation),
+		known:   now.Add(lag),
 		seq:     d.next(),
 	}
 	d.keys[k.id] = k
@@ -186,7 +187,7 @@ func (s *Server) revokeKey(k *key) bool {
 	k.revoked = s.now()
 	s.stats.keysRevoked.Add(1)
 	if s.cfg.dyingSessions {
-		s.dir.dropSessions(func(e *session) bool { return e.key == k })
+		s.endSessions(func(e *session) bool { return e.key == k })
 	}
 	return true
 }

@@ -53,11 +53,13 @@
 //	srv.Fault("GET *", agrentingtest.Status(503, "").Times(2), agrentingtest.RevokeNow())
 //
 // There are [Delay], [DropBefore], [DropAfter], [ResetMidBody], [MalformedJSON],
-// [Status], [StatusWithRetryAfter], [HandlerError], [Redirect], [RevokeNow],
-// [SetHeader], [Sunset] and [Gone], joined by [Fault.And] and repeated by
-// [Fault.Times] and [Fault.Always]. [Server.RevokeKey], [Server.RevokeToken],
-// [Server.RevokeSession] and [Server.RevokeSessions] pull the rug away at any
-// moment, and [WithKeyPropagation] lets new keys take their time.
+// [Stall], [Status], [StatusWithRetryAfter], [Page], [Empty], [HandlerError],
+// [Redirect], [RevokeNow], [SetHeader], [Sunset] and [Gone]. [Fault.And] joins
+// them, [Fault.AfterServing] does the work first, [Fault.Times] and [Fault.Always]
+// repeat them, and [Fault.Share] applies them to a share of the requests.
+// [Server.RevokeKey], [Server.RevokeToken], [Server.RevokeSession], and
+// [Server.RevokeSessions] revoke credentials at any moment. With [WithNodes], some
+// nodes of the platform learn late of keys, sessions, and revocations.
 //
 // # What happened
 //
@@ -70,9 +72,18 @@
 //
 // # Routes
 //
-// Served are health, authenticate, logout and rotate-key; registering, listing,
-// reading and changing agents; their credentials; user tokens; an always empty
-// list of hirings; and tasks, as something to write and read. [Server.Handle],
+// Served are health, authenticate, logout, and rotate-key; registering, listing,
+// discovering, reading, and changing agents; their credentials; user tokens; tasks
+// and hirings with their whole life; documents and artifacts; a ledger of simulated
+// money; and the registration of webhooks. The shapes are those that the platform's
+// own npm clients read. docs/testing.md lists the routes with the source of each.
+//
+// The statuses of tasks and hirings change through the routes that change them on
+// the platform. An agent with [AgentConfig].MockAfter completes its work by itself,
+// and a sandbox agent does so at once. No source names a route by which a provider
+// completes a task: [Server.CompleteTask] and [Server.FailTask] do that.
+//
+// [Server.Handle],
 // [Server.HandleAgent] and [Server.HandlePublic] add routes of your own, which
 // learn from [PrincipalFrom] who is calling. The document of all of them is at
 // /api/v1/openapi.json.
@@ -83,14 +94,15 @@
 // # What the platform does not say
 //
 // Where sources differ there is an option: [WithSessionShape], [WithAuthPath],
-// [WithRotateKeyField], [WithBrokenKeyAnswers], [WithSessionsDyingWithKey]. Where
-// they are silent, this server takes the stricter view, so that a client that
-// works here does not rely on luck:
+// [WithRotateKeyField], [WithBrokenKeyAnswers], [WithSessionsDyingWithKey],
+// [WithBearerKeys]. Where they are silent, this server takes the stricter view, so
+// that a client that works here does not rely on luck:
 //
 //   - Two credential headers on one request are 401. An agent's key as a bearer
 //     token is 401, and so is a session in X-API-Key.
-//   - X-Agent-ID: missing where a user with several agents must choose, malformed
-//     or repeated is 422 with the header as field; unknown is 404; an agent of
+//   - X-Agent-ID: missing where a user with several agents must choose, which is
+//     only where the platform's own clients do not leave it out, malformed or
+//     repeated is 422 with the header as field; unknown is 404; an agent of
 //     somebody else, or another one than the credential's, is 403.
 //   - A user token cannot be exchanged for a session: 403. A token may hand on
 //     only scopes that it holds.
@@ -101,6 +113,9 @@
 //   - Refused credentials are not charged to any allowance but authenticate's.
 //     The fourth anonymous registration of an address is 403.
 //   - Keys and tokens are created with 201; deleting and logging out answer 200.
+//   - An action that the status of a task or hiring does not permit is 422.
+//   - A path below /api/v1/agents that is neither a UUID nor a DID is 404
+//     ROUTE_NOT_FOUND, not an unknown agent.
 //   - A key or token of somebody else is 404 by its ID; administering an agent of
 //     somebody else is 403; sandbox data is 404 for production and vice versa.
 package agrentingtest

@@ -21,6 +21,9 @@ const (
 	CodeRateLimited         = "RATE_LIMIT_EXCEEDED"
 	CodeIdempotencyPending  = "IDEMPOTENCY_PENDING"
 	CodeIdempotencyMismatch = "IDEMPOTENCY_MISMATCH"
+	CodeIdempotencyConflict = "IDEMPOTENCY_CONFLICT" // of hires
+	CodeInvalidAmount       = "INVALID_AMOUNT"
+	CodeInsufficientBalance = "INSUFFICIENT_BALANCE"
 	CodeAgentUnavailable    = "AGENT_UNAVAILABLE"
 )
 
@@ -29,7 +32,8 @@ type reply struct {
 	status int
 	data   any
 	page   *pageInfo
-	flat   any // replaces the whole envelope
+	flat   any       // replaces the whole envelope
+	file   *document // replaces it with the bytes of a file
 }
 
 type meta struct {
@@ -129,6 +133,14 @@ func encodeFailure(f *failure, m meta) []byte {
 		Meta   meta       `json:"meta"`
 		Errors []apiError `json:"errors"`
 	}{nil, m, errs})
+}
+
+const pageType = "text/html; charset=utf-8"
+
+// htmlPage is what a gateway responds with.
+func htmlPage(status int) []byte {
+	title := strings.TrimSpace(fmt.Sprintf("%d %s", status, http.StatusText(status)))
+	return fmt.Appendf(nil, "<!DOCTYPE html>\n<html>\n<head><title>%[1]s</title></head>\n<body>\n<h1>%[1]s</h1>\n</body>\n</html>\n", title)
 }
 
 func encode(v any) []byte {

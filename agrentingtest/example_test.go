@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
@@ -104,6 +105,48 @@ func ExampleServer_Fault() {
 	// 503 true
 	// 200 false
 	// 200 true
+}
+
+// Some responses are a gateway's page, as from a firewall that blocks requests at
+// random.
+func ExampleFault_Share() {
+	srv := agrentingtest.NewServer()
+	defer srv.Close()
+	srv.Fault("GET *", agrentingtest.Page(401).Share(0.1))
+	pages := 0
+	for range 100 {
+		status, _ := send(http.DefaultClient, http.MethodGet, srv.URL+"/api/v1/health", "Accept", "application/json")
+		if status == http.StatusUnauthorized {
+			pages++
+		}
+	}
+	fmt.Println(pages > 0, pages < 30, srv.Stats().Unauthorized == int64(pages))
+	// Output: true true true
+}
+
+// The gateway fails after the platform has rotated the key, so that the new key
+// is lost.
+func ExampleFault_AfterServing() {
+	srv := agrentingtest.NewServer()
+	defer srv.Close()
+	key := srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID)
+	srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Page(502).AfterServing())
+
+	status, _ := send(http.DefaultClient, http.MethodPost, srv.URL+"/api/v1/auth/rotate-key", "X-API-Key", key.Secret)
+	fmt.Println(status, srv.KeyAlive(key.Secret))
+	// Output: 502 false
+}
+
+// Every node needs an hour to learn of a new session.
+func ExampleWithNodes() {
+	srv := agrentingtest.NewServer(agrentingtest.WithNodes(agrentingtest.Nodes{SessionLag: time.Hour}))
+	defer srv.Close()
+	key := srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{}).ID)
+
+	issued, session := exchange(http.DefaultClient, srv.URL, key.Secret)
+	used, _ := send(http.DefaultClient, http.MethodGet, srv.URL+"/api/v1/tasks", "Authorization", "Bearer "+session)
+	fmt.Println(issued, used)
+	// Output: 200 401
 }
 
 // Routes of your own learn who is calling.

@@ -2,6 +2,7 @@ package agrentingtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -25,6 +26,7 @@ type exchange struct {
 	ip    string
 	who   actor
 	rate  allowance
+	lags  bool   // whether its node lags behind
 	body  []byte // of a platform route
 }
 
@@ -40,12 +42,39 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	defer s.inflight.Done()
 	x := s.begin(w, r)
 	defer x.report(r.Context())
-	if f := x.obstruct(); f != nil {
-		x.refuse(f)
-	} else if x.out.status == 0 {
-		x.dispatch()
-	}
+	x.obstruct()
+	x.respond()
 	x.out.release()
+}
+
+// respond lets the route or the fault respond, or the fault after the route.
+func (x *exchange) respond() {
+	f := &x.fault
+	if !f.replaces() {
+		x.serveRoute()
+		return
+	}
+	if f.after {
+		kept := x.out.Header().Clone()
+		x.serveRoute()
+		if x.out.hijacked {
+			return
+		}
+		if f.response == respondNothing {
+			x.answered(cmp.Or(x.out.status, http.StatusOK))
+		}
+		x.out.discard(kept)
+	}
+	x.replace()
+}
+
+// serveRoute serves the request, unless its endpoint is retired.
+func (x *exchange) serveRoute() {
+	if x.s.life.gone(x.r.Method, x.r.URL.Path) {
+		x.refuse(fail(http.StatusGone, defaultCode(http.StatusGone), "this endpoint has been retired"))
+		return
+	}
+	x.dispatch()
 }
 
 // report writes the line of [WithLogger], also for requests that ended in a cut.
@@ -65,7 +94,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	if err != nil {
 		ip = r.RemoteAddr
 	}
-	x := &exchange{s: s, ip: ip}
+	x := &exchange{s: s, ip: ip, lags: s.nodes.lagging(r)}
 	x.entry = &Request{
 		ID:         "req_" + randomHex(8),
 		Method:     r.Method,
@@ -88,9 +117,9 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.out = &answer{
 		ResponseWriter: w,
 		x:              x,
-		kind:           x.fault.kind,
+		delivery:       x.fault.delivery,
 		bytes:          x.fault.bytes,
-		hold:           x.fault.kind == faultDropAfter || x.fault.kind == faultMalformed,
+		hold:           x.fault.after && x.fault.replaces() || x.fault.delivery == deliverHalf,
 	}
 	x.r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	if r.Body != nil && r.Body != http.NoBody {
@@ -99,13 +128,10 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	return x
 }
 
-// obstruct lets happen what comes before the route. It may answer itself.
-func (x *exchange) obstruct() *failure {
+// obstruct applies what comes before the route.
+func (x *exchange) obstruct() {
 	f := &x.fault
 	if f.delay > 0 && !x.wait(f.delay) {
-		panic(http.ErrAbortHandler)
-	}
-	if f.kind == faultDropBefore {
 		panic(http.ErrAbortHandler)
 	}
 	if f.revoke {
@@ -115,24 +141,37 @@ func (x *exchange) obstruct() *failure {
 	for _, kv := range f.headers {
 		h.Add(kv[0], kv[1])
 	}
-	sunset, gone := x.s.life.of(x.r.Method, x.r.URL.Path)
+	sunset := x.s.life.sunset(x.r.Method, x.r.URL.Path)
 	if !f.sunset.IsZero() {
 		sunset = f.sunset
 	}
 	if !sunset.IsZero() {
 		h.Set("Sunset", sunset.UTC().Format(http.TimeFormat))
 	}
-	switch {
-	case f.kind == faultStatus:
-		return f.failure()
-	case f.kind == faultRedirect:
-		h.Set("Location", f.location)
+}
+
+// replace responds instead of the route.
+func (x *exchange) replace() {
+	f := &x.fault
+	switch f.response {
+	case respondRoute, respondFailure: // the route has responded
+	case respondNothing:
+		panic(http.ErrAbortHandler)
+	case respondStatus:
+		x.refuse(f.failure())
+	case respondRedirect:
 		x.drain()
+		x.out.Header().Set("Location", f.location)
 		x.out.WriteHeader(f.status)
-	case gone:
-		return fail(http.StatusGone, defaultCode(http.StatusGone), "this endpoint has been retired")
+	case respondPage:
+		x.drain()
+		x.out.foreign = true
+		x.send(f.status, pageType, htmlPage(f.status))
+	case respondEmpty:
+		x.drain()
+		x.out.foreign = true
+		x.out.WriteHeader(f.status)
 	}
-	return nil
 }
 
 // wait reports false if the client or the server went away.
@@ -146,6 +185,14 @@ func (x *exchange) wait(d time.Duration) bool {
 	case <-x.s.done:
 	}
 	return false
+}
+
+// waitForEnd returns when the client leaves or the server is closed.
+func (x *exchange) waitForEnd() {
+	select {
+	case <-x.r.Context().Done():
+	case <-x.s.done:
+	}
 }
 
 // dispatch finds the route: those of the user first, then the platform's.
@@ -165,7 +212,7 @@ func (x *exchange) dispatch() {
 	x.refuse(routeNotFound(x.r))
 }
 
-// answered is called once, before anything is sent.
+// answered is called once, before anything is sent or dropped.
 func (x *exchange) answered(status int) {
 	switch status {
 	case http.StatusUnauthorized:
@@ -238,7 +285,7 @@ func (x *exchange) admit(a access) *failure {
 	if a.level == levelOpen {
 		return x.charge("ip:"+x.ip, s.limits.limits.General)
 	}
-	who, f := s.identify(x.r.Header)
+	who, f := s.identify(x.r.Header, x.lags)
 	switch {
 	case f != nil:
 		return f

@@ -178,6 +178,87 @@ func TestDelayEndsWithTheClient(t *testing.T) {
 	})
 }
 
+func TestShareAppliesAtRandom(t *testing.T) {
+	t.Parallel()
+	const requests = 600
+	for share, want := range map[float64][2]int{
+		0: {0, 0}, 0.05: {15, 50}, 1. / 3: {160, 240}, 1: {requests, requests},
+	} {
+		t.Run(fmt.Sprint(share), func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, agrentingtest.WithoutRateLimits())
+			c := newCaller(t, s)
+			s.Fault("*", agrentingtest.Status(401, "").Share(share))
+			for range requests {
+				c.get(health)
+			}
+			n := int(s.Stats().Unauthorized)
+			assert.GreaterOrEqual(t, n, want[0])
+			assert.LessOrEqual(t, n, want[1])
+			assert.EqualValues(t, n, s.Stats().Faults)
+			s.ClearFaults()
+			assert.Equal(t, 200, c.get(health).status)
+		})
+	}
+}
+
+func TestSeedDecidesWhoGetsTheFault(t *testing.T) {
+	t.Parallel()
+	outcomes := func(opts ...agrentingtest.Option) (statuses []int) {
+		s := newServer(t, append(opts, agrentingtest.WithoutRateLimits())...)
+		c := newCaller(t, s)
+		s.Fault("*", agrentingtest.Page(403).Share(0.2), agrentingtest.Status(401, "").Share(0.5))
+		for range 64 {
+			statuses = append(statuses, c.get(health).status)
+		}
+		return statuses
+	}
+	byDefault := outcomes()
+	assert.Subset(t, byDefault, []int{200, 401, 403}, "requests that a fault leaves out go on to the next")
+	assert.Equal(t, byDefault, outcomes(agrentingtest.WithSeed(0)))
+	other := outcomes(agrentingtest.WithSeed(1))
+	assert.NotEqual(t, byDefault, other)
+	assert.Equal(t, other, outcomes(agrentingtest.WithSeed(1)))
+}
+
+func TestShareCombinesWithOtherModifiers(t *testing.T) {
+	t.Parallel()
+	stray := agrentingtest.Status(401, "").Share(0.5)
+	for name, c := range map[string]struct {
+		fault  agrentingtest.Fault
+		atMost int // faults in 100 requests
+	}{
+		"alone":       {stray, 80},
+		"Times":       {stray.Times(3), 3},
+		"before":      {agrentingtest.Status(401, "").Times(3).Share(0.5), 3},
+		"Always":      {stray.Times(3).Always(), 80},
+		"And":         {agrentingtest.SetHeader("X-Extra", "1").And(stray), 80},
+		"And, first":  {stray.And(agrentingtest.SetHeader("X-Extra", "1")), 80},
+		"And, joined": {stray.And(agrentingtest.Gone().Times(2)), 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t)
+			caller := newCaller(t, s)
+			s.Fault("*", c.fault)
+			for range 100 {
+				caller.get(health)
+			}
+			n := int(s.Stats().Faults)
+			assert.LessOrEqual(t, n, c.atMost)
+			assert.GreaterOrEqual(t, n, min(c.atMost, 20))
+		})
+	}
+}
+
+func TestExceptedRouteHasNoFault(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Fault("!"+authPath, agrentingtest.Status(401, "").Always())
+	assert.Equal(t, 200, w.asKey().post(authPath, "").status)
+	assert.Equal(t, 401, w.asKey().get(tasksPath).status)
+}
+
 func TestEndpointsAreDeprecatedAndRetired(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -219,6 +300,10 @@ func TestRoutePatterns(t *testing.T) {
 		{"/a/{id}/*", "GET", "/a/b/c", 1},
 		{"/a/{id}", "GET", "/a/", 0},
 		{"/*/{id}/x", "GET", "/p/q/r/x", 1},
+		{"!/a", "GET", "/a", 0},
+		{"!/a", "GET", "/b", 1},
+		{"!POST /a", "GET", "/a", 1},
+		{"!*", "GET", "/a", 0},
 	}
 	for _, c := range cases {
 		t.Run(fmt.Sprintf("%s on %s %s", c.pattern, c.method, c.path), func(t *testing.T) {

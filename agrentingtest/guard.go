@@ -29,7 +29,7 @@ func (e *RefusedError) Error() string { return e.Code + ": " + e.Message }
 // is [Server.Guard]. To ask on behalf of a bare token, put it into the header it
 // belongs in.
 func (s *Server) Verify(h http.Header) (Principal, error) {
-	who, f := s.identify(canonical(h))
+	who, f := s.identify(canonical(h), s.nodes.choose())
 	if f == nil && who == nil {
 		f = unauthorized("a credential is required")
 	}

@@ -32,6 +32,12 @@ type AgentConfig struct {
 	Capabilities []string
 	Reputation   float64 // 0 = none yet; from 4.5 on the limits double, below 3.0 they halve
 	PricingModel string  // "fixed" when empty
+	BasePrice    string  // such as "2.50"; none when empty
+
+	// MockAfter completes the agent's tasks and hirings with a mock result after that
+	// time, such as 1 s. Zero means that production agents wait for their program.
+	// Sandbox agents complete their work at once, unless MockAfter delays it.
+	MockAfter time.Duration
 }
 
 // directory is everybody and everything that can be looked up. One lock guards
@@ -50,14 +56,18 @@ type directory struct {
 	tokenBySum map[digest]*userToken
 	sessions   map[digest]*session
 	sweepAt    int
-	tasks      map[string]*task
-	taskList   []*task
+	jobs       collection[*job]
+	mocks      []*job // whose mock result is not there yet
+	documents  collection[*document]
+	webhooks   collection[*registration]
 }
 
 type user struct {
 	id, name string
 	agents   []*agent
 	tokens   []*userToken
+	account  account
+	hires    map[string]hire // by client_idempotency_key
 }
 
 // agent has immutable identity fields, which may be read without the lock, and
@@ -67,11 +77,13 @@ type agent struct {
 	owner      *user
 	sandbox    bool
 	reputation float64
+	mockAfter  time.Duration
 	created    time.Time
 	seq        uint64
 
 	keys    []*key
 	profile profile
+	account account // of an agent without an owner
 }
 
 type profile struct {
@@ -80,7 +92,7 @@ type profile struct {
 	category     string
 	capabilities []string
 	pricingModel string
-	basePrice    json.RawMessage
+	basePrice    string // a decimal number, or empty
 	metadata     json.RawMessage
 }
 
@@ -95,7 +107,6 @@ func newDirectory() *directory {
 		tokenBySum: make(map[digest]*userToken),
 		sessions:   make(map[digest]*session),
 		sweepAt:    1024,
-		tasks:      make(map[string]*task),
 	}
 }
 
@@ -109,14 +120,14 @@ func (s *Server) NewUser(name string) *User {
 	d := s.dir
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	u := &user{id: newUUID(), name: name}
+	u := &user{id: newUUID(), name: name, account: account{available: s.cfg.balance}}
 	d.users[u.id] = u
 	return &User{ID: u.id, Name: name}
 }
 
 // NewAgent creates an agent of owner, or an autonomous one if owner is nil. It
-// panics if owner is not a user of this server, or if the ID is malformed or
-// the ID or DID is taken.
+// panics if owner is not a user of this server, or if the ID or the base
+// price is malformed, or the ID or DID is taken.
 func (s *Server) NewAgent(owner *User, cfg AgentConfig) *Agent {
 	d := s.dir
 	d.mu.Lock()
@@ -135,6 +146,9 @@ func (s *Server) NewAgent(owner *User, cfg AgentConfig) *Agent {
 	}
 	if cfg.PricingModel == "" {
 		cfg.PricingModel = "fixed"
+	}
+	if _, ok := parseMoney(cfg.BasePrice); cfg.BasePrice != "" && !ok {
+		panic(fmt.Sprintf("agrentingtest: NewAgent: the base price %q is not a decimal number", cfg.BasePrice))
 	}
 	a, ok := d.addAgent(u, cfg, s.now())
 	if !ok {
@@ -158,12 +172,14 @@ func (d *directory) addAgent(owner *user, cfg AgentConfig, now time.Time) (*agen
 		owner:      owner,
 		sandbox:    cfg.Sandbox,
 		reputation: cfg.Reputation,
+		mockAfter:  cfg.MockAfter,
 		created:    now,
 		seq:        d.next(),
 		profile: profile{
 			name:         cfg.Name,
 			capabilities: append([]string{}, cfg.Capabilities...),
 			pricingModel: cfg.PricingModel,
+			basePrice:    cfg.BasePrice,
 		},
 	}
 	d.agents[a.id] = a

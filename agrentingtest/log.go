@@ -136,6 +136,10 @@ func (b *loggedBody) Read(p []byte) (int, error) {
 }
 
 // Stats are running totals of what happened since the server was made.
+//
+// A rotation in place is a successful call of rotate-key. A rotation by overlap has no
+// call of its own: it is counted when a key is revoked over HTTP while the agent has a
+// newer live key, which was created over HTTP and has replaced no other.
 type Stats struct {
 	Requests          int64 // that arrived
 	Authenticates     int64 // calls of authenticate, successful or not
@@ -143,7 +147,8 @@ type Stats struct {
 	Logouts           int64
 	KeysCreated       int64 // over HTTP, rotations and registrations included
 	KeysRevoked       int64 // in any way, rotations included
-	Rotations         int64
+	Rotations         int64 // of both strategies
+	OverlapRotations  int64 // of these, by a second key, see above
 	TokensCreated     int64 // over HTTP
 	TokensRevoked     int64
 	AgentsRegistered  int64 // over HTTP
@@ -154,10 +159,10 @@ type Stats struct {
 }
 
 type counters struct {
-	requests, authenticates, sessions, logouts  atomic.Int64
-	keysCreated, keysRevoked, rotations         atomic.Int64
-	tokensCreated, tokensRevoked, registrations atomic.Int64
-	unauthorized, limited, replays, faults      atomic.Int64
+	requests, authenticates, sessions, logouts    atomic.Int64
+	keysCreated, keysRevoked, rotations, overlaps atomic.Int64
+	tokensCreated, tokensRevoked, registrations   atomic.Int64
+	unauthorized, limited, replays, faults        atomic.Int64
 }
 
 // Stats returns the totals so far.
@@ -170,7 +175,8 @@ func (s *Server) Stats() Stats {
 		Logouts:           c.logouts.Load(),
 		KeysCreated:       c.keysCreated.Load(),
 		KeysRevoked:       c.keysRevoked.Load(),
-		Rotations:         c.rotations.Load(),
+		Rotations:         c.rotations.Load() + c.overlaps.Load(),
+		OverlapRotations:  c.overlaps.Load(),
 		TokensCreated:     c.tokensCreated.Load(),
 		TokensRevoked:     c.tokensRevoked.Load(),
 		AgentsRegistered:  c.registrations.Load(),

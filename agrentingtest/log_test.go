@@ -120,7 +120,6 @@ func TestStreamsArePassedOnAsTheyCome(t *testing.T) {
 func TestUnreadBodyOfAWaitingClientIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.transport.ExpectContinueTimeout = time.Minute
 	a := w.with("Expect", "100-continue").post(tasksPath, `{"secret":1}`)
 	assert.Equal(t, 401, a.status)
 	assert.Empty(t, w.Requests()[0].Body, "it was never sent")

@@ -1,6 +1,7 @@
 package agrentingtest
 
 import (
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -12,6 +13,9 @@ const defaultAuthPath = "/api/v1/auth/authenticate"
 // defaultSessionTTL is an assumption: the platform says "configurable" and
 // publishes no number, and long-lived clients of it reckon with 20 hours.
 const defaultSessionTTL = 20 * time.Hour
+
+// defaultBalance is an assumption: 1,000 USD of simulated money.
+const defaultBalance = 1000 * moneyUnit
 
 // Option configures a [Server] when it is made.
 type Option func(*config)
@@ -29,7 +33,10 @@ type config struct {
 	brokenKeys    bool
 	dyingSessions bool
 	maxKeys       int
-	propagation   time.Duration
+	bearerKeys    bool
+	balance       money
+	nodes         Nodes
+	seed          uint64
 	skew          time.Duration
 	logLimit      int
 	logger        *slog.Logger
@@ -41,6 +48,7 @@ func newConfig(opts []Option) config {
 		ttl:      defaultSessionTTL,
 		authPath: defaultAuthPath,
 		keyField: "api_key",
+		balance:  defaultBalance,
 		logLimit: 10_000,
 	}
 	for _, opt := range opts {
@@ -68,7 +76,12 @@ func WithTLS() Option { return func(c *config) { c.tls = true } }
 // show an untouched allowance.
 func WithoutRateLimits() Option { return func(c *config) { c.unlimited = true } }
 
-// WithRateLimits replaces the documented numbers; zero fields keep them.
+// WithRateLimits replaces the documented numbers; zero fields keep them. A platform
+// on which only authenticate is limited, to 3 calls in 10 seconds:
+//
+//	agrentingtest.WithRateLimits(agrentingtest.RateLimits{
+//		General: 1_000_000, Authenticate: 3, AuthenticateWindow: 10 * time.Second, Lockout: time.Minute,
+//	})
 func WithRateLimits(l RateLimits) Option { return func(c *config) { c.limits = l } }
 
 // WithSessionTTL sets how long sessions live, 20 hours unless told otherwise.
@@ -101,9 +114,26 @@ func WithSessionsDyingWithKey() Option { return func(c *config) { c.dyingSession
 // Rotation is always possible. Zero means no ceiling.
 func WithMaxKeys(n int) Option { return func(c *config) { c.maxKeys = n } }
 
-// WithKeyPropagation lets a key that was created, rotated or registered over
-// HTTP answer 401 until d has passed. Keys of [Server.NewKey] work at once.
-func WithKeyPropagation(d time.Duration) Option { return func(c *config) { c.propagation = d } }
+// WithBearerKeys also accepts an agent's API key as Authorization: Bearer. The
+// platform documents bearer tokens for sessions and user tokens only, and clients send
+// no agent's key that way, so that by default such a key gets a 401. Whether the
+// platform accepts it is not known.
+func WithBearerKeys() Option { return func(c *config) { c.bearerKeys = true } }
+
+// WithBalance sets the money that each new user has, such as "20.00". The default is
+// "1000.00". It panics if amount is not a decimal number up to 1,000,000.
+func WithBalance(amount string) Option {
+	m, ok := parseMoney(amount)
+	if !ok {
+		panic(fmt.Sprintf("agrentingtest: WithBalance: %q is not a decimal number up to 1,000,000", amount))
+	}
+	return func(c *config) { c.balance = m }
+}
+
+// WithSeed sets the seed of the choices that [Fault.Share] and [WithNodes] make,
+// 0 by default. A server makes the same choices in each run if its requests and
+// connections arrive in the same order.
+func WithSeed(seed uint64) Option { return func(c *config) { c.seed = seed } }
 
 // WithClockSkew lets the server's clock (Date header, expires_at, timestamps,
 // expiry itself) run d ahead of time.Now; negative d lets it lag.

@@ -6,20 +6,23 @@ import (
 )
 
 // pattern selects requests: an optional method and a path. In the path * stands
-// for any run of characters, slashes included, and {name} for one segment.
+// for any run of characters, slashes included, and {name} for one segment. A
+// leading ! selects all other requests.
 type pattern struct {
+	not    bool
 	method string // empty = any
 	path   string // empty = any
 }
 
 func parsePattern(route string) pattern {
-	method, path, ok := strings.Cut(strings.TrimSpace(route), " ")
+	rest, not := strings.CutPrefix(strings.TrimSpace(route), "!")
+	method, path, ok := strings.Cut(strings.TrimSpace(rest), " ")
 	if !ok {
 		method, path = "", method
 	}
 	path = strings.TrimSpace(path)
 	if path != "*" && !strings.HasPrefix(path, "/") {
-		panic(fmt.Sprintf("agrentingtest: route %q: want \"METHOD /path\", \"/path\" or \"*\"", route))
+		panic(fmt.Sprintf("agrentingtest: route %q: want \"METHOD /path\", \"/path\" or \"*\", with or without a leading \"!\"", route))
 	}
 	if method == "*" {
 		method = ""
@@ -27,14 +30,12 @@ func parsePattern(route string) pattern {
 	if path == "*" {
 		path = ""
 	}
-	return pattern{method: strings.ToUpper(method), path: path}
+	return pattern{not: not, method: strings.ToUpper(method), path: path}
 }
 
 func (p pattern) matches(method, path string) bool {
-	if p.method != "" && p.method != method {
-		return false
-	}
-	return p.path == "" || glob(p.path, path)
+	selected := (p.method == "" || p.method == method) && (p.path == "" || glob(p.path, path))
+	return selected != p.not
 }
 
 // glob matches with one point of return, the latest star, which suffices

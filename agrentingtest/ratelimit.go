@@ -18,8 +18,11 @@ type RateLimits struct {
 	Authenticate int
 	// Window is how long an allowance lasts: 60 seconds from the first request.
 	Window time.Duration
+	// AuthenticateWindow is how long the allowance of authenticate lasts: as long
+	// as Window.
+	AuthenticateWindow time.Duration
 	// Lockout is how long a source address that exceeded Authenticate is
-	// refused: 5 minutes.
+	// refused: 5 minutes. A negative value means until AuthenticateWindow ends.
 	Lockout time.Duration
 	// Registrations is how many agents a source address may register without a
 	// credential: 3.
@@ -37,6 +40,9 @@ func (l RateLimits) withDefaults() RateLimits {
 	def(&l.Registrations, 3)
 	if l.Window == 0 {
 		l.Window = time.Minute
+	}
+	if l.AuthenticateWindow == 0 {
+		l.AuthenticateWindow = l.Window
 	}
 	if l.Lockout == 0 {
 		l.Lockout = 5 * time.Minute
@@ -56,8 +62,8 @@ type limiter struct {
 }
 
 type bucket struct {
-	start time.Time
-	used  int
+	end  time.Time
+	used int
 }
 
 // allowance is what the rate-limit headers say.
@@ -80,16 +86,16 @@ func (l *limiter) take(name string, limit int) (allowance, time.Duration) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.takeLocked(name, limit, time.Now())
+	return l.takeLocked(name, limit, l.limits.Window, time.Now())
 }
 
-func (l *limiter) takeLocked(name string, limit int, now time.Time) (allowance, time.Duration) {
+func (l *limiter) takeLocked(name string, limit int, window time.Duration, now time.Time) (allowance, time.Duration) {
 	b := l.current(name, now)
 	if b.used >= limit {
-		return allowance{limit, 0}, b.start.Add(l.limits.Window).Sub(now)
+		return allowance{limit, 0}, b.end.Sub(now)
 	}
 	if b.used == 0 {
-		b.start = now
+		b.end = now.Add(window)
 		l.sweep(now)
 	}
 	b.used++
@@ -122,8 +128,8 @@ func (l *limiter) authenticate(ip string) (allowance, time.Duration) {
 		}
 		delete(l.locked, ip)
 	}
-	a, wait := l.takeLocked("auth:"+ip, limit, now)
-	if wait > 0 {
+	a, wait := l.takeLocked("auth:"+ip, limit, l.limits.AuthenticateWindow, now)
+	if wait > 0 && l.limits.Lockout > 0 {
 		l.locked[ip] = now.Add(l.limits.Lockout)
 		delete(l.buckets, "auth:"+ip)
 		wait = l.limits.Lockout
@@ -147,7 +153,7 @@ func (l *limiter) register(ip string) bool {
 
 func (l *limiter) current(name string, now time.Time) bucket {
 	b := l.buckets[name]
-	if now.Sub(b.start) >= l.limits.Window {
+	if !now.Before(b.end) {
 		return bucket{}
 	}
 	return b
@@ -159,7 +165,7 @@ func (l *limiter) sweep(now time.Time) {
 		return
 	}
 	for name, b := range l.buckets {
-		if now.Sub(b.start) >= l.limits.Window {
+		if !now.Before(b.end) {
 			delete(l.buckets, name)
 		}
 	}

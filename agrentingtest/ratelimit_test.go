@@ -103,6 +103,40 @@ func TestTooManyAuthenticatesLockTheAddressOut(t *testing.T) {
 	})
 }
 
+func TestAuthenticateLimitsAreConfigurable(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		limits agrentingtest.RateLimits
+		tries  int           // that succeed
+		wait   time.Duration // of the next one
+	}{
+		"number":           {agrentingtest.RateLimits{Authenticate: 2}, 2, 5 * time.Minute},
+		"lockout":          {agrentingtest.RateLimits{Authenticate: 2, Lockout: time.Minute}, 2, time.Minute},
+		"window":           {agrentingtest.RateLimits{Authenticate: 2, AuthenticateWindow: 10 * time.Second, Lockout: -1}, 2, 10 * time.Second},
+		"common window":    {agrentingtest.RateLimits{Authenticate: 2, Window: 20 * time.Second, Lockout: -1}, 2, 20 * time.Second},
+		"window, lockout":  {agrentingtest.RateLimits{Authenticate: 1, AuthenticateWindow: time.Second, Lockout: time.Hour}, 1, time.Hour},
+		"never locked out": {agrentingtest.RateLimits{Lockout: -1}, 10, time.Minute},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, agrentingtest.WithRateLimits(c.limits))
+				for range c.tries {
+					require.Equal(t, 200, w.asKey().post(authPath, "").status)
+				}
+				refused := w.asKey().post(authPath, "")
+				assert.Equal(t, 429, refused.status)
+				assert.Equal(t, strconv.Itoa(int(c.wait/time.Second)), refused.header.Get("Retry-After"))
+				advance(c.wait - time.Nanosecond)
+				assert.Equal(t, 429, w.asKey().post(authPath, "").status)
+				advance(time.Nanosecond)
+				assert.Equal(t, 200, w.asKey().post(authPath, "").status)
+			})
+		})
+	}
+}
+
 func TestTenAuthenticatesAMinuteNeverLockOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

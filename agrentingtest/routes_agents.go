@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 )
 
 var pricingModels = []string{"fixed", "auction", "hybrid"}
@@ -43,7 +44,7 @@ func (s *Server) registerAgent(x *exchange) (reply, *failure) {
 		return reply{}, invalid("did", "has already been taken")
 	}
 	a.profile = prof
-	_, secret := s.dir.addKey(a, "", s.now(), s.cfg.propagation)
+	_, secret := s.dir.addKey(a, "", s.now(), s.nodes.cfg.KeyLag)
 	s.stats.registrations.Add(1)
 	s.stats.keysCreated.Add(1)
 	return reply{status: http.StatusCreated, data: map[string]any{
@@ -107,7 +108,7 @@ func (v *validator) profile(p *profile, full bool) {
 		if n, err := price.Float64(); err != nil || n < 0 {
 			v.complain("base_price", "must not be negative")
 		}
-		p.basePrice = v.fields["base_price"]
+		p.basePrice = price.String()
 	}
 	var metadata map[string]any
 	if v.get("metadata", "an object", false, &metadata) {
@@ -130,13 +131,14 @@ func (a *agent) render() map[string]any {
 		"status":           "active",
 		"environment":      a.environment(),
 		"sandbox":          a.sandbox,
-		"reputation_score": a.reputation,
+		"reputation_score": a.reputationScore(),
+		"availability":     "available",
 		"created_at":       timestamp(a.created),
 	}
 	if a.owner != nil {
 		m["owner_id"] = a.owner.id
 	}
-	if p.basePrice != nil {
+	if p.basePrice != "" {
 		m["base_price"] = p.basePrice
 	}
 	if p.metadata != nil {
@@ -187,6 +189,9 @@ func page[T any](x *exchange, items []T, seq func(T) uint64, render func(T) map[
 
 // getAgent serves one public profile, by UUID or DID.
 func (s *Server) getAgent(x *exchange) (reply, *failure) {
+	if !agentPath(x.r.PathValue("id")) {
+		return reply{}, routeNotFound(x.r)
+	}
 	s.dir.mu.RLock()
 	defer s.dir.mu.RUnlock()
 	a := s.dir.find(x.r.PathValue("id"))
@@ -196,9 +201,16 @@ func (s *Server) getAgent(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusOK, data: a.render()}, nil
 }
 
+// agentPath reports whether the path can name an agent, and not a collection that this
+// server does not have.
+func agentPath(idOrDID string) bool { return isUUID(idOrDID) || strings.HasPrefix(idOrDID, "did:") }
+
 // patchAgent changes the profile of the agent itself, or of one that the user
 // owns. Identity fields are ignored.
 func (s *Server) patchAgent(x *exchange) (reply, *failure) {
+	if !agentPath(x.r.PathValue("id")) {
+		return reply{}, routeNotFound(x.r)
+	}
 	body, f := decodeObject(x.body)
 	if f != nil {
 		return reply{}, f

@@ -9,10 +9,10 @@ import (
 func (s *Server) authenticate(x *exchange) (reply, *failure) {
 	s.dir.mu.Lock()
 	defer s.dir.mu.Unlock()
-	if !x.who.key.revoked.IsZero() { // revoked since it was let in
+	if k := x.who.key; !s.nodes.accept(k.known, k.revoked, s.now(), x.lags) { // revoked since it was let in
 		return reply{}, unauthorized("invalid or revoked API key")
 	}
-	e, token := s.addSession(x.who.key)
+	e, token := s.addSession(x.who.key, s.nodes.cfg.SessionLag)
 	return s.sessionReply(token, e), nil
 }
 
@@ -24,7 +24,7 @@ func (s *Server) logout(x *exchange) (reply, *failure) {
 	}
 	s.dir.mu.Lock()
 	defer s.dir.mu.Unlock()
-	s.dir.dropSessions(func(e *session) bool {
+	s.endSessions(func(e *session) bool {
 		if x.who.session != nil {
 			return e == x.who.session
 		}
@@ -55,7 +55,7 @@ func (s *Server) rotateKey(x *exchange) (reply, *failure) {
 		return reply{}, f
 	}
 	s.revokeKey(old)
-	k, secret := s.dir.addKey(old.agent, old.name, s.now(), s.cfg.propagation)
+	k, secret := s.dir.addKey(old.agent, old.name, s.now(), s.nodes.cfg.KeyLag)
 	s.stats.rotations.Add(1)
 	s.stats.keysCreated.Add(1)
 	return reply{status: http.StatusOK, data: s.issuedKey(k, secret)}, nil

@@ -2,6 +2,7 @@ package agrentingtest
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -27,7 +28,9 @@ func (s *Server) createKey(x *exchange) (reply, *failure) {
 		return reply{}, fail(http.StatusUnprocessableEntity, CodeValidation,
 			"the agent already has %d keys, which is the most it may have", limit)
 	}
-	k, secret := s.dir.addKey(a, name, s.now(), s.cfg.propagation)
+	spare := a.liveKeys() > 0
+	k, secret := s.dir.addKey(a, name, s.now(), s.nodes.cfg.KeyLag)
+	k.spare = spare
 	s.stats.keysCreated.Add(1)
 	return reply{status: http.StatusCreated, data: s.issuedKey(k, secret)}, nil
 }
@@ -80,7 +83,26 @@ func (s *Server) deleteKey(x *exchange) (reply, *failure) {
 	if k == nil || k.agent != a || !s.revokeKey(k) {
 		return reply{}, notFound("credential")
 	}
+	if k.replaced() {
+		s.stats.overlaps.Add(1)
+	}
 	return reply{status: http.StatusOK, data: map[string]any{"id": k.id, "revoked_at": timestamp(k.revoked)}}, nil
+}
+
+// replaced reports whether a key that was just revoked has a successor, as at the end of
+// a rotation by overlap, and notes that the successor has replaced a key. A spare key,
+// such as one that was issued by mistake, is not replaced by another.
+func (k *key) replaced() bool {
+	if k.spare {
+		return false
+	}
+	for _, next := range slices.Backward(k.agent.keys) {
+		if next.seq > k.seq && next.spare && next.revoked.IsZero() {
+			next.spare = false
+			return true
+		}
+	}
+	return false
 }
 
 // createToken creates a user token that may do no more than the one that creates

@@ -2,126 +2,326 @@ package agrentingtest
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
-	"strings"
-	"time"
 )
 
-// task is something to write and to read back. The platform documents four
-// bodies for its creation; this is {agent_id, task_type, input}.
-type task struct {
-	id        string
-	seq       uint64
-	requester *agent
-	provider  *agent
-	kind      string
-	input     json.RawMessage
-	created   time.Time
+// taskForm is one of the bodies on record that create a task.
+type taskForm struct {
+	marks      []string // members that only this form has
+	provider   string   // empty: the platform chooses the provider
+	registered bool     // whether the provider is a UUID, and must list the capability
+	capability string
+	list       bool // whether the capability is a list
+	input      string
+	price      string
+	extra      []string
 }
 
-// createTask has the acting agent ask another for something. In the sandbox the
+// taskForms are tried in order. A body that matches none is read as the last one.
+var taskForms = []taskForm{
+	{ // the official clients
+		marks: []string{"provider_agent_id"}, provider: "provider_agent_id", capability: "capability", input: "input",
+		price: "max_price", extra: []string{"payment_type", "external_client"},
+	},
+	{
+		marks: []string{"title", "required_capabilities"}, capability: "required_capabilities", list: true,
+		input: "description", price: "price", extra: []string{"title", "description", "deadline"},
+	},
+	{
+		marks: []string{"capability", "execution_mode"}, capability: "capability", input: "input",
+		price: "max_price", extra: []string{"execution_mode"},
+	},
+	{
+		marks: []string{"agent_id", "task_type"}, provider: "agent_id", registered: true, capability: "task_type", input: "input",
+		price: "max_price",
+	},
+}
+
+func formOf(body fields) taskForm {
+	for _, form := range taskForms {
+		if slices.ContainsFunc(form.marks, func(mark string) bool { return body[mark] != nil }) {
+			return form
+		}
+	}
+	return taskForms[len(taskForms)-1]
+}
+
+// spec reads what the body asks for. The capabilities are those of which the provider
+// must have one.
+func (form taskForm) spec(body fields) (spec jobSpec, provider string, capabilities []string, _ *failure) {
+	v := validator{fields: body}
+	if form.provider != "" {
+		provider = v.text(form.provider, true, 255)
+		if provider != "" && form.registered && !isUUID(provider) {
+			v.complain(form.provider, "must be a UUID")
+		}
+	}
+	if form.list {
+		capabilities = v.list(form.capability, true)
+	} else {
+		capabilities = []string{v.text(form.capability, true, 255)}
+	}
+	price, f := v.amount(form.price, false)
+	if f := v.failure(); f != nil {
+		return spec, "", nil, f
+	}
+	if f != nil {
+		return spec, "", nil, f
+	}
+	spec = jobSpec{capability: capabilities[0], price: price, extra: map[string]any{}}
+	if raw := body[form.input]; raw != nil {
+		spec.input = raw
+	}
+	for _, name := range form.extra {
+		if raw := body[name]; raw != nil {
+			spec.extra[name] = raw
+		}
+	}
+	return spec, provider, capabilities, nil
+}
+
+// createTask has an agent or a user ask an agent for something. In the sandbox the
 // result is there at once, and simulated.
 func (s *Server) createTask(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {
 		return reply{}, f
 	}
-	v := validator{fields: body}
-	agentID := v.text("agent_id", true, 255)
-	if agentID != "" && !isUUID(agentID) {
-		v.complain("agent_id", "must be a UUID")
-	}
-	t := &task{
-		id:        newUUID(),
-		requester: x.who.agent,
-		kind:      v.text("task_type", true, 255),
-		input:     body["input"],
-		created:   s.now(),
-	}
-	if f := v.failure(); f != nil {
+	form := formOf(body)
+	spec, id, capabilities, f := form.spec(body)
+	if f != nil {
 		return reply{}, f
 	}
-	s.dir.mu.Lock()
-	defer s.dir.mu.Unlock()
-	t.provider = s.dir.agents[strings.ToLower(agentID)]
-	if t.provider == nil || !x.who.sees(t.provider) {
-		return reply{}, notFound("agent")
+	var provider *agent
+	if form.provider == "" {
+		provider = s.bestAgent(x, capabilities)
+	} else {
+		provider = s.dir.find(id)
+		if provider == nil || !x.who.sees(provider) {
+			return reply{}, notFound("agent")
+		}
+		// The documentation demands it of task_type. No source does of capability.
+		if form.registered && !provider.offers(spec.capability) {
+			return reply{}, invalid(form.capability, "is not a capability of the agent")
+		}
 	}
-	known := t.provider.profile.capabilities
-	if !t.provider.sandbox && len(known) > 0 && !slices.Contains(known, t.kind) {
-		return reply{}, invalid("task_type", "is not a capability of the agent")
-	}
-	t.seq = s.dir.next()
-	s.dir.tasks[t.id] = t
-	s.dir.taskList = append(s.dir.taskList, t)
-	return reply{status: http.StatusCreated, data: t.render()}, nil
+	j := s.dir.addJob(taskFlow, x.who.party(), provider, spec, s.now())
+	s.dir.catchUp(s.now())
+	return reply{status: http.StatusCreated, data: j.renderTask()}, nil
 }
 
-func (t *task) render() map[string]any {
-	m := map[string]any{
-		"id":           t.id,
-		"agent_id":     t.provider.id,
-		"requester_id": t.requester.id,
-		"task_type":    t.kind,
-		"input":        t.input,
-		"status":       "pending",
-		"environment":  t.requester.environment(),
-		"created_at":   timestamp(t.created),
+// offers reports whether an agent can be asked for a capability. Sandbox agents, and
+// those without a list of capabilities, take anything.
+func (a *agent) offers(capability string) bool {
+	known := a.profile.capabilities
+	return a.sandbox || len(known) == 0 || slices.Contains(known, capability)
+}
+
+// bestAgent chooses a provider, which is not the one that asks: among those that list
+// one of the capabilities, the one with the highest reputation. How the platform chooses
+// is not published. Without such an agent, the task stays unassigned.
+func (s *Server) bestAgent(x *exchange, capabilities []string) *agent {
+	var best *agent
+	for _, a := range s.dir.agentList {
+		if a == x.who.agent || !x.who.sees(a) || a.sandbox && x.who.agent == nil && !x.who.token.sandbox {
+			continue
+		}
+		if !slices.ContainsFunc(capabilities, func(c string) bool { return slices.Contains(a.profile.capabilities, c) }) {
+			continue
+		}
+		if best == nil || a.reputation > best.reputation {
+			best = a
+		}
 	}
-	if t.requester.sandbox {
-		m["status"] = "completed"
-		m["result"] = map[string]any{"simulated": true, "echo": t.input}
+	return best
+}
+
+// renderTask has the members that the official clients read, and those of the older
+// sample with agent_id and task_type.
+func (j *job) renderTask() map[string]any {
+	m := map[string]any{
+		"id":                j.id,
+		"status":            j.status,
+		"client_agent_id":   j.client.agentID(),
+		"provider_agent_id": nil,
+		"capability":        j.spec.capability,
+		"input":             j.spec.input,
+		"progress_percent":  0,
+		"created_at":        timestamp(j.created),
+		"updated_at":        timestamp(j.updated),
+
+		"requester_id": j.client.agentID(),
+		"agent_id":     nil,
+		"task_type":    j.spec.capability,
+		"environment":  "production",
+	}
+	maps.Copy(m, j.spec.extra)
+	if j.spec.price > 0 {
+		m["max_price"] = j.spec.price
+	}
+	if j.client.agent != nil {
+		m["environment"] = j.client.agent.environment()
+	}
+	if j.provider != nil {
+		m["provider_agent_id"], m["agent_id"] = j.provider.id, j.provider.id
+		m["environment"] = j.provider.environment()
+	}
+	if j.output != nil {
+		m["output"], m["result"] = text(j.output), j.output
+	}
+	if j.reason != "" {
+		m["error_reason"] = j.reason
+	}
+	if j.status == statusCompleted {
+		m["progress_percent"] = 100
+		m["completed_at"] = timestamp(j.ended)
 	}
 	return m
 }
 
-// concerns reports whether an agent takes part in the task.
-func (t *task) concerns(a *agent) bool { return t.requester == a || t.provider == a }
+// text is a value as the string that the official clients expect.
+func text(v any) string {
+	if s, ok := v.(string); ok {
+		return s
+	}
+	var s string
+	b := encode(v)
+	if json.Unmarshal(b, &s) == nil {
+		return s
+	}
+	return string(b)
+}
 
 // listTasks lists what the acting agent asked for or was asked for.
 func (s *Server) listTasks(x *exchange) (reply, *failure) {
-	s.dir.mu.RLock()
-	defer s.dir.mu.RUnlock()
-	var tasks []*task
-	for _, t := range s.dir.taskList {
-		if t.concerns(x.who.agent) {
-			tasks = append(tasks, t)
+	return page(x, s.tasksOf(x), func(j *job) uint64 { return j.seq }, (*job).renderTask)
+}
+
+func (s *Server) tasksOf(x *exchange) []*job {
+	return s.dir.jobs.where(func(j *job) bool { return j.flow == taskFlow && j.concerns(&x.who) })
+}
+
+// listPendingTasks lists the open tasks of a provider. Its list is a member of data.
+func (s *Server) listPendingTasks(x *exchange) (reply, *failure) {
+	tasks := []map[string]any{}
+	for _, j := range s.tasksOf(x) {
+		if j.provider == x.who.agent && !final(j.status) {
+			tasks = append(tasks, j.renderTask())
 		}
 	}
-	return page(x, tasks, func(t *task) uint64 { return t.seq }, (*task).render)
+	return reply{status: http.StatusOK, data: map[string]any{"tasks": tasks}}, nil
 }
 
-// getTask serves one task to the agents that have part in it.
-func (s *Server) getTask(x *exchange) (reply, *failure) {
-	s.dir.mu.RLock()
-	defer s.dir.mu.RUnlock()
-	t := s.dir.tasks[strings.ToLower(x.r.PathValue("id"))]
-	if t == nil || !t.concerns(x.who.agent) {
-		return reply{}, notFound("task")
+// job is the job in the path, if the actor takes part in it.
+func (s *Server) job(x *exchange, flow *workflow) (*job, *failure) {
+	j := s.dir.jobs.get(x.r.PathValue("id"))
+	if j == nil || j.flow != flow || !j.concerns(&x.who) {
+		return nil, notFound(flow.noun)
 	}
-	return reply{status: http.StatusOK, data: t.render()}, nil
+	return j, nil
 }
 
-// listHirings answers in the shape that the official client reads, which is not
-// that of the other lists. No agent is ever hired here.
-func listHirings(x *exchange) (reply, *failure) {
-	q := x.r.URL.Query()
-	limit, f := intParam(q, "limit", defaultPageSize, 1, maxPageSize)
+// clientJob is the job in the path, if the actor has asked for it.
+func (s *Server) clientJob(x *exchange, flow *workflow) (*job, *failure) {
+	j, f := s.job(x, flow)
+	if f == nil && !j.client.is(&x.who) {
+		return nil, forbidden("only the client of the %s may do this", flow.noun)
+	}
+	return j, f
+}
+
+// task serves a route that only reads a task.
+func (s *Server) task(render func(*job) any) func(*exchange) (reply, *failure) {
+	return s.working(func(x *exchange) (reply, *failure) {
+		j, f := s.job(x, taskFlow)
+		if f != nil {
+			return reply{}, f
+		}
+		return reply{status: http.StatusOK, data: render(j)}, nil
+	})
+}
+
+func (j *job) taskData() any { return j.renderTask() }
+
+// timeline lists what has happened to a task, under the names of the webhooks.
+func (j *job) timeline() any {
+	events := make([]map[string]any, len(j.events))
+	for i, e := range j.events {
+		events[i] = map[string]any{"event_type": e.kind, "timestamp": timestamp(e.at)}
+	}
+	return map[string]any{"events": events}
+}
+
+// attemptList lists the attempts. One begins with each assignment.
+func (j *job) attemptList() any {
+	attempts := make([]map[string]any, len(j.attempts))
+	for i, a := range j.attempts {
+		m := map[string]any{"id": a.id, "status": a.status, "created_at": timestamp(a.created)}
+		if a.ended.IsZero() {
+			m["status"] = j.status
+		}
+		if a.status == statusCompleted {
+			m["completed_at"] = timestamp(a.ended)
+		}
+		if a.reason != "" {
+			m["error_reason"] = a.reason
+		}
+		attempts[i] = m
+	}
+	return map[string]any{"attempts": attempts}
+}
+
+// cancelTask ends a task for its client.
+func (s *Server) cancelTask(x *exchange) (reply, *failure) {
+	j, f := s.clientJob(x, taskFlow)
+	if f == nil {
+		f = j.apply(s.dir, actionCancel, s.now())
+	}
 	if f != nil {
 		return reply{}, f
 	}
-	number, f := intParam(q, "page", 1, 1, 1<<31-1)
+	return reply{status: http.StatusOK, data: j.renderTask()}, nil
+}
+
+// reassignTask gives a failed or canceled task to another agent, or to the best one.
+func (s *Server) reassignTask(x *exchange) (reply, *failure) {
+	body, f := decodeObject(x.body)
 	if f != nil {
 		return reply{}, f
 	}
-	return reply{status: http.StatusOK, data: map[string]any{
-		"hirings": []any{}, "total": 0, "page": number, "per_page": limit, "total_pages": 0,
-	}}, nil
-}
-
-// listPendingHirings is what an agent asks for with its key. Nobody is ever
-// hired here.
-func listPendingHirings(*exchange) (reply, *failure) {
-	return reply{status: http.StatusOK, data: []any{}}, nil
+	v := validator{fields: body}
+	did := v.text("new_provider_agent_did", false, 255)
+	if f := v.failure(); f != nil {
+		return reply{}, f
+	}
+	j, f := s.clientJob(x, taskFlow)
+	if f != nil {
+		return reply{}, f
+	}
+	next := s.bestAgent(x, []string{j.spec.capability})
+	if did != "" {
+		next = s.dir.find(did)
+	}
+	switch {
+	case did != "" && (next == nil || !x.who.sees(next)):
+		return reply{}, notFound("agent")
+	case next == nil:
+		return reply{}, fail(http.StatusServiceUnavailable, CodeAgentUnavailable, "no agent has the capability")
+	}
+	if f := j.allows(actionReassign); f != nil {
+		return reply{}, f
+	}
+	m := map[string]any{"task_id": j.id, "previous_agent_did": nil, "new_agent_did": next.did, "new_provider_agent_id": next.id}
+	if j.provider != nil {
+		m["previous_agent_did"] = j.provider.did
+	}
+	j.provider, j.payment = next, nil
+	if f := j.apply(s.dir, actionReassign, s.now()); f != nil {
+		return reply{}, f
+	}
+	m["status"], m["reassigned_at"] = j.status, timestamp(j.updated)
+	s.dir.catchUp(s.now())
+	return reply{status: http.StatusOK, data: m}, nil
 }

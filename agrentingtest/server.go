@@ -28,6 +28,7 @@ type Server struct {
 	limits   *limiter
 	idem     *idempotency
 	script   *script
+	nodes    *nodes
 	life     *lifecycle
 	log      *requestLog
 	stats    counters
@@ -75,7 +76,8 @@ func start(cfg config) (*Server, error) {
 		dir:    newDirectory(),
 		limits: newLimiter(cfg.limits, cfg.unlimited),
 		idem:   newIdempotency(),
-		script: &script{},
+		script: &script{seed: cfg.seed},
+		nodes:  newNodes(cfg.nodes, cfg.seed),
 		life:   &lifecycle{},
 		log:    newRequestLog(cfg.logLimit),
 		done:   make(chan struct{}),
@@ -98,6 +100,7 @@ func start(cfg config) (*Server, error) {
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: time.Minute,
 		ConnState:         s.trackConn,
+		ConnContext:       s.nodes.connContext,
 		ErrorLog:          slog.NewLogLogger(cfg.logger.Handler(), slog.LevelDebug),
 	}
 	if cfg.tls {
@@ -181,14 +184,16 @@ func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 
 // Transport returns a new transport that reaches the server: it dials through
 // memory for an [InMemory] server and trusts the certificate of [WithTLS]. It
-// uses no proxy. Close closes its idle connections.
+// uses no proxy. A request with Expect: 100-continue keeps its body for up to 10 s,
+// which is more than by default, so that a busy machine does not matter. Close
+// closes the transport's idle connections.
 func (s *Server) Transport() *http.Transport { return s.TransportFrom("") }
 
 // TransportFrom is like [Server.Transport], but the server sees ip as the
 // address of the client, for everything that is counted by source address. On a
 // socket ip must be an address of this machine, such as 127.0.0.2 on Linux.
 func (s *Server) TransportFrom(ip string) *http.Transport {
-	t := &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 256}
+	t := &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 256, ExpectContinueTimeout: 10 * time.Second}
 	if s.memory != nil {
 		t.DialContext = s.memory.dialer(ip)
 	} else {

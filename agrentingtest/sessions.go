@@ -3,6 +3,7 @@ package agrentingtest
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"maps"
 	"time"
 )
 
@@ -42,10 +43,13 @@ type session struct {
 	key     *key
 	sum     digest
 	expires time.Time
+	known   time.Time // by nodes that lag behind
+	ended   time.Time // before it expires, zero = not
 }
 
 // NewSession exchanges a key for a session, as authenticate does, but without a
-// request. It panics if the secret is not that of a live key.
+// request. All nodes of [WithNodes] know it at once. It panics if the secret is not
+// that of a live key.
 func (s *Server) NewSession(keySecret string) (token string, expires time.Time) {
 	d := s.dir
 	d.mu.Lock()
@@ -54,33 +58,52 @@ func (s *Server) NewSession(keySecret string) (token string, expires time.Time) 
 	if !ok || !k.revoked.IsZero() {
 		panic("agrentingtest: NewSession: not the secret of a live key of this server")
 	}
-	e, token := s.addSession(k)
+	e, token := s.addSession(k, 0)
 	return token, e.expires
 }
 
 // addSession needs the lock.
-func (s *Server) addSession(k *key) (*session, string) {
+func (s *Server) addSession(k *key, lag time.Duration) (*session, string) {
 	d := s.dir
 	now := s.now()
 	if len(d.sessions) >= d.sweepAt {
-		d.dropSessions(func(e *session) bool { return !e.expires.After(now) })
+		s.forgetSessions(now)
 		d.sweepAt = max(1024, 2*len(d.sessions))
 	}
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails
 	token := base64.RawURLEncoding.EncodeToString(b)
-	e := &session{id: newUUID(), key: k, sum: sum(token), expires: now.Add(time.Duration(s.ttl.Load()))}
+	e := &session{
+		id: newUUID(), key: k, sum: sum(token), expires: now.Add(time.Duration(s.ttl.Load())), known: now.Add(lag),
+	}
+	if s.cfg.dyingSessions {
+		e.ended = k.revoked // a node that lags behind has accepted a revoked key
+	}
 	d.sessions[e.sum] = e
 	s.stats.sessions.Add(1)
 	return e, token
 }
 
-// dropSessions needs the lock.
-func (d *directory) dropSessions(which func(*session) bool) {
-	for sum, e := range d.sessions {
+// forgetSessions drops those that no node accepts anymore. It needs the lock.
+func (s *Server) forgetSessions(now time.Time) {
+	maps.DeleteFunc(s.dir.sessions, func(_ digest, e *session) bool {
+		return !now.Before(e.expires) || !e.ended.IsZero() && !now.Before(e.ended.Add(s.nodes.cfg.RevocationLag))
+	})
+}
+
+// endSessions needs the lock.
+func (s *Server) endSessions(which func(*session) bool) {
+	for _, e := range s.dir.sessions {
 		if which(e) {
-			delete(d.sessions, sum)
+			s.endSession(e)
 		}
+	}
+}
+
+// endSession needs the lock.
+func (s *Server) endSession(e *session) {
+	if e.ended.IsZero() {
+		e.ended = s.now()
 	}
 }
 
@@ -88,14 +111,16 @@ func (d *directory) dropSessions(which func(*session) bool) {
 func (s *Server) RevokeSessions() {
 	s.dir.mu.Lock()
 	defer s.dir.mu.Unlock()
-	clear(s.dir.sessions)
+	s.endSessions(func(*session) bool { return true })
 }
 
 // RevokeSession ends one session; an unknown token is left alone.
 func (s *Server) RevokeSession(token string) {
 	s.dir.mu.Lock()
 	defer s.dir.mu.Unlock()
-	delete(s.dir.sessions, sum(token))
+	if e := s.dir.sessions[sum(token)]; e != nil {
+		s.endSession(e)
+	}
 }
 
 // sessionReply renders a new session in the selected shape.

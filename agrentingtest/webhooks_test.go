@@ -82,6 +82,26 @@ func TestAWebhookIsSentAgainUntilItSucceeds(t *testing.T) {
 	}
 }
 
+func TestDeliveryDoesNotWaitForTheRestOfAnAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := newServer(t)
+		began := time.Now()
+		body, _ := io.Pipe()
+		statuses, err := srv.DeliverWebhook(t.Context(), &http.Client{Transport: stalling{body}}, hookURL, agrentingtest.Webhook{})
+		require.NoError(t, err)
+		assert.Equal(t, []int{200}, statuses)
+		assert.Less(t, time.Since(began), time.Second)
+	})
+}
+
+// stalling answers with a body that never comes.
+type stalling struct{ body io.ReadCloser }
+
+func (s stalling) RoundTrip(req *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Body: s.body, Request: req}, nil
+}
+
 func TestADeliveryEndsWithItsContextAndWithTheServer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -10,7 +10,11 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// ErrInvalidSecret means that a text cannot be a secret: it is empty, longer than
+// minSecret is the length of the shortest secret, in bytes. A shorter one can be guessed from a
+// signature, or from its fingerprint in a log.
+const minSecret = 16
+
+// ErrInvalidSecret means that a text cannot be a secret: it is shorter than 16 bytes, longer than
 // 4096 bytes, enclosed in quotation marks or brackets, or contains white space,
 // control characters, or characters that are not ASCII.
 var ErrInvalidSecret = errors.New("agrenting: invalid webhook secret")
@@ -23,7 +27,8 @@ type Secret struct{ text secret.Text }
 
 // ParseSecret makes a Secret of text without the white space around it, such as the
 // newline at the end of a file. The characters themselves are the key of the HMAC;
-// they are not decoded. The error matches [ErrInvalidSecret] and shows nothing of
+// they are not decoded. A secret has at least 16 bytes; "openssl rand -hex 32" makes a good one.
+// The error matches [ErrInvalidSecret] and shows nothing of
 // the text.
 func ParseSecret(text string) (Secret, error) {
 	s := Secret{text: secret.New(strings.Clone(strings.TrimSpace(text)))}
@@ -35,8 +40,13 @@ func ParseSecret(text string) (Secret, error) {
 
 // check reports whether s can be used. Anyone can sign with an empty secret.
 func (s Secret) check() error {
-	if problem := secret.Problem(s.Reveal()); problem != "" {
+	text := s.Reveal()
+	if problem := secret.Problem(text); problem != "" {
 		return fmt.Errorf("%w: it %s", ErrInvalidSecret, problem)
+	}
+	if len(text) < minSecret {
+		return fmt.Errorf("%w: it has %d bytes, and at least %d random ones are needed; make one with: openssl rand -hex 32",
+			ErrInvalidSecret, len(text), minSecret)
 	}
 	return nil
 }

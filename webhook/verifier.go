@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
+
+	"github.com/agrenting/agrenting-go/internal/ascii"
 )
 
 var (
@@ -202,7 +204,7 @@ const signaturePrefix = "sha256="
 // so none is taken for another.
 func parseSignature(text string) (mac signatureMAC, ok bool) {
 	text = strings.Trim(text, " \t")
-	if p := len(signaturePrefix); len(text) > p && strings.EqualFold(text[:p], signaturePrefix) {
+	if p := len(signaturePrefix); len(text) > p && ascii.EqualFold(text[:p], signaturePrefix) {
 		text = text[p:]
 	}
 	// The decoder of base64 skips line breaks.

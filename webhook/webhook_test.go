@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/ascii"
 )
 
 const (
@@ -267,24 +268,24 @@ func TestBodyLimitIsInclusive(t *testing.T) {
 func TestSetSecretsReplacesSecrets(t *testing.T) {
 	t.Parallel()
 	sign := func(secret string) string { return agrentingtest.SignWebhook(secret, []byte(hookBody)) }
-	v, err := NewVerifier(hookSecrets(t, "old-secret-1"))
+	v, err := NewVerifier(hookSecrets(t, "old-secret-0000001"))
 	require.NoError(t, err)
 	body := []byte(hookBody)
-	require.NoError(t, v.Verify(body, sign("old-secret-1")))
-	require.ErrorIs(t, v.Verify(body, sign("new-secret-2")), ErrSignature)
+	require.NoError(t, v.Verify(body, sign("old-secret-0000001")))
+	require.ErrorIs(t, v.Verify(body, sign("new-secret-0000002")), ErrSignature)
 
-	require.NoError(t, v.SetSecrets(hookSecrets(t, "new-secret-2", "old-secret-1")...))
-	require.NoError(t, v.Verify(body, sign("old-secret-1")))
-	require.NoError(t, v.Verify(body, sign("new-secret-2")))
+	require.NoError(t, v.SetSecrets(hookSecrets(t, "new-secret-0000002", "old-secret-0000001")...))
+	require.NoError(t, v.Verify(body, sign("old-secret-0000001")))
+	require.NoError(t, v.Verify(body, sign("new-secret-0000002")))
 
-	require.NoError(t, v.SetSecrets(hookSecrets(t, "new-secret-2")...))
-	require.ErrorIs(t, v.Verify(body, sign("old-secret-1")), ErrSignature)
-	require.NoError(t, v.Verify(body, sign("new-secret-2")))
+	require.NoError(t, v.SetSecrets(hookSecrets(t, "new-secret-0000002")...))
+	require.ErrorIs(t, v.Verify(body, sign("old-secret-0000001")), ErrSignature)
+	require.NoError(t, v.Verify(body, sign("new-secret-0000002")))
 
 	require.ErrorIs(t, v.SetSecrets(), ErrInvalidOption)
 	require.ErrorIs(t, v.SetSecrets(Secret{}), ErrInvalidSecret, "anybody could sign")
-	require.ErrorIs(t, v.SetSecrets(hookSecrets(t, "a", "b", "c", "d", "e")...), ErrInvalidOption)
-	require.NoError(t, v.Verify(body, sign("new-secret-2")), "the ones before stay in use")
+	require.ErrorIs(t, v.SetSecrets(hookSecrets(t, strings.Fields(strings.Repeat(hookSecret+" ", 5))...)...), ErrInvalidOption)
+	require.NoError(t, v.Verify(body, sign("new-secret-0000002")), "the ones before stay in use")
 }
 
 func TestNewVerifierCopiesSecrets(t *testing.T) {
@@ -292,7 +293,7 @@ func TestNewVerifierCopiesSecrets(t *testing.T) {
 	secrets := hookSecrets(t, hookSecret)
 	v, err := NewVerifier(secrets)
 	require.NoError(t, err)
-	secrets[0] = hookSecrets(t, "other")[0]
+	secrets[0] = hookSecrets(t, "another-secret-01")[0]
 	require.NoError(t, v.Verify([]byte(hookBody), hookBase64))
 }
 
@@ -307,13 +308,17 @@ func TestOptionsAreValidated(t *testing.T) {
 	}
 	_, err := NewVerifier(nil)
 	require.ErrorIs(t, err, ErrInvalidOption)
-	for _, text := range []string{"", " \n", "two words", `"quoted"`, strings.Repeat("x", 5000)} {
+	for _, text := range []string{"", " \n", "two words", `"quoted"`, "monkeys2026", "fifteen-letters", strings.Repeat("x", 5000)} {
 		_, err := ParseSecret(text)
 		require.ErrorIs(t, err, ErrInvalidSecret)
-		if len(text) > 4 {
-			assert.NotContains(t, err.Error(), text[1:5])
+		if len(text) > 8 {
+			assert.NotContains(t, err.Error(), text[1:9])
 		}
 	}
+	_, err = ParseSecret("fifteen-letters")
+	require.ErrorIs(t, err, ErrInvalidSecret)
+	require.EqualError(t, err, "agrenting: invalid webhook secret: it has 15 bytes, and at least 16 random ones are needed; "+
+		"make one with: openssl rand -hex 32")
 	s, err := ParseSecret(" " + hookSecret + "\n")
 	require.NoError(t, err)
 	assert.Equal(t, hookSecret, s.Reveal())
@@ -420,13 +425,13 @@ func TestLedgerRepeatsOnlyFailedWebhooks(t *testing.T) {
 
 func TestLedgerIgnoresEventAndSecret(t *testing.T) {
 	t.Parallel()
-	v, err := NewVerifier(hookSecrets(t, hookSecret, "another-secret"), WithLedger(NewLedger(time.Hour, 10)))
+	v, err := NewVerifier(hookSecrets(t, hookSecret, "another-secret-000001"), WithLedger(NewLedger(time.Hour, 10)))
 	require.NoError(t, err)
 	_, first := receive(v, hook(hookBody))
 	assert.NotNil(t, first)
 	_, second := receive(v, hook(hookBody, func(r *http.Request) {
 		r.Header.Set("X-Webhook-Event", "task.failed")
-		r.Header.Set("X-Webhook-Signature", agrentingtest.SignWebhook("another-secret", []byte(hookBody)))
+		r.Header.Set("X-Webhook-Signature", agrentingtest.SignWebhook("another-secret-000001", []byte(hookBody)))
 	}))
 	assert.Nil(t, second)
 }
@@ -558,7 +563,7 @@ func FuzzSignature(f *testing.F) {
 		}
 		// It is one of the few spellings of what was read, and none besides.
 		spelt := strings.Trim(text, " \t")
-		if len(spelt) > 7 && strings.EqualFold(spelt[:7], "sha256=") {
+		if len(spelt) > 7 && ascii.EqualFold(spelt[:7], "sha256=") {
 			spelt = spelt[7:]
 		}
 		assert.Contains(t, []string{

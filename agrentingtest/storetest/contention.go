@@ -90,7 +90,7 @@ func testInterruptedSaves(t *tester) {
 	}
 	usual := max(time.Since(began)/samples, 10*time.Microsecond)
 	for range 10 {
-		testLateSave(t, s, mathrand.N(3*usual))
+		testLateSave(t, s, mathrand.N(3*usual)) // #nosec G404 -- not a secret
 		if t.Failed() {
 			return
 		}
@@ -100,7 +100,7 @@ func testInterruptedSaves(t *tester) {
 		if n.Add(1)%3 == 0 {
 			return 0 // lets the writers make progress
 		}
-		return mathrand.N(3 * usual)
+		return mathrand.N(3 * usual) // #nosec G404 -- not a secret
 	})
 }
 

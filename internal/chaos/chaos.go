@@ -216,7 +216,7 @@ func (p *Proxy) remove(l *link) {
 // draw decides about the next exchange.
 func (p *Proxy) draw(m *Mix) (kind Kind, delay time.Duration) {
 	n := p.exchanges.Add(1)
-	r := rand.New(rand.NewPCG(p.seed, n)) //nolint:gosec // the same in every run is the point
+	r := rand.New(rand.NewPCG(p.seed, n)) // #nosec G404 -- the same in every run is the point
 	x, delay := r.Float64(), time.Duration(r.Float64()*float64(m.Delay))
 	p.mu.Lock()
 	defer p.mu.Unlock()

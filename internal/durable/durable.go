@@ -1,7 +1,6 @@
 package durable
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -11,14 +10,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"time"
-
-	"github.com/gofrs/flock"
+	"syscall"
 )
-
-// ErrUnsafe says that a file or folder may be read or replaced by others. The
-// text says what to do.
-var ErrUnsafe = errors.New("unsafe file")
 
 // Step names one operation of Write that a crash can come before. Their order
 // is the order of execution.
@@ -42,10 +35,8 @@ type File struct {
 	// before, when set, is called before each step; an error stops the write
 	// there. Tests crash there.
 	before func(Step) error
+	warn   func(text string) // may be nil
 }
-
-// lockPoll is how often a lock that somebody else holds is tried.
-const lockPoll = 5 * time.Millisecond
 
 // New describes a file, whose lock is the file path + ".lock". It touches nothing.
 // limit bounds the file's size in bytes.
@@ -63,12 +54,20 @@ func (f *File) LockedBy(path string) *File {
 	return &g
 }
 
+// Warning returns the same file, with warn called about what is accepted and could be
+// safer.
+func (f *File) Warning(warn func(text string)) *File {
+	g := *f
+	g.warn = warn
+	return &g
+}
+
 // Path returns the file's path.
 func (f *File) Path() string { return f.path }
 
-// Read returns the content; a file that is not there is fs.ErrNotExist.
-// Symbolic links, files that others can read, and folders in which others can
-// replace them are refused with ErrUnsafe.
+// Read returns the content. The error matches [fs.ErrNotExist] if there is no file, and
+// [ErrUnsafe] if the file is not regular, belongs to another user, or can be opened by
+// other users, and if they can replace it, see [CheckFolder].
 func (f *File) Read() (content []byte, err error) {
 	err = whileInUse(inUse, func() (err error) {
 		content, err = f.read()
@@ -78,31 +77,23 @@ func (f *File) Read() (content []byte, err error) {
 }
 
 func (f *File) read() ([]byte, error) {
+	if err := CheckFolder(filepath.Dir(f.path), f.warn); err != nil {
+		return nil, err
+	}
 	info, err := os.Lstat(f.path)
 	if err != nil {
 		return nil, err
 	}
-	if err := CheckFolder(filepath.Dir(f.path)); err != nil {
-		return nil, err
-	}
-	if err := f.checkFile(info); err != nil {
+	if err := checkFile(f.path, info); err != nil {
 		return nil, err
 	}
 	file, err := openShared(f.path)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close() //nolint:errcheck // only read
-	opened, err := file.Stat()
-	if err != nil {
+	defer file.Close()                      //nolint:errcheck // only read
+	if err := checkOpen(file); err != nil { // it may have been replaced since
 		return nil, err
-	}
-	if !os.SameFile(info, opened) {
-		// Replaced by a rename in between, or by somebody else's link: the
-		// permissions that count are those of what was opened.
-		if err := f.checkFile(opened); err != nil {
-			return nil, err
-		}
 	}
 	b, err := io.ReadAll(io.LimitReader(file, f.max+1))
 	if err != nil {
@@ -114,19 +105,6 @@ func (f *File) read() ([]byte, error) {
 	return b, nil
 }
 
-func (f *File) checkFile(info fs.FileInfo) error {
-	switch mode := info.Mode(); {
-	case mode&fs.ModeSymlink != 0:
-		return fmt.Errorf("%w: %s is a symbolic link, which others may redirect; put the file itself there", ErrUnsafe, f.path)
-	case !mode.IsRegular():
-		return fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, f.path)
-	case runtime.GOOS != "windows" && mode.Perm()&0o077 != 0:
-		return fmt.Errorf("%w: %s can be read or written by others (mode %#o); run: chmod 600 %s",
-			ErrUnsafe, f.path, mode.Perm(), shellQuote(f.path))
-	}
-	return nil
-}
-
 // Write replaces the content: after it returns, the new content is on disk;
 // after a crash at any moment, the old or the new content is there, whole.
 func (f *File) Write(b []byte) (err error) {
@@ -136,17 +114,15 @@ func (f *File) Write(b []byte) (err error) {
 	if err := f.prepareFolder(); err != nil {
 		return err
 	}
-	if info, err := os.Lstat(f.path); err == nil {
-		if err := f.checkFile(info); err != nil {
-			return err
-		}
+	if err := checkFileAt(f.path); err != nil {
+		return err
 	}
 	f.sweep()
 	if err := f.before(StepCreate); err != nil {
 		return err
 	}
 	temp := f.tempPrefix() + rand.Text()
-	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // beside the caller's path, which is checked
+	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // #nosec G304 -- beside the caller's path, which is checked
 	if err != nil {
 		return err
 	}
@@ -156,6 +132,9 @@ func (f *File) Write(b []byte) (err error) {
 			_ = os.Remove(temp)
 		}
 	}()
+	if err := checkOpen(file); err != nil {
+		return err
+	}
 	if err := f.before(StepWrite); err != nil {
 		return err
 	}
@@ -168,7 +147,7 @@ func (f *File) Write(b []byte) (err error) {
 	if err := file.Sync(); err != nil {
 		return err
 	}
-	if err := file.Close(); err != nil {
+	if err := closeSynced(file); err != nil {
 		return err
 	}
 	if err := f.before(StepRename); err != nil {
@@ -178,6 +157,15 @@ func (f *File) Write(b []byte) (err error) {
 		return err
 	}
 	return f.syncFolder()
+}
+
+// closeSynced closes a file that has been synced. A close that a signal interrupts has
+// closed it.
+func closeSynced(file io.Closer) error {
+	if err := file.Close(); !errors.Is(err, syscall.EINTR) {
+		return err
+	}
+	return nil
 }
 
 func (f *File) syncFolder() error {
@@ -197,28 +185,29 @@ func (f *File) syncFolder() error {
 	return dir.Sync()
 }
 
-// prepareFolder makes the folder, or refuses one in which others may replace
-// the file.
-func (f *File) prepareFolder() error { return prepare(filepath.Dir(f.path)) }
-
-func prepare(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	return CheckFolder(dir)
-}
-
-// CheckFolder refuses a folder in which others may replace files, by [ErrUnsafe].
-func CheckFolder(dir string) error {
-	info, err := os.Stat(dir)
+// checkOpen is [checkFile] for what was opened. Also a file that was just created is
+// checked: some file systems give all files to one user, or let others read them.
+func checkOpen(file *os.File) error {
+	info, err := file.Stat()
 	if err != nil {
 		return err
 	}
-	if mode := info.Mode(); runtime.GOOS != "windows" && mode.Perm()&0o022 != 0 && mode&fs.ModeSticky == 0 {
-		return fmt.Errorf("%w: others may replace files in %s (mode %#o); run: chmod 700 %s",
-			ErrUnsafe, dir, mode.Perm(), shellQuote(dir))
+	return checkFile(file.Name(), info)
+}
+
+// prepareFolder creates the folder, or refuses one in which others may replace the file.
+func (f *File) prepareFolder() error { return f.prepare(filepath.Dir(f.path)) }
+
+// prepare creates nothing below a folder that is refused.
+func (f *File) prepare(dir string) error {
+	err := CheckFolder(dir, f.warn)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return nil
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return CheckFolder(dir, f.warn)
 }
 
 func (f *File) tempPrefix() string {
@@ -239,34 +228,4 @@ func (f *File) sweep() {
 			_ = os.Remove(filepath.Join(dir, e.Name()))
 		}
 	}
-}
-
-// Lock takes the lock of the file, and waits for it as long as ctx allows. The kernel releases it when the process dies. The lock file
-// stays: unlinking it would give two holders.
-func (f *File) Lock(ctx context.Context) (unlock func(), err error) {
-	if err := f.prepareFolder(); err != nil {
-		return nil, err
-	}
-	if dir := filepath.Dir(f.lock); dir != filepath.Dir(f.path) {
-		if err := prepare(dir); err != nil {
-			return nil, err
-		}
-	}
-	l := flock.New(f.lock, flock.SetPermissions(0o600))
-	ok, err := l.TryLockContext(ctx, lockPoll)
-	if err != nil {
-		return nil, fmt.Errorf("the lock %s: %w", l.Path(), err)
-	}
-	if !ok {
-		return nil, fmt.Errorf("the lock %s is held by another process", l.Path())
-	}
-	return func() { _ = l.Close() }, nil
-}
-
-// shellQuote makes a path safe to paste.
-func shellQuote(s string) string {
-	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/agrenting/agrenting-go/internal/ascii"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
@@ -16,10 +17,10 @@ const (
 	AgentID        = "AGRENTING_AGENT_ID"
 	URL            = "AGRENTING_URL"
 	KeyFile        = "AGRENTING_KEY_FILE"
-	SandboxAPIKey  = "AGRENTING_SANDBOX_API_KEY"
-	APIKey         = "AGRENTING_API_KEY"
-	SessionToken   = "AGRENTING_SESSION_TOKEN"
-	CredentialType = "AGRENTING_CREDENTIAL_TYPE"
+	SandboxAPIKey  = "AGRENTING_SANDBOX_API_KEY" // #nosec G101 -- the name of a variable
+	APIKey         = "AGRENTING_API_KEY"         // #nosec G101 -- the name of a variable
+	SessionToken   = "AGRENTING_SESSION_TOKEN"   // #nosec G101 -- the name of a variable
+	CredentialType = "AGRENTING_CREDENTIAL_TYPE" // #nosec G101 -- the name of a variable
 	UnmarkedTokens = "AGRENTING_UNMARKED_SANDBOX_TOKENS"
 )
 
@@ -27,8 +28,9 @@ const (
 // out, because it disables a guard.
 const UnmarkedAllowed = "allow"
 
-// Reader reads variables. An empty variable counts as unset. Its errors name the
-// variable and what it accepts, and show no secret.
+// Reader reads variables. White space around a value is removed. An empty variable counts
+// as unset, and one of white space only is an error. Errors name the variable and what it
+// accepts, and show no secret.
 type Reader struct {
 	lookup func(name string) (value string, found bool)
 }
@@ -36,7 +38,8 @@ type Reader struct {
 // New returns a reader. A nil lookup is an empty environment.
 func New(lookup func(string) (string, bool)) Reader { return Reader{lookup: lookup} }
 
-// Get returns a variable, and "" if it is not set.
+// Get returns a variable, and "" if it is not set. A value of white space only is returned
+// unchanged.
 func (r Reader) Get(name string) string {
 	if r.lookup == nil {
 		return ""
@@ -44,6 +47,9 @@ func (r Reader) Get(name string) string {
 	value, found := r.lookup(name)
 	if !found {
 		return ""
+	}
+	if trimmed := strings.TrimSpace(value); trimmed != "" {
+		return trimmed
 	}
 	return value
 }
@@ -62,7 +68,7 @@ func (r Reader) Text(name, what string) (string, error) {
 // API key variable; zero if it says nothing, so that the prefix decides.
 func (r Reader) Kind() (secret.Kind, error) {
 	value := r.Get(CredentialType)
-	switch strings.ToLower(value) {
+	switch ascii.ToLower(value) {
 	case "":
 		return 0, nil
 	case "api_key":
@@ -81,7 +87,7 @@ func (r Reader) AllowsUnmarkedTokens() (bool, error) {
 	switch value := r.Get(UnmarkedTokens); {
 	case value == "":
 		return false, nil
-	case strings.EqualFold(value, UnmarkedAllowed):
+	case ascii.EqualFold(value, UnmarkedAllowed):
 		return true, nil
 	default:
 		return false, Invalid(UnmarkedTokens, "is %s, and must be %q or unset; "+

@@ -35,8 +35,9 @@ type Config struct {
 
 // Store keeps each record in a file of its own.
 type Store struct {
-	cfg  Config
-	seen atomic.Bool // the folder was there once
+	cfg    Config
+	seen   atomic.Bool // the folder was there once
+	warned atomic.Bool // the user was told about the folder
 }
 
 // New returns a store. It creates nothing.
@@ -58,7 +59,9 @@ func New(cfg Config) (*Store, error) {
 }
 
 // String names the folder.
-func (s *Store) String() string { return "agrenting.FileStore(" + s.cfg.Folder + ")" }
+func (s *Store) String() string {
+	return "agrenting.FileStore(" + secret.Line(secret.RedactPatterns(s.cfg.Folder)) + ")"
+}
 
 const (
 	recordExtension = ".record"
@@ -71,7 +74,7 @@ const (
 
 // file describes the file of a record. Windows reserves some names, with any
 // extension; an underscore makes them ordinary.
-func (s *Store) file(name string) (*durable.File, error) {
+func (s *Store) file(ctx context.Context, name string) (*durable.File, error) {
 	if problem := record.NameProblem(name); problem != "" {
 		return nil, s.cfg.Invalid("the record's name %s", problem)
 	}
@@ -82,7 +85,15 @@ func (s *Store) file(name string) (*durable.File, error) {
 		name = "_" + name
 	}
 	f := durable.New(filepath.Join(s.cfg.Folder, name+recordExtension), maxRecordFile, s.cfg.Before)
-	return f.LockedBy(filepath.Join(s.cfg.Folder, lockFolder, name+".lock")), nil
+	f = f.LockedBy(filepath.Join(s.cfg.Folder, lockFolder, name+".lock"))
+	if warn := record.WarningOf(ctx); warn != nil {
+		f = f.Warning(func(text string) {
+			if !s.warned.Swap(true) {
+				warn(text)
+			}
+		})
+	}
+	return f, nil
 }
 
 // fileMagic begins the first line of a file, after which comes a random word: it
@@ -106,7 +117,7 @@ func revisionOf(content []byte) string {
 
 // Load implements [record.Store].
 func (s *Store) Load(ctx context.Context, name string) (record.Raw, error) {
-	f, err := s.file(name)
+	f, err := s.file(ctx, name)
 	if err != nil {
 		return record.Raw{}, err
 	}
@@ -124,16 +135,16 @@ func (s *Store) read(f *durable.File) (record.Raw, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return record.Raw{}, s.missing(f.Path())
 	case err != nil:
-		return record.Raw{}, fmt.Errorf("agrenting: store: %w", err)
+		return record.Raw{}, secret.WithoutSecrets(fmt.Errorf("agrenting: store: %w", err))
 	}
 	s.seen.Store(true)
 	_, data, found := bytes.Cut(content, []byte("\n"))
 	switch {
 	case found && bytes.HasPrefix(content, []byte(fileMagic)):
 		return record.Raw{Data: data, Revision: revisionOf(content)}, nil
-	case bytes.HasPrefix(content, []byte(fileMagicAny)):
+	case found && bytes.HasPrefix(content, []byte(fileMagicAny)): // the first line is complete
 		return record.Raw{}, fmt.Errorf("%w: %s is a record of another version of this package; it was left intact. "+
-			"Use the program that wrote it, or a newer one", record.ErrInvalid, secret.QuotePath(f.Path()))
+			"Use the program that wrote it, or a newer one", record.ErrOtherVersion, secret.QuotePath(f.Path()))
 	default:
 		return record.Raw{Revision: revisionOf(content)}, fmt.Errorf("%w: %s is damaged; it was left intact. "+
 			"Move the file away, or restore it", record.ErrInvalid, secret.QuotePath(f.Path()))
@@ -144,7 +155,8 @@ func (s *Store) read(f *durable.File) (record.Raw, error) {
 func (s *Store) missing(path string) error {
 	if _, err := os.Stat(s.cfg.Folder); err != nil {
 		if s.seen.Load() {
-			return fmt.Errorf("agrenting: store: the folder %s is gone: %w. Restore or mount it", secret.QuotePath(s.cfg.Folder), err)
+			return secret.WithoutSecrets(fmt.Errorf("agrenting: store: the folder %s is gone: %w. Restore or mount it",
+				secret.QuotePath(s.cfg.Folder), err))
 		}
 		return fmt.Errorf("%w: %s does not exist yet", record.ErrNoRecord, secret.QuotePath(path))
 	}
@@ -167,7 +179,7 @@ const lockTimeout = 10 * time.Second
 
 // Save implements [record.Store].
 func (s *Store) Save(ctx context.Context, name string, data []byte, previous string) (string, error) {
-	f, err := s.file(name)
+	f, err := s.file(ctx, name)
 	if err != nil {
 		return "", err
 	}
@@ -202,10 +214,16 @@ func (s *Store) Save(ctx context.Context, name string, data []byte, previous str
 func (*Store) Watch(context.Context, string) iter.Seq2[record.Raw, error] { return nil }
 
 // writeError adds [record.ErrReadOnly] to the error of a write that the system does
-// not permit.
-func writeError(err error) error {
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+// not permit, and what to do about a file system without locks.
+func writeError(err error) error { return secret.WithoutSecrets(explained(err)) }
+
+func explained(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%w: %w", record.ErrReadOnly, err)
+	case errors.Is(err, durable.ErrNoLocks):
+		return fmt.Errorf("agrenting: store: %w. Use a local folder, or a Store such as etcdstore", err)
+	default:
+		return fmt.Errorf("agrenting: store: %w", err)
 	}
-	return fmt.Errorf("agrenting: store: %w", err)
 }

@@ -2,6 +2,7 @@ package filestore_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest/storetest"
 	"github.com/agrenting/agrenting-go/internal/durable"
+	"github.com/agrenting/agrenting-go/internal/record"
 )
 
 func fileStore(t *testing.T, folder string) agrenting.Store {
@@ -121,6 +123,15 @@ func TestFileStoreRefusesWhatOthersCanTouch(t *testing.T) {
 	chmod := func(of func(string) string, mode fs.FileMode) func(*testing.T, string) {
 		return func(t *testing.T, folder string) { t.Helper(); require.NoError(t, os.Chmod(of(folder), mode)) }
 	}
+	chownTo := func(of func(string) string) func(*testing.T, string) {
+		return func(t *testing.T, folder string) {
+			t.Helper()
+			if os.Geteuid() != 0 {
+				t.Skip("only root can give files away")
+			}
+			require.NoError(t, os.Chown(of(folder), 12345, 12345))
+		}
+	}
 	itself := func(folder string) string { return folder }
 	for name, tc := range map[string]struct {
 		spoil func(t *testing.T, folder string)
@@ -134,6 +145,15 @@ func TestFileStoreRefusesWhatOthersCanTouch(t *testing.T) {
 			require.NoError(t, os.Symlink(keyFile(folder)+".real", keyFile(folder)))
 		}, "symbolic link"},
 		"folder that others may write": {chmod(itself, 0o770), "chmod 700 "},
+		"folder above":                 {chmod(filepath.Dir, 0o777), "chmod go-w "},
+		"folder is a link": {func(t *testing.T, folder string) {
+			t.Helper()
+			require.NoError(t, os.Rename(folder, folder+".real"))
+			require.NoError(t, os.Symlink(folder+".real", folder))
+		}, "Use the folder itself"},
+		"file of another user":    {chownTo(keyFile), "chown 0 "},
+		"folder of another user":  {chownTo(itself), "chown 0 "},
+		"folder above of another": {chownTo(filepath.Dir), "chown 0 "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -182,6 +202,35 @@ func TestFileStoreLeavesUnusableFilesIntact(t *testing.T) {
 			assert.Equal(t, tc.content, string(b))
 		})
 	}
+}
+
+// TestTruncatedFileCanBeReplaced cuts a file after each of its bytes: the record is damaged,
+// also if the first line is incomplete, and not of another version.
+func TestTruncatedFileCanBeReplaced(t *testing.T) {
+	t.Parallel()
+	folder := storeFolder(t)
+	s := fileStore(t, folder)
+	save(t, s, "{}", "")
+	content, err := os.ReadFile(keyFile(folder))
+	require.NoError(t, err)
+	line := bytes.IndexByte(content, '\n')
+	for n := range line {
+		require.NoError(t, os.WriteFile(keyFile(folder), content[:n], 0o600))
+		rec, err := s.Load(t.Context(), "key")
+		require.ErrorIs(t, err, record.ErrInvalid, "cut after %d bytes", n)
+		require.NotErrorIs(t, err, record.ErrOtherVersion, "cut after %d bytes", n)
+		save(t, s, "{}", rec.Revision)
+	}
+}
+
+func TestOtherVersionIsToldFromDamage(t *testing.T) {
+	t.Parallel()
+	folder := storeFolder(t)
+	s := fileStore(t, folder)
+	save(t, s, "{}", "")
+	require.NoError(t, os.WriteFile(keyFile(folder), []byte("agrenting-record 3 XYZ\n{}"), 0o600))
+	_, err := s.Load(t.Context(), "key")
+	require.ErrorIs(t, err, record.ErrOtherVersion)
 }
 
 func TestEditedFileHasAnotherRevision(t *testing.T) {

@@ -26,13 +26,18 @@ const closed = int64(1) << 40
 
 // Enter reports whether the request may proceed. If so, call Leave when its response
 // headers are there; if not, call Wait first.
-func (g *Gate) Enter() bool {
-	if g == nil || g.state.Add(1) < closed {
+func (g *Gate) Enter() bool { return g == nil || g.enter() }
+
+func (g *Gate) enter() bool {
+	if g.state.Add(1) < closed {
 		return true
 	}
 	g.Leave()
 	return false
 }
+
+// Closed reports whether new requests have to wait or use another generation.
+func (g *Gate) Closed() bool { return g != nil && g.state.Load() >= closed }
 
 // Leave ends what Enter began.
 func (g *Gate) Leave() {

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"encoding/base64"
 	"net/http"
 	"strings"
 
@@ -14,15 +15,17 @@ func Identity(h http.Header) (credential, agent bool) {
 	rest := len(h)
 	for name := range h {
 		// Most names differ in length, so they need no comparison.
-		switch len(name) {
-		case len(wire.HeaderAuthorization):
-			credential = credential || readAs(name, wire.HeaderAuthorization)
-		case len(wire.HeaderAPIKey):
-			credential = credential || readAs(name, wire.HeaderAPIKey)
-		case len(wire.HeaderAPIKeyAlias):
-			credential = credential || readAs(name, wire.HeaderAPIKeyAlias)
-		case len(wire.HeaderAgentID):
-			agent = agent || readAs(name, wire.HeaderAgentID)
+		if n := len(name); n < 64 && identityLengths>>n&1 != 0 {
+			switch n {
+			case len(wire.HeaderAuthorization):
+				credential = credential || readAs(name, wire.HeaderAuthorization)
+			case len(wire.HeaderAPIKey):
+				credential = credential || readAs(name, wire.HeaderAPIKey)
+			case len(wire.HeaderAPIKeyAlias):
+				credential = credential || readAs(name, wire.HeaderAPIKeyAlias)
+			case len(wire.HeaderAgentID):
+				agent = agent || readAs(name, wire.HeaderAgentID)
+			}
 		}
 		rest--
 		if rest == 0 {
@@ -31,6 +34,10 @@ func Identity(h http.Header) (credential, agent bool) {
 	}
 	return credential, agent
 }
+
+// identityLengths has a bit for each length of a name that [Identity] looks for.
+const identityLengths = uint64(1)<<len(wire.HeaderAuthorization) | 1<<len(wire.HeaderAPIKey) |
+	1<<len(wire.HeaderAPIKeyAlias) | 1<<len(wire.HeaderAgentID)
 
 // readAs reports whether a server may read name as the header want, which has the same
 // length: header names are case-insensitive, and some servers treat "_" as "-".
@@ -57,12 +64,47 @@ func plainName(name string) string {
 // secret in a URL.
 func Sensitive(name string) bool {
 	switch plainName(name) {
-	case wire.HeaderAuthorization, wire.HeaderAPIKey, wire.HeaderAPIKeyAlias, wire.HeaderAgentID,
-		"Proxy-Authorization", "Cookie", "Cookie2", "Referer", "Www-Authenticate":
+	case wire.HeaderAgentID, "Referer", "Www-Authenticate":
+		return true
+	default:
+		return Secret(name)
+	}
+}
+
+// Secret reports whether the value of a header is a secret, or contains one.
+func Secret(name string) bool {
+	switch plainName(name) {
+	case wire.HeaderAuthorization, wire.HeaderAPIKey, wire.HeaderAPIKeyAlias, "Proxy-Authorization", "Cookie", "Cookie2":
 		return true
 	default:
 		return false
 	}
+}
+
+// WithoutUser returns the request to send for one that a redirect has caused: without the
+// user information of its URL, and without the header that net/http has made of that.
+// The response has chosen it, not the caller. If the caller's first request had the same,
+// WithoutUser returns req itself.
+func WithoutUser(req *http.Request) *http.Request {
+	user, first := req.URL.User, req
+	for p := previous(first); p != nil; p = previous(first) {
+		first = p
+	}
+	if user == nil || first == req {
+		return req
+	}
+	password, _ := user.Password()
+	made := "Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))
+	if first.Header.Get(wire.HeaderAuthorization) == made {
+		return req
+	}
+	out, u := *req, *req.URL
+	out.URL, u.User = &u, nil
+	if req.Header.Get(wire.HeaderAuthorization) == made {
+		out.Header = req.Header.Clone()
+		out.Header.Del(wire.HeaderAuthorization)
+	}
+	return &out
 }
 
 // Credentials returns the secrets in the credential headers that the caller set.
@@ -70,7 +112,7 @@ func Credentials(h http.Header) []string {
 	var out []string
 	for name, values := range h {
 		switch plainName(name) {
-		case wire.HeaderAuthorization, wire.HeaderAPIKey, wire.HeaderAPIKeyAlias:
+		case wire.HeaderAuthorization, wire.HeaderAPIKey, wire.HeaderAPIKeyAlias, "Proxy-Authorization":
 			for _, v := range values {
 				// The scheme is not a secret, and occurs in innocent text.
 				if _, rest, ok := strings.Cut(v, " "); ok {

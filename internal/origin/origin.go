@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/agrenting/agrenting-go/internal/ascii"
 )
 
 // Origin is scheme, host, and port: the unit to which credentials are pinned. When
@@ -20,8 +22,8 @@ type Origin struct {
 
 // Of returns the origin of a URL in normal form.
 func Of(u *url.URL) Origin {
-	o := Origin{scheme: strings.ToLower(u.Scheme)}
-	host, port := lowerASCII(u.Hostname()), u.Port()
+	o := Origin{scheme: ascii.ToLower(u.Scheme)}
+	host, port := ascii.ToLower(u.Hostname()), u.Port()
 	if (o.scheme == "https" && port == "443") || (o.scheme == "http" && port == "80") {
 		port = ""
 	}
@@ -36,18 +38,6 @@ func Of(u *url.URL) Origin {
 	return o
 }
 
-// lowerASCII returns s with A-Z in lower case. Unicode's rules would turn some other
-// letters, such as U+0130, into ASCII letters. IDNA, which decides where a request
-// goes, treats those differently.
-func lowerASCII(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			return r + 'a' - 'A'
-		}
-		return r
-	}, s)
-}
-
 // matches does not allocate in the common case, a URL in normal form.
 func (o Origin) matches(u *url.URL) bool {
 	return (u.Host == o.host && u.Scheme == o.scheme) || Of(u) == o
@@ -56,25 +46,39 @@ func (o Origin) matches(u *url.URL) bool {
 // String returns the origin as a URL without a path.
 func (o Origin) String() string { return o.scheme + "://" + o.host }
 
-// isLoopback reports whether a URL's host is this machine: localhost or a loopback
+// IsLoopback reports whether a URL's host is this machine: localhost or a loopback
 // address. It does not resolve other names, because their addresses may change.
-func isLoopback(u *url.URL) bool {
-	host := strings.ToLower(u.Hostname())
-	if host == "localhost" {
-		return true
-	}
+func IsLoopback(u *url.URL) bool {
+	host := ascii.ToLower(u.Hostname())
 	a, err := netip.ParseAddr(host)
-	return err == nil && a.Unmap().IsLoopback()
+	if err != nil {
+		return host == "localhost"
+	}
+	return a.Unmap().IsLoopback()
+}
+
+// IsLocal reports whether a URL's host means the machine that resolves it. That is more
+// than [IsLoopback], because a resolver may read such a name differently: a name below
+// localhost, one with a dot at its end, an unspecified address. To a proxy, it would mean
+// the proxy's machine.
+func IsLocal(u *url.URL) bool {
+	host := strings.TrimRight(ascii.ToLower(u.Hostname()), ".")
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return host == "localhost" || strings.HasSuffix(host, ".localhost")
+	}
+	a = a.Unmap()
+	return a.IsLoopback() || a.IsUnspecified()
 }
 
 // Secure reports whether a request may be sent to u at all: by https, or by http to
 // this machine, or by http if insecureOK is set.
 func Secure(u *url.URL, insecureOK bool) bool {
 	switch {
-	case u.Scheme == "https", strings.EqualFold(u.Scheme, "https"): // the first comparison is cheaper
+	case u.Scheme == "https", ascii.EqualFold(u.Scheme, "https"): // the first comparison is cheaper
 		return true
-	case strings.EqualFold(u.Scheme, "http"):
-		return insecureOK || isLoopback(u)
+	case ascii.EqualFold(u.Scheme, "http"):
+		return insecureOK || IsLoopback(u)
 	default:
 		return false
 	}
@@ -117,14 +121,14 @@ func trimPath(u *url.URL) error {
 func Parse(raw string, insecureOK bool) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, fmt.Errorf("%w: it is not a URL; it looks like https://agrenting.com", ErrInvalid)
+		return nil, fmt.Errorf("%w: not a valid URL%s; expected something like https://agrenting.com", ErrInvalid, strayIn(raw))
 	}
 	switch {
 	case u.Scheme == "" || u.Host == "" || u.Hostname() == "":
 		return nil, fmt.Errorf("%w: a URL has a scheme and a host, such as https://agrenting.com", ErrInvalid)
 	case u.User != nil:
 		return nil, fmt.Errorf("%w: a URL may not carry user information; pass credentials as credentials", ErrInvalid)
-	case !strings.EqualFold(u.Scheme, "https") && !strings.EqualFold(u.Scheme, "http"):
+	case !ascii.EqualFold(u.Scheme, "https") && !ascii.EqualFold(u.Scheme, "http"):
 		return nil, fmt.Errorf("%w: the scheme of a URL is https", ErrInvalid)
 	case !Secure(u, insecureOK):
 		return nil, InsecureError(u)
@@ -132,6 +136,22 @@ func Parse(raw string, insecureOK bool) (*url.URL, error) {
 	o := Of(u)
 	u.Scheme, u.Host = o.scheme, o.host
 	return u, nil
+}
+
+// strayIn describes the first character that is invalid in a URL; it is empty if there is
+// none.
+func strayIn(raw string) string {
+	i := strings.IndexFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune("\"'`<>", r) })
+	switch {
+	case i < 0:
+		return ""
+	case raw[i] == ' ' || ('\t' <= raw[i] && raw[i] <= '\r'):
+		return fmt.Sprintf(" (white space at byte %d)", i+1)
+	case raw[i] < ' ' || raw[i] == 0x7f:
+		return fmt.Sprintf(" (a control character at byte %d)", i+1)
+	default:
+		return fmt.Sprintf(" (%c at byte %d)", raw[i], i+1)
+	}
 }
 
 // Set has the pinned origins: those that may receive credentials. The base URL's is
@@ -175,7 +195,32 @@ func opaqueStays(u *url.URL) bool {
 		return strings.HasPrefix(u.Opaque, "/")
 	}
 	host, _, _ := strings.Cut(rest, "/")
-	return strings.EqualFold(host, u.Host)
+	return ascii.EqualFold(host, u.Host)
+}
+
+// Foreign returns the error for a URL that the set does not have. It matches [ErrForeign].
+func (set Set) Foreign(u *url.URL) error {
+	o := Of(u)
+	return set.foreignError(o.String()+" is not an origin of this client", o)
+}
+
+func (set Set) foreignError(text string, o Origin) error {
+	return fmt.Errorf("%w: %s%s; name it in WithAllowedOrigins if it may receive the credential, or make it the base URL",
+		ErrForeign, text, set.similar(o))
+}
+
+// similar explains what an origin has in common with a pinned one, if it is easily taken
+// for that.
+func (set Set) similar(o Origin) string {
+	for _, pinned := range set {
+		switch {
+		case pinned.host == o.host:
+			return fmt.Sprintf(" (credentials are sent only to %s)", pinned)
+		case pinned.host == "www."+o.host || o.host == "www."+pinned.host:
+			return fmt.Sprintf(" (with and without www are different hosts, and credentials are sent only to %s)", pinned)
+		}
+	}
+	return ""
 }
 
 // Manages reports whether the SDK adds its credential to req: its URL is at a pinned
@@ -192,6 +237,14 @@ func (set Set) Manages(req *http.Request) bool {
 		}
 	}
 	return true
+}
+
+// IsBase reports whether req goes to the base URL's origin, written in normal form, and
+// not because of a redirect: then the SDK manages it, and may send it. It decides the
+// common case faster than [Secure] and [Set.Manages].
+func (set Set) IsBase(req *http.Request) bool {
+	u, base := req.URL, &set[0]
+	return u.Host == base.host && u.Scheme == base.scheme && u.Opaque == "" && req.Response == nil
 }
 
 // previous is the request whose redirect caused req. net/http sets
@@ -233,8 +286,8 @@ func stripped(req *http.Request) *http.Request {
 func (set Set) CheckRedirect(req *http.Request, via []*http.Request) error {
 	switch {
 	case !set.Has(req.URL):
-		return fmt.Errorf("%w: a redirect leads to %s; if that host is yours to trust, name it by WithAllowedOrigins, or make it the base URL",
-			ErrForeign, Of(req.URL))
+		o := Of(req.URL)
+		return set.foreignError("a redirect leads to "+o.String(), o)
 	case len(via) >= 10:
 		return fmt.Errorf("agrenting: stopped after %d redirects", len(via))
 	default:

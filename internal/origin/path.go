@@ -5,6 +5,8 @@ import (
 	"maps"
 	"net/url"
 	"strings"
+
+	"github.com/agrenting/agrenting-go/internal/ascii"
 )
 
 // CheckPath refuses paths that would not lead where they seem to, such as those with a
@@ -24,20 +26,27 @@ func parsePath(path string) (*url.URL, error) {
 		return nil, fmt.Errorf("%w: the path names a host; %s", ErrForeign, hint)
 	case !strings.HasPrefix(path, "/"):
 		return nil, fmt.Errorf("%w: the path does not begin with a slash; %s", ErrInvalid, hint)
-	case u.Fragment != "" || strings.Contains(path, "#"):
-		return nil, fmt.Errorf("%w: the path has a fragment; escape # as %%23", ErrInvalid)
+	}
+	return u, checkParts(path, u)
+}
+
+// checkParts refuses what would make a path lead elsewhere. text is what u was parsed from.
+func checkParts(text string, u *url.URL) error {
+	switch {
+	case strings.Contains(text, "#"):
+		return fmt.Errorf("%w: the path has a fragment; escape # as %%23", ErrInvalid)
 	case strings.Contains(u.Path, "\\"):
-		return nil, fmt.Errorf("%w: the path has a backslash; %s", ErrInvalid, hint)
+		return fmt.Errorf("%w: the path has a backslash, which some servers read as a slash", ErrInvalid)
 	}
 	if _, err := url.ParseQuery(u.RawQuery); err != nil {
-		return nil, fmt.Errorf("%w: the query string in the path cannot be parsed; use CallQuery", ErrInvalid)
+		return fmt.Errorf("%w: the query string in the path cannot be parsed; use CallQuery", ErrInvalid)
 	}
 	for segment := range strings.SplitSeq(u.Path, "/") {
 		if segment == ".." || segment == "." {
-			return nil, fmt.Errorf("%w: the path has a segment of dots, which leads elsewhere", ErrInvalid)
+			return fmt.Errorf("%w: the path has a segment of dots, which leads elsewhere", ErrInvalid)
 		}
 	}
-	return u, nil
+	return nil
 }
 
 // Join returns the URL of a path under the base URL. The query is added to that of the
@@ -50,8 +59,37 @@ func Join(base *url.URL, path string, query url.Values) (*url.URL, error) {
 	u := *base
 	u.Path = base.Path + ref.Path
 	u.RawPath = base.EscapedPath() + ref.EscapedPath()
+	u.RawQuery = merged(ref, query)
+	return &u, nil
+}
+
+func merged(ref *url.URL, query url.Values) string {
 	q := ref.Query()
 	maps.Copy(q, query)
-	u.RawQuery = q.Encode()
-	return &u, nil
+	return q.Encode()
+}
+
+// Target is [Join] for a path, and also takes a whole URL at a pinned origin, such as one
+// that the platform has returned. Its path is not put under that of the base URL.
+func (set Set) Target(base *url.URL, target string, query url.Values) (*url.URL, error) {
+	u, err := url.Parse(target)
+	if err != nil || u.Host == "" || (!ascii.EqualFold(u.Scheme, "https") && !ascii.EqualFold(u.Scheme, "http")) {
+		return Join(base, target, query)
+	}
+	if !set.Has(u) {
+		return nil, set.Foreign(u)
+	}
+	if u.User != nil {
+		return nil, fmt.Errorf("%w: the URL has user information; use WithCredential", ErrInvalid)
+	}
+	if err := checkParts(target, u); err != nil {
+		return nil, err
+	}
+	o := Of(u)
+	u.Scheme, u.Host = o.scheme, o.host
+	// A signature may cover the query, so it stays unchanged.
+	if len(query) > 0 || strings.ContainsFunc(u.RawQuery, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		u.RawQuery = merged(u, query)
+	}
+	return u, nil
 }

@@ -15,13 +15,13 @@ func TestKeyRecordRoundTrip(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	k := Key{
-		Agent: "a1", Lineage: "f00d", Generation: 7,
+		Agent: "a1", Lineage: "f00d", Series: "5e41e5", Generation: 7,
 		Current:  StoredKey{Credential: apiKey("sk_current_0123456789"), ID: "k7", Created: at, Expires: at.Add(time.Hour)},
 		Pending:  StoredKey{Credential: apiKey("sk_pending_0123456789"), ID: "k8", Created: at},
 		Previous: StoredKey{Credential: apiKey("sk_previous_0123456789"), ID: "k6"},
 		Intent: &Intent{
 			Key: "i", Strategy: "overlap", Stage: "verify", From: "sha256:1", Generation: 8, Started: at, Attempts: 2,
-			GraceEnd: at.Add(time.Minute), Known: []string{"k6", "k7"},
+			Grace: time.Second, GraceEnd: at.Add(time.Minute), Unknown: true, Known: []string{"k6", "k7"},
 			Lifeline: secret.NewCredential(secret.Material{Kind: secret.KindSession, Secret: "session-0123456789", Expires: at}),
 		},
 		Ancestors: []string{"sha256:a", "sha256:b"},

@@ -68,8 +68,7 @@ func (s *Slot[T]) poll(ctx context.Context) iter.Seq2[Entry[T], error] {
 	}
 }
 
-// Await waits until the record is another than e, at the most for d, and returns
-// whether it may be.
+// Await waits until the record differs from e, for at most d. The error is that of ctx.
 func (s *Slot[T]) Await(ctx context.Context, e Entry[T], d time.Duration) error {
 	within, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -83,7 +82,7 @@ func (s *Slot[T]) Await(ctx context.Context, e Entry[T], d time.Duration) error 
 
 // jitter is d, plus or minus a quarter.
 func jitter(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.75 + rand.Float64()/2)) //nolint:gosec // not a secret
+	return time.Duration(float64(d) * (0.75 + rand.Float64()/2)) // #nosec G404 -- not a secret
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -41,8 +42,13 @@ type Intent struct {
 	Generation uint64
 	Started    time.Time
 	Attempts   int
-	// GraceEnd is when the previous key may be revoked; zero before there is one.
+	// Grace is for how long the previous key stays live after it was replaced, and
+	// GraceEnd when that ends by the wall clock; zero before there is one.
+	Grace    time.Duration
 	GraceEnd time.Time
+	// Unknown is set if the intent may have created a key that is in no record: the
+	// outcome of a call was unknown, or the process that made it may have died.
+	Unknown bool
 	// Known are the IDs of the keys that the agent had before, if they could be
 	// listed. A key that appears later was made by this rotation.
 	Known []string
@@ -58,6 +64,9 @@ type Key struct {
 	// Lineage is [LineageOf] the first key. It stays the same through all
 	// rotations.
 	Lineage string
+	// Series is in the names of the keys that rotations of this record create. It is
+	// random, so that a record that was created separately has another one.
+	Series string
 	// Generation counts the keys that were Current, from 1.
 	Generation uint64
 	// Current is the key in use.
@@ -71,12 +80,25 @@ type Key struct {
 	// Ancestors are fingerprints of earlier keys, the newest last. An initial
 	// key among them is outdated and ignored.
 	Ancestors []string
+	// Kin are fingerprints of other keys of which the platform has said that they belong
+	// to the same agent.
+	Kin []string
 }
+
+// IsZero reports whether there is no record.
+func (k Key) IsZero() bool { return k.Current.IsZero() }
 
 // LineageOf names the lineage that begins with a key. It reveals nothing of it.
 func LineageOf(first secret.Credential) string {
 	sum := sha256.Sum256([]byte("agrenting key lineage\x00" + first.Reveal()))
 	return hex.EncodeToString(sum[:16])
+}
+
+// NewSeries returns a random series.
+func NewSeries() string {
+	b := make([]byte, 4)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
 }
 
 // maxAncestors bounds the memory of earlier keys: 16 years of one each 90 days.
@@ -89,7 +111,7 @@ func (k Key) Clone() Key {
 		in.Known = slices.Clone(in.Known)
 		k.Intent = &in
 	}
-	k.Ancestors = slices.Clone(k.Ancestors)
+	k.Ancestors, k.Kin = slices.Clone(k.Ancestors), slices.Clone(k.Kin)
 	return k
 }
 
@@ -133,19 +155,23 @@ type intentJSON struct {
 	Generation uint64         `json:"generation"`
 	Started    time.Time      `json:"started"`
 	Attempts   int            `json:"attempts,omitempty"`
+	Grace      time.Duration  `json:"grace,omitempty"`
 	GraceEnd   time.Time      `json:"grace_end,omitzero"`
+	Unknown    bool           `json:"unknown,omitempty"`
 	Known      []string       `json:"known,omitempty"`
 	Lifeline   *storedKeyJSON `json:"lifeline,omitempty"`
 }
 
 type keyJSON struct {
 	Lineage    string         `json:"lineage"`
+	Series     string         `json:"series,omitempty"`
 	Generation uint64         `json:"generation"`
 	Current    *storedKeyJSON `json:"current"`
 	Pending    *storedKeyJSON `json:"pending,omitempty"`
 	Previous   *storedKeyJSON `json:"previous,omitempty"`
 	Intent     *intentJSON    `json:"intent,omitempty"`
 	Ancestors  []string       `json:"ancestors,omitempty"`
+	Kin        []string       `json:"kin,omitempty"`
 }
 
 var keyCodec = codec[Key]{
@@ -162,13 +188,14 @@ func DecodeKey(data []byte) (Entry[Key], error) {
 
 func encodeKey(k Key) (any, error) {
 	j := keyJSON{
-		Lineage: k.Lineage, Generation: k.Generation, Current: encodeStored(k.Current),
-		Pending: encodeStored(k.Pending), Previous: encodeStored(k.Previous), Ancestors: k.Ancestors,
+		Lineage: k.Lineage, Series: k.Series, Generation: k.Generation, Current: encodeStored(k.Current),
+		Pending: encodeStored(k.Pending), Previous: encodeStored(k.Previous), Ancestors: k.Ancestors, Kin: k.Kin,
 	}
 	if in := k.Intent; in != nil {
 		j.Intent = &intentJSON{
 			Key: in.Key, Strategy: in.Strategy, Stage: in.Stage, From: in.From, Generation: in.Generation,
-			Started: in.Started.Round(0), Attempts: in.Attempts, GraceEnd: in.GraceEnd.Round(0), Known: in.Known,
+			Started: in.Started.Round(0), Attempts: in.Attempts, Grace: in.Grace, GraceEnd: in.GraceEnd.Round(0),
+			Unknown: in.Unknown, Known: in.Known,
 			Lifeline: encodeStored(StoredKey{Credential: in.Lifeline, Expires: in.Lifeline.Expires()}),
 		}
 	}
@@ -193,7 +220,7 @@ func decodeKey(body any) (Key, error) {
 	if !ok {
 		return fail("its body is malformed")
 	}
-	k := Key{Lineage: j.Lineage, Generation: j.Generation, Ancestors: j.Ancestors}
+	k := Key{Lineage: j.Lineage, Series: j.Series, Generation: j.Generation, Ancestors: j.Ancestors, Kin: j.Kin}
 	for _, part := range []struct {
 		from *storedKeyJSON
 		to   *StoredKey
@@ -214,7 +241,8 @@ func decodeKey(body any) (Key, error) {
 		}
 		k.Intent = &Intent{
 			Key: in.Key, Strategy: in.Strategy, Stage: in.Stage, From: in.From, Generation: in.Generation,
-			Started: in.Started, Attempts: in.Attempts, GraceEnd: in.GraceEnd, Known: in.Known, Lifeline: lifeline.Credential,
+			Started: in.Started, Attempts: in.Attempts, Grace: in.Grace, GraceEnd: in.GraceEnd, Unknown: in.Unknown,
+			Known: in.Known, Lifeline: lifeline.Credential,
 		}
 	}
 	return k, nil

@@ -37,7 +37,7 @@ func (s *Slot[T]) Unchanged(e Entry[T]) time.Duration { return s.seen.unchanged(
 // TakeoverPause returns how long to wait after the end of another process's
 // lease before trying to get it.
 func TakeoverPause() time.Duration {
-	return mathrand.N(maxTakeoverPause) //nolint:gosec // not a secret
+	return mathrand.N(maxTakeoverPause) // #nosec G404 -- not a secret
 }
 
 // Terms are the terms of a lease.
@@ -89,7 +89,7 @@ func (h *Held[T]) lease() Lease {
 // attempt writes once.
 func (h *Held[T]) attempt(ctx context.Context, over Entry[T], body T, lease Lease) error {
 	began := h.slot.cfg.Clock()
-	lease.Counter = over.Lease.Counter
+	lease.Counter = max(over.Lease.Counter, h.entry.Lease.Counter) // it never decreases, even if the store was set back
 	over.Body, over.Lease, over.write = body, lease, rand.Text()
 	h.tried = append(h.tried, over.write)
 	saved, err := h.slot.save(ctx, over, holderLimit)

@@ -29,6 +29,17 @@ func NewNamespace(inner Store, prefix string) *Namespace {
 	return &Namespace{inner: inner, prefix: prefix + "."}
 }
 
+// fullName returns the name that a record of s has without namespaces.
+func fullName(s Store, name string) string {
+	for {
+		n, ok := s.(*Namespace)
+		if !ok {
+			return name
+		}
+		s, name = n.inner, n.prefix+name
+	}
+}
+
 // String names the store and the part.
 func (n *Namespace) String() string {
 	return "agrenting.Namespace(" + StoreName(n.inner) + ", " + n.prefix + ")"

@@ -19,7 +19,7 @@ var (
 )
 
 // Sealed is a store that encrypts records before the store inside gets them. Each
-// record is bound to a place and to its name.
+// record is bound to a place and to its name, with the prefixes of all namespaces.
 type Sealed struct {
 	inner Store
 	place string
@@ -99,7 +99,7 @@ const (
 )
 
 func (s *Sealed) sealer(k seal.Key, name string) seal.Sealer {
-	return k.For(fmt.Sprintf("agrenting record v2 %q %q", s.place, name))
+	return k.For(fmt.Sprintf("agrenting record v2 %q %q", s.place, fullName(s.inner, name)))
 }
 
 func (s *Sealed) open(name string, raw Raw) (Raw, error) {

@@ -1,6 +1,7 @@
 package record_test
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -79,6 +80,66 @@ func TestSealedRecordsOpenNowhereElse(t *testing.T) {
 	require.ErrorContains(t, err, key.Fingerprint())
 	require.ErrorContains(t, err, wrong.Fingerprint())
 	require.NotErrorIs(t, err, record.ErrNoRecord, "or the initial key would replace it")
+}
+
+// Each case copies a record from one view of a store to another one.
+func TestCopiedSealedRecordsAreRefused(t *testing.T) {
+	t.Parallel()
+	key := seal.NewKey()
+	at := func(s record.Store, place string) record.Store { return record.NewSealed(s, place, []seal.Key{key}) }
+	in := func(s record.Store, prefix string) record.Store { return record.NewNamespace(s, prefix) }
+	type view func(record.Store) record.Store
+	inA := func(s record.Store) record.Store { return at(in(s, "a"), "test") }
+	for name, tc := range map[string]struct {
+		from, to view
+		as       string // the name that it is copied to
+		opens    bool
+	}{
+		"itself":                   {inA, inA, "key", true},
+		"sealed before or after":   {inA, func(s record.Store) record.Store { return in(at(s, "test"), "a") }, "key", true},
+		"another name":             {inA, inA, "other", false},
+		"another place":            {inA, func(s record.Store) record.Store { return at(in(s, "a"), "elsewhere") }, "key", false},
+		"another namespace":        {inA, func(s record.Store) record.Store { return at(in(s, "b"), "test") }, "key", false},
+		"a namespace of sealed":    {inA, func(s record.Store) record.Store { return in(at(s, "test"), "b") }, "key", false},
+		"no namespace":             {inA, func(s record.Store) record.Store { return at(s, "test") }, "key", false},
+		"a namespace in it":        {inA, func(s record.Store) record.Store { return at(in(in(s, "a"), "a"), "test") }, "key", false},
+		"a namespace in another":   {inA, func(s record.Store) record.Store { return at(in(in(s, "b"), "a"), "test") }, "key", false},
+		"names that look the same": {inA, func(s record.Store) record.Store { return at(s, `test" "a.key`) }, "key", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			from, to := newRaw(), newRaw()
+			_, err := tc.from(from).Save(t.Context(), "key", []byte(sealedSecret), "")
+			require.NoError(t, err)
+			to.data = from.data
+			raw, err := tc.to(to).Load(t.Context(), tc.as)
+			if tc.opens {
+				require.NoError(t, err)
+				assert.Equal(t, sealedSecret, string(raw.Data))
+				return
+			}
+			require.ErrorIs(t, err, record.ErrSealed)
+			require.NotErrorIs(t, err, record.ErrNoRecord)
+			assert.Empty(t, raw.Data)
+		})
+	}
+}
+
+// rawStore has the same data under each name, as after copying it.
+type rawStore struct {
+	record.Store
+	data []byte
+}
+
+func newRaw() *rawStore { return &rawStore{Store: record.NewMemory()} }
+
+func (s *rawStore) Load(context.Context, string) (record.Raw, error) {
+	return record.Raw{Data: s.data, Revision: "1"}, nil
+}
+
+func (s *rawStore) Save(_ context.Context, _ string, data []byte, _ string) (string, error) {
+	s.data = data
+	return "1", nil
 }
 
 func TestDamageOfASealedRecordIsNoticed(t *testing.T) {

@@ -40,6 +40,9 @@ type Session struct {
 	Locked    bool      `json:"locked,omitempty"`
 	Refused   bool      `json:"refused,omitempty"`
 	Reason    string    `json:"reason,omitempty"`
+	// Exchanges are those of the last minute, by the clocks of the processes that made
+	// them.
+	Exchanges []time.Time `json:"exchanges,omitempty"`
 }
 
 // sessionJSON is sealed under the key, so that a store for sessions alone is of
@@ -56,7 +59,7 @@ func sessionCodec(name string, key secret.Credential) codec[Session] {
 	return codec[Session]{
 		kind: "session",
 		encode: func(v Session) (any, error) {
-			if v == (Session{Agent: v.Agent}) {
+			if v.Token == "" && v.Failures == 0 && len(v.Exchanges) == 0 {
 				return sessionJSON{}, nil
 			}
 			plain, err := json.Marshal(v)

@@ -28,6 +28,9 @@ type Config struct {
 	Of Identity
 	// Mismatch makes the error for a record that belongs elsewhere.
 	Mismatch func(name, field, stored, configured string) error
+	// Warn is told what the store accepts and its user should change; nil means not at
+	// all.
+	Warn func(text string)
 	// Clock is for tests; nil means the monotonic clock.
 	Clock Clock
 }
@@ -69,7 +72,7 @@ func (s *Slot[T]) Name() string { return s.name }
 // revision alone, if the store gives one.
 func (s *Slot[T]) Load(ctx context.Context) (Entry[T], error) {
 	began := s.cfg.Clock()
-	raw, err := s.cfg.Store.Load(ctx, s.name)
+	raw, err := s.cfg.Store.Load(s.warned(ctx), s.name)
 	if err != nil && !errors.Is(err, ErrNoRecord) {
 		s.seen.failed()
 		return Entry[T]{Revision: raw.Revision}, err
@@ -80,6 +83,13 @@ func (s *Slot[T]) Load(ctx context.Context) (Entry[T], error) {
 		return Entry[T]{}, err
 	}
 	return s.decode(raw)
+}
+
+func (s *Slot[T]) warned(ctx context.Context) context.Context {
+	if s.cfg.Warn == nil {
+		return ctx
+	}
+	return WithWarning(ctx, s.cfg.Warn)
 }
 
 // decode checks a record before anything in it is used.
@@ -113,7 +123,7 @@ func (s *Slot[T]) save(ctx context.Context, e Entry[T], limit time.Duration) (En
 	}
 	began := s.cfg.Clock()
 	revision, err := limited(ctx, limit, func(ctx context.Context) (string, error) {
-		return s.cfg.Store.Save(ctx, s.name, data, e.Revision)
+		return s.cfg.Store.Save(s.warned(ctx), s.name, data, e.Revision)
 	})
 	if err == nil {
 		s.took(began)

@@ -33,3 +33,18 @@ type Store interface {
 	// Watch returns nil if the store cannot be watched.
 	Watch(ctx context.Context, name string) iter.Seq2[Raw, error]
 }
+
+// warningKey is the key of [WithWarning].
+type warningKey struct{}
+
+// WithWarning returns a context that tells a store, through all stores around it, where
+// to report what it accepts and its user should change.
+func WithWarning(ctx context.Context, warn func(text string)) context.Context {
+	return context.WithValue(ctx, warningKey{}, warn)
+}
+
+// WarningOf returns the function of [WithWarning], or nil.
+func WarningOf(ctx context.Context) func(text string) {
+	warn, _ := ctx.Value(warningKey{}).(func(text string))
+	return warn
+}

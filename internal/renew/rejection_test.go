@@ -21,7 +21,7 @@ func TestNoServingPastARejection(t *testing.T) {
 		l, err := e.Get(t.Context())
 		require.NoError(t, err)
 		s.set(func(s *source) { s.err = errDown })
-		_, err = e.Reject(t.Context(), l.Number)
+		_, err = e.Reject(t.Context(), l.Number, true)
 		f, ok := errors.AsType[*renew.SourceError](err)
 		require.True(t, ok)
 		assert.True(t, f.Rejected)
@@ -47,7 +47,7 @@ func TestRejectionByManyCausesOneFetch(t *testing.T) {
 		s.set(func(s *source) { s.delay = 100 * time.Millisecond })
 		for _, err := range herd(50, func(i int) error {
 			advance(time.Duration(i) * 3 * time.Millisecond) // some come after the renewal
-			next, err := e.Reject(t.Context(), l.Number)
+			next, err := e.Reject(t.Context(), l.Number, true)
 			if err == nil && next.Value != "v2" {
 				err = errors.New("got " + next.Value)
 			}
@@ -67,7 +67,7 @@ func TestReadersWaitForTheRenewalAfterARejection(t *testing.T) {
 		e := s.engine(t)
 		require.Equal(t, "v1", get(t, e))
 		s.set(func(s *source) { s.delay = time.Second })
-		go func() { _, _ = e.Reject(t.Context(), 1) }()
+		go func() { _, _ = e.Reject(t.Context(), 1, true) }()
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
@@ -94,12 +94,12 @@ func TestFetchBegunBeforeTheRejectionCannotBringTheValueBack(t *testing.T) {
 		}
 		require.Equal(t, "old", get(t, e))
 		synctest.Wait()
-		l, err := e.Reject(t.Context(), 1)
+		l, err := e.Reject(t.Context(), 1, true)
 		require.NoError(t, err)
 		assert.Equal(t, "new", l.Value)
 		assert.Equal(t, 3, s.count())
 		assert.Equal(t, renew.Query[string]{
-			Reason: renew.Rejected, Rejected: "old", HasRejected: true, Current: "old", HasCurrent: true,
+			Reason: renew.Rejected, Rejected: "old", HasRejected: true, Proven: true, Current: "old", HasCurrent: true,
 		}, s.queries[2])
 	})
 }
@@ -129,7 +129,7 @@ func TestFetchBegunBeforeTheRejection(t *testing.T) {
 				synctest.Wait()
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
-				l, err := e.Reject(ctx, 1)
+				l, err := e.Reject(ctx, 1, true)
 				require.NoError(t, err)
 				assert.Equal(t, c.want, l.Value)
 				assert.Equal(t, 1+len(c.answers), s.count())
@@ -138,56 +138,98 @@ func TestFetchBegunBeforeTheRejection(t *testing.T) {
 	}
 }
 
-func TestSourceThatInsistsIsBelievedForAWhile(t *testing.T) {
+func TestSourceThatInsistsIsAskedAgainAfterAPause(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ proven, costly, held bool }{
+		"doubted":                  {held: true},
+		"doubted, costly":          {costly: true, held: true},
+		"dead, costly":             {proven: true, costly: true, held: true},
+		"dead, asking is for free": {proven: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const reports = 20
+				s := &source{value: "same"}
+				var kinds []renew.Kind
+				e := s.engine(t, func(cfg *renew.Config[string]) {
+					cfg.Costly = c.costly
+					cfg.Observe = func(ev renew.Event[string]) { kinds = append(kinds, ev.Kind) }
+				})
+				require.Equal(t, "same", get(t, e))
+				for range reports {
+					l, err := e.Reject(t.Context(), 1, c.proven)
+					require.NoError(t, err)
+					require.Equal(t, uint64(1), l.Number)
+					require.Equal(t, "same", get(t, e), "other readers continue to use it")
+				}
+				if c.held {
+					assert.Equal(t, 2, s.count())
+					assert.Equal(t, []renew.Kind{renew.Renewed, renew.Refused, renew.Confirmed}, kinds)
+				} else {
+					assert.Equal(t, 1+reports, s.count())
+				}
+				advance(2 * time.Second)
+				s.set(func(s *source) { s.value = "new" })
+				l, err := e.Reject(t.Context(), 1, c.proven)
+				require.NoError(t, err)
+				assert.Equal(t, "new", l.Value)
+			})
+		})
+	}
+}
+
+// A source that continues to insist is asked at intervals that double.
+func TestSourceThatKeepsInsistingIsAskedLessOften(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{value: "same"}
-		var kinds []renew.Kind
-		e := s.engine(t, func(c *renew.Config[string]) {
-			c.Observe = func(ev renew.Event[string]) { kinds = append(kinds, ev.Kind) }
-		})
-		require.Equal(t, "same", get(t, e))
-		for range 1000 {
-			l, err := e.Reject(t.Context(), 1)
+		e := s.engine(t, func(cfg *renew.Config[string]) { cfg.Costly = true })
+		get(t, e)
+		for range 600 { // a minute
+			_, err := e.Reject(t.Context(), 1, true)
 			require.NoError(t, err)
-			require.Equal(t, uint64(1), l.Number)
-			require.Equal(t, "same", get(t, e), "others go on")
+			advance(100 * time.Millisecond)
 		}
-		assert.Equal(t, 2, s.count())
-		assert.Equal(t, []renew.Kind{renew.Renewed, renew.Refused, renew.Confirmed}, kinds)
-		advance(2 * time.Second)
-		s.set(func(s *source) { s.value = "new" })
-		l, err := e.Reject(t.Context(), 1)
-		require.NoError(t, err)
-		assert.Equal(t, "new", l.Value)
+		assert.LessOrEqual(t, s.count(), 12)
+		assert.GreaterOrEqual(t, s.count(), 6)
 	})
 }
 
-func TestRejectionsThatRenewalDoesNotMendAreHeldBack(t *testing.T) {
+// The pause after failed renewals ahead does not delay the successor of a dead value by more
+// than the first step.
+func TestDeadValueOfAFailingSourceIsReplacedSoon(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := &source{}
-		e := s.engine(t)
-		l, err := e.Get(t.Context())
-		require.NoError(t, err)
-		began := time.Now()
-		for time.Since(began) < 10*time.Minute { // a route that always refuses
-			next, err := e.Reject(t.Context(), l.Number)
-			require.NoError(t, err)
-			if next.Number != l.Number {
-				for range 50 {
-					e.RecordFutile(next.Number)
+	for name, c := range map[string]struct {
+		proven bool
+		want   string
+		took   time.Duration
+	}{"dead": {true, "v8", 150 * time.Millisecond}, "doubted": {false, "v1", 0}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{}
+				e := s.engine(t, func(cfg *renew.Config[string]) { cfg.Costly, cfg.Wait = true, 10*time.Second })
+				get(t, e)
+				s.set(func(s *source) { s.err = errDown })
+				for range 6 {
+					_, err := e.Renew(t.Context())
+					require.Error(t, err)
 				}
-			}
-			l = next
-			advance(10 * time.Millisecond)
-		}
-		assert.LessOrEqual(t, s.count(), 25)
-		e.RecordAccepted(l.Number + 1)
-		next, err := e.Reject(t.Context(), l.Number)
-		require.NoError(t, err)
-		assert.NotEqual(t, l.Number, next.Number, "a renewal that helped ends the pause")
-	})
+				pause := time.Until(e.Status().RetryAt)
+				require.Greater(t, pause, 2*time.Second)
+				advance(100 * time.Millisecond)
+				s.set(func(s *source) { s.err = nil })
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				l, err := e.Reject(ctx, 1, c.proven)
+				require.NoError(t, err)
+				assert.Equal(t, c.want, l.Value)
+				assert.Equal(t, c.took, time.Since(began))
+			})
+		})
+	}
 }
 
 func TestSourceIsToldWhatWasRejectedUntilItHasAnother(t *testing.T) {
@@ -199,7 +241,7 @@ func TestSourceIsToldWhatWasRejectedUntilItHasAnother(t *testing.T) {
 		advance(100 * time.Second)
 		get(t, e)
 		s.set(func(s *source) { s.err = errDown })
-		_, err := e.Reject(t.Context(), 2)
+		_, err := e.Reject(t.Context(), 2, true)
 		require.Error(t, err)
 		advance(time.Until(e.Status().RetryAt))
 		s.set(func(s *source) { s.err = nil })
@@ -209,8 +251,8 @@ func TestSourceIsToldWhatWasRejectedUntilItHasAnother(t *testing.T) {
 		assert.Equal(t, []renew.Query[string]{
 			{Reason: renew.First},
 			{Reason: renew.Expired, Current: "v1", HasCurrent: true},
-			{Reason: renew.Rejected, Current: "v2", HasCurrent: true, Rejected: "v2", HasRejected: true},
-			{Reason: renew.Rejected, Current: "v2", HasCurrent: true, Rejected: "v2", HasRejected: true},
+			{Reason: renew.Rejected, Current: "v2", HasCurrent: true, Rejected: "v2", HasRejected: true, Proven: true},
+			{Reason: renew.Rejected, Current: "v2", HasCurrent: true, Rejected: "v2", HasRejected: true, Proven: true},
 			{Reason: renew.Manual, Current: "v4", HasCurrent: true},
 		}, s.queries)
 	})
@@ -219,7 +261,7 @@ func TestSourceIsToldWhatWasRejectedUntilItHasAnother(t *testing.T) {
 func TestRejectionBeforeAnythingWasFetchedFetches(t *testing.T) {
 	t.Parallel()
 	s := &source{}
-	l, err := s.engine(t).Reject(t.Context(), 1)
+	l, err := s.engine(t).Reject(t.Context(), 1, true)
 	require.NoError(t, err)
 	assert.Equal(t, "v1", l.Value)
 }
@@ -253,7 +295,7 @@ func TestRejectionAsksAtOnceUnlessTheSourceWantsToBeLeftAlone(t *testing.T) {
 				_, err := e.Renew(t.Context())
 				require.Error(t, err)
 				for range 5 {
-					_, err = e.Reject(t.Context(), 1)
+					_, err = e.Reject(t.Context(), 1, true)
 					f, ok := errors.AsType[*renew.SourceError](err)
 					require.True(t, ok)
 					assert.True(t, f.Rejected)
@@ -273,7 +315,7 @@ func TestValueThatIsPutAndRejectedDuringAFetchLeavesItsOutcome(t *testing.T) {
 		synctest.Wait()
 		l, err := e.Put(renew.Grant[string]{Value: "put"}, renew.Adopted)
 		require.NoError(t, err)
-		l, err = e.Reject(t.Context(), l.Number)
+		l, err = e.Reject(t.Context(), l.Number, true)
 		require.NoError(t, err)
 		require.NotNil(t, l)
 		assert.Equal(t, "v1", l.Value)
@@ -287,7 +329,7 @@ func TestLateAnswer(t *testing.T) {
 	t.Parallel()
 	refused := func(ctx context.Context, s *source, e *renew.Engine[string]) {
 		s.set(func(s *source) { s.err = errDown })
-		_, _ = e.Reject(ctx, 1)
+		_, _ = e.Reject(ctx, 1, true)
 	}
 	for name, c := range map[string]struct {
 		answer    string
@@ -303,11 +345,11 @@ func TestLateAnswer(t *testing.T) {
 		"cannot bring a rejected value back": {answer: "old", meanwhile: refused},
 		"is not taken when it is an error":   {err: errDown, meanwhile: refused},
 		"does not replace a newer value": {answer: "late", want: "new", meanwhile: func(ctx context.Context, _ *source, e *renew.Engine[string]) {
-			_, _ = e.Reject(ctx, 1)
+			_, _ = e.Reject(ctx, 1, true)
 		}},
 		"does not precede a fetch on its way": {answer: "late", want: "new", meanwhile: func(ctx context.Context, s *source, e *renew.Engine[string]) {
 			s.set(func(s *source) { s.delay = time.Second })
-			go func() { _, _ = e.Reject(ctx, 1) }()
+			go func() { _, _ = e.Reject(ctx, 1, true) }()
 			synctest.Wait()
 		}},
 		"does not replace what was put": {answer: "late", want: "put", meanwhile: func(_ context.Context, _ *source, e *renew.Engine[string]) {
@@ -344,70 +386,4 @@ func TestLateAnswer(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestHerdThatReportsTheSameFutileRenewalCountsAsOne(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := &source{}
-		e := s.engine(t)
-		get(t, e)
-		for range 50 {
-			e.RecordFutile(1)
-		}
-		assert.True(t, e.Held(1))
-		advance(time.Second)
-		assert.False(t, e.Held(1))
-		e.RecordFutile(1)
-		advance(999 * time.Millisecond)
-		assert.True(t, e.Held(1), "the next pause is twice as long")
-		advance(1001 * time.Millisecond)
-		l, err := e.Reject(t.Context(), 1)
-		require.NoError(t, err)
-		assert.Equal(t, uint64(2), l.Number)
-
-		e.RecordAccepted(2)
-		e.RecordFutile(2)
-		advance(time.Second)
-		assert.False(t, e.Held(2), "a renewal that helped has the pauses begin anew")
-	})
-}
-
-func TestReportsOfARenewalConcernTheirGeneration(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := &source{}
-		e := s.engine(t)
-		e.RecordFutile(1)
-		e.AllowRenewal(1)
-		assert.False(t, e.Held(1), "there is nothing yet")
-		get(t, e)
-		_, err := e.Renew(t.Context())
-		require.NoError(t, err)
-
-		e.RecordFutile(1)
-		assert.False(t, e.Held(2), "the report is late")
-		e.RecordFutile(2)
-		assert.True(t, e.Held(2))
-		assert.False(t, e.Held(1))
-		e.AllowRenewal(1)
-		assert.True(t, e.Held(2))
-		e.RecordAccepted(2)
-		assert.True(t, e.Held(2), "acceptance does not end the pause of a futile renewal")
-		e.AllowRenewal(2)
-		assert.False(t, e.Held(2))
-		s.set(func(s *source) { s.delay = time.Millisecond })
-		go func() { _, _ = e.Reject(t.Context(), 2) }()
-		synctest.Wait()
-		e.RecordFutile(2)
-		advance(time.Millisecond)
-		require.Equal(t, "v3", get(t, e))
-		assert.False(t, e.Held(3), "the renewal was under way already")
-		e.RecordFutile(3)
-		_, err = e.Renew(t.Context())
-		require.NoError(t, err)
-		e.RecordFutile(4)
-		advance(1999 * time.Millisecond)
-		assert.True(t, e.Held(4), "another futile one doubles the pause")
-	})
 }

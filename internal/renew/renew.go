@@ -2,10 +2,10 @@ package renew
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -23,22 +23,20 @@ import (
 //     in the background. Readers wait only for an expired or rejected value.
 //   - The window is a fraction of the value's lifetime, so it is always shorter.
 //   - If a renewal fails, the value is served until its expiry or a rejection.
-//     Failures back off with jitter, and readers fail at once with the shared error
-//     until the next attempt is due.
+//     Failures back off with jitter: one attempt per step, however many readers wait.
+//   - Readers wait for the next attempt for a limited time. They fail at once with the
+//     shared error if the attempt comes later, if the failure is permanent, or if the
+//     source has failed for longer than that.
 //   - Rejection is by value: a fetch that began before the rejection cannot restore
 //     the rejected value. Only a source that was asked afterwards may insist on it.
+//   - A value that is only doubted is served until there is another one.
 //   - A panic in the source is an error.
 //   - The issuer's clock decides about the expiry, also after suspend and resume.
 //   - Close leaves no goroutine.
 type Engine[T any] struct {
 	cfg Config[T]
 
-	// hot is cur, for a short time after a reader has read the clocks. Readers take it
-	// without another check. A timer removes it.
-	hot atomic.Pointer[Generation[T]]
-	// cur is what may be served; nil while readers have to wait. It is written
-	// by setLocked only.
-	cur atomic.Pointer[Generation[T]]
+	served served[T]
 
 	ctx    context.Context //nolint:containedctx // parent of detached fetches, ended by Close
 	cancel context.CancelFunc
@@ -47,32 +45,22 @@ type Engine[T any] struct {
 	mu       sync.Mutex
 	last     *Generation[T] // the newest generation, served or rejected
 	rejected bool           // last was rejected
+	doubted  bool           // last may be dead, and is served nevertheless
 	flight   *flight[T]
-	failures int
-	failure  *SourceError
-	retryAt  time.Time
-	wanted   time.Time     // until then the source has asked for a pause
-	skew     time.Duration // issuer's clock minus ours
-	timer    *time.Timer   // renews without traffic
-	cool     *time.Timer   // empties hot
+	failing  failing
+	insisted insisted
+	older    older[T]
+	plan     planner[T]
+	timer    *time.Timer // renews without traffic
 	closed   bool
-
-	// If a renewal after a rejection was futile (the same value came back, or the new
-	// one was rejected, too), the value was not the cause. Until holdUntil, further
-	// rejections cause no renewal; otherwise a single route that always refuses would
-	// exhaust the source.
-	futile           int
-	futileGeneration uint64
-	holdUntil        time.Time
-	futileAt         time.Time // when the last one was
 }
 
 // New returns an engine. It makes no fetch: the first reader causes it.
 func New[T any](cfg Config[T]) *Engine[T] {
 	setDefault(&cfg.Timeout, 30*time.Second)
 	setDefault(&cfg.MaxLead, time.Hour)
-	setDefault(&cfg.MinBackoff, time.Second)
-	setDefault(&cfg.MaxBackoff, time.Minute)
+	setDefault(&cfg.MinBackoff, 250*time.Millisecond)
+	setDefault(&cfg.MaxBackoff, 30*time.Second)
 	if cfg.Window == 0 {
 		cfg.Window = 0.2
 	}
@@ -81,7 +69,8 @@ func New[T any](cfg Config[T]) *Engine[T] {
 		cfg.Spread = rand.Float64
 	}
 	e := &Engine[T]{cfg: cfg}
-	e.ctx, e.cancel = context.WithCancel(context.Background()) //nolint:gosec // Close calls it
+	e.plan.cfg = &e.cfg
+	e.ctx, e.cancel = context.WithCancel(context.Background()) // #nosec G118 -- Close calls it
 	return e
 }
 
@@ -94,7 +83,7 @@ func setDefault(d *time.Duration, v time.Duration) {
 // Get returns a generation to use now. A fresh one costs an atomic load. It waits
 // only when there is nothing to serve, and then no longer than ctx allows.
 func (e *Engine[T]) Get(ctx context.Context) (*Generation[T], error) {
-	if l := e.hot.Load(); l != nil {
+	if l := e.served.hot.Load(); l != nil {
 		return l, nil
 	}
 	return e.get(ctx)
@@ -110,79 +99,105 @@ func (e *Engine[T]) get(ctx context.Context) (*Generation[T], error) {
 		return nil, ErrClosed
 	}
 	now := time.Now()
-	if l := e.cur.Load(); l != nil && !l.expired(now) {
+	if l := e.served.cur.Load(); l != nil && !l.expired(now) {
 		if !l.fresh() {
 			e.renewAheadLocked(now)
 		}
-		l = e.cur.Load()
-		e.heatLocked(l, now)
+		l = e.served.cur.Load()
+		e.served.heat(l, now)
 		e.mu.Unlock()
 		return l, nil
 	}
 	return e.awaitLocked(ctx, now, 0)
 }
 
-// setLocked changes what may be served.
-func (e *Engine[T]) setLocked(l *Generation[T]) {
-	e.cur.Store(l)
-	e.hot.Store(nil)
-}
-
-const (
-	// hotFor is for how long the clocks are not read. Timers stop while a machine is
-	// suspended, so afterwards an expired value is served for at most this long.
-	hotFor = time.Second
-	// coolEarly lets the timer come in time, even if it is late.
-	coolEarly = time.Millisecond
-)
-
-// heatLocked lets readers take l without reading the clocks.
-func (e *Engine[T]) heatLocked(l *Generation[T], now time.Time) {
-	if l.freshWall != forever {
-		d := min(hotFor, l.freshUntil.Sub(now)-coolEarly)
-		switch {
-		case d <= 0:
-			return
-		case e.cool == nil:
-			e.cool = time.AfterFunc(d, func() { e.hot.Store(nil) })
-		default:
-			e.cool.Reset(d)
-		}
-	}
-	e.hot.Store(l)
-}
-
-// awaitLocked joins the fetch under way, or starts one, unless it is too early
-// for another attempt. It releases the lock.
+// awaitLocked waits until there is a value: it joins the fetch under way, or starts one,
+// and waits for further attempts after a failure for as long as that is allowed. It
+// releases the lock.
 func (e *Engine[T]) awaitLocked(ctx context.Context, now time.Time, reason Reason) (*Generation[T], error) {
-	f := e.flight
-	if f == nil {
-		if now.Before(e.retryAt) {
+	until := now.Add(e.cfg.Wait)
+	for {
+		switch l := e.served.cur.Load(); {
+		case e.closed:
+			e.mu.Unlock()
+			return nil, ErrClosed
+		case l != nil && !l.expired(now) && reason != Manual:
+			e.mu.Unlock()
+			return l, nil
+		case e.failing.err != nil && reason != Manual && !e.failing.mayWait(ctx, now, until, e.cfg.Wait, e.flight != nil):
 			err := e.failureLocked()
 			e.mu.Unlock()
 			return nil, err
 		}
+		if e.flight == nil && now.Before(e.failing.retryAt) {
+			news, due := e.served.change(), e.failing.retryAt.Sub(now)
+			e.mu.Unlock()
+			if err := waitFor(ctx, news, due); err != nil {
+				return nil, err
+			}
+		} else {
+			l, again, err := e.joinLocked(ctx, now, until, reason)
+			if !again {
+				return l, err
+			}
+		}
+		e.mu.Lock()
+		now = time.Now()
+	}
+}
+
+// joinLocked waits for the fetch under way, or starts one, and releases the lock. again
+// is set if the reader may wait for another attempt.
+func (e *Engine[T]) joinLocked(ctx context.Context, now, until time.Time, reason Reason) (l *Generation[T], again bool, err error) {
+	f := e.flight
+	if f == nil {
 		if reason == 0 {
 			reason = e.reasonLocked()
 		}
 		f = e.startLocked(now, reason)
 	}
 	f.waiters++
+	var late <-chan time.Time
+	if e.failing.err != nil && reason != Manual && e.cfg.Wait > 0 {
+		t := time.NewTimer(until.Sub(now))
+		defer t.Stop()
+		late = t.C
+	}
+	var news <-chan struct{} // of a value that was put in meanwhile
+	if e.served.cur.Load() == nil && reason != Manual {
+		news = e.served.change()
+	}
 	e.mu.Unlock()
 	select {
 	case <-f.done:
-		if reason == Manual && f.failed != nil {
-			return nil, f.failed
+	case <-news:
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		f.waiters--
+		return f.put, f.put == nil, nil
+	case <-late:
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		f.waiters--
+		if e.failing.err == nil { // it has just ended
+			return nil, true, nil
 		}
-		if f.err != nil && f.put != nil {
-			return f.put, nil
-		}
-		return f.generation, f.err
+		return nil, false, e.failureLocked()
 	case <-ctx.Done():
 		e.mu.Lock()
+		defer e.mu.Unlock()
 		f.waiters--
-		e.mu.Unlock()
-		return nil, context.Cause(ctx)
+		return nil, false, context.Cause(ctx)
+	}
+	switch {
+	case reason == Manual && f.failed != nil:
+		return nil, false, f.failed
+	case f.err != nil && f.put != nil:
+		return f.put, false, nil
+	case f.err != nil && f.failed != nil && e.cfg.Wait > 0:
+		return nil, true, f.err
+	default:
+		return f.generation, false, f.err
 	}
 }
 
@@ -198,7 +213,7 @@ func (e *Engine[T]) reasonLocked() Reason {
 }
 
 func (e *Engine[T]) failureLocked() error {
-	f := *e.failure
+	f := *e.failing.err
 	f.Rejected = e.rejected
 	return &f
 }
@@ -206,14 +221,14 @@ func (e *Engine[T]) failureLocked() error {
 // renewAheadLocked starts a background fetch. The fast path serves the value while it
 // runs.
 func (e *Engine[T]) renewAheadLocked(now time.Time) {
-	if e.flight == nil && !now.Before(e.retryAt) {
+	if e.flight == nil && !now.Before(e.failing.retryAt) {
 		reason := Recheck
 		if e.last.inWindow(now) && reached(e.last.RenewAt, now) {
 			reason = Early
 		}
 		e.startLocked(now, reason)
 	}
-	e.setLocked(e.last.until(e.decideAgainLocked()))
+	e.served.set(e.last.until(e.decideAgainLocked()))
 }
 
 // decideAgainLocked returns when the fast path must decide again.
@@ -221,13 +236,15 @@ func (e *Engine[T]) decideAgainLocked() time.Time {
 	if e.flight != nil {
 		return time.Time{} // its end publishes again
 	}
-	return e.retryAt
+	return e.failing.retryAt
 }
 
 // Reject reports that the value of a generation was refused, and returns the generation
-// to try instead. If a newer generation is in use already, the report is late and has no
-// effect. If Reject returns the same generation, no other value is available.
-func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Generation[T], error) {
+// to try instead. proven is set if the value is known to be dead: it is not served any
+// more. Otherwise, it is served until there is another one. If a newer generation is in
+// use already, the report is late and has no effect. If Reject returns the same
+// generation, no other value is available.
+func (e *Engine[T]) Reject(ctx context.Context, generation uint64, proven bool) (*Generation[T], error) {
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -239,82 +256,93 @@ func (e *Engine[T]) Reject(ctx context.Context, generation uint64) (*Generation[
 		return e.Get(ctx)
 	}
 	now := time.Now()
-	if !e.rejected {
-		if now.Before(e.holdUntil) {
+	if known := e.rejected || (e.doubted && !proven); !known {
+		if now.Before(e.insisted.until) && (!proven || (e.cfg.Costly && e.insisted.proven)) {
 			e.mu.Unlock()
 			return l, nil
 		}
-		e.rejected = true
-		if !now.Before(e.wanted) {
-			e.retryAt = time.Time{} // the pause was for rechecks that no reader waited for
-		}
-		e.setLocked(nil)
-		if e.flight != nil {
-			e.flight.again, e.flight.put = true, nil
-		}
-		e.observe(Event[T]{Kind: Refused, Reason: Rejected, Prev: l})
+		e.refuseLocked(l, proven, now)
+	}
+	if !proven {
+		return e.awaitOtherLocked(ctx, now, l)
 	}
 	return e.awaitLocked(ctx, now, Rejected)
 }
 
-// IsDoubtful reports whether renewals after the last rejections were futile, so that a
-// renewal of this generation may be futile, too.
-func (e *Engine[T]) IsDoubtful(generation uint64) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.last != nil && e.last.Number == generation && !e.rejected && e.futile > 0
+// refuseLocked notes that the value in use was refused.
+func (e *Engine[T]) refuseLocked(l *Generation[T], proven bool, now time.Time) {
+	e.rejected, e.doubted = proven, !proven
+	if (proven || !e.cfg.Costly) && !now.Before(e.failing.wanted) {
+		// The pause was for attempts that no reader waited for.
+		pause := time.Duration(0)
+		if e.cfg.Costly {
+			pause = e.cfg.MinBackoff
+		}
+		e.failing.hurry(pause)
+	}
+	if proven {
+		e.served.set(nil)
+	}
+	if e.flight != nil {
+		e.flight.again, e.flight.put = true, nil
+	} else {
+		e.armLocked() // another value is needed, also if no reader waits for it
+	}
+	e.observe(Event[T]{Kind: Refused, Reason: Rejected, Prev: l})
 }
 
-// trustedFor limits for how long a rejected value is believed to be good without a fetch
-// that confirms it.
-const trustedFor = 10 * time.Minute
-
-// IsTrusted reports whether a rejection of a generation may be ignored without a fetch,
-// if the issuer says that the value is good.
-func (e *Engine[T]) IsTrusted(generation uint64) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.last != nil && e.last.Number == generation && !e.rejected && time.Since(e.futileAt) < trustedFor
-}
-
-// AllowRenewal lets the next rejection of a generation cause a renewal even during a
-// pause, because the value is known to be dead.
-func (e *Engine[T]) AllowRenewal(generation uint64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.last != nil && e.last.Number == generation {
-		e.holdUntil = time.Time{}
+// awaitOtherLocked waits for one attempt to replace a value that is only doubted. If the
+// attempt fails, the value continues to be used. It releases the lock.
+func (e *Engine[T]) awaitOtherLocked(ctx context.Context, now time.Time, l *Generation[T]) (*Generation[T], error) {
+	if e.flight == nil && now.Before(e.failing.retryAt) {
+		e.mu.Unlock()
+		return l, nil
+	}
+	wait, cancel := ctx, context.CancelFunc(func() {})
+	if e.cfg.Wait > 0 {
+		wait, cancel = context.WithTimeout(ctx, e.cfg.Wait)
+	}
+	defer cancel()
+	next, again, err := e.joinLocked(wait, now, now.Add(e.cfg.Wait), Rejected)
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return nil, context.Cause(ctx)
+	case errors.Is(err, ErrClosed):
+		return nil, err
+	case err != nil || again:
+		return l, nil
+	default:
+		return next, nil
 	}
 }
 
-// RecordFutile reports that a generation fetched because of a rejection was rejected,
-// too, so the value is not the cause. Further rejections cause no renewal during a pause
-// that doubles each time.
-func (e *Engine[T]) RecordFutile(generation uint64) {
+// FallBack serves the value before a rejected one again, until the source has another one
+// than the rejected one. It reports false if there is none.
+func (e *Engine[T]) FallBack(generation uint64) (*Generation[T], bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.last != nil && e.last.Number == generation && !e.rejected {
-		e.holdLocked(generation, time.Now())
+	bad, good, now := e.last, e.older.good, time.Now()
+	if e.closed || bad == nil || bad.Number != generation || good == nil || good.expired(now) {
+		return nil, false
 	}
+	failing := e.failing
+	l := e.installLocked(Grant[T]{Value: good.Value, Expires: good.ends, Recheck: bad.recheck}, Restored, now, now)
+	e.older = older[T]{refused: bad}
+	if e.failing = failing; failing.err != nil {
+		e.armLocked()
+	}
+	return l, true
 }
 
-// RecordAccepted reports that a generation fetched because of a rejection was
-// accepted.
-func (e *Engine[T]) RecordAccepted(generation uint64) {
+// Failure returns the error that readers share while the source is failing, nil if it is
+// not.
+func (e *Engine[T]) Failure() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.futileGeneration < generation {
-		e.futile, e.holdUntil = 0, time.Time{}
+	if e.failing.err == nil {
+		return nil
 	}
-}
-
-func (e *Engine[T]) holdLocked(generation uint64, now time.Time) {
-	if e.futileGeneration == generation && now.Before(e.holdUntil) {
-		return // reported by another reader of the same generation
-	}
-	e.futile++
-	e.futileGeneration, e.futileAt = generation, now
-	e.holdUntil = now.Add(e.backoff(e.futile))
+	return e.failureLocked()
 }
 
 // Renew fetches now, regardless of the state of the value, and waits for the outcome.
@@ -327,13 +355,13 @@ func (e *Engine[T]) Renew(ctx context.Context) (*Generation[T], error) {
 		return nil, ErrClosed
 	}
 	now := time.Now()
-	if e.failure != nil && now.Before(e.wanted) {
+	if e.failing.err != nil && now.Before(e.failing.wanted) {
 		err := e.failureLocked()
 		e.mu.Unlock()
 		return nil, err
 	}
 	if e.flight == nil {
-		e.retryAt = time.Time{}
+		e.failing.retryAt = time.Time{}
 	}
 	return e.awaitLocked(ctx, now, Manual)
 }
@@ -356,9 +384,9 @@ func (e *Engine[T]) Put(g Grant[T], reason Reason) (*Generation[T], error) {
 
 // backoff is the pause after the n-th failure in a row: doubled each time,
 // capped, the upper half of it random.
-func (e *Engine[T]) backoff(n int) time.Duration {
-	d := Doubled(e.cfg.MinBackoff, e.cfg.MaxBackoff, n)
-	return d/2 + time.Duration(rand.Int64N(int64(d/2)+1)) //nolint:gosec // jitter needs no secrecy
+func (c *Config[T]) backoff(n int) time.Duration {
+	d := Doubled(c.MinBackoff, c.MaxBackoff, n)
+	return d/2 + time.Duration(rand.Int64N(int64(d/2)+1)) // #nosec G404 -- jitter needs no secrecy
 }
 
 func (e *Engine[T]) observe(ev Event[T]) {
@@ -375,11 +403,10 @@ const closeGrace = 5 * time.Second
 func (e *Engine[T]) Close() error {
 	e.mu.Lock()
 	e.closed = true
-	e.setLocked(nil)
+	e.served.set(nil)
+	e.served.announce()
 	e.stopTimerLocked()
-	if e.cool != nil {
-		e.cool.Stop()
-	}
+	e.served.stop()
 	e.mu.Unlock()
 	e.cancel()
 	done := make(chan struct{})
@@ -399,7 +426,7 @@ func (e *Engine[T]) Close() error {
 
 // Current returns the generation in use, nil while readers have to wait. It causes
 // nothing and never waits.
-func (e *Engine[T]) Current() *Generation[T] { return e.cur.Load() }
+func (e *Engine[T]) Current() *Generation[T] { return e.served.cur.Load() }
 
 // Status describes the engine now. It causes nothing and never waits.
 func (e *Engine[T]) Status() Status[T] {

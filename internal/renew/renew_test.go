@@ -223,7 +223,7 @@ func TestCloseEndsFetchesAndReaders(t *testing.T) {
 		for _, call := range []func() error{
 			func() error { _, err := e.Get(t.Context()); return err },
 			func() error { _, err := e.Renew(t.Context()); return err },
-			func() error { _, err := e.Reject(t.Context(), 1); return err },
+			func() error { _, err := e.Reject(t.Context(), 1, true); return err },
 			func() error { _, err := e.Put(renew.Grant[string]{}, renew.Adopted); return err },
 		} {
 			require.ErrorIs(t, call(), renew.ErrClosed)
@@ -242,7 +242,7 @@ func TestClosedEngineAsksTheSourceForNothing(t *testing.T) {
 		e := s.engine(t)
 		get(t, e)
 		require.NoError(t, e.Close())
-		_, err := e.Reject(t.Context(), 1)
+		_, err := e.Reject(t.Context(), 1, true)
 		require.ErrorIs(t, err, renew.ErrClosed)
 		synctest.Wait()
 		assert.Equal(t, 1, s.count())
@@ -311,7 +311,7 @@ func TestInvariantsUnderConcurrency(t *testing.T) {
 					assert.True(t, time.Now().Before(l.Expires), "never past the expiry")
 					last = l.Number
 					if (i+j)%97 == 0 {
-						_, _ = e.Reject(t.Context(), l.Number)
+						_, _ = e.Reject(t.Context(), l.Number, true)
 					}
 				}
 				advance(time.Millisecond)

@@ -13,7 +13,7 @@ const (
 	Fresh                      // served
 	Renewing                   // served, and being renewed
 	Lapsed                     // expired or rejected: readers wait
-	BackedOff                  // expired or rejected, and readers fail until RetryAt
+	BackedOff                  // expired or rejected, and no attempt is made until RetryAt
 	Shut                       // closed
 )
 
@@ -33,15 +33,15 @@ type Status[T any] struct {
 func (e *Engine[T]) statusLocked(now time.Time) Status[T] {
 	s := Status[T]{
 		Generation: e.last, Rejected: e.rejected, Fetching: e.flight != nil,
-		Failures: e.failures, RetryAt: e.retryAt, Skew: e.skew,
+		Failures: e.failing.n, RetryAt: e.failing.retryAt, Skew: e.plan.skew,
 	}
-	if e.failure != nil {
-		s.Err = e.failure.Err
+	if e.failing.err != nil {
+		s.Err = e.failing.err.Err
 	}
 	if e.flight != nil {
 		s.Waiters = e.flight.waiters
 	}
-	cur := e.cur.Load()
+	cur := e.served.cur.Load()
 	switch {
 	case e.closed:
 		s.State = Shut
@@ -49,7 +49,7 @@ func (e *Engine[T]) statusLocked(now time.Time) Status[T] {
 		s.State = Fresh
 	case cur != nil && !cur.expired(now):
 		s.State = Renewing
-	case e.flight == nil && now.Before(e.retryAt):
+	case e.flight == nil && now.Before(e.failing.retryAt):
 		s.State = BackedOff
 	case e.last == nil:
 		s.State = Empty

@@ -27,14 +27,14 @@ func TestStatusTellsTheState(t *testing.T) {
 		assert.Equal(t, renew.Renewing, e.Status().State)
 		advance(2 * time.Second)
 		assert.Equal(t, renew.Fresh, e.Status().State)
-		go func() { _, _ = e.Reject(t.Context(), 2) }()
+		go func() { _, _ = e.Reject(t.Context(), 2, true) }()
 		synctest.Wait()
 		st := e.Status()
 		assert.Equal(t, renew.Lapsed, st.State)
 		assert.True(t, st.Fetching)
 		assert.Equal(t, 1, st.Waiters)
 		s.set(func(s *source) { s.err = errDown })
-		advance(1500 * time.Millisecond)
+		advance(1050 * time.Millisecond)
 		st = e.Status()
 		assert.Equal(t, renew.BackedOff, st.State)
 		assert.True(t, st.RetryAt.After(time.Now()))
@@ -66,7 +66,7 @@ func TestEventsAreInOrderWithTheirReasons(t *testing.T) {
 		synctest.Wait()
 		advance(100 * time.Second)
 		get(t, e)
-		_, _ = e.Reject(t.Context(), 3)
+		_, _ = e.Reject(t.Context(), 3, true)
 		_, _ = e.Renew(t.Context())
 		_, _ = e.Put(renew.Grant[string]{Value: "x"}, renew.Adopted)
 		assert.Equal(t, []string{"1 first", "1 early", "1 expired", "4 rejected", "1 rejected", "1 manual", "1 adopted"}, seen)
@@ -97,11 +97,11 @@ func TestTheDefaultsAreThoseOfTheDocumentation(t *testing.T) {
 
 func TestReasonsHaveNames(t *testing.T) {
 	t.Parallel()
-	for r := renew.First; r <= renew.Adopted; r++ {
+	for r := renew.First; r <= renew.Restored; r++ {
 		assert.NotEqual(t, "unknown", r.String())
 	}
 	assert.Equal(t, "unknown", renew.Reason(0).String())
-	assert.Equal(t, "unknown", (renew.Adopted + 1).String())
+	assert.Equal(t, "unknown", (renew.Restored + 1).String())
 	assert.Equal(t, "unknown", renew.Reason(255).String())
 }
 
@@ -130,7 +130,7 @@ func TestEventsSayWhatHappened(t *testing.T) {
 		require.Error(t, err)
 		s.set(func(s *source) { s.err = nil })
 		advance(time.Until(e.Status().RetryAt))
-		_, err = e.Reject(t.Context(), 1)
+		_, err = e.Reject(t.Context(), 1, true)
 		require.NoError(t, err)
 		s.set(func(s *source) { s.value = "b" })
 		_, err = e.Renew(t.Context())

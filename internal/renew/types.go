@@ -20,11 +20,13 @@ const (
 	Manual                     // a caller asked for it
 	Recheck                    // the source asked to be read again
 	Adopted                    // a value was put in from outside
+	Restored                   // the value before a dead one is used again
 )
 
 var reasonNames = [...]string{
 	First: "first", Early: "early", Expired: "expired", Rejected: "rejected",
 	Manual: "manual", Recheck: "recheck", Adopted: "adopted",
+	Restored: "restored",
 }
 
 // String gives the reason in one lower-case word.
@@ -50,8 +52,8 @@ type Grant[T any] struct {
 	// Life is how long the value lives in all, where it is older than Issued;
 	// zero means from now on. The window is a fraction of it.
 	Life time.Duration
-	// Recheck asks for another fetch in the background after that long; zero
-	// means never.
+	// Recheck asks for another fetch in the background at the first read after that
+	// long; zero means never. Without readers, the source is not asked.
 	Recheck time.Duration
 	// Reason, when set, replaces the reason of the fetch in what is reported:
 	// a source that finds a newer value of another process says Adopted.
@@ -65,6 +67,8 @@ type Query[T any] struct {
 	// HasRejected. It stays set until a different value has been fetched.
 	Rejected    T
 	HasRejected bool
+	// Proven is set if Rejected is known to be dead, and not only doubted.
+	Proven bool
 	// Current is the newest value, rejected or not; only meaningful when
 	// HasCurrent.
 	Current    T
@@ -109,9 +113,19 @@ type Config[T any] struct {
 	MaxLead time.Duration
 	// Spread draws the jitter of the window from [0, 1); nil means random.
 	Spread func() float64
-	// MinBackoff and MaxBackoff bound the pause after a failure; 0 means 1 s
-	// and 60 s.
+	// MinBackoff and MaxBackoff bound the pause after a failure; 0 means 0.25 s
+	// and 30 s.
 	MinBackoff, MaxBackoff time.Duration
+	// Wait is how long readers wait for further attempts after a failure; 0 means
+	// that they fail at once.
+	Wait time.Duration
+	// Costly is set if asking the source costs something. A rejection then shortens the
+	// pause after a failure only if the value is known to be dead, and a source that
+	// insists on a rejected value is asked again after a pause only, even then.
+	Costly bool
+	// Permanent reports whether another attempt would fail in the same way, so that
+	// readers do not wait for it; nil means never.
+	Permanent func(error) bool
 	// RetryAt reads from an error when the source may be asked again;
 	// nil or a zero time means that backoff decides alone.
 	RetryAt func(error) time.Time
@@ -144,7 +158,8 @@ type Generation[T any] struct {
 	lead time.Duration // of the window before Expires; zero when there is none
 	over bool          // it came again after its end
 
-	recheckAt time.Time // when the source is read again; zero for never
+	recheck   time.Duration // after which the source is read again; zero for never
+	recheckAt time.Time
 }
 
 const forever = math.MaxInt64

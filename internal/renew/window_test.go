@@ -248,11 +248,90 @@ func TestLooksAtTheSourceDoNotNarrowTheWindow(t *testing.T) {
 					},
 				})
 				defer func() { assert.NoError(t, e.Close()) }()
-				require.Equal(t, "a", get(t, e))
-				advance(life)
+				for time.Since(began) < life*8/10 {
+					require.Equal(t, "a", get(t, e))
+					advance(recheck)
+				}
 				synctest.Wait()
 				assert.Equal(t, life*8/10, early.Sub(began), "renewed when the window of the whole life begins")
 				assert.InDelta(t, int(life*8/10/recheck), looks, 1)
+			})
+		})
+	}
+}
+
+// TestRecheckWithoutReaders lets an hour pass in which there are no readers.
+func TestRecheckWithoutReaders(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		life    time.Duration
+		err     error // of the rechecks
+		fetches int   // in the hour
+	}{
+		"no expiry":                     {},
+		"expiry":                        {life: 50 * time.Minute, fetches: 1},
+		"no expiry, failing recheck":    {err: errDown},
+		"expiry, after failing recheck": {life: 50 * time.Minute, err: errDown, fetches: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{}
+				s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
+					g := renew.Grant[string]{Value: strconv.Itoa(n), Recheck: time.Second}
+					if tc.life > 0 {
+						g.Expires = time.Now().Add(tc.life)
+					}
+					q := s.queries[n-1]
+					if q.Reason == renew.Recheck {
+						g.Value = q.Current
+						return g, tc.err
+					}
+					return g, nil
+				}
+				e := s.engine(t, func(c *renew.Config[string]) { c.Proactive = true })
+				get(t, e)
+				advance(2 * time.Second)
+				get(t, e) // is rechecked
+				synctest.Wait()
+				require.Equal(t, 2, s.count())
+				advance(time.Hour)
+				synctest.Wait()
+				assert.Equal(t, tc.fetches, s.count()-2)
+				require.NotNil(t, e.Current())
+				n := s.count()
+				get(t, e)
+				synctest.Wait()
+				assert.Equal(t, 1, s.count()-n, "the next reader has the source asked")
+			})
+		})
+	}
+}
+
+func TestRefusedValueIsReplacedWithoutReadersAfterAFailedRecheck(t *testing.T) {
+	t.Parallel()
+	for name, proven := range map[string]bool{"doubted": false, "dead": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{}
+				s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
+					if n > 1 && n < 5 {
+						return renew.Grant[string]{}, errDown
+					}
+					return renew.Grant[string]{Value: strconv.Itoa(n), Recheck: time.Second}, nil
+				}
+				e := s.engine(t, func(c *renew.Config[string]) { c.Proactive, c.Costly = true, true })
+				require.Equal(t, "1", get(t, e))
+				advance(2 * time.Second)
+				get(t, e)
+				synctest.Wait()
+				require.Equal(t, 2, s.count())
+				_, _ = e.Reject(t.Context(), 1, proven)
+				advance(time.Minute)
+				synctest.Wait()
+				require.NotNil(t, e.Current())
+				assert.Equal(t, "5", e.Current().Value)
 			})
 		})
 	}

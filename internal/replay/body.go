@@ -53,7 +53,20 @@ func (b Body) Again(req *http.Request) (io.ReadCloser, error) {
 		return &attemptBody{guard: b.guard, n: b.guard.attempt}, nil
 	default:
 		b.Release()
-		return nil, fmt.Errorf("%w: the request had begun to send it; set GetBody, or send Expect: 100-continue", ErrNot)
+		return nil, fmt.Errorf("%w: the request had begun to send it; set GetBody (Client.Do rewinds a file or another io.Seeker), or send Expect: 100-continue", ErrNot)
+	}
+}
+
+// Unread returns a function that returns a guarded body again, as long as nothing of it was
+// read. It is a GetBody for an [http.Transport], which calls it if a connection turns out to
+// be dead before the request is sent on it: the body that was returned before cannot be used
+// any more.
+func (b Body) Unread() func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
+		if !b.guard.reclaim() {
+			return nil, errBegun
+		}
+		return &attemptBody{guard: b.guard, n: b.guard.attempt}, nil
 	}
 }
 
@@ -83,6 +96,8 @@ type attemptBody struct {
 	guard *guardedBody
 	n     uint64
 }
+
+var errBegun = errors.New("agrenting: the connection failed after the request had begun to send its body")
 
 var errReclaimed = errors.New("agrenting: the request was replayed, its first attempt may no longer read the body")
 

@@ -1,12 +1,10 @@
 package retry
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io"
 	"net/http"
 
 	"github.com/agrenting/agrenting-go/internal/wire"
@@ -32,17 +30,21 @@ func hasIdempotencyKey(h http.Header) bool {
 }
 
 // Worthwhile reports whether the outcome of a first attempt calls for [Retrier.Run].
-func (r *Retrier) Worthwhile(req *http.Request, resp *http.Response, err error) bool {
-	if err == nil && resp.StatusCode < http.StatusBadRequest {
-		return false
-	}
-	return r.policy.MaxAttempts > 1 && repeatable(req) && transient(req, resp, err)
+func (r *Retrier) Worthwhile(ctx context.Context, req *http.Request, resp *http.Response, err error) bool {
+	return (err != nil || resp.StatusCode >= http.StatusBadRequest || wire.BrokenOff(resp) != nil) && r.worthwhile(ctx, req, resp, err)
+}
+
+func (r *Retrier) worthwhile(ctx context.Context, req *http.Request, resp *http.Response, err error) bool {
+	return r.policy.MaxAttempts > 1 && repeatable(req) && transient(ctx, req, resp, err)
 }
 
 // transient reports whether another attempt may have another outcome.
-func transient(req *http.Request, resp *http.Response, err error) bool {
+func transient(ctx context.Context, req *http.Request, resp *http.Response, err error) bool {
+	if err == nil {
+		err = wire.BrokenOff(resp)
+	}
 	if err != nil {
-		return !isContextError(req.Context(), err) && !isPermanent(err)
+		return !isContextError(ctx, err) && !isPermanent(err)
 	}
 	switch code := resp.StatusCode; code {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
@@ -72,28 +74,19 @@ func isPermanent(err error) bool {
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return true
 	}
-	_, ok := errors.AsType[tls.RecordHeaderError](err) // plain http on the other side
-	return ok
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok { // plain http on the other side
+		return true
+	}
+	return wire.IsProxyAuth(err)
 }
 
 // maxPeek limits what is read ahead of a 409 to find its code.
 const maxPeek = 64 << 10
 
-// isPending reads the code of a 409 and puts the body back.
+// isPending reads the code of a 409, if it arrives within 200 ms. The body can still be
+// read from its beginning.
 func isPending(resp *http.Response) bool {
-	head, err := io.ReadAll(io.LimitReader(resp.Body, maxPeek))
-	var rest io.Reader = resp.Body
-	if err != nil {
-		rest = errReader{err}
-	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(head), rest), resp.Body}
+	head, _ := wire.Peek(resp, maxPeek)
 	env, err := wire.Decode(head)
 	return err == nil && len(env.Errors) > 0 && env.Errors[0].Code == wire.CodeIdempotencyPending
 }
-
-type errReader struct{ err error }
-
-func (e errReader) Read([]byte) (int, error) { return 0, e.err }

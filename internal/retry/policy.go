@@ -39,7 +39,7 @@ func (p Policy) WithDefaults() Policy {
 // the policy allows.
 func (p Policy) pause(n int, resp *http.Response) (time.Duration, bool) {
 	top := renew.Doubled(p.BaseDelay, p.MaxDelay, n)
-	jitter := time.Duration(rand.Int64N(int64(top) + 1)) //nolint:gosec // jitter needs no secrecy
+	jitter := time.Duration(rand.Int64N(int64(top) + 1)) // #nosec G404 -- jitter needs no secrecy
 	if resp == nil {
 		return jitter, true
 	}

@@ -53,6 +53,43 @@ func TestPauseIsSlightlyLongerThanRetryAfter(t *testing.T) {
 	}
 }
 
+func TestPauseReadsDatesByThePlatformsClock(t *testing.T) {
+	t.Parallel()
+	p := Policy{BaseDelay: time.Second, MaxDelay: time.Hour, MaxRetryAfter: time.Minute}
+	for name, tc := range map[string]struct {
+		skew time.Duration
+		age  string // seconds that the response was stored
+	}{
+		"same clock":      {0, ""},
+		"platform ahead":  {10 * time.Minute, ""},
+		"platform behind": {-10 * time.Minute, ""},
+		"stored":          {0, "3600"},
+		"stored, ahead":   {10 * time.Minute, "60"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			platform := time.Now().UTC().Add(tc.skew)
+			resp := tooMany(platform.Add(10 * time.Second).Format(http.TimeFormat)) //nolint:bodyclose // it has none
+			if tc.age != "" {
+				age, err := time.ParseDuration(tc.age + "s")
+				require.NoError(t, err)
+				platform = platform.Add(-age)
+				resp.Header["Age"] = []string{tc.age}
+			}
+			resp.Header["Date"] = []string{platform.Format(http.TimeFormat)}
+			pause, ok := p.pause(1, resp)
+			require.True(t, ok)
+			assert.GreaterOrEqual(t, pause, 10*time.Second)
+			assert.LessOrEqual(t, pause, 12*time.Second)
+
+			resp = tooMany(platform.Add(2*time.Hour + p.MaxRetryAfter).Format(http.TimeFormat)) //nolint:bodyclose // it has none
+			resp.Header["Date"] = []string{platform.Format(http.TimeFormat)}
+			_, ok = p.pause(1, resp)
+			assert.False(t, ok)
+		})
+	}
+}
+
 func TestWithDefaultsFillsZeroFields(t *testing.T) {
 	t.Parallel()
 
@@ -68,14 +105,16 @@ func FuzzPause(f *testing.F) {
 		"99999999999999999999999999", "Fri, 31 Dec 1999 23:59:59 GMT", "Friday, 31-Dec-99 23:59:59 GMT",
 		"Fri Dec 31 23:59:59 1999", "Fri, 31 Dec 9999 23:59:59 GMT", "soon", "7, 8", "7\r\n8", "٧",
 	} {
-		f.Add(v)
+		f.Add(v, "")
+		f.Add(v, "Fri, 31 Dec 1999 23:59:56 GMT")
 	}
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	f.Fuzz(func(t *testing.T, v string) {
-		d, _ := wire.RetryAfter(http.Header{"Retry-After": {v}}, now)
+	f.Fuzz(func(t *testing.T, v, sent string) {
+		resp := tooMany(v) //nolint:bodyclose // it has none
+		resp.Header["Date"] = []string{sent}
+		d, _ := wire.RetryAfter(resp.Header, time.Now().Add(time.Second)) // not later than that of the pause
 		// No request waits longer than the policy allows.
 		p := Policy{}.WithDefaults()
-		pause, ok := p.pause(1, tooMany(v)) //nolint:bodyclose // it has none
+		pause, ok := p.pause(1, resp)
 		assert.GreaterOrEqual(t, pause, time.Duration(0))
 		assert.LessOrEqual(t, pause, p.MaxRetryAfter+p.MaxRetryAfter/10+p.BaseDelay)
 		if ok && d <= p.MaxRetryAfter {

@@ -13,11 +13,12 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
 // A Sender makes one attempt. local reports that the error was made by the SDK and not
 // by the base transport, so that no further attempt can help.
-type Sender func(*http.Request) (resp *http.Response, local bool, err error)
+type Sender func(context.Context, *http.Request) (resp *http.Response, local bool, err error)
 
 // A Retrier sends requests again if that is safe. A request that succeeds at once does
 // not pay for it: the caller makes the first attempt, and only if that is
@@ -38,6 +39,7 @@ func New(policy Policy, log *slog.Logger) *Retrier {
 type series struct {
 	retrier *Retrier
 	send    Sender
+	ctx     context.Context //nolint:containedctx // go-retryablehttp takes no context for its transport
 	req     *http.Request
 	resp    *http.Response
 	err     error
@@ -51,20 +53,19 @@ type series struct {
 // Run makes further attempts after a first one that ended in resp or err, and returns
 // the outcome of the last one. go-retryablehttp makes the loop. It sees neither the
 // URL, whose query string it would print, nor the headers, nor the body, which it would
-// buffer.
-func (r *Retrier) Run(req *http.Request, resp *http.Response, err error, send Sender) (*http.Response, error) {
-	s := &series{retrier: r, send: send, req: req, resp: resp, err: err}
+// buffer. Pauses end with ctx.
+func (r *Retrier) Run(ctx context.Context, req *http.Request, resp *http.Response, err error, send Sender) (*http.Response, error) {
+	s := &series{retrier: r, send: send, ctx: ctx, req: req, resp: resp, err: err}
 	conductor := &retryablehttp.Client{
 		// No Logger: its records contain URLs. The series has no idle connections
 		// to close, so a canceled call does not close the shared ones.
 		HTTPClient: &http.Client{Transport: s},
 		RetryMax:   r.policy.MaxAttempts - 1,
-		CheckRetry: func(ctx context.Context, _ *http.Response, _ error) (bool, error) { return s.again(ctx), nil },
+		CheckRetry: func(context.Context, *http.Response, error) (bool, error) { return s.again(), nil },
 		Backoff:    func(time.Duration, time.Duration, int, *http.Response) time.Duration { return s.wait },
 		// The last response belongs to the caller, with its body.
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 	}
-	ctx := req.Context()
 	baton, berr := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, "https://agrenting.invalid/", nil)
 	if berr != nil {
 		return resp, err
@@ -101,19 +102,13 @@ func (s *series) attempt() (*http.Response, bool, error) {
 		c.Body, s.body = s.body, nil
 		req = &c
 	}
-	return s.send(req)
+	return s.send(s.ctx, req)
 }
 
 // again reports whether the outcome calls for another attempt, and sets when.
-func (s *series) again(ctx context.Context) bool {
-	p := s.retrier.policy
-	if s.local || s.n >= p.MaxAttempts {
-		return false
-	}
-	if s.err == nil && s.resp.StatusCode < http.StatusBadRequest {
-		return false
-	}
-	if !transient(s.req, s.resp, s.err) {
+func (s *series) again() bool {
+	p, ctx := s.retrier.policy, s.ctx
+	if s.local || s.n >= p.MaxAttempts || ctx.Err() != nil || !transient(ctx, s.req, s.resp, s.err) {
 		return false
 	}
 	wait, ok := p.pause(s.n, s.resp)
@@ -123,7 +118,11 @@ func (s *series) again(ctx context.Context) bool {
 	if end, limited := ctx.Deadline(); limited && time.Until(end) <= wait {
 		return false // the response at hand says more than a missed deadline
 	}
+	cause := s.err
 	if s.resp != nil {
+		if cause == nil {
+			cause = wire.BrokenOff(s.resp)
+		}
 		replay.Settle(s.resp)
 	}
 	if s.req.GetBody != nil {
@@ -134,22 +133,24 @@ func (s *series) again(ctx context.Context) bool {
 		s.body = body
 	}
 	s.wait, s.pausing = wait, true
-	s.retrier.logRetry(ctx, s)
+	s.retrier.logRetry(ctx, s, cause)
 	return true
 }
 
-func (r *Retrier) logRetry(ctx context.Context, s *series) {
+// logRetry logs that another attempt follows. cause is nil if the status says why.
+func (r *Retrier) logRetry(ctx context.Context, s *series, cause error) {
 	if r.log == nil {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("method", s.req.Method), slog.String("path", s.req.URL.Path),
+		slog.String("method", s.req.Method), slog.String("path", secret.Path(s.req.URL.EscapedPath())),
 		slog.Int("attempt", s.n), slog.Duration("wait", s.wait),
 	}
-	if s.err != nil {
-		attrs = append(attrs, slog.String("error", secret.Clean(unwrapURLs(s.err).Error())))
-	} else {
+	if s.err == nil {
 		attrs = append(attrs, slog.Int("status", s.resp.StatusCode))
+	}
+	if cause != nil {
+		attrs = append(attrs, slog.String("error", secret.Clean(unwrapURLs(cause).Error())))
 	}
 	r.log.LogAttrs(ctx, slog.LevelWarn, "agrenting: repeating a request", attrs...)
 }

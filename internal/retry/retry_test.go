@@ -210,7 +210,7 @@ func TestAttemptsAreCountedOverRetriesAndReplays(t *testing.T) {
 				return sdktest.Reply(200, "{}"), nil
 			}
 		}}
-		resp, err := sdktest.ClientOver(t, base, src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		resp, err := sdktest.ClientOver(t, sdktest.Verifying("k2", base), src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		require.NoError(t, err)
 		assert.Equal(t, 4, resp.Attempts)
 		assert.EqualValues(t, 2, resp.Generation)

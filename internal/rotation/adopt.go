@@ -21,7 +21,7 @@ type adopter struct {
 // takeUp adopts the key of a record that another process has written, if a key is
 // in use that it replaces.
 func (a *adopter) takeUp(ctx context.Context, rec record.Key) error {
-	if a.handover.InUse().IsZero() || rec.Current.IsZero() || replaced(rec) || a.ledger.hasUnsaved() ||
+	if a.handover.InUse().IsZero() || rec.Current.IsZero() || replaced(rec) ||
 		a.handover.Serves(rec.Current.Credential) {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/record"
@@ -41,21 +42,22 @@ func (c *calls) manager(ctx context.Context, agent string) (Caller, error) {
 }
 
 // ask makes a call, and repeats it while its outcome is not final.
-func (c *calls) ask(ctx context.Context, call func(ctx context.Context) Answer) (Answer, error) {
-	a, _, err := c.askFor(ctx, c.policy.patience(), call)
+func (c *calls) ask(ctx context.Context, by Caller, call func(ctx context.Context) Answer) (Answer, error) {
+	a, _, err := c.askFor(ctx, c.policy.patience(), by, call)
 	return a, err
 }
 
 // askFor is ask, with no attempt begun after patience. more is set if another one
 // would have been made. The error says that no further call may be made; the
 // outcome of a call is in the answer.
-func (c *calls) askFor(ctx context.Context, patience time.Duration, call func(ctx context.Context) Answer) (a Answer, more bool, err error) {
+func (c *calls) askFor(ctx context.Context, patience time.Duration, by Caller, call func(ctx context.Context) Answer) (a Answer, more bool, err error) {
 	began := time.Now()
 	for n := 1; ; n++ {
 		if err := c.hold.allowed(ctx); err != nil {
 			return Answer{}, false, err
 		}
-		a = c.once(ctx, call)
+		a = c.weigh(ctx, by, c.once(ctx, call))
+		a.repeated = n > 1
 		if a.Outcome.final() || n == askAttempts {
 			return a, false, nil
 		}
@@ -76,27 +78,76 @@ func (c *calls) once(ctx context.Context, call func(ctx context.Context) Answer)
 	return call(ctx)
 }
 
-// verify asks about a credential, once.
+// weigh compares a refusal with what the platform says about the caller. If the
+// caller is dead, the refusal is about that. A 401 although the caller is alive, or
+// any refusal while that is not known, is not the platform's word: the call may have
+// taken effect.
+func (c *calls) weigh(ctx context.Context, by Caller, a Answer) Answer {
+	if !a.Outcome.refused() {
+		return a
+	}
+	switch v, _ := c.verify(ctx, by.Credential); {
+	case v == Dead:
+		a.Outcome = Unauthorized
+	case v == Undecided, a.Outcome == Unauthorized:
+		a.Outcome, a.Denied = Unknown, true
+	}
+	return a
+}
+
+// issue creates a key. It notes if the outcome of an attempt is unknown, so that a
+// key may be live that is in no record.
+func (c *calls) issue(ctx context.Context, by Caller, agent, idempotencyKey string) (Answer, error) {
+	name := mark(c.hold.rec)
+	a, err := c.ask(ctx, by, func(ctx context.Context) Answer {
+		return c.platform.Issue(ctx, by, agent, name, idempotencyKey)
+	})
+	if err == nil && (a.repeated || !a.Outcome.final()) {
+		c.noteUnknown()
+	}
+	return a, err
+}
+
+// noteUnknown notes that a key may be live that is in no record. It is saved with the
+// next change of the record: if there is none, the next attempt notes it.
+func (c *calls) noteUnknown() {
+	if c.hold.rec.Intent.Unknown {
+		return
+	}
+	rec := c.hold.rec.Clone()
+	rec.Intent.Unknown = true
+	c.hold.rec = rec
+}
+
+// verify asks about a credential.
 func (c *calls) verify(ctx context.Context, cred secret.Credential) (Verdict, error) {
 	return verify(ctx, c.platform, c.policy, cred)
 }
 
-func verify(ctx context.Context, p Platform, policy Policy, cred secret.Credential) (Verdict, error) {
-	ctx, cancel := context.WithTimeout(ctx, policy.CallTimeout)
-	defer cancel()
-	return p.Verify(ctx, cred)
+// verdict asks about a credential until the platform answers, at most askAttempts times.
+func (c *calls) verdict(ctx context.Context, cred secret.Credential) (v Verdict, err error) {
+	for n := 1; ; n++ {
+		v, err = c.verify(ctx, cred)
+		if v != Undecided || n == askAttempts {
+			return v, err
+		}
+		if serr := renew.Sleep(ctx, askPause(n)); serr != nil {
+			return Undecided, errors.Join(err, serr)
+		}
+	}
 }
 
 // awaitKnown waits, at most VerifyTimeout, until the platform knows a key that it
 // has just issued. lost says that the lease is not held any more.
 func (c *calls) awaitKnown(ctx context.Context, cred secret.Credential) (v Verdict, err, lost error) {
-	end := time.Now().Add(c.policy.VerifyTimeout)
-	for n := 1; ; n++ {
+	began := time.Now()
+	end := began.Add(c.policy.VerifyTimeout)
+	for {
 		if err := c.hold.allowed(ctx); err != nil {
 			return Undecided, nil, err
 		}
-		v, err := c.verify(ctx, cred)
-		p := renew.Doubled(50*time.Millisecond, time.Second, n)
+		v, err := verifyOnce(ctx, c.platform, c.policy, cred)
+		p := min(max(time.Since(began)/16, 50*time.Millisecond), time.Second)
 		if v == Alive || time.Now().Add(p).After(end) {
 			return v, err, nil
 		}
@@ -106,11 +157,14 @@ func (c *calls) awaitKnown(ctx context.Context, cred secret.Credential) (v Verdi
 	}
 }
 
-// revokeKey revokes a key by its ID. One that is gone already is fine, if it does
-// not authenticate any more.
+// revokeKey revokes a key by its ID. Whatever the platform says is fine, if the key
+// does not authenticate any more.
 func (c *calls) revokeKey(ctx context.Context, k record.StoredKey) (Answer, error) {
+	if agent := c.agentOf(c.hold.rec); k.ID == "" && agent != "" {
+		k.ID, _ = c.findID(ctx, agent, k)
+	}
 	a, err := c.revokeID(ctx, k)
-	if err != nil || a.Outcome == Done || k.Credential.IsZero() || (!a.Missing && a.Outcome != Unauthorized) {
+	if err != nil || a.Outcome == Done || k.Credential.IsZero() {
 		return a, err
 	}
 	verdict, _ := c.verify(ctx, k.Credential)
@@ -140,8 +194,8 @@ func (c *calls) revokeID(ctx context.Context, k record.StoredKey) (Answer, error
 	if err != nil {
 		return Answer{}, err
 	}
-	a, err := c.ask(ctx, func(ctx context.Context) Answer { return c.platform.Revoke(ctx, by, agent, k.ID) })
-	if err == nil && k.Credential.IsZero() && a.Missing && !a.NoRoute {
+	a, err := c.ask(ctx, by, func(ctx context.Context) Answer { return c.platform.Revoke(ctx, by, agent, k.ID) })
+	if err == nil && k.Credential.IsZero() && a.Outcome == Refused && a.Missing && !a.NoRoute {
 		a = Answer{Outcome: Done} // another process was faster
 	}
 	return a, err
@@ -153,67 +207,120 @@ func (c *calls) list(ctx context.Context, agent string) (keys []ListedKey, a Ans
 	if err != nil {
 		return nil, Answer{}, err
 	}
-	a, err = c.ask(ctx, func(ctx context.Context) (a Answer) {
+	a, err = c.ask(ctx, by, func(ctx context.Context) (a Answer) {
 		keys, a = c.platform.List(ctx, by, agent)
 		return a
 	})
 	return keys, a, err
 }
 
-// failed returns the error of a call, or of the call that could not be made. refused
-// is set if the platform would refuse it again.
-func failed(a Answer, err error) (refused bool, reason error) {
-	switch {
-	case err != nil:
-		return false, err
-	case a.Outcome == Done:
-		return false, nil
-	case a.Err == nil:
-		return a.Outcome.refused(), errors.New("agrenting: the platform gave no usable answer")
-	default:
-		return a.Outcome.refused(), a.Err
-	}
-}
-
-// live returns the keys that are not revoked.
-func live(keys []ListedKey) []ListedKey {
-	return slices.DeleteFunc(slices.Clone(keys), func(k ListedKey) bool { return !k.Revoked.IsZero() })
-}
-
-// sweepMarked revokes keys that the intent has created and whose response was
-// lost.
-func (c *calls) sweepMarked(ctx context.Context) (Answer, error) {
+// sweep lists the keys of the agent and revokes those that rotations have left behind.
+// If it is not known whose keys they are, there is nothing to list.
+func (c *calls) sweep(ctx context.Context) (Answer, error) {
 	agent := c.agentOf(c.hold.rec)
+	if agent == "" {
+		return Answer{Outcome: Done}, nil
+	}
 	keys, a, err := c.list(ctx, agent)
 	if err != nil || a.Outcome != Done {
 		return a, err
 	}
-	own, ok := c.ownID(keys)
-	fenced := false
-	for _, k := range live(keys) {
-		if !ok || k.ID == "" || k.ID == own || k.Name != mark(c.hold.rec.Intent) {
-			continue
-		}
-		if !fenced { // the list may show what another process has made meanwhile
-			if err := c.hold.fence(ctx); err != nil {
-				return Answer{}, err
-			}
-			fenced = true
-		}
-		if a, err := c.revokeKey(ctx, record.StoredKey{ID: k.ID}); err != nil || a.Outcome != Done {
+	left := c.leftBehind(keys)
+	if len(left) == 0 {
+		return a, nil
+	}
+	// Another process may have made keys since the last check.
+	if err := c.hold.fence(ctx); err != nil {
+		return Answer{}, err
+	}
+	for _, id := range left {
+		if a, err := c.revokeKey(ctx, record.StoredKey{ID: id}); err != nil || a.Outcome != Done {
 			return a, err
 		}
 	}
 	return Answer{Outcome: Done}, nil
 }
 
-// ownID returns the ID of the current key. If it is not known, no other key may be
-// revoked because of a list: it could be the one in use.
-func (c *calls) ownID(keys []ListedKey) (id string, ok bool) {
-	if id = c.hold.rec.Current.ID; id == "" {
-		id = idOf(live(keys), c.hold.rec.Current.Credential)
+// leftBehind returns the IDs of the live keys that should not be live: those that have
+// the mark of a rotation of this record, the successor that a rotation in place has
+// lost, and the previous key. The current key may have a mark, too.
+func (c *calls) leftBehind(keys []ListedKey) (ids []string) {
+	rec := c.hold.rec
+	own, ok := c.ownID(keys)
+	if !ok {
+		return nil
 	}
+	lost := ""
+	if rec.Intent.Unknown {
+		lost = c.lostKey(keys)
+	}
+	previous := rec.Previous.ID
+	if previous == "" && !rec.Previous.IsZero() {
+		previous = idOf(live(keys), rec.Previous.Credential)
+	}
+	for _, k := range live(keys) {
+		if k.ID != "" && k.ID != own && (marked(rec, k.Name) || k.ID == lost || k.ID == previous) {
+			ids = append(ids, k.ID)
+		}
+	}
+	return ids
+}
+
+// ownID returns the ID of the current key. If the list does not have it, no other key
+// may be revoked because of the list: it could be the one in use.
+func (c *calls) ownID(keys []ListedKey) (id string, ok bool) {
+	cur := c.hold.rec.Current
+	if slices.ContainsFunc(live(keys), func(k ListedKey) bool { return k.ID != "" && k.ID == cur.ID }) {
+		return cur.ID, true
+	}
+	id = idOf(live(keys), cur.Credential)
 	return id, id != ""
+}
+
+// lostKey returns the ID of the key that a rotation in place has made and that no
+// process has seen; "" if there is none, or in doubt: others may create keys of the
+// agent at the same time, and those must not be revoked. It is a live key that
+// was not there before and that no other intent has named; a platform may pass the
+// name of the old key on to the new one. The platform makes it as it revokes the
+// old one; if its list shows when that was, the two times have to agree.
+func (c *calls) lostKey(keys []ListedKey) string {
+	in, own := c.hold.rec.Intent, c.hold.rec.Current.ID // which may be dead
+	if own == "" {
+		own = idOf(live(keys), c.hold.rec.Current.Credential)
+	}
+	if len(in.Known) == 0 || own == "" {
+		return ""
+	}
+	var revoked []time.Time // when keys were revoked that had been live before
+	var names []string      // of the keys that were live before
+	for _, k := range keys {
+		if slices.Contains(in.Known, k.ID) {
+			names = append(names, k.Name)
+			if !k.Revoked.IsZero() {
+				revoked = append(revoked, k.Revoked)
+			}
+		}
+	}
+	var found []string
+	for _, k := range live(keys) {
+		known := k.ID == "" || k.ID == own || slices.Contains(in.Known, k.ID)
+		others := strings.HasPrefix(k.Name, markPrefix) && !slices.Contains(names, k.Name)
+		if !known && !others && madeByOneOf(revoked, k.Created) {
+			found = append(found, k.ID)
+		}
+	}
+	if len(found) != 1 {
+		return ""
+	}
+	return found[0]
+}
+
+// madeByOneOf reports whether a key may have been created by one of the
+// revocations. If nothing is known, it may.
+func madeByOneOf(revoked []time.Time, created time.Time) bool {
+	const sameMoment = 10 * time.Second
+	return len(revoked) == 0 || created.IsZero() ||
+		slices.ContainsFunc(revoked, func(t time.Time) bool { return created.Sub(t).Abs() <= sameMoment })
 }
 
 // findID looks for the ID of a key of which only the secret is known.
@@ -225,23 +332,23 @@ func (c *calls) findID(ctx context.Context, agent string, k record.StoredKey) (s
 	return idOf(live(keys), k.Credential), nil
 }
 
-// idOf returns the ID of the one key that fits, and "" if several do.
-func idOf(keys []ListedKey, c secret.Credential) string {
-	id := ""
-	for _, k := range keys {
-		if !k.Fits(c.Reveal()) {
-			continue
-		}
-		if id != "" {
-			return ""
-		}
-		id = k.ID
-	}
-	return id
-}
-
 const markPrefix = "agrenting-go/"
 
 // mark names the keys that an intent creates, so that one whose response was lost
-// can be told from all others.
-func mark(in *record.Intent) string { return markPrefix + in.Key }
+// can be told from all others. It begins with the series of the record.
+func mark(rec record.Key) string { return seriesPrefix(rec) + rec.Intent.Key }
+
+// marked reports whether a name is the mark of an intent of the record: of the one
+// under way, or of any other if the record has a series.
+func marked(rec record.Key, name string) bool {
+	return name == mark(rec) || (rec.Series != "" && strings.HasPrefix(name, seriesPrefix(rec)))
+}
+
+// seriesPrefix is what the marks of a record have in common. Records of earlier
+// versions have no series.
+func seriesPrefix(rec record.Key) string {
+	if rec.Series == "" {
+		return markPrefix
+	}
+	return markPrefix + rec.Series + "/"
+}

@@ -27,6 +27,11 @@ type chooser struct {
 // call of the platform.
 func (c *chooser) choose(ctx context.Context, rejected secret.Credential) (record.StoredKey, renew.Reason, error) {
 	c.watcher.watch(c.changed)
+	if rejected.IsZero() {
+		if k, ok := c.ledger.spared(); ok {
+			return k, renew.Adopted, nil
+		}
+	}
 	fellBack := false
 	for p := time.Millisecond; ; p = min(2*p, maxPoll) {
 		news := c.watcher.next()
@@ -41,16 +46,16 @@ func (c *chooser) choose(ctx context.Context, rejected secret.Credential) (recor
 		switch {
 		case !refused && !replaced(rec):
 			return rec.Current, renew.Adopted, nil
-		case rec.Intent == nil:
+		case rec.Intent == nil && !c.runner.running():
 			k, reason, err := c.replaceRejected(ctx, e)
-			if !errors.Is(err, record.ErrConflict) {
+			if !errors.Is(err, record.ErrConflict) && (err != nil || !k.IsZero()) {
 				return k, reason, err
 			}
 		case refused && !rec.Previous.IsZero() && !fellBack:
 			// While parts of the platform do not know a new key, the previous one may
 			// still be accepted.
 			fellBack = true
-			if v, _ := verify(ctx, c.platform, c.policy, rec.Previous.Credential); v == Alive {
+			if c.alive(ctx, rec.Previous) {
 				return rec.Previous, renew.Adopted, nil
 			}
 		}
@@ -58,6 +63,9 @@ func (c *chooser) choose(ctx context.Context, rejected secret.Credential) (recor
 		// way, or the work of a process that died must be finished.
 		if rec.Intent != nil && !c.runner.atWork(e) {
 			if err := c.resume(); err != nil {
+				if replaced(rec) && !rec.Pending.Credential.Equal(rejected) {
+					return rec.Pending, renew.Adopted, nil
+				}
 				return record.StoredKey{}, 0, err
 			}
 		}
@@ -74,63 +82,84 @@ func (c *chooser) changed(ctx context.Context, rec record.Key) {
 	}
 }
 
-// PausedError says that the next attempt to finish a rotation is not due yet.
-type PausedError struct {
-	At  time.Time
-	Err error
-}
-
-// Error implements error.
-func (e *PausedError) Error() string { return e.Err.Error() }
-
-// Unwrap returns the error of the last attempt.
-func (e *PausedError) Unwrap() error { return e.Err }
-
 // resume has an unfinished rotation finished, unless the last attempt has just
 // failed.
 func (c *chooser) resume() error {
 	if until, err := c.runner.schedule.pausing(); err != nil {
 		return &PausedError{At: until, Err: err}
 	}
-	if c.runner.start(false) == nil {
+	if c.runner.start(cause{}) == nil {
 		return ErrClosed
 	}
 	return nil
 }
 
-// replaceRejected looks for another key if no rotation explains why the current
-// one was rejected: one that an operator has provided.
+// replaceRejected looks for another key if no rotation explains why the current one was
+// rejected: one that an operator has provided, or that of an older record that the store
+// has instead. If there is none, it has the owner issue one. It returns no key while that
+// is under way.
 func (c *chooser) replaceRejected(ctx context.Context, e entry) (record.StoredKey, renew.Reason, error) {
 	rec := e.Body
 	provided, err := c.provided(ctx, rec)
-	if err != nil {
+	switch {
+	case err != nil && c.alive(ctx, rec.Current):
+		return rec.Current, renew.Rejected, nil
+	case err != nil:
 		return record.StoredKey{}, 0, err
 	}
-	if provided.IsZero() {
+	older, set := c.ledger.alternative()
+	repairs := c.repairs(rec)
+	if provided.IsZero() && !set && !repairs {
 		return rec.Current, renew.Rejected, nil // the caller sees the 401
 	}
-	next := rec.Clone()
-	next.Ancestors = next.Remember(rec.Current.Credential.Fingerprint())
+	verdict, _ := verify(ctx, c.platform, c.policy, rec.Current.Credential)
+	switch {
+	case verdict == Alive:
+		return rec.Current, renew.Rejected, nil
+	case !provided.IsZero():
+		return c.adopt(ctx, e, provided)
+	case set && verdict == Dead && c.alive(ctx, older.Body.Current):
+		c.ledger.revert(older)
+		c.report.Rotated(older.Body, "the store's older record was adopted: its key is live, and the newer one is not")
+		return older.Body.Current, renew.Adopted, nil
+	case repairs && verdict == Dead:
+		return record.StoredKey{}, 0, c.runner.repair(rec.Current.Credential)
+	default:
+		return rec.Current, renew.Rejected, nil
+	}
+}
+
+// repairs reports whether the owner can issue another key.
+func (c *chooser) repairs(rec record.Key) bool {
+	return c.keys.HasOwner() && (&calls{policy: c.policy}).agentOf(rec) != ""
+}
+
+// adopt makes a key that an operator has provided the current one.
+func (c *chooser) adopt(ctx context.Context, e entry, provided secret.Credential) (record.StoredKey, renew.Reason, error) {
+	next := e.Body.Clone()
+	next.Ancestors = next.Remember(next.Current.Credential.Fingerprint())
 	next.Previous = record.StoredKey{}
 	next.Current = record.StoredKey{Credential: provided, Created: wallNow(), ID: c.policy.KeyID}
 	if c.policy.AgentID != "" {
 		next.Agent = c.policy.AgentID
 	}
 	next.Generation++
-	err = c.ledger.write(ctx, e, next)
+	err := c.ledger.write(ctx, e, next)
 	switch {
 	case errors.Is(err, record.ErrConflict):
 		return record.StoredKey{}, 0, err
-	case errors.Is(err, record.ErrReadOnly):
-		// Whatever provides the key will replace it some day.
-		c.ledger.substitute(rec.Current.Credential, next)
-		c.report.StoreFailed("save", err)
 	case err != nil:
-		c.ledger.keep(next)
+		c.ledger.keep(next, err)
 	default:
 		c.report.Rotated(next, "a key provided by an operator was adopted")
 	}
 	return next.Current, renew.Adopted, nil
+}
+
+// alive reports whether the platform accepts a key that a request was refused with.
+func (c *chooser) alive(ctx context.Context, k record.StoredKey) bool {
+	v, _ := verify(ctx, c.platform, c.policy, k.Credential)
+	return v == Alive
 }
 
 // provided returns the initial key if the store has never had it and the platform
@@ -145,7 +174,10 @@ func (c *chooser) provided(ctx context.Context, rec record.Key) (secret.Credenti
 	}
 	switch v, err := verify(ctx, c.platform, c.policy, k); v {
 	case Alive:
-		return k, nil
+		if rec.Agent != "" {
+			_, err = c.ledger.identity.compare(ctx, k, "", rec)
+		}
+		return k, err
 	case Dead:
 		return secret.Credential{}, nil
 	default:

@@ -37,6 +37,14 @@ const (
 	gatewayBefore modelFault = "502 before"
 	gatewayAfter  modelFault = "502 after"
 	broken        modelFault = "500 under the idempotency key"
+	// The platform does what it is asked for, and something else answers: with a 401
+	// or a 403 in the platform's format, with a page, with nothing, or with a success
+	// in a format that is not the platform's.
+	denied      modelFault = "401 although it took effect"
+	forbidden   modelFault = "403 although it took effect"
+	pageAfter   modelFault = "403 page although it took effect"
+	emptyAfter  modelFault = "empty 200 although it took effect"
+	otherFormat modelFault = "200 of another format although it took effect"
 	// From here on nothing gets through, or no answer comes back, or the store
 	// refuses, until that process is mended.
 	cutOff  modelFault = "cut off from here on"
@@ -58,9 +66,24 @@ var (
 	saveFaults = []modelFault{crashBefore, crashAfter, overtaken, secondJoins, failsBefore, failsAfter, refuses}
 	callFaults = []modelFault{
 		crashBefore, crashAfter, overtaken, secondJoins, failsBefore, failsAfter,
-		gatewayBefore, gatewayAfter, broken, cutOff, mute,
+		gatewayBefore, gatewayAfter, broken, denied, forbidden, pageAfter, emptyAfter, otherFormat, cutOff, mute,
 	}
 )
+
+// replacements are the responses that replace those of the platform.
+var replacements = map[modelFault]func() *http.Response{
+	gatewayBefore: func() *http.Response { return sdktest.Reply(http.StatusBadGateway, "bad gateway") },
+	gatewayAfter:  func() *http.Response { return sdktest.Reply(http.StatusBadGateway, "bad gateway") },
+	denied: func() *http.Response {
+		return sdktest.Reply(http.StatusUnauthorized, `{"data":null,"errors":[{"code":"UNAUTHORIZED","message":"no"}]}`)
+	},
+	forbidden: func() *http.Response {
+		return sdktest.Reply(http.StatusForbidden, `{"data":null,"errors":[{"code":"FORBIDDEN","message":"no"}]}`)
+	},
+	pageAfter:   func() *http.Response { return sdktest.Reply(http.StatusForbidden, "<html>no</html>") },
+	emptyAfter:  func() *http.Response { return sdktest.Reply(http.StatusOK, "") },
+	otherFormat: func() *http.Response { return sdktest.Reply(http.StatusOK, `{"status":"ok"}`) },
+}
 
 // modelOp is one operation of the recording.
 type modelOp struct{ kind, name string }
@@ -115,8 +138,8 @@ func newModelWorld(t *testing.T, tc rotation.ModelCase) *modelWorld {
 	if !tc.Lifeline {
 		opts = append(opts, agrentingtest.WithSessionsDyingWithKey())
 	}
-	if tc.Slow {
-		opts = append(opts, agrentingtest.WithKeyPropagation(700*time.Millisecond))
+	if tc.Slow { // the key is verified four times
+		opts = append(opts, agrentingtest.WithNodes(agrentingtest.Nodes{KeyLag: 170 * time.Millisecond}))
 	}
 	w := &modelWorld{t: t, tc: tc, srv: agrentingtest.NewServer(opts...), store: agrenting.MemoryStore(), done: make(chan struct{})}
 	user := w.srv.NewUser("owner")
@@ -278,12 +301,14 @@ func (p *modelProcess) lasting() (cut, muted, refusing bool) {
 // call makes a request of the caller's.
 func (p *modelProcess) call() error {
 	_, err := p.client.Do(p.life, http.MethodGet, "/api/v1/tasks", nil, nil)
+	p.awaitResumed()
 	p.hears(err)
 	return err
 }
 
 func (p *modelProcess) rotate() error {
 	res, err := p.client.Rotate(p.life)
+	p.awaitResumed() // the SDK does not wait for a store whose process is stopped
 	p.hears(err)
 	if err == nil && res == nil {
 		p.w.complain("Rotate gave neither a rotation nor an error")
@@ -388,8 +413,8 @@ func (p *modelProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 		if f != gatewayBefore {
 			resp = served(p.w.srv, req) //nolint:bodyclose // it has no connection
 		}
-		if f == gatewayBefore || f == gatewayAfter {
-			resp = sdktest.Reply(http.StatusBadGateway, "bad gateway") //nolint:bodyclose // neither has a connection
+		if other, ok := replacements[f]; ok {
+			resp = other() //nolint:bodyclose // neither has a connection
 		}
 		return nil
 	})

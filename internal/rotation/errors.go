@@ -3,6 +3,7 @@ package rotation
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
@@ -20,6 +21,18 @@ var (
 	// ErrEmpty says that the store is empty and there is no initial key.
 	ErrEmpty = errors.New("agrenting: the store is empty")
 )
+
+// PausedError says that the next attempt to finish a rotation is not due yet.
+type PausedError struct {
+	At  time.Time
+	Err error
+}
+
+// Error implements error.
+func (e *PausedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error of the last attempt.
+func (e *PausedError) Unwrap() error { return e.Err }
 
 // errDropped says that an unfinished rotation could only be undone.
 var errDropped = errors.New("agrenting: an unfinished rotation was undone")

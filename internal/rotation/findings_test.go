@@ -48,14 +48,43 @@ func TestASeedThatCannotBeTriedIsNotTakenForNone(t *testing.T) {
 		require.NoError(t, w.Call(c))
 		set(w.Server.NewKey(w.Agent.ID).Secret)
 		w.Server.RevokeKey(w.Key.ID)
-		w.Server.Fault("GET /api/v1/hirings/pending", agrentingtest.Status(503, ""))
+		w.Server.Fault(sdktest.RouteVerify, agrentingtest.Status(503, "").Always())
 		err := w.Call(c)
 		e, ok := errors.AsType[*agrenting.RenewalError](err)
 		require.True(t, ok, "a 401 would say that there is no other key, and that is not known: %v", err)
+		w.Server.ClearFaults()
 		sdktest.Advance(time.Until(e.RetryAt) + time.Millisecond)
 		require.NoError(t, w.Call(c))
 		require.NoError(t, c.Close())
 	})
+}
+
+// A route that refuses every caller says nothing about the key.
+func TestKeyThatIsAliveIsNotReplacedByTheInitialKey(t *testing.T) {
+	t.Parallel()
+	for name, code := range map[string]string{"envelope": "UNAUTHORIZED", "page": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := sdktest.NewRotationWorld(t)
+				set, initial := sdktest.ChangingKey(w.Key.Secret)
+				store := agrenting.MemoryStore()
+				c := w.Client(store, agrenting.RotationPolicy{Every: -1}, initial)
+				require.NoError(t, w.Call(c))
+				set(w.Server.NewKey(w.Agent.ID).Secret)
+				w.Server.Fault("GET /api/v1/tasks", agrentingtest.Status(http.StatusUnauthorized, code).Always())
+				for range 3 {
+					require.ErrorIs(t, w.Call(c), agrenting.ErrUnauthorized)
+				}
+				w.Server.ClearFaults()
+				require.NoError(t, w.Call(c))
+				rec, _, err := sdktest.LoadRecord(t.Context(), store)
+				require.NoError(t, err)
+				assert.Equal(t, w.Key.Secret, rec.Current.Credential.Reveal())
+				require.NoError(t, c.Close())
+			})
+		})
+	}
 }
 
 func TestNothingIsRotatedInPlaceWhileTheOwnerCannotTellALostKey(t *testing.T) {

@@ -67,7 +67,7 @@ func (h *hold) acquire(ctx context.Context, rec record.Key) error {
 	}
 }
 
-// current is the record as it is stored.
+// current is the stored record.
 func (h *hold) current() entry {
 	if h.lease != nil {
 		return h.lease.Entry()
@@ -102,7 +102,7 @@ func (h *hold) letGo(ctx context.Context) {
 	h.lease = nil // or it ends by itself
 }
 
-// retake acquires the lease again, on a record as it is stored by now.
+// retake acquires the lease again, on the record that is stored now.
 func (h *hold) retake(ctx context.Context, e entry) error {
 	h.entry, h.rec = e, e.Body
 	return h.save(ctx, e.Body.Clone())
@@ -111,8 +111,22 @@ func (h *hold) retake(ctx context.Context, e entry) error {
 // changed reports whether another process has written the record since it was
 // loaded.
 func (h *hold) changed(ctx context.Context) bool {
-	e, err := h.ledger.read(ctx, secret.Credential{})
+	e, err := h.ledger.load(ctx, secret.Credential{})
 	return err == nil && e.Revision != h.entry.Revision
+}
+
+// regain prepares to acquire the lease again if no other process has it: the store was set
+// back, and the newest record is the one that this process works on.
+func (h *hold) regain(ctx context.Context) bool {
+	e, err := h.ledger.load(context.WithoutCancel(ctx), secret.Credential{})
+	mine, theirs := h.rec.Intent, e.Body.Intent
+	if err != nil || mine == nil || theirs == nil || theirs.Key != mine.Key || theirs.Stage != mine.Stage ||
+		!e.Body.Pending.Credential.Equal(h.rec.Pending.Credential) || (e.Lease.Holder != h.ledger.holder && e.Lease.Holder != "") {
+		return false
+	}
+	h.stop()
+	h.entry, h.lease = e, nil
+	return true
 }
 
 // stop ends the extension of the lease.

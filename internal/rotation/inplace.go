@@ -24,32 +24,33 @@ func (p inPlace) openLifeline(ctx context.Context) error {
 	w := p.w
 	next := w.hold.rec.Clone()
 	next.Intent.Stage = string(StageIssue)
-	err := p.noteKnown(ctx, &next)
-	if err == nil && next.Intent.Known == nil {
-		err = p.takeSession(ctx, &next)
+	a, err := p.noteKnown(ctx, &next)
+	if err == nil && (a.Outcome == Done || w.refusedForGood(a)) && next.Intent.Known == nil {
+		a, err = p.takeSession(ctx, &next)
 	}
+	reason := failed(a, err)
 	switch {
-	case errors.Is(err, record.ErrLeaseLost), errors.Is(err, errUnreachable):
-		return err
-	case err != nil:
-		return w.dropFor(ctx, w.fail(StagePrepare, err, nothingChanged+": a lost response could not be fetched again", ""))
+	case errors.Is(reason, record.ErrLeaseLost), errors.Is(reason, errUnreachable):
+		return reason
+	case reason == nil, err == nil && w.refusedForGood(a):
+		return w.unsaved(StagePrepare, w.hold.save(ctx, next), nothingChanged)
+	case a.Denied: // the attempts are counted
+		return w.fail(StagePrepare, reason, nothingChanged+": a lost response could not be fetched again", "")
+	default:
+		return w.dropFor(ctx, w.fail(StagePrepare, reason, nothingChanged+": a lost response could not be fetched again", ""))
 	}
-	return w.unsaved(StagePrepare, w.hold.save(ctx, next), nothingChanged)
 }
 
 // noteKnown notes which keys there are, so that the owner can tell a new one.
-func (p inPlace) noteKnown(ctx context.Context, next *record.Key) error {
+func (p inPlace) noteKnown(ctx context.Context, next *record.Key) (Answer, error) {
 	w := p.w
 	agent := w.calls.agentOf(*next)
 	if !w.keys.HasOwner() || agent == "" {
-		return nil
+		return Answer{Outcome: Done}, nil
 	}
 	keys, a, err := w.calls.list(ctx, agent)
-	if refused, reason := failed(a, err); reason != nil {
-		if refused {
-			return nil
-		}
-		return reason
+	if err != nil || a.Outcome != Done {
+		return a, err
 	}
 	for _, k := range live(keys) {
 		next.Intent.Known = append(next.Intent.Known, k.ID)
@@ -57,36 +58,26 @@ func (p inPlace) noteKnown(ctx context.Context, next *record.Key) error {
 	if next.Current.ID == "" {
 		next.Current.ID = idOf(live(keys), next.Current.Credential)
 	}
-	return nil
+	return a, nil
 }
 
 // takeSession takes the session in use, or opens one.
-func (p inPlace) takeSession(ctx context.Context, next *record.Key) error {
+func (p inPlace) takeSession(ctx context.Context, next *record.Key) (Answer, error) {
 	w := p.w
 	key := next.Current.Credential
 	if g := w.adopter.handover.InUse(); !g.IsZero() && g.Credential.Exchanged() && w.adopter.handover.Serves(key) {
 		next.Intent.Lifeline = g.Credential
-		return nil
+		return Answer{Outcome: Done}, nil
 	}
-	for n := 1; ; n++ {
-		var agent string
-		a := w.calls.once(ctx, func(ctx context.Context) (a Answer) {
-			next.Intent.Lifeline, agent, a = w.calls.platform.OpenLifeline(ctx, key)
-			return a
-		})
-		refused, reason := failed(a, nil)
-		switch {
-		case reason == nil:
-			if next.Agent == "" {
-				next.Agent = agent
-			}
-			return nil
-		case refused:
-			return nil
-		case n == askAttempts || renew.Sleep(ctx, askPause(n)) != nil:
-			return reason
-		}
+	var agent string
+	a, err := w.calls.ask(ctx, Caller{Credential: key}, func(ctx context.Context) (a Answer) {
+		next.Intent.Lifeline, agent, a = w.calls.platform.OpenLifeline(ctx, key)
+		return a
+	})
+	if err == nil && a.Outcome == Done && next.Agent == "" {
+		next.Agent = agent
 	}
+	return a, err
 }
 
 // replace keeps requests waiting, waits for those on the wire, and has the
@@ -100,7 +91,7 @@ func (p inPlace) replace(ctx context.Context) error {
 	}
 	p.holdRequests(ctx)
 	by := Caller{Credential: w.hold.rec.Current.Credential}
-	a, more, err := w.calls.askFor(ctx, maxHold, func(ctx context.Context) Answer {
+	a, more, err := w.calls.askFor(ctx, maxHold, by, func(ctx context.Context) Answer {
 		return w.calls.platform.RotateInPlace(ctx, by, in.Key)
 	})
 	switch {
@@ -111,7 +102,7 @@ func (p inPlace) replace(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return p.persist(ctx, k, StageVerify)
+		return p.persist(ctx, k)
 	case a.Outcome == Unauthorized:
 		return p.byLifeline(ctx, a.Err)
 	default:
@@ -152,10 +143,15 @@ func (p inPlace) holdRequests(ctx context.Context) {
 	}
 }
 
-// persist saves the successor of a key that is dead. What is to be done after its
-// promotion is saved with it: StageForget, or StageVerify for nothing.
-func (p inPlace) persist(ctx context.Context, k record.StoredKey, then Stage) error {
+// persist saves the successor of a key that is dead. The step after its
+// promotion is saved with it: StageForget, or StageVerify for nothing, if it is not known
+// whose keys would have to be listed.
+func (p inPlace) persist(ctx context.Context, k record.StoredKey) error {
 	p.w.enter(StagePersist)
+	then := StageVerify
+	if p.w.calls.agentOf(p.w.hold.rec) != "" {
+		then = StageForget
+	}
 	return p.saveDead(ctx, func(rec record.Key) record.Key {
 		rec.Pending, rec.Intent.Stage = k, string(then)
 		return rec
@@ -190,6 +186,9 @@ func (p inPlace) saveDead(ctx context.Context, change func(record.Key) record.Ke
 	for n, began := 1, time.Now(); n <= saveAttempts && time.Since(began) < w.policy.CallTimeout; n++ {
 		err = w.hold.save(ctx, change(w.hold.rec.Clone()))
 		if errors.Is(err, record.ErrLeaseLost) {
+			if w.hold.regain(ctx) {
+				continue
+			}
 			if p.orphaned(ctx) {
 				break
 			}
@@ -210,10 +209,12 @@ func (p inPlace) saveDead(ctx context.Context, change func(record.Key) record.Ke
 		if _, _, lost := w.calls.awaitKnown(ctx, rec.Pending.Credential); lost != nil && ctx.Err() == nil {
 			w.report.StoreFailed("save", lost)
 		}
-		rec = promoted(rec)
+		if rec = promoted(rec); rec.Intent != nil && !rec.Intent.Unknown {
+			rec.Intent = nil // the next rotation revokes what others have left behind
+		}
 	}
 	w.hold.rec = rec
-	w.hold.ledger.keep(rec)
+	w.hold.ledger.keep(rec, err)
 	w.adopter.changeOver(ctx, rec)
 	e := w.fail(StagePersist, err, "the old key is dead; the new one is in use, in this process's memory only",
 		"fix the store, or save what NewCredential of this error returns; the SDK keeps trying to save it")
@@ -225,7 +226,7 @@ func (p inPlace) saveDead(ctx context.Context, change func(record.Key) record.Ke
 // has no successor of the dead key and no work under way that finds it. The store
 // may also be out of reach; then the key is kept until it can be asked.
 func (p inPlace) orphaned(ctx context.Context) bool {
-	e, err := p.w.hold.ledger.read(context.WithoutCancel(ctx), secret.Credential{})
+	e, err := p.w.hold.ledger.load(context.WithoutCancel(ctx), secret.Credential{})
 	rec := e.Body
 	return err != nil || (rec.Current.Credential.Fingerprint() == p.w.from && rec.Pending.IsZero() &&
 		(rec.Intent == nil || rec.Intent.Key != p.w.hold.rec.Intent.Key))

@@ -9,41 +9,37 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/record"
-	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // entry is the key record with its lease and revision.
 type entry = record.Entry[record.Key]
 
-// wallNow is the time for a record, by the wall clock alone: it advances while a
-// machine sleeps, and other processes know no other.
-func wallNow() time.Time { return time.Now().Round(0) }
-
-// ledger is the store, guarded: what was seen last, what could not be saved, and
-// what the store may not quote in its errors.
+// ledger is the store, guarded: the process does not forget what it knows. The store
+// is authoritative among records that are at least as new as what this process has
+// seen. A store that is empty or damaged, or has an older record, has failed: the
+// process continues with the newest record that it knows, and writes that back.
 type ledger struct {
-	store  Store
-	keys   Keys
-	policy Policy
-	report Report
-	holder string // random name of this process in leases
-	tasks  *tasks
+	store    Store
+	keys     Keys
+	policy   Policy
+	report   Report
+	holder   string // random name of this process in leases
+	tasks    *tasks
+	identity *identity
+	written  func(e entry) // told of a record that may have left something to be done
 
 	mu       sync.Mutex
-	last     entry       // as last seen
-	unsaved  *record.Key // has a key that the store has refused so far
-	saving   bool        // a goroutine tries to save it
-	instead  substitute
+	last     entry  // the newest record known; zero if none is
+	behind   error  // why the store does not have it; nil if it has
+	instead  entry  // an older record that the store has instead; zero if there is none
+	foreign  error  // why the store's record is not used; nil if it is
+	passed   string // the revision of a record of the store that is not used, and to be replaced
+	saving   bool   // a goroutine tries to save last, or to have orphan revoked
+	orphan   record.StoredKey
 	seen     []secret.Credential // of the latest records
 	storeErr error               // of the last attempt to use the store
-}
-
-// substitute is used in place of a rejected key for as long as a store that cannot
-// be written has that.
-type substitute struct {
-	dead secret.Credential
-	rec  record.Key
+	failedAt time.Time           // when it failed
 }
 
 // neededLoad limits a load of the store that a request depends on.
@@ -55,7 +51,7 @@ const neededLoad = 30 * time.Second
 func (l *ledger) read(ctx context.Context, rejected secret.Credential) (entry, error) {
 	l.mu.Lock()
 	patience := l.policy.CallTimeout
-	if l.unsaved == nil && !l.usableLocked(rejected) {
+	if !l.usableLocked(rejected) {
 		patience = max(patience, neededLoad)
 	}
 	l.mu.Unlock()
@@ -69,8 +65,17 @@ func (l *ledger) read(ctx context.Context, rejected secret.Credential) (entry, e
 
 // usableLocked reports whether the key in memory can be used.
 func (l *ledger) usableLocked(rejected secret.Credential) bool {
-	k := l.last.Body.Current
-	return !k.IsZero() && !replaced(l.last.Body) && !k.Credential.Equal(rejected)
+	k := successor(l.last.Body)
+	return !k.IsZero() && !k.Credential.Equal(rejected)
+}
+
+// successor returns the key of a record that is live: the pending one if the platform has
+// put that in place of the current one.
+func successor(rec record.Key) record.StoredKey {
+	if replaced(rec) {
+		return rec.Pending
+	}
+	return rec.Current
 }
 
 // remembered returns the key as last seen. ok is false if the store can be asked
@@ -78,140 +83,278 @@ func (l *ledger) usableLocked(rejected secret.Credential) bool {
 func (l *ledger) remembered(rejected secret.Credential) (k record.StoredKey, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.last.Body.Current, l.storeErr != nil && l.usableLocked(rejected)
+	return successor(l.last.Body), (l.storeErr != nil || l.foreign != nil) && l.usableLocked(rejected)
 }
 
-// load reads the record; an empty store is filled with the initial key. A key that
-// the store has refused takes precedence over what the store has.
-func (l *ledger) load(ctx context.Context, rejected secret.Credential) (entry, error) {
-	e, err := l.read(ctx, rejected)
-	l.mu.Lock()
-	held := l.unsaved != nil
-	e.Body = l.substitutedLocked(e.Body)
-	l.mu.Unlock()
-	if errors.Is(err, record.ErrNoRecord) && !held {
-		e, err = l.fill(ctx, err)
-	}
+// spared returns the key as last seen if the store has just failed: a store that hangs
+// must not cost each step of a renewal another wait.
+func (l *ledger) spared() (record.StoredKey, bool) {
+	k, ok := l.remembered(secret.Credential{})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if u := l.unsaved; u != nil && (err != nil || u.Generation > e.Body.Generation) {
-		e.Body = u.Clone()
-		l.last = e
-		return e, nil
+	return k, ok && l.storeErr != nil && time.Since(l.failedAt) < plainRecheck
+}
+
+// load returns the newest record. An empty store is filled with the initial key, if
+// no record is known.
+func (l *ledger) load(ctx context.Context, rejected secret.Credential) (entry, error) {
+	before := l.latest()
+	e, err := l.read(ctx, rejected)
+	if errors.Is(err, record.ErrNoRecord) && before.Body.IsZero() {
+		var refused bool
+		if e, refused, err = l.fill(ctx, err); refused {
+			return e, nil
+		}
 	}
-	if err == nil && e.Body.Generation >= l.last.Body.Generation { // a newer one may have been reported meanwhile
-		l.last = e
+	if err == nil {
+		if newest, ok := l.passedOver(e); ok {
+			return newest, nil
+		}
+		var begun bool
+		if e, begun, err = l.checked(ctx, before, e); begun {
+			return e, nil
+		}
+	}
+	e, failure, err := l.accept(before, e, err)
+	if failure != nil {
+		l.report.StoreFailed("load", failure)
 	}
 	return e, err
+}
+
+// checked returns a record that this client may use: it is of the same agent, and its
+// times are credible. What was found out is saved, if that is possible now. begun is set if
+// the store's record is not used, and the first one of another lineage is.
+func (l *ledger) checked(ctx context.Context, before, e entry) (_ entry, begun bool, err error) {
+	rec, err := l.identity.check(ctx, before.Body, e.Body)
+	if err != nil {
+		return entry{}, false, err
+	}
+	if rec.Lineage != e.Body.Lineage {
+		return l.begin(ctx, e, rec)
+	}
+	rec.Current = credible(rec.Current, before.Body.Current, l.policy.Every)
+	if rec.Agent == e.Body.Agent && len(rec.Kin) == len(e.Body.Kin) && rec.Current.Created.Equal(e.Body.Current.Created) {
+		return e, false, nil
+	}
+	if e.Lease.Holder == "" && !older(e, before) && l.write(ctx, e, rec) == nil {
+		return l.latest(), false, nil
+	}
+	e.Body = rec
+	return e, false, nil
+}
+
+// begin replaces a record that is not used by the first one of another lineage.
+func (l *ledger) begin(ctx context.Context, e entry, rec record.Key) (_ entry, begun bool, _ error) {
+	if newest := l.latest(); !newest.Body.IsZero() { // another load was faster
+		return newest, true, nil
+	}
+	err := l.write(ctx, e, rec)
+	switch {
+	case err == nil:
+		return l.latest(), true, nil
+	case errors.Is(err, record.ErrConflict):
+		return entry{}, false, err
+	}
+	l.mu.Lock()
+	l.passed = e.Revision
+	l.mu.Unlock()
+	return l.keep(rec, err), true, nil
+}
+
+// passedOver returns the newest record if the store still has one that is not used, because
+// it could not be replaced.
+func (l *ledger) passedOver(e entry) (newest entry, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	newest, ok = l.last, l.behind != nil && e.Revision == l.passed
+	newest.Revision = e.Revision
+	return newest, ok
+}
+
+// accept returns the newest record after a load. before is what was known when the load
+// began: if a record became known since then, the store has not failed. failure says why
+// the store has failed, if this is the first load that shows it.
+func (l *ledger) accept(before, e entry, err error) (newest entry, failure, _ error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last.Body.IsZero() && err != nil {
+		return e, nil, err
+	}
+	switch {
+	case isForeign(err):
+		failure, l.foreign = first(l.foreign, err)
+		return e, failure, err
+	case err != nil && !lost(err) && l.behind != nil:
+		return l.last, nil, nil
+	case err != nil && !lost(err):
+		return e, nil, err
+	}
+	l.foreign = nil
+	if err == nil && !older(e, l.last) {
+		l.adoptLocked(e)
+		return e, nil, nil
+	}
+	if err != nil || older(e, before) {
+		failure, l.behind = first(l.behind, behind(e, l.last, err))
+		l.instead = e
+		l.startSaving()
+	}
+	newest = l.last
+	newest.Revision = e.Revision
+	return newest, failure, nil
+}
+
+// first returns the error of a series that has begun with before, if that is not nil. isNew
+// is err if it begins the series.
+func first(before, err error) (isNew, of error) {
+	if before != nil {
+		return nil, before
+	}
+	return err, err
+}
+
+// adoptLocked makes a record of the store the newest one. If that does not know a key that
+// this process has seen as live, the store was set back, and another process has
+// continued from there: two keys are live then, and the store's remains.
+func (l *ledger) adoptLocked(e entry) {
+	for _, k := range []record.StoredKey{l.last.Body.Pending, l.last.Body.Current} {
+		if !k.IsZero() && !e.Body.Knows(k.Credential) {
+			l.orphan = k
+			l.startSaving()
+			break
+		}
+	}
+	l.last, l.behind, l.instead = e, nil, entry{}
+}
+
+// older reports whether a is an earlier record than b. Each rotation raises the
+// generation, and each write the counter.
+func older(a, b entry) bool {
+	if a.Body.Generation != b.Body.Generation {
+		return a.Body.Generation < b.Body.Generation
+	}
+	return a.Lease.Counter < b.Lease.Counter
+}
+
+// lost reports whether a store has lost the record: it has none, or one that is
+// damaged. A record of another version, and one that cannot be unsealed, may be newer.
+func lost(err error) bool {
+	return errors.Is(err, record.ErrNoRecord) || (errors.Is(err, record.ErrInvalid) && !errors.Is(err, record.ErrOtherVersion))
+}
+
+func behind(stored, known entry, err error) error {
+	const then = "requests continue with the key in memory, and its record is written back"
+	if err != nil {
+		return fmt.Errorf("agrenting: the store has lost the key's record (generation %d); %s: %w", known.Body.Generation, then, err)
+	}
+	return fmt.Errorf("agrenting: the store has an older record of the key (generation %d, write %d) than was seen before "+
+		"(generation %d, write %d), as after a backup was restored; %s",
+		stored.Body.Generation, stored.Lease.Counter, known.Body.Generation, known.Lease.Counter, then)
 }
 
 // fill puts the initial key into an empty store. If the store refuses it, no
 // request fails: the key is used from memory, and nothing is rotated until it can
 // be saved.
-func (l *ledger) fill(ctx context.Context, empty error) (entry, error) {
+func (l *ledger) fill(ctx context.Context, empty error) (e entry, refused bool, err error) {
 	c, err := l.keys.Initial(ctx)
 	if !l.keys.HasInitial() {
-		return entry{}, fmt.Errorf("%w; fill it with WithCredential or from the environment: %w (%w)", ErrEmpty, err, empty)
+		return entry{}, false, fmt.Errorf("%w; fill it with WithCredential or from the environment: %w (%w)", ErrEmpty, err, empty)
 	}
 	if err != nil {
-		return entry{}, err
+		return entry{}, false, err
 	}
 	rec := record.Key{
-		Agent: l.policy.AgentID, Lineage: record.LineageOf(c), Generation: 1,
+		Agent: l.policy.AgentID, Lineage: record.LineageOf(c), Series: record.NewSeries(), Generation: 1,
 		Current: record.StoredKey{Credential: c, ID: l.policy.KeyID, Created: wallNow(), Expires: c.Expires()},
 	}
-	e, err := l.store.Save(ctx, entry{Body: rec})
+	sctx, cancel := context.WithTimeout(ctx, l.policy.CallTimeout)
+	e, err = l.store.Save(sctx, entry{Body: rec})
+	cancel()
 	err = l.redact(err, rec)
 	l.reached("save", err)
 	switch {
 	case err == nil:
-		return e, nil
+		return e, false, nil
 	case errors.Is(err, record.ErrConflict):
-		return l.read(ctx, secret.Credential{})
-	case errors.Is(err, record.ErrReadOnly):
-		l.mu.Lock()
-		told := l.last.Body.Current.Credential.Equal(c)
-		l.mu.Unlock()
-		if !told {
-			l.report.StoreFailed("save", err)
-		}
+		e, err = l.read(ctx, secret.Credential{})
+		return e, false, err
 	default:
-		l.keep(rec)
+		return l.keep(rec, err), true, nil
 	}
-	return entry{Body: rec}, nil
 }
 
 // write replaces the entry, unless another process holds the lease.
 func (l *ledger) write(ctx context.Context, e entry, rec record.Key) error {
+	return l.replace(ctx, e, rec, record.Lease{})
+}
+
+// replace is write with a lease: that of a process that may still be at work.
+func (l *ledger) replace(ctx context.Context, e entry, rec record.Key, lease record.Lease) error {
 	if e.Lease.Holder != l.holder && l.store.Left(e) > 0 {
 		return fmt.Errorf("%w: another process is rotating the key", record.ErrConflict)
 	}
-	e.Body, e.Lease = rec, record.Lease{Counter: e.Lease.Counter}
-	_, err := l.store.Save(ctx, e)
+	lease.Counter = max(lease.Counter, e.Lease.Counter)
+	e.Body, e.Lease = rec, lease
+	ctx, cancel := context.WithTimeout(ctx, l.policy.CallTimeout)
+	defer cancel()
+	saved, err := l.store.Save(ctx, e)
 	err = l.redact(err, rec)
 	l.reached("save", err)
+	if err == nil {
+		l.note(saved)
+	}
 	return err
 }
 
-// note remembers a record that was saved or reported, unless it is older than what
-// was seen. It returns the record to use.
-func (l *ledger) note(e entry) (rec record.Key, newer bool) {
+// note remembers a record that was saved by this process.
+func (l *ledger) note(e entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e.Body = l.substitutedLocked(e.Body)
-	newer = e.Body.Generation >= l.last.Body.Generation && !e.Body.Current.IsZero()
-	if newer {
-		l.last = e
+	if !older(e, l.last) {
+		l.last, l.behind, l.instead = e, nil, entry{}
 	}
-	return e.Body, newer
 }
 
-// latest returns the record as last seen.
+// told returns the record to use after the store has reported one. sure is false if the
+// store must be loaded: a report may be late, so it does not show that the store has lost
+// something, and the first record has to be checked.
+func (l *ledger) told(e entry, err error) (rec record.Key, newer, sure bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := l.last.Body
+	switch {
+	case known.IsZero():
+		return known, false, err != nil
+	case err != nil || older(e, l.last) || !relates(e.Body, known):
+		return known, false, l.behind != nil
+	}
+	l.adoptLocked(e)
+	return e.Body, true, true
+}
+
+// latest returns the newest record known.
 func (l *ledger) latest() entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last
 }
 
-func (l *ledger) hasUnsaved() bool {
+// alternative returns the key of the older record that the store has instead of the
+// newest one; zero if there is none.
+func (l *ledger) alternative() (e entry, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.unsaved != nil
+	e = l.instead
+	return e, !e.Body.IsZero() && !replaced(e.Body)
 }
 
-// superseded reports whether a key was replaced, as far as the record was seen.
-func (l *ledger) superseded(key secret.Credential) bool {
+// revert continues with an older record that the store has: its key is alive, and that
+// of the newest record is dead.
+func (l *ledger) revert(e entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	last := l.last.Body
-	return !last.Current.Credential.Equal(key) && slices.Contains(last.Ancestors, key.Fingerprint())
-}
-
-// lineage returns the lineage of a key.
-func (l *ledger) lineage(key secret.Credential) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if last := l.last.Body; last.Lineage != "" && last.Knows(key) {
-		return last.Lineage
-	}
-	return record.LineageOf(key)
-}
-
-// substitute has rec used in place of what a store has that cannot be written.
-func (l *ledger) substitute(dead secret.Credential, rec record.Key) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := l.instead; !s.dead.IsZero() && s.rec.Current.Credential.Equal(dead) {
-		dead = s.dead // what was used in its place is dead, too
-	}
-	l.instead = substitute{dead: dead, rec: rec.Clone()}
-}
-
-func (l *ledger) substitutedLocked(rec record.Key) record.Key {
-	if s := l.instead; !s.dead.IsZero() && rec.Intent == nil && rec.Current.Credential.Equal(s.dead) {
-		return s.rec.Clone()
-	}
-	return rec
+	l.last, l.behind, l.instead = e, nil, entry{}
 }
 
 // maxSeen bounds how many of the latest credentials are looked for in the errors
@@ -229,8 +372,9 @@ func (l *ledger) redact(err error, rec record.Key) error {
 	}
 	seen := l.seen
 	l.mu.Unlock()
-	if err == nil {
-		return nil
+	// These themselves have no secret, and are frequent.
+	if slices.Contains([]error{nil, record.ErrNoRecord, record.ErrConflict, record.ErrReadOnly, record.ErrLeaseLost}, err) {
+		return err
 	}
 	var secrets []string
 	for _, c := range seen {
@@ -248,101 +392,27 @@ func (l *ledger) reached(what string, err error) {
 	}
 	l.mu.Lock()
 	first := err != nil && l.storeErr == nil
-	l.storeErr = err
+	l.storeErr, l.failedAt = err, time.Now()
 	l.mu.Unlock()
 	if first {
 		l.report.StoreFailed(what, err)
 	}
 }
 
-func (l *ledger) storeError() error {
+// unreachable returns why the store could not be used in the last attempt; nil if it could.
+func (l *ledger) unreachable() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.storeErr
 }
 
-// keep holds on to a key that the store has refused, and keeps trying to save it:
-// it exists nowhere else.
-func (l *ledger) keep(rec record.Key) {
+func (l *ledger) storeError() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	held := rec.Clone()
-	l.unsaved = &held
-	if l.saving {
-		return
-	}
-	l.saving = l.tasks.start(func(ctx context.Context) {
-		for n := 1; !l.saved(ctx); n++ {
-			if renew.Sleep(ctx, renew.Doubled(time.Second, time.Minute, n)) != nil {
-				return
-			}
-		}
-	})
-}
-
-// saved tries to save what the store has refused, and reports whether nothing is
-// left to be saved.
-func (l *ledger) saved(ctx context.Context) bool {
-	if l.trySave(ctx) != nil {
-		return false
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.saving = l.unsaved != nil // another one may have come meanwhile
-	return !l.saving
-}
-
-// trySave saves what the store has refused, unless the store has its like.
-func (l *ledger) trySave(ctx context.Context) error {
-	l.mu.Lock()
-	u := l.unsaved
-	l.mu.Unlock()
-	if u == nil {
-		return nil
-	}
-	e, err := l.read(ctx, secret.Credential{})
-	if err != nil && !errors.Is(err, record.ErrNoRecord) {
-		return err
-	}
-	if e.Body.Generation < u.Generation {
-		// The intent stays if something is left to be revoked.
-		if err := l.write(ctx, e, u.Clone()); err != nil {
+	for _, err := range []error{l.storeErr, l.behind, l.foreign} {
+		if err != nil {
 			return err
 		}
-		l.report.Rotated(*u, "the key that the store had refused is saved")
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.unsaved == u {
-		l.unsaved = nil
 	}
 	return nil
-}
-
-// saveAtLast is the last attempt, when the manager is closed.
-func (l *ledger) saveAtLast() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	err := l.trySave(ctx)
-	l.mu.Lock()
-	u := l.unsaved
-	l.mu.Unlock()
-	if err == nil || u == nil || l.isInitial(ctx, *u) {
-		return nil
-	}
-	return &Error{
-		Stage: StagePersist, Strategy: InPlace, Err: err, New: u.Current.Credential,
-		State:  "the new key is live and was never saved",
-		Advice: "save what NewCredential returns before the process ends: the platform does not show it again",
-	}
-}
-
-// isInitial reports whether what was never saved is the initial key: the next
-// start has it, too.
-func (l *ledger) isInitial(ctx context.Context, rec record.Key) bool {
-	if rec.Generation > 1 || !l.keys.HasInitial() {
-		return false
-	}
-	c, err := l.keys.Initial(ctx)
-	return err == nil && c.Equal(rec.Current.Credential)
 }

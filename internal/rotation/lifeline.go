@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/record"
@@ -16,15 +14,19 @@ import (
 // call under a credential that is still good, or a new key from the owner.
 func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 	w := p.w
-	// Another process may have got it meanwhile, and its successor is alive.
+	// Another process may have the successor by now, and that is live.
 	if err := w.hold.fence(ctx); err != nil {
 		return w.unsaved(w.stage(), err, "nothing was changed in this step; the next attempt continues from here")
 	}
 	in := w.hold.rec.Intent
 	unsure := false
-	if s := in.Lifeline; !s.IsZero() {
-		a, err := w.calls.ask(ctx, func(ctx context.Context) Answer {
-			return w.calls.platform.RotateInPlace(ctx, Caller{Credential: s}, in.Key)
+	if by := (Caller{Credential: in.Lifeline}); !by.Credential.IsZero() {
+		a, err := w.calls.ask(ctx, by, func(ctx context.Context) Answer {
+			a := w.calls.platform.RotateInPlace(ctx, by, in.Key)
+			if a.Outcome == Refused { // and yet the key is dead, so it was rotated
+				a.Outcome, a.Denied = Unknown, true
+			}
+			return a
 		})
 		switch {
 		case err != nil:
@@ -34,7 +36,7 @@ func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 			if err != nil {
 				return err
 			}
-			return p.persist(ctx, k, StageVerify)
+			return p.persist(ctx, k)
 		}
 		unsure = !a.Outcome.refused()
 	}
@@ -42,8 +44,7 @@ func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 		k, refused, err := p.byOwner(ctx)
 		switch {
 		case err == nil:
-			// A rotated key that was never seen is revoked before the intent goes.
-			return p.persist(ctx, k, StageForget)
+			return p.persist(ctx, k)
 		case isError(err), errors.Is(err, record.ErrLeaseLost), errors.Is(err, errUnreachable):
 			return err
 		}
@@ -68,8 +69,9 @@ func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 const ownersCalls = 3
 
 // byOwner has the owner fetch the lost response, or issue another key. It asks for
-// the rotation again only if the list shows that it did happen, since the owner's
-// call might otherwise rotate another key of the agent.
+// the rotation again only if the list shows that it did happen, and if the platform
+// still knows the idempotency key, since the owner's call might otherwise rotate
+// another key of the agent.
 func (p inPlace) byOwner(ctx context.Context) (k record.StoredKey, refused bool, err error) {
 	w := p.w
 	in := w.hold.rec.Intent
@@ -82,12 +84,16 @@ func (p inPlace) byOwner(ctx context.Context) (k record.StoredKey, refused bool,
 		return k, false, err
 	}
 	by := Caller{Credential: owner, Agent: agent}
-	lost, a, err := p.lostKey(ctx, agent)
-	if refused, reason := failed(a, err); reason != nil && !refused {
-		return k, false, reason
+	happened := false
+	if len(in.Known) > 0 {
+		keys, a, err := w.calls.list(ctx, agent)
+		if reason := failed(a, err); reason != nil && (err != nil || !w.refusedForGood(a)) {
+			return k, false, reason
+		}
+		happened = w.calls.lostKey(keys) != ""
 	}
-	if lost != "" {
-		a, err := w.calls.ask(ctx, func(ctx context.Context) Answer {
+	if happened && !forgotten(in) {
+		a, err := w.calls.ask(ctx, by, func(ctx context.Context) Answer {
 			return w.calls.platform.RotateInPlace(ctx, by, in.Key)
 		})
 		switch {
@@ -100,10 +106,11 @@ func (p inPlace) byOwner(ctx context.Context) (k record.StoredKey, refused bool,
 			return k, false, err
 		}
 	}
+	// The key that was rotated to and that no process has seen may be live, and if a
+	// gateway has answered in the platform's place, the old one may be, too.
+	w.calls.noteUnknown()
 	for n := 1; ; n++ {
-		a, err := w.calls.ask(ctx, func(ctx context.Context) Answer {
-			return w.calls.platform.Issue(ctx, by, agent, mark(in), in.Key+"-again-"+strconv.Itoa(n))
-		})
+		a, err := w.calls.issue(ctx, by, agent, in.Key+"-again-"+strconv.Itoa(n))
 		switch {
 		case err != nil:
 			return k, false, err
@@ -111,91 +118,12 @@ func (p inPlace) byOwner(ctx context.Context) (k record.StoredKey, refused bool,
 			k, err = w.issued(a)
 			return k, false, err
 		case a.Outcome != Failed || n == ownersCalls:
-			return k, a.Outcome.refused(), a.Err
+			return k, w.refusedForGood(a), a.Err
 		}
 	}
 }
 
-// forget revokes what a lost rotation has left behind, and ends it.
-func (p inPlace) forget(ctx context.Context) error {
-	const state = "the new key is in use; one that no process knows may be live"
-	w := p.w
-	agent := w.calls.agentOf(w.hold.rec)
-	lost, a, err := p.lostKey(ctx, agent)
-	if err == nil && a.Outcome == Done && lost != "" {
-		// The list may show what another process has made meanwhile.
-		if err := w.hold.fence(ctx); err != nil {
-			return w.unsaved(w.stage(), err, "nothing was changed in this step; the next attempt continues from here")
-		}
-		a, err = w.calls.revokeKey(ctx, record.StoredKey{ID: lost})
-	}
-	if err == nil && a.Outcome == Done {
-		a, err = w.calls.sweepMarked(ctx)
-	}
-	refused, reason := failed(a, err)
-	switch {
-	case errors.Is(reason, record.ErrLeaseLost), errors.Is(reason, errUnreachable):
-		return reason
-	case reason == nil:
-		return w.finish(ctx)
-	case refused:
-		// The platform would refuse it tomorrow, too.
-		if err := w.finish(ctx); err != nil {
-			return err
-		}
-		return w.fail(StageForget, reason, state, "look in the dashboard for keys of the agent that are not in use")
-	default:
-		return w.fail(StageForget, reason, state+", and will be looked for by the next attempt", "")
-	}
-}
-
-// lostKey returns the ID of the key that a rotation in place has made and that no
-// process has seen; "" if there is none, or in doubt: others may create keys of the
-// agent at the same time, and those are not ours to touch. It is a live key that
-// was not there before and that no other intent has named; a platform may pass the
-// name of the old key on to the new one. The platform makes it as it revokes the
-// old one; if its list shows when that was, the two times have to agree.
-func (p inPlace) lostKey(ctx context.Context, agent string) (string, Answer, error) {
-	in := p.w.hold.rec.Intent
-	if len(in.Known) == 0 {
-		return "", Answer{Outcome: Done}, nil
-	}
-	keys, a, err := p.w.calls.list(ctx, agent)
-	if err != nil || a.Outcome != Done {
-		return "", a, err
-	}
-	own, ok := p.w.calls.ownID(keys)
-	if !ok {
-		return "", a, nil
-	}
-	var revoked []time.Time // when keys were revoked that had been live before
-	var names []string      // of the keys that were live before
-	for _, k := range keys {
-		if slices.Contains(in.Known, k.ID) {
-			names = append(names, k.Name)
-			if !k.Revoked.IsZero() {
-				revoked = append(revoked, k.Revoked)
-			}
-		}
-	}
-	var found []string
-	for _, k := range live(keys) {
-		known := k.ID == "" || k.ID == own || slices.Contains(in.Known, k.ID)
-		others := strings.HasPrefix(k.Name, markPrefix) && !slices.Contains(names, k.Name)
-		if !known && !others && madeByOneOf(revoked, k.Created) {
-			found = append(found, k.ID)
-		}
-	}
-	if len(found) != 1 {
-		return "", a, nil
-	}
-	return found[0], a, nil
-}
-
-// madeByOneOf reports whether a key may have been created by one of the
-// revocations. If nothing is known, it may.
-func madeByOneOf(revoked []time.Time, created time.Time) bool {
-	const sameMoment = 10 * time.Second
-	return len(revoked) == 0 || created.IsZero() ||
-		slices.ContainsFunc(revoked, func(t time.Time) bool { return created.Sub(t).Abs() <= sameMoment })
-}
+// forgotten reports whether the platform may have forgotten the idempotency key of an
+// intent. If a clock is wrong, so may be the answer: nothing but the way to a new key
+// depends on it.
+func forgotten(in *record.Intent) bool { return time.Since(in.Started).Abs() > idempotencyKept }

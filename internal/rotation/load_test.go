@@ -16,6 +16,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/rotation"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
@@ -24,7 +25,7 @@ import (
 func TestAThousandRotationsFailNoRequestOf64Workers(t *testing.T) { //nolint:tparallel // each has the processors for itself
 	t.Parallel()
 	rotations := 1000
-	if sdktest.RaceEnabled && !*every {
+	if sdktest.RaceEnabled && !*rotation.Every {
 		rotations = 200
 	}
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} { //nolint:paralleltest // one after the other, see above
@@ -176,7 +177,7 @@ func TestTheGateHoldsRequestsNoLongerThanTheRotationTakes(t *testing.T) {
 func TestRotationsBackToBackByManyProcessesFailNoRequest(t *testing.T) { //nolint:tparallel // each has the processors for itself
 	t.Parallel()
 	rotations := 60
-	if sdktest.RaceEnabled && !*every {
+	if sdktest.RaceEnabled && !*rotation.Every {
 		rotations = 20
 	}
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} { //nolint:paralleltest // one after the other, see above

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/record"
@@ -33,14 +34,15 @@ type Manager struct {
 
 // New returns a manager. It does nothing until it is used.
 func New(cfg Config) *Manager {
+	var r *runner
 	t := newTasks()
 	l := &ledger{
 		store: cfg.Store, keys: cfg.Keys, policy: cfg.Policy, report: cfg.Report, holder: wire.NewUUID(), tasks: t,
+		identity: newIdentity(cfg.Platform, cfg.Keys, cfg.Policy), written: func(e entry) { r.arm(e) },
 	}
 	w := newWatcher(l, t, cfg.Report)
 	a := &adopter{ledger: l, handover: cfg.Handover, report: cfg.Report}
-	var r *runner
-	s := &schedule{every: cfg.Policy.Every, retryEvery: cfg.Policy.RetryEvery, fire: func() { r.start(false) }}
+	s := &schedule{every: cfg.Policy.Every, retryEvery: cfg.Policy.RetryEvery, fire: func() { r.start(cause{}) }}
 	r = &runner{
 		policy: cfg.Policy, platform: cfg.Platform, keys: cfg.Keys, report: cfg.Report,
 		ledger: l, watcher: w, adopter: a, schedule: s, tasks: t,
@@ -64,6 +66,9 @@ func (m *Manager) Remembered(rejected secret.Credential) (k record.StoredKey, ok
 	return m.ledger.remembered(rejected)
 }
 
+// Knows reports whether the record has been seen, or begun.
+func (m *Manager) Knows() bool { return !m.ledger.latest().Body.IsZero() }
+
 // Rotate replaces the key now and waits for the end of it. If another process
 // rotates it, that rotation is awaited and adopted. ctx bounds the wait alone.
 func (m *Manager) Rotate(ctx context.Context) (*Result, error) { return m.runner.rotate(ctx) }
@@ -72,11 +77,26 @@ func (m *Manager) Rotate(ctx context.Context) (*Result, error) { return m.runner
 func (m *Manager) Recheck() time.Duration { return m.watcher.recheck() }
 
 // Lineage returns the lineage of a key that Choose has returned.
-func (m *Manager) Lineage(key secret.Credential) string { return m.ledger.lineage(key) }
+func (m *Manager) Lineage(key secret.Credential) string {
+	if rec := m.ledger.latest().Body; rec.Lineage != "" && rec.Knows(key) {
+		return rec.Lineage
+	}
+	return record.LineageOf(key)
+}
+
+// Issued reports whether a key that Choose has returned was issued to replace another one,
+// as far as the record says. The first key is given.
+func (m *Manager) Issued(key secret.Credential) bool {
+	rec := m.ledger.latest().Body
+	return rec.Generation > 1 && rec.Current.ID != "" && rec.Current.Credential.Equal(key)
+}
 
 // Superseded reports whether a key was replaced, as far as the record was seen. It
 // does not ask the store.
-func (m *Manager) Superseded(key secret.Credential) bool { return m.ledger.superseded(key) }
+func (m *Manager) Superseded(key secret.Credential) bool {
+	rec := m.ledger.latest().Body
+	return !rec.Current.Credential.Equal(key) && slices.Contains(rec.Ancestors, key.Fingerprint())
+}
 
 // DueAt returns when the key is due, as far as the record was seen; zero for never.
 func (m *Manager) DueAt() time.Time { return dueAt(m.ledger.latest().Body, m.runner.policy.Every) }
@@ -84,7 +104,7 @@ func (m *Manager) DueAt() time.Time { return dueAt(m.ledger.latest().Body, m.run
 // Check does what is due or was left unfinished, as the timer does. The channel is
 // closed when that is done; it is nil after Close.
 func (m *Manager) Check() <-chan struct{} {
-	f := m.runner.start(false)
+	f := m.runner.start(cause{})
 	if f == nil {
 		return nil
 	}
@@ -94,13 +114,9 @@ func (m *Manager) Check() <-chan struct{} {
 // StoreError is the error of the last attempt to use the store.
 func (m *Manager) StoreError() error { return m.ledger.storeError() }
 
-const (
-	// closeGrace is how long Close lets a rotation finish before it ends it; the
-	// next start finishes what is left then.
-	closeGrace = 15 * time.Second
-	// deafGrace is how long Close waits for a store that ignores its context.
-	deafGrace = 5 * time.Second
-)
+// closeGrace is how long Close lets a rotation finish before it ends it; the next start
+// finishes what is left then.
+const closeGrace = 15 * time.Second
 
 // Close finishes the rotation under way, within 15 s, and saves what could not be
 // saved. It does not wait for other processes.

@@ -1,6 +1,12 @@
 package rotation
 
-import "strings"
+import (
+	"flag"
+	"strings"
+)
+
+// Every makes the pairs of faults complete, in both models, which takes minutes.
+var Every = flag.Bool("every", false, "try every pair of faults of a rotation")
 
 // ModelCase is one kind of rotation, in both models: that of this package, and
 // that of clients.

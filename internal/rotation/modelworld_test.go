@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +43,10 @@ const (
 	// says so of a call that took effect.
 	failed5xx
 	failedAfter
+	// The answer to a call that took effect, or to a question, is replaced: by a 401
+	// although the caller is alive, or by a refusal in the platform's format.
+	denied
+	forbidden
 	// The call and three repetitions of it have no answer, before or after they took
 	// effect, or a gateway says that the platform failed although they did.
 	unreached4
@@ -54,6 +57,23 @@ const (
 	refuse
 	cutOff
 	mute
+	// The record is deleted, replaced by an earlier one, cut in half, or emptied
+	// before the operation.
+	deleted
+	rolledBack
+	rolledBackFirst
+	cutInHalf
+	emptied
+	// The process loads an earlier record, once or for 3 s.
+	outdated
+	outdatedLong
+	// The store reports success and does not keep what was saved.
+	lostSave
+	// From here on, the store is gone for all processes, until it is repaired.
+	gone
+	// The wall clocks of all processes are set, see clocks.
+	dayForward
+	dayBack
 )
 
 var faultNames = [...]string{
@@ -62,8 +82,13 @@ var faultNames = [...]string{
 	stopBefore2: "stopped before, another rotates twice", stopAfter2: "stopped after, another rotates twice",
 	failBefore: "fails before", failAfter: "fails after", conflict: "succeeds and reports a conflict", truncated: "answer cut off",
 	failed5xx: "5xx that is remembered", failedAfter: "5xx although it took effect",
+	denied: "401 although the caller is alive", forbidden: "403 although it took effect",
 	unreached4: "not reached four times", unanswered4: "no answer four times", gateway4: "5xx four times although it took effect",
 	refuse: "the store refuses from here on", cutOff: "cut off from here on", mute: "no answers from here on",
+	deleted: "the record is deleted", rolledBack: "the record is rolled back", rolledBackFirst: "the record is rolled back to the first one",
+	cutInHalf: "the record is cut in half", emptied: "the record is emptied", outdated: "loads an earlier record",
+	outdatedLong: "loads earlier records for a while", lostSave: "the save is lost", gone: "the store is gone from here on",
+	dayForward: "the clock is set a day forward", dayBack: "the clock is set a day back",
 }
 
 func (f fault) String() string { return faultNames[f] }
@@ -94,12 +119,12 @@ var (
 	saveFaults = []fault{
 		crashBefore, crashAfter, failBefore, failAfter, conflict, refuse, stopBefore, stopAfter, secondJoins,
 	}
-	verifyFaults = []fault{crashBefore, failBefore, unreached4, cutOff, stopBefore, stopAfter, secondJoins}
+	verifyFaults = []fault{crashBefore, failBefore, denied, unreached4, cutOff, stopBefore, stopAfter, secondJoins}
 	askingFaults = []fault{
-		crashBefore, failBefore, truncated, failed5xx, unreached4, cutOff, mute, stopBefore, stopAfter, secondJoins,
+		crashBefore, failBefore, truncated, failed5xx, denied, forbidden, unreached4, cutOff, mute, stopBefore, stopAfter, secondJoins,
 	}
 	callFaults = []fault{
-		crashBefore, crashAfter, failBefore, failAfter, truncated, failed5xx, unreached4, unanswered4, gateway4, cutOff, mute,
+		crashBefore, crashAfter, failBefore, failAfter, truncated, failed5xx, denied, forbidden, unreached4, unanswered4, gateway4, cutOff, mute,
 		stopBefore, stopAfter, secondJoins,
 	}
 	// failingFaults are those of an operation that fails anyway.
@@ -174,6 +199,8 @@ type modelWorld struct {
 	platform *platform
 	initial  secret.Credential
 	store    memoryStore
+	watched  bool // the store reports changes
+	clocks   wallClocks
 	chatty   bool // a store that fails quotes the record
 	policy   Policy
 	quick    bool
@@ -344,33 +371,6 @@ func (w *modelWorld) end() {
 	w.awaitOthers()
 }
 
-// memoryStore is a store in memory.
-type memoryStore struct {
-	mu       sync.Mutex
-	data     []byte
-	revision int
-}
-
-func (s *memoryStore) Load(context.Context, string) (record.Raw, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.revision == 0 {
-		return record.Raw{}, record.ErrNoRecord
-	}
-	return record.Raw{Data: s.data, Revision: strconv.Itoa(s.revision)}, nil
-}
-
-func (s *memoryStore) Save(_ context.Context, _ string, data []byte, previous string) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now := strconv.Itoa(s.revision); previous != now && (previous != "" || s.revision != 0) {
-		return "", record.ErrConflict
-	}
-	s.data = squeezed(data)
-	s.revision++
-	return strconv.Itoa(s.revision), nil
-}
-
 // squeezed returns JSON without its indentation: half of the time goes into reading
 // records.
 func squeezed(data []byte) []byte {
@@ -387,8 +387,6 @@ func squeezed(data []byte) []byte {
 	return out
 }
 
-func (s *memoryStore) Watch(context.Context, string) iter.Seq2[record.Raw, error] { return nil }
-
 // process is one manager with everything that connects it to the world.
 type process struct {
 	w        *modelWorld
@@ -403,9 +401,12 @@ type process struct {
 
 	mu                   sync.Mutex
 	cut, muted, refusing bool
-	stopped              chan struct{} // nil, or closed when the process is resumed
-	loaded               record.Raw    // as last loaded
-	repeated             fault         // of a call that fails several times
+	stopped              chan struct{}   // nil, or closed when the process is resumed
+	loaded               record.Raw      // as last loaded
+	knows                map[string]bool // revisions that it has loaded, and keys that it was given
+	outdatedUntil        time.Duration   // until then it loads the record old
+	old                  record.Raw
+	repeated             fault // of a call that fails several times
 	repeatedOp           operation
 	repeatedLeft         int
 }
@@ -610,6 +611,8 @@ func (p *process) operate(ctx context.Context, op operation, do func(fault)) (fa
 		p.whileStopped(2)
 	case failBefore, unreached4:
 		return f, errModel
+	case dayForward, dayBack:
+		p.w.clocks.set(f)
 	case cutOff, mute, refuse:
 		p.mu.Lock()
 		p.cut, p.muted, p.refusing = p.cut || f == cutOff, p.muted || f == mute, p.refusing || f == refuse
@@ -646,7 +649,7 @@ type fakeStore struct{ p *process }
 
 func (s fakeStore) Load(ctx context.Context, name string) (raw record.Raw, err error) {
 	var loaded error
-	if _, err := s.p.operate(ctx, opLoad, func(fault) { raw, loaded = s.p.w.store.Load(ctx, name) }); err != nil {
+	if _, err := s.p.operate(ctx, opLoad, func(f fault) { raw, loaded = s.p.load(ctx, name, f) }); err != nil {
 		return record.Raw{}, s.p.quoting(err, nil)
 	}
 	if s.p.seenBefore(raw) && s.p.w.quick {
@@ -671,7 +674,7 @@ func (p *process) seenBefore(raw record.Raw) bool {
 
 func (s fakeStore) Save(ctx context.Context, name string, data []byte, previous string) (revision string, err error) {
 	var saved error
-	f, err := s.p.operate(ctx, opSave, func(fault) { revision, saved = s.p.w.store.Save(ctx, name, data, previous) })
+	f, err := s.p.operate(ctx, opSave, func(f fault) { revision, saved = s.p.save(ctx, name, data, previous, f) })
 	switch {
 	case err != nil:
 		return "", s.p.quoting(err, data)
@@ -681,7 +684,12 @@ func (s fakeStore) Save(ctx context.Context, name string, data []byte, previous 
 	return revision, saved
 }
 
-func (s fakeStore) Watch(context.Context, string) iter.Seq2[record.Raw, error] { return nil }
+func (s fakeStore) Watch(ctx context.Context, name string) iter.Seq2[record.Raw, error] {
+	if !s.p.w.watched {
+		return nil
+	}
+	return s.p.watch(ctx, name)
+}
 
 // quoting returns an error of the store, which may quote the record that was to be
 // saved, or the one that was loaded before. A process can only redact what it knows.
@@ -717,6 +725,13 @@ func (f fakePlatform) call(ctx context.Context, op operation, do func(fail bool)
 		return Answer{Outcome: Truncated, Err: errTruncated, Raw: secret.New(`{"data":`), Sent: a.Sent}
 	case what == failedAfter, what == gateway4:
 		return refusal(Failed)
+	case what == denied:
+		return refusal(Unauthorized)
+	case what == forbidden:
+		return refusal(Refused)
+	}
+	if !a.Key.Credential.IsZero() {
+		f.p.learn(a.Key.Credential.Reveal())
 	}
 	return a
 }
@@ -753,8 +768,8 @@ func (f fakePlatform) Revoke(ctx context.Context, by Caller, agent, id string) A
 }
 
 func (f fakePlatform) Verify(ctx context.Context, c secret.Credential) (v Verdict, err error) {
-	_, err = f.p.operate(ctx, opVerify, func(fault) {
-		if v = Dead; f.p.w.platform.accepts(c) {
+	_, err = f.p.operate(ctx, opVerify, func(what fault) {
+		if v = Dead; f.p.w.platform.accepts(c) && what != denied {
 			v = Alive
 		}
 	})

@@ -19,15 +19,12 @@ type overlap struct{ w *work }
 func (o overlap) create(ctx context.Context) error {
 	w := o.w
 	w.enter(StageIssue)
-	in := w.hold.rec.Intent
 	agent := w.calls.agentOf(w.hold.rec)
 	by, err := w.calls.manager(ctx, agent)
 	if err != nil {
 		return w.fail(StageIssue, err, nothingChanged, "")
 	}
-	a, err := w.calls.ask(ctx, func(ctx context.Context) Answer {
-		return w.calls.platform.Issue(ctx, by, agent, mark(in), in.Key)
-	})
+	a, err := w.calls.issue(ctx, by, agent, w.hold.rec.Intent.Key)
 	switch {
 	case err != nil:
 		return err
@@ -40,13 +37,13 @@ func (o overlap) create(ctx context.Context) error {
 	case a.Outcome == Unauthorized:
 		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "nothing was created",
 			"the present key or the owner credential is refused; put a valid one into the environment or the option that gives the initial key"))
-	case a.Outcome == Failed:
+	case a.Outcome == Refused && w.policy.Strategy == Automatic && !w.recovered:
+		return o.changeToInPlace(ctx)
+	case a.Outcome == Failed, a.Outcome == Refused && w.hold.rec.Intent.Unknown:
 		if err := o.beginUndo(ctx); err != nil {
 			return err
 		}
 		return o.undone(ctx, w.fail(StageIssue, a.Err, "nothing was left behind, the present key is live", ""))
-	case a.Outcome == Refused && w.policy.Strategy == Automatic && !w.recovered:
-		return o.changeToInPlace(ctx)
 	case a.Outcome == Refused:
 		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "nothing was created, the present key is live",
 			"set RotationPolicy.Owner to a credential that may create keys, or use InPlace"))
@@ -115,10 +112,11 @@ func (o overlap) promote(ctx context.Context) error {
 	next.Ancestors = next.Remember(next.Current.Credential.Fingerprint())
 	next.Previous, next.Current, next.Pending = next.Current, next.Pending, record.StoredKey{}
 	next.Generation, next.Intent.Stage = next.Intent.Generation, string(StageRevoke)
-	next.Intent.GraceEnd = wallNow().Add(w.policy.Grace)
+	next.Intent.Grace, next.Intent.GraceEnd = w.policy.Grace, wallNow().Add(w.policy.Grace)
 	if err := w.hold.save(ctx, next); err != nil {
 		return w.unsaved(StagePromote, err, "the new key is saved and verified, not yet in use; the present key is live")
 	}
+	w.promotedAt = time.Now()
 	if w.adopter.changeOver(ctx, next) {
 		w.replaced = before
 	}
@@ -137,7 +135,11 @@ func (o overlap) revoke(ctx context.Context) error {
 			"the new key is saved; the old one is live and in use, and will be revoked by the next attempt", "")
 	}
 	o.retire(ctx, w.replaced)
-	if left := graceLeft(w.hold.rec.Intent, w.policy.Grace, w.waited); left > 0 {
+	waited := w.waited
+	if !w.promotedAt.IsZero() {
+		waited = time.Since(w.promotedAt)
+	}
+	if left := graceLeft(w.hold.rec.Intent, w.policy.Grace, waited); left > 0 {
 		if err := o.awaitGrace(ctx, left); err != nil || w.hold.rec.Intent == nil {
 			return err
 		}
@@ -147,14 +149,32 @@ func (o overlap) revoke(ctx context.Context) error {
 		w.adopter.changeOver(ctx, w.hold.rec)
 		o.retire(ctx, g)
 	}
+	if w.hold.rec.Previous.IsZero() {
+		return o.revoked(ctx)
+	}
+	verdict, err := w.calls.verdict(ctx, w.hold.rec.Current.Credential)
+	if left := youngFor - time.Since(w.promotedAt); verdict == Dead && !w.promotedAt.IsZero() && left > 0 {
+		// Parts of the platform may not know it yet.
+		if serr := renew.Sleep(ctx, left); serr != nil {
+			return serr
+		}
+		verdict, err = w.calls.verdict(ctx, w.hold.rec.Current.Credential)
+	}
+	switch {
+	case verdict == Dead:
+		return o.giveBack(ctx, err)
+	case verdict != Alive:
+		return w.fail(StageRevoke, err, stillLive, "")
+	}
 	a, err := w.calls.revokeKey(ctx, w.hold.rec.Previous)
-	refused, reason := failed(a, err)
+	reason := failed(a, err)
 	switch {
 	case errors.Is(reason, record.ErrLeaseLost), errors.Is(reason, errUnreachable):
 		return reason
 	case reason == nil:
-		return w.finish(ctx)
-	case !refused || w.hold.rec.Intent.Attempts < w.policy.MaxAttempts:
+		return o.revoked(ctx)
+	case errors.Is(reason, ErrNotKnown): // the next attempt would not know it, either
+	case err != nil || !w.refusedForGood(a) || w.hold.rec.Intent.Attempts < w.policy.MaxAttempts:
 		return w.fail(StageRevoke, reason, stillLive, "")
 	}
 	// The platform does not permit it, and the intent prevents every later
@@ -168,6 +188,36 @@ func (o overlap) revoke(ctx context.Context) error {
 		"revoke it in the dashboard; to avoid this, set RotationPolicy.Owner")
 }
 
+// youngFor is for how long after it was accepted first a new key may be refused by parts of
+// the platform.
+const youngFor = 4 * time.Second
+
+// giveBack makes the previous key the current one again: the new one has died, as when
+// another process has revoked it because the store had lost the record of it.
+func (o overlap) giveBack(ctx context.Context, cause error) error {
+	w := o.w
+	switch verdict, _ := w.calls.verdict(ctx, w.hold.rec.Previous.Credential); verdict {
+	case Alive:
+	case Dead:
+		if err := w.finish(ctx); err != nil {
+			return err
+		}
+		return w.fail(StageRevoke, cause, "the new key is dead, and so is the previous one", "")
+	default:
+		return w.fail(StageRevoke, cause, "the new key is dead; the previous one may be live, which the next attempt finds out", "")
+	}
+	next := w.hold.rec.Clone()
+	next.Ancestors = next.Remember(next.Current.Credential.Fingerprint())
+	next.Current, next.Previous = next.Previous, record.StoredKey{}
+	next.Generation++
+	next.Intent.Stage, next.Intent.Generation = string(StageForget), next.Generation+1
+	if err := w.hold.save(ctx, next); err != nil {
+		return w.unsaved(StageRevoke, err, "the new key is dead; the previous one is live, and will be used again after the next attempt")
+	}
+	w.adopter.changeOver(ctx, next)
+	return o.undone(ctx, w.fail(StageRevoke, cause, "the new key is dead; the previous one is live and in use again", ""))
+}
+
 // awaitGrace waits without the lease while the previous key stays live for other
 // processes. If one of them has finished the rotation by then, the record has no
 // intent.
@@ -178,7 +228,7 @@ func (o overlap) awaitGrace(ctx context.Context, left time.Duration) error {
 	if err := renew.Sleep(ctx, left); err != nil {
 		return err
 	}
-	e, err := w.hold.ledger.read(ctx, secret.Credential{})
+	e, err := w.hold.ledger.load(ctx, secret.Credential{})
 	switch in := e.Body.Intent; {
 	case err != nil:
 		return w.fail(StageRevoke, err, stillLive, fixStore)
@@ -191,15 +241,32 @@ func (o overlap) awaitGrace(ctx context.Context, left time.Duration) error {
 	return w.hold.retake(ctx, e)
 }
 
+// revoked revokes what rotations have left behind, and ends this one. The record is
+// saved with that: a process that takes over before finds the previous key dead.
+func (o overlap) revoked(ctx context.Context) error {
+	next := o.w.hold.rec.Clone()
+	next.Previous, next.Intent.Stage = record.StoredKey{}, string(StageForget)
+	o.w.hold.rec = next
+	return o.w.forget(ctx)
+}
+
+// graceSeen bounds for how long a process has to see the record unchanged, once the
+// grace is over by the wall clock.
+const graceSeen = 3 * time.Second
+
 // graceLeft returns for how long the previous key stays live. It depends on the
-// record alone, so it does not begin again when the rotation is taken over. A clock
-// may be wrong: the grace ends when the record has been unchanged for as long as
-// it was to last.
+// record, so it does not begin again when the rotation is taken over. A wall clock may be
+// wrong, in either direction: the grace ends when the record has been unchanged for as
+// long as it was to last, and not before it has been unchanged for a moment.
 func graceLeft(in *record.Intent, grace, unchanged time.Duration) time.Duration {
 	if in.GraceEnd.IsZero() {
 		return grace
 	}
-	return min(time.Until(in.GraceEnd), max(in.GraceEnd.Sub(in.Started), grace)-unchanged)
+	if in.Grace > 0 {
+		grace = in.Grace
+	}
+	left := time.Until(in.GraceEnd)
+	return min(max(left, min(grace, graceSeen)-unchanged), grace-unchanged)
 }
 
 // retire waits for the requests of a generation that is not in use any more.
@@ -209,7 +276,7 @@ func (o overlap) retire(ctx context.Context, g Generation) {
 	}
 }
 
-// beginUndo writes down that what the intent has created is to be revoked: from
+// beginUndo writes down that keys that the intent has created must be revoked: from
 // here on no process asks for it again, so a revocation that comes late hits
 // nothing that is in use.
 func (o overlap) beginUndo(ctx context.Context) error {
@@ -220,34 +287,8 @@ func (o overlap) beginUndo(ctx context.Context) error {
 
 // undone undoes the intent because of err.
 func (o overlap) undone(ctx context.Context, err error) error {
-	if uerr := o.undo(ctx); !errors.Is(uerr, errDropped) {
+	if uerr := o.w.forget(ctx); !errors.Is(uerr, errDropped) {
 		return uerr
 	}
 	return err
-}
-
-// undo revokes what the intent has created, and drops it.
-func (o overlap) undo(ctx context.Context) error {
-	w := o.w
-	a, err := Answer{Outcome: Done}, error(nil)
-	if w.hold.rec.Pending.ID != "" {
-		a, err = w.calls.revokeKey(ctx, w.hold.rec.Pending)
-	}
-	if err == nil && a.Outcome == Done {
-		a, err = w.calls.sweepMarked(ctx)
-	}
-	refused, reason := failed(a, err)
-	switch {
-	case errors.Is(reason, record.ErrLeaseLost), errors.Is(reason, errUnreachable):
-		return reason
-	case reason == nil:
-		return w.drop(ctx)
-	case refused:
-		// The platform would refuse it tomorrow, too, and the intent prevents
-		// everything else.
-		return w.dropFor(ctx, w.fail(StageForget, reason, "a key named "+mark(w.hold.rec.Intent)+" may be live, and cannot be looked for",
-			"look for it in the dashboard and revoke it; to avoid this, set RotationPolicy.Owner"))
-	default:
-		return w.fail(StageForget, reason, "a key that is not in use may be live, and will be looked for by the next attempt; the present key is live", "")
-	}
 }

@@ -35,7 +35,7 @@ func TestRotateFindsItsKeyOnTheSecondPage(t *testing.T) {
 				case s.Method == http.MethodPost:
 					return sdktest.Reply(http.StatusCreated, `{"data":{"api_key":"`+next+`","id":"k2"}}`)
 				case !strings.Contains(s.URL, "/credentials?"):
-					return sdktest.Reply(http.StatusOK, "{}")
+					return sdktest.Reply(http.StatusOK, `{"data":{}}`)
 				case strings.Contains(s.URL, "cursor=c"), strings.Contains(s.URL, "page=2"):
 					return sdktest.Reply(http.StatusOK, pages[1])
 				default:

@@ -74,14 +74,17 @@ type Policy struct {
 const Recommended = 90 * 24 * time.Hour
 
 const (
+	// plainRecheck is how often a store that cannot be watched is loaded while there is
+	// traffic.
+	plainRecheck = time.Second
 	// askAttempts is how often a call is made whose outcome is not final.
 	askAttempts = 4
-	// saveAttempts is how often a record is saved that has a new key. Requests may
-	// wait meanwhile, so no attempt begins after the CallTimeout of the first.
+	// saveAttempts is how often a record with a new key is saved. Requests may wait for
+	// that, so no attempt begins after the CallTimeout of the first.
 	saveAttempts = 4
 	// maxHold is for how long after the first call another one is made while
-	// requests wait. A key that is alive can be used meanwhile; for one that is not,
-	// requests have to wait for the successor.
+	// requests wait. A live key continues to be used; for a dead one, requests have to
+	// wait for the successor.
 	maxHold = 2 * time.Second
 	// idempotencyKept is how long the platform answers a repeated call with the
 	// first answer (platform documentation, "Idempotency": 24 h), less a margin.
@@ -90,10 +93,24 @@ const (
 	maxAskPause = 2 * time.Second
 )
 
-func askPause(n int) time.Duration  { return renew.Doubled(100*time.Millisecond, maxAskPause, n) }
+func askPause(n int) time.Duration { return renew.Doubled(100*time.Millisecond, maxAskPause, n) }
+
+// verifyPause is the pause after the n-th refusal of a credential that is asked about.
+func verifyPause(n int) time.Duration {
+	return renew.Doubled(50*time.Millisecond, 100*time.Millisecond, n)
+}
+
 func savePause(n int) time.Duration { return renew.Doubled(50*time.Millisecond, time.Second, n) }
 
 // patience bounds all attempts of a call together.
 func (p Policy) patience() time.Duration {
 	return askAttempts * (p.CallTimeout + max(maxAskPause, p.CallTimeout))
 }
+
+// maxCreatedOff is how far from the local clock the creation of a key may be that
+// was issued just now, or, by a repeated call, up to a day ago.
+const maxCreatedOff = 48 * time.Hour
+
+// wallNow is the time for a record, by the wall clock alone: it advances while a
+// machine sleeps, and other processes know no other.
+func wallNow() time.Time { return time.Now().Round(0) }

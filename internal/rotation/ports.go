@@ -3,6 +3,7 @@ package rotation
 import (
 	"context"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/record"
@@ -21,13 +22,14 @@ type Caller struct {
 type Outcome uint8
 
 // The outcomes. Unknown is the zero value: there was no response, or one that
-// says nothing, so the call may have taken effect.
+// says nothing, such as a gateway's page, so the call may have taken effect.
 const (
 	Unknown Outcome = iota
 	// Done: the platform did what it was asked for. A call that issues a key is
 	// Done if there is a key in the response, whatever else the response says.
 	Done
-	// Truncated: a success whose body is not JSON, so it may have been cut off.
+	// Truncated: a success whose body is empty or not in the platform's format, so
+	// it may have been cut off.
 	Truncated
 	// Refused: the platform said no, and would say so again.
 	Refused
@@ -61,6 +63,9 @@ type Answer struct {
 	// Missing is set if the platform does not know what the path names, NoRoute
 	// if it does not know the path itself.
 	Missing, NoRoute bool
+	// Denied is set if the outcome is Unknown and the status is that of a refusal,
+	// which may not be the platform's.
+	Denied bool
 	// Key is the key in the response to a call that issues one; zero if none was
 	// found. Raw is then the response.
 	Key IssuedKey
@@ -68,6 +73,8 @@ type Answer struct {
 	// Sent is when the response was sent, by the platform's clock; zero if not
 	// known.
 	Sent time.Time
+	// repeated is set if the outcome of an attempt before was not final.
+	repeated bool
 }
 
 // IssuedKey is a key that the platform has issued.
@@ -84,6 +91,26 @@ type ListedKey struct {
 	// Fits reports whether what the platform shows of the key agrees with a
 	// secret.
 	Fits func(secretText string) bool
+}
+
+// live returns the keys that are not revoked.
+func live(keys []ListedKey) []ListedKey {
+	return slices.DeleteFunc(slices.Clone(keys), func(k ListedKey) bool { return !k.Revoked.IsZero() })
+}
+
+// idOf returns the ID of the one key that fits, and "" if several do.
+func idOf(keys []ListedKey, c secret.Credential) string {
+	id := ""
+	for _, k := range keys {
+		if !k.Fits(c.Reveal()) {
+			continue
+		}
+		if id != "" {
+			return ""
+		}
+		id = k.ID
+	}
+	return id
 }
 
 // Verdict is what the platform says about a credential when asked.

@@ -18,7 +18,7 @@ type Result struct {
 	Strategy   Strategy
 	Took       time.Duration
 	// Recovered is set if the rotation had been begun by a process that did not
-	// finish it, Adopted if another process made it meanwhile.
+	// finish it, Adopted if another process made it.
 	Recovered, Adopted bool
 }
 
@@ -34,29 +34,45 @@ type runner struct {
 	schedule *schedule
 	tasks    *tasks
 
-	mu     sync.Mutex
-	flight *flight
-	begun  string // the intent that this process has worked on last
+	mu       sync.Mutex
+	flight   *flight
+	begun    string    // the intent that this process has worked on last
+	repaired time.Time // when the owner was last asked to replace a dead key
+}
+
+// cause is why a run was started. The zero value is the timer.
+type cause struct {
+	onDemand bool
+	// dead is a key to replace because it is dead, by one that the owner issues.
+	dead secret.Credential
+}
+
+// wants reports whether the key of a record without an intent must be rotated.
+func (c cause) wants(rec record.Key, every time.Duration, began time.Time) bool {
+	if !c.dead.IsZero() {
+		return rec.Current.Credential.Equal(c.dead)
+	}
+	return c.onDemand || due(rec, every, began)
 }
 
 // flight is a run.
 type flight struct {
-	done     chan struct{}
-	onDemand bool
-	res      *Result
-	err      error
+	done  chan struct{}
+	cause cause
+	res   *Result
+	err   error
 }
 
 // rotate replaces the key now and waits for the end of it.
 func (r *runner) rotate(ctx context.Context) (*Result, error) {
 	for {
-		f := r.start(true)
+		f := r.start(cause{onDemand: true})
 		if f == nil {
 			return nil, ErrClosed
 		}
 		select {
 		case <-f.done:
-			if f.onDemand || f.res != nil || f.err != nil {
+			if f.cause.onDemand || f.res != nil || f.err != nil {
 				return f.res, f.err
 			}
 			// The timer had caused it, and nothing was due.
@@ -69,13 +85,13 @@ func (r *runner) rotate(ctx context.Context) (*Result, error) {
 // start joins the run under way, or begins one. On demand it rotates whatever the
 // age; otherwise it does only what is due or was left unfinished. It returns nil
 // after close.
-func (r *runner) start(onDemand bool) *flight {
+func (r *runner) start(why cause) *flight {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.flight != nil {
 		return r.flight
 	}
-	f := &flight{done: make(chan struct{}), onDemand: onDemand}
+	f := &flight{done: make(chan struct{}), cause: why}
 	r.schedule.begun()
 	started := r.tasks.start(func(ctx context.Context) {
 		f.err = errors.New("agrenting: the rotation's goroutine was ended")
@@ -85,7 +101,7 @@ func (r *runner) start(onDemand bool) *flight {
 				f.err = secret.PanicError("what the rotation called", p)
 			}
 		}()
-		f.res, f.err = r.run(ctx, onDemand)
+		f.res, f.err = r.run(ctx, why)
 	})
 	if !started {
 		return nil
@@ -105,7 +121,7 @@ func (r *runner) finished(ctx context.Context, f *flight) {
 	}
 	r.arm(last)
 	if f.err == nil && !r.tasks.isShut() {
-		_ = r.adopter.takeUp(ctx, r.ledger.latest().Body) // what was reported meanwhile
+		_ = r.adopter.takeUp(ctx, r.ledger.latest().Body) // what the store has reported since
 	}
 	close(f.done)
 }
@@ -128,7 +144,7 @@ type waitingFor struct {
 
 // run rotates: it acquires the lease, or waits for the process that has it. Close
 // ends that wait: there is nothing of ours to be finished.
-func (r *runner) run(ctx context.Context, onDemand bool) (*Result, error) {
+func (r *runner) run(ctx context.Context, why cause) (*Result, error) {
 	began := time.Now()
 	var first record.Key
 	var waiting waitingFor
@@ -143,6 +159,9 @@ func (r *runner) run(ctx context.Context, onDemand bool) (*Result, error) {
 		}
 		if d := r.wait(&waiting, e, p); d > 0 {
 			_ = r.adopter.takeUp(ctx, e.Body) // or when it has ended
+			if err := r.ledger.unreachable(); err != nil {
+				return nil, loadFailed(err, true) // no lease can be seen to end
+			}
 			if pause(ctx, d, news, r.tasks.closing) != nil {
 				return nil, ErrClosed
 			}
@@ -151,7 +170,7 @@ func (r *runner) run(ctx context.Context, onDemand bool) (*Result, error) {
 		switch {
 		case waiting.ever && e.Body.Intent == nil && e.Body.Generation > baseGeneration(first):
 			return r.adopted(ctx, first, e.Body, began), nil
-		case e.Body.Intent == nil && !onDemand && !due(e.Body, r.policy.Every, began):
+		case e.Body.Intent == nil && !why.wants(e.Body, r.policy.Every, began):
 			return nil, nil //nolint:nilnil // nothing to do is neither a rotation nor an error
 		}
 		if err := r.keys.Admit(e.Body.Current.Credential); err != nil { // the work would send it
@@ -161,6 +180,7 @@ func (r *runner) run(ctx context.Context, onDemand bool) (*Result, error) {
 			}
 		}
 		w := r.work(e)
+		w.repairs = !why.dead.IsZero()
 		err = w.do(ctx)
 		switch {
 		case errors.Is(err, record.ErrLeaseLost):
@@ -168,14 +188,19 @@ func (r *runner) run(ctx context.Context, onDemand bool) (*Result, error) {
 			if pause(ctx, p, news, r.tasks.closing) != nil {
 				return nil, ErrClosed
 			}
-		case errors.Is(err, errDropped) && onDemand:
+		case (errors.Is(err, errDropped) || w.cleanedUp(err)) && why.onDemand:
 			// What was left behind is cleared away; now the rotation itself.
-		case errors.Is(err, errDropped):
+		case errors.Is(err, errDropped) || w.cleanedUp(err):
 			return nil, nil //nolint:nilnil // as above
 		case err != nil:
 			return nil, err
 		default:
 			r.report.Rotated(w.hold.rec, w.strategy.String())
+			if w.repairs {
+				r.mu.Lock()
+				r.repaired = time.Now()
+				r.mu.Unlock()
+			}
 			return &Result{
 				From: w.from, To: w.hold.rec.Current.Credential.Fingerprint(), Generation: w.hold.rec.Generation,
 				Strategy: w.strategy, Took: time.Since(began), Recovered: w.recovered,
@@ -283,6 +308,30 @@ func (r *runner) adopted(ctx context.Context, first, rec record.Key, began time.
 		res.From, res.Strategy = in.From, StrategyNamed(in.Strategy)
 	}
 	return res
+}
+
+// repairPause is the shortest pause between two repairs: if issued keys die at once, as
+// when two programs use copies of one store, another one does not help.
+const repairPause = time.Minute
+
+var errRepaired = errors.New("agrenting: the owner has issued a key in place of a dead one less than a minute ago, and that is dead, too")
+
+// repair has the owner issue a key in place of one that is dead and whose successor is
+// not known.
+func (r *runner) repair(dead secret.Credential) error {
+	if until, err := r.schedule.pausing(); err != nil {
+		return &PausedError{At: until, Err: err}
+	}
+	r.mu.Lock()
+	if next := r.repaired.Add(repairPause); r.flight == nil && time.Now().Before(next) {
+		r.mu.Unlock()
+		return &PausedError{At: next, Err: errRepaired}
+	}
+	r.mu.Unlock()
+	if r.start(cause{dead: dead}) == nil {
+		return ErrClosed
+	}
+	return nil
 }
 
 // awaitFlight waits for the run under way, but not for ever.

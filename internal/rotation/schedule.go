@@ -36,6 +36,27 @@ func dueAt(rec record.Key, every time.Duration) time.Time {
 	return rec.Current.Created.Add(life - time.Duration(float64(life)*0.1*jitter))
 }
 
+// credible returns a key with times that the local clock can have. A key that was stored
+// while a clock was far ahead counts as created now, or when this process saw it first.
+func credible(k, known record.StoredKey, every time.Duration) record.StoredKey {
+	if every <= 0 {
+		every = Recommended
+	}
+	now, life := wallNow(), k.Expires.Sub(k.Created)
+	created := now
+	if known.Credential.Equal(k.Credential) && known.Created.Before(now) {
+		created = known.Created
+	}
+	if k.Created.Sub(now) <= min(maxCreatedOff, every/10) {
+		return k
+	}
+	k.Created = created
+	if !k.Expires.IsZero() && life > 0 {
+		k.Expires = created.Add(life)
+	}
+	return k
+}
+
 // due reports whether a key should be rotated now.
 func due(rec record.Key, every time.Duration, now time.Time) bool {
 	at := dueAt(rec, every)

@@ -14,7 +14,7 @@ func TestStateTableOfTheGuide(t *testing.T) {
 	t.Parallel()
 	code := tableIn(t, "machine.go", "// ")
 	assert.Equal(t, code, tableIn(t, "../../docs/rotation.md", ""))
-	require.Len(t, code, 11, "a head, a line, and nine states")
+	require.Len(t, code, 13, "a head, a line, and eleven states")
 	for _, row := range code {
 		assert.Equal(t, 7, strings.Count(row, "|"), row)
 	}

@@ -51,6 +51,9 @@ func (t *tasks) isShut() bool {
 	return t.closed
 }
 
+// deafGrace is how long Close waits for a store that ignores its context.
+const deafGrace = 5 * time.Second
+
 // errDeaf says that a store ignored the end of its context.
 var errDeaf = errors.New("agrenting: the store ignored the end of its context")
 

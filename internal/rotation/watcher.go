@@ -2,17 +2,16 @@ package rotation
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 const (
-	// plainRecheck is how often a store that cannot be watched is loaded while
-	// there is traffic, watchedRecheck how often one that can.
-	plainRecheck   = time.Second
+	// watchedRecheck is how often a store that can be watched is loaded while there is
+	// traffic.
 	watchedRecheck = 30 * time.Second
 	// maxPoll is the longest pause between two loads of a record on which another
 	// process is at work. The pauses grow up to it; a watched store ends them early.
@@ -51,7 +50,7 @@ func (w *watcher) watch(changed func(ctx context.Context, rec record.Key)) {
 func (w *watcher) follow(ctx context.Context, changed func(context.Context, record.Key)) {
 	failing, good := false, time.Time{} // since when it reports records
 	for e, err := range w.ledger.store.Follow(ctx) {
-		if err != nil && !errors.Is(err, record.ErrNoRecord) {
+		if err != nil && !lost(err) {
 			w.mu.Lock()
 			w.watched = false
 			w.mu.Unlock()
@@ -65,7 +64,10 @@ func (w *watcher) follow(ctx context.Context, changed func(context.Context, reco
 		if good.IsZero() {
 			good = time.Now()
 		}
-		rec, newer := w.ledger.note(e)
+		rec, newer, sure := w.ledger.told(e, err)
+		if !sure {
+			_, _ = w.ledger.load(ctx, secret.Credential{}) // it reports what it finds
+		}
 		w.mu.Lock()
 		w.watched = true
 		close(w.news)

@@ -29,14 +29,17 @@ type work struct {
 	began func(intent string) // told which intent the work begins
 
 	wanted    bool
+	repairs   bool // the current key is dead, and the owner is to issue another one
 	resumed   bool
 	rechecked bool
 	strategy  Strategy
 	from      string // the fingerprint of the key to replace
 	recovered bool
 	// waited is for how long the record had been unchanged before, if the grace of
-	// the previous key had begun.
-	waited time.Duration
+	// the previous key had begun. promotedAt is when it began, if this process has
+	// promoted the key.
+	waited     time.Duration
+	promotedAt time.Time
 	// replaced is the generation in use before this process changed over; zero if
 	// another process did.
 	replaced Generation
@@ -76,9 +79,14 @@ func (w *work) do(ctx context.Context) error {
 	return err
 }
 
+// cleanedUp reports whether the intent was one of [cleanup]: nothing was rotated.
+func (w *work) cleanedUp(err error) bool {
+	return err == nil && w.hold.rec.Current.Credential.Fingerprint() == w.from
+}
+
 func (w *work) facts() Facts {
 	return Facts{
-		Now: time.Now(), Wanted: w.wanted, Resumed: w.resumed, MaxAttempts: w.policy.MaxAttempts, Rechecked: w.rechecked,
+		Wanted: w.wanted, Resumed: w.resumed, MaxAttempts: w.policy.MaxAttempts, Rechecked: w.rechecked,
 	}
 }
 
@@ -94,16 +102,14 @@ func (w *work) perform(ctx context.Context, action Action) error {
 		return overlap{w}.revoke(ctx)
 	case BeginUndo:
 		return overlap{w}.beginUndo(ctx)
-	case Undo:
-		return overlap{w}.undo(ctx)
+	case Undo, Forget:
+		return w.forget(ctx)
 	case OpenLifeline:
 		return inPlace{w}.openLifeline(ctx)
 	case Replace:
 		return inPlace{w}.replace(ctx)
 	case PromoteInPlace:
 		return inPlace{w}.promote(ctx)
-	case Forget:
-		return inPlace{w}.forget(ctx)
 	case Recheck:
 		return w.recheck(ctx)
 	case Rest:
@@ -141,6 +147,9 @@ func (w *work) prepare(ctx context.Context) error {
 	w.wanted = false
 	cur := w.hold.rec.Current
 	w.strategy = w.policy.Strategy
+	if w.repairs { // there is nothing to overlap with
+		w.strategy = InPlace
+	}
 	if kind := cur.Credential.Kind(); kind != secret.KindAPIKey {
 		return w.fail(StagePrepare, fmt.Errorf("%w, and this is a %s", ErrNotRotatable, kind),
 			nothingChanged, "create and revoke user tokens with Client.Tokens")
@@ -149,16 +158,19 @@ func (w *work) prepare(ctx context.Context) error {
 	agent := w.calls.agentOf(w.hold.rec)
 	if w.strategy != InPlace && cur.ID == "" && agent != "" {
 		next.Current.ID, _ = w.calls.findID(ctx, agent, cur)
-		if next.Current.ID == "" && w.hold.rec.Generation <= 1 && w.isInitial(ctx, cur.Credential) {
+		if next.Current.ID == "" && w.hold.rec.Generation <= 1 && isInitial(ctx, w.keys, cur.Credential) {
 			next.Current.ID = w.policy.KeyID
 		}
 	}
 	if next.Agent == "" {
 		next.Agent = agent
 	}
+	if next.Series == "" {
+		next.Series = record.NewSeries()
+	}
 	if err := w.choose(agent != "", next.Current.ID != ""); err != nil {
 		if w.hold.changed(ctx) {
-			return record.ErrLeaseLost // another process has rotated meanwhile, so the key was not in the list
+			return record.ErrLeaseLost // another process has rotated, so the key was not in the list
 		}
 		return err
 	}
@@ -201,22 +213,15 @@ func (w *work) choose(agentKnown, idKnown bool) error {
 	return nil
 }
 
-// isInitial reports whether a key may be the one that Policy.KeyID is about: the
-// initial key, or any if there is none.
-func (w *work) isInitial(ctx context.Context, c secret.Credential) bool {
-	if !w.keys.HasInitial() {
-		return true
-	}
-	initial, err := w.keys.Initial(ctx)
-	return err == nil && initial.Equal(c)
-}
-
 // takeOver continues a rotation that another process, or an earlier attempt, has
 // not finished.
 func (w *work) takeOver(ctx context.Context) error {
 	next := w.hold.rec.Clone()
 	w.strategy = StrategyNamed(next.Intent.Strategy)
 	next.Intent.Attempts++
+	if w.stage() == StageIssue && (w.strategy == Overlap || w.keys.HasOwner()) {
+		next.Intent.Unknown = true // the attempt before may have created a key
+	}
 	return w.unsaved(Stage(next.Intent.Stage), w.hold.save(ctx, next), "an unfinished rotation could not be taken over")
 }
 
@@ -259,6 +264,54 @@ func (w *work) finish(ctx context.Context) error {
 	return nil
 }
 
+// forget revokes what should not be live any more, and ends the intent: a pending key
+// that is not to be used, and everything that this rotation and others have left behind.
+// If the list of keys cannot be read, the next rotation does that, unless a call of this
+// one had an unknown outcome.
+func (w *work) forget(ctx context.Context) error {
+	a, err := Answer{Outcome: Done}, error(nil)
+	pending := w.hold.rec.Pending.ID != ""
+	if pending {
+		a, err = w.calls.revokeKey(ctx, w.hold.rec.Pending)
+	}
+	if err == nil && a.Outcome == Done {
+		pending = false
+		a, err = w.calls.sweep(ctx)
+	}
+	reason := failed(a, err)
+	switch {
+	case errors.Is(reason, record.ErrLeaseLost), errors.Is(reason, errUnreachable):
+		return reason
+	case reason == nil, !pending && !w.hold.rec.Intent.Unknown:
+		return w.end(ctx)
+	case err == nil && w.refusedForGood(a):
+		// The intent prevents everything else.
+		name := mark(w.hold.rec)
+		if err := w.end(ctx); err != nil && !errors.Is(err, errDropped) {
+			return err
+		}
+		return w.fail(StageForget, reason, "the present key is in use; one that no process knows, such as one named "+name+", may be live",
+			"look in the dashboard for keys of the agent that are not in use, and revoke them; to avoid this, set RotationPolicy.Owner")
+	default:
+		return w.fail(StageForget, reason,
+			"the present key is in use; one that no process knows may be live, and will be looked for by the next attempt", "")
+	}
+}
+
+// refusedForGood reports whether the platform would refuse a call tomorrow, too: it says
+// so, or something in its place has said so in all attempts of the intent.
+func (w *work) refusedForGood(a Answer) bool {
+	return a.Outcome.refused() || (a.Denied && w.hold.rec.Intent.Attempts >= w.policy.MaxAttempts)
+}
+
+// end deletes the intent, with a result if its key is in use.
+func (w *work) end(ctx context.Context) error {
+	if reached(w.hold.rec) {
+		return w.finish(ctx)
+	}
+	return w.drop(ctx)
+}
+
 // issued finds the key in an answer.
 func (w *work) issued(a Answer) (record.StoredKey, error) {
 	if a.Key.Credential.IsZero() {
@@ -266,7 +319,7 @@ func (w *work) issued(a Answer) (record.StoredKey, error) {
 			"the new key is in the answer, under a name that the SDK does not know",
 			"RawAnswer of this error has the answer; save the key from it")
 		if a.Outcome == Truncated {
-			e.State = "the answer with the new key is not JSON, as if it had been cut off"
+			e.State = "the answer with the new key is empty or not in the platform's format, as if it had been cut off"
 			e.Advice = "the next attempt asks for it again with the same idempotency key; RawAnswer of this error has what came"
 		}
 		e.Raw = a.Raw
@@ -279,10 +332,6 @@ func (w *work) issued(a Answer) (record.StoredKey, error) {
 	}
 	return k, nil
 }
-
-// maxCreatedOff is how far from the local clock the creation of a key may be that
-// was issued just now, or, by a repeated call, up to a day ago.
-const maxCreatedOff = 48 * time.Hour
 
 // localTimes returns the times of a new key. If the platform's clock is so far
 // from ours that the key would be due at once, or never, they are moved to ours:
@@ -327,7 +376,7 @@ func localTimes(k IssuedKey, sent time.Time, every time.Duration) (created, expi
 func (w *work) disown(ctx context.Context, k record.StoredKey) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.patience())
 	defer cancel()
-	e, err := w.hold.ledger.read(ctx, secret.Credential{})
+	e, err := w.hold.ledger.load(ctx, secret.Credential{})
 	rec := e.Body
 	if err != nil || rec.Knows(k.Credential) {
 		return
@@ -340,7 +389,7 @@ func (w *work) disown(ctx context.Context, k record.StoredKey) {
 	}
 	late := &calls{platform: w.calls.platform, keys: w.keys, policy: w.policy, hold: &hold{ledger: w.hold.ledger, tasks: w.hold.tasks, policy: w.policy, rec: rec}}
 	a, err := late.revokeKey(ctx, k)
-	if _, reason := failed(a, err); reason != nil {
+	if reason := failed(a, err); reason != nil {
 		w.report.Failed(rec, w.fail(StageForget, reason,
 			"a key with the ID "+secret.Clean(k.ID)+" came after its rotation had been dropped; it is live, and not in use",
 			"revoke it in the dashboard"))

@@ -27,13 +27,21 @@ func LoadRecord(ctx context.Context, s agrenting.Store) (record.Key, agrenting.R
 
 // SaveRecord saves a key record, without a lease.
 func SaveRecord(ctx context.Context, s agrenting.Store, rec record.Key, previous agrenting.Revision) (agrenting.Revision, error) {
-	e, err := keySlot(s).Save(ctx, record.Entry[record.Key]{Body: rec, Revision: string(previous)})
-	return agrenting.Revision(e.Revision), err
+	return save(ctx, s, rec, previous, record.Lease{})
 }
 
 // SaveHeld saves a key record under a lease.
 func SaveHeld(ctx context.Context, s agrenting.Store, rec record.Key, previous agrenting.Revision, holder string, d time.Duration) (agrenting.Revision, error) {
-	e, err := keySlot(s).Save(ctx, record.Entry[record.Key]{Body: rec, Revision: string(previous), Lease: record.Lease{Holder: holder, Duration: d}})
+	return save(ctx, s, rec, previous, record.Lease{Holder: holder, Duration: d})
+}
+
+// save counts the writes as every writer does: a record with an earlier count would be
+// one from a backup.
+func save(ctx context.Context, s agrenting.Store, rec record.Key, previous agrenting.Revision, lease record.Lease) (agrenting.Revision, error) {
+	slot := keySlot(s)
+	now, _ := slot.Load(ctx) // without a record, the count begins
+	lease.Counter = now.Lease.Counter
+	e, err := slot.Save(ctx, record.Entry[record.Key]{Body: rec, Revision: string(previous), Lease: lease})
 	return agrenting.Revision(e.Revision), err
 }
 

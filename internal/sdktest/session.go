@@ -58,10 +58,14 @@ func (w *SessionWorld) Call(c *agrenting.Client) error {
 // Exchanges counts the calls of the authenticate endpoint.
 func (w *SessionWorld) Exchanges() int { return w.Server.Count(RouteAuthenticate) }
 
-// Unauthorized counts the requests that the platform answered with 401.
+// RouteVerify is the route that the SDK asks about a credential.
+const RouteVerify = "GET " + verifyPath
+
+// Unauthorized counts the requests that the platform answered with 401, except those of
+// the SDK that ask about a credential.
 func (w *SessionWorld) Unauthorized() (n int) {
 	for _, r := range w.Server.Requests() {
-		if r.Status == http.StatusUnauthorized {
+		if r.Status == http.StatusUnauthorized && r.Path != verifyPath {
 			n++
 		}
 	}
@@ -87,15 +91,21 @@ var KeySources = map[string]func(w *SessionWorld) []agrenting.Option{
 	},
 }
 
-// RenewSession has a client obtain another session: it reports a 401 on the one in
-// use.
-func RenewSession(ctx context.Context, c *agrenting.Client) error {
+// RenewSession ends the session that a client uses, and has the client obtain another
+// one. If the session is young, this takes up to 5 s.
+func RenewSession(ctx context.Context, srv *agrentingtest.Server, c *agrenting.Client) error {
 	a, err := c.Authorize(ctx, c.Status().Origin)
 	if err != nil {
 		return err
 	}
-	_, err = a.Rejected(ctx)
-	return err
+	ended := SecretOf(a.Header())
+	srv.RevokeSession(ended)
+	for SecretOf(a.Header()) == ended {
+		if a, err = a.Rejected(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SessionSlot returns the record in which a client shares the sessions of a key. The

@@ -8,31 +8,66 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 const (
 	// MaxClean bounds the text that Clean returns, in characters.
 	MaxClean = 500
-	// maxScanned bounds the text that Clean searches for patterns, in bytes. The
-	// body of an error may have a mebibyte.
-	maxScanned = 8 << 10
+	// MaxText bounds the text of others that is searched for secrets, in bytes. An error
+	// may be of any length: the body of a response may have a mebibyte, and net/http quotes
+	// up to 10 MB of what is not HTTP.
+	MaxText = 2 << 10
 )
 
 // Clean makes text of others fit for an error message: one line of at most
-// [MaxClean] characters, without the given secrets and without anything that
-// looks like one.
+// [MaxClean] characters, without the given secrets, without anything that
+// looks like one, and without invisible characters. Of a text of more than 2 KiB, it uses
+// only the beginning.
 func Clean(text string, secrets ...string) string {
-	text = Redact(text, secrets...)
-	if len(text) > maxScanned {
-		// The cut may go through a secret.
-		text = strings.TrimRightFunc(text[:maxScanned], func(r rune) bool { return !unicode.IsSpace(r) })
-	}
-	text = RedactPatterns(text)
-	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "?")), " ")
+	text, _ = cut(text, MaxText)
+	text = Line(RedactPatterns(Redact(text, secrets...)))
 	if r := []rune(text); len(r) > MaxClean {
-		text = string(r[:MaxClean]) + "…"
+		text = string(r[:MaxClean]) + ellipsis
 	}
 	return text
+}
+
+const ellipsis = "…"
+
+// CleanText is Clean for the text of an error: it keeps up to 2 KiB, and removes the query
+// strings of URLs.
+func CleanText(text string, secrets ...string) string {
+	return Line(WithoutQueries(Redact(Bounded(text), secrets...)))
+}
+
+// cut returns text, or as much of it as fits into limit bytes and ends at white space or at a
+// character of another script than Latin, which no credential has. A secret may be at the end of
+// the limit.
+func cut(text string, limit int) (beginning string, short bool) {
+	if len(text) <= limit {
+		return text, false
+	}
+	return strings.TrimRightFunc(text[:limit], func(r rune) bool {
+		return !unicode.IsSpace(r) && (r < utf8.RuneSelf || r == utf8.RuneError || !unicode.IsPrint(r))
+	}), true
+}
+
+// Line returns text on one line: white space of any kind becomes one space, and a question mark
+// replaces what is not printable, such as control, bidirectional, and zero-width characters,
+// and invalid UTF-8.
+func Line(text string) string {
+	plain := strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case r == utf8.RuneError, !unicode.IsPrint(r):
+			return '?'
+		default:
+			return r
+		}
+	}, text)
+	return strings.Join(strings.Fields(plain), " ")
 }
 
 // maxQuoted is the longest text that Quote shows.
@@ -55,24 +90,32 @@ var urlQuery = regexp.MustCompile(`(https?://[^\s"'?#]*)\?[^\s"'#]*`)
 // WithoutQueries returns text without the query strings of its URLs and without
 // anything that looks like a secret.
 func WithoutQueries(text string) string {
+	text, _ = cut(text, maxPatterns)
 	return RedactPatterns(urlQuery.ReplaceAllString(text, "${1}"))
 }
 
-// WithoutSecrets returns err with the given secrets removed from its text, or err
-// itself if its text has none of them. The result matches what err matches.
-func WithoutSecrets(err error, secrets ...string) error {
-	if err == nil || len(secrets) == 0 {
-		return err
+// Bounded returns text, or as much of it as is searched for secrets.
+func Bounded(text string) string {
+	text, short := cut(text, MaxText)
+	if short {
+		text += ellipsis
 	}
-	if text := Redact(err.Error(), secrets...); text != err.Error() {
-		return NewError(text, nil, err)
-	}
-	return err
+	return text
 }
 
-// PanicError makes an error of the value of a panic, with the given secrets removed.
-func PanicError(who string, value any, secrets ...string) error {
-	return fmt.Errorf("agrenting: %s panicked: %s", who, Clean(fmt.Sprint(value), secrets...))
+// maxPath is how much of a path is shown, in characters.
+const maxPath = 256
+
+// Path makes the path of a request fit for an error or a log. It has to be escaped already, as
+// by [url.URL.EscapedPath]. The given secrets, what looks like one, and the end of a long path
+// are removed.
+func Path(escaped string, secrets ...string) string {
+	escaped = escaped[:min(len(escaped), MaxText)]
+	path := []rune(Line(RedactPatterns(Redact(escaped, secrets...))))
+	if len(path) > maxPath {
+		return string(path[:maxPath]) + ellipsis
+	}
+	return string(path)
 }
 
 // NewError returns an error with the given text. It unwraps to beneath, which may
@@ -99,6 +142,7 @@ func RedactJSON(raw json.RawMessage, secrets ...string) json.RawMessage {
 	if len(raw) == 0 || len(secrets) == 0 {
 		return raw
 	}
+	hidden := newNeedles(secrets)
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
 	var v any
@@ -106,8 +150,11 @@ func RedactJSON(raw json.RawMessage, secrets ...string) json.RawMessage {
 		return nil
 	}
 	found := false
-	v = redactValue(v, func(s string) string {
-		clean := Redact(s, secrets...)
+	v = redactValue(v, func(s string, number bool) string {
+		if number && !hidden.in(s) {
+			return s // a number that has only a part of a secret is likely to be another one
+		}
+		clean := hidden.redact(s)
 		found = found || clean != s
 		return clean
 	})
@@ -121,12 +168,12 @@ func RedactJSON(raw json.RawMessage, secrets ...string) json.RawMessage {
 	return out
 }
 
-func redactValue(v any, clean func(string) string) any {
+func redactValue(v any, clean func(s string, number bool) string) any {
 	switch v := v.(type) {
 	case string:
-		return clean(v)
+		return clean(v, false)
 	case json.Number:
-		if s := clean(v.String()); s != v.String() {
+		if s := clean(v.String(), true); s != v.String() {
 			return s
 		}
 		return v
@@ -138,7 +185,7 @@ func redactValue(v any, clean func(string) string) any {
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for name, member := range v {
-			out[clean(name)] = redactValue(member, clean)
+			out[clean(name, false)] = redactValue(member, clean)
 		}
 		return out
 	default:

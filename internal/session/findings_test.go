@@ -25,6 +25,9 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
+// failingAtOnce lets requests fail with a renewal, without waiting for the next attempt.
+var failingAtOnce = agrenting.WithRetryPolicy(agrenting.RetryPolicy{RenewalWait: -1})
+
 // editing changes the data of answers to POST requests to a path.
 type editing struct {
 	http.RoundTripper
@@ -457,14 +460,15 @@ func TestASessionOfAFixedKeyIsLookedAtWithoutHarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)
 		var panicked atomic.Bool
-		c := w.Client(agrenting.WithObserver(func(e agrenting.Event) {
+		c := w.Client(failingAtOnce, agrenting.WithObserver(func(e agrenting.Event) {
 			if e.Err != nil && strings.Contains(e.Err.Error(), "panicked") {
 				panicked.Store(true)
 			}
 		}))
 		require.NoError(t, w.Call(c))
+		sdktest.Advance(6 * time.Second) // the session is not young any more
 		w.Server.Fault(sdktest.RouteAuthenticate, agrentingtest.Status(http.StatusServiceUnavailable, "").Times(1))
-		require.Error(t, sdktest.RenewSession(t.Context(), c))
+		require.Error(t, sdktest.RenewSession(t.Context(), w.Server, c))
 		sdktest.Advance(2 * time.Second) // the pause is over, and the window has not begun
 		require.NoError(t, w.Call(c))
 		synctest.Wait()

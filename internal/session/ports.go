@@ -12,10 +12,14 @@ import (
 type Platform interface {
 	// Authenticate calls the authenticate endpoint at path with a key. Its error
 	// matches [wire.ErrUnauthorized] if the platform refused the key, and
-	// [wire.ErrRouteNotFound] if it does not know the path.
-	Authenticate(ctx context.Context, path string, key secret.Credential) (*wire.Answer, error)
-	// Refuses reports whether the platform answers 401 to a session.
-	Refuses(ctx context.Context, session secret.Credential) bool
+	// [wire.ErrRouteNotFound] if it does not know the path. leave is set if no further
+	// request may use the connection of the call.
+	Authenticate(ctx context.Context, path string, key secret.Credential, leave bool) (*wire.Answer, error)
+	// SessionDead reports whether the platform has proven a session dead. lately is set
+	// if it was issued a moment ago, so that a part of the platform may not know it yet.
+	SessionDead(ctx context.Context, session secret.Credential, lately bool) bool
+	// KeyDead reports whether a key that Authenticate has refused is dead.
+	KeyDead(ctx context.Context, key secret.Credential) bool
 	// RetryAt returns when the endpoint may be called again after an error of
 	// Authenticate; zero if the error does not say. locked is set if the address
 	// is locked out until then.
@@ -31,7 +35,7 @@ type Keys interface {
 	Successor(ctx context.Context, refused secret.Credential) (secret.Credential, error)
 	// Lineage identifies the keys that share sessions with key.
 	Lineage(key secret.Credential) string
-	// Recheck is how often the key is read again while its session is in use; 0
+	// Recheck is how often the key is read again while requests use its session; 0
 	// means only when a session is needed.
 	Recheck() time.Duration
 	// Admit refuses a credential that this client must not send.

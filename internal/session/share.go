@@ -24,7 +24,7 @@ const (
 	// slowWrite is how long package record waits for one write of a lease. A write
 	// that fails earlier has not waited for other processes.
 	slowWrite = time.Second
-	// stuckStore is for how long a record that nobody can write may stay unchanged
+	// stuckStore is for how long a record that cannot be written may stay unchanged
 	// before the store counts as stuck: as long as the lease of a holder that was
 	// stopped, and one write. Until then, it may be busy with other processes.
 	stuckStore = leaseDuration + slowWrite
@@ -46,7 +46,7 @@ const (
 // obtainShared takes a usable session from the store, waits for the process that
 // is obtaining one, or obtains one under the lease. A store that fails costs
 // sharing alone.
-func (s *Source) obtainShared(ctx context.Context, key secret.Credential, usable func(record.Session) (grant, bool)) (grant, error) {
+func (s *Source) obtainShared(ctx context.Context, q query, key secret.Credential, usable func(record.Session) (grant, bool)) (grant, error) {
 	slot := s.slotFor(key)
 	end := time.Now().Add(leaseWait(ctx))
 	waited := false
@@ -67,7 +67,7 @@ func (s *Source) obtainShared(ctx context.Context, key secret.Credential, usable
 		case errors.Is(err, record.ErrNoRecord), replaceable(err) && e.Revision != "":
 		case err != nil:
 			s.failed("load", err)
-			return s.exchange(ctx, key)
+			return s.exchange(ctx, q, key, nil)
 		default:
 			s.setStoreError(nil)
 			if g, ok := usable(e.Body); ok {
@@ -80,7 +80,7 @@ func (s *Source) obtainShared(ctx context.Context, key secret.Credential, usable
 		left, remaining := slot.Left(e), time.Until(end)
 		switch {
 		case left > 0 && remaining <= 0:
-			return s.exchange(ctx, key)
+			return s.exchange(ctx, q, key, e.Body.Exchanges)
 		case left > 0:
 			waited = true
 			if err := slot.Await(ctx, e, min(left, remaining)); err != nil {
@@ -98,21 +98,23 @@ func (s *Source) obtainShared(ctx context.Context, key secret.Credential, usable
 			continue
 		}
 		began := time.Now()
-		held, err := slot.Acquire(ctx, e, e.Body, record.Terms{
+		limited, cancel := withPart(ctx)
+		held, err := slot.Acquire(limited, e, e.Body, record.Terms{
 			Holder: s.holder, Duration: leaseDuration, Patience: leasePatience, Every: leaseExtend,
 		})
+		cancel()
 		lost = errors.Is(err, record.ErrConflict)
 		busy := lost ||
 			(errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil &&
 				time.Since(began) >= slowWrite && time.Since(changed) < stuckStore)
 		switch {
 		case err == nil:
-			return s.exchangeHeld(ctx, held, key)
-		case busy && remaining > 0:
+			return s.exchangeHeld(ctx, held, q, key)
+		case busy && time.Until(end) > 0:
 			continue
 		default:
 			s.failed("save", err)
-			return s.exchange(ctx, key)
+			return s.exchange(ctx, q, key, e.Body.Exchanges)
 		}
 	}
 }
@@ -126,9 +128,19 @@ func (*keyReplacedError) Error() string {
 }
 
 func load(ctx context.Context, slot *record.Slot[record.Session]) (record.Entry[record.Session], error) {
-	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	ctx, cancel := withPart(ctx)
 	defer cancel()
 	return slot.Load(ctx)
+}
+
+// withPart limits one operation of the store to a third of the time that is left: a store
+// that ignores its context takes twice that, and the exchange needs some too.
+func withPart(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := loadTimeout
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(end)/3)
+	}
+	return context.WithTimeout(ctx, limit)
 }
 
 // replaceable reports whether a session record that cannot be read is replaced: if
@@ -151,17 +163,25 @@ func leaseWait(ctx context.Context) time.Duration {
 
 // exchangeHeld makes the exchange under the lease and saves the outcome for the
 // other processes, also if it is a failure.
-func (s *Source) exchangeHeld(ctx context.Context, held *record.Held[record.Session], key secret.Credential) (grant, error) {
+func (s *Source) exchangeHeld(ctx context.Context, held *record.Held[record.Session], q query, key secret.Credential) (grant, error) {
 	stop := held.Keep(ctx)
-	g, err := s.exchange(ctx, key)
+	began := time.Now()
+	g, err := s.exchange(ctx, q, key, held.Entry().Body.Exchanges)
+	ended := time.Now()
 	stop()
 	rec := held.Entry().Body
-	if err != nil {
+	exchanges := append(within(rec.Exchanges, ended), ended)
+	switch _, limited := errors.AsType[*LimitError](err); {
+	case limited, err == nil && q.HasCurrent && g.Value.Equal(q.Current): // no exchange was made
+	case err != nil:
+		rec.Exchanges = exchanges
 		s.pause(&rec, err)
-	} else {
-		rec = record.Session{Agent: rec.Agent, Token: g.Value.Reveal(), Expires: g.Expires, Issued: time.Now()}
+	default:
+		rec = record.Session{
+			Agent: rec.Agent, Token: g.Value.Reveal(), Expires: g.Expires, Issued: ended, Skew: rec.Skew, Exchanges: exchanges,
+		}
 		if !g.Issued.IsZero() {
-			rec.Skew = time.Until(g.Issued).Round(time.Second)
+			rec.Skew = renew.SkewOf(g.Issued, began, ended).Round(time.Second)
 		}
 	}
 	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
@@ -199,11 +219,15 @@ func (s *Source) slotFor(key secret.Credential) *record.Slot[record.Session] {
 func (s *Source) pause(rec *record.Session, err error) {
 	rec.Failures++
 	at, locked := s.cfg.Platform.RetryAt(err)
-	rec.NotBefore = time.Now().Add(renew.Doubled(time.Second, time.Minute, rec.Failures))
+	rec.Locked, rec.Refused = locked, IsRefused(err)
+	first, most := 250*time.Millisecond, 30*time.Second
+	if rec.Refused { // a dead key stays dead, and other processes need time to find it out
+		first, most = time.Second, time.Minute
+	}
+	rec.NotBefore = time.Now().Add(renew.Doubled(first, most, rec.Failures))
 	if at.After(rec.NotBefore) {
 		rec.NotBefore = at
 	}
-	rec.Locked, rec.Refused = locked, errors.Is(err, wire.ErrUnauthorized)
 	rec.Reason = secret.Clean(err.Error())
 }
 

@@ -17,16 +17,19 @@ import (
 // refusing is a platform that refuses every exchange.
 type refusing struct{ err error }
 
-func (p refusing) Authenticate(context.Context, string, secret.Credential) (*wire.Answer, error) {
+func (p refusing) Authenticate(context.Context, string, secret.Credential, bool) (*wire.Answer, error) {
 	return nil, p.err
 }
-func (p refusing) Refuses(context.Context, secret.Credential) bool { return false }
-func (p refusing) RetryAt(error) (time.Time, bool)                 { return time.Time{}, false }
+func (p refusing) SessionDead(context.Context, secret.Credential, bool) bool { return false }
+func (p refusing) KeyDead(context.Context, secret.Credential) bool           { return false }
+func (p refusing) RetryAt(error) (time.Time, bool)                           { return time.Time{}, false }
 
 func TestOnlyTheRefusalOfAKeyIsSharedAsOne(t *testing.T) {
 	t.Parallel()
 	other := errors.New("server error")
-	for err, refused := range map[error]bool{other: false, wire.ErrUnauthorized: true} {
+	for err, refused := range map[error]bool{
+		other: false, wire.ErrUnauthorized: false, &RefusedError{Err: wire.ErrUnauthorized}: true,
+	} {
 		s := New(Config{Platform: refusing{err}})
 		var rec record.Session
 		s.pause(&rec, err)

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -54,22 +56,26 @@ func sharing(t *testing.T) (w *sdktest.RotationWorld, sources [2]*keyQueue, clie
 
 func TestASessionOfTheStoreThatWasEndedTooIsNotAdopted(t *testing.T) {
 	t.Parallel()
-	w, _, clients := sharing(t)
-	require.NoError(t, sdktest.RenewSession(t.Context(), clients[0]))
-	require.EqualValues(t, 2, w.Server.Stats().SessionsIssued)
-	// The second client still has the first session, and both are ended.
-	w.Server.RevokeSessions()
-	w.Server.ResetLog()
-	require.NoError(t, w.Call(clients[1]))
-	require.NoError(t, w.Call(clients[0]))
-	assert.EqualValues(t, 3, w.Server.Stats().SessionsIssued)
-	refused := 0
-	for _, r := range w.Server.Requests() {
-		if r.Status == http.StatusUnauthorized && r.Path == "/api/v1/tasks" {
-			refused++
+	synctest.Test(t, func(t *testing.T) {
+		w, _, clients := sharing(t)
+		sdktest.Advance(6 * time.Second) // the session is not young any more
+		require.NoError(t, sdktest.RenewSession(t.Context(), w.Server, clients[0]))
+		require.EqualValues(t, 2, w.Server.Stats().SessionsIssued)
+		// The second client still has the first session, and both are ended.
+		sdktest.Advance(6 * time.Second)
+		w.Server.RevokeSessions()
+		w.Server.ResetLog()
+		require.NoError(t, w.Call(clients[1]))
+		require.NoError(t, w.Call(clients[0]))
+		assert.EqualValues(t, 3, w.Server.Stats().SessionsIssued)
+		refused := 0
+		for _, r := range w.Server.Requests() {
+			if r.Status == http.StatusUnauthorized && r.Path == "/api/v1/tasks" {
+				refused++
+			}
 		}
-	}
-	assert.Equal(t, len(clients), refused, "each request was refused once, for its own session")
+		assert.Equal(t, len(clients), refused, "each request was refused once, for its own session")
+	})
 }
 
 func TestAKeyThatAnotherProcessSawRefusedIsLookedForAnew(t *testing.T) {

@@ -27,6 +27,8 @@ type Config struct {
 	// Records describes the store in which sessions are shared. Without a store,
 	// they are not.
 	Records record.Config
+	// MaxExchanges limits the exchanges in 60 s that no expiry has caused; 0 means 8.
+	MaxExchanges int
 }
 
 // Source yields sessions: from the store if another process has obtained a usable
@@ -38,6 +40,10 @@ type Source struct {
 	mu       sync.Mutex
 	key      secret.Credential // that the last session was obtained with
 	last     grant
+	refused  secret.Credential            // the source's key, if key is used because this one is dead
+	recent   []time.Time                  // exchanges of the last minute
+	failure  error                        // of the last exchange, nil if it succeeded
+	skew     time.Duration                // the platform\'s clock minus ours, about
 	replaced []secret.Credential          // sessions of key that were in use before the last
 	slot     *record.Slot[record.Session] // of the sessions of slotKey
 	slotKey  secret.Credential
@@ -57,7 +63,7 @@ const (
 
 // Fetch returns a session in use, or obtains one.
 func (s *Source) Fetch(ctx context.Context, q renew.Query[secret.Credential]) (renew.Grant[secret.Credential], error) {
-	key, err := s.cfg.Keys.Key(ctx)
+	key, err := s.Key(ctx)
 	if err != nil {
 		return grant{}, err
 	}
@@ -69,7 +75,7 @@ func (s *Source) Fetch(ctx context.Context, q renew.Query[secret.Credential]) (r
 		}
 	}
 	g, key, err := s.obtain(ctx, q, key)
-	for n := 0; n < maxKeyChanges && errors.Is(err, wire.ErrUnauthorized); n++ {
+	for n := 0; n < maxKeyChanges && wasRefused(err); n++ {
 		// The key was refused, not a session: it may have just been replaced in its
 		// source.
 		next, kerr := s.cfg.Keys.Successor(ctx, key)
@@ -77,9 +83,19 @@ func (s *Source) Fetch(ctx context.Context, q renew.Query[secret.Credential]) (r
 			return g, errors.Join(err, kerr)
 		}
 		if next.Equal(key) {
-			return g, err
+			break
 		}
 		g, key, err = s.obtain(ctx, q, next)
+	}
+	if old, ok := s.before(key); ok && wasRefused(err) {
+		// As when a file has half a key. The last key that was accepted is used until
+		// the source has another one.
+		if g, err := s.exchangeWith(ctx, q, old); err == nil {
+			s.fallBack(key)
+			g.Recheck = s.cfg.Keys.Recheck()
+			s.note(old, g)
+			return g, nil
+		}
 	}
 	if err != nil {
 		return g, err
@@ -87,6 +103,42 @@ func (s *Source) Fetch(ctx context.Context, q renew.Query[secret.Credential]) (r
 	g.Recheck = s.cfg.Keys.Recheck()
 	s.note(key, g)
 	return g, nil
+}
+
+// instead returns the key to use: the last one that was accepted if the source still has
+// the one that was refused.
+func (s *Source) instead(key secret.Credential) secret.Credential {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.refused.IsZero() && s.refused.Equal(key) && !s.key.IsZero() {
+		return s.key
+	}
+	return key
+}
+
+// before returns the last key that was accepted, if that is another one.
+func (s *Source) before(key secret.Credential) (secret.Credential, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.key, !s.key.IsZero() && !s.key.Equal(key) && !s.refused.Equal(key)
+}
+
+func (s *Source) fallBack(refused secret.Credential) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = refused
+}
+
+// exchangeWith is obtain for a key that must not be replaced while it is used.
+func (s *Source) exchangeWith(ctx context.Context, q query, key secret.Credential) (grant, error) {
+	g, _, err := s.obtain(ctx, q, key)
+	return g, err
+}
+
+// Key returns the key that the sessions are obtained with.
+func (s *Source) Key(ctx context.Context) (secret.Credential, error) {
+	key, err := s.cfg.Keys.Key(ctx)
+	return s.instead(key), err
 }
 
 // unchanged answers a recheck of the key: while the session in use is of that key,
@@ -111,7 +163,10 @@ func (s *Source) note(key secret.Credential, g grant) {
 	if old := s.last.Value; !old.IsZero() && key.Equal(s.key) && !old.Equal(g.Value) {
 		s.replaced = append(s.replaced[max(0, len(s.replaced)+1-maxReplaced):], old)
 	}
-	s.key, s.last = key, g
+	if !key.Equal(s.key) {
+		s.refused = secret.Credential{}
+	}
+	s.key, s.last, s.failure = key, g, nil
 }
 
 // wasReplaced reports whether a session was in use here and was replaced by
@@ -126,13 +181,13 @@ func (s *Source) wasReplaced(session secret.Credential) bool {
 // another one if the key was replaced while another process was waited for.
 func (s *Source) obtain(ctx context.Context, q query, key secret.Credential) (grant, secret.Credential, error) {
 	if s.cfg.Records.Store == nil {
-		g, err := s.exchange(ctx, key)
+		g, err := s.exchange(ctx, q, key, nil)
 		return g, key, err
 	}
 	var dead string // a token that the platform refuses
 	usable := func(rec record.Session) (grant, bool) {
 		g, ok := s.adopt(rec, q, key)
-		if ok = ok && rec.Token != dead; ok && q.HasRejected && s.cfg.Platform.Refuses(ctx, g.Value) {
+		if ok = ok && rec.Token != dead; ok && q.HasRejected && s.cfg.Platform.SessionDead(ctx, g.Value, Lately(g)) {
 			// It met the same end as the rejected one, as when all sessions of a key
 			// are ended at once. To ask costs a call, but spares the caller a 401 that
 			// no other session could have prevented.
@@ -141,7 +196,7 @@ func (s *Source) obtain(ctx context.Context, q query, key secret.Credential) (gr
 		return g, ok
 	}
 	for {
-		g, err := s.obtainShared(ctx, key, usable)
+		g, err := s.obtainShared(ctx, q, key, usable)
 		replaced, ok := errors.AsType[*keyReplacedError](err)
 		if !ok {
 			return g, key, err
@@ -150,16 +205,41 @@ func (s *Source) obtain(ctx context.Context, q query, key secret.Credential) (gr
 	}
 }
 
-// exchange makes the exchange.
-func (s *Source) exchange(ctx context.Context, key secret.Credential) (grant, error) {
+// exchange makes the exchange, unless there were too many; shared are those of all
+// processes, as far as a record says. A key that the platform refuses is dead only if
+// the platform confirms it: a gateway may have answered.
+func (s *Source) exchange(ctx context.Context, q query, key secret.Credential, shared []time.Time) (grant, error) {
+	if g, limited, err := s.limit(q, shared); limited {
+		return g, err
+	}
+	began := time.Now()
 	got, err := s.cfg.Endpoint.Exchange(ctx, key)
+	if errors.Is(err, wire.ErrUnauthorized) && s.cfg.Platform.KeyDead(ctx, key) {
+		err = &RefusedError{Err: err}
+	}
+	if err == nil {
+		err = s.cfg.Keys.Admit(got.Credential)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failure = err
 	if err != nil {
 		return grant{}, err
 	}
-	if err := s.cfg.Keys.Admit(got.Credential); err != nil {
-		return grant{}, err
+	s.skew = 0
+	if !got.Issued.IsZero() {
+		s.skew = renew.SkewOf(got.Issued, began, time.Now())
 	}
 	return grant{Value: got.Credential, Expires: got.Credential.Expires(), Issued: got.Issued}, nil
+}
+
+// Lately reports whether a session was issued a moment ago, as far as is known.
+func Lately(g renew.Grant[secret.Credential]) bool {
+	const lately = 4 * time.Second
+	if g.Reason != renew.Adopted || g.Life <= 0 || g.Expires.IsZero() {
+		return true
+	}
+	return g.Life-g.Expires.Sub(g.Issued) < lately
 }
 
 // adopt takes the session of a record if it serves the query: not the one that

@@ -1,5 +1,5 @@
 // Package socket puts the credential of a WebSocket handshake into the query of the
-// URL, where the platform wants it, and removes it from responses and errors.
+// URL, where the platform wants it, and removes it from the headers of responses.
 //
 // It knows the two parameters that carry a credential.
 //

@@ -1,11 +1,11 @@
 package socket
 
 import (
-	"errors"
 	"net/http"
 	"net/url"
 	"strings"
 
+	"github.com/agrenting/agrenting-go/internal/ascii"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
@@ -17,10 +17,10 @@ const (
 )
 
 // HasCredential reports whether the query of u has a credential.
-func HasCredential(u *url.URL) bool { return len(credentials(u)) > 0 }
+func HasCredential(u *url.URL) bool { return len(Credentials(u)) > 0 }
 
-// credentials returns the values of the parameters of u that carry a credential.
-func credentials(u *url.URL) (found []string) {
+// Credentials returns the values of the parameters of u that carry a credential.
+func Credentials(u *url.URL) (found []string) {
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		name, value, _ := strings.Cut(pair, "=")
 		if plain, err := url.QueryUnescape(name); err != nil || !isCredential(plain) {
@@ -36,7 +36,7 @@ func credentials(u *url.URL) (found []string) {
 
 // isCredential reports whether a parameter carries a credential.
 func isCredential(name string) bool {
-	return strings.EqualFold(name, paramAPIKey) || strings.EqualFold(name, paramSessionToken)
+	return ascii.EqualFold(name, paramAPIKey) || ascii.EqualFold(name, paramSessionToken)
 }
 
 // WithCredential returns a copy of u with a credential in its query.
@@ -54,59 +54,30 @@ func WithCredential(u *url.URL, cred secret.Credential) *url.URL {
 	return &out
 }
 
-// NewTransport returns a transport that sends requests through base and removes the
-// credentials in their queries from the headers of responses and from errors.
-func NewTransport(base http.RoundTripper) http.RoundTripper { return &transport{base: base} }
-
-type transport struct{ base http.RoundTripper }
-
-func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.base.RoundTrip(req)
-	hidden := credentials(req.URL)
+// Clean removes the credentials in the query of u from the headers of a response. A redirect
+// repeats the query, for example.
+func Clean(u *url.URL, header http.Header) {
+	hidden := Credentials(u)
 	if len(hidden) == 0 {
-		return resp, err
+		return
 	}
-	if resp != nil {
-		for name, values := range resp.Header { // a redirect repeats the query, for example
-			for i, value := range values {
-				if clean := secret.Redact(value, hidden...); clean != value {
-					resp.Header[name][i] = clean
-				}
+	redactHeader(header, hidden...)
+}
+
+// maxHeader bounds the header values that are searched, in bytes. Handshakes have no more than
+// a few.
+const maxHeader = 64 << 10
+
+// redactHeader removes the secrets from the values of h, and all values beyond maxHeader bytes.
+func redactHeader(h http.Header, hidden ...string) {
+	left := maxHeader
+	for _, values := range h {
+		for i, value := range values {
+			if left -= len(value); left < 0 {
+				values[i] = secret.Placeholder
+			} else if clean := secret.Redact(value, hidden...); clean != value {
+				values[i] = clean
 			}
 		}
 	}
-	return resp, redact(err, hidden...)
-}
-
-// redact returns err with the secret removed from its text, in any spelling. An error
-// that does not show it is returned unchanged. Otherwise errors.Is still matches
-// everything, and errors.As finds only what is wrapped below the last error that shows
-// the secret: the [net.OpError] within a [url.Error], for example, but not the
-// url.Error, which has the URL.
-func redact(err error, hidden ...string) error {
-	if err == nil {
-		return nil
-	}
-	shows := func(err error) bool {
-		_, hasURL := err.(*url.Error) //nolint:errorlint // this one, not what it wraps
-		return hasURL || secret.Redact(err.Error(), hidden...) != err.Error()
-	}
-	beneath, clean := err, true
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		if shows(e) {
-			clean, beneath = false, errors.Unwrap(e)
-		}
-	}
-	// The errors behind an Unwrap() []error are not searched, so such an error is not
-	// returned, nor anything that it wraps.
-	for e := beneath; e != nil; e = errors.Unwrap(e) {
-		if _, several := e.(interface{ Unwrap() []error }); several {
-			beneath, clean = nil, false
-			break
-		}
-	}
-	if clean {
-		return err
-	}
-	return secret.NewError(secret.Redact(err.Error(), hidden...), beneath, err)
 }

@@ -1,22 +1,86 @@
 package wire
 
-import "net/http"
+import (
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
 
-// idleConns is how many idle connections to one host the default base transport keeps.
-// [http.DefaultTransport] keeps two: each further concurrent request to the platform
-// would open a connection and close it after its answer. The limit for all hosts is
-// that of [http.DefaultTransport], 100.
-const idleConns = 100
+const (
+	// idleConns is how many idle connections to one host the default base transport keeps.
+	// [http.DefaultTransport] keeps two: each further concurrent request to the platform
+	// would open a connection and close it after its answer.
+	idleConns = 100
 
-// NewBase returns the default base transport. It is a new clone of
-// [http.DefaultTransport], so that other code can neither change nor close it.
-func NewBase() *http.Transport {
-	base := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
-	if t, ok := http.DefaultTransport.(*http.Transport); ok {
-		base = t.Clone()
+	// An HTTP/2 connection on which nothing has arrived for pingAfter gets a ping. If the
+	// answer does not arrive within pingTimeout, the connection is closed. Without pings,
+	// requests would use a dead connection for up to a quarter of an hour.
+	pingAfter   = 30 * time.Second
+	pingTimeout = 15 * time.Second
+)
+
+// DefaultBase returns the base transport of a client that is given none: that of
+// [NewBase], or [http.DefaultTransport] if the program has put a tracer or a mock there.
+// own reports that no other code uses it.
+func DefaultBase(direct func(*url.URL) bool) (base http.RoundTripper, own bool) {
+	if std := http.DefaultTransport; std != nil { //nolint:forbidigo // it is only read
+		if _, ok := std.(*http.Transport); !ok {
+			return std, false
+		}
 	}
-	if base.MaxIdleConnsPerHost == 0 {
-		base.MaxIdleConnsPerHost = idleConns
+	return NewBase(direct), true
+}
+
+// NewBase returns a transport with the settings of [http.DefaultTransport]. A limit that the
+// program has set to zero there gets its default. It pings HTTP/2 connections. URLs for which
+// direct returns true do not use a proxy.
+//
+// The transport is new, so other code can neither change nor close it.
+func NewBase(direct func(*url.URL) bool) *http.Transport {
+	return newBase(http.DefaultTransport, direct) //nolint:forbidigo // it is cloned
+}
+
+func newBase(std http.RoundTripper, direct func(*url.URL) bool) *http.Transport {
+	base := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+	if t, ok := std.(*http.Transport); ok {
+		base = t.Clone()
+		// Clone configures t. Its copy has a TLS configuration and would otherwise not
+		// use HTTP/2, even if t does.
+		_, http2 := t.TLSNextProto["h2"]
+		if http2 { // of another HTTP/2 implementation, whose connections t has too
+			base.ForceAttemptHTTP2, base.TLSNextProto = true, nil
+		}
+	}
+	if base.DialContext == nil && base.Dial == nil { //nolint:staticcheck // programs still use it
+		base.DialContext = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	}
+	setLimit(&base.TLSHandshakeTimeout, 10*time.Second)
+	setLimit(&base.IdleConnTimeout, 90*time.Second)
+	setLimit(&base.ExpectContinueTimeout, time.Second)
+	setLimit(&base.MaxIdleConnsPerHost, idleConns)
+	setLimit(&base.MaxIdleConns, max(idleConns, base.MaxIdleConnsPerHost))
+	if base.HTTP2 == nil {
+		base.HTTP2 = new(http.HTTP2Config)
+	}
+	setLimit(&base.HTTP2.SendPingTimeout, pingAfter)
+	setLimit(&base.HTTP2.PingTimeout, pingTimeout)
+	if base.OnProxyConnectResponse == nil {
+		base.OnProxyConnectResponse = CheckProxy
+	}
+	if proxy := base.Proxy; proxy != nil {
+		base.Proxy = func(req *http.Request) (*url.URL, error) {
+			if direct(req.URL) {
+				return nil, nil //nolint:nilnil // no proxy
+			}
+			return proxy(req)
+		}
 	}
 	return base
+}
+
+func setLimit[T int | time.Duration](limit *T, value T) {
+	if *limit == 0 {
+		*limit = value
+	}
 }

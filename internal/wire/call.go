@@ -28,6 +28,8 @@ type Call struct {
 	// Body is nil for none, an io.Reader that is sent unchanged, []byte and
 	// json.RawMessage that are sent as JSON, or anything else, encoded as JSON.
 	Body any
+	// Close ends the connection after the call.
+	Close bool
 }
 
 // A Sender sends one request: the method RoundTrip of a transport, or Do of a client.
@@ -35,7 +37,12 @@ type Sender func(*http.Request) (*http.Response, error)
 
 // Do makes the call and reads at most limit bytes of its answer. The error names the
 // call. An answer that breaks off or is larger is an error too.
+//
+// Of an answer that is not a success, only what arrives within 200 ms is read. If that is
+// not JSON, JSONErr is set.
 func (c Call) Do(ctx context.Context, send Sender, limit int64) (*Answer, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	req, err := c.Request(ctx)
 	if err != nil {
 		return nil, err
@@ -45,8 +52,20 @@ func (c Call) Do(ctx context.Context, send Sender, limit int64) (*Answer, error)
 		return nil, err
 	}
 	defer resp.Body.Close()
-	a := Read(req, resp, limit)
-	return a, a.BodyErr
+	defer cancel() // first, so that closing need not wait for a read that is under way
+	if resp.StatusCode >= http.StatusOK && resp.StatusCode < http.StatusMultipleChoices {
+		a := Read(req, resp, limit)
+		return a, a.BodyErr
+	}
+	head, err := Peek(resp, int(limit))
+	if err != nil && !errors.Is(err, errUnread) {
+		return nil, NewCallError(req, err)
+	}
+	a := newAnswer(req, resp, head)
+	if err != nil && len(a.Body) == 0 {
+		a.JSONErr = err // it would count as an answer without a body
+	}
+	return a, nil
 }
 
 // Request makes the request of the call. The error matches [ErrMethod], or names the
@@ -54,7 +73,7 @@ func (c Call) Do(ctx context.Context, send Sender, limit int64) (*Answer, error)
 func (c Call) Request(ctx context.Context) (*http.Request, error) {
 	body, contentType, err := encode(c.Body)
 	if err != nil {
-		return nil, &CallError{Method: c.Method, Path: c.URL.Path, Err: err}
+		return nil, &CallError{Method: c.Method, Path: c.URL.EscapedPath(), Err: err}
 	}
 	if body == nil {
 		body = http.NoBody
@@ -63,7 +82,7 @@ func (c Call) Request(ctx context.Context) (*http.Request, error) {
 	if err != nil {
 		return nil, ErrMethod // the URL has been parsed already
 	}
-	req.Header = c.Header
+	req.Header, req.Close = c.Header, c.Close
 	SetDefault(req.Header, "Accept", "application/json")
 	SetDefault(req.Header, "User-Agent", c.UserAgent)
 	if contentType != "" {
@@ -108,10 +127,22 @@ func NewUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
+// Answered checks what a transport returned. Custom ones may return (nil, nil), or a nil
+// Body, which [http.Client] treats as empty.
+func Answered(resp *http.Response, err error) (*http.Response, error) {
+	switch {
+	case resp == nil && err == nil:
+		return nil, ErrNoResponse
+	case resp != nil && resp.Body == nil:
+		resp.Body = http.NoBody
+	}
+	return resp, err
+}
+
 // Send sends a request. The error names the call and shows no query string. There may
 // be a response besides the error, of a redirect that was refused; its body is closed.
 func Send(req *http.Request, send Sender) (*http.Response, error) {
-	resp, err := send(req)
+	resp, err := Answered(send(req))
 	if err == nil {
 		return resp, nil
 	}
@@ -130,6 +161,7 @@ func Send(req *http.Request, send Sender) (*http.Response, error) {
 
 // An Answer is what the platform answered.
 type Answer struct {
+	// Path is escaped.
 	Method, Path string
 	Status       int
 	Header       http.Header
@@ -143,17 +175,27 @@ type Answer struct {
 
 // Read reads at most limit bytes of an answer. It does not close the body.
 func Read(req *http.Request, resp *http.Response, limit int64) *Answer {
-	a := &Answer{Method: req.Method, Path: req.URL.Path, Status: resp.StatusCode, Header: resp.Header}
-	var err error
-	if a.Body, err = ReadBounded(resp.Body, limit); err != nil {
+	body, err := ReadBounded(resp.Body, limit)
+	a := newAnswer(req, resp, body)
+	if err != nil {
 		a.BodyErr = NewCallError(req, err)
 	}
-	a.Envelope, a.JSONErr = Decode(a.Body)
+	return a
+}
+
+func newAnswer(req *http.Request, resp *http.Response, body []byte) *Answer {
+	a := &Answer{Method: req.Method, Path: req.URL.EscapedPath(), Status: resp.StatusCode, Header: resp.Header, Body: body}
+	a.Envelope, a.JSONErr = Decode(body)
 	return a
 }
 
 // ReadBounded reads at most limit bytes; more is an error.
 func ReadBounded(r io.Reader, limit int64) ([]byte, error) {
+	if ahead, ok := r.(*readBody); ok {
+		if b, ok, err := ahead.bounded(limit); ok {
+			return b, err
+		}
+	}
 	b, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err == nil && int64(len(b)) > limit {
 		return b[:limit], fmt.Errorf("%w: it has more than %d bytes", ErrMalformed, limit)
@@ -168,22 +210,18 @@ func (a *Answer) Success() bool { return a.Status >= 200 && a.Status < 300 }
 // the envelope has no errors.
 func (a *Answer) OK() bool { return a.Success() && len(a.Envelope.Errors) == 0 }
 
+// FromPlatform reports whether the answer is whole and in the platform's envelope. Any
+// other answer may be that of a gateway, and says nothing about what the platform did.
+func (a *Answer) FromPlatform() bool {
+	return a.BodyErr == nil && a.JSONErr == nil && a.Envelope.Recognized
+}
+
 // Page returns the answer as a page of a list. The error names the call.
 func (a *Answer) Page() (Page, error) {
 	if a.JSONErr != nil {
 		return Page{}, &CallError{Method: a.Method, Path: a.Path, Err: fmt.Errorf("%w: %w", ErrMalformed, a.JSONErr)}
 	}
 	return Page{Status: a.Status, Data: a.Envelope.Data, Pagination: a.Envelope.Pagination}, nil
-}
-
-// Made is OK for calls that issue a secret: a success that contains one counts,
-// whatever errors it also reports.
-func (a *Answer) Made() bool {
-	if a.OK() {
-		return true
-	}
-	_, found := IssuedIn(a.Body)
-	return a.Success() && found
 }
 
 // Sent returns when the answer was sent by the platform's clock, zero if unknown.

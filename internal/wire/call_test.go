@@ -73,30 +73,64 @@ func TestDoReadsTheEnvelope(t *testing.T) {
 	t.Parallel()
 	call := Call{Method: http.MethodGet, URL: target, Header: http.Header{}}
 	for name, tc := range map[string]struct {
-		status   int
-		body     string
-		ok, made bool
-		jsonErr  error
+		status  int
+		body    string
+		ok      bool
+		jsonErr error
 	}{
-		"data":            {200, `{"data":1}`, true, true, nil},
-		"no content":      {204, ``, true, true, nil},
-		"page":            {200, `<html>`, true, true, ErrNotJSON},
-		"errors":          {200, `{"errors":[{"code":"C"}]}`, false, false, nil},
-		"errors and key":  {201, `{"data":{"api_key":"k-0123456789"},"errors":[{"code":"C"}]}`, false, true, nil},
-		"failure and key": {500, `{"data":{"api_key":"k-0123456789"}}`, false, false, nil},
+		"data":            {200, `{"data":1}`, true, nil},
+		"no content":      {204, ``, true, nil},
+		"page":            {200, `<html>`, true, ErrNotJSON},
+		"errors":          {200, `{"errors":[{"code":"C"}]}`, false, nil},
+		"errors and key":  {201, `{"data":{"api_key":"k-0123456789"},"errors":[{"code":"C"}]}`, false, nil},
+		"failure and key": {500, `{"data":{"api_key":"k-0123456789"}}`, false, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			call := call
+			call.Header = http.Header{} // the call adds to it
 			a, err := call.Do(t.Context(), answering(tc.status, strings.NewReader(tc.body)), 1<<10)
 			require.NoError(t, err)
 			assert.Equal(t, tc.ok, a.OK())
-			assert.Equal(t, tc.made, a.Made())
 			assert.Equal(t, tc.body, string(a.Body))
 			require.ErrorIs(t, a.JSONErr, tc.jsonErr)
 			_, err = a.Page()
 			assert.Equal(t, tc.jsonErr == nil, err == nil)
 		})
 	}
+}
+
+func TestFromPlatform(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]bool{
+		`{"data":null}`:             true,
+		`{"data":[]}`:               true,
+		`{"errors":[]}`:             true,
+		`{"errors":{"detail":"x"}}`: true,
+		`{"error":"x"}`:             true,
+		"\ufeff{\"data\":1}":        true,
+		``:                          false,
+		` `:                         false,
+		`{}`:                        false,
+		`[]`:                        false,
+		`"x"`:                       false,
+		`null`:                      false,
+		`{"error":null}`:            false,
+		`{"message":"Forbidden"}`:   false,
+		`{"meta":{}}`:               false,
+		`{"data":`:                  false,
+		`<html>`:                    false,
+	} {
+		for _, status := range []int{200, 403, 502} {
+			a, err := Call{Method: http.MethodGet, URL: target, Header: http.Header{}}.Do(t.Context(), answering(status, strings.NewReader(body)), 1<<10)
+			require.NoError(t, err)
+			assert.Equal(t, want, a.FromPlatform(), "%d %s", status, body)
+		}
+	}
+	broken := io.MultiReader(strings.NewReader(`{"data":1}`), errReader{io.ErrUnexpectedEOF})
+	a, err := Call{Method: http.MethodGet, URL: target, Header: http.Header{}}.Do(t.Context(), answering(200, broken), 1<<10)
+	require.Error(t, err)
+	assert.False(t, a.FromPlatform(), "it broke off")
 }
 
 func TestDoNamesTheCallThatFails(t *testing.T) {

@@ -2,10 +2,10 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"strconv"
-	"strings"
 
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
@@ -16,6 +16,9 @@ var (
 	ErrMalformed = errors.New("agrenting: malformed response")
 	// ErrNotJSON is the error of Decode.
 	ErrNotJSON = errors.New("it is not JSON")
+	// ErrNotPlatform is in the errors about answers that are not in the platform's
+	// envelope.
+	ErrNotPlatform = errors.New("the platform did not answer")
 )
 
 // CodeIdempotencyPending is the error code of a 409 whose idempotency key belongs to a
@@ -29,7 +32,12 @@ type Envelope struct {
 	Meta       json.RawMessage
 	RequestID  string
 	Pagination *Pagination
+	// Errors has the first entries of the errors array, and MoreErrors is how many more it has.
 	Errors     []ErrorDetail
+	MoreErrors int
+	// Recognized is set if the body is an object with one of the members data, errors,
+	// and error. Gateways have other shapes, such as a bare message.
+	Recognized bool
 	// loose has the code and message of a body without data and errors. They are
 	// about an error only if the status says so.
 	loose ErrorDetail
@@ -51,15 +59,20 @@ type Pagination struct {
 // UnmarshalJSON accepts numbers, strings, and booleans for one another and ignores
 // what it cannot read.
 func (p *Pagination) UnmarshalJSON(b []byte) error {
-	var o Object
-	if err := json.Unmarshal(b, &o); err != nil {
-		return err
+	if b[0] != '{' {
+		return errors.New("not an object")
 	}
-	*p = Pagination{Cursor: scalar(o["cursor"])}
-	p.HasMore, _ = strconv.ParseBool(scalar(o["has_more"]))
-	if n, err := strconv.Atoi(scalar(o["total_count"])); err == nil {
-		p.TotalCount = n
-	}
+	*p = Pagination{}
+	members(b, func(name []byte, value json.RawMessage) {
+		switch string(name) {
+		case "cursor":
+			p.Cursor = scalar(value)
+		case "has_more":
+			p.HasMore, _ = strconv.ParseBool(scalar(value))
+		case "total_count":
+			p.TotalCount, _ = strconv.Atoi(scalar(value))
+		}
+	})
 	return nil
 }
 
@@ -80,27 +93,34 @@ func Decode(body []byte) (Envelope, error) {
 	if body[0] != '{' {
 		return env, nil
 	}
-	var members Object
-	if err := json.Unmarshal(body, &members); err != nil {
-		return env, err
-	}
-	data, hasData := members["data"]
-	meta, hasMeta := members["meta"]
-	rawErrors, hasErrors := members["errors"]
-	if hasData {
+	var data, meta, list, single json.RawMessage
+	members(body, func(name []byte, value json.RawMessage) {
+		switch string(name) {
+		case "data":
+			data = value
+		case "meta":
+			meta = value
+		case "errors":
+			list = value
+		case "error":
+			single = value
+		}
+	})
+	env.Recognized = data != nil || list != nil || !IsNull(single)
+	if data != nil {
 		env.Data = data
-	} else if hasMeta || hasErrors {
+	} else if meta != nil || list != nil {
 		env.Data = nil
 	}
-	if hasMeta && !IsNull(meta) {
-		env.Meta = meta
+	if meta != nil && !IsNull(meta) {
+		env.Meta = bytes.Clone(meta) // it is kept for longer than the body
 		env.readMeta()
 	}
-	if hasErrors {
-		env.Errors = errorDetails(rawErrors)
+	if list != nil {
+		env.Errors, env.MoreErrors = errorDetails(list)
 	}
-	if len(env.Errors) == 0 && !hasData {
-		if d, ok := errorDetail(members["error"]); ok {
+	if len(env.Errors) == 0 && data == nil {
+		if d, ok := errorDetail(single); ok {
 			env.Errors = []ErrorDetail{d}
 		}
 		env.loose, _ = errorDetail(body)
@@ -109,82 +129,135 @@ func Decode(body []byte) (Envelope, error) {
 }
 
 func (env *Envelope) readMeta() {
-	var meta Object
-	if json.Unmarshal(env.Meta, &meta) != nil {
+	if env.Meta[0] != '{' {
 		return
 	}
-	_ = json.Unmarshal(meta["request_id"], &env.RequestID)
-	if raw := meta["pagination"]; !IsNull(raw) {
-		p := new(Pagination)
-		if json.Unmarshal(raw, p) == nil {
-			env.Pagination = p
+	members(env.Meta, func(name []byte, value json.RawMessage) {
+		switch string(name) {
+		case "request_id":
+			_ = json.Unmarshal(value, &env.RequestID)
+		case "pagination":
+			p := new(Pagination)
+			if env.Pagination = nil; !IsNull(value) && json.Unmarshal(value, p) == nil {
+				env.Pagination = p
+			}
 		}
-	}
+	})
 }
+
+const (
+	// maxErrors is how many entries of an errors array are kept.
+	maxErrors = 20
+	// maxShown bounds the texts of all errors of a response, and their details, in bytes.
+	maxShown = 16 << 10
+)
 
 // Problems returns what an answer with an error status says, fit for error
-// messages, with the given secrets removed. Text that is neither JSON nor a web
-// page counts as a message.
-func (env *Envelope) Problems(body []byte, secrets ...string) []ErrorDetail {
+// messages, with the given secrets removed, and how many errors it leaves out. Text that is
+// neither JSON nor a web page counts as a message. Details of more than 16 KiB are left out.
+func (env *Envelope) Problems(body []byte, secrets ...string) (clean []ErrorDetail, more int) {
 	var found []ErrorDetail
-	switch t := strings.TrimSpace(string(body)); {
+	switch t := bytes.TrimSpace(body); {
 	case len(env.Errors) > 0:
-		found = env.Errors
+		found, more = env.Errors, env.MoreErrors
 	case env.loose.Message != "" || env.loose.Code != "":
 		found = []ErrorDetail{env.loose}
-	case t != "" && !strings.HasPrefix(t, "{") && !strings.HasPrefix(t, "<"):
-		found = []ErrorDetail{{Message: t}}
+	case len(t) > 0 && t[0] != '{' && t[0] != '<':
+		found = []ErrorDetail{{Message: string(t)}}
 	}
-	clean := make([]ErrorDetail, len(found))
+	texts, details := maxShown, maxShown
 	for i, d := range found {
-		clean[i] = ErrorDetail{
-			Code: secret.Clean(d.Code, secrets...), Message: secret.Clean(d.Message, secrets...),
-			Field: secret.Clean(d.Field, secrets...), Details: secret.RedactJSON(d.Details, secrets...),
+		if texts <= 0 {
+			return clean, more + len(found) - i
 		}
+		c := ErrorDetail{
+			Code: secret.Clean(d.Code, secrets...), Message: secret.Clean(d.Message, secrets...),
+			Field: secret.Clean(d.Field, secrets...),
+		}
+		for _, text := range []string{d.Code, d.Message, d.Field} {
+			texts -= min(len(text), secret.MaxText)
+		}
+		if details -= len(d.Details); details >= 0 {
+			c.Details = bytes.Clone(secret.RedactJSON(d.Details, secrets...))
+		}
+		clean = append(clean, c)
 	}
-	return clean
+	return clean, more
 }
 
-// errorDetails reads an errors array entry by entry, so that a malformed entry does
-// not hide the others.
-func errorDetails(raw json.RawMessage) []ErrorDetail {
-	var entries []json.RawMessage
-	if json.Unmarshal(raw, &entries) != nil {
-		if d, ok := errorDetail(raw); ok {
-			return []ErrorDetail{d}
-		}
-		return nil
-	}
-	var out []ErrorDetail
-	for _, e := range entries {
-		if d, ok := errorDetail(e); ok {
-			out = append(out, d)
-		} else {
-			out = append(out, ErrorDetail{Message: "an error that could not be read"})
-		}
+// Codes returns an envelope that has only what cannot be a secret of the errors of env: codes,
+// fields, and details that consist of plain words. It has no messages.
+func (env *Envelope) Codes() *Envelope {
+	out := &Envelope{Recognized: env.Recognized, loose: codeOnly(env.loose)}
+	for _, d := range env.Errors {
+		out.Errors = append(out.Errors, codeOnly(d))
 	}
 	return out
 }
 
-func errorDetail(raw json.RawMessage) (ErrorDetail, bool) {
-	var d ErrorDetail
-	if IsNull(raw) {
-		return d, false
+func codeOnly(d ErrorDetail) (out ErrorDetail) {
+	if secret.IsCode(d.Code) {
+		out.Code = d.Code
 	}
-	if json.Unmarshal(raw, &d.Message) == nil {
-		return d, d.Message != ""
+	if secret.IsCode(d.Field) {
+		out.Field = d.Field
 	}
-	var o Object
-	if json.Unmarshal(raw, &o) != nil || len(o) == 0 {
-		return d, false
+	if secret.IsPlain(string(d.Details)) {
+		out.Details = d.Details
 	}
-	_ = json.Unmarshal(o["code"], &d.Code)
-	_ = json.Unmarshal(o["field"], &d.Field)
-	for _, name := range []string{"message", "detail", "title"} {
-		if d.Message == "" {
-			_ = json.Unmarshal(o[name], &d.Message)
+	return out
+}
+
+// errorDetails reads an errors array entry by entry, so that a malformed entry does
+// not hide the others. It returns the first entries, and how many more there are.
+func errorDetails(raw json.RawMessage) (out []ErrorDetail, more int) {
+	if raw[0] != '[' {
+		if d, ok := errorDetail(raw); ok {
+			out = []ErrorDetail{d}
 		}
+		return out, 0
 	}
-	d.Details = o["details"]
-	return d, true
+	entries, more := elements(raw, maxErrors)
+	for _, e := range entries {
+		d, ok := errorDetail(e)
+		if !ok {
+			d = ErrorDetail{Message: "an error that could not be read"}
+		}
+		out = append(out, d)
+	}
+	return out, more
+}
+
+func errorDetail(raw json.RawMessage) (d ErrorDetail, ok bool) {
+	if len(raw) == 0 {
+		return d, false
+	}
+	switch raw[0] {
+	case '"':
+		_ = json.Unmarshal(raw, &d.Message)
+		return d, d.Message != ""
+	case '{':
+	default:
+		return d, false
+	}
+	var message, detail, title string
+	members(raw, func(name []byte, value json.RawMessage) {
+		ok = true
+		switch string(name) {
+		case "code":
+			_ = json.Unmarshal(value, &d.Code)
+		case "field":
+			_ = json.Unmarshal(value, &d.Field)
+		case "message":
+			_ = json.Unmarshal(value, &message)
+		case "detail":
+			_ = json.Unmarshal(value, &detail)
+		case "title":
+			_ = json.Unmarshal(value, &title)
+		case "details":
+			d.Details = value
+		}
+	})
+	d.Message = cmp.Or(message, detail, title)
+	return d, ok
 }

@@ -28,10 +28,10 @@ func TestDecodeFindsTheData(t *testing.T) {
 func TestProblemsReadsEveryShapeOfAnError(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string][]ErrorDetail{
-		``:                                   {},
-		`{}`:                                 {},
-		`<html>away</html>`:                  {},
-		`{"data":{"message":"m"}}`:           {},
+		``:                                   nil,
+		`{}`:                                 nil,
+		`<html>away</html>`:                  nil,
+		`{"data":{"message":"m"}}`:           nil,
 		"upstream\nis away":                  {{Message: "upstream is away"}},
 		`{"errors":["a",null,{"code":"C"}]}`: {{Message: "a"}, {Message: "an error that could not be read"}, {Code: "C"}},
 		`{"errors":{"title":"t"}}`:           {{Message: "t"}},
@@ -43,7 +43,9 @@ func TestProblemsReadsEveryShapeOfAnError(t *testing.T) {
 		},
 	} {
 		env, _ := Decode([]byte(body))
-		assert.Equal(t, want, env.Problems([]byte(body), "KEY-0123456789"), body)
+		got, more := env.Problems([]byte(body), "KEY-0123456789")
+		assert.Equal(t, want, got, body)
+		assert.Zero(t, more)
 	}
 }
 

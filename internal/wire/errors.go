@@ -15,24 +15,40 @@ var (
 	ErrUnauthorized = errors.New("agrenting: unauthorized")
 	// ErrRouteNotFound is in every error about a 404 with the code ROUTE_NOT_FOUND.
 	ErrRouteNotFound = errors.New("agrenting: route not found")
+	// ErrNoResponse is the error of a transport that broke the contract of
+	// [http.RoundTripper].
+	ErrNoResponse = errors.New("agrenting: the base transport returned neither a response nor an error")
 )
 
-// A CallError names the call that failed, without its query string.
+// A CallError names the call that failed, without its query string. Its text is safe to log: it is
+// one line of bounded length.
 type CallError struct {
+	// Path is escaped, as it was sent.
 	Method, Path string
 	Err          error
+
+	text string // made once: net/http may quote megabytes
 }
 
 // NewCallError names the call of req. If the context of req has ended, the error
 // says that first.
 func NewCallError(req *http.Request, err error) *CallError {
-	return &CallError{Method: req.Method, Path: req.URL.Path, Err: ended(req.Context(), err)}
+	e := &CallError{Method: req.Method, Path: req.URL.EscapedPath(), Err: ended(req.Context(), err)}
+	e.text = e.make()
+	return e
 }
 
 // Error implements error.
 func (e *CallError) Error() string {
-	text := secret.WithoutQueries(e.Err.Error())
-	return "agrenting: " + e.Method + " " + e.Path + ": " + strings.TrimPrefix(text, "agrenting: ")
+	if e.text == "" { // not from NewCallError
+		return e.make()
+	}
+	return e.text
+}
+
+func (e *CallError) make() string {
+	text := strings.TrimPrefix(secret.CleanText(e.Err.Error()), "agrenting: ")
+	return "agrenting: " + e.Method + " " + secret.Path(e.Path) + ": " + text
 }
 
 // Unwrap returns the cause.
@@ -55,6 +71,11 @@ func (e *contextError) Unwrap() []error {
 		return []error{e.cause, e.ctx}
 	}
 	return []error{e.cause, e.ctx, e.last}
+}
+
+// EndOf returns the end of ctx, described by its cause. It matches the cause and ctx.Err().
+func EndOf(ctx context.Context) error {
+	return &contextError{cause: context.Cause(ctx), ctx: ctx.Err()}
 }
 
 // ended describes err by the end of ctx, if ctx has ended.

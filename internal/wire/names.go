@@ -4,7 +4,7 @@ package wire
 // The platform documents them on its page "Authentication", and X-Idempotency-Key on
 // "Idempotency".
 const (
-	HeaderAPIKey         = "X-Api-Key"
+	HeaderAPIKey         = "X-Api-Key" // #nosec G101 -- the name of a header
 	HeaderAPIKeyAlias    = "Api-Key"
 	HeaderAuthorization  = "Authorization"
 	HeaderAgentID        = "X-Agent-Id"

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +20,16 @@ type Page struct {
 	Pagination *Pagination // nil if the answer has none
 }
 
+const (
+	// maxEmptyPages is how many pages in a row may have no items. The loop's body does not
+	// run for such pages, so it cannot end the loop.
+	maxEmptyPages = 100
+
+	// maxCursor is the length of the longest cursor that is followed. A cursor is sent in
+	// the query of a URL, for which servers allow some 8 KiB.
+	maxCursor = 64 << 10
+)
+
 // List yields the items of all pages. fetch returns the page at the given query
 // parameters; nil means the first page. List fetches pages as the loop needs them
 // and follows meta.pagination.cursor, or counts pages where the data has page and
@@ -25,15 +37,16 @@ type Page struct {
 // only array in it.
 //
 // An error is yielded once, with the zero value, and ends the list; the items
-// before it are valid. A cursor that repeats is an error. Errors of List itself
-// match [ErrMalformed] and name the path; those of fetch are yielded unchanged.
-func List[T any](path string, fetch func(at url.Values) (Page, error)) iter.Seq2[T, error] {
+// before it are valid. A cursor that repeats or is longer than 64 KiB is an error, and
+// so are 100 pages in a row without items. Errors of List itself match [ErrMalformed]
+// and name the path; those of fetch are yielded unchanged. If ctx ends between two
+// pages, the error matches its cause.
+func List[T any](ctx context.Context, path string, fetch func(at url.Values) (Page, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var zero T
-		var at url.Values
-		seen := map[string]bool{}
-		for {
-			p, err := fetch(at)
+		var w walk
+		for ctx.Err() == nil {
+			p, err := fetch(w.at)
 			if err != nil {
 				yield(zero, err)
 				return
@@ -44,26 +57,55 @@ func List[T any](path string, fetch func(at url.Values) (Page, error)) iter.Seq2
 					return
 				}
 			}
-			if err == nil && next != nil && seen[next.Encode()] {
-				err = errors.New("its pagination cursor repeats")
+			if err == nil && next != nil {
+				err = w.advance(next, len(items))
 			}
 			if err != nil {
-				yield(zero, listError(path, err))
+				yield(zero, listError(path, fmt.Errorf("%w: %w", ErrMalformed, err)))
 				return
 			}
 			if next == nil {
 				return
 			}
-			seen[next.Encode()] = true
-			at = next
 		}
+		yield(zero, listError(path, ended(ctx, ctx.Err())))
 	}
+}
+
+// walk is the way through the pages of a list.
+type walk struct {
+	at    url.Values                     // where the next page is; nil for the first one
+	seen  map[[sha256.Size]byte]struct{} // digests of all pages so far, whatever the size of a cursor
+	empty int                            // pages in a row without items
+}
+
+// advance goes from a page with so many items to the next one.
+func (w *walk) advance(next url.Values, items int) error {
+	w.empty++
+	if items > 0 {
+		w.empty = 0
+	}
+	where := sha256.Sum256([]byte(next.Encode()))
+	_, repeats := w.seen[where]
+	switch {
+	case repeats:
+		return errors.New("its pagination cursor repeats")
+	case len(next.Get("cursor")) > maxCursor:
+		return fmt.Errorf("its pagination cursor is longer than %d KiB", maxCursor>>10)
+	case w.empty == maxEmptyPages:
+		return fmt.Errorf("%d pages in a row have no items", maxEmptyPages)
+	}
+	if w.seen == nil {
+		w.seen = map[[sha256.Size]byte]struct{}{}
+	}
+	w.at, w.seen[where] = next, struct{}{}
+	return nil
 }
 
 // listError names the list, without the query string that a path may have.
 func listError(path string, err error) error {
 	path, _, _ = strings.Cut(path, "?")
-	return &CallError{Method: http.MethodGet, Path: path, Err: fmt.Errorf("%w: %w", ErrMalformed, err)}
+	return &CallError{Method: http.MethodGet, Path: path, Err: err}
 }
 
 // readPage returns the items of a page and where the next page is. There may be

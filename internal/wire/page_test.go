@@ -1,10 +1,13 @@
 package wire
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -48,7 +51,7 @@ func TestListFollowsEveryForm(t *testing.T) {
 			t.Parallel()
 			var got []int
 			var asked []string
-			for n, err := range List[int]("/x", pagesOf(&asked, tc.pages...)) {
+			for n, err := range List[int](t.Context(), "/x", pagesOf(&asked, tc.pages...)) {
 				require.NoError(t, err)
 				got = append(got, n)
 			}
@@ -80,7 +83,7 @@ func TestListYieldsItsErrorLast(t *testing.T) {
 			var items int
 			var asked []string
 			var last error
-			for _, err := range List[int]("/x?q=query-value", pagesOf(&asked, tc.pages...)) {
+			for _, err := range List[int](t.Context(), "/x?q=query-value", pagesOf(&asked, tc.pages...)) {
 				require.NoError(t, last, "an error ends the list")
 				if last = err; err == nil {
 					items++
@@ -97,7 +100,7 @@ func TestListYieldsItsErrorLast(t *testing.T) {
 func TestListPassesTheErrorOfAPageOn(t *testing.T) {
 	t.Parallel()
 	refused := errors.New("refused")
-	for _, err := range List[int]("/x", func(url.Values) (Page, error) { return Page{}, refused }) {
+	for _, err := range List[int](t.Context(), "/x", func(url.Values) (Page, error) { return Page{}, refused }) {
 		assert.Same(t, refused, err)
 	}
 }
@@ -105,7 +108,7 @@ func TestListPassesTheErrorOfAPageOn(t *testing.T) {
 func TestListStopsWithTheLoop(t *testing.T) {
 	t.Parallel()
 	n := 0
-	for _, err := range List[int]("/x", func(url.Values) (Page, error) {
+	for _, err := range List[int](t.Context(), "/x", func(url.Values) (Page, error) {
 		n++
 		return Page{Data: []byte(`[1]`), Pagination: &Pagination{Cursor: strconv.Itoa(n), HasMore: true}}, nil
 	}) {
@@ -115,4 +118,131 @@ func TestListStopsWithTheLoop(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 3, n)
+}
+
+// numbered serves 10,000 pages, whose data and cursor depend on their number, so that a list
+// that does not end fails its test.
+func numbered(fetched *int, page func(n int) (data, cursor string)) func(url.Values) (Page, error) {
+	return func(url.Values) (Page, error) {
+		*fetched++
+		if *fetched > 10_000 {
+			return Page{}, errors.New("the list does not end")
+		}
+		data, cursor := page(*fetched)
+		return Page{Data: []byte(data), Pagination: &Pagination{Cursor: cursor, HasMore: true}}, nil
+	}
+}
+
+func TestListEndsAfterEmptyPages(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		page           func(n int) (data, cursor string)
+		fetched, items int
+	}{
+		"from the start": {func(n int) (string, string) { return `[]`, strconv.Itoa(n) }, 100, 0},
+		"null":           {func(n int) (string, string) { return `null`, strconv.Itoa(n) }, 100, 0},
+		"wrapped":        {func(n int) (string, string) { return `{"h":[]}`, strconv.Itoa(n) }, 100, 0},
+		"after items": {func(n int) (string, string) {
+			if n == 100 {
+				return `[1]`, strconv.Itoa(n)
+			}
+			return `[]`, strconv.Itoa(n)
+		}, 200, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var fetched, items int
+			var last error
+			for _, err := range List[int](t.Context(), "/x", numbered(&fetched, tc.page)) {
+				if last = err; err == nil {
+					items++
+				}
+			}
+			require.ErrorIs(t, last, ErrMalformed)
+			require.ErrorContains(t, last, "agrenting: GET /x: malformed response: 100 pages in a row have no items")
+			assert.Equal(t, tc.fetched, fetched)
+			assert.Equal(t, tc.items, items)
+		})
+	}
+}
+
+func TestListEndsAfterEmptyCountedPages(t *testing.T) {
+	t.Parallel()
+	fetched := 0
+	for _, err := range List[int](t.Context(), "/x", func(url.Values) (Page, error) {
+		fetched++
+		return Page{Data: []byte(`{"h":[],"page":` + strconv.Itoa(fetched) + `,"total_pages":1000000000}`)}, nil
+	}) {
+		require.ErrorIs(t, err, ErrMalformed)
+	}
+	assert.Equal(t, 100, fetched)
+}
+
+func TestListChecksItsContextBetweenPages(t *testing.T) {
+	t.Parallel()
+	for name, data := range map[string]string{"items": `[1]`, "no items": `[]`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cause := errors.New("shutting down")
+			ctx, cancel := context.WithCancelCause(t.Context())
+			fetched := 0
+			var last error
+			for _, err := range List[int](ctx, "/x", numbered(&fetched, func(n int) (string, string) {
+				if n == 3 {
+					cancel(cause)
+				}
+				return data, strconv.Itoa(n)
+			})) {
+				last = err
+			}
+			assert.Equal(t, 3, fetched)
+			require.ErrorIs(t, last, cause)
+			require.ErrorIs(t, last, context.Canceled)
+			require.NotErrorIs(t, last, ErrMalformed)
+			require.EqualError(t, last, "agrenting: GET /x: shutting down")
+		})
+	}
+}
+
+func TestListRefusesLongCursors(t *testing.T) {
+	t.Parallel()
+	for size, want := range map[int]int{maxCursor: 2, maxCursor + 1: 1} {
+		fetched, items := 0, 0
+		for _, err := range List[int](t.Context(), "/x", numbered(&fetched, func(int) (string, string) {
+			return `[1]`, strings.Repeat("c", size)
+		})) {
+			if err == nil {
+				items++
+				continue
+			}
+			require.ErrorIs(t, err, ErrMalformed)
+			assert.Less(t, len(err.Error()), 200)
+		}
+		assert.Equal(t, want, fetched, size)
+		assert.Equal(t, want, items, "the items of the page are valid")
+	}
+}
+
+// The memory of other tests would be counted too.
+//
+//nolint:paralleltest // see above
+func TestListRemembersDigestsOfCursors(t *testing.T) {
+	const pages = 200
+	var before, after runtime.MemStats
+	fetched := 0
+	for _, err := range List[int](t.Context(), "/x", numbered(&fetched, func(n int) (string, string) {
+		return `[1]`, strings.Repeat("c", maxCursor-10) + strconv.Itoa(n)
+	})) {
+		require.NoError(t, err)
+		if fetched == 10 {
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+		}
+		if fetched == pages {
+			break
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	assert.Less(t, int64(after.HeapAlloc)-int64(before.HeapAlloc), int64(pages*maxCursor/10))
 }

@@ -184,7 +184,7 @@ func rotate(ctx context.Context, srv *agrentingtest.Server, agentID string) erro
 }
 
 func receive(ctx context.Context, srv *agrentingtest.Server, _ string) error {
-	secret, err := webhook.ParseSecret("whsec-made-up")
+	secret, err := webhook.ParseSecret("whsec-made-up-for-this")
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,194 @@
+package agrentingtest
+
+import (
+	"net/http"
+	"slices"
+	"time"
+)
+
+// payment is the money that a client has locked for a task.
+type payment struct {
+	id, kind string
+	created  time.Time
+}
+
+// lock takes the price of a job into escrow. The caller has checked that the balance
+// covers it.
+func (j *job) lock(d *directory, now time.Time) {
+	a := j.client.account()
+	a.available -= j.spec.price
+	a.escrow += j.spec.price
+	j.escrow = j.spec.price
+	j.enter(d, a, "escrow_lock", now)
+}
+
+// settle pays the provider of a completed job, or gives the client its money back.
+func (j *job) settle(d *directory, now time.Time) {
+	if j.escrow == 0 {
+		return
+	}
+	client := j.client.account()
+	client.escrow -= j.escrow
+	if j.status == statusCompleted {
+		earner := party{user: j.provider.owner, agent: j.provider}.account()
+		earner.available += j.escrow
+		j.enter(d, client, "escrow_release", now)
+		j.enter(d, earner, "earning", now)
+	} else {
+		client.available += j.escrow
+		j.enter(d, client, "escrow_refund", now)
+	}
+	j.escrow = 0
+}
+
+func (j *job) enter(d *directory, a *account, kind string, now time.Time) {
+	t := transaction{
+		kind: kind, amount: j.escrow, status: "completed", description: j.flow.noun + " " + j.id, created: timestamp(now),
+	}
+	if j.flow == taskFlow {
+		t.taskID = j.id
+	}
+	a.enter(d, t)
+}
+
+// getBalance serves the money of the user, or of an agent without an owner.
+func (s *Server) getBalance(x *exchange) (reply, *failure) {
+	a := x.who.party().account()
+	return reply{status: http.StatusOK, data: map[string]any{
+		"available": a.available, "escrow": a.escrow, "total": a.available + a.escrow, "currency": currency,
+	}}, nil
+}
+
+// listTransactions lists the entries of the account, optionally of one type.
+func (s *Server) listTransactions(x *exchange) (reply, *failure) {
+	kind := x.r.URL.Query().Get("type")
+	entries := slices.DeleteFunc(slices.Clone(x.who.party().account().entries), func(t *transaction) bool {
+		return kind != "" && t.kind != kind
+	})
+	return page(x, entries, func(t *transaction) uint64 { return t.seq }, (*transaction).render)
+}
+
+// transfer reads the amount of a deposit, a withdrawal, or a payment intent, and the
+// member that says how.
+func transfer(raw []byte, how string) (money, string, *failure) {
+	body, f := decodeObject(raw)
+	if f != nil {
+		return 0, "", f
+	}
+	v := validator{fields: body}
+	m, f := v.amount("amount", true)
+	if c := v.text("currency", false, 10); c != "" && c != currency {
+		v.complain("currency", "must be "+currency)
+	}
+	method := v.text(how, false, 100)
+	if f := v.failure(); f != nil {
+		return 0, "", f
+	}
+	return m, method, f
+}
+
+// deposit adds money at once, since it is simulated.
+func (s *Server) deposit(x *exchange) (reply, *failure) {
+	m, method, f := transfer(x.body, "payment_method")
+	if f != nil {
+		return reply{}, f
+	}
+	a := x.who.party().account()
+	a.available += m
+	t := a.enter(s.dir, transaction{kind: "deposit", amount: m, status: "completed", description: method, created: timestamp(s.now())})
+	return reply{status: http.StatusCreated, data: map[string]any{"transaction_id": t.id, "status": t.status}}, nil
+}
+
+// withdraw takes money off at once.
+func (s *Server) withdraw(x *exchange) (reply, *failure) {
+	m, address, f := transfer(x.body, "withdrawal_address_id")
+	if f != nil {
+		return reply{}, f
+	}
+	a := x.who.party().account()
+	if a.available < m {
+		return reply{}, insufficientBalance()
+	}
+	a.available -= m
+	t := a.enter(s.dir, transaction{kind: "withdrawal", amount: m, status: "pending", description: address, created: timestamp(s.now())})
+	return reply{status: http.StatusCreated, data: map[string]any{"transaction_id": t.id, "status": t.status}}, nil
+}
+
+// createPaymentIntent answers as if a payment provider waited for the money. It moves
+// none.
+func (s *Server) createPaymentIntent(x *exchange) (reply, *failure) {
+	if _, _, f := transfer(x.body, "payment_type"); f != nil {
+		return reply{}, f
+	}
+	return reply{status: http.StatusCreated, data: map[string]any{"id": newUUID(), "status": "pending"}}, nil
+}
+
+// payTask locks the price of a task, or else the base price of its provider. A second
+// payment is refused, which is assumed.
+func (s *Server) payTask(x *exchange) (reply, *failure) {
+	body, f := decodeObject(x.body)
+	if f != nil {
+		return reply{}, f
+	}
+	v := validator{fields: body}
+	kind, id := v.text("payment_type", false, 50), v.text("task_id", false, 100)
+	v.text("crypto_currency", false, 10) // every amount is in USD here
+	if f := v.failure(); f != nil {
+		return reply{}, f
+	}
+	if kind == "" {
+		kind = "crypto"
+	}
+	j, f := s.clientJob(x, taskFlow)
+	switch {
+	case f != nil:
+		return reply{}, f
+	case id != "" && id != j.id:
+		return reply{}, invalid("task_id", "is not the task in the path")
+	case final(j.status):
+		return reply{}, invalid("status", "a task that is %s cannot be paid", j.status)
+	case j.payment != nil:
+		return reply{}, invalid("task_id", "has been paid already")
+	}
+	if j.spec.price == 0 && j.provider != nil {
+		j.spec.price, _ = parseMoney(j.provider.profile.basePrice)
+	}
+	switch {
+	case j.spec.price == 0:
+		f := invalid("amount", "the task has no max_price, and its provider no base_price")
+		f.err.Code = CodeInvalidAmount
+		return reply{}, f
+	case j.client.account().available < j.spec.price:
+		return reply{}, insufficientBalance()
+	}
+	j.payment = &payment{id: newUUID(), kind: kind, created: s.now()}
+	j.lock(s.dir, s.now())
+	return reply{status: http.StatusCreated, data: j.renderPayment()}, nil
+}
+
+// getPayment serves the payment of a task.
+func (s *Server) getPayment(x *exchange) (reply, *failure) {
+	j, f := s.job(x, taskFlow)
+	if f == nil && j.payment == nil {
+		f = notFound("payment")
+	}
+	if f != nil {
+		return reply{}, f
+	}
+	return reply{status: http.StatusOK, data: j.renderPayment()}, nil
+}
+
+// renderPayment has assumed statuses.
+func (j *job) renderPayment() map[string]any {
+	status := "escrowed"
+	switch {
+	case j.status == statusCompleted:
+		status = "released"
+	case final(j.status):
+		status = "refunded"
+	}
+	return map[string]any{
+		"id": j.payment.id, "task_id": j.id, "amount": j.spec.price, "currency": currency, "status": status,
+		"payment_type": j.payment.kind, "created_at": timestamp(j.payment.created),
+	}
+}

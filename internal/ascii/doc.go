@@ -1,0 +1,6 @@
+// Package ascii compares and converts text by the letters of ASCII. Hosts, schemes, header
+// names, and keywords are compared like that. Unicode's rules treat some other characters
+// as the same: U+017F (long s) as "s", and U+212A (the Kelvin sign) as "k".
+//
+// It must not know what the text means.
+package ascii

@@ -1,0 +1,192 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+)
+
+// ErrUnsafe says that a file or folder may be read or replaced by other users. The text
+// ends with the command that fixes it, if one does.
+var ErrUnsafe = errors.New("unsafe file")
+
+// maxLinks bounds the symbolic links in a path, as systems do.
+const maxLinks = 40
+
+// hasModes is false where the access list of a folder decides instead.
+const hasModes = runtime.GOOS != "windows"
+
+// checkFile refuses what is not a regular file, belongs to another user, or can be
+// opened by other users.
+func checkFile(path string, info fs.FileInfo) error {
+	mode := info.Mode()
+	switch {
+	case mode&fs.ModeSymlink != 0:
+		return unsafe(info, "", path, "%s is a symbolic link, which may be redirected. Put the file itself there")
+	case !mode.IsRegular():
+		return unsafe(info, "", path, "%s is not a regular file but "+kindOf(mode)+". Remove it")
+	case !isOurs(info):
+		return unsafe(info, chown(os.Geteuid()), path, "%s belongs to user %d, and this process runs as user %d",
+			ownerOf(info), os.Geteuid())
+	case hasModes && mode.Perm()&0o077 != 0:
+		return unsafe(info, "chmod 600", path, "%s can be read or written by others (mode %#o)", mode.Perm())
+	}
+	return nil
+}
+
+func kindOf(mode fs.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "a folder"
+	case mode&fs.ModeNamedPipe != 0:
+		return "a named pipe"
+	case mode&fs.ModeSocket != 0:
+		return "a socket"
+	case mode&fs.ModeDevice != 0:
+		return "a device"
+	default:
+		return "something else"
+	}
+}
+
+// checkFileAt is [checkFile] for a file that may not exist.
+func checkFileAt(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return checkFile(path, info)
+}
+
+// CheckFolder refuses, by [ErrUnsafe], a folder in which other users may replace files.
+// They may if they own the folder or a folder above it, or may write to one that is not
+// sticky. Symbolic links above the folder are followed, and the folders that they are in
+// and that they lead to are checked too; the folder itself must not be a link.
+//
+// The root of a mount may have any mode: who may mount decides who uses it. If others
+// may write to it, CheckFolder tells warn, which may be nil.
+//
+// The error matches [fs.ErrNotExist] if the folder does not exist and nothing above it is
+// unsafe.
+func CheckFolder(dir string, warn func(text string)) error {
+	if !hasOwners {
+		return checkKind(dir)
+	}
+	const root = string(filepath.Separator)
+	at, names := root, append([]string{"."}, namesOf(dir)...)
+	for links := 0; len(names) > 0; {
+		next := filepath.Join(at, names[0]) // ".." occurs in the targets of links alone
+		names = names[1:]
+		info, err := os.Lstat(next)
+		if err != nil {
+			return err
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			if err := checkFolderAt(next, info, len(names) == 0, warn); err != nil {
+				return err
+			}
+			at = next
+			continue
+		}
+		target, err := checkLink(next, info, len(names) == 0)
+		if err != nil {
+			return err
+		}
+		links++
+		if links > maxLinks {
+			return &fs.PathError{Op: "open", Path: dir, Err: syscall.ELOOP}
+		}
+		if filepath.IsAbs(target) {
+			at = root
+		}
+		names = append(namesOf(target), names...)
+	}
+	return nil
+}
+
+// namesOf splits a path. It does not resolve "..": the links must be first.
+func namesOf(path string) []string {
+	return strings.FieldsFunc(path, func(r rune) bool { return r == filepath.Separator })
+}
+
+// checkLink returns the target of a symbolic link above a folder.
+func checkLink(path string, info fs.FileInfo, last bool) (target string, err error) {
+	if target, err = os.Readlink(path); err != nil {
+		return "", err
+	}
+	switch {
+	case last:
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		return "", unsafe(info, "", path, "%s is a symbolic link, which may be redirected. Use the folder itself, %s", quote(target))
+	case !isTrusted(info):
+		return "", unsafe(info, "chown -h 0", path, "%s is a symbolic link of user %d, who can redirect it", ownerOf(info))
+	}
+	return target, nil
+}
+
+// checkFolderAt checks one folder, and last whether it is the one that files are kept in.
+func checkFolderAt(path string, info fs.FileInfo, last bool, warn func(string)) error {
+	mode := info.Mode()
+	switch {
+	case !mode.IsDir():
+		return &fs.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR}
+	case !isTrusted(info) && last:
+		return unsafe(info, chown(os.Geteuid()), path, "the folder %s belongs to user %d, who can replace the files in it, "+
+			"and this process runs as user %d", ownerOf(info), os.Geteuid())
+	case !isTrusted(info):
+		return unsafe(info, chown(0), path, "the folder %s belongs to user %d, who can replace what is in it. "+
+			"Use a folder elsewhere, or give this one to root", ownerOf(info))
+	case mode.Perm()&0o022 == 0 || mode&fs.ModeSticky != 0:
+		return nil
+	case isMountRoot(path, info):
+		if warn != nil {
+			warn(fmt.Sprintf("others may replace files in %s (mode %#o), which is accepted because it is the root of a mount. "+
+				"Mount it for the programs that may read the files alone", quote(path), mode.Perm()))
+		}
+		return nil
+	case last:
+		return unsafe(info, "chmod 700", path, "others may replace files in %s (mode %#o)", mode.Perm())
+	default:
+		return unsafe(info, "chmod go-w", path, "others may replace what is in %s (mode %#o)", mode.Perm())
+	}
+}
+
+// checkKind is what can be checked on systems without owners.
+func checkKind(dir string) error {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "open", Path: dir, Err: syscall.ENOTDIR}
+	}
+	return err
+}
+
+// isOurs reports whether the effective user owns a file.
+func isOurs(info fs.FileInfo) bool { return !hasOwners || ownerOf(info) == os.Geteuid() }
+
+// isTrusted reports whether root or the effective user owns a folder.
+func isTrusted(info fs.FileInfo) bool { return isOurs(info) || ownerOf(info) == 0 }
+
+func chown(uid int) string { return fmt.Sprintf("chown %d", uid) }
+
+// unsafe makes an [ErrUnsafe]. The first verb of the format is the path. command, if
+// there is one, fixes it when the path is appended.
+func unsafe(info fs.FileInfo, command, path, format string, args ...any) error {
+	text := fmt.Sprintf(format, append([]any{quote(path)}, args...)...)
+	if command == "" {
+		return fmt.Errorf("%w: %s", ErrUnsafe, text)
+	}
+	if euid := os.Geteuid(); euid > 0 && (ownerOf(info) != euid || strings.HasPrefix(command, "chown")) {
+		command = "sudo " + command
+	}
+	return fmt.Errorf("%w: %s. Run: %s %s", ErrUnsafe, text, command, quote(path))
+}

@@ -1,0 +1,19 @@
+//go:build !unix
+
+package durable
+
+import (
+	"io/fs"
+	"os"
+)
+
+// hasOwners is false: there, files have no owner that a number names.
+const hasOwners = false
+
+func ownerOf(fs.FileInfo) int { return -1 }
+
+func isMountRoot(string, fs.FileInfo) bool { return false }
+
+const openFlags = 0
+
+func lockFlags() int { return os.O_CREATE | os.O_RDONLY }

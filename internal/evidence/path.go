@@ -1,0 +1,94 @@
+package evidence
+
+import (
+	"strings"
+	"time"
+)
+
+// Route is the method and the path of a request. The path has no query.
+type Route struct{ Method, Path string }
+
+// pathKey identifies a route with IDs folded. Two routes may have the same key, but this is
+// very unlikely.
+type pathKey uint64
+
+// FNV-1a, without an allocation.
+const (
+	fnvOffset = 14695981039346656037
+	fnvPrime  = 1099511628211
+)
+
+func (k pathKey) with(text string) pathKey {
+	for i := range len(text) {
+		k = (k ^ pathKey(text[i])) * fnvPrime
+	}
+	return k
+}
+
+// key folds the IDs in the path. It does not allocate.
+func (r Route) key() pathKey {
+	key, path := pathKey(fnvOffset).with(r.Method), r.Path
+	for path != "" {
+		var segment string
+		segment, path, _ = strings.Cut(path, "/")
+		if isID(segment) {
+			segment = "*"
+		}
+		key = key.with("/").with(segment)
+	}
+	return key
+}
+
+// maxName is the length of a segment above which it counts as an ID.
+const maxName = 32
+
+// isID reports whether a segment of a path identifies something: if it has a digit, and
+// is not a version such as v1, or if it is long.
+func isID(segment string) bool {
+	if len(segment) > maxName {
+		return true
+	}
+	version := len(segment) > 1 && segment[0] == 'v' && strings.Trim(segment[1:], "0123456789") == ""
+	return !version && strings.ContainsAny(segment, "0123456789")
+}
+
+// path is what is known about a route.
+type path struct {
+	unauthorized bool // it has answered 401
+	refusing     bool // it has refused all resends of a request, and accepted none since
+	refused      time.Time
+	used         time.Time // to find the one that was not used for the longest time
+
+	// The last history whose credential it accepted, and when that request was sent.
+	accepted     *History
+	acceptedSent time.Time
+}
+
+// maxPaths bounds how many routes are remembered.
+const maxPaths = 64
+
+// pathLocked returns what is known about a route.
+func (b *Book) pathLocked(r Route, now time.Time) *path {
+	key := r.key()
+	p := b.paths[key]
+	if p == nil {
+		if len(b.paths) >= maxPaths {
+			b.forgetPathLocked()
+		}
+		p = new(path)
+		b.paths[key] = p
+	}
+	p.used = now
+	return p
+}
+
+func (b *Book) forgetPathLocked() {
+	var oldest pathKey
+	var at time.Time
+	for key, p := range b.paths {
+		if at.IsZero() || p.used.Before(at) {
+			oldest, at = key, p.used
+		}
+	}
+	delete(b.paths, oldest)
+}

@@ -1,0 +1,192 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// MismatchError says that the key in the store belongs to another agent than the key
+// that this client was given or has used so far, or that this cannot be ruled out.
+type MismatchError struct {
+	// Stored and Configured are the IDs of the agents; empty if the platform does not
+	// say whose key it is.
+	Stored, Configured string
+}
+
+// Error implements error.
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("agrenting: the stored key belongs to agent %q, and this client's to agent %q", e.Stored, e.Configured)
+}
+
+func isForeign(err error) bool {
+	_, ok := errors.AsType[*MismatchError](err)
+	return ok
+}
+
+// identity makes sure that a client never acts with the key of another agent, as when two
+// programs were given one store. Keys of one lineage, and keys of the same agent, may
+// replace each other. Whose a key is, only the platform knows: it says so when the key is
+// exchanged.
+type identity struct {
+	platform Platform
+	keys     Keys
+	policy   Policy
+
+	turn   chan struct{}       // has room for the one call that may use what follows
+	agents map[question]string // what the platform has said
+	failed error               // of the last call, until then
+	until  time.Time
+
+	failures int // in a row
+}
+
+func newIdentity(p Platform, k Keys, policy Policy) *identity {
+	return &identity{platform: p, keys: k, policy: policy, turn: make(chan struct{}, 1), agents: map[question]string{}}
+}
+
+// relates reports whether two records are of one history, as far as they say.
+func relates(a, b record.Key) bool {
+	if a.IsZero() || b.IsZero() || a.Lineage == "" || b.Lineage == "" || a.Lineage == b.Lineage {
+		return true
+	}
+	return a.Agent != "" && a.Agent == b.Agent
+}
+
+// check refuses a record that is of another agent than the newest one known, or, if none
+// is, than the initial key. It returns the record with what it has learned.
+func (i *identity) check(ctx context.Context, known, rec record.Key) (learned record.Key, err error) {
+	if !known.IsZero() {
+		if relates(known, rec) {
+			return rec, nil
+		}
+		learned, err = i.compare(ctx, liveKey(known), known.Agent, rec)
+		if errors.Is(err, errDeadRecord) {
+			err = &MismatchError{Configured: known.Agent}
+		}
+		return learned, err
+	}
+	if !i.keys.HasInitial() {
+		return rec, nil
+	}
+	c, err := i.keys.Initial(ctx)
+	if err != nil || c.Problem() != "" {
+		return rec, nil //nolint:nilerr // then there is nothing to compare
+	}
+	learned, err = i.compare(ctx, c, "", rec)
+	if errors.Is(err, errDeadRecord) { // whose it was is not known, so nothing of it is used
+		return record.Key{
+			Lineage: record.LineageOf(c), Series: record.NewSeries(), Generation: rec.Generation + 1,
+			Current: record.StoredKey{Credential: c, ID: i.policy.KeyID, Created: wallNow(), Expires: c.Expires()},
+		}, nil
+	}
+	return learned, err
+}
+
+var errDeadRecord = errors.New("agrenting: the key of the record is dead, and whose it was is not known")
+
+// compare refuses a record whose agent is not that of a key.
+func (i *identity) compare(ctx context.Context, c secret.Credential, mine string, rec record.Key) (learned record.Key, err error) {
+	fingerprint := c.Fingerprint()
+	if rec.Knows(c) || rec.Lineage == record.LineageOf(c) || slices.Contains(rec.Kin, fingerprint) {
+		return rec, nil
+	}
+	if err := i.keys.Admit(liveKey(rec)); err != nil {
+		return rec, err
+	}
+	select {
+	case i.turn <- struct{}{}:
+		defer func() { <-i.turn }()
+	case <-ctx.Done():
+		return rec, context.Cause(ctx)
+	}
+	for _, configured := range []string{i.policy.AgentID, i.policy.DefaultAgent} {
+		if mine == "" {
+			mine = configured
+		}
+	}
+	theirs := rec.Agent
+	if theirs == "" {
+		if v, _ := verify(ctx, i.platform, i.policy, liveKey(rec)); v == Dead {
+			return rec, errDeadRecord
+		}
+		if theirs, err = i.whose(ctx, liveKey(rec), mine); err != nil {
+			return rec, err
+		}
+	}
+	if mine == "" {
+		if mine, err = i.whose(ctx, c, theirs); err != nil {
+			return rec, err
+		}
+	}
+	if mine == "" || mine != theirs {
+		return rec, &MismatchError{Stored: theirs, Configured: mine}
+	}
+	rec = rec.Clone()
+	rec.Agent = theirs
+	rec.Kin = append(rec.Kin[max(0, len(rec.Kin)+1-maxKin):], fingerprint)
+	return rec, nil
+}
+
+// maxKin bounds how many keys of the same agent a record names.
+const maxKin = 8
+
+// liveKey is the key of a record that may be live.
+func liveKey(rec record.Key) secret.Credential {
+	if replaced(rec) {
+		return rec.Pending.Credential
+	}
+	return rec.Current.Credential
+}
+
+// The pauses between calls that fail double: the authenticate endpoint allows few.
+const (
+	whosePause    = 3 * time.Second
+	maxWhosePause = time.Minute
+)
+
+// question is whose a key is: that of the likely agent, or of which one.
+type question struct{ fingerprint, likely string }
+
+// whose returns the agent of a key, empty if the platform does not say. It is likely if
+// it is in the list of that agent's keys; else the key is exchanged.
+func (i *identity) whose(ctx context.Context, c secret.Credential, likely string) (string, error) {
+	q := question{c.Fingerprint(), likely}
+	if agent, ok := i.agents[q]; ok {
+		return agent, nil
+	}
+	if i.failed != nil && time.Now().Before(i.until) {
+		return "", &PausedError{At: i.until, Err: i.failed}
+	}
+	ctx, cancel := context.WithTimeout(ctx, i.policy.CallTimeout)
+	defer cancel()
+	agent, a := "", Answer{}
+	if likely != "" {
+		var keys []ListedKey
+		if keys, a = i.platform.List(ctx, Caller{Credential: c}, likely); a.Outcome == Done && idOf(live(keys), c) != "" {
+			agent = likely
+		}
+	}
+	if agent == "" {
+		_, agent, a = i.platform.OpenLifeline(ctx, c)
+	}
+	err := failed(a, nil)
+	if err != nil {
+		if v, _ := verify(ctx, i.platform, i.policy, c); v == Dead {
+			err = nil // it is of no use to any agent
+		}
+	}
+	if err == nil {
+		i.agents[q], i.failed, i.failures = agent, nil, 0
+		return agent, nil
+	}
+	i.failures++
+	i.failed, i.until = fmt.Errorf("agrenting: finding out whose the stored key is: %w", err), time.Now().Add(renew.Doubled(whosePause, maxWhosePause, i.failures))
+	return "", i.failed
+}

@@ -1,0 +1,56 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+
+	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// deadAfter is how many refusals in a row prove that a credential is dead.
+const deadAfter = 3
+
+// verify asks about a credential. It takes more than one refusal for Dead: a gateway
+// may refuse one call of many.
+func verify(ctx context.Context, p Platform, policy Policy, cred secret.Credential) (v Verdict, err error) {
+	for n := 1; ; n++ {
+		v, err = verifyOnce(ctx, p, policy, cred)
+		if v != Dead || n == deadAfter {
+			return v, err
+		}
+		if serr := renew.Sleep(ctx, verifyPause(n)); serr != nil {
+			return Undecided, errors.Join(err, serr)
+		}
+	}
+}
+
+func verifyOnce(ctx context.Context, p Platform, policy Policy, cred secret.Credential) (Verdict, error) {
+	ctx, cancel := context.WithTimeout(ctx, policy.CallTimeout)
+	defer cancel()
+	return p.Verify(ctx, cred)
+}
+
+// failed returns the error of a call, or of the call that could not be made.
+func failed(a Answer, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case a.Outcome == Done:
+		return nil
+	case a.Err == nil:
+		return errors.New("agrenting: the platform gave no usable answer")
+	default:
+		return a.Err
+	}
+}
+
+// isInitial reports whether a key may be the initial one: it is, or there is none to compare
+// it with.
+func isInitial(ctx context.Context, keys Keys, c secret.Credential) bool {
+	if !keys.HasInitial() {
+		return true
+	}
+	initial, err := keys.Initial(ctx)
+	return err == nil && initial.Equal(c)
+}

@@ -1,0 +1,59 @@
+package secret
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+var (
+	// placeholder is what a shell or a template engine should have replaced: ${NAME},
+	// $(command), {{ .name }}, #{name}, $NAME, $env:NAME, %NAME%, and the name of a
+	// variable of the SDK alone.
+	placeholder = regexp.MustCompile(`\$\{|\$\(|\{\{|#\{|^\$(env:)?[A-Za-z_][A-Za-z0-9_]*$|^%[A-Za-z_][A-Za-z0-9_]*%$|^AGRENTING_[A-Z_]+=?$`)
+	// assignment begins a line of a shell or of a .env file. An equals sign at the end of
+	// a secret is padding.
+	assignment = regexp.MustCompile(`^((export|set|setx) +|\$env:)?[A-Za-z_][A-Za-z0-9_.-]*[ \t]*=[ \t]*[^= \t]`)
+	// field begins a header, or a line of YAML. A secret may have a colon after another
+	// word.
+	field = regexp.MustCompile(`(?i)^["']?(authorization|bearer|token|secret|(x-)?api[-_]?key|agrenting_[a-z_]*)["']?[ \t]*:`)
+)
+
+const (
+	// notFirst and notLast neither begin nor end a secret. They are left over from the
+	// text that it was copied from.
+	notFirst = "\"'`,;:=\\([{<"
+	notLast  = "\"'`,;:\\)]}>"
+)
+
+// surroundings returns what a text has of the place that a secret was copied from, and how to
+// fix it, in words that follow a noun, or "" if it has nothing. It shows no part of it.
+func surroundings(text string) string {
+	switch {
+	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "\xfe\xff"):
+		return "is encoded as UTF-16, as Windows PowerShell writes files; save it as plain ASCII text"
+	case placeholder.MatchString(text):
+		return "is a placeholder of a shell or a template that was not replaced; give the credential itself"
+	case assignment.MatchString(text):
+		return `begins with a name and "=", like a line of a .env file; give only what follows them`
+	case field.MatchString(text):
+		return `begins with a name and ":", like a header; give only what follows them`
+	default:
+		return ""
+	}
+}
+
+// punctuation is surroundings for a quotation mark, a bracket, or a comma at one end of the
+// text, which is not empty.
+func punctuation(text string) string {
+	const form = "has %c at byte %d of %d, which is not part of a credential; give the credential without it"
+	last := len(text) - 1
+	switch {
+	case strings.IndexByte(notFirst, text[0]) >= 0:
+		return fmt.Sprintf(form, text[0], 1, len(text))
+	case strings.IndexByte(notLast, text[last]) >= 0:
+		return fmt.Sprintf(form, text[last], last+1, len(text))
+	default:
+		return ""
+	}
+}
