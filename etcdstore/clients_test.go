@@ -215,7 +215,7 @@ func TestManyClientsMakeOneExchange(t *testing.T) {
 	all := make([]*agrenting.Client, clients)
 	for i := range all {
 		s := shared.open(t, name)
-		all[i] = w.client(t, s, w.policy(0), agrenting.WithSession())
+		all[i] = w.client(t, s, w.policy(0), agrenting.WithSession(agrenting.SessionPolicy{MaxExchanges: 10000}))
 	}
 	together := func() {
 		var wg sync.WaitGroup

@@ -14,7 +14,10 @@ import (
 
 // Config describes where etcd is. It prints without the password.
 type Config struct {
-	// Endpoints are the members, such as "https://etcd-0:2379".
+	// Endpoints are the members, such as "https://etcd-0:2379". With a password or a TLS
+	// configuration, [Open] accepts only https, http to localhost and loopback addresses,
+	// and sockets (unix, unixs). It refuses user information in any case, and a mixture of
+	// encrypted and other endpoints, because etcd's client treats all like the first.
 	Endpoints []string
 	// Name tells fleets apart, see [New].
 	Name string
@@ -33,9 +36,15 @@ type Config struct {
 	Logger *zap.Logger
 }
 
-// String returns a summary without the password.
+// String returns a summary without the password, and without user information in the
+// endpoints.
 func (c Config) String() string {
-	return fmt.Sprintf("etcdstore.Config(%s at %s)", c.Name, strings.Join(c.Endpoints, ","))
+	texts := make([]string, len(c.Endpoints))
+	for i, raw := range c.Endpoints {
+		e, _ := parseEndpoint(raw)
+		texts[i] = e.text
+	}
+	return fmt.Sprintf("etcdstore.Config(%s at %s)", c.Name, strings.Join(texts, ","))
 }
 
 // GoString returns what String returns.
@@ -65,8 +74,8 @@ func (c Config) client() clientv3.Config {
 // Open returns a store with its own client of etcd. Close closes both. Open does
 // not wait for etcd; the first operation does.
 func Open(cfg Config, opts ...Option) (*Store, error) {
-	if len(cfg.Endpoints) == 0 {
-		return nil, invalid("Open", "there are no endpoints")
+	if err := cfg.checkEndpoints(); err != nil {
+		return nil, err
 	}
 	if cfg.KeepAlive < 0 {
 		return nil, invalid("Open", "KeepAlive is negative")

@@ -125,6 +125,27 @@ func TestSealedRecordsAreBoundToTheirPlace(t *testing.T) {
 	require.ErrorContains(t, err, "/agrenting/place-b/")
 }
 
+func TestSealedRecordsAreBoundToTheirNamespace(t *testing.T) {
+	t.Parallel()
+	raw := shared.direct(t)
+	in := func(prefix string) agrenting.Store {
+		t.Helper()
+		s, err := agrenting.Namespace(shared.open(t, "divided"), prefix)
+		require.NoError(t, err)
+		return s
+	}
+	save(t, in("a"), "x", "")
+	resp, err := raw.Get(t.Context(), "/agrenting/divided/a.key")
+	require.NoError(t, err)
+	require.Len(t, resp.Kvs, 1)
+	for name, s := range map[string]agrenting.Store{"b.key": in("b"), "a.other": in("a"), key: shared.open(t, "divided")} {
+		_, err = raw.Put(t.Context(), "/agrenting/divided/"+name, string(resp.Kvs[0].Value))
+		require.NoError(t, err)
+		_, err = s.Load(t.Context(), name[strings.LastIndexByte(name, '.')+1:])
+		require.ErrorIs(t, err, agrenting.ErrSealed, name)
+	}
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	raw := shared.direct(t)

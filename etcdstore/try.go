@@ -94,7 +94,7 @@ func transient(err error) bool {
 
 // jitter varies d by up to a quarter.
 func jitter(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.75 + rand.Float64()/2)) //nolint:gosec // not a secret
+	return time.Duration(float64(d) * (0.75 + rand.Float64()/2)) // #nosec G404 -- not a secret
 }
 
 // sleep waits for d, or until ctx ends.

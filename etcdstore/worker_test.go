@@ -116,7 +116,7 @@ func work(out *reporter) error {
 		}),
 	}
 	if cfg.Sessions {
-		opts = append(opts, agrenting.WithSession())
+		opts = append(opts, agrenting.WithSession(agrenting.SessionPolicy{MaxExchanges: 10000}))
 	}
 	client, err := agrenting.New(opts...)
 	if err != nil {

@@ -82,8 +82,8 @@ type Option func(*options) error
 type options struct{ lockFolder string }
 
 // WithLockFolder puts the lock into another folder than "agrenting/keyring" in
-// that of [os.UserConfigDir]. A missing folder is created with mode 0700. A folder
-// that others may write to is refused, unless it is sticky.
+// that of [os.UserConfigDir]. A missing folder is created with mode 0700. The folder is
+// checked like that of an [agrenting.FileStore].
 func WithLockFolder(folder string) Option {
 	return func(o *options) error {
 		if folder == "" {

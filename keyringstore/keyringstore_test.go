@@ -187,6 +187,33 @@ func TestSealedStoreConforms(t *testing.T) {
 	})
 }
 
+// The items of another agent, and of another name, are of no use.
+func TestCopiedSealedItemsAreRefused(t *testing.T) {
+	t.Parallel()
+	f, s := opened(t, freeItem)
+	seal := agrenting.NewSealingKey()
+	in := func(prefix, place string) agrenting.Store {
+		t.Helper()
+		part, err := agrenting.Namespace(s, prefix)
+		require.NoError(t, err)
+		part, err = agrenting.Sealed(part, place, seal)
+		require.NoError(t, err)
+		return part
+	}
+	_, err := in("a", "test").Save(t.Context(), key, someData(0), "")
+	require.NoError(t, err)
+	item := f.get("agent-1 a.key")
+	require.NotEmpty(t, item)
+	f.set("agent-1 b.key", item)
+	f.set("agent-1 a.other", item)
+	_, err = in("a", "test").Load(t.Context(), key)
+	require.NoError(t, err)
+	for _, tc := range [][3]string{{"b", "test", key}, {"a", "test", "other"}, {"a", "elsewhere", key}} {
+		_, err = in(tc[0], tc[1]).Load(t.Context(), tc[2])
+		require.ErrorIs(t, err, agrenting.ErrSealed, tc)
+	}
+}
+
 func TestSmallRecordIsOneItem(t *testing.T) {
 	t.Parallel()
 	f, s := opened(t, boundedItem)
