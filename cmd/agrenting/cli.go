@@ -16,6 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/redact"
 )
 
 // streams are what a run has from its process.
@@ -73,6 +74,7 @@ type app struct {
 	last      *agrenting.Client
 	fixed     agrenting.Kind // of its credential, where that was given and not found by a source
 	temporary bool           // whether Store is a temporary folder
+	hide      redact.Func    // removes the credential that was sent from errors; nil changes nothing
 
 	command    any  // that is run, nil before
 	toldOutput bool // that standard output could not be written

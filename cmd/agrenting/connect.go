@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
 // Environment variables of the SDK.
@@ -20,7 +22,7 @@ const (
 	varURL        = "AGRENTING_URL"
 	varKeyFile    = "AGRENTING_KEY_FILE"
 	varSandboxKey = "AGRENTING_SANDBOX_API_KEY"
-	varAPIKey     = "AGRENTING_API_KEY"
+	varAPIKey     = "AGRENTING_API_KEY" // #nosec G101 -- the name of a variable
 	varSession    = "AGRENTING_SESSION_TOKEN"
 	varType       = "AGRENTING_CREDENTIAL_TYPE"
 	varUnmarked   = "AGRENTING_UNMARKED_SANDBOX_TOKENS"
@@ -29,10 +31,11 @@ const (
 // unmarkedAllowed is what AGRENTING_UNMARKED_SANDBOX_TOKENS accepts.
 const unmarkedAllowed = "allow"
 
-// env reads a variable as the SDK will: flags come first, empty is unset.
+// env reads a variable as the SDK will: flags come first, empty is unset, and white space
+// around a value is removed.
 func (a *app) env(name string) string {
 	v, _ := a.lookupFlags(name)
-	return v
+	return strings.TrimSpace(v)
 }
 
 // lookupFlags is the environment with the flags on top.
@@ -66,6 +69,28 @@ func (a *app) baseURL() string {
 	return agrenting.DefaultBaseURL
 }
 
+// renewalWait is how long a command waits for a credential that could not be obtained at
+// the first attempt.
+const renewalWait = 3 * time.Second
+
+// noteRenewal says why a command waits for a credential.
+func (a *app) noteRenewal(e agrenting.Event) {
+	if e.Type != agrenting.EventRenewalFailed {
+		return
+	}
+	for _, permanent := range []error{
+		agrenting.ErrUnauthorized, agrenting.ErrNoCredential, agrenting.ErrInvalidCredential,
+		agrenting.ErrEnvironmentMismatch, agrenting.ErrLockedOut,
+	} {
+		if errors.Is(e.Err, permanent) {
+			return // the command fails with it
+		}
+	}
+	if wait := time.Until(e.RetryAt); wait > 0 && wait <= renewalWait {
+		a.ui.note("there is no credential yet: %s; the next attempt is in %v", textOf(e.Err), wait.Round(10*time.Millisecond))
+	}
+}
+
 // options are those of every client. Flags are given as options too, so that
 // errors name them.
 func (a *app) options() ([]agrenting.Option, error) {
@@ -73,6 +98,8 @@ func (a *app) options() ([]agrenting.Option, error) {
 		agrenting.WithLookupEnv(a.lookupFlags),
 		agrenting.WithUserAgent("agrenting-cli/" + agrenting.Version),
 		agrenting.WithTimeout(a.Timeout),
+		agrenting.WithRetryPolicy(agrenting.RetryPolicy{RenewalWait: renewalWait}),
+		agrenting.WithObserver(a.noteRenewal),
 	}
 	if a.log != nil {
 		opts = append(opts, agrenting.WithLogger(a.log))
@@ -111,7 +138,7 @@ func (a *app) options() ([]agrenting.Option, error) {
 // one on standard input is the same person's. A word that is not known is left
 // to the SDK to refuse.
 func (a *app) unmarked() bool {
-	return a.Unmarked || strings.EqualFold(a.env(varUnmarked), unmarkedAllowed)
+	return a.Unmarked || ascii.EqualFold(a.env(varUnmarked), unmarkedAllowed)
 }
 
 // client makes a client of the flags and the environment. It fills an empty
@@ -180,7 +207,7 @@ func (a *app) credentialFromInput() (agrenting.Credential, error) {
 	if len(line) == 0 {
 		return agrenting.Credential{}, fmt.Errorf("%w: standard input is empty", agrenting.ErrNoCredential)
 	}
-	switch kind := a.env(varType); strings.ToLower(kind) {
+	switch kind := a.env(varType); ascii.ToLower(kind) {
 	case "":
 		return agrenting.ParseCredential(string(line))
 	case "api_key":

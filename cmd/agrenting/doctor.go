@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/agrenting/agrenting-go"
 )
@@ -99,6 +100,10 @@ func (e *examination) fail(name string, err error) {
 	e.codes[name] = c.code
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		e.codes[name] = codeNetwork
+	}
+	if what, command, ok := strings.Cut(c.msg, ". Run: "); ok { // of a file that others can touch
+		e.note(name, checkFail, what, "run: "+command)
+		return
 	}
 	e.note(name, checkFail, c.msg, e.hintOf(err, c))
 }
@@ -364,8 +369,18 @@ func (e *examination) files() {
 		e.note("key file", checkWarn, path+" looks like a file of variables", bareKey)
 	}
 	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 && runtime.GOOS != "windows" {
-		e.note("key file", checkWarn, fmt.Sprintf("%s can be read by others (%04o)", path, mode.Perm()), "chmod 600 "+path)
+		e.note("key file", checkWarn, fmt.Sprintf("%s can be read by others (%04o)", path, mode.Perm()), "run: chmod 600 "+shellQuoted(path))
 	}
+}
+
+// shellQuoted quotes a path for pasting it into a shell, if it needs that.
+func shellQuoted(path string) string {
+	if !strings.ContainsFunc(path, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-", r)
+	}) {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
 // show shows the findings to people.

@@ -34,7 +34,7 @@ func (e *examination) connection() bool {
 		return false
 	}
 	// Each thing is measured once: nothing is repeated.
-	client, err := e.app.anonymous(agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1}))
+	client, err := e.app.anonymous(agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1, RenewalWait: -1}))
 	if err != nil {
 		if e.codes["configuration"] == 0 {
 			e.fail("connection", err)
@@ -66,7 +66,7 @@ func (e *examination) connection() bool {
 	}
 	e.answered(detail, resp)
 	e.tls(j, resp.tls)
-	e.clock(j, resp.date, wrote.Load(), first.Load())
+	e.clock(j, resp, wrote.Load(), first.Load())
 	return true
 }
 
@@ -100,6 +100,7 @@ type healthAnswer struct {
 	json        bool
 	kind        string // of its content
 	proto, date string
+	stored      bool // in a cache
 	tls         *tls.ConnectionState
 }
 
@@ -128,7 +129,7 @@ func (e *examination) health(ctx context.Context, client *agrenting.Client) (*he
 	_ = resp.Body.Close()
 	return &healthAnswer{
 		resp.StatusCode, err == nil && isJSON(resp.Header) && json.Valid(body), describedType(resp.Header),
-		resp.Proto, resp.Header.Get("Date"), resp.TLS,
+		resp.Proto, resp.Header.Get("Date"), len(resp.Header.Values("Age")) > 0, resp.TLS,
 	}, nil
 }
 
@@ -138,7 +139,7 @@ func (e *examination) viaProxy() string {
 	if err != nil {
 		return ""
 	}
-	if u, err := http.ProxyFromEnvironment(req); err != nil || u == nil {
+	if u, err := agrenting.NewBaseTransport().Proxy(req); err != nil || u == nil {
 		return ""
 	}
 	for _, name := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"} {
@@ -169,9 +170,13 @@ func (e *examination) tls(j *jsonConnection, state *tls.ConnectionState) {
 }
 
 // clock compares the clocks. Date has whole seconds, so half of one is expected.
-func (e *examination) clock(j *jsonConnection, date string, wrote, first int64) {
-	theirs, err := http.ParseTime(date)
-	if err != nil || wrote == 0 || first == 0 {
+func (e *examination) clock(j *jsonConnection, resp *healthAnswer, wrote, first int64) {
+	theirs, err := http.ParseTime(resp.date)
+	switch {
+	case resp.stored:
+		e.note("clock", checkSkip, "the response comes from a cache, so its date may be old", "")
+		return
+	case err != nil || wrote == 0 || first == 0:
 		e.note("clock", checkSkip, "the answer has no date", "")
 		return
 	}

@@ -176,6 +176,18 @@ func TestDoctorDoesNotPraiseAClockThatIsOff(t *testing.T) {
 	assert.Equal(t, "3 min", span(3*time.Minute))
 }
 
+func TestDoctorReadsNoClockFromCachedResponses(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, agrentingtest.WithClockSkew(-7*time.Hour))
+	w.srv.Fault("GET /api/v1/health", agrentingtest.SetHeader("Age", "25200").Always())
+	code, report := w.doctor(t)
+	assert.Equal(t, codeOK, code)
+	assert.Equal(t, checkSkip, finding(t, &report, "clock").Status)
+	assert.Contains(t, finding(t, &report, "clock").Detail, "from a cache")
+	assert.Nil(t, report.Connection.ClockSkew)
+}
+
 func TestAWrongAgentIsNamed(t *testing.T) {
 	t.Parallel()
 
@@ -403,4 +415,42 @@ func TestDoctorSaysHowToMendTheConnection(t *testing.T) {
 	code, report = gone.doctor(t)
 	assert.Equal(t, codeNetwork, code)
 	assert.Contains(t, finding(t, &report, "connection").Hint, "firewall")
+}
+
+func TestDoctorNamesTheCommandForAnUnsafeStore(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("modes say nothing there")
+	}
+	for name, spoil := range map[string]func(folder string) (path, command string){
+		"folder": func(folder string) (string, string) { return folder, "chmod 700 " },
+		"above":  func(folder string) (string, string) { return filepath.Dir(folder), "chmod go-w " },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			dir, err := filepath.EvalSymlinks(w.dir) // the folders of macOS have links above them
+			require.NoError(t, err)
+			store := filepath.Join(dir, "above", "keys")
+			require.NoError(t, os.MkdirAll(store, 0o700))
+			path, command := spoil(store)
+			require.NoError(t, os.Chmod(path, 0o777))
+			code, report := w.doctor(t, "--offline", "--store", store)
+			assert.NotEqual(t, codeOK, code)
+			f := finding(t, &report, "credential")
+			assert.Equal(t, checkFail, f.Status)
+			assert.Contains(t, f.Detail, "(mode 0777)")
+			assert.NotContains(t, f.Detail, "Run")
+			assert.Equal(t, "run: "+command+path, f.Hint)
+		})
+	}
+}
+
+func TestCommandsOfDoctorCanBePasted(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{
+		"/run/key": "/run/key", "/my keys/key": "'/my keys/key'", "/it's;x": `'/it'\''s;x'`,
+	} {
+		assert.Equal(t, want, shellQuoted(path))
+	}
 }

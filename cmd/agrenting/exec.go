@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
 type execCmd struct {
@@ -141,7 +142,7 @@ func (c *execCmd) environment(a *app, cred agrenting.Credential) []string {
 	if name == varAPIKey || name == varSandboxKey { // the name does not say it
 		set(varType, kindName(cred.Kind()))
 	}
-	if unmarked(cred) && strings.EqualFold(a.env(varEnv), string(agrenting.Sandbox)) {
+	if unmarked(cred) && ascii.EqualFold(a.env(varEnv), string(agrenting.Sandbox)) {
 		// The token bears no mark, so that the command's SDK would refuse it. This
 		// one has looked at the key that it was obtained with, or was told.
 		if name == varAPIKey || name == varSandboxKey || name == varSession {
@@ -184,7 +185,7 @@ func secretVariable(name string) bool {
 
 func (a *app) runCommand(path string, args, env []string) error {
 	// An interruption is the command's to answer.
-	cmd := exec.CommandContext(context.WithoutCancel(a.ctx), path, args[1:]...) //nolint:gosec // running it is what was asked for
+	cmd := exec.CommandContext(context.WithoutCancel(a.ctx), path, args[1:]...) // #nosec G204 -- running it is what was asked for
 	cmd.Args[0] = args[0]
 	cmd.Env = env
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.in, a.stdout.to, a.err

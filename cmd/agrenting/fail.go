@@ -68,13 +68,13 @@ var phrases = []string{
 	"WithEnvironment(Sandbox)", "--env sandbox",
 	"WithEnvironment", "--env",
 	"the client's WithTimeout", "see --timeout",
+	" would lock this address out; see SessionPolicy.MaxExchanges", " would lock this address out",
 	"WithBaseURL", "--url",
 	"WithAgentID", "--agent",
 	"set WithStore, for example with FileStore", "give --store FOLDER",
 	"use https, or WithInsecureHTTP if you know what reads along (loopback needs no opt-in)", "use https; this machine alone may do without",
-	"if that host is yours to trust, name it by WithAllowedOrigins, or make it the base URL", "if that host is yours to trust, give it as --url",
+	"; name it in WithAllowedOrigins if it may receive the credential, or make it the base URL", "; give it as --url if it may receive the credential",
 	"make the platform's canonical URL the base URL", "give the platform's canonical URL as --url",
-	"; name it in WithAllowedOrigins if it may receive the credential", "",
 	"so it may be damaged or sealed", "so it may be damaged, or sealed, which the command line cannot open",
 	"Give each agent a part of the store: agrenting.Namespace(store, prefix), with the agent's ID as prefix", "",
 	"Use another store, or agrenting.Namespace", "",
@@ -293,22 +293,28 @@ func (a *app) fail(err error) int {
 	if s, ok := errors.AsType[exitStatusError](err); ok {
 		return int(s)
 	}
-	e := a.classify(err)
+	shown := *a.classify(err) // a message may quote the name of a file, or an argument
+	shown.msg, shown.hint = visible(shown.msg), visible(shown.hint)
+	e := &shown
 	if failed := a.stdout.failed(); failed != nil && errors.Is(err, failed) {
 		a.toldOutput = true
+	}
+	hide := a.hide
+	if hide == nil {
+		hide = func(text string) string { return text }
 	}
 	if !a.ui.json {
 		line := e.msg
 		if e.hint != "" && !strings.Contains(e.msg, e.hint) {
 			line = strings.TrimRight(line, ".?!;") + "; " + e.hint
 		}
-		line = a.ui.errPaint(red, "agrenting:") + " " + line
+		line = a.ui.errPaint(red, "agrenting:") + " " + hide(line)
 		fmt.Fprintln(a.err, line)
 		return e.code
 	}
-	j := jsonError{Kind: e.kind, Message: e.msg, Hint: e.hint, ExitCode: e.code}
+	j := jsonError{Kind: e.kind, Message: hide(e.msg), Hint: e.hint, ExitCode: e.code}
 	if api, ok := errors.AsType[*agrenting.APIError](err); ok {
-		j.Status, j.Code, j.Field, j.RequestID = api.StatusCode, api.Code, api.Field, api.RequestID
+		j.Status, j.Code, j.Field, j.RequestID = api.StatusCode, hide(api.Code), hide(api.Field), hide(api.RequestID)
 		j.RetryAfter = api.RetryAfter.Seconds()
 	}
 	if l, ok := errors.AsType[*agrenting.LockoutError](err); ok {

@@ -271,9 +271,6 @@ func (a *app) refusedHint() string {
 	if kind == agrenting.KindAPIKey {
 		text += " (keys come from " + keyPage + ")"
 	}
-	if s.Source == varKeyFile && a.assignmentInFile() {
-		text += "; " + bareKey
-	}
 	switch {
 	case a.Type == "" && a.env(varType) != "":
 		text += "; " + varType + " says that it is of the type " + kindName(kind) + ": make sure that it is"
@@ -317,7 +314,7 @@ func (a *app) assignmentInFile() bool {
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 		return false
 	}
-	f, err := os.Open(path) //nolint:gosec // it is the key file
+	f, err := os.Open(path) // #nosec G304 -- it is the key file
 	if err != nil {
 		return false
 	}

@@ -61,10 +61,11 @@ func painted(on bool, c paint, text string) string {
 	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
 }
 
-// visible makes foreign text harmless for a terminal.
+// visible makes foreign text harmless for a terminal: spaces replace what is not printable, such as
+// control, bidirectional, and zero-width characters.
 func visible(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == utf8.RuneError || unicode.Is(unicode.Bidi_Control, r) {
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
 			return ' '
 		}
 		return r

@@ -21,6 +21,7 @@ type proxyCmd struct {
 	RequireToken bool          `help:"Ask callers for a token of the proxy's own, which is made up and printed once."`
 	Allow        []string      `sep:"none" placeholder:"RULE" help:"Permit only this, such as 'GET /api/v1/agents*'; may be repeated."`
 	AllowIssuing bool          `help:"Permit calls whose answer has a new key, token, session or webhook secret in it."`
+	AnyAgent     bool          `help:"Let callers name other agents than --agent in X-Agent-ID."`
 	AllowOrigin  []string      `sep:"none" placeholder:"ORIGIN" help:"Permit web pages of this origin, such as http://localhost:5173; may be repeated."`
 	Grace        time.Duration `default:"10s" help:"How long requests under way may take at the end."`
 	ReadyFile    string        `placeholder:"FILE" help:"Write the proxy's URL to FILE (0600) once it serves. FILE is there while it serves: one that a killed run has left is replaced, its own removed at the end, and any other file refused."`
@@ -59,7 +60,9 @@ func (c *proxyCmd) Run(a *app) error {
 	}
 	base := proxyBase()
 	defer base.CloseIdleConnections()
-	opts := []agrenting.Option{agrenting.WithTransport(base)}
+	opts := []agrenting.Option{
+		agrenting.WithTransport(base), agrenting.WithRetryPolicy(agrenting.RetryPolicy{}), agrenting.WithObserver(func(agrenting.Event) {}),
+	}
 	if c.Session {
 		opts = append(opts, agrenting.WithSession(agrenting.SessionPolicy{LogoutOnClose: true}))
 	}
@@ -76,6 +79,9 @@ func (c *proxyCmd) Run(a *app) error {
 		return err
 	}
 	cfg.Transport = client.Transport()
+	if !c.AnyAgent {
+		cfg.Agent = client.Status().AgentID
+	}
 	if cfg.Upstream, err = url.Parse(client.BaseURL()); err != nil {
 		return usage("", "the platform's URL cannot be parsed")
 	}
@@ -127,10 +133,7 @@ func isProxyURL(text string) bool {
 
 // proxyBase is a transport for many callers at once.
 func proxyBase() *http.Transport {
-	base := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
-	if t, ok := http.DefaultTransport.(*http.Transport); ok {
-		base = t.Clone()
-	}
+	base := agrenting.NewBaseTransport()
 	base.MaxIdleConns, base.MaxIdleConnsPerHost = 512, 256
 	return base
 }

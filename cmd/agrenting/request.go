@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -14,14 +17,16 @@ import (
 	"strings"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/proxy"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/redact"
 )
 
 type requestCmd struct {
 	secretFlags
 
 	Method   string   `arg:"" help:"The method, such as GET."`
-	Path     string   `arg:"" help:"The path, such as /api/v1/agents; it may have a query string."`
+	Path     string   `arg:"" help:"The path, such as /api/v1/agents, or a whole URL of the platform; it may have a query string."`
 	Field    []string `short:"f" sep:"none" placeholder:"KEY=VALUE" help:"A text field of the JSON body (or of the query, with GET, HEAD and DELETE); a[b]=c nests, a[]=c appends."`
 	Typed    []string `short:"F" sep:"none" name:"typed" placeholder:"KEY=VALUE" help:"The same with true, false, null, numbers and JSON taken as such, and @FILE as the text of a file (@- of standard input)."`
 	Input    string   `placeholder:"FILE" help:"The body; - reads standard input."`
@@ -45,8 +50,7 @@ func (c *requestCmd) Run(a *app) error {
 	if len(query) > 0 {
 		opts = append(opts, agrenting.CallQuery(query))
 	}
-	path, _, _ := strings.Cut(c.Path, "?")
-	s, err := c.open(proxy.Issues(method, path))
+	s, err := c.open(c.issues())
 	if err != nil {
 		return err
 	}
@@ -56,57 +60,111 @@ func (c *requestCmd) Run(a *app) error {
 		return err
 	}
 	defer client.Close()
+	path, _, _ := strings.Cut(c.Path, "?")
 	stop := a.waiting("waiting for %s %s", method, path)
 	defer stop()
-	if c.Paginate {
-		return c.pages(a, client, method, opts)
+	var sent agrenting.Trace
+	ctx, hide := agrenting.ContextWithTrace(a.ctx, &sent), redact.Func(sent.Redact)
+	a.hide = hide
+	if c.Show {
+		hide = func(text string) string { return text }
 	}
-	var raw bytes.Buffer
+	if c.Paginate {
+		return c.pages(ctx, a, client, method, opts, hide)
+	}
+	raw := limited{left: maxShown}
 	var data json.RawMessage
 	var into any = &data
-	if c.Raw {
+	switch {
+	case c.Raw && c.Out != "":
+		into = s.file // of any size
+	case c.Raw:
 		into = &raw
 	}
-	resp, err := client.Do(a.ctx, method, c.Path, body, into, opts...)
-	if resp != nil && c.Include && !a.JSON {
-		head(a.out, resp)
+	resp, err := client.Do(ctx, method, c.Path, body, into, opts...)
+	if resp != nil {
+		hide.Header(resp.Header)
+		resp.RequestID, resp.Meta = hide(resp.RequestID), hide.JSON(resp.Meta)
+		if c.Include && !a.JSON {
+			head(a.out, resp)
+		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errShown):
+		return failure("add --out FILE", "the body is larger than %d MiB, which is the most that is printed", maxShown>>20)
+	case err != nil:
 		return err
-	}
-	if c.Raw {
-		data = raw.Bytes()
-	}
-	if c.Out != "" {
+	case c.Raw && c.Out != "":
+		return s.end("")
+	case c.Out != "":
 		return s.put(string(data))
+	case c.Raw && !c.Show && len(raw.body) > 0 && !ascii.EqualFold(cmp.Or(resp.Header.Get("Content-Encoding"), "identity"), "identity"):
+		return failure("add --out FILE, or leave out Accept-Encoding", "the body is compressed, so it cannot be searched for the credential")
+	case c.Raw:
+		_, err := a.out.Write(hide.Body(raw.body))
+		return err
+	default:
+		return c.show(a, resp, hide.JSON(data))
 	}
-	return c.show(a, client, resp, data)
+}
+
+// maxShown bounds a body that is printed as it came: it is searched for the credential
+// as a whole, which takes about 50 times its size in memory.
+const maxShown = 4 << 20
+
+var errShown = errors.New("the body is too large to be printed")
+
+// limited takes as much of a body as is printed.
+type limited struct {
+	body []byte
+	left int
+}
+
+// Write implements [io.Writer].
+func (l *limited) Write(b []byte) (int, error) {
+	if len(b) > l.left {
+		return 0, errShown
+	}
+	l.body, l.left = append(l.body, b...), l.left-len(b)
+	return len(b), nil
+}
+
+// issues reports whether the answer has a new secret in it. In a whole URL, the path of
+// the base URL may precede the route.
+func (c *requestCmd) issues() bool {
+	path, _, _ := strings.Cut(c.Path, "?")
+	if u, err := url.Parse(c.Path); err == nil {
+		path = u.Path // decoded
+	}
+	for path != "" {
+		if proxy.Issues(strings.ToUpper(c.Method), path) {
+			return true
+		}
+		_, rest, found := strings.Cut(path[1:], "/")
+		if !found {
+			return false
+		}
+		path = "/" + rest
+	}
+	return false
 }
 
 // lost is for an answer with a new secret in it.
 func (c *requestCmd) lost() (msg, hint string) {
-	path, _, _ := strings.Cut(c.Path, "?")
-	if !proxy.Issues(strings.ToUpper(c.Method), path) {
+	if !c.issues() {
 		return "", ""
 	}
 	return "the platform has answered, and the secret in its answer is lost",
 		hintLost
 }
 
-// show prints an answer. The credential of the call is taken out should the
-// platform have echoed it.
-func (c *requestCmd) show(a *app, client *agrenting.Client, resp *agrenting.Response, data []byte) error {
-	if cred, err := client.Credential(a.ctx); err == nil && !cred.IsZero() && !c.Show {
-		data = bytes.ReplaceAll(data, []byte(cred.Reveal()), []byte("["+cred.Fingerprint()+"]"))
-	}
+// show prints a response from which the credential was removed.
+func (c *requestCmd) show(a *app, resp *agrenting.Response, data json.RawMessage) error {
 	switch {
-	case c.Raw:
-		_, err := a.out.Write(data)
-		return err
 	case a.JSON:
 		j := jsonResponse{
 			Status: resp.StatusCode, RequestID: resp.RequestID, Attempts: resp.Attempts,
-			Data: json.RawMessage(data), Meta: resp.Meta,
+			Data: data, Meta: resp.Meta,
 		}
 		if len(data) == 0 {
 			j.Data = nil
@@ -134,16 +192,18 @@ type jsonResponse struct {
 	Meta      json.RawMessage `json:"meta,omitempty"`
 }
 
-func (c *requestCmd) pages(a *app, client *agrenting.Client, method string, opts []agrenting.CallOption) error {
+func (c *requestCmd) pages(
+	ctx context.Context, a *app, client *agrenting.Client, method string, opts []agrenting.CallOption, hide redact.Func,
+) error {
 	if method != http.MethodGet || c.Raw || c.Include || c.Out != "" {
 		return usage("", "--paginate goes with GET and without -i/--include, --raw and --out")
 	}
 	items := []json.RawMessage{}
-	for item, err := range agrenting.List[json.RawMessage](a.ctx, client, c.Path, opts...) {
+	for item, err := range agrenting.List[json.RawMessage](ctx, client, c.Path, opts...) {
 		if err != nil {
 			return err
 		}
-		items = append(items, item)
+		items = append(items, hide.JSON(item)) // the trace is that of the item's page
 	}
 	if a.JSON {
 		encode(a.out, map[string]any{"data": items})
@@ -172,8 +232,7 @@ func (c *requestCmd) headers() ([]agrenting.CallOption, error) {
 		if !ok || name == "" {
 			return nil, usage("write -H 'Name: value'", "a header has no colon")
 		}
-		switch http.CanonicalHeaderKey(name) {
-		case "Authorization", "Proxy-Authorization", "X-Api-Key", "Api-Key", "Cookie":
+		if proxy.IsCredentialHeader(name) {
 			return nil, usage("give the credential by the environment or --key-file",
 				"%s on a command line can be read by every program of this machine", http.CanonicalHeaderKey(name))
 		}
@@ -215,7 +274,7 @@ func (c *requestCmd) body(a *app, method string) (body any, query url.Values, er
 func (a *app) read(name string) ([]byte, error) {
 	from := a.in
 	if name != "-" {
-		f, err := os.Open(name) //nolint:gosec // reading it is what was asked for
+		f, err := os.Open(name) // #nosec G304 -- reading it is what was asked for
 		if err != nil {
 			return nil, usage("", "cannot read %s: %v", name, cause(err))
 		}

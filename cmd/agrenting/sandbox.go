@@ -9,14 +9,18 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
 type sandboxCmd struct {
-	Listen       string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"A loopback address to listen on, port 0 for any free one; ${default} by default."`
-	SessionTTL   time.Duration `name:"session-ttl" default:"20h" help:"Lifetime of sessions."`
-	NoRateLimits bool          `help:"Lift rate limits and the lockout of authenticate."`
-	Agents       int           `default:"2" help:"How many production agents there are."`
-	EnvFile      string        `placeholder:"FILE" help:"Write the lines to export to FILE (0600) once it serves. FILE is there while it serves: one that a killed run has left is replaced, its own removed at the end, and any other file refused."`
+	Listen     string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"A loopback address to listen on, port 0 for any free one; ${default} by default."`
+	SessionTTL time.Duration `name:"session-ttl" default:"20h" help:"Lifetime of sessions."`
+	Agents     int           `default:"2" help:"How many production agents there are."`
+	BearerKeys bool          `help:"Also accept an agent's key as a bearer token."`
+	EnvFile    string        `placeholder:"FILE" help:"Write the lines to export to FILE (0600) once it serves. FILE is there while it serves: one that a killed run has left is replaced, its own removed at the end, and any other file refused."`
+
+	Limits sandboxLimits `embed:""`
+	Faults sandboxFaults `embed:""`
 }
 
 type jsonSandbox struct {
@@ -24,11 +28,15 @@ type jsonSandbox struct {
 	UserID string             `json:"user_id"`
 	Token  string             `json:"user_token"`
 	Agents []jsonSandboxAgent `json:"agents"`
-	Env    map[string]string  `json:"env"`
+	// Env is for programs that act as the first agent, UserEnv for programs that act as
+	// the user, such as the platform's MCP bridge.
+	Env     map[string]string `json:"env"`
+	UserEnv map[string]string `json:"user_env"`
 }
 
 type jsonSandboxAgent struct {
 	ID      string `json:"id"`
+	DID     string `json:"did"`
 	Name    string `json:"name"`
 	Sandbox bool   `json:"sandbox"`
 	Key     string `json:"key"`
@@ -48,9 +56,9 @@ func (c *sandboxCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	opts := []agrentingtest.Option{agrentingtest.WithSessionTTL(c.SessionTTL), agrentingtest.WithLogLimit(1)}
-	if c.NoRateLimits {
-		opts = append(opts, agrentingtest.WithoutRateLimits())
+	opts, err := c.options()
+	if err != nil {
+		return err
 	}
 	if a.log != nil {
 		opts = append(opts, agrentingtest.WithLogger(a.log))
@@ -63,6 +71,7 @@ func (c *sandboxCmd) Run(a *app) error {
 		return failure("choose another --listen, such as 127.0.0.1:0 for any free port", "%v", err)
 	}
 	defer srv.Close()
+	c.Faults.script(srv)
 	world := c.world(srv)
 	if a.JSON {
 		encode(a.out, world)
@@ -81,6 +90,22 @@ func (c *sandboxCmd) Run(a *app) error {
 	return nil
 }
 
+// options returns the options that the flags ask for.
+func (c *sandboxCmd) options() ([]agrentingtest.Option, error) {
+	opts, err := c.Faults.options()
+	if err != nil {
+		return nil, err
+	}
+	limits, err := c.Limits.option()
+	if err != nil {
+		return nil, err
+	}
+	if c.BearerKeys {
+		opts = append(opts, agrentingtest.WithBearerKeys())
+	}
+	return append(opts, limits, agrentingtest.WithSessionTTL(c.SessionTTL), agrentingtest.WithLogLimit(1)), nil
+}
+
 // envFileMark is the first line of --env-file, by which the next run knows it.
 const envFileMark = "# written by agrenting sandbox; it is removed when the sandbox ends"
 
@@ -94,7 +119,7 @@ func loopback(addr, hint string) (string, error) {
 	if err != nil {
 		return "", usage(hint, "--listen: %q is no address such as 127.0.0.1:8080", addr)
 	}
-	if strings.EqualFold(host, "localhost") {
+	if ascii.EqualFold(host, "localhost") {
 		host = "127.0.0.1" // whatever the name server says
 	}
 	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
@@ -111,24 +136,32 @@ func (c *sandboxCmd) world(srv *agrentingtest.Server) jsonSandbox {
 	}
 	add := func(cfg agrentingtest.AgentConfig) jsonSandboxAgent {
 		g := srv.NewAgent(user, cfg)
-		j := jsonSandboxAgent{ID: g.ID, Name: g.Name, Sandbox: g.Sandbox, Key: srv.NewKey(g.ID).Secret}
+		j := jsonSandboxAgent{ID: g.ID, DID: g.DID, Name: g.Name, Sandbox: g.Sandbox, Key: srv.NewKey(g.ID).Secret}
 		w.Agents = append(w.Agents, j)
 		return j
 	}
 	names := []string{"Scribe", "Scout"}
 	for i := range c.Agents {
-		name := fmt.Sprintf("Agent %d", i+1)
+		cfg := agrentingtest.AgentConfig{Name: fmt.Sprintf("Agent %d", i+1), Capabilities: []string{"writing"}, BasePrice: "2.50"}
 		if i < len(names) {
-			name = names[i]
+			cfg.Name = names[i]
 		}
-		add(agrentingtest.AgentConfig{Name: name, Capabilities: []string{"writing"}})
+		if i > 0 { // the first agent is played by the user's program
+			cfg.MockAfter = mockAfter
+		}
+		add(cfg)
 	}
-	toy := add(agrentingtest.AgentConfig{Name: "Toy", Sandbox: true, Capabilities: []string{"writing"}})
+	toy := add(agrentingtest.AgentConfig{Name: "Toy", Sandbox: true, Capabilities: []string{"writing"}, BasePrice: "2.50"})
 	w.Env = map[string]string{
 		varURL: w.URL, varAPIKey: w.Agents[0].Key, varSandboxKey: toy.Key, varAgentID: w.Agents[0].ID,
 	}
+	w.UserEnv = map[string]string{varURL: w.URL, varAPIKey: w.Token}
 	return w
 }
+
+// mockAfter is how long the other agents take to complete their work. A task can be
+// canceled before.
+const mockAfter = time.Second
 
 // exports are lines for a shell.
 func exports(w *jsonSandbox) string {
@@ -156,5 +189,7 @@ func (c *sandboxCmd) introduce(a *app, w *jsonSandbox) {
 	}
 	p.table([]string{"AGENT", "ID", "KEY"}, rows)
 	p.line("\n%s", exports(w))
+	p.line("For programs that hire agents, such as the platform's MCP bridge (they send the user token):\n")
+	p.line("export %s=%s %s=%s\n", varURL, w.URL, varAPIKey, w.Token)
 	p.line("For its sandbox:\n\nexport %s=sandbox %s=%s %s=%s", varEnv, varSandboxKey, w.Env[varSandboxKey], varAgentID, w.Agents[len(w.Agents)-1].ID)
 }

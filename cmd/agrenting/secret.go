@@ -77,15 +77,18 @@ func (f secretFlags) open(need bool) (*sink, error) {
 	return s, nil
 }
 
-// put writes the secret. What it could not write where it should be is left in
-// the temporary file, if that has it.
-func (s *sink) put(secret string) error {
+// put writes the secret as a line. What it could not write where it should be is left
+// in the temporary file, if that has it.
+func (s *sink) put(secret string) error { return s.end(secret + "\n") }
+
+// end writes the last part of what goes into the file.
+func (s *sink) end(text string) error {
 	if s.file == nil {
 		return nil
 	}
 	f := s.file
 	s.file = nil
-	left, err := become(f, s.flags.Out, secret)
+	left, err := become(f, s.flags.Out, text)
 	switch {
 	case err == nil:
 		return nil
@@ -96,10 +99,10 @@ func (s *sink) put(secret string) error {
 	}
 }
 
-// become has a temporary file take the place of another, with a line of text in
-// it. left reports whether f still exists and has the text.
+// become has a temporary file take the place of another, with text added to it. left
+// reports whether f still exists and has the text.
 func become(f *os.File, path, text string) (left bool, err error) {
-	_, err = f.WriteString(text + "\n")
+	_, err = f.WriteString(text)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -207,7 +210,7 @@ func rescued(store, secret string) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = become(f, f.Name(), secret)
+	_, err = become(f, f.Name(), secret+"\n")
 	return f.Name(), err
 }
 
@@ -296,7 +299,7 @@ func writeFile(path, text string) error {
 	if err != nil {
 		return err
 	}
-	left, err := become(s.file, path, text)
+	left, err := become(s.file, path, text+"\n")
 	if left {
 		_ = os.Remove(s.file.Name())
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
 // trial is what the platform says to a credential.
@@ -94,7 +95,7 @@ func sameRefusal(one, other error) bool {
 // about reports whether a refusal is about a field.
 func about(err error, field string) bool {
 	api, ok := errors.AsType[*agrenting.APIError](err)
-	return ok && (strings.EqualFold(api.Field, field) || strings.Contains(api.Message, field))
+	return ok && (ascii.EqualFold(api.Field, field) || strings.Contains(api.Message, field))
 }
 
 // maxProbe bounds what is read of the answer to a probe.

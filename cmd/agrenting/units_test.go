@@ -8,9 +8,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -88,10 +91,10 @@ func TestFieldsNest(t *testing.T) {
 func TestForeignTextIsHarmlessOnATerminal(t *testing.T) {
 	t.Parallel()
 
-	for _, bad := range []string{"\x1b[31m", "a\rb", "\u202e", "\x00", "\u009b31m", "\xff"} {
+	for _, bad := range []string{"\x1b[31m", "a\rb", "\u202e", "\x00", "\u009b31m", "\xff", "a\u200bb", "\ufeff", "\u2066", "\u00ad", "\u2028", "\U000e0041"} {
 		for _, r := range visible(bad) {
 			assert.GreaterOrEqual(t, r, ' ')
-			assert.NotContains(t, "\u202e\u009b\x7f", string(r))
+			assert.True(t, unicode.IsPrint(r), "%q", r)
 		}
 	}
 	assert.Equal(t, "Zoë 东京", visible("Zoë 东京"))
@@ -140,5 +143,46 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 				assert.NotContains(t, f.Name, word, "no flag takes a secret")
 			}
 		}
+	}
+}
+
+func TestProxyBaseHasTheLimitsOfTheDefaultBase(t *testing.T) {
+	t.Parallel()
+	base, std := proxyBase(), agrenting.NewBaseTransport()
+	assert.Equal(t, std.HTTP2, base.HTTP2)
+	assert.Equal(t, std.TLSHandshakeTimeout, base.TLSHandshakeTimeout)
+	assert.Equal(t, std.ExpectContinueTimeout, base.ExpectContinueTimeout)
+	assert.Equal(t, 256, base.MaxIdleConnsPerHost)
+	assert.Equal(t, 512, base.MaxIdleConns)
+}
+
+func TestListenTakesOnlyLoopback(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{"localhost:1": "127.0.0.1:1", "LocalHost:1": "127.0.0.1:1", "127.0.0.2:1": "127.0.0.2:1", "[::1]:1": "[::1]:1"} {
+		got, err := loopback(addr, "")
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	for _, addr := range []string{"localho\u017ft:1", "localhost.:1", "0.0.0.0:1", ":1", "example.com:1", "localhost"} {
+		_, err := loopback(addr, "")
+		require.Error(t, err, addr)
+	}
+}
+
+// Doctor reports the proxy that requests use.
+func TestDoctorNamesTheProxyOfRequests(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("AGRENTING_TEST_PROXY") == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), "AGRENTING_TEST_PROXY=1", "HTTP_PROXY=http://proxy.test:3128", "HTTPS_PROXY=http://proxy.test:3128", "NO_PROXY=", "no_proxy=")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(out))
+		return
+	}
+	for target, want := range map[string]string{
+		"https://agrenting.com": "HTTPS_PROXY", "http://agrenting.com": "HTTP_PROXY", "http://localhost:1": "", "https://api.localhost": "", "http://127.0.0.1:1": "",
+	} {
+		e := &examination{report: jsonDoctor{URL: target}}
+		assert.Equal(t, want, e.viaProxy(), target)
 	}
 }

@@ -80,6 +80,22 @@ func TestARealPlatformIsOnlyRead(t *testing.T) {
 	}
 }
 
+// The transport of the program has the settings of http.DefaultTransport.
+func TestRealPlatformIsReachedByTheDefaultBase(t *testing.T) { //nolint:paralleltest // it replaces http.DefaultTransport
+	srv := agrentingtest.NewServer(agrentingtest.InMemory(), agrentingtest.WithTLS())
+	defer srv.Close()
+	set := func(rt http.RoundTripper) { http.DefaultTransport = rt } //nolint:forbidigo,reassign // it is restored
+	defer set(http.DefaultTransport)                                 //nolint:forbidigo // see above
+	set(srv.Transport())
+	key := srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"}).ID)
+
+	var out bytes.Buffer
+	err := run(t.Context(), &out, environment(map[string]string{"AGRENTING_URL": srv.URL, "AGRENTING_API_KEY": key.Secret}))
+	if err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
 func TestFailuresAreToldApart(t *testing.T) {
 	t.Parallel()
 	srv := agrentingtest.NewServer()

@@ -17,7 +17,7 @@ func realPlatform(ctx context.Context, p *printer, lookupEnv lookupFunc, reason 
 	p.line("against the platform of your environment, because %s is set; it only reads", reason)
 
 	p.begin("Everything from the environment")
-	base := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+	base := agrenting.NewBaseTransport()
 	defer base.CloseIdleConnections()
 	client, err := agrenting.New(agrenting.WithLookupEnv(lookupEnv), agrenting.WithTransport(&tap{base: base, printer: p}))
 	if err != nil {

@@ -56,16 +56,18 @@ func ExampleTransport() {
 	list()
 
 	recorded := spans.GetSpans()
+	var attempts []tracetest.SpanStub
 	for _, span := range recorded {
 		if !strings.HasPrefix(span.Name, "agrenting ") {
 			continue
 		}
+		attempts = children(recorded, span)
 		fmt.Printf("%s: attempts %s, generation %s, attempt spans %d\n", span.Name,
-			attr(span, otelagrenting.AttemptsKey), attr(span, otelagrenting.GenerationKey), len(children(recorded, span)))
+			attr(span, otelagrenting.AttemptsKey), attr(span, otelagrenting.GenerationKey), len(attempts))
 	}
 
-	// The last span is of the last attempt. Its URL has no query string.
-	fmt.Println(strings.TrimPrefix(attr(recorded[len(recorded)-1], "url.full"), platform.URL))
+	// The URL of an attempt has no query string.
+	fmt.Println(strings.TrimPrefix(attr(attempts[len(attempts)-1], "url.full"), platform.URL))
 	// Output:
 	// agrenting GET: attempts 1, generation 1, attempt spans 1
 	// agrenting GET: attempts 2, generation 1, attempt spans 2

@@ -90,7 +90,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if tr.Fingerprint != "" {
 		span.SetAttributes(
-			GenerationKey.Int64(int64(tr.Generation)), //nolint:gosec // nobody renews that often
+			GenerationKey.Int64(int64(tr.Generation)), // #nosec G115 -- nobody renews that often
 			CredentialKey.String(tr.Fingerprint),
 		)
 	}

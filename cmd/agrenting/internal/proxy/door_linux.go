@@ -51,7 +51,7 @@ func queued(l net.Listener) (found bool) {
 		return false
 	}
 	_ = raw.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} //nolint:gosec // a file descriptor fits
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} // #nosec G115 -- a file descriptor fits
 		n, err := unix.Poll(fds, 0)
 		found = err == nil && n > 0
 	})

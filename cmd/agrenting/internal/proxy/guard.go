@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
 // guard decides who may use the proxy, and for what.
@@ -18,17 +21,18 @@ type guard struct {
 	token [sha256.Size]byte
 	asks  bool
 	allow []Rule
+	agent string // "" lets callers name any
 	// issuing lets calls through that answer with a secret.
 	issuing bool
 }
 
 func newGuard(cfg *Config) guard {
-	g := guard{allow: cfg.Allow, issuing: cfg.Issuing, asks: cfg.Token != "", pages: map[string]bool{}}
+	g := guard{allow: cfg.Allow, agent: cfg.Agent, issuing: cfg.Issuing, asks: cfg.Token != "", pages: map[string]bool{}}
 	g.token = sha256.Sum256([]byte(cfg.Token))
 	if cfg.Hosts != nil {
 		g.hosts = map[string]bool{}
 		for _, h := range cfg.Hosts {
-			g.hosts[strings.ToLower(h)] = true
+			g.hosts[ascii.ToLower(h)] = true
 		}
 	}
 	for _, o := range cfg.Origins {
@@ -46,14 +50,15 @@ type refusal struct {
 // check returns nil for a request that may go through.
 func (g *guard) check(r *http.Request) *refusal {
 	switch {
-	case g.hosts != nil && !g.hosts[strings.ToLower(r.Host)]:
+	case g.hosts != nil && !g.hosts[ascii.ToLower(r.Host)]:
 		// A name of somebody's that was made to lead here (DNS rebinding).
 		return &refusal{http.StatusMisdirectedRequest, "PROXY_HOST", "this proxy is addressed by its own loopback name and port only"}
 	case r.URL.Host != "" && !g.ownHost(r.URL.Host), r.Method == http.MethodConnect:
 		return &refusal{http.StatusForbidden, "PROXY_NOT_FORWARD", "this is no forward proxy: use its URL in place of the platform's"}
-	case r.Method == http.MethodTrace || r.Method == "TRACK":
-		// The answer would show the credential.
-		return &refusal{http.StatusMethodNotAllowed, "PROXY_METHOD", r.Method + " is not passed on"}
+	case !isMethod(r.Method):
+		// Servers differ in how they read others, and the response to TRACE would show
+		// the credential.
+		return &refusal{http.StatusMethodNotAllowed, "PROXY_METHOD", "the proxy passes on " + strings.Join(methods, ", ") + ", in capitals"}
 	case !plainUpgrade(r.Header):
 		// Another protocol behind it would be a way around all of this.
 		return &refusal{http.StatusBadRequest, "PROXY_UPGRADE", "the only upgrade that is passed on is to websocket"}
@@ -63,6 +68,12 @@ func (g *guard) check(r *http.Request) *refusal {
 	}
 	if g.asks && !g.isPreflight(r) && !g.hasToken(r.Header) {
 		return &refusal{http.StatusProxyAuthRequired, "PROXY_TOKEN", "send the proxy's own token as Proxy-Authorization: Bearer or X-Proxy-Token"}
+	}
+	if !g.namesAgent(r.Header) {
+		return &refusal{
+			http.StatusForbidden, "PROXY_OTHER_AGENT",
+			"this proxy acts for another agent: leave out X-Agent-ID, or start the proxy with --any-agent",
+		}
 	}
 	if !plainPath(r.URL) {
 		return &refusal{http.StatusBadRequest, "PROXY_PATH", "the path has dot segments, empty segments, or escaped slashes"}
@@ -76,16 +87,36 @@ func (g *guard) check(r *http.Request) *refusal {
 	return nil
 }
 
-func plainUpgrade(h http.Header) bool {
-	for _, v := range h.Values("Upgrade") {
-		if !strings.EqualFold(strings.TrimSpace(v), "websocket") {
+// methods are those that are passed on.
+var methods = []string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
+}
+
+func isMethod(name string) bool { return slices.Contains(methods, name) }
+
+// namesAgent reports whether a caller names no other agent than the proxy's.
+func (g *guard) namesAgent(h http.Header) bool {
+	if g.agent == "" {
+		return true
+	}
+	for name, values := range h {
+		if isAgentHeader(name) && slices.ContainsFunc(values, func(v string) bool { return !ascii.EqualFold(strings.TrimSpace(v), g.agent) }) {
 			return false
 		}
 	}
 	return true
 }
 
-func (g *guard) ownHost(host string) bool { return g.hosts == nil || g.hosts[strings.ToLower(host)] }
+func plainUpgrade(h http.Header) bool {
+	for _, v := range h.Values("Upgrade") {
+		if !ascii.EqualFold(strings.TrimSpace(v), "websocket") {
+			return false
+		}
+	}
+	return true
+}
+
+func (g *guard) ownHost(host string) bool { return g.hosts == nil || g.hosts[ascii.ToLower(host)] }
 
 // checkPage refuses what a web page of somebody else makes a browser send.
 func (g *guard) checkPage(r *http.Request) *refusal {
@@ -99,7 +130,7 @@ func (g *guard) checkPage(r *http.Request) *refusal {
 			return nil
 		}
 		u, err := url.Parse(origins[0])
-		if err != nil || u.Scheme != "http" || g.hosts == nil || !g.hosts[strings.ToLower(u.Host)] {
+		if err != nil || u.Scheme != "http" || g.hosts == nil || !g.hosts[ascii.ToLower(u.Host)] {
 			return foreign
 		}
 	}
@@ -122,7 +153,7 @@ func (g *guard) isPreflight(r *http.Request) bool {
 func (g *guard) hasToken(h http.Header) bool {
 	for _, name := range []string{headerProxyAuth, headerProxyToken, "Authorization", "X-Api-Key", "Api-Key"} {
 		for _, v := range h.Values(name) {
-			if scheme, rest, ok := strings.Cut(v, " "); ok && strings.EqualFold(scheme, "bearer") {
+			if scheme, rest, ok := strings.Cut(v, " "); ok && ascii.EqualFold(scheme, "bearer") {
 				v = strings.TrimSpace(rest)
 			}
 			sum := sha256.Sum256([]byte(v))
@@ -137,7 +168,7 @@ func (g *guard) hasToken(h http.Header) bool {
 // plainPath reports whether a path means the same to everybody who reads it, so
 // that the platform does not see another one than the list of what is allowed.
 func plainPath(u *url.URL) bool {
-	raw := strings.ToLower(u.EscapedPath())
+	raw := ascii.ToLower(u.EscapedPath())
 	if !strings.HasPrefix(raw, "/") || strings.Contains(raw, "//") {
 		return false
 	}
@@ -163,25 +194,35 @@ func (g *guard) allowed(r *http.Request) bool {
 	return false
 }
 
+const jsonType = "application/json; charset=utf-8"
+
 // refuse answers in the platform's envelope, so that its clients understand.
 func refuse(w http.ResponseWriter, status int, code, text string, retryAfter time.Duration) {
 	h := w.Header()
-	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Content-Type", jsonType)
 	h.Set("X-Content-Type-Options", "nosniff")
-	if status == http.StatusProxyAuthRequired {
+	switch status {
+	case http.StatusProxyAuthRequired:
 		h.Set("Proxy-Authenticate", `Bearer realm="agrenting proxy"`)
+	case http.StatusMethodNotAllowed:
+		h.Set("Allow", strings.Join(methods, ", "))
 	}
 	if retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds()+0.999)))
 	}
 	w.WriteHeader(status)
+	_, _ = w.Write(envelope(code, text))
+}
+
+// envelope is the body of an error in the platform's form.
+func envelope(code, text string) []byte {
 	type entry struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	}
-	type envelope struct {
+	b, _ := json.Marshal(struct { //nolint:errchkjson // strings can be encoded
 		Data   *struct{} `json:"data"`
 		Errors []entry   `json:"errors"`
-	}
-	_ = json.NewEncoder(w).Encode(envelope{Errors: []entry{{code, text}}}) //nolint:errchkjson // if it fails, the caller has gone
+	}{Errors: []entry{{code, text}}})
+	return append(b, '\n')
 }

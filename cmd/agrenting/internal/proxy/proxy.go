@@ -4,13 +4,15 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"strings"
 	"time"
+
+	"github.com/agrenting/agrenting-go"
 )
 
 // Config says what a proxy lends, and to whom.
@@ -26,6 +28,8 @@ type Config struct {
 	Token string
 	// Allow lists what may be called; nil allows everything.
 	Allow []Rule
+	// Agent is the only agent that callers may name; "" lets them name any.
+	Agent string
 	// Issuing lets calls through whose answer has a new secret in it.
 	Issuing bool
 	// Origins are those of web pages that may call the proxy, beside its own.
@@ -38,20 +42,9 @@ type Config struct {
 
 // Headers by which callers send the proxy's own token.
 const (
-	headerProxyToken = "X-Proxy-Token"
+	headerProxyToken = "X-Proxy-Token" // #nosec G101 -- the name of a header
 	headerProxyAuth  = "Proxy-Authorization"
 )
-
-// credentialHeaders never come through: the proxy's credential is the one that
-// is sent.
-var credentialHeaders = []string{"Authorization", "X-Api-Key", "Api-Key", "Cookie", headerProxyToken, headerProxyAuth}
-
-// overrideHeaders would let a caller do something else than what was allowed.
-var overrideHeaders = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url"}
-
-// browserHeaders tell of the page in the browser, which the platform does not
-// know.
-var browserHeaders = []string{"Origin", "Referer"}
 
 // Proxy is an [http.Handler]. It is safe for concurrent use.
 type Proxy struct {
@@ -75,7 +68,7 @@ func New(cfg Config) *Proxy {
 		Rewrite:        p.rewrite,
 		Transport:      cfg.Transport,
 		FlushInterval:  flushInterval,
-		ModifyResponse: p.answer,
+		ModifyResponse: answer,
 		ErrorHandler:   p.failed,
 		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // it would go to standard error
 	}
@@ -84,36 +77,34 @@ func New(cfg Config) *Proxy {
 
 // ServeHTTP implements [http.Handler].
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if p.cfg.Log == nil {
-		p.serve(w, r)
-		return
+	c := newCall(w, p.cfg.Upstream)
+	if p.cfg.Log != nil {
+		defer p.log(r, c, time.Now())
 	}
-	rec := &recorder{ResponseWriter: w, status: http.StatusOK}
-	defer p.log(r, rec, time.Now())
-	p.serve(rec, r)
-}
-
-func (p *Proxy) log(r *http.Request, rec *recorder, start time.Time) {
-	p.cfg.Log.LogAttrs(r.Context(), slog.LevelInfo, "proxy: request", slog.String("method", r.Method),
-		slog.String("path", r.URL.Path), slog.Int("status", rec.status), slog.Duration("took", time.Since(start)))
-}
-
-func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 	if ref := p.guard.check(r); ref != nil {
-		refuse(w, ref.status, ref.code, ref.text, 0)
+		refuse(c, ref.status, ref.code, ref.text, 0)
 		return
 	}
 	if origin := r.Header.Get("Origin"); origin != "" && p.guard.pages[origin] {
-		if p.preflight(w, r, origin) {
+		if preflight(c, r, origin) {
 			return
 		}
 	}
-	p.reverse.ServeHTTP(w, r)
+	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), callKey{}, c))
+	defer cancel()
+	c.cancel = cancel
+	ctx = agrenting.ContextWithTrace(ctx, &c.sent)
+	p.reverse.ServeHTTP(c, r.WithContext(ctx))
+}
+
+func (p *Proxy) log(r *http.Request, c *call, start time.Time) {
+	p.cfg.Log.LogAttrs(r.Context(), slog.LevelInfo, "proxy: request", slog.String("method", r.Method),
+		slog.String("path", r.URL.EscapedPath()), slog.Int("status", c.status), slog.Duration("took", time.Since(start)))
 }
 
 // preflight answers a browser that asks whether a page may call.
-func (p *Proxy) preflight(w http.ResponseWriter, r *http.Request, origin string) bool {
-	h := w.Header()
+func preflight(c *call, r *http.Request, origin string) bool {
+	h := c.final
 	h.Set("Access-Control-Allow-Origin", origin)
 	h.Add("Vary", "Origin")
 	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
@@ -125,47 +116,31 @@ func (p *Proxy) preflight(w http.ResponseWriter, r *http.Request, origin string)
 		h.Set("Access-Control-Allow-Headers", want)
 	}
 	h.Set("Access-Control-Max-Age", "600")
-	w.WriteHeader(http.StatusNoContent)
+	c.WriteHeader(http.StatusNoContent)
 	return true
 }
 
-// rewrite makes the request to the platform: bare of what the caller said about
-// itself. The transport adds the rest.
+// rewrite makes the request to the platform, without what the caller may not decide. The
+// transport adds the rest.
 func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	pr.SetURL(p.cfg.Upstream)
-	for _, names := range [][]string{credentialHeaders, overrideHeaders, browserHeaders} {
-		for _, name := range names {
-			delete(pr.Out.Header, name)
-		}
-	}
-	for name := range pr.Out.Header {
-		if strings.HasPrefix(name, "Sec-Fetch-") {
-			delete(pr.Out.Header, name)
-		}
-	}
+	cleanRequest(pr.Out, p.cfg.Agent != "")
 }
 
-// answer keeps the platform's cookies away from the caller, and its redirects
-// within the proxy.
-func (p *Proxy) answer(resp *http.Response) error {
-	delete(resp.Header, "Set-Cookie")
-	for name := range resp.Header {
-		if strings.HasPrefix(name, "Access-Control-") {
-			delete(resp.Header, name) // the proxy's own say whose pages may read
+// answer is the hook of the reverse proxy for responses of the platform.
+func answer(resp *http.Response) error {
+	if resp.Request != nil {
+		if c, ok := resp.Request.Context().Value(callKey{}).(*call); ok {
+			c.answer(resp)
+			return nil
 		}
 	}
-	if loc := resp.Header.Get("Location"); loc != "" {
-		up := p.cfg.Upstream
-		if u, err := url.Parse(loc); err == nil && u.Scheme == up.Scheme && u.Host == up.Host {
-			u.Scheme, u.Host, u.User = "", "", nil
-			if rest, ok := strings.CutPrefix(u.Path, strings.TrimSuffix(up.Path, "/")); ok && strings.HasPrefix(rest, "/") && !strings.HasPrefix(rest, "//") {
-				u.Path, u.RawPath = rest, ""
-				resp.Header.Set("Location", u.String())
-			}
-		}
-	}
-	return nil
+	return errNoCall
 }
+
+// errNoCall means that the transport has lost the context of a request, so that the
+// credential of the request is not known.
+var errNoCall = errors.New("proxy: a response without its request")
 
 func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil && errors.Is(err, r.Context().Err()) {
@@ -179,18 +154,3 @@ func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	refuse(w, status, code, text, after)
 }
-
-// recorder remembers the status for the log.
-type recorder struct {
-	http.ResponseWriter
-	status int
-}
-
-// WriteHeader implements [http.ResponseWriter].
-func (r *recorder) WriteHeader(status int) {
-	r.status = status
-	r.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap lets [http.ResponseController] through to flushing and hijacking.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

@@ -14,6 +14,8 @@ type Rule struct {
 
 var errRule = errors.New("a rule is a method, or *, and a path that begins with /, such as 'GET /api/v1/agents*'")
 
+var errMethod = errors.New("the method of a rule is *, or one of " + strings.Join(methods, ", ") + ", in capitals")
+
 // ParseRule reads a rule such as "GET /api/v1/agents*". A star in the path stands
 // for any characters, slashes too.
 func ParseRule(s string) (Rule, error) {
@@ -22,7 +24,10 @@ func ParseRule(s string) (Rule, error) {
 	if !ok || !strings.HasPrefix(path, "/") || strings.ContainsAny(path, " ?#") || method == "" || strings.ContainsAny(method, "/") {
 		return Rule{}, errRule
 	}
-	return Rule{method: strings.ToUpper(method), parts: strings.Split(path, "*")}, nil
+	if method != "*" && !isMethod(method) {
+		return Rule{}, errMethod
+	}
+	return Rule{method: method, parts: strings.Split(path, "*")}, nil
 }
 
 // Match reports whether the rule allows a method on a decoded path. GET allows

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
 // Listen opens a loopback port or, for "unix:PATH", a socket that only its owner
@@ -29,7 +31,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%q is no address such as 127.0.0.1:8080 or unix:/path/to/socket", addr)
 	}
-	if strings.EqualFold(host, "localhost") {
+	if ascii.EqualFold(host, "localhost") {
 		host = "127.0.0.1" // whatever the name server says
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
