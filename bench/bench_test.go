@@ -17,6 +17,7 @@ func transports() []peer.Builder {
 	return []peer.Builder{
 		{Name: "bare", Build: peer.Bare},
 		{Name: "floor", Build: peer.Least},
+		{Name: "floor-checked", Build: peer.LeastChecked},
 		{Name: "ours-static", Build: peer.OursStatic},
 		{Name: "ours-live", Build: peer.OursLive},
 		{Name: "ours-session", Build: peer.OursSession},

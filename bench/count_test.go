@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"net/http"
 	"runtime"
 	"runtime/debug"
 	"testing"
@@ -60,12 +61,47 @@ func TestTransportAllocatesAsTheFloor(t *testing.T) { //nolint:paralleltest // c
 	if floor != bare+3 {
 		t.Errorf("the floor allocates %d times, the bare base %d times, want 3 more", floor, bare)
 	}
-	for _, b := range oursAsTransport {
+	checked := peer.Builder{Name: "floor, headers checked", Build: peer.LeastChecked}
+	for _, b := range append([]peer.Builder{checked}, oursAsTransport...) {
 		allocs, bytes := transportCost(t, b, 0)
 		if allocs != floor || bytes > floorBytes {
 			t.Errorf("%s: %d allocations, %d bytes; the floor makes %d, %d", b.Name, allocs, bytes, floor, floorBytes)
 		}
 	}
+}
+
+func TestCheckedFloorKeepsCallersCredential(t *testing.T) {
+	t.Parallel()
+	for name, callers := range map[string]bool{
+		"Authorization": true, "authorization": true, "X-Api-Key": true, "X-API-Key": true, "x_api_key": true, "API-KEY": true,
+		"X-Request-Id": false, "Accept": false, "X-Api-Kez": false, "Content-Types": false,
+	} {
+		base := &recording{}
+		p, err := peer.LeastChecked(peer.Config{Base: base, Exchange: peer.Fixed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := newRequest(t, nil)
+		r.Header = http.Header{name: {"callers-own"}}
+		if err := r.send(p.Transport); err != nil {
+			t.Fatal(err)
+		}
+		if added := len(base.header) == 2; added == callers {
+			t.Errorf("%s: a credential was added: %t", name, added)
+		}
+	}
+}
+
+// recording is a base that keeps the headers of the last request.
+type recording struct {
+	peer.Stub
+
+	header http.Header
+}
+
+func (r *recording) RoundTrip(req *http.Request) (*http.Response, error) {
+	r.header = req.Header
+	return r.Stub.RoundTrip(req)
 }
 
 // The length of a body costs nothing.
@@ -125,7 +161,7 @@ func TestStampede(t *testing.T) { //nolint:paralleltest // loads the machine
 		t.Skip("takes twenty seconds")
 	}
 	r, err := stampede.Run(t.Context(), stampede.Options{
-		Workers: 64, Segment: 1500 * time.Millisecond, Rounds: 1, OnlyOurs: true, NoOutage: true,
+		Workers: 64, Segment: 1500 * time.Millisecond, Rounds: 1, OnlyOurs: true,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,8 @@
 //
 //	cd interop && GOWORK=off go test -v -run=Campaign ./...
 //
+// The transport's contract is tested over HTTP/3, with quic-go below the SDK.
+//
 // The package also holds the API's description in ../api against a validator,
 // against the embedded platform's real answers, and against the generated code.
 //

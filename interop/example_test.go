@@ -15,7 +15,6 @@ import (
 	"connectrpc.com/connect"
 	coder "github.com/coder/websocket"
 	"github.com/go-resty/resty/v2"
-	"github.com/google/uuid"
 	gorilla "github.com/gorilla/websocket"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
@@ -176,12 +175,11 @@ func Example_generated() {
 	defer client.close()
 	ctx, baseURL := context.Background(), client.platform.URL
 	scout := client.platform.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scout"})
-	scoutID := uuid.MustParse(scout.ID)
 
 	api, err := platformapi.NewClientWithResponses(baseURL, platformapi.WithHTTPClient(client.HTTPClient()))
 	must(err)
 
-	task := platformapi.CreateTaskJSONRequestBody{AgentId: scoutID, TaskType: "search"}
+	task := platformapi.CreateTaskJSONRequestBody{ProviderAgentId: &scout.ID, Capability: new("search")}
 	answer, err := api.CreateTaskWithResponse(ctx, nil, task)
 	must(err)
 	fmt.Println(answer.Status(), *answer.JSON201.Data.Status)

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -23,14 +22,14 @@ import (
 func generatedClient(w *world) contact {
 	api, err := platformapi.NewClientWithResponses(w.platform.URL, platformapi.WithHTTPClient(w.client().HTTPClient()))
 	require.NoError(w.t, err)
-	scout := uuid.MustParse(w.platform.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scout"}).ID)
+	scout := w.platform.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scout"}).ID
 	return contact{exchange: func(ctx context.Context, n int) error {
 		message := fmt.Sprint("message ", n)
 		// The generated code has no key of its own. A POST is repeated after a
 		// refusal in any case, and with a key after other failures too.
 		key := fmt.Sprint("exchange-", n)
 		made, err := api.CreateTaskWithResponse(ctx, &platformapi.CreateTaskParams{XIdempotencyKey: &key},
-			platformapi.CreateTaskJSONRequestBody{AgentId: scout, TaskType: "search", Input: message})
+			platformapi.CreateTaskJSONRequestBody{ProviderAgentId: &scout, Capability: new("search"), Input: message})
 		if err != nil {
 			return err
 		}

@@ -63,6 +63,9 @@ func TestDocumentPassesTheValidatorInBothForms(t *testing.T) {
 	assert.JSONEq(t, string(fromYAML), string(fromJSON))
 }
 
+// someID can be the ID of anything, and is that of nothing.
+const someID = "00000000-0000-4000-8000-000000000000"
+
 // platformRoutes reads the embedded platform's table out of its source.
 func platformRoutes(t *testing.T) []string {
 	t.Helper()
@@ -113,7 +116,7 @@ func TestDocumentHasTheRoutesOfTheEmbeddedPlatformAndNoOther(t *testing.T) {
 		}
 		srv := agrentingtest.NewServer(opts...)
 		method, path, _ := strings.Cut(r, " ")
-		req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+strings.ReplaceAll(path, "{}", "x"), http.NoBody)
+		req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+strings.ReplaceAll(path, "{}", someID), http.NoBody)
 		require.NoError(t, err)
 		resp, err := srv.Transport().RoundTrip(req)
 		require.NoError(t, err)
@@ -403,6 +406,7 @@ func TestSDKAndEmbeddedPlatformSpeakWhatTheDocumentSays(t *testing.T) {
 	status := v.raw(t, http.MethodPost, old.URL+"/auth/authenticate", "", "X-API-Key", key)
 	require.Equal(t, http.StatusOK, status)
 
+	exerciseMarketplace(t, v, srv)
 	for _, r := range platformRoutes(t) {
 		assert.True(t, slices.ContainsFunc(v.answers[r], func(status int) bool { return status < 300 }), "%s was never answered with success", r)
 	}

@@ -201,7 +201,7 @@ func (w *world) options(more ...agrenting.Option) []agrenting.Option {
 		agrenting.WithStore(agrenting.MemoryStore()),
 		agrenting.WithCredential(agrenting.APIKey(w.platform.NewKey(w.agent.ID).Secret)),
 		agrenting.WithRotation(w.policy),
-		agrenting.WithSession(),
+		agrenting.WithSession(agrenting.SessionPolicy{MaxExchanges: 1000}), // they end within seconds
 	}, more...)
 }
 

@@ -1,12 +1,12 @@
-// Command report runs all benchmarks and the stampede, prints what came out and
-// writes docs/benchmarks.md with its charts.
+// Command report runs all benchmarks and the stampede, prints the results, and writes
+// docs/benchmarks.md with its charts.
 //
 //	go run ./cmd/report          # everything, about ten minutes
 //	go run ./cmd/report -quick   # a smoke test of about a minute; writes nothing
-//	go run ./cmd/report -check   # fails if a count is not what it has to be
+//	go run ./cmd/report -check   # fails if a count misses its target
 //
-// Times are compared only within one round, in which all competitors run one
-// after the other, and what is reported is the median of the rounds' ratios.
+// All clients run in turn, in rounds. Times are compared only within one round, and the
+// report has the medians of these ratios.
 package main
 
 import (
@@ -37,13 +37,13 @@ type flags struct {
 
 func main() {
 	var f flags
-	flag.BoolVar(&f.quick, "quick", false, "a short run that writes nothing and checks the counts")
-	flag.BoolVar(&f.check, "check", false, "fail if a count is not what it has to be; times only report PASS or MISS")
-	flag.BoolVar(&f.noDocs, "n", false, "print only, leave docs/benchmarks.md alone")
+	flag.BoolVar(&f.quick, "quick", false, "make a short run that writes nothing and checks the counts")
+	flag.BoolVar(&f.check, "check", false, "fail if a count misses its target; times are only reported")
+	flag.BoolVar(&f.noDocs, "n", false, "print only; do not write docs/benchmarks.md")
 	flag.IntVar(&f.rounds, "rounds", 10, "`number` of rounds of benchmarks")
 	flag.DurationVar(&f.benchtime, "benchtime", 50*time.Millisecond, "time for each benchmark in a round")
-	flag.DurationVar(&f.wait, "wait", 2*time.Minute, "wait so long at most for other work on the machine to end")
-	flag.DurationVar(&f.limit, "limit", 30*time.Minute, "give up after that long")
+	flag.DurationVar(&f.wait, "wait", 2*time.Minute, "wait at most this `duration` for other work on the machine to end")
+	flag.DurationVar(&f.limit, "limit", 30*time.Minute, "stop after this `duration`")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -114,7 +114,7 @@ func run(ctx context.Context, f flags) error {
 		{pattern: `^Benchmark(Transport|TransportParallel|Call|CallParallel)$/^GET$`, procs: r.procs, heap: liveHeap},
 		{pattern: `^Benchmark(Transport|TransportParallel|Call)$/^POST1K$`, procs: native, heap: liveHeap},
 		{pattern: `^Benchmark(Transport|Call)$/^POST16M$`, procs: native, heap: liveHeap},
-		{pattern: `^Benchmark(Transport|Call)(Parallel)?$/^GET$/^(bare|floor|ours.*)$`, procs: r.procs},
+		{pattern: `^Benchmark(Transport|Call)(Parallel)?$/^GET$/^(bare|floor.*|ours.*)$`, procs: r.procs},
 		{pattern: `^BenchmarkCredential$`, procs: r.procs, heap: liveHeap},
 	})
 	if err != nil {
@@ -138,7 +138,7 @@ func run(ctx context.Context, f flags) error {
 	return nil
 }
 
-// verdict is an error if a count is not what it has to be.
+// verdict returns an error if a count misses its target.
 func (r *report) verdict() error {
 	var errs []error
 	for _, c := range r.checks() {
@@ -151,7 +151,7 @@ func (r *report) verdict() error {
 
 func (r *report) write(docs, text string) error {
 	img := filepath.Join(docs, "img")
-	if err := os.MkdirAll(img, 0o755); err != nil { //nolint:gosec // published documents
+	if err := os.MkdirAll(img, 0o755); err != nil { // #nosec G301 -- published documents
 		return err
 	}
 	files := map[string]string{filepath.Join(docs, "benchmarks.md"): text}
@@ -159,7 +159,7 @@ func (r *report) write(docs, text string) error {
 		files[filepath.Join(img, name)] = svg
 	}
 	for name, content := range files {
-		if err := os.WriteFile(name, []byte(content), 0o644); err != nil { //nolint:gosec // published documents
+		if err := os.WriteFile(name, []byte(content), 0o644); err != nil { // #nosec G306 -- published documents
 			return err
 		}
 	}

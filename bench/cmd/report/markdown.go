@@ -9,9 +9,9 @@ import (
 	"github.com/agrenting/agrenting-go/bench/internal/stampede"
 )
 
-// labels are how competitors are called in tables and charts.
+// labels are the names of the clients in tables and charts.
 var labels = map[string]string{
-	"bare": "bare base", "floor": "floor", "atomic": "atomic pointer",
+	"bare": "bare base", "floor": "floor", "floor-checked": "floor, caller's headers checked", "atomic": "atomic pointer",
 	"ours": "agrenting", "ours-static": "agrenting, static key", "ours-live": "agrenting, caller's source",
 	"ours-session": "agrenting, session", "ours-all": "agrenting, everything on",
 	"retryablehttp": "go-retryablehttp", "ghinstallation": "ghinstallation", "oauth2": "x/oauth2",
@@ -23,7 +23,7 @@ func ours(who string) bool { return strings.HasPrefix(who, "ours") }
 
 var (
 	transportOrder = []string{
-		"bare", "floor", "ours-static", "ours-live", "ours-session", "retryablehttp", "ghinstallation", "oauth2",
+		"bare", "floor", "floor-checked", "ours-static", "ours-live", "ours-session", "retryablehttp", "ghinstallation", "oauth2",
 		"cloud-middleware", "cloud-quiet", "cloud",
 	}
 	callOrder = []string{
@@ -43,7 +43,7 @@ func (m *markdown) table(head []string, rows [][]string) {
 	for _, row := range rows {
 		fmt.Fprintf(m, "| %s |\n", strings.Join(row, " | "))
 	}
-	m.WriteByte('\n')
+	_ = m.WriteByte('\n')
 }
 
 func bold(who, s string) string {
@@ -58,13 +58,16 @@ func (r *report) markdown() string {
 	m := new(markdown)
 	m.p("# Benchmarks")
 	m.p("<!-- Written by bench/cmd/report. Change the program, not this file. -->")
-	m.p("This SDK beside other Go clients that manage credentials, in one run on one machine, and beside the floor: " +
-		"the least that the contract of `http.RoundTripper` allows to whoever adds a header, which is a shallow copy of the request, " +
-		"a copy of its header map and one entry whose value was made beforehand. The floor checks nothing and renews nothing. " +
-		"All of it again: `cd bench && GOWORK=off go run ./cmd/report`.")
+	m.p("These tables compare this SDK with other Go clients that manage credentials. All of them ran on one machine, in one run. " +
+		"To repeat it, use `cd bench && GOWORK=off go run ./cmd/report`. [performance](performance.md) explains the numbers.")
+	m.p("Times are relative to a *floor*: the least that the contract of `http.RoundTripper` allows for adding a header. " +
+		"That is a shallow copy of the request, a copy of its header map, and one entry whose value was made beforehand. " +
+		"The floor checks nothing and renews nothing.")
+	m.p("A second floor also checks the caller's headers, in one loop over the header map. A credential that the caller has set then wins, " +
+		"in any spelling (`X-API-Key`, `x_api_key`). This is the least that a client with that promise costs, so it is the base of the transport's targets.")
 	if busy(r.load[0]) || busy(r.load[1]) {
-		m.p("> The machine was busy with other work while this was measured (load averages %s before and %s after, on %d CPUs): "+
-			"the counts hold, the times say little.", r.load[0], r.load[1], runtime.NumCPU())
+		m.p("> The machine was busy with other work during this run (load averages %s before and %s after, on %d CPUs). "+
+			"The counts are valid, but the times are not.", r.load[0], r.load[1], runtime.NumCPU())
 	}
 	r.headlines(m)
 	r.targets(m)
@@ -98,25 +101,33 @@ func (m *markdown) stampede(t stampede.Table) {
 
 func (r *report) headlines(m *markdown) {
 	n := r.native()
-	live := r.get.toFloor(point{"Transport/GET", "ours-session", n})
-	call := r.get.toFloor(point{"Call/GET", "ours-all", n})
+	session := point{"Transport/GET", "ours-session", n}
 	m.p("## In short")
-	m.p("Ratios, each of two things measured within one round; times relative to the floor at GOMAXPROCS %d, less is better.", n)
+	m.p("Each ratio compares two measurements of the same round. Times are relative to the floor at GOMAXPROCS %d. Less is better.", n)
 	line := func(who string) string { return fmt.Sprintf("%.2f", r.get.toFloor(point{"Transport/GET", who, n})) }
-	fmt.Fprintf(m, "- Adding a live, expiring credential to a request: **%.2f** of the floor's time and the same number of allocations "+
-		"(x/oauth2 %s, ghinstallation %s, cloud auth %s to %s; go-retryablehttp, which adds none, %s).\n",
-		live, line("oauth2"), line("ghinstallation"), line("cloud-middleware"), line("cloud"), line("retryablehttp"))
-	fmt.Fprintf(m, "- A whole call with everything on (sessions, renewal, retries, agent, logger, observer): **%.2f** of `http.Client` over the floor, "+
-		"and no allocation more (x/oauth2 %.2f, gophercloud %.2f, azcore %.2f, cloud auth %.2f).\n", call,
-		r.get.toFloor(point{"Call/GET", "oauth2", n}), r.get.toFloor(point{"Call/GET", "gophercloud", n}),
-		r.get.toFloor(point{"Call/GET", "azcore-bearer", n}), r.get.toFloor(point{"Call/GET", "cloud", n}))
+	call := func(who string) string { return fmt.Sprintf("%.2f", r.get.toFloor(point{"Call/GET", who, n})) }
+	fmt.Fprintf(m, "- Adding a credential that expires to a request takes **%.2f** times the floor, and **%.2f** times the floor that checks the caller's headers. "+
+		"It makes no allocation more than either. Others take %s (x/oauth2), %s (ghinstallation), and %s to %s (cloud auth). "+
+		"go-retryablehttp, which adds no credential, takes %s.\n",
+		r.get.toFloor(session), r.get.toChecked(session),
+		line("oauth2"), line("ghinstallation"), line("cloud-middleware"), line("cloud"), line("retryablehttp"))
+	fmt.Fprintf(m, "- A whole call with sessions, renewal, retries, an agent, a logger, and an observer takes **%s** times `http.Client` over the floor, "+
+		"with the same allocations. Others take %s (x/oauth2), %s (gophercloud), %s (azcore), and %s (cloud auth).\n",
+		call("ours-all"), call("oauth2"), call("gophercloud"), call("azcore-bearer"), call("cloud"))
 	if len(r.procs) > 1 {
-		fmt.Fprintf(m, "- Reading the live credential gets no slower with more readers: at GOMAXPROCS 8 **%.2f** of the time at 1 (x/oauth2 %.2f, cloud auth %.2f).\n",
-			r.grows("ours"), r.grows("oauth2"), r.grows("cloud"))
+		fmt.Fprintf(m, "- Reading the credential does not get slower with more readers. At GOMAXPROCS 8 it takes **%.2f** times as long as at 1 "+
+			"(x/oauth2 %.2f, cloud auth %.2f).\n", r.grows("ours"), r.grows("oauth2"), r.grows("cloud"))
 	}
 	w := r.stampede.With
-	fmt.Fprintf(m, "- Across expiries: **%.0f** exchange each, **%d** of %d calls failed, **%d** held up; p99.9 is **%.2f** of the same run without expiries.\n\n",
-		w.PerExpiry, w.Tally.Unauthorized+w.Tally.Failed+w.Tally.Late, w.Tally.Calls, w.Tally.Slow, stampede.Median(r.stampede.Ratios))
+	fmt.Fprintf(m, "- Each expiry causes **%.0f** exchange. **%d** of %d calls failed, and **%d** were held up. "+
+		"The p99.9 is **%.2f** times that of the same run without expiries.\n",
+		w.PerExpiry, w.Tally.Failures(), w.Tally.Calls, w.Tally.Slow, stampede.Median(r.stampede.Ratios))
+	for _, e := range r.stampede.Outages {
+		if e.Ours && e.Across {
+			fmt.Fprintf(m, "- While the token endpoint was down for 2 s and sessions of 1 s expired, **%d** of %d calls failed.\n", e.Tally.Failures(), e.Tally.Calls)
+		}
+	}
+	_ = m.WriteByte('\n')
 }
 
 func (r *report) grows(who string) float64 {
@@ -125,14 +136,14 @@ func (r *report) grows(who string) float64 {
 
 func (r *report) targets(m *markdown) {
 	m.p("## Targets")
-	m.p("Counts hold on every machine, and CI fails when one does not. Times are reported as they came.")
+	m.p("A count is the same on every machine, and CI fails if it is not met. A time depends on the machine, so a missed one is reported here.")
 	var rows [][]string
 	for _, c := range r.checks() {
 		kind := "time"
 		if c.count {
 			kind = "count"
 		}
-		rows = append(rows, []string{c.Name, kind, c.Got, c.Want, c.verdict()})
+		rows = append(rows, []string{c.Name, kind, c.Got, c.Want, c.Verdict()})
 	}
 	m.table([]string{"target", "kind", "measured", "wanted", ""}, rows)
 }
@@ -165,21 +176,21 @@ func (r *report) comparison(m *markdown, group string, order []string) {
 func (r *report) transports(m *markdown) {
 	m.p("## The RoundTripper alone")
 	m.p("![time against the floor](img/bench-transport.svg)")
-	m.p("GET with six headers over a base that answers at once. The numbers behind serial and parallel are GOMAXPROCS.")
+	m.p("A GET request with six headers, over a base that responds at once. \"Serial\" and \"parallel\" are followed by GOMAXPROCS.")
 	r.comparison(m, "Transport/GET", transportOrder)
 }
 
 func (r *report) calls(m *markdown) {
 	m.p("## The whole call")
 	m.p("![whole call against http.Client over the floor](img/bench-call.svg)")
-	m.p("The request is built each time, with six headers, and goes through `http.Client` or what a peer has in its place. " +
-		"azcore and gophercloud are not RoundTrippers and appear only here. go-retryablehttp adds no credential.")
+	m.p("Each call builds a request with six headers and sends it through `http.Client`, or through the client's own equivalent. " +
+		"azcore and gophercloud are not RoundTrippers, so they appear only here. go-retryablehttp adds no credential.")
 	r.comparison(m, "Call/GET", callOrder)
 }
 
 func (r *report) bodies(m *markdown) {
 	m.p("## Bodies")
-	m.p("POST with GetBody, the RoundTripper alone, GOMAXPROCS %d. The base reads the body to its end.", r.native())
+	m.p("POST requests with a `GetBody`, the RoundTripper alone, GOMAXPROCS %d. The base reads the body to its end.", r.native())
 	var rows [][]string
 	for _, who := range transportOrder {
 		small, large := point{"Transport/POST1K", who, r.native()}, point{"Transport/POST16M", who, r.native()}
@@ -199,7 +210,8 @@ func (r *report) bodies(m *markdown) {
 func (r *report) credential(m *markdown) {
 	m.p("## Reading a live cached credential")
 	m.p("![reading the credential](img/bench-credential.svg)")
-	m.p("In parallel, ns by GOMAXPROCS. The least is an atomic load and a look at the clock. gophercloud's builds a map; it looks at no clock.")
+	m.p("Parallel reads, in ns, by GOMAXPROCS. The first row is the least: an atomic load and a comparison with the clock. " +
+		"gophercloud builds a map and does not check the time.")
 	head := []string{""}
 	for _, p := range r.procs {
 		head = append(head, strconv.Itoa(p))
@@ -218,8 +230,8 @@ func (r *report) credential(m *markdown) {
 
 func (r *report) smallHeap(m *markdown) {
 	m.p("## On the heap of a test")
-	m.p("All of the above keeps %d MiB alive, as a program may. On the next to empty heap of a test the collector runs each few thousand requests and "+
-		"costs more than what is compared; the same ratios there:", liveHeap)
+	m.p("All other tables keep %d MiB alive, as a program may. A test has almost no live heap, so the collector runs every few thousand requests "+
+		"and costs more than what is compared. These are the same ratios on such a heap.", liveHeap)
 	head := []string{"x floor", fmt.Sprintf("serial, %d", r.native())}
 	for _, p := range r.procs {
 		head = append(head, fmt.Sprintf("parallel, %d", p))
@@ -242,23 +254,23 @@ func (r *report) smallHeap(m *markdown) {
 }
 
 func (r *report) caveats(m *markdown) {
-	m.p("## What to make of it")
+	m.p("## How to read the numbers")
 	low, high := r.get.spread(point{"Transport/GET", "floor", r.native()})
 	for _, s := range []string{
-		fmt.Sprintf("Measured on %s with %s, %s/%s, %d CPUs (%s), shared with other work. Absolute times say little about another machine, nor much about this one: "+
-			"the floor itself took from %.0f to %.0f ns. Hence %d rounds in turn, ratios within a round, and their medians. "+
-			"A difference of less than a tenth is none. Allocations and bytes are exact.",
+		fmt.Sprintf("Measured on %s with %s, %s/%s, %d CPUs (%s), shared with other work. Absolute times say little, even about this machine: "+
+			"the floor itself took %.0f to %.0f ns. Therefore %d rounds run in turn, ratios are taken within a round, and the tables show their medians. "+
+			"Treat a difference of less than a tenth as noise. Allocations and bytes are exact.",
 			r.began.UTC().Format("2006-01-02"), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), r.get.cpu, low, high, r.rounds),
-		fmt.Sprintf("Rounds count only if their process got at least nine tenths of the CPU time that it got in the best one: %d of %d for the first tables. "+
-			"The load average was %s when the run began and %s when it ended (1, 5 and 15 minutes); this run itself is a load of about 2.",
+		fmt.Sprintf("A round counts only if its process got at least nine tenths of the CPU time of the best round: %d of %d did for the first tables. "+
+			"The load average was %s before the run and %s after it (1, 5, and 15 minutes). The run itself is a load of about 2.",
 			len(r.get.rounds), r.get.all, r.load[0], r.load[1]),
 		"GOMAXPROCS 8 on fewer CPUs shows contention, not speed.",
-		"On a real network a call takes milliseconds, and none of the differences in the first tables can be noticed. What can are the tables about expiry, revocation and outages.",
-		"The peers get the settings that show them at their best with sessions this short: those who renew in the background do so in the last fifth of a session, " +
-			"as ours does; those who make their callers wait renew 20 ms before the expiry. azcore renews ahead at most once in 30 s, which sessions of 1 s never reach, and takes " +
-			"a token for good up to its last instant. gophercloud knows no expiry and acts on the 401. With sessions of an hour all of this happens once an hour.",
-		"Retries of failed requests are off in azcore and on everywhere else where they are by default, ours included.",
-		"The server, the callers and the client share the CPUs; connections are opened before a load begins.",
+		"On a real network a call takes milliseconds, so the differences in the first tables are not noticeable. Those at expiries, revocations, and outages are.",
+		"Each client has the settings that suit sessions this short best. Clients that renew in the background do so in the last fifth of a session, like agrenting. " +
+			"Clients that renew while a caller waits do so 20 ms before the expiry. azcore renews ahead at most once in 30 s, so never in sessions of 1 s, and uses " +
+			"a token up to its last instant. gophercloud does not know the expiry and reacts to the 401. With sessions of an hour, all of this happens once an hour.",
+		"azcore's retries of failed requests are off. The other clients, including agrenting, have their defaults.",
+		"The server, the callers, and the client share the CPUs. Connections are opened before a load begins.",
 	} {
 		fmt.Fprintf(m, "- %s\n", s)
 	}

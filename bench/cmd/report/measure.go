@@ -102,6 +102,11 @@ func (f *figures) toFloor(p point) float64 {
 	return f.ratio(p, point{p.group, "floor", p.procs})
 }
 
+// toChecked is the ratio to the floor that checks the caller's headers.
+func (f *figures) toChecked(p point) float64 {
+	return f.ratio(p, point{p.group, "floor-checked", p.procs})
+}
+
 // cost is what a point allocates: the least of all rounds, since a round in
 // which the collector emptied a pool counts its refilling too.
 func (f *figures) cost(p point) (allocs, bytes int) {
@@ -132,7 +137,7 @@ type runner struct {
 // newRunner builds the benchmarks of the module in dir into tmp.
 func newRunner(ctx context.Context, dir, tmp string) (*runner, error) {
 	r := &runner{binary: filepath.Join(tmp, "bench.test")}
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", r.binary, ".") //nolint:gosec // a path of our own making
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", r.binary, ".") // #nosec G204 -- a path of our own making
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building the benchmarks: %w\n%s", err, out)
@@ -154,7 +159,7 @@ func (r *runner) run(ctx context.Context, s set) (found round, cpu string, share
 		procs[i] = strconv.Itoa(p)
 	}
 	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, r.binary, //nolint:gosec // built by newRunner
+	cmd := exec.CommandContext(ctx, r.binary, // #nosec G204 -- built by newRunner
 		"-test.run=^$", "-test.bench="+s.pattern, "-test.benchtime="+r.time.String(),
 		"-test.cpu="+strings.Join(procs, ","), "-heap="+strconv.Itoa(s.heap))
 	cmd.Stdout, cmd.Stderr = &out, &errs

@@ -37,7 +37,7 @@ text{font:12px ui-sans-serif,system-ui,sans-serif;fill:#424a53}
 // Sizes of a chart in pixels.
 const (
 	width    = 720
-	left     = 190
+	left     = 210
 	right    = 120
 	top      = 56
 	rowPitch = 24
@@ -91,8 +91,8 @@ func (c *chart) scale() func(float64) float64 {
 // charts are the pictures of the document by file name.
 func (r *report) charts() map[string]string {
 	return map[string]string{
-		"bench-transport.svg":  r.ratioChart("Time to add a credential to a request, against the floor", "Transport/GET", transportOrder).svg(),
-		"bench-call.svg":       r.ratioChart("Time of a whole call, against http.Client over the floor", "Call/GET", callOrder).svg(),
+		"bench-transport.svg":  r.ratioChart("Time to add a credential to a request, relative to the floor", "Transport/GET", transportOrder).svg(),
+		"bench-call.svg":       r.ratioChart("Time of a whole call, relative to http.Client over the floor", "Call/GET", callOrder).svg(),
 		"bench-credential.svg": r.credentialChart().svg(),
 		"bench-expiry.svg":     r.expiryChart().svg(),
 	}
@@ -101,7 +101,7 @@ func (r *report) charts() map[string]string {
 func (r *report) ratioChart(title, group string, order []string) *chart {
 	c := &chart{
 		title: title, mark: 1,
-		note: fmt.Sprintf("GET with six headers over a base that does nothing; GOMAXPROCS %d; 1.00 is the least that the contract allows", r.native()),
+		note: fmt.Sprintf("GET with six headers over a base that does nothing; GOMAXPROCS %d; 1.00 is the least that http.RoundTripper allows", r.native()),
 	}
 	for _, who := range order {
 		p := point{group, who, r.native()}
@@ -116,8 +116,8 @@ func (r *report) ratioChart(title, group string, order []string) *chart {
 
 func (r *report) credentialChart() *chart {
 	c := &chart{
-		title: "Reading a live cached credential, eight at a time",
-		note:  "ns at GOMAXPROCS 8 (in brackets: alone, at 1); less is better; a lock gets slower the more readers there are",
+		title: "Time to read the cached credential, eight readers at a time",
+		note:  "ns at GOMAXPROCS 8 (in parentheses: one reader, at 1); less is better",
 	}
 	for _, who := range readOrder {
 		p := point{"Credential", who, 8}

@@ -1,5 +1,5 @@
-// Command stampede puts many callers around the end of a credential: our client
-// and its peers, against a server on loopback. See package stampede.
+// Command stampede has many callers use our client and its peers while credentials end,
+// against a server on loopback. See package stampede.
 package main
 
 import (
@@ -19,10 +19,10 @@ func main() {
 	flag.IntVar(&o.Workers, "workers", 256, "`number` of callers")
 	flag.DurationVar(&o.Segment, "segment", 3*time.Second, "how long each load lasts")
 	flag.IntVar(&o.Rounds, "rounds", 5, "how often ours is run with and without expiry, in turn")
-	flag.BoolVar(&o.OnlyOurs, "ours", false, "leave the peers out")
-	flag.BoolVar(&o.NoOutage, "no-outage", false, "leave the outages out")
+	flag.BoolVar(&o.OnlyOurs, "ours", false, "run our client only")
+	flag.BoolVar(&o.NoOutage, "no-outage", false, "skip the outages")
 	asJSON := flag.Bool("json", false, "print the result as JSON")
-	limit := flag.Duration("limit", 5*time.Minute, "give up after that long")
+	limit := flag.Duration("limit", 10*time.Minute, "stop after this `duration`")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

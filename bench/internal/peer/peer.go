@@ -122,6 +122,16 @@ func Least(cfg Config) (*Peer, error) {
 	return OverTransport("floor", &Floor{Base: cfg.Base, Values: []string{"Bearer " + t.Value}}), nil
 }
 
+// LeastChecked is the floor with the caller's headers checked.
+func LeastChecked(cfg Config) (*Peer, error) {
+	t, err := cfg.Exchange(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	floor := Floor{Base: cfg.Base, Values: []string{"Bearer " + t.Value}}
+	return OverTransport("floor, headers checked", &CheckedFloor{floor}), nil
+}
+
 type oauth2Source struct{ cfg Config }
 
 func (s oauth2Source) Token() (*oauth2.Token, error) {

@@ -67,10 +67,9 @@ func drain(body io.ReadCloser) error {
 	}
 }
 
-// Floor is the least that the contract of [http.RoundTripper] allows to
-// whoever adds one header: a shallow copy of the request, a shallow copy of its
-// header map, and one entry whose value slice was made beforehand. It neither
-// checks nor renews anything.
+// Floor is the least that the contract of [http.RoundTripper] allows for adding one
+// header: a shallow copy of the request, a shallow copy of its header map, and one entry
+// whose value slice was made beforehand. It neither checks nor renews anything.
 type Floor struct {
 	Base   http.RoundTripper
 	Values []string
@@ -83,4 +82,48 @@ func (f *Floor) RoundTrip(req *http.Request) (*http.Response, error) {
 	out.Header = maps.Clone(req.Header)
 	out.Header["Authorization"] = f.Values
 	return f.Base.RoundTrip(out)
+}
+
+// CheckedFloor is [Floor] with the least that it costs to let the caller's own credential
+// win, in any spelling: one loop over the header map. A map finds only the spelling that
+// it is asked for, and servers accept others.
+type CheckedFloor struct{ Floor }
+
+// RoundTrip implements [http.RoundTripper].
+func (f *CheckedFloor) RoundTrip(req *http.Request) (*http.Response, error) {
+	for name := range req.Header {
+		if namesCredential(name) {
+			return f.Base.RoundTrip(req)
+		}
+	}
+	return f.Floor.RoundTrip(req)
+}
+
+// namesCredential reports whether a server may read a header as a credential.
+func namesCredential(name string) bool {
+	switch len(name) { // spares most names a comparison
+	case len("Authorization"):
+		return spells(name, "authorization")
+	case len("X-Api-Key"):
+		return spells(name, "x-api-key")
+	case len("Api-Key"):
+		return spells(name, "api-key")
+	default:
+		return false
+	}
+}
+
+// spells reports whether name is a spelling of lower, which has the same length: case
+// does not matter, and some servers treat "_" as "-".
+func spells(name, lower string) bool {
+	for i := range len(lower) {
+		c := name[i]
+		if c == '_' {
+			c = '-'
+		}
+		if c|0x20 != lower[i] {
+			return false
+		}
+	}
+	return true
 }

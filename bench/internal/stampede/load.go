@@ -51,6 +51,12 @@ type Tally struct {
 
 const slow = 80 * time.Millisecond
 
+// stuck is how long a call takes at least that waited for longer than an exchange.
+const stuck = 250 * time.Millisecond
+
+// Failures is how many calls failed, for whatever reason.
+func (t Tally) Failures() int { return t.Unauthorized + t.Late + t.Failed }
+
 func tally(samples []sample) Tally {
 	t := Tally{Calls: len(samples)}
 	if len(samples) == 0 {
@@ -98,7 +104,7 @@ const (
 )
 
 func between(lo, hi time.Duration) time.Duration {
-	return lo + rand.N(hi-lo) //nolint:gosec // load, not secrets
+	return lo + rand.N(hi-lo) // #nosec G404 -- load, not secrets
 }
 
 // run lets the crowd call for that long and gathers what came of it.
@@ -135,7 +141,7 @@ func (c *crowd) call(ctx context.Context, header http.Header) outcome {
 	resp, err := c.peer.Call(ctx, http.MethodGet, c.url, header, nil)
 	if err == nil {
 		_, err = io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
+		_ = resp.Body.Close()
 	}
 	var refused gophercloud.ErrUnexpectedResponseCode
 	switch {

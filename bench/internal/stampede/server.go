@@ -23,6 +23,7 @@ const (
 	pathAuthenticate = "/api/v1/auth/authenticate"
 	pathToken        = "/token"
 	pathResource     = "/api/v1/agents/mine"
+	pathVerify       = "/api/v1/hirings/pending"
 	pathWarm         = "/warm" // opens connections
 )
 
@@ -71,6 +72,7 @@ func newServer(ctx context.Context, set settings) (*server, error) {
 	mux.HandleFunc("POST "+pathAuthenticate, s.authenticate)
 	mux.HandleFunc("POST "+pathToken, s.token)
 	mux.HandleFunc("GET "+pathResource, s.resource)
+	mux.HandleFunc("GET "+pathVerify, s.verify)
 	mux.HandleFunc("GET "+pathWarm, func(_ http.ResponseWriter, r *http.Request) { _ = pause(r.Context(), warmTime) })
 	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = s.http.Serve(ln) }() // ends with close
@@ -176,20 +178,43 @@ func (s *server) resource(w http.ResponseWriter, r *http.Request) {
 	if delay > 0 && pause(r.Context(), delay) != nil {
 		return
 	}
+	if !s.alive(r) {
+		s.mu.Lock()
+		s.counts.Refused++
+		s.mu.Unlock()
+		refuse(w)
+		return
+	}
+	_, _ = io.WriteString(w, `{"data":[]}`)
+}
+
+// verify answers what a client asks about a session that was refused.
+func (s *server) verify(w http.ResponseWriter, r *http.Request) {
+	if !s.alive(r) {
+		refuse(w)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, `{"data":[]}`)
+}
+
+// alive reports whether a request has a session that has not ended.
+func (s *server) alive(r *http.Request) bool {
 	value := r.Header.Get("X-Auth-Token")
 	if value == "" {
 		_, value, _ = strings.Cut(r.Header.Get("Authorization"), " ")
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	end, ok := s.sessions[value]
-	if !ok || !time.Now().Before(end) {
-		s.counts.Refused++
-		s.mu.Unlock()
-		w.WriteHeader(http.StatusUnauthorized)
-		return
-	}
-	s.mu.Unlock()
-	_, _ = io.WriteString(w, `{"data":[]}`)
+	return ok && time.Now().Before(end)
+}
+
+// refuse answers 401 as the platform does.
+func refuse(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusUnauthorized)
+	_, _ = io.WriteString(w, `{"errors":[{"code":"UNAUTHORIZED","message":"invalid or expired session"}]}`)
 }
 
 // exchange asks the plain endpoint through a client of its own.

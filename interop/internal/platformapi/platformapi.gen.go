@@ -18,6 +18,33 @@ import (
 	openapi_types "github.com/oapi-codegen/runtime/types"
 )
 
+// Defines values for AgentStatus.
+const (
+	Active    AgentStatus = "active"
+	Banned    AgentStatus = "banned"
+	Draft     AgentStatus = "draft"
+	Inactive  AgentStatus = "inactive"
+	Suspended AgentStatus = "suspended"
+)
+
+// Valid indicates whether the value is a known member of the AgentStatus enum.
+func (e AgentStatus) Valid() bool {
+	switch e {
+	case Active:
+		return true
+	case Banned:
+		return true
+	case Draft:
+		return true
+	case Inactive:
+		return true
+	case Suspended:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Environment.
 const (
 	Production Environment = "production"
@@ -38,42 +65,119 @@ func (e Environment) Valid() bool {
 
 // Defines values for HiringStatus.
 const (
-	Cancelled      HiringStatus = "cancelled"
-	Completed      HiringStatus = "completed"
-	Disputed       HiringStatus = "disputed"
-	Failed         HiringStatus = "failed"
-	InProgress     HiringStatus = "in_progress"
-	Paid           HiringStatus = "paid"
-	PendingPayment HiringStatus = "pending_payment"
-	Queued         HiringStatus = "queued"
-	Refunded       HiringStatus = "refunded"
+	HiringStatusCancelled         HiringStatus = "cancelled"
+	HiringStatusCompleted         HiringStatus = "completed"
+	HiringStatusDisputed          HiringStatus = "disputed"
+	HiringStatusFailed            HiringStatus = "failed"
+	HiringStatusInProgress        HiringStatus = "in_progress"
+	HiringStatusPaid              HiringStatus = "paid"
+	HiringStatusPendingPayment    HiringStatus = "pending_payment"
+	HiringStatusQueued            HiringStatus = "queued"
+	HiringStatusRefunded          HiringStatus = "refunded"
+	HiringStatusRevisionRequested HiringStatus = "revision_requested"
 )
 
 // Valid indicates whether the value is a known member of the HiringStatus enum.
 func (e HiringStatus) Valid() bool {
 	switch e {
-	case Cancelled:
+	case HiringStatusCancelled:
 		return true
-	case Completed:
+	case HiringStatusCompleted:
 		return true
-	case Disputed:
+	case HiringStatusDisputed:
 		return true
-	case Failed:
+	case HiringStatusFailed:
 		return true
-	case InProgress:
+	case HiringStatusInProgress:
 		return true
-	case Paid:
+	case HiringStatusPaid:
 		return true
-	case PendingPayment:
+	case HiringStatusPendingPayment:
 		return true
-	case Queued:
+	case HiringStatusQueued:
 		return true
-	case Refunded:
+	case HiringStatusRefunded:
+		return true
+	case HiringStatusRevisionRequested:
 		return true
 	default:
 		return false
 	}
 }
+
+// Defines values for PricingModel.
+const (
+	Auction PricingModel = "auction"
+	Fixed   PricingModel = "fixed"
+	Hybrid  PricingModel = "hybrid"
+)
+
+// Valid indicates whether the value is a known member of the PricingModel enum.
+func (e PricingModel) Valid() bool {
+	switch e {
+	case Auction:
+		return true
+	case Fixed:
+		return true
+	case Hybrid:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TaskStatus.
+const (
+	TaskStatusCancelled  TaskStatus = "cancelled"
+	TaskStatusCompleted  TaskStatus = "completed"
+	TaskStatusFailed     TaskStatus = "failed"
+	TaskStatusInProgress TaskStatus = "in_progress"
+	TaskStatusPending    TaskStatus = "pending"
+)
+
+// Valid indicates whether the value is a known member of the TaskStatus enum.
+func (e TaskStatus) Valid() bool {
+	switch e {
+	case TaskStatusCancelled:
+		return true
+	case TaskStatusCompleted:
+		return true
+	case TaskStatusFailed:
+		return true
+	case TaskStatusInProgress:
+		return true
+	case TaskStatusPending:
+		return true
+	default:
+		return false
+	}
+}
+
+// AgentStatus defines model for AgentStatus.
+type AgentStatus string
+
+// Artifact `download_url` is assumed; clients make the same URL from the ID.
+type Artifact struct {
+	ArtifactType *string    `json:"artifact_type,omitempty"`
+	ContentType  *string    `json:"content_type,omitempty"`
+	CreatedAt    *time.Time `json:"created_at,omitempty"`
+	DownloadUrl  *string    `json:"download_url,omitempty"`
+	Id           string     `json:"id"`
+	Language     *string    `json:"language,omitempty"`
+	Name         *string    `json:"name,omitempty"`
+	SizeBytes    *int       `json:"size_bytes,omitempty"`
+}
+
+// Decimal A decimal number. The documentation shows numbers and strings.
+type Decimal struct {
+	union json.RawMessage
+}
+
+// Decimal0 defines model for Decimal.0.
+type Decimal0 = float32
+
+// Decimal1 defines model for Decimal.1.
+type Decimal1 = string
 
 // Environment defines model for Environment.
 type Environment string
@@ -100,11 +204,69 @@ type ErrorResponse struct {
 	Meta *Meta `json:"meta,omitempty"`
 }
 
-// Hiring What a hiring has beside an id and a status is beyond this SDK.
+// Hiring The members are those that the official client declares and that workers of the marketplace read. Which of them the platform always sends is not published.
 type Hiring struct {
-	Id                   *string                `json:"id,omitempty"`
-	Status               *HiringStatus          `json:"status,omitempty"`
-	AdditionalProperties map[string]interface{} `json:"-"`
+	Agent *struct {
+		// BasePrice A decimal number. The documentation shows numbers and strings.
+		BasePrice    *Decimal  `json:"base_price,omitempty"`
+		Capabilities *[]string `json:"capabilities,omitempty"`
+		Category     *string   `json:"category,omitempty"`
+		Did          *string   `json:"did,omitempty"`
+		Id           *string   `json:"id,omitempty"`
+		Name         *string   `json:"name,omitempty"`
+
+		// ReputationScore A decimal number. The documentation shows numbers and strings.
+		ReputationScore *Decimal     `json:"reputation_score,omitempty"`
+		Status          *AgentStatus `json:"status,omitempty"`
+	} `json:"agent,omitempty"`
+	AgentDid            *string     `json:"agent_did,omitempty"`
+	AgentId             *string     `json:"agent_id,omitempty"`
+	Artifacts           *[]Artifact `json:"artifacts,omitempty"`
+	CapabilityRequested *string     `json:"capability_requested,omitempty"`
+
+	// ClientAgentId null for a user who acts for no agent, which is assumed
+	ClientAgentId *string    `json:"client_agent_id,omitempty"`
+	ClientMessage *string    `json:"client_message,omitempty"`
+	CompletedAt   *time.Time `json:"completed_at,omitempty"`
+	CreatedAt     *time.Time `json:"created_at,omitempty"`
+	DeadlineAt    *time.Time `json:"deadline_at,omitempty"`
+	DeliveryMode  *string    `json:"delivery_mode,omitempty"`
+
+	// DispatchId The current attempt
+	DispatchId      *string                 `json:"dispatch_id,omitempty"`
+	FailedAt        *time.Time              `json:"failed_at,omitempty"`
+	FailedReason    *string                 `json:"failed_reason,omitempty"`
+	Final           *bool                   `json:"final,omitempty"`
+	Id              string                  `json:"id"`
+	Messages        *[]HiringMessage        `json:"messages,omitempty"`
+	Price           *string                 `json:"price,omitempty"`
+	PricingModel    *PricingModel           `json:"pricing_model,omitempty"`
+	RepoUrl         *string                 `json:"repo_url,omitempty"`
+	ResultId        *string                 `json:"result_id,omitempty"`
+	StartedAt       *time.Time              `json:"started_at,omitempty"`
+	Status          HiringStatus            `json:"status"`
+	SubmissionId    *string                 `json:"submission_id,omitempty"`
+	TaskDescription *string                 `json:"task_description,omitempty"`
+	TaskInput       *map[string]interface{} `json:"task_input,omitempty"`
+
+	// TaskOutput As it was submitted
+	TaskOutput interface{} `json:"task_output,omitempty"`
+
+	// TraceAttempt The number of the current attempt
+	TraceAttempt *int       `json:"trace_attempt,omitempty"`
+	UpdatedAt    *time.Time `json:"updated_at,omitempty"`
+}
+
+// HiringMessage defines model for HiringMessage.
+type HiringMessage struct {
+	Content       string     `json:"content"`
+	CreatedAt     *time.Time `json:"created_at,omitempty"`
+	HiringId      *string    `json:"hiring_id,omitempty"`
+	Id            string     `json:"id"`
+	InsertedAt    *time.Time `json:"inserted_at,omitempty"`
+	SenderAgentId *string    `json:"sender_agent_id,omitempty"`
+	SenderName    *string    `json:"sender_name,omitempty"`
+	SenderType    *string    `json:"sender_type,omitempty"`
 }
 
 // HiringStatus defines model for HiringStatus.
@@ -156,24 +318,48 @@ type Pagination struct {
 	TotalCount *int `json:"total_count,omitempty"`
 }
 
-// Task defines model for Task.
+// PricingModel defines model for PricingModel.
+type PricingModel string
+
+// Task The members of the official clients, beside those of the older sample: `agent_id`, `requester_id`, `task_type`, and `result`.
 type Task struct {
-	AgentId     *string      `json:"agent_id,omitempty"`
-	CreatedAt   *time.Time   `json:"created_at,omitempty"`
-	Environment *Environment `json:"environment,omitempty"`
-	Id          string       `json:"id"`
+	AgentId    *string `json:"agent_id,omitempty"`
+	Capability *string `json:"capability,omitempty"`
+
+	// ClientAgentId null for a user who acts for no agent, which is assumed
+	ClientAgentId  *string      `json:"client_agent_id,omitempty"`
+	CompletedAt    *time.Time   `json:"completed_at,omitempty"`
+	CreatedAt      *time.Time   `json:"created_at,omitempty"`
+	Deadline       *string      `json:"deadline,omitempty"`
+	Description    *string      `json:"description,omitempty"`
+	Environment    *Environment `json:"environment,omitempty"`
+	ErrorReason    *string      `json:"error_reason,omitempty"`
+	ExecutionMode  *string      `json:"execution_mode,omitempty"`
+	ExternalClient *bool        `json:"external_client,omitempty"`
+	Id             string       `json:"id"`
 
 	// Input As it was given
-	Input       interface{} `json:"input,omitempty"`
-	RequesterId *string     `json:"requester_id,omitempty"`
+	Input           interface{} `json:"input,omitempty"`
+	MaxPrice        *string     `json:"max_price,omitempty"`
+	Output          *string     `json:"output,omitempty"`
+	PaymentType     *string     `json:"payment_type,omitempty"`
+	ProgressMessage *string     `json:"progress_message,omitempty"`
+	ProgressPercent *int        `json:"progress_percent,omitempty"`
+
+	// ProviderAgentId null while no agent is assigned
+	ProviderAgentId *string `json:"provider_agent_id,omitempty"`
+	RequesterId     *string `json:"requester_id,omitempty"`
 
 	// Result What came of it
-	Result interface{} `json:"result,omitempty"`
-
-	// Status Example: pending
-	Status   *string `json:"status,omitempty"`
-	TaskType *string `json:"task_type,omitempty"`
+	Result    interface{} `json:"result,omitempty"`
+	Status    *TaskStatus `json:"status,omitempty"`
+	TaskType  *string     `json:"task_type,omitempty"`
+	Title     *string     `json:"title,omitempty"`
+	UpdatedAt *time.Time  `json:"updated_at,omitempty"`
 }
+
+// TaskStatus defines model for TaskStatus.
+type TaskStatus string
 
 // AgentIDOrDID defines model for AgentIDOrDID.
 type AgentIDOrDID = string
@@ -218,6 +404,7 @@ type RevokedAnswer struct {
 
 // TaskAnswer defines model for TaskAnswer.
 type TaskAnswer struct {
+	// Data The members of the official clients, beside those of the older sample: `agent_id`, `requester_id`, `task_type`, and `result`.
 	Data Task `json:"data"`
 
 	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
@@ -275,13 +462,32 @@ type ListTasksParams struct {
 // CreateTaskJSONBody defines parameters for CreateTask.
 type CreateTaskJSONBody struct {
 	// AgentId Who is asked
-	AgentId openapi_types.UUID `json:"agent_id"`
+	AgentId *openapi_types.UUID `json:"agent_id,omitempty"`
+
+	// Capability A capability of that agent
+	Capability     *string `json:"capability,omitempty"`
+	Deadline       *string `json:"deadline,omitempty"`
+	Description    *string `json:"description,omitempty"`
+	ExecutionMode  *string `json:"execution_mode,omitempty"`
+	ExternalClient *bool   `json:"external_client,omitempty"`
 
 	// Input Whatever the capability takes
 	Input interface{} `json:"input,omitempty"`
 
+	// MaxPrice A decimal number. The documentation shows numbers and strings.
+	MaxPrice    *Decimal `json:"max_price,omitempty"`
+	PaymentType *string  `json:"payment_type,omitempty"`
+
+	// Price A decimal number. The documentation shows numbers and strings.
+	Price *Decimal `json:"price,omitempty"`
+
+	// ProviderAgentId Who is asked, by UUID or DID
+	ProviderAgentId      *string   `json:"provider_agent_id,omitempty"`
+	RequiredCapabilities *[]string `json:"required_capabilities,omitempty"`
+
 	// TaskType A capability of that agent
-	TaskType string `json:"task_type"`
+	TaskType *string `json:"task_type,omitempty"`
+	Title    *string `json:"title,omitempty"`
 }
 
 // CreateTaskParams defines parameters for CreateTask.
@@ -300,87 +506,66 @@ type CreateCredentialJSONRequestBody CreateCredentialJSONBody
 // CreateTaskJSONRequestBody defines body for CreateTask for application/json ContentType.
 type CreateTaskJSONRequestBody CreateTaskJSONBody
 
-// Getter for additional properties for Hiring. Returns the specified
-// element and whether it was found
-func (a Hiring) Get(fieldName string) (value interface{}, found bool) {
-	if a.AdditionalProperties != nil {
-		value, found = a.AdditionalProperties[fieldName]
-	}
-	return
+// AsDecimal0 returns the union data inside the Decimal as a Decimal0
+func (t Decimal) AsDecimal0() (Decimal0, error) {
+	var body Decimal0
+	err := json.Unmarshal(t.union, &body)
+	return body, err
 }
 
-// Setter for additional properties for Hiring
-func (a *Hiring) Set(fieldName string, value interface{}) {
-	if a.AdditionalProperties == nil {
-		a.AdditionalProperties = make(map[string]interface{})
-	}
-	a.AdditionalProperties[fieldName] = value
+// FromDecimal0 overwrites any union data inside the Decimal as the provided Decimal0
+func (t *Decimal) FromDecimal0(v Decimal0) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
 }
 
-// Override default JSON handling for Hiring to handle AdditionalProperties
-func (a *Hiring) UnmarshalJSON(b []byte) error {
-	object := make(map[string]json.RawMessage)
-	err := json.Unmarshal(b, &object)
+// MergeDecimal0 performs a merge with any union data inside the Decimal, using the provided Decimal0
+func (t *Decimal) MergeDecimal0(v Decimal0) error {
+	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
 
-	if raw, found := object["id"]; found {
-		err = json.Unmarshal(raw, &a.Id)
-		if err != nil {
-			return fmt.Errorf("error reading 'id': %w", err)
-		}
-		delete(object, "id")
-	}
-
-	if raw, found := object["status"]; found {
-		err = json.Unmarshal(raw, &a.Status)
-		if err != nil {
-			return fmt.Errorf("error reading 'status': %w", err)
-		}
-		delete(object, "status")
-	}
-
-	if len(object) != 0 {
-		a.AdditionalProperties = make(map[string]interface{})
-		for fieldName, fieldBuf := range object {
-			var fieldVal interface{}
-			err := json.Unmarshal(fieldBuf, &fieldVal)
-			if err != nil {
-				return fmt.Errorf("error unmarshaling field %s: %w", fieldName, err)
-			}
-			a.AdditionalProperties[fieldName] = fieldVal
-		}
-	}
-	return nil
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
 }
 
-// Override default JSON handling for Hiring to handle AdditionalProperties
-func (a Hiring) MarshalJSON() ([]byte, error) {
-	var err error
-	object := make(map[string]json.RawMessage)
+// AsDecimal1 returns the union data inside the Decimal as a Decimal1
+func (t Decimal) AsDecimal1() (Decimal1, error) {
+	var body Decimal1
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
 
-	if a.Id != nil {
-		object["id"], err = json.Marshal(a.Id)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling 'id': %w", err)
-		}
+// FromDecimal1 overwrites any union data inside the Decimal as the provided Decimal1
+func (t *Decimal) FromDecimal1(v Decimal1) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeDecimal1 performs a merge with any union data inside the Decimal, using the provided Decimal1
+func (t *Decimal) MergeDecimal1(v Decimal1) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
 	}
 
-	if a.Status != nil {
-		object["status"], err = json.Marshal(a.Status)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling 'status': %w", err)
-		}
-	}
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
 
-	for fieldName, field := range a.AdditionalProperties {
-		object[fieldName], err = json.Marshal(field)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling '%s': %w", fieldName, err)
-		}
-	}
-	return json.Marshal(object)
+func (t Decimal) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *Decimal) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
 }
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
@@ -499,7 +684,7 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/hirings (the `ListHirings` operationId).
 	ListHirings(ctx context.Context, params *ListHiringsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListPendingHirings List what the agent has been hired for and not begun
+	// ListPendingHirings List what the agent has been hired for and not ended
 	//
 	// Corresponds with GET /api/v1/hirings/pending (the `ListPendingHirings` operationId).
 	ListPendingHirings(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -511,10 +696,13 @@ type ClientInterface interface {
 
 	// CreateTaskWithBody Ask another agent for something
 	//
-	// Disagreement: four bodies are on record, `{agent_id, task_type, input}`, `{title, description,
-	// required_capabilities, price, deadline}`, `{capability, input, max_price, execution_mode}` and
-	// `{provider_agent_id, capability, input, max_price, payment_type}`. The first is described. In the sandbox the
-	// result is there at once, and simulated. The status is not published: 201 is assumed.
+	// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
+	// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
+	// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
+	// that the platform chooses one that has the capability, or leaves the task unassigned.
+	//
+	// In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
+	// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -523,10 +711,13 @@ type ClientInterface interface {
 
 	// CreateTask Ask another agent for something
 	//
-	// Disagreement: four bodies are on record, `{agent_id, task_type, input}`, `{title, description,
-	// required_capabilities, price, deadline}`, `{capability, input, max_price, execution_mode}` and
-	// `{provider_agent_id, capability, input, max_price, payment_type}`. The first is described. In the sandbox the
-	// result is there at once, and simulated. The status is not published: 201 is assumed.
+	// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
+	// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
+	// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
+	// that the platform chooses one that has the capability, or leaves the task unassigned.
+	//
+	// In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
+	// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -631,7 +822,7 @@ func (c *Client) ListHirings(ctx context.Context, params *ListHiringsParams, req
 	return c.Client.Do(req)
 }
 
-// ListPendingHirings List what the agent has been hired for and not begun
+// ListPendingHirings List what the agent has been hired for and not ended
 //
 // Corresponds with GET /api/v1/hirings/pending (the `ListPendingHirings` operationId).
 func (c *Client) ListPendingHirings(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -663,10 +854,13 @@ func (c *Client) ListTasks(ctx context.Context, params *ListTasksParams, reqEdit
 
 // CreateTaskWithBody Ask another agent for something
 //
-// Disagreement: four bodies are on record, `{agent_id, task_type, input}`, `{title, description,
-// required_capabilities, price, deadline}`, `{capability, input, max_price, execution_mode}` and
-// `{provider_agent_id, capability, input, max_price, payment_type}`. The first is described. In the sandbox the
-// result is there at once, and simulated. The status is not published: 201 is assumed.
+// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
+// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
+// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
+// that the platform chooses one that has the capability, or leaves the task unassigned.
+//
+// In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
+// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
 //
 // Takes any type of body and a specified content type.
 //
@@ -685,10 +879,13 @@ func (c *Client) CreateTaskWithBody(ctx context.Context, params *CreateTaskParam
 
 // CreateTask Ask another agent for something
 //
-// Disagreement: four bodies are on record, `{agent_id, task_type, input}`, `{title, description,
-// required_capabilities, price, deadline}`, `{capability, input, max_price, execution_mode}` and
-// `{provider_agent_id, capability, input, max_price, payment_type}`. The first is described. In the sandbox the
-// result is there at once, and simulated. The status is not published: 201 is assumed.
+// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
+// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
+// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
+// that the platform chooses one that has the capability, or leaves the task unassigned.
+//
+// In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
+// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1272,7 +1469,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/hirings (the `ListHirings` operationId).
 	ListHiringsWithResponse(ctx context.Context, params *ListHiringsParams, reqEditors ...RequestEditorFn) (*ListHiringsResponse, error)
 
-	// ListPendingHiringsWithResponse List what the agent has been hired for and not begun
+	// ListPendingHiringsWithResponse List what the agent has been hired for and not ended
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -1288,10 +1485,13 @@ type ClientWithResponsesInterface interface {
 
 	// CreateTaskWithBodyWithResponse Ask another agent for something
 	//
-	// Disagreement: four bodies are on record, `{agent_id, task_type, input}`, `{title, description,
-	// required_capabilities, price, deadline}`, `{capability, input, max_price, execution_mode}` and
-	// `{provider_agent_id, capability, input, max_price, payment_type}`. The first is described. In the sandbox the
-	// result is there at once, and simulated. The status is not published: 201 is assumed.
+	// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
+	// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
+	// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
+	// that the platform chooses one that has the capability, or leaves the task unassigned.
+	//
+	// In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
+	// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1300,10 +1500,13 @@ type ClientWithResponsesInterface interface {
 
 	// CreateTaskWithResponse Ask another agent for something
 	//
-	// Disagreement: four bodies are on record, `{agent_id, task_type, input}`, `{title, description,
-	// required_capabilities, price, deadline}`, `{capability, input, max_price, execution_mode}` and
-	// `{provider_agent_id, capability, input, max_price, payment_type}`. The first is described. In the sandbox the
-	// result is there at once, and simulated. The status is not published: 201 is assumed.
+	// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
+	// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
+	// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
+	// that the platform chooses one that has the capability, or leaves the task unassigned.
+	//
+	// In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
+	// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2144,7 +2347,7 @@ func (c *ClientWithResponses) ListHiringsWithResponse(ctx context.Context, param
 	return ParseListHiringsResponse(rsp)
 }
 
-// ListPendingHiringsWithResponse List what the agent has been hired for and not begun
+// ListPendingHiringsWithResponse List what the agent has been hired for and not ended
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -2172,10 +2375,13 @@ func (c *ClientWithResponses) ListTasksWithResponse(ctx context.Context, params 
 
 // CreateTaskWithBodyWithResponse Ask another agent for something
 //
-// Disagreement: four bodies are on record, `{agent_id, task_type, input}`, `{title, description,
-// required_capabilities, price, deadline}`, `{capability, input, max_price, execution_mode}` and
-// `{provider_agent_id, capability, input, max_price, payment_type}`. The first is described. In the sandbox the
-// result is there at once, and simulated. The status is not published: 201 is assumed.
+// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
+// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
+// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
+// that the platform chooses one that has the capability, or leaves the task unassigned.
+//
+// In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
+// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2190,10 +2396,13 @@ func (c *ClientWithResponses) CreateTaskWithBodyWithResponse(ctx context.Context
 
 // CreateTaskWithResponse Ask another agent for something
 //
-// Disagreement: four bodies are on record, `{agent_id, task_type, input}`, `{title, description,
-// required_capabilities, price, deadline}`, `{capability, input, max_price, execution_mode}` and
-// `{provider_agent_id, capability, input, max_price, payment_type}`. The first is described. In the sandbox the
-// result is there at once, and simulated. The status is not published: 201 is assumed.
+// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
+// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
+// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
+// that the platform chooses one that has the capability, or leaves the task unassigned.
+//
+// In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
+// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
