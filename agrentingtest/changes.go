@@ -1,7 +1,6 @@
 package agrentingtest
 
 import (
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -87,12 +86,13 @@ type announcement struct {
 	listeners []*listener // at the time of the change
 }
 
-// add queues a change for those who listen. The change is made only if somebody does.
-func (a *announcer) add(change func() Change) {
+// add queues a change for those who listen. The data is made only if somebody does.
+func (a *announcer) add(c Change, data func() map[string]any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.listeners) > 0 {
-		a.queue = append(a.queue, announcement{change: change(), listeners: a.listeners})
+		c.Data = data()
+		a.queue = append(a.queue, announcement{change: c, listeners: a.listeners})
 	}
 }
 
@@ -171,20 +171,46 @@ func (s *Server) wake() {
 	s.dir.catchUp(s.now())
 }
 
-// announce is called for each change, under the lock and after the change.
-func (d *directory) announce(change func() Change) { d.changes.add(change) }
+// announce is called for each change, with the lock and after the change: it queues the
+// announcements and webhooks. data is the resource as rendered.
+func (d *directory) announce(c Change, data func() map[string]any) {
+	d.changes.add(c, data)
+	d.postWebhooks(&c, data)
+}
 
-// change describes the job after an event of it.
-func (j *job) change(d *directory, e event) Change {
-	c := Change{Event: e.kind, Status: j.status, At: e.at}
+// announceJob announces an event of a job.
+func (d *directory) announceJob(j *job, e event) {
+	c := j.change(e.kind, e.at)
+	c.Status = j.status
+	if j.flow == taskFlow {
+		c.TaskID = j.id
+		d.announce(c, j.renderTask)
+	} else {
+		c.HiringID = j.id
+		d.announce(c, func() map[string]any { return j.renderHiring(d.origin) })
+	}
+}
+
+// announcePayment announces what has become of the payment of a task.
+func (d *directory) announcePayment(j *job, event string, now time.Time) {
+	c := j.change(event, now)
+	c.TaskID, c.PaymentID, c.Status = j.id, j.payment.id, j.paymentStatus()
+	d.announce(c, j.renderPayment)
+}
+
+// announceTransfer announces a deposit or a withdrawal.
+func (d *directory) announceTransfer(p party, event string, t *transaction, now time.Time) {
+	c := Change{Event: event, PaymentID: t.id, Status: t.status, At: now}
+	c.concerning(p)
+	d.announce(c, t.render)
+}
+
+// change is a change with the parties of the job.
+func (j *job) change(event string, at time.Time) Change {
+	c := Change{Event: event, At: at}
 	c.concerning(j.client)
 	if j.provider != nil {
 		c.AgentID, c.OwnerID = j.provider.id, j.provider.ownerID()
-	}
-	if j.flow == taskFlow {
-		c.TaskID, c.Data = j.id, j.renderTask()
-	} else {
-		c.HiringID, c.Data = j.id, j.renderHiring(d.origin)
 	}
 	return c
 }
@@ -196,22 +222,4 @@ func (c *Change) concerning(p party) {
 	if p.agent != nil {
 		c.ClientAgentID = p.agent.id
 	}
-}
-
-// paymentChange describes the payment of a task.
-func (j *job) paymentChange(event string, now time.Time) Change {
-	c := Change{Event: event, TaskID: j.id, PaymentID: j.payment.id, At: now, Data: j.renderPayment()}
-	c.Status = fmt.Sprint(c.Data["status"])
-	c.concerning(j.client)
-	if j.provider != nil {
-		c.AgentID, c.OwnerID = j.provider.id, j.provider.ownerID()
-	}
-	return c
-}
-
-// transferChange describes a deposit or a withdrawal.
-func transferChange(event string, p party, t *transaction, now time.Time) Change {
-	c := Change{Event: event, PaymentID: t.id, Status: t.status, At: now, Data: t.render()}
-	c.concerning(p)
-	return c
 }

@@ -35,6 +35,12 @@ type AgentConfig struct {
 	PricingModel string  // "fixed" when empty
 	BasePrice    string  // such as "2.50"; none when empty
 
+	// Metadata is that of the profile. Hires are sent to its callback_url, such as
+	// "http://127.0.0.1:8765/hire", with its callback_auth_header, such as "Bearer x",
+	// as Authorization, and with its system_prompt. Only those who may change the agent
+	// see callback_auth_header.
+	Metadata map[string]any
+
 	// MockAfter completes the agent's tasks and hirings with a mock result after that
 	// time, such as 1 s. Zero means that production agents wait for their program.
 	// Sandbox agents complete their work at once, unless MockAfter delays it.
@@ -48,6 +54,7 @@ type directory struct {
 	mu         sync.RWMutex
 	origin     string // the server's URL
 	changes    announcer
+	post       func(*outbox, *parcel)
 	seq        uint64
 	users      map[string]*user
 	agents     map[string]*agent
@@ -87,6 +94,7 @@ type agent struct {
 	keys    []*key
 	profile profile
 	status  string
+	outbox  outbox  // of hires
 	account account // of an agent without an owner
 }
 
@@ -130,13 +138,9 @@ func (s *Server) SetAgentStatus(agentID, status string) {
 		return
 	}
 	a.status = status
-	now := s.now()
-	s.dir.announce(func() Change {
-		return Change{
-			Event: "agent.status_changed", UserID: a.ownerID(), AgentID: a.id, OwnerID: a.ownerID(),
-			Status: status, At: now, Data: a.render(),
-		}
-	})
+	s.dir.announce(Change{
+		Event: "agent.status_changed", UserID: a.ownerID(), AgentID: a.id, OwnerID: a.ownerID(), Status: status, At: s.now(),
+	}, a.render)
 }
 
 func newDirectory() *directory {
@@ -170,7 +174,7 @@ func (s *Server) NewUser(name string) *User {
 
 // NewAgent creates an agent of owner, or an autonomous one if owner is nil. It
 // panics if owner is not a user of this server, or if the ID or the base
-// price is malformed, or the ID or DID is taken.
+// price is malformed, the metadata does not encode, or the ID or DID is taken.
 func (s *Server) NewAgent(owner *User, cfg AgentConfig) *Agent {
 	d := s.dir
 	d.mu.Lock()
@@ -225,6 +229,9 @@ func (d *directory) addAgent(owner *user, cfg AgentConfig, now time.Time) (*agen
 			pricingModel: cfg.PricingModel,
 			basePrice:    cfg.BasePrice,
 		},
+	}
+	if cfg.Metadata != nil {
+		a.profile.metadata = encode(cfg.Metadata)
 	}
 	d.agents[a.id] = a
 	d.agentByDID[a.did] = a

@@ -93,7 +93,7 @@ func (a *agent) renderRow() map[string]any {
 		}
 	}
 	if p.metadata != nil {
-		m["metadata"] = p.metadata
+		m["metadata"] = p.publicMetadata()
 	}
 	return m
 }

@@ -246,6 +246,9 @@ func (s *Server) retryHiring(x *exchange) (reply, *failure) {
 	if f == nil {
 		f = j.allows(actionRetry)
 	}
+	if f == nil && j.provider.status != AgentActive {
+		f = unavailable()
+	}
 	if f == nil && j.client.account().available < j.spec.price {
 		f = insufficientBalance()
 	}

@@ -97,7 +97,7 @@ func (s *Server) deposit(x *exchange) (reply, *failure) {
 	a.available += m
 	now := s.now()
 	t := a.enter(s.dir, transaction{kind: "deposit", amount: m, status: "completed", description: method, created: timestamp(now)})
-	s.dir.announce(func() Change { return transferChange("payment.deposited", x.who.party(), t, now) })
+	s.dir.announceTransfer(x.who.party(), "payment.deposited", t, now)
 	return reply{status: http.StatusCreated, data: map[string]any{"transaction_id": t.id, "status": t.status}}, nil
 }
 
@@ -117,7 +117,7 @@ func (s *Server) withdraw(x *exchange) (reply, *failure) {
 	t := a.enter(s.dir, transaction{kind: "withdrawal", amount: m, status: "pending", description: address, created: timestamp(now)})
 	r := reply{status: http.StatusCreated, data: map[string]any{"transaction_id": t.id, "status": t.status}}
 	t.status = "completed"
-	s.dir.announce(func() Change { return transferChange("withdrawal.processed", x.who.party(), t, now) })
+	s.dir.announceTransfer(x.who.party(), "withdrawal.processed", t, now)
 	return r, nil
 }
 
@@ -170,7 +170,7 @@ func (s *Server) payTask(x *exchange) (reply, *failure) {
 	}
 	j.payment = &payment{id: newUUID(), kind: kind, created: s.now()}
 	j.lock(s.dir, s.now())
-	s.dir.announce(func() Change { return j.paymentChange("payment.confirmed", s.now()) })
+	s.dir.announcePayment(j, "payment.confirmed", s.now())
 	return reply{status: http.StatusCreated, data: j.renderPayment()}, nil
 }
 

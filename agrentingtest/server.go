@@ -1,6 +1,7 @@
 package agrentingtest
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
@@ -41,8 +42,13 @@ type Server struct {
 	inflight sync.WaitGroup
 	conns    sync.WaitGroup
 	done     chan struct{}
+	ctx      context.Context // of deliveries; canceled by Close
+	cancel   context.CancelFunc
 	served   chan struct{}
 	closing  sync.Once
+
+	courierOnce sync.Once
+	courier     *http.Client // of deliveries
 
 	ownedMu    sync.Mutex
 	transports []*http.Transport
@@ -84,6 +90,8 @@ func start(cfg config) (*Server, error) {
 		done:   make(chan struct{}),
 		served: make(chan struct{}),
 	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.dir.post = s.post
 	s.ttl.Store(int64(cfg.ttl))
 	s.platform = s.routes()
 
@@ -153,6 +161,7 @@ func (s *Server) Close() {
 		s.closed = true
 		s.gate.Unlock()
 		close(s.done)
+		s.cancel()
 		s.dir.mu.Lock()
 		if s.alarm.timer != nil {
 			s.alarm.timer.Stop()
@@ -214,10 +223,15 @@ func (s *Server) TransportFrom(ip string) *http.Transport {
 		t.TLSClientConfig = s.certs.clientConfig()
 		t.ForceAttemptHTTP2 = true
 	}
+	s.adopt(t)
+	return t
+}
+
+// adopt has Close close the idle connections of a transport.
+func (s *Server) adopt(t *http.Transport) {
 	s.ownedMu.Lock()
 	defer s.ownedMu.Unlock()
 	s.transports = append(s.transports, t)
-	return t
 }
 
 // own remembers a hijacked connection, which http.Server forgets about.

@@ -169,6 +169,9 @@ func (d *directory) dispatch(j *job, now time.Time) {
 		j.due = now.Add(j.provider.mockAfter)
 		d.mocks = append(d.mocks, j)
 	}
+	if j.flow == hiringFlow {
+		d.postHire(j)
+	}
 }
 
 func (j *job) attempt() *attempt { return j.attempts[len(j.attempts)-1] }
@@ -178,7 +181,7 @@ func (j *job) attempt() *attempt { return j.attempts[len(j.attempts)-1] }
 func (j *job) record(d *directory, what string, now time.Time) {
 	e := event{kind: j.flow.noun + "." + what, at: now}
 	j.events = append(j.events, e)
-	d.announce(func() Change { return j.change(d, e) })
+	d.announceJob(j, e)
 }
 
 // allows returns the refusal of an action that the status does not permit. Its code is
@@ -208,14 +211,14 @@ func (j *job) apply(d *directory, a action, now time.Time) *failure {
 		j.settle(d, now)
 		j.record(d, j.status, now)
 		if j.payment != nil {
-			d.announce(func() Change { return j.paymentChange("payment."+j.paymentStatus(), now) })
+			d.announcePayment(j, "payment."+j.paymentStatus(), now)
 		}
 	case a == actionBegin:
 		if j.started.IsZero() {
 			j.started = now
 		}
 		if j.flow == taskFlow { // what claims a task is not published; it has no status of its own
-			d.announce(func() Change { return j.change(d, event{kind: "task.claimed", at: now}) })
+			d.announceJob(j, event{kind: "task.claimed", at: now})
 		}
 		j.record(d, j.status, now)
 	default: // another attempt
