@@ -108,17 +108,18 @@ func list(items []string) string {
 }
 
 // inBubble runs a test of deliveries on virtual time.
-func inBubble(t *testing.T, test func(*testing.T, *market, *receivers), opts ...agrentingtest.Option) {
+func inBubble(t *testing.T, test func(*market, *receivers), opts ...agrentingtest.Option) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &receivers{}
-		test(t, newMarketOf(t, agrentingtest.AgentConfig{BasePrice: "2.50"}, append(opts, agrentingtest.WithWebhookTransport(r))...), r)
+		test(newMarketOf(t, agrentingtest.AgentConfig{BasePrice: "2.50"}, append(opts, agrentingtest.WithWebhookTransport(r))...), r)
 	})
 }
 
 func TestWebhook_isDeliveredToRegistrationsOfBothForms(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, m *market, r *receivers) {
+	inBubble(t, func(m *market, r *receivers) {
+		t := m.t
 		begin := time.Now()
 		b := m.asToken().post(hooksPath, `{"callback_url":"https://hooks.test/b/o","event_types":["task.created","task.completed"]}`)
 		a := m.asToken().post(hooksPath, `{"url":"https://hooks.test/a/o","events":["task.completed","task.failed"],"secret":"whsec-not-a-real-one"}`)
@@ -202,7 +203,8 @@ func TestWebhook_eventsAreThoseOfTheForm(t *testing.T) {
 func TestWebhook_goesToThePartiesOnly(t *testing.T) {
 	t.Parallel()
 	documented := list([]string{"task.completed", "payment.confirmed", "payment.deposited", "withdrawal.processed", "agent.status_changed"})
-	inBubble(t, func(t *testing.T, m *market, r *receivers) {
+	inBubble(t, func(m *market, r *receivers) {
+		t := m.t
 		eve := m.NewAgent(nil, agrentingtest.AgentConfig{Name: "Eve"})
 		bob := m.bearer(m.NewToken(m.provider.OwnerID, agrentingtest.TokenConfig{}).Secret)
 		for path, c := range map[string]caller{
@@ -253,7 +255,8 @@ func TestWebhook_goesToThePartiesOnly(t *testing.T) {
 func TestDelivery_isRetriedInOrder(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	inBubble(t, func(t *testing.T, m *market, r *receivers) {
+	inBubble(t, func(m *market, r *receivers) {
+		t := m.t
 		m.register(m.asToken(), "/xbxrxo", "task.created", "task.cancelled")
 		at := m.newTask(m.asToken())
 		advance(10 * time.Second)
@@ -298,7 +301,8 @@ func TestDelivery_endsWithWhatItIsFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, func(t *testing.T, m *market, r *receivers) {
+			inBubble(t, func(m *market, r *receivers) {
+				t := m.t
 				hook := m.register(m.worker, "/"+c.answers, "task.created", "task.completed")
 				at := m.newTask(m.asToken())
 				m.CompleteTask(idOf(at), "done")
@@ -322,7 +326,8 @@ func TestDelivery_endsWithWhatItIsFor(t *testing.T) {
 func TestDelivery_slowReceiverDelaysOnlyItself(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	inBubble(t, func(t *testing.T, m *market, r *receivers) {
+	inBubble(t, func(m *market, r *receivers) {
+		t := m.t
 		m.register(m.asToken(), "/s", "task.created")
 		m.register(m.asToken(), "/o", "task.created")
 		begin := time.Now()
@@ -393,71 +398,69 @@ func (l lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// dispatch is a hire as a worker on record reads it.
+type dispatch struct {
+	Type         string `json:"type"`
+	Hiring       string `json:"hiring_id"`
+	ID           string `json:"dispatch_id"`
+	Attempt      int    `json:"trace_attempt"`
+	SystemPrompt string `json:"system_prompt"`
+	Description  string `json:"task_description"`
+	Callback     string `json:"callback"`
+	Task         struct {
+		Description string `json:"description"`
+	} `json:"task"`
+
+	authorization string
+}
+
+// The worker answers 202, fails the first attempt, and sends the result of the second one
+// to the callback with its key.
 func TestHire_isSentToTheWorker(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
-		// A worker as on record: it answers 202, drops what it has seen, and sends the
-		// result to the callback with its key. It fails the first attempt.
-		type dispatch struct {
-			Type         string `json:"type"`
-			Hiring       string `json:"hiring_id"`
-			ID           string `json:"dispatch_id"`
-			Attempt      int    `json:"trace_attempt"`
-			SystemPrompt string `json:"system_prompt"`
-			Description  string `json:"task_description"`
-			Callback     string `json:"callback"`
-			Task         struct {
-				Description string `json:"description"`
-			} `json:"task"`
-		}
-		var seen []dispatch
-		var authorization []string
 		worker := m.NewAgent(m.NewUser("Carol"), agrentingtest.AgentConfig{Name: "Worker", Metadata: map[string]any{
 			"callback_url": m.URL + "/work", "callback_auth_header": "Bearer not-a-real-one", "system_prompt": "Be brief.",
 		}})
 		key := m.caller.key(m.NewKey(worker.ID).Secret)
-		results := make(chan answer, 10)
+		dispatches := make(chan dispatch, 10)
 		m.HandlePublic("POST /work", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			var d dispatch
+			d := dispatch{authorization: r.Header.Get("Authorization")}
 			assert.NoError(t, json.NewDecoder(r.Body).Decode(&d))
-			seen, authorization = append(seen, d), append(authorization, r.Header.Get("Authorization"))
 			assert.Equal(t, "application/json", r.Header.Get("Content-Type"))
 			w.WriteHeader(http.StatusAccepted)
-			at := strings.TrimPrefix(d.Callback, m.URL)
-			if d.Attempt == 1 {
-				results <- key.post(strings.TrimSuffix(at, "result")+"failure", `{"reason":"timeout"}`)
-				return
-			}
-			body := func(d dispatch) string {
-				return fmt.Sprintf(`{"output":{"summary":"done"},"dispatch_id":%q,"trace_attempt":%d}`, d.ID, d.Attempt)
-			}
-			results <- key.post(at, body(seen[0])) // the attempt that has failed
-			results <- key.post(at, body(d))
+			dispatches <- d
 		}))
 		made := m.asToken().post("/api/v1/agents/"+worker.ID+"/hire", `{"task_description":"write","capability_requested":"x","price":"1"}`)
 		require.Equal(t, 201, made.status, made.raw)
 		at := hiringsPath + "/" + fmt.Sprint(object(made.object()["hiring"])["id"])
-		assert.Equal(t, 200, (<-results).status)
-		synctest.Wait()
-		require.Equal(t, "failed", m.asToken().get(at).text("status"))
-
+		first := <-dispatches
+		assert.Equal(t, first.ID, m.asToken().get(at).text("dispatch_id"))
+		require.Equal(t, 200, key.post(at+"/failure", `{"reason":"timeout"}`).status)
 		require.Equal(t, 200, m.asToken().post(at+"/retry", "").status)
-		outdated, accepted := <-results, <-results
-		assert.Equal(t, []any{422, "dispatch_id"}, []any{outdated.status, outdated.field()})
-		assert.Equal(t, 200, accepted.status, accepted.raw)
-		synctest.Wait()
-		assert.Equal(t, "completed", m.asToken().get(at).text("status"))
-
-		require.Len(t, seen, 2)
-		for i, d := range seen {
-			assert.Equal(t, []any{"hiring_task", idOf(at), i + 1, "Be brief.", "write", "write", m.URL + at + "/result", "Bearer not-a-real-one"},
-				[]any{d.Type, d.Hiring, d.Attempt, d.SystemPrompt, d.Description, d.Task.Description, d.Callback, authorization[i]})
+		second := <-dispatches
+		for i, d := range []dispatch{first, second} {
+			want := dispatch{
+				Type: "hiring_task", Hiring: idOf(at), ID: d.ID, Attempt: i + 1, SystemPrompt: "Be brief.", Description: "write",
+				Callback: m.URL + at + "/result", authorization: "Bearer not-a-real-one",
+			}
+			want.Task.Description = "write"
+			assert.Equal(t, want, d)
 		}
-		assert.NotEqual(t, seen[0].ID, seen[1].ID)
-		assert.Equal(t, m.asToken().get(at).text("dispatch_id"), seen[1].ID)
+		result := func(d dispatch) answer {
+			return key.post(strings.TrimPrefix(second.Callback, m.URL),
+				fmt.Sprintf(`{"output":{"summary":"done"},"dispatch_id":%q,"trace_attempt":%d}`, d.ID, d.Attempt))
+		}
+		outdated := result(first)
+		assert.Equal(t, []any{422, "dispatch_id"}, []any{outdated.status, outdated.field()})
+		assert.Equal(t, "queued", m.asToken().get(at).text("status"))
+		assert.Equal(t, 200, result(second).status)
+		assert.Equal(t, "completed", m.asToken().get(at).text("status"))
+		synctest.Wait()
 		assert.Equal(t, int64(2), m.Stats().Deliveries)
 		assert.Zero(t, m.Count("HEAD *"), "the platform does not ask for /health before")
+		assert.Empty(t, dispatches)
 	})
 }
 
@@ -478,7 +481,8 @@ func TestHire_isSentWhileItIsOpen(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, func(t *testing.T, m *market, r *receivers) {
+			inBubble(t, func(m *market, r *receivers) {
+				t := m.t
 				patched := m.worker.call(http.MethodPatch, "/api/v1/agents/"+m.provider.ID, `{"agent":{"metadata":{"callback_url":"https://worker.test/x"}}}`)
 				require.Equal(t, 200, patched.status, patched.raw)
 				at := m.newHiring()
@@ -501,7 +505,8 @@ func TestHire_isSentWhileItIsOpen(t *testing.T) {
 
 func TestHire_withMockResultIsNotSent(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, m *market, r *receivers) {
+	inBubble(t, func(m *market, r *receivers) {
+		t := m.t
 		metadata := map[string]any{"callback_url": "https://worker.test/o"}
 		for _, cfg := range []agrentingtest.AgentConfig{{Sandbox: true}, {MockAfter: time.Second}, {}} {
 			cfg.Metadata = metadata

@@ -42,7 +42,7 @@ type Server struct {
 	inflight sync.WaitGroup
 	conns    sync.WaitGroup
 	done     chan struct{}
-	ctx      context.Context // of deliveries; canceled by Close
+	ctx      context.Context //nolint:containedctx // of deliveries, which belong to no request; Close cancels it
 	cancel   context.CancelFunc
 	served   chan struct{}
 	closing  sync.Once

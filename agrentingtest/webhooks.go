@@ -122,7 +122,13 @@ func (s *Server) DeliverWebhook(ctx context.Context, client *http.Client, url st
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)() // Close waits for the delivery, so it has to end
+	go func() { // Close waits for the delivery, so it has to end
+		select {
+		case <-s.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 
 	if client == nil {
 		transport := &http.Transport{}
