@@ -28,6 +28,10 @@ type exchange struct {
 	rate  allowance
 	lags  bool   // whether its node lags behind
 	body  []byte // of a platform route
+
+	route   string // the pattern that serves it, empty before it is known
+	refusal string // why the platform refused it
+	counted bool   // in the report
 }
 
 type exchangeKey struct{}
@@ -40,6 +44,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.inflight.Done()
+	if s.cfg.control && isControl(r.URL.Path) {
+		s.serveControl(w, r)
+		return
+	}
 	x := s.begin(w, r)
 	defer x.report(r.Context())
 	x.obstruct()
@@ -77,8 +85,12 @@ func (x *exchange) serveRoute() {
 	x.dispatch()
 }
 
-// report writes the line of [WithLogger], also for requests that ended in a cut.
+// report enters the request in the report unless its response has done so, and writes
+// the line of [WithLogger], also for requests that ended in a cut.
 func (x *exchange) report(ctx context.Context) {
+	if !x.counted {
+		x.count(0)
+	}
 	if !x.s.cfg.logger.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
@@ -203,13 +215,22 @@ func (x *exchange) dispatch() {
 		x.refuse(routeNotFound(x.r))
 		return
 	}
-	for _, mux := range []*http.ServeMux{x.s.extra, x.s.platform} {
-		if _, pattern := mux.Handler(x.r); pattern != "" {
-			mux.ServeHTTP(x.out, x.r)
-			return
-		}
+	if mux := x.findRoute(); mux != nil {
+		mux.ServeHTTP(x.out, x.r)
+		return
 	}
 	x.refuse(routeNotFound(x.r))
+}
+
+// findRoute returns the routes that the request belongs to, and nil for none.
+func (x *exchange) findRoute() *http.ServeMux {
+	for _, mux := range []*http.ServeMux{x.s.extra, x.s.platform} {
+		if _, pattern := mux.Handler(x.r); pattern != "" {
+			x.route = pattern
+			return mux
+		}
+	}
+	return nil
 }
 
 // answered is called once, before anything is sent or dropped.
@@ -221,6 +242,10 @@ func (x *exchange) answered(status int) {
 		x.s.stats.limited.Add(1)
 	}
 	x.s.log.update(func() { x.entry.Status = status })
+	if x.fault.response == respondNothing {
+		status = 0 // the client does not get it
+	}
+	x.count(status)
 }
 
 func (x *exchange) meta() meta {
@@ -238,6 +263,7 @@ func (x *exchange) send(status int, contentType string, body []byte) {
 }
 
 func (x *exchange) refuse(f *failure) {
+	x.refusal = f.err.Message
 	x.drain()
 	if f.retryAfter != "" {
 		x.out.Header().Set("Retry-After", f.retryAfter)

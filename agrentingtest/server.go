@@ -32,6 +32,8 @@ type Server struct {
 	life     *lifecycle
 	log      *requestLog
 	stats    counters
+	tally    *tally
+	started  time.Time
 
 	ttl atomic.Int64
 
@@ -80,9 +82,12 @@ func start(cfg config) (*Server, error) {
 		nodes:  newNodes(cfg.nodes, cfg.seed),
 		life:   &lifecycle{},
 		log:    newRequestLog(cfg.logLimit),
+		tally:  newTally(),
 		done:   make(chan struct{}),
 		served: make(chan struct{}),
 	}
+	s.started = s.now()
+	s.script.setChaos(cfg.chaos)
 	s.ttl.Store(int64(cfg.ttl))
 	s.platform = s.routes()
 
