@@ -209,12 +209,6 @@ func (x *exchange) waitForEnd() {
 
 // dispatch finds the route: those of the user first, then the platform's.
 func (x *exchange) dispatch() {
-	escaped := x.r.URL.EscapedPath()
-	if clean := path.Clean("/" + escaped); clean != strings.TrimSuffix(escaped, "/") && escaped != "/" {
-		// A ServeMux would redirect; the platform knows no such route.
-		x.refuse(routeNotFound(x.r))
-		return
-	}
 	if mux := x.findRoute(); mux != nil {
 		mux.ServeHTTP(x.out, x.r)
 		return
@@ -224,6 +218,10 @@ func (x *exchange) dispatch() {
 
 // findRoute returns the routes that the request belongs to, and nil for none.
 func (x *exchange) findRoute() *http.ServeMux {
+	escaped := x.r.URL.EscapedPath()
+	if clean := path.Clean("/" + escaped); clean != strings.TrimSuffix(escaped, "/") && escaped != "/" {
+		return nil // a ServeMux would redirect; the platform knows no such route
+	}
 	for _, mux := range []*http.ServeMux{x.s.extra, x.s.platform} {
 		if _, pattern := mux.Handler(x.r); pattern != "" {
 			x.route = pattern
