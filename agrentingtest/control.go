@@ -24,7 +24,7 @@ import (
 //	POST   /_sandbox/revoke  revokes a key, token, or session
 //	POST   /_sandbox/rotate  replaces the keys of an agent
 //
-// They need no credential. Only programs on this machine may call them, by a loopback
+// GET /_sandbox lists them. They need no credential. Only programs on this machine may call them, by a loopback
 // name, and web pages in a browser may not. They are not logged, counted, or limited, and
 // no fault applies to them. docs/testing.md describes their bodies.
 func WithControl() Option { return func(c *config) { c.control = true } }
@@ -41,6 +41,7 @@ type controlHandler func(body []byte) (int, any, *fieldError)
 
 func (s *Server) controlRoutes() map[string]map[string]controlHandler {
 	return map[string]map[string]controlHandler{
+		controlPrefix: {http.MethodGet: s.listControlRoutes},
 		controlPrefix + "/faults": {
 			http.MethodPost: s.orderFaults, http.MethodGet: s.listFaults, http.MethodDelete: s.clearFaults,
 		},
@@ -48,6 +49,18 @@ func (s *Server) controlRoutes() map[string]map[string]controlHandler {
 		controlPrefix + "/revoke": {http.MethodPost: s.orderRevocation},
 		controlPrefix + "/rotate": {http.MethodPost: s.orderRotation},
 	}
+}
+
+// listControlRoutes serves GET /_sandbox.
+func (s *Server) listControlRoutes([]byte) (int, any, *fieldError) {
+	var routes []string
+	for path, methods := range s.controlRoutes() {
+		for method := range methods {
+			routes = append(routes, method+" "+path)
+		}
+	}
+	slices.Sort(routes)
+	return http.StatusOK, map[string]any{"routes": routes}, nil
 }
 
 // maxControlBody bounds the body of a control request.

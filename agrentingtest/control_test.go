@@ -346,11 +346,13 @@ func TestControlIsNotPartOfThePlatform(t *testing.T) {
 func TestControlNamesItsRoutes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, agrentingtest.WithControl())
-	for _, path := range []string{"/_sandbox", "/_sandbox/", "/_sandbox/fault", "/_sandbox/faults/", "/_sandbox//faults"} {
+	for _, path := range []string{"/_sandbox/", "/_sandbox/fault", "/_sandbox/faults/", "/_sandbox//faults"} {
 		a := w.get(path)
 		assert.Equal(t, 404, a.status, path)
-		assert.Equal(t, []string{faultsPath, reportPath, revokePath, replacePath}, a.wrong(t).Allowed)
+		assert.Equal(t, []string{"/_sandbox", faultsPath, reportPath, revokePath, replacePath}, a.wrong(t).Allowed)
 	}
+	assert.JSONEq(t, `{"routes":["DELETE /_sandbox/faults","GET /_sandbox","GET /_sandbox/faults","GET /_sandbox/report",
+		"POST /_sandbox/faults","POST /_sandbox/revoke","POST /_sandbox/rotate"]}`, w.get("/_sandbox").raw)
 	a := w.call(http.MethodPut, faultsPath, "{}")
 	assert.Equal(t, 405, a.status)
 	assert.Equal(t, "DELETE, GET, POST", a.header.Get("Allow"))
