@@ -48,7 +48,7 @@ var commonFaultFields = []string{"pattern", "kind", "times", "share", "always", 
 
 func kindNames() []string {
 	names := make([]string, len(faultKinds))
-	for i, k := range faultKinds {
+	for i, k := range &faultKinds {
 		names[i] = k.name
 	}
 	return names
@@ -58,7 +58,7 @@ func kindNames() []string {
 func kindOf(f Fault) string {
 	names := strings.Split(f.name, "+")
 	for i, name := range names {
-		for _, k := range faultKinds {
+		for _, k := range &faultKinds {
 			if k.goName == name || name == "StatusWithRetryAfter" && k.name == "status" {
 				names[i] = k.name
 			}
@@ -104,6 +104,25 @@ func decodeFaults(body []byte) ([]orderedFault, *fieldError) {
 		}
 	}
 	return out, nil
+}
+
+// faultFields are the members of an ordered fault.
+type faultFields struct {
+	objectReader
+
+	kinds        []faultKind
+	times        int
+	share        *float64
+	always       bool
+	delay        time.Duration
+	bytes        int
+	status       int
+	code         string
+	retryAfter   string
+	url          string
+	headers      [][2]string
+	at           time.Time
+	afterServing bool
 }
 
 func decodeFault(body []byte) (orderedFault, *fieldError) {
@@ -208,25 +227,6 @@ func (r *objectReader) read(name, want string, into any, sound func() bool) bool
 		return false
 	}
 	return true
-}
-
-// faultFields are the members of an ordered fault.
-type faultFields struct {
-	objectReader
-
-	kinds        []faultKind
-	times        int
-	share        *float64
-	always       bool
-	delay        time.Duration
-	bytes        int
-	status       int
-	code         string
-	retryAfter   string
-	url          string
-	headers      [][2]string
-	at           time.Time
-	afterServing bool
 }
 
 // readKinds reads the member kind: one kind, or several joined by "+".

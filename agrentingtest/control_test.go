@@ -366,7 +366,7 @@ func TestControlTakesWhatCurlSends(t *testing.T) {
 	t.Parallel()
 	s := agrentingtest.NewServer(agrentingtest.WithControl())
 	defer s.Close()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://")) //nolint:noctx // the test ends it
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
 	require.NoError(t, err)
 	defer func() { _ = conn.Close() }()
 	in := bufio.NewReader(conn)

@@ -25,7 +25,7 @@ func (p *printer) onStandardError() *printer {
 
 // sandboxReport prints what happened in a sandbox.
 func (p *printer) sandboxReport(r *agrentingtest.Report) {
-	p.line("served %s in %s", plural(int(r.Stats.Requests), "request"), ago(time.Since(r.StartedAt)))
+	p.line("served %s in %s", requests(int(r.Stats.Requests)), ago(time.Since(r.StartedAt)))
 	if len(r.Requests) > 0 {
 		slices.SortStableFunc(r.Requests, func(a, b agrentingtest.RouteReport) int { return b.Requests - a.Requests })
 		var rows [][]string
@@ -43,16 +43,16 @@ func (p *printer) sandboxReport(r *agrentingtest.Report) {
 }
 
 func (p *printer) reportFaults(r *agrentingtest.Report) {
-	p.line("%s met a fault", plural(int(r.Stats.Faults), "request"))
+	p.line("%s met a fault", requests(int(r.Stats.Faults)))
 	if c := r.Chaos; c != nil {
 		kinds := ""
 		if c.Requests > 0 {
 			kinds = " (" + counted(c.Faults) + ")"
 		}
-		p.line("  of the chaos, %s with seed %d: %s%s", share(c.Share), c.Seed, plural(c.Requests, "request"), kinds)
+		p.line("  of the chaos, %s with seed %d: %s%s", share(c.Share), c.Seed, requests(c.Requests), kinds)
 	}
 	for _, f := range shortened(r.Faults, maxReportFaults) {
-		met := plural(f.Requests, "request")
+		met := requests(f.Requests)
 		if f.Requests == 0 {
 			met = "it never matched"
 		}
@@ -66,7 +66,11 @@ func (p *printer) reportCredentials(r *agrentingtest.Report) {
 	for _, c := range r.Refused {
 		refused += c.Requests
 	}
-	p.line("%s refused for the credential (401 or 403)", wasWere(refused))
+	verb := "were"
+	if refused == 1 {
+		verb = "was"
+	}
+	p.line("%s %s refused for the credential (401 or 403)", requests(refused), verb)
 	if len(r.Refused) > 0 {
 		var rows [][]string
 		for _, c := range shortened(r.Refused, maxReportRefused) {
@@ -89,7 +93,7 @@ func (p *printer) reportCredentials(r *agrentingtest.Report) {
 	}
 	p.line("%s", p.paint(red, "credentials were seen where they do not belong:"))
 	for _, c := range shortened(r.Misplaced, maxReportRefused) {
-		p.line("  %s %s in the %s of %s (%s)", strings.ReplaceAll(c.Kind, "_", " "), c.Fingerprint, c.Place, c.Route, plural(c.Requests, "request"))
+		p.line("  %s %s in the %s of %s (%s)", strings.ReplaceAll(c.Kind, "_", " "), c.Fingerprint, c.Place, c.Route, requests(c.Requests))
 	}
 	p.more(len(r.Misplaced), maxReportRefused)
 }
@@ -112,16 +116,9 @@ func counted(m map[string]int) string {
 	return strings.Join(parts, ", ")
 }
 
-func plural(n int, noun string) string {
+func requests(n int) string {
 	if n == 1 {
-		return "1 " + noun
+		return "1 request"
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-func wasWere(n int) string {
-	if n == 1 {
-		return "1 request was"
-	}
-	return fmt.Sprintf("%d requests were", n)
+	return fmt.Sprintf("%d requests", n)
 }
