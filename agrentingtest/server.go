@@ -23,6 +23,7 @@ type Server struct {
 	memory   *memListener
 	http     *http.Server
 	platform *http.ServeMux
+	patterns []string // of platform
 	extra    *http.ServeMux
 	dir      *directory
 	limits   *limiter
