@@ -479,3 +479,26 @@ func TestRotationIsOrdered(t *testing.T) {
 		assert.Contains(t, w.post(replacePath, body).wrong(t).Message, want)
 	}
 }
+
+func TestOrderedFaultDoesTheWorkFirst(t *testing.T) {
+	t.Parallel()
+	for _, order := range []string{
+		`"kind":"status","status":503`, `"kind":"page+stall","status":504`, `"kind":"empty","status":200`,
+		`"kind":"redirect","status":307,"url":"/elsewhere"`, `"kind":"gone"`,
+	} {
+		for _, served := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s %t", order, served), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, agrentingtest.WithControl())
+					w.client.Timeout = time.Minute
+					made := w.post(faultsPath, fmt.Sprintf(`{"pattern":"POST %s",%s,"after_serving":%t}`, rotatePath, order, served))
+					require.Equal(t, http.StatusCreated, made.status, made.raw)
+					a, _ := w.asKey().try(http.MethodPost, rotatePath, "") // a stall is an error
+					assert.Empty(t, a.text("api_key"))
+					assert.Equal(t, served, !w.KeyAlive(w.key.Secret))
+				})
+			})
+		}
+	}
+}
