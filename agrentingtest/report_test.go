@@ -256,9 +256,21 @@ func TestReportIsJSONWithoutNull(t *testing.T) {
 
 func TestResponsesAreReportedBeforeTheyArrive(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, agrentingtest.WithoutRateLimits())
-	for i := range 200 {
-		w.get(health)
-		require.Equal(t, i+1, w.Report().Requests[0].Requests)
-	}
+	w := newWorld(t)
+	rest := make(chan struct{})
+	w.HandlePublic("GET /stream", http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.WriteHeader(http.StatusAccepted)
+		_ = http.NewResponseController(rw).Flush()
+		<-rest
+	}))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.URL+"/stream", http.NoBody)
+	require.NoError(t, err)
+	resp, err := w.client.Do(req)
+	require.NoError(t, err)
+	want := []agrentingtest.RouteReport{{Route: "GET /stream", Requests: 1, Responses: map[string]int{"202": 1}}}
+	assert.Equal(t, want, w.Report().Requests)
+	close(rest)
+	require.NoError(t, resp.Body.Close())
+	w.Close()
+	assert.Equal(t, want, w.Report().Requests)
 }
