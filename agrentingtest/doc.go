@@ -7,8 +7,8 @@
 // apart and revokes a rotated key at once, with the numbers and error codes that
 // the platform documents. Beside the standard library it has the OpenAPI document
 // of package api, which it serves; it does not import package testing, and shares
-// no code with the SDK, so that a mistake in one is not hidden by the same
-// mistake in the other.
+// no code with the SDK except that of fingerprints and ASCII, so that a mistake in
+// one is not hidden by the same mistake in the other.
 //
 // # Starting
 //
@@ -57,6 +57,7 @@
 // [Redirect], [RevokeNow], [SetHeader], [Sunset] and [Gone]. [Fault.And] joins
 // them, [Fault.AfterServing] does the work first, [Fault.Times] and [Fault.Always]
 // repeat them, and [Fault.Share] applies them to a share of the requests.
+// [WithChaos] gives a share of all requests a random fault.
 // [Server.RevokeKey], [Server.RevokeToken], [Server.RevokeSession], and
 // [Server.RevokeSessions] revoke credentials at any moment. With [WithNodes], some
 // nodes of the platform learn late of keys, sessions, and revocations.
@@ -65,10 +66,18 @@
 //
 // [Server.Requests] has every request with its headers, body, principal and
 // answer, [Server.Count] counts by route, [Server.Stats] by event, and
-// [Server.LiveKeys] and [Server.KeyAlive] say which keys survived. The log keeps
+// [Server.LiveKeys] and [Server.KeyAlive] say which keys survived. [Server.Report] sums
+// it up, with the credentials that were refused or seen where they do not belong; its
+// fingerprints are those of the SDK. The log keeps
 // credentials as they arrived, because tests look at them; the directory keeps
 // only hashes, like the platform. Nothing is written anywhere unless
 // [WithLogger] asks for it, and then without secrets.
+//
+// # From outside
+//
+// [WithControl] serves routes under /_sandbox, over which programs in any language
+// script faults, revoke credentials, and read the report. The command agrenting sandbox
+// has them.
 //
 // # Routes
 //

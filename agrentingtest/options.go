@@ -38,6 +38,8 @@ type config struct {
 	balance       money
 	nodes         Nodes
 	seed          uint64
+	chaos         float64
+	control       bool
 	skew          time.Duration
 	logLimit      int
 	logger        *slog.Logger
@@ -132,8 +134,8 @@ func WithBalance(amount string) Option {
 	return func(c *config) { c.balance = m }
 }
 
-// WithSeed sets the seed of the choices that [Fault.Share] and [WithNodes] make,
-// 0 by default. A server makes the same choices in each run if its requests and
+// WithSeed sets the seed of the choices that [Fault.Share], [WithChaos], and
+// [WithNodes] make, 0 by default. A server makes the same choices in each run if its requests and
 // connections arrive in the same order.
 func WithSeed(seed uint64) Option { return func(c *config) { c.seed = seed } }
 

@@ -24,6 +24,7 @@ type Server struct {
 	memory   *memListener
 	http     *http.Server
 	platform *http.ServeMux
+	patterns []string // of platform
 	extra    *http.ServeMux
 	dir      *directory
 	limits   *limiter
@@ -34,6 +35,8 @@ type Server struct {
 	alarm    alarm // needs the directory's lock
 	log      *requestLog
 	stats    counters
+	tally    *tally
+	started  time.Time
 
 	ttl atomic.Int64
 
@@ -87,11 +90,14 @@ func start(cfg config) (*Server, error) {
 		nodes:  newNodes(cfg.nodes, cfg.seed),
 		life:   &lifecycle{},
 		log:    newRequestLog(cfg.logLimit),
+		tally:  newTally(),
 		done:   make(chan struct{}),
 		served: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.dir.post = s.post
+	s.started = s.now()
+	s.script.setChaos(cfg.chaos)
 	s.ttl.Store(int64(cfg.ttl))
 	s.platform = s.routes()
 

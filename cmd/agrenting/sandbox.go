@@ -34,6 +34,9 @@ type jsonSandbox struct {
 	// the user, such as the platform's MCP bridge.
 	Env     map[string]string `json:"env"`
 	UserEnv map[string]string `json:"user_env"`
+	// Control is the URL of the control routes, such as Control+"/faults".
+	Control string  `json:"control"`
+	Seed    *uint64 `json:"seed,omitempty"` // of a run with random choices
 }
 
 type jsonSandboxAgent struct {
@@ -58,6 +61,7 @@ func (c *sandboxCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	c.Faults.drawSeed()
 	opts, err := c.options()
 	if err != nil {
 		return err
@@ -86,7 +90,10 @@ func (c *sandboxCmd) Run(a *app) error {
 	}
 	<-a.ctx.Done()
 	ready.remove()
-	a.ui.note("%s", served(srv.Stats()))
+	if !a.JSON {
+		report := srv.Report()
+		a.ui.onStandardError().sandboxReport(&report)
+	}
 	return nil
 }
 
@@ -99,15 +106,6 @@ func deliveryOptions(a *app) []agrentingtest.Option {
 	}
 	// Receivers may be anywhere, since the user registers them.
 	return []agrentingtest.Option{agrentingtest.WithLogger(log), agrentingtest.WithWebhookTransport(agrenting.NewBaseTransport())}
-}
-
-// served sums up what the platform has done.
-func served(s agrentingtest.Stats) string {
-	text := fmt.Sprintf("served %d requests", s.Requests)
-	if s.Deliveries+s.DeliveriesFailed > 0 {
-		text += fmt.Sprintf(", delivered %d webhooks and hires, could not deliver %d", s.Deliveries, s.DeliveriesFailed)
-	}
-	return text
 }
 
 // options returns the options that the flags ask for.
@@ -123,7 +121,7 @@ func (c *sandboxCmd) options() ([]agrentingtest.Option, error) {
 	if c.BearerKeys {
 		opts = append(opts, agrentingtest.WithBearerKeys())
 	}
-	return append(opts, limits, agrentingtest.WithSessionTTL(c.SessionTTL), agrentingtest.WithLogLimit(1)), nil
+	return append(opts, limits, agrentingtest.WithControl(), agrentingtest.WithSessionTTL(c.SessionTTL), agrentingtest.WithLogLimit(1)), nil
 }
 
 // envFileMark is the first line of --env-file, by which the next run knows it.
@@ -151,7 +149,7 @@ func loopback(addr, hint string) (string, error) {
 func (c *sandboxCmd) world(srv *agrentingtest.Server) jsonSandbox {
 	user := srv.NewUser("Ada")
 	w := jsonSandbox{
-		URL: srv.URL, UserID: user.ID,
+		URL: srv.URL, UserID: user.ID, Control: srv.URL + "/_sandbox", Seed: c.Faults.Seed,
 		Token: srv.NewToken(user.ID, agrentingtest.TokenConfig{Name: "everything"}).Secret,
 	}
 	add := func(cfg agrentingtest.AgentConfig) jsonSandboxAgent {
@@ -196,7 +194,12 @@ func (c *sandboxCmd) introduce(a *app, w *jsonSandbox) {
 	p := a.ui
 	p.line("An Agrenting platform is serving at %s", p.paint(bold, w.URL))
 	p.line("Put the lines below into another shell, and try agrenting doctor there.")
-	p.line("Stop it with Ctrl-C. Its secrets are worth nothing elsewhere.\n")
+	p.line("Stop it with Ctrl-C. Its secrets are worth nothing elsewhere.")
+	p.line("Make it fail, and see what happened, at %s (faults, report, revoke, rotate).", w.Control)
+	if c.Faults.random() {
+		p.line("%s", c.Faults.choices())
+	}
+	p.line("")
 	p.pairs(pair{"user token", w.Token})
 	p.line("")
 	var rows [][]string
