@@ -3,6 +3,7 @@ package agrentingtest
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,6 +46,8 @@ type AgentConfig struct {
 // other.
 type directory struct {
 	mu         sync.RWMutex
+	origin     string // the server's URL
+	changes    announcer
 	seq        uint64
 	users      map[string]*user
 	agents     map[string]*agent
@@ -84,6 +87,7 @@ type agent struct {
 
 	keys    []*key
 	profile profile
+	status  string
 	account account // of an agent without an owner
 }
 
@@ -95,6 +99,45 @@ type profile struct {
 	pricingModel string
 	basePrice    string // a decimal number, or empty
 	metadata     json.RawMessage
+}
+
+// The statuses of an agent.
+const (
+	AgentActive    = "active"
+	AgentInactive  = "inactive"
+	AgentSuspended = "suspended"
+	AgentBanned    = "banned"
+	AgentDraft     = "draft"
+)
+
+// SetAgentStatus gives an agent another status, such as [AgentSuspended]. New agents are
+// active. Only active agents can be discovered, hired, and given tasks; the others
+// continue the work that they have. Their keys still authenticate. The platform says that suspended
+// and banned agents lose these abilities, and nothing about the other statuses and about
+// keys.
+//
+// It panics if there is no such agent, or if status is not one of the constants.
+func (s *Server) SetAgentStatus(agentID, status string) {
+	if !slices.Contains([]string{AgentActive, AgentInactive, AgentSuspended, AgentBanned, AgentDraft}, status) {
+		panic(fmt.Sprintf("agrentingtest: SetAgentStatus: %q is not a status of agents", status))
+	}
+	s.dir.mu.Lock()
+	defer s.unlock()
+	a := s.dir.find(agentID)
+	if a == nil {
+		panic(fmt.Sprintf("agrentingtest: SetAgentStatus: no agent %q on this server", agentID))
+	}
+	if a.status == status {
+		return
+	}
+	a.status = status
+	now := s.now()
+	s.dir.announce(func() Change {
+		return Change{
+			Event: "agent.status_changed", UserID: a.ownerID(), AgentID: a.id, OwnerID: a.ownerID(),
+			Status: status, At: now, Data: a.render(),
+		}
+	})
 }
 
 func newDirectory() *directory {
@@ -176,6 +219,7 @@ func (d *directory) addAgent(owner *user, cfg AgentConfig, now time.Time) (*agen
 		mockAfter:  cfg.MockAfter,
 		created:    now,
 		seq:        d.next(),
+		status:     AgentActive,
 		profile: profile{
 			name:         cfg.Name,
 			capabilities: append([]string{}, cfg.Capabilities...),

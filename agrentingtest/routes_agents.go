@@ -128,7 +128,7 @@ func (a *agent) render() map[string]any {
 		"category":         p.category,
 		"capabilities":     p.capabilities,
 		"pricing_model":    p.pricingModel,
-		"status":           "active",
+		"status":           a.status,
 		"environment":      a.environment(),
 		"sandbox":          a.sandbox,
 		"reputation_score": a.reputationScore(),
@@ -152,7 +152,7 @@ func (s *Server) listAgents(x *exchange) (reply, *failure) {
 	q := x.r.URL.Query()
 	status, capability := q.Get("status"), q.Get("capability")
 	return s.agentPage(x, func(a *agent) bool {
-		return x.who.sees(a) && (status == "" || status == "active") &&
+		return x.who.sees(a) && (status == "" || status == a.status) &&
 			(capability == "" || slices.Contains(a.profile.capabilities, capability))
 	})
 }

@@ -31,6 +31,7 @@ type Server struct {
 	script   *script
 	nodes    *nodes
 	life     *lifecycle
+	alarm    alarm // needs the directory's lock
 	log      *requestLog
 	stats    counters
 
@@ -104,6 +105,7 @@ func start(cfg config) (*Server, error) {
 		s.certs = newCertificate(host)
 	}
 	s.URL = scheme + "://" + host
+	s.dir.origin = s.URL
 	s.http = &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: time.Minute,
@@ -160,6 +162,11 @@ func (s *Server) Close() {
 		s.gate.Unlock()
 		s.sayFarewell()
 		close(s.done)
+		s.dir.mu.Lock()
+		if s.alarm.timer != nil {
+			s.alarm.timer.Stop()
+		}
+		s.dir.mu.Unlock()
 		_ = s.http.Close() // the listener's own error is of no use to anybody here
 		<-s.served
 		s.ownedMu.Lock()
