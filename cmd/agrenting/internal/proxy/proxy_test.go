@@ -218,7 +218,7 @@ func TestWhatWouldShowTheKeyIsRefused(t *testing.T) {
 
 	w := start(t, setup{})
 	assert.Equal(t, http.StatusMethodNotAllowed, w.status(http.MethodTrace, pending))
-	assert.Equal(t, http.StatusBadRequest, w.status(http.MethodGet, pending, "Connection", "Upgrade", "Upgrade", "h2c"))
+	assert.Equal(t, http.StatusBadRequest, w.status(http.MethodGet, pending, "Connection", "Upgrade", "Upgrade", "h2c, TLS/1.0"))
 	assert.Equal(t, http.StatusBadRequest, w.status(http.MethodGet, pending, "Connection", "Upgrade", "Upgrade", "web\u017foc\u212aet"))
 	assert.Zero(t, w.srv.Count("*"))
 
