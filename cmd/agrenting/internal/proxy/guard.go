@@ -49,10 +49,10 @@ type refusal struct {
 
 // check returns nil for a request that may go through.
 func (g *guard) check(r *http.Request) *refusal {
+	if ref := g.checkHost(r); ref != nil {
+		return ref
+	}
 	switch {
-	case g.hosts != nil && !g.hosts[ascii.ToLower(r.Host)]:
-		// A name of somebody's that was made to lead here (DNS rebinding).
-		return &refusal{http.StatusMisdirectedRequest, "PROXY_HOST", "this proxy is addressed by its own loopback name and port only"}
 	case r.URL.Host != "" && !g.ownHost(r.URL.Host), r.Method == http.MethodConnect:
 		return &refusal{http.StatusForbidden, "PROXY_NOT_FORWARD", "this is no forward proxy: use its URL in place of the platform's"}
 	case !isMethod(r.Method):
@@ -85,6 +85,14 @@ func (g *guard) check(r *http.Request) *refusal {
 		return &refusal{http.StatusForbidden, "PROXY_ISSUING", "the answer would hold a new secret, and callers are to see none; --allow-issuing permits it"}
 	}
 	return nil
+}
+
+// checkHost refuses a foreign name that was made to lead here (DNS rebinding).
+func (g *guard) checkHost(r *http.Request) *refusal {
+	if g.hosts == nil || g.hosts[ascii.ToLower(r.Host)] {
+		return nil
+	}
+	return &refusal{http.StatusMisdirectedRequest, "PROXY_HOST", "this proxy is addressed by its own loopback name and port only"}
 }
 
 // methods are those that are passed on.

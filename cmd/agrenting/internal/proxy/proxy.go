@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
@@ -92,10 +93,13 @@ func New(cfg Config) *Proxy {
 		FlushInterval:  flushInterval,
 		ModifyResponse: answer,
 		ErrorHandler:   p.failed,
-		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // it would go to standard error
+		ErrorLog:       silent(),
 	}
 	return p
 }
+
+// silent returns a log for what would otherwise go to standard error.
+func silent() *log.Logger { return slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug) }
 
 // transport returns the transport of both kinds of requests.
 func (p *Proxy) transport() http.RoundTripper {
