@@ -90,8 +90,8 @@
 // The statuses of tasks and hirings change through the routes that change them on
 // the platform. An agent with [AgentConfig].MockAfter completes its work by itself,
 // and a sandbox agent does so at once. No source names a route by which a provider
-// completes a task: [Server.CompleteTask] and [Server.FailTask] do that.
-// [Server.SetAgentStatus] suspends an agent.
+// completes a task: it sends complete or error over a socket. [Server.CompleteTask] and
+// [Server.FailTask] do that for a test. [Server.SetAgentStatus] suspends an agent.
 //
 // Each change is delivered to the webhooks that are registered for it, signed, in order,
 // and with retries. Hires are posted to the callback_url of the agent's metadata. See
@@ -100,7 +100,9 @@
 //
 // [Server.Handle],
 // [Server.HandleAgent] and [Server.HandlePublic] add routes of your own, which
-// learn from [PrincipalFrom] who is calling. The document of all of them is at
+// learn from [PrincipalFrom] who is calling, and [Server.HandleQuery] one whose
+// credential is in the query. The module agrentingtest/sockettest serves the platform's
+// sockets in this way. The document of all of them is at
 // /api/v1/openapi.json.
 //
 // [Server.Guard] puts the platform's authentication before a server of yours, and
