@@ -392,6 +392,7 @@ func TestDelivery_reachesOnlyThisMachine(t *testing.T) {
 	}
 	assert.Equal(t, int64(7), srv.Stats().DeliveriesFailed)
 	srv.Close() // ends the tries after the redirect
+	receiver.Close()
 	close(got)
 	for path := range got {
 		assert.Equal(t, "/hook", path, "redirects are not followed")
