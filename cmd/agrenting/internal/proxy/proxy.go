@@ -72,6 +72,7 @@ type Proxy struct {
 	cfg     Config
 	guard   guard
 	memory  memory
+	clean   cleanTexts
 	reverse *httputil.ReverseProxy
 }
 
@@ -84,13 +85,11 @@ const flushInterval = 10 * time.Millisecond
 func New(cfg Config) *Proxy {
 	p := &Proxy{cfg: cfg, guard: newGuard(&cfg)}
 	p.memory.give(cfg.ReplayMemory)
-	// A BufferPool would raise the throughput by a fifth and the 99th percentile
-	// of the latency by a third: less garbage means rarer collections, which then
-	// stand out. Who waits for an answer has more of the latter.
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      p.transport(),
 		FlushInterval:  flushInterval,
+		BufferPool:     new(buffers),
 		ModifyResponse: answer,
 		ErrorHandler:   p.failed,
 		ErrorLog:       silent(),
