@@ -184,7 +184,7 @@ func (c *proxyCmd) startLog(a *app) {
 // on standard error.
 func (c *proxyCmd) tell(a *app, text string) {
 	if c.Log == "json" {
-		a.log.LogAttrs(a.ctx, slog.LevelWarn, "proxy: "+visible(text))
+		a.log.LogAttrs(a.ctx, slog.LevelWarn, "proxy: credential", slog.String("change", visible(text)))
 		return
 	}
 	fmt.Fprintln(a.err, a.ui.errPaint(red, "agrenting:")+" "+visible(text))

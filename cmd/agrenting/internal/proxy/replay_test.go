@@ -46,13 +46,10 @@ func (w *world) echoes(path string) {
 }
 
 // sendBody sends a body and checks that it is echoed.
-func (w *world) sendBody(t *testing.T, method string, content []byte, body io.Reader, header ...string) {
+func (w *world) sendBody(t *testing.T, method string, content []byte, body io.Reader) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, w.url+"/echo", body)
 	require.NoError(t, err)
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
 	resp, err := w.client.Do(req)
 	require.NoError(t, err)
 	defer resp.Body.Close()
@@ -68,8 +65,10 @@ func TestBodySurvivesDeadSession(t *testing.T) {
 	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		t.Run(method, func(t *testing.T) {
 			t.Parallel()
-			w := start(t, setup{change: keeping, client: []agrenting.Option{agrenting.WithSession(agrenting.SessionPolicy{MaxExchanges: 1000})},
-				server: []agrentingtest.Option{agrentingtest.WithoutRateLimits()}})
+			w := start(t, setup{
+				change: keeping, client: []agrenting.Option{agrenting.WithSession(agrenting.SessionPolicy{MaxExchanges: 1000})},
+				server: []agrentingtest.Option{agrentingtest.WithoutRateLimits()},
+			})
 			w.echoes(method + " /echo")
 			for name, n := range sizes {
 				for _, known := range []bool{true, false} {

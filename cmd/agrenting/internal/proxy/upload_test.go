@@ -12,13 +12,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+const keptBytes = 10
+
 // received returns the upload of a body.
-func received(t *testing.T, body io.Reader, length, limit int64, m *memory) *upload {
+func received(t *testing.T, body io.Reader, length int64, m *memory) *upload {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "/", body)
 	require.NoError(t, err)
 	req.ContentLength = length
-	u, err := receive(t.Context(), req, limit, m)
+	u, err := receive(t.Context(), req, keptBytes, m)
 	require.NoError(t, err)
 	require.NotNil(t, u)
 	return u
@@ -33,16 +35,15 @@ func attemptOf(t *testing.T, u *upload) io.ReadCloser {
 
 func TestUpload_rest_isReadOnce(t *testing.T) {
 	t.Parallel()
-	const limit = 10
 	var m memory
 	m.give(100)
 	content := []byte("0123456789abcdefghij")
-	u := received(t, bytes.NewBuffer(content), -1, limit, &m)
-	assert.EqualValues(t, 100-limit-1, m.left.Load())
+	u := received(t, bytes.NewBuffer(content), -1, &m)
+	assert.EqualValues(t, 100-keptBytes-1, m.left.Load())
 	assert.EqualValues(t, -1, u.whole())
 
 	first := attemptOf(t, u)
-	_, err := io.ReadFull(first, make([]byte, limit+1))
+	_, err := io.ReadFull(first, make([]byte, keptBytes+1))
 	require.NoError(t, err)
 	second := attemptOf(t, u)
 	_, err = first.Read(make([]byte, 1))
@@ -64,7 +65,7 @@ func TestUpload_whole_isReadOften(t *testing.T) {
 	for _, length := range []int64{-1, 10} {
 		var m memory
 		m.give(100)
-		u := received(t, io.LimitReader(bytes.NewBufferString("0123456789"), 10), length, 10, &m)
+		u := received(t, io.LimitReader(bytes.NewBufferString("0123456789"), 10), length, &m)
 		assert.EqualValues(t, 10, u.whole())
 		assert.EqualValues(t, 90, m.left.Load())
 		for range 3 {
@@ -86,7 +87,7 @@ func TestUpload_thatPauses_isSentWhileItArrives(t *testing.T) {
 		body, caller := io.Pipe()
 		go func() { _, _ = io.WriteString(caller, "first") }()
 		began := time.Now()
-		u := received(t, body, -1, 10, &m)
+		u := received(t, body, -1, &m)
 		assert.Equal(t, patience, time.Since(began))
 		first := attemptOf(t, u)
 		got := make([]byte, 5)
@@ -113,7 +114,7 @@ func TestUpload_close_endsReads(t *testing.T) {
 		var m memory
 		m.give(100)
 		body, caller := io.Pipe()
-		u := received(t, body, -1, 10, &m)
+		u := received(t, body, -1, &m)
 		failed := make(chan error)
 		b := attemptOf(t, u)
 		go func() {

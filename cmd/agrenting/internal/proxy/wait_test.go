@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -61,7 +62,7 @@ func (s *slow) Read(p []byte) (int, error) {
 	if s.left == 0 {
 		return 0, io.EOF
 	}
-	time.Sleep(s.pause)
+	<-time.After(s.pause)
 	s.left--
 	p[0] = 'x'
 	return 1, nil
@@ -173,13 +174,13 @@ func TestRequestsAreLogged(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		switch r.URL.Query().Get("id") {
 		case "header":
-			w.Header().Set("X-Request-Id", "req_header")
+			w.Header().Set("X-Request-ID", "req_header")
 		case "gzip":
 			w.Header().Set("Content-Encoding", "gzip")
 			_, _ = io.WriteString(w, zipped(inBody))
 			return
 		case "echo":
-			w.Header().Set("X-Request-Id", proxysKey)
+			w.Header().Set("X-Request-ID", proxysKey)
 		case "error":
 			w.WriteHeader(http.StatusNotFound)
 		}
@@ -206,9 +207,7 @@ func TestRequestsAreLogged(t *testing.T) {
 		var got map[string]any
 		require.NoError(t, json.Unmarshal(text.Bytes(), &got), "one record: %s", text.String())
 		want := map[string]any{"method": "GET", "path": pending, "status": 200.0, "attempts": 1.0, "generation": 1.0, "msg": "proxy: request"}
-		for name, value := range tc.want {
-			want[name] = value
-		}
+		maps.Copy(want, tc.want)
 		for name, value := range want {
 			assert.Equal(t, value, got[name], "%s %s", tc.query, name)
 		}
@@ -238,7 +237,7 @@ func TestHealth(t *testing.T) {
 		reject(2)
 		assert.Equal(t, 2, asked, "another credential is another question")
 		assert.Equal(t, "dead", h.Problem())
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		reject(2)
 		assert.Equal(t, 2, asked)
 		h.Failed("again")
