@@ -160,10 +160,16 @@ func (a *app) endOnHangup() (stop func()) {
 	if signal.Ignored(syscall.SIGHUP) {
 		return func() {}
 	}
-	ctx, stop := signal.NotifyContext(a.ctx, syscall.SIGHUP)
-	context.AfterFunc(ctx, stop) // a second one ends the process at once
+	before := a.ctx
+	ctx, cancel := signal.NotifyContext(before, syscall.SIGHUP)
+	context.AfterFunc(ctx, cancel) // a second one ends the process at once
 	a.ctx = ctx
-	return stop
+	return func() {
+		if ctx.Err() == nil { // an error of the command is not an interruption
+			a.ctx = before
+		}
+		cancel()
+	}
 }
 
 // startLog sets the log that --log asks for.

@@ -150,6 +150,11 @@ func (c *call) addTrailers() {
 
 // WriteHeader implements [http.ResponseWriter].
 func (c *call) WriteHeader(status int) {
+	if status == http.StatusContinue {
+		// It answers the Expect of the proxy. The server sends one to a caller that waits
+		// for it; others, such as Node's fetch, fail.
+		return
+	}
 	if status < http.StatusOK { // it did not come through answer
 		c.remove(c.Header())
 		redact.Func(c.sent.Redact).Header(c.Header())

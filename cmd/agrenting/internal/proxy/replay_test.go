@@ -1,11 +1,14 @@
 package proxy_test
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -263,6 +266,43 @@ func TestRequestTrailersPass(t *testing.T) {
 			require.NoError(t, resp.Body.Close())
 			assert.Equal(t, http.StatusOK, resp.StatusCode)
 			assert.Equal(t, http.Header{"X-Checksum": {"of-the-caller"}}, <-got)
+		})
+	}
+}
+
+// The proxy's own Expect is answered by the platform, and no caller sees that answer: Node's
+// fetch fails if it gets one that it has not asked for.
+func TestContinueIsForCallersThatWaitForIt(t *testing.T) {
+	t.Parallel()
+	for _, expects := range []bool{false, true} {
+		t.Run(strconv.FormatBool(expects), func(t *testing.T) {
+			t.Parallel()
+			w := start(t, setup{change: keeping})
+			w.echoes("POST /echo")
+			host := strings.TrimPrefix(w.url, "http://")
+			conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", host)
+			require.NoError(t, err)
+			defer conn.Close()
+			header := ""
+			if expects {
+				header = "Expect: 100-continue\r\n"
+			}
+			content := sized(limit + 1)
+			_, err = fmt.Fprintf(conn, "POST /echo HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n%s\r\n", host, len(content), header)
+			require.NoError(t, err)
+			r := bufio.NewReader(conn)
+			if expects {
+				line, err := r.ReadString('\n')
+				require.NoError(t, err)
+				assert.Contains(t, line, " 100 ")
+				_, err = r.ReadString('\n')
+				require.NoError(t, err)
+			}
+			_, err = conn.Write(content)
+			require.NoError(t, err)
+			line, err := r.ReadString('\n')
+			require.NoError(t, err)
+			assert.Contains(t, line, " 200 ")
 		})
 	}
 }
