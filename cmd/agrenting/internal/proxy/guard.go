@@ -255,7 +255,7 @@ func refuse(w http.ResponseWriter, status int, code, text string, retryAfter tim
 	h.Set("X-Content-Type-Options", "nosniff")
 	switch status {
 	case http.StatusUnauthorized:
-		h.Set("Www-Authenticate", `Bearer realm="agrenting proxy"`)
+		h.Set("WWW-Authenticate", `Bearer realm="agrenting proxy"`)
 	case http.StatusMethodNotAllowed:
 		h.Set("Allow", strings.Join(methods, ", "))
 	}

@@ -128,7 +128,7 @@ func Admin(hosts []string, report func() Report) http.Handler {
 		h.Set("Content-Type", jsonType)
 		h.Set("Cache-Control", "no-store")
 		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(r) //nolint:errchkjson // if it fails, the caller has gone
+		_ = json.NewEncoder(w).Encode(r) // if it fails, the caller has gone
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusNotFound, "PROXY_NOT_FOUND", "this address serves GET /healthz only", 0)
@@ -154,7 +154,7 @@ func ServeAdmin(ctx context.Context, addr string, newHandler func(hosts []string
 	}
 	srv := &http.Server{
 		Handler: newHandler(Hosts(l)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
-		MaxHeaderBytes: 16 << 10, ErrorLog: silent(),
+		MaxHeaderBytes: 16 << 10, ErrorLog: silent,
 	}
 	done := make(chan struct{})
 	go func() {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -92,7 +93,7 @@ func (c *call) agent() string {
 const maxLogged = 512
 
 // log writes one record for the request, without its query.
-func (c *call) log() {
+func (c *call) log(ctx context.Context) {
 	r := c.in
 	attrs := make([]slog.Attr, 0, 9)
 	attrs = append(attrs, slog.String("method", cut(r.Method)), slog.String("path", cut(r.URL.EscapedPath())), slog.Int("status", c.status))
@@ -108,7 +109,7 @@ func (c *call) log() {
 	}
 	text("request_id", c.sent.Redact(c.requestID()))
 	attrs = append(attrs, slog.Int("attempts", c.sent.Attempts), slog.Duration("duration", time.Since(c.began)))
-	c.proxy.cfg.Log.LogAttrs(r.Context(), slog.LevelInfo, "proxy: request", attrs...)
+	c.proxy.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "proxy: request", attrs...)
 }
 
 func cut(text string) string {

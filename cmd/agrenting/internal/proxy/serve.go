@@ -189,7 +189,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, grace time.Durat
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    256 << 10,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ErrorLog:          silent(),
+		ErrorLog:          silent,
 	}
 	d := &draining{Listener: l, ended: make(chan struct{})}
 	served := make(chan error, 1)
