@@ -153,6 +153,9 @@ func newWitness(t *testing.T, base http.RoundTripper) *witness {
 	}
 	for _, item := range doc.Paths.Map() {
 		for _, op := range item.Operations() {
+			if op.RequestBody != nil {
+				closeContent(op.RequestBody.Value.Content, seen)
+			}
 			for _, r := range op.Responses.Map() {
 				closeContent(r.Value.Content, seen)
 			}
@@ -180,8 +183,10 @@ func closeSchema(ref *openapi3.SchemaRef, seen map[*openapi3.Schema]bool) {
 	}
 	s := ref.Value
 	seen[s] = true
-	if s.Type.Is("object") && s.AdditionalProperties.Has == nil && s.AdditionalProperties.Schema == nil {
-		s.AdditionalProperties.Has = new(false)
+	if s.Type.Includes("object") && s.AdditionalProperties.Has == nil && s.AdditionalProperties.Schema == nil {
+		// Unlike additionalProperties, this keyword has the validator apply JSON Schema
+		// as OpenAPI 3.1 does, such as null where there is no type.
+		s.UnevaluatedProperties.Has = new(false)
 	}
 	closeSchema(s.Items, seen)
 	for _, p := range s.Properties {
