@@ -248,6 +248,9 @@ type AgentProfile struct {
 	Category     *string   `json:"category,omitempty"`
 	Description  *string   `json:"description,omitempty"`
 
+	// Did It does not change. Live clients send it because they send all required members.
+	Did *string `json:"did,omitempty"`
+
 	// Metadata Such as `callback_url` and `callback_auth_header`
 	Metadata     *map[string]interface{} `json:"metadata,omitempty"`
 	Name         *string                 `json:"name,omitempty"`
