@@ -156,6 +156,8 @@ type Stats struct {
 	RateLimited       int64 // answers 429
 	IdempotentReplays int64
 	Faults            int64 // requests that a fault befell
+	Deliveries        int64 // webhooks and hires that their receiver took
+	DeliveriesFailed  int64 // after the last try, or because too many waited already
 }
 
 type counters struct {
@@ -163,6 +165,7 @@ type counters struct {
 	keysCreated, keysRevoked, rotations, overlaps atomic.Int64
 	tokensCreated, tokensRevoked, registrations   atomic.Int64
 	unauthorized, limited, replays, faults        atomic.Int64
+	deliveries, undelivered                       atomic.Int64
 }
 
 // Stats returns the totals so far.
@@ -184,5 +187,7 @@ func (s *Server) Stats() Stats {
 		RateLimited:       c.limited.Load(),
 		IdempotentReplays: c.replays.Load(),
 		Faults:            c.faults.Load(),
+		Deliveries:        c.deliveries.Load(),
+		DeliveriesFailed:  c.undelivered.Load(),
 	}
 }

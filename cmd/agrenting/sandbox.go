@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -60,9 +62,7 @@ func (c *sandboxCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	if a.log != nil {
-		opts = append(opts, agrentingtest.WithLogger(a.log))
-	}
+	opts = append(opts, deliveryOptions(a)...)
 	if err := ready.clear(); err != nil {
 		return err
 	}
@@ -86,8 +86,29 @@ func (c *sandboxCmd) Run(a *app) error {
 	}
 	<-a.ctx.Done()
 	ready.remove()
-	a.ui.note("served %d requests", srv.Stats().Requests)
+	a.ui.note("%s", served(srv.Stats()))
 	return nil
+}
+
+// deliveryOptions has the platform deliver webhooks and hires, and log a line for each that
+// could not be delivered.
+func deliveryOptions(a *app) []agrentingtest.Option {
+	log := a.log
+	if log == nil {
+		log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
+	// Receivers may be anywhere, since the user registers them.
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	return []agrentingtest.Option{agrentingtest.WithLogger(log), agrentingtest.WithWebhookTransport(transport)}
+}
+
+// served sums up what the platform has done.
+func served(s agrentingtest.Stats) string {
+	text := fmt.Sprintf("served %d requests", s.Requests)
+	if s.Deliveries+s.DeliveriesFailed > 0 {
+		text += fmt.Sprintf(", delivered %d webhooks and hires, could not deliver %d", s.Deliveries, s.DeliveriesFailed)
+	}
+	return text
 }
 
 // options returns the options that the flags ask for.
