@@ -84,6 +84,21 @@ func (e Environment) Valid() bool {
 	}
 }
 
+// Defines values for HiringDispatchType.
+const (
+	HiringTask HiringDispatchType = "hiring_task"
+)
+
+// Valid indicates whether the value is a known member of the HiringDispatchType enum.
+func (e HiringDispatchType) Valid() bool {
+	switch e {
+	case HiringTask:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HiringStatus.
 const (
 	HiringStatusCancelled         HiringStatus = "cancelled"
@@ -195,6 +210,19 @@ func (e TaskStatus) Valid() bool {
 	}
 }
 
+// AccountDelivery All members are assumed.
+type AccountDelivery struct {
+	AgentId *string `json:"agent_id,omitempty"`
+	Amount  *string `json:"amount,omitempty"`
+
+	// CreatedAt When it happened
+	CreatedAt *time.Time `json:"created_at,omitempty"`
+	Currency  *string    `json:"currency,omitempty"`
+	PaymentId *string    `json:"payment_id,omitempty"`
+	Status    string     `json:"status"`
+	TaskId    *string    `json:"task_id,omitempty"`
+}
+
 // Agent defines model for Agent.
 type Agent struct {
 	Availability *AgentAvailability `json:"availability,omitempty"`
@@ -251,7 +279,7 @@ type AgentProfile struct {
 	// Did It does not change. Live clients send it because they send all required members.
 	Did *string `json:"did,omitempty"`
 
-	// Metadata Such as `callback_url` and `callback_auth_header`
+	// Metadata Any members. Hirings are sent to `callback_url`, with `callback_auth_header`. Assumed: only those who may change the agent can read the latter.
 	Metadata     *map[string]interface{} `json:"metadata,omitempty"`
 	Name         *string                 `json:"name,omitempty"`
 	PricingModel *PricingModel           `json:"pricing_model,omitempty"`
@@ -394,7 +422,7 @@ type HiringDispatch struct {
 	Callback string `json:"callback"`
 
 	// DispatchId The attempt
-	DispatchId   *string `json:"dispatch_id,omitempty"`
+	DispatchId   string  `json:"dispatch_id"`
 	HiringId     string  `json:"hiring_id"`
 	SystemPrompt *string `json:"system_prompt,omitempty"`
 	Task         *struct {
@@ -402,9 +430,13 @@ type HiringDispatch struct {
 	} `json:"task,omitempty"`
 	TaskDescription *string `json:"task_description,omitempty"`
 
-	// TraceAttempt The number of the attempt; a retry has another
-	TraceAttempt *int `json:"trace_attempt,omitempty"`
+	// TraceAttempt The number of the attempt
+	TraceAttempt int                 `json:"trace_attempt"`
+	Type         *HiringDispatchType `json:"type,omitempty"`
 }
+
+// HiringDispatchType defines model for HiringDispatch.Type.
+type HiringDispatchType string
 
 // HiringMessage defines model for HiringMessage.
 type HiringMessage struct {
@@ -607,6 +639,8 @@ type TaskAttempt struct {
 // TaskDelivery defines model for TaskDelivery.
 type TaskDelivery struct {
 	CompletedAt *time.Time `json:"completed_at,omitempty"`
+
+	// CreatedAt When it happened, which is assumed
 	CreatedAt   *time.Time `json:"created_at,omitempty"`
 	ErrorReason *string    `json:"error_reason,omitempty"`
 
@@ -717,8 +751,14 @@ type TaskID = string
 // TokenID defines model for TokenID.
 type TokenID = string
 
+// WebhookEvent Examples: task.completed
+type WebhookEvent = string
+
 // WebhookID defines model for WebhookID.
 type WebhookID = string
+
+// WebhookSignature defines model for WebhookSignature.
+type WebhookSignature = []byte
 
 // AgentAnswer defines model for AgentAnswer.
 type AgentAnswer struct {
@@ -1026,16 +1066,28 @@ type CreateTaskParams struct {
 	XIdempotencyKey *IdempotencyKey `json:"X-Idempotency-Key,omitempty"`
 }
 
+// DeliverAccountEventParams defines parameters for DeliverAccountEvent.
+type DeliverAccountEventParams struct {
+	// XWebhookEvent What has happened
+	XWebhookEvent WebhookEvent `json:"X-Webhook-Event"`
+
+	// XWebhookSignature The HMAC-SHA256 of the body as it was sent, in base64, with the secret of the webhook as the key. Disagreement: an older page names the header `X-Webhook-Secret`.
+	XWebhookSignature WebhookSignature `json:"X-Webhook-Signature"`
+
+	// XWebhookTaskId The ID of the task, if the payment is for one
+	XWebhookTaskId *string `json:"X-Webhook-Task-Id,omitempty"`
+}
+
 // DeliverTaskEventParams defines parameters for DeliverTaskEvent.
 type DeliverTaskEventParams struct {
 	// XWebhookEvent What has happened
-	XWebhookEvent string `json:"X-Webhook-Event"`
-
-	// XWebhookTaskId The ID of the task
-	XWebhookTaskId *string `json:"X-Webhook-Task-Id,omitempty"`
+	XWebhookEvent WebhookEvent `json:"X-Webhook-Event"`
 
 	// XWebhookSignature The HMAC-SHA256 of the body as it was sent, in base64, with the secret of the webhook as the key. Disagreement: an older page names the header `X-Webhook-Secret`.
-	XWebhookSignature *string `json:"X-Webhook-Signature,omitempty"`
+	XWebhookSignature WebhookSignature `json:"X-Webhook-Signature"`
+
+	// XWebhookTaskId The ID of the task
+	XWebhookTaskId string `json:"X-Webhook-Task-Id"`
 }
 
 // CreateCredentialJSONRequestBody defines body for CreateCredential for application/json ContentType.
@@ -1043,6 +1095,9 @@ type CreateCredentialJSONRequestBody CreateCredentialJSONBody
 
 // CreateTaskJSONRequestBody defines body for CreateTask for application/json ContentType.
 type CreateTaskJSONRequestBody CreateTaskJSONBody
+
+// DeliverAccountEventJSONRequestBody defines body for DeliverAccountEvent for application/json ContentType.
+type DeliverAccountEventJSONRequestBody = AccountDelivery
 
 // DispatchHiringJSONRequestBody defines body for DispatchHiring for application/json ContentType.
 type DispatchHiringJSONRequestBody = HiringDispatch
@@ -4170,6 +4225,11 @@ func (p *WebhookInitiator) applyWebhookEditors(ctx context.Context, req *http.Re
 
 // WebhookInitiatorInterface is the interface specification for the webhook initiator.
 type WebhookInitiatorInterface interface {
+	// DeliverAccountEventWithBody fires the accountEvent webhook with any body
+	DeliverAccountEventWithBody(ctx context.Context, targetURL string, params *DeliverAccountEventParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	DeliverAccountEvent(ctx context.Context, targetURL string, params *DeliverAccountEventParams, body DeliverAccountEventJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// DispatchHiringWithBody fires the hiringTask webhook with any body
 	DispatchHiringWithBody(ctx context.Context, targetURL string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -4179,6 +4239,30 @@ type WebhookInitiatorInterface interface {
 	DeliverTaskEventWithBody(ctx context.Context, targetURL string, params *DeliverTaskEventParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	DeliverTaskEvent(ctx context.Context, targetURL string, params *DeliverTaskEventParams, body DeliverTaskEventJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+}
+
+func (p *WebhookInitiator) DeliverAccountEventWithBody(ctx context.Context, targetURL string, params *DeliverAccountEventParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeliverAccountEventWebhookRequestWithBody(targetURL, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := p.applyWebhookEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return p.Client.Do(req)
+}
+
+func (p *WebhookInitiator) DeliverAccountEvent(ctx context.Context, targetURL string, params *DeliverAccountEventParams, body DeliverAccountEventJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeliverAccountEventWebhookRequest(targetURL, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := p.applyWebhookEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return p.Client.Do(req)
 }
 
 func (p *WebhookInitiator) DispatchHiringWithBody(ctx context.Context, targetURL string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4227,6 +4311,69 @@ func (p *WebhookInitiator) DeliverTaskEvent(ctx context.Context, targetURL strin
 		return nil, err
 	}
 	return p.Client.Do(req)
+}
+
+// NewDeliverAccountEventWebhookRequest builds a application/json POST request for the accountEvent webhook
+func NewDeliverAccountEventWebhookRequest(targetURL string, params *DeliverAccountEventParams, body DeliverAccountEventJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDeliverAccountEventWebhookRequestWithBody(targetURL, params, "application/json", bodyReader)
+}
+
+// NewDeliverAccountEventWebhookRequestWithBody builds a POST request for the accountEvent webhook with any body
+func NewDeliverAccountEventWebhookRequestWithBody(targetURL string, params *DeliverAccountEventParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+	_ = err
+
+	reqURL, err := url.Parse(targetURL)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, reqURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Event", params.XWebhookEvent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Webhook-Event", headerParam0)
+
+		var headerParam1 string
+
+		headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Signature", params.XWebhookSignature, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Webhook-Signature", headerParam1)
+
+		if params.XWebhookTaskId != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Task-Id", *params.XWebhookTaskId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Webhook-Task-Id", headerParam2)
+		}
+
+	}
+	return req, nil
 }
 
 // NewDispatchHiringWebhookRequest builds a application/json POST request for the hiringTask webhook
@@ -4299,27 +4446,23 @@ func NewDeliverTaskEventWebhookRequestWithBody(targetURL string, params *Deliver
 
 		req.Header.Set("X-Webhook-Event", headerParam0)
 
-		if params.XWebhookTaskId != nil {
-			var headerParam1 string
+		var headerParam1 string
 
-			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Task-Id", *params.XWebhookTaskId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("X-Webhook-Task-Id", headerParam1)
+		headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Signature", params.XWebhookSignature, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
 		}
 
-		if params.XWebhookSignature != nil {
-			var headerParam2 string
+		req.Header.Set("X-Webhook-Signature", headerParam1)
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Signature", *params.XWebhookSignature, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
+		var headerParam2 string
 
-			req.Header.Set("X-Webhook-Signature", headerParam2)
+		headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Task-Id", params.XWebhookTaskId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
 		}
+
+		req.Header.Set("X-Webhook-Task-Id", headerParam2)
 
 	}
 	return req, nil

@@ -45,8 +45,8 @@ expect(agents.data.some((agent) => agent.id === agentID), 'the agent is not list
 
 // What the platform sends has types too.
 const delivery: webhooks['taskEvent']['post']['requestBody']['content']['application/json'] = { task_id: task.data.id, status: 'completed' };
-const dispatch: operations['dispatchHiring']['requestBody']['content']['application/json'] = { hiring_id: 'h', callback: 'https://agrenting.com/' };
-expect(delivery.status === 'completed' && dispatch.trace_attempt === undefined, 'deliveries');
+const dispatch: operations['dispatchHiring']['requestBody']['content']['application/json'] = { hiring_id: 'h', dispatch_id: 'd', trace_attempt: 1, callback: 'https://agrenting.com/' };
+expect(delivery.status === 'completed' && dispatch.type === undefined, 'deliveries');
 
 // The types are strict: none of these compiles.
 export const mistakes = [
