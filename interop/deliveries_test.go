@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
-	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
@@ -135,7 +135,7 @@ func TestDeliveriesAreAsTheDocumentSays(t *testing.T) {
 	for len(missing) > 0 {
 		select {
 		case d := <-inbox:
-			assert.NoError(t, checkDelivery(doc.Webhooks[webhookOf(d.name)].Post, d), "%s: %s", d.name, d.body)
+			require.NoError(t, checkDelivery(doc.Webhooks[webhookOf(d.name)].Post, d), "%s: %s", d.name, d.body)
 			missing = slices.DeleteFunc(missing, func(name string) bool { return name == d.name })
 		case <-ctx.Done():
 			t.Fatalf("not delivered: %s", missing)

@@ -30,7 +30,7 @@ type exchange struct {
 }
 
 // made are the IDs, times, and secrets that the platform makes.
-var made = regexp.MustCompile(`[0-9a-f][0-9a-f-]{7,}|[0-9]+`)
+var made = regexp.MustCompile(`[0-9a-f][0-9a-f-]{7,}|\d+`)
 
 // shape is the same for exchanges that differ only in what the platform makes.
 func (e *exchange) shape() string {

@@ -34,7 +34,7 @@ const bodies = {
 const key = (secret) => ({ 'X-API-Key': secret });
 const bearer = (token) => ({ Authorization: `Bearer ${token}` });
 
-test('prism finds no violation', { timeout: 120_000 }, async (t) => {
+test('prism finds no violation', { timeout: 300_000 }, async (t) => {
   const program = await agrenting(t);
   const [platform, tight] = await Promise.all([
     sandbox(t, program, '--no-rate-limits'),
