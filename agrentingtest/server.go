@@ -1,6 +1,7 @@
 package agrentingtest
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
@@ -39,13 +40,15 @@ type Server struct {
 	closed   bool
 	inflight sync.WaitGroup
 	conns    sync.WaitGroup
-	done     chan struct{}
+	alive    context.Context //nolint:containedctx // ends with the server
+	end      context.CancelFunc
 	served   chan struct{}
 	closing  sync.Once
 
 	ownedMu    sync.Mutex
 	transports []*http.Transport
 	hijacked   []net.Conn
+	onClose    []func()
 }
 
 // NewServer starts a platform and panics if it cannot listen, which suits tests;
@@ -80,9 +83,9 @@ func start(cfg config) (*Server, error) {
 		nodes:  newNodes(cfg.nodes, cfg.seed),
 		life:   &lifecycle{},
 		log:    newRequestLog(cfg.logLimit),
-		done:   make(chan struct{}),
 		served: make(chan struct{}),
 	}
+	s.alive, s.end = context.WithCancel(context.Background())
 	s.ttl.Store(int64(cfg.ttl))
 	s.platform = s.routes()
 
@@ -150,7 +153,7 @@ func (s *Server) Close() {
 		s.gate.Lock()
 		s.closed = true
 		s.gate.Unlock()
-		close(s.done)
+		s.end()
 		_ = s.http.Close() // the listener's own error is of no use to anybody here
 		<-s.served
 		s.ownedMu.Lock()
@@ -164,7 +167,31 @@ func (s *Server) Close() {
 		s.ownedMu.Unlock()
 		s.conns.Wait()
 		s.inflight.Wait()
+		s.ownedMu.Lock()
+		last := s.onClose
+		s.onClose = nil
+		s.ownedMu.Unlock()
+		for _, f := range last {
+			f()
+		}
 	})
+}
+
+// OnClose has [Server.Close] call f when no request is being served anymore, before it
+// returns. It is for routes of [Server.Handle] that keep something running between
+// requests. On a closed server, OnClose calls f at once.
+func (s *Server) OnClose(f func()) {
+	s.gate.RLock()
+	closed := s.closed
+	if !closed {
+		s.ownedMu.Lock()
+		s.onClose = append(s.onClose, f)
+		s.ownedMu.Unlock()
+	}
+	s.gate.RUnlock()
+	if closed {
+		f()
+	}
 }
 
 // enter admits a request unless the server is closed.
@@ -218,7 +245,7 @@ func (s *Server) own(c net.Conn) {
 	s.ownedMu.Lock()
 	defer s.ownedMu.Unlock()
 	select {
-	case <-s.done:
+	case <-s.alive.Done():
 		_ = c.Close() // it came too late
 	default:
 		s.hijacked = append(s.hijacked, c)
