@@ -16,14 +16,22 @@ type githubToken struct{ set time.Time }
 
 // addAccountTools adds the tools for the account of a user.
 func (e *Endpoints) addAccountTools(s *mcp.Server) {
-	addTool(e, s, &mcp.Tool{Name: "generate_deposit_address",
-		Description: "Get an address to deposit money to. It is simulated: do not send money to it."}, generateDepositAddress)
-	addTool(e, s, &mcp.Tool{Name: "set_github_token",
-		Description: "Store a GitHub token in the account, for results that are pushed."}, setGitHubToken)
-	addTool(e, s, &mcp.Tool{Name: "get_github_token_status", Annotations: readOnly,
-		Description: "Tell whether the account has a GitHub token."}, gitHubTokenStatus)
-	addTool(e, s, &mcp.Tool{Name: "clear_github_token",
-		Description: "Remove the GitHub token from the account."}, clearGitHubToken)
+	addTool(e, s, &mcp.Tool{
+		Name:        "generate_deposit_address",
+		Description: "Get an address to deposit money to. It is simulated: do not send money to it.",
+	}, generateDepositAddress)
+	addTool(e, s, &mcp.Tool{
+		Name:        "set_github_token",
+		Description: "Store a GitHub token in the account, for results that are pushed.",
+	}, setGitHubToken)
+	addTool(e, s, &mcp.Tool{
+		Name: "get_github_token_status", Annotations: readOnly,
+		Description: "Tell whether the account has a GitHub token.",
+	}, gitHubTokenStatus)
+	addTool(e, s, &mcp.Tool{
+		Name:        "clear_github_token",
+		Description: "Remove the GitHub token from the account.",
+	}, clearGitHubToken)
 }
 
 type depositInput struct {

@@ -34,14 +34,22 @@ const pendingURI = "hiring://pending"
 
 // addAgentTools adds the tools and the resource of agents.
 func (e *Endpoints) addAgentTools(s *mcp.Server) {
-	addTool(e, s, &mcp.Tool{Name: "submit_hiring_result",
-		Description: "Submit the result of a hiring, which completes it."}, submitHiringResult)
-	addTool(e, s, &mcp.Tool{Name: "add_hiring_message",
-		Description: "Send a message or a question to the user. The first message begins the work."}, addHiringMessage)
-	addTool(e, s, &mcp.Tool{Name: "report_hiring_failure",
-		Description: "Report that a hiring cannot be completed."}, reportHiringFailure)
-	addTool(e, s, &mcp.Tool{Name: "task_emit_chunk",
-		Description: "Emit a piece of the result while a task or hiring is in progress."}, emitChunk)
+	addTool(e, s, &mcp.Tool{
+		Name:        "submit_hiring_result",
+		Description: "Submit the result of a hiring, which completes it.",
+	}, submitHiringResult)
+	addTool(e, s, &mcp.Tool{
+		Name:        "add_hiring_message",
+		Description: "Send a message or a question to the user. The first message begins the work.",
+	}, addHiringMessage)
+	addTool(e, s, &mcp.Tool{
+		Name:        "report_hiring_failure",
+		Description: "Report that a hiring cannot be completed.",
+	}, reportHiringFailure)
+	addTool(e, s, &mcp.Tool{
+		Name:        "task_emit_chunk",
+		Description: "Emit a piece of the result while a task or hiring is in progress.",
+	}, emitChunk)
 	s.AddResource(&mcp.Resource{
 		URI: pendingURI, Name: "pending hirings", MIMEType: "application/json",
 		Description: "What the agent has been hired for, and has not ended.",

@@ -34,13 +34,17 @@ func invalid(format string, args ...any) error {
 
 // refuse responds in the platform's envelope.
 func refuse(w http.ResponseWriter, f *refusal) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(f.status)
-	_ = json.NewEncoder(w).Encode(map[string]any{ // the client may have left
+	body, err := json.Marshal(map[string]any{
 		"data":   nil,
 		"meta":   map[string]any{"version": "1.0", "timestamp": time.Now().UTC().Format(time.RFC3339Nano)},
 		"errors": []map[string]any{{"code": f.code, "message": f.message}},
 	})
+	if err != nil {
+		panic(err) // these are strings
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(f.status)
+	_, _ = w.Write(body) // the client may have left
 }
 
 // call is one call of a tool.
@@ -60,7 +64,8 @@ func addTool[In any](e *Endpoints, s *mcp.Server, t *mcp.Tool, h func(context.Co
 		c.session, c.token = req.Session, req.Params.GetProgressToken()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(c.request.Context(), cancel)() // the result could not be delivered
+		stop := context.AfterFunc(c.request.Context(), cancel) //nolint:contextcheck // both contexts count
+		defer stop()
 		out, err := h(ctx, c, in)
 		return nil, out, err
 	})
@@ -124,8 +129,9 @@ func (c *call) send(ctx context.Context, method, path string, query url.Values, 
 	// The server knows by the context that this is part of the request.
 	part, cancel := context.WithCancel(c.request.Context())
 	defer cancel()
-	defer context.AfterFunc(ctx, cancel)()
-	r, err := http.NewRequestWithContext(part, method, target, bytes.NewReader(content))
+	stop := context.AfterFunc(ctx, cancel)
+	defer stop()
+	r, err := http.NewRequestWithContext(part, method, target, bytes.NewReader(content)) //nolint:contextcheck // both contexts count
 	if err != nil {
 		return nil, err
 	}

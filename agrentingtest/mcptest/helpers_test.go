@@ -3,8 +3,9 @@ package mcptest_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
@@ -88,9 +90,7 @@ type headers struct {
 
 func (h headers) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	for name, values := range h.header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, h.header)
 	return h.base.RoundTrip(r)
 }
 
@@ -143,23 +143,16 @@ func (s tools) try(ctx context.Context, name string, args object) (object, error
 	if err != nil {
 		return nil, err
 	}
-	text, _ := result.Content[0].(*mcp.TextContent)
+	content, _ := result.Content[0].(*mcp.TextContent)
 	if result.IsError {
-		return nil, fmt.Errorf("%s", text.Text)
+		return nil, errors.New(content.Text)
 	}
 	var out object
-	if err := json.Unmarshal([]byte(text.Text), &out); err != nil {
+	if err := json.Unmarshal([]byte(content.Text), &out); err != nil {
 		return nil, err
 	}
-	if structured, _ := json.Marshal(result.StructuredContent); !jsonEqual(structured, []byte(text.Text)) {
-		return nil, fmt.Errorf("structured content %s, text %s", structured, text.Text)
-	}
+	assert.Equal(s.t, result.StructuredContent, any(out), "the two forms of the result")
 	return out, nil
-}
-
-func jsonEqual(a, b []byte) bool {
-	var x, y any
-	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && fmt.Sprint(x) == fmt.Sprint(y)
 }
 
 // do calls a tool that succeeds.
@@ -184,12 +177,17 @@ func (s tools) hire(agent *agrentingtest.Agent) string {
 	hired := s.do("hire_agent", object{
 		"agent_did": agent.DID, "capability_requested": "writing", "task_description": "write", "price": "8.50",
 	})
-	return sub(hired, "hiring")["id"].(string)
+	return text(sub(hired, "hiring"), "id")
 }
 
 func sub(o object, name string) object {
 	m, _ := o[name].(object)
 	return m
+}
+
+func text(o object, name string) string {
+	s, _ := o[name].(string)
+	return s
 }
 
 func list(o object, name string) []object {
@@ -201,8 +199,14 @@ func list(o object, name string) []object {
 	return out
 }
 
-// send sends one request, and returns its response with the body read.
-func (w *world) send(method, path string, header http.Header, body string) (*http.Response, string) {
+// response is one that was read.
+type response struct {
+	status int
+	header http.Header
+}
+
+// send sends one request, and returns its response and body.
+func (w *world) send(method, path string, header http.Header, body string) (response, string) {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), method, w.URL+path, strings.NewReader(body))
 	require.NoError(w.t, err)
@@ -215,5 +219,5 @@ func (w *world) send(method, path string, header http.Header, body string) (*htt
 	defer func() { _ = resp.Body.Close() }()
 	raw, err := io.ReadAll(resp.Body)
 	require.NoError(w.t, err)
-	return resp, string(raw)
+	return response{resp.StatusCode, resp.Header}, string(raw)
 }

@@ -17,26 +17,46 @@ var readOnly = &mcp.ToolAnnotations{ReadOnlyHint: true}
 
 // addHirerTools adds the tools of users.
 func (e *Endpoints) addHirerTools(s *mcp.Server) {
-	addTool(e, s, &mcp.Tool{Name: "list_agents", Annotations: readOnly,
-		Description: "List agents for hire, with their capabilities, prices, and reputation."}, listAgents)
-	addTool(e, s, &mcp.Tool{Name: "hire_agent",
-		Description: "Hire an agent for one task. The price goes into escrow at once."}, hireAgent)
-	addTool(e, s, &mcp.Tool{Name: "get_hiring_status", Annotations: readOnly,
-		Description: "Get a hiring: its status, messages, artifacts, and result."}, getHiringStatus)
-	addTool(e, s, &mcp.Tool{Name: "wait_for_hirings", Annotations: readOnly,
-		Description: "Wait until all of the hirings have ended, or until the time is over."}, waitForHirings)
-	addTool(e, s, &mcp.Tool{Name: "answer_hiring_question",
-		Description: "Answer a question of the hired agent."}, answerHiringQuestion)
-	addTool(e, s, &mcp.Tool{Name: "cancel_hiring",
-		Description: "Cancel a hiring that has not ended. Its price is returned."}, cancelHiring)
-	addTool(e, s, &mcp.Tool{Name: "list_my_hirings", Annotations: readOnly,
-		Description: "List your hirings, the newest first."}, listMyHirings)
-	addTool(e, s, &mcp.Tool{Name: "check_balance", Annotations: readOnly,
-		Description: "Get the available money, and the money in escrow."}, checkBalance)
-	addTool(e, s, &mcp.Tool{Name: "list_hiring_artifacts", Annotations: readOnly,
-		Description: "List the files of a hiring's result."}, listHiringArtifacts)
-	addTool(e, s, &mcp.Tool{Name: "download_artifact", Annotations: readOnly,
-		Description: "Get the content of an artifact."}, downloadArtifact)
+	addTool(e, s, &mcp.Tool{
+		Name: "list_agents", Annotations: readOnly,
+		Description: "List agents for hire, with their capabilities, prices, and reputation.",
+	}, listAgents)
+	addTool(e, s, &mcp.Tool{
+		Name:        "hire_agent",
+		Description: "Hire an agent for one task. The price goes into escrow at once.",
+	}, hireAgent)
+	addTool(e, s, &mcp.Tool{
+		Name: "get_hiring_status", Annotations: readOnly,
+		Description: "Get a hiring: its status, messages, artifacts, and result.",
+	}, getHiringStatus)
+	addTool(e, s, &mcp.Tool{
+		Name: "wait_for_hirings", Annotations: readOnly,
+		Description: "Wait until all of the hirings have ended, or until the time is over.",
+	}, waitForHirings)
+	addTool(e, s, &mcp.Tool{
+		Name:        "answer_hiring_question",
+		Description: "Answer a question of the hired agent.",
+	}, answerHiringQuestion)
+	addTool(e, s, &mcp.Tool{
+		Name:        "cancel_hiring",
+		Description: "Cancel a hiring that has not ended. Its price is returned.",
+	}, cancelHiring)
+	addTool(e, s, &mcp.Tool{
+		Name: "list_my_hirings", Annotations: readOnly,
+		Description: "List your hirings, the newest first.",
+	}, listMyHirings)
+	addTool(e, s, &mcp.Tool{
+		Name: "check_balance", Annotations: readOnly,
+		Description: "Get the available money, and the money in escrow.",
+	}, checkBalance)
+	addTool(e, s, &mcp.Tool{
+		Name: "list_hiring_artifacts", Annotations: readOnly,
+		Description: "List the files of a hiring's result.",
+	}, listHiringArtifacts)
+	addTool(e, s, &mcp.Tool{
+		Name: "download_artifact", Annotations: readOnly,
+		Description: "Get the content of an artifact.",
+	}, downloadArtifact)
 	e.addAccountTools(s)
 	e.addTeamTools(s)
 }
@@ -168,17 +188,23 @@ func waitForHirings(ctx context.Context, c *call, in waitInput) (any, error) {
 // readHirings reads those that have not ended, and counts those that have.
 func readHirings(ctx context.Context, c *call, ids []string, states []map[string]any) (ended int, err error) {
 	for i, id := range ids {
-		if states[i]["final"] != true {
+		if !final(states[i]) {
 			states[i] = nil
 			if err := c.ask(ctx, http.MethodGet, hiringPath(id, ""), nil, nil, &states[i]); err != nil {
 				return 0, err
 			}
 		}
-		if states[i]["final"] == true {
+		if final(states[i]) {
 			ended++
 		}
 	}
 	return ended, nil
+}
+
+// final reports whether a hiring has ended.
+func final(hiring map[string]any) bool {
+	ended, _ := hiring["final"].(bool)
+	return ended
 }
 
 type answerInput struct {

@@ -64,10 +64,10 @@ func TestEveryRequestNeedsACredential(t *testing.T) {
 			"unknown": {"Authorization": {"Bearer ap_unknown"}},
 			"two":     {"Authorization": w.token(w.user)["Authorization"], "X-Api-Key": w.key(w.worker)["X-Api-Key"]},
 		} {
-			resp, body := w.send(c.method, c.path, header, c.body)
-			assert.Equal(t, 401, resp.StatusCode, "%s %s %s", c.method, c.path, name)
+			refused, body := w.send(c.method, c.path, header, c.body)
+			assert.Equal(t, 401, refused.status, "%s %s %s", c.method, c.path, name)
 			assert.Contains(t, body, `"code":"UNAUTHORIZED"`)
-			assert.Empty(t, resp.Header["Www-Authenticate"], "clients would start OAuth")
+			assert.Empty(t, refused.header["Www-Authenticate"], "clients would start OAuth")
 		}
 	}
 	assert.Equal(t, 0, w.Count("GET /.well-known/*"))
@@ -103,8 +103,8 @@ func TestMessagesNameTheirAgent(t *testing.T) {
 	w := newWorld(t)
 	t.Cleanup(w.Close)
 	header := w.token(w.owner)
-	resp, body := w.send("GET", agentSSE, header, "")
-	assert.Equal(t, 422, resp.StatusCode)
+	refused, body := w.send("GET", agentSSE, header, "")
+	assert.Equal(t, 422, refused.status)
 	assert.Contains(t, body, `"field":"X-Agent-ID"`)
 	header["X-Agent-Id"] = []string{w.worker.ID}
 	id := w.session(streamable, w.token(w.user)).hire(w.worker)
@@ -121,10 +121,10 @@ func TestSessionsBelongToOneCaller(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	t.Cleanup(w.Close)
-	resp, _ := w.send("POST", streamable, w.token(w.user),
+	began, _ := w.send("POST", streamable, w.token(w.user),
 		`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}`)
-	require.Equal(t, 200, resp.StatusCode)
-	session := resp.Header["Mcp-Session-Id"]
+	require.Equal(t, 200, began.status)
+	session := began.header["Mcp-Session-Id"]
 	require.Len(t, session, 1)
 	in := func(header http.Header) http.Header { header["Mcp-Session-Id"] = session; return header }
 	resp, messages, lines := w.stream(hirerSSE, w.token(w.user))
@@ -137,8 +137,8 @@ func TestSessionsBelongToOneCaller(t *testing.T) {
 		if method != "POST" {
 			body = ""
 		}
-		resp, _ := w.send(method, path, header, body)
-		return resp.StatusCode
+		got, _ := w.send(method, path, header, body)
+		return got.status
 	}
 	assert.Equal(t, 202, status("POST", messages, w.token(w.user)), "another token of the same user")
 	assert.Equal(t, 200, status("POST", streamable, in(w.token(w.user))))
@@ -173,12 +173,12 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 	for body, want := range map[string]int{
 		`{`: 400, `[]`: 400, "": 400, `{"jsonrpc":"2.0","id":1,"method":"` + strings.Repeat("x", 5<<20) + `"}`: 413,
 	} {
-		resp, answer := w.send("POST", messages, w.token(w.user), body)
-		assert.Equal(t, want, resp.StatusCode)
+		refused, answer := w.send("POST", messages, w.token(w.user), body)
+		assert.Equal(t, want, refused.status)
 		assert.Contains(t, answer, `"code":"VALIDATION_ERROR"`)
 	}
-	resp, _ = w.send("POST", hirerSSE, w.token(w.user), ping)
-	assert.Equal(t, 404, resp.StatusCode, "clients that try Streamable HTTP first fall back to HTTP+SSE")
+	unknown, _ := w.send("POST", hirerSSE, w.token(w.user), ping)
+	assert.Equal(t, 404, unknown.status, "clients that try Streamable HTTP first fall back to HTTP+SSE")
 }
 
 func TestStreamsAreLoggedWhileTheyLast(t *testing.T) {
@@ -256,10 +256,10 @@ func TestDeadCredentialsAreRefusedOnLiveStreams(t *testing.T) {
 		defer func() { _ = resp.Body.Close() }()
 		advance(2 * time.Hour)
 		refused, body := w.send("POST", messages, header, ping)
-		assert.Equal(t, 401, refused.StatusCode)
+		assert.Equal(t, 401, refused.status)
 		assert.Contains(t, body, "session expired")
 		accepted, _ := w.send("POST", messages, w.key(w.own), ping)
-		assert.Equal(t, 202, accepted.StatusCode)
+		assert.Equal(t, 202, accepted.status)
 	})
 }
 
@@ -323,7 +323,7 @@ func TestEndpointsCanBeMountedElsewhere(t *testing.T) {
 	t.Cleanup(other.Close)
 	for _, path := range []string{streamable, hirerSSE} {
 		client := &http.Client{Transport: renamed{"agrenting.example", headers{w.token(w.user), other.Client().Transport}}}
-		w.URL = other.URL //nolint:govet // only the helpers read it
+		w.URL = other.URL // only the helpers read it
 		s := tools{t, w.connectWith(path, client, nil)}
 		s.do("check_balance", nil)
 	}
@@ -364,7 +364,7 @@ func TestWaitReturnsWhenHiringsEnd(t *testing.T) {
 				params.SetProgressToken("p")
 				result, err := s.CallTool(t.Context(), params)
 				require.NoError(t, err)
-				assert.Equal(t, true, result.StructuredContent.(object)["all_ended"])
+				assert.Equal(t, true, sub(object{"result": result.StructuredContent}, "result")["all_ended"])
 				assert.Equal(t, 10*time.Second, time.Since(began))
 				synctest.Wait()
 				assert.Equal(t, []string{"0/2", "1/2", "2/2"}, progress)

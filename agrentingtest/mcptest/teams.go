@@ -72,18 +72,30 @@ func newUUID() string {
 
 // addTeamTools adds the tools for teams, which the platform calls swarms once hired.
 func (e *Endpoints) addTeamTools(s *mcp.Server) {
-	addTool(e, s, &mcp.Tool{Name: "hire_swarm",
-		Description: "Hire several agents together. If one cannot be hired, none is."}, hireSwarm)
-	addTool(e, s, &mcp.Tool{Name: "get_swarm_status", Annotations: readOnly,
-		Description: "Get a swarm, and the status of each of its hirings."}, getSwarmStatus)
-	addTool(e, s, &mcp.Tool{Name: "cancel_swarm",
-		Description: "Cancel the hirings of a swarm that have not ended."}, cancelSwarm)
-	addTool(e, s, &mcp.Tool{Name: "suggest_team", Annotations: readOnly,
-		Description: "Suggest an agent for each capability."}, suggestTeam)
-	addTool(e, s, &mcp.Tool{Name: "list_saved_teams", Annotations: readOnly,
-		Description: "List the teams that you have saved."}, listSavedTeams)
-	addTool(e, s, &mcp.Tool{Name: "list_team_listings", Annotations: readOnly,
-		Description: "List the teams that are offered for hire."}, listTeamListings)
+	addTool(e, s, &mcp.Tool{
+		Name:        "hire_swarm",
+		Description: "Hire several agents together. If one cannot be hired, none is.",
+	}, hireSwarm)
+	addTool(e, s, &mcp.Tool{
+		Name: "get_swarm_status", Annotations: readOnly,
+		Description: "Get a swarm, and the status of each of its hirings.",
+	}, getSwarmStatus)
+	addTool(e, s, &mcp.Tool{
+		Name:        "cancel_swarm",
+		Description: "Cancel the hirings of a swarm that have not ended.",
+	}, cancelSwarm)
+	addTool(e, s, &mcp.Tool{
+		Name: "suggest_team", Annotations: readOnly,
+		Description: "Suggest an agent for each capability.",
+	}, suggestTeam)
+	addTool(e, s, &mcp.Tool{
+		Name: "list_saved_teams", Annotations: readOnly,
+		Description: "List the teams that you have saved.",
+	}, listSavedTeams)
+	addTool(e, s, &mcp.Tool{
+		Name: "list_team_listings", Annotations: readOnly,
+		Description: "List the teams that are offered for hire.",
+	}, listTeamListings)
 }
 
 // swarm is a hired team. It is never changed: its hirings have the status.
@@ -142,8 +154,10 @@ func hireSwarm(ctx context.Context, c *call, in swarmInput) (any, error) {
 		case known != nil && known.fingerprint == made.fingerprint:
 			return c.readSwarm(ctx, known)
 		case known != nil:
-			return nil, &refusal{http.StatusConflict, agrentingtest.CodeIdempotencyConflict,
-				"client_idempotency_key was used with another request"}
+			return nil, &refusal{
+				http.StatusConflict, agrentingtest.CodeIdempotencyConflict,
+				"client_idempotency_key was used with another request",
+			}
 		}
 	}
 	var states []map[string]any
@@ -238,7 +252,7 @@ func (s *swarm) render(states []map[string]any) any {
 	}
 	status := "failed" // of those that have ended, some without a result
 	switch {
-	case slices.ContainsFunc(states, func(h map[string]any) bool { return h["final"] != true }):
+	case slices.ContainsFunc(states, func(h map[string]any) bool { return !final(h) }):
 		status = "in_progress"
 	case all("completed"):
 		status = "completed"

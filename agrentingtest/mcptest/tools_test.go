@@ -72,7 +72,7 @@ func TestSchemasNameTheArguments(t *testing.T) {
 	require.NoError(t, err)
 	schemas := make(map[string]object)
 	for _, tool := range listed.Tools {
-		schemas[tool.Name] = tool.InputSchema.(object)
+		schemas[tool.Name] = sub(object{"schema": tool.InputSchema}, "schema")
 	}
 	assert.ElementsMatch(t, []any{"agent_did", "capability_requested", "task_description", "price"}, schemas["hire_agent"]["required"])
 	assert.Len(t, sub(schemas["hire_agent"], "properties"), 10)
@@ -130,7 +130,7 @@ func TestHiringIsDoneByTools(t *testing.T) {
 
 			files := list(user.do("list_hiring_artifacts", object{"hiring_id": id}), "artifacts")
 			require.Len(t, files, 2)
-			assert.Equal(t, w.URL+"/api/v1/artifacts/"+files[0]["id"].(string)+"/download", files[0]["download_url"])
+			assert.Equal(t, w.URL+"/api/v1/artifacts/"+text(files[0], "id")+"/download", files[0]["download_url"])
 			assert.Equal(t, object{
 				"artifact_id": files[0]["id"], "content_type": "text/markdown", "size_bytes": 4., "encoding": "utf-8", "content": "Once",
 			}, user.do("download_artifact", object{"artifact_id": files[0]["id"]}))
