@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"testing"
 	"time"
 
@@ -37,8 +38,8 @@ func TestNestedRequestsAreChargedOnce(t *testing.T) {
 	for left := range 3 {
 		a := w.asKey().get("/relay")
 		assert.Equal(t, 200, a.status, a.raw)
-		assert.Equal(t, fmt.Sprint(2-left), a.header.Get("X-Ratelimit-Remaining"))
-		assert.Equal(t, fmt.Sprint(2-left), a.header.Get("Inner-Remaining"))
+		assert.Equal(t, strconv.Itoa(2-left), a.header.Get("X-Ratelimit-Remaining"))
+		assert.Equal(t, strconv.Itoa(2-left), a.header.Get("Inner-Remaining"))
 	}
 	assert.Equal(t, 429, w.asKey().get("/relay").status)
 	assert.Equal(t, 3, w.Count("GET "+tasksPath))

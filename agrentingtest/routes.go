@@ -199,7 +199,7 @@ func (s *Server) handle(pattern string, a access, h http.Handler) {
 			// x.r, not r: its body may have been read for the fingerprint.
 			ctx, cancel := context.WithCancel(context.WithValue(ctx, principalKey{}, x.who.principal()))
 			defer cancel()
-			stop := context.AfterFunc(s.alive, cancel)
+			stop := context.AfterFunc(s.alive, cancel) //nolint:contextcheck // the server ends, too
 			defer stop()
 			h.ServeHTTP(x.out, x.r.WithContext(ctx))
 		})
