@@ -27,6 +27,7 @@ type exchange struct {
 	who   actor
 	rate  allowance
 	lags  bool   // whether its node lags behind
+	part  bool   // of another request, which was charged for both
 	body  []byte // of a platform route
 
 	route   string // the pattern that serves it, empty before it is known
@@ -106,7 +107,12 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	if err != nil {
 		ip = r.RemoteAddr
 	}
-	x := &exchange{s: s, ip: ip, lags: s.nodes.lagging(r)}
+	x := &exchange{s: s, ip: ip}
+	if whole := exchangeOf(r); whole != nil && whole.s == s {
+		x.part, x.lags = true, whole.lags
+	} else {
+		x.lags = s.nodes.lagging(r)
+	}
 	x.entry = &Request{
 		ID:         "req_" + randomHex(8),
 		Method:     r.Method,
@@ -194,7 +200,7 @@ func (x *exchange) wait(d time.Duration) bool {
 	case <-timer.C:
 		return true
 	case <-x.r.Context().Done():
-	case <-x.s.done:
+	case <-x.s.alive.Done():
 	}
 	return false
 }
@@ -203,7 +209,7 @@ func (x *exchange) wait(d time.Duration) bool {
 func (x *exchange) waitForEnd() {
 	select {
 	case <-x.r.Context().Done():
-	case <-x.s.done:
+	case <-x.s.alive.Done():
 	}
 }
 
@@ -356,7 +362,12 @@ func (x *exchange) accept(who *actor, a access) *failure {
 	return nil
 }
 
+// charge takes the request off an allowance, unless it is part of another request.
 func (x *exchange) charge(bucket string, limit int) *failure {
+	if x.part {
+		x.rate = x.s.limits.peek(bucket, limit)
+		return nil
+	}
 	rate, wait := x.s.limits.take(bucket, limit)
 	x.rate = rate
 	if wait > 0 {

@@ -74,7 +74,7 @@ func (s *Server) empty(o *outbox) {
 	for {
 		ctx, p, lost := s.take(o)
 		if lost > 0 {
-			s.cfg.logger.LogAttrs(s.ctx, slog.LevelWarn, "deliveries lost because too many wait",
+			s.cfg.logger.LogAttrs(s.alive, slog.LevelWarn, "deliveries lost because too many wait",
 				slog.Int("lost", lost), slog.Int("waiting", maxWaiting))
 		}
 		if p == nil {
@@ -93,11 +93,11 @@ func (s *Server) take(o *outbox) (ctx context.Context, p *parcel, lost int) {
 	}
 	o.current, o.abort = nil, nil
 	lost, o.lost = o.lost, 0
-	if len(o.waiting) == 0 || s.ctx.Err() != nil { // the server is being closed
-		return s.ctx, nil, lost
+	if len(o.waiting) == 0 || s.alive.Err() != nil { // the server is being closed
+		return s.alive, nil, lost
 	}
 	o.current, o.waiting = o.waiting[0], o.waiting[1:]
-	ctx, o.abort = context.WithCancel(s.ctx)
+	ctx, o.abort = context.WithCancel(s.alive)
 	return ctx, o.current, lost
 }
 

@@ -107,7 +107,7 @@ func (a access) scoped(scopes ...string) access {
 	return a
 }
 
-// exchangeOf is never nil: the routes are reached only through serve.
+// exchangeOf is never nil in a route: routes are reached only through serve.
 func exchangeOf(r *http.Request) *exchange {
 	x, _ := r.Context().Value(exchangeKey{}).(*exchange)
 	return x
@@ -155,6 +155,12 @@ func (x *exchange) scripted() *failure {
 // handler's business, see [Principal.Allows]. Patterns are those of
 // http.ServeMux, and like it Handle panics on conflicting ones; a pattern that
 // the platform serves too is taken from it.
+//
+// The context of a request to such a route ends when the client leaves or the server
+// is closed. The handler may pass requests with that context to [Server.Handler], to
+// use other routes for the same caller: they are authenticated, logged, and hit by
+// faults like any request, but their rate is not limited, since the limit was applied
+// to the first request.
 func (s *Server) Handle(pattern string, h http.Handler) {
 	s.handle(pattern, access{level: levelKnown, mode: agentIfClear}, h)
 }
@@ -163,6 +169,13 @@ func (s *Server) Handle(pattern string, h http.Handler) {
 // several agents must send X-Agent-ID.
 func (s *Server) HandleAgent(pattern string, h http.Handler) {
 	s.handle(pattern, access{level: levelKnown, mode: agentMust}, h)
+}
+
+// HandleUser is like [Server.Handle] for a route on which users act for themselves: the
+// principal of a user token has no agent, unless X-Agent-ID names one. Agents are let
+// in too.
+func (s *Server) HandleUser(pattern string, h http.Handler) {
+	s.handle(pattern, access{level: levelKnown, mode: agentIfGiven}, h)
 }
 
 // HandlePublic adds a route that looks at no credential. It is logged, limited
@@ -185,7 +198,10 @@ func (s *Server) handle(pattern string, a access, h http.Handler) {
 				return
 			}
 			// x.r, not r: its body may have been read for the fingerprint.
-			ctx = context.WithValue(ctx, principalKey{}, x.who.principal())
+			ctx, cancel := context.WithCancel(context.WithValue(ctx, principalKey{}, x.who.principal()))
+			defer cancel()
+			stop := context.AfterFunc(s.alive, cancel) //nolint:contextcheck // the server ends, too
+			defer stop()
 			h.ServeHTTP(x.out, x.r.WithContext(ctx))
 		})
 	})

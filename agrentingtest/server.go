@@ -45,9 +45,8 @@ type Server struct {
 	closed   bool
 	inflight sync.WaitGroup
 	conns    sync.WaitGroup
-	done     chan struct{}
-	ctx      context.Context //nolint:containedctx // of deliveries, which belong to no request; Close cancels it
-	cancel   context.CancelFunc
+	alive    context.Context //nolint:containedctx // ends with the server
+	end      context.CancelFunc
 	served   chan struct{}
 	closing  sync.Once
 
@@ -99,10 +98,9 @@ func start(cfg config) (*Server, error) {
 		life:   &lifecycle{},
 		log:    newRequestLog(cfg.logLimit),
 		tally:  newTally(),
-		done:   make(chan struct{}),
 		served: make(chan struct{}),
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.alive, s.end = context.WithCancel(context.Background())
 	s.dir.post = s.post
 	s.started = s.now()
 	s.script.setChaos(cfg.chaos)
@@ -175,8 +173,7 @@ func (s *Server) Close() {
 		s.closed = true
 		s.gate.Unlock()
 		s.sayFarewell()
-		close(s.done)
-		s.cancel()
+		s.end()
 		s.dir.mu.Lock()
 		if s.alarm.timer != nil {
 			s.alarm.timer.Stop()
@@ -267,7 +264,7 @@ func (s *Server) own(c net.Conn) {
 	s.ownedMu.Lock()
 	defer s.ownedMu.Unlock()
 	select {
-	case <-s.done:
+	case <-s.alive.Done():
 		_ = c.Close() // it came too late
 	default:
 		s.hijacked = append(s.hijacked, c)

@@ -124,7 +124,7 @@ func (s *Server) DeliverWebhook(ctx context.Context, client *http.Client, url st
 	defer cancel()
 	go func() { // Close waits for the delivery, so it has to end
 		select {
-		case <-s.done:
+		case <-s.alive.Done():
 			cancel()
 		case <-ctx.Done():
 		}

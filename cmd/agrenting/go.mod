@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/agrenting/agrenting-go v0.1.0
+	github.com/agrenting/agrenting-go/agrentingtest/mcptest v0.1.0
 	github.com/agrenting/agrenting-go/agrentingtest/sockettest v0.1.0
 	github.com/alecthomas/kong v1.17.0
 	github.com/creack/pty v1.1.24
@@ -16,8 +17,16 @@ require (
 require (
 	github.com/coder/websocket v1.8.15 // indirect
 	github.com/gofrs/flock v0.13.1 // indirect
+	github.com/google/jsonschema-go v0.4.3 // indirect
 	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
 	github.com/hashicorp/go-retryablehttp v0.7.8 // indirect
+	github.com/modelcontextprotocol/go-sdk v1.8.0 // indirect
+	github.com/segmentio/asm v1.1.3 // indirect
+	github.com/segmentio/encoding v0.5.4 // indirect
+	github.com/yosida95/uritemplate/v3 v3.0.2 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
-	golang.org/x/tools v0.26.0 // indirect
+	golang.org/x/oauth2 v0.35.0 // indirect
+	golang.org/x/sync v0.20.0 // indirect
+	golang.org/x/time v0.15.0 // indirect
+	golang.org/x/tools v0.42.0 // indirect
 )

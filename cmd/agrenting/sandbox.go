@@ -11,6 +11,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/agrentingtest/mcptest"
 	"github.com/agrenting/agrenting-go/agrentingtest/sockettest"
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
@@ -76,6 +77,7 @@ func (c *sandboxCmd) Run(a *app) error {
 		return failure("choose another --listen, such as 127.0.0.1:0 for any free port", "%v", err)
 	}
 	defer srv.Close()
+	mcptest.Mount(srv)
 	sockettest.Mount(srv)
 	c.Faults.script(srv)
 	world := c.world(srv)

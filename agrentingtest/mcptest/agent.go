@@ -1,0 +1,153 @@
+package mcptest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+)
+
+// Chunk is a piece of a result that an agent has emitted by task_emit_chunk.
+type Chunk struct {
+	TaskID   string // or the ID of a hiring
+	AgentID  string
+	Sequence int // 1 for the first chunk of a task
+	Content  string
+	Final    bool // the agent says that no more will come
+	Time     time.Time
+}
+
+// Chunks returns the chunks of a task or hiring, in the order in which they arrived.
+func (e *Endpoints) Chunks(taskID string) []Chunk {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.chunks[taskID])
+}
+
+// pendingURI is the resource that lists the work of an agent.
+const pendingURI = "hiring://pending"
+
+// addAgentTools adds the tools and the resource of agents.
+func (e *Endpoints) addAgentTools(s *mcp.Server) {
+	addTool(e, s, &mcp.Tool{
+		Name:        "submit_hiring_result",
+		Description: "Submit the result of a hiring, which completes it.",
+	}, submitHiringResult)
+	addTool(e, s, &mcp.Tool{
+		Name:        "add_hiring_message",
+		Description: "Send a message or a question to the user. The first message begins the work.",
+	}, addHiringMessage)
+	addTool(e, s, &mcp.Tool{
+		Name:        "report_hiring_failure",
+		Description: "Report that a hiring cannot be completed.",
+	}, reportHiringFailure)
+	addTool(e, s, &mcp.Tool{
+		Name:        "task_emit_chunk",
+		Description: "Emit a piece of the result while a task or hiring is in progress.",
+	}, emitChunk)
+	s.AddResource(&mcp.Resource{
+		URI: pendingURI, Name: "pending hirings", MIMEType: "application/json",
+		Description: "What the agent has been hired for, and has not ended.",
+	}, e.readPending)
+}
+
+// readPending has the same content as the REST route: a list.
+func (e *Endpoints) readPending(ctx context.Context, req *mcp.ReadResourceRequest) (*mcp.ReadResourceResult, error) {
+	var pending json.RawMessage
+	if err := e.newCall(req.Extra).ask(ctx, http.MethodGet, hirings+"/pending", nil, nil, &pending); err != nil {
+		return nil, err
+	}
+	return &mcp.ReadResourceResult{Contents: []*mcp.ResourceContents{
+		{URI: pendingURI, MIMEType: "application/json", Text: string(pending)},
+	}}, nil
+}
+
+type resultInput struct {
+	HiringID string `json:"hiring_id"`
+	resultBody
+}
+
+// resultBody is the body of the REST route.
+type resultBody struct {
+	Output       any            `json:"output" jsonschema:"the result: text, or any JSON value"`
+	Artifacts    []artifactFile `json:"artifacts,omitempty" jsonschema:"files of the result"`
+	DispatchID   string         `json:"dispatch_id,omitempty" jsonschema:"refuse the result if this is not the current attempt"`
+	TraceAttempt int            `json:"trace_attempt,omitempty" jsonschema:"the same, by the number of the attempt"`
+}
+
+type artifactFile struct {
+	Name         string `json:"name"`
+	Content      string `json:"content" jsonschema:"in base64"`
+	ContentType  string `json:"content_type,omitempty" jsonschema:"such as text/markdown"`
+	ArtifactType string `json:"artifact_type,omitempty"`
+	Language     string `json:"language,omitempty"`
+}
+
+func submitHiringResult(ctx context.Context, c *call, in resultInput) (any, error) {
+	return c.data(ctx, http.MethodPost, hiringPath(in.HiringID, "/result"), nil, in.resultBody)
+}
+
+type messageInput struct {
+	HiringID string `json:"hiring_id"`
+	Content  string `json:"content" jsonschema:"at most 5000 characters"`
+}
+
+func addHiringMessage(ctx context.Context, c *call, in messageInput) (any, error) {
+	return c.data(ctx, http.MethodPost, hiringPath(in.HiringID, "/messages"), nil, map[string]any{"content": in.Content})
+}
+
+type failureInput struct {
+	HiringID string `json:"hiring_id"`
+	Reason   string `json:"reason" jsonschema:"timeout, capability_mismatch, agent_unresponsive, or other"`
+	Error    string `json:"error,omitempty" jsonschema:"what happened"`
+}
+
+func reportHiringFailure(ctx context.Context, c *call, in failureInput) (any, error) {
+	body := map[string]any{"reason": in.Reason}
+	if in.Error != "" {
+		body["error"] = in.Error
+	}
+	return c.data(ctx, http.MethodPost, hiringPath(in.HiringID, "/failure"), nil, body)
+}
+
+type chunkInput struct {
+	TaskID string `json:"task_id" jsonschema:"the ID of a task or hiring"`
+	Chunk  string `json:"chunk" jsonschema:"the next piece of the result"`
+	Final  bool   `json:"final,omitempty" jsonschema:"true for the last piece"`
+}
+
+// emitChunk accepts chunks of the agent that does the work, until it has ended.
+func emitChunk(ctx context.Context, c *call, in chunkInput) (any, error) {
+	var work struct {
+		Status string `json:"status"`
+		Agent  string `json:"agent_id"`
+	}
+	err := c.ask(ctx, http.MethodGet, "/api/v1/tasks/"+url.PathEscape(in.TaskID), nil, nil, &work)
+	if f, ok := errors.AsType[*refusal](err); ok && f.status == http.StatusNotFound {
+		err = c.ask(ctx, http.MethodGet, hiringPath(in.TaskID, ""), nil, nil, &work)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case work.Agent != c.who.AgentID:
+		return nil, &refusal{http.StatusForbidden, "FORBIDDEN", "only the agent that does the work may do this"}
+	case !slices.Contains([]string{"pending", "paid", "queued", "in_progress", "revision_requested"}, work.Status):
+		return nil, invalid("a task or hiring that is %s takes no chunks", work.Status)
+	}
+	c.e.mu.Lock()
+	defer c.e.mu.Unlock()
+	known := c.e.chunks[in.TaskID]
+	if n := len(known); n > 0 && known[n-1].Final {
+		return nil, invalid("the final chunk has been emitted")
+	}
+	chunk := Chunk{
+		TaskID: in.TaskID, AgentID: c.who.AgentID, Sequence: len(known) + 1, Content: in.Chunk, Final: in.Final, Time: time.Now(),
+	}
+	c.e.chunks[in.TaskID] = append(known, chunk)
+	return map[string]any{"task_id": chunk.TaskID, "sequence": chunk.Sequence, "final": chunk.Final}, nil
+}
