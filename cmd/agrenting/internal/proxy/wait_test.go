@@ -158,7 +158,11 @@ func TestSocketsCarryTheCredentialInTheQuery(t *testing.T) {
 		assert.Equal(t, []string{"websocket"}, up.header["Upgrade"])
 		assert.NotContains(t, w.Header().Get("X-Debug"), proxysKey)
 	}
-	w := ask(t, p, http.MethodGet, pending+"?api_key="+token)
+	w := ask(t, p, http.MethodPost, pending, "Connection", "Upgrade", "Upgrade", "websocket", "X-Proxy-Token", token)
+	assert.Equal(t, http.StatusForbidden, w.Code)
+	assert.NotContains(t, up.header, "Upgrade", "only GET opens a WebSocket")
+	assert.Empty(t, up.url.RawQuery)
+	w = ask(t, p, http.MethodGet, pending+"?api_key="+token)
 	assert.Equal(t, http.StatusProxyAuthRequired, w.Code, "only sockets carry it in the query")
 	w = ask(t, p, http.MethodGet, pending, "X-Proxy-Token", token)
 	assert.Equal(t, http.StatusForbidden, w.Code)
