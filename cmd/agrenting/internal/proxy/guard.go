@@ -133,16 +133,17 @@ func knownUpgrade(h http.Header) bool {
 }
 
 // isSocket reports whether a request opens a WebSocket.
-func isSocket(h http.Header) bool {
-	return slices.ContainsFunc(h["Upgrade"], func(v string) bool { return ascii.EqualFold(strings.TrimSpace(v), websocket) })
+func isSocket(r *http.Request) bool {
+	return r.Method == http.MethodGet && slices.ContainsFunc(r.Header["Upgrade"], func(v string) bool { return ascii.EqualFold(strings.TrimSpace(v), websocket) })
 }
 
-// ignoreOffers removes the offer of HTTP/2 from a request, whose header may be shared.
+// ignoreOffers removes offers of other protocols than WebSocket from a request, whose header
+// may be shared.
 func ignoreOffers(r *http.Request) {
 	if len(r.Header["Upgrade"]) == 0 && len(r.Header["Http2-Settings"]) == 0 {
 		return
 	}
-	socket := isSocket(r.Header)
+	socket := isSocket(r)
 	r.Header = r.Header.Clone()
 	delete(r.Header, "Http2-Settings")
 	delete(r.Header, "Upgrade")
@@ -202,7 +203,7 @@ func (g *guard) hasToken(h http.Header) bool {
 // hasParameter looks for the proxy's own token where clients of the platform's sockets
 // send their credential.
 func (g *guard) hasParameter(r *http.Request) bool {
-	if !isSocket(r.Header) {
+	if !isSocket(r) {
 		return false
 	}
 	q := r.URL.Query()

@@ -37,8 +37,22 @@ func after(d time.Duration, body io.Reader) roundTrip {
 		case <-req.Context().Done():
 			return nil, context.Cause(req.Context())
 		}
-		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(body), ContentLength: -1, Request: req}, nil
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(whileAlive{req.Context(), body}), ContentLength: -1, Request: req}, nil
 	}
+}
+
+// whileAlive is a body that breaks off when its request ends, or if that has a deadline.
+type whileAlive struct {
+	ctx  context.Context //nolint:containedctx // that of a request
+	body io.Reader
+}
+
+func (w whileAlive) Read(p []byte) (int, error) {
+	n, err := w.body.Read(p)
+	if _, limited := w.ctx.Deadline(); limited || w.ctx.Err() != nil {
+		return 0, context.DeadlineExceeded
+	}
+	return n, err
 }
 
 func TestWaitForHeadersIsBounded(t *testing.T) {
@@ -98,7 +112,7 @@ func TestNoRetryIsPlannedBeyondTheTimeout(t *testing.T) {
 		})
 		retries := func(c *proxy.Config) {
 			client, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(platformURL), agrenting.WithTransport(up),
-				agrenting.WithCredential(agrenting.APIKey(proxysKey)), agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxDelay: time.Hour}))
+				agrenting.WithCredential(agrenting.APIKey(proxysKey)), agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxRetryAfter: time.Hour}))
 			require.NoError(t, err)
 			t.Cleanup(func() { assert.NoError(t, client.Close()) })
 			c.Transport = client.Transport()
@@ -158,7 +172,11 @@ func TestSocketsCarryTheCredentialInTheQuery(t *testing.T) {
 		assert.Equal(t, []string{"websocket"}, up.header["Upgrade"])
 		assert.NotContains(t, w.Header().Get("X-Debug"), proxysKey)
 	}
-	w := ask(t, p, http.MethodGet, pending+"?api_key="+token)
+	w := ask(t, p, http.MethodPost, pending, "Connection", "Upgrade", "Upgrade", "websocket", "X-Proxy-Token", token)
+	assert.Equal(t, http.StatusForbidden, w.Code)
+	assert.NotContains(t, up.header, "Upgrade", "only GET opens a WebSocket")
+	assert.Empty(t, up.url.RawQuery)
+	w = ask(t, p, http.MethodGet, pending+"?api_key="+token)
 	assert.Equal(t, http.StatusUnauthorized, w.Code, "only sockets carry it in the query")
 	w = ask(t, p, http.MethodGet, pending, "X-Proxy-Token", token)
 	assert.Equal(t, http.StatusForbidden, w.Code)
@@ -180,7 +198,8 @@ func TestRequestsAreLogged(t *testing.T) {
 			_, _ = io.WriteString(w, zipped(inBody))
 			return
 		case "echo":
-			w.Header().Set("X-Request-ID", proxysKey)
+			_, _ = io.WriteString(w, strings.Replace(inBody, "req_body", proxysKey, 1))
+			return
 		case "error":
 			w.WriteHeader(http.StatusNotFound)
 		}
