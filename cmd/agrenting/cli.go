@@ -74,6 +74,7 @@ type app struct {
 	last      *agrenting.Client
 	fixed     agrenting.Kind // of its credential, where that was given and not found by a source
 	temporary bool           // whether Store is a temporary folder
+	witness   *witness       // sees calls that issue a secret; nil for other commands
 	hide      redact.Func    // removes the credential that was sent from errors; nil changes nothing
 
 	command    any  // that is run, nil before

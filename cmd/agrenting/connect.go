@@ -104,6 +104,9 @@ func (a *app) options() ([]agrenting.Option, error) {
 	if a.log != nil {
 		opts = append(opts, agrenting.WithLogger(a.log))
 	}
+	if a.witness != nil {
+		opts = append(opts, agrenting.WithTransport(a.witness))
+	}
 	if a.Env != "" {
 		opts = append(opts, agrenting.WithEnvironment(agrenting.Environment(a.Env)))
 	}

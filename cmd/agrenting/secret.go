@@ -2,7 +2,9 @@ package main
 
 import (
 	"cmp"
+	"crypto/rand"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -74,7 +76,31 @@ func (f secretFlags) open(need bool) (*sink, error) {
 		return nil, failure("choose a folder that can be written", "cannot write beside %s: %v", f.Out, cause(err))
 	}
 	s.file = file
+	if err := reserve(file); err != nil {
+		s.close()
+		return nil, failure(fileHint(err), "cannot write %s: %v", f.Out, cause(err))
+	}
 	return s, nil
+}
+
+// reserved is how much room a file gets before the platform is asked: more than any secret
+// takes.
+const reserved = 16 << 10
+
+// reserve makes sure that a new file can take a secret, so that a full disk is found out
+// before there is one. The file is overwritten then, which needs no more room on most file
+// systems.
+func reserve(f *os.File) error {
+	filler := make([]byte, reserved)
+	_, _ = rand.Read(filler) // zeros take no room on disks that compress
+	if _, err := f.Write(filler); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	_, err := f.Seek(0, io.SeekStart)
+	return err
 }
 
 // put writes the secret as a line. What it could not write where it should be is left
@@ -83,26 +109,38 @@ func (s *sink) put(secret string) error { return s.end(secret + "\n") }
 
 // end writes the last part of what goes into the file.
 func (s *sink) end(text string) error {
-	if s.file == nil {
-		return nil
-	}
-	f := s.file
-	s.file = nil
-	left, err := become(f, s.flags.Out, text)
+	left, err := s.write(text)
 	switch {
 	case err == nil:
 		return nil
-	case left:
-		return failure("", "%s could not be replaced: %v; the secret is in %s", s.flags.Out, cause(err), f.Name())
+	case left != "":
+		return failure("", "%s could not be replaced: %v; the secret is in %s", s.flags.Out, cause(err), left)
 	default:
 		return failure("make room, and create another", "the secret was issued, but %s could not be written: %v", s.flags.Out, cause(err))
 	}
+}
+
+// write is end with the bare error. left is the temporary file if that has the text.
+func (s *sink) write(text string) (left string, err error) {
+	if s.file == nil {
+		return "", nil
+	}
+	f := s.file
+	s.file = nil
+	kept, err := become(f, s.flags.Out, text)
+	if kept {
+		left = f.Name()
+	}
+	return left, err
 }
 
 // become has a temporary file take the place of another, with text added to it. left
 // reports whether f still exists and has the text.
 func become(f *os.File, path, text string) (left bool, err error) {
 	_, err = f.WriteString(text)
+	if err == nil {
+		err = cut(f)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -116,11 +154,17 @@ func become(f *os.File, path, text string) (left bool, err error) {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return true, err
 	}
-	if dir, err := os.Open(filepath.Dir(path)); err == nil {
-		_ = dir.Sync() // not every system can
-		_ = dir.Close()
-	}
+	syncFolder(path)
 	return false, nil
+}
+
+// cut ends a file where the last byte was written.
+func cut(f *os.File) error {
+	end, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	return f.Truncate(end)
 }
 
 // close throws away what was not used.
@@ -229,9 +273,10 @@ type jsonIssued struct {
 
 // issued keeps and reports a new secret. It is called with a secret that exists
 // nowhere else.
-func (a *app) issued(s *sink, what string, k *agrenting.IssuedKey) error {
+func (a *app) issued(s *sink, i *issuing, what string, k *agrenting.IssuedKey) error {
 	secret := k.Credential.Reveal()
-	if err := s.put(secret); err != nil {
+	made := "the " + what + " " + visible(cmp.Or(k.ID, k.Credential.Fingerprint())) + " was created"
+	if err := i.keep(s, made, revokeHint(what, k), secret); err != nil {
 		return err
 	}
 	if a.JSON {
@@ -257,14 +302,23 @@ func (a *app) lost(s *sink, what string, k *agrenting.IssuedKey) error {
 		return nil
 	}
 	msg := "the " + what + " " + visible(cmp.Or(k.ID, k.Credential.Fingerprint())) + " was created, but its secret is lost"
+	hint := revokeHint(what, k)
+	if k.ID != "" {
+		hint += ", and create another"
+	}
+	return lostSecret(err, msg, hint)
+}
+
+// revokeHint says how to revoke a new key or token.
+func revokeHint(what string, k *agrenting.IssuedKey) string {
 	if k.ID == "" {
-		return lostSecret(err, msg, "agrenting "+what+"s list shows it; revoke it by agrenting "+what+"s revoke")
+		return "agrenting " + what + "s list shows it; revoke it by agrenting " + what + "s revoke"
 	}
 	hint := "revoke it by agrenting " + what + "s revoke " + visible(k.ID)
 	if what == "key" && k.AgentID != "" {
 		hint += " --of " + visible(k.AgentID)
 	}
-	return lostSecret(err, msg, hint+", and create another")
+	return hint
 }
 
 // kindName is the name of a kind as AGRENTING_CREDENTIAL_TYPE has it.
