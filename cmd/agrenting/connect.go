@@ -261,7 +261,7 @@ func (a *app) optionsWithoutCredential() ([]agrenting.Option, error) {
 // withStore is the same app with a temporary store.
 func (a *app) withStore(folder string) *app {
 	b := *a
-	b.Store, b.temporary = folder, true
+	b.Store = folder
 	return &b
 }
 

@@ -324,11 +324,12 @@ func (a *app) assignmentInFile() bool {
 	return assignment.Match(head[:n])
 }
 
-type logoutCmd struct{}
+type logoutCmd struct {
+	confirmFlags
+}
 
-// Run ends the session in use or, with an API key, what the platform ends for
-// it.
-func (*logoutCmd) Run(a *app) error {
+// Run ends the session in use or, with an API key, all sessions that were obtained with it.
+func (c *logoutCmd) Run(a *app) error {
 	client, err := a.reader()
 	if err != nil {
 		return err
@@ -342,6 +343,14 @@ func (*logoutCmd) Run(a *app) error {
 		return usage("give the session's token by --key-file FILE --type session or AGRENTING_SESSION_TOKEN; "+
 			"agrenting tokens revoke ends a user token", "a user token has no session")
 	}
+	if cred.Kind() == agrenting.KindAPIKey {
+		// The platform does not say how many there are.
+		question := "End all sessions of the key " + cred.Fingerprint() + " from " + a.placeOf(client.Status().Source) +
+			", however many there are? Every program that uses one has to exchange the key again."
+		if err := a.confirm(c.confirmFlags, question); err != nil {
+			return err
+		}
+	}
 	if err := client.Sessions.Logout(a.ctx); err != nil {
 		return err
 	}
@@ -352,7 +361,7 @@ func (*logoutCmd) Run(a *app) error {
 	if cred.Kind() == agrenting.KindSession {
 		a.ui.line("session %s has ended", cred.Fingerprint())
 	} else {
-		a.ui.line("the sessions of key %s have ended", cred.Fingerprint())
+		a.ui.line("all sessions of the key %s have ended", cred.Fingerprint())
 	}
 	return nil
 }

@@ -149,7 +149,15 @@ func (c *keysRevokeCmd) Run(a *app) error {
 		return err
 	}
 	defer client.Close()
-	if err := a.confirm(c.confirmFlags, "Revoke key "+c.KeyID+" of agent "+agent+" at once?"); err != nil {
+	question := "Revoke the key " + c.KeyID + " of the agent " + agent + " at once?"
+	if a.asks(c.confirmFlags) {
+		name, inUseHere := a.keyNamed(client, agent, c.KeyID)
+		question = "Revoke " + name + " of the agent " + agent + " at once?"
+		if inUseHere {
+			question = a.inUseNote(client, name) + question
+		}
+	}
+	if err := a.confirm(c.confirmFlags, question); err != nil {
 		return err
 	}
 	if err := client.Keys.Revoke(a.ctx, agent, c.KeyID); err != nil {

@@ -166,7 +166,7 @@ func (i *issuing) resume(chosen string) error {
 		return usage("leave --idempotency-key out", "%s has another idempotency key", i.path)
 	}
 	if age := time.Since(before.Began); age > pendingFor {
-		return failure(i.check+", "+i.undo+", and remove "+i.path,
+		return failure(i.check+": "+i.undo+", and remove "+i.path,
 			"%s has a call whose outcome is not known, and it is too old to be repeated: it was made %s ago, and the platform keeps idempotency keys for 24 h",
 			i.path, ago(age))
 	}
@@ -262,12 +262,12 @@ func (i *issuing) repeat() string {
 	switch {
 	case i.path != "":
 		return "repeat the same command within 24 h: the platform then answers with the same secret, by the idempotency key in " + i.path +
-			"; if it cannot be repeated, " + i.check + ", " + i.undo + ", and remove " + i.path
+			"; if it cannot be repeated, " + i.check + ": " + i.undo + ", and remove " + i.path
 	case i.call.Credential == "" && !i.chosen: // the idempotency key is all that it takes to get the secret
-		return i.check + "; if so, " + i.undo + "; with --out FILE, it could be repeated"
+		return i.check + ": " + i.undo + "; with --out FILE, the command could be repeated"
 	default:
 		return "repeat it with --idempotency-key " + i.call.Key + " within 24 h: the platform then answers with the same secret; if it cannot be repeated, " +
-			i.check + ", and " + i.undo
+			i.check + ": " + i.undo
 	}
 }
 

@@ -116,7 +116,15 @@ func (c *tokensRevokeCmd) Run(a *app) error {
 		return err
 	}
 	defer client.Close()
-	if err := a.confirm(c.confirmFlags, "Revoke token "+c.ID+" at once?"); err != nil {
+	question := "Revoke the token " + c.ID + " at once?"
+	if a.asks(c.confirmFlags) {
+		name, inUseHere := a.tokenNamed(client, c.ID)
+		question = "Revoke " + name + " at once?"
+		if inUseHere {
+			question = a.inUseNote(client, name) + question
+		}
+	}
+	if err := a.confirm(c.confirmFlags, question); err != nil {
 		return err
 	}
 	if err := client.Tokens.Revoke(a.ctx, c.ID); err != nil {
