@@ -211,6 +211,11 @@ func (r *bareRotation) settle(err error) error {
 	if e.kind == "interrupted" && e.hint != "" {
 		return &e // the hint says how to continue
 	}
+	if failed, ok := errors.AsType[*agrenting.RotationError](err); ok {
+		if _, issued := failed.NewCredential(); issued {
+			return &e // the hint says where the new key is
+		}
+	}
 	again := r.again()
 	switch {
 	case lerr == nil && state.Unfinished == nil:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -334,29 +335,27 @@ func (i *issuing) keep(s *sink, made, undo, secret string) error {
 		return nil
 	}
 	msg := made + ", but " + s.flags.Out + " could not be written: " + cause(err).Error()
-	where := i.app.elsewhere(s, left, secret)
-	if where == "" {
-		where = "its secret could not be kept elsewhere"
-	}
+	where := cmp.Or(i.app.elsewhere(s, left, secret), "could not be kept elsewhere")
 	hint := fileHint(err) + ", and repeat the same command within 24 h: the platform then answers with the same secret"
 	if i.path == "" {
 		hint = fileHint(err)
 	}
-	return &cliError{code: codeFailure, kind: "file", msg: msg + "; " + where, hint: hint + "; or " + undo, err: err}
+	return &cliError{code: codeFailure, kind: "file", msg: msg + "; its secret " + where, hint: hint + "; or " + undo, err: err}
 }
 
-// elsewhere keeps a secret that exists nowhere else, and says where; "" if it could not.
+// elsewhere keeps a secret that exists nowhere else, and says where: "is in FILE", or "" if it
+// could not.
 // left is a temporary file that has it already.
 func (a *app) elsewhere(s *sink, left, secret string) string {
 	if left != "" {
-		return "its secret is in " + left
+		return "is in " + left
 	}
 	if path, err := rescued(a.Store, secret); err == nil {
-		return "its secret is in " + path
+		return "is in " + path
 	}
 	if f, err := os.CreateTemp("", "agrenting-rescued-*"); err == nil { // 0600
 		if _, err := become(f, f.Name(), secret+"\n"); err == nil {
-			return "its secret is in " + f.Name()
+			return "is in " + f.Name()
 		}
 	}
 	switch {
@@ -365,10 +364,10 @@ func (a *app) elsewhere(s *sink, left, secret string) string {
 		if a.unwritten(true) != nil {
 			return ""
 		}
-		return "its secret was printed"
+		return "was printed"
 	case a.ui.onTerminal():
 		fmt.Fprintln(a.err, secret)
-		return "its secret was printed to this terminal, once"
+		return "was printed to this terminal, once"
 	default:
 		return ""
 	}

@@ -32,7 +32,7 @@ type loser interface {
 }
 
 func (*loginCmd) lost() (msg, hint string) {
-	return "the key was exchanged for a session, but its token is lost", "it ends by itself; agrenting logout with the same key ends it now"
+	return "the key was exchanged for a session, but its token is lost", "it ends by itself; agrenting logout with the same key ends it now, with all other sessions of the key"
 }
 
 func (c *agentsRegisterCmd) lost() (msg, hint string) {
@@ -152,7 +152,8 @@ func become(f *os.File, path, text string) (left bool, err error) {
 		return false, err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
-		return true, err
+		_, lerr := os.Lstat(f.Name()) // the whole folder may have gone
+		return lerr == nil, err
 	}
 	syncFolder(path)
 	return false, nil
@@ -209,19 +210,20 @@ func (s *sink) rescue(a *app, err error) error {
 	if secret == "" {
 		return err
 	}
-	where := "it was printed"
+	where := "was printed"
 	switch {
 	case s.flags.Out != "":
-		if perr := s.put(secret); perr != nil {
-			return perr
+		where = "is in " + s.flags.Out
+		if left, werr := s.write(secret + "\n"); werr != nil {
+			if where = a.elsewhere(s, left, secret); where == "" {
+				return lostSecret(werr, "a secret was issued, but it is lost", hintLost)
+			}
+			where += ", because " + s.flags.Out + " could not be written (" + cause(werr).Error() + ")"
 		}
-		where = "it is in " + s.flags.Out
 	case !s.flags.Show: // the store should have kept it
-		file, perr := rescued(a.Store, secret)
-		if perr != nil {
+		if where = a.elsewhere(s, "", secret); where == "" {
 			return err
 		}
-		where = "it is in " + file
 	}
 	if s.flags.Show {
 		a.ui.line("%s", secret)
@@ -231,12 +233,12 @@ func (s *sink) rescue(a *app, err error) error {
 	}
 	if known {
 		e := *a.classify(err)
-		e.hint = "the new key is kept: " + where
+		e.hint = "the new key is kept: it " + where
 		return &e
 	}
 	return &cliError{
 		code: codeFailure, kind: "malformed_response", err: err,
-		msg:  "the platform issued a secret under a name that is not known; its answer holds it: " + where,
+		msg:  "the platform issued a secret under a name that is not known; its answer holds it: it " + where,
 		hint: "take the secret from it and keep it; it is not shown again",
 	}
 }
