@@ -212,8 +212,9 @@ func (r *bareRotation) settle(err error) error {
 		return &e // the hint says how to continue
 	}
 	if failed, ok := errors.AsType[*agrenting.RotationError](err); ok {
-		if _, issued := failed.NewCredential(); issued {
-			return &e // the hint says where the new key is
+		if _, issued := failed.NewCredential(); issued { // the hint says where it is
+			e.msg = "the key was rotated, and the old one is dead, but the temporary store could not be written: " + textOf(failed.Err)
+			return &e
 		}
 	}
 	again := r.again()

@@ -71,6 +71,9 @@ func (f secretFlags) open(need bool) (*sink, error) {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, failure("", "cannot look at %s: %v", f.Out, cause(err))
 	}
+	if info, err := os.Stat(f.Out); err == nil && !info.Mode().IsRegular() {
+		return nil, usage("choose another name; --show prints the secret", "%s is not a regular file", f.Out)
+	}
 	file, err := os.CreateTemp(filepath.Dir(f.Out), ".agrenting-*") // 0600
 	if err != nil {
 		return nil, failure("choose a folder that can be written", "cannot write beside %s: %v", f.Out, cause(err))
