@@ -38,7 +38,5 @@ func readOnlyDisk(err error) bool {
 // endings are the signals that end a command in an orderly way.
 func endings() []os.Signal { return []os.Signal{os.Interrupt, syscall.SIGTERM} }
 
-func surviveFileLimit() {}
-
 // privateFile: the access list of the folder decides.
 func privateFile(fs.FileInfo) bool { return true }

@@ -51,10 +51,6 @@ func endings() []os.Signal {
 	return all
 }
 
-// surviveFileLimit makes a write beyond the limit for files an error, which would end
-// the process otherwise. Commands that are run do not inherit it.
-func surviveFileLimit() { signal.Notify(make(chan os.Signal, 1), syscall.SIGXFSZ) }
-
 // privateFile reports whether only the user of this process may have written a file.
 func privateFile(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)

@@ -16,7 +16,6 @@ import (
 )
 
 func main() {
-	surviveFileLimit()
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	context.AfterFunc(ctx, stop) // a second interruption ends the process at once
 	code := run(ctx, os.Args[1:], streams{

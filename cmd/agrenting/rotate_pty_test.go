@@ -443,6 +443,22 @@ func TestRefusedRotationWithoutStoreLeavesNothing(t *testing.T) {
 	assert.Empty(t, left, out)
 }
 
+// The platform was not asked to replace the key.
+func TestRotationWithoutStoreThatWasOnlyPreparedLeavesNothing(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	r.srv.Fault("POST /api/v1/auth/authenticate", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
+	temp := folder(t)
+	out, code := r.withoutStore(temp, "never", "--out", filepath.Join(temp, "key"), "--strategy", "inplace")
+	assert.Equal(t, codeFailure, code, out)
+	assert.Contains(t, out, "stopped at prepare")
+	assert.Contains(t, out, "nothing was changed, the key is live")
+	assert.NotContains(t, out, "to finish the rotation")
+	assert.True(t, r.srv.KeyAlive(r.key.Secret))
+	only(t, temp)
+}
+
 // The folder of the file is removed while the platform answers, and the store with it.
 func TestKeyThatCannotBeWrittenIsKeptElsewhere(t *testing.T) {
 	t.Parallel()
