@@ -108,7 +108,10 @@ func TestSecretIsNotRequestedIfItCannotBeWritten(t *testing.T) {
 		"read-only": {flags: syscall.MS_RDONLY, want: "read-only file system; choose a folder that can be written"},
 	} {
 		for _, command := range [][]string{
-			{"keys", "create"}, {"keys", "rotate", "--yes"}, {"tokens", "create", "x"}, {"login"},
+			{"keys", "create"},
+			{"keys", "rotate", "--yes"},
+			{"tokens", "create", "x"},
+			{"login"},
 			{"agents", "register", "x", "--did", "did:web:x.example", "--capability", "x"},
 			{"request", "POST", "/api/v1/auth/rotate-key"},
 		} {

@@ -191,9 +191,9 @@ func (a *app) classify(err error) *cliError {
 			return e
 		}
 	}
-	switch errno, isFile := fileError(err); {
+	switch isFile, said := fileError(err); {
 	case isFile:
-		e.kind, e.hint = "file", fileHint(errno)
+		e.kind, e.hint = "file", fileHint(said)
 	case isNetwork(err):
 		e.code, e.kind, e.hint = codeNetwork, "network", networkHint(err)
 	}
@@ -202,17 +202,17 @@ func (a *app) classify(err error) *cliError {
 
 // fileError reports whether an error is about a file or a folder, and returns what the
 // operating system says. Errors of sockets may be of the same types inside a [*net.OpError].
-func fileError(err error) (cause error, ok bool) {
+func fileError(err error) (ok bool, said error) {
 	if _, socket := errors.AsType[*net.OpError](err); socket {
-		return nil, false
+		return false, nil
 	}
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
-		return p.Err, true
+		return true, p.Err
 	}
 	if l, ok := errors.AsType[*os.LinkError](err); ok {
-		return l.Err, true
+		return true, l.Err
 	}
-	return err, errors.Is(err, agrenting.ErrReadOnlyStore)
+	return errors.Is(err, agrenting.ErrReadOnlyStore), err
 }
 
 // fileHint is what to do about a file that cannot be used.

@@ -186,6 +186,9 @@ func readPending(path string) (*pendingCall, error) {
 	if err != nil {
 		return nil, failure(fileHint(err), "cannot read %s: %v", path, cause(err))
 	}
+	if !info.Mode().IsRegular() { // opening a pipe would wait for its other end
+		return nil, fail("it is not a regular file")
+	}
 	f, err := os.Open(path) // #nosec G304 -- beside --out
 	if err != nil {
 		return nil, failure(fileHint(err), "cannot read %s: %v", path, cause(err))
@@ -193,8 +196,8 @@ func readPending(path string) (*pendingCall, error) {
 	defer f.Close()
 	opened, err := f.Stat()
 	switch {
-	case err != nil || !info.Mode().IsRegular() || !os.SameFile(info, opened):
-		return nil, fail("it is not a regular file")
+	case err != nil || !os.SameFile(info, opened):
+		return nil, fail("it was replaced just now")
 	case !privateFile(opened):
 		return nil, fail("others may have written it")
 	}

@@ -128,8 +128,8 @@ func (c *keysRotateCmd) storeQuestion(a *app, client *agrenting.Client) (string,
 		return "Store the key from standard input in " + a.Store + " and rotate it? " + onlyStore, nil
 	case errors.Is(err, agrenting.ErrNoRecord):
 		return c.fillQuestion(a)
-	case err != nil: // the rotation fails with it
-		return "Rotate the key in " + a.Store + "? " + fromStore, nil
+	case err != nil:
+		return "", err
 	}
 	name := ""
 	if a.asks(c.confirmFlags) {

@@ -44,7 +44,8 @@ func TestQuestionsNameWhatIsAtStake(t *testing.T) {
 		want       string
 	}{
 		"revoke the key in use": {
-			secret, env, []string{"keys", "revoke", keys[1].ID},
+			secret, env,
+			[]string{"keys", "revoke", keys[1].ID},
 			`This command itself uses the key "writer" (` + keys[1].ID + ", …" + secret[len(secret)-4:] + "), from AGRENTING_API_KEY. Revoke the key \"writer\"",
 		},
 		"revoke the key of the file": {
@@ -59,16 +60,19 @@ func TestQuestionsNameWhatIsAtStake(t *testing.T) {
 		},
 		"revoke another token": {token.Secret, nil, []string{"tokens", "revoke", other.ID}, "\x00Revoke the token \"reader\" (" + other.ID},
 		"rotate": {
-			secret, env, []string{"keys", "rotate", "--out", filepath.Join(home, "new")},
+			secret, env,
+			[]string{"keys", "rotate", "--out", filepath.Join(home, "new")},
 			`Rotate the key "writer" from AGRENTING_API_KEY (` + key.Fingerprint() + ")? The new key goes to " + filepath.Join(home, "new") + "; the old one stops",
 		},
 		"rotate and show": {first.Secret, nil, []string{"keys", "rotate", "--show"}, ")? The new key is printed; the old one stops"},
 		"fill a store": {
-			secret, env, []string{"keys", "rotate", "--store", store},
+			secret, env,
+			[]string{"keys", "rotate", "--store", store},
 			`Store the key "writer" from AGRENTING_API_KEY (` + key.Fingerprint() + ") in " + store + " and rotate it? The old key is revoked; only programs that use the store",
 		},
 		"fill a store from a file": {
-			first.Secret, inFile, []string{"keys", "rotate", "--store", store},
+			first.Secret, inFile,
+			[]string{"keys", "rotate", "--store", store},
 			`Store the key "writer" from the key file ` + file + " (AGRENTING_KEY_FILE) (" + key.Fingerprint() + ") in " + store,
 		},
 		"end all sessions": {

@@ -448,10 +448,10 @@ func TestRotationWithoutStoreThatWasOnlyPreparedLeavesNothing(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
-	r.srv.Fault("POST /api/v1/auth/authenticate", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
+	r.srv.Fault("POST /api/v1/auth/authenticate", agrentingtest.Page(http.StatusUnauthorized).Always())
 	temp := folder(t)
 	out, code := r.withoutStore(temp, "never", "--out", filepath.Join(temp, "key"), "--strategy", "inplace")
-	assert.Equal(t, codeFailure, code, out)
+	assert.NotZero(t, code, out)
 	assert.Contains(t, out, "stopped at prepare")
 	assert.Contains(t, out, "nothing was changed, the key is live")
 	assert.NotContains(t, out, "to finish the rotation")

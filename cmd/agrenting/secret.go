@@ -59,12 +59,11 @@ type sink struct {
 // open prepares for a secret. need says that without a place for it there is no
 // point in asking the platform.
 func (f secretFlags) open(need bool) (*sink, error) {
-	s := &sink{flags: f}
 	switch {
 	case f.Out == "" && !f.Show && need:
 		return nil, usage("add --out FILE to keep it, or --show to print it", "the platform shows the secret only once")
 	case f.Out == "":
-		return s, nil
+		return &sink{flags: f}, nil
 	}
 	if _, err := os.Lstat(f.Out); err == nil && !f.Force {
 		return nil, usage("add --force to replace it, or choose another name", "%s exists", f.Out)
@@ -74,11 +73,16 @@ func (f secretFlags) open(need bool) (*sink, error) {
 	if info, err := os.Stat(f.Out); err == nil && !info.Mode().IsRegular() {
 		return nil, usage("choose another name; --show prints the secret", "%s is not a regular file", f.Out)
 	}
+	return f.create()
+}
+
+// create makes the file that takes the place of f.Out.
+func (f secretFlags) create() (*sink, error) {
 	file, err := os.CreateTemp(filepath.Dir(f.Out), ".agrenting-*") // 0600
 	if err != nil {
 		return nil, failure("choose a folder that can be written", "cannot write beside %s: %v", f.Out, cause(err))
 	}
-	s.file = file
+	s := &sink{flags: f, file: file}
 	if err := reserve(file); err != nil {
 		s.close()
 		return nil, failure(fileHint(err), "cannot write %s: %v", f.Out, cause(err))
@@ -354,7 +358,7 @@ func cause(err error) error {
 // writeFile writes what may be secret to a file for its owner only, replacing
 // it in one step.
 func writeFile(path, text string) error {
-	s, err := secretFlags{Out: path, Force: true}.open(true)
+	s, err := secretFlags{Out: path}.create()
 	if err != nil {
 		return err
 	}
