@@ -19,8 +19,9 @@ type bareRotation struct {
 	cmd    *keysRotateCmd
 	app    *app // with the temporary store
 	before agrenting.Credential
-	// found is set if the same command finds the store again.
-	found bool
+	// found is set if the same command finds the store again. asked is set if the platform
+	// was asked for a key.
+	found, asked bool
 }
 
 // fromFile is in the temporary store and has the fingerprint of the key that is rotated.
@@ -181,6 +182,8 @@ func (r *bareRotation) run(s *sink) error {
 			_ = client.Close() // rotate has reported it if it matters
 		}
 	}
+	watch.end()
+	r.asked = watch.asked || watch.recovers
 	return r.settle(err)
 }
 
@@ -242,5 +245,5 @@ func (r *bareRotation) settle(err error) error {
 // process is at work.
 func (r *bareRotation) unchanged(state agrenting.KeyState) bool {
 	in := state.Unfinished
-	return state.Credential.Equal(r.before) && (in == nil || (in.Stage == agrenting.StagePrepare && in.Holder == ""))
+	return state.Credential.Equal(r.before) && (in == nil || (!r.asked && in.Stage == agrenting.StagePrepare && in.Holder == ""))
 }

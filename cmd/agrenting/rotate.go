@@ -186,6 +186,7 @@ type rotationWatch struct {
 	rotated *agrenting.Event // nil until it is done
 	err     error            // of the rotation
 
+	asked    bool   // the platform was asked for a key
 	recovers bool   // an earlier run has left an unfinished rotation behind
 	again    string // how to continue
 	next     string // how the next run is called, if not in the same way
@@ -223,6 +224,7 @@ func (w *rotationWatch) event(e agrenting.Event) {
 			w.show("another process is rotating the key; if it was killed, this run continues in "+left.String(), "waiting for the other process")
 		} else {
 			w.worked = true
+			w.asked = w.asked || e.Reason == string(agrenting.StageIssue)
 			w.show("rotating: "+e.Reason, "under way")
 		}
 	}
