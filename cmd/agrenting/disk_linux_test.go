@@ -204,6 +204,23 @@ func TestSecretWithoutItsFolderIsKeptElsewhere(t *testing.T) {
 	assert.True(t, s.srv.KeyAlive(strings.TrimSuffix(string(secret), "\n")))
 }
 
+// A session that no program has is ended again.
+func TestSessionThatCannotBeWrittenIsEnded(t *testing.T) {
+	t.Parallel()
+
+	s, target := newShell(t), folder(t)
+	file := filepath.Join(target, "session")
+	s.srv.Fault("POST *", agrentingtest.Delay(time.Second))
+	cmd, out := s.command("agrenting", "login", "--out", file)
+	require.NoError(t, cmd.Start())
+	s.reaches("POST *")
+	require.NoError(t, os.Mkdir(file, 0o700))
+	require.Error(t, cmd.Wait())
+	assert.Contains(t, out.String(), "could not be written: file exists; the session was ended again; choose another file or folder\n")
+	assert.Equal(t, 1, s.srv.Count("DELETE /api/v1/auth/logout"))
+	only(t, target, "session")
+}
+
 // The store beside the file cannot take the new key; the file has room for it.
 func TestRotationOnAFillingDiskKeepsTheKey(t *testing.T) {
 	t.Parallel()

@@ -206,8 +206,15 @@ func (c *loginCmd) Run(a *app) error {
 	}
 	cred := session.Credential
 	secret := cred.Reveal()
-	if err := s.put(secret); err != nil {
-		return err
+	if left, err := s.write(secret + "\n"); err != nil {
+		if left != "" {
+			_ = os.Remove(left)
+		}
+		msg := c.Out + " could not be written: " + cause(err).Error() + "; the session "
+		if eerr := a.end(cred); eerr != nil {
+			return failure(fileHint(err), "%scould not be ended either (%s), and ends by itself", msg, textOf(eerr))
+		}
+		return failure(fileHint(err), "%swas ended again", msg)
 	}
 	c.lookUp(a, client, session)
 	kept := c.Show || c.Out != ""

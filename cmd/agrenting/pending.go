@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
 // issueFlags are those of a command whose call issues a secret.
@@ -85,6 +86,8 @@ type issuing struct {
 	path    string // of the file with the idempotency key; "" is none
 	call    pendingCall
 	chosen  bool // the user has given the idempotency key
+	// flag is how the command is given one; "" is --idempotency-key.
+	flag string
 	// repeated is set if an earlier run may have made the call.
 	repeated bool
 
@@ -270,7 +273,7 @@ func (i *issuing) repeat() string {
 	case i.call.Credential == "" && !i.chosen: // the idempotency key is all that it takes to get the secret
 		return i.check + ": " + i.undo + "; with --out FILE, the command could be repeated"
 	default:
-		return "repeat it with --idempotency-key " + i.call.Key + " within 24 h: the platform then answers with the same secret; if it cannot be repeated, " +
+		return "repeat it with " + cmp.Or(i.flag, "--idempotency-key "+i.call.Key) + " within 24 h: the platform then answers with the same secret; if it cannot be repeated, " +
 			i.check + ": " + i.undo
 	}
 }
@@ -415,3 +418,25 @@ func (i *issuing) rescue(s *sink, err error) error {
 	e.unknown = true
 	return &e
 }
+
+// issuing is for a call that issues a secret; nil for others.
+func (c *requestCmd) issuing(a *app, client *agrenting.Client) (*issuing, error) {
+	if !c.issues() {
+		return nil, nil //nolint:nilnil // it may be repeated like any other
+	}
+	var flags issueFlags
+	for _, h := range c.Header {
+		if name, value, _ := strings.Cut(h, ":"); ascii.EqualFold(strings.TrimSpace(name), idempotencyHeader) {
+			flags.IdempotencyKey = strings.TrimSpace(value)
+		}
+	}
+	i := &issuing{
+		what: "the secret", done: "issued",
+		check: "agrenting keys list or agrenting tokens list shows whether there is a new one", undo: "revoke it",
+	}
+	err := i.begin(a, client, flags, "request", nil)
+	i.flag = "-H '" + idempotencyHeader + ": " + i.call.Key + "'"
+	return i, err
+}
+
+const idempotencyHeader = "X-Idempotency-Key"
