@@ -83,6 +83,7 @@ var phrases = []string{
 	"Use another store, or agrenting.Namespace", "",
 	"; use CallQuery", "; use -f KEY=VALUE",
 	"CallHeader", "-H",
+	"CallIdempotencyKey", "--idempotency-key",
 	"TokenRequest", "--expires-in",
 	"WithSession", "--session",
 	"WithTimeout", "--timeout",

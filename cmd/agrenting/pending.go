@@ -342,9 +342,9 @@ func (i *issuing) keep(s *sink, made, undo, secret string) error {
 	}
 	msg := made + ", but " + s.flags.Out + " could not be written: " + cause(err).Error()
 	where := cmp.Or(i.app.elsewhere(s, left, secret), "could not be kept elsewhere")
-	hint := fileHint(err) + ", and repeat the same command within 24 h: the platform then answers with the same secret"
-	if i.path == "" {
-		hint = fileHint(err)
+	hint := fileHint(err)
+	if _, lerr := os.Lstat(i.path); lerr == nil { // the whole folder may have gone
+		hint += ", and repeat the same command within 24 h: the platform then answers with the same secret"
 	}
 	return &cliError{code: codeFailure, kind: "file", msg: msg + "; its secret " + where, hint: hint + "; or " + undo, err: err}
 }

@@ -4,9 +4,12 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -104,6 +107,50 @@ func TestQuestionNamesTheKeyInTheStore(t *testing.T) {
 	out, code = terminal(t, r.srv, r.key.Secret, env, "[y/N]", "n\n", "keys", "rotate", "--store", r.path)
 	assert.Equal(t, codeFailure, code, out)
 	assert.Regexp(t, `^Rotate the key "agrenting-go/\S+" in `+r.path+` \(`+key+`\)\? The old key is revoked; programs that use the store get the new one. \[y/N\]`, out)
+}
+
+// The folder of the file is gone, and there is no folder for temporary files.
+func TestSecretThatFitsNowhereIsPrintedToATerminal(t *testing.T) {
+	t.Parallel()
+
+	for name, show := range map[string]bool{"terminal": true, "pipe": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, target := newRotating(t), folder(t)
+			r.srv.Fault("POST *", agrentingtest.Delay(time.Second))
+			removed := make(chan error, 1)
+			go func() {
+				for r.srv.Count("POST *") == 0 && t.Context().Err() == nil {
+					<-time.After(5 * time.Millisecond)
+				}
+				removed <- os.RemoveAll(target)
+			}()
+			args := []string{"agrenting", "keys", "create", "--out", filepath.Join(target, "secret")}
+			env := append(r.environment(), "TMPDIR="+filepath.Join(target, "none"))
+			var out string
+			if show {
+				out, _ = terminal(t, r.srv, r.key.Secret, env, "", "", args[1:]...)
+			} else {
+				cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+				cmd.Env = env
+				text, err := cmd.CombinedOutput()
+				require.Error(t, err)
+				out = string(text)
+			}
+			require.NoError(t, <-removed)
+			assert.Contains(t, out, " was created, but ")
+			assert.Regexp(t, `revoke it by agrenting keys revoke [0-9a-f-]{36} --of `+r.agent.ID, out)
+			assert.NotContains(t, out, "repeat the same command")
+			secret := regexp.MustCompile(`[0-9a-f]{40}`).FindString(out)
+			if show {
+				assert.Contains(t, out, "its secret was printed to this terminal, once")
+				assert.True(t, r.srv.KeyAlive(secret))
+			} else {
+				assert.Contains(t, out, "its secret could not be kept elsewhere")
+				assert.Empty(t, secret, "it may be a log")
+			}
+		})
+	}
 }
 
 func readLine(t *testing.T, path string) string {
