@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -90,12 +89,6 @@ func (s *shell) run(args ...string) (output string, code int) {
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
-// reaches waits until the platform has got a request.
-func (s *shell) reaches(route string) {
-	s.t.Helper()
-	require.Eventually(s.t, func() bool { return s.srv.Count(route) == 1 }, 20*time.Second, 5*time.Millisecond)
-}
-
 func TestSecretIsNotRequestedIfItCannotBeWritten(t *testing.T) {
 	t.Parallel()
 
@@ -150,11 +143,12 @@ func TestSecretHasItsRoomReserved(t *testing.T) {
 	t.Parallel()
 
 	s, d := newShell(t), newDisk(t, 0)
-	s.srv.Fault("POST *", agrentingtest.Delay(time.Second))
+	reached, release := hold(t, s.srv, "")
 	cmd, out := s.command("agrenting", "keys", "create", "--out", d.file("secret"))
 	require.NoError(t, cmd.Start())
-	s.reaches("POST *")
+	<-reached
 	d.fill()
+	release()
 	require.NoError(t, cmd.Wait(), out.String())
 	secret, err := os.ReadFile(d.file("secret"))
 	require.NoError(t, err)
@@ -168,11 +162,12 @@ func TestSecretThatCannotBeWrittenIsKeptAndNamed(t *testing.T) {
 
 	s, target := newShell(t), folder(t)
 	file := filepath.Join(target, "secret")
-	s.srv.Fault("POST *", agrentingtest.Delay(time.Second))
+	reached, release := hold(t, s.srv, "")
 	cmd, out := s.command("agrenting", "keys", "create", "--out", file)
 	require.NoError(t, cmd.Start())
-	s.reaches("POST *")
+	<-reached
 	require.NoError(t, os.Mkdir(file, 0o700))
+	release()
 	require.Error(t, cmd.Wait())
 	assert.Regexp(t, `^agrenting: the key [0-9a-f-]{36} was created, but `+file+` could not be written: file exists; its secret is in `+target+
 		`/\.agrenting-\d+; .*, and repeat the same command within 24 h: .*; or revoke it by agrenting keys revoke [0-9a-f-]{36} --of `+s.agent.ID+"\n$", out.String())
@@ -189,11 +184,12 @@ func TestSecretWithoutItsFolderIsKeptElsewhere(t *testing.T) {
 	t.Parallel()
 
 	s, target := newShell(t), folder(t)
-	s.srv.Fault("POST *", agrentingtest.Delay(time.Second))
+	reached, release := hold(t, s.srv, "")
 	cmd, out := s.command("agrenting", "keys", "create", "--out", filepath.Join(target, "secret"))
 	require.NoError(t, cmd.Start())
-	s.reaches("POST *")
+	<-reached
 	require.NoError(t, os.RemoveAll(target))
+	release()
 	require.Error(t, cmd.Wait())
 	kept, err := filepath.Glob(filepath.Join(s.temp, "agrenting-rescued-*"))
 	require.NoError(t, err)
@@ -210,11 +206,12 @@ func TestSessionThatCannotBeWrittenIsEnded(t *testing.T) {
 
 	s, target := newShell(t), folder(t)
 	file := filepath.Join(target, "session")
-	s.srv.Fault("POST *", agrentingtest.Delay(time.Second))
+	reached, release := hold(t, s.srv, "")
 	cmd, out := s.command("agrenting", "login", "--out", file)
 	require.NoError(t, cmd.Start())
-	s.reaches("POST *")
+	<-reached
 	require.NoError(t, os.Mkdir(file, 0o700))
+	release()
 	require.Error(t, cmd.Wait())
 	assert.Contains(t, out.String(), "could not be written: file exists; the session was ended again; choose another file or folder\n")
 	assert.Equal(t, 1, s.srv.Count("DELETE /api/v1/auth/logout"))
@@ -226,11 +223,12 @@ func TestRotationOnAFillingDiskKeepsTheKey(t *testing.T) {
 	t.Parallel()
 
 	s, d := newShell(t), newDisk(t, 0)
-	s.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(time.Second))
+	reached, release := hold(t, s.srv, "/rotate-key")
 	cmd, out := s.command("agrenting", "keys", "rotate", "--yes", "--strategy", "inplace", "--out", d.file("secret"))
 	require.NoError(t, cmd.Start())
-	s.reaches("POST /api/v1/auth/rotate-key")
+	<-reached
 	d.fill()
+	release()
 	_ = cmd.Wait()
 	secret, err := os.ReadFile(d.file("secret"))
 	require.NoError(t, err, out.String())

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -117,13 +116,12 @@ func TestSecretThatFitsNowhereIsPrintedToATerminal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, target := newRotating(t), folder(t)
-			r.srv.Fault("POST *", agrentingtest.Delay(time.Second))
+			reached, release := hold(t, r.srv, "")
 			removed := make(chan error, 1)
 			go func() {
-				for r.srv.Count("POST *") == 0 && t.Context().Err() == nil {
-					<-time.After(5 * time.Millisecond)
-				}
+				<-reached
 				removed <- os.RemoveAll(target)
+				release()
 			}()
 			args := []string{"agrenting", "keys", "create", "--out", filepath.Join(target, "secret")}
 			env := append(r.environment(), "TMPDIR="+filepath.Join(target, "none"))

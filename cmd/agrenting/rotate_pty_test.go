@@ -3,13 +3,16 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -273,6 +276,26 @@ func folder(t *testing.T) string {
 	return path
 }
 
+// hold lets the platform wait with POST requests whose path has a suffix: reached is closed
+// when one has come, and release lets all of them go on.
+func hold(t *testing.T, srv *agrentingtest.Server, suffix string) (reached <-chan struct{}, release func()) {
+	t.Helper()
+	arrived, free := make(chan struct{}), make(chan struct{})
+	var first, end sync.Once
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, suffix) {
+			first.Do(func() { close(arrived) })
+			<-free
+		}
+		srv.Handler().ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	release = func() { end.Do(func() { close(free) }) }
+	t.Cleanup(release)
+	srv.URL = front.URL
+	return arrived, release
+}
+
 // written reads the new key, which must be the only live one.
 func (r *rotating) written(path string) {
 	r.t.Helper()
@@ -464,13 +487,14 @@ func TestKeyThatCannotBeWrittenIsKeptElsewhere(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
-	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(time.Second))
+	reached, release := hold(t, r.srv, "/rotate-key")
 	temp, target := folder(t), folder(t)
 	cmd, out := r.bare(temp, "--strategy", "inplace", "--out", filepath.Join(target, "key"))
 	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool { return r.srv.Count("POST /api/v1/auth/rotate-key") == 1 }, 20*time.Second, 10*time.Millisecond)
+	<-reached
 	require.NoError(t, os.RemoveAll(target))
 	require.NoError(t, os.WriteFile(target, nil, 0o600))
+	release()
 	require.Error(t, cmd.Wait())
 	kept, err := filepath.Glob(filepath.Join(temp, "agrenting-rescued-*"))
 	require.NoError(t, err)
@@ -485,14 +509,15 @@ func TestKeyThatCannotBeWrittenIsWrittenByTheSameCommand(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
-	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(time.Second))
+	reached, release := hold(t, r.srv, "/rotate-key")
 	temp := folder(t)
 	key := filepath.Join(temp, "key")
 	args := []string{"--strategy", "inplace", "--out", key}
 	cmd, out := r.bare(temp, args...)
 	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool { return r.srv.Count("POST /api/v1/auth/rotate-key") == 1 }, 20*time.Second, 10*time.Millisecond)
+	<-reached
 	require.NoError(t, os.Mkdir(key, 0o700))
+	release()
 	require.Error(t, cmd.Wait())
 	assert.Contains(t, out.String(), "the key was rotated, and the old one is dead, but")
 	kept, err := filepath.Glob(filepath.Join(temp, "key.rotation", "rescued-*"))
@@ -514,17 +539,25 @@ func TestHangupFinishesARotation(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
-	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(time.Second))
+	reached, release := hold(t, r.srv, "/rotate-key")
 	temp := folder(t)
 	key := filepath.Join(temp, "key")
-	cmd, out := r.bare(temp, "--strategy", "inplace", "--out", key, "--json")
+	cmd, _ := r.bare(temp, "--strategy", "inplace", "--out", key)
+	cmd.Stderr = nil
+	notes, err := cmd.StderrPipe()
+	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool { return r.srv.Count("POST /api/v1/auth/rotate-key") == 1 }, 20*time.Second, 10*time.Millisecond)
+	<-reached
 	require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
-	require.NoError(t, cmd.Wait(), out.String())
-	var got jsonRotation
-	require.NoError(t, json.Unmarshal(out.Bytes(), &got), out.String())
-	assert.True(t, got.Interrupted)
+	lines, text := bufio.NewScanner(notes), ""
+	for lines.Scan() {
+		text += lines.Text() + "\n"
+		if strings.Contains(lines.Text(), "interrupted; finishing what is under way") {
+			release()
+		}
+	}
+	require.NoError(t, cmd.Wait(), text)
+	assert.Contains(t, text, "interrupted; finishing what is under way")
 	r.written(key)
 	only(t, temp, "key")
 }
@@ -534,7 +567,7 @@ func TestIgnoredHangupInterruptsNothing(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
-	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(time.Second))
+	reached, release := hold(t, r.srv, "/rotate-key")
 	key := filepath.Join(folder(t), "key")
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", `trap "" HUP; exec "$@"`, "sh",
 		"agrenting", "keys", "rotate", "--yes", "--strategy", "inplace", "--out", key, "--json")
@@ -542,8 +575,9 @@ func TestIgnoredHangupInterruptsNothing(t *testing.T) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool { return r.srv.Count("POST /api/v1/auth/rotate-key") == 1 }, 20*time.Second, 10*time.Millisecond)
+	<-reached
 	require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
+	release()
 	require.NoError(t, cmd.Wait(), out.String())
 	var got jsonRotation
 	require.NoError(t, json.Unmarshal(out.Bytes(), &got), out.String())
