@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"iter"
 	"net/url"
@@ -156,7 +157,7 @@ func (a *app) describe(g *agrenting.Agent, more ...pair) {
 }
 
 type agentsRegisterCmd struct {
-	secretFlags
+	issueFlags
 
 	Name         string   `arg:"" help:"The name of the agent."`
 	DID          string   `name:"did" required:"true" help:"Its DID, such as did:web:example.com."`
@@ -171,6 +172,7 @@ type agentsRegisterCmd struct {
 
 // Run registers an agent.
 func (c *agentsRegisterCmd) Run(a *app) error {
+	a.watched()
 	connect := a.reader
 	if c.Anonymous {
 		connect = func() (*agrenting.Client, error) { return a.anonymous() }
@@ -188,20 +190,29 @@ func (c *agentsRegisterCmd) Run(a *app) error {
 		return err
 	}
 	defer s.close()
-	stop := a.waiting("registering the agent")
-	r, err := client.Agents.Register(a.ctx, agrenting.AgentRegistration{
+	request := agrenting.AgentRegistration{
 		Name: c.Name, DID: c.DID, Capabilities: c.Capability, PricingModel: c.Pricing, BasePrice: json.Number(c.BasePrice),
 		Description: c.Description, Category: c.Category, Sandbox: c.SandboxAgent,
-	})
+	}
+	i := &issuing{
+		what: "the agent", done: "registered",
+		check: "agrenting agents get " + c.DID + " shows whether there is such an agent", undo: c.undo(""),
+	}
+	if err := i.begin(a, client, c.issueFlags, "agents register", request); err != nil {
+		return err
+	}
+	stop := a.waiting("registering the agent")
+	r, err := client.Agents.Register(a.ctx, request, i.option())
 	stop()
 	if err != nil {
 		if r != nil && r.Agent.ID != "" {
 			a.ui.note("agent %s is registered", r.Agent.ID)
 		}
-		return s.rescue(a, err)
+		return i.rescue(s, err)
 	}
 	secret := r.Credential.Reveal()
-	if err := s.put(secret); err != nil {
+	made := "the agent " + visible(cmp.Or(r.Agent.ID, c.DID)) + " was registered"
+	if err := i.keep(s, made, c.undo(r.Agent.ID), secret); err != nil {
 		return err
 	}
 	if a.JSON {
@@ -216,6 +227,14 @@ func (c *agentsRegisterCmd) Run(a *app) error {
 	}
 	a.describe(&r.Agent, pair{"message", r.Message}, pair{"key", r.Credential.Fingerprint()}, pair{"file", c.Out}, pair{"secret", s.shown(secret)})
 	return nil
+}
+
+// undo says what to do about an agent whose key is lost. id may be empty.
+func (c *agentsRegisterCmd) undo(id string) string {
+	if c.Anonymous {
+		return "register another under another DID: nobody owns this one, so nobody can make it another key"
+	}
+	return "make it another key by agrenting keys create " + cmp.Or(visible(id), "ID") + ", and revoke the lost one by agrenting keys revoke"
 }
 
 // clientOrAnonymous is for public calls, which need no credential.

@@ -66,15 +66,15 @@ type grammar struct {
 type app struct {
 	globals
 	streams
-	ctx       context.Context //nolint:containedctx // a run is one call, and kong hands commands the app alone
-	ui        *printer
-	stdout    *outlet // what out is
-	parser    *kong.Kong
-	log       *slog.Logger // nil is silent
-	last      *agrenting.Client
-	fixed     agrenting.Kind // of its credential, where that was given and not found by a source
-	temporary bool           // whether Store is a temporary folder
-	hide      redact.Func    // removes the credential that was sent from errors; nil changes nothing
+	ctx     context.Context //nolint:containedctx // a run is one call, and kong hands commands the app alone
+	ui      *printer
+	stdout  *outlet // what out is
+	parser  *kong.Kong
+	log     *slog.Logger // nil is silent
+	last    *agrenting.Client
+	fixed   agrenting.Kind // of its credential, where that was given and not found by a source
+	witness *witness       // sees calls that issue a secret; nil for other commands
+	hide    redact.Func    // removes the credential that was sent from errors; nil changes nothing
 
 	command    any  // that is run, nil before
 	toldOutput bool // that standard output could not be written

@@ -104,6 +104,9 @@ func (a *app) options() ([]agrenting.Option, error) {
 	if a.log != nil {
 		opts = append(opts, agrenting.WithLogger(a.log))
 	}
+	if a.witness != nil {
+		opts = append(opts, agrenting.WithTransport(a.witness))
+	}
 	if a.Env != "" {
 		opts = append(opts, agrenting.WithEnvironment(agrenting.Environment(a.Env)))
 	}
@@ -258,7 +261,7 @@ func (a *app) optionsWithoutCredential() ([]agrenting.Option, error) {
 // withStore is the same app with a temporary store.
 func (a *app) withStore(folder string) *app {
 	b := *a
-	b.Store, b.temporary = folder, true
+	b.Store = folder
 	return &b
 }
 

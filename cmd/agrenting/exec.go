@@ -96,6 +96,7 @@ func (c *execCmd) obtain(a *app) (cred agrenting.Credential, exchanged bool, err
 	}
 	defer client.Close()
 	cred, err = client.Credential(a.ctx)
+	a.noteStore(client)
 	if err != nil || c.Credential || cred.Kind() == agrenting.KindSession {
 		return cred, false, err
 	}
@@ -112,6 +113,13 @@ func (c *execCmd) obtain(a *app) (cred agrenting.Credential, exchanged bool, err
 		return cred, false, err
 	}
 	return session.Credential, true, nil
+}
+
+// noteStore says that a command runs without its store, which could not be written or read.
+func (a *app) noteStore(client *agrenting.Client) {
+	if err := client.Status().StoreError; err != nil && a.Store != "" {
+		a.ui.note("--store %s cannot be used, and the command runs without it: %s", a.Store, textOf(err))
+	}
 }
 
 // environment is that of the command: the one credential, and no other secret

@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"syscall"
 )
@@ -21,3 +22,21 @@ func readerGone(err error) bool {
 	const brokenPipe, noData = syscall.Errno(109), syscall.Errno(232)
 	return errors.Is(err, brokenPipe) || errors.Is(err, noData)
 }
+
+// diskFull reports whether a file could not be written for want of room.
+func diskFull(err error) bool {
+	const handleDiskFull, diskFull = syscall.Errno(39), syscall.Errno(112)
+	return errors.Is(err, handleDiskFull) || errors.Is(err, diskFull)
+}
+
+// readOnlyDisk reports whether a disk cannot be written at all.
+func readOnlyDisk(err error) bool {
+	const writeProtect = syscall.Errno(19)
+	return errors.Is(err, writeProtect)
+}
+
+// endings are the signals that end a command in an orderly way.
+func endings() []os.Signal { return []os.Signal{os.Interrupt, syscall.SIGTERM} }
+
+// privateFile: the access list of the folder decides.
+func privateFile(fs.FileInfo) bool { return true }

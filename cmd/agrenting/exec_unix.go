@@ -4,7 +4,9 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"os/signal"
 	"syscall"
 )
 
@@ -30,3 +32,27 @@ func endingSignal(p *os.ProcessState) int {
 
 // readerGone reports whether the reader of the output has gone.
 func readerGone(err error) bool { return errors.Is(err, syscall.EPIPE) }
+
+// diskFull reports whether a file could not be written for want of room.
+func diskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
+
+// readOnlyDisk reports whether a disk cannot be written at all.
+func readOnlyDisk(err error) bool { return errors.Is(err, syscall.EROFS) }
+
+// endings are the signals that end a command in an orderly way: an interruption, and
+// the end of the terminal, unless nohup has turned that off.
+func endings() []os.Signal {
+	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		all = append(all, syscall.SIGHUP)
+	}
+	return all
+}
+
+// privateFile reports whether only the user of this process may have written a file.
+func privateFile(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid() && info.Mode().Perm()&0o077 == 0
+}

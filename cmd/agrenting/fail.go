@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"syscall"
@@ -38,6 +39,8 @@ type cliError struct {
 	msg  string
 	hint string
 	err  error
+
+	unknown bool // whether a call was carried out
 }
 
 func (e *cliError) Error() string { return e.msg }
@@ -80,6 +83,7 @@ var phrases = []string{
 	"Use another store, or agrenting.Namespace", "",
 	"; use CallQuery", "; use -f KEY=VALUE",
 	"CallHeader", "-H",
+	"CallIdempotencyKey", "--idempotency-key",
 	"TokenRequest", "--expires-in",
 	"WithSession", "--session",
 	"WithTimeout", "--timeout",
@@ -188,10 +192,44 @@ func (a *app) classify(err error) *cliError {
 			return e
 		}
 	}
-	if isNetwork(err) {
+	switch isFile, said := fileError(err); {
+	case isFile:
+		e.kind, e.hint = "file", fileHint(said)
+	case isNetwork(err):
 		e.code, e.kind, e.hint = codeNetwork, "network", networkHint(err)
 	}
 	return e
+}
+
+// fileError reports whether an error is about a file or a folder, and returns what the
+// operating system says. Errors of sockets may be of the same types inside a [*net.OpError].
+func fileError(err error) (ok bool, said error) {
+	if _, socket := errors.AsType[*net.OpError](err); socket {
+		return false, nil
+	}
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return true, p.Err
+	}
+	if l, ok := errors.AsType[*os.LinkError](err); ok {
+		return true, l.Err
+	}
+	return errors.Is(err, agrenting.ErrReadOnlyStore), err
+}
+
+// fileHint is what to do about a file that cannot be used.
+func fileHint(cause error) string {
+	switch {
+	case errors.Is(cause, fs.ErrPermission):
+		return "run it as the user that the file belongs to, or give that file to this user"
+	case errors.Is(cause, fs.ErrNotExist):
+		return "check the path"
+	case diskFull(cause):
+		return "make room on the disk, or choose a folder on another one"
+	case readOnlyDisk(cause):
+		return "choose a folder that can be written"
+	default:
+		return "choose another file or folder"
+	}
 }
 
 // hint says what to do about an error that matches is, for a command that knows
@@ -229,8 +267,11 @@ func noCredentialHint(env agrenting.Environment) string {
 }
 
 func isNetwork(err error) bool {
-	if _, ok := errors.AsType[net.Error](err); ok {
-		return true
+	if e, ok := errors.AsType[net.Error](err); ok {
+		// The number of any error of the operating system is a net.Error, too.
+		if _, number := e.(syscall.Errno); !number {
+			return true
+		}
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return true
@@ -285,6 +326,7 @@ type jsonError struct {
 	Field      string  `json:"field,omitempty"`
 	RequestID  string  `json:"request_id,omitempty"`
 	RetryAfter float64 `json:"retry_after_seconds,omitempty"`
+	Outcome    string  `json:"outcome,omitempty"` // "unknown" if the call may have been carried out
 }
 
 // fail reports an error on standard error, in one line, and returns the exit
@@ -313,6 +355,9 @@ func (a *app) fail(err error) int {
 		return e.code
 	}
 	j := jsonError{Kind: e.kind, Message: hide(e.msg), Hint: e.hint, ExitCode: e.code}
+	if e.unknown {
+		j.Outcome = "unknown"
+	}
 	if api, ok := errors.AsType[*agrenting.APIError](err); ok {
 		j.Status, j.Code, j.Field, j.RequestID = api.StatusCode, hide(api.Code), hide(api.Field), hide(api.RequestID)
 		j.RetryAfter = api.RetryAfter.Seconds()

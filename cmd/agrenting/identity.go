@@ -206,8 +206,15 @@ func (c *loginCmd) Run(a *app) error {
 	}
 	cred := session.Credential
 	secret := cred.Reveal()
-	if err := s.put(secret); err != nil {
-		return err
+	if left, err := s.write(secret + "\n"); err != nil {
+		if left != "" {
+			_ = os.Remove(left)
+		}
+		msg := c.Out + " could not be written: " + cause(err).Error() + "; the session "
+		if eerr := a.end(cred); eerr != nil {
+			return failure(fileHint(err), "%scould not be ended either (%s), and ends by itself", msg, textOf(eerr))
+		}
+		return failure(fileHint(err), "%swas ended again", msg)
 	}
 	c.lookUp(a, client, session)
 	kept := c.Show || c.Out != ""
@@ -324,11 +331,12 @@ func (a *app) assignmentInFile() bool {
 	return assignment.Match(head[:n])
 }
 
-type logoutCmd struct{}
+type logoutCmd struct {
+	confirmFlags
+}
 
-// Run ends the session in use or, with an API key, what the platform ends for
-// it.
-func (*logoutCmd) Run(a *app) error {
+// Run ends the session in use or, with an API key, all sessions that were obtained with it.
+func (c *logoutCmd) Run(a *app) error {
 	client, err := a.reader()
 	if err != nil {
 		return err
@@ -342,6 +350,14 @@ func (*logoutCmd) Run(a *app) error {
 		return usage("give the session's token by --key-file FILE --type session or AGRENTING_SESSION_TOKEN; "+
 			"agrenting tokens revoke ends a user token", "a user token has no session")
 	}
+	if cred.Kind() == agrenting.KindAPIKey {
+		// The platform does not say how many there are.
+		question := "End all sessions of the key " + cred.Fingerprint() + " from " + a.placeOf(client.Status().Source) +
+			", however many there are? Every program that uses one has to exchange the key again."
+		if err := a.confirm(c.confirmFlags, question); err != nil {
+			return err
+		}
+	}
 	if err := client.Sessions.Logout(a.ctx); err != nil {
 		return err
 	}
@@ -352,7 +368,7 @@ func (*logoutCmd) Run(a *app) error {
 	if cred.Kind() == agrenting.KindSession {
 		a.ui.line("session %s has ended", cred.Fingerprint())
 	} else {
-		a.ui.line("the sessions of key %s have ended", cred.Fingerprint())
+		a.ui.line("all sessions of the key %s have ended", cred.Fingerprint())
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -86,7 +87,7 @@ func (c *keysListCmd) Run(a *app) error {
 }
 
 type keysCreateCmd struct {
-	secretFlags
+	issueFlags
 
 	AgentID string `arg:"" optional:"" help:"Whose key; --agent by default."`
 	Name    string `help:"A name for people."`
@@ -94,6 +95,7 @@ type keysCreateCmd struct {
 
 // Run creates a key.
 func (c *keysCreateCmd) Run(a *app) error {
+	a.watched()
 	client, agent, err := a.clientFor(c.AgentID)
 	if err != nil {
 		return err
@@ -104,16 +106,33 @@ func (c *keysCreateCmd) Run(a *app) error {
 		return err
 	}
 	defer s.close()
+	i := &issuing{
+		what: "the key", done: "created",
+		check: "agrenting keys list " + agent + " shows whether there is a new key", undo: "revoke it by agrenting keys revoke",
+	}
+	if err := i.begin(a, client, c.issueFlags, "keys create", map[string]string{"agent": agent, "name": c.Name}); err != nil {
+		return err
+	}
 	stop := a.waiting("creating a key")
-	k, err := client.Keys.Create(a.ctx, agent, c.Name)
+	k, err := client.Keys.Create(a.ctx, agent, c.Name, i.option())
 	stop()
 	if err != nil {
-		return a.hint(s.rescue(a, err), agrenting.ErrNotFound, hintAgent)
+		return i.rescue(s, a.hint(err, agrenting.ErrNotFound, hintAgent))
 	}
 	if k.AgentID == "" {
 		k.AgentID = agent
 	}
-	return a.issued(s, "key", k)
+	if err := a.issued(s, i, "key", k); err != nil {
+		return err
+	}
+	i.strays(k.ID, c.Name, func(ctx context.Context, yield func(id, name string, created time.Time)) {
+		for k, err := range client.Keys.List(ctx, agent) {
+			if err == nil && k.Revoked.IsZero() {
+				yield(k.ID, k.Name, k.Created)
+			}
+		}
+	})
+	return nil
 }
 
 type keysRevokeCmd struct {
@@ -130,7 +149,15 @@ func (c *keysRevokeCmd) Run(a *app) error {
 		return err
 	}
 	defer client.Close()
-	if err := a.confirm(c.confirmFlags, "Revoke key "+c.KeyID+" of agent "+agent+" at once?"); err != nil {
+	question := "Revoke the key " + c.KeyID + " of the agent " + agent + " at once?"
+	if a.asks(c.confirmFlags) {
+		name, inUseHere := a.keyNamed(client, agent, c.KeyID)
+		question = "Revoke " + name + " of the agent " + agent + " at once?"
+		if inUseHere {
+			question = a.inUseNote(client, name) + question
+		}
+	}
+	if err := a.confirm(c.confirmFlags, question); err != nil {
 		return err
 	}
 	if err := client.Keys.Revoke(a.ctx, agent, c.KeyID); err != nil {

@@ -39,6 +39,10 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"platform": platform,
 			"fault":    fault,
+			"drop":     drop,
+			"heal":     heal,
+			"live":     live,
+			"age":      age,
 			"revoke":   revoke,
 			"code":     code,
 			"shows":    shows,
@@ -119,6 +123,35 @@ func fault(ts *testscript.TestScript, _ bool, args []string) {
 	status, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	servers.get(ts).Fault(args[0], agrentingtest.Status(status, "").Always())
+}
+
+// drop makes a route do its work and answer nothing: drop 'POST /api/v1/user/tokens'.
+func drop(ts *testscript.TestScript, _ bool, args []string) {
+	servers.get(ts).Fault(args[0], agrentingtest.DropAfter().Always())
+}
+
+// heal ends all faults.
+func heal(ts *testscript.TestScript, _ bool, _ []string) { servers.get(ts).ClearFaults() }
+
+// live checks how many live keys an agent has: live $AGENT 2.
+func live(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	if n := len(servers.get(ts).LiveKeys(args[0])); n != want {
+		ts.Fatalf("the agent has %d live keys, not %d", n, want)
+	}
+}
+
+// age makes a pending call older: age new.pending 24h.
+func age(ts *testscript.TestScript, _ bool, args []string) {
+	by, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	var call pendingCall
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &call))
+	call.Began = time.Now().Add(-by)
+	text, err := json.Marshal(call)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
 }
 
 // revoke kills the key.

@@ -73,7 +73,8 @@ func TestOnATerminal(t *testing.T) {
 
 	out, code := terminal(t, srv, key.Secret, nil, prompt, "n\n", revoke...)
 	assert.Equal(t, codeFailure, code, out)
-	assert.Contains(t, out, "Revoke key "+spare.ID)
+	assert.Contains(t, out, "Revoke the key ("+spare.ID)
+	assert.NotContains(t, out, "itself uses")
 	assert.Contains(t, out, "nothing was done")
 	assert.Contains(t, out, "\x1b[", "there is colour")
 	assert.True(t, srv.KeyAlive(spare.Secret))

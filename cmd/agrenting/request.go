@@ -55,11 +55,21 @@ func (c *requestCmd) Run(a *app) error {
 		return err
 	}
 	defer s.close()
+	if c.issues() {
+		a.watched()
+	}
 	client, err := a.clientOrAnonymous()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	issuing, err := c.issuing(a, client)
+	if err != nil {
+		return err
+	}
+	if issuing != nil {
+		opts = append(opts, issuing.option())
+	}
 	path, _, _ := strings.Cut(c.Path, "?")
 	stop := a.waiting("waiting for %s %s", method, path)
 	defer stop()
@@ -92,6 +102,8 @@ func (c *requestCmd) Run(a *app) error {
 	switch {
 	case errors.Is(err, errShown):
 		return failure("add --out FILE", "the body is larger than %d MiB, which is the most that is printed", maxShown>>20)
+	case err != nil && issuing != nil:
+		return issuing.failed(err)
 	case err != nil:
 		return err
 	case c.Raw && c.Out != "":

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,8 +51,14 @@ func (c *keysRotateCmd) Run(a *app) error {
 		return err
 	}
 	defer s.close()
-	if err := a.confirm(c.confirmFlags, "Rotate the key in "+a.Store+"? The old one is revoked."); err != nil {
-		return err
+	if !c.Yes {
+		question, err := c.storeQuestion(a, client)
+		if err != nil {
+			return err
+		}
+		if err := a.confirm(c.confirmFlags, question); err != nil {
+			return err
+		}
 	}
 	if before, err := a.stored(); err == nil {
 		watch.recovers = before.Unfinished != nil
@@ -70,84 +75,6 @@ func (c *keysRotateCmd) policy() agrenting.RotationPolicy {
 		policy.Strategy = agrenting.InPlace
 	}
 	return policy
-}
-
-// withoutStore rotates the key over a store in a temporary folder. The folder is
-// removed if the new key was written where the flags say, or if nothing was changed.
-func (c *keysRotateCmd) withoutStore(a *app) error {
-	given, err := a.client()
-	if err != nil {
-		return err
-	}
-	defer given.Close()
-	s, err := c.open(true)
-	if err != nil {
-		return preferStore(c.secretFlags, err)
-	}
-	defer s.close()
-	source := a.sourceName(given.Status().Source)
-	if err := a.confirm(c.confirmFlags, "Rotate the key from "+source+"? The old one stops working, for everybody who has it."); err != nil {
-		return err
-	}
-	key, err := given.Credential(a.ctx)
-	if err != nil {
-		return err
-	}
-	folder, err := os.MkdirTemp("", "agrenting-rotation-*") // 0700
-	if err != nil {
-		return failure("give --store FOLDER", "cannot make a temporary folder: %v", cause(err))
-	}
-	err = c.over(a.withStore(folder), key, s)
-	if err == nil && (given.Status().Source != varKeyFile || a.env(varKeyFile) != c.Out) {
-		a.ui.note("the key from %s is dead; put the new one in its place", source)
-	}
-	return err
-}
-
-// over rotates key over the store of a, which is in a temporary folder.
-func (c *keysRotateCmd) over(a *app, key agrenting.Credential, s *sink) error {
-	watch := newRotationWatch(a)
-	watch.again = "run agrenting keys rotate --store " + a.Store
-	defer watch.end()
-	policy := c.policy()
-	policy.Grace = -1 // no other process uses this store
-	store, err := agrenting.FileStore(a.Store)
-	if err == nil {
-		var client *agrenting.Client
-		client, err = a.as(key, agrenting.WithStore(store), agrenting.WithRotation(policy), agrenting.WithObserver(watch.event))
-		if err == nil {
-			err = c.rotate(a, client, s, watch, "")
-			_ = client.Close() // rotate has reported it if it matters
-		}
-	}
-	return c.settle(a, key, err)
-}
-
-// settle removes the temporary store, or says what it still has.
-func (c *keysRotateCmd) settle(a *app, before agrenting.Credential, err error) error {
-	if err == nil && c.shows() {
-		err = a.unwritten(true)
-	}
-	state, lerr := a.stored()
-	unchanged := errors.Is(lerr, agrenting.ErrNoRecord) || (lerr == nil && state.Unfinished == nil && state.Credential.Equal(before))
-	if err == nil || unchanged {
-		_ = os.RemoveAll(a.Store)
-		return err
-	}
-	e := *a.classify(err)
-	hint := "agrenting keys rotate --store " + a.Store + " finishes the rotation; give it the same key"
-	if lerr == nil && state.Unfinished == nil {
-		e.msg = "the key was rotated: the old one is dead; " + e.msg
-		hint = "the new key is kept in --store " + a.Store
-		if file, err := rescued(a.Store, state.Credential.Reveal()); err == nil {
-			hint = "the new key is in " + file
-		}
-	}
-	if e.kind == "interrupted" && e.hint != "" {
-		return &e // the hint says how to continue
-	}
-	e.hint = joinHints(e.hint, hint)
-	return &e
 }
 
 // joinHints joins two hints; the first may be empty.
@@ -204,21 +131,30 @@ func (c *keysRotateCmd) rotate(a *app, client *agrenting.Client, s *sink, watch 
 	if err := s.put(secret); err != nil {
 		return err
 	}
+	c.report(a, s, r, secret, shown, interrupted)
+	return nil
+}
+
+// report prints the result of a rotation. shown is the store to report.
+func (c *keysRotateCmd) report(a *app, s *sink, r *agrenting.Rotation, secret, shown string, interrupted bool) {
+	strategy := ""
+	if r.Strategy != 0 {
+		strategy = r.Strategy.String()
+	}
 	if a.JSON {
 		encode(a.out, jsonRotation{
-			From: r.From, To: r.To, Generation: r.Generation, Strategy: r.Strategy.String(), Seconds: r.Took.Seconds(),
+			From: r.From, To: r.To, Generation: r.Generation, Strategy: strategy, Seconds: r.Took.Seconds(),
 			Recovered: r.Recovered, Adopted: r.Adopted, Interrupted: interrupted,
 			Store: shown, File: c.Out, Secret: s.shown(secret),
 		})
-		return nil
+		return
 	}
 	a.ui.pairs(
 		pair{"from", r.From}, pair{"to", r.To}, pair{"generation", strconv.FormatUint(r.Generation, 10)},
-		pair{"strategy", r.Strategy.String()}, pair{"took", r.Took.Round(time.Millisecond).String()},
+		pair{"strategy", strategy}, pair{"took", r.Took.Round(time.Millisecond).String()},
 		pair{"store", shown}, pair{"file", c.Out}, pair{"secret", s.shown(secret)},
 		pair{"note", howItWent(r, interrupted)},
 	)
-	return nil
 }
 
 // howItWent is what is out of the ordinary about a rotation.
@@ -250,8 +186,10 @@ type rotationWatch struct {
 	rotated *agrenting.Event // nil until it is done
 	err     error            // of the rotation
 
+	asked    bool   // the platform was asked for a key
 	recovers bool   // an earlier run has left an unfinished rotation behind
 	again    string // how to continue
+	next     string // how the next run is called, if not in the same way
 }
 
 func newRotationWatch(a *app) *rotationWatch {
@@ -286,6 +224,7 @@ func (w *rotationWatch) event(e agrenting.Event) {
 			w.show("another process is rotating the key; if it was killed, this run continues in "+left.String(), "waiting for the other process")
 		} else {
 			w.worked = true
+			w.asked = w.asked || e.Reason == string(agrenting.StageIssue)
 			w.show("rotating: "+e.Reason, "under way")
 		}
 	}
@@ -306,11 +245,7 @@ func (w *rotationWatch) finishing() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.waiting {
-		in := ""
-		if w.app.temporary {
-			in = " with --store " + w.app.Store
-		}
-		w.show("interrupted; finishing what is under way (interrupt again to leave it to the next run"+in+")", "finishing")
+		w.show("interrupted; finishing what is under way (interrupt again to leave it to the next run"+w.next+")", "finishing")
 	}
 }
 

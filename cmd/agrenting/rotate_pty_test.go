@@ -3,13 +3,17 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -272,53 +276,180 @@ func folder(t *testing.T) string {
 	return path
 }
 
-func TestInterruptedRotationWithoutStoreContinuesInTheTemporaryOne(t *testing.T) {
+// hold lets the platform wait with POST requests whose path has a suffix: reached is closed
+// when one has come, and release lets all of them go on.
+func hold(t *testing.T, srv *agrentingtest.Server, suffix string) (reached <-chan struct{}, release func()) {
+	t.Helper()
+	arrived, free := make(chan struct{}), make(chan struct{})
+	var first, end sync.Once
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, suffix) {
+			first.Do(func() { close(arrived) })
+			<-free
+		}
+		srv.Handler().ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	release = func() { end.Do(func() { close(free) }) }
+	t.Cleanup(release)
+	srv.URL = front.URL
+	return arrived, release
+}
+
+// written reads the new key, which must be the only live one.
+func (r *rotating) written(path string) {
+	r.t.Helper()
+	secret, err := os.ReadFile(path)
+	require.NoError(r.t, err)
+	assert.True(r.t, r.srv.KeyAlive(strings.TrimSpace(string(secret))))
+	assert.False(r.t, r.srv.KeyAlive(r.key.Secret))
+	assert.Len(r.t, r.srv.LiveKeys(r.agent.ID), 1)
+}
+
+// only checks that a folder has the named files and no others.
+func only(t *testing.T, folder string, names ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(folder)
+	require.NoError(t, err)
+	found := []string{}
+	for _, e := range entries {
+		found = append(found, e.Name())
+	}
+	assert.ElementsMatch(t, names, found)
+}
+
+func TestInterruptedRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
 	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
 	temp := folder(t)
-	out, code := r.withoutStore(temp, "rotating: revoke", "--out", filepath.Join(temp, "key"))
+	key := filepath.Join(temp, "key")
+	out, code := r.withoutStore(temp, "rotating: revoke", "--out", key)
 	assert.Equal(t, codeInterrupted, code, out)
-	left, err := filepath.Glob(filepath.Join(temp, "agrenting-rotation-*"))
-	require.NoError(t, err)
-	require.Len(t, left, 1, out)
-	assert.Contains(t, out, "interrupt again to leave it to the next run with --store "+left[0])
-	assert.Contains(t, out, "run agrenting keys rotate --store "+left[0]+" to finish the rotation")
-	assert.NoFileExists(t, filepath.Join(temp, "key"))
+	assert.Contains(t, out, "interrupt again to leave it to the next run)")
+	assert.Contains(t, out, "run the same command again to finish the rotation")
+	only(t, temp, "key.rotation")
 
 	r.srv.ClearFaults()
-	r.path = left[0]
-	out, code = r.interruptedAt("never", "--out", filepath.Join(temp, "key"))
+	out, code = r.withoutStore(temp, "never", "--out", key)
 	assert.Equal(t, codeOK, code, out)
-	secret, err := os.ReadFile(filepath.Join(temp, "key"))
-	require.NoError(t, err)
-	assert.True(t, r.srv.KeyAlive(strings.TrimSpace(string(secret))))
-	assert.False(t, r.srv.KeyAlive(r.key.Secret))
-	assert.Len(t, r.srv.LiveKeys(r.agent.ID), 1)
+	assert.Contains(t, out, "recovered")
+	r.written(key)
+	only(t, temp, "key")
 }
 
-func TestFailedRotationWithoutStoreSaysHowToContinue(t *testing.T) {
+func TestLostRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
 	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.DropAfter().Always())
 	temp := folder(t)
-	out, code := r.withoutStore(temp, "never", "--out", filepath.Join(temp, "key"), "--strategy", "inplace")
+	key := filepath.Join(temp, "key")
+	args := []string{"--out", key, "--strategy", "inplace"}
+	out, code := r.withoutStore(temp, "never", args...)
 	assert.NotZero(t, code, out)
+	assert.Contains(t, out, "run the same command again to finish the rotation: it uses the same idempotency key")
+	assert.NotContains(t, out, "try again")
+	assert.False(t, r.srv.KeyAlive(r.key.Secret), "the answer was lost")
+	only(t, temp, "key.rotation")
+
+	out, code = r.withoutStore(temp, "never", append(args, "--json")...)
+	assert.NotZero(t, code, out)
+	assert.Contains(t, out, `"outcome": "unknown"`)
+
+	r.srv.ClearFaults()
+	out, code = r.withoutStore(temp, "never", args...)
+	assert.Equal(t, codeOK, code, out)
+	r.written(key)
+	only(t, temp, "key")
+}
+
+// Another key is given to the command that continues the rotation of the first.
+func TestStoreOfAnotherRotationIsNotUsed(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.DropAfter().Always())
+	temp := folder(t)
+	key := filepath.Join(temp, "key")
+	args := []string{"--out", key, "--strategy", "inplace"}
+	out, code := r.withoutStore(temp, "never", args...)
+	assert.NotZero(t, code, out)
+	r.srv.ClearFaults()
+
+	other := newRotating(t)
+	other.srv, other.agent = r.srv, r.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scout"})
+	other.key = r.srv.NewKey(other.agent.ID)
+	out, code = other.withoutStore(temp, "never", args...)
+	assert.Equal(t, codeUsage, code, out)
+	assert.Contains(t, out, "has the unfinished rotation of another key than "+agrenting.APIKey(other.key.Secret).Fingerprint())
+	assert.True(t, r.srv.KeyAlive(other.key.Secret))
+
+	r.path = key + ".rotation" // the way that the message names
+	out, code = r.interruptedAt("never", "--out", key)
+	assert.Equal(t, codeOK, code, out)
+	r.written(key)
+}
+
+// The kernel ends the command while the platform answers.
+func TestKilledRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(time.Minute))
+	temp := folder(t)
+	key := filepath.Join(temp, "key")
+	args := []string{"--out", key, "--strategy", "inplace"}
+	cmd, out := r.bare(temp, args...)
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool { return r.srv.Count("POST /api/v1/auth/rotate-key") == 1 }, 20*time.Second, 10*time.Millisecond)
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait(), out.String())
+	assert.DirExists(t, key+".rotation")
+
+	text, code := r.withoutStore(temp, "never", args...)
+	assert.Equal(t, codeOK, code, text)
+	assert.Contains(t, text, "an earlier run has not finished this rotation; this one continues it ("+key+".rotation)")
+	r.written(key)
+}
+
+// bare prepares keys rotate without a store.
+func (r *rotating) bare(temp string, args ...string) (*exec.Cmd, *bytes.Buffer) {
+	r.t.Helper()
+	cmd := exec.CommandContext(r.t.Context(), "agrenting", append([]string{"keys", "rotate", "--yes"}, args...)...)
+	cmd.Env = []string{
+		"AGRENTING_URL=" + r.srv.URL, "AGRENTING_API_KEY=" + r.key.Secret, "AGRENTING_AGENT_ID=" + r.agent.ID,
+		"TMPDIR=" + temp, "GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	return cmd, &out
+}
+
+// Other users may write in the folder of the file, so that a store there would not be safe.
+func TestRotationWithoutStoreInAnOpenFolderUsesTheTemporaryOne(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.DropAfter().Always())
+	temp, open := folder(t), folder(t)
+	require.NoError(t, os.Chmod(open, 0o775)) // #nosec G302 -- that is the case
+	key := filepath.Join(open, "key")
+	out, code := r.withoutStore(temp, "never", "--out", key, "--strategy", "inplace")
+	assert.NotZero(t, code, out)
+	only(t, open)
 	left, err := filepath.Glob(filepath.Join(temp, "agrenting-rotation-*"))
 	require.NoError(t, err)
 	require.Len(t, left, 1, out)
-	assert.Contains(t, out, "agrenting keys rotate --store "+left[0]+" finishes the rotation")
-	assert.False(t, r.srv.KeyAlive(r.key.Secret), "the answer was lost")
+	assert.Contains(t, out, "if this run is killed, agrenting keys rotate --store "+left[0]+" finishes the rotation")
+	assert.Contains(t, out, "run agrenting keys rotate --store "+left[0]+" to finish the rotation")
 
 	r.srv.ClearFaults()
 	r.path = left[0]
-	out, code = r.interruptedAt("never", "--out", filepath.Join(temp, "key"))
+	out, code = r.interruptedAt("never", "--out", key)
 	assert.Equal(t, codeOK, code, out)
-	secret, err := os.ReadFile(filepath.Join(temp, "key"))
-	require.NoError(t, err)
-	assert.True(t, r.srv.KeyAlive(strings.TrimSpace(string(secret))))
+	r.written(key)
 }
 
 func TestRefusedRotationWithoutStoreLeavesNothing(t *testing.T) {
@@ -335,30 +466,121 @@ func TestRefusedRotationWithoutStoreLeavesNothing(t *testing.T) {
 	assert.Empty(t, left, out)
 }
 
-// The folder of the file is removed while the platform answers.
-func TestKeyThatCannotBeWrittenIsKeptInTheTemporaryStore(t *testing.T) {
+// The platform was not asked to replace the key.
+func TestRotationWithoutStoreThatWasOnlyPreparedLeavesNothing(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
-	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(time.Second))
+	r.srv.Fault("POST /api/v1/auth/authenticate", agrentingtest.Page(http.StatusUnauthorized).Always())
+	temp := folder(t)
+	out, code := r.withoutStore(temp, "never", "--out", filepath.Join(temp, "key"), "--strategy", "inplace")
+	assert.NotZero(t, code, out)
+	assert.Contains(t, out, "stopped at prepare")
+	assert.Contains(t, out, "nothing was changed, the key is live")
+	assert.NotContains(t, out, "to finish the rotation")
+	assert.True(t, r.srv.KeyAlive(r.key.Secret))
+	only(t, temp)
+}
+
+// The folder of the file is removed while the platform answers, and the store with it.
+func TestKeyThatCannotBeWrittenIsKeptElsewhere(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	reached, release := hold(t, r.srv, "/rotate-key")
 	temp, target := folder(t), folder(t)
-	cmd := exec.CommandContext(t.Context(), "agrenting", "keys", "rotate", "--yes", "--strategy", "inplace", "--out", filepath.Join(target, "key"))
-	cmd.Env = []string{
-		"AGRENTING_URL=" + r.srv.URL, "AGRENTING_API_KEY=" + r.key.Secret, "AGRENTING_AGENT_ID=" + r.agent.ID,
-		"TMPDIR=" + temp, "GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
+	cmd, out := r.bare(temp, "--strategy", "inplace", "--out", filepath.Join(target, "key"))
+	require.NoError(t, cmd.Start())
+	<-reached
+	require.NoError(t, os.RemoveAll(target))
+	require.NoError(t, os.WriteFile(target, nil, 0o600))
+	release()
+	require.Error(t, cmd.Wait())
+	kept, err := filepath.Glob(filepath.Join(temp, "agrenting-rescued-*"))
+	require.NoError(t, err)
+	require.Len(t, kept, 1, out.String())
+	assert.Contains(t, out.String(), "the new key is kept: it is in "+kept[0])
+	r.written(kept[0])
+}
+
+// A folder takes the name of the file while the platform answers, so that the key cannot be
+// written there; the same command writes it later.
+func TestKeyThatCannotBeWrittenIsWrittenByTheSameCommand(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	reached, release := hold(t, r.srv, "/rotate-key")
+	temp := folder(t)
+	key := filepath.Join(temp, "key")
+	args := []string{"--strategy", "inplace", "--out", key}
+	cmd, out := r.bare(temp, args...)
+	require.NoError(t, cmd.Start())
+	<-reached
+	require.NoError(t, os.Mkdir(key, 0o700))
+	release()
+	require.Error(t, cmd.Wait())
+	assert.Contains(t, out.String(), "the key was rotated, and the old one is dead, but")
+	kept, err := filepath.Glob(filepath.Join(temp, "key.rotation", "rescued-*"))
+	require.NoError(t, err)
+	require.Len(t, kept, 1, out.String())
+	assert.Contains(t, out.String(), "the new key is in "+kept[0]+"; run the same command again to have it written to "+key)
+	r.written(kept[0])
+
+	require.NoError(t, os.Remove(key))
+	text, code := r.withoutStore(temp, "never", args...)
+	assert.Equal(t, codeOK, code, text)
+	assert.Equal(t, 1, r.srv.Count("POST /api/v1/auth/rotate-key"), "it is not rotated again")
+	r.written(key)
+	assert.NoDirExists(t, key+".rotation")
+}
+
+// The terminal of a rotation is closed.
+func TestHangupFinishesARotation(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	reached, release := hold(t, r.srv, "/rotate-key")
+	temp := folder(t)
+	key := filepath.Join(temp, "key")
+	cmd, _ := r.bare(temp, "--strategy", "inplace", "--out", key)
+	cmd.Stderr = nil
+	notes, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	<-reached
+	require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
+	lines, text := bufio.NewScanner(notes), ""
+	for lines.Scan() {
+		text += lines.Text() + "\n"
+		if strings.Contains(lines.Text(), "interrupted; finishing what is under way") {
+			release()
+		}
 	}
+	require.NoError(t, cmd.Wait(), text)
+	assert.Contains(t, text, "interrupted; finishing what is under way")
+	r.written(key)
+	only(t, temp, "key")
+}
+
+// nohup has turned the signal off.
+func TestIgnoredHangupInterruptsNothing(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	reached, release := hold(t, r.srv, "/rotate-key")
+	key := filepath.Join(folder(t), "key")
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `trap "" HUP; exec "$@"`, "sh",
+		"agrenting", "keys", "rotate", "--yes", "--strategy", "inplace", "--out", key, "--json")
+	cmd.Env = append(os.Environ(), "AGRENTING_URL="+r.srv.URL, "AGRENTING_API_KEY="+r.key.Secret, "AGRENTING_AGENT_ID="+r.agent.ID)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool { return r.srv.Count("POST /api/v1/auth/rotate-key") == 1 }, 20*time.Second, 10*time.Millisecond)
-	require.NoError(t, os.RemoveAll(target))
-	require.Error(t, cmd.Wait())
-	kept, err := filepath.Glob(filepath.Join(temp, "agrenting-rotation-*", "rescued-*"))
-	require.NoError(t, err)
-	require.Len(t, kept, 1, out.String())
-	assert.Contains(t, out.String(), "the old one is dead")
-	assert.Contains(t, out.String(), "the new key is in "+kept[0])
-	secret, err := os.ReadFile(kept[0])
-	require.NoError(t, err)
-	assert.True(t, r.srv.KeyAlive(strings.TrimSpace(string(secret))))
+	<-reached
+	require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
+	release()
+	require.NoError(t, cmd.Wait(), out.String())
+	var got jsonRotation
+	require.NoError(t, json.Unmarshal(out.Bytes(), &got), out.String())
+	assert.False(t, got.Interrupted)
+	r.written(key)
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"cmp"
+	"crypto/rand"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -30,7 +32,7 @@ type loser interface {
 }
 
 func (*loginCmd) lost() (msg, hint string) {
-	return "the key was exchanged for a session, but its token is lost", "it ends by itself; agrenting logout with the same key ends it now"
+	return "the key was exchanged for a session, but its token is lost", "it ends by itself; agrenting logout with the same key ends it now, with all other sessions of the key"
 }
 
 func (c *agentsRegisterCmd) lost() (msg, hint string) {
@@ -57,24 +59,55 @@ type sink struct {
 // open prepares for a secret. need says that without a place for it there is no
 // point in asking the platform.
 func (f secretFlags) open(need bool) (*sink, error) {
-	s := &sink{flags: f}
 	switch {
 	case f.Out == "" && !f.Show && need:
 		return nil, usage("add --out FILE to keep it, or --show to print it", "the platform shows the secret only once")
 	case f.Out == "":
-		return s, nil
+		return &sink{flags: f}, nil
 	}
 	if _, err := os.Lstat(f.Out); err == nil && !f.Force {
 		return nil, usage("add --force to replace it, or choose another name", "%s exists", f.Out)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, failure("", "cannot look at %s: %v", f.Out, cause(err))
 	}
+	if info, err := os.Stat(f.Out); err == nil && !info.Mode().IsRegular() {
+		return nil, usage("choose another name; --show prints the secret", "%s is not a regular file", f.Out)
+	}
+	return f.create()
+}
+
+// create makes the file that takes the place of f.Out.
+func (f secretFlags) create() (*sink, error) {
 	file, err := os.CreateTemp(filepath.Dir(f.Out), ".agrenting-*") // 0600
 	if err != nil {
 		return nil, failure("choose a folder that can be written", "cannot write beside %s: %v", f.Out, cause(err))
 	}
-	s.file = file
+	s := &sink{flags: f, file: file}
+	if err := reserve(file); err != nil {
+		s.close()
+		return nil, failure(fileHint(err), "cannot write %s: %v", f.Out, cause(err))
+	}
 	return s, nil
+}
+
+// reserved is how much room a file gets before the platform is asked: more than any secret
+// takes.
+const reserved = 16 << 10
+
+// reserve makes sure that a new file can take a secret, so that a full disk is found out
+// before there is one. The file is overwritten then, which needs no more room on most file
+// systems.
+func reserve(f *os.File) error {
+	filler := make([]byte, reserved)
+	_, _ = rand.Read(filler) // zeros take no room on disks that compress
+	if _, err := f.Write(filler); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	_, err := f.Seek(0, io.SeekStart)
+	return err
 }
 
 // put writes the secret as a line. What it could not write where it should be is left
@@ -83,26 +116,38 @@ func (s *sink) put(secret string) error { return s.end(secret + "\n") }
 
 // end writes the last part of what goes into the file.
 func (s *sink) end(text string) error {
-	if s.file == nil {
-		return nil
-	}
-	f := s.file
-	s.file = nil
-	left, err := become(f, s.flags.Out, text)
+	left, err := s.write(text)
 	switch {
 	case err == nil:
 		return nil
-	case left:
-		return failure("", "%s could not be replaced: %v; the secret is in %s", s.flags.Out, cause(err), f.Name())
+	case left != "":
+		return failure("", "%s could not be replaced: %v; the secret is in %s", s.flags.Out, cause(err), left)
 	default:
 		return failure("make room, and create another", "the secret was issued, but %s could not be written: %v", s.flags.Out, cause(err))
 	}
+}
+
+// write is end with the bare error. left is the temporary file if that has the text.
+func (s *sink) write(text string) (left string, err error) {
+	if s.file == nil {
+		return "", nil
+	}
+	f := s.file
+	s.file = nil
+	kept, err := become(f, s.flags.Out, text)
+	if kept {
+		left = f.Name()
+	}
+	return left, err
 }
 
 // become has a temporary file take the place of another, with text added to it. left
 // reports whether f still exists and has the text.
 func become(f *os.File, path, text string) (left bool, err error) {
 	_, err = f.WriteString(text)
+	if err == nil {
+		err = cut(f)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -114,13 +159,20 @@ func become(f *os.File, path, text string) (left bool, err error) {
 		return false, err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
-		return true, err
+		_, lerr := os.Lstat(f.Name()) // the whole folder may have gone
+		return lerr == nil, err
 	}
-	if dir, err := os.Open(filepath.Dir(path)); err == nil {
-		_ = dir.Sync() // not every system can
-		_ = dir.Close()
-	}
+	syncFolder(path)
 	return false, nil
+}
+
+// cut ends a file where the last byte was written.
+func cut(f *os.File) error {
+	end, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	return f.Truncate(end)
 }
 
 // close throws away what was not used.
@@ -165,19 +217,20 @@ func (s *sink) rescue(a *app, err error) error {
 	if secret == "" {
 		return err
 	}
-	where := "it was printed"
+	where := "was printed"
 	switch {
 	case s.flags.Out != "":
-		if perr := s.put(secret); perr != nil {
-			return perr
+		where = "is in " + s.flags.Out
+		if left, werr := s.write(secret + "\n"); werr != nil {
+			if where = a.elsewhere(s, left, secret); where == "" {
+				return lostSecret(werr, "a secret was issued, but it is lost", hintLost)
+			}
+			where += ", because " + s.flags.Out + " could not be written (" + cause(werr).Error() + ")"
 		}
-		where = "it is in " + s.flags.Out
 	case !s.flags.Show: // the store should have kept it
-		file, perr := rescued(a.Store, secret)
-		if perr != nil {
+		if where = a.elsewhere(s, "", secret); where == "" {
 			return err
 		}
-		where = "it is in " + file
 	}
 	if s.flags.Show {
 		a.ui.line("%s", secret)
@@ -187,12 +240,12 @@ func (s *sink) rescue(a *app, err error) error {
 	}
 	if known {
 		e := *a.classify(err)
-		e.hint = "the new key is kept: " + where
+		e.hint = "the new key is kept: it " + where
 		return &e
 	}
 	return &cliError{
 		code: codeFailure, kind: "malformed_response", err: err,
-		msg:  "the platform issued a secret under a name that is not known; its answer holds it: " + where,
+		msg:  "the platform issued a secret under a name that is not known; its answer holds it: it " + where,
 		hint: "take the secret from it and keep it; it is not shown again",
 	}
 }
@@ -229,9 +282,10 @@ type jsonIssued struct {
 
 // issued keeps and reports a new secret. It is called with a secret that exists
 // nowhere else.
-func (a *app) issued(s *sink, what string, k *agrenting.IssuedKey) error {
+func (a *app) issued(s *sink, i *issuing, what string, k *agrenting.IssuedKey) error {
 	secret := k.Credential.Reveal()
-	if err := s.put(secret); err != nil {
+	made := "the " + what + " " + visible(cmp.Or(k.ID, k.Credential.Fingerprint())) + " was created"
+	if err := i.keep(s, made, revokeHint(what, k), secret); err != nil {
 		return err
 	}
 	if a.JSON {
@@ -257,14 +311,23 @@ func (a *app) lost(s *sink, what string, k *agrenting.IssuedKey) error {
 		return nil
 	}
 	msg := "the " + what + " " + visible(cmp.Or(k.ID, k.Credential.Fingerprint())) + " was created, but its secret is lost"
+	hint := revokeHint(what, k)
+	if k.ID != "" {
+		hint += ", and create another"
+	}
+	return lostSecret(err, msg, hint)
+}
+
+// revokeHint says how to revoke a new key or token.
+func revokeHint(what string, k *agrenting.IssuedKey) string {
 	if k.ID == "" {
-		return lostSecret(err, msg, "agrenting "+what+"s list shows it; revoke it by agrenting "+what+"s revoke")
+		return "agrenting " + what + "s list shows it; revoke it by agrenting " + what + "s revoke"
 	}
 	hint := "revoke it by agrenting " + what + "s revoke " + visible(k.ID)
 	if what == "key" && k.AgentID != "" {
 		hint += " --of " + visible(k.AgentID)
 	}
-	return lostSecret(err, msg, hint+", and create another")
+	return hint
 }
 
 // kindName is the name of a kind as AGRENTING_CREDENTIAL_TYPE has it.
@@ -295,7 +358,7 @@ func cause(err error) error {
 // writeFile writes what may be secret to a file for its owner only, replacing
 // it in one step.
 func writeFile(path, text string) error {
-	s, err := secretFlags{Out: path, Force: true}.open(true)
+	s, err := secretFlags{Out: path}.create()
 	if err != nil {
 		return err
 	}

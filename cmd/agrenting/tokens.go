@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -55,7 +56,7 @@ func (*tokensListCmd) Run(a *app) error {
 }
 
 type tokensCreateCmd struct {
-	secretFlags
+	issueFlags
 
 	Name      string        `arg:"" help:"A name for people."`
 	Scope     []string      `placeholder:"SCOPE" help:"What the token may do, such as agents:read; may be repeated. None leaves it to the platform."`
@@ -64,6 +65,7 @@ type tokensCreateCmd struct {
 
 // Run creates a token.
 func (c *tokensCreateCmd) Run(a *app) error {
+	a.watched()
 	client, err := a.reader()
 	if err != nil {
 		return err
@@ -74,13 +76,31 @@ func (c *tokensCreateCmd) Run(a *app) error {
 		return err
 	}
 	defer s.close()
+	i := &issuing{
+		what: "the token", done: "created",
+		check: "agrenting tokens list shows whether there is a new token", undo: "revoke it by agrenting tokens revoke",
+	}
+	request := agrenting.TokenRequest{Name: c.Name, Scopes: c.Scope, ExpiresIn: c.ExpiresIn}
+	if err := i.begin(a, client, c.issueFlags, "tokens create", request); err != nil {
+		return err
+	}
 	stop := a.waiting("creating a token")
-	t, err := client.Tokens.Create(a.ctx, agrenting.TokenRequest{Name: c.Name, Scopes: c.Scope, ExpiresIn: c.ExpiresIn})
+	t, err := client.Tokens.Create(a.ctx, request, i.option())
 	stop()
 	if err != nil {
-		return a.hint(s.rescue(a, err), agrenting.ErrForbidden, hintUser)
+		return i.rescue(s, a.hint(err, agrenting.ErrForbidden, hintUser))
 	}
-	return a.issued(s, "token", t)
+	if err := a.issued(s, i, "token", t); err != nil {
+		return err
+	}
+	i.strays(t.ID, c.Name, func(ctx context.Context, yield func(id, name string, created time.Time)) {
+		for t, err := range client.Tokens.List(ctx) {
+			if err == nil {
+				yield(t.ID, t.Name, t.Created)
+			}
+		}
+	})
+	return nil
 }
 
 type tokensRevokeCmd struct {
@@ -96,7 +116,15 @@ func (c *tokensRevokeCmd) Run(a *app) error {
 		return err
 	}
 	defer client.Close()
-	if err := a.confirm(c.confirmFlags, "Revoke token "+c.ID+" at once?"); err != nil {
+	question := "Revoke the token " + c.ID + " at once?"
+	if a.asks(c.confirmFlags) {
+		name, inUseHere := a.tokenNamed(client, c.ID)
+		question = "Revoke " + name + " at once?"
+		if inUseHere {
+			question = a.inUseNote(client, name) + question
+		}
+	}
+	if err := a.confirm(c.confirmFlags, question); err != nil {
 		return err
 	}
 	if err := client.Tokens.Revoke(a.ctx, c.ID); err != nil {

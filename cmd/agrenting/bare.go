@@ -1,0 +1,249 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/agrenting/agrenting-go"
+)
+
+// rotationSuffix is added to the name of --out for the store of a rotation without --store.
+const rotationSuffix = ".rotation"
+
+// A bareRotation is a rotation without --store, over a temporary store. The store is beside
+// --out, so that the same command finds it again.
+type bareRotation struct {
+	cmd    *keysRotateCmd
+	app    *app // with the temporary store
+	before agrenting.Credential
+	// found is set if the same command finds the store again. asked is set if the platform
+	// was asked for a key.
+	found, asked bool
+}
+
+// fromFile is in the temporary store and has the fingerprint of the key that is rotated.
+const fromFile = "from"
+
+// withoutStore rotates the key over a temporary store, which is removed if the new key was
+// written where the flags say, or if nothing was changed.
+func (c *keysRotateCmd) withoutStore(a *app) error {
+	given, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer given.Close()
+	s, err := c.open(true)
+	if err != nil {
+		return preferStore(c.secretFlags, err)
+	}
+	defer s.close()
+	key, err := given.Credential(a.ctx)
+	if err != nil {
+		return err
+	}
+	source := given.Status().Source
+	r := &bareRotation{cmd: c, before: key}
+	finished, err := r.find(a)
+	if err != nil {
+		return err
+	}
+	if finished != nil {
+		err = r.deliver(s, *finished)
+	} else {
+		if err := a.confirm(c.confirmFlags, c.bareQuestion(a, given, key)); err != nil {
+			return err
+		}
+		if err := r.place(a); err != nil {
+			return err
+		}
+		err = r.run(s)
+	}
+	if err == nil && (source != varKeyFile || a.env(varKeyFile) != c.Out) {
+		a.ui.note("the key from %s is dead; put the new one in its place", a.sourceName(source))
+	}
+	return err
+}
+
+// beside is the folder of the temporary store beside --out, "" without --out.
+func (r *bareRotation) beside() (string, error) {
+	if r.cmd.Out == "" {
+		return "", nil
+	}
+	path, err := filepath.Abs(r.cmd.Out)
+	return path + rotationSuffix, err
+}
+
+// find looks for the store of an earlier run of the same command. finished is its
+// state if that run has rotated the key and could not write it.
+func (r *bareRotation) find(a *app) (finished *agrenting.KeyState, err error) {
+	folder, err := r.beside()
+	if err != nil || folder == "" {
+		return nil, err
+	}
+	if _, err := os.Lstat(folder); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // there is no earlier run
+	}
+	b := a.withStore(folder)
+	state, err := b.stored()
+	from, _ := os.ReadFile(filepath.Join(folder, fromFile)) // #nosec G304 -- checked with the store
+	same := strings.TrimSpace(string(from)) == r.before.Fingerprint()
+	switch {
+	case errors.Is(err, agrenting.ErrNoRecord) && (same || len(from) == 0):
+		return nil, nil //nolint:nilnil // it was killed before it did anything
+	case err != nil && !errors.Is(err, agrenting.ErrNoRecord):
+		return nil, err
+	case err == nil && state.Unfinished == nil && state.Credential.Equal(r.before):
+		return nil, nil //nolint:nilnil // the key that was saved there is in use
+	case !same:
+		return nil, usage("agrenting keys rotate --store "+folder+" finishes it; remove the folder if no program uses its key",
+			"%s has the unfinished rotation of another key than %s", folder, r.before.Fingerprint())
+	case state.Unfinished == nil:
+		r.use(b, true)
+		return &state, nil
+	default:
+		a.ui.note("an earlier run has not finished this rotation; this one continues it (%s)", folder)
+		return nil, nil //nolint:nilnil // it is not finished
+	}
+}
+
+func (r *bareRotation) use(a *app, found bool) { r.app, r.found = a, found }
+
+// place makes the temporary store: beside --out if no other user can write there, and in
+// the folder for temporary files otherwise.
+func (r *bareRotation) place(a *app) error {
+	folder, err := r.beside()
+	if err != nil {
+		return failure("give --store FOLDER", "cannot make a temporary store: %v", cause(err))
+	}
+	if folder != "" {
+		if err = os.Mkdir(folder, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
+			b := a.withStore(folder)
+			if _, lerr := b.stored(); lerr == nil || errors.Is(lerr, agrenting.ErrNoRecord) {
+				r.use(b, true)
+				return r.mark()
+			} else if err != nil { // it was there
+				return lerr
+			}
+			_ = os.Remove(folder)
+		}
+	}
+	if folder, err = os.MkdirTemp("", "agrenting-rotation-*"); err != nil { // 0700
+		return failure("give --store FOLDER", "cannot make a temporary folder: %v", cause(err))
+	}
+	r.use(a.withStore(folder), false)
+	a.ui.note("until the new key is written, it is in %s; if this run is killed, agrenting keys rotate --store %s finishes the rotation", folder, folder)
+	return r.mark()
+}
+
+// mark writes which key is rotated.
+func (r *bareRotation) mark() error {
+	path := filepath.Join(r.app.Store, fromFile)
+	if err := writeFile(path, r.before.Fingerprint()); err != nil {
+		if entries, lerr := os.ReadDir(r.app.Store); lerr == nil && len(entries) == 0 {
+			_ = os.Remove(r.app.Store)
+		}
+		return err
+	}
+	syncFolder(r.app.Store)
+	return nil
+}
+
+// again says how to continue.
+func (r *bareRotation) again() string {
+	if r.found {
+		return "run the same command again"
+	}
+	return "run agrenting keys rotate --store " + r.app.Store
+}
+
+// run rotates the key.
+func (r *bareRotation) run(s *sink) error {
+	a := r.app
+	watch := newRotationWatch(a)
+	watch.again = r.again()
+	if !r.found {
+		watch.next = " with --store " + a.Store
+	}
+	defer watch.end()
+	policy := r.cmd.policy()
+	policy.Grace = -1 // no other process uses this store
+	if state, err := a.stored(); err == nil {
+		watch.recovers = state.Unfinished != nil
+	}
+	store, err := agrenting.FileStore(a.Store)
+	if err == nil {
+		var client *agrenting.Client
+		client, err = a.as(r.before, agrenting.WithStore(store), agrenting.WithRotation(policy), agrenting.WithObserver(watch.event))
+		if err == nil {
+			err = r.cmd.rotate(a, client, s, watch, "")
+			_ = client.Close() // rotate has reported it if it matters
+		}
+	}
+	watch.end()
+	r.asked = watch.asked || watch.recovers
+	return r.settle(err)
+}
+
+// deliver writes the key that an earlier run could not write.
+func (r *bareRotation) deliver(s *sink, state agrenting.KeyState) error {
+	secret := state.Credential.Reveal()
+	err := s.put(secret)
+	if err == nil {
+		r.cmd.report(r.app, s, &agrenting.Rotation{
+			From: r.before.Fingerprint(), To: state.Credential.Fingerprint(), Generation: state.Generation, Recovered: true,
+		}, secret, "", false)
+	}
+	return r.settle(err)
+}
+
+// settle removes the temporary store, or says what it still has.
+func (r *bareRotation) settle(err error) error {
+	a := r.app
+	if err == nil && r.cmd.shows() {
+		err = a.unwritten(true)
+	}
+	state, lerr := a.stored()
+	if err == nil || errors.Is(lerr, agrenting.ErrNoRecord) || (lerr == nil && r.unchanged(state)) {
+		_ = os.RemoveAll(a.Store)
+		return err
+	}
+	e := *a.classify(err)
+	if e.kind == "interrupted" && e.hint != "" {
+		return &e // the hint says how to continue
+	}
+	if failed, ok := errors.AsType[*agrenting.RotationError](err); ok {
+		if _, issued := failed.NewCredential(); issued { // the hint says where it is
+			e.msg = "the key was rotated, and the old one is dead, but the temporary store could not be written: " + textOf(failed.Err)
+			return &e
+		}
+	}
+	again := r.again()
+	switch {
+	case lerr == nil && state.Unfinished == nil:
+		e.msg = "the key was rotated, and the old one is dead, but " + e.msg
+		where := "the new key is kept in --store " + a.Store
+		if file, err := rescued(a.Store, state.Credential.Reveal()); err == nil {
+			where = "the new key is in " + file
+		}
+		e.hint = where
+		if r.found {
+			e.hint += "; " + again + " to have it written to " + r.cmd.Out
+		}
+	case e.code == codeRefused, e.code == codeCredential:
+		e.hint = joinHints(e.hint, again+" to finish the rotation; give it the same key")
+	default: // a network hint would be about any call
+		e.hint = again + " to finish the rotation: it uses the same idempotency key, so that no key is lost"
+	}
+	e.unknown = lerr != nil || (state.Unfinished != nil && state.Unfinished.Stage == agrenting.StageIssue)
+	return &e
+}
+
+// unchanged reports whether the platform was asked for nothing that matters, and no other
+// process is at work.
+func (r *bareRotation) unchanged(state agrenting.KeyState) bool {
+	in := state.Unfinished
+	return state.Credential.Equal(r.before) && (in == nil || (!r.asked && in.Stage == agrenting.StagePrepare && in.Holder == ""))
+}

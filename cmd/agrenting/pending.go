@@ -1,0 +1,442 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptrace"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
+)
+
+// issueFlags are those of a command whose call issues a secret.
+type issueFlags struct {
+	secretFlags
+
+	IdempotencyKey string `placeholder:"KEY" help:"Repeat the call that was made with this key, such as a UUID: the platform answers with the same secret for 24 h. With --out, a repeated command finds the key by itself."`
+}
+
+const (
+	// pendingSuffix is added to the name of --out for the file that has the
+	// idempotency key while the outcome of the call is not known.
+	pendingSuffix = ".pending"
+	pendingFormat = "agrenting pending call 1"
+	maxPending    = 64 << 10
+
+	// pendingFor is how long a call can be repeated. The platform keeps idempotency keys
+	// for 24 h (platform documentation, "Idempotency"); an hour is left for clocks that
+	// differ.
+	pendingFor = 23 * time.Hour
+)
+
+// A pendingCall says what was about to be asked. It is written before the call.
+type pendingCall struct {
+	Format string `json:"format"`
+	Note   string `json:"note"` // for people who find the file
+	// Command, URL, Inputs, and Credential are what a repetition has to have in common.
+	// Credential is a fingerprint, empty for an anonymous registration.
+	Command    string          `json:"command"`
+	URL        string          `json:"url"`
+	Inputs     json.RawMessage `json:"inputs"`
+	Credential string          `json:"credential,omitempty"`
+	Key        string          `json:"idempotency_key"`
+	Began      time.Time       `json:"began"`
+}
+
+// differs names what two calls do not have in common, "" if one repeats the other.
+func (p *pendingCall) differs(q *pendingCall) string {
+	var mine, other bytes.Buffer
+	_ = json.Compact(&mine, p.Inputs) // both were decoded, or encoded here
+	_ = json.Compact(&other, q.Inputs)
+	switch {
+	case p.Command != q.Command:
+		return "it is of the command " + p.Command
+	case p.URL != q.URL:
+		return "it is for the platform at " + p.URL
+	case !bytes.Equal(mine.Bytes(), other.Bytes()):
+		return "it was made with " + mine.String()
+	case p.Credential != q.Credential:
+		if p.Credential == "" {
+			return "it was made without a credential"
+		}
+		return "it was made with the credential " + p.Credential
+	default:
+		return ""
+	}
+}
+
+// An issuing is a call that issues a secret. It is made so that a repetition of the
+// command gets the same secret if the answer is lost.
+type issuing struct {
+	app     *app
+	witness *witness
+	path    string // of the file with the idempotency key; "" is none
+	call    pendingCall
+	chosen  bool // the user has given the idempotency key
+	// flag is how the command is given one; "" is --idempotency-key.
+	flag string
+	// repeated is set if an earlier run may have made the call.
+	repeated bool
+
+	what string // such as "the key"
+	done string // such as "created"
+	// check says how to find out what an unknown outcome is, undo how to take it back.
+	check, undo string
+}
+
+// begin writes down what is about to be asked, or finds what an earlier run has
+// written. i has the texts; client makes the call.
+func (i *issuing) begin(a *app, client *agrenting.Client, f issueFlags, command string, inputs any) error {
+	encoded, err := json.Marshal(inputs)
+	if err != nil {
+		return err
+	}
+	i.app, i.witness, i.chosen = a, a.witness, f.IdempotencyKey != ""
+	i.call = pendingCall{
+		Format: pendingFormat, Command: command, URL: client.BaseURL(), Inputs: encoded, Key: f.IdempotencyKey,
+		Began: time.Now().UTC().Truncate(time.Second),
+		Note: "The outcome of this call is not known. The same command repeats it and gets the same secret. " +
+			"Whoever has the key below may get that secret, too.",
+	}
+	if i.call.Key == "" {
+		i.call.Key = newUUID()
+	}
+	if client.Status().Source != "WithAnonymous" {
+		cred, err := client.Credential(a.ctx)
+		if err != nil {
+			return err
+		}
+		i.call.Credential = cred.Fingerprint()
+	}
+	if f.Out == "" {
+		return nil
+	}
+	i.path = f.Out + pendingSuffix
+	return i.write(f.IdempotencyKey)
+}
+
+// write creates the file, or takes the idempotency key from the one that is there.
+// chosen is the key that the user has given.
+func (i *issuing) write(chosen string) error {
+	text, err := json.MarshalIndent(i.call, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(i.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // #nosec G304 -- beside --out
+	if errors.Is(err, fs.ErrExist) {
+		return i.resume(chosen)
+	}
+	if err == nil {
+		_, err = f.Write(append(text, '\n'))
+		if err == nil {
+			err = f.Sync()
+		}
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err == nil {
+			syncFolder(i.path)
+			return nil
+		}
+		_ = os.Remove(i.path)
+	}
+	return failure(fileHint(err), "cannot write %s: %v; nothing was asked of the platform", i.path, cause(err))
+}
+
+// resume takes the idempotency key of an earlier run, if that has made the same call.
+func (i *issuing) resume(chosen string) error {
+	before, err := readPending(i.path)
+	if err != nil {
+		return err
+	}
+	if why := before.differs(&i.call); why != "" {
+		return usage("repeat that command, or "+i.check+", and remove "+i.path+" then",
+			"%s has a call whose outcome is not known, and %s", i.path, visible(why))
+	}
+	if chosen != "" && chosen != before.Key {
+		return usage("leave --idempotency-key out", "%s has another idempotency key", i.path)
+	}
+	if age := time.Since(before.Began); age > pendingFor {
+		return failure(i.check+": "+i.undo+", and remove "+i.path,
+			"%s has a call whose outcome is not known, and it is too old to be repeated: it was made %s ago, and the platform keeps idempotency keys for 24 h",
+			i.path, ago(age))
+	}
+	i.call, i.repeated = *before, true
+	i.app.ui.note("an earlier run made this call at %s, and its outcome is not known; it is repeated with the same idempotency key (%s)",
+		when(i.call.Began), i.path)
+	return nil
+}
+
+// readPending reads a file that write has made.
+func readPending(path string) (*pendingCall, error) {
+	fail := func(why string) error {
+		return usage("choose another --out, or remove it if nobody needs it", "%s is there, and %s", path, why)
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, failure(fileHint(err), "cannot read %s: %v", path, cause(err))
+	}
+	if !info.Mode().IsRegular() { // opening a pipe would wait for its other end
+		return nil, fail("it is not a regular file")
+	}
+	f, err := os.Open(path) // #nosec G304 -- beside --out
+	if err != nil {
+		return nil, failure(fileHint(err), "cannot read %s: %v", path, cause(err))
+	}
+	defer f.Close()
+	opened, err := f.Stat()
+	switch {
+	case err != nil || !os.SameFile(info, opened):
+		return nil, fail("it was replaced just now")
+	case !privateFile(opened):
+		return nil, fail("others may have written it")
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxPending))
+	if err != nil {
+		return nil, failure(fileHint(err), "cannot read %s: %v", path, cause(err))
+	}
+	var p pendingCall
+	if json.Unmarshal(text, &p) != nil || p.Format != pendingFormat || p.Key == "" {
+		return nil, fail("it does not describe a call of this version")
+	}
+	return &p, nil
+}
+
+// option makes the call one that can be repeated.
+func (i *issuing) option() agrenting.CallOption { return agrenting.CallIdempotencyKey(i.call.Key) }
+
+// forget removes the file: the outcome is known.
+func (i *issuing) forget() {
+	if i.path != "" {
+		_ = os.Remove(i.path) // what is left is refused or repeated, and both are harmless
+	}
+}
+
+// failed is the error of the call, with what is known about its outcome.
+func (i *issuing) failed(err error) error {
+	if !i.unknown(err) {
+		i.forget()
+		return err
+	}
+	e := *i.app.classify(err)
+	e.msg += "; it is not known whether " + i.what + " was " + i.done
+	remedy := i.repeat()
+	if api, ok := errors.AsType[*agrenting.APIError](err); ok && api.Code == "IDEMPOTENCY_PENDING" {
+		remedy = "the first call is still being processed: " + remedy
+	}
+	switch e.code {
+	case codeRefused, codeCredential, codeLimited:
+		e.hint = joinHints(e.hint, remedy)
+	default:
+		e.hint = remedy
+	}
+	e.unknown = true
+	return &e
+}
+
+// unknown reports whether the call may have been carried out although it failed.
+func (i *issuing) unknown(err error) bool {
+	api, answered := errors.AsType[*agrenting.APIError](err)
+	platform := answered && api.Code != "" && api.StatusCode >= http.StatusBadRequest && api.StatusCode < http.StatusInternalServerError
+	idempotency := answered && strings.HasPrefix(api.Code, "IDEMPOTENCY_")
+	switch {
+	case platform && !idempotency && errors.Is(err, agrenting.ErrValidation):
+		return false // a repetition of a call that was carried out is not validated again
+	case i.repeated, idempotency:
+		return true
+	case platform:
+		return i.witness.lost()
+	default:
+		return i.witness.sent()
+	}
+}
+
+// repeat says how to repeat a call whose outcome is not known.
+func (i *issuing) repeat() string {
+	switch {
+	case i.path != "":
+		return "repeat the same command within 24 h: the platform then answers with the same secret, by the idempotency key in " + i.path +
+			"; if it cannot be repeated, " + i.check + ": " + i.undo + ", and remove " + i.path
+	case i.call.Credential == "" && !i.chosen: // the idempotency key is all that it takes to get the secret
+		return i.check + ": " + i.undo + "; with --out FILE, the command could be repeated"
+	default:
+		return "repeat it with " + cmp.Or(i.flag, "--idempotency-key "+i.call.Key) + " within 24 h: the platform then answers with the same secret; if it cannot be repeated, " +
+			i.check + ": " + i.undo
+	}
+}
+
+// A witness sees whether calls may have been carried out. It is the base transport of the
+// client.
+type witness struct {
+	base http.RoundTripper
+
+	written, unanswered atomic.Bool
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (w *witness) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method != http.MethodPost {
+		return w.base.RoundTrip(req)
+	}
+	var written atomic.Bool
+	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		WroteHeaders: func() { written.Store(true); w.written.Store(true) },
+	})
+	resp, err := w.base.RoundTrip(req.WithContext(ctx))
+	if (err != nil && written.Load()) || (err == nil && uncertain(resp.StatusCode)) {
+		w.unanswered.Store(true)
+	}
+	return resp, err
+}
+
+// uncertain reports whether a status leaves open what has happened.
+func uncertain(status int) bool {
+	return status >= http.StatusInternalServerError || status == http.StatusRequestTimeout
+}
+
+// sent reports whether the platform may have got a call.
+func (w *witness) sent() bool { return w.written.Load() }
+
+// lost reports whether a call may have been carried out whose answer did not come.
+func (w *witness) lost() bool { return w.unanswered.Load() }
+
+// watched gives the clients of this run a witness.
+func (a *app) watched() { a.witness = &witness{base: agrenting.NewBaseTransport()} }
+
+// newUUID returns a random UUID, version 4.
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// syncFolder makes a new or replaced file durable, where the system can.
+func syncFolder(path string) {
+	if dir, err := os.Open(filepath.Dir(path)); err == nil {
+		_ = dir.Sync()
+		_ = dir.Close()
+	}
+}
+
+// keep puts the secret where the flags say. If that fails, it keeps the secret elsewhere
+// and says what was made, where the secret is, and how to take it back.
+func (i *issuing) keep(s *sink, made, undo, secret string) error {
+	left, err := s.write(secret + "\n")
+	if err == nil {
+		i.forget()
+		return nil
+	}
+	msg := made + ", but " + s.flags.Out + " could not be written: " + cause(err).Error()
+	where := cmp.Or(i.app.elsewhere(s, left, secret), "could not be kept elsewhere")
+	hint := fileHint(err)
+	if _, lerr := os.Lstat(i.path); lerr == nil { // the whole folder may have gone
+		hint += ", and repeat the same command within 24 h: the platform then answers with the same secret"
+	}
+	return &cliError{code: codeFailure, kind: "file", msg: msg + "; its secret " + where, hint: hint + "; or " + undo, err: err}
+}
+
+// elsewhere keeps a secret that exists nowhere else, and says where: "is in FILE", or "" if it
+// could not.
+// left is a temporary file that has it already.
+func (a *app) elsewhere(s *sink, left, secret string) string {
+	if left != "" {
+		return "is in " + left
+	}
+	if path, err := rescued(a.Store, secret); err == nil {
+		return "is in " + path
+	}
+	if f, err := os.CreateTemp("", "agrenting-rescued-*"); err == nil { // 0600
+		if _, err := become(f, f.Name(), secret+"\n"); err == nil {
+			return "is in " + f.Name()
+		}
+	}
+	switch {
+	case s.flags.Show:
+		a.ui.line("%s", secret)
+		if a.unwritten(true) != nil {
+			return ""
+		}
+		return "was printed"
+	case a.ui.onTerminal():
+		fmt.Fprintln(a.err, secret)
+		return "was printed to this terminal, once"
+	default:
+		return ""
+	}
+}
+
+// strays notes keys that were made by earlier attempts of a call that was repeated, on a
+// platform that does not answer repetitions with the first answer. made yields
+// the name, ID, and time of creation of what there is.
+func (i *issuing) strays(own, name string, made func(ctx context.Context, yield func(id, name string, created time.Time))) {
+	if !i.repeated || own == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(i.app.ctx, 5*time.Second)
+	defer cancel()
+	var ids []string
+	made(ctx, func(id, n string, created time.Time) {
+		// The clocks may differ.
+		if id != own && n == name && !created.IsZero() && created.After(i.call.Began.Add(-time.Minute)) {
+			ids = append(ids, visible(id))
+		}
+	})
+	if len(ids) > 0 {
+		i.app.ui.note("there are others of the same name, created since the first attempt: %s; revoke what no program uses", strings.Join(ids, ", "))
+	}
+}
+
+// rescue keeps the platform's answer if the platform issued a secret that was not found in
+// it, and says otherwise what is known about the outcome.
+func (i *issuing) rescue(s *sink, err error) error {
+	w, ok := errors.AsType[*agrenting.IssuedSecretError](err)
+	if !ok {
+		return i.failed(err)
+	}
+	rescued := s.rescue(i.app, err)
+	if json.Valid(w.RawAnswer()) {
+		i.forget()
+		return rescued
+	}
+	// What came is not whole, or not the platform's.
+	e := *i.app.classify(rescued)
+	e.hint = joinHints(e.hint, i.repeat())
+	e.unknown = true
+	return &e
+}
+
+// issuing is for a call that issues a secret; nil for others.
+func (c *requestCmd) issuing(a *app, client *agrenting.Client) (*issuing, error) {
+	if !c.issues() {
+		return nil, nil //nolint:nilnil // it may be repeated like any other
+	}
+	var flags issueFlags
+	for _, h := range c.Header {
+		if name, value, _ := strings.Cut(h, ":"); ascii.EqualFold(strings.TrimSpace(name), idempotencyHeader) {
+			flags.IdempotencyKey = strings.TrimSpace(value)
+		}
+	}
+	i := &issuing{
+		what: "the secret", done: "issued",
+		check: "agrenting keys list or agrenting tokens list shows whether there is a new one", undo: "revoke it",
+	}
+	err := i.begin(a, client, flags, "request", nil)
+	i.flag = "-H '" + idempotencyHeader + ": " + i.call.Key + "'"
+	return i, err
+}
+
+const idempotencyHeader = "X-Idempotency-Key"
