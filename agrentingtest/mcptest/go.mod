@@ -7,7 +7,12 @@ require (
 	github.com/modelcontextprotocol/go-sdk v1.8.0
 )
 
-require go.yaml.in/yaml/v3 v3.0.5 // indirect
+require (
+	github.com/gofrs/flock v0.13.1 // indirect
+	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
+	github.com/hashicorp/go-retryablehttp v0.7.8 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+)
 
 require (
 	github.com/google/jsonschema-go v0.4.3 // indirect
