@@ -252,7 +252,7 @@ func TestMessagesAreChargedOnce(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, agrentingtest.WithRateLimits(agrentingtest.RateLimits{General: before + 5}))
 			t.Cleanup(w.Close)
-			s := w.session(path, w.token(w.user))
+			s := w.session(path, w.token(w.owner)) // who owns several agents, so that both routes are used by the user
 			calls := 0
 			for ; calls < 20; calls++ {
 				if _, err := s.try(t.Context(), "check_balance", nil); err != nil {
