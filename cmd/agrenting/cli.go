@@ -76,6 +76,8 @@ type app struct {
 	witness *witness       // sees calls that issue a secret; nil for other commands
 	hide    redact.Func    // removes the credential that was sent from errors; nil changes nothing
 
+	sibling string // the platform's other host, if links lead there
+
 	command    any  // that is run, nil before
 	toldOutput bool // that standard output could not be written
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"unicode"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
 type doctorCmd struct {
@@ -101,11 +103,15 @@ func (e *examination) fail(name string, err error) {
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		e.codes[name] = codeNetwork
 	}
-	if what, command, ok := strings.Cut(c.msg, ". Run: "); ok { // of a file that others can touch
-		e.note(name, checkFail, what, "run: "+command)
-		return
+	hint := ""
+	if name == "credential" {
+		hint = e.storeHint(err)
 	}
-	e.note(name, checkFail, c.msg, e.hintOf(err, c))
+	what, command, ok := strings.Cut(c.msg, ". Run: ") // of a file that others can touch
+	if ok && hint == "" {
+		hint = "run: " + command
+	}
+	e.note(name, checkFail, what, cmp.Or(hint, e.hintOf(err, c)))
 }
 
 // hintOf is what to do about an error. It is never empty, because no other command
@@ -130,6 +136,8 @@ func (e *examination) hintOf(err error, c *cliError) string {
 		return "check --store " + e.app.Store + "; once the record is out of the way, " + e.app.storeHint() + " again"
 	case c.code == codeCredential && e.codes["key file"] != 0: // which says what is wrong with it
 		return "give the path of another file by --key-file or " + varKeyFile
+	case c.code == codeCredential && keyFile != "" && errors.Is(err, fs.ErrPermission):
+		return readHint(keyFile)
 	case c.code == codeCredential && keyFile != "":
 		return "put the credential into " + e.app.placeOf(varKeyFile) + ", alone and on one line"
 	case c.code == codeCredential:
@@ -171,8 +179,11 @@ func (c *doctorCmd) Run(a *app) error {
 	}
 	if c.Offline {
 		e.note("connection", checkSkip, "not looked at", "")
-	} else if e.connection() && usable {
-		e.platform(client)
+	} else {
+		if e.connection() && usable {
+			e.platform(client)
+		}
+		e.links()
 	}
 	stop()
 	for _, name := range []string{"url", "connection", "configuration", "store", "key file", "credential", "agent", "platform"} {
@@ -266,8 +277,20 @@ func (e *examination) store(missing bool) {
 		return
 	}
 	key, err := e.app.stored()
-	if err != nil || key.Unfinished == nil {
+	if err != nil {
 		return // an unreadable record is reported with the credential
+	}
+	if agent := e.app.env(varAgentID); agent != "" && key.AgentID != "" && !ascii.EqualFold(agent, key.AgentID) {
+		e.codes["store"] = codeCredential
+		named := varAgentID
+		if e.app.Agent != "" {
+			named = "--agent"
+		}
+		e.note("store", checkFail, e.app.Store+" has the key of the agent "+key.AgentID+", and "+named+" names "+agent,
+			"leave "+named+" away to act as the agent of the store, or give --store the folder of the other agent")
+	}
+	if key.Unfinished == nil {
+		return
 	}
 	in := key.Unfinished
 	holder := "no process is working on it"
@@ -322,7 +345,11 @@ func (e *examination) credential(client *agrenting.Client) bool {
 		Environment: string(s.Environment), Expires: cred.Expires(),
 	}
 	e.report.Credential = j
-	e.note("credential", checkOK, fmt.Sprintf("%s %s from %s", cred.Kind(), j.Fingerprint, j.Source), "")
+	if hint := e.typedWrong(cred); hint != "" {
+		e.note("credential", checkWarn, fmt.Sprintf("%s from %s is used as an API key, and begins with ap_, as user tokens do", j.Fingerprint, j.Source), hint)
+	} else {
+		e.note("credential", checkOK, fmt.Sprintf("%s %s from %s", cred.Kind(), j.Fingerprint, j.Source), "")
+	}
 	if !j.Expires.IsZero() && time.Until(j.Expires) < 0 {
 		e.note("expiry", checkWarn, "it expired at "+when(j.Expires), "get another one")
 	}

@@ -54,7 +54,7 @@ func (e *examination) connection() bool {
 	})
 	resp, err := e.health(ctx, client)
 	if err != nil {
-		e.fail("connection", err)
+		e.fail("connection", e.proxyFailure(err))
 		return false
 	}
 	e.report.Connection = j
@@ -127,6 +127,7 @@ func (e *examination) health(ctx context.Context, client *agrenting.Client) (*he
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxProbe))
 	_ = resp.Body.Close()
+	e.app.sibling = linkedSibling(e.report.URL, resp.Header.Get("Location")+" "+string(body))
 	return &healthAnswer{
 		resp.StatusCode, err == nil && isJSON(resp.Header) && json.Valid(body), describedType(resp.Header),
 		resp.Proto, resp.Header.Get("Date"), len(resp.Header.Values("Age")) > 0, resp.TLS,
@@ -259,16 +260,35 @@ func (e *examination) verdict(client *agrenting.Client, t trial) {
 	case t.err == nil:
 		c := e.app.classify(t.refusal)
 		e.note("platform", checkWarn, known+", but refuses a simple call: "+c.msg,
-			cmp.Or(c.hint, "ask the owner of the account what the platform holds against it"))
+			cmp.Or(e.typeHint(client), c.hint, "ask the owner of the account what the platform holds against it"))
 	case errors.Is(t.err, agrenting.ErrNotFound) && !judged(t.err):
 		e.note("platform", checkWarn, "does not say whether it knows the credential: "+e.app.classify(t.err).msg,
 			"is "+e.report.URL+" the platform's URL? see --url")
 	default:
-		e.fail("platform", t.err)
+		e.refused(client, t.err)
 	}
 	if t.agent != nil {
 		e.fail("agent", t.agent)
 	}
+}
+
+// refused notes that the platform does not accept the credential.
+func (e *examination) refused(client *agrenting.Client, err error) {
+	if hint := e.typeHint(client); hint != "" && errors.Is(err, agrenting.ErrUnauthorized) {
+		c := *e.app.classify(err)
+		c.hint = hint
+		err = &c
+	}
+	e.fail("platform", err)
+}
+
+// typeHint is typedWrong for the credential of a client.
+func (e *examination) typeHint(client *agrenting.Client) string {
+	cred, err := client.Credential(e.app.ctx)
+	if err != nil {
+		return ""
+	}
+	return e.typedWrong(cred)
 }
 
 // judged reports whether probe has found out what an error means.

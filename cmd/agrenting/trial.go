@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -117,6 +118,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 func (a *app) probe(client *agrenting.Client) error {
 	var body bounded
 	resp, err := client.Do(a.ctx, http.MethodGet, probePath, nil, &body)
+	a.sibling = cmp.Or(a.sibling, linkedSibling(client.BaseURL(), body.String()))
 	api, refused := errors.AsType[*agrenting.APIError](err)
 	switch {
 	case refused && !fromPlatform(resp, api):
