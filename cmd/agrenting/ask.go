@@ -2,11 +2,15 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -27,24 +31,80 @@ func (a *app) confirm(f confirmFlags, question string) error {
 		return usage("add --yes", "this cannot be undone, and there is no terminal to ask at: %s", question)
 	}
 	fmt.Fprintf(a.err, "%s %s ", a.ui.errPaint(yellow, visible(question)), a.ui.errPaint(bold, "[y/N]"))
-	answer := make(chan string, 1)
-	go func() { // ends with the process if no answer comes
-		line, err := bufio.NewReader(io.LimitReader(a.in, 1024)).ReadString('\n')
-		if err != nil {
-			fmt.Fprintln(a.err) // the line break was not typed
-		}
-		answer <- strings.ToLower(strings.TrimSpace(line))
+	line, err := untilCanceled(a.ctx, func() (string, error) {
+		return bufio.NewReader(io.LimitReader(a.in, 1024)).ReadString('\n')
+	})
+	if err != nil {
+		fmt.Fprintln(a.err) // the line break was not typed
+	}
+	if a.ctx.Err() != nil {
+		return a.ctx.Err()
+	}
+	if s := strings.ToLower(strings.TrimSpace(line)); s == "y" || s == "yes" {
+		return nil
+	}
+	return failure("", "nothing was done")
+}
+
+// untilCanceled runs a read that may block, until the run is canceled. A read that is left
+// behind ends with the process.
+func untilCanceled[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := read()
+		done <- result{value, err}
 	}()
 	select {
-	case <-a.ctx.Done():
-		fmt.Fprintln(a.err)
-		return a.ctx.Err()
-	case s := <-answer:
-		if s == "y" || s == "yes" {
-			return nil
-		}
-		return failure("", "nothing was done")
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	case r := <-done:
+		return r.value, r.err
 	}
+}
+
+// askSecret reads a line from the terminal that is standard input, without showing it.
+func (a *app) askSecret(prompt string) ([]byte, error) {
+	f, ok := underlying(a.in)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	before, err := term.MakeRaw(int(f.Fd())) // nothing is shown from here on
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = term.Restore(int(f.Fd()), before) }() // also when the run was canceled
+	keys := &keyboard{Reader: f, Writer: a.err}
+	line, err := untilCanceled(a.ctx, func() (string, error) {
+		return term.NewTerminal(keys, "").ReadPassword(a.ui.errPaint(bold, prompt) + " ")
+	})
+	if err != nil {
+		fmt.Fprint(a.err, "\r\n")
+	}
+	if err != nil && keys.interrupted.Load() {
+		return nil, &cliError{code: codeInterrupted, kind: "interrupted", msg: "interrupted", err: context.Canceled}
+	}
+	return []byte(line), err
+}
+
+// keyboard is a terminal in raw mode, where Ctrl-C is a byte and not a signal.
+type keyboard struct {
+	io.Reader
+	io.Writer
+	interrupted atomic.Bool
+}
+
+// Read implements [io.Reader].
+func (k *keyboard) Read(b []byte) (int, error) {
+	n, err := k.Reader.Read(b)
+	if bytes.IndexByte(b[:n], 3) >= 0 {
+		k.interrupted.Store(true)
+	}
+	return n, err
 }
 
 // progressDelay spares people the sight of what is quick.

@@ -130,6 +130,9 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 		return a.fail(usageOf(err))
 	}
 	a.globals = g.globals
+	if a.KeyFile == "" && a.keyFileIsInput() {
+		a.KeyFile = "-"
+	}
 	a.ui.json = a.JSON
 	if a.Verbose {
 		a.log = slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelDebug}))

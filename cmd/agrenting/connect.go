@@ -58,7 +58,16 @@ func (a *app) lookupFlags(name string) (string, bool) {
 	if flag != "" {
 		return flag, true
 	}
+	if name == varKeyFile && a.keyFileIsInput() {
+		return "", false // it means --key-file -
+	}
 	return a.lookup(name)
+}
+
+// keyFileIsInput reports whether AGRENTING_KEY_FILE means standard input.
+func (a *app) keyFileIsInput() bool {
+	v, _ := a.lookup(varKeyFile)
+	return strings.TrimSpace(v) == "-"
 }
 
 // baseURL is where the platform is.
@@ -199,10 +208,15 @@ const maxInput = 64 << 10
 
 // credentialFromInput reads a credential from the first line of standard input.
 func (a *app) credentialFromInput() (agrenting.Credential, error) {
-	if isTerminal(a.in) {
-		a.ui.note("reading the credential from standard input")
+	read := func() ([]byte, error) {
+		return untilCanceled(a.ctx, func() ([]byte, error) {
+			return bufio.NewReader(io.LimitReader(a.in, maxInput)).ReadBytes('\n')
+		})
 	}
-	line, err := bufio.NewReader(io.LimitReader(a.in, maxInput)).ReadBytes('\n')
+	if isTerminal(a.in) {
+		read = func() ([]byte, error) { return a.askSecret("Credential (not shown):") }
+	}
+	line, err := read()
 	if err != nil && !errors.Is(err, io.EOF) {
 		return agrenting.Credential{}, err
 	}

@@ -33,11 +33,17 @@ func newPrinter(s streams, asJSON bool) *printer {
 }
 
 func isTerminal(f any) bool {
+	file, ok := underlying(f)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// underlying returns the file that a stream is, if it is one.
+func underlying(f any) (*os.File, bool) {
 	if o, ok := f.(*outlet); ok {
 		f = o.to
 	}
 	file, ok := f.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
+	return file, ok
 }
 
 // The colours.

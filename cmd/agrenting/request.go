@@ -259,9 +259,6 @@ const maxRequestBody = 64 << 20
 // body makes the body or the query of the fields or of --input.
 func (c *requestCmd) body(a *app, method string) (body any, query url.Values, err error) {
 	fields := len(c.Field)+len(c.Typed) > 0
-	if c.Input == "-" && a.KeyFile == "-" {
-		return nil, nil, usage("", "standard input is either the credential or the body")
-	}
 	inQuery := method == http.MethodGet || method == http.MethodHead || method == http.MethodDelete
 	if fields && (c.Input != "" || inQuery) {
 		query, err = c.query(a)
@@ -284,16 +281,27 @@ func (c *requestCmd) body(a *app, method string) (body any, query url.Values, er
 
 // read reads a file or standard input.
 func (a *app) read(name string) ([]byte, error) {
-	from := a.in
-	if name != "-" {
-		f, err := os.Open(name) // #nosec G304 -- reading it is what was asked for
-		if err != nil {
-			return nil, usage("", "cannot read %s: %v", name, cause(err))
-		}
-		defer f.Close()
-		from = f
+	if name == "-" && a.KeyFile == "-" {
+		return nil, usage("give one of them by a file", "standard input is either the credential or the body")
 	}
-	b, err := io.ReadAll(io.LimitReader(from, maxRequestBody+1))
+	if name == "-" && isTerminal(a.in) {
+		a.ui.note("reading the body from standard input; Ctrl-D ends it")
+	}
+	b, err := untilCanceled(a.ctx, func() ([]byte, error) {
+		from := a.in
+		if name != "-" {
+			f, err := os.Open(name) // #nosec G304 -- reading it is what was asked for
+			if err != nil {
+				return nil, err
+			}
+			defer f.Close()
+			from = f
+		}
+		return io.ReadAll(io.LimitReader(from, maxRequestBody+1))
+	})
+	if a.ctx.Err() != nil {
+		return nil, a.ctx.Err()
+	}
 	if err != nil {
 		return nil, usage("", "cannot read %s: %v", name, cause(err))
 	}
