@@ -112,7 +112,7 @@ const progressDelay = 700 * time.Millisecond
 
 // waiting shows on a terminal that something takes long, until it is stopped.
 func (a *app) waiting(format string, args ...any) (stop func()) {
-	if !a.ui.onTerminal() || a.ui.json || a.Verbose {
+	if !a.ui.onTerminal() || a.ui.json || a.ui.quiet || a.Verbose {
 		return func() {}
 	}
 	text := visible(fmt.Sprintf(format, args...))

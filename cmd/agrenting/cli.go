@@ -37,6 +37,7 @@ type globals struct {
 	Store    string        `placeholder:"FOLDER" help:"Folder that keeps the key through its rotations."`
 	Timeout  time.Duration `default:"60s" help:"Bound of one call; 0 means none."`
 	JSON     bool          `name:"json" help:"Print JSON with stable field names."`
+	Quiet    bool          `short:"q" help:"Print no notes, and only the secret with --show."`
 	Verbose  bool          `short:"v" help:"Log what happens to standard error, without secrets."`
 	Unmarked bool          `name:"unmarked-sandbox-tokens" help:"Let user tokens and sessions without a sandbox mark into the sandbox."`
 }
@@ -133,7 +134,7 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 	if a.KeyFile == "" && a.keyFileIsInput() {
 		a.KeyFile = "-"
 	}
-	a.ui.json = a.JSON
+	a.ui.json, a.ui.quiet = a.JSON, a.Quiet
 	if a.Verbose {
 		a.log = slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ import (
 type printer struct {
 	out, err       io.Writer
 	json           bool
+	quiet          bool // no notes
 	color, onError bool // whether standard output and error take colour
 }
 
@@ -155,7 +157,7 @@ func (p *printer) line(format string, args ...any) {
 
 // note tells people something on standard error; programs are spared it.
 func (p *printer) note(format string, args ...any) {
-	if !p.json {
+	if !p.json && !p.quiet {
 		fmt.Fprintln(p.err, p.errPaint(faint, visible(fmt.Sprintf(format, args...))))
 	}
 }
@@ -163,8 +165,26 @@ func (p *printer) note(format string, args ...any) {
 // pair is a line of a description.
 type pair struct{ name, value string }
 
-// pairs prints a description, without what is empty.
+// secretName is the name of the pair that has a secret.
+const secretName = "secret"
+
+// pairs prints a description, without what is empty. If a secret is in it and a program
+// reads standard output, then standard output gets the secret alone, and standard error
+// the rest.
 func (p *printer) pairs(all ...pair) {
+	i := slices.IndexFunc(all, func(l pair) bool { return l.name == secretName && l.value != "" })
+	if i < 0 || (!p.quiet && isTerminal(p.out)) {
+		p.describe(p.out, p.color, all)
+		return
+	}
+	p.line("%s", visible(all[i].value))
+	if !p.quiet {
+		p.describe(p.err, p.onError, slices.Delete(slices.Clone(all), i, i+1))
+	}
+}
+
+// describe writes pairs with their names in a column.
+func (p *printer) describe(w io.Writer, color bool, all []pair) {
 	width := 0
 	for _, l := range all {
 		if l.value != "" {
@@ -173,7 +193,7 @@ func (p *printer) pairs(all ...pair) {
 	}
 	for _, l := range all {
 		if l.value != "" {
-			fmt.Fprintf(p.out, "%s  %s\n", p.paint(faint, fmt.Sprintf("%-*s", width, l.name)), visible(l.value))
+			fmt.Fprintf(w, "%s  %s\n", painted(color, faint, fmt.Sprintf("%-*s", width, l.name)), visible(l.value))
 		}
 	}
 }

@@ -137,3 +137,21 @@ func TestProgressStaysInOneRow(t *testing.T) {
 		assert.Regexp(t, `^waiting for GET /api/v1/long/.* … \d s$`, row)
 	}
 }
+
+func TestShownSecretOnATerminal(t *testing.T) {
+	t.Parallel()
+
+	srv := agrentingtest.NewServer()
+	t.Cleanup(srv.Close)
+	agent := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
+	key := srv.NewKey(agent.ID)
+	create := []string{"keys", "create", agent.ID, "--name", "robot", "--show"}
+	env := []string{"NO_COLOR=1"}
+	out, code := terminal(t, srv, key.Secret, env, "", "", create...)
+	assert.Equal(t, codeOK, code, out)
+	assert.Regexp(t, `(?m)^name +robot\r?$`, out)
+	assert.Regexp(t, `(?m)^secret +[0-9a-f]{40}\r?$`, out)
+	out, code = terminal(t, srv, key.Secret, env, "", "", append(create, "--quiet")...)
+	assert.Equal(t, codeOK, code, out)
+	assert.Regexp(t, `^[0-9a-f]{40}\r?\n$`, out)
+}

@@ -17,7 +17,7 @@ var noTime time.Time
 
 // secretFlags say where a secret goes that the platform shows only once.
 type secretFlags struct {
-	Show  bool   `help:"Print the secret, this once."`
+	Show  bool   `help:"Print the secret, this once; to a pipe or file, print nothing else."`
 	Out   string `placeholder:"FILE" help:"Write the secret to FILE, for its owner only (0600)."`
 	Force bool   `help:"Replace FILE if it exists."`
 }
@@ -298,7 +298,7 @@ func (a *app) issued(s *sink, i *issuing, what string, k *agrenting.IssuedKey) e
 	}
 	a.ui.pairs(
 		pair{what, k.Credential.Fingerprint()}, pair{"id", k.ID}, pair{"name", k.Name}, pair{"agent", k.AgentID},
-		pair{"expires", when(k.Expires)}, pair{"file", s.flags.Out}, pair{"secret", s.shown(secret)},
+		pair{"expires", when(k.Expires)}, pair{"file", s.flags.Out}, pair{secretName, s.shown(secret)},
 	)
 	return a.lost(s, what, k)
 }
