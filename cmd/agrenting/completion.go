@@ -1,7 +1,7 @@
 package main
 
 import (
-	"io"
+	"embed"
 	"slices"
 	"strings"
 
@@ -12,124 +12,163 @@ type completionCmd struct {
 	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
 }
 
-// The scripts ask the program itself, so that they never grow old.
-var completionScripts = map[string]string{
-	"bash": `_agrenting() {
-	local IFS=$'\n'
-	if [[ "${COMP_WORDS[COMP_CWORD-1]}" == --store ]]; then
-		compopt -o filenames 2>/dev/null
-		COMPREPLY=($(compgen -d -- "${COMP_WORDS[COMP_CWORD]}"))
-		return
-	fi
-	COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)" -- "${COMP_WORDS[COMP_CWORD]}"))
-}
-complete -o bashdefault -o default -F _agrenting agrenting
-`,
-	"zsh": `#compdef agrenting
-_agrenting() {
-	local -a candidates
-	if [[ "${words[CURRENT-1]}" == --store ]]; then
-		_files -/
-		return
-	fi
-	candidates=("${(@f)$("${words[1]}" __complete -- "${(@)words[2,$CURRENT]}" 2>/dev/null)}")
-	if [[ -n "${candidates[1]}" ]]; then
-		compadd -- "${candidates[@]}"
-	else
-		_files
-	fi
-}
-compdef _agrenting agrenting
-`,
-	"fish": `function __agrenting_complete
-	set -l words (commandline -opc) (commandline -ct)
-	agrenting __complete -- $words[2..-1] 2>/dev/null
-end
-complete -c agrenting -a '(__agrenting_complete)'
-complete -c agrenting -l store -x -a '(__fish_complete_directories)'
-`,
-}
+// The scripts ask the program itself, so that they are never outdated.
+//
+//go:embed completions
+var completionScripts embed.FS
 
 // Run prints a script, to be sourced: source <(agrenting completion bash).
 func (c *completionCmd) Run(a *app) error {
-	_, err := io.WriteString(a.out, completionScripts[c.Shell])
+	script, err := completionScripts.ReadFile("completions/agrenting." + c.Shell)
+	if err != nil {
+		return err
+	}
+	_, err = a.out.Write(script)
 	return err
 }
 
 type completeCmd struct {
-	Words []string `arg:"" optional:"" passthrough:"" help:"The words so far; the last one is being completed."`
+	Describe bool     `help:"Add descriptions behind tabs, and say what the shell has to complete itself."`
+	Words    []string `arg:"" optional:"" passthrough:"" help:"The words so far; the last one is being completed."`
 }
 
-// Run prints candidates for the last word, one a line; none means files. The
-// scripts complete the folder of --store themselves.
+// What a shell completes itself.
+const (
+	completeFiles    = ":files"
+	completeFolders  = ":folders"
+	completeCommands = ":commands"
+)
+
+// Run prints candidates for the last word, one a line. For --flag=value, these are
+// candidates for the value.
 func (c *completeCmd) Run(a *app) error { //nolint:unparam // kong requires it
 	words := c.Words
 	if len(words) > 0 && words[0] == "--" {
 		words = words[1:]
 	}
 	for _, w := range candidates(a.parser.Model.Node, words) {
-		a.ui.line("%s", w)
+		switch {
+		case c.Describe && w.description != "":
+			a.ui.line("%s\t%s", w.text, w.description)
+		case c.Describe || !strings.HasPrefix(w.text, ":"):
+			a.ui.line("%s", w.text)
+		}
 	}
 	return nil
 }
 
+// candidate is a possible completion of a word.
+type candidate struct{ text, description string }
+
+// described returns a candidate with the first sentence of its help.
+func described(text, help string) candidate {
+	help = strings.Join(strings.Fields(help), " ")
+	first, _, _ := strings.Cut(help, ". ")
+	return candidate{text, strings.TrimSuffix(first, ".")}
+}
+
 // candidates are the possible completions of the last word.
-func candidates(node *kong.Node, words []string) []string {
+func candidates(node *kong.Node, words []string) []candidate {
 	last := ""
 	if len(words) > 0 {
 		last, words = words[len(words)-1], words[:len(words)-1]
 	}
 	var pending *kong.Flag // a flag that waits for its value
 	helping := false       // the words behind help are those of the other commands
-	for _, w := range words {
-		if w == "--" {
-			return nil
-		}
-		if pending != nil {
+	positional := 0
+	for i, w := range words {
+		switch {
+		case pending != nil:
 			pending = nil
-			continue
-		}
-		if strings.HasPrefix(w, "-") {
+		case w == "--":
+			return commandLine(node, len(words)-i-1)
+		case strings.HasPrefix(w, "-") && positional == 0, strings.HasPrefix(w, "-") && node.Name != "exec":
 			pending = flagOf(node, w)
-			continue
-		}
-		switch child := childOf(node, w); {
-		case child == nil:
-		case child.Name == "help" && !helping:
-			helping = true
 		default:
-			node = child
+			switch child := childOf(node, w); {
+			case child == nil:
+				positional++
+			case child.Name == "help" && !helping:
+				helping = true
+			default:
+				node = child
+			}
 		}
 	}
-	var all []string
+	var all []candidate
+	name, value, valued := strings.Cut(last, "=")
+	flag := flagOf(node, name)
 	switch {
 	case pending != nil:
-		all = pending.EnumSlice()
-		if pending.Name == "env" {
-			all = []string{"production", "sandbox"}
+		all = values(pending)
+	case valued && strings.HasPrefix(last, "--"):
+		if flag == nil {
+			return nil
 		}
+		all, last = values(flag), value
+	case node.Name == "exec" && !helping && (positional > 0 || !strings.HasPrefix(last, "-")):
+		return commandLine(node, positional)
 	case strings.HasPrefix(last, "-"):
 		for _, group := range node.AllFlags(true) {
 			for _, f := range group {
-				all = append(all, "--"+f.Name)
+				all = append(all, described("--"+f.Name, f.Help))
 			}
 		}
-	default:
+	case len(node.Children) > 0:
 		for _, child := range node.Children {
 			if !child.Hidden {
-				all = append(all, child.Name)
+				all = append(all, described(child.Name, child.Help))
 			}
 		}
-		if len(node.Children) == 0 && len(node.Positional) > 0 && !helping {
-			all = node.Positional[0].EnumSlice()
-		}
-		if node.Name == "request" && len(all) == 0 && !helping {
-			all = []string{"DELETE", "GET", "PATCH", "POST", "PUT"}
-		}
+	case helping || positional > 0:
+	case node.Name == "request":
+		all = plain("DELETE", "GET", "PATCH", "POST", "PUT")
+	case len(node.Positional) > 0:
+		all = plain(node.Positional[0].EnumSlice()...)
 	}
-	all = slices.DeleteFunc(all, func(s string) bool { return !strings.HasPrefix(s, last) || s == "" })
-	slices.Sort(all)
-	return slices.Compact(all)
+	all = slices.DeleteFunc(all, func(c candidate) bool {
+		return c.text == "" || !strings.HasPrefix(c.text, last) && !strings.HasPrefix(c.text, ":")
+	})
+	slices.SortFunc(all, func(x, y candidate) int { return strings.Compare(x.text, y.text) })
+	return slices.CompactFunc(all, func(x, y candidate) bool { return x.text == y.text })
+}
+
+// commandLine is about the words of the command that exec runs; before counts those before
+// the last one.
+func commandLine(node *kong.Node, before int) []candidate {
+	switch {
+	case node.Name != "exec":
+		return nil
+	case before == 0:
+		return plain(completeCommands)
+	default:
+		return plain(completeFiles)
+	}
+}
+
+// values are the candidates for the value of a flag.
+func values(f *kong.Flag) []candidate {
+	switch {
+	case f.Name == "env":
+		return plain("production", "sandbox")
+	case f.Name == "type":
+		return plain("api_key", "session", "user_token")
+	case f.PlaceHolder == "FILE":
+		return plain(completeFiles)
+	case f.PlaceHolder == "FOLDER":
+		return plain(completeFolders)
+	default:
+		return plain(f.EnumSlice()...)
+	}
+}
+
+// plain returns candidates without a description.
+func plain(texts ...string) []candidate {
+	all := make([]candidate, 0, len(texts))
+	for _, text := range texts {
+		all = append(all, candidate{text: text})
+	}
+	return all
 }
 
 // flagOf is the flag that a word names, if it takes a value that is still to

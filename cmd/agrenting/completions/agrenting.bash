@@ -1,0 +1,48 @@
+_agrenting() {
+	local program=${COMP_WORDS[0]} cursor=${COMP_CWORD} n=0 i word description value prefix=""
+	local -a words=() names=() lines=()
+	# Bash splits --flag=value at the "=".
+	for ((i = 1; i <= cursor; i++)); do
+		word=${COMP_WORDS[i]}
+		if ((n)) && [[ $word == "=" && ${words[n - 1]} == --* && ${words[n - 1]} != *=* ]]; then
+			words[n - 1]+="="
+		elif ((n)) && [[ ${COMP_WORDS[i - 1]} == "=" && ${words[n - 1]} == --*= ]]; then
+			words[n - 1]+=$word
+		else
+			words[n]=$word
+			n=$((n + 1))
+		fi
+	done
+	value=${words[n - 1]}
+	if [[ $value == --*=* ]]; then
+		[[ $COMP_WORDBREAKS == *=* ]] || prefix=${value%%=*}=
+		value=${value#*=}
+	fi
+	COMPREPLY=()
+	while IFS=$'\t' read -r word description; do
+		case $word in
+		:files)
+			compopt -o filenames 2>/dev/null
+			while IFS= read -r word; do names+=("$prefix$word"); done < <(compgen -f -- "$value")
+			;;
+		:folders)
+			compopt -o filenames 2>/dev/null
+			while IFS= read -r word; do names+=("$prefix$word"); done < <(compgen -d -- "$value")
+			;;
+		:commands)
+			while IFS= read -r word; do names+=("$prefix$word"); done < <(compgen -c -- "$value")
+			;;
+		*)
+			names+=("$prefix$word")
+			[[ -z $description ]] || lines[${#names[@]} - 1]=$description
+			;;
+		esac
+	done < <("$program" __complete --describe -- "${words[@]}" 2>/dev/null)
+	if [[ ${#lines[@]} -gt 1 && ${COMP_TYPE:-9} == [36]3 ]]; then # a list is shown
+		for i in "${!lines[@]}"; do
+			printf -v 'names[i]' '%-24s  %s' "${names[i]}" "${lines[i]}"
+		done
+	fi
+	COMPREPLY=("${names[@]}")
+}
+complete -F _agrenting agrenting
