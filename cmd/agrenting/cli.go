@@ -120,7 +120,7 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 	}
 	parser, err := newParser(&g, s)
 	if err != nil {
-		return a.fail(err)
+		return a.report(err)
 	}
 	a.parser = parser
 	if len(args) == 0 {
@@ -128,7 +128,7 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		return a.fail(usageOf(err))
+		return a.report(usageOf(err))
 	}
 	a.globals = g.globals
 	if a.KeyFile == "" && a.keyFileIsInput() {
@@ -147,7 +147,7 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 		defer signal.Stop(gone)
 	}
 	if err := parsed.Run(a); err != nil {
-		return a.fail(err)
+		return a.report(err)
 	}
 	return codeOK
 }

@@ -305,7 +305,7 @@ func (a *app) agentID(c *agrenting.Client, argument string) (string, error) {
 	default:
 		hint += "; agrenting agents list shows names and ids"
 	}
-	return "", usage(hint, "it is not said whose keys are meant")
+	return "", usage(hint, "no agent is specified")
 }
 
 // knownAgent is the agent that was named, else the one whose key is in the store;

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -124,6 +125,25 @@ func (a *app) unwritten(matters bool) error {
 	return &cliError{code: codeFailure, kind: "output", err: err, msg: "standard output could not be written: " + cause(err).Error()}
 }
 
+// report reports an error as fail does. On a terminal, what to do is on its own line.
+func (a *app) report(err error) int {
+	if _, ok := errors.AsType[exitStatusError](err); ok || a.ui.json || !a.ui.onTerminal() {
+		return a.fail(err)
+	}
+	e := *a.classify(err)
+	hint := visible(e.hint)
+	e.hint, e.err = "", err
+	code := a.fail(&e)
+	if hint == "" || strings.Contains(visible(e.msg), hint) {
+		return code
+	}
+	if a.hide != nil {
+		hint = a.hide(hint)
+	}
+	fmt.Fprintln(a.err, a.ui.errPaint(yellow, "-> "+hint))
+	return code
+}
+
 // finish looks at the end of a run whether all of its output was written.
 func (a *app) finish(code int) int {
 	msg, hint := "", ""
@@ -139,7 +159,7 @@ func (a *app) finish(code int) int {
 	if msg != "" {
 		err = lostSecret(err, msg, hint)
 	}
-	return cmp.Or(code, a.fail(err))
+	return cmp.Or(code, a.report(err))
 }
 
 // encode writes indented JSON with a line break behind it.

@@ -155,3 +155,32 @@ func TestShownSecretOnATerminal(t *testing.T) {
 	assert.Equal(t, codeOK, code, out)
 	assert.Regexp(t, `^[0-9a-f]{40}\r?\n$`, out)
 }
+
+func TestRemedyHasItsOwnLineOnATerminal(t *testing.T) {
+	t.Parallel()
+
+	srv := agrentingtest.NewServer()
+	t.Cleanup(srv.Close)
+	key := srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"}).ID)
+	env := []string{"NO_COLOR=1"}
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"usage":  {[]string{"keys", "rotat"}, codeUsage, `^agrenting: [^\r\n;]+\r?\n-> see agrenting keys --help\r?\n$`},
+		"call":   {[]string{"agents", "mine"}, codeRefused, `^agrenting: [^\r\n;]*403[^\r\n;]*\r?\n-> this is for users: [^\r\n]+\r?\n$`},
+		"secret": {[]string{"keys", "create", "x"}, codeUsage, `^agrenting: the platform shows the secret only once\r?\n-> add --out FILE to keep it, or --show to print it\r?\n$`},
+		"JSON":   {[]string{"keys", "create", "x", "--json"}, codeUsage, `"hint": "add --out FILE`},
+		"child":  {[]string{"exec", "--", "sh", "-c", "exit 9"}, 9, `^$`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			out, code := terminal(t, srv, key.Secret, env, "", "", c.args...)
+			assert.Equal(t, c.code, code, out)
+			assert.Regexp(t, c.want, out)
+		})
+	}
+	out, _ := terminal(t, srv, key.Secret, nil, "", "", "keys", "create", "x")
+	assert.Contains(t, out, "\x1b[33m-> add --out FILE")
+}
