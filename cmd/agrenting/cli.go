@@ -95,7 +95,7 @@ func newParser(g *grammar, s streams) (*kong.Kong, error) {
 		kong.Writers(s.out, s.err),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.Help(printHelp),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: maxColumns}),
 	)
 }
 

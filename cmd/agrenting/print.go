@@ -107,14 +107,6 @@ func (o *outlet) failed() error {
 	return o.err
 }
 
-// Fd lets kong see how wide the terminal is.
-func (o *outlet) Fd() uintptr {
-	if f, ok := o.to.(*os.File); ok {
-		return f.Fd()
-	}
-	return ^uintptr(0)
-}
-
 // unwritten is the error if standard output could not be written. A reader that has
 // gone, such as head, is an error only if it matters.
 func (a *app) unwritten(matters bool) error {

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -183,4 +184,25 @@ func TestRemedyHasItsOwnLineOnATerminal(t *testing.T) {
 	}
 	out, _ := terminal(t, srv, key.Secret, nil, "", "", "keys", "create", "x")
 	assert.Contains(t, out, "\x1b[33m-> add --out FILE")
+}
+
+func TestHelpUsesTheWidthOfTheTerminal(t *testing.T) {
+	t.Parallel()
+
+	for _, columns := range []uint16{60, 110} {
+		cmd := exec.CommandContext(t.Context(), "agrenting", "request", "--help")
+		cmd.Env = []string{"TERM=xterm", "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}
+		f, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 50, Cols: columns})
+		require.NoError(t, err)
+		out, _ := io.ReadAll(f) // EIO on Linux when the other side has gone
+		require.NoError(t, cmd.Wait())
+		_ = f.Close()
+		text, _, _ := strings.Cut(string(out), "Examples:")
+		widest := 0
+		for line := range strings.Lines(text) {
+			widest = max(widest, utf8.RuneCountInString(strings.TrimRight(line, "\r\n")))
+		}
+		assert.LessOrEqual(t, widest, int(columns), text)
+		assert.Greater(t, widest, int(columns)-20, text)
+	}
 }

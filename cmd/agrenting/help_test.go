@@ -1,0 +1,66 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestEveryCommandHasTwoExamples(t *testing.T) {
+	t.Parallel()
+
+	newTest := func() (*kong.Kong, error) {
+		return newParser(&grammar{}, streams{out: &strings.Builder{}, err: &strings.Builder{}})
+	}
+	parser, err := newTest()
+	require.NoError(t, err)
+	seen := 0
+	for _, leaf := range parser.Model.Leaves(true) {
+		list := examples[leaf.Path()]
+		require.Len(t, list, 2, leaf.Path())
+		seen++
+		for _, example := range list {
+			words := strings.Fields(strings.Trim(strings.TrimPrefix(example, "source <("), ")"))
+			if i := strings.Index(example, " | "); i >= 0 {
+				words = strings.Fields(example[:i])
+			}
+			require.Equal(t, "agrenting", words[0], example)
+			parser, err := newTest()
+			require.NoError(t, err)
+			parsed, err := parser.Parse(words[1:])
+			if strings.Contains(example, "'") { // a shell splits it otherwise
+				continue
+			}
+			require.NoError(t, err, example)
+			assert.Equal(t, leaf.Path(), parsed.Selected().Path(), example)
+		}
+	}
+	assert.Len(t, examples, seen)
+}
+
+func TestHelpShowsOwnFlagsFirst(t *testing.T) {
+	t.Parallel()
+
+	w := &world{env: map[string]string{}}
+	require.Equal(t, codeOK, w.run(t, "keys", "rotate", "--help"))
+	last := -1
+	for _, part := range []string{"Usage: agrenting keys rotate", "--strategy", "Examples:\n  agrenting keys rotate --store keys\n", "Common flags", "--url=URL"} {
+		at := strings.Index(w.out, part)
+		assert.Greater(t, at, last, part)
+		last = at
+	}
+	assert.Equal(t, 1, strings.Count(w.out, "--url"))
+	for line := range strings.Lines(w.out) {
+		assert.LessOrEqual(t, len(strings.TrimRight(line, "\n")), 100, line)
+	}
+}
+
+func TestWrapped(t *testing.T) {
+	t.Parallel()
+
+	assert.Equal(t, "  aa bb\n  cc\n", wrapped([]string{"aa", "bb", "cc"}, 8))
+	assert.Equal(t, "  longer-than-that\n  b\n", wrapped([]string{"longer-than-that", "b"}, 8))
+}
