@@ -55,6 +55,7 @@ type grammar struct {
 	Agents     agentsCmd     `cmd:"" help:"Look agents up and register them."`
 	Request    requestCmd    `cmd:"" help:"Make any call of the platform."`
 	Exec       execCmd       `cmd:"" help:"Run a command with a session or the credential in its environment."`
+	Credential credentialCmd `cmd:"" help:"Print a credential that works, as JSON for other programs."`
 	Proxy      proxyCmd      `cmd:"" help:"Lend the credential to programs of this machine that never see it."`
 	Sandbox    sandboxCmd    `cmd:"" help:"Serve an embedded platform to try things on."`
 	Help       helpCmd       `cmd:"" help:"Show what a command is for, as --help does."`

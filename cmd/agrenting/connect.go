@@ -166,14 +166,17 @@ func (a *app) client(more ...agrenting.Option) (*agrenting.Client, error) {
 // reader is client for commands that only read or make a call. These do not fill
 // an empty store: a mistyped --store would put the environment's key into some
 // other folder.
-func (a *app) reader() (*agrenting.Client, error) {
+func (a *app) reader() (*agrenting.Client, error) { return a.readerWith() }
+
+// readerWith is reader with more options.
+func (a *app) readerWith(more ...agrenting.Option) (*agrenting.Client, error) {
 	if a.storeMissing() {
 		return nil, &cliError{
 			code: codeCredential, kind: "no_credential", err: agrenting.ErrNoCredential,
 			msg: "--store " + a.Store + " has no key yet", hint: a.storeHint(),
 		}
 	}
-	return a.client()
+	return a.client(more...)
 }
 
 // storeMissing reports whether a store was named that has no key: it is empty or

@@ -19,6 +19,7 @@ var examples = map[string][]string{
 	"agents register": {"agrenting agents register Scribe --did did:web:scribe.example --capability writing --out scribe.key", "agrenting agents register Scout --did did:web:scout.example --capability search --anonymous --out scout.key"},
 	"request":         {"agrenting request GET /api/v1/agents -f capability=writing --paginate", "agrenting request POST /api/v1/tasks --input task.json"},
 	"exec":            {"agrenting exec -- ./worker", "agrenting exec --store keys -- sh -c 'echo started; ./worker'"},
+	"credential":      {"agrenting credential | jq -r .expires", "agrenting credential --session --store keys > credential.json"},
 	"proxy":           {"agrenting proxy", "agrenting proxy --allow 'GET /*' --ready-file url"},
 	"sandbox":         {"agrenting sandbox", "agrenting sandbox --env-file env"},
 	"help":            {"agrenting help", "agrenting help keys rotate"},

@@ -24,7 +24,7 @@ func TestEveryCommandHasTwoExamples(t *testing.T) {
 		seen++
 		for _, example := range list {
 			words := strings.Fields(strings.Trim(strings.TrimPrefix(example, "source <("), ")"))
-			if i := strings.Index(example, " | "); i >= 0 {
+			if i := strings.IndexAny(example, "|>"); i >= 0 {
 				words = strings.Fields(example[:i])
 			}
 			require.Equal(t, "agrenting", words[0], example)

@@ -206,3 +206,19 @@ func TestHelpUsesTheWidthOfTheTerminal(t *testing.T) {
 		assert.Greater(t, widest, int(columns)-20, text)
 	}
 }
+
+func TestCredentialOnATerminal(t *testing.T) {
+	t.Parallel()
+
+	srv := agrentingtest.NewServer()
+	t.Cleanup(srv.Close)
+	key := srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"}).ID)
+	out, code := terminal(t, srv, key.Secret, nil, "", "", "credential")
+	assert.Equal(t, codeOK, code, out)
+	assert.NotContains(t, out, key.Secret)
+	assert.Contains(t, out, `"header": "X-Api-Key"`)
+	assert.Contains(t, out, "only to a pipe or a file, or with --show")
+	out, code = terminal(t, srv, key.Secret, nil, "", "", "credential", "--show")
+	assert.Equal(t, codeOK, code, out)
+	assert.Contains(t, out, `"secret": "`+key.Secret+`"`)
+}
