@@ -155,7 +155,9 @@ type Stats struct {
 	Unauthorized      int64 `json:"unauthorized"`      // answers 401
 	RateLimited       int64 `json:"rate_limited"`      // answers 429
 	IdempotentReplays int64 `json:"idempotent_replays"`
-	Faults            int64 `json:"faults"` // requests that a fault befell
+	Faults            int64 `json:"faults"`            // requests that a fault befell
+	Deliveries        int64 `json:"deliveries"`        // webhooks and hires that their receiver took
+	DeliveriesFailed  int64 `json:"deliveries_failed"` // after the last try, or because too many waited already
 }
 
 type counters struct {
@@ -163,6 +165,7 @@ type counters struct {
 	keysCreated, keysRevoked, rotations, overlaps atomic.Int64
 	tokensCreated, tokensRevoked, registrations   atomic.Int64
 	unauthorized, limited, replays, faults        atomic.Int64
+	deliveries, undelivered                       atomic.Int64
 }
 
 // Stats returns the totals so far.
@@ -184,5 +187,7 @@ func (s *Server) Stats() Stats {
 		RateLimited:       c.limited.Load(),
 		IdempotentReplays: c.replays.Load(),
 		Faults:            c.faults.Load(),
+		Deliveries:        c.deliveries.Load(),
+		DeliveriesFailed:  c.undelivered.Load(),
 	}
 }

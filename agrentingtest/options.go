@@ -3,6 +3,7 @@ package agrentingtest
 import (
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 )
 
@@ -42,6 +43,7 @@ type config struct {
 	skew          time.Duration
 	logLimit      int
 	logger        *slog.Logger
+	couriers      http.RoundTripper
 }
 
 func newConfig(opts []Option) config {
@@ -145,6 +147,15 @@ func WithClockSkew(d time.Duration) Option { return func(c *config) { c.skew = d
 // otherwise. Counts stay exact.
 func WithLogLimit(n int) Option { return func(c *config) { c.logLimit = max(n, 1) } }
 
-// WithLogger logs one line a request at debug level, without any secret. The
-// default is silence.
+// WithWebhookTransport sends webhooks and hires through t, which may reach any receiver,
+// or be one. By default they go to loopback hosts only, so that a test does not
+// send anything to the hosts of its fixtures, and those of an [InMemory] server go to the
+// server itself, where [Server.HandlePublic] mounts receivers.
+//
+// In every case deliveries go to https URLs, and to http URLs of a loopback host.
+// [Server.Close] cancels deliveries that are in progress and waits for t to return.
+func WithWebhookTransport(t http.RoundTripper) Option { return func(c *config) { c.couriers = t } }
+
+// WithLogger logs one line a request at debug level, and one at warn level for each
+// webhook or hire that could not be delivered, without any secret. The default is silence.
 func WithLogger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }

@@ -1,6 +1,7 @@
 package agrentingtest
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
@@ -31,6 +32,7 @@ type Server struct {
 	script   *script
 	nodes    *nodes
 	life     *lifecycle
+	alarm    alarm // needs the directory's lock
 	log      *requestLog
 	stats    counters
 	tally    *tally
@@ -43,8 +45,13 @@ type Server struct {
 	inflight sync.WaitGroup
 	conns    sync.WaitGroup
 	done     chan struct{}
+	ctx      context.Context //nolint:containedctx // of deliveries, which belong to no request; Close cancels it
+	cancel   context.CancelFunc
 	served   chan struct{}
 	closing  sync.Once
+
+	courierOnce sync.Once
+	courier     *http.Client // of deliveries
 
 	ownedMu    sync.Mutex
 	transports []*http.Transport
@@ -87,6 +94,8 @@ func start(cfg config) (*Server, error) {
 		done:   make(chan struct{}),
 		served: make(chan struct{}),
 	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.dir.post = s.post
 	s.started = s.now()
 	s.script.setChaos(cfg.chaos)
 	s.ttl.Store(int64(cfg.ttl))
@@ -102,6 +111,7 @@ func start(cfg config) (*Server, error) {
 		s.certs = newCertificate(host)
 	}
 	s.URL = scheme + "://" + host
+	s.dir.origin = s.URL
 	s.http = &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: time.Minute,
@@ -157,6 +167,12 @@ func (s *Server) Close() {
 		s.closed = true
 		s.gate.Unlock()
 		close(s.done)
+		s.cancel()
+		s.dir.mu.Lock()
+		if s.alarm.timer != nil {
+			s.alarm.timer.Stop()
+		}
+		s.dir.mu.Unlock()
 		_ = s.http.Close() // the listener's own error is of no use to anybody here
 		<-s.served
 		s.ownedMu.Lock()
@@ -213,10 +229,15 @@ func (s *Server) TransportFrom(ip string) *http.Transport {
 		t.TLSClientConfig = s.certs.clientConfig()
 		t.ForceAttemptHTTP2 = true
 	}
+	s.adopt(t)
+	return t
+}
+
+// adopt has Close close the idle connections of a transport.
+func (s *Server) adopt(t *http.Transport) {
 	s.ownedMu.Lock()
 	defer s.ownedMu.Unlock()
 	s.transports = append(s.transports, t)
-	return t
 }
 
 // own remembers a hijacked connection, which http.Server forgets about.

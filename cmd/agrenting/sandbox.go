@@ -2,12 +2,14 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"regexp"
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
@@ -64,9 +66,7 @@ func (c *sandboxCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	if a.log != nil {
-		opts = append(opts, agrentingtest.WithLogger(a.log))
-	}
+	opts = append(opts, deliveryOptions(a)...)
 	if err := ready.clear(); err != nil {
 		return err
 	}
@@ -95,6 +95,17 @@ func (c *sandboxCmd) Run(a *app) error {
 		a.ui.onStandardError().sandboxReport(&report)
 	}
 	return nil
+}
+
+// deliveryOptions has the platform deliver webhooks and hires, and log a line for each that
+// could not be delivered.
+func deliveryOptions(a *app) []agrentingtest.Option {
+	log := a.log
+	if log == nil {
+		log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
+	// Receivers may be anywhere, since the user registers them.
+	return []agrentingtest.Option{agrentingtest.WithLogger(log), agrentingtest.WithWebhookTransport(agrenting.NewBaseTransport())}
 }
 
 // options returns the options that the flags ask for.

@@ -38,6 +38,9 @@ func (p *printer) sandboxReport(r *agrentingtest.Report) {
 	s := r.Stats
 	p.line("sessions issued %d, keys created %d, keys revoked %d, rotations %d (%d by overlap), replays under an idempotency key %d, rate limited %d",
 		s.SessionsIssued, s.KeysCreated, s.KeysRevoked, s.Rotations, s.OverlapRotations, s.IdempotentReplays, s.RateLimited)
+	if s.Deliveries+s.DeliveriesFailed > 0 {
+		p.line("delivered %d webhooks and hires, could not deliver %d", s.Deliveries, s.DeliveriesFailed)
+	}
 	p.reportFaults(r)
 	p.reportCredentials(r)
 }
