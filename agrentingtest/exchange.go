@@ -100,7 +100,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		Method:     r.Method,
 		Path:       r.URL.Path,
 		RawPath:    r.URL.EscapedPath(),
-		Query:      r.URL.Query(),
+		Query:      s.loggedQuery(r),
 		Header:     r.Header.Clone(),
 		Host:       r.Host,
 		Proto:      r.Proto,
@@ -135,7 +135,7 @@ func (x *exchange) obstruct() {
 		panic(http.ErrAbortHandler)
 	}
 	if f.revoke {
-		x.s.revokePresented(x.r.Header)
+		x.s.revokePresented(x.r)
 	}
 	h := x.out.Header()
 	for _, kv := range f.headers {
@@ -259,6 +259,8 @@ type access struct {
 	level  level
 	mode   agentMode
 	scopes []string // of a user token, one of them
+
+	channel bool // counts toward the limit of channels
 }
 
 type level uint8
@@ -294,7 +296,13 @@ func (x *exchange) admit(a access) *failure {
 	case who == nil:
 		return unauthorized("a credential is required")
 	}
-	f = s.resolveAgent(who, x.r.Header, a.mode)
+	return x.accept(who, a)
+}
+
+// accept settles who acts for a caller who is known, and charges the limits.
+func (x *exchange) accept(who *actor, a access) *failure {
+	s := x.s
+	f := s.resolveAgent(who, x.r.Header, a.mode)
 	x.who = *who
 	p := who.principal()
 	s.log.update(func() {
@@ -303,7 +311,11 @@ func (x *exchange) admit(a access) *failure {
 	})
 	if a.level != levelExchange {
 		// Two tokens of one user share a bucket, an agent has its own.
-		if f := x.charge(p.String(), s.limits.general(who.agent)); f != nil {
+		bucket, limit := p.String(), s.limits.general(who.agent)
+		if a.channel {
+			bucket, limit = "channel:"+bucket, s.limits.channel(who.agent)
+		}
+		if f := x.charge(bucket, limit); f != nil {
 			return f
 		}
 	}

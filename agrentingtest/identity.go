@@ -63,6 +63,7 @@ type directory struct {
 	mocks      []*job // whose mock result is not there yet
 	documents  collection[*document]
 	webhooks   collection[*registration]
+	ends       map[string]chan struct{} // by credential, see Revoked
 }
 
 type user struct {

@@ -24,6 +24,7 @@ type Server struct {
 	http     *http.Server
 	platform *http.ServeMux
 	extra    *http.ServeMux
+	inQuery  sync.Map // patterns of HandleQuery
 	dir      *directory
 	limits   *limiter
 	idem     *idempotency
@@ -47,6 +48,13 @@ type Server struct {
 	ownedMu    sync.Mutex
 	transports []*http.Transport
 	hijacked   []net.Conn
+	farewells  farewells
+}
+
+// farewells are the functions of [Server.OnClose].
+type farewells struct {
+	closed bool
+	all    []func()
 }
 
 // NewServer starts a platform and panics if it cannot listen, which suits tests;
@@ -152,6 +160,7 @@ func (s *Server) Close() {
 		s.gate.Lock()
 		s.closed = true
 		s.gate.Unlock()
+		s.sayFarewell()
 		close(s.done)
 		s.dir.mu.Lock()
 		if s.alarm.timer != nil {
@@ -172,6 +181,19 @@ func (s *Server) Close() {
 		s.conns.Wait()
 		s.inflight.Wait()
 	})
+}
+
+// sayFarewell calls the functions of [Server.OnClose].
+func (s *Server) sayFarewell() {
+	s.ownedMu.Lock()
+	all := s.farewells.all
+	s.farewells = farewells{closed: true}
+	s.ownedMu.Unlock()
+	var wg sync.WaitGroup
+	for _, f := range all {
+		wg.Go(f)
+	}
+	wg.Wait()
 }
 
 // enter admits a request unless the server is closed.
