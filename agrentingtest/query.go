@@ -66,19 +66,23 @@ func (x *exchange) hideQuery(r *http.Request) {
 	x.r.URL, x.r.RequestURI = &u, u.RequestURI()
 }
 
-// loggedQuery returns the query of a request as the log shows it.
+// loggedQuery returns the query of a request as the log shows it. A credential on a
+// route that does not expect one there is shown, because that is a mistake to be found.
 func (s *Server) loggedQuery(r *http.Request) url.Values {
 	q := r.URL.Query()
-	_, pattern := s.extra.Handler(r)
-	if _, ok := s.inQuery.Load(pattern); !ok {
-		return q // whoever sends a credential to another route should see it
-	}
 	for name, values := range q {
-		if isCredentialParam(name) {
+		if isCredentialParam(name) && s.expectsCredential(r) {
 			q[name] = slices.Repeat([]string{filtered}, len(values))
 		}
 	}
 	return q
+}
+
+// expectsCredential reports whether a request is for a route of HandleQuery.
+func (s *Server) expectsCredential(r *http.Request) bool {
+	_, pattern := s.extra.Handler(r)
+	_, ok := s.inQuery.Load(pattern)
+	return ok
 }
 
 // isCredentialParam reports whether a parameter may carry a credential. Its case is
