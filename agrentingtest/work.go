@@ -26,7 +26,7 @@ type Work struct {
 func (s *Server) Work(id string) (Work, bool) {
 	d := s.dir
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	defer s.unlock() // a mock result may have arrived
 	d.catchUp(s.now())
 	j := d.jobs.get(id)
 	if j == nil {
@@ -64,7 +64,7 @@ const (
 // that has begun.
 func (s *Server) TakeStep(agentID, taskID string, step Step, value any) error {
 	s.dir.mu.Lock()
-	defer s.dir.mu.Unlock()
+	defer s.unlock()
 	s.dir.catchUp(s.now())
 	if f := s.takeStep(agentID, taskID, step, value); f != nil {
 		return refused(f)
