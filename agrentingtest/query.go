@@ -52,7 +52,7 @@ func (s *Server) HandleQuery(pattern string, h, refuse http.Handler, kinds ...Cr
 			x.refuse(f)
 			return
 		}
-		h.ServeHTTP(x.out, x.r.WithContext(context.WithValue(x.r.Context(), principalKey{}, x.who.principal())))
+		h.ServeHTTP(x.out, x.r.WithContext(context.WithValue(r.Context(), principalKey{}, x.who.principal())))
 	})
 }
 

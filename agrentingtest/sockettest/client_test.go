@@ -57,7 +57,8 @@ func (w *world) handshakes(t *testing.T) (sockets []agrentingtest.Request) {
 
 func TestClientConnectsWithEachKindOfCredential(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		agent := w.sdk(t, agrenting.WithCredential(agrenting.APIKey(w.key.Secret)))
 		w.open(t, agent, agentPath).quiet()
 		w.open(t, agent, commonPath).quiet()
@@ -79,13 +80,14 @@ func TestClientConnectsWithEachKindOfCredential(t *testing.T) {
 
 func TestClientRenewsSessionsThatExpireBetweenConnects(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		w.srv.SetSessionTTL(10 * time.Minute)
 		c := w.sdk(t, agrenting.WithCredential(agrenting.APIKey(w.key.Secret)), agrenting.WithSession())
 		seen := map[string]bool{}
 		for range 5 {
 			w.open(t, c, commonPath).quiet()
-			time.Sleep(11 * time.Minute)
+			sleep(11 * time.Minute)
 		}
 		for _, r := range w.handshakes(t) {
 			assert.Equal(t, http.StatusSwitchingProtocols, r.Status)
@@ -99,12 +101,13 @@ func TestClientRenewsSessionsThatExpireBetweenConnects(t *testing.T) {
 // The platform ends the sessions early. With a 401 the client notices.
 func TestClientRenewsSessionsThatEndBetweenConnects(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		c := w.sdk(t, agrenting.WithCredential(agrenting.APIKey(w.key.Secret)), agrenting.WithSession())
 		for range 5 {
 			p := w.open(t, c, commonPath)
 			p.quiet()
-			time.Sleep(10 * time.Second) // young sessions are another matter
+			sleep(10 * time.Second) // young sessions are another matter
 			w.srv.RevokeSessions()
 			assert.Equal(t, websocket.StatusGoingAway, p.closed())
 		}
@@ -118,7 +121,8 @@ func TestClientConnectsWithTheRotatedKey(t *testing.T) {
 	for name, strategy := range map[string]agrenting.Strategy{"in place": agrenting.InPlace, "overlap": agrenting.Overlap} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, func(t *testing.T, w *world) {
+			inBubble(t, func(w *world) {
+				t := w.t
 				c := w.sdk(t, agrenting.WithCredential(agrenting.APIKey(w.key.Secret)), agrenting.WithStore(agrenting.MemoryStore()),
 					agrenting.WithAgentID(w.provider.ID), agrenting.WithRotation(agrenting.RotationPolicy{Strategy: strategy}))
 				p := w.open(t, c, agentPath)
@@ -146,7 +150,8 @@ func TestClientConnectsWithTheRotatedKey(t *testing.T) {
 
 func TestClientConnectsWithTheKeyThatAnotherClientRotated(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		store := agrenting.MemoryStore()
 		opts := []agrenting.Option{
 			agrenting.WithCredential(agrenting.APIKey(w.key.Secret)), agrenting.WithStore(store), agrenting.WithAgentID(w.provider.ID),
@@ -156,7 +161,7 @@ func TestClientConnectsWithTheKeyThatAnotherClientRotated(t *testing.T) {
 		_, err := rotating.Rotate(t.Context())
 		require.NoError(t, err)
 		assert.Equal(t, websocket.StatusGoingAway, p.closed())
-		time.Sleep(time.Minute) // a follower loads the store every 30 s
+		sleep(time.Minute) // a follower loads the store every 30 s
 		w.open(t, connecting, agentPath).quiet()
 		live := w.srv.LiveKeys(w.provider.ID)
 		require.Len(t, live, 1)
@@ -167,7 +172,8 @@ func TestClientConnectsWithTheKeyThatAnotherClientRotated(t *testing.T) {
 
 func TestClientRetriesAHandshakeThatFails(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		w.srv.Fault("GET "+agentPath, agrentingtest.Status(http.StatusServiceUnavailable, ""), agrentingtest.DropBefore())
 		c := w.sdk(t, agrenting.WithCredential(agrenting.APIKey(w.key.Secret)))
 		w.open(t, c, agentPath).quiet()
@@ -178,7 +184,8 @@ func TestClientRetriesAHandshakeThatFails(t *testing.T) {
 // Faults that revoke what is presented find a credential in the query, too.
 func TestFaultRevokesTheCredentialOfAHandshake(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		w.srv.Fault("GET *", agrentingtest.RevokeNow().Times(2))
 		session, _ := w.srv.NewSession(w.clientKey.Secret)
 		_, status := w.dial(agentPath, "api_key="+w.key.Secret)

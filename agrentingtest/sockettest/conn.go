@@ -88,8 +88,9 @@ func (s *Sockets) handler(e endpoint) http.HandlerFunc {
 			return // Accept has responded
 		}
 		c.ws.SetReadLimit(s.cfg.readLimit)
-		c.work.Go(func() { c.write(revoked) })
-		c.read()
+		ctx := context.WithoutCancel(r.Context())
+		c.work.Go(func() { c.write(ctx, revoked) })
+		c.read(ctx)
 		close(c.done)
 		_ = c.ws.CloseNow() // mostly closed already
 		s.remove(c)
@@ -131,9 +132,9 @@ func (c *conn) enqueue(f frame) {
 }
 
 // read handles messages until the socket ends.
-func (c *conn) read() {
+func (c *conn) read(ctx context.Context) {
 	for {
-		kind, b, err := c.ws.Read(context.Background())
+		kind, b, err := c.ws.Read(ctx)
 		if err != nil {
 			return
 		}
@@ -158,7 +159,7 @@ func (c *conn) fail(code websocket.StatusCode, reason string) {
 }
 
 // write sends what is queued, until the socket ends.
-func (c *conn) write(revoked <-chan struct{}) {
+func (c *conn) write(ctx context.Context, revoked <-chan struct{}) {
 	for {
 		select {
 		case <-c.done:
@@ -171,15 +172,15 @@ func (c *conn) write(revoked <-chan struct{}) {
 				_ = c.ws.Close(f.code, f.reason) // the client may have gone
 				return
 			}
-			if c.writeMessage(f.data) != nil {
+			if c.writeMessage(ctx, f.data) != nil {
 				return // the connection is closed, so read ends too
 			}
 		}
 	}
 }
 
-func (c *conn) writeMessage(b []byte) error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), c.sockets.cfg.timeout, errSlow)
+func (c *conn) writeMessage(ctx context.Context, b []byte) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.sockets.cfg.timeout, errSlow)
 	defer cancel()
 	return c.ws.Write(ctx, websocket.MessageText, b)
 }

@@ -1,7 +1,7 @@
 package sockettest_test
 
 import (
-	"fmt"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,7 +15,8 @@ import (
 
 func TestTopicsAreOpenToTheirPartiesOnly(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		task, hiring := w.task(), w.hire()
 		strangersKey, strangersToken := w.srv.NewKey(w.stranger.ID).Secret, w.srv.NewToken(w.other.ID, agrentingtest.TokenConfig{}).Secret
 		w.sockets.Allow("negotiation:n", w.client.ID)
@@ -65,7 +66,8 @@ func TestTopicsAreOpenToTheirPartiesOnly(t *testing.T) {
 // Nobody owns an autonomous agent, and its topics are not those of an empty ID.
 func TestAutonomousAgentHasNoUserTopic(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		free := w.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Free"})
 		p := w.connect(commonPath, w.srv.NewKey(free.ID).Secret)
 		assert.Equal(t, "unauthorized", p.join("analytics:user:"))
@@ -75,7 +77,8 @@ func TestAutonomousAgentHasNoUserTopic(t *testing.T) {
 
 func TestAgentsAndHirersLearnOfHirings(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		agent, hirer := w.connect(agentPath, w.key.Secret), w.connect(hirerPath, w.token.Secret)
 		stranger := w.connect(agentPath, w.clientKey.Secret)
 		agentTopic, hirerTopic := "agent:"+w.provider.ID, "hirer:"+w.user.ID
@@ -108,7 +111,8 @@ func TestAgentsAndHirersLearnOfHirings(t *testing.T) {
 
 func TestBothAgentsLearnOfTasks(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		provider, client := w.connect(agentPath, w.key.Secret), w.connect(agentPath, w.clientKey.Secret)
 		providerTopic, clientTopic := "agent:"+w.provider.ID, "agent:"+w.client.ID
 		require.Nil(t, provider.join(providerTopic))
@@ -132,13 +136,14 @@ func TestBothAgentsLearnOfTasks(t *testing.T) {
 
 func TestStreamOfATask(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		id := w.task()
 		topic, agentTopic := "task_stream:"+id, "agent:"+w.provider.ID
 		provider, hirer := w.connect(agentPath, w.key.Secret), w.connect(hirerPath, w.token.Secret)
 		require.Nil(t, provider.join(agentTopic))
 		require.Nil(t, hirer.join(topic))
-		time.Sleep(1500 * time.Millisecond)
+		sleep(1500 * time.Millisecond)
 		provider.push("ok", agentTopic, "task.stream_chunk", map[string]any{"task_id": id, "content": "Roses", "kind": "token"})
 		chunk := hirer.expect(topic, "stream.chunk")
 		assert.Equal(t, map[string]any{
@@ -175,7 +180,8 @@ func TestStreamOfATask(t *testing.T) {
 
 func TestStreamEndsWithTheReasonOfAFailure(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		failed, canceled, hiring := w.task(), w.task(), w.hire()
 		hirer := w.connect(hirerPath, w.token.Secret)
 		for _, id := range []string{failed, canceled, hiring} {
@@ -193,7 +199,8 @@ func TestStreamEndsWithTheReasonOfAFailure(t *testing.T) {
 
 func TestAnotherAttemptHasAnotherStream(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		id := w.hire()
 		require.NoError(t, w.sockets.Emit(id, "first", "", nil))
 		w.post("X-API-Key", w.key.Secret, "/api/v1/hirings/"+id+"/failure", map[string]any{"error": "no ink", "reason": "other"})
@@ -210,7 +217,8 @@ func TestAnotherAttemptHasAnotherStream(t *testing.T) {
 
 func TestOnlyTheProviderEmitsChunks(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		id := w.task()
 		client, provider := w.connect(agentPath, w.clientKey.Secret), w.connect(agentPath, w.key.Secret)
 		clientTopic, providerTopic := "agent:"+w.client.ID, "agent:"+w.provider.ID
@@ -230,10 +238,11 @@ func TestOnlyTheProviderEmitsChunks(t *testing.T) {
 
 func TestStreamKeepsTheLatestChunks(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		id := w.task()
 		for i := range 10_001 {
-			require.NoError(t, w.sockets.Emit(id, fmt.Sprint(i+1), "", nil))
+			require.NoError(t, w.sockets.Emit(id, strconv.Itoa(i+1), "", nil))
 		}
 		kept := w.sockets.Chunks(id)
 		require.Len(t, kept, 5001)
@@ -244,7 +253,8 @@ func TestStreamKeepsTheLatestChunks(t *testing.T) {
 
 func TestTaskChannelConnectsTheParties(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		id := w.task()
 		topic := "task:" + id
 		provider, client := w.connect(commonPath, w.key.Secret), w.connect(commonPath, w.clientKey.Secret)
@@ -298,7 +308,8 @@ func TestTaskChannelEndsTasks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, func(t *testing.T, w *world) {
+			inBubble(t, func(w *world) {
+				t := w.t
 				id := w.task()
 				secrets := []string{w.key.Secret, w.clientKey.Secret}
 				if c.client {
@@ -327,7 +338,8 @@ func TestTaskChannelEndsTasks(t *testing.T) {
 
 func TestTaskChannelRefusesOtherPayloads(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		topic := "task:" + w.task()
 		provider := w.connect(commonPath, w.key.Secret)
 		require.Nil(t, provider.join(topic))
@@ -342,7 +354,8 @@ func TestTaskChannelRefusesOtherPayloads(t *testing.T) {
 // Many clients and changes at once, for the race detector.
 func TestSocketsAtTheSameTime(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		ids := make([]string, 8)
 		for i := range ids {
 			ids[i] = w.task()
@@ -374,7 +387,8 @@ func TestSocketsAtTheSameTime(t *testing.T) {
 
 func TestMockResultIsPushedWhenItIsDue(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		mock := w.srv.NewAgent(w.user, agrentingtest.AgentConfig{Name: "Mock", MockAfter: 5 * time.Second, BasePrice: "1.00"})
 		hirer := w.connect(hirerPath, w.token.Secret)
 		topic := "hirer:" + w.user.ID

@@ -65,7 +65,7 @@ const (
 	version2 version = 2 // arrays of [join_ref, ref, topic, event, payload]
 )
 
-var versionPattern = regexp.MustCompile(`\A([12])\.0\.[0-9]+\z`)
+var versionPattern = regexp.MustCompile(`\A([12])\.0\.\d+\z`)
 
 // versionOf reads the parameter vsn.
 func versionOf(vsn string) (version, bool) {

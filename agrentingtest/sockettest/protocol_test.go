@@ -16,7 +16,8 @@ import (
 // The texts are those that Phoenix sends, but for the order of members.
 func TestProtocolVersion2(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		p := w.connect(agentPath, w.key.Secret)
 		topic := "agent:" + w.provider.ID
 		for _, c := range []struct{ send, want string }{
@@ -45,7 +46,8 @@ func TestProtocolVersion2(t *testing.T) {
 func TestProtocolVersion1(t *testing.T) {
 	t.Parallel()
 	for _, vsn := range []string{"", "vsn=1.0.0&"} {
-		inBubble(t, func(t *testing.T, w *world) {
+		inBubble(t, func(w *world) {
+			t := w.t
 			p, status := w.dial(agentPath, vsn+"api_key="+w.key.Secret)
 			require.Equal(t, http.StatusSwitchingProtocols, status)
 			topic := "agent:" + w.provider.ID
@@ -71,7 +73,8 @@ func TestProtocolVersion1(t *testing.T) {
 
 func TestOutdatedJoinReferenceIsIgnored(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		p := w.connect(agentPath, w.key.Secret)
 		topic := "agent:" + w.provider.ID
 		require.Nil(t, p.join(topic))
@@ -88,7 +91,8 @@ func TestOutdatedJoinReferenceIsIgnored(t *testing.T) {
 
 func TestSocketHasAtMost100Channels(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		p := w.connect(commonPath, w.key.Secret)
 		for i := range 100 {
 			topic := fmt.Sprint("negotiation:", i)
@@ -121,7 +125,8 @@ func TestMalformedMessageEndsTheSocket(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, func(t *testing.T, w *world) {
+			inBubble(t, func(w *world) {
+				t := w.t
 				p, _ := w.dial(agentPath, "vsn="+c.vsn+"&api_key="+w.key.Secret)
 				require.NoError(t, p.conn.Write(t.Context(), c.kind, []byte(c.text)))
 				assert.Equal(t, c.want, p.closed())
@@ -132,7 +137,8 @@ func TestMalformedMessageEndsTheSocket(t *testing.T) {
 
 func TestPushTakesObjectsOnly(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		for _, payload := range []any{nil, "text", []int{1}, func() {}} {
 			assert.Panics(t, func() { w.sockets.Push("agents:discovery", "x", payload) })
 		}

@@ -21,7 +21,8 @@ import (
 
 func TestHandshakeAcceptsTheCredentialOfTheEndpoint(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		session, _ := w.srv.NewSession(w.key.Secret)
 		revoked := w.srv.NewKey(w.provider.ID)
 		w.srv.RevokeKey(revoked.ID)
@@ -62,7 +63,8 @@ func TestHandshakeAcceptsTheCredentialOfTheEndpoint(t *testing.T) {
 
 func TestHandshakeRefusesACredentialInAHeader(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		for _, query := range []string{"", "api_key=" + w.key.Secret} {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.srv.URL+agentPath+"?"+query, http.NoBody)
 			require.NoError(t, err)
@@ -78,7 +80,8 @@ func TestHandshakeRefusesACredentialInAHeader(t *testing.T) {
 
 func TestHandshakeIsRefusedWithTheStatusOfTheOption(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		_, status := w.dial(agentPath, "api_key=unknown")
 		assert.Equal(t, http.StatusUnauthorized, status)
 		_, status = w.dial(agentPath, "vsn=9.0.0&api_key="+w.key.Secret)
@@ -132,14 +135,15 @@ func TestHandshakesCountTowardTheLimitOfChannels(t *testing.T) {
 		assert.Equal(t, 101, status(w.key.Secret))
 		assert.Equal(t, http.StatusTooManyRequests, status(w.key.Secret))
 		assert.Equal(t, 101, status(w.clientKey.Secret), "each agent has its own allowance")
-		time.Sleep(time.Minute)
+		sleep(time.Minute)
 		assert.Equal(t, 101, status(w.key.Secret))
 	})
 }
 
 func TestSilentSocketIsClosedAfterAMinute(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		silent, beating, pinging := w.connect(agentPath, w.key.Secret), w.connect(agentPath, w.key.Secret), w.connect(agentPath, w.key.Secret)
 		begin := time.Now()
 		done := make(chan websocket.StatusCode, 1)
@@ -150,7 +154,7 @@ func TestSilentSocketIsClosedAfterAMinute(t *testing.T) {
 		}()
 		pinging.conn.CloseRead(t.Context()) // reads the pongs
 		for range 20 {
-			time.Sleep(30 * time.Second)
+			sleep(30 * time.Second)
 			beating.quiet()
 			require.NoError(t, pinging.conn.Ping(t.Context()))
 		}
@@ -194,7 +198,8 @@ func TestServerCloseDoesNotWaitForClients(t *testing.T) {
 
 func TestRevocationClosesSockets(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		session, _ := w.srv.NewSession(w.key.Secret)
 		spare := w.srv.NewKey(w.provider.ID)
 		byKey, bySpare, byToken := w.connect(agentPath, w.key.Secret), w.connect(agentPath, spare.Secret), w.connect(hirerPath, w.token.Secret)
@@ -215,7 +220,8 @@ func TestRevocationClosesSockets(t *testing.T) {
 
 func TestRotationOverHTTPClosesSocketsOfTheOldKey(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		old := w.connect(agentPath, w.key.Secret)
 		secret, _ := w.post("X-API-Key", w.key.Secret, "/api/v1/auth/rotate-key", map[string]any{})["api_key"].(string)
 		assert.Equal(t, websocket.StatusGoingAway, old.closed())
@@ -225,11 +231,12 @@ func TestRotationOverHTTPClosesSocketsOfTheOldKey(t *testing.T) {
 
 func TestExpiryClosesNoSocket(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		w.srv.SetSessionTTL(10 * time.Second)
 		session, _ := w.srv.NewSession(w.key.Secret)
 		p, _ := w.dial(commonPath, "vsn=2.0.0&session_token="+session)
-		time.Sleep(30 * time.Second)
+		sleep(30 * time.Second)
 		p.quiet()
 		_, status := w.dial(commonPath, "vsn=2.0.0&session_token="+session)
 		assert.Equal(t, http.StatusForbidden, status)
@@ -238,17 +245,18 @@ func TestExpiryClosesNoSocket(t *testing.T) {
 
 func TestSurvivingSocketsOutliveTheirCredential(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(_ *testing.T, w *world) {
+	inBubble(t, func(w *world) {
 		p := w.connect(agentPath, w.key.Secret)
 		w.srv.RevokeKey(w.key.ID)
-		time.Sleep(time.Second)
+		sleep(time.Second)
 		p.quiet()
 	}, sockettest.WithSurvivingSockets())
 }
 
 func TestDisconnectClosesTheSocketsOfOneAgent(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		a, b, c := w.connect(agentPath, w.key.Secret), w.connect(commonPath, w.key.Secret), w.connect(agentPath, w.clientKey.Secret)
 		assert.Equal(t, 2, w.sockets.Disconnect(w.provider.ID))
 		assert.Equal(t, websocket.StatusGoingAway, a.closed())
@@ -261,7 +269,8 @@ func TestDisconnectClosesTheSocketsOfOneAgent(t *testing.T) {
 
 func TestSlowReaderIsCutOff(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		slow, quick := w.connect(agentPath, w.key.Secret), w.connect(agentPath, w.key.Secret)
 		topic := "agent:" + w.provider.ID
 		require.Nil(t, slow.join(topic))
@@ -279,7 +288,8 @@ func TestSlowReaderIsCutOff(t *testing.T) {
 
 func TestConnectionsListTopics(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, w *world) {
+	inBubble(t, func(w *world) {
+		t := w.t
 		p := w.connect(commonPath, w.key.Secret)
 		require.Nil(t, p.join("analytics:global"))
 		require.Nil(t, p.join("agents:discovery"))
@@ -298,7 +308,9 @@ func TestServersOfOthersHaveNoSockets(t *testing.T) {
 	t.Parallel()
 	srv := agrentingtest.NewServer()
 	defer srv.Close()
-	resp, err := http.Get(srv.URL + agentPath + "?api_key=x") //nolint:noctx // it ends with the server
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+agentPath+"?api_key=x", http.NoBody)
+	require.NoError(t, err)
+	resp, err := (&http.Client{Transport: srv.Transport()}).Do(req)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	assert.Equal(t, http.StatusNotFound, resp.StatusCode)

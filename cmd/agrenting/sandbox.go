@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/agrentingtest/sockettest"
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
@@ -71,6 +72,7 @@ func (c *sandboxCmd) Run(a *app) error {
 		return failure("choose another --listen, such as 127.0.0.1:0 for any free port", "%v", err)
 	}
 	defer srv.Close()
+	sockettest.Mount(srv)
 	c.Faults.script(srv)
 	world := c.world(srv)
 	if a.JSON {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,8 +17,6 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/agrentingtest/sockettest"
 )
-
-func TestMain(m *testing.M) { os.Exit(m.Run()) }
 
 const (
 	agentPath  = "/socket/agent/websocket"
@@ -41,12 +38,12 @@ type world struct {
 }
 
 // inBubble runs a test on virtual time.
-func inBubble(t *testing.T, test func(*testing.T, *world), opts ...sockettest.Option) {
+func inBubble(t *testing.T, test func(*world), opts ...sockettest.Option) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, []agrentingtest.Option{agrentingtest.WithoutRateLimits()}, opts...)
 		defer w.srv.Close()
-		test(t, w)
+		test(w)
 	})
 }
 
@@ -240,4 +237,9 @@ func (w *world) request(method, header, secret, path string, body []byte) map[st
 	require.NoError(w.t, json.NewDecoder(resp.Body).Decode(&envelope))
 	assert.Empty(w.t, envelope.Errors)
 	return envelope.Data
+}
+
+// sleep lets time pass in the bubble.
+func sleep(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // virtual time
 }
