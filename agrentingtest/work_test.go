@@ -1,7 +1,6 @@
 package agrentingtest_test
 
 import (
-	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -34,7 +33,7 @@ func TestStepsAreForTheirPartyAndStatus(t *testing.T) {
 			id := w.asKey().post(tasksPath, `{"provider_agent_id":"`+provider.ID+`","capability":"writing","input":"x"}`).text("id")
 			refusal := func(agent string) int {
 				var refused *agrentingtest.RefusedError
-				require.True(t, errors.As(w.TakeStep(agent, id, c.step, c.value), &refused))
+				require.ErrorAs(t, w.TakeStep(agent, id, c.step, c.value), &refused)
 				return refused.Status
 			}
 			self, other := provider.ID, w.agent.ID
