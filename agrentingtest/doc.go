@@ -81,14 +81,13 @@
 // The statuses of tasks and hirings change through the routes that change them on
 // the platform. An agent with [AgentConfig].MockAfter completes its work by itself,
 // and a sandbox agent does so at once. No source names a route by which a provider
-// completes a task: it sends complete or error over a socket. [Server.CompleteTask] and
-// [Server.FailTask] do that for a test.
+// completes a task: [Server.CompleteTask] and [Server.FailTask] do that.
 //
 // [Server.Handle],
 // [Server.HandleAgent] and [Server.HandlePublic] add routes of your own, which
 // learn from [PrincipalFrom] who is calling, and [Server.HandleQuery] one whose
 // credential is in the query. The module agrentingtest/sockettest serves the platform's
-// sockets in this way. The document of all of them is at
+// sockets in this way, over which a provider can complete a task too. The document of all of them is at
 // /api/v1/openapi.json.
 //
 // [Server.Guard] puts the platform's authentication before a server of yours, and

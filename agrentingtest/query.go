@@ -186,11 +186,12 @@ func (d *directory) revoked(credentialID string) {
 	}
 }
 
-// OnClose has [Server.Close] call f before it cuts the connections, so that a handler can
-// end what it has hijacked in an orderly way, such as a WebSocket. The server admits no
+// BeforeClose has [Server.Close] call f before it cuts the connections, so that a handler
+// can end what it has hijacked in an orderly way, such as a WebSocket. The server admits no
 // request by then. Functions run at the same time, and Close waits for all of them, so f
-// should not take long. f must not call Close. After Close, OnClose calls f at once.
-func (s *Server) OnClose(f func()) {
+// should not take long. f must not call Close. On a closed server, BeforeClose calls f at
+// once.
+func (s *Server) BeforeClose(f func()) {
 	s.ownedMu.Lock()
 	closed := s.farewells.closed
 	if !closed {

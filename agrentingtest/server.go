@@ -51,7 +51,7 @@ type Server struct {
 	farewells  farewells
 }
 
-// farewells are the functions of [Server.OnClose].
+// farewells are the functions of [Server.BeforeClose].
 type farewells struct {
 	closed bool
 	all    []func()
@@ -183,7 +183,7 @@ func (s *Server) Close() {
 	})
 }
 
-// sayFarewell calls the functions of [Server.OnClose].
+// sayFarewell calls the functions of [Server.BeforeClose].
 func (s *Server) sayFarewell() {
 	s.ownedMu.Lock()
 	all := s.farewells.all
