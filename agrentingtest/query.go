@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/agrenting/agrenting-go/internal/ascii"
 )
@@ -201,4 +202,23 @@ func (s *Server) BeforeClose(f func()) {
 	if closed {
 		f()
 	}
+}
+
+// farewells are the functions of [Server.BeforeClose].
+type farewells struct {
+	closed bool
+	all    []func()
+}
+
+// sayFarewell calls the functions of [Server.BeforeClose].
+func (s *Server) sayFarewell() {
+	s.ownedMu.Lock()
+	all := s.farewells.all
+	s.farewells = farewells{closed: true}
+	s.ownedMu.Unlock()
+	var wg sync.WaitGroup
+	for _, f := range all {
+		wg.Go(f)
+	}
+	wg.Wait()
 }
