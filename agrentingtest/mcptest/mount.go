@@ -50,7 +50,7 @@ func Mount(srv *agrentingtest.Server) *Endpoints {
 		// The platform authenticates each request, whatever its Host is.
 		&mcp.StreamableHTTPOptions{DisableLocalhostProtection: true},
 	)))
-	srv.OnClose(func() {
+	srv.BeforeClose(func() {
 		end() // a session waits for its requests when it is closed
 		for session := range hirer.Sessions() {
 			_ = session.Close()
