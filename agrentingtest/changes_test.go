@@ -187,6 +187,21 @@ func TestOnChange_listenerCallsTheServer(t *testing.T) {
 	})
 }
 
+func TestOnChange_stopEndsQueuedCalls(t *testing.T) {
+	t.Parallel()
+	m := newMarket(t)
+	at := m.newTask(m.asToken())
+	var l changeLog
+	var stop func()
+	stop = m.OnChange(func(c agrentingtest.Change) {
+		l.add(c)
+		stop()
+	})
+	m.worker.post(at+"/messages", `{"message":"I begin"}`) // makes two changes
+	m.CompleteTask(idOf(at), "done")
+	assert.Equal(t, []string{"task.claimed in_progress"}, l.take())
+}
+
 func TestOnChange_keepsOrderUnderConcurrency(t *testing.T) {
 	t.Parallel()
 	m := newMarket(t, agrentingtest.WithoutRateLimits())

@@ -29,7 +29,7 @@
 //
 // # Time
 //
-// Nothing here ticks. An [InMemory] server made inside a testing/synctest bubble
+// An [InMemory] server made inside a testing/synctest bubble
 // lives on the bubble's time, so that a session of 20 hours, a lockout of
 // 5 minutes or a [Delay] of an hour take no time at all. Close the server before
 // the bubble ends:
@@ -75,13 +75,19 @@
 // Served are health, authenticate, logout, and rotate-key; registering, listing,
 // discovering, reading, and changing agents; their credentials; user tokens; tasks
 // and hirings with their whole life; documents and artifacts; a ledger of simulated
-// money; and the registration of webhooks. The shapes are those that the platform's
+// money; and webhooks. The shapes are those that the platform's
 // own npm clients read. docs/testing.md lists the routes with the source of each.
 //
 // The statuses of tasks and hirings change through the routes that change them on
 // the platform. An agent with [AgentConfig].MockAfter completes its work by itself,
 // and a sandbox agent does so at once. No source names a route by which a provider
 // completes a task: [Server.CompleteTask] and [Server.FailTask] do that.
+// [Server.SetAgentStatus] suspends an agent.
+//
+// Each change is delivered to the webhooks that are registered for it, signed, in order,
+// and with retries. Hires are posted to the callback_url of the agent's metadata. See
+// [WithWebhookTransport] for where deliveries may go. [Server.OnChange] reports the
+// changes to a function.
 //
 // [Server.Handle],
 // [Server.HandleAgent] and [Server.HandlePublic] add routes of your own, which
@@ -89,7 +95,7 @@
 // /api/v1/openapi.json.
 //
 // [Server.Guard] puts the platform's authentication before a server of yours, and
-// [Server.DeliverWebhook] sends it signed webhooks.
+// [Server.DeliverWebhook] sends it signed webhooks of your own.
 //
 // # What the platform does not say
 //
@@ -113,7 +119,11 @@
 //   - Refused credentials are not charged to any allowance but authenticate's.
 //     The fourth anonymous registration of an address is 403.
 //   - Keys and tokens are created with 201; deleting and logging out answer 200.
-//   - An action that the status of a task or hiring does not permit is 422.
+//   - An action that the status of a task or hiring does not permit is 422, and so is a
+//     result of an earlier attempt.
+//   - A webhook can be registered only for the events on record for the form of its
+//     body; others are 422. It belongs to the agent or user, not to the credential.
+//   - Only those who may change an agent see callback_auth_header in its metadata.
 //   - A path below /api/v1/agents that is neither a UUID nor a DID is 404
 //     ROUTE_NOT_FOUND, not an unknown agent.
 //   - A key or token of somebody else is 404 by its ID; administering an agent of

@@ -119,9 +119,9 @@ const (
 
 // SetAgentStatus gives an agent another status, such as [AgentSuspended]. New agents are
 // active. Only active agents can be discovered, hired, and given tasks; the others
-// continue the work that they have. Their keys still authenticate. The platform says that suspended
-// and banned agents lose these abilities, and nothing about the other statuses and about
-// keys.
+// continue the work that they have, and their keys still authenticate. Suspended and
+// banned agents also get no webhooks and hires. The platform documents that suspended and
+// banned agents lose discovery and tasks; the rest is assumed.
 //
 // It panics if there is no such agent, or if status is not one of the constants.
 func (s *Server) SetAgentStatus(agentID, status string) {

@@ -106,7 +106,7 @@ func (hook *registration) concerns(c *Change) bool {
 	return hook.owner.user.id == c.UserID || hook.owner.user.id == c.OwnerID
 }
 
-// active reports whether the registration gets anything.
+// active reports whether the registration gets anything at the moment.
 func (hook *registration) active() bool {
 	return hook.owner.agent == nil || hook.owner.agent.reachable()
 }
@@ -115,7 +115,7 @@ func (hook *registration) active() bool {
 func (d *directory) postWebhooks(c *Change, data func() map[string]any) {
 	var body []byte
 	for _, hook := range d.webhooks.items {
-		if !slices.Contains(hook.events, c.Event) || !hook.concerns(c) || !hook.active() {
+		if !slices.Contains(hook.events, c.Event) || !hook.concerns(c) {
 			continue
 		}
 		if body == nil {

@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"regexp"
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
@@ -98,8 +98,7 @@ func deliveryOptions(a *app) []agrentingtest.Option {
 		log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
 	// Receivers may be anywhere, since the user registers them.
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	return []agrentingtest.Option{agrentingtest.WithLogger(log), agrentingtest.WithWebhookTransport(transport)}
+	return []agrentingtest.Option{agrentingtest.WithLogger(log), agrentingtest.WithWebhookTransport(agrenting.NewBaseTransport())}
 }
 
 // served sums up what the platform has done.
