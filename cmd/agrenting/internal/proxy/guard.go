@@ -67,7 +67,8 @@ func (g *guard) check(r *http.Request) *refusal {
 		return ref
 	}
 	if g.asks && !g.isPreflight(r) && !g.hasToken(r.Header) && !g.hasParameter(r) {
-		return &refusal{http.StatusProxyAuthRequired, "PROXY_TOKEN", "send the proxy's own token as Proxy-Authorization: Bearer or X-Proxy-Token"}
+		// Not 407: this is no forward proxy, and fetch gives that status to no program.
+		return &refusal{http.StatusUnauthorized, "PROXY_TOKEN", "send the proxy's own token as Proxy-Authorization: Bearer or X-Proxy-Token"}
 	}
 	if !g.namesAgent(r.Header) {
 		return &refusal{
@@ -254,8 +255,8 @@ func refuse(w http.ResponseWriter, status int, code, text string, retryAfter tim
 	h.Set("Content-Type", jsonType)
 	h.Set("X-Content-Type-Options", "nosniff")
 	switch status {
-	case http.StatusProxyAuthRequired:
-		h.Set("Proxy-Authenticate", `Bearer realm="agrenting proxy"`)
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="agrenting proxy"`)
 	case http.StatusMethodNotAllowed:
 		h.Set("Allow", strings.Join(methods, ", "))
 	}

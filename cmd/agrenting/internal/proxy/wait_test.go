@@ -156,13 +156,13 @@ func TestSocketsCarryTheCredentialInTheQuery(t *testing.T) {
 		"?vsn=2.0.0&api_key=" + token:       http.StatusForbidden,
 		"?session_token=" + token:           http.StatusForbidden,
 		"?api_key=x&session_token=" + token: http.StatusForbidden,
-		"?api_key=wrong":                    http.StatusProxyAuthRequired,
-		"":                                  http.StatusProxyAuthRequired,
+		"?api_key=wrong":                    http.StatusUnauthorized,
+		"":                                  http.StatusUnauthorized,
 	} {
 		up.header, up.url = nil, nil
 		w := ask(t, p, http.MethodGet, "/socket/agent/websocket"+query, "Connection", "Upgrade", "Upgrade", "WebSocket")
 		require.Equal(t, want, w.Code, query)
-		if want == http.StatusProxyAuthRequired {
+		if want == http.StatusUnauthorized {
 			assert.Nil(t, up.url)
 			continue
 		}
@@ -177,7 +177,7 @@ func TestSocketsCarryTheCredentialInTheQuery(t *testing.T) {
 	assert.NotContains(t, up.header, "Upgrade", "only GET opens a WebSocket")
 	assert.Empty(t, up.url.RawQuery)
 	w = ask(t, p, http.MethodGet, pending+"?api_key="+token)
-	assert.Equal(t, http.StatusProxyAuthRequired, w.Code, "only sockets carry it in the query")
+	assert.Equal(t, http.StatusUnauthorized, w.Code, "only sockets carry it in the query")
 	w = ask(t, p, http.MethodGet, pending, "X-Proxy-Token", token)
 	assert.Equal(t, http.StatusForbidden, w.Code)
 	assert.Empty(t, up.url.RawQuery, "other requests have it in a header")
