@@ -124,7 +124,9 @@ func (s *Server) createPaymentIntent(x *exchange) (reply, *failure) {
 }
 
 // payTask locks the price of a task, or else the base price of its provider. A second
-// payment is refused, which is assumed.
+// payment is refused, which is assumed. A completed task can be paid too: the official
+// adapter creates a task and then pays for it, and an agent of the sandbox may have
+// completed it by then.
 func (s *Server) payTask(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {
@@ -145,7 +147,7 @@ func (s *Server) payTask(x *exchange) (reply, *failure) {
 		return reply{}, f
 	case id != "" && id != j.id:
 		return reply{}, invalid("task_id", "is not the task in the path")
-	case final(j.status):
+	case final(j.status) && j.status != statusCompleted:
 		return reply{}, invalid("status", "a task that is %s cannot be paid", j.status)
 	case j.payment != nil:
 		return reply{}, invalid("task_id", "has been paid already")
@@ -163,6 +165,9 @@ func (s *Server) payTask(x *exchange) (reply, *failure) {
 	}
 	j.payment = &payment{id: newUUID(), kind: kind, created: s.now()}
 	j.lock(s.dir, s.now())
+	if j.status == statusCompleted {
+		j.settle(s.dir, s.now())
+	}
 	return reply{status: http.StatusCreated, data: j.renderPayment()}, nil
 }
 
