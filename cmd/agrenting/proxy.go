@@ -26,6 +26,7 @@ type proxyCmd struct {
 	Listen       string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"A loopback address, port 0 for any free one, or unix:PATH for a socket (0600); ${default} by default."`
 	Admin        string        `placeholder:"ADDR" help:"Serve /healthz on another loopback address or unix:PATH."`
 	Session      bool          `help:"Send sessions, renewed as needed, instead of the key."`
+	MaxExchanges int           `placeholder:"N" help:"How many sessions may be obtained in a minute, 8 by default. The platform locks an address out for 5 minutes after 10."`
 	RequireToken bool          `help:"Ask callers for a token of the proxy's own, which is made up and printed once."`
 	Allow        []string      `sep:"none" placeholder:"RULE" help:"Permit only this, such as 'GET /api/v1/agents*'; may be repeated."`
 	AllowIssuing bool          `help:"Permit calls whose answer has a new key, token, session or webhook secret in it."`
@@ -132,6 +133,12 @@ func (c *proxyCmd) config(a *app) (proxy.Config, error) {
 		Origins: c.AllowOrigin, Issuing: c.AllowIssuing, Explain: explain, Timeout: a.Timeout,
 		ReplayLimit: int64(c.ReplayLimit), ReplayMemory: max(replayMemory, int64(c.ReplayLimit)),
 	}
+	switch {
+	case c.MaxExchanges < 0:
+		return cfg, usage("", "--max-exchanges cannot be negative")
+	case c.MaxExchanges > 0 && !c.Session:
+		return cfg, usage("add --session", "--max-exchanges has no effect without sessions")
+	}
 	for _, text := range c.Allow {
 		rule, err := proxy.ParseRule(text)
 		if err != nil {
@@ -222,7 +229,7 @@ func (c *proxyCmd) client(a *app, base *http.Transport, health *proxy.Health) (*
 		}),
 	}
 	if c.Session {
-		opts = append(opts, agrenting.WithSession(agrenting.SessionPolicy{LogoutOnClose: true}))
+		opts = append(opts, agrenting.WithSession(agrenting.SessionPolicy{LogoutOnClose: true, MaxExchanges: c.MaxExchanges}))
 	}
 	client, err := a.client(opts...)
 	if err != nil {
