@@ -270,8 +270,9 @@ func (s *Server) resolveAgent(w *actor, h http.Header, mode agentMode) *failure 
 }
 
 // revokePresented revokes whatever credential a request carries.
-func (s *Server) revokePresented(h http.Header) {
-	apiKeys, bearers := credentialHeaders(h)
+func (s *Server) revokePresented(r *http.Request) {
+	apiKeys, bearers := credentialHeaders(r.Header)
+	inQuery, sessions := queryCredentials(r.URL)
 	d := s.dir
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -287,7 +288,7 @@ func (s *Server) revokePresented(h http.Header) {
 			s.endSession(e)
 		}
 	}
-	for _, secret := range apiKeys {
+	for _, secret := range slices.Concat(apiKeys, inQuery, sessions) {
 		revoke(secret)
 	}
 	for _, value := range bearers {

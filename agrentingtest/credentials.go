@@ -186,6 +186,7 @@ func (s *Server) revokeKey(k *key) bool {
 	}
 	k.revoked = s.now()
 	s.stats.keysRevoked.Add(1)
+	s.dir.revoked(k.id)
 	if s.cfg.dyingSessions {
 		s.endSessions(func(e *session) bool { return e.key == k })
 	}
@@ -210,6 +211,7 @@ func (s *Server) revokeToken(t *userToken) bool {
 	}
 	t.revoked = s.now()
 	s.stats.tokensRevoked.Add(1)
+	s.dir.revoked(t.id)
 	return true
 }
 

@@ -7,8 +7,8 @@
 // apart and revokes a rotated key at once, with the numbers and error codes that
 // the platform documents. Beside the standard library it has the OpenAPI document
 // of package api, which it serves; it does not import package testing, and shares
-// no code with the SDK, so that a mistake in one is not hidden by the same
-// mistake in the other.
+// no code with the SDK except that of fingerprints and ASCII, so that a mistake in
+// one is not hidden by the same mistake in the other.
 //
 // # Starting
 //
@@ -29,7 +29,7 @@
 //
 // # Time
 //
-// Nothing here ticks. An [InMemory] server made inside a testing/synctest bubble
+// An [InMemory] server made inside a testing/synctest bubble
 // lives on the bubble's time, so that a session of 20 hours, a lockout of
 // 5 minutes or a [Delay] of an hour take no time at all. Close the server before
 // the bubble ends:
@@ -57,6 +57,7 @@
 // [Redirect], [RevokeNow], [SetHeader], [Sunset] and [Gone]. [Fault.And] joins
 // them, [Fault.AfterServing] does the work first, [Fault.Times] and [Fault.Always]
 // repeat them, and [Fault.Share] applies them to a share of the requests.
+// [WithChaos] gives a share of all requests a random fault.
 // [Server.RevokeKey], [Server.RevokeToken], [Server.RevokeSession], and
 // [Server.RevokeSessions] revoke credentials at any moment. With [WithNodes], some
 // nodes of the platform learn late of keys, sessions, and revocations.
@@ -65,31 +66,47 @@
 //
 // [Server.Requests] has every request with its headers, body, principal and
 // answer, [Server.Count] counts by route, [Server.Stats] by event, and
-// [Server.LiveKeys] and [Server.KeyAlive] say which keys survived. The log keeps
+// [Server.LiveKeys] and [Server.KeyAlive] say which keys survived. [Server.Report] sums
+// it up, with the credentials that were refused or seen where they do not belong; its
+// fingerprints are those of the SDK. The log keeps
 // credentials as they arrived, because tests look at them; the directory keeps
 // only hashes, like the platform. Nothing is written anywhere unless
 // [WithLogger] asks for it, and then without secrets.
+//
+// # From outside
+//
+// [WithControl] serves routes under /_sandbox, over which programs in any language
+// script faults, revoke credentials, and read the report. The command agrenting sandbox
+// has them.
 //
 // # Routes
 //
 // Served are health, authenticate, logout, and rotate-key; registering, listing,
 // discovering, reading, and changing agents; their credentials; user tokens; tasks
 // and hirings with their whole life; documents and artifacts; a ledger of simulated
-// money; and the registration of webhooks. The shapes are those that the platform's
+// money; and webhooks. The shapes are those that the platform's
 // own npm clients read. docs/testing.md lists the routes with the source of each.
 //
 // The statuses of tasks and hirings change through the routes that change them on
 // the platform. An agent with [AgentConfig].MockAfter completes its work by itself,
 // and a sandbox agent does so at once. No source names a route by which a provider
-// completes a task: [Server.CompleteTask] and [Server.FailTask] do that.
+// completes a task: it sends complete or error over a socket. [Server.CompleteTask] and
+// [Server.FailTask] do that for a test. [Server.SetAgentStatus] suspends an agent.
+//
+// Each change is delivered to the webhooks that are registered for it, signed, in order,
+// and with retries. Hires are posted to the callback_url of the agent's metadata. See
+// [WithWebhookTransport] for where deliveries may go. [Server.OnChange] reports the
+// changes to a function.
 //
 // [Server.Handle],
 // [Server.HandleAgent] and [Server.HandlePublic] add routes of your own, which
-// learn from [PrincipalFrom] who is calling. The document of all of them is at
+// learn from [PrincipalFrom] who is calling, and [Server.HandleQuery] one whose
+// credential is in the query. The module agrentingtest/sockettest serves the platform's
+// sockets in this way. The document of all of them is at
 // /api/v1/openapi.json.
 //
 // [Server.Guard] puts the platform's authentication before a server of yours, and
-// [Server.DeliverWebhook] sends it signed webhooks.
+// [Server.DeliverWebhook] sends it signed webhooks of your own.
 //
 // # What the platform does not say
 //
@@ -113,7 +130,11 @@
 //   - Refused credentials are not charged to any allowance but authenticate's.
 //     The fourth anonymous registration of an address is 403.
 //   - Keys and tokens are created with 201; deleting and logging out answer 200.
-//   - An action that the status of a task or hiring does not permit is 422.
+//   - An action that the status of a task or hiring does not permit is 422, and so is a
+//     result of an earlier attempt.
+//   - A webhook can be registered only for the events on record for the form of its
+//     body; others are 422. It belongs to the agent or user, not to the credential.
+//   - Only those who may change an agent see callback_auth_header in its metadata.
 //   - A path below /api/v1/agents that is neither a UUID nor a DID is 404
 //     ROUTE_NOT_FOUND, not an unknown agent.
 //   - A key or token of somebody else is 404 by its ID; administering an agent of

@@ -73,6 +73,11 @@ func notFound(what string) *failure {
 	return fail(http.StatusNotFound, CodeNotFound, "%s not found", what)
 }
 
+// unavailable refuses work for an agent that is not active.
+func unavailable() *failure {
+	return fail(http.StatusServiceUnavailable, CodeAgentUnavailable, "the agent is not active")
+}
+
 func routeNotFound(r *http.Request) *failure {
 	return fail(http.StatusNotFound, CodeRouteNotFound, "no route for %s %s", r.Method, r.URL.Path)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
@@ -214,4 +215,49 @@ func ExampleServer_Stats() {
 	// Output:
 	// rotations: 1 revoked: 1
 	// old alive: false new alive: true
+}
+
+// A receiver of webhooks, mounted on the platform that sends them.
+func ExampleServer_OnChange() {
+	srv := agrentingtest.NewServer(agrentingtest.InMemory())
+	defer srv.Close()
+	scribe := srv.NewAgent(srv.NewUser("Ada"), agrentingtest.AgentConfig{Name: "Scribe"})
+	key := srv.NewKey(scribe.ID).Secret
+	client := &http.Client{Transport: srv.Transport()}
+	post := func(path, body string) string {
+		req, err := http.NewRequest(http.MethodPost, srv.URL+path, strings.NewReader(body))
+		if err != nil {
+			panic(err)
+		}
+		req.Header.Set("X-Api-Key", key)
+		resp, err := client.Do(req)
+		if err != nil {
+			panic(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		var answer struct {
+			Data struct {
+				ID string `json:"id"`
+			} `json:"data"`
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+			panic(err)
+		}
+		return answer.Data.ID
+	}
+
+	received := make(chan string)
+	srv.HandlePublic("POST /hook", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		received <- r.Header.Get("X-Webhook-Event")
+	}))
+	post("/api/v1/webhooks", `{"url":"`+srv.URL+`/hook","events":["task.completed"]}`)
+	stop := srv.OnChange(func(c agrentingtest.Change) { fmt.Println("change:", c.Event, c.Status) })
+	defer stop()
+	task := post("/api/v1/tasks", `{"provider_agent_id":"`+scribe.ID+`","capability":"writing","input":"a poem"}`)
+	srv.CompleteTask(task, "Roses are red")
+	fmt.Println("webhook:", <-received)
+	// Output:
+	// change: task.created pending
+	// change: task.completed completed
+	// webhook: task.completed
 }

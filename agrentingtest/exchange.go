@@ -28,6 +28,10 @@ type exchange struct {
 	rate  allowance
 	lags  bool   // whether its node lags behind
 	body  []byte // of a platform route
+
+	route   string // the pattern that serves it, empty before it is known
+	refusal string // why the platform refused it
+	counted bool   // in the report
 }
 
 type exchangeKey struct{}
@@ -40,6 +44,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.inflight.Done()
+	if s.cfg.control && isControl(r.URL.Path) {
+		s.serveControl(w, r)
+		return
+	}
 	x := s.begin(w, r)
 	defer x.report(r.Context())
 	x.obstruct()
@@ -77,8 +85,12 @@ func (x *exchange) serveRoute() {
 	x.dispatch()
 }
 
-// report writes the line of [WithLogger], also for requests that ended in a cut.
+// report enters the request in the report unless its response has done so, and writes
+// the line of [WithLogger], also for requests that ended in a cut.
 func (x *exchange) report(ctx context.Context) {
+	if !x.counted {
+		x.count(0)
+	}
 	if !x.s.cfg.logger.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
@@ -100,7 +112,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		Method:     r.Method,
 		Path:       r.URL.Path,
 		RawPath:    r.URL.EscapedPath(),
-		Query:      r.URL.Query(),
+		Query:      s.loggedQuery(r),
 		Header:     r.Header.Clone(),
 		Host:       r.Host,
 		Proto:      r.Proto,
@@ -135,7 +147,7 @@ func (x *exchange) obstruct() {
 		panic(http.ErrAbortHandler)
 	}
 	if f.revoke {
-		x.s.revokePresented(x.r.Header)
+		x.s.revokePresented(x.r)
 	}
 	h := x.out.Header()
 	for _, kv := range f.headers {
@@ -197,19 +209,26 @@ func (x *exchange) waitForEnd() {
 
 // dispatch finds the route: those of the user first, then the platform's.
 func (x *exchange) dispatch() {
+	if mux := x.findRoute(); mux != nil {
+		mux.ServeHTTP(x.out, x.r)
+		return
+	}
+	x.refuse(routeNotFound(x.r))
+}
+
+// findRoute returns the routes that the request belongs to, and nil for none.
+func (x *exchange) findRoute() *http.ServeMux {
 	escaped := x.r.URL.EscapedPath()
 	if clean := path.Clean("/" + escaped); clean != strings.TrimSuffix(escaped, "/") && escaped != "/" {
-		// A ServeMux would redirect; the platform knows no such route.
-		x.refuse(routeNotFound(x.r))
-		return
+		return nil // a ServeMux would redirect; the platform knows no such route
 	}
 	for _, mux := range []*http.ServeMux{x.s.extra, x.s.platform} {
 		if _, pattern := mux.Handler(x.r); pattern != "" {
-			mux.ServeHTTP(x.out, x.r)
-			return
+			x.route = pattern
+			return mux
 		}
 	}
-	x.refuse(routeNotFound(x.r))
+	return nil
 }
 
 // answered is called once, before anything is sent or dropped.
@@ -221,6 +240,10 @@ func (x *exchange) answered(status int) {
 		x.s.stats.limited.Add(1)
 	}
 	x.s.log.update(func() { x.entry.Status = status })
+	if x.fault.response == respondNothing {
+		status = 0 // the client does not get it
+	}
+	x.count(status)
 }
 
 func (x *exchange) meta() meta {
@@ -238,6 +261,7 @@ func (x *exchange) send(status int, contentType string, body []byte) {
 }
 
 func (x *exchange) refuse(f *failure) {
+	x.refusal = f.err.Message
 	x.drain()
 	if f.retryAfter != "" {
 		x.out.Header().Set("Retry-After", f.retryAfter)
@@ -259,6 +283,8 @@ type access struct {
 	level  level
 	mode   agentMode
 	scopes []string // of a user token, one of them
+
+	channel bool // counts toward the limit of channels
 }
 
 type level uint8
@@ -294,7 +320,13 @@ func (x *exchange) admit(a access) *failure {
 	case who == nil:
 		return unauthorized("a credential is required")
 	}
-	f = s.resolveAgent(who, x.r.Header, a.mode)
+	return x.accept(who, a)
+}
+
+// accept settles who acts for a caller who is known, and charges the limits.
+func (x *exchange) accept(who *actor, a access) *failure {
+	s := x.s
+	f := s.resolveAgent(who, x.r.Header, a.mode)
 	x.who = *who
 	p := who.principal()
 	s.log.update(func() {
@@ -303,7 +335,11 @@ func (x *exchange) admit(a access) *failure {
 	})
 	if a.level != levelExchange {
 		// Two tokens of one user share a bucket, an agent has its own.
-		if f := x.charge(p.String(), s.limits.general(who.agent)); f != nil {
+		bucket, limit := p.String(), s.limits.general(who.agent)
+		if a.channel {
+			bucket, limit = "channel:"+bucket, s.limits.channel(who.agent)
+		}
+		if f := x.charge(bucket, limit); f != nil {
 			return f
 		}
 	}

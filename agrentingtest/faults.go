@@ -1,7 +1,6 @@
 package agrentingtest
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -188,9 +187,7 @@ func (f Fault) Always() Fault {
 // Requests that arrive in the same order get the same faults in each run; see
 // [WithSeed].
 func (f Fault) Share(p float64) Fault {
-	if !(p >= 0 && p <= 1) { // also if it is not a number
-		panic(fmt.Sprintf("agrentingtest: Share(%v): want a number from 0 to 1", p))
-	}
+	checkShare("Share", p)
 	f.sampled, f.share = true, p
 	return f
 }
@@ -244,26 +241,53 @@ type script struct {
 	mu      sync.Mutex
 	added   uint64 // faults ever scripted
 	entries []*scripted
+	past    []*scripted // the latest of those that are consumed or cleared
+	chaos   *chaos      // nil for none
 }
 
 type scripted struct {
+	id      uint64
+	route   string // as it was given
 	pattern pattern
 	fault   Fault
 	left    int
+	met     int // requests
+	cleared bool
 	random  *rand.Rand // nil unless the fault is sampled
 }
+
+// maxPastFaults is how many consumed or cleared faults [Report] has at most.
+const maxPastFaults = 1000
 
 // applies draws whether a matching request gets the fault.
 func (e *scripted) applies() bool { return e.random == nil || e.random.Float64() < e.fault.share }
 
 // add needs the lock.
-func (q *script) add(p pattern, f Fault) {
-	e := &scripted{pattern: p, fault: f, left: max(f.times, 1)}
+func (q *script) add(route string, p pattern, f Fault) *scripted {
 	q.added++
+	e := &scripted{id: q.added, route: strings.TrimSpace(route), pattern: p, fault: f, left: max(f.times, 1)}
 	if f.sampled {
 		e.random = newRandom(q.seed, q.added)
 	}
 	q.entries = append(q.entries, e)
+	return e
+}
+
+// retire notes faults that no request meets anymore. It needs the lock.
+func (q *script) retire(ended ...*scripted) {
+	q.past = append(q.past, ended...)
+	if surplus := len(q.past) - maxPastFaults; surplus > 0 {
+		q.past = slices.Delete(q.past, 0, surplus)
+	}
+}
+
+// count needs the lock.
+func (q *script) count() {
+	n := len(q.entries)
+	if q.chaos != nil {
+		n++
+	}
+	q.pending.Store(int64(n))
 }
 
 // newRandom makes the same choices in every run.
@@ -282,20 +306,30 @@ func (s *Server) Fault(route string, f ...Fault) {
 	s.script.mu.Lock()
 	defer s.script.mu.Unlock()
 	for _, fault := range f {
-		s.script.add(p, fault)
+		s.script.add(route, p, fault)
 	}
-	s.script.pending.Store(int64(len(s.script.entries)))
+	s.script.count()
 }
 
-// ClearFaults forgets the faults still to come. What [Server.SetSunset] and
-// [Server.SetGone] said stays.
-func (s *Server) ClearFaults() {
-	s.script.mu.Lock()
-	defer s.script.mu.Unlock()
-	s.script.entries = nil
-	s.script.pending.Store(0)
+// ClearFaults forgets the faults still to come. What [Server.SetSunset],
+// [Server.SetGone], and [Server.Chaos] said stays.
+func (s *Server) ClearFaults() { s.script.clear() }
+
+// clear returns how many faults there were.
+func (q *script) clear() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, e := range q.entries {
+		e.cleared = true
+	}
+	n := len(q.entries)
+	q.retire(q.entries...)
+	q.entries = nil
+	q.count()
+	return n
 }
 
+// next returns the fault that a request meets: a scripted one, or one of the chaos.
 func (q *script) next(method, path string) (Fault, bool) {
 	if q.pending.Load() == 0 {
 		return Fault{}, false
@@ -306,14 +340,19 @@ func (q *script) next(method, path string) (Fault, bool) {
 		if !e.pattern.matches(method, path) || !e.applies() {
 			continue
 		}
+		e.met++
 		if !e.fault.endless() {
 			e.left--
 			if e.left == 0 {
+				q.retire(e)
 				q.entries = slices.Delete(q.entries, i, i+1)
-				q.pending.Store(int64(len(q.entries)))
+				q.count()
 			}
 		}
 		return e.fault, true
+	}
+	if q.chaos != nil {
+		return q.chaos.next()
 	}
 	return Fault{}, false
 }

@@ -6,8 +6,8 @@ import (
 	"net/http"
 )
 
-// RefusedError is why [Server.Verify] turns a request away, as the platform
-// would answer it.
+// RefusedError is why [Server.Verify] turns a request away, or [Server.TakeStep] refuses
+// a step, as the platform would answer it.
 type RefusedError struct {
 	Status  int    // such as 401
 	Code    string // such as [CodeUnauthorized]
@@ -37,9 +37,13 @@ func (s *Server) Verify(h http.Header) (Principal, error) {
 		f = s.resolveAgent(who, canonical(h), agentIfClear)
 	}
 	if f != nil {
-		return Principal{}, &RefusedError{Status: f.status, Code: f.err.Code, Message: f.err.Message, failure: f}
+		return Principal{}, refused(f)
 	}
 	return who.principal(), nil
+}
+
+func refused(f *failure) *RefusedError {
+	return &RefusedError{Status: f.status, Code: f.err.Code, Message: f.err.Message, failure: f}
 }
 
 // canonical is h with the names as a server of net/http gives them; headers

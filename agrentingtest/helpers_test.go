@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ type caller struct {
 	transport *http.Transport
 	base      string
 	header    http.Header
+	server    *agrentingtest.Server
 }
 
 // answer is a response with its envelope opened.
@@ -63,7 +66,7 @@ func newCaller(t *testing.T, s *agrentingtest.Server, header ...string) caller {
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return caller{t: t, client: client, transport: transport, base: s.URL}.with(header...)
+	return caller{t: t, client: client, transport: transport, base: s.URL, server: s}.with(header...)
 }
 
 // with returns a caller that sends other headers.
@@ -103,7 +106,36 @@ func (c caller) try(method, path, body string) (answer, error) {
 		return a, err
 	}
 	_ = json.Unmarshal(raw, &a.env) // some answers are broken on purpose
+	c.record(req, body, a)
 	return a, nil
+}
+
+// record appends an exchange to the file that AGRENTINGTEST_TRAFFIC names. A test of
+// the API document compares the exchanges with it.
+func (c caller) record(req *http.Request, body string, a answer) {
+	file := os.Getenv("AGRENTINGTEST_TRAFFIC")
+	if file == "" || c.server == nil || len(body) > 2<<20 {
+		return
+	}
+	fault := ""
+	if c.server.Stats().Faults > 0 {
+		for _, r := range slices.Backward(c.server.Requests()) {
+			if r.ID == a.env.Meta.RequestID || a.env.Meta.RequestID == "" && r.Method == req.Method && r.Path == req.URL.Path {
+				fault = r.Fault
+				break
+			}
+		}
+	}
+	line, err := json.Marshal(map[string]any{
+		"test": c.t.Name(), "method": req.Method, "url": req.URL.String(), "header": req.Header, "body": body, "fault": fault,
+		"status": a.status, "response_header": a.header, "response": []byte(a.raw),
+	})
+	require.NoError(c.t, err)
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	require.NoError(c.t, err)
+	_, err = f.Write(append(line, '\n')) // in one piece, as other tests write at the same time
+	require.NoError(c.t, err)
+	require.NoError(c.t, f.Close())
 }
 
 func (c caller) call(method, path, body string) answer {

@@ -3,6 +3,7 @@ package agrentingtest
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,12 @@ type AgentConfig struct {
 	PricingModel string  // "fixed" when empty
 	BasePrice    string  // such as "2.50"; none when empty
 
+	// Metadata is that of the profile. Hires are sent to its callback_url, such as
+	// "http://127.0.0.1:8765/hire", with its callback_auth_header, such as "Bearer x",
+	// as Authorization, and with its system_prompt. Only those who may change the agent
+	// see callback_auth_header.
+	Metadata map[string]any
+
 	// MockAfter completes the agent's tasks and hirings with a mock result after that
 	// time, such as 1 s. Zero means that production agents wait for their program.
 	// Sandbox agents complete their work at once, unless MockAfter delays it.
@@ -45,6 +52,9 @@ type AgentConfig struct {
 // other.
 type directory struct {
 	mu         sync.RWMutex
+	origin     string // the server's URL
+	changes    announcer
+	post       func(*outbox, *parcel)
 	seq        uint64
 	users      map[string]*user
 	agents     map[string]*agent
@@ -60,6 +70,7 @@ type directory struct {
 	mocks      []*job // whose mock result is not there yet
 	documents  collection[*document]
 	webhooks   collection[*registration]
+	ends       map[string]chan struct{} // by credential, see Revoked
 }
 
 type user struct {
@@ -83,6 +94,8 @@ type agent struct {
 
 	keys    []*key
 	profile profile
+	status  string
+	outbox  outbox  // of hires
 	account account // of an agent without an owner
 }
 
@@ -94,6 +107,41 @@ type profile struct {
 	pricingModel string
 	basePrice    string // a decimal number, or empty
 	metadata     json.RawMessage
+}
+
+// The statuses of an agent.
+const (
+	AgentActive    = "active"
+	AgentInactive  = "inactive"
+	AgentSuspended = "suspended"
+	AgentBanned    = "banned"
+	AgentDraft     = "draft"
+)
+
+// SetAgentStatus gives an agent another status, such as [AgentSuspended]. New agents are
+// active. Only active agents can be discovered, hired, and given tasks; the others
+// continue the work that they have, and their keys still authenticate. Suspended and
+// banned agents also get no webhooks and hires. The platform documents that suspended and
+// banned agents lose discovery and tasks; the rest is assumed.
+//
+// It panics if there is no such agent, or if status is not one of the constants.
+func (s *Server) SetAgentStatus(agentID, status string) {
+	if !slices.Contains([]string{AgentActive, AgentInactive, AgentSuspended, AgentBanned, AgentDraft}, status) {
+		panic(fmt.Sprintf("agrentingtest: SetAgentStatus: %q is not a status of agents", status))
+	}
+	s.dir.mu.Lock()
+	defer s.unlock()
+	a := s.dir.find(agentID)
+	if a == nil {
+		panic(fmt.Sprintf("agrentingtest: SetAgentStatus: no agent %q on this server", agentID))
+	}
+	if a.status == status {
+		return
+	}
+	a.status = status
+	s.dir.announce(Change{
+		Event: "agent.status_changed", UserID: a.ownerID(), AgentID: a.id, OwnerID: a.ownerID(), Status: status, At: s.now(),
+	}, a.render)
 }
 
 func newDirectory() *directory {
@@ -127,7 +175,7 @@ func (s *Server) NewUser(name string) *User {
 
 // NewAgent creates an agent of owner, or an autonomous one if owner is nil. It
 // panics if owner is not a user of this server, or if the ID or the base
-// price is malformed, or the ID or DID is taken.
+// price is malformed, the metadata does not encode, or the ID or DID is taken.
 func (s *Server) NewAgent(owner *User, cfg AgentConfig) *Agent {
 	d := s.dir
 	d.mu.Lock()
@@ -175,12 +223,16 @@ func (d *directory) addAgent(owner *user, cfg AgentConfig, now time.Time) (*agen
 		mockAfter:  cfg.MockAfter,
 		created:    now,
 		seq:        d.next(),
+		status:     AgentActive,
 		profile: profile{
 			name:         cfg.Name,
 			capabilities: append([]string{}, cfg.Capabilities...),
 			pricingModel: cfg.PricingModel,
 			basePrice:    cfg.BasePrice,
 		},
+	}
+	if cfg.Metadata != nil {
+		a.profile.metadata = encode(cfg.Metadata)
 	}
 	d.agents[a.id] = a
 	d.agentByDID[a.did] = a

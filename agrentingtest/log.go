@@ -141,21 +141,23 @@ func (b *loggedBody) Read(p []byte) (int, error) {
 // call of its own: it is counted when a key is revoked over HTTP while the agent has a
 // newer live key, which was created over HTTP and has replaced no other.
 type Stats struct {
-	Requests          int64 // that arrived
-	Authenticates     int64 // calls of authenticate, successful or not
-	SessionsIssued    int64
-	Logouts           int64
-	KeysCreated       int64 // over HTTP, rotations and registrations included
-	KeysRevoked       int64 // in any way, rotations included
-	Rotations         int64 // of both strategies
-	OverlapRotations  int64 // of these, by a second key, see above
-	TokensCreated     int64 // over HTTP
-	TokensRevoked     int64
-	AgentsRegistered  int64 // over HTTP
-	Unauthorized      int64 // answers 401
-	RateLimited       int64 // answers 429
-	IdempotentReplays int64
-	Faults            int64 // requests that a fault befell
+	Requests          int64 `json:"requests"`      // that arrived
+	Authenticates     int64 `json:"authenticates"` // calls of authenticate, successful or not
+	SessionsIssued    int64 `json:"sessions_issued"`
+	Logouts           int64 `json:"logouts"`
+	KeysCreated       int64 `json:"keys_created"`      // over HTTP, rotations and registrations included
+	KeysRevoked       int64 `json:"keys_revoked"`      // in any way, rotations included
+	Rotations         int64 `json:"rotations"`         // of both strategies
+	OverlapRotations  int64 `json:"overlap_rotations"` // of these, by a second key, see above
+	TokensCreated     int64 `json:"tokens_created"`    // over HTTP
+	TokensRevoked     int64 `json:"tokens_revoked"`
+	AgentsRegistered  int64 `json:"agents_registered"` // over HTTP
+	Unauthorized      int64 `json:"unauthorized"`      // answers 401
+	RateLimited       int64 `json:"rate_limited"`      // answers 429
+	IdempotentReplays int64 `json:"idempotent_replays"`
+	Faults            int64 `json:"faults"`            // requests that a fault befell
+	Deliveries        int64 `json:"deliveries"`        // webhooks and hires that their receiver took
+	DeliveriesFailed  int64 `json:"deliveries_failed"` // after the last try, or because too many waited already
 }
 
 type counters struct {
@@ -163,6 +165,7 @@ type counters struct {
 	keysCreated, keysRevoked, rotations, overlaps atomic.Int64
 	tokensCreated, tokensRevoked, registrations   atomic.Int64
 	unauthorized, limited, replays, faults        atomic.Int64
+	deliveries, undelivered                       atomic.Int64
 }
 
 // Stats returns the totals so far.
@@ -184,5 +187,7 @@ func (s *Server) Stats() Stats {
 		RateLimited:       c.limited.Load(),
 		IdempotentReplays: c.replays.Load(),
 		Faults:            c.faults.Load(),
+		Deliveries:        c.deliveries.Load(),
+		DeliveriesFailed:  c.undelivered.Load(),
 	}
 }

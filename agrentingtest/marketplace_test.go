@@ -239,6 +239,13 @@ func TestTaskPaymentsLockThePrice(t *testing.T) {
 	require.Equal(t, 200, m.asToken().post(at+"/cancel", "").status)
 	assert.Equal(t, "refunded", m.asToken().get(at+"/payments").text("status"))
 	assert.Equal(t, "1.50 0.00", balance(m.asToken()))
+
+	done := m.newTask(m.asToken())
+	m.CompleteTask(idOf(done), "done")
+	m.asToken().post("/api/v1/ledger/deposit", `{"amount":"1"}`)
+	assert.Equal(t, "released", m.asToken().post(done+"/payments", "").text("status"))
+	assert.Equal(t, []string{"0.00 0.00", "9.00 0.00"}, []string{balance(m.asToken()), balance(m.worker)})
+
 	unassigned := m.asToken().post(tasksPath, `{"capability":"singing","input":"x"}`)
 	assert.Equal(t, agrentingtest.CodeInvalidAmount, m.asToken().post(tasksPath+"/"+unassigned.text("id")+"/payments", "").code())
 }

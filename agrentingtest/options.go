@@ -3,6 +3,7 @@ package agrentingtest
 import (
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 )
 
@@ -37,9 +38,12 @@ type config struct {
 	balance       money
 	nodes         Nodes
 	seed          uint64
+	chaos         float64
+	control       bool
 	skew          time.Duration
 	logLimit      int
 	logger        *slog.Logger
+	couriers      http.RoundTripper
 }
 
 func newConfig(opts []Option) config {
@@ -130,8 +134,8 @@ func WithBalance(amount string) Option {
 	return func(c *config) { c.balance = m }
 }
 
-// WithSeed sets the seed of the choices that [Fault.Share] and [WithNodes] make,
-// 0 by default. A server makes the same choices in each run if its requests and
+// WithSeed sets the seed of the choices that [Fault.Share], [WithChaos], and
+// [WithNodes] make, 0 by default. A server makes the same choices in each run if its requests and
 // connections arrive in the same order.
 func WithSeed(seed uint64) Option { return func(c *config) { c.seed = seed } }
 
@@ -143,6 +147,15 @@ func WithClockSkew(d time.Duration) Option { return func(c *config) { c.skew = d
 // otherwise. Counts stay exact.
 func WithLogLimit(n int) Option { return func(c *config) { c.logLimit = max(n, 1) } }
 
-// WithLogger logs one line a request at debug level, without any secret. The
-// default is silence.
+// WithWebhookTransport sends webhooks and hires through t, which may reach any receiver,
+// or be one. By default they go to loopback hosts only, so that a test does not
+// send anything to the hosts of its fixtures, and those of an [InMemory] server go to the
+// server itself, where [Server.HandlePublic] mounts receivers.
+//
+// In every case deliveries go to https URLs, and to http URLs of a loopback host.
+// [Server.Close] cancels deliveries that are in progress and waits for t to return.
+func WithWebhookTransport(t http.RoundTripper) Option { return func(c *config) { c.couriers = t } }
+
+// WithLogger logs one line a request at debug level, and one at warn level for each
+// webhook or hire that could not be delivered, without any secret. The default is silence.
 func WithLogger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }

@@ -15,6 +15,18 @@ type pattern struct {
 }
 
 func parsePattern(route string) pattern {
+	p, ok := readPattern(route)
+	if !ok {
+		panic(fmt.Sprintf("agrentingtest: route %q: want %s", route, patternForms))
+	}
+	return p
+}
+
+// patternForms are the forms of a route, for error messages.
+const patternForms = `"METHOD /path", "/path" or "*", with or without a leading "!"`
+
+// readPattern reports false if route has none of the patternForms.
+func readPattern(route string) (pattern, bool) {
 	rest, not := strings.CutPrefix(strings.TrimSpace(route), "!")
 	method, path, ok := strings.Cut(strings.TrimSpace(rest), " ")
 	if !ok {
@@ -22,7 +34,7 @@ func parsePattern(route string) pattern {
 	}
 	path = strings.TrimSpace(path)
 	if path != "*" && !strings.HasPrefix(path, "/") {
-		panic(fmt.Sprintf("agrentingtest: route %q: want \"METHOD /path\", \"/path\" or \"*\", with or without a leading \"!\"", route))
+		return pattern{}, false
 	}
 	if method == "*" {
 		method = ""
@@ -30,7 +42,7 @@ func parsePattern(route string) pattern {
 	if path == "*" {
 		path = ""
 	}
-	return pattern{not: not, method: strings.ToUpper(method), path: path}
+	return pattern{not: not, method: strings.ToUpper(method), path: path}, true
 }
 
 func (p pattern) matches(method, path string) bool {

@@ -14,6 +14,10 @@ type RateLimits struct {
 	// of high reputation gets twice as much, of low reputation half, and a
 	// sandbox agent twice its share.
 	General int
+	// Channel is the allowance of an agent or a user for channels in a window: 30,
+	// adjusted as General is. What the platform counts is not documented; this server
+	// counts each handshake of a socket, see [Server.HandleQuery].
+	Channel int
 	// Authenticate is the allowance of a source address in a window: 10.
 	Authenticate int
 	// Window is how long an allowance lasts: 60 seconds from the first request.
@@ -36,6 +40,7 @@ func (l RateLimits) withDefaults() RateLimits {
 		}
 	}
 	def(&l.General, 100)
+	def(&l.Channel, 30)
 	def(&l.Authenticate, 10)
 	def(&l.Registrations, 3)
 	if l.Window == 0 {
@@ -172,8 +177,12 @@ func (l *limiter) sweep(now time.Time) {
 }
 
 // general is the allowance of an agent by its reputation and environment.
-func (l *limiter) general(a *agent) int {
-	n := l.limits.General
+func (l *limiter) general(a *agent) int { return adjusted(l.limits.General, a) }
+
+// channel is the allowance of an agent for channels.
+func (l *limiter) channel(a *agent) int { return adjusted(l.limits.Channel, a) }
+
+func adjusted(n int, a *agent) int {
 	if a == nil {
 		return n
 	}

@@ -9,6 +9,7 @@ import (
 func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	add := func(pattern string, a access, h func(*exchange) (reply, *failure)) {
+		s.patterns = append(s.patterns, pattern)
 		mux.HandleFunc(pattern, func(_ http.ResponseWriter, r *http.Request) { exchangeOf(r).platform(r, a, h) })
 	}
 	var (

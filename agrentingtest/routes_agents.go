@@ -48,7 +48,7 @@ func (s *Server) registerAgent(x *exchange) (reply, *failure) {
 	s.stats.registrations.Add(1)
 	s.stats.keysCreated.Add(1)
 	return reply{status: http.StatusCreated, data: map[string]any{
-		"agent":        a.render(),
+		"agent":        a.renderFor(&x.who),
 		s.cfg.keyField: secret,
 		"message":      "Store this key safely: it is not shown again.",
 		"legal":        map[string]any{"terms": map[string]any{"version": "tos-2026-07-v1"}},
@@ -128,7 +128,7 @@ func (a *agent) render() map[string]any {
 		"category":         p.category,
 		"capabilities":     p.capabilities,
 		"pricing_model":    p.pricingModel,
-		"status":           "active",
+		"status":           a.status,
 		"environment":      a.environment(),
 		"sandbox":          a.sandbox,
 		"reputation_score": a.reputationScore(),
@@ -142,7 +142,16 @@ func (a *agent) render() map[string]any {
 		m["base_price"] = p.basePrice
 	}
 	if p.metadata != nil {
-		m["metadata"] = p.metadata
+		m["metadata"] = p.publicMetadata()
+	}
+	return m
+}
+
+// renderFor is the profile as the actor may see it.
+func (a *agent) renderFor(w *actor) map[string]any {
+	m := a.render()
+	if w.manages(a) && a.profile.metadata != nil {
+		m["metadata"] = a.profile.metadata
 	}
 	return m
 }
@@ -152,7 +161,7 @@ func (s *Server) listAgents(x *exchange) (reply, *failure) {
 	q := x.r.URL.Query()
 	status, capability := q.Get("status"), q.Get("capability")
 	return s.agentPage(x, func(a *agent) bool {
-		return x.who.sees(a) && (status == "" || status == "active") &&
+		return x.who.sees(a) && (status == "" || status == a.status) &&
 			(capability == "" || slices.Contains(a.profile.capabilities, capability))
 	})
 }
@@ -171,7 +180,7 @@ func (s *Server) agentPage(x *exchange, which func(*agent) bool) (reply, *failur
 			agents = append(agents, a)
 		}
 	}
-	return page(x, agents, func(a *agent) uint64 { return a.seq }, (*agent).render)
+	return page(x, agents, func(a *agent) uint64 { return a.seq }, func(a *agent) map[string]any { return a.renderFor(&x.who) })
 }
 
 // page renders one page of a list.
@@ -198,7 +207,7 @@ func (s *Server) getAgent(x *exchange) (reply, *failure) {
 	if a == nil || !x.who.sees(a) {
 		return reply{}, notFound("agent")
 	}
-	return reply{status: http.StatusOK, data: a.render()}, nil
+	return reply{status: http.StatusOK, data: a.renderFor(&x.who)}, nil
 }
 
 // agentPath reports whether the path can name an agent, and not a collection that this
@@ -232,7 +241,7 @@ func (s *Server) patchAgent(x *exchange) (reply, *failure) {
 		return reply{}, f
 	}
 	a.profile = prof
-	return reply{status: http.StatusOK, data: a.render()}, nil
+	return reply{status: http.StatusOK, data: a.renderFor(&x.who)}, nil
 }
 
 // managedAgent is the agent in the path, if the actor may administer it. It

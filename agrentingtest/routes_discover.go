@@ -42,7 +42,7 @@ func (s *Server) discoverAgents(x *exchange) (reply, *failure) {
 		price, err := strconv.ParseFloat(a.profile.basePrice, 64)
 		priced := err == nil
 		switch {
-		case !x.who.sees(a),
+		case !x.who.sees(a), a.status != AgentActive,
 			capability != "" && !slices.Contains(a.profile.capabilities, capability),
 			// Agents without a price are in every range, as in the official client.
 			priced && (atLeast && price < minPrice || atMost && price > maxPrice),
@@ -84,7 +84,7 @@ func (a *agent) renderRow() map[string]any {
 	p := &a.profile
 	m := map[string]any{
 		"id": a.id, "did": a.did, "name": p.name, "description": p.description, "capabilities": p.capabilities,
-		"status": "active", "pricing_model": p.pricingModel, "base_price": nil, "reputation_score": a.reputationScore(),
+		"status": a.status, "pricing_model": p.pricingModel, "base_price": nil, "reputation_score": a.reputationScore(),
 		"metadata": nil, "price_per_task": nil, "min_price": nil, "max_price": nil, "reputation": a.reputation,
 	}
 	if p.basePrice != "" {
@@ -93,7 +93,7 @@ func (a *agent) renderRow() map[string]any {
 		}
 	}
 	if p.metadata != nil {
-		m["metadata"] = p.metadata
+		m["metadata"] = p.publicMetadata()
 	}
 	return m
 }
@@ -110,7 +110,7 @@ func (s *Server) listCapabilities(x *exchange) (reply, *failure) {
 	tallies := make(map[string]*tally)
 	var names []string
 	for _, a := range s.dir.agentList {
-		if !x.who.sees(a) {
+		if !x.who.sees(a) || a.status != AgentActive {
 			continue
 		}
 		for _, name := range a.profile.capabilities {

@@ -40,6 +40,9 @@ func (s *Server) hireAgent(x *exchange) (reply, *failure) {
 		}
 		return reply{status: http.StatusOK, data: s.hired(x, known.job)}, nil
 	}
+	if provider.status != AgentActive {
+		return reply{}, unavailable()
+	}
 	if u.account.available < spec.price {
 		return reply{}, insufficientBalance()
 	}
@@ -118,7 +121,7 @@ func (j *job) renderHiring(origin string) map[string]any {
 	p := j.provider
 	agent := map[string]any{
 		"id": p.id, "did": p.did, "name": p.profile.name, "category": p.profile.category,
-		"capabilities": p.profile.capabilities, "reputation_score": p.reputationScore(), "status": "active",
+		"capabilities": p.profile.capabilities, "reputation_score": p.reputationScore(), "status": p.status,
 	}
 	if p.profile.basePrice != "" {
 		agent["base_price"] = p.profile.basePrice
@@ -243,6 +246,9 @@ func (s *Server) retryHiring(x *exchange) (reply, *failure) {
 	if f == nil {
 		f = j.allows(actionRetry)
 	}
+	if f == nil && j.provider.status != AgentActive {
+		f = unavailable()
+	}
 	if f == nil && j.client.account().available < j.spec.price {
 		f = insufficientBalance()
 	}
@@ -323,15 +329,17 @@ func (s *Server) submitResult(x *exchange) (reply, *failure) {
 	}
 	j, f := s.providerJob(x, body)
 	if f == nil {
-		f = j.complete(s.dir, output, s.now())
+		f = j.allows(actionResult)
 	}
 	if f != nil {
 		return reply{}, f
 	}
+	now := s.now()
 	for _, file := range files {
-		file.owner, file.job, file.created = x.who.party(), j, s.now()
+		file.owner, file.job, file.created = x.who.party(), j, now
 		j.artifacts = append(j.artifacts, s.dir.addDocument(file))
 	}
+	_ = j.complete(s.dir, output, now) // it is allowed
 	return reply{status: http.StatusOK, data: map[string]any{
 		"id": j.resultID, "result_id": j.resultID, "submission_id": j.resultID, "hiring_id": j.id, "status": j.status,
 	}}, nil

@@ -95,11 +95,14 @@ func (s *Server) deposit(x *exchange) (reply, *failure) {
 	}
 	a := x.who.party().account()
 	a.available += m
-	t := a.enter(s.dir, transaction{kind: "deposit", amount: m, status: "completed", description: method, created: timestamp(s.now())})
+	now := s.now()
+	t := a.enter(s.dir, transaction{kind: "deposit", amount: m, status: "completed", description: method, created: timestamp(now)})
+	s.dir.announceTransfer(x.who.party(), "payment.deposited", t, now)
 	return reply{status: http.StatusCreated, data: map[string]any{"transaction_id": t.id, "status": t.status}}, nil
 }
 
-// withdraw takes money off at once.
+// withdraw takes money off and processes the withdrawal at once. The response still calls
+// it pending, as it is on the platform.
 func (s *Server) withdraw(x *exchange) (reply, *failure) {
 	m, address, f := transfer(x.body, "withdrawal_address_id")
 	if f != nil {
@@ -110,8 +113,12 @@ func (s *Server) withdraw(x *exchange) (reply, *failure) {
 		return reply{}, insufficientBalance()
 	}
 	a.available -= m
-	t := a.enter(s.dir, transaction{kind: "withdrawal", amount: m, status: "pending", description: address, created: timestamp(s.now())})
-	return reply{status: http.StatusCreated, data: map[string]any{"transaction_id": t.id, "status": t.status}}, nil
+	now := s.now()
+	t := a.enter(s.dir, transaction{kind: "withdrawal", amount: m, status: "pending", description: address, created: timestamp(now)})
+	r := reply{status: http.StatusCreated, data: map[string]any{"transaction_id": t.id, "status": t.status}}
+	t.status = "completed"
+	s.dir.announceTransfer(x.who.party(), "withdrawal.processed", t, now)
+	return r, nil
 }
 
 // createPaymentIntent answers as if a payment provider waited for the money. It moves
@@ -124,7 +131,9 @@ func (s *Server) createPaymentIntent(x *exchange) (reply, *failure) {
 }
 
 // payTask locks the price of a task, or else the base price of its provider. A second
-// payment is refused, which is assumed.
+// payment is refused, which is assumed. A completed task can be paid too: the official
+// adapter creates a task and then pays for it, and an agent of the sandbox may have
+// completed it by then.
 func (s *Server) payTask(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {
@@ -145,7 +154,7 @@ func (s *Server) payTask(x *exchange) (reply, *failure) {
 		return reply{}, f
 	case id != "" && id != j.id:
 		return reply{}, invalid("task_id", "is not the task in the path")
-	case final(j.status):
+	case final(j.status) && j.status != statusCompleted:
 		return reply{}, invalid("status", "a task that is %s cannot be paid", j.status)
 	case j.payment != nil:
 		return reply{}, invalid("task_id", "has been paid already")
@@ -163,6 +172,10 @@ func (s *Server) payTask(x *exchange) (reply, *failure) {
 	}
 	j.payment = &payment{id: newUUID(), kind: kind, created: s.now()}
 	j.lock(s.dir, s.now())
+	s.dir.announcePayment(j, "payment.confirmed", s.now())
+	if j.status == statusCompleted {
+		j.settle(s.dir, s.now())
+	}
 	return reply{status: http.StatusCreated, data: j.renderPayment()}, nil
 }
 
@@ -178,17 +191,20 @@ func (s *Server) getPayment(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusOK, data: j.renderPayment()}, nil
 }
 
-// renderPayment has assumed statuses.
-func (j *job) renderPayment() map[string]any {
-	status := "escrowed"
+// paymentStatus is assumed.
+func (j *job) paymentStatus() string {
 	switch {
 	case j.status == statusCompleted:
-		status = "released"
+		return "released"
 	case final(j.status):
-		status = "refunded"
+		return "refunded"
 	}
+	return "escrowed"
+}
+
+func (j *job) renderPayment() map[string]any {
 	return map[string]any{
-		"id": j.payment.id, "task_id": j.id, "amount": j.spec.price, "currency": currency, "status": status,
+		"id": j.payment.id, "task_id": j.id, "amount": j.spec.price, "currency": currency, "status": j.paymentStatus(),
 		"payment_type": j.payment.kind, "created_at": timestamp(j.payment.created),
 	}
 }

@@ -102,6 +102,9 @@ func (s *Server) createTask(x *exchange) (reply, *failure) {
 		if provider == nil || !x.who.sees(provider) {
 			return reply{}, notFound("agent")
 		}
+		if provider.status != AgentActive {
+			return reply{}, unavailable()
+		}
 		// The documentation demands it of task_type. No source does of capability.
 		if form.registered && !provider.offers(spec.capability) {
 			return reply{}, invalid(form.capability, "is not a capability of the agent")
@@ -125,7 +128,7 @@ func (a *agent) offers(capability string) bool {
 func (s *Server) bestAgent(x *exchange, capabilities []string) *agent {
 	var best *agent
 	for _, a := range s.dir.agentList {
-		if a == x.who.agent || !x.who.sees(a) || a.sandbox && x.who.agent == nil && !x.who.token.sandbox {
+		if a == x.who.agent || a.status != AgentActive || !x.who.sees(a) || a.sandbox && x.who.agent == nil && !x.who.token.sandbox {
 			continue
 		}
 		if !slices.ContainsFunc(capabilities, func(c string) bool { return slices.Contains(a.profile.capabilities, c) }) {
@@ -309,6 +312,8 @@ func (s *Server) reassignTask(x *exchange) (reply, *failure) {
 		return reply{}, notFound("agent")
 	case next == nil:
 		return reply{}, fail(http.StatusServiceUnavailable, CodeAgentUnavailable, "no agent has the capability")
+	case next.status != AgentActive:
+		return reply{}, unavailable()
 	}
 	if f := j.allows(actionReassign); f != nil {
 		return reply{}, f

@@ -1,6 +1,7 @@
 package agrentingtest
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
@@ -23,15 +24,20 @@ type Server struct {
 	memory   *memListener
 	http     *http.Server
 	platform *http.ServeMux
+	patterns []string // of platform
 	extra    *http.ServeMux
+	inQuery  sync.Map // patterns of HandleQuery
 	dir      *directory
 	limits   *limiter
 	idem     *idempotency
 	script   *script
 	nodes    *nodes
 	life     *lifecycle
+	alarm    alarm // needs the directory's lock
 	log      *requestLog
 	stats    counters
+	tally    *tally
+	started  time.Time
 
 	ttl atomic.Int64
 
@@ -40,12 +46,24 @@ type Server struct {
 	inflight sync.WaitGroup
 	conns    sync.WaitGroup
 	done     chan struct{}
+	ctx      context.Context //nolint:containedctx // of deliveries, which belong to no request; Close cancels it
+	cancel   context.CancelFunc
 	served   chan struct{}
 	closing  sync.Once
+
+	courierOnce sync.Once
+	courier     *http.Client // of deliveries
 
 	ownedMu    sync.Mutex
 	transports []*http.Transport
 	hijacked   []net.Conn
+	farewells  farewells
+}
+
+// farewells are the functions of [Server.OnClose].
+type farewells struct {
+	closed bool
+	all    []func()
 }
 
 // NewServer starts a platform and panics if it cannot listen, which suits tests;
@@ -80,9 +98,14 @@ func start(cfg config) (*Server, error) {
 		nodes:  newNodes(cfg.nodes, cfg.seed),
 		life:   &lifecycle{},
 		log:    newRequestLog(cfg.logLimit),
+		tally:  newTally(),
 		done:   make(chan struct{}),
 		served: make(chan struct{}),
 	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.dir.post = s.post
+	s.started = s.now()
+	s.script.setChaos(cfg.chaos)
 	s.ttl.Store(int64(cfg.ttl))
 	s.platform = s.routes()
 
@@ -96,6 +119,7 @@ func start(cfg config) (*Server, error) {
 		s.certs = newCertificate(host)
 	}
 	s.URL = scheme + "://" + host
+	s.dir.origin = s.URL
 	s.http = &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: time.Minute,
@@ -150,7 +174,14 @@ func (s *Server) Close() {
 		s.gate.Lock()
 		s.closed = true
 		s.gate.Unlock()
+		s.sayFarewell()
 		close(s.done)
+		s.cancel()
+		s.dir.mu.Lock()
+		if s.alarm.timer != nil {
+			s.alarm.timer.Stop()
+		}
+		s.dir.mu.Unlock()
 		_ = s.http.Close() // the listener's own error is of no use to anybody here
 		<-s.served
 		s.ownedMu.Lock()
@@ -165,6 +196,19 @@ func (s *Server) Close() {
 		s.conns.Wait()
 		s.inflight.Wait()
 	})
+}
+
+// sayFarewell calls the functions of [Server.OnClose].
+func (s *Server) sayFarewell() {
+	s.ownedMu.Lock()
+	all := s.farewells.all
+	s.farewells = farewells{closed: true}
+	s.ownedMu.Unlock()
+	var wg sync.WaitGroup
+	for _, f := range all {
+		wg.Go(f)
+	}
+	wg.Wait()
 }
 
 // enter admits a request unless the server is closed.
@@ -207,10 +251,15 @@ func (s *Server) TransportFrom(ip string) *http.Transport {
 		t.TLSClientConfig = s.certs.clientConfig()
 		t.ForceAttemptHTTP2 = true
 	}
+	s.adopt(t)
+	return t
+}
+
+// adopt has Close close the idle connections of a transport.
+func (s *Server) adopt(t *http.Transport) {
 	s.ownedMu.Lock()
 	defer s.ownedMu.Unlock()
 	s.transports = append(s.transports, t)
-	return t
 }
 
 // own remembers a hijacked connection, which http.Server forgets about.

@@ -87,7 +87,11 @@ func (s *Server) addSession(k *key, lag time.Duration) (*session, string) {
 // forgetSessions drops those that no node accepts anymore. It needs the lock.
 func (s *Server) forgetSessions(now time.Time) {
 	maps.DeleteFunc(s.dir.sessions, func(_ digest, e *session) bool {
-		return !now.Before(e.expires) || !e.ended.IsZero() && !now.Before(e.ended.Add(s.nodes.cfg.RevocationLag))
+		gone := !now.Before(e.expires) || !e.ended.IsZero() && !now.Before(e.ended.Add(s.nodes.cfg.RevocationLag))
+		if gone {
+			delete(s.dir.ends, e.id) // nobody can revoke it anymore
+		}
+		return gone
 	})
 }
 
@@ -104,6 +108,7 @@ func (s *Server) endSessions(which func(*session) bool) {
 func (s *Server) endSession(e *session) {
 	if e.ended.IsZero() {
 		e.ended = s.now()
+		s.dir.revoked(e.id)
 	}
 }
 

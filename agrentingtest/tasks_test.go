@@ -234,7 +234,7 @@ func TestTaskTransitions(t *testing.T) {
 	table := map[string]map[string]string{
 		"pending":     {"cancel": "cancelled", "pay": "pending", "message": "in_progress"},
 		"in_progress": {"cancel": "cancelled", "pay": "in_progress", "message": "in_progress"},
-		"completed":   {"message": "completed"},
+		"completed":   {"pay": "completed", "message": "completed"},
 		"failed":      {"message": "failed", "reassign": "pending"},
 		"cancelled":   {"message": "cancelled", "reassign": "pending"},
 	}

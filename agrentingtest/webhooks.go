@@ -122,7 +122,7 @@ func (s *Server) DeliverWebhook(ctx context.Context, client *http.Client, url st
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { // Close waits for the delivery, so the delivery has to end
+	go func() { // Close waits for the delivery, so it has to end
 		select {
 		case <-s.done:
 			cancel()
@@ -130,53 +130,20 @@ func (s *Server) DeliverWebhook(ctx context.Context, client *http.Client, url st
 		}
 	}()
 
-	own := http.Client{Timeout: 10 * time.Second}
-	if client != nil {
-		own = *client
-	} else {
+	if client == nil {
 		transport := &http.Transport{}
 		defer transport.CloseIdleConnections()
-		own.Transport = transport
+		client = deliveryClient(transport)
+	} else {
+		own := *client
+		own.CheckRedirect = noRedirects
+		client = &own
 	}
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-
-	var statuses []int
-	for pause := webhookPause; ; pause *= 2 {
-		status, err := h.try(ctx, &own, url, body)
-		if errors.Is(err, errWebhookRequest) {
-			return nil, err
+	return s.deliver(ctx, client, func(ctx context.Context) (*http.Request, error) {
+		req, err := h.request(ctx, url, body)
+		if err != nil {
+			return nil, fmt.Errorf("agrentingtest: the webhook cannot be sent: %w", err)
 		}
-		statuses = append(statuses, status)
-		switch {
-		case status >= 200 && status < 300:
-			return statuses, nil
-		case len(statuses) < webhookTries:
-		case err != nil:
-			return statuses, fmt.Errorf("agrentingtest: the webhook was not delivered: %w", err)
-		default:
-			return statuses, fmt.Errorf("agrentingtest: the webhook was not delivered: the receiver answered %d", status)
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return statuses, fmt.Errorf("agrentingtest: the webhook was not delivered: %w", context.Cause(ctx))
-		}
-	}
-}
-
-var errWebhookRequest = errors.New("agrentingtest: the webhook cannot be sent")
-
-func (h Webhook) try(ctx context.Context, client *http.Client, url string, body []byte) (int, error) {
-	req, err := h.request(ctx, url, body)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", errWebhookRequest, err)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	_ = resp.Body.Close() // the status is all that counts
-	return resp.StatusCode, nil
+		return req, nil
+	})
 }

@@ -156,9 +156,9 @@ func (d *directory) addJob(flow *workflow, client party, provider *agent, spec j
 		id: newUUID(), seq: d.next(), flow: flow, client: client, provider: provider, spec: spec, created: now,
 		status: flow.initial, updated: now,
 	}
-	j.record("created", now)
 	d.jobs.add(j.id, j)
 	d.dispatch(j, now)
+	j.record(d, "created", now)
 	return j
 }
 
@@ -169,13 +169,19 @@ func (d *directory) dispatch(j *job, now time.Time) {
 		j.due = now.Add(j.provider.mockAfter)
 		d.mocks = append(d.mocks, j)
 	}
+	if j.flow == hiringFlow {
+		d.postHire(j)
+	}
 }
 
 func (j *job) attempt() *attempt { return j.attempts[len(j.attempts)-1] }
 
-// record adds an event, named as the platform's webhooks are.
-func (j *job) record(what string, now time.Time) {
-	j.events = append(j.events, event{kind: j.flow.noun + "." + what, at: now})
+// record adds an event, named as the platform's webhooks are, and announces it. Every
+// change of a job ends here.
+func (j *job) record(d *directory, what string, now time.Time) {
+	e := event{kind: j.flow.noun + "." + what, at: now}
+	j.events = append(j.events, e)
+	d.announceJob(j, e)
 }
 
 // allows returns the refusal of an action that the status does not permit. Its code is
@@ -203,16 +209,22 @@ func (j *job) apply(d *directory, a action, now time.Time) *failure {
 		last := j.attempt()
 		last.status, last.reason, last.ended = j.status, j.reason, now
 		j.settle(d, now)
-		j.record(j.status, now)
+		j.record(d, j.status, now)
+		if j.payment != nil {
+			d.announcePayment(j, "payment."+j.paymentStatus(), now)
+		}
 	case a == actionBegin:
 		if j.started.IsZero() {
 			j.started = now
 		}
-		j.record(j.status, now)
+		if j.flow == taskFlow { // what claims a task is not published; it has no status of its own
+			d.announceJob(j, event{kind: "task.claimed", at: now})
+		}
+		j.record(d, j.status, now)
 	default: // another attempt
 		j.ended, j.reason = time.Time{}, ""
 		d.dispatch(j, now)
-		j.record(map[action]string{
+		j.record(d, map[action]string{
 			actionRetry: "retried", actionReassign: "reassigned", actionRevise: statusRevisionRequested,
 		}[a], now)
 	}
@@ -259,7 +271,7 @@ func (d *directory) mock(j *job) {
 func (s *Server) working(h func(*exchange) (reply, *failure)) func(*exchange) (reply, *failure) {
 	return func(x *exchange) (reply, *failure) {
 		s.dir.mu.Lock()
-		defer s.dir.mu.Unlock()
+		defer s.unlock()
 		s.dir.catchUp(s.now())
 		return h(x)
 	}
@@ -296,7 +308,7 @@ func (s *Server) FailTask(id, reason string) {
 
 func (s *Server) endTask(caller, id string, end func(*job) *failure) {
 	s.dir.mu.Lock()
-	defer s.dir.mu.Unlock()
+	defer s.unlock()
 	s.dir.catchUp(s.now())
 	j := s.dir.jobs.get(id)
 	if j == nil || j.flow != taskFlow {

@@ -1,12 +1,14 @@
 // Package api holds the description of the platform's HTTP API in the form of
-// OpenAPI 3.0, as far as this SDK covers it, for generators of clients in other
-// languages, for validators and for gateways. The embedded platform
+// OpenAPI 3.1, as far as this SDK covers it, for generators of clients in other
+// languages, for validators, and for gateways. The embedded platform
 // ([github.com/agrenting/agrenting-go/agrentingtest]) serves it at
-// /api/v1/openapi.json.
+// /api/v1/openapi.json. What the platform sends, such as a hiring to its agent,
+// is in the section webhooks.
 //
-// The document was written from the platform's public documentation. It says
-// what is assumed where that is silent, and what the versions are where sources
-// disagree. Tests hold it against the embedded platform in both directions.
+// The document was written from the platform's public documentation and its
+// official clients. It states what is assumed where they are silent, and what the
+// versions are where they disagree. Tests compare it with the embedded platform:
+// the routes in both directions, and each response.
 package api
 
 import _ "embed"

@@ -33,5 +33,5 @@ func ExampleJSON() {
 	_, found := doc.Paths["/api/v1/auth/authenticate"]
 	fmt.Println(doc.OpenAPI, doc.Info.Title, found)
 	// Output:
-	// 3.0.3 Agrenting API true
+	// 3.1.0 Agrenting API true
 }

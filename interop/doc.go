@@ -15,8 +15,10 @@
 //
 // The transport's contract is tested over HTTP/3, with quic-go below the SDK.
 //
-// The package also holds the API's description in ../api against a validator,
-// against the embedded platform's real answers, and against the generated code.
+// The package also compares the API's description in ../api with a validator, with
+// the embedded platform's responses and deliveries, also those of its own tests, and
+// with the generated code. The folder npm/openapi has linters, types for TypeScript,
+// and a validating proxy for it.
 //
 // How to put the SDK below each of these clients is told in docs/clients.md; the
 // same code is in the examples here.

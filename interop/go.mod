@@ -2,6 +2,9 @@ module github.com/agrenting/agrenting-go/interop
 
 go 1.26.0
 
+// Some packages of npm have Go in them.
+ignore ./npm/node_modules
+
 replace github.com/agrenting/agrenting-go => ../
 
 require (

@@ -1,6 +1,7 @@
 package interop_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -153,6 +155,9 @@ func newWitness(t *testing.T, base http.RoundTripper) *witness {
 	}
 	for _, item := range doc.Paths.Map() {
 		for _, op := range item.Operations() {
+			if op.RequestBody != nil {
+				closeContent(op.RequestBody.Value.Content, seen)
+			}
 			for _, r := range op.Responses.Map() {
 				closeContent(r.Value.Content, seen)
 			}
@@ -180,8 +185,10 @@ func closeSchema(ref *openapi3.SchemaRef, seen map[*openapi3.Schema]bool) {
 	}
 	s := ref.Value
 	seen[s] = true
-	if s.Type.Is("object") && s.AdditionalProperties.Has == nil && s.AdditionalProperties.Schema == nil {
-		s.AdditionalProperties.Has = new(false)
+	if s.Type.Includes("object") && s.AdditionalProperties.Has == nil && s.AdditionalProperties.Schema == nil {
+		// Unlike additionalProperties, this keyword has the validator apply JSON Schema
+		// as OpenAPI 3.1 does, such as null where there is no type.
+		s.UnevaluatedProperties.Has = new(false)
 	}
 	closeSchema(s.Items, seen)
 	for _, p := range s.Properties {
@@ -302,6 +309,25 @@ func (v *witness) raw(t *testing.T, method, target, body string, header ...strin
 	resp, err := v.RoundTrip(req)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
+	return resp.StatusCode
+}
+
+// truncated sends a request whose body is not what its header says.
+func (v *witness) truncated(t *testing.T, srv *agrentingtest.Server, credential string) (status int) {
+	t.Helper()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(srv.URL, "http://"))
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	_, err = fmt.Fprintf(conn, "POST /api/v1/tasks HTTP/1.1\r\nHost: platform\r\n%s\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n", credential)
+	require.NoError(t, err)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+"/api/v1/tasks", http.NoBody)
+	require.NoError(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
+	require.NoError(t, err)
+	received, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	v.judge(req, resp, received)
 	return resp.StatusCode
 }
 
@@ -454,14 +480,23 @@ func TestFailuresOfTheEmbeddedPlatformAreAsTheDocumentSays(t *testing.T) {
 		status := v.raw(t, c.method, srv.URL+c.path, c.body, c.header...)
 		assert.Equal(t, c.status, status, "%s %s", c.method, c.path)
 	}
-	for want, fault := range map[int]agrentingtest.Fault{
-		410: agrentingtest.Gone(), 500: agrentingtest.Status(500, ""), 503: agrentingtest.Status(503, ""),
-		429: agrentingtest.StatusWithRetryAfter(429, "7"),
-	} {
-		srv.Fault("*", fault)
-		status := v.raw(t, http.MethodGet, srv.URL+"/api/v1/hirings", "", "Authorization", "Bearer "+token)
-		assert.Equal(t, want, status)
+	for _, r := range platformRoutes(t) {
+		method, path, _ := strings.Cut(r, " ")
+		if path == "/auth/authenticate" { // the other path is served here
+			continue
+		}
+		for want, fault := range map[int]agrentingtest.Fault{
+			401: agrentingtest.Status(401, ""), 403: agrentingtest.Status(403, ""), 404: agrentingtest.Status(404, ""),
+			402: agrentingtest.Status(402, "PAYMENT_FAILED"), 409: agrentingtest.Status(409, agrentingtest.CodeIdempotencyPending),
+			410: agrentingtest.Gone(), 422: agrentingtest.Status(422, ""), 423: agrentingtest.Status(423, "ESCROW_LOCKED"),
+			429: agrentingtest.StatusWithRetryAfter(429, "7"), 500: agrentingtest.Status(500, ""), 503: agrentingtest.Status(503, ""),
+		} {
+			srv.Fault("*", fault)
+			status := v.raw(t, method, srv.URL+strings.ReplaceAll(path, "{}", someID), "", "Authorization", "Bearer "+token)
+			assert.Equal(t, want, status, r)
+		}
 	}
+	assert.Equal(t, http.StatusBadRequest, v.truncated(t, srv, "Authorization: Bearer "+token))
 	for range 11 { // the lockout
 		status := v.raw(t, http.MethodPost, srv.URL+"/api/v1/auth/authenticate", "", "X-API-Key", "unknown")
 		assert.Contains(t, []int{401, 429}, status)

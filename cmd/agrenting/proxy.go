@@ -4,11 +4,18 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os/signal"
+	"regexp"
+	"strconv"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -17,76 +24,67 @@ import (
 
 type proxyCmd struct {
 	Listen       string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"A loopback address, port 0 for any free one, or unix:PATH for a socket (0600); ${default} by default."`
+	Admin        string        `placeholder:"ADDR" help:"Serve /healthz on another loopback address or unix:PATH."`
 	Session      bool          `help:"Send sessions, renewed as needed, instead of the key."`
+	MaxExchanges int           `placeholder:"N" help:"How many sessions may be obtained in a minute, 8 by default. The platform locks an address out for 5 minutes after 10."`
 	RequireToken bool          `help:"Ask callers for a token of the proxy's own, which is made up and printed once."`
 	Allow        []string      `sep:"none" placeholder:"RULE" help:"Permit only this, such as 'GET /api/v1/agents*'; may be repeated."`
 	AllowIssuing bool          `help:"Permit calls whose answer has a new key, token, session or webhook secret in it."`
 	AnyAgent     bool          `help:"Let callers name other agents than --agent in X-Agent-ID."`
 	AllowOrigin  []string      `sep:"none" placeholder:"ORIGIN" help:"Permit web pages of this origin, such as http://localhost:5173; may be repeated."`
+	ReplayLimit  byteSize      `default:"1MiB" placeholder:"SIZE" help:"Keep bodies of requests up to this size in memory, to send them again if the credential has died; ${default} by default, 0 keeps none."`
 	Grace        time.Duration `default:"10s" help:"How long requests under way may take at the end."`
-	ReadyFile    string        `placeholder:"FILE" help:"Write the proxy's URL to FILE (0600) once it serves. FILE is there while it serves: one that a killed run has left is replaced, its own removed at the end, and any other file refused."`
+	Log          string        `enum:",text,json" default:"" placeholder:"FORMAT" help:"Log one line per request to standard error, as text or json."`
+	ReadyFile    string        `placeholder:"FILE" help:"Write the proxy's URL to FILE (0600) once it serves, and a token to FILE.token. FILE is there while it serves: one that a killed run has left is replaced, its own removed at the end, and any other file refused."`
 }
 
 type jsonProxy struct {
-	URL    string   `json:"url"`
-	Socket string   `json:"socket,omitempty"`
-	Token  string   `json:"token,omitempty"`
-	Allow  []string `json:"allow,omitempty"`
+	URL       string   `json:"url"`
+	Socket    string   `json:"socket,omitempty"`
+	Token     string   `json:"token,omitempty"`
+	TokenFile string   `json:"token_file,omitempty"`
+	Health    string   `json:"health,omitempty"`
+	Allow     []string `json:"allow,omitempty"`
 }
+
+// replayMemory bounds the bodies that are kept at the same time, unless --replay-limit is
+// larger.
+const replayMemory = 64 << 20
 
 // Run serves until it is interrupted.
 func (c *proxyCmd) Run(a *app) error {
-	cfg := proxy.Config{Origins: c.AllowOrigin, Issuing: c.AllowIssuing, Explain: explain, Log: a.log}
-	for _, text := range c.Allow {
-		rule, err := proxy.ParseRule(text)
-		if err != nil {
-			return usage("", "--allow: %v", err)
-		}
-		cfg.Allow = append(cfg.Allow, rule)
-	}
-	for _, o := range c.AllowOrigin {
-		if u, err := url.Parse(o); err != nil || u.Host == "" || u.Path != "" || (u.Scheme != "http" && u.Scheme != "https") {
-			return usage("an origin is scheme, host and port, such as http://localhost:5173", "--allow-origin is no origin")
-		}
-	}
-	if !strings.HasPrefix(c.Listen, "unix:") { // before anything is touched
-		if _, err := loopback(c.Listen, "use 127.0.0.1, [::1] or unix:/path/to/socket"); err != nil {
-			return err
-		}
+	cfg, err := c.config(a)
+	if err != nil {
+		return err
 	}
 	ready, err := newReadyFile("--ready-file", c.ReadyFile, isProxyURL)
 	if err != nil {
 		return err
 	}
+	token, err := newReadyFile("--ready-file", c.tokenFile(), isProxyToken)
+	if err != nil {
+		return err
+	}
+	stopHangup := a.endOnHangup()
+	defer stopHangup()
+	c.startLog(a)
+	health := &proxy.Health{Tell: func(text string) { c.tell(a, text) }}
 	base := proxyBase()
 	defer base.CloseIdleConnections()
-	opts := []agrenting.Option{
-		agrenting.WithTransport(base), agrenting.WithRetryPolicy(agrenting.RetryPolicy{}), agrenting.WithObserver(func(agrenting.Event) {}),
-	}
-	if c.Session {
-		opts = append(opts, agrenting.WithSession(agrenting.SessionPolicy{LogoutOnClose: true}))
-	}
-	client, err := a.client(opts...)
+	client, err := c.client(a, base, health)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	// Whatever is wrong with the credential is better known now.
-	stop := a.waiting("obtaining the credential")
-	_, err = client.Credential(a.ctx)
-	stop()
-	if err != nil {
-		return err
-	}
-	cfg.Transport = client.Transport()
-	if !c.AnyAgent {
-		cfg.Agent = client.Status().AgentID
-	}
+	c.connect(a, &cfg, client, health)
+	defer health.Close() // before the client
 	if cfg.Upstream, err = url.Parse(client.BaseURL()); err != nil {
 		return usage("", "the platform's URL cannot be parsed")
 	}
-	if err := ready.clear(); err != nil {
-		return err
+	for _, f := range []*readyFile{ready, token} {
+		if err := f.clear(); err != nil {
+			return err
+		}
 	}
 	l, err := proxy.Listen(a.ctx, c.Listen)
 	if err != nil {
@@ -97,15 +95,27 @@ func (c *proxyCmd) Run(a *app) error {
 	if c.RequireToken {
 		cfg.Token = rand.Text()
 	}
-	where := c.announce(a, l, cfg.Token)
+	admin, stopAdmin, err := c.serveAdmin(a, client, health)
+	if err != nil {
+		return err
+	}
+	defer stopAdmin()
+	where := c.announce(a, l, cfg.Token, admin)
 	if err := a.unwritten(c.RequireToken || c.ReadyFile == ""); err != nil { // no other process would know of it
 		return err
 	}
-	if err := ready.write(where); err != nil {
+	if err := token.write(cfg.Token); err != nil {
+		return err
+	}
+	defer token.remove()
+	if err := ready.write(where); err != nil { // last, since scripts wait for it
 		return err
 	}
 	defer ready.remove()
-	context.AfterFunc(a.ctx, ready.remove) // newcomers are turned away while the last requests end
+	context.AfterFunc(a.ctx, func() { // newcomers are turned away while the last requests end
+		ready.remove()
+		token.remove()
+	})
 	cut, err := proxy.Serve(a.ctx, l, proxy.New(cfg), c.Grace)
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return failure("", "the proxy stopped: %v", err)
@@ -113,9 +123,189 @@ func (c *proxyCmd) Run(a *app) error {
 	if cut > 0 {
 		return failure("give longer streams a longer --grace", "%d requests were cut short at the end", cut)
 	}
-	a.ui.note("the proxy has ended; no request was cut short")
+	c.note(a, "the proxy has ended; no request was cut short")
 	return nil
 }
+
+// config checks the flags, before anything is touched.
+func (c *proxyCmd) config(a *app) (proxy.Config, error) {
+	cfg := proxy.Config{
+		Origins: c.AllowOrigin, Issuing: c.AllowIssuing, Explain: explain, Timeout: a.Timeout,
+		ReplayLimit: int64(c.ReplayLimit), ReplayMemory: max(replayMemory, int64(c.ReplayLimit)),
+	}
+	switch {
+	case c.MaxExchanges < 0:
+		return cfg, usage("", "--max-exchanges cannot be negative")
+	case c.MaxExchanges > 0 && !c.Session:
+		return cfg, usage("add --session", "--max-exchanges has no effect without sessions")
+	}
+	for _, text := range c.Allow {
+		rule, err := proxy.ParseRule(text)
+		if err != nil {
+			return cfg, usage("", "--allow: %v", err)
+		}
+		cfg.Allow = append(cfg.Allow, rule)
+	}
+	for _, o := range c.AllowOrigin {
+		if u, err := url.Parse(o); err != nil || u.Host == "" || u.Path != "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return cfg, usage("an origin is scheme, host and port, such as http://localhost:5173", "--allow-origin is no origin")
+		}
+	}
+	if err := proxy.CheckAddr(c.Listen); err != nil {
+		return cfg, usage("", "--listen: %v", err)
+	}
+	if c.Admin != "" {
+		if err := proxy.CheckAddr(c.Admin); err != nil {
+			return cfg, usage("", "--admin: %v", err)
+		}
+	}
+	return cfg, nil
+}
+
+// endOnHangup lets SIGHUP end the run like SIGTERM, unless it is ignored, as under nohup.
+func (a *app) endOnHangup() (stop func()) {
+	if signal.Ignored(syscall.SIGHUP) {
+		return func() {}
+	}
+	before := a.ctx
+	ctx, cancel := signal.NotifyContext(before, syscall.SIGHUP)
+	context.AfterFunc(ctx, cancel) // a second one ends the process at once
+	a.ctx = ctx
+	return func() {
+		if ctx.Err() == nil { // an error of the command is not an interruption
+			a.ctx = before
+		}
+		cancel()
+	}
+}
+
+// startLog sets the log that --log asks for.
+func (c *proxyCmd) startLog(a *app) {
+	opts := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if a.Verbose {
+		opts.Level = slog.LevelDebug
+	}
+	switch c.Log {
+	case "json":
+		a.log = slog.New(slog.NewJSONHandler(a.err, opts))
+	case "text":
+		a.log = slog.New(slog.NewTextHandler(a.err, opts))
+	}
+}
+
+// tell reports that the credential can no longer be used, or can be used again: one line
+// on standard error.
+func (c *proxyCmd) tell(a *app, text string) {
+	if c.Log == "json" {
+		a.log.LogAttrs(a.ctx, slog.LevelWarn, "proxy: credential", slog.String("change", visible(text)))
+		return
+	}
+	fmt.Fprintln(a.err, a.ui.errPaint(red, "agrenting:")+" "+visible(text))
+}
+
+// note tells people something on standard error, unless programs read the log there.
+func (c *proxyCmd) note(a *app, text string) {
+	if c.Log != "json" {
+		a.ui.note("%s", text)
+	}
+}
+
+// client makes the client whose credential the proxy lends, and obtains the credential.
+func (c *proxyCmd) client(a *app, base *http.Transport, health *proxy.Health) (*agrenting.Client, error) {
+	var obtained atomic.Bool // the error of a first one is that of the command
+	var rejected atomic.Uint64
+	opts := []agrenting.Option{
+		agrenting.WithTransport(base), agrenting.WithRetryPolicy(agrenting.RetryPolicy{}),
+		agrenting.WithObserver(func(e agrenting.Event) {
+			switch {
+			case e.Type == agrenting.EventRejected:
+				rejected.Store(e.Generation)
+			case !obtained.Load():
+			case e.Type == agrenting.EventRenewed:
+				health.Renewed("a new credential is in use: " + e.Fingerprint)
+			case e.Type == agrenting.EventRenewalFailed && (e.Generation == rejected.Load() || (!e.Expires.IsZero() && !e.Expires.After(e.Time))):
+				health.Failed("there is no valid credential, so requests may fail: " + textOf(e.Err))
+			}
+		}),
+	}
+	if c.Session {
+		opts = append(opts, agrenting.WithSession(agrenting.SessionPolicy{LogoutOnClose: true, MaxExchanges: c.MaxExchanges}))
+	}
+	client, err := a.client(opts...)
+	if err != nil {
+		return nil, err
+	}
+	// Whatever is wrong with the credential is better known now.
+	stop := a.waiting("obtaining the credential")
+	_, err = client.Credential(a.ctx)
+	stop()
+	if err != nil {
+		_ = client.Close()
+		return nil, err
+	}
+	obtained.Store(true)
+	return client, nil
+}
+
+// connect lets the proxy use the client.
+func (c *proxyCmd) connect(a *app, cfg *proxy.Config, client *agrenting.Client, health *proxy.Health) {
+	status := client.Status()
+	cfg.Transport, cfg.Socket = client.Transport(), client.SocketHTTPClient().Transport
+	cfg.DefaultAgent, cfg.Log = status.AgentID, a.log
+	if !c.AnyAgent {
+		cfg.Agent = status.AgentID
+	}
+	health.Verify = func(ctx context.Context) (string, bool) {
+		err := client.Verify(ctx)
+		s, remedy := client.Status(), "start the proxy again with a valid one"
+		if s.Source == varKeyFile || a.Store != "" { // it is read again
+			remedy = "replace it there"
+		}
+		return fmt.Sprintf("the platform rejects the credential %s (%s), so requests fail with 401; %s", s.Fingerprint, s.Source, remedy),
+			errors.Is(err, agrenting.ErrUnauthorized)
+	}
+	cfg.Rejected = func(generation uint64) { health.Rejected(a.ctx, generation) }
+}
+
+// serveAdmin serves /healthz if --admin asks for it.
+func (c *proxyCmd) serveAdmin(a *app, client *agrenting.Client, health *proxy.Health) (at string, stop func(), err error) {
+	if c.Admin == "" {
+		return "", func() {}, nil
+	}
+	report := func() proxy.Report {
+		s := client.Status()
+		r := proxy.Report{Status: "ok", Problem: health.Problem(), Generation: s.Generation, Credential: s.Fingerprint}
+		if !s.Expires.IsZero() {
+			r.Expires = &s.Expires
+		}
+		switch {
+		case a.ctx.Err() != nil:
+			r.Status = "ending"
+		case r.Problem != "":
+			r.Status = "no credential"
+		}
+		return r
+	}
+	at, stop, err = proxy.ServeAdmin(a.ctx, c.Admin, func(hosts []string) http.Handler { return proxy.Admin(hosts, report) })
+	if err != nil {
+		return "", nil, usage("", "--admin: %v", cause(err))
+	}
+	return at, stop, nil
+}
+
+// tokenFile is where the token is for those who find the ready file; "" for nowhere.
+func (c *proxyCmd) tokenFile() string {
+	if c.ReadyFile == "" || !c.RequireToken {
+		return ""
+	}
+	return c.ReadyFile + ".token"
+}
+
+// proxyToken is the form of a token.
+var proxyToken = regexp.MustCompile(`\A[A-Z2-7]{26}\n\z`)
+
+// isProxyToken reports whether a file has the token of a proxy in it and nothing else.
+func isProxyToken(text string) bool { return proxyToken.MatchString(text) }
 
 // isProxyURL reports whether a file has the URL of a proxy in it and nothing else.
 func isProxyURL(text string) bool {
@@ -140,27 +330,70 @@ func proxyBase() *http.Transport {
 
 // announce says where the proxy is, and returns its URL. The token is shown here
 // only.
-func (c *proxyCmd) announce(a *app, l net.Listener, token string) string {
-	j := jsonProxy{URL: "http://" + l.Addr().String(), Token: token, Allow: c.Allow}
+func (c *proxyCmd) announce(a *app, l net.Listener, token, admin string) string {
+	j := jsonProxy{URL: "http://" + l.Addr().String(), Token: token, TokenFile: c.tokenFile(), Allow: c.Allow}
 	if l.Addr().Network() == "unix" {
 		j.Socket, j.URL = l.Addr().String(), "http://localhost"
 	}
+	curl := "curl "
+	if token != "" {
+		// In an argument, every program of the machine could read it.
+		curl = "printf 'X-Proxy-Token: " + token + "' | curl -H @- "
+	}
+	if j.Socket != "" {
+		curl += "--unix-socket " + shellQuoted(j.Socket) + " "
+	}
+	health := ""
+	if socket, ok := strings.CutPrefix(admin, "unix:"); ok {
+		j.Health, health = admin, "curl --unix-socket "+shellQuoted(socket)+" http://localhost/healthz"
+	} else if admin != "" {
+		j.Health = admin + "/healthz"
+		health = j.Health
+	}
 	if a.JSON {
 		encode(a.out, j)
-	} else {
-		a.ui.line("serving %s at %s", a.baseURL(), a.ui.paint(bold, j.URL))
-		curl := "curl " + j.URL + "/api/v1/agents"
-		if j.Socket != "" {
-			a.ui.line("socket  %s", j.Socket)
-			curl = "curl --unix-socket " + j.Socket + " " + j.URL + "/api/v1/agents"
-		}
-		if token != "" {
-			a.ui.line("token   %s   (shown only now)", token)
-			curl += " -H 'X-Proxy-Token: '$TOKEN"
-		}
-		a.ui.note("%s", curl)
+		return j.URL
 	}
+	a.ui.line("serving %s at %s", a.baseURL(), a.ui.paint(bold, j.URL))
+	if j.Socket != "" {
+		a.ui.line("socket  %s", j.Socket)
+	}
+	if health != "" {
+		a.ui.line("health  %s", health)
+	}
+	if token == "" {
+		c.note(a, curl+j.URL+"/api/v1/agents")
+		return j.URL
+	}
+	shown := "shown only now"
+	if j.TokenFile != "" {
+		shown = "while the proxy serves also in " + j.TokenFile
+	}
+	a.ui.line("token   %s   (%s)", token, shown)
+	a.ui.line("%s%s/api/v1/agents", curl, j.URL) // not on standard error, which may be a log
 	return j.URL
+}
+
+// byteSize is a size such as 1MiB, 512KiB, or 65536.
+type byteSize int64
+
+const maxByteSize = 1 << 30
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (b *byteSize) UnmarshalText(text []byte) error {
+	number, factor := strings.TrimSpace(string(text)), int64(1)
+	for unit, f := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if n, ok := strings.CutSuffix(number, unit); ok {
+			number, factor = strings.TrimSpace(n), f
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > maxByteSize/factor {
+		return fmt.Errorf("invalid size %q (want bytes, or a number with KiB, MiB, or GiB, up to 1GiB, such as 1MiB)", text)
+	}
+	*b = byteSize(n * factor)
+	return nil
 }
 
 // explain turns what the SDK says into an answer for a caller, who is told

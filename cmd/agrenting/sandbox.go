@@ -2,13 +2,16 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"regexp"
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/agrentingtest/sockettest"
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
@@ -32,6 +35,9 @@ type jsonSandbox struct {
 	// the user, such as the platform's MCP bridge.
 	Env     map[string]string `json:"env"`
 	UserEnv map[string]string `json:"user_env"`
+	// Control is the URL of the control routes, such as Control+"/faults".
+	Control string  `json:"control"`
+	Seed    *uint64 `json:"seed,omitempty"` // of a run with random choices
 }
 
 type jsonSandboxAgent struct {
@@ -56,13 +62,12 @@ func (c *sandboxCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	c.Faults.drawSeed()
 	opts, err := c.options()
 	if err != nil {
 		return err
 	}
-	if a.log != nil {
-		opts = append(opts, agrentingtest.WithLogger(a.log))
-	}
+	opts = append(opts, deliveryOptions(a)...)
 	if err := ready.clear(); err != nil {
 		return err
 	}
@@ -71,6 +76,7 @@ func (c *sandboxCmd) Run(a *app) error {
 		return failure("choose another --listen, such as 127.0.0.1:0 for any free port", "%v", err)
 	}
 	defer srv.Close()
+	sockettest.Mount(srv)
 	c.Faults.script(srv)
 	world := c.world(srv)
 	if a.JSON {
@@ -86,8 +92,22 @@ func (c *sandboxCmd) Run(a *app) error {
 	}
 	<-a.ctx.Done()
 	ready.remove()
-	a.ui.note("served %d requests", srv.Stats().Requests)
+	if !a.JSON {
+		report := srv.Report()
+		a.ui.onStandardError().sandboxReport(&report)
+	}
 	return nil
+}
+
+// deliveryOptions has the platform deliver webhooks and hires, and log a line for each that
+// could not be delivered.
+func deliveryOptions(a *app) []agrentingtest.Option {
+	log := a.log
+	if log == nil {
+		log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
+	// Receivers may be anywhere, since the user registers them.
+	return []agrentingtest.Option{agrentingtest.WithLogger(log), agrentingtest.WithWebhookTransport(agrenting.NewBaseTransport())}
 }
 
 // options returns the options that the flags ask for.
@@ -103,7 +123,7 @@ func (c *sandboxCmd) options() ([]agrentingtest.Option, error) {
 	if c.BearerKeys {
 		opts = append(opts, agrentingtest.WithBearerKeys())
 	}
-	return append(opts, limits, agrentingtest.WithSessionTTL(c.SessionTTL), agrentingtest.WithLogLimit(1)), nil
+	return append(opts, limits, agrentingtest.WithControl(), agrentingtest.WithSessionTTL(c.SessionTTL), agrentingtest.WithLogLimit(1)), nil
 }
 
 // envFileMark is the first line of --env-file, by which the next run knows it.
@@ -131,7 +151,7 @@ func loopback(addr, hint string) (string, error) {
 func (c *sandboxCmd) world(srv *agrentingtest.Server) jsonSandbox {
 	user := srv.NewUser("Ada")
 	w := jsonSandbox{
-		URL: srv.URL, UserID: user.ID,
+		URL: srv.URL, UserID: user.ID, Control: srv.URL + "/_sandbox", Seed: c.Faults.Seed,
 		Token: srv.NewToken(user.ID, agrentingtest.TokenConfig{Name: "everything"}).Secret,
 	}
 	add := func(cfg agrentingtest.AgentConfig) jsonSandboxAgent {
@@ -176,7 +196,12 @@ func (c *sandboxCmd) introduce(a *app, w *jsonSandbox) {
 	p := a.ui
 	p.line("An Agrenting platform is serving at %s", p.paint(bold, w.URL))
 	p.line("Put the lines below into another shell, and try agrenting doctor there.")
-	p.line("Stop it with Ctrl-C. Its secrets are worth nothing elsewhere.\n")
+	p.line("Stop it with Ctrl-C. Its secrets are worth nothing elsewhere.")
+	p.line("Make it fail, and see what happened, at %s (faults, report, revoke, rotate).", w.Control)
+	if c.Faults.random() {
+		p.line("%s", c.Faults.choices())
+	}
+	p.line("")
 	p.pairs(pair{"user token", w.Token})
 	p.line("")
 	var rows [][]string

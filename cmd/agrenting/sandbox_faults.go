@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
@@ -10,7 +13,9 @@ import (
 
 // sandboxFaults are the flags of the sandbox for what goes wrong.
 type sandboxFaults struct {
-	Stray401      float64       `name:"stray-401" placeholder:"SHARE" help:"Share of all requests except authenticate that get a stray 401, such as 0.05."`
+	Chaos         share         `placeholder:"SHARE" help:"Share of all requests that meet a random fault, such as 5% or 0.05: a stray 401, 502, 503, or 504, a lost connection, a slow or truncated response."`
+	Seed          *uint64       `placeholder:"N" help:"Repeat the random choices of a run that has printed this seed, if the requests arrive in the same order."`
+	Stray401      share         `name:"stray-401" placeholder:"SHARE" help:"Share of all requests except authenticate that get a stray 401, such as 5%."`
 	Lag           time.Duration `placeholder:"DURATION" help:"How long the platform's nodes do not know a new key or session, such as 3s."`
 	RevocationLag time.Duration `placeholder:"DURATION" help:"How long the nodes still accept a revoked credential or ended session."`
 	LaggingNodes  string        `placeholder:"N/M" help:"How many of the nodes lag behind, such as 1/10; all by default."`
@@ -18,9 +23,6 @@ type sandboxFaults struct {
 
 // options returns the options of a platform with the faults.
 func (f *sandboxFaults) options() ([]agrentingtest.Option, error) {
-	if !(f.Stray401 >= 0 && f.Stray401 <= 1) { // also if it is not a number
-		return nil, usage("", "invalid --stray-401 %v (want a share from 0 to 1, such as 0.05)", f.Stray401)
-	}
 	if f.Lag < 0 || f.RevocationLag < 0 {
 		return nil, usage("", "--lag and --revocation-lag cannot be negative")
 	}
@@ -35,13 +37,49 @@ func (f *sandboxFaults) options() ([]agrentingtest.Option, error) {
 			return nil, usage("", "invalid --lagging-nodes %q (want N/M, such as 1/10)", discreet(visible(f.LaggingNodes)))
 		}
 	}
-	return []agrentingtest.Option{agrentingtest.WithNodes(nodes)}, nil
+	opts := []agrentingtest.Option{agrentingtest.WithNodes(nodes), agrentingtest.WithChaos(float64(f.Chaos))}
+	if f.Seed != nil {
+		opts = append(opts, agrentingtest.WithSeed(*f.Seed))
+	}
+	return opts, nil
 }
+
+// drawSeed draws a seed, short enough to be typed, if the run makes random choices and
+// none is given.
+func (f *sandboxFaults) drawSeed() {
+	if f.Seed == nil && f.random() {
+		seed := uint64(rand.Uint32()) // #nosec G404 -- it is printed
+		f.Seed = &seed
+	}
+}
+
+// random reports whether the run makes random choices.
+func (f *sandboxFaults) random() bool { return f.Chaos > 0 || f.Stray401 > 0 || f.LaggingNodes != "" }
+
+// share is a part of all requests.
+type share float64
+
+// UnmarshalText reads a share, such as "5%" or "0.05".
+func (s *share) UnmarshalText(text []byte) error {
+	number, percent := strings.CutSuffix(string(text), "%")
+	v, err := strconv.ParseFloat(number, 64)
+	if percent {
+		v /= 100
+	}
+	if err != nil || !(v >= 0 && v <= 1) { // also if it is not a number
+		return fmt.Errorf("invalid share %q (want one such as 5%% or 0.05)", visible(string(text)))
+	}
+	*s = share(v)
+	return nil
+}
+
+// String returns the share in percent.
+func (s share) String() string { return strconv.FormatFloat(float64(s)*100, 'g', 4, 64) + "%" }
 
 // script adds the faults of single requests.
 func (f *sandboxFaults) script(srv *agrentingtest.Server) {
 	if f.Stray401 > 0 {
-		srv.Fault("!/api/v1/auth/authenticate", agrentingtest.Status(http.StatusUnauthorized, "").Share(f.Stray401))
+		srv.Fault("!/api/v1/auth/authenticate", agrentingtest.Status(http.StatusUnauthorized, "").Share(float64(f.Stray401)))
 	}
 }
 
@@ -66,4 +104,12 @@ func (l *sandboxLimits) option() (agrentingtest.Option, error) {
 	default:
 		return agrentingtest.WithRateLimits(limits), nil
 	}
+}
+
+// choices says how to repeat the random choices of the run.
+func (f *sandboxFaults) choices() string {
+	if f.Chaos == 0 {
+		return fmt.Sprintf("Repeat its random choices with --seed %d.", *f.Seed)
+	}
+	return fmt.Sprintf("Of all requests, %s meet a random fault. Repeat the choices with --seed %d.", f.Chaos, *f.Seed)
 }

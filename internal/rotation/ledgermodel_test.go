@@ -424,7 +424,7 @@ func TestLedger_anyOneFault(t *testing.T) {
 	case *everyLedger:
 		stride = 1
 	case raceEnabled || testing.Short():
-		stride = 161
+		stride = 481
 	}
 	onAllProcessors(func(yield func(ledgerScenario) bool) {
 		for _, s := range ledgerCases() {
@@ -457,7 +457,7 @@ func TestLedger_anyTwoFaults(t *testing.T) {
 	case *everyLedger:
 		to *= 100
 	case raceEnabled || testing.Short():
-		to /= 20
+		to /= 50
 	}
 	onAllProcessors(func(yield func(int) bool) {
 		for n := from; n < to; n++ {

@@ -18,6 +18,27 @@ import (
 	openapi_types "github.com/oapi-codegen/runtime/types"
 )
 
+// Defines values for AgentAvailability.
+const (
+	Available AgentAvailability = "available"
+	Busy      AgentAvailability = "busy"
+	Offline   AgentAvailability = "offline"
+)
+
+// Valid indicates whether the value is a known member of the AgentAvailability enum.
+func (e AgentAvailability) Valid() bool {
+	switch e {
+	case Available:
+		return true
+	case Busy:
+		return true
+	case Offline:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for AgentStatus.
 const (
 	Active    AgentStatus = "active"
@@ -57,6 +78,21 @@ func (e Environment) Valid() bool {
 	case Production:
 		return true
 	case Sandbox:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for HiringDispatchType.
+const (
+	HiringTask HiringDispatchType = "hiring_task"
+)
+
+// Valid indicates whether the value is a known member of the HiringDispatchType enum.
+func (e HiringDispatchType) Valid() bool {
+	switch e {
+	case HiringTask:
 		return true
 	default:
 		return false
@@ -126,6 +162,27 @@ func (e PricingModel) Valid() bool {
 	}
 }
 
+// Defines values for TaskMessageMessageType.
+const (
+	Feedback    TaskMessageMessageType = "feedback"
+	Instruction TaskMessageMessageType = "instruction"
+	Question    TaskMessageMessageType = "question"
+)
+
+// Valid indicates whether the value is a known member of the TaskMessageMessageType enum.
+func (e TaskMessageMessageType) Valid() bool {
+	switch e {
+	case Feedback:
+		return true
+	case Instruction:
+		return true
+	case Question:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for TaskStatus.
 const (
 	TaskStatusCancelled  TaskStatus = "cancelled"
@@ -153,6 +210,81 @@ func (e TaskStatus) Valid() bool {
 	}
 }
 
+// AccountDelivery All members are assumed.
+type AccountDelivery struct {
+	AgentId *string `json:"agent_id,omitempty"`
+	Amount  *string `json:"amount,omitempty"`
+
+	// CreatedAt When it happened
+	CreatedAt *time.Time `json:"created_at,omitempty"`
+	Currency  *string    `json:"currency,omitempty"`
+	PaymentId *string    `json:"payment_id,omitempty"`
+	Status    string     `json:"status"`
+	TaskId    *string    `json:"task_id,omitempty"`
+}
+
+// Agent defines model for Agent.
+type Agent struct {
+	Availability *AgentAvailability `json:"availability,omitempty"`
+
+	// BasePrice A decimal number. The documentation shows numbers and strings.
+	BasePrice    *Decimal                `json:"base_price,omitempty"`
+	Capabilities *[]string               `json:"capabilities,omitempty"`
+	Category     *string                 `json:"category,omitempty"`
+	CreatedAt    *time.Time              `json:"created_at,omitempty"`
+	Description  *string                 `json:"description,omitempty"`
+	Did          *string                 `json:"did,omitempty"`
+	Environment  *Environment            `json:"environment,omitempty"`
+	Id           string                  `json:"id"`
+	Metadata     *map[string]interface{} `json:"metadata,omitempty"`
+	Name         *string                 `json:"name,omitempty"`
+	OwnerId      *string                 `json:"owner_id,omitempty"`
+	PricingModel *PricingModel           `json:"pricing_model,omitempty"`
+
+	// ReputationScore A decimal number. The documentation shows numbers and strings.
+	ReputationScore *Decimal     `json:"reputation_score,omitempty"`
+	Sandbox         *bool        `json:"sandbox,omitempty"`
+	Status          *AgentStatus `json:"status,omitempty"`
+}
+
+// AgentAvailability defines model for Agent.Availability.
+type AgentAvailability string
+
+// AgentOffer Disagreement: one official client reads `base_price` and `reputation_score` as strings or null, the other `price_per_task`, `min_price`, `max_price`, and `reputation`.
+type AgentOffer struct {
+	BasePrice       *string                 `json:"base_price,omitempty"`
+	Capabilities    *[]string               `json:"capabilities,omitempty"`
+	Description     *string                 `json:"description,omitempty"`
+	Did             string                  `json:"did"`
+	Id              string                  `json:"id"`
+	MaxPrice        *string                 `json:"max_price,omitempty"`
+	Metadata        *map[string]interface{} `json:"metadata,omitempty"`
+	MinPrice        *string                 `json:"min_price,omitempty"`
+	Name            *string                 `json:"name,omitempty"`
+	PricePerTask    *string                 `json:"price_per_task,omitempty"`
+	PricingModel    *PricingModel           `json:"pricing_model,omitempty"`
+	Reputation      *float32                `json:"reputation,omitempty"`
+	ReputationScore *string                 `json:"reputation_score,omitempty"`
+	Status          *AgentStatus            `json:"status,omitempty"`
+}
+
+// AgentProfile The members of an agent that can be changed
+type AgentProfile struct {
+	// BasePrice A decimal number. The documentation shows numbers and strings.
+	BasePrice    *Decimal  `json:"base_price,omitempty"`
+	Capabilities *[]string `json:"capabilities,omitempty"`
+	Category     *string   `json:"category,omitempty"`
+	Description  *string   `json:"description,omitempty"`
+
+	// Did It does not change. Live clients send it because they send all required members.
+	Did *string `json:"did,omitempty"`
+
+	// Metadata Any members. Hirings are sent to `callback_url`, with `callback_auth_header`. Assumed: only those who may change the agent can read the latter.
+	Metadata     *map[string]interface{} `json:"metadata,omitempty"`
+	Name         *string                 `json:"name,omitempty"`
+	PricingModel *PricingModel           `json:"pricing_model,omitempty"`
+}
+
 // AgentStatus defines model for AgentStatus.
 type AgentStatus string
 
@@ -168,6 +300,15 @@ type Artifact struct {
 	SizeBytes    *int       `json:"size_bytes,omitempty"`
 }
 
+// Capability defines model for Capability.
+type Capability struct {
+	AgentCount  *int    `json:"agent_count,omitempty"`
+	AvgPrice    *string `json:"avg_price,omitempty"`
+	Category    *string `json:"category,omitempty"`
+	Description *string `json:"description,omitempty"`
+	Name        string  `json:"name"`
+}
+
 // Decimal A decimal number. The documentation shows numbers and strings.
 type Decimal struct {
 	union json.RawMessage
@@ -179,12 +320,30 @@ type Decimal0 = float32
 // Decimal1 defines model for Decimal.1.
 type Decimal1 = string
 
+// Document defines model for Document.
+type Document struct {
+	AgentId      *string `json:"agent_id,omitempty"`
+	ContentType  *string `json:"content_type,omitempty"`
+	DocumentType *string `json:"document_type,omitempty"`
+
+	// FileHash SHA-256 in hexadecimal digits is assumed
+	FileHash *string `json:"file_hash,omitempty"`
+
+	// FileUrl Absolute
+	FileUrl    *string    `json:"file_url,omitempty"`
+	Id         string     `json:"id"`
+	InsertedAt *time.Time `json:"inserted_at,omitempty"`
+	Name       *string    `json:"name,omitempty"`
+	TaskId     *string    `json:"task_id,omitempty"`
+	UpdatedAt  *time.Time `json:"updated_at,omitempty"`
+}
+
 // Environment defines model for Environment.
 type Environment string
 
 // Error defines model for Error.
 type Error struct {
-	// Code Example: VALIDATION_ERROR
+	// Code Examples: VALIDATION_ERROR
 	Code string `json:"code"`
 
 	// Details Disagreement: an object of lists of messages by member (nested ones as `input.dataset_url`), or a list of objects with `slot` and `code`, or nothing.
@@ -257,6 +416,28 @@ type Hiring struct {
 	UpdatedAt    *time.Time `json:"updated_at,omitempty"`
 }
 
+// HiringDispatch Disagreement: the text of the task is in `task.description` or in `task_description`.
+type HiringDispatch struct {
+	// Callback Where the result goes, an absolute URL of the platform
+	Callback string `json:"callback"`
+
+	// DispatchId The attempt
+	DispatchId   string  `json:"dispatch_id"`
+	HiringId     string  `json:"hiring_id"`
+	SystemPrompt *string `json:"system_prompt,omitempty"`
+	Task         *struct {
+		Description *string `json:"description,omitempty"`
+	} `json:"task,omitempty"`
+	TaskDescription *string `json:"task_description,omitempty"`
+
+	// TraceAttempt The number of the attempt
+	TraceAttempt int                 `json:"trace_attempt"`
+	Type         *HiringDispatchType `json:"type,omitempty"`
+}
+
+// HiringDispatchType defines model for HiringDispatch.Type.
+type HiringDispatchType string
+
 // HiringMessage defines model for HiringMessage.
 type HiringMessage struct {
 	Content       string     `json:"content"`
@@ -272,7 +453,7 @@ type HiringMessage struct {
 // HiringStatus defines model for HiringStatus.
 type HiringStatus string
 
-// IssuedKey All members are assumed. Clients look for the secret under `api_key`, `key`, `credential` and `secret`, and no other member may cost them the secret.
+// IssuedKey All members are assumed. Clients look for the secret under `api_key`, `key`, `credential` and `secret`, and an unexpected type of another member does not keep them from it.
 type IssuedKey struct {
 	AgentId     *string      `json:"agent_id,omitempty"`
 	ApiKey      string       `json:"api_key"`
@@ -280,6 +461,32 @@ type IssuedKey struct {
 	Environment *Environment `json:"environment,omitempty"`
 	Id          *string      `json:"id,omitempty"`
 	Name        *string      `json:"name,omitempty"`
+}
+
+// IssuedToken All members are assumed.
+type IssuedToken struct {
+	CreatedAt  *time.Time `json:"created_at,omitempty"`
+	ExpiresAt  *time.Time `json:"expires_at,omitempty"`
+	Id         *string    `json:"id,omitempty"`
+	Last4      *string    `json:"last4,omitempty"`
+	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
+	Name       *string    `json:"name,omitempty"`
+	Scopes     *[]Scope   `json:"scopes,omitempty"`
+
+	// Token Begins with `ap_`
+	Token string `json:"token"`
+}
+
+// IssuedWebhook defines model for IssuedWebhook.
+type IssuedWebhook struct {
+	CallbackUrl    *string    `json:"callback_url,omitempty"`
+	CreatedAt      *time.Time `json:"created_at,omitempty"`
+	EventTypes     *[]string  `json:"event_types,omitempty"`
+	FailureCount   *int       `json:"failure_count,omitempty"`
+	Id             string     `json:"id"`
+	LastDeliveryAt *time.Time `json:"last_delivery_at,omitempty"`
+	SecretKey      string     `json:"secret_key"`
+	Status         *string    `json:"status,omitempty"`
 }
 
 // Key All members are assumed.
@@ -300,12 +507,30 @@ type Key struct {
 type Meta struct {
 	Pagination *Pagination `json:"pagination,omitempty"`
 
-	// RequestId Example: req_abc123
+	// RequestId Examples: req_abc123
 	RequestId *string    `json:"request_id,omitempty"`
 	Timestamp *time.Time `json:"timestamp,omitempty"`
 
-	// Version Example: 1.0
+	// Version Examples: 1.0
 	Version *string `json:"version,omitempty"`
+}
+
+// NewAgent defines model for NewAgent.
+type NewAgent struct {
+	// BasePrice A decimal number. The documentation shows numbers and strings.
+	BasePrice    *Decimal `json:"base_price,omitempty"`
+	Capabilities []string `json:"capabilities"`
+	Category     *string  `json:"category,omitempty"`
+	Description  *string  `json:"description,omitempty"`
+
+	// Did Examples: did:agrenting:scribe
+	Did          string                  `json:"did"`
+	Metadata     *map[string]interface{} `json:"metadata,omitempty"`
+	Name         string                  `json:"name"`
+	PricingModel PricingModel            `json:"pricing_model"`
+
+	// Sandbox Register a sandbox agent
+	Sandbox *bool `json:"sandbox,omitempty"`
 }
 
 // Pagination defines model for Pagination.
@@ -318,8 +543,52 @@ type Pagination struct {
 	TotalCount *int `json:"total_count,omitempty"`
 }
 
+// Payment The values of `status` are assumed.
+type Payment struct {
+	Amount      *string    `json:"amount,omitempty"`
+	CreatedAt   *time.Time `json:"created_at,omitempty"`
+	Currency    *string    `json:"currency,omitempty"`
+	Id          string     `json:"id"`
+	PaymentType *string    `json:"payment_type,omitempty"`
+
+	// Status Examples: escrowed
+	Status          *string `json:"status,omitempty"`
+	TaskId          *string `json:"task_id,omitempty"`
+	TransactionHash *string `json:"transaction_hash,omitempty"`
+}
+
 // PricingModel defines model for PricingModel.
 type PricingModel string
+
+// Registration defines model for Registration.
+type Registration struct {
+	Agent *NewAgent `json:"agent,omitempty"`
+
+	// Did In the form of the sandbox page
+	Did *string `json:"did,omitempty"`
+
+	// Name In the form of the sandbox page
+	Name *string `json:"name,omitempty"`
+
+	// Sandbox In the form of the sandbox page
+	Sandbox *bool `json:"sandbox,omitempty"`
+}
+
+// Scope `agents:discover`, `agents:read`, `hire:create`, `hirings:read`, `hirings:cancel`, `balance:read`, `artifacts:read`, `deposits:create`, `account:read`, `account:write`; or `read` and `write`.
+//
+// Examples: agents:read
+type Scope = string
+
+// Session Disagreement: live clients read `session_token` and `expires_at`, the API overview shows `token` and `agent`. Clients accept both, and need no expiry.
+type Session struct {
+	Agent *struct {
+		Id   *string `json:"id,omitempty"`
+		Name *string `json:"name,omitempty"`
+	} `json:"agent,omitempty"`
+	ExpiresAt    *time.Time `json:"expires_at,omitempty"`
+	SessionToken *string    `json:"session_token,omitempty"`
+	Token        *string    `json:"token,omitempty"`
+}
 
 // Task The members of the official clients, beside those of the older sample: `agent_id`, `requester_id`, `task_type`, and `result`.
 type Task struct {
@@ -350,7 +619,7 @@ type Task struct {
 	ProviderAgentId *string `json:"provider_agent_id,omitempty"`
 	RequesterId     *string `json:"requester_id,omitempty"`
 
-	// Result What came of it
+	// Result The output, as the provider gave it
 	Result    interface{} `json:"result,omitempty"`
 	Status    *TaskStatus `json:"status,omitempty"`
 	TaskType  *string     `json:"task_type,omitempty"`
@@ -358,14 +627,114 @@ type Task struct {
 	UpdatedAt *time.Time  `json:"updated_at,omitempty"`
 }
 
+// TaskAttempt defines model for TaskAttempt.
+type TaskAttempt struct {
+	CompletedAt *time.Time `json:"completed_at,omitempty"`
+	CreatedAt   *time.Time `json:"created_at,omitempty"`
+	ErrorReason *string    `json:"error_reason,omitempty"`
+	Id          string     `json:"id"`
+	Status      TaskStatus `json:"status"`
+}
+
+// TaskDelivery defines model for TaskDelivery.
+type TaskDelivery struct {
+	CompletedAt *time.Time `json:"completed_at,omitempty"`
+
+	// CreatedAt When it happened, which is assumed
+	CreatedAt   *time.Time `json:"created_at,omitempty"`
+	ErrorReason *string    `json:"error_reason,omitempty"`
+
+	// Output The official client expects a string
+	Output          interface{} `json:"output,omitempty"`
+	ProgressMessage *string     `json:"progress_message,omitempty"`
+	ProgressPercent *int        `json:"progress_percent,omitempty"`
+	Status          TaskStatus  `json:"status"`
+	TaskId          string      `json:"task_id"`
+}
+
+// TaskEvent defines model for TaskEvent.
+type TaskEvent struct {
+	Details *map[string]interface{} `json:"details,omitempty"`
+
+	// EventType Named as the webhooks are, which is assumed
+	//
+	// Examples: task.created
+	EventType       string    `json:"event_type"`
+	ProgressMessage *string   `json:"progress_message,omitempty"`
+	ProgressPercent *int      `json:"progress_percent,omitempty"`
+	Timestamp       time.Time `json:"timestamp"`
+}
+
+// TaskMessage defines model for TaskMessage.
+type TaskMessage struct {
+	Content        string                  `json:"content"`
+	CreatedAt      *time.Time              `json:"created_at,omitempty"`
+	Id             string                  `json:"id"`
+	MessageType    *TaskMessageMessageType `json:"message_type,omitempty"`
+	SenderAgentDid *string                 `json:"sender_agent_did,omitempty"`
+	SenderName     *string                 `json:"sender_name,omitempty"`
+	SenderUserId   *string                 `json:"sender_user_id,omitempty"`
+	TaskId         *string                 `json:"task_id,omitempty"`
+}
+
+// TaskMessageMessageType defines model for TaskMessage.MessageType.
+type TaskMessageMessageType string
+
 // TaskStatus defines model for TaskStatus.
 type TaskStatus string
+
+// Token All members are assumed.
+type Token struct {
+	CreatedAt  *time.Time `json:"created_at,omitempty"`
+	ExpiresAt  *time.Time `json:"expires_at,omitempty"`
+	Id         string     `json:"id"`
+	Last4      *string    `json:"last4,omitempty"`
+	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
+	Name       *string    `json:"name,omitempty"`
+
+	// Scopes null stands for everything that the user may do
+	Scopes *[]Scope `json:"scopes,omitempty"`
+}
+
+// Transaction The values of `type` and `status` are assumed.
+type Transaction struct {
+	Amount      *string    `json:"amount,omitempty"`
+	CreatedAt   *time.Time `json:"created_at,omitempty"`
+	Currency    *string    `json:"currency,omitempty"`
+	Description *string    `json:"description,omitempty"`
+	Id          string     `json:"id"`
+	Status      *string    `json:"status,omitempty"`
+	TaskId      *string    `json:"task_id,omitempty"`
+
+	// Type Examples: deposit
+	Type *string `json:"type,omitempty"`
+}
+
+// Webhook defines model for Webhook.
+type Webhook struct {
+	CallbackUrl    *string    `json:"callback_url,omitempty"`
+	CreatedAt      *time.Time `json:"created_at,omitempty"`
+	EventTypes     *[]string  `json:"event_types,omitempty"`
+	FailureCount   *int       `json:"failure_count,omitempty"`
+	Id             string     `json:"id"`
+	LastDeliveryAt *time.Time `json:"last_delivery_at,omitempty"`
+	Status         *string    `json:"status,omitempty"`
+}
 
 // AgentIDOrDID defines model for AgentIDOrDID.
 type AgentIDOrDID = string
 
+// CredentialID defines model for CredentialID.
+type CredentialID = string
+
 // Cursor defines model for Cursor.
 type Cursor = string
+
+// FileID defines model for FileID.
+type FileID = string
+
+// HiringID defines model for HiringID.
+type HiringID = string
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
@@ -376,13 +745,157 @@ type Limit = int
 // Offset defines model for Offset.
 type Offset = int
 
+// TaskID defines model for TaskID.
+type TaskID = string
+
+// TokenID defines model for TokenID.
+type TokenID = string
+
+// WebhookEvent Examples: task.completed
+type WebhookEvent = string
+
+// WebhookID defines model for WebhookID.
+type WebhookID = string
+
+// WebhookSignature defines model for WebhookSignature.
+type WebhookSignature = []byte
+
+// AgentAnswer defines model for AgentAnswer.
+type AgentAnswer struct {
+	Data Agent `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
+// AgentsAnswer defines model for AgentsAnswer.
+type AgentsAnswer struct {
+	Data []Agent `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
+// DocumentAnswer defines model for DocumentAnswer.
+type DocumentAnswer struct {
+	Data Document `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
+// DoneAnswer defines model for DoneAnswer.
+type DoneAnswer struct {
+	Data *map[string]interface{} `json:"data,omitempty"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
 // Failure defines model for Failure.
 type Failure = ErrorResponse
 
+// HealthAnswer defines model for HealthAnswer.
+type HealthAnswer struct {
+	Data struct {
+		Status string `json:"status"`
+	} `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
+// HiredAnswer defines model for HiredAnswer.
+type HiredAnswer struct {
+	Data struct {
+		Config struct {
+			AgentDid     *string   `json:"agentDid,omitempty"`
+			BasePrice    *string   `json:"basePrice,omitempty"`
+			Capabilities *[]string `json:"capabilities,omitempty"`
+			HiringId     *string   `json:"hiringId,omitempty"`
+			PricingModel *string   `json:"pricingModel,omitempty"`
+		} `json:"config"`
+
+		// Hiring The members are those that the official client declares and that workers of the marketplace read. Which of them the platform always sends is not published.
+		Hiring Hiring `json:"hiring"`
+	} `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
+// HiringAnswer defines model for HiringAnswer.
+type HiringAnswer struct {
+	// Data The members are those that the official client declares and that workers of the marketplace read. Which of them the platform always sends is not published.
+	Data Hiring `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
+// HiringMessageAnswer defines model for HiringMessageAnswer.
+type HiringMessageAnswer struct {
+	Data HiringMessage `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
 // IssuedKeyAnswer defines model for IssuedKeyAnswer.
 type IssuedKeyAnswer struct {
-	// Data All members are assumed. Clients look for the secret under `api_key`, `key`, `credential` and `secret`, and no other member may cost them the secret.
+	// Data All members are assumed. Clients look for the secret under `api_key`, `key`, `credential` and `secret`, and an unexpected type of another member does not keep them from it.
 	Data IssuedKey `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
+// IssuedTokenAnswer defines model for IssuedTokenAnswer.
+type IssuedTokenAnswer struct {
+	// Data All members are assumed.
+	Data IssuedToken `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
+// IssuedWebhookAnswer defines model for IssuedWebhookAnswer.
+type IssuedWebhookAnswer struct {
+	Data IssuedWebhook `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
+// MessageSentAnswer defines model for MessageSentAnswer.
+type MessageSentAnswer struct {
+	Data struct {
+		MessageId string     `json:"message_id"`
+		SentAt    *time.Time `json:"sent_at,omitempty"`
+		TaskId    *string    `json:"task_id,omitempty"`
+	} `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
+// PaymentAnswer defines model for PaymentAnswer.
+type PaymentAnswer struct {
+	// Data The values of `status` are assumed.
+	Data Payment `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
+// PaymentIntentAnswer defines model for PaymentIntentAnswer.
+type PaymentIntentAnswer struct {
+	Data struct {
+		Address    *string `json:"address,omitempty"`
+		Id         string  `json:"id"`
+		PaymentUrl *string `json:"payment_url,omitempty"`
+		Status     string  `json:"status"`
+	} `json:"data"`
 
 	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
 	Meta Meta `json:"meta"`
@@ -390,6 +903,28 @@ type IssuedKeyAnswer struct {
 
 // RateLimited defines model for RateLimited.
 type RateLimited = ErrorResponse
+
+// RegisteredAnswer defines model for RegisteredAnswer.
+type RegisteredAnswer struct {
+	Data struct {
+		Agent  Agent  `json:"agent"`
+		ApiKey string `json:"api_key"`
+
+		// Legal Disagreement: live clients read `terms.version` or `version`.
+		Legal *struct {
+			ReviewNotice *string `json:"review_notice,omitempty"`
+			Terms        *struct {
+				// Version Examples: tos-2026-07-v1
+				Version *string `json:"version,omitempty"`
+			} `json:"terms,omitempty"`
+			Version *string `json:"version,omitempty"`
+		} `json:"legal,omitempty"`
+		Message *string `json:"message,omitempty"`
+	} `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
 
 // RevokedAnswer defines model for RevokedAnswer.
 type RevokedAnswer struct {
@@ -402,6 +937,15 @@ type RevokedAnswer struct {
 	Meta Meta `json:"meta"`
 }
 
+// SessionAnswer defines model for SessionAnswer.
+type SessionAnswer struct {
+	// Data Disagreement: live clients read `session_token` and `expires_at`, the API overview shows `token` and `agent`. Clients accept both, and need no expiry.
+	Data Session `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
 // TaskAnswer defines model for TaskAnswer.
 type TaskAnswer struct {
 	// Data The members of the official clients, beside those of the older sample: `agent_id`, `requester_id`, `task_type`, and `result`.
@@ -409,6 +953,28 @@ type TaskAnswer struct {
 
 	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
 	Meta Meta `json:"meta"`
+}
+
+// TransferAnswer defines model for TransferAnswer.
+type TransferAnswer struct {
+	Data struct {
+		Status        string `json:"status"`
+		TransactionId string `json:"transaction_id"`
+	} `json:"data"`
+
+	// Meta Every member is optional. Disagreement: one page shows `request_id` and `timestamp`, another `version` and `timestamp`. A header with the request's id is not documented.
+	Meta Meta `json:"meta"`
+}
+
+// NewDocument defines model for NewDocument.
+type NewDocument struct {
+	Content     []byte  `json:"content"`
+	ContentType *string `json:"content_type,omitempty"`
+
+	// DocumentType Examples: instructions
+	DocumentType *string `json:"document_type,omitempty"`
+	Name         string  `json:"name"`
+	TaskId       *string `json:"task_id,omitempty"`
 }
 
 // ListCredentialsParams defines parameters for ListCredentials.
@@ -431,8 +997,8 @@ type CreateCredentialJSONBody struct {
 
 // CreateCredentialParams defines parameters for CreateCredential.
 type CreateCredentialParams struct {
-	// XIdempotencyKey Any string, best a UUID. The same request with the same key is done once. While the first is under way the
-	// answer is 409 `IDEMPOTENCY_PENDING`.
+	// XIdempotencyKey Any string, preferably a UUID. The same request with the same key is done once. While the first is in
+	// progress, the second gets 409 `IDEMPOTENCY_PENDING`.
 	//
 	// Disagreement: a key used with another body is 422 `IDEMPOTENCY_MISMATCH`; the platform's own client expects
 	// 409 `IDEMPOTENCY_CONFLICT` from hires.
@@ -492,12 +1058,36 @@ type CreateTaskJSONBody struct {
 
 // CreateTaskParams defines parameters for CreateTask.
 type CreateTaskParams struct {
-	// XIdempotencyKey Any string, best a UUID. The same request with the same key is done once. While the first is under way the
-	// answer is 409 `IDEMPOTENCY_PENDING`.
+	// XIdempotencyKey Any string, preferably a UUID. The same request with the same key is done once. While the first is in
+	// progress, the second gets 409 `IDEMPOTENCY_PENDING`.
 	//
 	// Disagreement: a key used with another body is 422 `IDEMPOTENCY_MISMATCH`; the platform's own client expects
 	// 409 `IDEMPOTENCY_CONFLICT` from hires.
 	XIdempotencyKey *IdempotencyKey `json:"X-Idempotency-Key,omitempty"`
+}
+
+// DeliverAccountEventParams defines parameters for DeliverAccountEvent.
+type DeliverAccountEventParams struct {
+	// XWebhookEvent What has happened
+	XWebhookEvent WebhookEvent `json:"X-Webhook-Event"`
+
+	// XWebhookSignature The HMAC-SHA256 of the body as it was sent, in base64, with the secret of the webhook as the key. Disagreement: an older page names the header `X-Webhook-Secret`.
+	XWebhookSignature WebhookSignature `json:"X-Webhook-Signature"`
+
+	// XWebhookTaskId The ID of the task, if the payment is for one
+	XWebhookTaskId *string `json:"X-Webhook-Task-Id,omitempty"`
+}
+
+// DeliverTaskEventParams defines parameters for DeliverTaskEvent.
+type DeliverTaskEventParams struct {
+	// XWebhookEvent What has happened
+	XWebhookEvent WebhookEvent `json:"X-Webhook-Event"`
+
+	// XWebhookSignature The HMAC-SHA256 of the body as it was sent, in base64, with the secret of the webhook as the key. Disagreement: an older page names the header `X-Webhook-Secret`.
+	XWebhookSignature WebhookSignature `json:"X-Webhook-Signature"`
+
+	// XWebhookTaskId The ID of the task
+	XWebhookTaskId string `json:"X-Webhook-Task-Id"`
 }
 
 // CreateCredentialJSONRequestBody defines body for CreateCredential for application/json ContentType.
@@ -505,6 +1095,15 @@ type CreateCredentialJSONRequestBody CreateCredentialJSONBody
 
 // CreateTaskJSONRequestBody defines body for CreateTask for application/json ContentType.
 type CreateTaskJSONRequestBody CreateTaskJSONBody
+
+// DeliverAccountEventJSONRequestBody defines body for DeliverAccountEvent for application/json ContentType.
+type DeliverAccountEventJSONRequestBody = AccountDelivery
+
+// DispatchHiringJSONRequestBody defines body for DispatchHiring for application/json ContentType.
+type DispatchHiringJSONRequestBody = HiringDispatch
+
+// DeliverTaskEventJSONRequestBody defines body for DeliverTaskEvent for application/json ContentType.
+type DeliverTaskEventJSONRequestBody = TaskDelivery
 
 // AsDecimal0 returns the union data inside the Decimal as a Decimal0
 func (t Decimal) AsDecimal0() (Decimal0, error) {
@@ -644,15 +1243,17 @@ type ClientInterface interface {
 
 	// ListCredentials List the keys of an agent, revoked ones too
 	//
-	// The path is assumed. No secret is in the answer.
+	// The path is assumed. The response has no secret. A user token needs the scope `credentials:read` or
+	// `agents:read`, which is assumed.
 	//
 	// Corresponds with GET /api/v1/agents/{id}/credentials (the `ListCredentials` operationId).
 	ListCredentials(ctx context.Context, id AgentIDOrDID, params *ListCredentialsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateCredentialWithBody Create a key of an agent
 	//
-	// The path is documented; request, answer, status and who may call are not. Assumed: the agent itself or its
-	// owner, 201, and the names of the members. The key is in this answer only.
+	// The key is in this response only. The path is documented; the request, the response, the status, and who may
+	// call it are not. Assumed: the agent itself or its owner, 201, the names of the members, and the scope
+	// `credentials:write` or `agents:write` of a user token.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -661,8 +1262,9 @@ type ClientInterface interface {
 
 	// CreateCredential Create a key of an agent
 	//
-	// The path is documented; request, answer, status and who may call are not. Assumed: the agent itself or its
-	// owner, 201, and the names of the members. The key is in this answer only.
+	// The key is in this response only. The path is documented; the request, the response, the status, and who may
+	// call it are not. Assumed: the agent itself or its owner, 201, the names of the members, and the scope
+	// `credentials:write` or `agents:write` of a user token.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -671,12 +1273,15 @@ type ClientInterface interface {
 
 	// RevokeCredential Revoke a key at once
 	//
-	// The documentation names the method only; the path is assumed. A key may revoke itself.
+	// The documentation names only the method; the path is assumed. A key may revoke itself. A user token needs the
+	// scope `credentials:write` or `agents:write`, which is assumed.
 	//
 	// Corresponds with DELETE /api/v1/agents/{id}/credentials/{credential_id} (the `RevokeCredential` operationId).
-	RevokeCredential(ctx context.Context, id AgentIDOrDID, credentialId string, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RevokeCredential(ctx context.Context, id AgentIDOrDID, credentialId CredentialID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListHirings List the hirings of the user
+	//
+	// The newest is first. The token needs the scope `hirings:read`.
 	//
 	// Disagreement: the pagination page promises cursors for all lists; the platform's own client reads numbered
 	// pages here.
@@ -684,55 +1289,67 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/hirings (the `ListHirings` operationId).
 	ListHirings(ctx context.Context, params *ListHiringsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListPendingHirings List what the agent has been hired for and not ended
+	// ListPendingHirings List the open hirings of the agent
+	//
+	// Workers poll it with the agent's key. Reading them changes no status. A user token needs the scope
+	// `hirings:read`, which is assumed.
 	//
 	// Corresponds with GET /api/v1/hirings/pending (the `ListPendingHirings` operationId).
 	ListPendingHirings(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListTasks List the tasks in which the agent has part
+	// ListTasks List the tasks of the agent
+	//
+	// Those that the agent has asked for, and those that it was asked for. A user token needs the scope
+	// `tasks:read`, which is assumed.
 	//
 	// Corresponds with GET /api/v1/tasks (the `ListTasks` operationId).
 	ListTasks(ctx context.Context, params *ListTasksParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// CreateTaskWithBody Ask another agent for something
+	// CreateTaskWithBody Ask an agent to do something
 	//
-	// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
-	// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
-	// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
-	// that the platform chooses one that has the capability, or leaves the task unassigned.
+	// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of
+	// the official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price,
+	// deadline}`, and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no
+	// agent. Assumed: the platform chooses one that has the capability, or leaves the task unassigned.
 	//
 	// In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
-	// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
+	// official clients send a user token without `X-Agent-ID`. Assumed: the user then acts for no agent, and the
+	// token needs the scope `tasks:write` or `hire:create`.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/v1/tasks (the `CreateTask` operationId).
 	CreateTaskWithBody(ctx context.Context, params *CreateTaskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// CreateTask Ask another agent for something
+	// CreateTask Ask an agent to do something
 	//
-	// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
-	// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
-	// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
-	// that the platform chooses one that has the capability, or leaves the task unassigned.
+	// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of
+	// the official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price,
+	// deadline}`, and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no
+	// agent. Assumed: the platform chooses one that has the capability, or leaves the task unassigned.
 	//
 	// In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
-	// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
+	// official clients send a user token without `X-Agent-ID`. Assumed: the user then acts for no agent, and the
+	// token needs the scope `tasks:write` or `hire:create`.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/v1/tasks (the `CreateTask` operationId).
 	CreateTask(ctx context.Context, params *CreateTaskParams, body CreateTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetTask Read a task in which the agent has part
+	// GetTask Read a task
+	//
+	// For the client and the provider of the task. A user token needs the scope `tasks:read` or `hirings:read`,
+	// which is assumed.
 	//
 	// Corresponds with GET /api/v1/tasks/{id} (the `GetTask` operationId).
-	GetTask(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetTask(ctx context.Context, id TaskID, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // ListCredentials List the keys of an agent, revoked ones too
 //
-// The path is assumed. No secret is in the answer.
+// The path is assumed. The response has no secret. A user token needs the scope `credentials:read` or
+// `agents:read`, which is assumed.
 //
 // Corresponds with GET /api/v1/agents/{id}/credentials (the `ListCredentials` operationId).
 func (c *Client) ListCredentials(ctx context.Context, id AgentIDOrDID, params *ListCredentialsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -749,8 +1366,9 @@ func (c *Client) ListCredentials(ctx context.Context, id AgentIDOrDID, params *L
 
 // CreateCredentialWithBody Create a key of an agent
 //
-// The path is documented; request, answer, status and who may call are not. Assumed: the agent itself or its
-// owner, 201, and the names of the members. The key is in this answer only.
+// The key is in this response only. The path is documented; the request, the response, the status, and who may
+// call it are not. Assumed: the agent itself or its owner, 201, the names of the members, and the scope
+// `credentials:write` or `agents:write` of a user token.
 //
 // Takes any type of body and a specified content type.
 //
@@ -769,8 +1387,9 @@ func (c *Client) CreateCredentialWithBody(ctx context.Context, id AgentIDOrDID, 
 
 // CreateCredential Create a key of an agent
 //
-// The path is documented; request, answer, status and who may call are not. Assumed: the agent itself or its
-// owner, 201, and the names of the members. The key is in this answer only.
+// The key is in this response only. The path is documented; the request, the response, the status, and who may
+// call it are not. Assumed: the agent itself or its owner, 201, the names of the members, and the scope
+// `credentials:write` or `agents:write` of a user token.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -789,10 +1408,11 @@ func (c *Client) CreateCredential(ctx context.Context, id AgentIDOrDID, params *
 
 // RevokeCredential Revoke a key at once
 //
-// The documentation names the method only; the path is assumed. A key may revoke itself.
+// The documentation names only the method; the path is assumed. A key may revoke itself. A user token needs the
+// scope `credentials:write` or `agents:write`, which is assumed.
 //
 // Corresponds with DELETE /api/v1/agents/{id}/credentials/{credential_id} (the `RevokeCredential` operationId).
-func (c *Client) RevokeCredential(ctx context.Context, id AgentIDOrDID, credentialId string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) RevokeCredential(ctx context.Context, id AgentIDOrDID, credentialId CredentialID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRevokeCredentialRequest(c.Server, id, credentialId)
 	if err != nil {
 		return nil, err
@@ -805,6 +1425,8 @@ func (c *Client) RevokeCredential(ctx context.Context, id AgentIDOrDID, credenti
 }
 
 // ListHirings List the hirings of the user
+//
+// The newest is first. The token needs the scope `hirings:read`.
 //
 // Disagreement: the pagination page promises cursors for all lists; the platform's own client reads numbered
 // pages here.
@@ -822,7 +1444,10 @@ func (c *Client) ListHirings(ctx context.Context, params *ListHiringsParams, req
 	return c.Client.Do(req)
 }
 
-// ListPendingHirings List what the agent has been hired for and not ended
+// ListPendingHirings List the open hirings of the agent
+//
+// Workers poll it with the agent's key. Reading them changes no status. A user token needs the scope
+// `hirings:read`, which is assumed.
 //
 // Corresponds with GET /api/v1/hirings/pending (the `ListPendingHirings` operationId).
 func (c *Client) ListPendingHirings(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -837,7 +1462,10 @@ func (c *Client) ListPendingHirings(ctx context.Context, reqEditors ...RequestEd
 	return c.Client.Do(req)
 }
 
-// ListTasks List the tasks in which the agent has part
+// ListTasks List the tasks of the agent
+//
+// Those that the agent has asked for, and those that it was asked for. A user token needs the scope
+// `tasks:read`, which is assumed.
 //
 // Corresponds with GET /api/v1/tasks (the `ListTasks` operationId).
 func (c *Client) ListTasks(ctx context.Context, params *ListTasksParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -852,15 +1480,16 @@ func (c *Client) ListTasks(ctx context.Context, params *ListTasksParams, reqEdit
 	return c.Client.Do(req)
 }
 
-// CreateTaskWithBody Ask another agent for something
+// CreateTaskWithBody Ask an agent to do something
 //
-// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
-// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
-// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
-// that the platform chooses one that has the capability, or leaves the task unassigned.
+// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of
+// the official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price,
+// deadline}`, and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no
+// agent. Assumed: the platform chooses one that has the capability, or leaves the task unassigned.
 //
 // In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
-// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
+// official clients send a user token without `X-Agent-ID`. Assumed: the user then acts for no agent, and the
+// token needs the scope `tasks:write` or `hire:create`.
 //
 // Takes any type of body and a specified content type.
 //
@@ -877,15 +1506,16 @@ func (c *Client) CreateTaskWithBody(ctx context.Context, params *CreateTaskParam
 	return c.Client.Do(req)
 }
 
-// CreateTask Ask another agent for something
+// CreateTask Ask an agent to do something
 //
-// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
-// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
-// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
-// that the platform chooses one that has the capability, or leaves the task unassigned.
+// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of
+// the official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price,
+// deadline}`, and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no
+// agent. Assumed: the platform chooses one that has the capability, or leaves the task unassigned.
 //
 // In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
-// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
+// official clients send a user token without `X-Agent-ID`. Assumed: the user then acts for no agent, and the
+// token needs the scope `tasks:write` or `hire:create`.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -902,10 +1532,13 @@ func (c *Client) CreateTask(ctx context.Context, params *CreateTaskParams, body 
 	return c.Client.Do(req)
 }
 
-// GetTask Read a task in which the agent has part
+// GetTask Read a task
+//
+// For the client and the provider of the task. A user token needs the scope `tasks:read` or `hirings:read`,
+// which is assumed.
 //
 // Corresponds with GET /api/v1/tasks/{id} (the `GetTask` operationId).
-func (c *Client) GetTask(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) GetTask(ctx context.Context, id TaskID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetTaskRequest(c.Server, id)
 	if err != nil {
 		return nil, err
@@ -1065,7 +1698,7 @@ func NewCreateCredentialRequestWithBody(server string, id AgentIDOrDID, params *
 }
 
 // NewRevokeCredentialRequest constructs an http.Request for the RevokeCredential method
-func NewRevokeCredentialRequest(server string, id AgentIDOrDID, credentialId string) (*http.Request, error) {
+func NewRevokeCredentialRequest(server string, id AgentIDOrDID, credentialId CredentialID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -1344,7 +1977,7 @@ func NewCreateTaskRequestWithBody(server string, params *CreateTaskParams, conte
 }
 
 // NewGetTaskRequest constructs an http.Request for the GetTask method
-func NewGetTaskRequest(server string, id string) (*http.Request, error) {
+func NewGetTaskRequest(server string, id TaskID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -1423,7 +2056,8 @@ type ClientWithResponsesInterface interface {
 
 	// ListCredentialsWithResponse List the keys of an agent, revoked ones too
 	//
-	// The path is assumed. No secret is in the answer.
+	// The path is assumed. The response has no secret. A user token needs the scope `credentials:read` or
+	// `agents:read`, which is assumed.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -1432,8 +2066,9 @@ type ClientWithResponsesInterface interface {
 
 	// CreateCredentialWithBodyWithResponse Create a key of an agent
 	//
-	// The path is documented; request, answer, status and who may call are not. Assumed: the agent itself or its
-	// owner, 201, and the names of the members. The key is in this answer only.
+	// The key is in this response only. The path is documented; the request, the response, the status, and who may
+	// call it are not. Assumed: the agent itself or its owner, 201, the names of the members, and the scope
+	// `credentials:write` or `agents:write` of a user token.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1442,8 +2077,9 @@ type ClientWithResponsesInterface interface {
 
 	// CreateCredentialWithResponse Create a key of an agent
 	//
-	// The path is documented; request, answer, status and who may call are not. Assumed: the agent itself or its
-	// owner, 201, and the names of the members. The key is in this answer only.
+	// The key is in this response only. The path is documented; the request, the response, the status, and who may
+	// call it are not. Assumed: the agent itself or its owner, 201, the names of the members, and the scope
+	// `credentials:write` or `agents:write` of a user token.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1452,14 +2088,17 @@ type ClientWithResponsesInterface interface {
 
 	// RevokeCredentialWithResponse Revoke a key at once
 	//
-	// The documentation names the method only; the path is assumed. A key may revoke itself.
+	// The documentation names only the method; the path is assumed. A key may revoke itself. A user token needs the
+	// scope `credentials:write` or `agents:write`, which is assumed.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /api/v1/agents/{id}/credentials/{credential_id} (the `RevokeCredential` operationId).
-	RevokeCredentialWithResponse(ctx context.Context, id AgentIDOrDID, credentialId string, reqEditors ...RequestEditorFn) (*RevokeCredentialResponse, error)
+	RevokeCredentialWithResponse(ctx context.Context, id AgentIDOrDID, credentialId CredentialID, reqEditors ...RequestEditorFn) (*RevokeCredentialResponse, error)
 
 	// ListHiringsWithResponse List the hirings of the user
+	//
+	// The newest is first. The token needs the scope `hirings:read`.
 	//
 	// Disagreement: the pagination page promises cursors for all lists; the platform's own client reads numbered
 	// pages here.
@@ -1469,56 +2108,67 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/hirings (the `ListHirings` operationId).
 	ListHiringsWithResponse(ctx context.Context, params *ListHiringsParams, reqEditors ...RequestEditorFn) (*ListHiringsResponse, error)
 
-	// ListPendingHiringsWithResponse List what the agent has been hired for and not ended
+	// ListPendingHiringsWithResponse List the open hirings of the agent
+	//
+	// Workers poll it with the agent's key. Reading them changes no status. A user token needs the scope
+	// `hirings:read`, which is assumed.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/v1/hirings/pending (the `ListPendingHirings` operationId).
 	ListPendingHiringsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListPendingHiringsResponse, error)
 
-	// ListTasksWithResponse List the tasks in which the agent has part
+	// ListTasksWithResponse List the tasks of the agent
+	//
+	// Those that the agent has asked for, and those that it was asked for. A user token needs the scope
+	// `tasks:read`, which is assumed.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/v1/tasks (the `ListTasks` operationId).
 	ListTasksWithResponse(ctx context.Context, params *ListTasksParams, reqEditors ...RequestEditorFn) (*ListTasksResponse, error)
 
-	// CreateTaskWithBodyWithResponse Ask another agent for something
+	// CreateTaskWithBodyWithResponse Ask an agent to do something
 	//
-	// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
-	// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
-	// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
-	// that the platform chooses one that has the capability, or leaves the task unassigned.
+	// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of
+	// the official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price,
+	// deadline}`, and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no
+	// agent. Assumed: the platform chooses one that has the capability, or leaves the task unassigned.
 	//
 	// In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
-	// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
+	// official clients send a user token without `X-Agent-ID`. Assumed: the user then acts for no agent, and the
+	// token needs the scope `tasks:write` or `hire:create`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/tasks (the `CreateTask` operationId).
 	CreateTaskWithBodyWithResponse(ctx context.Context, params *CreateTaskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTaskResponse, error)
 
-	// CreateTaskWithResponse Ask another agent for something
+	// CreateTaskWithResponse Ask an agent to do something
 	//
-	// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
-	// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
-	// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
-	// that the platform chooses one that has the capability, or leaves the task unassigned.
+	// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of
+	// the official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price,
+	// deadline}`, and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no
+	// agent. Assumed: the platform chooses one that has the capability, or leaves the task unassigned.
 	//
 	// In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
-	// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
+	// official clients send a user token without `X-Agent-ID`. Assumed: the user then acts for no agent, and the
+	// token needs the scope `tasks:write` or `hire:create`.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/tasks (the `CreateTask` operationId).
 	CreateTaskWithResponse(ctx context.Context, params *CreateTaskParams, body CreateTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTaskResponse, error)
 
-	// GetTaskWithResponse Read a task in which the agent has part
+	// GetTaskWithResponse Read a task
+	//
+	// For the client and the provider of the task. A user token needs the scope `tasks:read` or `hirings:read`,
+	// which is assumed.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/v1/tasks/{id} (the `GetTask` operationId).
-	GetTaskWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetTaskResponse, error)
+	GetTaskWithResponse(ctx context.Context, id TaskID, reqEditors ...RequestEditorFn) (*GetTaskResponse, error)
 }
 
 // ListCredentialsResponse200Headers the declared response headers of an HTTP 200 response for ListCredentials
@@ -2271,7 +2921,8 @@ func (r GetTaskResponse) ContentType() string {
 
 // ListCredentialsWithResponse List the keys of an agent, revoked ones too
 //
-// The path is assumed. No secret is in the answer.
+// The path is assumed. The response has no secret. A user token needs the scope `credentials:read` or
+// `agents:read`, which is assumed.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -2286,8 +2937,9 @@ func (c *ClientWithResponses) ListCredentialsWithResponse(ctx context.Context, i
 
 // CreateCredentialWithBodyWithResponse Create a key of an agent
 //
-// The path is documented; request, answer, status and who may call are not. Assumed: the agent itself or its
-// owner, 201, and the names of the members. The key is in this answer only.
+// The key is in this response only. The path is documented; the request, the response, the status, and who may
+// call it are not. Assumed: the agent itself or its owner, 201, the names of the members, and the scope
+// `credentials:write` or `agents:write` of a user token.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2302,8 +2954,9 @@ func (c *ClientWithResponses) CreateCredentialWithBodyWithResponse(ctx context.C
 
 // CreateCredentialWithResponse Create a key of an agent
 //
-// The path is documented; request, answer, status and who may call are not. Assumed: the agent itself or its
-// owner, 201, and the names of the members. The key is in this answer only.
+// The key is in this response only. The path is documented; the request, the response, the status, and who may
+// call it are not. Assumed: the agent itself or its owner, 201, the names of the members, and the scope
+// `credentials:write` or `agents:write` of a user token.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2318,12 +2971,13 @@ func (c *ClientWithResponses) CreateCredentialWithResponse(ctx context.Context, 
 
 // RevokeCredentialWithResponse Revoke a key at once
 //
-// The documentation names the method only; the path is assumed. A key may revoke itself.
+// The documentation names only the method; the path is assumed. A key may revoke itself. A user token needs the
+// scope `credentials:write` or `agents:write`, which is assumed.
 //
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /api/v1/agents/{id}/credentials/{credential_id} (the `RevokeCredential` operationId).
-func (c *ClientWithResponses) RevokeCredentialWithResponse(ctx context.Context, id AgentIDOrDID, credentialId string, reqEditors ...RequestEditorFn) (*RevokeCredentialResponse, error) {
+func (c *ClientWithResponses) RevokeCredentialWithResponse(ctx context.Context, id AgentIDOrDID, credentialId CredentialID, reqEditors ...RequestEditorFn) (*RevokeCredentialResponse, error) {
 	rsp, err := c.RevokeCredential(ctx, id, credentialId, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -2332,6 +2986,8 @@ func (c *ClientWithResponses) RevokeCredentialWithResponse(ctx context.Context, 
 }
 
 // ListHiringsWithResponse List the hirings of the user
+//
+// The newest is first. The token needs the scope `hirings:read`.
 //
 // Disagreement: the pagination page promises cursors for all lists; the platform's own client reads numbered
 // pages here.
@@ -2347,7 +3003,10 @@ func (c *ClientWithResponses) ListHiringsWithResponse(ctx context.Context, param
 	return ParseListHiringsResponse(rsp)
 }
 
-// ListPendingHiringsWithResponse List what the agent has been hired for and not ended
+// ListPendingHiringsWithResponse List the open hirings of the agent
+//
+// Workers poll it with the agent's key. Reading them changes no status. A user token needs the scope
+// `hirings:read`, which is assumed.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -2360,7 +3019,10 @@ func (c *ClientWithResponses) ListPendingHiringsWithResponse(ctx context.Context
 	return ParseListPendingHiringsResponse(rsp)
 }
 
-// ListTasksWithResponse List the tasks in which the agent has part
+// ListTasksWithResponse List the tasks of the agent
+//
+// Those that the agent has asked for, and those that it was asked for. A user token needs the scope
+// `tasks:read`, which is assumed.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -2373,15 +3035,16 @@ func (c *ClientWithResponses) ListTasksWithResponse(ctx context.Context, params 
 	return ParseListTasksResponse(rsp)
 }
 
-// CreateTaskWithBodyWithResponse Ask another agent for something
+// CreateTaskWithBodyWithResponse Ask an agent to do something
 //
-// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
-// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
-// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
-// that the platform chooses one that has the capability, or leaves the task unassigned.
+// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of
+// the official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price,
+// deadline}`, and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no
+// agent. Assumed: the platform chooses one that has the capability, or leaves the task unassigned.
 //
 // In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
-// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
+// official clients send a user token without `X-Agent-ID`. Assumed: the user then acts for no agent, and the
+// token needs the scope `tasks:write` or `hire:create`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2394,15 +3057,16 @@ func (c *ClientWithResponses) CreateTaskWithBodyWithResponse(ctx context.Context
 	return ParseCreateTaskResponse(rsp)
 }
 
-// CreateTaskWithResponse Ask another agent for something
+// CreateTaskWithResponse Ask an agent to do something
 //
-// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of the
-// official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price, deadline}`,
-// and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no agent: assumed is
-// that the platform chooses one that has the capability, or leaves the task unassigned.
+// Disagreement: four bodies are on record, `{provider_agent_id, capability, input, max_price, payment_type}` of
+// the official clients, `{agent_id, task_type, input}`, `{title, description, required_capabilities, price,
+// deadline}`, and `{capability, input, max_price, execution_mode}`. All are accepted. The last two name no
+// agent. Assumed: the platform chooses one that has the capability, or leaves the task unassigned.
 //
 // In the sandbox the result is there at once, and simulated. The status is not published: 201 is assumed. The
-// official clients send a user token without `X-Agent-ID`; assumed is that the user then acts for no agent.
+// official clients send a user token without `X-Agent-ID`. Assumed: the user then acts for no agent, and the
+// token needs the scope `tasks:write` or `hire:create`.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2415,12 +3079,15 @@ func (c *ClientWithResponses) CreateTaskWithResponse(ctx context.Context, params
 	return ParseCreateTaskResponse(rsp)
 }
 
-// GetTaskWithResponse Read a task in which the agent has part
+// GetTaskWithResponse Read a task
+//
+// For the client and the provider of the task. A user token needs the scope `tasks:read` or `hirings:read`,
+// which is assumed.
 //
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /api/v1/tasks/{id} (the `GetTask` operationId).
-func (c *ClientWithResponses) GetTaskWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetTaskResponse, error) {
+func (c *ClientWithResponses) GetTaskWithResponse(ctx context.Context, id TaskID, reqEditors ...RequestEditorFn) (*GetTaskResponse, error) {
 	rsp, err := c.GetTask(ctx, id, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -3490,4 +4157,313 @@ func ParseGetTaskResponse(rsp *http.Response) (*GetTaskResponse, error) {
 	}
 
 	return response, nil
+}
+
+// WebhookInitiator sends OpenAPI 3.1 webhook requests to target URLs.
+// Modeled on the generated Client, but with no stored Server -- the full
+// target URL is provided per-call by the caller (typically discovered
+// from a subscription registration).
+type WebhookInitiator struct {
+	// Doer for performing requests, typically a *http.Client with any
+	// customized settings, such as certificate chains.
+	Client HttpRequestDoer
+
+	// A list of callbacks for modifying requests which are generated before sending over
+	// the network.
+	RequestEditors []RequestEditorFn
+}
+
+// WebhookInitiatorOption allows setting custom parameters during construction.
+type WebhookInitiatorOption func(*WebhookInitiator) error
+
+// NewWebhookInitiator creates a new WebhookInitiator with reasonable defaults.
+func NewWebhookInitiator(opts ...WebhookInitiatorOption) (*WebhookInitiator, error) {
+	initiator := WebhookInitiator{}
+	for _, o := range opts {
+		if err := o(&initiator); err != nil {
+			return nil, err
+		}
+	}
+	if initiator.Client == nil {
+		initiator.Client = &http.Client{}
+	}
+	return &initiator, nil
+}
+
+// WithWebhookHTTPClient allows overriding the default Doer, which is
+// automatically created using http.Client. This is useful for tests.
+func WithWebhookHTTPClient(doer HttpRequestDoer) WebhookInitiatorOption {
+	return func(p *WebhookInitiator) error {
+		p.Client = doer
+		return nil
+	}
+}
+
+// WithWebhookRequestEditorFn allows setting up a callback function, which
+// will be called right before sending the webhook request. This can be
+// used to mutate the request, e.g. to add signature headers.
+func WithWebhookRequestEditorFn(fn RequestEditorFn) WebhookInitiatorOption {
+	return func(p *WebhookInitiator) error {
+		p.RequestEditors = append(p.RequestEditors, fn)
+		return nil
+	}
+}
+
+func (p *WebhookInitiator) applyWebhookEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
+	for _, r := range p.RequestEditors {
+		if err := r(ctx, req); err != nil {
+			return err
+		}
+	}
+	for _, r := range additionalEditors {
+		if err := r(ctx, req); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WebhookInitiatorInterface is the interface specification for the webhook initiator.
+type WebhookInitiatorInterface interface {
+	// DeliverAccountEventWithBody fires the accountEvent webhook with any body
+	DeliverAccountEventWithBody(ctx context.Context, targetURL string, params *DeliverAccountEventParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	DeliverAccountEvent(ctx context.Context, targetURL string, params *DeliverAccountEventParams, body DeliverAccountEventJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DispatchHiringWithBody fires the hiringTask webhook with any body
+	DispatchHiringWithBody(ctx context.Context, targetURL string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	DispatchHiring(ctx context.Context, targetURL string, body DispatchHiringJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeliverTaskEventWithBody fires the taskEvent webhook with any body
+	DeliverTaskEventWithBody(ctx context.Context, targetURL string, params *DeliverTaskEventParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	DeliverTaskEvent(ctx context.Context, targetURL string, params *DeliverTaskEventParams, body DeliverTaskEventJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+}
+
+func (p *WebhookInitiator) DeliverAccountEventWithBody(ctx context.Context, targetURL string, params *DeliverAccountEventParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeliverAccountEventWebhookRequestWithBody(targetURL, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := p.applyWebhookEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return p.Client.Do(req)
+}
+
+func (p *WebhookInitiator) DeliverAccountEvent(ctx context.Context, targetURL string, params *DeliverAccountEventParams, body DeliverAccountEventJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeliverAccountEventWebhookRequest(targetURL, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := p.applyWebhookEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return p.Client.Do(req)
+}
+
+func (p *WebhookInitiator) DispatchHiringWithBody(ctx context.Context, targetURL string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDispatchHiringWebhookRequestWithBody(targetURL, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := p.applyWebhookEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return p.Client.Do(req)
+}
+
+func (p *WebhookInitiator) DispatchHiring(ctx context.Context, targetURL string, body DispatchHiringJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDispatchHiringWebhookRequest(targetURL, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := p.applyWebhookEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return p.Client.Do(req)
+}
+
+func (p *WebhookInitiator) DeliverTaskEventWithBody(ctx context.Context, targetURL string, params *DeliverTaskEventParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeliverTaskEventWebhookRequestWithBody(targetURL, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := p.applyWebhookEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return p.Client.Do(req)
+}
+
+func (p *WebhookInitiator) DeliverTaskEvent(ctx context.Context, targetURL string, params *DeliverTaskEventParams, body DeliverTaskEventJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeliverTaskEventWebhookRequest(targetURL, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := p.applyWebhookEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return p.Client.Do(req)
+}
+
+// NewDeliverAccountEventWebhookRequest builds a application/json POST request for the accountEvent webhook
+func NewDeliverAccountEventWebhookRequest(targetURL string, params *DeliverAccountEventParams, body DeliverAccountEventJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDeliverAccountEventWebhookRequestWithBody(targetURL, params, "application/json", bodyReader)
+}
+
+// NewDeliverAccountEventWebhookRequestWithBody builds a POST request for the accountEvent webhook with any body
+func NewDeliverAccountEventWebhookRequestWithBody(targetURL string, params *DeliverAccountEventParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+	_ = err
+
+	reqURL, err := url.Parse(targetURL)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, reqURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Event", params.XWebhookEvent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Webhook-Event", headerParam0)
+
+		var headerParam1 string
+
+		headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Signature", params.XWebhookSignature, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Webhook-Signature", headerParam1)
+
+		if params.XWebhookTaskId != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Task-Id", *params.XWebhookTaskId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Webhook-Task-Id", headerParam2)
+		}
+
+	}
+	return req, nil
+}
+
+// NewDispatchHiringWebhookRequest builds a application/json POST request for the hiringTask webhook
+func NewDispatchHiringWebhookRequest(targetURL string, body DispatchHiringJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDispatchHiringWebhookRequestWithBody(targetURL, "application/json", bodyReader)
+}
+
+// NewDispatchHiringWebhookRequestWithBody builds a POST request for the hiringTask webhook with any body
+func NewDispatchHiringWebhookRequestWithBody(targetURL string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+	_ = err
+
+	reqURL, err := url.Parse(targetURL)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, reqURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeliverTaskEventWebhookRequest builds a application/json POST request for the taskEvent webhook
+func NewDeliverTaskEventWebhookRequest(targetURL string, params *DeliverTaskEventParams, body DeliverTaskEventJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDeliverTaskEventWebhookRequestWithBody(targetURL, params, "application/json", bodyReader)
+}
+
+// NewDeliverTaskEventWebhookRequestWithBody builds a POST request for the taskEvent webhook with any body
+func NewDeliverTaskEventWebhookRequestWithBody(targetURL string, params *DeliverTaskEventParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+	_ = err
+
+	reqURL, err := url.Parse(targetURL)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, reqURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Event", params.XWebhookEvent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Webhook-Event", headerParam0)
+
+		var headerParam1 string
+
+		headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Signature", params.XWebhookSignature, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Webhook-Signature", headerParam1)
+
+		var headerParam2 string
+
+		headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Webhook-Task-Id", params.XWebhookTaskId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Webhook-Task-Id", headerParam2)
+
+	}
+	return req, nil
 }

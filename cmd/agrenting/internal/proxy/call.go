@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -19,31 +21,143 @@ import (
 // response.
 type call struct {
 	http.ResponseWriter
-	upstream *url.URL
-	status   int
-	final    http.Header // added to the final response, whichever it is
-	sent     agrenting.Trace
-	cancel   context.CancelFunc // ends the request to the platform
+	proxy   *Proxy
+	in      *http.Request
+	began   time.Time
+	status  int
+	code    string      // of a response that the proxy itself makes
+	final   http.Header // added to the final response, whichever it is
+	sent    agrenting.Trace
+	cancel  context.CancelCauseFunc // ends the request to the platform
+	timer   *time.Timer             // cancels it; nil without a timeout
+	left    atomic.Int64            // the deadline, as a duration since began; 0 is none
+	upload  *upload                 // nil without a body
+	trailer http.Header             // of the request to the platform
+	peeked  *peeked                 // the beginning of the response's body, for the log
 }
+
+// newCall takes over the headers that have been set for the response. Informational
+// responses would remove them, see [httputil.ReverseProxy].
+func newCall(p *Proxy, w http.ResponseWriter, r *http.Request) *call {
+	c := &call{ResponseWriter: w, proxy: p, in: r, began: time.Now(), status: http.StatusOK}
+	if h := w.Header(); len(h) > 0 {
+		c.final = h.Clone()
+		clear(h)
+	}
+	return c
+}
+
+// errTimeout is the cause with which a request ends whose response does not come in time.
+var errTimeout = errors.New("proxy: the response did not come in time")
 
 // callKey is the key of a call in the context of its request.
 type callKey struct{}
 
-// newCall takes over the headers that have been set for the response. Informational
-// responses would remove them, see [httputil.ReverseProxy].
-func newCall(w http.ResponseWriter, upstream *url.URL) *call {
-	c := &call{ResponseWriter: w, upstream: upstream, status: http.StatusOK, final: w.Header().Clone()}
-	if c.final == nil {
-		c.final = http.Header{}
+// callContext is the context of a request to the platform. It has a deadline until the
+// response has come, so that no retry is planned beyond it. The call's timer ends it then.
+type callContext struct {
+	context.Context //nolint:containedctx // it is one
+
+	call *call
+}
+
+// Value implements [context.Context].
+func (c *callContext) Value(key any) any {
+	if key == (callKey{}) {
+		return c.call
 	}
-	clear(w.Header())
+	return c.Context.Value(key)
+}
+
+// Deadline implements [context.Context].
+func (c *callContext) Deadline() (time.Time, bool) {
+	if left := c.call.left.Load(); left > 0 {
+		return c.call.began.Add(time.Duration(left)), true
+	}
+	return c.Context.Deadline()
+}
+
+// callOf returns the call of a request to the platform.
+func callOf(ctx context.Context) *call {
+	c, _ := ctx.Value(callKey{}).(*call)
 	return c
+}
+
+// await starts the time within which the response has to come, or starts it again.
+func (c *call) await() {
+	timeout := c.proxy.cfg.Timeout
+	if timeout <= 0 {
+		return
+	}
+	c.left.Store(int64(time.Since(c.began) + timeout))
+	if c.timer == nil {
+		c.timer = time.AfterFunc(timeout, func() { c.cancel(errTimeout) })
+	} else {
+		c.timer.Reset(timeout)
+	}
+}
+
+// arrived ends what await has started: the response may take any time from now on.
+func (c *call) arrived() {
+	if c.timer != nil {
+		c.timer.Stop()
+		c.left.Store(0)
+	}
+}
+
+// attach gives out, the request to the platform, the body of the caller's request.
+func (c *call) attach(out *http.Request) {
+	delete(out.Header, "Expect")
+	if c.upload == nil {
+		out.Trailer = nil
+		return
+	}
+	length := c.upload.whole()
+	if length < 0 {
+		// The platform refuses a credential before it asks for the body, which can
+		// then be sent again.
+		length = c.in.ContentLength
+		out.Header["Expect"] = []string{"100-continue"}
+		c.upload.onRest = c.await
+		c.upload.onEnd = c.addTrailers
+	}
+	out.TransferEncoding = nil
+	out.Trailer = nil
+	if len(c.in.Trailer) > 0 {
+		c.trailer = make(http.Header, len(c.in.Trailer))
+		c.addTrailers()
+		out.Trailer, length = c.trailer, -1
+	}
+	out.ContentLength = length
+	if length == 0 {
+		return
+	}
+	out.GetBody = c.upload.body
+	out.Body, _ = c.upload.body() // nothing of the rest was read
+}
+
+// addTrailers adds the caller's trailers, whose values are there when the body has ended.
+func (c *call) addTrailers() {
+	if c.trailer == nil {
+		return
+	}
+	for name, values := range c.in.Trailer {
+		if !removesTrailer(name, c.proxy.cfg.Agent != "") {
+			c.trailer[name] = values
+		}
+	}
 }
 
 // WriteHeader implements [http.ResponseWriter].
 func (c *call) WriteHeader(status int) {
+	if status == http.StatusContinue {
+		// It answers the Expect of the proxy. The server sends one to a caller that waits
+		// for it; others, such as Node's fetch, fail.
+		return
+	}
 	if status < http.StatusOK { // it did not come through answer
-		c.filter(c.Header())
+		c.remove(c.Header())
+		redact.Func(c.sent.Redact).Header(c.Header())
 	} else {
 		c.status = status
 		h := c.Header()
@@ -61,22 +175,34 @@ func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 func (c *call) answer(resp *http.Response) {
 	c.filter(resp.Header)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
+		c.status = resp.StatusCode
 		resp.Status = "" // its text would be passed on
 		return           // the body is the connection
+	}
+	if resp.StatusCode == http.StatusUnauthorized && c.proxy.cfg.Rejected != nil {
+		c.proxy.cfg.Rejected(c.sent.Generation)
 	}
 	if resp.StatusCode >= http.StatusMultipleChoices {
 		c.checkBody(resp)
 	}
 	c.filter(resp.Trailer) // the names that are announced
+	if c.proxy.cfg.Log != nil {
+		c.peeked = peek(resp)
+	}
 	resp.Body = &trailed{resp.Body, c, resp}
 }
 
 // filter keeps the platform's cookies from the caller, its redirects within the proxy,
 // and the credential out of what it says.
 func (c *call) filter(h http.Header) {
-	if len(h) == 0 {
-		return
+	if len(h) > 0 {
+		c.remove(h)
+		c.redactHeader(h)
 	}
+}
+
+// remove is filter without the search for the credential.
+func (c *call) remove(h http.Header) {
 	for name := range h {
 		if removesFromResponse(name) {
 			delete(h, name)
@@ -85,17 +211,16 @@ func (c *call) filter(h http.Header) {
 	if loc := h.Get("Location"); loc != "" {
 		h.Set("Location", c.location(loc))
 	}
-	redact.Func(c.sent.Redact).Header(h)
 }
 
 // location returns where a redirect leads: for one within the platform, a path of the
 // proxy.
 func (c *call) location(loc string) string {
 	u, err := url.Parse(loc)
-	if err != nil || u.Scheme != c.upstream.Scheme || u.Host != c.upstream.Host {
+	if err != nil || u.Scheme != c.proxy.cfg.Upstream.Scheme || u.Host != c.proxy.cfg.Upstream.Host {
 		return loc
 	}
-	rest, ok := strings.CutPrefix(u.Path, strings.TrimSuffix(c.upstream.Path, "/"))
+	rest, ok := strings.CutPrefix(u.Path, strings.TrimSuffix(c.proxy.cfg.Upstream.Path, "/"))
 	if !ok || !strings.HasPrefix(rest, "/") || strings.HasPrefix(rest, "//") {
 		return loc
 	}
@@ -131,7 +256,7 @@ const gzipCoding = "gzip"
 func (c *call) checkBody(resp *http.Response) {
 	sent := resp.Body
 	timer := time.AfterFunc(maxErrorWait, func() {
-		c.cancel() // a body that net/http decompresses cannot be closed while its first byte is awaited
+		c.cancel(nil) // a body that net/http decompresses cannot be closed while its first byte is awaited
 		_ = sent.Close()
 	})
 	raw, err := io.ReadAll(io.LimitReader(sent, maxErrorBody+1))

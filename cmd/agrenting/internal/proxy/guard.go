@@ -49,25 +49,26 @@ type refusal struct {
 
 // check returns nil for a request that may go through.
 func (g *guard) check(r *http.Request) *refusal {
+	if ref := g.checkHost(r); ref != nil {
+		return ref
+	}
 	switch {
-	case g.hosts != nil && !g.hosts[ascii.ToLower(r.Host)]:
-		// A name of somebody's that was made to lead here (DNS rebinding).
-		return &refusal{http.StatusMisdirectedRequest, "PROXY_HOST", "this proxy is addressed by its own loopback name and port only"}
 	case r.URL.Host != "" && !g.ownHost(r.URL.Host), r.Method == http.MethodConnect:
 		return &refusal{http.StatusForbidden, "PROXY_NOT_FORWARD", "this is no forward proxy: use its URL in place of the platform's"}
 	case !isMethod(r.Method):
 		// Servers differ in how they read others, and the response to TRACE would show
 		// the credential.
 		return &refusal{http.StatusMethodNotAllowed, "PROXY_METHOD", "the proxy passes on " + strings.Join(methods, ", ") + ", in capitals"}
-	case !plainUpgrade(r.Header):
+	case !knownUpgrade(r.Header):
 		// Another protocol behind it would be a way around all of this.
 		return &refusal{http.StatusBadRequest, "PROXY_UPGRADE", "the only upgrade that is passed on is to websocket"}
 	}
 	if ref := g.checkPage(r); ref != nil {
 		return ref
 	}
-	if g.asks && !g.isPreflight(r) && !g.hasToken(r.Header) {
-		return &refusal{http.StatusProxyAuthRequired, "PROXY_TOKEN", "send the proxy's own token as Proxy-Authorization: Bearer or X-Proxy-Token"}
+	if g.asks && !g.isPreflight(r) && !g.hasToken(r.Header) && !g.hasParameter(r) {
+		// Not 407: this is no forward proxy, and fetch gives that status to no program.
+		return &refusal{http.StatusUnauthorized, "PROXY_TOKEN", "send the proxy's own token as Proxy-Authorization: Bearer or X-Proxy-Token"}
 	}
 	if !g.namesAgent(r.Header) {
 		return &refusal{
@@ -85,6 +86,14 @@ func (g *guard) check(r *http.Request) *refusal {
 		return &refusal{http.StatusForbidden, "PROXY_ISSUING", "the answer would hold a new secret, and callers are to see none; --allow-issuing permits it"}
 	}
 	return nil
+}
+
+// checkHost refuses a foreign name that was made to lead here (DNS rebinding).
+func (g *guard) checkHost(r *http.Request) *refusal {
+	if g.hosts == nil || g.hosts[ascii.ToLower(r.Host)] {
+		return nil
+	}
+	return &refusal{http.StatusMisdirectedRequest, "PROXY_HOST", "this proxy is addressed by its own loopback name and port only"}
 }
 
 // methods are those that are passed on.
@@ -107,13 +116,39 @@ func (g *guard) namesAgent(h http.Header) bool {
 	return true
 }
 
-func plainUpgrade(h http.Header) bool {
-	for _, v := range h.Values("Upgrade") {
-		if !ascii.EqualFold(strings.TrimSpace(v), "websocket") {
+const (
+	websocket = "websocket"
+	// h2c is HTTP/2 without TLS, which clients such as Java's offer with each first
+	// request. A server may ignore the offer (RFC 9110, section 7.8).
+	h2c = "h2c"
+)
+
+func knownUpgrade(h http.Header) bool {
+	for _, v := range h["Upgrade"] {
+		if v = strings.TrimSpace(v); !ascii.EqualFold(v, websocket) && !ascii.EqualFold(v, h2c) {
 			return false
 		}
 	}
 	return true
+}
+
+// isSocket reports whether a request opens a WebSocket.
+func isSocket(h http.Header) bool {
+	return slices.ContainsFunc(h["Upgrade"], func(v string) bool { return ascii.EqualFold(strings.TrimSpace(v), websocket) })
+}
+
+// ignoreOffers removes the offer of HTTP/2 from a request, whose header may be shared.
+func ignoreOffers(r *http.Request) {
+	if len(r.Header["Upgrade"]) == 0 && len(r.Header["Http2-Settings"]) == 0 {
+		return
+	}
+	socket := isSocket(r.Header)
+	r.Header = r.Header.Clone()
+	delete(r.Header, "Http2-Settings")
+	delete(r.Header, "Upgrade")
+	if socket {
+		r.Header["Upgrade"] = []string{websocket}
+	}
 }
 
 func (g *guard) ownHost(host string) bool { return g.hosts == nil || g.hosts[ascii.ToLower(host)] }
@@ -156,13 +191,27 @@ func (g *guard) hasToken(h http.Header) bool {
 			if scheme, rest, ok := strings.Cut(v, " "); ok && ascii.EqualFold(scheme, "bearer") {
 				v = strings.TrimSpace(rest)
 			}
-			sum := sha256.Sum256([]byte(v))
-			if subtle.ConstantTimeCompare(sum[:], g.token[:]) == 1 {
+			if g.isToken(v) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// hasParameter looks for the proxy's own token where clients of the platform's sockets
+// send their credential.
+func (g *guard) hasParameter(r *http.Request) bool {
+	if !isSocket(r.Header) {
+		return false
+	}
+	q := r.URL.Query()
+	return slices.ContainsFunc(append(q["api_key"], q["session_token"]...), g.isToken)
+}
+
+func (g *guard) isToken(text string) bool {
+	sum := sha256.Sum256([]byte(text))
+	return subtle.ConstantTimeCompare(sum[:], g.token[:]) == 1
 }
 
 // plainPath reports whether a path means the same to everybody who reads it, so
@@ -198,12 +247,15 @@ const jsonType = "application/json; charset=utf-8"
 
 // refuse answers in the platform's envelope, so that its clients understand.
 func refuse(w http.ResponseWriter, status int, code, text string, retryAfter time.Duration) {
+	if c, ok := w.(*call); ok {
+		c.code = code
+	}
 	h := w.Header()
 	h.Set("Content-Type", jsonType)
 	h.Set("X-Content-Type-Options", "nosniff")
 	switch status {
-	case http.StatusProxyAuthRequired:
-		h.Set("Proxy-Authenticate", `Bearer realm="agrenting proxy"`)
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="agrenting proxy"`)
 	case http.StatusMethodNotAllowed:
 		h.Set("Allow", strings.Join(methods, ", "))
 	}

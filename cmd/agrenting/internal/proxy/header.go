@@ -84,6 +84,12 @@ func removesFromRequest(name string, pinned bool) bool {
 	return false
 }
 
+// removesTrailer reports whether the proxy removes a trailer of a request.
+func removesTrailer(name string, pinned bool) bool {
+	s, _ := squash(name)
+	return framing[s] || removesFromRequest(name, pinned)
+}
+
 // removesFromResponse reports whether the proxy removes a header of a response: the
 // platform's cookies, and its rules for web pages, which are not those of the proxy.
 func removesFromResponse(name string) bool {
@@ -171,6 +177,5 @@ func cleanRequest(out *http.Request, pinned bool) {
 	if values := accepted(out.Header["Accept-Encoding"]); values != nil {
 		out.Header["Accept-Encoding"] = values
 	}
-	out.Trailer = nil
 	out.URL.RawQuery = cleanQuery(out.URL.RawQuery)
 }

@@ -66,13 +66,28 @@ func inFrontOf(tb testing.TB, p http.RoundTripper, agent string, change ...func(
 // ask sends a request with headers in pairs, whose names are left as they are.
 func ask(tb testing.TB, p *proxy.Proxy, method, target string, header ...string) *httptest.ResponseRecorder {
 	tb.Helper()
-	req := httptest.NewRequestWithContext(tb.Context(), method, "/", http.NoBody)
+	return askBody(tb, p, method, target, http.NoBody, header...)
+}
+
+// askBody is ask with a body.
+func askBody(tb testing.TB, p *proxy.Proxy, method, target string, body io.Reader, header ...string) *httptest.ResponseRecorder {
+	tb.Helper()
+	return serve(p, newRequest(tb, method, target, body, header...))
+}
+
+func newRequest(tb testing.TB, method, target string, body io.Reader, header ...string) *http.Request {
+	tb.Helper()
+	req := httptest.NewRequestWithContext(tb.Context(), method, "/", body)
 	u, err := url.ParseRequestURI(target)
 	require.NoError(tb, err)
 	req.URL = u
 	for i := 0; i < len(header); i += 2 {
 		req.Header[header[i]] = append(req.Header[header[i]], header[i+1])
 	}
+	return req
+}
+
+func serve(p *proxy.Proxy, req *http.Request) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	p.ServeHTTP(w, req)
 	return w

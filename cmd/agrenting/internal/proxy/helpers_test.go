@@ -35,6 +35,7 @@ type setup struct {
 	listen  string
 	grace   time.Duration
 	handler func(http.Handler) http.Handler
+	recipe  bool // serve the proxy of docs/agents.md instead
 }
 
 func start(t *testing.T, s setup) *world {
@@ -63,6 +64,9 @@ func start(t *testing.T, s setup) *world {
 		s.change(&cfg)
 	}
 	var h http.Handler = proxy.New(cfg)
+	if s.recipe {
+		h = newProxy(client, upstream, func(*http.Request) string { return w.agent.ID })
+	}
 	if s.handler != nil {
 		h = s.handler(h)
 	}

@@ -136,10 +136,10 @@ func TestATokenOfTheProxysOwnCanBeRequired(t *testing.T) {
 		header []string
 		want   int
 	}{
-		{nil, http.StatusProxyAuthRequired},
-		{[]string{"X-Proxy-Token", "wrong"}, http.StatusProxyAuthRequired},
-		{[]string{"X-Proxy-Token", ""}, http.StatusProxyAuthRequired},
-		{[]string{"Authorization", "Basic made-up-token"}, http.StatusProxyAuthRequired},
+		{nil, http.StatusUnauthorized},
+		{[]string{"X-Proxy-Token", "wrong"}, http.StatusUnauthorized},
+		{[]string{"X-Proxy-Token", ""}, http.StatusUnauthorized},
+		{[]string{"Authorization", "Basic made-up-token"}, http.StatusUnauthorized},
 		{[]string{"X-Proxy-Token", "made-up-token"}, http.StatusOK},
 		{[]string{"Proxy-Authorization", "Bearer made-up-token"}, http.StatusOK},
 		{[]string{"Proxy-Authorization", "bearer  made-up-token"}, http.StatusOK},
@@ -148,6 +148,9 @@ func TestATokenOfTheProxysOwnCanBeRequired(t *testing.T) {
 	} {
 		assert.Equal(t, c.want, w.status(http.MethodGet, pending, c.header...), c.header)
 	}
+	resp, body := w.send(http.MethodGet, pending, "")
+	assert.Equal(t, `Bearer realm="agrenting proxy"`, resp.Header.Get("WWW-Authenticate"))
+	assert.Contains(t, body, `"PROXY_TOKEN"`)
 	for _, r := range w.srv.Requests() {
 		for _, values := range r.Header {
 			assert.NotContains(t, strings.Join(values, " "), "made-up-token", "the platform sees nothing of it")
@@ -218,7 +221,7 @@ func TestWhatWouldShowTheKeyIsRefused(t *testing.T) {
 
 	w := start(t, setup{})
 	assert.Equal(t, http.StatusMethodNotAllowed, w.status(http.MethodTrace, pending))
-	assert.Equal(t, http.StatusBadRequest, w.status(http.MethodGet, pending, "Connection", "Upgrade", "Upgrade", "h2c"))
+	assert.Equal(t, http.StatusBadRequest, w.status(http.MethodGet, pending, "Connection", "Upgrade", "Upgrade", "h2c, TLS/1.0"))
 	assert.Equal(t, http.StatusBadRequest, w.status(http.MethodGet, pending, "Connection", "Upgrade", "Upgrade", "web\u017foc\u212aet"))
 	assert.Zero(t, w.srv.Count("*"))
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -24,30 +23,50 @@ import (
 // can use. Other addresses are refused: whoever reaches the proxy acts with its
 // credential.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+	at, err := resolve(addr)
+	if err != nil {
+		return nil, err
+	}
+	if path, ok := strings.CutPrefix(at, unixPrefix); ok {
 		return listenUnix(ctx, path)
+	}
+	lc := new(net.ListenConfig)
+	lc.SetMultipathTCP(false) // one machine has one path, and shut needs plain TCP
+	return lc.Listen(ctx, "tcp", at)
+}
+
+const unixPrefix = "unix:"
+
+// CheckAddr returns the error of [Listen] for an address that it refuses. It opens nothing.
+func CheckAddr(addr string) error {
+	_, err := resolve(addr)
+	return err
+}
+
+// resolve returns an address without a name for this machine.
+func resolve(addr string) (string, error) {
+	if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
+		if path == "" {
+			return "", errors.New("unix: needs the path of the socket behind it")
+		}
+		return addr, nil
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, fmt.Errorf("%q is no address such as 127.0.0.1:8080 or unix:/path/to/socket", addr)
+		return "", fmt.Errorf("invalid address %q (want host:port, such as 127.0.0.1:8080, or unix:/path/to/socket)", addr)
 	}
 	if ascii.EqualFold(host, "localhost") {
 		host = "127.0.0.1" // whatever the name server says
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return nil, fmt.Errorf("%q is not an address of this machine alone; use 127.0.0.1, [::1] or unix:/path/to/socket", addr)
+		return "", fmt.Errorf("%q is not an address of this machine alone; use 127.0.0.1, [::1] or unix:/path/to/socket", addr)
 	}
-	lc := new(net.ListenConfig)
-	lc.SetMultipathTCP(false) // one machine has one path, and shut needs plain TCP
-	return lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	return net.JoinHostPort(host, port), nil
 }
 
 // listenUnix makes the socket in a folder of its own that nobody else can enter,
 // and moves it into place once its mode is right.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
-	if path == "" {
-		return nil, errors.New("unix: needs the path of the socket behind it")
-	}
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&fs.ModeSocket == 0 {
 			return nil, fmt.Errorf("%s exists and is no socket", path)
@@ -170,7 +189,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, grace time.Durat
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    256 << 10,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+		ErrorLog:          silent,
 	}
 	d := &draining{Listener: l, ended: make(chan struct{})}
 	served := make(chan error, 1)

@@ -30,9 +30,9 @@ func (f Func) Body(body []byte) []byte {
 func (f Func) Header(h http.Header) {
 	var all strings.Builder
 	for name, values := range h {
-		all.WriteString(name + separator)
+		all.WriteString(name + Separator)
 		for _, v := range values {
-			all.WriteString(v + separator)
+			all.WriteString(v + Separator)
 		}
 	}
 	if text := all.String(); f(text) == text {
@@ -53,9 +53,9 @@ func (f Func) Header(h http.Header) {
 	}
 }
 
-// separator is between texts that are searched together. It is part of no credential
+// Separator is between texts that are searched together. It is part of no credential
 // and of no encoding.
-const separator = "\x00"
+const Separator = "\x00"
 
 // batchSize is how much text is searched at a time, in bytes.
 const batchSize = 64 << 10
@@ -106,7 +106,7 @@ func (f Func) search(found, batch []token) []token {
 	for i, t := range batch {
 		texts[i] = t.text
 	}
-	all := strings.Join(texts, separator)
+	all := strings.Join(texts, Separator)
 	clean := f(all)
 	switch {
 	case clean == all:
@@ -115,7 +115,7 @@ func (f Func) search(found, batch []token) []token {
 		batch[0].text = clean
 		return append(found, batch[0])
 	}
-	if parts := strings.Split(clean, separator); len(parts) == len(batch) {
+	if parts := strings.Split(clean, Separator); len(parts) == len(batch) {
 		for i, t := range batch {
 			if parts[i] != t.text {
 				t.text = parts[i]

@@ -1,0 +1,172 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Health reports whether the credential that a proxy lends can be used. It is safe for
+// concurrent use.
+type Health struct {
+	// Verify asks the platform about the credential. dead reports that it is rejected;
+	// why is for people.
+	Verify func(context.Context) (why string, dead bool)
+	// Tell is called when the credential can no longer be used, and when it can again,
+	// with one line for people.
+	Tell func(text string)
+
+	mu         sync.Mutex
+	problem    string // "" if there is none
+	generation uint64 // of the credential that was verified last
+	verified   time.Time
+	verifying  bool
+	closed     bool
+	running    sync.WaitGroup
+}
+
+// verifyEvery bounds how often the platform is asked because of responses with a 401. A
+// route that refuses every caller would otherwise double the requests.
+const verifyEvery = 10 * time.Second
+
+// verifyLimit bounds how long the platform has to answer.
+const verifyLimit = 30 * time.Second
+
+// Rejected records that a caller got a 401 from the platform. It asks the platform in the
+// background whether that is because of the credential, at most every 10 s per generation.
+func (h *Health) Rejected(ctx context.Context, generation uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed || h.verifying || h.problem != "" ||
+		(h.generation == generation && !h.verified.IsZero() && time.Since(h.verified) < verifyEvery) {
+		return
+	}
+	h.verifying = true
+	h.running.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, verifyLimit)
+		defer cancel()
+		why, dead := h.Verify(ctx)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.verifying, h.verified, h.generation = false, time.Now(), generation
+		if dead {
+			h.change(why)
+		}
+	})
+}
+
+// Failed records that there is no credential.
+func (h *Health) Failed(why string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.change(why)
+}
+
+// Renewed records that there is a new credential.
+func (h *Health) Renewed(what string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.problem != "" && !h.closed {
+		h.problem = ""
+		h.Tell(what)
+	}
+}
+
+// change tells a problem, unless there is one already.
+func (h *Health) change(problem string) {
+	if h.problem == "" && !h.closed {
+		h.problem = problem
+		h.Tell(problem)
+	}
+}
+
+// Close waits for what the platform is being asked. The context of [Health.Rejected] should
+// have ended. Nothing is told afterwards.
+func (h *Health) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.running.Wait()
+}
+
+// Problem returns why the credential cannot be used; "" if nothing is known against it.
+func (h *Health) Problem() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.problem
+}
+
+// Report is the body of /healthz.
+type Report struct {
+	// Status is "ok", "no credential", or "ending".
+	Status string `json:"status"`
+	// Problem says why there is no credential.
+	Problem string `json:"problem,omitempty"`
+	// Generation and Credential identify the credential in use. Credential is a
+	// fingerprint.
+	Generation uint64 `json:"generation,omitempty"`
+	Credential string `json:"credential,omitempty"`
+	// Expires is when the credential expires; nil if that is not known.
+	Expires *time.Time `json:"expires,omitempty"`
+}
+
+// Admin serves GET /healthz with the status 200 if report returns the status "ok", and
+// 503 otherwise. hosts are the values of Host by which it is addressed, as in [Config].
+func Admin(hosts []string, report func() Report) http.Handler {
+	g := newGuard(&Config{Hosts: hosts})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		r := report()
+		status := http.StatusOK
+		if r.Status != "ok" {
+			status = http.StatusServiceUnavailable
+		}
+		h := w.Header()
+		h.Set("Content-Type", jsonType)
+		h.Set("Cache-Control", "no-store")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(r) // if it fails, the caller has gone
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, http.StatusNotFound, "PROXY_NOT_FOUND", "this address serves GET /healthz only", 0)
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ref := g.checkHost(r)
+		if ref == nil {
+			ref = g.checkPage(r)
+		}
+		if ref != nil {
+			refuse(w, ref.status, ref.code, ref.text, 0)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// ServeAdmin serves h on an address of [Listen] until stop is called. It returns where.
+func ServeAdmin(ctx context.Context, addr string, newHandler func(hosts []string) http.Handler) (at string, stop func(), err error) {
+	l, err := Listen(ctx, addr)
+	if err != nil {
+		return "", nil, err
+	}
+	srv := &http.Server{
+		Handler: newHandler(Hosts(l)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: silent,
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = srv.Serve(l) // until it is closed
+	}()
+	at = "http://" + l.Addr().String()
+	if l.Addr().Network() == "unix" {
+		at = "unix:" + l.Addr().String()
+	}
+	return strings.TrimSuffix(at, "/"), func() {
+		_ = srv.Close()
+		<-done
+	}, nil
+}
