@@ -83,7 +83,7 @@ func (e *Endpoints) admitted(next http.Handler) http.Handler {
 		verify := func(context.Context, string, *http.Request) (*auth.TokenInfo, error) { return tokenInfo(r), nil }
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		defer context.AfterFunc(e.closing, cancel)()
+		defer context.AfterFunc(e.closing, cancel)() //nolint:contextcheck // the server ends, too
 		inner := r.Clone(ctx)
 		inner.Header.Set("Authorization", "Bearer admitted") // whichever header had the credential
 		bearer := auth.RequireBearerToken(verify, &auth.RequireBearerTokenOptions{AllowMissingExpiration: true})
