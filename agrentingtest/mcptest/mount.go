@@ -21,6 +21,7 @@ type Endpoints struct {
 	closing context.Context //nolint:containedctx // ends when the server begins to close
 
 	recruiting sync.Mutex // one hire_swarm at a time
+	emitting   sync.Mutex // one task_emit_chunk at a time
 
 	mu       sync.Mutex
 	swarms   map[string]*swarm
@@ -29,6 +30,7 @@ type Endpoints struct {
 	listings []Team
 	github   map[string]githubToken // by account
 	chunks   map[string][]Chunk     // by task or hiring ID
+	onChunk  []func(Chunk)
 }
 
 // Mount serves the MCP endpoints on a server, until the server is closed. It panics if
