@@ -227,9 +227,10 @@ func (r *release) make(ctx context.Context) (string, error) {
 	return list.String(), os.WriteFile(filepath.Join(r.out, "SHA256SUMS"), []byte(list.String()), 0o644) // #nosec G306 -- published files
 }
 
-// workspaceOf returns a go.work of the program and the library alone: any other module
-// would raise the versions of what is linked. The versions of this repository's modules
-// that the program requires may not be published yet, so they are replaced.
+// workspaceOf returns a go.work of the program and the modules of this repository that it
+// requires: any other module would raise the versions of what is linked. The versions that
+// the program requires may not be published yet, so they are replaced. The modules are also
+// in use, since a program has the folders of what is only replaced in it.
 func workspaceOf(root string) ([]byte, error) {
 	mod, err := os.ReadFile(filepath.Join(root, folder, "go.mod")) // #nosec G304 -- a file of this project
 	if err != nil {
@@ -240,9 +241,10 @@ func workspaceOf(root string) ([]byte, error) {
 		return nil, fmt.Errorf("%s/go.mod does not require %s", folder, module)
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "go 1.26.0\n\nuse (\n\t%q\n\t%q\n)\n\n", root, filepath.Join(root, folder))
+	fmt.Fprintf(&b, "go 1.26.0\n\nuse %q\n", filepath.Join(root, folder))
 	for _, path := range slices.Sorted(maps.Keys(required)) {
-		fmt.Fprintf(&b, "replace %s %s => %q\n", path, required[path], filepath.Join(root, strings.TrimPrefix(path, module)))
+		dir := filepath.Join(root, strings.TrimPrefix(path, module))
+		fmt.Fprintf(&b, "\nuse %q\n\nreplace %s %s => %q\n", dir, path, required[path], dir)
 	}
 	return b.Bytes(), nil
 }

@@ -79,11 +79,13 @@ func TestWorkspaceReplacesEachRequiredModule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("replace github.com/agrenting/agrenting-go v1.2.3 => %q\n"+
-		"replace github.com/agrenting/agrenting-go/agrentingtest/mcptest v1.2.2 => %q\n",
-		root, filepath.Join(root, "agrentingtest", "mcptest"))
-	if !strings.HasSuffix(string(got), ")\n\n"+want) {
-		t.Errorf("%s, want at its end:\n%s", got, want)
+	mcptest := filepath.Join(root, "agrentingtest", "mcptest")
+	want := fmt.Sprintf("go 1.26.0\n\nuse %q\n"+
+		"\nuse %q\n\nreplace github.com/agrenting/agrenting-go v1.2.3 => %q\n"+
+		"\nuse %q\n\nreplace github.com/agrenting/agrenting-go/agrentingtest/mcptest v1.2.2 => %q\n",
+		filepath.Dir(mod), root, root, mcptest, mcptest)
+	if string(got) != want {
+		t.Errorf("%s, want:\n%s", got, want)
 	}
 	write("module x\n")
 	if _, err := workspaceOf(root); err == nil {
