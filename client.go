@@ -161,7 +161,8 @@ func (c *Client) HTTPClient() *http.Client {
 //
 // Everything else is as with [Client.HTTPClient]. The credential is sent only to the
 // pinned origins. A credential that the caller set wins, in a header or in the query.
-// After a 401 the handshake is resent, and one that fails is retried as the
+// After a 401 or 403 the handshake is resent, with another credential if this one is
+// dead: Phoenix refuses a connection with 403. One that fails is retried as the
 // [RetryPolicy] says. The client follows no redirect. Use it only for sockets:
 // elsewhere the platform expects headers, and queries end up in logs. A transport of
 // [WithTransport] sees the query.

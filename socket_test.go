@@ -150,28 +150,43 @@ func TestTheSocketClientSendsNothingInClear(t *testing.T) {
 	assert.Empty(t, base.requests())
 }
 
-func TestARejectedSocketIsDialledAgainWithTheNewCredential(t *testing.T) {
+func TestRefusedSocketIsDialedAgainWithTheNewCredential(t *testing.T) {
 	t.Parallel()
-	src := newMint("first-secret-of-a-source")
-	base := &recorder{then: func(_ int, s seen) *http.Response {
-		if !strings.Contains(s.url, "second-secret") {
-			return reply(http.StatusUnauthorized, "")
-		}
-		return reply(http.StatusOK, "")
-	}}
-	c := clientOver(t, verifying("second-secret-of-a-source", base), src)
-	_, err := c.Credential(t.Context())
-	require.NoError(t, err)
-	src.replace(APIKey("second-secret-of-a-source"))
-	var trace Trace
-	req := request(t, http.MethodGet, "/socket/agent/websocket", nil)
-	resp, err := c.SocketHTTPClient().Do(req.WithContext(ContextWithTrace(t.Context(), &trace)))
+	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			t.Parallel()
+			src := newMint("first-secret-of-a-source")
+			base := &recorder{then: func(_ int, s seen) *http.Response {
+				if !strings.Contains(s.url, "second-secret") {
+					return reply(status, "")
+				}
+				return reply(http.StatusOK, "")
+			}}
+			c := clientOver(t, verifying("second-secret-of-a-source", base), src)
+			_, err := c.Credential(t.Context())
+			require.NoError(t, err)
+			src.replace(APIKey("second-secret-of-a-source"))
+			var trace Trace
+			req := request(t, http.MethodGet, "/socket/agent/websocket", nil)
+			resp, err := c.SocketHTTPClient().Do(req.WithContext(ContextWithTrace(t.Context(), &trace)))
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			assert.Equal(t, http.StatusOK, resp.StatusCode)
+			assert.Equal(t, 2, trace.Attempts)
+			assert.Len(t, base.requests(), 2)
+			assert.NotContains(t, base.requests()[1].url, "first-secret")
+		})
+	}
+}
+
+func TestForbiddenSocketReachesTheCaller(t *testing.T) {
+	t.Parallel()
+	src := newMint("secret-of-a-source")
+	c := clientOver(t, verifying("secret-of-a-source", forgetful(http.StatusForbidden, "")), src)
+	resp, err := c.SocketHTTPClient().Do(request(t, http.MethodGet, "/socket/agent/websocket", nil))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
-	assert.Equal(t, http.StatusOK, resp.StatusCode)
-	assert.Equal(t, 2, trace.Attempts)
-	assert.Len(t, base.requests(), 2)
-	assert.NotContains(t, base.requests()[1].url, "first-secret")
+	assert.Equal(t, http.StatusForbidden, resp.StatusCode)
 }
 
 func TestWhatComesBackFromASocketHasNoCredential(t *testing.T) {

@@ -161,7 +161,7 @@ func (t *Transport) shielded(req *http.Request, cred Credential) (*http.Response
 	return resp, err
 }
 
-// attempt sends req once with the current credential, and resends it after a 401 as
+// attempt sends req once with the current credential, and resends it after a refusal as
 // often as credentialCache.after says. local reports that the error was made
 // here and not by the base.
 //
@@ -209,7 +209,7 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 				resp.Request = answerNote{generation: gen, issues: issues}.on(req)
 			}
 		}
-		if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		if err != nil || !t.refused(resp) {
 			body.Release()
 			if err == nil {
 				if !history.IsQuiet() {
@@ -264,6 +264,12 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 			out.GetBody = body.Unread()
 		}
 	}
+}
+
+// refused reports whether the platform has refused the credential. Phoenix refuses a
+// WebSocket with 403, whatever the reason.
+func (t *Transport) refused(resp *http.Response) bool {
+	return resp.StatusCode == http.StatusUnauthorized || (t.inQuery && resp.StatusCode == http.StatusForbidden)
 }
 
 // recordSuccess records a response that is not a 401, if there is anything to learn from

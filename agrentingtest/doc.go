@@ -102,7 +102,7 @@
 // [Server.HandleAgent] and [Server.HandlePublic] add routes of your own, which
 // learn from [PrincipalFrom] who is calling, and [Server.HandleQuery] one whose
 // credential is in the query. The module agrentingtest/sockettest serves the platform's
-// sockets in this way. The document of all of them is at
+// sockets in this way, over which a provider can complete a task too. The document of all of them is at
 // /api/v1/openapi.json.
 //
 // [Server.Guard] puts the platform's authentication before a server of yours, and

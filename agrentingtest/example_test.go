@@ -261,3 +261,47 @@ func ExampleServer_OnChange() {
 	// change: task.completed completed
 	// webhook: task.completed
 }
+
+// A program in another language does the same with curl.
+func ExampleWithControl() {
+	srv := agrentingtest.NewServer(agrentingtest.WithControl())
+	defer srv.Close()
+
+	fault := strings.NewReader(`{"pattern": "GET *", "kind": "status", "status": 503}`)
+	resp, err := http.Post(srv.URL+"/_sandbox/faults", "application/json", fault)
+	if err != nil {
+		panic(err)
+	}
+	_ = resp.Body.Close()
+	fmt.Println(resp.StatusCode)
+	for range 2 {
+		status, _ := send(http.DefaultClient, http.MethodGet, srv.URL+"/api/v1/health", "Accept", "*/*")
+		fmt.Println(status)
+	}
+	// Output:
+	// 201
+	// 503
+	// 200
+}
+
+func ExampleServer_Report() {
+	srv := agrentingtest.NewServer(agrentingtest.InMemory())
+	defer srv.Close()
+	key := srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"}).ID)
+	client := &http.Client{Transport: srv.Transport()}
+
+	srv.RevokeKey(key.ID)
+	send(client, http.MethodGet, srv.URL+"/api/v1/tasks", "X-Api-Key", key.Secret)
+	send(client, http.MethodGet, srv.URL+"/api/v1/health?api_key="+key.Secret, "Accept", "*/*")
+
+	report := srv.Report()
+	for _, c := range report.Refused {
+		fmt.Println(c.Status, c.Kind, c.State, c.Route)
+	}
+	for _, c := range report.Misplaced {
+		fmt.Println(c.Kind, "in the", c.Place, "of", c.Route)
+	}
+	// Output:
+	// 401 api_key revoked GET /api/v1/tasks
+	// api_key in the query of GET /api/v1/health
+}

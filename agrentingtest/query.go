@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/agrenting/agrenting-go/internal/ascii"
 )
@@ -186,11 +187,12 @@ func (d *directory) revoked(credentialID string) {
 	}
 }
 
-// OnClose has [Server.Close] call f before it cuts the connections, so that a handler can
-// end what it has hijacked in an orderly way, such as a WebSocket. The server admits no
+// BeforeClose has [Server.Close] call f before it cuts the connections, so that a handler
+// can end what it has hijacked in an orderly way, such as a WebSocket. The server admits no
 // request by then. Functions run at the same time, and Close waits for all of them, so f
-// should not take long. f must not call Close. After Close, OnClose calls f at once.
-func (s *Server) OnClose(f func()) {
+// should not take long. f must not call Close. On a closed server, BeforeClose calls f at
+// once.
+func (s *Server) BeforeClose(f func()) {
 	s.ownedMu.Lock()
 	closed := s.farewells.closed
 	if !closed {
@@ -200,4 +202,23 @@ func (s *Server) OnClose(f func()) {
 	if closed {
 		f()
 	}
+}
+
+// farewells are the functions of [Server.BeforeClose].
+type farewells struct {
+	closed bool
+	all    []func()
+}
+
+// sayFarewell calls the functions of [Server.BeforeClose].
+func (s *Server) sayFarewell() {
+	s.ownedMu.Lock()
+	all := s.farewells.all
+	s.farewells = farewells{closed: true}
+	s.ownedMu.Unlock()
+	var wg sync.WaitGroup
+	for _, f := range all {
+		wg.Go(f)
+	}
+	wg.Wait()
 }

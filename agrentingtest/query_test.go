@@ -144,7 +144,7 @@ func TestSessionsThatDieWithTheirKeyAreRevoked(t *testing.T) {
 }
 
 // The connection of the request is still there when the function runs.
-func TestOnCloseRunsBeforeConnectionsAreCut(t *testing.T) {
+func TestBeforeCloseRunsBeforeConnectionsAreCut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := agrentingtest.NewServer(agrentingtest.InMemory())
@@ -156,12 +156,12 @@ func TestOnCloseRunsBeforeConnectionsAreCut(t *testing.T) {
 			ended <- r.Context().Err()
 		}))
 		ran := 0
-		s.OnClose(func() {
+		s.BeforeClose(func() {
 			ran++
 			close(leave)
 			assert.NoError(t, <-ended, "the request was not cut off")
 		})
-		s.OnClose(func() { <-leave })
+		s.BeforeClose(func() { <-leave })
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/stream", http.NoBody)
 		require.NoError(t, err)
 		resp, err := s.Transport().RoundTrip(req)
@@ -171,7 +171,7 @@ func TestOnCloseRunsBeforeConnectionsAreCut(t *testing.T) {
 		s.Close()
 		assert.Equal(t, 1, ran)
 		late := false
-		s.OnClose(func() { late = true })
+		s.BeforeClose(func() { late = true })
 		assert.True(t, late)
 	})
 }

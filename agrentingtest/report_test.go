@@ -242,10 +242,18 @@ func TestReportIsJSONWithoutNull(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, agrentingtest.WithControl())
-		assert.JSONEq(t, `{"started_at":"2000-01-01T00:00:00Z","requests":[],"faults":[],"chaos":null,"refused_credentials":[],
-			"misplaced_credentials":[],"omitted":0,"stats":{"requests":0,"authenticates":0,"sessions_issued":0,"logouts":0,
-			"keys_created":0,"keys_revoked":0,"rotations":0,"overlap_rotations":0,"tokens_created":0,"tokens_revoked":0,
-			"agents_registered":0,"unauthorized":0,"rate_limited":0,"idempotent_replays":0,"faults":0}}`, w.get(reportPath).raw)
+		var empty map[string]any
+		require.NoError(t, json.Unmarshal([]byte(w.get(reportPath).raw), &empty))
+		for name, total := range object(empty["stats"]) {
+			assert.Zero(t, total, name)
+		}
+		assert.Contains(t, empty["stats"], "sessions_issued")
+		delete(empty, "stats")
+		none := []any{}
+		assert.Equal(t, map[string]any{
+			"started_at": "2000-01-01T00:00:00Z", "requests": none, "faults": none, "chaos": nil,
+			"refused_credentials": none, "misplaced_credentials": none, "omitted": 0.0,
+		}, empty)
 		w.asKey().post(authPath, "")
 		w.asKey().post(rotatePath, "")
 		r := w.report()

@@ -59,12 +59,6 @@ type Server struct {
 	farewells  farewells
 }
 
-// farewells are the functions of [Server.OnClose].
-type farewells struct {
-	closed bool
-	all    []func()
-}
-
 // NewServer starts a platform and panics if it cannot listen, which suits tests;
 // programs use [Listen]. Without options it speaks plain http on a free port of
 // 127.0.0.1.
@@ -193,19 +187,6 @@ func (s *Server) Close() {
 		s.conns.Wait()
 		s.inflight.Wait()
 	})
-}
-
-// sayFarewell calls the functions of [Server.OnClose].
-func (s *Server) sayFarewell() {
-	s.ownedMu.Lock()
-	all := s.farewells.all
-	s.farewells = farewells{closed: true}
-	s.ownedMu.Unlock()
-	var wg sync.WaitGroup
-	for _, f := range all {
-		wg.Go(f)
-	}
-	wg.Wait()
 }
 
 // enter admits a request unless the server is closed.

@@ -29,6 +29,20 @@ func (e *Endpoints) Chunks(taskID string) []Chunk {
 	return slices.Clone(e.chunks[taskID])
 }
 
+// OnChunk calls f for each chunk that task_emit_chunk accepts from now on, after
+// [Endpoints.Chunks] has it and before the tool returns. The calls have the order of the
+// chunks, and only one is in progress at any time. f may call all methods of e, but it must
+// not emit a chunk, which would wait for f.
+//
+// With package sockettest, the chunks reach those who have joined task_stream:
+//
+//	endpoints.OnChunk(func(c mcptest.Chunk) { _ = sockets.Emit(c.TaskID, c.Content, "", nil) })
+func (e *Endpoints) OnChunk(f func(Chunk)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.onChunk = append(slices.Clip(e.onChunk), f)
+}
+
 // pendingURI is the resource that lists the work of an agent.
 const pendingURI = "hiring://pending"
 
@@ -139,15 +153,28 @@ func emitChunk(ctx context.Context, c *call, in chunkInput) (any, error) {
 	case !slices.Contains([]string{"pending", "paid", "queued", "in_progress", "revision_requested"}, work.Status):
 		return nil, invalid("a task or hiring that is %s takes no chunks", work.Status)
 	}
-	c.e.mu.Lock()
-	defer c.e.mu.Unlock()
-	known := c.e.chunks[in.TaskID]
-	if n := len(known); n > 0 && known[n-1].Final {
-		return nil, invalid("the final chunk has been emitted")
+	chunk, err := c.e.emit(Chunk{TaskID: in.TaskID, AgentID: c.who.AgentID, Content: in.Chunk, Final: in.Final})
+	if err != nil {
+		return nil, err
 	}
-	chunk := Chunk{
-		TaskID: in.TaskID, AgentID: c.who.AgentID, Sequence: len(known) + 1, Content: in.Chunk, Final: in.Final, Time: time.Now(),
-	}
-	c.e.chunks[in.TaskID] = append(known, chunk)
 	return map[string]any{"task_id": chunk.TaskID, "sequence": chunk.Sequence, "final": chunk.Final}, nil
+}
+
+// emit keeps a chunk and announces it, unless the final one has been emitted.
+func (e *Endpoints) emit(chunk Chunk) (Chunk, error) {
+	e.emitting.Lock()
+	defer e.emitting.Unlock()
+	e.mu.Lock()
+	known, listeners := e.chunks[chunk.TaskID], e.onChunk
+	if n := len(known); n > 0 && known[n-1].Final {
+		e.mu.Unlock()
+		return Chunk{}, invalid("the final chunk has been emitted")
+	}
+	chunk.Sequence, chunk.Time = len(known)+1, time.Now()
+	e.chunks[chunk.TaskID] = append(known, chunk)
+	e.mu.Unlock()
+	for _, f := range listeners {
+		f(chunk)
+	}
+	return chunk, nil
 }

@@ -59,5 +59,6 @@
 //   - set_github_token remembers that there is a token, not the token.
 //   - generate_deposit_address makes an address that no network accepts.
 //   - wait_for_hirings returns when all hirings have ended, after 60 s by default.
-//   - task_emit_chunk keeps the piece for [Endpoints.Chunks]. Channels do not exist here.
+//   - task_emit_chunk keeps the piece for [Endpoints.Chunks]. [Endpoints.OnChunk] passes it
+//     on, such as to the sockets of package sockettest.
 package mcptest

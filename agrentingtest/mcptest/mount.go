@@ -21,6 +21,7 @@ type Endpoints struct {
 	closing context.Context //nolint:containedctx // ends when the server begins to close
 
 	recruiting sync.Mutex // one hire_swarm at a time
+	emitting   sync.Mutex // one task_emit_chunk at a time
 
 	mu       sync.Mutex
 	swarms   map[string]*swarm
@@ -29,6 +30,7 @@ type Endpoints struct {
 	listings []Team
 	github   map[string]githubToken // by account
 	chunks   map[string][]Chunk     // by task or hiring ID
+	onChunk  []func(Chunk)
 }
 
 // Mount serves the MCP endpoints on a server, until the server is closed. It panics if
@@ -50,7 +52,7 @@ func Mount(srv *agrentingtest.Server) *Endpoints {
 		// The platform authenticates each request, whatever its Host is.
 		&mcp.StreamableHTTPOptions{DisableLocalhostProtection: true},
 	)))
-	srv.OnClose(func() {
+	srv.BeforeClose(func() {
 		end() // a session waits for its requests when it is closed
 		for session := range hirer.Sessions() {
 			_ = session.Close()
@@ -83,7 +85,7 @@ func (e *Endpoints) admitted(next http.Handler) http.Handler {
 		verify := func(context.Context, string, *http.Request) (*auth.TokenInfo, error) { return tokenInfo(r), nil }
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		defer context.AfterFunc(e.closing, cancel)()
+		defer context.AfterFunc(e.closing, cancel)() //nolint:contextcheck // the server ends, too
 		inner := r.Clone(ctx)
 		inner.Header.Set("Authorization", "Bearer admitted") // whichever header had the credential
 		bearer := auth.RequireBearerToken(verify, &auth.RequireBearerTokenOptions{AllowMissingExpiration: true})

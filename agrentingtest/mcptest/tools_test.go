@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/agrentingtest/mcptest"
 )
 
 var hirerTools = []string{
@@ -174,11 +175,24 @@ func TestChunksAreForTasksToo(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal([]byte(made), &task))
 	worker, stranger := w.session(agentSSE, w.key(w.worker)), w.session(agentSSE, w.key(w.quick))
+	worker.do("task_emit_chunk", object{"task_id": task.Data.ID, "chunk": "0"})
+	type heard struct {
+		chunk mcptest.Chunk
+		known int
+	}
+	var first, second []heard
+	w.OnChunk(func(c mcptest.Chunk) { first = append(first, heard{c, len(w.Chunks(c.TaskID))}) })
+	w.OnChunk(func(c mcptest.Chunk) { second = append(second, heard{c, len(w.Chunks(c.TaskID))}) })
 	worker.do("task_emit_chunk", object{"task_id": task.Data.ID, "chunk": "1"})
 	assert.Contains(t, stranger.fails("task_emit_chunk", object{"task_id": task.Data.ID, "chunk": "2"}), "NOT_FOUND (HTTP 404)")
 	client := w.session(agentSSE, w.key(w.own))
 	assert.Contains(t, client.fails("task_emit_chunk", object{"task_id": task.Data.ID, "chunk": "3"}), "FORBIDDEN (HTTP 403)")
-	assert.Len(t, w.Chunks(task.Data.ID), 1)
+	worker.do("task_emit_chunk", object{"task_id": task.Data.ID, "chunk": "4", "final": true})
+	worker.fails("task_emit_chunk", object{"task_id": task.Data.ID, "chunk": "5"})
+	chunks := w.Chunks(task.Data.ID)
+	assert.Equal(t, "014", chunks[0].Content+chunks[1].Content+chunks[2].Content)
+	assert.Equal(t, []heard{{chunks[1], 2}, {chunks[2], 3}}, first, "none that is refused")
+	assert.Equal(t, first, second)
 	assert.Empty(t, w.Chunks("unknown"))
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
-	"github.com/agrenting/agrenting-go/agrentingtest/sockettest"
 )
 
 // sdk returns a client of the SDK for the world.
@@ -98,7 +97,7 @@ func TestClientRenewsSessionsThatExpireBetweenConnects(t *testing.T) {
 	})
 }
 
-// The platform ends the sessions early. With a 401 the client notices.
+// The platform ends the sessions early, and the socket refuses them with 403.
 func TestClientRenewsSessionsThatEndBetweenConnects(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {
@@ -113,7 +112,7 @@ func TestClientRenewsSessionsThatEndBetweenConnects(t *testing.T) {
 		}
 		w.open(t, c, commonPath).quiet()
 		w.handshakes(t)
-	}, sockettest.WithRefusal(http.StatusUnauthorized))
+	})
 }
 
 func TestClientConnectsWithTheRotatedKey(t *testing.T) {

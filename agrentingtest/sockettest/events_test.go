@@ -336,6 +336,30 @@ func TestTaskChannelEndsTasks(t *testing.T) {
 	}
 }
 
+func TestTaskChannelRefusesEventsOfTheOtherParty(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(w *world) {
+		t := w.t
+		id := w.task()
+		topic := "task:" + id
+		provider, client := w.connect(commonPath, w.key.Secret), w.connect(commonPath, w.clientKey.Secret)
+		require.Nil(t, provider.join(topic))
+		require.Nil(t, client.join(topic))
+		for _, event := range []string{"input_stream", "input_complete", "cancel"} {
+			assert.Equal(t, "unauthorized", provider.push("error", topic, event, struct{}{}), event)
+		}
+		for _, event := range []string{"output_stream", "output_complete", "progress", "checkpoint", "complete", "error"} {
+			assert.Equal(t, "unauthorized", client.push("error", topic, event, struct{}{}), event)
+		}
+		provider.quiet()
+		client.quiet()
+		work, _ := w.srv.Work(id)
+		assert.Equal(t, "pending", work.Status)
+		_, ok := w.sockets.Checkpoint(id)
+		assert.False(t, ok)
+	})
+}
+
 func TestTaskChannelRefusesOtherPayloads(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {

@@ -44,7 +44,7 @@ func Mount(srv *agrentingtest.Server, opts ...Option) *Sockets {
 	for _, e := range endpoints {
 		srv.HandleQuery("GET "+e.path, s.handler(e), http.HandlerFunc(s.refuse), e.kinds...)
 	}
-	srv.OnClose(s.close)
+	srv.BeforeClose(s.close)
 	srv.OnChange(s.onChange)
 	return s
 }

@@ -315,3 +315,37 @@ func TestServersOfOthersHaveNoSockets(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	assert.Equal(t, http.StatusNotFound, resp.StatusCode)
 }
+
+func TestSocketThatHasEndedGetsNoPushes(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(w *world) {
+		t := w.t
+		p := w.connect(agentPath, w.key.Secret)
+		topic := "agent:" + w.provider.ID
+		require.Nil(t, p.join(topic))
+		require.NoError(t, p.conn.Close(websocket.StatusNormalClosure, ""))
+		synctest.Wait()
+		assert.Zero(t, w.sockets.Push(topic, "custom", struct{}{}))
+		assert.Empty(t, w.sockets.Connections())
+	})
+}
+
+// The client has sent its message before it knows that the socket is closed.
+func TestMessageBehindARevocationHasNoEffect(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(w *world) {
+		t := w.t
+		id := w.task()
+		p := w.connect(commonPath, w.key.Secret)
+		require.Nil(t, p.join("task:"+id))
+		w.srv.RevokeKey(w.key.ID)
+		synctest.Wait()
+		p.send("task:"+id, "complete", map[string]any{"result": "roses"})
+		p.write(`["9","9","agents:discovery","phx_join",{}]`)
+		synctest.Wait()
+		work, _ := w.srv.Work(id)
+		assert.Equal(t, "pending", work.Status)
+		assert.Equal(t, []string{"task:" + id}, w.sockets.Connections()[0].Topics)
+		assert.Equal(t, websocket.StatusGoingAway, p.closed())
+	})
+}

@@ -549,15 +549,16 @@ func TestHangupFinishesARotation(t *testing.T) {
 	require.NoError(t, cmd.Start())
 	<-reached
 	require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
-	lines, text := bufio.NewScanner(notes), ""
+	lines := bufio.NewScanner(notes)
+	var text strings.Builder
 	for lines.Scan() {
-		text += lines.Text() + "\n"
+		text.WriteString(lines.Text() + "\n")
 		if strings.Contains(lines.Text(), "interrupted; finishing what is under way") {
 			release()
 		}
 	}
-	require.NoError(t, cmd.Wait(), text)
-	assert.Contains(t, text, "interrupted; finishing what is under way")
+	require.NoError(t, cmd.Wait(), text.String())
+	assert.Contains(t, text.String(), "interrupted; finishing what is under way")
 	r.written(key)
 	only(t, temp, "key")
 }

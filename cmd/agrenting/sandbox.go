@@ -77,8 +77,7 @@ func (c *sandboxCmd) Run(a *app) error {
 		return failure("choose another --listen, such as 127.0.0.1:0 for any free port", "%v", err)
 	}
 	defer srv.Close()
-	mcptest.Mount(srv)
-	sockettest.Mount(srv)
+	mount(srv)
 	c.Faults.script(srv)
 	world := c.world(srv)
 	if a.JSON {
@@ -99,6 +98,16 @@ func (c *sandboxCmd) Run(a *app) error {
 		a.ui.onStandardError().sandboxReport(&report)
 	}
 	return nil
+}
+
+// mount adds what modules of their own serve. A chunk that an agent emits over MCP reaches
+// the sockets that have joined the stream of its task.
+func mount(srv *agrentingtest.Server) *sockettest.Sockets {
+	sockets := sockettest.Mount(srv)
+	mcptest.Mount(srv).OnChunk(func(c mcptest.Chunk) {
+		_ = sockets.Emit(c.TaskID, c.Content, "", nil) // refused if the work has ended meanwhile
+	})
+	return sockets
 }
 
 // deliveryOptions has the platform deliver webhooks and hires, and log a line for each that

@@ -25,7 +25,7 @@ func (p *printer) onStandardError() *printer {
 
 // sandboxReport prints what happened in a sandbox.
 func (p *printer) sandboxReport(r *agrentingtest.Report) {
-	p.line("served %s in %s", requests(int(r.Stats.Requests)), ago(time.Since(r.StartedAt)))
+	p.line("%s in %s", served(r.Stats), ago(time.Since(r.StartedAt)))
 	if len(r.Requests) > 0 {
 		slices.SortStableFunc(r.Requests, func(a, b agrentingtest.RouteReport) int { return b.Requests - a.Requests })
 		var rows [][]string
@@ -43,6 +43,15 @@ func (p *printer) sandboxReport(r *agrentingtest.Report) {
 	}
 	p.reportFaults(r)
 	p.reportCredentials(r)
+}
+
+// served sums up what the platform has done.
+func served(s agrentingtest.Stats) string {
+	text := "served " + requests(int(s.Requests))
+	if s.Deliveries+s.DeliveriesFailed > 0 {
+		text += fmt.Sprintf(", delivered %d webhooks and hires, could not deliver %d", s.Deliveries, s.DeliveriesFailed)
+	}
+	return text
 }
 
 func (p *printer) reportFaults(r *agrentingtest.Report) {

@@ -83,12 +83,12 @@ func billOf(binary, version string, at time.Time) ([]byte, error) {
 	}
 	b.Components = append(b.Components, library("std", strings.TrimPrefix(info.GoVersion, "go"), ""))
 	for _, d := range info.Deps {
+		if d.Replace != nil {
+			return nil, fmt.Errorf("%s is replaced by %s, which users do not get", d.Path, d.Replace.Path)
+		}
 		if d.Path == module || strings.HasPrefix(d.Path, module+"/") {
 			b.Components = append(b.Components, library(d.Path, version, ""))
 			continue
-		}
-		if d.Replace != nil {
-			return nil, fmt.Errorf("%s is replaced by %s, which users do not get", d.Path, d.Replace.Path)
 		}
 		b.Components = append(b.Components, library(d.Path, d.Version, d.Sum))
 	}

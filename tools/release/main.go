@@ -10,6 +10,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -155,8 +157,12 @@ func checkSources(sources fs.FS, version string) (problems []error) {
 	if regexp.MustCompile(`(?m)^replace\b`).MatchString(mod) {
 		problems = append(problems, fmt.Errorf("%s/go.mod has a replace line, and go install refuses programs with one", folder))
 	}
-	if !strings.Contains(mod, module+" "+version+"\n") {
-		problems = append(problems, fmt.Errorf("%s/go.mod does not require %s %s", folder, module, version))
+	required := requirements(mod)
+	required[module] = cmp.Or(required[module], "no version")
+	for _, path := range slices.Sorted(maps.Keys(required)) {
+		if required[path] != version {
+			problems = append(problems, fmt.Errorf("%s/go.mod requires %s of %s, not %s", folder, required[path], path, version))
+		}
 	}
 	return problems
 }
@@ -174,16 +180,11 @@ func (r *release) make(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(work)
-	// A workspace of the program and the library alone: any other module would
-	// lift the versions of what is linked. Replaced is the version that the program
-	// requires, which may not be published yet.
-	required, err := requiredVersion(r.root)
+	workspace, err := workspaceOf(r.root)
 	if err != nil {
 		return "", err
 	}
-	workspace := fmt.Sprintf("go 1.26.0\n\nuse (\n\t%q\n\t%q\n)\n\nreplace %s %s => %q\n",
-		r.root, filepath.Join(r.root, folder), module, required, r.root)
-	if err := os.WriteFile(filepath.Join(work, "go.work"), []byte(workspace), 0o644); err != nil { // #nosec G306 -- published files
+	if err := os.WriteFile(filepath.Join(work, "go.work"), workspace, 0o644); err != nil { // #nosec G306 -- published files
 		return "", err
 	}
 	sums := map[string][sha256.Size]byte{}
@@ -226,18 +227,38 @@ func (r *release) make(ctx context.Context) (string, error) {
 	return list.String(), os.WriteFile(filepath.Join(r.out, "SHA256SUMS"), []byte(list.String()), 0o644) // #nosec G306 -- published files
 }
 
-var requirement = regexp.MustCompile(`(?m)^(?:require)?\s+` + regexp.QuoteMeta(module) + ` (v\S+)`)
-
-func requiredVersion(root string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(root, folder, "go.mod")) // #nosec G304 -- a file of this project
+// workspaceOf returns a go.work of the program and the modules of this repository that it
+// requires: any other module would raise the versions of what is linked. The versions that
+// the program requires may not be published yet, so they are replaced. The modules are also
+// in use, since a program has the folders of what is only replaced in it.
+func workspaceOf(root string) ([]byte, error) {
+	mod, err := os.ReadFile(filepath.Join(root, folder, "go.mod")) // #nosec G304 -- a file of this project
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	m := requirement.FindSubmatch(b)
-	if m == nil {
-		return "", fmt.Errorf("%s/go.mod does not require %s", folder, module)
+	required := requirements(string(mod))
+	if required[module] == "" {
+		return nil, fmt.Errorf("%s/go.mod does not require %s", folder, module)
 	}
-	return string(m[1]), nil
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "go 1.26.0\n\nuse %q\n", filepath.Join(root, folder))
+	for _, path := range slices.Sorted(maps.Keys(required)) {
+		dir := filepath.Join(root, strings.TrimPrefix(path, module))
+		fmt.Fprintf(&b, "\nuse %q\n\nreplace %s %s => %q\n", dir, path, required[path], dir)
+	}
+	return b.Bytes(), nil
+}
+
+var requirement = regexp.MustCompile(`(?m)^(?:require)?[ \t]+(` + regexp.QuoteMeta(module) + `(?:/\S+)?) (v\S+)`)
+
+// requirements returns the modules of this repository that a go.mod requires, with their
+// versions.
+func requirements(mod string) map[string]string {
+	required := make(map[string]string)
+	for _, m := range requirement.FindAllStringSubmatch(mod, -1) {
+		required[m[1]] = m[2]
+	}
+	return required
 }
 
 // build makes one program. The settings that would change it are given, whatever

@@ -7,6 +7,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -21,7 +22,9 @@ var at = time.Date(2026, 11, 2, 3, 4, 6, 0, time.UTC)
 
 func TestSourcesThatDoNotGoWithAVersionAreRefused(t *testing.T) {
 	t.Parallel()
-	const mod = "module x\n\nrequire (\n\tgithub.com/agrenting/agrenting-go v1.2.3\n)\n"
+	const mod = "module x\n\nrequire (\n\tgithub.com/agrenting/agrenting-go v1.2.3\n" +
+		"\tgithub.com/agrenting/agrenting-go/agrentingtest/mcptest v1.2.3\n" +
+		"\tgithub.com/agrenting/agrenting-go/agrentingtest/sockettest v1.2.3\n\texample.com/other v0.1.0\n)\n"
 	good := map[string]string{
 		"version.go":           "package agrenting\n\nconst Version = \"1.2.3\"\n",
 		"CHANGELOG.md":         "# Changelog\n\n## [1.2.3] - 2026-11-02\n",
@@ -35,7 +38,10 @@ func TestSourcesThatDoNotGoWithAVersionAreRefused(t *testing.T) {
 		"a longer version": {"CHANGELOG.md", "## 1.2.30\n", "CHANGELOG.md"},
 		"a replace line":   {"cmd/agrenting/go.mod", mod + "\nreplace github.com/agrenting/agrenting-go => ../..\n", "replace line"},
 		"a replace block":  {"cmd/agrenting/go.mod", mod + "\nreplace (\n\tx => y\n)\n", "replace line"},
-		"another library":  {"cmd/agrenting/go.mod", strings.ReplaceAll(mod, "v1.2.3", "v1.2.2"), "does not require"},
+		"another library":  {"cmd/agrenting/go.mod", strings.Replace(mod, "go v1.2.3", "go v1.2.2", 1), "requires v1.2.2 of github.com/agrenting/agrenting-go, not v1.2.3"},
+		"no library":       {"cmd/agrenting/go.mod", "module x\n", "requires no version of github.com/agrenting/agrenting-go, not v1.2.3"},
+		"another mcptest":  {"cmd/agrenting/go.mod", strings.Replace(mod, "/mcptest v1.2.3", "/mcptest v1.2.2", 1), "requires v1.2.2 of github.com/agrenting/agrenting-go/agrentingtest/mcptest"},
+		"a candidate":      {"cmd/agrenting/go.mod", strings.Replace(mod, "/sockettest v1.2.3", "/sockettest v1.2.3-rc.1", 1), "v1.2.3-rc.1 of github.com/agrenting/agrenting-go/agrentingtest/sockettest"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -51,6 +57,39 @@ func TestSourcesThatDoNotGoWithAVersionAreRefused(t *testing.T) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestWorkspaceReplacesEachRequiredModule(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	mod := filepath.Join(root, "cmd", "agrenting", "go.mod")
+	if err := os.MkdirAll(filepath.Dir(mod), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(mod, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("module github.com/agrenting/agrenting-go/cmd/agrenting\n\nrequire (\n\tgithub.com/agrenting/agrenting-go v1.2.3\n" +
+		"\tgithub.com/agrenting/agrenting-go/agrentingtest/mcptest v1.2.2 // indirect\n\texample.com/other v0.1.0\n)\n")
+	got, err := workspaceOf(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mcptest := filepath.Join(root, "agrentingtest", "mcptest")
+	want := fmt.Sprintf("go 1.26.0\n\nuse %q\n"+
+		"\nuse %q\n\nreplace github.com/agrenting/agrenting-go v1.2.3 => %q\n"+
+		"\nuse %q\n\nreplace github.com/agrenting/agrenting-go/agrentingtest/mcptest v1.2.2 => %q\n",
+		filepath.Dir(mod), root, root, mcptest, mcptest)
+	if string(got) != want {
+		t.Errorf("%s, want:\n%s", got, want)
+	}
+	write("module x\n")
+	if _, err := workspaceOf(root); err == nil {
+		t.Error("the program requires no library")
 	}
 }
 

@@ -16,7 +16,7 @@ const schemes = (operation) => operation.security.map((s) => Object.keys(s));
 const isOpen = (operation) => operation.security.length === 0;
 const isOptional = (operation) => schemes(operation).some((s) => s.length === 0);
 const isForUsers = (operation) => !isOpen(operation) && schemes(operation).every((s) => s.some((name) => name.startsWith('userToken')));
-const isForKeys = (operation) => schemes(operation).flat().includes('apiKeyAlias');
+const isForKeys = (operation) => !isOpen(operation) && schemes(operation).flat().every((name) => name.startsWith('apiKey'));
 
 // Operations that no scope is needed for.
 const unscoped = ['POST /api/v1/agents/register', 'POST /api/v1/agents', 'DELETE /api/v1/auth/logout', 'POST /api/v1/auth/authenticate'];
@@ -65,6 +65,7 @@ test('prism finds no violation', { timeout: 300_000 }, async (t) => {
     const { api_key: second } = await call('POST /api/v1/auth/rotate-key', replay);
     await call('PATCH /api/v1/agents/{id}', { id: added.id, headers: key(second), body: { agent: { base_price: 2, metadata: { a: 1 } } } });
     await call('GET /api/v1/agents', { query: '?status=active&capability=writing&limit=1' });
+    await call('GET /api/v1/tasks', { headers: { 'Api-Key': scout.key } });
     await call('GET /api/v1/agents/mine', { headers: user, query: '?limit=1' });
     await call('GET /api/v1/agents/discover', { headers: user, query: '?capability=writing&min_price=1&sort_by=price&limit=5' });
     await call('GET /api/v1/capabilities', {});

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,8 @@ type world struct {
 	url    string
 	client *http.Client
 	stop   func() (cut int, err error)
+	// expects is how many requests for an echo had an Expect.
+	expects atomic.Int64
 }
 
 type setup struct {
@@ -35,6 +38,7 @@ type setup struct {
 	listen  string
 	grace   time.Duration
 	handler func(http.Handler) http.Handler
+	base    func(http.RoundTripper) http.RoundTripper
 	recipe  bool // serve the proxy of docs/agents.md instead
 }
 
@@ -44,7 +48,10 @@ func start(t *testing.T, s setup) *world {
 	t.Cleanup(w.srv.Close)
 	w.agent = w.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
 	w.key = w.srv.NewKey(w.agent.ID)
-	base := w.srv.Transport()
+	var base http.RoundTripper = w.srv.Transport()
+	if s.base != nil {
+		base = s.base(base)
+	}
 	opts := append([]agrenting.Option{
 		agrenting.WithoutEnvironment(), agrenting.WithBaseURL(w.srv.URL), agrenting.WithTransport(base),
 		agrenting.WithCredential(agrenting.APIKey(w.key.Secret)),

@@ -76,12 +76,7 @@ func TestRecipeIsInTheGuide(t *testing.T) {
 
 func TestRecipeSurvivesDeadSession(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{
-		client: []agrenting.Option{agrenting.WithSession(agrenting.SessionPolicy{MaxExchanges: 1000})},
-		server: []agrentingtest.Option{agrentingtest.WithoutRateLimits()},
-		recipe: true,
-	})
-	w.echoes("POST /echo")
+	w := startMortal(t, setup{recipe: true}, http.MethodPost)
 	for _, n := range []int{1, keep, keep + 1} {
 		for _, known := range []bool{true, false} {
 			content := sized(n)

@@ -35,47 +35,51 @@ func attemptOf(t *testing.T, u *upload) io.ReadCloser {
 
 func TestUpload_rest_isReadOnce(t *testing.T) {
 	t.Parallel()
-	var m memory
-	m.give(100)
-	content := []byte("0123456789abcdefghij")
-	u := received(t, bytes.NewBuffer(content), -1, &m)
-	assert.EqualValues(t, 100-keptBytes-1, m.left.Load())
-	assert.EqualValues(t, -1, u.whole())
+	synctest.Test(t, func(t *testing.T) {
+		var m memory
+		m.give(100)
+		content := []byte("0123456789abcdefghij")
+		u := received(t, bytes.NewBuffer(content), -1, &m)
+		assert.EqualValues(t, 100-keptBytes-1, m.left.Load())
+		assert.EqualValues(t, -1, u.whole())
 
-	first := attemptOf(t, u)
-	_, err := io.ReadFull(first, make([]byte, keptBytes+1))
-	require.NoError(t, err)
-	second := attemptOf(t, u)
-	_, err = first.Read(make([]byte, 1))
-	require.ErrorIs(t, err, errSuperseded, "it must not take the rest from the second")
-	got, err := io.ReadAll(second)
-	require.NoError(t, err)
-	assert.Equal(t, content, got)
-	assert.EqualValues(t, 100, m.left.Load(), "the beginning is not needed any more")
-	_, err = u.body()
-	require.ErrorIs(t, err, errRestSent)
-	u.close()
-	assert.EqualValues(t, 100, m.left.Load())
-	_, err = second.Read(make([]byte, 1))
-	require.ErrorIs(t, err, errClosed)
+		first := attemptOf(t, u)
+		_, err := io.ReadFull(first, make([]byte, keptBytes+1))
+		require.NoError(t, err)
+		second := attemptOf(t, u)
+		_, err = first.Read(make([]byte, 1))
+		require.ErrorIs(t, err, errSuperseded, "it must not take the rest from the second")
+		got, err := io.ReadAll(second)
+		require.NoError(t, err)
+		assert.Equal(t, content, got)
+		assert.EqualValues(t, 100, m.left.Load(), "the beginning is not needed any more")
+		_, err = u.body()
+		require.ErrorIs(t, err, errRestSent)
+		u.close()
+		assert.EqualValues(t, 100, m.left.Load())
+		_, err = second.Read(make([]byte, 1))
+		require.ErrorIs(t, err, errClosed)
+	})
 }
 
 func TestUpload_whole_isReadOften(t *testing.T) {
 	t.Parallel()
-	for _, length := range []int64{-1, 10} {
-		var m memory
-		m.give(100)
-		u := received(t, io.LimitReader(bytes.NewBufferString("0123456789"), 10), length, &m)
-		assert.EqualValues(t, 10, u.whole())
-		assert.EqualValues(t, 90, m.left.Load())
-		for range 3 {
-			got, err := io.ReadAll(attemptOf(t, u))
-			require.NoError(t, err)
-			assert.Equal(t, "0123456789", string(got))
+	synctest.Test(t, func(t *testing.T) {
+		for _, length := range []int64{-1, 10} {
+			var m memory
+			m.give(100)
+			u := received(t, io.LimitReader(bytes.NewBufferString("0123456789"), 10), length, &m)
+			assert.EqualValues(t, 10, u.whole())
+			assert.EqualValues(t, 90, m.left.Load())
+			for range 3 {
+				got, err := io.ReadAll(attemptOf(t, u))
+				require.NoError(t, err)
+				assert.Equal(t, "0123456789", string(got))
+			}
+			u.close()
+			assert.EqualValues(t, 100, m.left.Load())
 		}
-		u.close()
-		assert.EqualValues(t, 100, m.left.Load())
-	}
+	})
 }
 
 // A body that does not end is sent while it arrives, and can still be sent again.

@@ -43,7 +43,7 @@ func after(d time.Duration, body io.Reader) roundTrip {
 
 // whileAlive is a body that breaks off when its request ends, or if that has a deadline.
 type whileAlive struct {
-	ctx  context.Context //nolint:containedctx // that of a request
+	ctx  context.Context
 	body io.Reader
 }
 
