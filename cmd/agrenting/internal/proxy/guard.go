@@ -79,6 +79,9 @@ func (g *guard) check(r *http.Request) *refusal {
 	if !plainPath(r.URL) {
 		return &refusal{http.StatusBadRequest, "PROXY_PATH", "the path has dot segments, empty segments, or escaped slashes"}
 	}
+	if isControl(r.URL.Path) {
+		return &refusal{http.StatusForbidden, "PROXY_SANDBOX", "the proxy does not pass on the control routes of a sandbox: send this to the sandbox"}
+	}
 	if g.allow != nil && !g.isPreflight(r) && !g.allowed(r) {
 		return &refusal{http.StatusForbidden, "PROXY_NOT_ALLOWED", "no --allow of the proxy permits this"}
 	}
@@ -86,6 +89,13 @@ func (g *guard) check(r *http.Request) *refusal {
 		return &refusal{http.StatusForbidden, "PROXY_ISSUING", "the answer would hold a new secret, and callers are to see none; --allow-issuing permits it"}
 	}
 	return nil
+}
+
+// isControl reports whether a path is one of the routes that script faults in a sandbox,
+// which are for programs of this machine and not for web pages. The sandbox cannot know
+// for whom the proxy asks.
+func isControl(path string) bool {
+	return path == "/_sandbox" || strings.HasPrefix(path, "/_sandbox/")
 }
 
 // checkHost refuses a foreign name that was made to lead here (DNS rebinding).

@@ -195,6 +195,28 @@ func TestOnlyWhatIsAllowedGoesThrough(t *testing.T) {
 	}
 }
 
+// A web page that the proxy serves must not script faults, and the sandbox cannot know for
+// whom the proxy asks.
+func TestControlRoutesAreNotPassedOn(t *testing.T) {
+	t.Parallel()
+	w := start(t, setup{change: func(c *proxy.Config) { c.Issuing = true }})
+	w.srv.HandlePublic("/_sandbox/", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	w.srv.HandlePublic("/_sandboxes", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for request, want := range map[string]int{
+		"GET /_sandbox":            http.StatusForbidden,
+		"GET /_sandbox/report":     http.StatusForbidden,
+		"GET /%5fsandbox/report":   http.StatusForbidden,
+		"POST /_sandbox/revoke":    http.StatusForbidden,
+		"OPTIONS /_sandbox/faults": http.StatusForbidden,
+		"GET /_sandboxes":          http.StatusOK,
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		assert.Equal(t, want, w.status(method, path), request)
+	}
+	_, body := w.send(http.MethodGet, "/_sandbox/report", "")
+	assert.Contains(t, body, `"PROXY_SANDBOX"`)
+}
+
 func TestCallersGetNoSecretsOfTheirOwn(t *testing.T) {
 	t.Parallel()
 
