@@ -110,9 +110,9 @@ func (v *validator) profile(p *profile, full bool) {
 		}
 		p.basePrice = price.String()
 	}
-	var metadata map[string]any
+	var metadata fields
 	if v.get("metadata", "an object", false, &metadata) {
-		p.metadata = v.fields["metadata"]
+		p.metadata = metadata
 	}
 }
 
