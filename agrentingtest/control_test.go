@@ -254,6 +254,7 @@ func TestOrdersAreDecodedStrictly(t *testing.T) {
 		"no headers":         {`{"pattern":"*","kind":"set_header","headers":{}}`, "headers", "invalid headers", ""},
 		"no time":            {`{"pattern":"*","kind":"sunset","at":"tomorrow"}`, "at", `such as "2026-12-31T00:00:00Z"`, ""},
 		"second of a list":   {`[{"pattern":"*","kind":"gone"},{"pattern":"*","kind":"x"}]`, "[1].kind", "unknown kind", "gone"},
+		"number in a list":   {`[{"pattern":"*","kind":"gone"},7]`, "[1]", "an entry of the list must be a JSON object", ""},
 		"long value":         {`{"pattern":"*","kind":"gone","times":"` + strings.Repeat("s", 60) + `"}`, "times", "invalid times value (want", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
