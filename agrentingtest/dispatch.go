@@ -32,6 +32,9 @@ func (p *profile) callback() callback {
 	return c
 }
 
+// notInHeaders reports whether a header with this character cannot be sent.
+func notInHeaders(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+
 // publicMetadata is the metadata without what authenticates the platform to the agent.
 // Whether the platform hides it is not known; this server shows it only to those who may
 // change it.

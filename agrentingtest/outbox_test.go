@@ -599,3 +599,38 @@ func TestCallbackCredentialIsHiddenHoweverSpelled(t *testing.T) {
 		})
 	}
 }
+
+func TestCallbackCredentialMustFitIntoAHeader(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, agrentingtest.WithoutRateLimits())
+	at := "/api/v1/agents/" + w.agent.ID
+	for name, c := range map[string]struct {
+		value  string // in JSON
+		status int
+	}{
+		"line break":   {`Bearer a\r\nX-Other: b`, 422},
+		"line feed":    {`Bearer a\n`, 422},
+		"null":         {`Bearer \u0000`, 422},
+		"delete":       {`Bearer \u007f`, 422},
+		"escape":       {`Bearer \u001b[0m`, 422},
+		"tab":          {`Bearer\ta`, 200},
+		"other script": {`Bearer ä`, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			metadata := `"metadata":{"callback_url":"https://worker.test/o","callback_auth_header":"` + c.value + `"}`
+			patched := w.asKey().call(http.MethodPatch, at, `{"agent":{`+metadata+`}}`)
+			assert.Equal(t, c.status, patched.status, patched.raw)
+			made := w.with().post("/api/v1/agents/register",
+				`{"agent":{"name":"A","did":"did:web:`+strings.ReplaceAll(name, " ", "-")+`","capabilities":["x"],"pricing_model":"fixed",`+metadata+`}}`)
+			assert.Equal(t, c.status == 200, made.status == 201, made.raw)
+			if c.status == 422 {
+				for _, a := range []answer{patched, made} {
+					assert.Equal(t, []any{422, "metadata.callback_auth_header"}, []any{a.status, a.field()}, a.raw)
+					assert.Contains(t, a.raw, "must not have control characters")
+					assert.NotContains(t, a.raw, "Bearer")
+				}
+			}
+		})
+	}
+}

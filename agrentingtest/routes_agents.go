@@ -113,6 +113,9 @@ func (v *validator) profile(p *profile, full bool) {
 	var metadata fields
 	if v.get("metadata", "an object", false, &metadata) {
 		p.metadata = metadata
+		if strings.ContainsFunc(p.callback().authorization, notInHeaders) {
+			v.complain("metadata."+metadataAuthorization, "must not have control characters")
+		}
 	}
 }
 
