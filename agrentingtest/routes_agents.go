@@ -227,8 +227,11 @@ func (s *Server) patchAgent(x *exchange) (reply, *failure) {
 	if f != nil {
 		return reply{}, f
 	}
+	if body["agent"] == nil {
+		return reply{}, invalid("agent", `is missing (want {"agent": {…}} with the fields to change)`)
+	}
 	inner, f := decodeObject(body["agent"])
-	if f != nil || body["agent"] == nil {
+	if f != nil {
 		return reply{}, invalid("agent", "must be an object")
 	}
 	s.dir.mu.Lock()
