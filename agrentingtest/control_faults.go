@@ -99,6 +99,9 @@ func decodeFaults(body []byte) ([]orderedFault, *fieldError) {
 	for i, raw := range list {
 		var wrong *fieldError
 		if out[i], wrong = decodeFault(raw); wrong != nil {
+			if wrong.Field == "" {
+				return nil, complain(fmt.Sprintf("[%d]", i), nil, "an entry of the list must be a JSON object")
+			}
 			wrong.Field = fmt.Sprintf("[%d].%s", i, wrong.Field)
 			return nil, wrong
 		}

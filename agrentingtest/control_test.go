@@ -254,6 +254,7 @@ func TestOrdersAreDecodedStrictly(t *testing.T) {
 		"no headers":         {`{"pattern":"*","kind":"set_header","headers":{}}`, "headers", "invalid headers", ""},
 		"no time":            {`{"pattern":"*","kind":"sunset","at":"tomorrow"}`, "at", `such as "2026-12-31T00:00:00Z"`, ""},
 		"second of a list":   {`[{"pattern":"*","kind":"gone"},{"pattern":"*","kind":"x"}]`, "[1].kind", "unknown kind", "gone"},
+		"number in a list":   {`[{"pattern":"*","kind":"gone"},7]`, "[1]", "an entry of the list must be a JSON object", ""},
 		"long value":         {`{"pattern":"*","kind":"gone","times":"` + strings.Repeat("s", 60) + `"}`, "times", "invalid times value (want", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -428,9 +429,27 @@ func TestRevocationIsOrdered(t *testing.T) {
 				w.asKey().get(tasksPath).status, w.asToken().get(tasksPath).status, w.bearer(session).get(tasksPath).status,
 			})
 			assert.Len(t, w.LiveKeys(w.agent.ID), c.otherKeys)
-			assert.Equal(t, 422, w.post(revokePath, body).status, "it is revoked already")
+			again := 422 // it is revoked already
+			if name == "sessions" {
+				again = 200 // all of none
+			}
+			assert.Equal(t, again, w.post(revokePath, body).status)
 		})
 	}
+}
+
+func TestRevocationOfAllSessions_withoutAny(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, agrentingtest.WithControl())
+	const none = `{"keys":0,"tokens":0,"sessions":0}`
+	for range 2 { // before any session, and after the only one has ended
+		a := w.post(revokePath, `{"sessions":"all"}`)
+		assert.Equal(t, 200, a.status)
+		assert.JSONEq(t, none, a.raw)
+		_, _ = w.NewSession(w.key.Secret)
+		assert.JSONEq(t, `{"keys":0,"tokens":0,"sessions":1}`, w.post(revokePath, `{"sessions":"all"}`).raw)
+	}
+	assert.Equal(t, 200, w.asKey().get(tasksPath).status)
 }
 
 func TestRevocationSaysWhatItTakes(t *testing.T) {

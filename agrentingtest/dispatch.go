@@ -1,9 +1,9 @@
 package agrentingtest
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 )
 
@@ -21,10 +21,8 @@ const (
 )
 
 func (p *profile) callback() callback {
-	var members fields
-	_ = json.Unmarshal(p.metadata, &members) // it is an object, or empty
 	text := func(name string) (s string) {
-		_ = json.Unmarshal(members[name], &s) // empty unless it is a string
+		_ = json.Unmarshal(p.metadata[name], &s) // empty unless it is a string
 		return s
 	}
 	c := callback{url: text(metadataCallback), authorization: text(metadataAuthorization), prompt: text(metadataPrompt)}
@@ -34,17 +32,16 @@ func (p *profile) callback() callback {
 	return c
 }
 
+// notInHeaders reports whether a header with this character cannot be sent.
+func notInHeaders(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+
 // publicMetadata is the metadata without what authenticates the platform to the agent.
 // Whether the platform hides it is not known; this server shows it only to those who may
 // change it.
-func (p *profile) publicMetadata() json.RawMessage {
-	if !bytes.Contains(p.metadata, []byte(metadataAuthorization)) {
-		return p.metadata
-	}
-	var members fields
-	_ = json.Unmarshal(p.metadata, &members) // it is an object
+func (p *profile) publicMetadata() fields {
+	members := maps.Clone(p.metadata)
 	delete(members, metadataAuthorization)
-	return encode(members)
+	return members
 }
 
 // postHire sends a hiring to its agent's callback URL, as the recorded worker reads it. An

@@ -131,7 +131,10 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		x.fault = fault
 		x.entry.Fault = fault.name
 	}
-	s.log.add(x.entry)
+	s.log.add(x.entry, func() string {
+		_, pattern := s.findRoute(r)
+		return pattern
+	})
 	x.out = &answer{
 		ResponseWriter: w,
 		x:              x,
@@ -215,26 +218,28 @@ func (x *exchange) waitForEnd() {
 
 // dispatch finds the route: those of the user first, then the platform's.
 func (x *exchange) dispatch() {
-	if mux := x.findRoute(); mux != nil {
+	mux, pattern := x.s.findRoute(x.r)
+	x.route = pattern
+	if mux != nil {
 		mux.ServeHTTP(x.out, x.r)
 		return
 	}
 	x.refuse(routeNotFound(x.r))
 }
 
-// findRoute returns the routes that the request belongs to, and nil for none.
-func (x *exchange) findRoute() *http.ServeMux {
-	escaped := x.r.URL.EscapedPath()
+// findRoute returns the routes that a request belongs to, and the pattern of its own one. It
+// returns nil for none.
+func (s *Server) findRoute(r *http.Request) (mux *http.ServeMux, pattern string) {
+	escaped := r.URL.EscapedPath()
 	if clean := path.Clean("/" + escaped); clean != strings.TrimSuffix(escaped, "/") && escaped != "/" {
-		return nil // a ServeMux would redirect; the platform knows no such route
+		return nil, "" // a ServeMux would redirect; the platform knows no such route
 	}
-	for _, mux := range []*http.ServeMux{x.s.extra, x.s.platform} {
-		if _, pattern := mux.Handler(x.r); pattern != "" {
-			x.route = pattern
-			return mux
+	for _, mux := range []*http.ServeMux{s.extra, s.platform} {
+		if _, pattern := mux.Handler(r); pattern != "" {
+			return mux, pattern
 		}
 	}
-	return nil
+	return nil, ""
 }
 
 // answered is called once, before anything is sent or dropped.

@@ -24,3 +24,17 @@ func KindFields() map[string][2][]string {
 	}
 	return kinds
 }
+
+// LimitCounts sets how many different methods and paths are counted.
+func (s *Server) LimitCounts(n int) {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	s.log.distinct = n
+}
+
+// Counts returns how many counts are kept.
+func (s *Server) Counts() int {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	return len(s.log.counts)
+}

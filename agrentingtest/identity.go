@@ -106,7 +106,7 @@ type profile struct {
 	capabilities []string
 	pricingModel string
 	basePrice    string // a decimal number, or empty
-	metadata     json.RawMessage
+	metadata     fields // decoded, so that what is hidden is what is used; nil without any
 }
 
 // The statuses of an agent.
@@ -232,7 +232,7 @@ func (d *directory) addAgent(owner *user, cfg AgentConfig, now time.Time) (*agen
 		},
 	}
 	if cfg.Metadata != nil {
-		a.profile.metadata = encode(cfg.Metadata)
+		_ = json.Unmarshal(encode(cfg.Metadata), &a.profile.metadata) // a map encodes as an object
 	}
 	d.agents[a.id] = a
 	d.agentByDID[a.did] = a

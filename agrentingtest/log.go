@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,23 +42,55 @@ type Request struct {
 	Fault          string // names of the faults that befell it, empty for none
 }
 
-// requestLog keeps the latest requests and exact counts of all.
+// Requests are counted by their own method and path for this many different ones, each of
+// this many bytes. Further ones are counted by their route.
+const (
+	maxCounted      = 10_000
+	maxCountedBytes = 1024
+)
+
+// requestLog keeps the latest requests and counts all of them.
 type requestLog struct {
 	limit int
 
-	mu      sync.Mutex
-	entries []*Request
-	counts  map[[2]string]int // method and path
+	mu       sync.Mutex
+	distinct int // maxCounted
+	entries  []*Request
+	counts   map[[2]string]int // by method and path
 }
 
 func newRequestLog(limit int) *requestLog {
-	return &requestLog{limit: limit, counts: make(map[[2]string]int)}
+	return &requestLog{limit: limit, distinct: maxCounted, counts: make(map[[2]string]int)}
 }
 
-func (l *requestLog) add(e *Request) {
+// countedMethods are told apart in the counts of routes. A client can make up any other.
+var countedMethods = []string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+	http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace,
+}
+
+// countedAs is where a request is counted. It needs the lock.
+func (l *requestLog) countedAs(e *Request, route func() string) [2]string {
+	at := [2]string{e.Method, e.Path}
+	if len(e.Method)+len(e.Path) <= maxCountedBytes && (l.counts[at] > 0 || len(l.counts) < l.distinct) {
+		return at
+	}
+	method, pattern := e.Method, route()
+	if !slices.Contains(countedMethods, method) {
+		method = ""
+	}
+	if _, path, ok := strings.Cut(pattern, " "); ok {
+		pattern = path
+	}
+	return [2]string{method, pattern}
+}
+
+// add needs the pattern of the request's route, such as "GET /api/v1/tasks/{id}", or "" if
+// it has none.
+func (l *requestLog) add(e *Request, route func() string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.counts[[2]string{e.Method, e.Path}]++
+	l.counts[l.countedAs(e, route)]++
 	if len(l.entries) >= 2*l.limit {
 		kept := copy(l.entries, l.entries[len(l.entries)-l.limit:])
 		clear(l.entries[kept:])
@@ -94,6 +128,12 @@ func (s *Server) Requests() []Request {
 
 // Count says how many requests matched a route, written as for [Server.Fault].
 // It counts also what the log has dropped.
+//
+// Counts are exact for the first 10,000 different methods and paths since the server was
+// made, or since [Server.ResetLog]. Further ones, and those of more than 1 KiB, are counted
+// by their route: then "GET /api/v1/tasks/{id}" and "GET /api/v1/tasks/*" are still exact,
+// but the path of one task, such as "GET /api/v1/tasks/7", is not. If no route serves them,
+// only routes without a path count them, such as "GET *".
 func (s *Server) Count(route string) int {
 	p := parsePattern(route)
 	s.log.mu.Lock()

@@ -1,6 +1,7 @@
 package agrentingtest_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -64,6 +65,36 @@ func TestLogIsBoundedAndCountsAreNot(t *testing.T) {
 	require.Len(t, log, 3)
 	assert.Equal(t, last.env.Meta.RequestID, log[2].ID)
 	assert.Equal(t, 10, s.Count("GET "+health))
+}
+
+func TestCountsAreBounded(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, agrentingtest.WithoutRateLimits())
+	s.LimitCounts(2)
+	c := newCaller(t, s)
+	c.get(health)
+	c.get(tasksPath + "/first")
+	c.get(tasksPath + "/" + strings.Repeat("x", 2000))
+	for i := range 20 {
+		c.get(fmt.Sprintf("%s/%d", tasksPath, i))
+		c.get(fmt.Sprintf("/unknown/%d", i))
+		c.call(fmt.Sprintf("M%d", i), "/unknown", "")
+	}
+	c.get(health)
+	for route, want := range map[string]int{
+		"*": 64, "GET *": 44, "!GET *": 20, "M1 *": 0,
+		"GET " + health: 2, "GET " + tasksPath + "/first": 1,
+		"GET " + tasksPath + "/{id}": 22, tasksPath + "/*": 22, "GET " + tasksPath + "/7": 0, "/unknown/*": 0,
+	} {
+		assert.Equal(t, want, s.Count(route), route)
+	}
+	assert.Equal(t, 5, s.Counts(), "two paths, a route, and unknown ones with and without a method")
+	s.ResetLog()
+	c.get("/unknown/1")
+	assert.Equal(t, 1, s.Count("GET /unknown/1"))
+	s.ResetLog()
+	c.get("/" + strings.Repeat("x", 2000))
+	assert.Equal(t, []int{0, 1}, []int{s.Count("GET /x*"), s.Count("*")}, "no long path is kept")
 }
 
 func TestLoggedBodiesAreBounded(t *testing.T) {

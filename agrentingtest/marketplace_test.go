@@ -278,6 +278,8 @@ func TestWebhooksAreRegisteredInBothForms(t *testing.T) {
 	} {
 		assert.Equal(t, 422, m.asToken().post(path, body).status, body)
 	}
+	assert.Contains(t, m.asToken().post(path, `{"url":"http://example.org","events":["task.failed"]}`).raw,
+		"must be an https URL, or an http URL of a loopback host such as http://127.0.0.1:8080/hook")
 }
 
 func TestAgentKeyAsBearerIsAnOption(t *testing.T) {

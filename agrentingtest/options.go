@@ -144,7 +144,7 @@ func WithSeed(seed uint64) Option { return func(c *config) { c.seed = seed } }
 func WithClockSkew(d time.Duration) Option { return func(c *config) { c.skew = d } }
 
 // WithLogLimit keeps the latest n requests in the log, 10,000 unless told
-// otherwise. Counts stay exact.
+// otherwise. [Server.Count] also counts those that were dropped.
 func WithLogLimit(n int) Option { return func(c *config) { c.logLimit = max(n, 1) } }
 
 // WithWebhookTransport sends webhooks and hires through t, which may reach any receiver,

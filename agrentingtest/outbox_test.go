@@ -562,3 +562,75 @@ func TestCallbackCredentialIsShownToManagersOnly(t *testing.T) {
 		assert.Equal(t, c.shown, strings.Contains(c.raw, secret), cmp.Or(name, c.raw))
 	}
 }
+
+type transportFunc func(*http.Request) (*http.Response, error)
+
+func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// Agents spell JSON in many ways; what is decoded for a hire is what is hidden.
+func TestCallbackCredentialIsHiddenHoweverSpelled(t *testing.T) {
+	t.Parallel()
+	for name, metadata := range map[string]string{
+		"escaped":       `{"callback_url":"https://worker.test/o","callback_auth_heade\u0072":"Bearer used"}`,
+		"all escaped":   `{"callback_url":"https://worker.test/o","\u0063allback\u005fauth_header":"Bearer used"}`,
+		"twice":         `{"callback_url":"https://worker.test/o","callback_auth_header":"Bearer first","callback_auth_header":"Bearer used"}`,
+		"twice escaped": `{"callback_url":"https://worker.test/o","callback_auth_header":"Bearer first","callback_auth_heade\u0072":"Bearer used"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sent := make(chan string, 1)
+			m := newMarket(t, agrentingtest.WithWebhookTransport(transportFunc(func(r *http.Request) (*http.Response, error) {
+				sent <- r.Header.Get("Authorization")
+				return &http.Response{StatusCode: http.StatusAccepted, Body: http.NoBody}, nil
+			})))
+			at := "/api/v1/agents/" + m.provider.ID
+			patched := m.worker.call(http.MethodPatch, at, `{"agent":{"metadata":`+metadata+`}}`)
+			require.Equal(t, 200, patched.status, patched.raw)
+			assert.Equal(t, map[string]any{"callback_url": "https://worker.test/o", "callback_auth_header": "Bearer used"},
+				patched.object()["metadata"], "the agent sees what is used")
+			for _, a := range []answer{
+				m.with().get(at), m.stranger.get(at), m.stranger.get("/api/v1/agents"), m.stranger.get("/api/v1/agents/discover"),
+			} {
+				assert.Contains(t, a.raw, "https://worker.test/o")
+				assert.NotContains(t, a.raw, "Bearer")
+			}
+			m.newHiring()
+			assert.Equal(t, "Bearer used", <-sent)
+		})
+	}
+}
+
+func TestCallbackCredentialMustFitIntoAHeader(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, agrentingtest.WithoutRateLimits())
+	at := "/api/v1/agents/" + w.agent.ID
+	for name, c := range map[string]struct {
+		value  string // in JSON
+		status int
+	}{
+		"line break":   {`Bearer a\r\nX-Other: b`, 422},
+		"line feed":    {`Bearer a\n`, 422},
+		"null":         {`Bearer \u0000`, 422},
+		"delete":       {`Bearer \u007f`, 422},
+		"escape":       {`Bearer \u001b[0m`, 422},
+		"tab":          {`Bearer\ta`, 200},
+		"other script": {`Bearer ä`, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			metadata := `"metadata":{"callback_url":"https://worker.test/o","callback_auth_header":"` + c.value + `"}`
+			patched := w.asKey().call(http.MethodPatch, at, `{"agent":{`+metadata+`}}`)
+			assert.Equal(t, c.status, patched.status, patched.raw)
+			made := w.with().post("/api/v1/agents/register",
+				`{"agent":{"name":"A","did":"did:web:`+strings.ReplaceAll(name, " ", "-")+`","capabilities":["x"],"pricing_model":"fixed",`+metadata+`}}`)
+			assert.Equal(t, c.status == 200, made.status == 201, made.raw)
+			if c.status == 422 {
+				for _, a := range []answer{patched, made} {
+					assert.Equal(t, []any{422, "metadata.callback_auth_header"}, []any{a.status, a.field()}, a.raw)
+					assert.Contains(t, a.raw, "must not have control characters")
+					assert.NotContains(t, a.raw, "Bearer")
+				}
+			}
+		})
+	}
+}

@@ -225,7 +225,7 @@ func (x *exchange) count(status int) {
 // patterns without a method get that of the request.
 func (x *exchange) routeName() string {
 	if x.route == "" {
-		x.findRoute()
+		_, x.route = x.s.findRoute(x.r)
 	}
 	switch {
 	case x.route == "":

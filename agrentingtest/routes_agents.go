@@ -110,9 +110,12 @@ func (v *validator) profile(p *profile, full bool) {
 		}
 		p.basePrice = price.String()
 	}
-	var metadata map[string]any
+	var metadata fields
 	if v.get("metadata", "an object", false, &metadata) {
-		p.metadata = v.fields["metadata"]
+		p.metadata = metadata
+		if strings.ContainsFunc(p.callback().authorization, notInHeaders) {
+			v.complain("metadata."+metadataAuthorization, "must not have control characters")
+		}
 	}
 }
 
@@ -224,8 +227,11 @@ func (s *Server) patchAgent(x *exchange) (reply, *failure) {
 	if f != nil {
 		return reply{}, f
 	}
+	if body["agent"] == nil {
+		return reply{}, invalid("agent", `is missing (want {"agent": {…}} with the fields to change)`)
+	}
 	inner, f := decodeObject(body["agent"])
-	if f != nil || body["agent"] == nil {
+	if f != nil {
 		return reply{}, invalid("agent", "must be an object")
 	}
 	s.dir.mu.Lock()

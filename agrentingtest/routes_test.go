@@ -147,6 +147,17 @@ func TestProfileIsPatchedByTheAgentAndItsOwner(t *testing.T) {
 	for _, body := range []string{``, `{}`, `[]`, `{"agent":[]}`, `{"agent":{"pricing_model":"free"}}`} {
 		assert.Equal(t, 422, w.asKey().call("PATCH", path, body).status, body)
 	}
+	for body, want := range map[string]string{
+		`{"metadata":{}}`: `is missing (want {"agent": {…}} with the fields to change)`,
+		``:                `is missing (want {"agent": {…}}`,
+		`{"agent":[]}`:    `must be an object`,
+		`{"agent":null}`:  `must be an object`,
+	} {
+		a := w.asKey().call("PATCH", path, body)
+		require.Len(t, a.env.Errors, 1, a.raw)
+		assert.Equal(t, "agent", a.field(), body)
+		assert.Contains(t, a.env.Errors[0].Message, want)
+	}
 }
 
 func TestListsArePaged(t *testing.T) {

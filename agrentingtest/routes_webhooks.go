@@ -59,7 +59,7 @@ func (s *Server) createWebhook(x *exchange) (reply, *failure) {
 		secret: v.text("secret", false, 255),
 	}
 	if hook.url != "" && !callable(hook.url) {
-		v.complain(form.at, "must be an https URL")
+		v.complain(form.at, "must be an https URL, or an http URL of a loopback host such as http://127.0.0.1:8080/hook")
 	}
 	for _, event := range hook.events {
 		if !slices.Contains(form.events, event) {
