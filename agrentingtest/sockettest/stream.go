@@ -44,7 +44,7 @@ func (st *stream) replay(ch *channel) {
 		ch.conn.send(message{topic: ch.topic, event: eventChunk, payload: encodePayload(c)})
 	}
 	if st.end != nil {
-		ch.conn.send(*st.end)
+		ch.conn.send(message{topic: ch.topic, event: st.end.event, payload: st.end.payload})
 	}
 }
 
@@ -96,6 +96,7 @@ func (s *Sockets) emit(id, content, kind string, metadata map[string]any) {
 // Chunks returns the latest chunks of a task or hiring, at most 10,000, the oldest first.
 // A new attempt begins without any.
 func (s *Sockets) Chunks(id string) []Chunk {
+	id = s.canonical(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if st := s.streams[id]; st != nil {
