@@ -14,7 +14,7 @@ import (
 
 // Chunk is a piece of a result that an agent has emitted by task_emit_chunk.
 type Chunk struct {
-	TaskID   string // or the ID of a hiring
+	TaskID   string // or the ID of a hiring, as the server writes it
 	AgentID  string
 	Sequence int // 1 for the first chunk of a task
 	Content  string
@@ -23,7 +23,11 @@ type Chunk struct {
 }
 
 // Chunks returns the chunks of a task or hiring, in the order in which they arrived.
+// IDs are case-insensitive.
 func (e *Endpoints) Chunks(taskID string) []Chunk {
+	if w, ok := e.srv.Work(taskID); ok {
+		taskID = w.ID
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Clone(e.chunks[taskID])
@@ -138,6 +142,7 @@ type chunkInput struct {
 // emitChunk accepts chunks of the agent that does the work, until it has ended.
 func emitChunk(ctx context.Context, c *call, in chunkInput) (any, error) {
 	var work struct {
+		ID     string `json:"id"` // as the server writes it
 		Status string `json:"status"`
 		Agent  string `json:"agent_id"`
 	}
@@ -153,7 +158,7 @@ func emitChunk(ctx context.Context, c *call, in chunkInput) (any, error) {
 	case !slices.Contains([]string{"pending", "paid", "queued", "in_progress", "revision_requested"}, work.Status):
 		return nil, invalid("a task or hiring that is %s takes no chunks", work.Status)
 	}
-	chunk, err := c.e.emit(Chunk{TaskID: in.TaskID, AgentID: c.who.AgentID, Content: in.Chunk, Final: in.Final})
+	chunk, err := c.e.emit(Chunk{TaskID: work.ID, AgentID: c.who.AgentID, Content: in.Chunk, Final: in.Final})
 	if err != nil {
 		return nil, err
 	}
