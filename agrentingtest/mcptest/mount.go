@@ -23,14 +23,14 @@ type Endpoints struct {
 	recruiting sync.Mutex // one hire_swarm at a time
 	emitting   sync.Mutex // one task_emit_chunk at a time
 
-	mu       sync.Mutex
-	swarms   map[string]*swarm
-	keyed    map[string]*swarm // by account and client_idempotency_key
-	saved    map[string][]Team // by user ID
-	listings []Team
-	github   map[string]githubToken // by account
-	chunks   map[string][]Chunk     // by task or hiring ID
-	onChunk  []func(Chunk)
+	mu        sync.Mutex
+	swarms    map[string]*swarm
+	keyed     map[string]*swarm // by account and client_idempotency_key
+	saved     map[string][]Team // by user ID
+	listings  []Team
+	github    map[string]githubToken // by account
+	outputs   map[string]*output     // by task or hiring ID
+	listeners []func(Chunk)
 }
 
 // Mount serves the MCP endpoints on a server, until the server is closed. It panics if
@@ -44,8 +44,9 @@ func Mount(srv *agrentingtest.Server) *Endpoints {
 		keyed:   make(map[string]*swarm),
 		saved:   make(map[string][]Team),
 		github:  make(map[string]githubToken),
-		chunks:  make(map[string][]Chunk),
+		outputs: make(map[string]*output),
 	}
+	srv.OnChange(e.onChange)
 	hirer := e.newServer(e.addHirerTools)
 	srv.HandleUser("/mcp/hirer", e.admitted(mcp.NewStreamableHTTPHandler(
 		func(*http.Request) *mcp.Server { return hirer },
