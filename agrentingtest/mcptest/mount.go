@@ -20,8 +20,8 @@ type Endpoints struct {
 
 	closing context.Context //nolint:containedctx // ends when the server begins to close
 
-	recruiting sync.Mutex // one hire_swarm at a time
-	emitting   sync.Mutex // one task_emit_chunk at a time
+	recruiting chan struct{} // has a value while hire_swarm is at work: one at a time
+	emitting   sync.Mutex    // one task_emit_chunk at a time
 
 	mu        sync.Mutex
 	swarms    map[string]*swarm
@@ -38,13 +38,14 @@ type Endpoints struct {
 func Mount(srv *agrentingtest.Server) *Endpoints {
 	closing, end := context.WithCancel(context.Background())
 	e := &Endpoints{
-		srv:     srv,
-		closing: closing,
-		swarms:  make(map[string]*swarm),
-		keyed:   make(map[string]*swarm),
-		saved:   make(map[string][]Team),
-		github:  make(map[string]githubToken),
-		outputs: make(map[string]*output),
+		srv:        srv,
+		closing:    closing,
+		swarms:     make(map[string]*swarm),
+		keyed:      make(map[string]*swarm),
+		saved:      make(map[string][]Team),
+		github:     make(map[string]githubToken),
+		outputs:    make(map[string]*output),
+		recruiting: make(chan struct{}, 1),
 	}
 	srv.OnChange(e.onChange)
 	hirer := e.newServer(e.addHirerTools)

@@ -116,13 +116,15 @@ func TestMessagesNameTheirAgent(t *testing.T) {
 	assert.Contains(t, worker.fails("submit_hiring_result", object{"hiring_id": id, "output": "x"}), "Forbidden")
 }
 
+// initialize begins an MCP session.
+const initialize = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}`
+
 // An MCP session belongs to whom it was begun by, with any of their credentials.
 func TestSessionsBelongToOneCaller(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	t.Cleanup(w.Close)
-	began, _ := w.send("POST", streamable, w.token(w.user),
-		`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}`)
+	began, _ := w.send("POST", streamable, w.token(w.user), initialize)
 	require.Equal(t, 200, began.status)
 	session := began.header["Mcp-Session-Id"]
 	require.Len(t, session, 1)
