@@ -91,7 +91,7 @@ func (e *Endpoints) admitted(next http.Handler) http.Handler {
 		inner := r.Clone(ctx)
 		inner.Header.Set("Authorization", "Bearer admitted") // whichever header had the credential
 		bearer := auth.RequireBearerToken(verify, &auth.RequireBearerTokenOptions{AllowMissingExpiration: true})
-		bearer(next).ServeHTTP(w, inner)
+		bearer(hidden(next)).ServeHTTP(w, inner)
 	})
 }
 

@@ -3,6 +3,7 @@ package mcptest_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -119,6 +120,14 @@ func TestMessagesNameTheirAgent(t *testing.T) {
 // initialize begins an MCP session.
 const initialize = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}`
 
+// errorsOf returns the errors of an envelope.
+func errorsOf(t *testing.T, body string) any {
+	t.Helper()
+	var envelope object
+	require.NoError(t, json.Unmarshal([]byte(body), &envelope), body)
+	return envelope["errors"]
+}
+
 // An MCP session belongs to whom it was begun by, with any of their credentials.
 func TestSessionsBelongToOneCaller(t *testing.T) {
 	t.Parallel()
@@ -147,7 +156,16 @@ func TestSessionsBelongToOneCaller(t *testing.T) {
 	for _, stranger := range []http.Header{w.token(w.owner), w.key(w.worker), w.key(w.own)} {
 		assert.Equal(t, 404, status("POST", messages, stranger))
 		for _, method := range []string{"POST", "GET", "DELETE"} {
-			assert.Equal(t, 403, status(method, streamable, in(stranger)))
+			foreign := in(stranger)
+			body := map[string]string{"POST": ping}[method]
+			refused, got := w.send(method, streamable, foreign, body)
+			foreign["Mcp-Session-Id"] = []string{"unknown"}
+			unknown, want := w.send(method, streamable, foreign, body)
+			assert.Equal(t, []int{404, 404}, []int{refused.status, unknown.status}, method)
+			assert.Equal(t, errorsOf(t, want), errorsOf(t, got), method)
+			assert.Equal(t, []any{object{"code": "NOT_FOUND", "message": "MCP session not found"}}, errorsOf(t, got), method)
+			assert.Equal(t, unknown.header["Content-Type"], refused.header["Content-Type"])
+			assert.Equal(t, []string{"application/json; charset=utf-8"}, refused.header["Content-Type"])
 		}
 	}
 	session2, _ := w.NewSession(w.NewKey(w.worker.ID).Secret)
