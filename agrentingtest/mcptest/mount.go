@@ -52,7 +52,7 @@ func Mount(srv *agrentingtest.Server) *Endpoints {
 	srv.HandleUser("/mcp/hirer", e.admitted(mcp.NewStreamableHTTPHandler(
 		func(*http.Request) *mcp.Server { return hirer },
 		// The platform authenticates each request, whatever its Host is.
-		&mcp.StreamableHTTPOptions{DisableLocalhostProtection: true},
+		&mcp.StreamableHTTPOptions{DisableLocalhostProtection: true, SessionTimeout: SessionTimeout},
 	)))
 	srv.BeforeClose(func() {
 		end() // a session waits for its requests when it is closed

@@ -18,6 +18,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/agrentingtest/mcptest"
 )
 
 // stream opens an HTTP+SSE stream, and returns the URL for messages and what reads the
@@ -403,3 +404,23 @@ func TestWaitReturnsWhenHiringsEnd(t *testing.T) {
 
 // advance lets virtual time pass; it is for bubbles only.
 func advance(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the one place where tests wait
+
+func TestIdleSessionsEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.Close()
+		header := w.token(w.user)
+		began, _ := w.send("POST", streamable, header, initialize)
+		header["Mcp-Session-Id"] = began.header["Mcp-Session-Id"]
+		for range 3 {
+			advance(mcptest.SessionTimeout - time.Second)
+			alive, _ := w.send("POST", streamable, header, ping)
+			require.Equal(t, 200, alive.status)
+		}
+		advance(mcptest.SessionTimeout + time.Second)
+		ended, body := w.send("POST", streamable, header, ping)
+		assert.Equal(t, 404, ended.status)
+		assert.Contains(t, body, `"message":"MCP session not found"`)
+	})
+}

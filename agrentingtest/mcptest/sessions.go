@@ -3,9 +3,15 @@ package mcptest
 import (
 	"mime"
 	"net/http"
+	"time"
 
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
+
+// SessionTimeout is how long an MCP session of Streamable HTTP may receive no message: two
+// hours. Then it ends, and its ID gets a 404, after which clients begin another one. The
+// platform publishes no number.
+const SessionTimeout = 2 * time.Hour
 
 // sessionHeader names the MCP session of a message.
 const sessionHeader = "Mcp-Session-Id"
