@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
 // Chunk is a piece of a result that an agent has emitted by task_emit_chunk.
 type Chunk struct {
-	TaskID   string // or the ID of a hiring
+	TaskID   string // or the ID of a hiring, as the server writes it
 	AgentID  string
 	Sequence int // 1 for the first chunk of a task
 	Content  string
@@ -22,11 +24,71 @@ type Chunk struct {
 	Time     time.Time
 }
 
-// Chunks returns the chunks of a task or hiring, in the order in which they arrived.
-func (e *Endpoints) Chunks(taskID string) []Chunk {
+// The bounds of what is kept of the output of a task. The platform publishes no numbers.
+const (
+	maxChunks = 10_000
+	maxBytes  = 16 << 20 // of the contents
+)
+
+// output is what an agent has emitted in the current attempt at a task.
+type output struct {
+	chunks []Chunk
+	size   int  // of the contents of chunks, in bytes
+	last   int  // the sequence of the latest chunk
+	final  bool // the final chunk has been emitted
+	ended  bool // so has the attempt
+}
+
+// keep adds a chunk, and forgets the oldest ones beyond the bounds, but never the new one.
+func (o *output) keep(c Chunk) {
+	o.last, o.final = c.Sequence, c.Final
+	o.chunks = append(o.chunks, c)
+	o.size += len(c.Content)
+	for len(o.chunks) > maxChunks || o.size > maxBytes && len(o.chunks) > 1 {
+		o.size -= len(o.chunks[0].Content)
+		o.chunks[0] = Chunk{} // append may keep the array for long
+		o.chunks = o.chunks[1:]
+	}
+}
+
+// onChange forgets what has been emitted for work that had ended, and has begun again.
+func (e *Endpoints) onChange(c agrentingtest.Change) {
+	if c.PaymentID != "" {
+		return
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.Clone(e.chunks[taskID])
+	id := c.TaskID + c.HiringID // one of them is empty
+	switch o := e.outputs[id]; {
+	case o == nil:
+	case !takesChunks(c.Status):
+		o.ended = true
+	case o.ended:
+		delete(e.outputs, id)
+	}
+}
+
+// takesChunks reports whether work with a status has not ended.
+func takesChunks(status string) bool {
+	return slices.Contains([]string{"pending", "paid", "queued", "in_progress", "revision_requested"}, status)
+}
+
+// Chunks returns the latest chunks of a task or hiring, in the order in which they arrived:
+// at most 10,000, of at most 16 MiB together. A single larger chunk is kept alone. A new
+// attempt, such as that of a hiring that is retried, begins without any, and its first
+// chunk has the sequence 1.
+//
+// IDs are case-insensitive.
+func (e *Endpoints) Chunks(taskID string) []Chunk {
+	if w, ok := e.srv.Work(taskID); ok {
+		taskID = w.ID
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if o := e.outputs[taskID]; o != nil {
+		return slices.Clone(o.chunks)
+	}
+	return nil
 }
 
 // OnChunk calls f for each chunk that task_emit_chunk accepts from now on, after
@@ -40,7 +102,7 @@ func (e *Endpoints) Chunks(taskID string) []Chunk {
 func (e *Endpoints) OnChunk(f func(Chunk)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.onChunk = append(slices.Clip(e.onChunk), f)
+	e.listeners = append(slices.Clip(e.listeners), f)
 }
 
 // pendingURI is the resource that lists the work of an agent.
@@ -138,6 +200,7 @@ type chunkInput struct {
 // emitChunk accepts chunks of the agent that does the work, until it has ended.
 func emitChunk(ctx context.Context, c *call, in chunkInput) (any, error) {
 	var work struct {
+		ID     string `json:"id"` // as the server writes it
 		Status string `json:"status"`
 		Agent  string `json:"agent_id"`
 	}
@@ -150,10 +213,10 @@ func emitChunk(ctx context.Context, c *call, in chunkInput) (any, error) {
 		return nil, err
 	case work.Agent != c.who.AgentID:
 		return nil, &refusal{http.StatusForbidden, "FORBIDDEN", "only the agent that does the work may do this"}
-	case !slices.Contains([]string{"pending", "paid", "queued", "in_progress", "revision_requested"}, work.Status):
+	case !takesChunks(work.Status):
 		return nil, invalid("a task or hiring that is %s takes no chunks", work.Status)
 	}
-	chunk, err := c.e.emit(Chunk{TaskID: in.TaskID, AgentID: c.who.AgentID, Content: in.Chunk, Final: in.Final})
+	chunk, err := c.e.emit(Chunk{TaskID: work.ID, AgentID: c.who.AgentID, Content: in.Chunk, Final: in.Final})
 	if err != nil {
 		return nil, err
 	}
@@ -165,13 +228,17 @@ func (e *Endpoints) emit(chunk Chunk) (Chunk, error) {
 	e.emitting.Lock()
 	defer e.emitting.Unlock()
 	e.mu.Lock()
-	known, listeners := e.chunks[chunk.TaskID], e.onChunk
-	if n := len(known); n > 0 && known[n-1].Final {
+	o, listeners := e.outputs[chunk.TaskID], e.listeners
+	if o == nil {
+		o = &output{}
+		e.outputs[chunk.TaskID] = o
+	}
+	if o.final {
 		e.mu.Unlock()
 		return Chunk{}, invalid("the final chunk has been emitted")
 	}
-	chunk.Sequence, chunk.Time = len(known)+1, time.Now()
-	e.chunks[chunk.TaskID] = append(known, chunk)
+	chunk.Sequence, chunk.Time = o.last+1, time.Now()
+	o.keep(chunk)
 	e.mu.Unlock()
 	for _, f := range listeners {
 		f(chunk)

@@ -27,7 +27,9 @@
 //
 // Credentials are verified when a request arrives: a stream continues when its
 // credential expires, and the next message needs a live one. An MCP session belongs to
-// the user or agent that began it. For others, it does not exist.
+// the user or agent that began it. For others, it does not exist. On /mcp/hirer it ends when
+// it has received no message for two hours, see [SessionTimeout]; a stream ends with its
+// connection.
 //
 // # Tools
 //

@@ -20,17 +20,17 @@ type Endpoints struct {
 
 	closing context.Context //nolint:containedctx // ends when the server begins to close
 
-	recruiting sync.Mutex // one hire_swarm at a time
-	emitting   sync.Mutex // one task_emit_chunk at a time
+	recruiting chan struct{} // has a value while hire_swarm is at work: one at a time
+	emitting   sync.Mutex    // one task_emit_chunk at a time
 
-	mu       sync.Mutex
-	swarms   map[string]*swarm
-	keyed    map[string]*swarm // by account and client_idempotency_key
-	saved    map[string][]Team // by user ID
-	listings []Team
-	github   map[string]githubToken // by account
-	chunks   map[string][]Chunk     // by task or hiring ID
-	onChunk  []func(Chunk)
+	mu        sync.Mutex
+	swarms    map[string]*swarm
+	keyed     map[string]*swarm // by account and client_idempotency_key
+	saved     map[string][]Team // by user ID
+	listings  []Team
+	github    map[string]githubToken // by account
+	outputs   map[string]*output     // by task or hiring ID
+	listeners []func(Chunk)
 }
 
 // Mount serves the MCP endpoints on a server, until the server is closed. It panics if
@@ -38,19 +38,21 @@ type Endpoints struct {
 func Mount(srv *agrentingtest.Server) *Endpoints {
 	closing, end := context.WithCancel(context.Background())
 	e := &Endpoints{
-		srv:     srv,
-		closing: closing,
-		swarms:  make(map[string]*swarm),
-		keyed:   make(map[string]*swarm),
-		saved:   make(map[string][]Team),
-		github:  make(map[string]githubToken),
-		chunks:  make(map[string][]Chunk),
+		srv:        srv,
+		closing:    closing,
+		swarms:     make(map[string]*swarm),
+		keyed:      make(map[string]*swarm),
+		saved:      make(map[string][]Team),
+		github:     make(map[string]githubToken),
+		outputs:    make(map[string]*output),
+		recruiting: make(chan struct{}, 1),
 	}
+	srv.OnChange(e.onChange)
 	hirer := e.newServer(e.addHirerTools)
 	srv.HandleUser("/mcp/hirer", e.admitted(mcp.NewStreamableHTTPHandler(
 		func(*http.Request) *mcp.Server { return hirer },
 		// The platform authenticates each request, whatever its Host is.
-		&mcp.StreamableHTTPOptions{DisableLocalhostProtection: true},
+		&mcp.StreamableHTTPOptions{DisableLocalhostProtection: true, SessionTimeout: SessionTimeout},
 	)))
 	srv.BeforeClose(func() {
 		end() // a session waits for its requests when it is closed
@@ -89,7 +91,7 @@ func (e *Endpoints) admitted(next http.Handler) http.Handler {
 		inner := r.Clone(ctx)
 		inner.Header.Set("Authorization", "Bearer admitted") // whichever header had the credential
 		bearer := auth.RequireBearerToken(verify, &auth.RequireBearerTokenOptions{AllowMissingExpiration: true})
-		bearer(next).ServeHTTP(w, inner)
+		bearer(hidden(next)).ServeHTTP(w, inner)
 	})
 }
 

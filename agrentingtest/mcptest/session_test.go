@@ -3,6 +3,7 @@ package mcptest_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/agrentingtest/mcptest"
 )
 
 // stream opens an HTTP+SSE stream, and returns the URL for messages and what reads the
@@ -116,13 +118,23 @@ func TestMessagesNameTheirAgent(t *testing.T) {
 	assert.Contains(t, worker.fails("submit_hiring_result", object{"hiring_id": id, "output": "x"}), "Forbidden")
 }
 
+// initialize begins an MCP session.
+const initialize = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}`
+
+// errorsOf returns the errors of an envelope.
+func errorsOf(t *testing.T, body string) any {
+	t.Helper()
+	var envelope object
+	require.NoError(t, json.Unmarshal([]byte(body), &envelope), body)
+	return envelope["errors"]
+}
+
 // An MCP session belongs to whom it was begun by, with any of their credentials.
 func TestSessionsBelongToOneCaller(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	t.Cleanup(w.Close)
-	began, _ := w.send("POST", streamable, w.token(w.user),
-		`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}`)
+	began, _ := w.send("POST", streamable, w.token(w.user), initialize)
 	require.Equal(t, 200, began.status)
 	session := began.header["Mcp-Session-Id"]
 	require.Len(t, session, 1)
@@ -145,7 +157,16 @@ func TestSessionsBelongToOneCaller(t *testing.T) {
 	for _, stranger := range []http.Header{w.token(w.owner), w.key(w.worker), w.key(w.own)} {
 		assert.Equal(t, 404, status("POST", messages, stranger))
 		for _, method := range []string{"POST", "GET", "DELETE"} {
-			assert.Equal(t, 403, status(method, streamable, in(stranger)))
+			foreign := in(stranger)
+			body := map[string]string{"POST": ping}[method]
+			refused, got := w.send(method, streamable, foreign, body)
+			foreign["Mcp-Session-Id"] = []string{"unknown"}
+			unknown, want := w.send(method, streamable, foreign, body)
+			assert.Equal(t, []int{404, 404}, []int{refused.status, unknown.status}, method)
+			assert.Equal(t, errorsOf(t, want), errorsOf(t, got), method)
+			assert.Equal(t, []any{object{"code": "NOT_FOUND", "message": "MCP session not found"}}, errorsOf(t, got), method)
+			assert.Equal(t, unknown.header["Content-Type"], refused.header["Content-Type"])
+			assert.Equal(t, []string{"application/json; charset=utf-8"}, refused.header["Content-Type"])
 		}
 	}
 	session2, _ := w.NewSession(w.NewKey(w.worker.ID).Secret)
@@ -383,3 +404,23 @@ func TestWaitReturnsWhenHiringsEnd(t *testing.T) {
 
 // advance lets virtual time pass; it is for bubbles only.
 func advance(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the one place where tests wait
+
+func TestIdleSessionsEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.Close()
+		header := w.token(w.user)
+		began, _ := w.send("POST", streamable, header, initialize)
+		header["Mcp-Session-Id"] = began.header["Mcp-Session-Id"]
+		for range 3 {
+			advance(mcptest.SessionTimeout - time.Second)
+			alive, _ := w.send("POST", streamable, header, ping)
+			require.Equal(t, 200, alive.status)
+		}
+		advance(mcptest.SessionTimeout + time.Second)
+		ended, body := w.send("POST", streamable, header, ping)
+		assert.Equal(t, 404, ended.status)
+		assert.Contains(t, body, `"message":"MCP session not found"`)
+	})
+}

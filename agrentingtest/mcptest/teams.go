@@ -140,8 +140,12 @@ func hireSwarm(ctx context.Context, c *call, in swarmInput) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.e.recruiting.Lock()
-	defer c.e.recruiting.Unlock()
+	select {
+	case c.e.recruiting <- struct{}{}:
+		defer func() { <-c.e.recruiting }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	made := &swarm{
 		id: newUUID(), name: in.Name, account: account(c.who), created: time.Now(), fingerprint: sha256.Sum256(arguments),
 	}

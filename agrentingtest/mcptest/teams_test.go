@@ -1,7 +1,9 @@
 package mcptest_test
 
 import (
+	"encoding/json"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -175,4 +177,51 @@ func TestOwnToolsCheckScopesAndUsers(t *testing.T) {
 		}
 	}
 	assert.Contains(t, agent.fails("hire_swarm", object{"members": []object{member(w.worker, "1")}}), "FORBIDDEN (HTTP 403)")
+}
+
+// A call that waits for another hire_swarm ends when it is canceled.
+func TestCanceledSwarmDoesNotWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.Close()
+		release := make(chan struct{})
+		defer w.OnChange(func(c agrentingtest.Change) {
+			if c.Event == "hiring.created" {
+				<-release
+			}
+		})()
+		user := tools{t, w.connect(streamable, w.token(w.user))}
+		defer func() { _ = user.Close() }()
+		args := object{"members": []object{member(w.worker, "1")}}
+		first := make(chan error, 1)
+		go func() {
+			_, err := user.try(t.Context(), "hire_swarm", args)
+			first <- err
+		}()
+		synctest.Wait()
+
+		header := w.token(w.user)
+		began, _ := w.send("POST", streamable, header, initialize)
+		header["Mcp-Session-Id"] = began.header["Mcp-Session-Id"]
+		w.send("POST", streamable, header, `{"jsonrpc":"2.0","method":"notifications/initialized"}`)
+		arguments, err := json.Marshal(args)
+		require.NoError(t, err)
+		ended := make(chan string, 1)
+		go func() {
+			_, body := w.send("POST", streamable, header,
+				`{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"hire_swarm","arguments":`+string(arguments)+`}}`)
+			ended <- body
+		}()
+		synctest.Wait()
+		assert.Empty(t, ended, "one at a time")
+		w.send("POST", streamable, header, `{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}`)
+		synctest.Wait()
+		if assert.Len(t, ended, 1) {
+			assert.Contains(t, <-ended, "context canceled")
+		}
+		close(release)
+		require.NoError(t, <-first)
+		assert.Len(t, list(user.do("list_my_hirings", nil), "hirings"), 1)
+	})
 }

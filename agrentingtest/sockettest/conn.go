@@ -34,10 +34,13 @@ type conn struct {
 // channel is a topic that a socket has joined.
 type channel struct {
 	conn      *conn
-	topic     string
-	kind, id  string // of the topic
+	topic     string // as the client writes it
+	kind, id  string // of the topic, with the canonical ID
 	joinedRef ref
 }
+
+// key is the topic with the canonical ID.
+func (ch *channel) key() string { return ch.kind + ch.id }
 
 // frame is a message in the queue, or the end of the socket.
 type frame struct {
@@ -244,6 +247,9 @@ func (c *conn) join(m message) {
 	s := c.sockets
 	kind, id, matched := c.endpoint.match(m.topic)
 	allowed := matched && s.authorized(c.who, kind, id)
+	if allowed && (kind == topicStream || kind == topicTask) {
+		id = s.canonical(id)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.closing {
@@ -266,7 +272,7 @@ func (c *conn) join(m message) {
 	default:
 		ch := &channel{conn: c, topic: m.topic, kind: kind, id: id, joinedRef: joined}
 		c.channels[m.topic] = ch
-		s.joined[m.topic] = append(s.joined[m.topic], ch)
+		s.joined[ch.key()] = append(s.joined[ch.key()], ch)
 		c.accept(m, m.joinRef)
 		if kind == topicStream {
 			s.stream(id).replay(ch)

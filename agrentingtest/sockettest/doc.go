@@ -30,7 +30,8 @@
 // reason "unauthorized", and topics that the endpoint does not have with "unmatched
 // topic". Negotiations and payment channels have no routes on the embedded platform:
 // [Sockets.Allow] says who may join one. The ID of a hiring stands for that of its task in
-// task_stream.
+// task_stream. The IDs of tasks and hirings are case-insensitive: events arrive on the
+// topic as the client has written it.
 //
 // # What is pushed
 //

@@ -2,6 +2,7 @@ package sockettest_test
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -245,9 +246,29 @@ func TestStreamKeepsTheLatestChunks(t *testing.T) {
 			require.NoError(t, w.sockets.Emit(id, strconv.Itoa(i+1), "", nil))
 		}
 		kept := w.sockets.Chunks(id)
-		require.Len(t, kept, 5001)
-		assert.Equal(t, 5001, kept[0].Seq)
-		assert.Equal(t, "10001", kept[5000].Content)
+		require.Len(t, kept, 10_000)
+		assert.Equal(t, 2, kept[0].Seq)
+		assert.Equal(t, "10001", kept[9999].Content)
+	})
+}
+
+func TestStreamBoundsItsBytes(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(w *world) {
+		t := w.t
+		id := w.task()
+		half := strings.Repeat("x", 1<<19)
+		for range 40 {
+			require.NoError(t, w.sockets.Emit(id, half, half, nil))
+		}
+		kept := w.sockets.Chunks(id)
+		require.Len(t, kept, 16)
+		assert.Equal(t, []int{25, 40}, []int{kept[0].Seq, kept[15].Seq})
+		require.NoError(t, w.sockets.Emit(id, strings.Repeat("x", 17<<20), "", nil))
+		kept = w.sockets.Chunks(id)
+		require.Len(t, kept, 1, "the new chunk is kept")
+		require.NoError(t, w.sockets.Emit(id, "small", "", nil))
+		assert.Equal(t, "small", w.sockets.Chunks(id)[0].Content)
 	})
 }
 

@@ -86,7 +86,7 @@ func (s *Sockets) receiveTask(ch *channel, e taskEvent, m message) (reason strin
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.shared {
-		s.broadcast(ch.topic, m.event, m.payload, ch.conn)
+		s.broadcast(ch.key(), m.event, m.payload, ch.conn)
 	}
 	if m.event == "checkpoint" {
 		s.checkpoints[w.ID] = m.payload
@@ -135,6 +135,7 @@ func failure(fields map[string]json.RawMessage) string {
 // Checkpoint returns the payload of the latest checkpoint that the provider of a task has
 // sent, with state and seq, and false if there is none.
 func (s *Sockets) Checkpoint(taskID string) (json.RawMessage, bool) {
+	taskID = s.canonical(taskID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b, ok := s.checkpoints[taskID]

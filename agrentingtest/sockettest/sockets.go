@@ -22,7 +22,7 @@ type Sockets struct {
 
 	mu          sync.Mutex
 	conns       []*conn
-	joined      map[string][]*channel      // by topic
+	joined      map[string][]*channel      // by topic, with the canonical ID
 	allowed     map[string][]string        // agents by topic
 	streams     map[string]*stream         // by task
 	checkpoints map[string]json.RawMessage // by task
@@ -81,6 +81,7 @@ func (s *Sockets) Push(topic, event string, payload any) int {
 	if _, ok := (message{payload: b}).fields(); !ok {
 		panic("sockettest: Push: the payload is not a JSON object")
 	}
+	topic = s.canonicalTopic(topic)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.broadcast(topic, event, b, nil)
@@ -91,7 +92,7 @@ func (s *Sockets) broadcast(topic, event string, payload json.RawMessage, except
 	n := 0
 	for _, ch := range s.joined[topic] {
 		if ch.conn != except {
-			ch.conn.send(message{topic: topic, event: event, payload: payload})
+			ch.conn.send(message{topic: ch.topic, event: event, payload: payload})
 			n++
 		}
 	}
@@ -171,10 +172,10 @@ func (s *Sockets) remove(c *conn) {
 // leave removes a channel. It needs the lock.
 func (s *Sockets) leave(ch *channel) {
 	delete(ch.conn.channels, ch.topic)
-	left := slices.DeleteFunc(s.joined[ch.topic], func(other *channel) bool { return other == ch })
+	left := slices.DeleteFunc(s.joined[ch.key()], func(other *channel) bool { return other == ch })
 	if len(left) == 0 {
-		delete(s.joined, ch.topic)
+		delete(s.joined, ch.key())
 		return
 	}
-	s.joined[ch.topic] = left
+	s.joined[ch.key()] = left
 }

@@ -18,9 +18,12 @@ const (
 	eventStreamError = "stream.error"
 )
 
-// maxChunks is how many chunks of a stream are kept for those who join later. The
-// platform publishes no number.
-const maxChunks = 10_000
+// The bounds of what is kept of a stream for those who join later. The platform publishes
+// no numbers.
+const (
+	maxChunks = 10_000
+	maxBytes  = 16 << 20 // of contents and kinds
+)
 
 // Chunk is a part of what an agent says about a task while it works on it.
 type Chunk struct {
@@ -31,11 +34,27 @@ type Chunk struct {
 	Metadata  map[string]any `json:"metadata"`
 }
 
+// size is in bytes.
+func (c Chunk) size() int { return len(c.Content) + len(c.Kind) }
+
 // stream is the output of the current attempt at a task.
 type stream struct {
 	last   int // the number of the latest chunk
 	chunks []Chunk
+	size   int      // of chunks
 	end    *message // stream.done or stream.error
+}
+
+// keep adds a chunk, and forgets the oldest ones beyond the bounds, but never the new one.
+// It needs the lock.
+func (st *stream) keep(c Chunk) {
+	st.chunks = append(st.chunks, c)
+	st.size += c.size()
+	for len(st.chunks) > maxChunks || st.size > maxBytes && len(st.chunks) > 1 {
+		st.size -= st.chunks[0].size()
+		st.chunks[0] = Chunk{} // append may keep the array for long
+		st.chunks = st.chunks[1:]
+	}
 }
 
 // replay needs the lock.
@@ -44,7 +63,7 @@ func (st *stream) replay(ch *channel) {
 		ch.conn.send(message{topic: ch.topic, event: eventChunk, payload: encodePayload(c)})
 	}
 	if st.end != nil {
-		ch.conn.send(*st.end)
+		ch.conn.send(message{topic: ch.topic, event: st.end.event, payload: st.end.payload})
 	}
 }
 
@@ -86,16 +105,15 @@ func (s *Sockets) emit(id, content, kind string, metadata map[string]any) {
 	st := s.stream(id)
 	st.last++
 	c := Chunk{Seq: st.last, Content: content, Kind: kind, Timestamp: time.Now().UTC(), Metadata: maps.Clone(metadata)}
-	if len(st.chunks) == maxChunks {
-		st.chunks = slices.Delete(st.chunks, 0, maxChunks/2)
-	}
-	st.chunks = append(st.chunks, c)
+	st.keep(c)
 	s.broadcast(topicStream+id, eventChunk, encodePayload(c), nil)
 }
 
-// Chunks returns the latest chunks of a task or hiring, at most 10,000, the oldest first.
+// Chunks returns the latest chunks of a task or hiring, the oldest first: at most 10,000,
+// of at most 16 MiB together. A single larger chunk is kept alone.
 // A new attempt begins without any.
 func (s *Sockets) Chunks(id string) []Chunk {
+	id = s.canonical(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if st := s.streams[id]; st != nil {

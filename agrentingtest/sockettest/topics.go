@@ -72,6 +72,26 @@ func (e endpoint) match(topic string) (kind, id string, ok bool) {
 	return "", "", false
 }
 
+// canonical returns the ID of a task or hiring as the server writes it, because IDs are
+// case-insensitive. An unknown ID is returned unchanged. It must be called without the lock.
+func (s *Sockets) canonical(id string) string {
+	if w, ok := s.srv.Work(id); ok {
+		return w.ID
+	}
+	return id
+}
+
+// canonicalTopic is a topic with the canonical ID, if that is the ID of a task or hiring.
+// It must be called without the lock.
+func (s *Sockets) canonicalTopic(topic string) string {
+	for _, kind := range []string{topicStream, topicTask} {
+		if id, ok := strings.CutPrefix(topic, kind); ok {
+			return kind + s.canonical(id)
+		}
+	}
+	return topic
+}
+
 // authorized reports whether a client may join a topic. It must be called without the
 // lock, because it asks the server.
 func (s *Sockets) authorized(who agrentingtest.Principal, kind, id string) bool {
