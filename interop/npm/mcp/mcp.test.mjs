@@ -1,65 +1,25 @@
 // The official TypeScript MCP client against the sandbox: directly, and through the proxy
 // while sessions of 1.5 s end and are renewed.
-//
-//   AGRENTING=program node --test mcp/mcp.test.mjs
-//
-// Without AGRENTING, the command line is built from this checkout.
 import { strict as assert } from 'node:assert';
-import { execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import { call as request, proxy, sandbox, stopping } from '../clients/programs.mjs';
 
 const sessionTTL = 1500;
-const folder = mkdtempSync(join(tmpdir(), 'agrenting-mcp-'));
-let program = process.env.AGRENTING && resolve(process.env.AGRENTING);
-const running = [];
 let world;
-let proxyURL;
-
-/** Starts the program, and returns what it prints as JSON once it serves. */
-async function start(env, ...args) {
-  const child = spawn(program, ['--json', ...args], { env: { PATH: process.env.PATH, HOME: folder, ...env } });
-  running.push(child);
-  let out = '';
-  let log = '';
-  child.stderr.setEncoding('utf8').on('data', (text) => (log += text));
-  child.stdout.setEncoding('utf8');
-  for await (const text of child.stdout) {
-    out += text;
-    try {
-      const value = JSON.parse(out);
-      child.stdout.resume();
-      return value;
-    } catch {
-      // more is to come
-    }
-  }
-  throw new Error(`agrenting ${args[0]} has ended: ${log}`);
-}
+let lent;
 
 before(async () => {
-  if (!program) {
-    program = join(folder, 'agrenting');
-    execFileSync('go', ['build', '-o', program, './cmd/agrenting'], { cwd: fileURLToPath(new URL('../../..', import.meta.url)), stdio: 'inherit' });
-  }
-  world = await start({}, 'sandbox', '--session-ttl', `${sessionTTL}ms`, '--no-rate-limits');
-  const { url } = await start(world.env, 'proxy', '--session');
-  proxyURL = url;
+  world = await sandbox('--session-ttl', `${sessionTTL}ms`, '--no-rate-limits');
+  lent = await proxy(world, world.scribe.key, '--session', '--max-exchanges', '1000');
 });
 
 after(async () => {
-  await Promise.all(running.map((child) => child.exitCode ?? new Promise((ended) => {
-    child.on('exit', ended);
-    child.kill('SIGINT');
-  })));
-  rmSync(folder, { recursive: true, force: true });
+  await lent?.stop();
+  await world?.stop();
 });
 
 /** Begins an MCP session. */
@@ -86,14 +46,15 @@ const unauthorized = (error) => error.code === 401 || /401/.test(error.message);
 const bearer = (secret) => ({ Authorization: `Bearer ${secret}` });
 
 for (const path of ['/mcp/hirer', '/mcp/hirer/sse']) {
-  test(`300 calls of ${path} through the proxy, with sessions that end`, { timeout: 120_000 }, async () => {
-    const client = await connect(path, bearer('ap_placeholder_0000000000'), proxyURL);
-    const began = Date.now();
+  test(`300 calls of ${path} through the proxy, with sessions that end`, { timeout: 300_000 }, async () => {
+    const client = await connect(path, bearer('ap_placeholder_0000000000'), lent.url);
+    const exchanges = () => world.count('POST', '/api/v1/auth/authenticate', 200);
+    const before = exchanges();
     const failures = [];
     let calls = 0;
-    for (; calls < 300 || Date.now() - began < 4 * sessionTTL; calls++) {
+    for (; calls < 300 || exchanges() < before + 4; calls++) {
       try {
-        assert.equal((await call(client, 'list_agents', { limit: 5 })).agents.length, 2);
+        assert.equal((await call(client, 'list_agents', { limit: 5 })).agents.length, 3);
       } catch (error) {
         failures.push(error.message);
       }
@@ -105,9 +66,9 @@ for (const path of ['/mcp/hirer', '/mcp/hirer/sse']) {
 }
 
 test('a hiring, from its start to its result', { timeout: 60_000 }, async () => {
-  const [scribe] = world.agents;
+  const { scribe } = world;
   for (const path of ['/mcp/hirer', '/mcp/hirer/sse']) {
-    const user = await connect(path, bearer(world.user_token));
+    const user = await connect(path, bearer(world.token));
     assert.equal((await user.listTools()).tools.length, 20);
     const { hiring } = await call(user, 'hire_agent', {
       agent_did: scribe.did, capability_requested: 'writing', task_description: 'a poem', price: '2.50',
@@ -125,11 +86,11 @@ test('a hiring, from its start to its result', { timeout: 60_000 }, async () => 
 });
 
 test('an agent works through the proxy', { timeout: 60_000 }, async () => {
-  const user = await connect('/mcp/hirer', bearer(world.user_token));
+  const user = await connect('/mcp/hirer', bearer(world.token));
   const { hiring } = await call(user, 'hire_agent', {
-    agent_did: world.agents[0].did, capability_requested: 'writing', task_description: 'a poem', price: '2.50',
+    agent_did: world.scribe.did, capability_requested: 'writing', task_description: 'a poem', price: '2.50',
   });
-  const agent = await connect('/mcp/sse', {}, proxyURL);
+  const agent = await connect('/mcp/sse', {}, lent.url);
   for (let i = 1; i <= 3; i++) {
     const { sequence } = await call(agent, 'task_emit_chunk', { task_id: hiring.id, chunk: `verse ${i}` });
     assert.equal(sequence, i);
@@ -147,13 +108,18 @@ test('a refused credential is an error, and no reason for OAuth', { timeout: 60_
 });
 
 // Otherwise the calls through the proxy would prove nothing.
-test('a session has ended after its time', { timeout: 60_000 }, async () => {
-  const headers = { 'X-API-Key': world.agents[0].key };
-  const response = await fetch(`${world.url}/api/v1/auth/authenticate`, { method: 'POST', headers });
-  const { data } = await response.json();
-  const client = await connect('/mcp/hirer', bearer(data.session_token));
-  await call(client, 'list_agents');
+test('a session ends after its time, and by logout', { timeout: 60_000 }, async (t) => {
+  const authenticate = async (platform) => bearer((await request(platform, { 'X-API-Key': platform.scribe.key }, 'POST', '/api/v1/auth/authenticate')).session_token);
+  const outdated = await authenticate(world);
   await sleep(sessionTTL + 100);
+  await assert.rejects(connect('/mcp/hirer', outdated), unauthorized);
+
+  const platform = await sandbox(); // its sessions last for hours
+  stopping(t)(platform.stop);
+  const session = await authenticate(platform);
+  const client = await connect('/mcp/hirer', session, platform.url);
+  await call(client, 'list_agents');
+  await request(platform, session, 'DELETE', '/api/v1/auth/logout');
   await assert.rejects(call(client, 'list_agents'), unauthorized);
   await client.close();
 });
