@@ -1,7 +1,7 @@
 // What the tests of the API document share: where it is, programs of npm, and the
 // embedded platform.
 import { execFile, spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -14,6 +14,13 @@ export const documentYAML = join(root, 'api', 'openapi.yaml');
 export const documentJSON = join(root, 'api', 'openapi.json');
 
 const run = promisify(execFile);
+
+// What is left when this process ends is ended with it.
+const leftovers = new Set();
+process.on('exit', () => leftovers.forEach((end) => end()));
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+  process.on(signal, () => process.exit(1));
+}
 
 /** bin is the path of a program that npm has installed. */
 export const bin = (name) => join(here, '..', 'node_modules', '.bin', name);
@@ -29,9 +36,14 @@ export async function output(program, args, options = {}) {
 }
 
 /** temporary makes a folder that is removed when the test ends. */
-export async function temporary(t) {
-  const dir = await mkdtemp(join(tmpdir(), 'agrenting-openapi-'));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+export function temporary(t) {
+  const dir = mkdtempSync(join(tmpdir(), 'agrenting-openapi-'));
+  const remove = () => rmSync(dir, { recursive: true, force: true });
+  leftovers.add(remove);
+  t.after(() => {
+    remove();
+    leftovers.delete(remove);
+  });
   return dir;
 }
 
@@ -39,12 +51,12 @@ export async function temporary(t) {
 export function start(t, program, args) {
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   const kill = () => child.kill('SIGKILL');
-  process.once('exit', kill);
+  leftovers.add(kill);
   const ended = new Promise((resolve, reject) => child.on('close', resolve).on('error', reject));
   t.after(async () => {
     child.kill('SIGTERM');
     await ended;
-    process.off('exit', kill);
+    leftovers.delete(kill);
   });
   return createInterface({ input: child.stdout });
 }
@@ -52,7 +64,7 @@ export function start(t, program, args) {
 /** agrenting is the path of the command line, which AGRENTING names or this builds. */
 export async function agrenting(t) {
   if (process.env.AGRENTING) return process.env.AGRENTING;
-  const program = join(await temporary(t), 'agrenting');
+  const program = join(temporary(t), 'agrenting');
   await output('go', ['build', '-o', program, '.'], { cwd: join(root, 'cmd', 'agrenting') });
   return program;
 }

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { agrenting, bin, documentYAML, here, output, sandbox, temporary } from './tools.mjs';
 
 test('a typed program compiles and works', async (t) => {
-  const dir = await temporary(t);
+  const dir = temporary(t);
   await output(bin('openapi-typescript'), [documentYAML, '--output', join(dir, 'platform.d.ts')]);
   await copyFile(join(here, 'program.ts'), join(dir, 'program.ts'));
   await writeFile(join(dir, 'package.json'), '{"type": "module"}');
