@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -42,12 +43,21 @@ func (e *exchange) shape() string {
 // shape once.
 func trafficOfTests(t *testing.T) []exchange {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "traffic")
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", ".")
-	cmd.Dir = filepath.Join("..", "agrentingtest")
-	cmd.Env = append(os.Environ(), "GOWORK=off", "AGRENTINGTEST_TRAFFIC="+file)
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	dir := t.TempDir()
+	file, program := filepath.Join(dir, "traffic"), filepath.Join(dir, "tests.exe")
+	// "go test" would leave its tests running if it were killed. These end by themselves,
+	// even if this process does not live to see it.
+	for _, args := range [][]string{
+		{"go", "test", "-c", "-o", program, "."},
+		{program, "-test.timeout=4m"},
+	} {
+		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+		cmd.Dir = filepath.Join("..", "agrentingtest")
+		cmd.Env = append(os.Environ(), "GOWORK=off", "AGRENTINGTEST_TRAFFIC="+file)
+		cmd.WaitDelay = 10 * time.Second
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
 	f, err := os.Open(file)
 	require.NoError(t, err)
 	defer func() { _ = f.Close() }()
@@ -67,8 +77,8 @@ func trafficOfTests(t *testing.T) []exchange {
 	return all
 }
 
+//nolint:paralleltest // the tests that it runs take all cores, and others have time limits
 func TestTrafficOfTheEmbeddedPlatformsTestsIsAsTheDocumentSays(t *testing.T) {
-	t.Parallel()
 	v := newWitness(t, nil)
 	skipped := map[string]bool{}
 	for _, e := range trafficOfTests(t) {
