@@ -32,6 +32,8 @@ type exchange struct {
 	known *actor // whose credential is in the headers, nil before that is known
 	body  []byte // of a platform route
 
+	inQuery []string // the credentials in the query of a route of HandleQuery
+
 	route   string // the pattern that serves it, empty before it is known
 	refusal string // why the platform refused it
 	counted bool   // in the report
@@ -115,12 +117,14 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	} else {
 		x.lags = s.nodes.lagging(r)
 	}
+	shown, hidden := s.loggedQuery(r)
+	x.inQuery = hidden
 	x.entry = &Request{
 		ID:         "req_" + randomHex(8),
 		Method:     r.Method,
 		Path:       r.URL.Path,
 		RawPath:    r.URL.EscapedPath(),
-		Query:      s.loggedQuery(r),
+		Query:      shown,
 		Header:     r.Header.Clone(),
 		Host:       r.Host,
 		Proto:      r.Proto,
