@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -28,7 +29,10 @@ type exchange struct {
 	rate  allowance
 	lags  bool   // whether its node lags behind
 	part  bool   // of another request, which was charged for both
+	known *actor // whose credential is in the headers, nil before that is known
 	body  []byte // of a platform route
+
+	inQuery []string // the credentials in the query of a route of HandleQuery
 
 	route   string // the pattern that serves it, empty before it is known
 	refusal string // why the platform refused it
@@ -109,16 +113,18 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	}
 	x := &exchange{s: s, ip: ip}
 	if whole := exchangeOf(r); whole != nil && whole.s == s {
-		x.part, x.lags = true, whole.lags
+		x.part, x.lags, x.known = true, whole.lags, whole.knows(r.Header)
 	} else {
 		x.lags = s.nodes.lagging(r)
 	}
+	shown, hidden := s.loggedQuery(r)
+	x.inQuery = hidden
 	x.entry = &Request{
 		ID:         "req_" + randomHex(8),
 		Method:     r.Method,
 		Path:       r.URL.Path,
 		RawPath:    r.URL.EscapedPath(),
-		Query:      s.loggedQuery(r),
+		Query:      shown,
 		Header:     r.Header.Clone(),
 		Host:       r.Host,
 		Proto:      r.Proto,
@@ -157,6 +163,7 @@ func (x *exchange) obstruct() {
 	}
 	if f.revoke {
 		x.s.revokePresented(x.r)
+		x.known = nil
 	}
 	h := x.out.Header()
 	for _, kv := range f.headers {
@@ -322,7 +329,7 @@ func (x *exchange) admit(a access) *failure {
 	if a.level == levelOpen {
 		return x.charge("ip:"+x.ip, s.limits.limits.General)
 	}
-	who, f := s.identify(x.r.Header, x.lags)
+	who, f := x.identify()
 	switch {
 	case f != nil:
 		return f
@@ -332,6 +339,31 @@ func (x *exchange) admit(a access) *failure {
 		return unauthorized("a credential is required")
 	}
 	return x.accept(who, a)
+}
+
+// identify is like [Server.identify], but a part of another request with the same
+// credential is as good as that request was when it arrived.
+func (x *exchange) identify() (*actor, *failure) {
+	if x.known == nil {
+		who, f := x.s.identify(x.r.Header, x.lags)
+		if who == nil {
+			return nil, f
+		}
+		x.known = who
+	}
+	who := *x.known // accept settles which agent acts
+	return &who, nil
+}
+
+// knows returns whose credential is in the headers of a part of the request, if the
+// request has the same one. It returns nil if that is not known.
+func (x *exchange) knows(part http.Header) *actor {
+	keys, bearers := credentialHeaders(part)
+	ownKeys, ownBearers := credentialHeaders(x.entry.Header)
+	if !slices.Equal(keys, ownKeys) || !slices.Equal(bearers, ownBearers) {
+		return nil
+	}
+	return x.known
 }
 
 // accept settles who acts for a caller who is known, and charges the limits.

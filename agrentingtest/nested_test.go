@@ -74,6 +74,38 @@ func TestNestedRequestsReachTheSameNode(t *testing.T) {
 	assert.Positive(t, w.Count("GET "+tasksPath))
 }
 
+// The credential was valid when the first request arrived, which is what counts.
+func TestNestedRequestsOutliveTheCredential(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	other := w.NewKey(w.agent.ID)
+	w.RevokeKey(other.ID)
+	ends := func(end func(), path string, change func(http.Header)) http.Handler {
+		next := w.relay(path)
+		return http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+			end()
+			change(r.Header)
+			next.ServeHTTP(out, r)
+		})
+	}
+	same := func(http.Header) {}
+	rotate := func() { assert.Equal(t, 200, w.asKey().post(rotatePath, "").status) }
+	w.Handle("GET /rotated", ends(rotate, tasksPath, same))
+	w.Handle("GET /another", ends(func() {}, tasksPath, func(h http.Header) { h.Set("X-Api-Key", other.Secret) }))
+	w.Handle("GET /without", ends(func() {}, tasksPath, func(h http.Header) { h.Del("X-Api-Key") }))
+	w.Handle("GET /plain", w.relay(tasksPath))
+	w.HandlePublic("GET /public", w.relay(tasksPath))
+
+	live := w.caller.key(w.NewKey(w.agent.ID).Secret)
+	assert.Equal(t, 401, live.get("/another").status, "a part with another credential")
+	assert.Equal(t, 401, live.get("/without").status, "a part without a credential")
+	assert.Equal(t, 401, w.caller.key(other.Secret).get("/public").status, "the route did not look at it")
+	w.Fault("GET "+tasksPath, agrentingtest.RevokeNow())
+	assert.Equal(t, 401, live.get("/plain").status)
+	assert.Equal(t, 200, w.asKey().get("/rotated").status)
+	assert.Equal(t, 401, w.asKey().get("/plain").status, "the next request is refused")
+}
+
 func TestUserRoutesActForTheUser(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

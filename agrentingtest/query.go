@@ -67,16 +67,18 @@ func (x *exchange) hideQuery(r *http.Request) {
 	x.r.URL, x.r.RequestURI = &u, u.RequestURI()
 }
 
-// loggedQuery returns the query of a request as the log shows it. A credential on a
-// route that does not expect one there is shown, because that is a mistake to be found.
-func (s *Server) loggedQuery(r *http.Request) url.Values {
+// loggedQuery returns the query of a request as the log shows it, and the credentials that
+// it hides. A credential on a route that does not expect one there is shown, because that
+// is a mistake to be found.
+func (s *Server) loggedQuery(r *http.Request) (shown url.Values, hidden []string) {
 	q := r.URL.Query()
-	for name, values := range q {
+	for _, name := range slices.Sorted(maps.Keys(q)) {
 		if isCredentialParam(name) && s.expectsCredential(r) {
-			q[name] = slices.Repeat([]string{filtered}, len(values))
+			hidden = append(hidden, q[name]...)
+			q[name] = slices.Repeat([]string{filtered}, len(q[name]))
 		}
 	}
-	return q
+	return q, hidden
 }
 
 // expectsCredential reports whether a request is for a route of HandleQuery.

@@ -66,7 +66,7 @@ type ChaosReport struct {
 // reason.
 type RefusedCredential struct {
 	Fingerprint string `json:"fingerprint"` // empty if the request had no credential
-	Header      string `json:"header"`      // that had it, such as "X-Api-Key"
+	Header      string `json:"header"`      // that had it, such as "X-Api-Key", or "query" for a socket
 	Kind        string `json:"kind"`        // as [CredentialKind], or "unknown" to this server
 	ID          string `json:"id"`          // of the key, session, or token
 	AgentID     string `json:"agent_id"`    // of a key or session

@@ -11,17 +11,24 @@ import (
 // refused describes the credentials of a request that is answered with 401 or 403.
 func (x *exchange) refused(status int, route string) (rows []RefusedCredential) {
 	row := RefusedCredential{Status: status, Route: route, Reason: x.refusal, Fault: kindOf(x.fault)}
+	add := func(header, value string) {
+		row.Header, row.Fingerprint = header, secret.Fingerprint(value)
+		row.Kind, row.ID, row.AgentID, row.State = x.s.describeCredential(value)
+		rows = append(rows, row)
+	}
 	for _, name := range credentialNames {
 		for _, value := range x.r.Header[name] {
-			row.Header = name
 			if name == "Authorization" {
 				if _, after, ok := strings.Cut(value, " "); ok {
 					value = strings.TrimSpace(after)
 				}
 			}
-			row.Fingerprint = secret.Fingerprint(value)
-			row.Kind, row.ID, row.AgentID, row.State = x.s.describeCredential(value)
-			rows = append(rows, row)
+			add(name, value)
+		}
+	}
+	for _, value := range x.inQuery {
+		if value = strings.TrimSpace(value); value != "" {
+			add("query", value)
 		}
 	}
 	if rows == nil {

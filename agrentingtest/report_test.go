@@ -159,6 +159,61 @@ func newRow(before, after []agrentingtest.RefusedCredential) agrentingtest.Refus
 	return agrentingtest.RefusedCredential{}
 }
 
+func TestReportCountsRefusalsOfCredentialsInTheQuery(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	seenBy(w.Server, "/any", nil)
+	seenBy(w.Server, "/closed", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }))
+	revoked := w.NewKey(w.agent.ID)
+	w.RevokeKey(revoked.ID)
+	ended, _ := w.NewSession(w.key.Secret)
+	w.RevokeSession(ended)
+	stray := agrentingtest.Status(401, "")
+
+	type row = agrentingtest.RefusedCredential
+	agent := w.agent.ID
+	const badKey = "invalid or revoked API key"
+	for name, c := range map[string]struct {
+		path, query, secret string
+		fault               *agrentingtest.Fault
+		want                row
+	}{
+		"none":       {"/any", "", "", nil, row{Status: 401, Reason: "a credential is required: api_key or session_token in the query"}},
+		"empty":      {"/any", "api_key=", "", nil, row{Status: 401, Reason: badKey}},
+		"revoked":    {"/any", "api_key=" + revoked.Secret, revoked.Secret, nil, row{Header: "query", Kind: "api_key", ID: revoked.ID, AgentID: agent, State: "revoked", Status: 401, Reason: badKey}},
+		"unknown":    {"/any", "api_key=from-elsewhere", "from-elsewhere", nil, row{Header: "query", Kind: "unknown", Status: 401, Reason: badKey}},
+		"ended":      {"/any", "session_token=" + ended, ended, nil, row{Header: "query", Kind: "session", AgentID: agent, State: "ended", Status: 401, Reason: "invalid or revoked token"}},
+		"misspelled": {"/any", "Api_Key=" + w.key.Secret, w.key.Secret, nil, row{Header: "query", Kind: "api_key", ID: w.key.ID, AgentID: agent, State: "live", Status: 401, Reason: "a credential is required: api_key or session_token in the query"}},
+		"own way":    {"/closed", "api_key=" + revoked.Secret, revoked.Secret, nil, row{Header: "query", Kind: "api_key", ID: revoked.ID, AgentID: agent, State: "revoked", Status: 403}},
+		"stray":      {"/any", "api_key=" + w.key.Secret, w.key.Secret, &stray, row{Header: "query", Kind: "api_key", ID: w.key.ID, AgentID: agent, State: "live", Status: 401, Reason: "unauthorized", Fault: "status"}},
+		"elsewhere":  {tasksPath, "api_key=" + w.key.Secret, "", nil, row{Status: 401, Reason: "a credential is required"}},
+	} {
+		before := w.Report().Refused
+		if c.fault != nil {
+			w.Fault("*", *c.fault)
+		}
+		assert.Equal(t, c.want.Status, w.get(c.path+"?"+c.query).status, name)
+		got := newRow(before, w.Report().Refused)
+		if c.secret != "" {
+			c.want.Fingerprint = agrenting.APIKey(c.secret).Fingerprint()
+		}
+		if got.Kind == "session" {
+			c.want.ID = got.ID // it is known to the server only
+		}
+		c.want.Requests, c.want.Route = 1, "GET "+c.path
+		assert.Equal(t, c.want, got, name)
+	}
+	before := len(w.Report().Refused)
+	w.asKey().get("/any?api_key=" + w.key.Secret + "&session_token=" + ended)
+	assert.Len(t, w.Report().Refused, before+3, "all of the credentials")
+
+	raw, err := json.Marshal(w.Report())
+	require.NoError(t, err)
+	for _, secret := range []string{revoked.Secret, ended, w.key.Secret} {
+		assert.NotContains(t, string(raw), secret)
+	}
+}
+
 func TestTwoCredentialsAreBothReported(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

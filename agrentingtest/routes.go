@@ -158,9 +158,11 @@ func (x *exchange) scripted() *failure {
 //
 // The context of a request to such a route ends when the client leaves or the server
 // is closed. The handler may pass requests with that context to [Server.Handler], to
-// use other routes for the same caller: they are authenticated, logged, and hit by
-// faults like any request, but their rate is not limited, since the limit was applied
-// to the first request.
+// use other routes for the same caller: they are authorized, logged, and hit by faults
+// like any request. Their rate is not limited, since the limit was applied to the first
+// request. If they have its credential headers, they are served also when the credential
+// has expired or was revoked since the first request arrived, unless the fault
+// [RevokeNow] hits them.
 func (s *Server) Handle(pattern string, h http.Handler) {
 	s.handle(pattern, access{level: levelKnown, mode: agentIfClear}, h)
 }

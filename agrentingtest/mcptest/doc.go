@@ -25,8 +25,8 @@
 // platform's error envelope, and no WWW-Authenticate header, by which clients would
 // start OAuth.
 //
-// Credentials are verified when a request arrives: a stream continues when its
-// credential expires, and the next message needs a live one. An MCP session belongs to
+// Credentials are verified when a request arrives: a stream or a call that is in progress
+// continues when its credential expires, and the next message needs a live one. An MCP session belongs to
 // the user or agent that began it. For others, it does not exist. On /mcp/hirer it ends when
 // it has received no message for two hours, see [SessionTimeout]; a stream ends with its
 // connection.

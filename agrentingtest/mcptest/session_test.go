@@ -402,6 +402,57 @@ func TestWaitReturnsWhenHiringsEnd(t *testing.T) {
 	}
 }
 
+// The credential was valid when the call arrived. The hiring ends after ten seconds.
+func TestWaitOutlivesTheCredential(t *testing.T) {
+	t.Parallel()
+	ends := map[string]func(*world) (header http.Header, end func()){
+		"session expires": func(w *world) (http.Header, func()) {
+			session, _ := w.NewSession(w.NewKey(w.quick.ID).Secret)
+			return http.Header{"Authorization": {"Bearer " + session}}, func() {}
+		},
+		"key rotated": func(w *world) (http.Header, func()) {
+			header := w.key(w.quick)
+			return header, func() {
+				rotated, body := w.send("POST", "/api/v1/auth/rotate-key", header, "{}")
+				assert.Equal(w.t, 200, rotated.status, body)
+			}
+		},
+	}
+	for _, path := range []string{streamable, hirerSSE} {
+		for name, credential := range ends {
+			t.Run(path+" "+name, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, agrentingtest.WithSessionTTL(5*time.Second))
+					defer w.Close()
+					user := tools{t, w.connect(streamable, w.token(w.user))}
+					defer func() { _ = user.Close() }()
+					header, end := credential(w)
+					s := w.connect(path, header)
+					defer func() { _ = s.Close() }()
+					id := user.hire(w.quick)
+					type outcome struct {
+						result object
+						err    error
+					}
+					waited := make(chan outcome, 1)
+					go func() {
+						result, err := tools{t, s}.try(t.Context(), "wait_for_hirings", object{"hiring_ids": []string{id}})
+						waited <- outcome{result, err}
+					}()
+					advance(3 * time.Second)
+					end()
+					got := <-waited
+					require.NoError(t, got.err)
+					assert.Equal(t, true, got.result["all_ended"])
+					_, err := tools{t, s}.try(t.Context(), "wait_for_hirings", object{"hiring_ids": []string{id}})
+					require.Error(t, err, "the next call needs a live credential")
+				})
+			})
+		}
+	}
+}
+
 // advance lets virtual time pass; it is for bubbles only.
 func advance(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the one place where tests wait
 

@@ -98,7 +98,7 @@ func (e *Endpoints) addTeamTools(s *mcp.Server) {
 	}, listTeamListings)
 }
 
-// swarm is a hired team. It is never changed: its hirings have the status.
+// swarm is a hired team. It is not changed once it is hired: its hirings have the status.
 type swarm struct {
 	id, name, account string
 	hirings           []string
@@ -166,15 +166,12 @@ func hireSwarm(ctx context.Context, c *call, in swarmInput) (any, error) {
 	}
 	var states []map[string]any
 	for slot, m := range in.Members {
-		var hired struct {
-			Hiring map[string]any `json:"hiring"`
-		}
-		body := hireBody{Capability: m.Capability, Task: m.Task, Price: m.Price, ClientMessage: m.Note}
-		if err := c.ask(ctx, http.MethodPost, hirePath(m.AgentDID), nil, body, &hired); err != nil {
+		hiring, err := c.hireMember(ctx, made, slot, m)
+		if err != nil {
 			return nil, c.giveUp(ctx, made, slot, err)
 		}
-		id, _ := hired.Hiring["id"].(string) // it has one
-		made.hirings, states = append(made.hirings, id), append(states, hired.Hiring)
+		made.add(hiring)
+		states = append(states, hiring)
 	}
 	c.e.mu.Lock()
 	c.e.swarms[made.id] = made
@@ -183,6 +180,40 @@ func hireSwarm(ctx context.Context, c *call, in swarmInput) (any, error) {
 	}
 	c.e.mu.Unlock()
 	return made.render(states), nil
+}
+
+// hireMember hires a member. If the response is lost, the member may have been hired: the
+// request is repeated under its idempotency key, so that giveUp can cancel the hiring.
+func (c *call) hireMember(ctx context.Context, s *swarm, slot int, m swarmMember) (map[string]any, error) {
+	body := hireBody{
+		Capability: m.Capability, Task: m.Task, Price: m.Price, ClientMessage: m.Note,
+		IdempotencyKey: fmt.Sprintf("%s/%d", s.id, slot),
+	}
+	hire := func(ctx context.Context) (map[string]any, error) {
+		var hired struct {
+			Hiring map[string]any `json:"hiring"`
+		}
+		err := c.ask(ctx, http.MethodPost, hirePath(m.AgentDID), nil, body, &hired)
+		return hired.Hiring, err
+	}
+	hiring, err := hire(ctx)
+	if err == nil {
+		return hiring, nil
+	}
+	if f, ok := errors.AsType[*refusal](err); ok && f.status >= 400 && f.status < 500 {
+		return nil, err
+	}
+	hiring, again := hire(context.WithoutCancel(ctx))
+	if again != nil {
+		return nil, fmt.Errorf("%w. The agent may have been hired: see list_my_hirings", err)
+	}
+	s.add(hiring)
+	return nil, err
+}
+
+func (s *swarm) add(hiring map[string]any) {
+	id, _ := hiring["id"].(string) // it has one
+	s.hirings = append(s.hirings, id)
 }
 
 // giveUp cancels the hirings of a swarm whose next member was refused, also if the

@@ -80,6 +80,53 @@ func TestSwarmIsHiredWholeOrNotAtAll(t *testing.T) {
 	}
 }
 
+// The hire was served, but hire_swarm does not get the response.
+func TestLostResponseLeavesNoHiring(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fault agrentingtest.Fault
+		hires int
+	}{
+		"cut":       {agrentingtest.DropAfter(), 3},
+		"malformed": {agrentingtest.MalformedJSON(), 3},
+		"failed":    {agrentingtest.Status(502, "").AfterServing(), 3},
+		"page":      {agrentingtest.Page(200).AfterServing(), 3},
+		"refused":   {agrentingtest.Status(429, ""), 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			t.Cleanup(w.Close)
+			user := w.session(streamable, w.token(w.user))
+			pattern := "POST /api/v1/agents/" + w.quick.DID + "/hire"
+			w.Fault(pattern, c.fault)
+			reason := user.fails("hire_swarm", object{"members": []object{member(w.worker, "1"), member(w.quick, "2")}})
+			assert.Contains(t, reason, "members[1]: ")
+			assert.NotContains(t, reason, "canceled")
+			balance := user.do("check_balance", nil)
+			assert.Equal(t, []any{"1000.00", "0.00"}, []any{balance["available"], balance["escrow"]})
+			made := list(user.do("list_my_hirings", nil), "hirings")
+			require.Len(t, made, c.hires-1, "a repeated hire hires once")
+			for _, h := range made {
+				assert.Equal(t, "cancelled", h["status"])
+			}
+			assert.Equal(t, c.hires, w.Count("POST /api/v1/agents/*"))
+		})
+	}
+}
+
+// Two responses are lost: the hiring is there, but hire_swarm cannot know which it is.
+func TestLostResponsesAreReported(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	t.Cleanup(w.Close)
+	user := w.session(streamable, w.token(w.user))
+	w.Fault("POST /api/v1/agents/"+w.worker.DID+"/hire", agrentingtest.DropAfter().Times(2))
+	reason := user.fails("hire_swarm", object{"members": []object{member(w.worker, "1")}})
+	assert.Equal(t, "members[0]: the connection to the platform broke. The agent may have been hired: see list_my_hirings", reason)
+	assert.Len(t, list(user.do("list_my_hirings", nil), "hirings"), 1)
+}
+
 func TestSwarmKeysHireOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

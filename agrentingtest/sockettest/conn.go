@@ -42,11 +42,12 @@ type channel struct {
 // key is the topic with the canonical ID.
 func (ch *channel) key() string { return ch.kind + ch.id }
 
-// frame is a message in the queue, or the end of the socket.
+// frame is one place in the queue: messages that belong together, or the end of the
+// socket.
 type frame struct {
-	data   []byte
-	code   websocket.StatusCode // of the end
-	reason string
+	messages []message
+	code     websocket.StatusCode // of the end
+	reason   string
 }
 
 // id identifies whose socket it is: an agent, or else a user.
@@ -111,9 +112,9 @@ func (c *conn) timeOut() {
 	c.end(websocket.StatusProtocolError, "timeout")
 }
 
-// send queues a message. It needs the lock. A client that does not read its messages is
-// cut off.
-func (c *conn) send(m message) { c.enqueue(frame{data: c.version.encode(m)}) }
+// send queues messages, which take one place in the queue. It needs the lock. A client
+// that does not read its messages is cut off.
+func (c *conn) send(messages ...message) { c.enqueue(frame{messages: messages}) }
 
 // end closes the socket after the messages in the queue. It needs the lock.
 func (c *conn) end(code websocket.StatusCode, reason string) {
@@ -175,8 +176,16 @@ func (c *conn) write(ctx context.Context, revoked <-chan struct{}) {
 				_ = c.ws.Close(f.code, f.reason) // the client may have gone
 				return
 			}
-			if c.writeMessage(ctx, f.data) != nil {
-				return // the connection is closed, so read ends too
+			for _, m := range f.messages {
+				select {
+				case <-revoked:
+					revoked = nil
+					c.fail(websocket.StatusGoingAway, "")
+				default:
+				}
+				if c.writeMessage(ctx, c.version.encode(m)) != nil {
+					return // the connection is closed, so read ends too
+				}
 			}
 		}
 	}
@@ -190,18 +199,22 @@ func (c *conn) writeMessage(ctx context.Context, b []byte) error {
 
 var errSlow = errors.New("sockettest: the client does not read")
 
-// reply answers a message of the client. It needs the lock.
-func (c *conn) reply(m message, joined ref, status string, response object) {
-	c.send(message{
+// reply is the answer to a message of the client.
+func reply(m message, joined ref, status string, response object) message {
+	return message{
 		joinRef: joined, ref: m.ref, topic: m.topic, event: eventReply,
 		payload: encodePayload(object{"status": status, "response": response}),
-	})
+	}
 }
 
-func (c *conn) accept(m message, joined ref) { c.reply(m, joined, "ok", object{}) }
+// accept grants what a message asks for, and sends what follows from it. It needs the lock.
+func (c *conn) accept(m message, joined ref, then ...message) {
+	c.send(append([]message{reply(m, joined, "ok", object{})}, then...)...)
+}
 
+// refuse needs the lock.
 func (c *conn) refuse(m message, joined ref, reason string) {
-	c.reply(m, joined, "error", object{"reason": reason})
+	c.send(reply(m, joined, "error", object{"reason": reason}))
 }
 
 // handle does what a message asks for.
@@ -273,10 +286,11 @@ func (c *conn) join(m message) {
 		ch := &channel{conn: c, topic: m.topic, kind: kind, id: id, joinedRef: joined}
 		c.channels[m.topic] = ch
 		s.joined[ch.key()] = append(s.joined[ch.key()], ch)
-		c.accept(m, m.joinRef)
+		var missed []message
 		if kind == topicStream {
-			s.stream(id).replay(ch)
+			missed = s.stream(id).replay(ch.topic)
 		}
+		c.accept(m, m.joinRef, missed...)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -249,6 +250,48 @@ func TestStreamKeepsTheLatestChunks(t *testing.T) {
 		require.Len(t, kept, 10_000)
 		assert.Equal(t, 2, kept[0].Seq)
 		assert.Equal(t, "10001", kept[9999].Content)
+	})
+}
+
+// However many chunks there are, a client that joins late is not taken for a slow one.
+func TestLateJoinerGetsTheWholeStream(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(w *world) {
+		t := w.t
+		id := w.task()
+		topic := "task_stream:" + id
+		for i := range 10_000 {
+			require.NoError(t, w.sockets.Emit(id, strconv.Itoa(i+1), "", nil))
+		}
+		hirer := w.connect(hirerPath, w.token.Secret)
+		require.Nil(t, hirer.join(topic))
+		for i := range 10_000 {
+			require.InDelta(t, i+1, hirer.expect(topic, "stream.chunk")["seq"], 0)
+		}
+		hirer.quiet()
+	}, sockettest.WithQueue(1))
+}
+
+func TestRevocationClosesSocketDuringReplay(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(w *world) {
+		t := w.t
+		id := w.task()
+		half := strings.Repeat("x", 1<<19)
+		for range 16 {
+			require.NoError(t, w.sockets.Emit(id, half, "", nil))
+		}
+		provider := w.connect(agentPath, w.key.Secret)
+		require.Nil(t, provider.join("agent:"+w.provider.ID))
+		require.Nil(t, provider.join("task_stream:"+id))
+		synctest.Wait() // the writer waits for the client to read
+		w.srv.RevokeKey(w.key.ID)
+		provider.expect("task_stream:"+id, "stream.chunk")
+		synctest.Wait()
+		provider.send("agent:"+w.provider.ID, "task.stream_chunk", map[string]any{"task_id": id, "content": "late"})
+		synctest.Wait()
+		assert.Len(t, w.sockets.Chunks(id), 16)
+		assert.Equal(t, websocket.StatusGoingAway, provider.closed())
 	})
 }
 

@@ -42,7 +42,8 @@ func newConfig(opts []Option) config {
 func WithTimeout(d time.Duration) Option { return func(c *config) { c.timeout = d } }
 
 // WithQueue sets how many messages may wait for a client that reads too slowly. With one
-// more its connection is cut, which it sees as code 1006. The default is [DefaultQueue].
+// more its connection is cut, which it sees as code 1006. What a client gets when it joins
+// a stream late counts as one message. The default is [DefaultQueue].
 // Phoenix itself has no limit.
 func WithQueue(messages int) Option { return func(c *config) { c.queue = max(messages, 1) } }
 

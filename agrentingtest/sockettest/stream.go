@@ -57,14 +57,16 @@ func (st *stream) keep(c Chunk) {
 	}
 }
 
-// replay needs the lock.
-func (st *stream) replay(ch *channel) {
+// replay returns what a client that joins late has missed. It needs the lock.
+func (st *stream) replay(topic string) []message {
+	missed := make([]message, 0, len(st.chunks)+1)
 	for _, c := range st.chunks {
-		ch.conn.send(message{topic: ch.topic, event: eventChunk, payload: encodePayload(c)})
+		missed = append(missed, message{topic: topic, event: eventChunk, payload: encodePayload(c)})
 	}
 	if st.end != nil {
-		ch.conn.send(message{topic: ch.topic, event: st.end.event, payload: st.end.payload})
+		missed = append(missed, message{topic: topic, event: st.end.event, payload: st.end.payload})
 	}
+	return missed
 }
 
 // stream returns the stream of a task. It needs the lock.
