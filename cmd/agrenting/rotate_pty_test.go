@@ -392,6 +392,59 @@ func TestStoreOfAnotherRotationIsNotUsed(t *testing.T) {
 	r.written(key)
 }
 
+// The folder beside --out is not of an earlier run, and would be removed at the end.
+func TestFolderThatNoRotationHasMadeIsNotUsed(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct {
+		fill func(t *testing.T, r *rotating, folder string)
+		used bool
+	}{
+		"empty": {func(*testing.T, *rotating, string) {}, true},
+		"temporary file": {func(t *testing.T, _ *rotating, folder string) {
+			t.Helper()
+			require.NoError(t, os.WriteFile(filepath.Join(folder, ".agrenting-1"), nil, 0o600))
+		}, true},
+		"other file": {func(t *testing.T, _ *rotating, folder string) {
+			t.Helper()
+			require.NoError(t, os.WriteFile(filepath.Join(folder, "notes"), []byte("mine"), 0o600))
+		}, false},
+		"store with the same key": {func(t *testing.T, r *rotating, folder string) {
+			t.Helper()
+			fill(t, folder, r.srv.URL, r.agent.ID, r.key)
+		}, false},
+		"store with another key": {func(t *testing.T, r *rotating, folder string) {
+			t.Helper()
+			fill(t, folder, r.srv.URL, r.agent.ID, r.srv.NewKey(r.agent.ID))
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRotating(t)
+			temp := folder(t)
+			key := filepath.Join(temp, "key")
+			store := key + ".rotation"
+			require.NoError(t, os.Mkdir(store, 0o700))
+			c.fill(t, r, store)
+			before, err := os.ReadDir(store)
+			require.NoError(t, err)
+			out, code := r.withoutStore(temp, "never", "--out", key, "--strategy", "inplace")
+			if c.used {
+				assert.Equal(t, codeOK, code, out)
+				r.written(key)
+				only(t, temp, "key")
+				return
+			}
+			assert.Equal(t, codeUsage, code, out)
+			assert.Contains(t, out, store+" is needed for the rotation, but it has files that no rotation has put there")
+			assert.True(t, r.srv.KeyAlive(r.key.Secret))
+			after, err := os.ReadDir(store)
+			require.NoError(t, err)
+			assert.Len(t, after, len(before))
+		})
+	}
+}
+
 // The kernel ends the command while the platform answers.
 func TestKilledRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T) {
 	t.Parallel()
