@@ -116,7 +116,7 @@ func TestOnATerminal(t *testing.T) {
 
 	// Ctrl-C at the terminal reaches a command once, by the terminal.
 	out, code = terminal(t, srv, key.Secret, nil, "ready", "\x03", "exec", "--", "sh", "-c",
-		`trap 'n=$((n+1)); echo got $n' INT; echo ready; sleep 0.5; sleep 0.5; exit 9`)
+		`trap 'n=$((n+1)); echo got $n' INT; echo ready; while [ -z "$n" ]; do sleep 0.1; done; sleep 0.5; exit 9`)
 	assert.Equal(t, 9, code, out)
 	assert.Contains(t, out, "got 1")
 	assert.NotContains(t, out, "got 2")
