@@ -162,7 +162,7 @@ func TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
-	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(time.Second))
+	reached, release := hold(t, r.srv, "/rotate-key")
 	cmd := exec.CommandContext(t.Context(), "agrenting", "keys", "rotate", "--store", r.path, "--yes", "--strategy", "inplace")
 	cmd.Env = []string{
 		"AGRENTING_URL=" + r.srv.URL, "AGRENTING_API_KEY=" + r.key.Secret, "AGRENTING_AGENT_ID=" + r.agent.ID,
@@ -171,9 +171,10 @@ func TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt(t *testing.T) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool { return r.srv.Count("POST /api/v1/auth/rotate-key") == 1 }, 20*time.Second, 10*time.Millisecond)
+	<-reached
 	require.NoError(t, os.RemoveAll(r.path))
 	require.NoError(t, os.WriteFile(r.path, nil, 0o600))
+	release()
 	require.Error(t, cmd.Wait())
 	kept, err := filepath.Glob(r.path + ".rescued-*")
 	require.NoError(t, err)
@@ -207,10 +208,11 @@ func TestAnAnswerThatCannotBeReadIsNotLostToAnInterruption(t *testing.T) {
 	t.Cleanup(r.srv.Close)
 	r.agent = r.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
 	r.key = r.srv.NewKey(r.agent.ID)
-	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(1500*time.Millisecond))
+	reached, release := hold(t, r.srv, "/rotate-key")
 	cmd, out := r.start("--strategy", "inplace", "--show")
-	r.at(agrenting.StageIssue)
+	<-reached
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	release()
 	_ = cmd.Wait()
 	t.Logf("%d:\n%s", cmd.ProcessState.ExitCode(), out)
 	assert.False(t, r.srv.KeyAlive(r.key.Secret))
