@@ -25,6 +25,22 @@ import (
 // the prompt is there.
 func terminal(t *testing.T, srv *agrentingtest.Server, key string, env []string, prompt, answer string, args ...string) (output string, code int) {
 	t.Helper()
+	var turns []turn
+	if prompt != "" {
+		turns = []turn{{prompt: prompt, answer: answer}}
+	}
+	return converse(t, srv, key, env, turns, args...)
+}
+
+// A turn types the answer and then calls a function, which may be nil, once the prompt is there.
+type turn struct {
+	prompt, answer string
+	then           func()
+}
+
+// converse is terminal with several turns, which are taken in their order.
+func converse(t *testing.T, srv *agrentingtest.Server, key string, env []string, turns []turn, args ...string) (output string, code int) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "agrenting", args...)
 	cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "TERM=xterm", "AGRENTING_URL=" + srv.URL, "AGRENTING_API_KEY=" + key, "GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
@@ -36,13 +52,15 @@ func terminal(t *testing.T, srv *agrentingtest.Server, key string, env []string,
 	var seen bytes.Buffer
 	go func() {
 		b := make([]byte, 4096)
-		typed := prompt == ""
 		for {
 			n, err := f.Read(b)
 			seen.Write(b[:n])
-			if !typed && strings.Contains(seen.String(), prompt) {
-				typed = true
-				_, _ = f.WriteString(answer)
+			for len(turns) > 0 && strings.Contains(seen.String(), turns[0].prompt) {
+				_, _ = f.WriteString(turns[0].answer)
+				if turns[0].then != nil {
+					turns[0].then()
+				}
+				turns = turns[1:]
 			}
 			if err != nil { // EIO on Linux when the other side has gone
 				out <- seen.String()

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -50,6 +51,28 @@ func (r *rotating) interruptedAt(moment string, args ...string) (output string, 
 	return terminal(r.t, r.srv, r.key.Secret, env, moment, "\x03", args...)
 }
 
+// interruptedAtRevoke presses Ctrl-C once the terminal shows that the old key is going to be
+// revoked. The platform does not answer before the interruption is noticed.
+func (r *rotating) interruptedAtRevoke(env []string, args ...string) (output string, code int) {
+	r.t.Helper()
+	return converse(r.t, r.srv, r.key.Secret, append(env, "AGRENTING_AGENT_ID="+r.agent.ID), []turn{
+		{prompt: "rotating: revoke", answer: "\x03"},
+		{prompt: "finishing what is under way", then: r.holdRevocation()},
+	}, append([]string{"keys", "rotate", "--yes"}, args...)...)
+}
+
+// holdRevocation lets the platform wait with the revocation of keys until release is called.
+func (r *rotating) holdRevocation() (release func()) {
+	r.t.Helper()
+	_, release = holdRequests(r.t, r.srv, revokes)
+	return release
+}
+
+// revokes reports whether a request revokes a key.
+func revokes(r *http.Request) bool {
+	return r.Method == http.MethodDelete && strings.Contains(r.URL.Path, "/credentials/")
+}
+
 func (r *rotating) store() agrenting.Store {
 	r.t.Helper()
 	store, err := agrenting.FileStore(r.path)
@@ -83,7 +106,7 @@ func TestAnInterruptedRotationIsFinishedAndSaysSo(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
-	out, code := r.interruptedAt("rotating: revoke")
+	out, code := r.interruptedAtRevoke(nil, "--store", r.path)
 	assert.Equal(t, codeOK, code, out)
 	assert.Contains(t, out, "interrupted; finishing what is under way")
 	assert.Regexp(t, `note\s*\S* +interrupted, and finished nevertheless`, out)
@@ -100,6 +123,7 @@ func TestAnInterruptedRotationIsFinishedForScriptsToo(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
+	release := r.holdRevocation()
 	cmd := exec.CommandContext(t.Context(), "agrenting", "keys", "rotate", "--store", r.path, "--yes", "--json", "--show")
 	cmd.Env = []string{
 		"AGRENTING_URL=" + r.srv.URL, "AGRENTING_API_KEY=" + r.key.Secret, "AGRENTING_AGENT_ID=" + r.agent.ID,
@@ -110,6 +134,7 @@ func TestAnInterruptedRotationIsFinishedForScriptsToo(t *testing.T) {
 	require.NoError(t, cmd.Start())
 	r.at(agrenting.StageRevoke)
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	release()
 	require.NoError(t, cmd.Wait(), out.String())
 	var got jsonRotation
 	require.NoError(t, json.Unmarshal(out.Bytes(), &got), out.String())
@@ -126,7 +151,7 @@ func TestAnInterruptedRotationThatCannotBeFinishedSaysWhatIsInUse(t *testing.T) 
 
 	r := newRotating(t)
 	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
-	out, code := r.interruptedAt("rotating: revoke")
+	out, code := r.interruptedAtRevoke(nil, "--store", r.path)
 	assert.Equal(t, codeInterrupted, code, out)
 	state := r.state()
 	require.NotNil(t, state.Unfinished)
@@ -224,15 +249,18 @@ func TestAnInterruptedRecoveryIsARecovery(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
+	var second atomic.Bool // run; both have the same URL, which is in the store
+	_, release := holdRequests(t, r.srv, func(req *http.Request) bool { return second.Load() && revokes(req) })
 	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
 	out, code := r.interruptedAt("never")
 	require.NotZero(t, code, out)
 	require.NotNil(t, r.state().Unfinished)
 	r.srv.ClearFaults()
-	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Delay(3*time.Second))
+	second.Store(true)
 	cmd, buf := r.start("--json")
 	r.await(func(in agrenting.UnfinishedRotation) bool { return in.Holder != "" })
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	release()
 	require.NoError(t, cmd.Wait(), buf.String())
 	var got jsonRotation
 	require.NoError(t, json.Unmarshal(buf.Bytes(), &got), buf.String())
@@ -246,7 +274,9 @@ func TestWhoLostTheLeaseDoesNotSayThatNothingWasChanged(t *testing.T) {
 
 	r := newRotating(t)
 	store := r.store()
+	release := r.holdRevocation()
 	go func() {
+		defer release()
 		for t.Context().Err() == nil {
 			state, err := agrenting.LoadKeyState(t.Context(), store)
 			if err == nil && state.Unfinished != nil && state.Unfinished.Stage == agrenting.StageRevoke &&
@@ -278,14 +308,22 @@ func folder(t *testing.T) string {
 	return path
 }
 
-// hold lets the platform wait with POST requests whose path has a suffix: reached is closed
-// when one has come, and release lets all of them go on.
+// hold is holdRequests for the POST requests whose path has a suffix.
 func hold(t *testing.T, srv *agrentingtest.Server, suffix string) (reached <-chan struct{}, release func()) {
+	t.Helper()
+	return holdRequests(t, srv, func(r *http.Request) bool {
+		return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, suffix)
+	})
+}
+
+// holdRequests lets the platform wait with requests that match: reached is closed when one
+// has come, and release lets all of them go on.
+func holdRequests(t *testing.T, srv *agrentingtest.Server, match func(*http.Request) bool) (reached <-chan struct{}, release func()) {
 	t.Helper()
 	arrived, free := make(chan struct{}), make(chan struct{})
 	var first, end sync.Once
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, suffix) {
+		if match(r) {
 			first.Do(func() { close(arrived) })
 			<-free
 		}
@@ -327,7 +365,7 @@ func TestInterruptedRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T)
 	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
 	temp := folder(t)
 	key := filepath.Join(temp, "key")
-	out, code := r.withoutStore(temp, "rotating: revoke", "--out", key)
+	out, code := r.interruptedAtRevoke([]string{"TMPDIR=" + temp}, "--out", key)
 	assert.Equal(t, codeInterrupted, code, out)
 	assert.Contains(t, out, "interrupt again to leave it to the next run)")
 	assert.Contains(t, out, "run the same command again to finish the rotation")
