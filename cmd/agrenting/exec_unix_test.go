@@ -18,7 +18,7 @@ import (
 
 // lateSignal is a context that is not canceled, and whose check is followed by a signal.
 type lateSignal struct {
-	context.Context //nolint:containedctx // it is one
+	context.Context
 
 	after func()
 }

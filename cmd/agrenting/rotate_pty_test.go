@@ -294,10 +294,10 @@ func TestWhoLostTheLeaseDoesNotSayThatNothingWasChanged(t *testing.T) {
 }
 
 // withoutStore runs keys rotate without a store, and leaves temporary folders in temp.
-func (r *rotating) withoutStore(temp, moment string, args ...string) (output string, code int) {
+func (r *rotating) withoutStore(temp string, args ...string) (output string, code int) {
 	r.t.Helper()
 	env := []string{"AGRENTING_AGENT_ID=" + r.agent.ID, "TMPDIR=" + temp}
-	return terminal(r.t, r.srv, r.key.Secret, env, moment, "\x03", append([]string{"keys", "rotate", "--yes"}, args...)...)
+	return terminal(r.t, r.srv, r.key.Secret, env, "", "", append([]string{"keys", "rotate", "--yes"}, args...)...)
 }
 
 // folder makes a folder that FileStore accepts.
@@ -372,7 +372,7 @@ func TestInterruptedRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T)
 	only(t, temp, "key.rotation")
 
 	r.srv.ClearFaults()
-	out, code = r.withoutStore(temp, "never", "--out", key)
+	out, code = r.withoutStore(temp, "--out", key)
 	assert.Equal(t, codeOK, code, out)
 	assert.Contains(t, out, "recovered")
 	r.written(key)
@@ -387,19 +387,19 @@ func TestLostRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T) {
 	temp := folder(t)
 	key := filepath.Join(temp, "key")
 	args := []string{"--out", key, "--strategy", "inplace"}
-	out, code := r.withoutStore(temp, "never", args...)
+	out, code := r.withoutStore(temp, args...)
 	assert.NotZero(t, code, out)
 	assert.Contains(t, out, "run the same command again to finish the rotation: it uses the same idempotency key")
 	assert.NotContains(t, out, "try again")
 	assert.False(t, r.srv.KeyAlive(r.key.Secret), "the answer was lost")
 	only(t, temp, "key.rotation")
 
-	out, code = r.withoutStore(temp, "never", append(args, "--json")...)
+	out, code = r.withoutStore(temp, append(args, "--json")...)
 	assert.NotZero(t, code, out)
 	assert.Contains(t, out, `"outcome": "unknown"`)
 
 	r.srv.ClearFaults()
-	out, code = r.withoutStore(temp, "never", args...)
+	out, code = r.withoutStore(temp, args...)
 	assert.Equal(t, codeOK, code, out)
 	r.written(key)
 	only(t, temp, "key")
@@ -414,14 +414,14 @@ func TestStoreOfAnotherRotationIsNotUsed(t *testing.T) {
 	temp := folder(t)
 	key := filepath.Join(temp, "key")
 	args := []string{"--out", key, "--strategy", "inplace"}
-	out, code := r.withoutStore(temp, "never", args...)
+	out, code := r.withoutStore(temp, args...)
 	assert.NotZero(t, code, out)
 	r.srv.ClearFaults()
 
 	other := newRotating(t)
 	other.srv, other.agent = r.srv, r.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scout"})
 	other.key = r.srv.NewKey(other.agent.ID)
-	out, code = other.withoutStore(temp, "never", args...)
+	out, code = other.withoutStore(temp, args...)
 	assert.Equal(t, codeUsage, code, out)
 	assert.Contains(t, out, "has the unfinished rotation of another key than "+agrenting.APIKey(other.key.Secret).Fingerprint())
 	assert.True(t, r.srv.KeyAlive(other.key.Secret))
@@ -468,7 +468,7 @@ func TestFolderThatNoRotationHasMadeIsNotUsed(t *testing.T) {
 			c.fill(t, r, store)
 			before, err := os.ReadDir(store)
 			require.NoError(t, err)
-			out, code := r.withoutStore(temp, "never", "--out", key, "--strategy", "inplace")
+			out, code := r.withoutStore(temp, "--out", key, "--strategy", "inplace")
 			if c.used {
 				assert.Equal(t, codeOK, code, out)
 				r.written(key)
@@ -501,7 +501,7 @@ func TestKilledRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T) {
 	require.Error(t, cmd.Wait(), out.String())
 	assert.DirExists(t, key+".rotation")
 
-	text, code := r.withoutStore(temp, "never", args...)
+	text, code := r.withoutStore(temp, args...)
 	assert.Equal(t, codeOK, code, text)
 	assert.Contains(t, text, "an earlier run has not finished this rotation; this one continues it ("+key+".rotation)")
 	r.written(key)
@@ -529,7 +529,7 @@ func TestRotationWithoutStoreInAnOpenFolderUsesTheTemporaryOne(t *testing.T) {
 	temp, open := folder(t), folder(t)
 	require.NoError(t, os.Chmod(open, 0o775)) // #nosec G302 -- that is the case
 	key := filepath.Join(open, "key")
-	out, code := r.withoutStore(temp, "never", "--out", key, "--strategy", "inplace")
+	out, code := r.withoutStore(temp, "--out", key, "--strategy", "inplace")
 	assert.NotZero(t, code, out)
 	only(t, open)
 	left, err := filepath.Glob(filepath.Join(temp, "agrenting-rotation-*"))
@@ -551,7 +551,7 @@ func TestRefusedRotationWithoutStoreLeavesNothing(t *testing.T) {
 	r := newRotating(t)
 	r.srv.RevokeKey(r.key.ID)
 	temp := folder(t)
-	out, code := r.withoutStore(temp, "never", "--out", filepath.Join(temp, "key"))
+	out, code := r.withoutStore(temp, "--out", filepath.Join(temp, "key"))
 	assert.Equal(t, codeRefused, code, out)
 	assert.Contains(t, out, "put a valid one into AGRENTING_API_KEY")
 	left, err := os.ReadDir(temp)
@@ -566,7 +566,7 @@ func TestRotationWithoutStoreThatWasOnlyPreparedLeavesNothing(t *testing.T) {
 	r := newRotating(t)
 	r.srv.Fault("POST /api/v1/auth/authenticate", agrentingtest.Page(http.StatusUnauthorized).Always())
 	temp := folder(t)
-	out, code := r.withoutStore(temp, "never", "--out", filepath.Join(temp, "key"), "--strategy", "inplace")
+	out, code := r.withoutStore(temp, "--out", filepath.Join(temp, "key"), "--strategy", "inplace")
 	assert.NotZero(t, code, out)
 	assert.Contains(t, out, "stopped at prepare")
 	assert.Contains(t, out, "nothing was changed, the key is live")
@@ -620,7 +620,7 @@ func TestKeyThatCannotBeWrittenIsWrittenByTheSameCommand(t *testing.T) {
 	r.written(kept[0])
 
 	require.NoError(t, os.Remove(key))
-	text, code := r.withoutStore(temp, "never", args...)
+	text, code := r.withoutStore(temp, args...)
 	assert.Equal(t, codeOK, code, text)
 	assert.Equal(t, 1, r.srv.Count("POST /api/v1/auth/rotate-key"), "it is not rotated again")
 	r.written(key)
