@@ -90,8 +90,11 @@ func (r *bareRotation) find(a *app) (finished *agrenting.KeyState, err error) {
 	state, err := b.stored()
 	from, _ := os.ReadFile(filepath.Join(folder, fromFile)) // #nosec G304 -- checked with the store
 	same := strings.TrimSpace(string(from)) == r.before.Fingerprint()
+	if len(from) == 0 && (err == nil || errors.Is(err, agrenting.ErrNoRecord)) {
+		return nil, unmarkedFolder(folder)
+	}
 	switch {
-	case errors.Is(err, agrenting.ErrNoRecord) && (same || len(from) == 0):
+	case errors.Is(err, agrenting.ErrNoRecord) && same:
 		return nil, nil //nolint:nilnil // it was killed before it did anything
 	case err != nil && !errors.Is(err, agrenting.ErrNoRecord):
 		return nil, err
@@ -107,6 +110,23 @@ func (r *bareRotation) find(a *app) (finished *agrenting.KeyState, err error) {
 		a.ui.note("an earlier run has not finished this rotation; this one continues it (%s)", folder)
 		return nil, nil //nolint:nilnil // it is not finished
 	}
+}
+
+// unmarkedFolder checks a folder without fromFile. One that an earlier run has made and
+// not yet marked has no files but that run's temporary ones; anything else in it is the
+// user's, and must not be removed with the store.
+func unmarkedFolder(folder string) error {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return failure("give --store FOLDER", "%s cannot be read: %v", folder, cause(err))
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".agrenting-") {
+			return usage("move the folder, choose another --out, or give --store FOLDER",
+				"%s is needed for the rotation, but it has files that no rotation has put there, such as %s", folder, visible(e.Name()))
+		}
+	}
+	return nil
 }
 
 func (r *bareRotation) use(a *app, found bool) { r.app, r.found = a, found }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -39,26 +40,22 @@ func (c *credentialCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	auth, err := client.Authorize(a.ctx, client.BaseURL()+probePath)
-	if err != nil {
-		return err
-	}
-	cred, err := client.Credential(a.ctx)
+	live := jsonLive{URL: client.BaseURL()}
+	cred, err := live.fill(func() (http.Header, error) {
+		auth, err := client.Authorize(a.ctx, client.BaseURL()+probePath)
+		if err != nil {
+			return nil, err
+		}
+		return auth.Header(), nil
+	}, func() (agrenting.Credential, error) { return client.Credential(a.ctx) })
 	if err != nil {
 		return err
 	}
 	status := client.Status()
-	live := jsonLive{
-		URL: client.BaseURL(), Kind: kindName(cred.Kind()), Fingerprint: cred.Fingerprint(),
-		Environment: string(status.Environment), AgentID: status.AgentID,
-	}
+	live.Kind, live.Fingerprint = kindName(cred.Kind()), cred.Fingerprint()
+	live.Environment, live.AgentID = string(status.Environment), status.AgentID
 	if e := cred.Expires(); !e.IsZero() {
 		live.Expires = e.UTC().Truncate(time.Second)
-	}
-	for name, values := range auth.Header() {
-		if i := slices.IndexFunc(values, func(v string) bool { return strings.HasSuffix(v, cred.Reveal()) }); i >= 0 {
-			live.Header, live.Value, live.Secret = name, values[i], cred.Reveal()
-		}
 	}
 	if isTerminal(a.out) && !c.Show {
 		live.Value, live.Secret = "", ""
@@ -66,6 +63,32 @@ func (c *credentialCmd) Run(a *app) error {
 	}
 	encode(a.out, live)
 	return nil
+}
+
+// fillAttempts bounds how often fill reads a credential that is replaced each time.
+const fillAttempts = 5
+
+// fill sets the header that carries the credential in use, and returns that credential. The
+// two are read one after the other. If the credential was replaced in between, they are read
+// again.
+func (l *jsonLive) fill(header func() (http.Header, error), credential func() (agrenting.Credential, error)) (agrenting.Credential, error) {
+	for range fillAttempts {
+		h, err := header()
+		if err != nil {
+			return agrenting.Credential{}, err
+		}
+		cred, err := credential()
+		if err != nil {
+			return agrenting.Credential{}, err
+		}
+		for name, values := range h {
+			if i := slices.IndexFunc(values, func(v string) bool { return strings.HasSuffix(v, cred.Reveal()) }); i >= 0 {
+				l.Header, l.Value, l.Secret = name, values[i], cred.Reveal()
+				return cred, nil
+			}
+		}
+	}
+	return agrenting.Credential{}, failure("run the command again", "the credential was replaced each time that it was read")
 }
 
 func (c *credentialCmd) options() []agrenting.Option {

@@ -197,12 +197,12 @@ func (a *app) runCommand(path string, args, env []string) error {
 	cmd.Args[0] = args[0]
 	cmd.Env = env
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.in, a.stdout.to, a.err
-	if a.ctx.Err() != nil {
-		return a.ctx.Err()
-	}
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded...)
 	defer signal.Stop(signals)
+	if err := a.ctx.Err(); err != nil { // checked last: later signals are passed on
+		return err
+	}
 	if err := cmd.Start(); err != nil {
 		return &cliError{code: codeNotExecutable, kind: "command", msg: "cannot run " + visible(args[0]) + ": " + cause(err).Error()}
 	}

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,7 +23,19 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"agrenting": main})
+	testscript.Main(hangups{m}, map[string]func(){"agrenting": main})
+}
+
+// hangups runs the tests with SIGHUP as it usually is. Under nohup it is ignored, which the
+// programs that a test starts would inherit. A signal that is caught is not ignored, and is at
+// its default in these programs.
+type hangups struct{ *testing.M }
+
+func (h hangups) Run() int {
+	if signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
+	return h.M.Run()
 }
 
 func TestScripts(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 )
 
 // promptTime bounds what is asked of the platform to name what is at stake.
-const promptTime = 3 * time.Second
+const promptTime = 10 * time.Second
 
 // asks reports whether confirm is going to ask.
 func (a *app) asks(f confirmFlags) bool { return !f.Yes && isTerminal(a.in) && isTerminal(a.err) }

@@ -105,7 +105,7 @@ func TestQuestionNamesTheKeyInTheStore(t *testing.T) {
 	env := []string{"AGRENTING_AGENT_ID=" + r.agent.ID, "NO_COLOR=1"}
 	out, code = terminal(t, r.srv, r.key.Secret, env, "[y/N]", "n\n", "keys", "rotate", "--store", r.path)
 	assert.Equal(t, codeFailure, code, out)
-	assert.Regexp(t, `^Rotate the key "agrenting-go/\S+" in `+r.path+` \(`+key+`\)\? The old key is revoked; programs that use the store get the new one. \[y/N\]`, out)
+	assert.Regexp(t, `^Rotate the key "agrenting-go/\S+" in `+r.path+` \(`+key+`\)\? The old key is revoked; programs that use the store get the new one. \[y/N\]`, withoutProgress(out))
 }
 
 // The folder of the file is gone, and there is no folder for temporary files.

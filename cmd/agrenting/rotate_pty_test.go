@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -50,6 +51,28 @@ func (r *rotating) interruptedAt(moment string, args ...string) (output string, 
 	return terminal(r.t, r.srv, r.key.Secret, env, moment, "\x03", args...)
 }
 
+// interruptedAtRevoke presses Ctrl-C once the terminal shows that the old key is going to be
+// revoked. The platform does not answer before the interruption is noticed.
+func (r *rotating) interruptedAtRevoke(env []string, args ...string) (output string, code int) {
+	r.t.Helper()
+	return converse(r.t, r.srv, r.key.Secret, append(env, "AGRENTING_AGENT_ID="+r.agent.ID), []turn{
+		{prompt: "rotating: revoke", answer: "\x03"},
+		{prompt: "finishing what is under way", then: r.holdRevocation()},
+	}, append([]string{"keys", "rotate", "--yes"}, args...)...)
+}
+
+// holdRevocation lets the platform wait with the revocation of keys until release is called.
+func (r *rotating) holdRevocation() (release func()) {
+	r.t.Helper()
+	_, release = holdRequests(r.t, r.srv, revokes)
+	return release
+}
+
+// revokes reports whether a request revokes a key.
+func revokes(r *http.Request) bool {
+	return r.Method == http.MethodDelete && strings.Contains(r.URL.Path, "/credentials/")
+}
+
 func (r *rotating) store() agrenting.Store {
 	r.t.Helper()
 	store, err := agrenting.FileStore(r.path)
@@ -83,7 +106,7 @@ func TestAnInterruptedRotationIsFinishedAndSaysSo(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
-	out, code := r.interruptedAt("rotating: revoke")
+	out, code := r.interruptedAtRevoke(nil, "--store", r.path)
 	assert.Equal(t, codeOK, code, out)
 	assert.Contains(t, out, "interrupted; finishing what is under way")
 	assert.Regexp(t, `note\s*\S* +interrupted, and finished nevertheless`, out)
@@ -100,6 +123,7 @@ func TestAnInterruptedRotationIsFinishedForScriptsToo(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
+	release := r.holdRevocation()
 	cmd := exec.CommandContext(t.Context(), "agrenting", "keys", "rotate", "--store", r.path, "--yes", "--json", "--show")
 	cmd.Env = []string{
 		"AGRENTING_URL=" + r.srv.URL, "AGRENTING_API_KEY=" + r.key.Secret, "AGRENTING_AGENT_ID=" + r.agent.ID,
@@ -110,6 +134,7 @@ func TestAnInterruptedRotationIsFinishedForScriptsToo(t *testing.T) {
 	require.NoError(t, cmd.Start())
 	r.at(agrenting.StageRevoke)
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	release()
 	require.NoError(t, cmd.Wait(), out.String())
 	var got jsonRotation
 	require.NoError(t, json.Unmarshal(out.Bytes(), &got), out.String())
@@ -126,7 +151,7 @@ func TestAnInterruptedRotationThatCannotBeFinishedSaysWhatIsInUse(t *testing.T) 
 
 	r := newRotating(t)
 	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
-	out, code := r.interruptedAt("rotating: revoke")
+	out, code := r.interruptedAtRevoke(nil, "--store", r.path)
 	assert.Equal(t, codeInterrupted, code, out)
 	state := r.state()
 	require.NotNil(t, state.Unfinished)
@@ -162,7 +187,7 @@ func TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
-	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(time.Second))
+	reached, release := hold(t, r.srv, "/rotate-key")
 	cmd := exec.CommandContext(t.Context(), "agrenting", "keys", "rotate", "--store", r.path, "--yes", "--strategy", "inplace")
 	cmd.Env = []string{
 		"AGRENTING_URL=" + r.srv.URL, "AGRENTING_API_KEY=" + r.key.Secret, "AGRENTING_AGENT_ID=" + r.agent.ID,
@@ -171,9 +196,10 @@ func TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt(t *testing.T) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool { return r.srv.Count("POST /api/v1/auth/rotate-key") == 1 }, 20*time.Second, 10*time.Millisecond)
+	<-reached
 	require.NoError(t, os.RemoveAll(r.path))
 	require.NoError(t, os.WriteFile(r.path, nil, 0o600))
+	release()
 	require.Error(t, cmd.Wait())
 	kept, err := filepath.Glob(r.path + ".rescued-*")
 	require.NoError(t, err)
@@ -207,10 +233,11 @@ func TestAnAnswerThatCannotBeReadIsNotLostToAnInterruption(t *testing.T) {
 	t.Cleanup(r.srv.Close)
 	r.agent = r.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
 	r.key = r.srv.NewKey(r.agent.ID)
-	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Delay(1500*time.Millisecond))
+	reached, release := hold(t, r.srv, "/rotate-key")
 	cmd, out := r.start("--strategy", "inplace", "--show")
-	r.at(agrenting.StageIssue)
+	<-reached
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	release()
 	_ = cmd.Wait()
 	t.Logf("%d:\n%s", cmd.ProcessState.ExitCode(), out)
 	assert.False(t, r.srv.KeyAlive(r.key.Secret))
@@ -222,15 +249,18 @@ func TestAnInterruptedRecoveryIsARecovery(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
+	var second atomic.Bool // run; both have the same URL, which is in the store
+	_, release := holdRequests(t, r.srv, func(req *http.Request) bool { return second.Load() && revokes(req) })
 	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
 	out, code := r.interruptedAt("never")
 	require.NotZero(t, code, out)
 	require.NotNil(t, r.state().Unfinished)
 	r.srv.ClearFaults()
-	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Delay(3*time.Second))
+	second.Store(true)
 	cmd, buf := r.start("--json")
 	r.await(func(in agrenting.UnfinishedRotation) bool { return in.Holder != "" })
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	release()
 	require.NoError(t, cmd.Wait(), buf.String())
 	var got jsonRotation
 	require.NoError(t, json.Unmarshal(buf.Bytes(), &got), buf.String())
@@ -244,7 +274,9 @@ func TestWhoLostTheLeaseDoesNotSayThatNothingWasChanged(t *testing.T) {
 
 	r := newRotating(t)
 	store := r.store()
+	release := r.holdRevocation()
 	go func() {
+		defer release()
 		for t.Context().Err() == nil {
 			state, err := agrenting.LoadKeyState(t.Context(), store)
 			if err == nil && state.Unfinished != nil && state.Unfinished.Stage == agrenting.StageRevoke &&
@@ -262,10 +294,10 @@ func TestWhoLostTheLeaseDoesNotSayThatNothingWasChanged(t *testing.T) {
 }
 
 // withoutStore runs keys rotate without a store, and leaves temporary folders in temp.
-func (r *rotating) withoutStore(temp, moment string, args ...string) (output string, code int) {
+func (r *rotating) withoutStore(temp string, args ...string) (output string, code int) {
 	r.t.Helper()
 	env := []string{"AGRENTING_AGENT_ID=" + r.agent.ID, "TMPDIR=" + temp}
-	return terminal(r.t, r.srv, r.key.Secret, env, moment, "\x03", append([]string{"keys", "rotate", "--yes"}, args...)...)
+	return terminal(r.t, r.srv, r.key.Secret, env, "", "", append([]string{"keys", "rotate", "--yes"}, args...)...)
 }
 
 // folder makes a folder that FileStore accepts.
@@ -276,14 +308,22 @@ func folder(t *testing.T) string {
 	return path
 }
 
-// hold lets the platform wait with POST requests whose path has a suffix: reached is closed
-// when one has come, and release lets all of them go on.
+// hold is holdRequests for the POST requests whose path has a suffix.
 func hold(t *testing.T, srv *agrentingtest.Server, suffix string) (reached <-chan struct{}, release func()) {
+	t.Helper()
+	return holdRequests(t, srv, func(r *http.Request) bool {
+		return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, suffix)
+	})
+}
+
+// holdRequests lets the platform wait with requests that match: reached is closed when one
+// has come, and release lets all of them go on.
+func holdRequests(t *testing.T, srv *agrentingtest.Server, match func(*http.Request) bool) (reached <-chan struct{}, release func()) {
 	t.Helper()
 	arrived, free := make(chan struct{}), make(chan struct{})
 	var first, end sync.Once
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, suffix) {
+		if match(r) {
 			first.Do(func() { close(arrived) })
 			<-free
 		}
@@ -325,14 +365,14 @@ func TestInterruptedRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T)
 	r.srv.Fault("DELETE /api/v1/agents/{id}/credentials/{key}", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())
 	temp := folder(t)
 	key := filepath.Join(temp, "key")
-	out, code := r.withoutStore(temp, "rotating: revoke", "--out", key)
+	out, code := r.interruptedAtRevoke([]string{"TMPDIR=" + temp}, "--out", key)
 	assert.Equal(t, codeInterrupted, code, out)
 	assert.Contains(t, out, "interrupt again to leave it to the next run)")
 	assert.Contains(t, out, "run the same command again to finish the rotation")
 	only(t, temp, "key.rotation")
 
 	r.srv.ClearFaults()
-	out, code = r.withoutStore(temp, "never", "--out", key)
+	out, code = r.withoutStore(temp, "--out", key)
 	assert.Equal(t, codeOK, code, out)
 	assert.Contains(t, out, "recovered")
 	r.written(key)
@@ -347,19 +387,19 @@ func TestLostRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T) {
 	temp := folder(t)
 	key := filepath.Join(temp, "key")
 	args := []string{"--out", key, "--strategy", "inplace"}
-	out, code := r.withoutStore(temp, "never", args...)
+	out, code := r.withoutStore(temp, args...)
 	assert.NotZero(t, code, out)
 	assert.Contains(t, out, "run the same command again to finish the rotation: it uses the same idempotency key")
 	assert.NotContains(t, out, "try again")
 	assert.False(t, r.srv.KeyAlive(r.key.Secret), "the answer was lost")
 	only(t, temp, "key.rotation")
 
-	out, code = r.withoutStore(temp, "never", append(args, "--json")...)
+	out, code = r.withoutStore(temp, append(args, "--json")...)
 	assert.NotZero(t, code, out)
 	assert.Contains(t, out, `"outcome": "unknown"`)
 
 	r.srv.ClearFaults()
-	out, code = r.withoutStore(temp, "never", args...)
+	out, code = r.withoutStore(temp, args...)
 	assert.Equal(t, codeOK, code, out)
 	r.written(key)
 	only(t, temp, "key")
@@ -374,14 +414,14 @@ func TestStoreOfAnotherRotationIsNotUsed(t *testing.T) {
 	temp := folder(t)
 	key := filepath.Join(temp, "key")
 	args := []string{"--out", key, "--strategy", "inplace"}
-	out, code := r.withoutStore(temp, "never", args...)
+	out, code := r.withoutStore(temp, args...)
 	assert.NotZero(t, code, out)
 	r.srv.ClearFaults()
 
 	other := newRotating(t)
 	other.srv, other.agent = r.srv, r.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scout"})
 	other.key = r.srv.NewKey(other.agent.ID)
-	out, code = other.withoutStore(temp, "never", args...)
+	out, code = other.withoutStore(temp, args...)
 	assert.Equal(t, codeUsage, code, out)
 	assert.Contains(t, out, "has the unfinished rotation of another key than "+agrenting.APIKey(other.key.Secret).Fingerprint())
 	assert.True(t, r.srv.KeyAlive(other.key.Secret))
@@ -390,6 +430,59 @@ func TestStoreOfAnotherRotationIsNotUsed(t *testing.T) {
 	out, code = r.interruptedAt("never", "--out", key)
 	assert.Equal(t, codeOK, code, out)
 	r.written(key)
+}
+
+// The folder beside --out is not of an earlier run, and would be removed at the end.
+func TestFolderThatNoRotationHasMadeIsNotUsed(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct {
+		fill func(t *testing.T, r *rotating, folder string)
+		used bool
+	}{
+		"empty": {func(*testing.T, *rotating, string) {}, true},
+		"temporary file": {func(t *testing.T, _ *rotating, folder string) {
+			t.Helper()
+			require.NoError(t, os.WriteFile(filepath.Join(folder, ".agrenting-1"), nil, 0o600))
+		}, true},
+		"other file": {func(t *testing.T, _ *rotating, folder string) {
+			t.Helper()
+			require.NoError(t, os.WriteFile(filepath.Join(folder, "notes"), []byte("mine"), 0o600))
+		}, false},
+		"store with the same key": {func(t *testing.T, r *rotating, folder string) {
+			t.Helper()
+			fill(t, folder, r.srv.URL, r.agent.ID, r.key)
+		}, false},
+		"store with another key": {func(t *testing.T, r *rotating, folder string) {
+			t.Helper()
+			fill(t, folder, r.srv.URL, r.agent.ID, r.srv.NewKey(r.agent.ID))
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRotating(t)
+			temp := folder(t)
+			key := filepath.Join(temp, "key")
+			store := key + ".rotation"
+			require.NoError(t, os.Mkdir(store, 0o700))
+			c.fill(t, r, store)
+			before, err := os.ReadDir(store)
+			require.NoError(t, err)
+			out, code := r.withoutStore(temp, "--out", key, "--strategy", "inplace")
+			if c.used {
+				assert.Equal(t, codeOK, code, out)
+				r.written(key)
+				only(t, temp, "key")
+				return
+			}
+			assert.Equal(t, codeUsage, code, out)
+			assert.Contains(t, out, store+" is needed for the rotation, but it has files that no rotation has put there")
+			assert.True(t, r.srv.KeyAlive(r.key.Secret))
+			after, err := os.ReadDir(store)
+			require.NoError(t, err)
+			assert.Len(t, after, len(before))
+		})
+	}
 }
 
 // The kernel ends the command while the platform answers.
@@ -408,7 +501,7 @@ func TestKilledRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T) {
 	require.Error(t, cmd.Wait(), out.String())
 	assert.DirExists(t, key+".rotation")
 
-	text, code := r.withoutStore(temp, "never", args...)
+	text, code := r.withoutStore(temp, args...)
 	assert.Equal(t, codeOK, code, text)
 	assert.Contains(t, text, "an earlier run has not finished this rotation; this one continues it ("+key+".rotation)")
 	r.written(key)
@@ -436,7 +529,7 @@ func TestRotationWithoutStoreInAnOpenFolderUsesTheTemporaryOne(t *testing.T) {
 	temp, open := folder(t), folder(t)
 	require.NoError(t, os.Chmod(open, 0o775)) // #nosec G302 -- that is the case
 	key := filepath.Join(open, "key")
-	out, code := r.withoutStore(temp, "never", "--out", key, "--strategy", "inplace")
+	out, code := r.withoutStore(temp, "--out", key, "--strategy", "inplace")
 	assert.NotZero(t, code, out)
 	only(t, open)
 	left, err := filepath.Glob(filepath.Join(temp, "agrenting-rotation-*"))
@@ -458,7 +551,7 @@ func TestRefusedRotationWithoutStoreLeavesNothing(t *testing.T) {
 	r := newRotating(t)
 	r.srv.RevokeKey(r.key.ID)
 	temp := folder(t)
-	out, code := r.withoutStore(temp, "never", "--out", filepath.Join(temp, "key"))
+	out, code := r.withoutStore(temp, "--out", filepath.Join(temp, "key"))
 	assert.Equal(t, codeRefused, code, out)
 	assert.Contains(t, out, "put a valid one into AGRENTING_API_KEY")
 	left, err := os.ReadDir(temp)
@@ -473,7 +566,7 @@ func TestRotationWithoutStoreThatWasOnlyPreparedLeavesNothing(t *testing.T) {
 	r := newRotating(t)
 	r.srv.Fault("POST /api/v1/auth/authenticate", agrentingtest.Page(http.StatusUnauthorized).Always())
 	temp := folder(t)
-	out, code := r.withoutStore(temp, "never", "--out", filepath.Join(temp, "key"), "--strategy", "inplace")
+	out, code := r.withoutStore(temp, "--out", filepath.Join(temp, "key"), "--strategy", "inplace")
 	assert.NotZero(t, code, out)
 	assert.Contains(t, out, "stopped at prepare")
 	assert.Contains(t, out, "nothing was changed, the key is live")
@@ -527,7 +620,7 @@ func TestKeyThatCannotBeWrittenIsWrittenByTheSameCommand(t *testing.T) {
 	r.written(kept[0])
 
 	require.NoError(t, os.Remove(key))
-	text, code := r.withoutStore(temp, "never", args...)
+	text, code := r.withoutStore(temp, args...)
 	assert.Equal(t, codeOK, code, text)
 	assert.Equal(t, 1, r.srv.Count("POST /api/v1/auth/rotate-key"), "it is not rotated again")
 	r.written(key)
