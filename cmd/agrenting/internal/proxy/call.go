@@ -33,7 +33,10 @@ type call struct {
 	left    atomic.Int64            // the deadline, as a duration since began; 0 is none
 	upload  *upload                 // nil without a body
 	trailer http.Header             // of the request to the platform
-	peeked  *peeked                 // the beginning of the response's body, for the log
+	// announced are the names of the caller's trailers. in.Trailer may be read only when
+	// the body has ended: until then, net/http may be writing to it.
+	announced []string
+	peeked    *peeked // the beginning of the response's body, for the log
 }
 
 // newCall takes over the headers that have been set for the response. Informational
@@ -113,7 +116,8 @@ func (c *call) attach(out *http.Request) {
 		return
 	}
 	length := c.upload.whole()
-	if length < 0 {
+	ended := length >= 0
+	if !ended {
 		// The platform refuses a credential before it asks for the body, which can
 		// then be sent again.
 		length = c.in.ContentLength
@@ -123,9 +127,14 @@ func (c *call) attach(out *http.Request) {
 	}
 	out.TransferEncoding = nil
 	out.Trailer = nil
-	if len(c.in.Trailer) > 0 {
-		c.trailer = make(http.Header, len(c.in.Trailer))
-		c.addTrailers()
+	if len(c.announced) > 0 || (ended && len(c.in.Trailer) > 0) {
+		c.trailer = make(http.Header, len(c.announced))
+		for _, name := range c.announced {
+			c.addTrailer(name, nil)
+		}
+		if ended {
+			c.addTrailers()
+		}
 		out.Trailer, length = c.trailer, -1
 	}
 	out.ContentLength = length
@@ -142,9 +151,13 @@ func (c *call) addTrailers() {
 		return
 	}
 	for name, values := range c.in.Trailer {
-		if !removesTrailer(name, c.proxy.cfg.Agent != "") {
-			c.trailer[name] = values
-		}
+		c.addTrailer(name, values)
+	}
+}
+
+func (c *call) addTrailer(name string, values []string) {
+	if !removesTrailer(name, c.proxy.cfg.Agent != "") {
+		c.trailer[name] = values
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -282,6 +284,52 @@ func TestRequestTrailersPass(t *testing.T) {
 			require.NoError(t, resp.Body.Close())
 			assert.Equal(t, http.StatusOK, resp.StatusCode)
 			assert.Equal(t, http.Header{"X-Checksum": {"of-the-caller"}}, <-got)
+		})
+	}
+}
+
+// pausing yields a piece, pauses for longer than the proxy waits for the end of a body, and
+// ends. It sets the trailers of its request at its end, as net/http does.
+type pausing struct {
+	piece []byte
+	of    *http.Request
+	to    http.Header
+}
+
+func (p *pausing) Read(b []byte) (int, error) {
+	if len(p.piece) > 0 {
+		n := copy(b, p.piece)
+		p.piece = p.piece[n:]
+		return n, nil
+	}
+	<-time.After(time.Second)
+	maps.Copy(p.of.Trailer, p.to)
+	return 0, io.EOF
+}
+
+func TestTrailersOfPausingBodyPass(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int{"kept": 10, "longer": 2 * limit} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var announced, got http.Header
+				up := roundTrip(func(req *http.Request) (*http.Response, error) {
+					announced = req.Trailer.Clone()
+					sent, err := io.ReadAll(req.Body)
+					assert.NoError(t, err)
+					assert.Len(t, sent, size)
+					got = req.Trailer.Clone()
+					return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+				})
+				req := newRequest(t, http.MethodPost, pending, http.NoBody)
+				req.ContentLength = -1
+				req.Trailer = http.Header{"X-Checksum": nil, "Authorization": nil}
+				req.Body = io.NopCloser(&pausing{sized(size), req, http.Header{"X-Checksum": {"sum"}, "Authorization": {"of-the-caller"}}})
+				assert.Equal(t, http.StatusOK, serve(inFrontOf(t, up, "", keeping), req).Code)
+				assert.Equal(t, http.Header{"X-Checksum": nil}, announced)
+				assert.Equal(t, http.Header{"X-Checksum": {"sum"}}, got)
+			})
 		})
 	}
 }
