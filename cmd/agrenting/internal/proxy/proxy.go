@@ -141,6 +141,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// A copy, made before the body is read: when it ends, net/http changes r.Trailer.
 	in := r.WithContext(agrenting.ContextWithTrace(&callContext{Context: ctx, call: c}, &c.sent)) //nolint:contextcheck // it is the same context
 	in.Body, in.ContentLength, in.Trailer = http.NoBody, 0, nil                                   // the call has the body
+	if r.ContentLength < 0 {
+		// Otherwise, an HTTP/1.1 response does not begin while the caller's body is read.
+		_ = http.NewResponseController(w).EnableFullDuplex() // not every ResponseWriter needs it
+	}
 	c.announced = slices.Collect(maps.Keys(r.Trailer))
 	upload, err := receive(ctx, r, p.cfg.ReplayLimit, &p.memory)
 	if err != nil {

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -223,6 +224,21 @@ func TestTruncatedBodyIsNotSent(t *testing.T) {
 // The caller sends the second half only when it has the response to the first.
 func TestStreamsPassInBothDirections(t *testing.T) {
 	t.Parallel()
+	for name, choose := range map[string]func(*http.Protocols){
+		"HTTP/1.1": func(p *http.Protocols) { p.SetHTTP1(true) },
+		"HTTP/2":   func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			protocols := new(http.Protocols)
+			choose(protocols)
+			streamBothWays(t, protocols)
+		})
+	}
+}
+
+func streamBothWays(t *testing.T, protocols *http.Protocols) {
+	t.Helper()
 	w := start(t, setup{change: keeping, server: []agrentingtest.Option{agrentingtest.WithTLS()}})
 	w.srv.Handle("POST /echo", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		piece := make([]byte, 6)
@@ -234,12 +250,12 @@ func TestStreamsPassInBothDirections(t *testing.T) {
 			}
 		}
 	}))
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: protocols}
 	t.Cleanup(transport.CloseIdleConnections)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // instead of a deadlock
+	defer cancel()
 	body, more := io.Pipe()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+"/echo", body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url+"/echo", body)
 	require.NoError(t, err)
 	go func() { _, _ = io.WriteString(more, "first\n") }()
 	resp, err := transport.RoundTrip(req)
