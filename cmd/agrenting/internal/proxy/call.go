@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +30,9 @@ type call struct {
 	final   http.Header // added to the final response, whichever it is
 	sent    agrenting.Trace
 	cancel  context.CancelCauseFunc // ends the request to the platform
+	waiting sync.Mutex              // for the use of timer, left, and came
 	timer   *time.Timer             // cancels it; nil without a timeout
+	came    bool                    // the response has come
 	left    atomic.Int64            // the deadline, as a duration since began; 0 is none
 	upload  *upload                 // nil without a body
 	trailer http.Header             // of the request to the platform
@@ -86,10 +89,16 @@ func callOf(ctx context.Context) *call {
 	return c
 }
 
-// await starts the time within which the response has to come, or starts it again.
+// await starts the time within which the response has to come, or starts it again. It does
+// nothing after arrived.
 func (c *call) await() {
 	timeout := c.proxy.cfg.Timeout
 	if timeout <= 0 {
+		return
+	}
+	c.waiting.Lock()
+	defer c.waiting.Unlock()
+	if c.came {
 		return
 	}
 	c.left.Store(int64(time.Since(c.began) + timeout))
@@ -102,6 +111,9 @@ func (c *call) await() {
 
 // arrived ends what await has started: the response may take any time from now on.
 func (c *call) arrived() {
+	c.waiting.Lock()
+	defer c.waiting.Unlock()
+	c.came = true
 	if c.timer != nil {
 		c.timer.Stop()
 		c.left.Store(0)
