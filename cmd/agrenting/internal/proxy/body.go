@@ -37,9 +37,9 @@ const patience = 100 * time.Millisecond
 type upload struct {
 	from   io.Reader // the caller's body
 	memory *memory
-	// onRest is called before each read of the rest. onEnd is called once, when an attempt
+	// onRead is called before each read. onEnd is called once, when an attempt
 	// comes to the end of the caller's body and before it is told. Both may be nil.
-	onRest, onEnd func()
+	onRead, onEnd func()
 
 	mu       sync.Mutex
 	grown    sync.Cond // head, filling, or closed has changed
@@ -191,13 +191,13 @@ type attempt struct {
 
 // Read implements [io.Reader].
 func (a *attempt) Read(p []byte) (int, error) {
+	u := a.upload
+	if u.onRead != nil {
+		u.onRead()
+	}
 	n, err, rest := a.kept(p)
 	if !rest {
 		return n, err
-	}
-	u := a.upload
-	if u.onRest != nil {
-		u.onRest()
 	}
 	n, err = u.from.Read(p)
 	if errors.Is(err, io.EOF) {

@@ -134,7 +134,7 @@ func (c *call) attach(out *http.Request) {
 		// then be sent again.
 		length = c.in.ContentLength
 		out.Header["Expect"] = []string{"100-continue"}
-		c.upload.onRest = c.await
+		c.upload.onRead = c.await
 		c.upload.onEnd = c.addTrailers
 	}
 	out.TransferEncoding = nil

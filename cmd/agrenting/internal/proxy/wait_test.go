@@ -117,6 +117,18 @@ func TestResponseBeforeTheEndOfTheUploadIsNotCut(t *testing.T) {
 	})
 }
 
+// The wait counts from the last byte of a body of unknown length too.
+func TestSlowBodyOfUnknownLengthIsNotCut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		req := newRequest(t, http.MethodPost, pending, http.NoBody)
+		req.Body, req.ContentLength = io.NopCloser(&slow{timeout / 2, 5}), -1
+		w := serve(inFrontOf(t, after(timeout-time.Second, strings.NewReader("done")), "", bounded, keeping), req)
+		assert.Equal(t, http.StatusOK, w.Code)
+		assert.Equal(t, "done", body(t, w))
+	})
+}
+
 // A retry that could not end in time is not begun, so the response at hand is not lost.
 func TestNoRetryIsPlannedBeyondTheTimeout(t *testing.T) {
 	t.Parallel()
