@@ -210,13 +210,15 @@ func TestTruncatedBodyIsNotSent(t *testing.T) {
 	for name, length := range map[string]int64{"known length": 10, "unknown length": -1} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			up := roundTrip(func(req *http.Request) (*http.Response, error) {
-				t.Error("the request was sent")
-				return nil, io.ErrUnexpectedEOF
+			synctest.Test(t, func(t *testing.T) { // however slowly the body is read
+				up := roundTrip(func(*http.Request) (*http.Response, error) {
+					t.Error("the request was sent")
+					return nil, io.ErrUnexpectedEOF
+				})
+				req := newRequest(t, http.MethodPost, pending, io.MultiReader(strings.NewReader("half"), broken{}))
+				req.ContentLength = length
+				assert.Equal(t, http.StatusBadRequest, serve(inFrontOf(t, up, "", keeping), req).Code)
 			})
-			req := newRequest(t, http.MethodPost, pending, io.MultiReader(strings.NewReader("half"), broken{}))
-			req.ContentLength = length
-			assert.Equal(t, http.StatusBadRequest, serve(inFrontOf(t, up, "", keeping), req).Code)
 		})
 	}
 }
