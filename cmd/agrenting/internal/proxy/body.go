@@ -37,9 +37,9 @@ const patience = 100 * time.Millisecond
 type upload struct {
 	from   io.Reader // the caller's body
 	memory *memory
-	// onRest is called before each read of the rest, and onEnd after the caller's body has
-	// ended within it. Both may be nil.
-	onRest, onEnd func()
+	// onRead is called before each read. onEnd is called once, when an attempt
+	// comes to the end of the caller's body and before it is told. Both may be nil.
+	onRead, onEnd func()
 
 	mu       sync.Mutex
 	grown    sync.Cond // head, filling, or closed has changed
@@ -173,6 +173,15 @@ func (u *upload) free() {
 	u.head, u.kept = nil, 0
 }
 
+// ended calls onEnd, unless that was done. u.mu is held, so that no other attempt begins
+// meanwhile.
+func (u *upload) ended() {
+	if u.onEnd != nil {
+		u.onEnd()
+		u.onEnd = nil
+	}
+}
+
 // An attempt is the body as one attempt to send it reads it.
 type attempt struct {
 	upload *upload
@@ -182,17 +191,19 @@ type attempt struct {
 
 // Read implements [io.Reader].
 func (a *attempt) Read(p []byte) (int, error) {
+	u := a.upload
+	if u.onRead != nil {
+		u.onRead()
+	}
 	n, err, rest := a.kept(p)
 	if !rest {
 		return n, err
 	}
-	u := a.upload
-	if u.onRest != nil {
-		u.onRest()
-	}
 	n, err = u.from.Read(p)
-	if errors.Is(err, io.EOF) && u.onEnd != nil {
-		u.onEnd()
+	if errors.Is(err, io.EOF) {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.ended()
 	}
 	return n, err
 }
@@ -215,6 +226,9 @@ func (a *attempt) kept(p []byte) (n int, err error, rest bool) { //nolint:revive
 			a.off += n
 			return n, nil, false
 		case u.end != nil:
+			if errors.Is(u.end, io.EOF) {
+				u.ended()
+			}
 			return 0, u.end, false
 		case !u.filling:
 			u.begun = true

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,11 +30,16 @@ type call struct {
 	final   http.Header // added to the final response, whichever it is
 	sent    agrenting.Trace
 	cancel  context.CancelCauseFunc // ends the request to the platform
+	waiting sync.Mutex              // for the use of timer, left, and came
 	timer   *time.Timer             // cancels it; nil without a timeout
+	came    bool                    // the response has come
 	left    atomic.Int64            // the deadline, as a duration since began; 0 is none
 	upload  *upload                 // nil without a body
 	trailer http.Header             // of the request to the platform
-	peeked  *peeked                 // the beginning of the response's body, for the log
+	// announced are the names of the caller's trailers. in.Trailer may be read only when
+	// the body has ended: until then, net/http may be writing to it.
+	announced []string
+	peeked    *peeked // the beginning of the response's body, for the log
 }
 
 // newCall takes over the headers that have been set for the response. Informational
@@ -83,10 +89,16 @@ func callOf(ctx context.Context) *call {
 	return c
 }
 
-// await starts the time within which the response has to come, or starts it again.
+// await starts the time within which the response has to come, or starts it again. It does
+// nothing after arrived.
 func (c *call) await() {
 	timeout := c.proxy.cfg.Timeout
 	if timeout <= 0 {
+		return
+	}
+	c.waiting.Lock()
+	defer c.waiting.Unlock()
+	if c.came {
 		return
 	}
 	c.left.Store(int64(time.Since(c.began) + timeout))
@@ -99,6 +111,9 @@ func (c *call) await() {
 
 // arrived ends what await has started: the response may take any time from now on.
 func (c *call) arrived() {
+	c.waiting.Lock()
+	defer c.waiting.Unlock()
+	c.came = true
 	if c.timer != nil {
 		c.timer.Stop()
 		c.left.Store(0)
@@ -113,19 +128,25 @@ func (c *call) attach(out *http.Request) {
 		return
 	}
 	length := c.upload.whole()
-	if length < 0 {
+	ended := length >= 0
+	if !ended {
 		// The platform refuses a credential before it asks for the body, which can
 		// then be sent again.
 		length = c.in.ContentLength
 		out.Header["Expect"] = []string{"100-continue"}
-		c.upload.onRest = c.await
+		c.upload.onRead = c.await
 		c.upload.onEnd = c.addTrailers
 	}
 	out.TransferEncoding = nil
 	out.Trailer = nil
-	if len(c.in.Trailer) > 0 {
-		c.trailer = make(http.Header, len(c.in.Trailer))
-		c.addTrailers()
+	if len(c.announced) > 0 || (ended && len(c.in.Trailer) > 0) {
+		c.trailer = make(http.Header, len(c.announced))
+		for _, name := range c.announced {
+			c.addTrailer(name, nil)
+		}
+		if ended {
+			c.addTrailers()
+		}
 		out.Trailer, length = c.trailer, -1
 	}
 	out.ContentLength = length
@@ -142,9 +163,13 @@ func (c *call) addTrailers() {
 		return
 	}
 	for name, values := range c.in.Trailer {
-		if !removesTrailer(name, c.proxy.cfg.Agent != "") {
-			c.trailer[name] = values
-		}
+		c.addTrailer(name, values)
+	}
+}
+
+func (c *call) addTrailer(name string, values []string) {
+	if !removesTrailer(name, c.proxy.cfg.Agent != "") {
+		c.trailer[name] = values
 	}
 }
 

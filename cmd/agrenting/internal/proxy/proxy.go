@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/agrenting/agrenting-go"
@@ -136,6 +138,14 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	c.cancel = cancel
+	// A copy, made before the body is read: when it ends, net/http changes r.Trailer.
+	in := r.WithContext(agrenting.ContextWithTrace(&callContext{Context: ctx, call: c}, &c.sent)) //nolint:contextcheck // it is the same context
+	in.Body, in.ContentLength, in.Trailer = http.NoBody, 0, nil                                   // the call has the body
+	if r.ContentLength < 0 {
+		// Otherwise, an HTTP/1.1 response does not begin while the caller's body is read.
+		_ = http.NewResponseController(w).EnableFullDuplex() // not every ResponseWriter needs it
+	}
+	c.announced = slices.Collect(maps.Keys(r.Trailer))
 	upload, err := receive(ctx, r, p.cfg.ReplayLimit, &p.memory)
 	if err != nil {
 		refuse(c, http.StatusBadRequest, "PROXY_REQUEST_BODY", "the body of the request ended before its end", 0)
@@ -147,8 +157,6 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c.await()
 	defer c.arrived()
-	in := r.WithContext(agrenting.ContextWithTrace(&callContext{Context: ctx, call: c}, &c.sent)) //nolint:contextcheck // it is the same context
-	in.Body, in.ContentLength = http.NoBody, 0                                                    // the call has the body
 	ignoreOffers(in)
 	p.reverse.ServeHTTP(c, in)
 }

@@ -3,8 +3,10 @@ package proxy_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -207,13 +210,15 @@ func TestTruncatedBodyIsNotSent(t *testing.T) {
 	for name, length := range map[string]int64{"known length": 10, "unknown length": -1} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			up := roundTrip(func(req *http.Request) (*http.Response, error) {
-				t.Error("the request was sent")
-				return nil, io.ErrUnexpectedEOF
+			synctest.Test(t, func(t *testing.T) { // however slowly the body is read
+				up := roundTrip(func(*http.Request) (*http.Response, error) {
+					t.Error("the request was sent")
+					return nil, io.ErrUnexpectedEOF
+				})
+				req := newRequest(t, http.MethodPost, pending, io.MultiReader(strings.NewReader("half"), broken{}))
+				req.ContentLength = length
+				assert.Equal(t, http.StatusBadRequest, serve(inFrontOf(t, up, "", keeping), req).Code)
 			})
-			req := newRequest(t, http.MethodPost, pending, io.MultiReader(strings.NewReader("half"), broken{}))
-			req.ContentLength = length
-			assert.Equal(t, http.StatusBadRequest, serve(inFrontOf(t, up, "", keeping), req).Code)
 		})
 	}
 }
@@ -221,6 +226,21 @@ func TestTruncatedBodyIsNotSent(t *testing.T) {
 // The caller sends the second half only when it has the response to the first.
 func TestStreamsPassInBothDirections(t *testing.T) {
 	t.Parallel()
+	for name, choose := range map[string]func(*http.Protocols){
+		"HTTP/1.1": func(p *http.Protocols) { p.SetHTTP1(true) },
+		"HTTP/2":   func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			protocols := new(http.Protocols)
+			choose(protocols)
+			streamBothWays(t, protocols)
+		})
+	}
+}
+
+func streamBothWays(t *testing.T, protocols *http.Protocols) {
+	t.Helper()
 	w := start(t, setup{change: keeping, server: []agrentingtest.Option{agrentingtest.WithTLS()}})
 	w.srv.Handle("POST /echo", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		piece := make([]byte, 6)
@@ -232,12 +252,12 @@ func TestStreamsPassInBothDirections(t *testing.T) {
 			}
 		}
 	}))
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: protocols}
 	t.Cleanup(transport.CloseIdleConnections)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // instead of a deadlock
+	defer cancel()
 	body, more := io.Pipe()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+"/echo", body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url+"/echo", body)
 	require.NoError(t, err)
 	go func() { _, _ = io.WriteString(more, "first\n") }()
 	resp, err := transport.RoundTrip(req)
@@ -282,6 +302,54 @@ func TestRequestTrailersPass(t *testing.T) {
 			require.NoError(t, resp.Body.Close())
 			assert.Equal(t, http.StatusOK, resp.StatusCode)
 			assert.Equal(t, http.Header{"X-Checksum": {"of-the-caller"}}, <-got)
+		})
+	}
+}
+
+// pausing yields a piece, pauses for longer than the proxy waits for the end of a body, and
+// ends. It sets the trailers of its request at its end, as net/http does.
+type pausing struct {
+	piece []byte
+	of    *http.Request
+	to    http.Header
+}
+
+func (p *pausing) Read(b []byte) (int, error) {
+	if len(p.piece) > 0 {
+		n := copy(b, p.piece)
+		p.piece = p.piece[n:]
+		return n, nil
+	}
+	<-time.After(time.Second)
+	maps.Copy(p.of.Trailer, p.to)
+	return 0, io.EOF
+}
+
+func TestTrailersOfPausingBodyPass(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int{"kept": 10, "longer": 2 * limit} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var announced, got http.Header
+				up := roundTrip(func(req *http.Request) (*http.Response, error) {
+					announced = req.Trailer.Clone()
+					sent, err := io.ReadAll(req.Body)
+					if err != nil {
+						return nil, err
+					}
+					assert.Len(t, sent, size)
+					got = req.Trailer.Clone()
+					return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+				})
+				req := newRequest(t, http.MethodPost, pending, http.NoBody)
+				req.ContentLength = -1
+				req.Trailer = http.Header{"X-Checksum": nil, "Authorization": nil}
+				req.Body = io.NopCloser(&pausing{sized(size), req, http.Header{"X-Checksum": {"sum"}, "Authorization": {"of-the-caller"}}})
+				assert.Equal(t, http.StatusOK, serve(inFrontOf(t, up, "", keeping), req).Code)
+				assert.Equal(t, http.Header{"X-Checksum": nil}, announced)
+				assert.Equal(t, http.Header{"X-Checksum": {"sum"}}, got)
+			})
 		})
 	}
 }

@@ -101,6 +101,34 @@ func TestOnlyTheWaitForHeadersIsBounded(t *testing.T) {
 	}
 }
 
+// Reads of the body after the response has come do not start the wait again.
+func TestResponseBeforeTheEndOfTheUploadIsNotCut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const pieces = 5
+		up := roundTrip(func(req *http.Request) (*http.Response, error) {
+			go func() { _, _ = io.Copy(io.Discard, req.Body) }()
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(whileAlive{req.Context(), &slow{timeout, pieces}}), ContentLength: -1, Request: req}, nil
+		})
+		req := newRequest(t, http.MethodPost, pending, http.NoBody)
+		req.Body, req.ContentLength = io.NopCloser(&slow{timeout / 2, 3}), 3
+		w := serve(inFrontOf(t, up, "", bounded), req)
+		assert.Equal(t, strings.Repeat("x", pieces), body(t, w))
+	})
+}
+
+// The wait counts from the last byte of a body of unknown length too.
+func TestSlowBodyOfUnknownLengthIsNotCut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		req := newRequest(t, http.MethodPost, pending, http.NoBody)
+		req.Body, req.ContentLength = io.NopCloser(&slow{timeout / 2, 5}), -1
+		w := serve(inFrontOf(t, after(timeout-time.Second, strings.NewReader("done")), "", bounded, keeping), req)
+		assert.Equal(t, http.StatusOK, w.Code)
+		assert.Equal(t, "done", body(t, w))
+	})
+}
+
 // A retry that could not end in time is not begun, so the response at hand is not lost.
 func TestNoRetryIsPlannedBeyondTheTimeout(t *testing.T) {
 	t.Parallel()
