@@ -133,7 +133,7 @@ func TestChange_identifiesTheParties(t *testing.T) {
 	assert.True(t, strings.HasPrefix(fmt.Sprint(artifacts[0]["download_url"]), m.URL))
 }
 
-// A mock result arrives when it is due, although nobody asks.
+// A mock result arrives when it is due, even if no request follows.
 func TestOnChange_announcesMockResultWhenDue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
