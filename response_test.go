@@ -285,7 +285,7 @@ func TestCheckResponseReadsUpToABound(t *testing.T) {
 	err := agrenting.CheckResponse(resp)
 	require.ErrorIs(t, err, agrenting.ErrServer)
 	assert.Less(t, len(err.Error()), 1000)
-	assert.LessOrEqual(t, int(n), agrenting.MaxErrorBody+64<<10)
+	assert.LessOrEqual(t, n.Bytes(), agrenting.MaxErrorBody+64<<10)
 	require.NoError(t, resp.Body.Close())
 }
 

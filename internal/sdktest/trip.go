@@ -61,14 +61,18 @@ func (Endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Counter counts what is written to it.
-type Counter int64
+// Counter counts the bytes that are written to it. It is safe for concurrent use: a body
+// may still be read when the call that read it has returned.
+type Counter struct{ n atomic.Int64 }
 
 // Write implements io.Writer.
 func (c *Counter) Write(p []byte) (int, error) {
-	*c += Counter(len(p))
+	c.n.Add(int64(len(p)))
 	return len(p), nil
 }
+
+// Bytes returns the count so far.
+func (c *Counter) Bytes() int { return int(c.n.Load()) }
 
 // APIURL is the base URL of tests that need no server.
 const APIURL = "https://api.agrenting.test"
