@@ -12,6 +12,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/session"
@@ -35,13 +36,16 @@ type generation = renew.Generation[*preparedCredential]
 // credentialCache holds the credential in use: a fixed one, or one that the engine
 // renews from a source.
 type credentialCache struct {
-	fixed    atomic.Pointer[generation] // nil after close, and where there is an engine
-	engine   *renew.Engine[*preparedCredential]
-	name     string // of the source, for Status
-	evidence *evidence.Book
-	costly   bool                               // asking the source costs something
-	restores bool                               // the credential before a dead one may be used again
-	seen     atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
+	fixed     atomic.Pointer[generation] // nil after close, and where there is an engine
+	engine    *renew.Engine[*preparedCredential]
+	name      string // of the source, for Status
+	from      any    // the source or the store that name means; nil if there is nothing to add
+	initial   string // the source of the first key of a store
+	evidence  *evidence.Book
+	costly    bool                               // asking the source costs something
+	exchanges bool                               // the source's key is exchanged for sessions
+	restores  bool                               // the credential before a dead one may be used again
+	seen      atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
 }
 
 func newFixedCache(name string, s *preparedCredential, book *evidence.Book) *credentialCache {
@@ -50,13 +54,13 @@ func newFixedCache(name string, s *preparedCredential, book *evidence.Book) *cre
 	return k
 }
 
-// newRenewingCache returns the cache of a source. costly is set if asking it costs
+// newRenewingCache returns the cache of a source. from is what name means. costly is set if asking it costs
 // something, such as one of the few calls that the authenticate endpoint allows.
-func (c *core) newRenewingCache(name string, costly bool, cfg renew.Config[*preparedCredential]) *credentialCache {
+func (c *core) newRenewingCache(name string, from any, costly bool, cfg renew.Config[*preparedCredential]) *credentialCache {
 	cfg.Same, cfg.Observe = sameCredential, c.observe
 	cfg.Wait, cfg.Permanent, cfg.Costly = c.cfg.retry.renewalWait(), permanentFailure, costly
 	return &credentialCache{
-		name: name, engine: renew.New(cfg), evidence: c.evidence, costly: costly, restores: c.cfg.keyStore() == nil,
+		name: name, from: from, engine: renew.New(cfg), evidence: c.evidence, costly: costly, restores: c.cfg.keyStore() == nil,
 	}
 }
 
@@ -131,9 +135,17 @@ func (k *credentialCache) get(ctx context.Context) (*generation, error) {
 	}
 	gen, err := k.engine.Get(ctx)
 	if err != nil {
-		return nil, k.renewalError(err)
+		return nil, k.renewalError(k.waited(ctx, err))
 	}
 	return gen, nil
+}
+
+// waited says what a request waited for whose context has ended.
+func (k *credentialCache) waited(ctx context.Context, err error) error {
+	if ctx.Err() == nil || !errors.Is(err, context.Cause(ctx)) {
+		return err
+	}
+	return &wire.WaitError{For: "a credential from " + hint.Of(k.name, placeOf(k.from)), Err: err, Last: k.lastFailure()}
 }
 
 // enter is get for a request that is about to be sent: it passes the gate of
@@ -155,7 +167,7 @@ func (k *credentialCache) reenter(ctx context.Context, gen *generation) (*genera
 				return gen, nil
 			}
 			if err := gen.Value.gate.Wait(ctx); err != nil {
-				return nil, err
+				return nil, &wire.WaitError{For: "the rotation of the key to end", Err: err}
 			}
 		}
 		next, err := k.get(ctx)
@@ -408,7 +420,30 @@ func (k *credentialCache) renewalError(err error) error {
 	if !ok {
 		return err
 	}
-	return &RenewalError{RetryAt: f.RetryAt, Rejected: f.Rejected, Failures: f.Failures, Err: k.sourceError(f.Err)}
+	e := &RenewalError{RetryAt: f.RetryAt, Rejected: f.Rejected, Failures: f.Failures, Err: k.sourceError(f.Err)}
+	if s := k.seen.Load(); f.Rejected && s != nil {
+		e.about = "in place of " + k.describe(s.cred, s.history).Subject() + ", which the platform rejected"
+	} else if !f.Rejected {
+		e.about = "from " + hint.Of(k.name, placeOf(k.from))
+	}
+	return e
+}
+
+// describe describes a credential of the cache for a hint.
+func (k *credentialCache) describe(cred Credential, h *evidence.History) *hint.Credential {
+	if cred.IsZero() {
+		return &hint.Credential{Source: k.name}
+	}
+	verdict := h.Known()
+	c := &hint.Credential{
+		Kind: cred.c.Kind(), Fingerprint: cred.Fingerprint(), Source: k.name, Place: placeOf(k.from), Initial: k.initial,
+		Marked: cred.c.Marked(), Exchanged: k.exchanges && cred.Kind() == KindSession,
+		Alive: verdict == evidence.Alive, Dead: verdict == evidence.Dead,
+	}
+	if end := cred.Expires(); !end.IsZero() && !time.Now().Before(end) {
+		c.Expired = end
+	}
+	return c
 }
 
 // sourceError keeps what a panicking source says out of reach of logs, and the

@@ -14,9 +14,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -167,15 +167,21 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 // limit puts a call under the client's timeout.
 func (c *core) limit(ctx context.Context) (context.Context, context.CancelFunc) {
 	if t := c.cfg.timeout; t > 0 {
-		return context.WithTimeoutCause(ctx, t, timeoutError{t})
+		return context.WithTimeoutCause(ctx, t, timeoutError{limit: t})
 	}
 	return ctx, func() {}
 }
 
 // timeoutError is what a call ended by [WithTimeout] fails with.
-type timeoutError struct{ limit time.Duration }
+type timeoutError struct {
+	limit    time.Duration
+	answered bool // a part of the response had come
+}
 
 func (e timeoutError) Error() string {
+	if e.answered {
+		return fmt.Sprintf("the response was not complete within %v, the client's WithTimeout", e.limit)
+	}
 	return fmt.Sprintf("no answer within %v, the client's WithTimeout", e.limit)
 }
 func (e timeoutError) Timeout() bool { return true }
@@ -239,7 +245,7 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	success := resp.StatusCode >= 200 && resp.StatusCode < 300
 	if w, ok := out.(io.Writer); ok && success {
 		if _, err := io.Copy(w, resp.Body); err != nil {
-			return r, wire.NewCallError(req, err)
+			return r, incomplete(req, err)
 		}
 		return r, nil
 	}
@@ -261,10 +267,15 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 		return r, nil
 	}
 	if !success || (a.JSONErr == nil && a.BodyErr == nil && !a.OK()) {
-		return r, c.apiError(req, r, a, state)
+		e := c.apiError(req, r, a, state)
+		e.Hint = noteOf(resp).hint(resp)
+		return r, e
 	}
-	if wantsAll || a.BodyErr != nil {
-		return r, a.BodyErr
+	if a.BodyErr != nil {
+		return r, incomplete(req, a.BodyErr)
+	}
+	if wantsAll {
+		return r, nil
 	}
 	if len(bytes.TrimSpace(a.Body)) == 0 || (out == nil && !isWebPage(resp)) {
 		return r, nil
@@ -279,8 +290,45 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	case c.core.routes.issue(req):
 		return r, wire.NewCallError(req, fmt.Errorf("%w (%d)", ErrMalformedResponse, resp.StatusCode))
 	default:
-		return r, wire.NewCallError(req, fmt.Errorf("%w (%d %s): %w", ErrMalformedResponse,
-			resp.StatusCode, secret.Clean(resp.Header.Get("Content-Type")), err))
+		contentType := secret.Clean(resp.Header.Get("Content-Type"))
+		err = fmt.Errorf("%w (%d %s): %w", ErrMalformedResponse, resp.StatusCode, contentType, err)
+		text := hint.NotPlatform(req.URL.Host, contentType)
+		if a.JSONErr == nil {
+			text = shapeHint(err, a.Envelope.Data, out)
+		}
+		if text != "" {
+			err = fmt.Errorf("%w. %s", err, text)
+		}
+		return r, wire.NewCallError(req, err)
+	}
+}
+
+// shapeHint says what to decode a list into, or a value that is not one, if err is about that.
+func shapeHint(err error, data []byte, out any) string {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); !ok || e.Field != "" {
+		return ""
+	}
+	kind := reflect.TypeOf(out).Elem().Kind()
+	return hint.Shape(data, kind == reflect.Slice || kind == reflect.Array)
+}
+
+// incomplete makes the error of a response that broke off.
+func incomplete(req *http.Request, err error) error {
+	if call, ok := errors.AsType[*wire.CallError](err); ok {
+		err = call.Err
+	}
+	cause := context.Cause(req.Context())
+	limit, limited := errors.AsType[timeoutError](cause)
+	switch {
+	case errors.Is(err, ErrMalformedResponse): // it is too long
+		return wire.NewCallError(req, err)
+	case limited:
+		limit.answered = true
+		return &wire.CallError{Method: req.Method, Path: req.URL.EscapedPath(), Err: limit}
+	case cause != nil && errors.Is(err, cause):
+		return wire.NewCallError(req, &wire.WaitError{For: "the rest of the response", Err: cause})
+	default:
+		return wire.NewCallError(req, fmt.Errorf("the response was not complete: %w", err))
 	}
 }
 
@@ -333,29 +381,6 @@ func (c *Client) describe(resp *http.Response, state *Trace) *Response {
 	return r
 }
 
-// sunsetLog remembers which routes have been reported.
-type sunsetLog struct {
-	mu   sync.Mutex
-	seen map[string]bool
-}
-
-// maxSunsets bounds the memory of routes, because paths contain IDs.
-const maxSunsets = 256
-
-func (s *sunsetLog) first(method, path string) bool {
-	route := method + " " + routeOf(path)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.seen[route] || len(s.seen) >= maxSunsets {
-		return false
-	}
-	if s.seen == nil {
-		s.seen = map[string]bool{}
-	}
-	s.seen[route] = true
-	return true
-}
-
 // routeOf replaces the IDs in a path: UUIDs, DIDs, and other segments of eight or more
 // characters that have a digit.
 func routeOf(path string) string {
@@ -370,7 +395,7 @@ func routeOf(path string) string {
 
 // noteSunset logs that a route will be retired, once per route.
 func (c *core) noteSunset(req *http.Request, r *Response) {
-	if r.Sunset.IsZero() || c.cfg.logger == nil || !c.sunsets.first(req.Method, req.URL.Path) {
+	if r.Sunset.IsZero() || c.cfg.logger == nil || !c.told.routes.first(req.Method+" "+routeOf(req.URL.Path)) {
 		return
 	}
 	c.cfg.logger.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: a route will be retired",

@@ -19,21 +19,21 @@ const (
 	MaxAgentID   = maxAgentID
 	MaxBody      = maxBody
 	MaxErrorBody = maxErrorBody
-	MaxSunsets   = maxSunsets
+	MaxSunsets   = maxOnce
 	DefaultDrain = defaultDrain
 )
 
 type (
 	Config     = config
 	CallConfig = callConfig
-	SunsetLog  = sunsetLog
+	SunsetLog  struct{ onceLog }
 )
 
 func ValidateAgentID(id string) error { return validateAgentID(id) }
 
-func (s *sunsetLog) First(method, path string) bool { return s.first(method, path) }
+func (s *SunsetLog) First(method, path string) bool { return s.first(method + " " + routeOf(path)) }
 
-func (s *sunsetLog) Len() int { return len(s.seen) }
+func (s *SunsetLog) Len() int { return len(s.seen) }
 
 // BaseOf is the transport below a client.
 func BaseOf(c *Client) http.RoundTripper { return c.transport.base }

@@ -1,0 +1,134 @@
+package hint
+
+import (
+	"strings"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// KeyPage is where owners make keys (platform documentation, "Claude Code").
+const KeyPage = "https://agrenting.com/dashboard/api-keys"
+
+// Credential describes the credential of a request. The zero value is no credential: the
+// client is anonymous.
+type Credential struct {
+	Kind        secret.Kind
+	Fingerprint string
+	// Source is an option or a variable, such as AGRENTING_API_KEY, and Place is what
+	// that means: the path of a file, or the name of a store. Place may be empty.
+	Source, Place string
+	// Initial is where the key for an empty store comes from; empty without a store.
+	Initial string
+	// Exchanged is set if the credential is a session that the SDK has obtained with the
+	// key of Source.
+	Exchanged bool
+	// Marked is set if the credential begins with ap_, as user tokens do.
+	Marked bool
+	// Expired is when the credential expired by its own statement; zero if it has not.
+	Expired time.Time
+	// Alive and Dead are what the platform says when asked. Neither: unknown.
+	Alive, Dead bool
+}
+
+// Of returns where a credential comes from, such as AGRENTING_KEY_FILE ("/run/key").
+func Of(source, place string) string {
+	if place == "" {
+		return source
+	}
+	return source + " (" + place + ")"
+}
+
+// Subject names a credential: its kind, its fingerprint, and its source.
+func (c *Credential) Subject() string {
+	text := "the " + c.Kind.String() + " " + c.Fingerprint
+	if c.Exchanged {
+		text += ", which was obtained with the key"
+	}
+	return text + " from " + Of(c.Source, c.Place)
+}
+
+// Rejected says what a 401 to a credential means, and what to do.
+func (c *Credential) Rejected() string {
+	switch {
+	case c.Kind == 0:
+		return "The request had no credential, because the client is anonymous. Set " + apiKeyVariable + ", or pass WithCredential instead of " + c.Source
+	case c.Alive:
+		return "The platform accepts " + c.Subject() + " for other requests, so it is this route that refuses it. " +
+			"Check whether the route takes a credential of this kind"
+	}
+	text := "The platform rejected " + c.Subject()
+	if c.Dead {
+		text += ", and confirmed that when asked"
+	}
+	text += ". "
+	if guess := c.wrongKind(); guess != "" {
+		return text + guess + ". Otherwise, " + c.replace()
+	}
+	if c.Kind == secret.KindSession && !c.Exchanged {
+		if c.Expired.IsZero() {
+			text += "A session ends after some hours, or earlier"
+		} else {
+			text += "It expired at " + c.Expired.UTC().Format(time.RFC3339) + " by its own expiry"
+		}
+		return text + ", and is not renewed. Replace it, or give the API key and WithSession, which renews sessions"
+	}
+	return text + "It is invalid, expired, or revoked: " + c.replace()
+}
+
+// replace says where a valid credential goes.
+func (c *Credential) replace() string {
+	text := ""
+	switch {
+	case c.Initial != "":
+		text = into(c.Initial, "") + "; the store adopts it"
+	default:
+		text = into(c.Source, c.Place)
+	}
+	if c.Kind != secret.KindUserToken {
+		text += " (keys come from " + KeyPage + ")"
+	}
+	return text
+}
+
+// into says how a source gets a valid credential.
+func into(source, place string) string {
+	switch {
+	case strings.HasPrefix(source, variablePrefix) && place != "":
+		return "put a valid one into " + place + ", the file of " + source
+	case strings.HasPrefix(source, variablePrefix):
+		return "put a valid one into " + source
+	case source == "WithCredential":
+		return "pass a valid one to WithCredential"
+	default:
+		return "have " + Of(source, place) + " yield a valid one"
+	}
+}
+
+const (
+	variablePrefix = "AGRENTING_"
+	apiKeyVariable = "AGRENTING_API_KEY" // #nosec G101 -- the name of a variable
+	typeVariable   = "AGRENTING_CREDENTIAL_TYPE"
+)
+
+// wrongKind says what to do if the credential seems to be of another kind; empty if it does
+// not. The prefix is a guess and no more: a page of the platform gives agents keys with ap_.
+func (c *Credential) wrongKind() string {
+	variable := strings.HasPrefix(c.Source, variablePrefix)
+	switch {
+	case c.Kind == secret.KindUserToken && !c.Marked:
+		text := "It does not begin with ap_, as user tokens do, and was sent as a bearer token. If it is the API key of an agent, "
+		if variable {
+			return text + "unset " + typeVariable + ", or set it to api_key"
+		}
+		return text + "make it with APIKey instead of UserToken"
+	case c.Kind == secret.KindAPIKey && c.Marked:
+		text := "It begins with ap_, as user tokens do, and was sent as an API key. If it is a user token, "
+		if variable {
+			return text + "unset " + typeVariable + ", or set it to user_token"
+		}
+		return text + "make it with UserToken instead of APIKey"
+	default:
+		return ""
+	}
+}
