@@ -13,6 +13,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/queue"
 	"github.com/agrenting/agrenting-go/internal/record"
@@ -256,8 +257,8 @@ func (c *core) storedKeyCache(initial CredentialSource, from string, notFound er
 	} else {
 		k = c.newRenewingCache(name, store, false, renew.Config[*preparedCredential]{Fetch: c.stored.fetch, RetryAt: retryAt})
 	}
-	if k.initial = from; initial == nil {
-		k.initial = environ.APIKey
+	if k.initial = (hint.Source{Name: from, Place: placeOf(initial)}); initial == nil {
+		k.initial.Name = environ.APIKey
 	}
 	return k, nil
 }

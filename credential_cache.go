@@ -38,9 +38,9 @@ type generation = renew.Generation[*preparedCredential]
 type credentialCache struct {
 	fixed     atomic.Pointer[generation] // nil after close, and where there is an engine
 	engine    *renew.Engine[*preparedCredential]
-	name      string // of the source, for Status
-	from      any    // the source or the store that name means; nil if there is nothing to add
-	initial   string // the source of the first key of a store
+	name      string      // of the source, for Status
+	from      any         // the source or the store that name means; nil if there is nothing to add
+	initial   hint.Source // where the first key of a store comes from
 	evidence  *evidence.Book
 	costly    bool                               // asking the source costs something
 	exchanges bool                               // the source's key is exchanged for sessions
@@ -145,7 +145,7 @@ func (k *credentialCache) waited(ctx context.Context, err error) error {
 	if ctx.Err() == nil || !errors.Is(err, context.Cause(ctx)) {
 		return err
 	}
-	return &wire.WaitError{For: "a credential from " + hint.Of(k.name, placeOf(k.from)), Err: err, Last: k.lastFailure()}
+	return &wire.WaitError{For: "a credential from " + k.source().String(), Err: err, Last: k.lastFailure()}
 }
 
 // enter is get for a request that is about to be sent: it passes the gate of
@@ -424,19 +424,23 @@ func (k *credentialCache) renewalError(err error) error {
 	if s := k.seen.Load(); f.Rejected && s != nil {
 		e.about = "in place of " + k.describe(s.cred, s.history).Subject() + ", which the platform rejected"
 	} else if !f.Rejected {
-		e.about = "from " + hint.Of(k.name, placeOf(k.from))
+		e.about = "from " + k.source().String()
 	}
 	return e
+}
+
+func (k *credentialCache) source() hint.Source {
+	return hint.Source{Name: k.name, Place: placeOf(k.from)}
 }
 
 // describe describes a credential of the cache for a hint.
 func (k *credentialCache) describe(cred Credential, h *evidence.History) *hint.Credential {
 	if cred.IsZero() {
-		return &hint.Credential{Source: k.name}
+		return &hint.Credential{Source: k.source()}
 	}
 	verdict := h.Known()
 	c := &hint.Credential{
-		Kind: cred.c.Kind(), Fingerprint: cred.Fingerprint(), Source: k.name, Place: placeOf(k.from), Initial: k.initial,
+		Kind: cred.c.Kind(), Fingerprint: cred.Fingerprint(), Source: k.source(), Initial: k.initial,
 		Marked: cred.c.Marked(), Exchanged: k.exchanges && cred.Kind() == KindSession,
 		Alive: verdict == evidence.Alive, Dead: verdict == evidence.Dead,
 	}

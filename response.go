@@ -12,6 +12,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/socket"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -123,6 +124,8 @@ func (t *Transport) missing(req *http.Request, own bool) hint.Missing {
 		return hint.Own("the query")
 	case t.origins.Has(req.URL):
 		return hint.Left()
+	case name != "":
+		return hint.Foreign(t.origins.Why(req.URL) + ", and the request has the caller's own credential, in the header " + name)
 	default:
 		return hint.Foreign(t.origins.Why(req.URL))
 	}
@@ -157,16 +160,23 @@ func (t *Transport) warnHandshake(req *http.Request, resp *http.Response) {
 	}
 }
 
-// hint says what can be done about resp, a response with an error status. It is empty if the
-// SDK did not send the request.
+// hint says what can be done about resp, a response with an error status; empty if that is not
+// known.
 func (n answerNote) hint(resp *http.Response) string {
-	if n.t == nil {
+	req := resp.Request
+	if req == nil || req.URL == nil {
 		return ""
 	}
-	req := resp.Request
 	r := hint.Response{
-		Status: resp.StatusCode, Host: req.URL.Host, Path: req.URL.EscapedPath(), Base: n.t.core.base.EscapedPath(),
-		ContentType: resp.Header.Get("Content-Type"), Handshake: n.t.isHandshake(req), Missing: n.missing,
+		Status: resp.StatusCode, Host: req.URL.Host, Path: req.URL.EscapedPath(), ContentType: resp.Header.Get("Content-Type"), Missing: n.missing,
+	}
+	switch own := origin.CredentialHeader(req.Header); {
+	case n.t != nil:
+		r.Base, r.Handshake = n.t.core.base.EscapedPath(), n.t.isHandshake(req)
+	case own != "":
+		r.Missing = hint.Own("the header " + own)
+	case socket.HasCredential(req.URL):
+		r.Missing = hint.Own("the query")
 	}
 	if gen := n.generation; gen != nil && resp.StatusCode == http.StatusUnauthorized {
 		r.Credential = n.t.creds.describe(gen.Value.cred, gen.Value.history)

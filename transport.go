@@ -136,7 +136,7 @@ func (t *Transport) pass(req, out *http.Request, own bool) (*http.Response, erro
 	resp, err := t.send(out, Credential{}, nil)
 	if resp != nil {
 		note := answerNote{issues: t.origins.Has(req.URL) && t.core.routes.issued(req, resp)}
-		if resp.StatusCode == http.StatusUnauthorized && !t.core.cfg.anonymous {
+		if !own && resp.StatusCode == http.StatusUnauthorized && !t.core.cfg.anonymous {
 			note.t, note.missing = t, t.missing(req, own)
 		}
 		resp.Request = note.on(req)

@@ -15,11 +15,9 @@ const KeyPage = "https://agrenting.com/dashboard/api-keys"
 type Credential struct {
 	Kind        secret.Kind
 	Fingerprint string
-	// Source is an option or a variable, such as AGRENTING_API_KEY, and Place is what
-	// that means: the path of a file, or the name of a store. Place may be empty.
-	Source, Place string
-	// Initial is where the key for an empty store comes from; empty without a store.
-	Initial string
+	// Source is where it comes from, and Initial where the first key of a store does; zero
+	// without a store.
+	Source, Initial Source
 	// Exchanged is set if the credential is a session that the SDK has obtained with the
 	// key of Source.
 	Exchanged bool
@@ -31,12 +29,34 @@ type Credential struct {
 	Alive, Dead bool
 }
 
-// Of returns where a credential comes from, such as AGRENTING_KEY_FILE ("/run/key").
-func Of(source, place string) string {
-	if place == "" {
-		return source
+// Source is where a credential comes from.
+type Source struct {
+	Name  string // an option or a variable, such as AGRENTING_KEY_FILE
+	Place string // what that means: the path of a file, or the name of a store; may be empty
+}
+
+// String returns the name and the place, such as AGRENTING_KEY_FILE ("/run/key").
+func (s Source) String() string {
+	if s.Place == "" {
+		return s.Name
 	}
-	return source + " (" + place + ")"
+	return s.Name + " (" + s.Place + ")"
+}
+
+func (s Source) isVariable() bool { return strings.HasPrefix(s.Name, variablePrefix) }
+
+// into says how the source gets a valid credential.
+func (s Source) into() string {
+	switch {
+	case s.isVariable() && s.Place != "":
+		return "put a valid one into " + s.Place + ", the file of " + s.Name
+	case s.isVariable():
+		return "put a valid one into " + s.Name
+	case s.Name == "WithCredential":
+		return "pass a valid one to WithCredential"
+	default:
+		return "have " + s.String() + " yield a valid one"
+	}
 }
 
 // Subject names a credential: its kind, its fingerprint, and its source.
@@ -45,14 +65,14 @@ func (c *Credential) Subject() string {
 	if c.Exchanged {
 		text += ", which was obtained with the key"
 	}
-	return text + " from " + Of(c.Source, c.Place)
+	return text + " from " + c.Source.String()
 }
 
 // Rejected says what a 401 to a credential means, and what to do.
 func (c *Credential) Rejected() string {
 	switch {
 	case c.Kind == 0:
-		return "The request had no credential, because the client is anonymous. Set " + apiKeyVariable + ", or pass WithCredential instead of " + c.Source
+		return "The request had no credential, because the client is anonymous. Set " + apiKeyVariable + ", or pass WithCredential instead of " + c.Source.Name
 	case c.Alive:
 		return "The platform accepts " + c.Subject() + " for other requests, so it is this route that refuses it. " +
 			"Check whether the route takes a credential of this kind"
@@ -78,31 +98,14 @@ func (c *Credential) Rejected() string {
 
 // replace says where a valid credential goes.
 func (c *Credential) replace() string {
-	text := ""
-	switch {
-	case c.Initial != "":
-		text = into(c.Initial, "") + "; the store adopts it"
-	default:
-		text = into(c.Source, c.Place)
+	text := c.Source.into()
+	if c.Initial.Name != "" {
+		text = c.Initial.into() + "; the store adopts it"
 	}
 	if c.Kind != secret.KindUserToken {
 		text += " (keys come from " + KeyPage + ")"
 	}
 	return text
-}
-
-// into says how a source gets a valid credential.
-func into(source, place string) string {
-	switch {
-	case strings.HasPrefix(source, variablePrefix) && place != "":
-		return "put a valid one into " + place + ", the file of " + source
-	case strings.HasPrefix(source, variablePrefix):
-		return "put a valid one into " + source
-	case source == "WithCredential":
-		return "pass a valid one to WithCredential"
-	default:
-		return "have " + Of(source, place) + " yield a valid one"
-	}
 }
 
 const (
@@ -114,7 +117,7 @@ const (
 // wrongKind says what to do if the credential seems to be of another kind; empty if it does
 // not. The prefix is a guess and no more: a page of the platform gives agents keys with ap_.
 func (c *Credential) wrongKind() string {
-	variable := strings.HasPrefix(c.Source, variablePrefix)
+	variable := c.Source.isVariable()
 	switch {
 	case c.Kind == secret.KindUserToken && !c.Marked:
 		text := "It does not begin with ap_, as user tokens do, and was sent as a bearer token. If it is the API key of an agent, "

@@ -87,13 +87,15 @@ func WebPage(host, contentType string) string {
 	}
 }
 
-// NotPlatform says what an answer that the platform does not give means.
+// NotPlatform says what an answer that the platform does not give means. contentType may be
+// empty.
 func NotPlatform(host, contentType string) string {
-	if contentType == "" {
-		contentType = "no content type"
+	what := "something else"
+	if contentType != "" {
+		what = secret.Clean(contentType)
 	}
-	return secret.Clean(host) + " answered with " + secret.Clean(contentType) + " where the platform answers with JSON. " +
-		"Check " + baseURL + ", and whether a proxy or a login page answered instead"
+	return "The response of " + secret.Clean(host) + " is " + what + ", and the platform's are JSON. " +
+		"Check " + baseURL + ", and whether a proxy or a login page has answered instead"
 }
 
 // Repeated returns the end of the path of a base URL, such as /api/v1, if the rest of path
