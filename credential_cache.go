@@ -145,7 +145,11 @@ func (k *credentialCache) waited(ctx context.Context, err error) error {
 	if ctx.Err() == nil || !errors.Is(err, context.Cause(ctx)) {
 		return err
 	}
-	return &wire.WaitError{For: "a credential from " + k.source().String(), Err: err, Last: k.lastFailure()}
+	what := "a credential from "
+	if k.exchanges {
+		what = "a session, which the platform gives for the key from "
+	}
+	return &wire.WaitError{For: what + k.source().String(), Err: err, Last: k.lastFailure()}
 }
 
 // enter is get for a request that is about to be sent: it passes the gate of
