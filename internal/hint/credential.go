@@ -63,7 +63,7 @@ func (s Source) into() string {
 func (c *Credential) Subject() string {
 	text := "the " + c.Kind.String() + " " + c.Fingerprint
 	if c.Exchanged {
-		text += ", which was obtained with the key"
+		return text + " of the key from " + c.Source.String()
 	}
 	return text + " from " + c.Source.String()
 }
