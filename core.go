@@ -44,7 +44,7 @@ type core struct {
 	userAgent string
 
 	rate atomic.Pointer[Rate]
-	told struct{ routes, hosts onceLog } // what was logged once
+	told struct{ routes, hosts hint.Once } // what was logged once
 
 	closeOnce sync.Once
 	closeErr  error
@@ -165,7 +165,7 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 		if err := c.checkFixedKey(name, src); err != nil {
 			return nil, err
 		}
-		return c.sessionCache(name, src, src), nil
+		return c.sessionCache(name, descriptionOf(src), src), nil
 	}
 	if f, ok := src.(fixedSource); ok {
 		cred, _ := f.fixed() // prepare says what is wrong with it
@@ -176,7 +176,7 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 		return newFixedCache(name, s, c.evidence), nil
 	}
 	cheap := recheckInterval(src) > 0 // a file, which is checked only when there is traffic
-	return c.newRenewingCache(name, src, !cheap, renew.Config[*preparedCredential]{
+	return c.newRenewingCache(name, descriptionOf(src), !cheap, renew.Config[*preparedCredential]{
 		Fetch: fetchFrom(src, func(cred Credential) (*preparedCredential, error) {
 			return c.prepare(cred, evidence.Given)
 		}),
@@ -257,7 +257,7 @@ func (c *core) storedKeyCache(initial CredentialSource, from string, notFound er
 	} else {
 		k = c.newRenewingCache(name, store, false, renew.Config[*preparedCredential]{Fetch: c.stored.fetch, RetryAt: retryAt})
 	}
-	if k.initial = (hint.Source{Name: from, Place: placeOf(initial)}); initial == nil {
+	if k.initial = (hint.Source{Name: from, Place: hint.Place(descriptionOf(initial))}); initial == nil {
 		k.initial.Name = environ.APIKey
 	}
 	return k, nil

@@ -434,7 +434,7 @@ func (k *credentialCache) renewalError(err error) error {
 }
 
 func (k *credentialCache) source() hint.Source {
-	return hint.Source{Name: k.name, Place: placeOf(k.from)}
+	return hint.Source{Name: k.name, Place: hint.Place(k.from)}
 }
 
 // describe describes a credential of the cache for a hint.
@@ -442,15 +442,8 @@ func (k *credentialCache) describe(cred Credential, h *evidence.History) *hint.C
 	if cred.IsZero() {
 		return &hint.Credential{Source: k.source()}
 	}
-	verdict := h.Known()
-	c := &hint.Credential{
-		Kind: cred.c.Kind(), Fingerprint: cred.Fingerprint(), Source: k.source(), Initial: k.initial,
-		Marked: cred.c.Marked(), Exchanged: k.exchanges && cred.Kind() == KindSession,
-		Alive: verdict == evidence.Alive, Dead: verdict == evidence.Dead,
-	}
-	if end := cred.Expires(); !end.IsZero() && !time.Now().Before(end) {
-		c.Expired = end
-	}
+	c := hint.Describe(cred.c, h.Known())
+	c.Source, c.Initial, c.Exchanged = k.source(), k.initial, k.exchanges && cred.Kind() == KindSession
 	return c
 }
 

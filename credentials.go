@@ -269,9 +269,6 @@ type CredentialSourceFunc func(context.Context) (Credential, error)
 
 var _ CredentialSource = CredentialSourceFunc(nil)
 
-// place implements placed: the type says nothing.
-func (CredentialSourceFunc) place() string { return "" }
-
 // Credential calls f.
 func (f CredentialSourceFunc) Credential(ctx context.Context) (Credential, error) {
 	if f == nil {
@@ -304,8 +301,7 @@ func (s *staticSource) Credential(context.Context) (Credential, error) {
 // fixed implements fixedSource.
 func (s *staticSource) fixed() (Credential, error) { return s.credential, s.err }
 
-// place implements placed: the credential is described anyway.
-func (*staticSource) place() string { return "" }
+func (*staticSource) description() any { return nil } // it describes the credential
 
 func (s *staticSource) String() string { return "agrenting.Static(" + s.credential.String() + ")" }
 
@@ -347,8 +343,7 @@ func (s *fileSource) Refresh(ctx context.Context, rejected Credential) (Credenti
 	return Credential{c}, err
 }
 
-// place implements placed.
-func (s *fileSource) place() string { return secret.QuotePath(s.file.Path()) }
+func (s *fileSource) description() any { return s.file }
 
 func (s *fileSource) String() string {
 	return "agrenting.FileSource(" + secret.QuotePath(s.file.Path()) + ")"
@@ -374,22 +369,12 @@ func (s *fileSource) state() string {
 // The error is what is wrong with the credential.
 type fixedSource interface{ fixed() (Credential, error) }
 
-// placed is a source that says in an error where it takes its credential from. Of other
-// sources and of stores, errors name what String returns, or the type.
-type placed interface{ place() string }
-
-// placeOf describes a source or a store in an error, without secrets.
-func placeOf(from any) string {
-	switch s := from.(type) {
-	case nil:
-		return ""
-	case placed:
-		return s.place()
-	case fmt.Stringer:
-		return secret.Clean(fmt.Sprint(s)) // which survives a panic
-	default:
-		return fmt.Sprintf("%T", s)
+// descriptionOf returns what describes a source in an error: the source, or what is behind it.
+func descriptionOf(src CredentialSource) any {
+	if d, ok := src.(interface{ description() any }); ok {
+		return d.description()
 	}
+	return src
 }
 
 // A rechecker is a source that is asked again and again while requests use its

@@ -14,7 +14,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
@@ -166,26 +165,8 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 
 // limit puts a call under the client's timeout.
 func (c *core) limit(ctx context.Context) (context.Context, context.CancelFunc) {
-	if t := c.cfg.timeout; t > 0 {
-		return context.WithTimeoutCause(ctx, t, timeoutError{limit: t})
-	}
-	return ctx, func() {}
+	return wire.Limit(ctx, c.cfg.timeout)
 }
-
-// timeoutError is what a call ended by [WithTimeout] fails with.
-type timeoutError struct {
-	limit    time.Duration
-	answered bool // a part of the response had come
-}
-
-func (e timeoutError) Error() string {
-	if e.answered {
-		return fmt.Sprintf("the response was not complete within %v, the client's WithTimeout", e.limit)
-	}
-	return fmt.Sprintf("no answer within %v, the client's WithTimeout", e.limit)
-}
-func (e timeoutError) Timeout() bool { return true }
-func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
 func (c *Client) request(ctx context.Context, method, path string, in, out any, cfg *callConfig, state *Trace) (*http.Request, error) {
 	u, err := c.core.origins.Target(c.core.base, path, cfg.query)
@@ -245,7 +226,7 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	success := resp.StatusCode >= 200 && resp.StatusCode < 300
 	if w, ok := out.(io.Writer); ok && success {
 		if _, err := io.Copy(w, resp.Body); err != nil {
-			return r, incomplete(req, err)
+			return r, wire.Incomplete(req, err)
 		}
 		return r, nil
 	}
@@ -272,7 +253,7 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 		return r, e
 	}
 	if a.BodyErr != nil {
-		return r, incomplete(req, a.BodyErr)
+		return r, wire.Incomplete(req, a.BodyErr)
 	}
 	if wantsAll {
 		return r, nil
@@ -294,41 +275,12 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 		err = fmt.Errorf("%w (%d %s): %w", ErrMalformedResponse, resp.StatusCode, contentType, err)
 		text := hint.NotPlatform(req.URL.Host, contentType)
 		if a.JSONErr == nil {
-			text = shapeHint(err, a.Envelope.Data, out)
+			text = hint.Shape(err, a.Envelope.Data, out)
 		}
 		if text != "" {
 			err = fmt.Errorf("%w. %s", err, text)
 		}
 		return r, wire.NewCallError(req, err)
-	}
-}
-
-// shapeHint says what to decode a list into, or a value that is not one, if err is about that.
-func shapeHint(err error, data []byte, out any) string {
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); !ok || e.Field != "" {
-		return ""
-	}
-	kind := reflect.TypeOf(out).Elem().Kind()
-	return hint.Shape(data, kind == reflect.Slice || kind == reflect.Array)
-}
-
-// incomplete makes the error of a response that broke off.
-func incomplete(req *http.Request, err error) error {
-	if call, ok := errors.AsType[*wire.CallError](err); ok {
-		err = call.Err
-	}
-	cause := context.Cause(req.Context())
-	limit, limited := errors.AsType[timeoutError](cause)
-	switch {
-	case errors.Is(err, ErrMalformedResponse): // it is too long
-		return wire.NewCallError(req, err)
-	case limited:
-		limit.answered = true
-		return &wire.CallError{Method: req.Method, Path: req.URL.EscapedPath(), Err: limit}
-	case cause != nil && errors.Is(err, cause):
-		return wire.NewCallError(req, &wire.WaitError{For: "the rest of the response", Err: cause})
-	default:
-		return wire.NewCallError(req, fmt.Errorf("the response was not complete: %w", err))
 	}
 }
 
@@ -395,7 +347,7 @@ func routeOf(path string) string {
 
 // noteSunset logs that a route will be retired, once per route.
 func (c *core) noteSunset(req *http.Request, r *Response) {
-	if r.Sunset.IsZero() || c.cfg.logger == nil || !c.told.routes.first(req.Method+" "+routeOf(req.URL.Path)) {
+	if r.Sunset.IsZero() || c.cfg.logger == nil || !c.told.routes.First(req.Method+" "+routeOf(req.URL.Path)) {
 		return
 	}
 	c.cfg.logger.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: a route will be retired",

@@ -25,6 +25,7 @@ import (
 
 // hintWorld is a platform with a revoked key and programs that make mistakes.
 type hintWorld struct {
+	t      *testing.T
 	server *agrentingtest.Server
 	key    string // live
 	dead   string
@@ -36,7 +37,7 @@ func newHintWorld(t *testing.T) *hintWorld {
 	t.Helper()
 	srv := sdktest.MemoryServer(t)
 	agent := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
-	w := &hintWorld{server: srv, key: srv.NewKey(agent.ID).Secret, folder: t.TempDir()}
+	w := &hintWorld{t: t, server: srv, key: srv.NewKey(agent.ID).Secret, folder: t.TempDir()}
 	dead := srv.NewKey(agent.ID)
 	srv.RevokeKey(dead.ID)
 	w.dead = dead.Secret
@@ -44,16 +45,16 @@ func newHintWorld(t *testing.T) *hintWorld {
 	return w
 }
 
-func (w *hintWorld) file(t *testing.T, text string) string {
-	t.Helper()
+func (w *hintWorld) file(text string) string {
+	w.t.Helper()
 	path := filepath.Join(w.folder, "key")
-	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	require.NoError(w.t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
 // call makes a client with opts, and one call with it.
-func (w *hintWorld) call(t *testing.T, out any, opts ...agrenting.Option) error {
-	t.Helper()
+func (w *hintWorld) call(out any, opts ...agrenting.Option) error {
+	w.t.Helper()
 	c, err := agrenting.New(append([]agrenting.Option{
 		agrenting.WithoutEnvironment(), agrenting.WithBaseURL(w.server.URL), agrenting.WithTransport(w.server.Transport()),
 		agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1, RenewalWait: -1}),
@@ -61,8 +62,8 @@ func (w *hintWorld) call(t *testing.T, out any, opts ...agrenting.Option) error 
 	if err != nil {
 		return err
 	}
-	t.Cleanup(func() { _ = c.Close() })
-	_, err = c.Do(t.Context(), http.MethodGet, "/api/v1/tasks", nil, out)
+	w.t.Cleanup(func() { _ = c.Close() })
+	_, err = c.Do(w.t.Context(), http.MethodGet, "/api/v1/tasks", nil, out)
 	return err
 }
 
@@ -90,96 +91,96 @@ func TestErrorNamesSourceAndRemedy(t *testing.T) {
 	}
 	fingerprint := func(secret string) string { return agrenting.APIKey(secret).Fingerprint() }
 	for name, tc := range map[string]struct {
-		err  func(*testing.T, *hintWorld) error
+		err  func(*hintWorld) error
 		is   error
 		want []string
 	}{
 		"revoked key of a variable": {
-			func(t *testing.T, w *hintWorld) error { return w.call(t, nil, from("AGRENTING_API_KEY", w.dead)) },
+			func(w *hintWorld) error { return w.call(nil, from("AGRENTING_API_KEY", w.dead)) },
 			agrenting.ErrUnauthorized,
 			[]string{"api key sha256:", "from AGRENTING_API_KEY", "put a valid one into AGRENTING_API_KEY", "api-keys"},
 		},
 		"revoked key of a file": {
-			func(t *testing.T, w *hintWorld) error {
-				return w.call(t, nil, from("AGRENTING_KEY_FILE", w.file(t, w.dead)))
+			func(w *hintWorld) error {
+				return w.call(nil, from("AGRENTING_KEY_FILE", w.file(w.dead)))
 			},
 			agrenting.ErrUnauthorized,
 			[]string{"api key sha256:", `from AGRENTING_KEY_FILE ("`, `/key")`, "confirmed", `key", the file of AGRENTING_KEY_FILE`},
 		},
 		"revoked key of an option": {
-			func(t *testing.T, w *hintWorld) error { return w.call(t, nil, fixed(agrenting.APIKey(w.dead))...) },
+			func(w *hintWorld) error { return w.call(nil, fixed(agrenting.APIKey(w.dead))...) },
 			agrenting.ErrUnauthorized,
 			[]string{"from WithCredential", "pass a valid one to WithCredential"},
 		},
 		"revoked key of a source": {
-			func(t *testing.T, w *hintWorld) error {
-				return w.call(t, nil, agrenting.WithCredentialSource(sdktest.NewSource(w.dead)))
+			func(w *hintWorld) error {
+				return w.call(nil, agrenting.WithCredentialSource(sdktest.NewSource(w.dead)))
 			},
 			agrenting.ErrUnauthorized,
 			[]string{"from WithCredentialSource (*sdktest.Source)", "have WithCredentialSource (*sdktest.Source) yield a valid one"},
 		},
 		"revoked key of a store": {
-			func(t *testing.T, w *hintWorld) error {
+			func(w *hintWorld) error {
 				store, err := agrenting.FileStore(filepath.Join(w.folder, "store"))
-				require.NoError(t, err)
-				return w.call(t, nil, from("AGRENTING_API_KEY", w.dead), agrenting.WithStore(store))
+				require.NoError(w.t, err)
+				return w.call(nil, from("AGRENTING_API_KEY", w.dead), agrenting.WithStore(store))
 			},
 			agrenting.ErrUnauthorized,
 			[]string{"api key sha256:", "from WithStore (agrenting.FileStore(", "into AGRENTING_API_KEY; the store adopts it"},
 		},
 		"revoked key behind sessions": {
-			func(t *testing.T, w *hintWorld) error {
-				return w.call(t, nil, from("AGRENTING_API_KEY", w.dead), agrenting.WithSession())
+			func(w *hintWorld) error {
+				return w.call(nil, from("AGRENTING_API_KEY", w.dead), agrenting.WithSession())
 			},
 			agrenting.ErrUnauthorized,
 			[]string{"api key sha256:", "from AGRENTING_API_KEY", "put a valid one into AGRENTING_API_KEY"},
 		},
 		"revoked user token": {
-			func(t *testing.T, w *hintWorld) error {
-				return w.call(t, nil, from("AGRENTING_API_KEY", "ap_0123456789abcdef0123456789"))
+			func(w *hintWorld) error {
+				return w.call(nil, from("AGRENTING_API_KEY", "ap_0123456789abcdef0123456789"))
 			},
 			agrenting.ErrUnauthorized,
 			[]string{"user token sha256:", "put a valid one into AGRENTING_API_KEY"},
 		},
 		"anonymous client": {
-			func(t *testing.T, w *hintWorld) error { return w.call(t, nil, agrenting.WithAnonymous()) },
+			func(w *hintWorld) error { return w.call(nil, agrenting.WithAnonymous()) },
 			agrenting.ErrUnauthorized,
 			[]string{"no credential", "WithAnonymous", "AGRENTING_API_KEY"},
 		},
 		"base URL with the prefix of the routes": {
-			func(t *testing.T, w *hintWorld) error {
-				return w.call(t, nil, append(fixed(agrenting.APIKey(w.key)), agrenting.WithBaseURL(w.server.URL+"/api/v1"))...)
+			func(w *hintWorld) error {
+				return w.call(nil, append(fixed(agrenting.APIKey(w.key)), agrenting.WithBaseURL(w.server.URL+"/api/v1"))...)
 			},
 			agrenting.ErrRouteNotFound,
 			[]string{"/api/v1 twice", "AGRENTING_URL", "without /api/v1"},
 		},
 		"base URL with the prefix of the routes, and sessions": {
-			func(t *testing.T, w *hintWorld) error {
-				return w.call(t, nil, append(fixed(agrenting.APIKey(w.key)), agrenting.WithBaseURL(w.server.URL+"/api/v1"), agrenting.WithSession())...)
+			func(w *hintWorld) error {
+				return w.call(nil, append(fixed(agrenting.APIKey(w.key)), agrenting.WithBaseURL(w.server.URL+"/api/v1"), agrenting.WithSession())...)
 			},
 			agrenting.ErrNotFound,
 			[]string{"/api/v1 twice", "without /api/v1"},
 		},
 		"session that has expired": {
-			func(t *testing.T, w *hintWorld) error {
+			func(w *hintWorld) error {
 				token, _ := w.server.NewSession(w.key)
 				w.server.RevokeSession(token)
-				return w.call(t, nil, fixed(agrenting.SessionToken(token, time.Now().Add(-time.Hour)))...)
+				return w.call(nil, fixed(agrenting.SessionToken(token, time.Now().Add(-time.Hour)))...)
 			},
 			agrenting.ErrUnauthorized,
 			[]string{"session sha256:", "from WithCredential", "expired at", "not renewed", "WithSession"},
 		},
 		"session that has ended": {
-			func(t *testing.T, w *hintWorld) error {
+			func(w *hintWorld) error {
 				token, _ := w.server.NewSession(w.key)
 				w.server.RevokeSession(token)
-				return w.call(t, nil, from("AGRENTING_SESSION_TOKEN", token))
+				return w.call(nil, from("AGRENTING_SESSION_TOKEN", token))
 			},
 			agrenting.ErrUnauthorized,
 			[]string{"from AGRENTING_SESSION_TOKEN", "A session ends", "WithSession"},
 		},
 		"user token with sessions": {
-			func(t *testing.T, w *hintWorld) error {
+			func(w *hintWorld) error {
 				_, err := agrenting.New(from("AGRENTING_API_KEY", w.token), agrenting.WithSession())
 				return err
 			},
@@ -187,7 +188,7 @@ func TestErrorNamesSourceAndRemedy(t *testing.T) {
 			[]string{"AGRENTING_API_KEY", "user token", "remove WithSession", "AGRENTING_CREDENTIAL_TYPE"},
 		},
 		"user token with rotation": {
-			func(t *testing.T, w *hintWorld) error {
+			func(w *hintWorld) error {
 				_, err := agrenting.New(from("AGRENTING_API_KEY", w.token), agrenting.WithStore(agrenting.MemoryStore()),
 					agrenting.WithRotation(agrenting.RotationPolicy{}))
 				return err
@@ -196,82 +197,82 @@ func TestErrorNamesSourceAndRemedy(t *testing.T) {
 			[]string{"user token", "remove WithRotation"},
 		},
 		"user token of a source with sessions": {
-			func(t *testing.T, w *hintWorld) error {
+			func(w *hintWorld) error {
 				src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { return agrenting.UserToken(w.token), nil })
-				return w.call(t, nil, agrenting.WithCredentialSource(src), agrenting.WithSession(), agrenting.WithRetryPolicy(agrenting.RetryPolicy{}))
+				return w.call(nil, agrenting.WithCredentialSource(src), agrenting.WithSession(), agrenting.WithRetryPolicy(agrenting.RetryPolicy{}))
 			},
 			agrenting.ErrInvalidCredential,
 			[]string{"from WithCredentialSource", "user token", "remove WithSession"},
 		},
 		"user token of a file with rotation": {
-			func(t *testing.T, w *hintWorld) error {
-				return w.call(t, nil, from("AGRENTING_KEY_FILE", w.file(t, w.token)), agrenting.WithStore(agrenting.MemoryStore()),
+			func(w *hintWorld) error {
+				return w.call(nil, from("AGRENTING_KEY_FILE", w.file(w.token)), agrenting.WithStore(agrenting.MemoryStore()),
 					agrenting.WithRotation(agrenting.RotationPolicy{}), agrenting.WithRetryPolicy(agrenting.RetryPolicy{}))
 			},
 			agrenting.ErrInvalidCredential,
 			[]string{"user token", "remove WithRotation"},
 		},
 		"agent key as a user token": {
-			func(t *testing.T, w *hintWorld) error { return w.call(t, nil, fixed(agrenting.UserToken(w.key))...) },
+			func(w *hintWorld) error { return w.call(nil, fixed(agrenting.UserToken(w.key))...) },
 			agrenting.ErrUnauthorized,
 			[]string{"user token sha256:", "does not begin with ap_", "bearer token", "with APIKey instead of UserToken"},
 		},
 		"agent key as a user token by a variable": {
-			func(t *testing.T, w *hintWorld) error {
-				return w.call(t, nil, from("AGRENTING_API_KEY", w.key, "AGRENTING_CREDENTIAL_TYPE", "user_token"))
+			func(w *hintWorld) error {
+				return w.call(nil, from("AGRENTING_API_KEY", w.key, "AGRENTING_CREDENTIAL_TYPE", "user_token"))
 			},
 			agrenting.ErrUnauthorized,
 			[]string{"does not begin with ap_", "bearer token", "unset AGRENTING_CREDENTIAL_TYPE"},
 		},
 		"user token as an API key": {
-			func(t *testing.T, w *hintWorld) error { return w.call(t, nil, fixed(agrenting.APIKey(w.token+"x"))...) },
+			func(w *hintWorld) error { return w.call(nil, fixed(agrenting.APIKey(w.token+"x"))...) },
 			agrenting.ErrUnauthorized,
 			[]string{"begins with ap_", "sent as an API key", "with UserToken instead of APIKey"},
 		},
 		"slow source": {
-			func(t *testing.T, w *hintWorld) error {
+			func(w *hintWorld) error {
 				src := agrenting.CredentialSourceFunc(func(ctx context.Context) (agrenting.Credential, error) {
 					<-ctx.Done()
 					return agrenting.Credential{}, ctx.Err()
 				})
-				return w.call(t, nil, agrenting.WithCredentialSource(src), agrenting.WithTimeout(50*time.Millisecond))
+				return w.call(nil, agrenting.WithCredentialSource(src), agrenting.WithTimeout(50*time.Millisecond))
 			},
 			context.DeadlineExceeded,
 			[]string{"waiting for a credential from WithCredentialSource", "WithTimeout"},
 		},
 		"web page": {
-			func(t *testing.T, w *hintWorld) error {
-				return w.call(t, new(any), append(fixed(agrenting.APIKey(w.key)), answeredBy(200, "<html>hi</html>", "Content-Type", "text/html; charset=utf-8"))...)
+			func(w *hintWorld) error {
+				return w.call(new(any), append(fixed(agrenting.APIKey(w.key)), answeredBy(200, "<html>hi</html>", "Content-Type", "text/html; charset=utf-8"))...)
 			},
 			agrenting.ErrMalformedResponse,
 			[]string{"127.77.", "text/html", "AGRENTING_URL"},
 		},
 		"web page with an error status": {
-			func(t *testing.T, w *hintWorld) error {
-				return w.call(t, new(any), append(fixed(agrenting.APIKey(w.key)), answeredBy(404, "<html>hi</html>", "Content-Type", "text/html"))...)
+			func(w *hintWorld) error {
+				return w.call(new(any), append(fixed(agrenting.APIKey(w.key)), answeredBy(404, "<html>hi</html>", "Content-Type", "text/html"))...)
 			},
 			agrenting.ErrNotFound,
 			[]string{"127.77.", "text/html", "AGRENTING_URL"},
 		},
 		"list into a struct": {
-			func(t *testing.T, w *hintWorld) error {
+			func(w *hintWorld) error {
 				var one struct{ ID string }
-				return w.call(t, &one, append(fixed(agrenting.APIKey(w.key)), answeredBy(200, `{"data":[{"id":"1"}]}`, "Content-Type", "application/json"))...)
+				return w.call(&one, append(fixed(agrenting.APIKey(w.key)), answeredBy(200, `{"data":[{"id":"1"}]}`, "Content-Type", "application/json"))...)
 			},
 			agrenting.ErrMalformedResponse,
 			[]string{"is a list", "slice", "List"},
 		},
 		"one object into a slice": {
-			func(t *testing.T, w *hintWorld) error {
+			func(w *hintWorld) error {
 				var all []struct{ ID string }
-				return w.call(t, &all, append(fixed(agrenting.APIKey(w.key)), answeredBy(200, `{"data":{"id":"1"}}`, "Content-Type", "application/json"))...)
+				return w.call(&all, append(fixed(agrenting.APIKey(w.key)), answeredBy(200, `{"data":{"id":"1"}}`, "Content-Type", "application/json"))...)
 			},
 			agrenting.ErrMalformedResponse,
 			[]string{"not a list", "struct"},
 		},
 		"server in memory without its transport": {
-			func(t *testing.T, w *hintWorld) error {
-				return w.call(t, nil, append(fixed(agrenting.APIKey(w.key)), agrenting.WithTransport(sdktest.Loopback(t)))...)
+			func(w *hintWorld) error {
+				return w.call(nil, append(fixed(agrenting.APIKey(w.key)), agrenting.WithTransport(sdktest.Loopback(w.t)))...)
 			},
 			nil,
 			[]string{"127.77.", "agrentingtest", "WithTransport"},
@@ -280,7 +281,7 @@ func TestErrorNamesSourceAndRemedy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newHintWorld(t)
-			err := tc.err(t, w)
+			err := tc.err(w)
 			require.Error(t, err)
 			t.Log(err)
 			if tc.is != nil {

@@ -2,17 +2,13 @@ package agrenting
 
 import (
 	"encoding/json"
-	"fmt"
-	"log/slog"
 	"net/http"
 	"regexp"
 	"time"
 
-	"github.com/agrenting/agrenting-go/internal/ascii"
 	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/secret"
-	"github.com/agrenting/agrenting-go/internal/socket"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -114,73 +110,21 @@ func CheckResponse(resp *http.Response) error {
 	return e
 }
 
-// missing says why a request gets no credential of the SDK.
-func (t *Transport) missing(req *http.Request, own bool) hint.Missing {
-	name := origin.CredentialHeader(req.Header)
-	switch {
-	case own && name != "":
-		return hint.Own("the header " + name)
-	case own:
-		return hint.Own("the query")
-	case t.origins.Has(req.URL):
-		return hint.Left()
-	case name != "":
-		return hint.Foreign(t.origins.Why(req.URL) + ", and the request has the caller's own credential, in the header " + name)
-	default:
-		return hint.Foreign(t.origins.Why(req.URL))
-	}
-}
-
-// warnMissing logs that a request gets no credential of the SDK, once for each host and
-// reason. t.log is not nil.
-func (t *Transport) warnMissing(req *http.Request, own bool) {
-	if t.core.cfg.anonymous || !t.core.told.hosts.first(fmt.Sprint(own, req.URL.Host)) {
-		return
-	}
-	why := t.missing(req, own)
-	t.log.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: request without a credential of the SDK",
-		slog.String("host", secret.Clean(req.URL.Host)), slog.String("reason", why.Why), slog.String("hint", why.Option))
-}
-
-// isHandshake reports whether req is a WebSocket handshake at a place where the platform reads
-// the credential from the query, and t puts it into a header.
-func (t *Transport) isHandshake(req *http.Request) bool {
-	return !t.inQuery && ascii.EqualFold(req.Header.Get("Upgrade"), "websocket")
-}
-
-// warnHandshake logs that a WebSocket handshake was refused because its credential was in a
-// header, once for each host: libraries show only the status.
-func (t *Transport) warnHandshake(req *http.Request, resp *http.Response) {
-	if t.log == nil || !t.isHandshake(req) || !t.core.told.hosts.first("socket"+req.URL.Host) {
-		return
-	}
-	if text := noteOf(resp).hint(resp); text != "" {
-		t.log.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: WebSocket handshake refused",
-			slog.String("host", secret.Clean(req.URL.Host)), slog.Int("status", resp.StatusCode), slog.String("hint", text))
-	}
-}
-
 // hint says what can be done about resp, a response with an error status; empty if that is not
 // known.
 func (n answerNote) hint(resp *http.Response) string {
-	req := resp.Request
-	if req == nil || req.URL == nil {
-		return ""
+	r := hint.Response{Missing: n.missing}
+	if n.t != nil {
+		r.Base, r.Handshake = n.t.core.base.EscapedPath(), !n.t.inQuery && hint.IsHandshake(resp.Request)
 	}
-	r := hint.Response{
-		Status: resp.StatusCode, Host: req.URL.Host, Path: req.URL.EscapedPath(), ContentType: resp.Header.Get("Content-Type"), Missing: n.missing,
-	}
-	switch own := origin.CredentialHeader(req.Header); {
-	case n.t != nil:
-		r.Base, r.Handshake = n.t.core.base.EscapedPath(), n.t.isHandshake(req)
-	case own != "":
-		r.Missing = hint.Own("the header " + own)
-	case socket.HasCredential(req.URL):
-		r.Missing = hint.Own("the query")
-	}
-	if gen := n.generation; gen != nil && resp.StatusCode == http.StatusUnauthorized {
+	switch gen := n.generation; {
+	case gen == nil:
+	case resp.StatusCode == http.StatusUnauthorized:
 		r.Credential = n.t.creds.describe(gen.Value.cred, gen.Value.history)
+	default:
+		r.Credential = new(hint.Credential) // of the SDK, and not to be described
 	}
+	r.Fill(resp)
 	return r.Text()
 }
 

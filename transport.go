@@ -130,14 +130,14 @@ func (t *Transport) retryAttempt(ctx context.Context, req *http.Request) (resp *
 // pass sends out unchanged, on behalf of req, which gets no credential of the SDK. own is set if
 // the reason is a credential of the caller.
 func (t *Transport) pass(req, out *http.Request, own bool) (*http.Response, error) {
-	if t.log != nil {
-		t.warnMissing(req, own)
+	if t.log != nil && !t.core.cfg.anonymous {
+		t.core.told.hosts.LogMissing(t.log, t.origins, req, own)
 	}
 	resp, err := t.send(out, Credential{}, nil)
 	if resp != nil {
 		note := answerNote{issues: t.origins.Has(req.URL) && t.core.routes.issued(req, resp)}
 		if !own && resp.StatusCode == http.StatusUnauthorized && !t.core.cfg.anonymous {
-			note.t, note.missing = t, t.missing(req, own)
+			note.t, note.missing = t, hint.Why(t.origins, req, own)
 		}
 		resp.Request = note.on(req)
 	}
@@ -213,7 +213,9 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 			resp.Request = req
 			if issues := t.core.routes.issued(req, resp); issues || resp.StatusCode >= http.StatusBadRequest {
 				resp.Request = answerNote{t: t, generation: gen, issues: issues}.on(req)
-				t.warnHandshake(req, resp)
+				if t.log != nil && !t.inQuery {
+					t.core.told.hosts.LogHandshake(t.log, req, resp)
+				}
 			}
 		}
 		if err != nil || !t.refused(resp) {

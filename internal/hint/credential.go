@@ -1,9 +1,12 @@
 package hint
 
 import (
+	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
@@ -56,6 +59,34 @@ func (s Source) into() string {
 		return "pass a valid one to WithCredential"
 	default:
 		return "have " + s.String() + " yield a valid one"
+	}
+}
+
+// Describe describes c. verdict is what is known about it.
+func Describe(c secret.Credential, verdict evidence.Verdict) *Credential {
+	d := &Credential{
+		Kind: c.Kind(), Fingerprint: c.Fingerprint(), Marked: c.Marked(),
+		Alive: verdict == evidence.Alive, Dead: verdict == evidence.Dead,
+	}
+	if end := c.Expires(); !end.IsZero() && !time.Now().Before(end) {
+		d.Expired = end
+	}
+	return d
+}
+
+// Place describes a source or a store in an error, without secrets: by what String returns, or
+// by its type. It is empty for nil and for functions.
+func Place(from any) string {
+	switch s := from.(type) {
+	case nil:
+		return ""
+	case fmt.Stringer:
+		return secret.Clean(fmt.Sprint(s)) // which survives a panic
+	default:
+		if reflect.TypeOf(s).Kind() == reflect.Func {
+			return ""
+		}
+		return fmt.Sprintf("%T", s)
 	}
 }
 

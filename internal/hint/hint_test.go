@@ -1,6 +1,8 @@
 package hint_test
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -108,11 +110,46 @@ func TestResponseText(t *testing.T) {
 	}
 }
 
-func TestShape(t *testing.T) {
+func TestShapeOfData(t *testing.T) {
 	t.Parallel()
-	assert.Contains(t, hint.Shape([]byte(`[]`), false), "slice")
-	assert.Contains(t, hint.Shape([]byte(`{}`), true), "struct")
-	assert.Empty(t, hint.Shape([]byte(`{}`), false))
-	assert.Empty(t, hint.Shape([]byte(`[]`), true))
-	assert.Empty(t, hint.Shape(nil, false))
+	for name, tc := range map[string]struct {
+		data, want string
+		out        any
+	}{
+		"list into a struct":   {`[{}]`, "slice", new(struct{})},
+		"list into a map":      {`[]`, "slice", new(map[string]int)},
+		"object into a slice":  {`{}`, "struct", new([]int)},
+		"text into a slice":    {`"x"`, "struct", new([]int)},
+		"text into a struct":   {`"x"`, "", new(struct{})},
+		"list of other values": {`["x"]`, "", new([]int)},
+		"a field":              {`{"a":[]}`, "", new(struct{ A int })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := hint.Shape(json.Unmarshal([]byte(tc.data), tc.out), []byte(tc.data), tc.out)
+			if tc.want == "" {
+				assert.Empty(t, got)
+			} else {
+				assert.Contains(t, got, tc.want)
+			}
+		})
+	}
+	assert.Empty(t, hint.Shape(nil, []byte(`[]`), new(struct{})))
 }
+
+func TestPlaceOfASource(t *testing.T) {
+	t.Parallel()
+	assert.Empty(t, hint.Place(nil))
+	assert.Empty(t, hint.Place(func() {}))
+	assert.Equal(t, "*strings.Reader", hint.Place(new(strings.Reader)))
+	assert.NotContains(t, hint.Place(named("vault sk_live_0123456789abcdef")), "0123456789abcdef")
+	assert.NotPanics(t, func() { hint.Place((*panicking)(nil)) })
+}
+
+type named string
+
+func (n named) String() string { return string(n) }
+
+type panicking struct{ name string }
+
+func (p *panicking) String() string { return p.name }

@@ -1,7 +1,10 @@
 package hint
 
 import (
+	"encoding/json"
+	"errors"
 	"net/http"
+	"reflect"
 	"strings"
 
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -54,16 +57,23 @@ type Response struct {
 	Credential *Credential
 }
 
+// handshake returns what to do about a refused WebSocket handshake; empty if it is not one.
+func (r *Response) handshake() string {
+	if !r.Handshake || (r.Status != http.StatusUnauthorized && r.Status != http.StatusForbidden) {
+		return ""
+	}
+	return "This is a WebSocket handshake, and the platform reads its credential from the query. " +
+		"Dial with Client.SocketHTTPClient instead of Client.HTTPClient"
+}
+
 // Text returns what can be done about the response; empty if that is not known.
 func (r *Response) Text() string {
-	refused := r.Status == http.StatusUnauthorized || (r.Handshake && r.Status == http.StatusForbidden)
 	var all []string
-	switch repeated := Repeated(r.Base, r.Path); {
-	case refused && r.Missing != Missing{}:
+	switch repeated, handshake := Repeated(r.Base, r.Path), r.handshake(); {
+	case r.Status == http.StatusUnauthorized && r.Missing != Missing{}:
 		all = append(all, "The SDK added no credential, because "+r.Missing.Why+". "+r.Missing.Option)
-	case refused && r.Handshake:
-		all = append(all, "This is a WebSocket handshake, and the platform reads its credential from the query. "+
-			"Dial with Client.SocketHTTPClient instead of Client.HTTPClient")
+	case handshake != "":
+		all = append(all, handshake)
 	case r.Status == http.StatusNotFound && repeated != "":
 		all = append(all, "The path has "+repeated+" twice, because "+baseURL+" ends with it. Set the base URL without "+repeated)
 	case r.Status == http.StatusUnauthorized && r.Credential != nil:
@@ -118,13 +128,18 @@ func Repeated(base, path string) string {
 	return ""
 }
 
-// Shape says what to decode data into that a value of the wrong kind was given for; empty if
-// the data has the kind that was expected.
-func Shape(data []byte, wantsList bool) string {
-	switch list := len(data) > 0 && data[0] == '['; {
-	case list && !wantsList:
+// Shape says what to decode data into, if err is that of encoding/json for data of another
+// kind than out: a list, or not a list. It is empty otherwise.
+func Shape(err error, data []byte, out any) string {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); !ok || e.Field != "" || len(data) == 0 {
+		return ""
+	}
+	kind := reflect.TypeOf(out).Elem().Kind()
+	list, wanted := data[0] == '[', kind == reflect.Slice || kind == reflect.Array
+	switch {
+	case list && !wanted:
 		return "The data is a list: decode it into a slice, or use List"
-	case !list && wantsList:
+	case !list && wanted:
 		return "The data is not a list: decode it into a struct or a map"
 	default:
 		return ""
