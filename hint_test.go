@@ -288,7 +288,7 @@ func TestErrorNamesSourceAndRemedy(t *testing.T) {
 				require.ErrorIs(t, err, tc.is)
 			}
 			for _, want := range tc.want {
-				assert.ErrorContains(t, err, want)
+				require.ErrorContains(t, err, want)
 			}
 			sdktest.AssertNoSecret(t, err.Error(), w.key, w.dead, w.token)
 			if api, ok := errors.AsType[*agrenting.APIError](err); ok {
@@ -377,7 +377,7 @@ func TestHandshakeOverHTTPClientNamesSocketHTTPClient(t *testing.T) {
 			resp, err := client.Do(req)
 			require.NoError(t, err)
 			err = agrenting.CheckResponse(resp)
-			assert.NoError(t, resp.Body.Close())
+			require.NoError(t, resp.Body.Close())
 			require.Error(t, err)
 			if i == 2 {
 				assert.NotContains(t, err.Error(), "SocketHTTPClient")
@@ -417,7 +417,7 @@ func TestRequestWithoutCredentialIsExplained(t *testing.T) {
 				resp, err := c.HTTPClient().Do(req)
 				require.NoError(t, err)
 				err = agrenting.CheckResponse(resp)
-				assert.NoError(t, resp.Body.Close())
+				require.NoError(t, resp.Body.Close())
 				require.ErrorIs(t, err, agrenting.ErrUnauthorized)
 				for _, want := range tc.want {
 					require.ErrorContains(t, err, want)

@@ -81,7 +81,7 @@ func Place(from any) string {
 	case nil:
 		return ""
 	case fmt.Stringer:
-		return secret.Clean(fmt.Sprint(s)) // which survives a panic
+		return secret.Clean(fmt.Sprintf("%v", s)) // which survives a panic
 	default:
 		if reflect.TypeOf(s).Kind() == reflect.Func {
 			return ""
