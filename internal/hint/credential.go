@@ -81,7 +81,7 @@ func Place(from any) string {
 	case nil:
 		return ""
 	case fmt.Stringer:
-		return secret.Clean(fmt.Sprintf("%v", s)) // which survives a panic
+		return secret.Clean(fmt.Sprint(s)) //nolint:gocritic // it survives a panic of String
 	default:
 		if reflect.TypeOf(s).Kind() == reflect.Func {
 			return ""
