@@ -70,7 +70,7 @@ func (c *whoamiCmd) Run(a *app) error {
 	who.Kind, who.Source, who.Fingerprint = kindName(cred.Kind()), a.sourceName(s.Source), cred.Fingerprint()
 	who.Environment, who.Expires = string(s.Environment), cred.Expires()
 	if a.JSON {
-		encode(a.out, who)
+		a.encode(who)
 		return nil
 	}
 	lines := []pair{
@@ -225,7 +225,7 @@ func (c *loginCmd) Run(a *app) error {
 		a.ui.note("the session was ended again, since nobody would have it: keep it by --out FILE, or print it by --show")
 	}
 	if a.JSON {
-		encode(a.out, jsonSession{
+		a.encode(jsonSession{
 			Fingerprint: cred.Fingerprint(), AgentID: session.AgentID, AgentName: session.AgentName,
 			Expires: cred.Expires(), Kept: kept, File: c.Out, Secret: s.shown(secret),
 		})
@@ -362,7 +362,7 @@ func (c *logoutCmd) Run(a *app) error {
 		return err
 	}
 	if a.JSON {
-		encode(a.out, map[string]any{"ended": true, "kind": kindName(cred.Kind()), "fingerprint": cred.Fingerprint()})
+		a.encode(map[string]any{"ended": true, "kind": kindName(cred.Kind()), "fingerprint": cred.Fingerprint()})
 		return nil
 	}
 	if cred.Kind() == agrenting.KindSession {
