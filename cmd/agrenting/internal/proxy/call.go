@@ -274,7 +274,7 @@ func (t *trailed) Close() error {
 // up to 40 ms.
 const (
 	maxErrorBody = 256 << 10
-	maxErrorWait = 10 * time.Second
+	maxErrorWait = 3 * time.Second
 )
 
 const gzipCoding = "gzip"
