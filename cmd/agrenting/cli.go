@@ -166,7 +166,9 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 }
 
 // asksForJSON reports whether an argument makes errors JSON.
-func asksForJSON(arg string) bool { return arg == "--json" || arg == "--jq" || strings.HasPrefix(arg, "--jq=") }
+func asksForJSON(arg string) bool {
+	return arg == "--json" || arg == "--jq" || strings.HasPrefix(arg, "--jq=")
+}
 
 // longWord may be a secret that was put where a word belongs.
 var longWord = regexp.MustCompile(`[A-Za-z0-9_.~+/=-]{20,}`)

@@ -35,7 +35,7 @@ func (p inPlace) openLifeline(ctx context.Context) error {
 	case reason == nil, err == nil && w.refusedForGood(a):
 		return w.unsaved(StagePrepare, w.hold.save(ctx, next), nothingChanged)
 	case a.Denied: // the attempts are counted
-		return w.fail(StagePrepare, reason, "nothing was changed, and the platform rejects the key", "")
+		return w.fail(StagePrepare, reason, nothingChanged+": a lost response could not be fetched again", "")
 	default:
 		return w.dropFor(ctx, w.fail(StagePrepare, reason, nothingChanged+": a lost response could not be fetched again", ""))
 	}

@@ -81,9 +81,9 @@ func (v *visit) origin(t *testing.T, name string) string {
 // make opens the page, which attacks some URLs of the proxy, and returns what it could read.
 func (v *visit) make(t *testing.T, browser, origin string, proxies ...string) attacked {
 	t.Helper()
-	folder, err := os.MkdirTemp("", "browser")
+	folder, err := os.MkdirTemp("", "browser") //nolint:usetesting // processes that end may still write there
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(folder) }) // processes that end may still write there
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
 	list, err := json.Marshal(proxies)
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", // #nosec G204 -- a browser
@@ -97,8 +97,11 @@ func (v *visit) make(t *testing.T, browser, origin string, proxies ...string) at
 	var said strings.Builder
 	cmd.Stderr = &said
 	require.NoError(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // it is interrupted
+	}()
 	select {
 	case result := <-v.results:
 		t.Cleanup(func() { _ = cmd.Cancel(); <-ended })
