@@ -48,8 +48,9 @@ const (
 //
 // As JSON and in logs, names are in snake case ("last_error"), errors are text, kinds are
 // words ("api_key", "session", "user_token"), durations are strings such as "1.5s", and
-// times are in UTC. What is empty or zero is left out, except the state. The JSON is for
-// probes and monitoring, and cannot be decoded into a Status.
+// times are in UTC. Empty texts, zero times and durations, errors that are nil, and a key or
+// a rate that is not known are left out. The JSON is for probes and monitoring, and cannot
+// be decoded into a Status.
 type Status struct {
 	State State
 	// Source names where the credential is from: an option or an environment
