@@ -42,15 +42,19 @@ type credentialCache struct {
 	from      any         // the source or the store that name means; nil if there is nothing to add
 	initial   hint.Source // where the first key of a store comes from
 	evidence  *evidence.Book
+	died      func()                             // reports that the platform rejects a fixed credential
 	costly    bool                               // asking the source costs something
 	exchanges bool                               // the source's key is exchanged for sessions
 	restores  bool                               // the credential before a dead one may be used again
 	seen      atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
 }
 
-func newFixedCache(name string, s *preparedCredential, book *evidence.Book) *credentialCache {
-	k := &credentialCache{name: name, evidence: book}
-	k.fixed.Store(renew.Fixed(s))
+func newFixedCache(name string, s *preparedCredential, c *core) *credentialCache {
+	k, gen := &credentialCache{name: name, evidence: c.evidence}, renew.Fixed(s)
+	k.fixed.Store(gen)
+	k.died = func() {
+		c.observe(renew.Event[*preparedCredential]{Kind: renew.Refused, Reason: renew.Rejected, Prev: gen})
+	}
 	return k
 }
 
@@ -285,6 +289,9 @@ func (k *credentialCache) after(ctx context.Context, r refusal, seen *doubt) (*g
 					return next, nil
 				}
 				k.evidence.RefusesAll(r.path)
+			}
+			if f.Fixed && h.Report() {
+				k.died()
 			}
 			return nil, nil //nolint:nilnil // there is nothing wrong, and nothing else to try
 		}

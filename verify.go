@@ -34,9 +34,13 @@ func (c *Client) Verify(ctx context.Context) error {
 		if api.Code == "" && api.Message == "" {
 			return fmt.Errorf("%w: %w, which does not look like the platform's", ErrMalformedResponse, err)
 		}
+		c.core.creds.confirm(cred)
 		return nil
 	}
 	if err != nil {
+		if errors.Is(err, ErrUnauthorized) {
+			c.core.creds.denied()
+		}
 		return err
 	}
 	if _, derr := wire.Decode(answer); derr != nil || (len(answer) == 0 && resp.StatusCode == http.StatusOK) {
@@ -44,7 +48,28 @@ func (c *Client) Verify(ctx context.Context) error {
 		return fmt.Errorf("%w: GET %s: %d %s, which does not look like the platform's. %s", ErrMalformedResponse,
 			c.core.routes.Verify, resp.StatusCode, contentType, hint.NotPlatform(c.core.base.Host, contentType))
 	}
+	c.core.creds.confirm(cred)
 	return nil
+}
+
+// confirm notes that the platform knows a credential, if it is still in use.
+func (k *credentialCache) confirm(cred Credential) {
+	if k.latest().Equal(cred) {
+		k.evidence.Verifies(cred.c)
+	}
+}
+
+// denied notes that the platform does not know a fixed credential. Others were asked about
+// before the 401 was returned.
+func (k *credentialCache) denied() {
+	gen := k.fixed.Load()
+	if gen == nil || gen.Value.history == nil {
+		return
+	}
+	gen.Value.history.Denied()
+	if gen.Value.history.Report() {
+		k.died()
+	}
 }
 
 // recognized reports whether a refusal means that the credential was accepted before.

@@ -40,7 +40,7 @@ type globals struct {
 	JSON     bool          `name:"json" help:"Print JSON with stable field names."`
 	JQ       *string       `name:"jq" placeholder:"EXPR" help:"Filter the JSON with a jq expression and print one result a line, strings without quotes. Implies --json."`
 	Quiet    bool          `short:"q" help:"Print no notes, and only the secret with --show."`
-	Verbose  bool          `short:"v" help:"Log what happens to standard error, without secrets."`
+	Verbose  bool          `short:"v" help:"Log what happens to standard error, without secrets (AGRENTING_LOG=debug)."`
 	Unmarked bool          `name:"unmarked-sandbox-tokens" help:"Let user tokens and sessions without a sandbox mark into the sandbox."`
 }
 

@@ -59,6 +59,7 @@ func (h *History) Accept() {
 	h.book.mu.Lock()
 	defer h.book.mu.Unlock()
 	h.acceptLocked(time.Now())
+	h.succeededLocked(time.Time{})
 }
 
 // Try asks about a credential in the background, if it is not known yet whether the
@@ -101,7 +102,7 @@ func (h *History) inquireLocked(trial bool) *inquiry {
 		return h.inquiry
 	}
 	q := &inquiry{done: make(chan struct{})}
-	h.inquiry = q
+	h.inquiry, h.asked = q, time.Now()
 	b.calls.Go(func() {
 		v := Unknown
 		defer func() {
@@ -109,7 +110,7 @@ func (h *History) inquireLocked(trial bool) *inquiry {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			if q.verdict, h.inquiry = v, nil; !trial {
-				h.verdict, h.judged = v, time.Now()
+				h.verdict, h.judged, h.contradicted = v, time.Now(), false
 			}
 			close(q.done)
 		}()
@@ -144,6 +145,7 @@ func (h *History) weigh(v Verdict, n int, sent time.Time) (done bool, verdict Ve
 	switch now := time.Now(); {
 	case v == Alive:
 		h.acceptLocked(sent)
+		h.succeededLocked(sent)
 		h.verified = now
 		b.verifiable[h.cred.Kind()] = true
 		return true, Alive
@@ -165,6 +167,7 @@ func (b *Book) Verifies(c secret.Credential) {
 	for _, h := range b.histories {
 		if h.cred.Equal(c) {
 			h.acceptLocked(time.Now())
+			h.succeededLocked(time.Time{})
 			h.verified = time.Now()
 		}
 	}

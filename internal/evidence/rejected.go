@@ -1,0 +1,112 @@
+package evidence
+
+import "time"
+
+// askAgainEvery is how often a rejected credential is asked about without a 401.
+const askAgainEvery = 30 * time.Second
+
+// Rejection says that the platform rejects a credential. The zero value says that it does
+// not, as far as is known.
+type Rejection struct {
+	// Verdict is Dead; or Unknown if the platform does not say whether the credential is
+	// alive and has answered 401 to all requests for 10 s; or Unasked if the credential
+	// cannot be replaced, so that requests do not ask about it.
+	Verdict Verdict
+	// Since is when the first of these 401s came.
+	Since time.Time
+	// Expired is set if the credential's own expiry has passed.
+	Expired bool
+}
+
+// Rejected reports whether the platform rejects the credential. One 401 does not show that.
+// These do:
+//
+//   - The platform calls the credential dead. This ends when a route that checks credentials
+//     accepts it. If the platform has accepted no credential of this kind when asked, and
+//     no route that had accepted this one has refused it, any success ends it.
+//   - The platform has answered 401 to all requests for 10 s, and when asked after that it
+//     does not say whether the credential is alive. This ends when any request succeeds.
+//   - The platform has answered 401, and the credential's own expiry has passed. This, too,
+//     ends when any request succeeds: a clock may be wrong.
+//   - The credential cannot be replaced, and the platform has answered 401 to the last three
+//     requests, to all requests for 10 s, or when it was asked. Requests do not ask about
+//     such a credential: the answer would not help them. This ends when any request
+//     succeeds, or when the platform says that the credential is alive.
+func (h *History) Rejected() (Rejection, bool) {
+	if h == nil {
+		return Rejection{}, false
+	}
+	h.book.mu.Lock()
+	defer h.book.mu.Unlock()
+	return Rejection{Verdict: h.verdict, Since: h.refusedSince, Expired: h.expired()}, h.rejectedLocked()
+}
+
+// expired reports whether the credential's own expiry has passed by the local clock.
+func (h *History) expired() bool {
+	end := h.cred.Expires()
+	return !end.IsZero() && !time.Now().Before(end)
+}
+
+func (h *History) rejectedLocked() bool {
+	if !h.refusedSince.IsZero() && h.expired() {
+		return true
+	}
+	if h.from == Fixed && h.verdict != Dead {
+		return h.denied || h.refusals >= deadAfter || h.refusedLast.Sub(h.refusedSince) >= watchFor
+	}
+	switch h.verdict {
+	case Dead:
+		return !h.contradicted || h.lost || h.book.verifiable[h.cred.Kind()]
+	case Unknown:
+		return !h.refusedSince.IsZero() && h.judged.Sub(h.refusedSince) >= watchFor
+	default:
+		return false
+	}
+}
+
+// refusedLocked notes a 401.
+func (h *History) refusedLocked(now time.Time) {
+	if h.youngLocked(now) {
+		return
+	}
+	if h.refusedSince.IsZero() {
+		h.refusedSince = now
+	}
+	h.refusedLast = now
+	h.refusals++
+}
+
+// succeededLocked notes a request that was not refused. A zero sent is long ago.
+func (h *History) succeededLocked(sent time.Time) {
+	h.refusedSince, h.refusedLast, h.refusals = time.Time{}, time.Time{}, 0
+	h.denied, h.reported = false, false
+	h.contradicted = h.contradicted || (h.verdict == Dead && sent.After(h.judged))
+}
+
+// Denied records that the platform, when asked by the caller, has refused the credential.
+func (h *History) Denied() {
+	h.book.mu.Lock()
+	defer h.book.mu.Unlock()
+	h.denied = true
+}
+
+// Report reports whether the credential is rejected, once until a request succeeds.
+func (h *History) Report() bool {
+	h.book.mu.Lock()
+	defer h.book.mu.Unlock()
+	if h.reported || !h.rejectedLocked() {
+		return false
+	}
+	h.reported = true
+	return true
+}
+
+// AskAgain asks about a rejected credential in the background, every 30 s at most. Only
+// an acceptance counts.
+func (h *History) AskAgain() {
+	h.book.mu.Lock()
+	defer h.book.mu.Unlock()
+	if h.inquiry == nil && h.rejectedLocked() && time.Since(h.asked) >= askAgainEvery {
+		h.inquireLocked(true)
+	}
+}
