@@ -12,7 +12,7 @@ type RequestInfo struct {
 	Method, Scheme, Host, Path string
 	// Purpose is empty for a request of the program. For a request that the SDK makes
 	// itself, it is "exchange" (of a key for a session), "logout", "verify" (asking the
-	// platform whether a credential is alive), or "rotate".
+	// platform whether it knows a credential), or "rotate".
 	Purpose string
 }
 
