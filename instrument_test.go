@@ -425,7 +425,7 @@ func TestDebugLogHasOneRecordPerResponse(t *testing.T) {
 			}
 		}
 		assert.Equal(t, []string{
-			"agrenting: request", "agrenting: repeating a request", "agrenting: request", "agrenting: response",
+			"agrenting: request", "agrenting: retrying request", "agrenting: request", "agrenting: response",
 			"agrenting: request", "agrenting: response",
 		}, texts)
 		assert.Equal(t, map[string]any{
