@@ -47,6 +47,7 @@ type jsonProxy struct {
 	Token     string   `json:"token,omitempty"`
 	TokenFile string   `json:"token_file,omitempty"`
 	Health    string   `json:"health,omitempty"`
+	Metrics   string   `json:"metrics,omitempty"`
 	Allow     []string `json:"allow,omitempty"`
 }
 
@@ -353,9 +354,9 @@ func (c *proxyCmd) announce(a *app, l net.Listener, token, admin string) string 
 	}
 	health := ""
 	if socket, ok := strings.CutPrefix(admin, "unix:"); ok {
-		j.Health, health = admin, "curl --unix-socket "+shellQuoted(socket)+" http://localhost/healthz"
+		j.Health, j.Metrics, health = admin, admin, "curl --unix-socket "+shellQuoted(socket)+" http://localhost/healthz"
 	} else if admin != "" {
-		j.Health = admin + "/healthz"
+		j.Health, j.Metrics = admin+"/healthz", admin+"/metrics"
 		health = j.Health
 	}
 	if a.JSON {
