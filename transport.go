@@ -89,7 +89,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if t.core.monitor.observes(req.Context()) {
 		return t.observed(req)
 	}
-	return t.route(req)
+	return t.route(req) //nolint:contextcheck // the request has it
 }
 
 // observed is route for requests that instrumentations or the log observe.
@@ -104,7 +104,7 @@ func (t *Transport) observed(req *http.Request) (resp *http.Response, err error)
 	}()
 	pc := *perCallFrom(ctx)
 	pc.trip = trip
-	return t.route(req.WithContext(pc.in(ctx)))
+	return t.route(req.WithContext(pc.in(ctx))) //nolint:contextcheck // the request has it
 }
 
 // route sends a request that may be sent: with the SDK's credential if it is for the

@@ -90,7 +90,8 @@ func (t *trip) send(out *http.Request, with AttemptInfo) *http.Request {
 	}
 	t.attempt = with
 	if t.debug {
-		t.log(out.Context(), "agrenting: request", slog.Int("attempt", with.Number), slog.String("reason", with.Reason))
+		t.of.log.LogAttrs(out.Context(), slog.LevelDebug, "agrenting: request",
+			append(t.attrs(), slog.Int("attempt", with.Number), slog.String("reason", with.Reason))...)
 	}
 	ctx, done := t.of.attempts.Begin(out.Context(), with)
 	if t.done = done; ctx != out.Context() {
@@ -131,28 +132,29 @@ func (t *trip) arrive(ctx context.Context, resp *http.Response, err error) {
 	if !t.debug {
 		return
 	}
-	attrs := []slog.Attr{slog.Duration("duration", r.Duration), slog.Int("attempts", r.Attempts)}
+	attrs := append(t.attrs(), slog.Duration("duration", r.Duration), slog.Int("attempts", r.Attempts))
 	if r.RequestID != "" {
 		attrs = append(attrs, slog.String("request_id", r.RequestID))
 	}
 	if resp != nil {
-		t.log(ctx, "agrenting: response", append(attrs, slog.Int("status", r.StatusCode))...)
+		t.of.log.LogAttrs(ctx, slog.LevelDebug, "agrenting: response", append(attrs, slog.Int("status", r.StatusCode))...)
 	} else if err != nil {
-		t.log(ctx, "agrenting: request failed", append(attrs, slog.String("error", secret.Clean(secret.WithoutQueries(err.Error()))))...)
+		attrs = append(attrs, slog.String("error", secret.Clean(secret.WithoutQueries(err.Error()))))
+		t.of.log.LogAttrs(ctx, slog.LevelDebug, "agrenting: request failed", attrs...)
 	}
 }
 
-// log writes a record about the request and its last attempt.
-func (t *trip) log(ctx context.Context, text string, more ...slog.Attr) {
+// attrs describe the request and its last attempt in a record.
+func (t *trip) attrs() []slog.Attr {
 	attrs := []slog.Attr{slog.String("method", t.info.Method), slog.String("host", t.info.Host), slog.String("path", t.info.Path)}
 	if t.info.Purpose != "" {
 		attrs = append(attrs, slog.String("purpose", t.info.Purpose))
 	}
-	if a := &t.attempt; a.Generation > 0 {
-		attrs = append(attrs, slog.Uint64("generation", a.Generation))
+	if t.attempt.Generation > 0 {
+		attrs = append(attrs, slog.Uint64("generation", t.attempt.Generation))
 	}
-	if a := &t.attempt; a.Fingerprint != "" {
-		attrs = append(attrs, slog.String("credential", a.Fingerprint))
+	if t.attempt.Fingerprint != "" {
+		attrs = append(attrs, slog.String("credential", t.attempt.Fingerprint))
 	}
-	t.of.log.LogAttrs(ctx, slog.LevelDebug, text, append(attrs, more...)...)
+	return attrs
 }
