@@ -112,7 +112,7 @@ func TestInstrumentationSeesRequestsAndAttempts(t *testing.T) {
 		},
 		"resend with a renewed credential": {
 			method: http.MethodGet,
-			codes: []int{401, 200}, replace: true,
+			codes:  []int{401, 200}, replace: true,
 			want: []string{
 				"GET /x", "request: attempt 1 first generation 1", "got 401", "verify GET /api/v1/hirings/pending",
 				"request: attempt 2 renewed generation 2", "got 200", "ended 200 after 2",
