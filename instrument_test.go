@@ -267,6 +267,31 @@ func TestInstrumentationIsGivenNoSecret(t *testing.T) {
 	}
 }
 
+func TestRequestIDShowsNoSecret(t *testing.T) {
+	t.Parallel()
+	const uuid = "123e4567-e89b-12d3-a456-426614174000"
+	for name, tc := range map[string]struct{ method, path, id, want string }{
+		"ordinary":               {http.MethodGet, "/x", "req-1", "req-1"},
+		"echo of the credential": {http.MethodGet, "/x", "req-" + sdktest.TestKey, "req-[redacted]"},
+		"word of a new key":      {http.MethodPost, "/api/v1/user/tokens", "abcdefgh", ""},
+		"UUID of a new key":      {http.MethodPost, "/api/v1/user/tokens", uuid, uuid},
+		"control characters":     {http.MethodGet, "/x", "req\t1", "req 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var s spy
+			src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { return agrenting.APIKey(sdktest.TestKey), nil })
+			c := sdktest.ClientOver(t, sdktest.Answering(http.StatusOK, "{}", "X-Request-Id", tc.id), src, s.option())
+			_, err := c.Do(t.Context(), tc.method, tc.path, nil, nil)
+			require.NoError(t, err)
+			require.Len(t, s.told, 4)
+			res, ok := s.told[3].(agrenting.RequestResult)
+			require.True(t, ok)
+			assert.Equal(t, tc.want, res.RequestID)
+		})
+	}
+}
+
 func TestPanickingInstrumentationChangesNothing(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]agrenting.Instrumentation{

@@ -64,6 +64,7 @@ func (p platformCalls) direct(ctx context.Context, d direct) (*directAnswer, err
 	var trip *trip
 	if p.core.monitor.observes(ctx) {
 		ctx, trip = p.core.monitor.depart(ctx, d.method, u, d.purpose, d.cred.Reveal())
+		trip.issues = true
 	}
 	issues := false
 	a, err := call.Do(ctx, func(req *http.Request) (*http.Response, error) {

@@ -96,6 +96,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *Transport) observed(req *http.Request) (resp *http.Response, err error) {
 	secrets := append(origin.Credentials(req.Header), t.creds.latest().Reveal())
 	ctx, trip := t.core.monitor.depart(req.Context(), req.Method, req.URL, "", secrets...)
+	trip.issues = t.core.routes.issue(req)
 	defer func() { // also if the base panics
 		if resp != nil {
 			resp.Request = noteOf(resp).on(req)
@@ -229,6 +230,9 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 			sent = time.Now()
 		}
 		if trip != nil {
+			if redactor := gen.Value.redactor; redactor != nil && trip.attempt.Generation != gen.Number {
+				trip.use(redactor)
+			}
 			out = trip.send(out, t.creds.describe(gen))
 		}
 		resp, err = t.send(out, gen.Value.cred, gen.Value.gate)

@@ -41,14 +41,19 @@ type trip struct {
 	waiting time.Time           // since when the next attempt waits for its credential; zero if it does not
 	sent    time.Time           // when the attempt under way began; zero between attempts
 	done    func(AttemptResult) // may be nil
+	// issues is set if the response may have a new secret, or is to the SDK itself. clean
+	// removes the credentials of the request from a text of the response.
+	issues bool
+	clean  func(text string) string
 }
 
 // depart begins a trip. Call arrive at its end, with the same context. secrets may be in the
-// URL.
+// URL or in the response.
 func (r *monitor) depart(ctx context.Context, method string, u *url.URL, purpose string, secrets ...string) (context.Context, *trip) {
 	t := &trip{of: r, debug: r.debug(ctx), began: time.Now(), info: RequestInfo{
 		Method: method, Scheme: u.Scheme, Host: u.Host, Path: secret.Path(u.EscapedPath(), secrets...), Purpose: purpose,
 	}}
+	t.clean = func(text string) string { return secret.Clean(text, secrets...) }
 	if method == "" {
 		t.info.Method = http.MethodGet
 	}
@@ -74,6 +79,20 @@ func (t *trip) resend(same, renewed bool) {
 	default:
 		t.attempt.Reason = "switched"
 	}
+}
+
+// use records that further attempts carry another credential.
+func (t *trip) use(redactor func() *secret.Redactor) {
+	before := t.clean
+	t.clean = func(text string) string { return before(redactor().Redact(text)) }
+}
+
+// requestID returns the ID in a header of the response, as far as it can be shown.
+func (t *trip) requestID(id string) string {
+	if id == "" || (t.issues && !secret.IsUUID(id)) {
+		return ""
+	}
+	return t.clean(id)
 }
 
 // send begins an attempt. with describes its credential. It returns the request to send.
@@ -124,7 +143,7 @@ func (t *trip) arrive(ctx context.Context, resp *http.Response, err error) {
 	r := RequestResult{Err: err, Attempts: t.attempt.Number, Duration: time.Since(t.began)}
 	if resp != nil {
 		h := wire.ReadHeader(resp.Header, time.Now())
-		r.StatusCode, r.RequestID, r.Rate = resp.StatusCode, secret.Clean(h.RequestID), Rate(h.Rate)
+		r.StatusCode, r.RequestID, r.Rate = resp.StatusCode, t.requestID(h.RequestID), Rate(h.Rate)
 	}
 	if t.end != nil {
 		t.end(r)
