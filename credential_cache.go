@@ -397,6 +397,18 @@ func (k *credentialCache) describe(gen *generation) AttemptInfo {
 	return AttemptInfo{Generation: gen.Number, Kind: cred.Kind(), Fingerprint: cred.Fingerprint(), Source: k.name}
 }
 
+// redact returns text without the credential in use.
+func (k *credentialCache) redact(text string) string {
+	gen := k.fixed.Load()
+	if k.engine != nil {
+		gen = k.engine.Current()
+	}
+	if gen == nil || gen.Value.redactor == nil {
+		return text
+	}
+	return gen.Value.redactor().Redact(text)
+}
+
 func (k *credentialCache) renewable() bool { return k.engine != nil }
 
 func (k *credentialCache) closed() bool {

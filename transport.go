@@ -94,8 +94,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // observed is route for requests that instrumentations or the log observe.
 func (t *Transport) observed(req *http.Request) (resp *http.Response, err error) {
-	secrets := append(origin.Credentials(req.Header), t.creds.latest().Reveal())
-	ctx, trip := t.core.monitor.depart(req.Context(), req.Method, req.URL, "", secrets...)
+	own := origin.Credentials(req.Header)
+	ctx, trip := t.core.monitor.depart(req.Context(), req.Method, req.URL, "", func(text string) string {
+		return secret.Redact(t.creds.redact(text), own...)
+	})
 	trip.issues = t.core.routes.issue(req)
 	defer func() { // also if the base panics
 		if resp != nil {

@@ -47,13 +47,12 @@ type trip struct {
 	clean  func(text string) string
 }
 
-// depart begins a trip. Call arrive at its end, with the same context. secrets may be in the
-// URL or in the response.
-func (r *monitor) depart(ctx context.Context, method string, u *url.URL, purpose string, secrets ...string) (context.Context, *trip) {
-	t := &trip{of: r, debug: r.debug(ctx), began: time.Now(), info: RequestInfo{
-		Method: method, Scheme: u.Scheme, Host: u.Host, Path: secret.Path(u.EscapedPath(), secrets...), Purpose: purpose,
+// depart begins a trip. Call arrive at its end, with the same context. clean removes the
+// credentials that are known from a text.
+func (r *monitor) depart(ctx context.Context, method string, u *url.URL, purpose string, clean func(string) string) (context.Context, *trip) {
+	t := &trip{of: r, debug: r.debug(ctx), began: time.Now(), clean: clean, info: RequestInfo{
+		Method: method, Scheme: u.Scheme, Host: u.Host, Path: secret.Path(clean(u.EscapedPath())), Purpose: purpose,
 	}}
-	t.clean = func(text string) string { return secret.Clean(text, secrets...) }
 	if method == "" {
 		t.info.Method = http.MethodGet
 	}
@@ -92,7 +91,7 @@ func (t *trip) requestID(id string) string {
 	if id == "" || (t.issues && !secret.IsUUID(id)) {
 		return ""
 	}
-	return t.clean(id)
+	return secret.Clean(t.clean(id))
 }
 
 // send begins an attempt. with describes its credential. It returns the request to send.
