@@ -209,6 +209,7 @@ type doubt struct {
 	switches int // to another generation
 	renewals int
 	last     bool // the platform was asked after the last resend
+	renewed  bool // the source was asked because of the last 401
 }
 
 const (
@@ -233,7 +234,7 @@ func (k *credentialCache) after(ctx context.Context, r refusal, seen *doubt) (*g
 	if h == nil {
 		return nil, nil //nolint:nilnil // the client is anonymous
 	}
-	r.sent = h.Refused(r.path, r.sent)
+	r.sent, seen.renewed = h.Refused(r.path, r.sent), false
 	var verdict evidence.Verdict
 	paused := false
 	for {
@@ -272,6 +273,7 @@ func (k *credentialCache) after(ctx context.Context, r refusal, seen *doubt) (*g
 			return k.renew(ctx, r.gen, seen)
 		case evidence.RenewDoubted:
 			next, err := k.renewDoubted(ctx, r.gen)
+			seen.renewed = true
 			if err != nil || next.Number != r.gen.Number {
 				seen.switches++
 				return next, err
@@ -326,6 +328,7 @@ func isExpired(r refusal) bool {
 // before it continues to be used.
 func (k *credentialCache) renew(ctx context.Context, gen *generation, seen *doubt) (*generation, error) {
 	seen.renewals++
+	seen.renewed = true
 	if seen.renewals > maxRenewals {
 		return nil, k.lastFailure()
 	}
@@ -380,6 +383,7 @@ func (k *credentialCache) another(ctx context.Context, gen *generation, seen *do
 		return nil, false
 	}
 	seen.renewals++
+	seen.renewed = true
 	next, err := k.engine.Reject(ctx, gen.Number, false)
 	return next, err == nil && next.Number != gen.Number
 }
@@ -398,6 +402,27 @@ func (k *credentialCache) lastFailure() error {
 		return k.renewalError(err)
 	}
 	return nil
+}
+
+// attemptWith describes an attempt with the credential of a generation.
+func (k *credentialCache) attemptWith(gen *generation) AttemptInfo {
+	if gen.Value.name == "" { // the client is anonymous
+		return AttemptInfo{}
+	}
+	cred := gen.Value.cred
+	return AttemptInfo{Generation: gen.Number, Kind: cred.Kind(), Fingerprint: cred.Fingerprint(), Source: k.name}
+}
+
+// redact returns text without the credential in use.
+func (k *credentialCache) redact(text string) string {
+	gen := k.fixed.Load()
+	if k.engine != nil {
+		gen = k.engine.Current()
+	}
+	if gen == nil || gen.Value.redactor == nil {
+		return text
+	}
+	return gen.Value.redactor().Redact(text)
 }
 
 func (k *credentialCache) renewable() bool { return k.engine != nil }

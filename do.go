@@ -333,18 +333,6 @@ func (c *Client) describe(resp *http.Response, state *Trace) *Response {
 	return r
 }
 
-// routeOf replaces the IDs in a path: UUIDs, DIDs, and other segments of eight or more
-// characters that have a digit.
-func routeOf(path string) string {
-	segments := strings.Split(path, "/")
-	for i, s := range segments {
-		if strings.HasPrefix(s, "did:") || (len(s) >= 8 && strings.ContainsAny(s, "0123456789")) {
-			segments[i] = "{id}"
-		}
-	}
-	return strings.Join(segments, "/")
-}
-
 // noteSunset logs that a route will be retired, once per route.
 func (c *core) noteSunset(req *http.Request, r *Response) {
 	if r.Sunset.IsZero() || c.cfg.logger == nil || !c.told.routes.First(req.Method+" "+routeOf(req.URL.Path)) {

@@ -209,7 +209,7 @@ func TestStatus_noVerdict_rejectedAfterTenSeconds(t *testing.T) {
 		client := sdktest.ClientOf(t, w.Server, agrenting.WithCredentialSource(sdktest.NewSource(w.Key.Secret)),
 			agrenting.WithRoutes(agrenting.Routes{Verify: "/api/v9/nowhere"}))
 		began := time.Now()
-		for client.Status().State == agrenting.StateReady {
+		for client.Status().State != agrenting.StateRejected {
 			require.Error(t, w.Call(client))
 			sdktest.Advance(time.Second)
 			require.Less(t, time.Since(began), 20*time.Second)

@@ -39,14 +39,18 @@ func TestRejected(t *testing.T) {
 		do   func(*testing.T, *evidence.Book, *evidence.History)
 		want bool
 	}{
-		"nothing known":                  {[]evidence.Verdict{dead}, refusals(0), false},
-		"one stray 401, alive":           {[]evidence.Verdict{alive}, refusals(1), false},
-		"one stray 401, unknown":         {[]evidence.Verdict{unknown}, refusals(1), false},
-		"dead":                           {[]evidence.Verdict{dead}, refusals(1), true},
-		"401s for 9 s, unknown":          {[]evidence.Verdict{unknown}, refusals(9), false},
-		"401s for 12 s, unknown":         {[]evidence.Verdict{unknown}, refusals(12), true},
-		"401s for 30 s of one route":     {[]evidence.Verdict{alive}, refusals(30), false},
-		"two 401s an hour, unknown once": {[]evidence.Verdict{unknown, alive}, func(t *testing.T, _ *evidence.Book, h *evidence.History) { refuse(t, h, tasks); advance(time.Hour); refuse(t, h, tasks) }, false},
+		"nothing known":              {[]evidence.Verdict{dead}, refusals(0), false},
+		"one stray 401, alive":       {[]evidence.Verdict{alive}, refusals(1), false},
+		"one stray 401, unknown":     {[]evidence.Verdict{unknown}, refusals(1), false},
+		"dead":                       {[]evidence.Verdict{dead}, refusals(1), true},
+		"401s for 9 s, unknown":      {[]evidence.Verdict{unknown}, refusals(9), false},
+		"401s for 12 s, unknown":     {[]evidence.Verdict{unknown}, refusals(12), true},
+		"401s for 30 s of one route": {[]evidence.Verdict{alive}, refusals(30), false},
+		"two 401s an hour, unknown once": {[]evidence.Verdict{unknown, alive}, func(t *testing.T, _ *evidence.Book, h *evidence.History) {
+			refuse(t, h, tasks)
+			advance(time.Hour)
+			refuse(t, h, tasks)
+		}, false},
 		"other requests succeed, unknown": {[]evidence.Verdict{unknown}, func(t *testing.T, _ *evidence.Book, h *evidence.History) {
 			for range 30 {
 				refuse(t, h, tasks)
