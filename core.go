@@ -86,8 +86,8 @@ func newCore(opts []Option) (*core, error) {
 	}
 	c.transport = &Transport{
 		base: base, creds: c.creds, origins: origins, agent: agent,
-		insecure: cfg.insecure,
-		retry:    retry.New(cfg.retry.retries(), cfg.logger), log: cfg.logger, core: c,
+		insecure: cfg.insecure, override: cfg.override,
+		retry: retry.New(cfg.retry.retries(), cfg.logger), log: cfg.logger, core: c,
 	}
 	return c, nil
 }
@@ -164,7 +164,7 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 		if err := c.checkFixedKey(name, src); err != nil {
 			return nil, err
 		}
-		return c.sessionCache(name, src), nil
+		return c.sessionCache(name, src).of(src), nil
 	}
 	if f, ok := src.(fixedSource); ok {
 		cred, _ := f.fixed() // prepare says what is wrong with it
@@ -174,13 +174,13 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 		}
 		return newFixedCache(name, s, c.evidence), nil
 	}
-	cheap := recheckInterval(src) > 0 // a file, which is checked only when there is traffic
+	cheap := isCheap(src) // a file, which is checked only when there is traffic
 	return c.newRenewingCache(name, !cheap, renew.Config[*preparedCredential]{
 		Fetch: fetchFrom(src, func(cred Credential) (*preparedCredential, error) {
 			return c.prepare(cred, evidence.Given)
 		}),
 		Proactive: !cheap,
-	}), nil
+	}).of(src), nil
 }
 
 // checkFixedKey checks a key that is known already. name is the option that has it.

@@ -38,10 +38,31 @@ type credentialCache struct {
 	fixed    atomic.Pointer[generation] // nil after close, and where there is an engine
 	engine   *renew.Engine[*preparedCredential]
 	name     string // of the source, for Status
+	source   namedSource
 	evidence *evidence.Book
 	costly   bool                               // asking the source costs something
 	restores bool                               // the credential before a dead one may be used again
 	seen     atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
+}
+
+// A namedSource knows which of several sources it has used last.
+type namedSource interface{ sourceName() string }
+
+// sourceName names the option or variable that the credential is from, and the source behind it
+// if that is known.
+func (k *credentialCache) sourceName() string {
+	if k.source != nil {
+		if name := k.source.sourceName(); name != "" {
+			return k.name + ": " + name
+		}
+	}
+	return k.name
+}
+
+// of notes the source of a new cache, if it has a name.
+func (k *credentialCache) of(src CredentialSource) *credentialCache {
+	k.source, _ = src.(namedSource)
+	return k
 }
 
 func newFixedCache(name string, s *preparedCredential, book *evidence.Book) *credentialCache {
@@ -98,7 +119,6 @@ type sourceFetch func(ctx context.Context, q renew.Query[*preparedCredential]) (
 // fetchFrom adapts a caller's source. Whatever it yields is validated and checked
 // against the environment before it is used.
 func fetchFrom(src CredentialSource, check func(Credential) (*preparedCredential, error)) sourceFetch {
-	recheck := recheckInterval(src)
 	return func(ctx context.Context, q renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error) {
 		var g renew.Grant[*preparedCredential]
 		c, err := askSource(ctx, src, q)
@@ -110,7 +130,7 @@ func fetchFrom(src CredentialSource, check func(Credential) (*preparedCredential
 			return g, err
 		}
 		g.Expires = c.Expires()
-		g.Recheck = recheck
+		g.Recheck = recheckInterval(src)
 		return g, nil
 	}
 }

@@ -31,6 +31,8 @@ type callConfig struct {
 	query  url.Values
 	agent  agentHeader
 	key    string
+	limit  timeoutError // zero: the client's
+	free   bool         // there is no limit
 }
 
 // CallIdempotencyKey sets X-Idempotency-Key, which makes any method safe to
@@ -79,6 +81,19 @@ func CallAgent(id string) CallOption {
 	return func(c *callConfig) error {
 		c.agent = newAgentHeader(id)
 		return c.agent.err
+	}
+}
+
+// CallTimeout limits this call, with all its attempts and the reading of the answer, instead of
+// the client's [WithTimeout]. 0 means no limit. The call's context limits it, too. An iterator
+// such as [List] has the limit for each page. The error matches [context.DeadlineExceeded].
+func CallTimeout(d time.Duration) CallOption {
+	return func(c *callConfig) error {
+		if d < 0 {
+			return optionError("CallTimeout", "%v is negative; 0 means no limit", d)
+		}
+		c.limit, c.free = timeoutError{d, "CallTimeout"}, d == 0
+		return nil
 	}
 }
 
@@ -136,7 +151,7 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 			return nil, err
 		}
 	}
-	ctx, cancel := c.core.limit(ctx)
+	ctx, cancel := cfg.within(ctx, c.core.cfg.timeout)
 	defer cancel()
 	state := perCallFrom(ctx).trace // the caller wants to see it too
 	if state == nil {
@@ -166,17 +181,29 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 
 // limit puts a call under the client's timeout.
 func (c *core) limit(ctx context.Context) (context.Context, context.CancelFunc) {
-	if t := c.cfg.timeout; t > 0 {
-		return context.WithTimeoutCause(ctx, t, timeoutError{t})
+	return new(callConfig).within(ctx, c.cfg.timeout)
+}
+
+// within puts a call under its own timeout, or else under that of the client.
+func (c *callConfig) within(ctx context.Context, client time.Duration) (context.Context, context.CancelFunc) {
+	limit := c.limit
+	if limit.limit == 0 && !c.free {
+		limit = timeoutError{client, "the client's WithTimeout"}
+	}
+	if limit.limit > 0 {
+		return context.WithTimeoutCause(ctx, limit.limit, limit)
 	}
 	return ctx, func() {}
 }
 
-// timeoutError is what a call ended by [WithTimeout] fails with.
-type timeoutError struct{ limit time.Duration }
+// timeoutError is what a call ended by [WithTimeout] or [CallTimeout] fails with.
+type timeoutError struct {
+	limit time.Duration
+	by    string
+}
 
 func (e timeoutError) Error() string {
-	return fmt.Sprintf("no answer within %v, the client's WithTimeout", e.limit)
+	return fmt.Sprintf("no answer within %v, %s", e.limit, e.by)
 }
 func (e timeoutError) Timeout() bool { return true }
 func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }

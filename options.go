@@ -50,6 +50,7 @@ type config struct {
 	rotation        *RotationPolicy
 	anonymous       bool
 	clientSideKeys  bool
+	override        bool
 	goos            string // runtime.GOOS, except in tests
 }
 
@@ -155,6 +156,20 @@ type RetryPolicy struct {
 	// not to wait: such requests fail at once. [RenewalError] lists when they do in any
 	// case.
 	RenewalWait time.Duration
+	// Decide, if it is set, decides whether a request is retried after an outcome that is
+	// an error, a status of 400 or more, or a 2xx that breaks off for Do. [RetryOutcome.Retry]
+	// is what the SDK would do, so this never retries a 503:
+	//
+	//	func(o agrenting.RetryOutcome) bool { return o.Retry && o.StatusCode != 503 }
+	//
+	// It may allow what the SDK would not, such as a POST without an X-Idempotency-Key. Allow
+	// that only if the server may do it twice. It is not called, and nothing is retried, if
+	// the request's body cannot be sent again, its context has ended, or the attempts
+	// are used up. A Retry-After beyond MaxRetryAfter is respected even if it returns
+	// true. It is called on the goroutine of the request, once for each outcome, and must
+	// be safe for concurrent use. Calls that the SDK itself makes for sessions and
+	// rotations do not ask it.
+	Decide func(RetryOutcome) bool
 }
 
 // defaultRenewalWait is the default of RetryPolicy.RenewalWait.
@@ -172,6 +187,7 @@ func (p RetryPolicy) renewalWait() time.Duration {
 func (p RetryPolicy) retries() retry.Policy {
 	return retry.Policy{
 		MaxAttempts: p.MaxAttempts, BaseDelay: p.BaseDelay, MaxDelay: p.MaxDelay, MaxRetryAfter: p.MaxRetryAfter,
+		Decide: p.decision(),
 	}
 }
 
