@@ -37,7 +37,7 @@ func playCommand() bool {
 	if f, err := os.CreateTemp(filepath.Dir(os.Args[2]), "run"); err == nil {
 		_ = f.Close()
 	}
-	fmt.Print(string(b))
+	_, _ = os.Stdout.Write(b)
 	os.Exit(0)
 	return true
 }
@@ -92,7 +92,7 @@ func TestCommandSource_failure_reachesTheCaller(t *testing.T) {
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	require.True(t, ok, "%v", err)
 	assert.Equal(t, 7, exit.ExitCode())
-	assert.ErrorContains(t, err, "exit status 7; it wrote: no secret: ")
+	require.ErrorContains(t, err, "exit status 7; it wrote: no secret: ")
 	sdktest.AssertNoSecret(t, fmt.Sprintf("%v %+v %#v", err, err, err), "sk_live_Zq7Wm3Xp9Rt5Kv2Ln8Yd4")
 	assert.NotContains(t, err.Error(), asCommand, "arguments may be secrets")
 }

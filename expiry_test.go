@@ -25,7 +25,7 @@ func TestWithExpiry_changesNothingElse(t *testing.T) {
 		assert.True(t, with.Equal(c))
 		assert.Equal(t, c.Environment(), with.Environment())
 		assert.Equal(t, c.Fingerprint(), with.Fingerprint())
-		assert.Contains(t, fmt.Sprint(with), "expires 2099-03-01T12:00:00Z")
+		assert.Contains(t, with.String(), "expires 2099-03-01T12:00:00Z")
 		assert.Zero(t, with.WithExpiry(time.Time{}).Expires())
 	}
 	assert.True(t, agrenting.Credential{}.WithExpiry(end).IsZero())
