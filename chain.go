@@ -51,7 +51,7 @@ func (c *chain) Refresh(ctx context.Context, rejected Credential) (Credential, e
 	return c.ask(ctx, rejected)
 }
 
-// ask returns the first credential. rejected is zero if there is none.
+// ask returns the first credential. rejected.
 func (c *chain) ask(ctx context.Context, rejected Credential) (Credential, error) {
 	none := []error{ErrNoCredential}
 	for i, src := range c.sources {

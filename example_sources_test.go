@@ -17,7 +17,7 @@ import (
 func ExampleCommandSource() {
 	dir, err := os.MkdirTemp("", "example")
 	must(err)
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	file := filepath.Join(dir, "output")
 	must(os.WriteFile(file, []byte(`{"kind": "session", "secret": "st_5f1c", "expires": "2099-03-01T12:00:00Z"}`), 0o600))
 	program, err := os.Executable()

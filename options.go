@@ -187,7 +187,7 @@ func (p RetryPolicy) renewalWait() time.Duration {
 func (p RetryPolicy) retries() retry.Policy {
 	return retry.Policy{
 		MaxAttempts: p.MaxAttempts, BaseDelay: p.BaseDelay, MaxDelay: p.MaxDelay, MaxRetryAfter: p.MaxRetryAfter,
-		Decide: p.decision(),
+		Decide: decisionOf(p.Decide),
 	}
 }
 

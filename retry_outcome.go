@@ -24,9 +24,9 @@ type RetryOutcome struct {
 	Retry bool
 }
 
-// decision is Decide for the package that retries; nil if it is not set.
-func (p RetryPolicy) decision() func(retry.Outcome, bool) bool {
-	if p.Decide == nil {
+// decisionOf is [RetryPolicy].Decide for the package that retries; nil if it is not set.
+func decisionOf(decide func(RetryOutcome) bool) func(retry.Outcome, bool) bool {
+	if decide == nil {
 		return nil
 	}
 	return func(o retry.Outcome, again bool) bool {
@@ -37,6 +37,6 @@ func (p RetryPolicy) decision() func(retry.Outcome, bool) bool {
 		if o.Response != nil {
 			out.StatusCode, out.Header = o.Response.StatusCode, o.Response.Header
 		}
-		return p.Decide(out)
+		return decide(out)
 	}
 }

@@ -102,7 +102,7 @@ type call struct {
 	mu   sync.Mutex
 	used *agrenting.Authorization // sent last
 	next *agrenting.Authorization // to send next, instead of the one in use then
-	err  error                    // why there was no credential
+	err  error                    // why a credential was not obtained
 }
 
 type callKey struct{}
@@ -175,7 +175,7 @@ func (e *callError) Unwrap() error              { return e.err }
 // UnaryClientInterceptor returns an interceptor that sends a unary call again after
 // UNAUTHENTICATED, as long as the client has something to try: another credential, or the same one if
 // the platform says that it is alive. It needs [PerRPCCredentials] on the same connection. An
-// error because there is no credential also matches the SDK's own, such as
+// error because a credential could not be obtained also matches the SDK's own, such as
 // [agrenting.ErrForeignOrigin].
 func UnaryClientInterceptor() grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {

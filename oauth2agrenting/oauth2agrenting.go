@@ -58,7 +58,7 @@ func (s *tokenSource) Token() (*oauth2.Token, error) {
 // are an [agrenting.ErrInvalidCredential].
 //
 // A token source of oauth2 keeps its token until shortly before it expires. If the platform rejects
-// it earlier, there is no other one until then. [CredentialSourceFunc] has no such limit.
+// it earlier, the source has nothing newer until then. [CredentialSourceFunc] has no such limit.
 //
 // Token has no context: give its HTTP client a timeout. While a call of Token hangs, the source
 // fails when its own context ends, and makes no other call. It is safe for concurrent use.
@@ -86,7 +86,7 @@ type source struct {
 	pending *pending
 }
 
-// pending is one call of Token, which all callers that ask meanwhile wait for.
+// pending is one call of Token, shared by all callers that ask while it runs.
 type pending struct {
 	done       chan struct{}
 	credential agrenting.Credential

@@ -56,7 +56,7 @@ func (c *Command) Name() string {
 	return fmt.Sprintf("%q", secret.RedactLikely(c.name[:min(len(c.name), maxName)]))
 }
 
-// run is one process, which all callers that ask meanwhile wait for.
+// run is one process, shared by all callers that ask while it runs.
 type run struct {
 	done    chan struct{}
 	cancel  context.CancelFunc
