@@ -33,7 +33,8 @@ import (
 // used is an [ErrInvalidCredential]. If the program fails, the error wraps an
 // [*os/exec.ExitError], or matches [context.DeadlineExceeded] after 25 s. It contains up to
 // 2 KiB of what the program wrote to standard error, without what looks like a secret. Errors
-// show neither the arguments nor the output. A source is safe for concurrent use.
+// show neither the arguments nor the output, but other users of the machine can see the
+// arguments, so put no secret into them. A source is safe for concurrent use.
 func CommandSource(name string, args ...string) CredentialSource {
 	return &commandSource{command.New(0, name, args...)}
 }

@@ -73,8 +73,8 @@ func play(what string, args []string) {
 		_ = child.Wait()
 	case "environment":
 		for _, name := range []string{"AGRENTING_API_KEY", "agrenting_api_key", "AGRENTING_SANDBOX_API_KEY", "AGRENTING_SESSION_TOKEN", "AGRENTING_TEST_INHERITED"} {
-			if v, ok := os.LookupEnv(name); ok {
-				fmt.Fprintf(os.Stderr, "%s=%s ", name, v)
+			if _, ok := os.LookupEnv(name); ok {
+				fmt.Fprint(os.Stderr, "has ", name, " ")
 			}
 		}
 		os.Exit(5)
@@ -224,7 +224,9 @@ func TestCommand_longStandardError_isCut(t *testing.T) {
 
 func TestCommand_endlessOutput_isRefused(t *testing.T) {
 	t.Parallel()
-	_, err := run(t, "flood").Credential(t.Context())
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	_, err = command.New(time.Hour, exe, helper+"flood").Credential(t.Context())
 	require.ErrorIs(t, err, secret.ErrInvalidCredential)
 	assert.ErrorContains(t, err, "more than 65536 bytes")
 }
@@ -257,8 +259,7 @@ func TestCommand_environment_hasNoCredential(t *testing.T) {
 	}
 	t.Setenv("AGRENTING_TEST_INHERITED", "inherited")
 	_, err := run(t, "environment").Credential(t.Context())
-	require.ErrorContains(t, err, "AGRENTING_TEST_INHERITED=inherited")
-	assert.NotContains(t, err.Error(), "env-secret")
+	require.ErrorContains(t, err, "it wrote: has AGRENTING_TEST_INHERITED")
 }
 
 func TestCommand_standardInput_isEmpty(t *testing.T) {
