@@ -26,7 +26,8 @@ func platform(t *testing.T) (srv *agrentingtest.Server, key agrentingtest.Key) {
 	t.Helper()
 	srv = agrentingtest.NewServer(agrentingtest.WithoutRateLimits())
 	t.Cleanup(srv.Close)
-	return srv, srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"}).ID)
+	key = srv.NewKey(srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"}).ID)
+	return srv, key
 }
 
 func client(t *testing.T, srv *agrentingtest.Server, opts ...agrenting.Option) *agrenting.Client {
