@@ -14,9 +14,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -31,8 +31,7 @@ type callConfig struct {
 	query  url.Values
 	agent  agentHeader
 	key    string
-	limit  timeoutError // zero: the client's
-	free   bool         // there is no limit
+	limit  *time.Duration // nil: the client's
 }
 
 // CallIdempotencyKey sets X-Idempotency-Key, which makes any method safe to
@@ -92,7 +91,7 @@ func CallTimeout(d time.Duration) CallOption {
 		if d < 0 {
 			return optionError("CallTimeout", "%v is negative; 0 means no limit", d)
 		}
-		c.limit, c.free = timeoutError{d, "CallTimeout"}, d == 0
+		c.limit = &d
 		return nil
 	}
 }
@@ -151,7 +150,7 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 			return nil, err
 		}
 	}
-	ctx, cancel := cfg.within(ctx, c.core.cfg.timeout)
+	ctx, cancel := cfg.within(ctx, c.core)
 	defer cancel()
 	state := perCallFrom(ctx).trace // the caller wants to see it too
 	if state == nil {
@@ -181,32 +180,16 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 
 // limit puts a call under the client's timeout.
 func (c *core) limit(ctx context.Context) (context.Context, context.CancelFunc) {
-	return new(callConfig).within(ctx, c.cfg.timeout)
+	return wire.Limit(ctx, c.cfg.timeout, "the client's WithTimeout")
 }
 
 // within puts a call under its own timeout, or else under that of the client.
-func (c *callConfig) within(ctx context.Context, client time.Duration) (context.Context, context.CancelFunc) {
-	limit := c.limit
-	if limit.limit == 0 && !c.free {
-		limit = timeoutError{client, "the client's WithTimeout"}
+func (c *callConfig) within(ctx context.Context, client *core) (context.Context, context.CancelFunc) {
+	if c.limit == nil {
+		return client.limit(ctx)
 	}
-	if limit.limit > 0 {
-		return context.WithTimeoutCause(ctx, limit.limit, limit)
-	}
-	return ctx, func() {}
+	return wire.Limit(ctx, *c.limit, "CallTimeout")
 }
-
-// timeoutError is what a call ended by [WithTimeout] or [CallTimeout] fails with.
-type timeoutError struct {
-	limit time.Duration
-	by    string
-}
-
-func (e timeoutError) Error() string {
-	return fmt.Sprintf("no answer within %v, %s", e.limit, e.by)
-}
-func (e timeoutError) Timeout() bool { return true }
-func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
 func (c *Client) request(ctx context.Context, method, path string, in, out any, cfg *callConfig, state *Trace) (*http.Request, error) {
 	u, err := c.core.origins.Target(c.core.base, path, cfg.query)
@@ -266,7 +249,7 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	success := resp.StatusCode >= 200 && resp.StatusCode < 300
 	if w, ok := out.(io.Writer); ok && success {
 		if _, err := io.Copy(w, resp.Body); err != nil {
-			return r, wire.NewCallError(req, err)
+			return r, wire.Incomplete(req, err)
 		}
 		return r, nil
 	}
@@ -288,10 +271,15 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 		return r, nil
 	}
 	if !success || (a.JSONErr == nil && a.BodyErr == nil && !a.OK()) {
-		return r, c.apiError(req, r, a, state)
+		e := c.apiError(req, r, a, state)
+		e.Hint = noteOf(resp).hint(resp)
+		return r, e
 	}
-	if wantsAll || a.BodyErr != nil {
-		return r, a.BodyErr
+	if a.BodyErr != nil {
+		return r, wire.Incomplete(req, a.BodyErr)
+	}
+	if wantsAll {
+		return r, nil
 	}
 	if len(bytes.TrimSpace(a.Body)) == 0 || (out == nil && !isWebPage(resp)) {
 		return r, nil
@@ -306,8 +294,16 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	case c.core.routes.issue(req):
 		return r, wire.NewCallError(req, fmt.Errorf("%w (%d)", ErrMalformedResponse, resp.StatusCode))
 	default:
-		return r, wire.NewCallError(req, fmt.Errorf("%w (%d %s): %w", ErrMalformedResponse,
-			resp.StatusCode, secret.Clean(resp.Header.Get("Content-Type")), err))
+		contentType := secret.Clean(resp.Header.Get("Content-Type"))
+		err = fmt.Errorf("%w (%d %s): %w", ErrMalformedResponse, resp.StatusCode, contentType, err)
+		text := hint.NotPlatform(req.URL.Host, contentType)
+		if a.JSONErr == nil {
+			text = hint.Shape(err, a.Envelope.Data, out)
+		}
+		if text != "" {
+			err = fmt.Errorf("%w. %s", err, text)
+		}
+		return r, wire.NewCallError(req, err)
 	}
 }
 
@@ -360,29 +356,6 @@ func (c *Client) describe(resp *http.Response, state *Trace) *Response {
 	return r
 }
 
-// sunsetLog remembers which routes have been reported.
-type sunsetLog struct {
-	mu   sync.Mutex
-	seen map[string]bool
-}
-
-// maxSunsets bounds the memory of routes, because paths contain IDs.
-const maxSunsets = 256
-
-func (s *sunsetLog) first(method, path string) bool {
-	route := method + " " + routeOf(path)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.seen[route] || len(s.seen) >= maxSunsets {
-		return false
-	}
-	if s.seen == nil {
-		s.seen = map[string]bool{}
-	}
-	s.seen[route] = true
-	return true
-}
-
 // routeOf replaces the IDs in a path: UUIDs, DIDs, and other segments of eight or more
 // characters that have a digit.
 func routeOf(path string) string {
@@ -397,7 +370,7 @@ func routeOf(path string) string {
 
 // noteSunset logs that a route will be retired, once per route.
 func (c *core) noteSunset(req *http.Request, r *Response) {
-	if r.Sunset.IsZero() || c.cfg.logger == nil || !c.sunsets.first(req.Method, req.URL.Path) {
+	if r.Sunset.IsZero() || c.cfg.logger == nil || !c.told.routes.First(req.Method+" "+routeOf(req.URL.Path)) {
 		return
 	}
 	c.cfg.logger.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: a route will be retired",

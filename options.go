@@ -375,8 +375,9 @@ func WithAPIKeyHeader(name string) Option {
 
 // WithLogger sends records to l: Debug for each attempt and each stage of a
 // rotation; Info for a credential that was renewed, confirmed or rotated; Warn for
-// retries, rejected credentials, failed renewals, failed stores, old keys and
-// Sunsets; Error for failed rotations. No record contains a secret or a query string.
+// retries, rejected credentials, failed renewals, failed stores, old keys, Sunsets, and
+// the first request to each host that gets no credential of the SDK; Error for failed
+// rotations. No record contains a secret or a query string.
 // The default, and nil, is silence.
 func WithLogger(l *slog.Logger) Option {
 	return func(cfg *config) error {

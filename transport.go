@@ -15,6 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/ascii"
 	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/retry"
@@ -94,7 +95,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, origin.InsecureError(req.URL)
 		}
 		if !t.origins.Manages(req) {
-			return t.pass(req, origin.Bare(req))
+			return t.pass(req, origin.Bare(req), false)
 		}
 		if out := origin.WithoutUser(req); out != req {
 			resp, err := t.RoundTrip(out)
@@ -106,7 +107,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	credential, agent := origin.Identity(req.Header)
 	if !t.override && (credential || (t.inQuery && socket.HasCredential(req.URL))) {
-		return t.pass(req, req)
+		return t.pass(req, req, true)
 	}
 	ctx, stop := wire.Context(req)
 	defer stop()
@@ -127,14 +128,19 @@ func (t *Transport) retryAttempt(ctx context.Context, req *http.Request) (resp *
 	return t.attempt(ctx, req, agent)
 }
 
-// pass sends out unchanged, on behalf of req.
-func (t *Transport) pass(req, out *http.Request) (*http.Response, error) {
+// pass sends out unchanged, on behalf of req, which gets no credential of the SDK. own is set if
+// the reason is a credential of the caller.
+func (t *Transport) pass(req, out *http.Request, own bool) (*http.Response, error) {
+	if t.log != nil && !t.core.cfg.anonymous {
+		t.core.told.hosts.LogMissing(t.log, t.origins, req, own)
+	}
 	resp, err := t.send(out, Credential{}, nil)
 	if resp != nil {
-		resp.Request = req
-		if t.origins.Has(req.URL) && t.core.routes.issued(req, resp) {
-			resp.Request = answerNote{issues: true}.on(req)
+		note := answerNote{issues: t.origins.Has(req.URL) && t.core.routes.issued(req, resp)}
+		if !own && resp.StatusCode == http.StatusUnauthorized && !t.core.cfg.anonymous {
+			note.t, note.missing = t, hint.Why(t.origins, req, own)
 		}
+		resp.Request = note.on(req)
 	}
 	return resp, err
 }
@@ -207,7 +213,10 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 			// The copy with the credential stays here: callers log what they find.
 			resp.Request = req
 			if issues := t.core.routes.issued(req, resp); issues || resp.StatusCode >= http.StatusBadRequest {
-				resp.Request = answerNote{generation: gen, issues: issues}.on(req)
+				resp.Request = answerNote{t: t, generation: gen, issues: issues}.on(req)
+				if t.log != nil && !t.inQuery {
+					t.core.told.hosts.LogHandshake(t.log, req, resp)
+				}
 			}
 		}
 		if err != nil || !t.refused(resp) {
@@ -245,7 +254,7 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 		}
 		again, err := body.Again(req)
 		if err != nil {
-			resp.Request = answerNote{generation: gen, notReplayed: err, issues: t.core.routes.issued(req, resp)}.on(req)
+			resp.Request = answerNote{t: t, generation: gen, notReplayed: err, issues: t.core.routes.issued(req, resp)}.on(req)
 			pc.trace.failed(err)
 			return resp, false, nil
 		}
@@ -340,6 +349,9 @@ type answerNote struct {
 	notReplayed error
 	// issues is set if the answer may have a new secret.
 	issues bool
+	// t sent the request, and missing is why it added no credential.
+	t       *Transport
+	missing hint.Missing
 }
 
 type answerNoteKey struct{}
