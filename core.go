@@ -98,8 +98,8 @@ func newCore(opts []Option) (*core, error) {
 	}
 	c.transport = &Transport{
 		base: base, creds: c.creds, origins: origins, agent: agent,
-		insecure: cfg.insecure,
-		retry:    retry.New(cfg.retry.retries(), cfg.logger), core: c,
+		insecure: cfg.insecure, override: cfg.override,
+		retry: retry.New(cfg.retry.retries(), cfg.logger), core: c,
 	}
 	if len(cfg.instruments) > 0 {
 		c.stop = start(cfg.instruments, newClient(c, c.transport).Status, panicked)
@@ -189,7 +189,7 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 		}
 		return newFixedCache(name, s, c), nil
 	}
-	cheap := recheckInterval(src) > 0 // a file, which is checked only when there is traffic
+	cheap := isCheap(src) // a file, which is checked only when there is traffic
 	return c.newRenewingCache(name, descriptionOf(src), !cheap, renew.Config[*preparedCredential]{
 		Fetch: fetchFrom(src, func(cred Credential) (*preparedCredential, error) {
 			return c.prepare(cred, evidence.Given)

@@ -49,6 +49,20 @@ type credentialCache struct {
 	seen      atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
 }
 
+// A namedSource knows which of several sources it has used last.
+type namedSource interface{ sourceName() string }
+
+// sourceName names the option or variable that the credential is from, and the source behind it
+// if that is known.
+func (k *credentialCache) sourceName() string {
+	if src, ok := k.from.(namedSource); ok {
+		if name := src.sourceName(); name != "" {
+			return k.name + ": " + name
+		}
+	}
+	return k.name
+}
+
 func newFixedCache(name string, s *preparedCredential, c *core) *credentialCache {
 	k, gen := &credentialCache{name: name, evidence: c.evidence}, renew.Fixed(s)
 	k.fixed.Store(gen)
@@ -106,7 +120,6 @@ type sourceFetch func(ctx context.Context, q renew.Query[*preparedCredential]) (
 // fetchFrom adapts a caller's source. Whatever it yields is validated and checked
 // against the environment before it is used.
 func fetchFrom(src CredentialSource, check func(Credential) (*preparedCredential, error)) sourceFetch {
-	recheck := recheckInterval(src)
 	return func(ctx context.Context, q renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error) {
 		var g renew.Grant[*preparedCredential]
 		c, err := askSource(ctx, src, q)
@@ -118,7 +131,7 @@ func fetchFrom(src CredentialSource, check func(Credential) (*preparedCredential
 			return g, err
 		}
 		g.Expires = c.Expires()
-		g.Recheck = recheck
+		g.Recheck = recheckInterval(src)
 		return g, nil
 	}
 }
@@ -201,24 +214,6 @@ func (k *credentialCache) waitOpen(ctx context.Context, gen *generation) (*gener
 	}
 	return gen, err
 }
-
-// doubt counts what one request has been through because of 401s.
-type doubt struct {
-	waits    int // resends while the credential was young
-	resends  int // other resends with a credential that may be alive
-	switches int // to another generation
-	renewals int
-	last     bool // the platform was asked after the last resend
-	renewed  bool // the source was asked because of the last 401
-}
-
-const (
-	// maxSwitches bounds how often one attempt follows others to a newer generation, as
-	// when a fleet rotates a shared key while requests are on the wire.
-	maxSwitches = 16
-	// maxRenewals bounds the renewals that one attempt causes.
-	maxRenewals = 3
-)
 
 // refusal is a 401 to a request of a route.
 type refusal struct {

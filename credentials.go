@@ -92,10 +92,24 @@ func (c Credential) Kind() Kind { return Kind(c.c.Kind()) }
 // log the credential, or its [Credential.Fingerprint].
 func (c Credential) Reveal() string { return c.c.Reveal() }
 
-// Expires returns when c expires. The zero time means that this is not known, which is
-// always so for API keys and user tokens: the platform documents no expiry of API keys,
-// and a user token does not show its own.
+// Expires returns when c expires. The zero time means that this is not known, which is so
+// for API keys and user tokens unless [Credential.WithExpiry] has set it: the platform
+// documents no expiry of API keys, and a user token does not show its own.
 func (c Credential) Expires() time.Time { return c.c.Expires() }
+
+// WithExpiry returns a copy of c that expires at the given time, such as an API key that was
+// created with a lifetime. The zero time means that the expiry is not known.
+//
+// If c is from a [CredentialSource], the source is asked for the next credential ahead of that
+// time: in the last fifth of the credential's life, and at most an hour before its end. A
+// session that is obtained with c ends when c expires, or before. In a store, c is rotated before
+// it expires. The platform is not told.
+func (c Credential) WithExpiry(expires time.Time) Credential {
+	if c.IsZero() {
+		return c
+	}
+	return Credential{c.c.WithExpiry(expires)}
+}
 
 // Environment returns [Sandbox] if the secret has a sandbox mark, which is
 // "sk_sandbox_" (platform documentation, "Sandbox") or the same with another prefix, and
@@ -332,6 +346,9 @@ func (s *fileSource) String() string {
 // recheck is how often the file is checked again while requests use its credential.
 func (*fileSource) recheck() time.Duration { return keyfile.Recheck }
 
+// cheap reports that the file may be checked at any time.
+func (*fileSource) cheap() bool { return true }
+
 // state describes the file for a list of the sources that were tried. It does not
 // read the file.
 func (s *fileSource) state() string {
@@ -358,11 +375,21 @@ func descriptionOf(src CredentialSource) any {
 }
 
 // A rechecker is a source that is asked again and again while requests use its
-// credential, because asking is cheap. It needs no renewal ahead of an expiry.
+// credential.
 type rechecker interface{ recheck() time.Duration }
 
+// A cheapSource may be asked at any time. It needs no renewal ahead of an expiry, except
+// by requests.
+type cheapSource interface{ cheap() bool }
+
+// isCheap reports whether asking src costs nothing.
+func isCheap(src CredentialSource) bool {
+	c, ok := src.(cheapSource)
+	return ok && c.cheap()
+}
+
 // recheckInterval returns how often src is asked again, and zero if it is not a
-// [rechecker].
+// [rechecker]. It may depend on what src has yielded last.
 func recheckInterval(src CredentialSource) time.Duration {
 	if r, ok := src.(rechecker); ok {
 		return r.recheck()

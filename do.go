@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
@@ -30,6 +31,7 @@ type callConfig struct {
 	query  url.Values
 	agent  agentHeader
 	key    string
+	limit  *time.Duration // nil: the client's
 }
 
 // CallIdempotencyKey sets X-Idempotency-Key, which makes any method safe to
@@ -78,6 +80,19 @@ func CallAgent(id string) CallOption {
 	return func(c *callConfig) error {
 		c.agent = newAgentHeader(id)
 		return c.agent.err
+	}
+}
+
+// CallTimeout limits this call, with all its attempts and the reading of the answer, instead of
+// the client's [WithTimeout]. 0 means no limit. The call's context limits it, too. An iterator
+// such as [List] has the limit for each page. The error matches [context.DeadlineExceeded].
+func CallTimeout(d time.Duration) CallOption {
+	return func(c *callConfig) error {
+		if d < 0 {
+			return optionError("CallTimeout", "%v is negative; 0 means no limit", d)
+		}
+		c.limit = &d
+		return nil
 	}
 }
 
@@ -135,7 +150,7 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 			return nil, err
 		}
 	}
-	ctx, cancel := c.core.limit(ctx)
+	ctx, cancel := cfg.within(ctx, c.core)
 	defer cancel()
 	state := perCallFrom(ctx).trace // the caller wants to see it too
 	if state == nil {
@@ -165,7 +180,15 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 
 // limit puts a call under the client's timeout.
 func (c *core) limit(ctx context.Context) (context.Context, context.CancelFunc) {
-	return wire.Limit(ctx, c.cfg.timeout)
+	return wire.Limit(ctx, c.cfg.timeout, "the client's WithTimeout")
+}
+
+// within puts a call under its own timeout, or else under that of the client.
+func (c *callConfig) within(ctx context.Context, client *core) (context.Context, context.CancelFunc) {
+	if c.limit == nil {
+		return client.limit(ctx)
+	}
+	return wire.Limit(ctx, *c.limit, "CallTimeout")
 }
 
 func (c *Client) request(ctx context.Context, method, path string, in, out any, cfg *callConfig, state *Trace) (*http.Request, error) {

@@ -11,7 +11,6 @@ import (
 	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/record"
-	"github.com/agrenting/agrenting-go/internal/retry"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -51,6 +50,7 @@ type config struct {
 	rotation        *RotationPolicy
 	anonymous       bool
 	clientSideKeys  bool
+	override        bool
 	goos            string // runtime.GOOS, except in tests
 	storeName       string // for Status
 	instruments     []Instrumentation
@@ -82,54 +82,6 @@ func (c *config) sessionStore() Store {
 		return p.Store
 	}
 	return c.store
-}
-
-// RetryPolicy limits how often and when failed requests are retried. A zero field
-// means its default. Most programs need no RetryPolicy.
-//
-// Requests are retried only when that is safe: if their method is GET, HEAD, OPTIONS,
-// TRACE, DELETE, or PUT, or if they have an X-Idempotency-Key, and if their body can be
-// sent again (there is none, or GetBody is set). They are retried after connection
-// errors, 408, 425, 429, any 5xx except 501, and 409 IDEMPOTENCY_PENDING with the same
-// key, and by [Client.Do] also after a 2xx that breaks off. All other requests are sent
-// once, and so are requests through a proxy that requires credentials (407).
-type RetryPolicy struct {
-	// MaxAttempts is how often a request is sent at most, the first time included. The
-	// default is 4, as in the platform's own client. With 1, nothing is retried.
-	MaxAttempts int
-	// BaseDelay is the longest pause before the first retry. It doubles with each
-	// retry. The pause is a random part of it. The default is 500 ms.
-	BaseDelay time.Duration
-	// MaxDelay limits the doubling. The default is 30 s.
-	MaxDelay time.Duration
-	// MaxRetryAfter limits what the platform may ask for by Retry-After. If it asks for
-	// more, the request is not retried, and its response contains the time. The
-	// default is 60 s.
-	MaxRetryAfter time.Duration
-	// RenewalWait is how long a request waits for a new credential when the last attempt
-	// to obtain one has failed, as when the authenticate endpoint answers 503. The
-	// request's context limits the wait, too. The default is 10 s. A negative value means
-	// not to wait: such requests fail at once. [RenewalError] lists when they do in any
-	// case.
-	RenewalWait time.Duration
-}
-
-// defaultRenewalWait is the default of RetryPolicy.RenewalWait.
-const defaultRenewalWait = 10 * time.Second
-
-// renewalWait is RenewalWait with its default, and 0 for not waiting.
-func (p RetryPolicy) renewalWait() time.Duration {
-	if p.RenewalWait == 0 {
-		return defaultRenewalWait
-	}
-	return max(0, p.RenewalWait)
-}
-
-// retries is the part of the policy that is about retries.
-func (p RetryPolicy) retries() retry.Policy {
-	return retry.Policy{
-		MaxAttempts: p.MaxAttempts, BaseDelay: p.BaseDelay, MaxDelay: p.MaxDelay, MaxRetryAfter: p.MaxRetryAfter,
-	}
 }
 
 func (p RetryPolicy) validate() error {

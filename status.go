@@ -54,7 +54,8 @@ const (
 type Status struct {
 	State State
 	// Source names where the credential is from: an option or an environment
-	// variable.
+	// variable, and the source in use if it is known, as in
+	// WithCredentialSource: CommandSource("vault").
 	Source string
 	// Origin is the scheme, host and port that the credential is pinned to.
 	Origin string
@@ -126,7 +127,7 @@ func (c *Client) Status() Status {
 }
 
 func (k *credentialCache) status() Status {
-	s := Status{Source: k.name, State: StateReady}
+	s := Status{Source: k.sourceName(), State: StateReady}
 	var gen *generation
 	if k.engine == nil {
 		if gen = k.fixed.Load(); gen == nil {

@@ -30,7 +30,7 @@ import (
 //
 //   - Requests to the pinned origins (those of the base URL and the allowed ones) get
 //     exactly one credential header. A credential that the caller set wins; nothing is
-//     then added or sent again.
+//     then added or sent again. [WithCredentialOverride] replaces it instead.
 //   - Requests to other origins get no credential. A redirect that leaves the pinned
 //     origins removes credentials and X-Agent-ID, even those that the caller set, and
 //     they are not added again if a later redirect comes back.
@@ -47,6 +47,7 @@ type Transport struct {
 	agent    agentHeader
 	insecure bool
 	inQuery  bool // the credential goes into the query, for WebSockets
+	override bool // the credential that the caller set is replaced
 	retry    *retry.Retrier
 	core     *core
 }
@@ -131,7 +132,7 @@ func (t *Transport) route(req *http.Request) (*http.Response, error) {
 		}
 	}
 	credential, agent := origin.Identity(req.Header)
-	if credential || (t.inQuery && socket.HasCredential(req.URL)) {
+	if !t.override && (credential || (t.inQuery && socket.HasCredential(req.URL))) {
 		return t.pass(req, req, true)
 	}
 	ctx, stop := wire.Context(req)
@@ -348,10 +349,16 @@ func (t *Transport) withCredential(req *http.Request, gen *generation, agent *ag
 	if out.Header == nil {
 		out.Header = make(http.Header, 2)
 	}
+	if t.override {
+		origin.DeleteCredentials(out.Header)
+		if t.inQuery {
+			out.URL = socket.WithoutCredential(out.URL)
+		}
+	}
 	switch {
 	case gen.Value.name == "": // the client is anonymous
 	case t.inQuery:
-		out.URL = socket.WithCredential(req.URL, gen.Value.cred.c)
+		out.URL = socket.WithCredential(out.URL, gen.Value.cred.c)
 	default:
 		out.Header[gen.Value.name] = gen.Value.cred.c.Values()
 	}

@@ -45,21 +45,21 @@ type place struct {
 	roots    *x509.CertPool
 }
 
-func newPlace(h http.Handler) *place {
+func newPlace(h http.Handler, opts ...agrenting.Option) *place {
 	p := &place{platform: agrentingtest.NewServer(), roots: x509.NewCertPool()}
 	p.service = httptest.NewUnstartedServer(p.platform.Guard(h))
 	p.service.EnableHTTP2 = true
 	p.service.StartTLS()
 	p.roots.AddCert(p.service.Certificate())
 	agent := p.platform.NewAgent(p.platform.NewUser("Ada"), agrentingtest.AgentConfig{Name: "Scribe"})
-	client, err := agrenting.New(
+	client, err := agrenting.New(append([]agrenting.Option{
 		agrenting.WithoutEnvironment(),
 		agrenting.WithBaseURL(p.platform.URL),
 		agrenting.WithAllowedOrigins(p.service.URL),
 		agrenting.WithTransport(p.service.Client().Transport),
 		agrenting.WithCredential(agrenting.APIKey(p.platform.NewKey(agent.ID).Secret)),
 		agrenting.WithSession(),
-	)
+	}, opts...)...)
 	must(err)
 	p.Client = client
 	return p

@@ -359,6 +359,8 @@ var clients = []struct {
 	{"otelhttp above", otelAbove},
 	{"otelhttp below", otelBelow},
 	{"httputil.ReverseProxy", reverseProxy},
+	{"anthropic-sdk-go", anthropicSDK},
+	{"openai-go", openaiSDK},
 }
 
 func TestCampaignOfEachClientHasNoFailure(t *testing.T) {

@@ -120,6 +120,16 @@ func WithoutUser(req *http.Request) *http.Request {
 	return &out
 }
 
+// DeleteCredentials removes the headers that [Identity] finds a credential in.
+func DeleteCredentials(h http.Header) {
+	for name := range h {
+		switch plainName(name) {
+		case wire.HeaderAuthorization, wire.HeaderAPIKey, wire.HeaderAPIKeyAlias:
+			delete(h, name)
+		}
+	}
+}
+
 // Credentials returns the secrets in the credential headers that the caller set.
 func Credentials(h http.Header) []string {
 	var out []string

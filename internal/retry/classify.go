@@ -13,7 +13,7 @@ import (
 // repeatable reports whether a request may be sent again. It depends on the request
 // alone, whatever the outcome of an attempt.
 func repeatable(req *http.Request) bool {
-	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
+	if !replayable(req) {
 		return false
 	}
 	switch req.Method {
@@ -22,6 +22,11 @@ func repeatable(req *http.Request) bool {
 	default:
 		return hasIdempotencyKey(req.Header)
 	}
+}
+
+// replayable reports whether the body of a request can be sent again.
+func replayable(req *http.Request) bool {
+	return req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
 }
 
 func hasIdempotencyKey(h http.Header) bool {
@@ -35,7 +40,23 @@ func (r *Retrier) Worthwhile(ctx context.Context, req *http.Request, resp *http.
 }
 
 func (r *Retrier) worthwhile(ctx context.Context, req *http.Request, resp *http.Response, err error) bool {
-	return r.policy.MaxAttempts > 1 && repeatable(req) && transient(ctx, req, resp, err)
+	return r.policy.MaxAttempts > 1 && r.policy.wants(ctx, Outcome{Request: req, Response: resp, Err: err, Attempt: 1})
+}
+
+// wants reports whether an outcome calls for another attempt.
+func (p Policy) wants(ctx context.Context, o Outcome) bool {
+	if p.Decide == nil {
+		return repeatable(o.Request) && transient(ctx, o.Request, o.Response, o.Err)
+	}
+	if !replayable(o.Request) || ctx.Err() != nil {
+		return false
+	}
+	if o.Err == nil {
+		if o.Err = wire.BrokenOff(o.Response); o.Err == nil && o.Response.StatusCode < http.StatusBadRequest {
+			return false
+		}
+	}
+	return p.Decide(o, repeatable(o.Request) && transient(ctx, o.Request, o.Response, o.Err))
 }
 
 // transient reports whether another attempt may have another outcome.

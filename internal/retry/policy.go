@@ -15,6 +15,17 @@ type Policy struct {
 	BaseDelay     time.Duration
 	MaxDelay      time.Duration
 	MaxRetryAfter time.Duration
+	// Decide, if set, decides instead of the defaults, within the limits above. It is called
+	// once for each outcome of a request whose body can be sent again. retry is the default.
+	Decide func(o Outcome, retry bool) bool
+}
+
+// An Outcome is the response to an attempt, or its error.
+type Outcome struct {
+	Request  *http.Request
+	Response *http.Response // nil if there is an error
+	Err      error
+	Attempt  int // from 1
 }
 
 // WithDefaults returns the policy with defaults in place of its zero fields.

@@ -108,7 +108,11 @@ func (s *series) attempt() (*http.Response, bool, error) {
 // again reports whether the outcome calls for another attempt, and sets when.
 func (s *series) again() bool {
 	p, ctx := s.retrier.policy, s.ctx
-	if s.local || s.n >= p.MaxAttempts || ctx.Err() != nil || !transient(ctx, s.req, s.resp, s.err) {
+	if s.local || s.n >= p.MaxAttempts || ctx.Err() != nil {
+		return false
+	}
+	// The first outcome was Worthwhile.
+	if s.n > 1 && !p.wants(ctx, Outcome{Request: s.req, Response: s.resp, Err: s.err, Attempt: s.n}) {
 		return false
 	}
 	wait, ok := p.pause(s.n, s.resp)

@@ -139,6 +139,13 @@ func (c Credential) Reveal() string { return c.material().of.Secret }
 // Expires returns when c ends; zero if that is not known.
 func (c Credential) Expires() time.Time { return c.material().of.Expires }
 
+// WithExpiry returns a copy of c that expires at another time. c must not be the zero value.
+func (c Credential) WithExpiry(expires time.Time) Credential {
+	m := c.material().of
+	m.Expires = expires
+	return NewCredential(m)
+}
+
 // Environment returns the environment that c is marked for, or "".
 func (c Credential) Environment() string { return c.material().of.Environment }
 

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -67,9 +68,18 @@ func (s *Source) Fetch(ctx context.Context, q renew.Query[secret.Credential]) (r
 	if err != nil {
 		return grant{}, err
 	}
+	if s.expired(key) != nil {
+		if key, err = s.cfg.Keys.Successor(ctx, key); err != nil {
+			return grant{}, err
+		}
+		if err := s.expired(key); err != nil {
+			return grant{}, err
+		}
+	}
 	// The key may have changed, but this renewal may be late: the session in use may
 	// be of the new key already.
-	if (q.Reason == renew.Recheck || q.Reason == renew.Manual) && q.HasCurrent && !q.HasRejected {
+	// And a session that ends with its key cannot be prolonged by another one of the key.
+	if (q.Reason == renew.Recheck || q.Reason == renew.Manual || (q.Reason == renew.Early && s.endsWith(key))) && q.HasCurrent && !q.HasRejected {
 		if g, ok := s.unchanged(key, q.Current); ok {
 			return g, nil
 		}
@@ -205,11 +215,38 @@ func (s *Source) obtain(ctx context.Context, q query, key secret.Credential) (gr
 	}
 }
 
+// endsWith reports whether the last session ends when its key expires.
+func (s *Source) endsWith(key secret.Credential) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.last.Expires.IsZero() && s.last.Expires.Equal(key.Expires())
+}
+
+// limited returns a session that ends no later than its key.
+func limited(session, key secret.Credential) secret.Credential {
+	end := key.Expires()
+	if end.IsZero() || (!session.Expires().IsZero() && !end.Before(session.Expires())) {
+		return session
+	}
+	return session.WithExpiry(end)
+}
+
+// expired returns an error if the key has expired by the platform's clock.
+func (s *Source) expired(key secret.Credential) error {
+	s.mu.Lock()
+	now := time.Now().Add(s.skew)
+	s.mu.Unlock()
+	if end := key.Expires(); !end.IsZero() && !now.Before(end) {
+		return fmt.Errorf("the %s %s expired at %s, and its source has no newer one", key.Kind(), key.Fingerprint(), end.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
 // exchange makes the exchange, unless there were too many; shared are those of all
 // processes, as far as a record says. A key that the platform refuses is dead only if
 // the platform confirms it: a gateway may have answered.
 func (s *Source) exchange(ctx context.Context, q query, key secret.Credential, shared []time.Time) (grant, error) {
-	if g, limited, err := s.limit(q, shared); limited {
+	if g, over, err := s.limit(q, shared); over {
 		return g, err
 	}
 	began := time.Now()
@@ -230,7 +267,8 @@ func (s *Source) exchange(ctx context.Context, q query, key secret.Credential, s
 	if !got.Issued.IsZero() {
 		s.skew = renew.SkewOf(got.Issued, began, time.Now())
 	}
-	return grant{Value: got.Credential, Expires: got.Credential.Expires(), Issued: got.Issued}, nil
+	c := limited(got.Credential, key)
+	return grant{Value: c, Expires: c.Expires(), Issued: got.Issued}, nil
 }
 
 // Lately reports whether a session was issued a moment ago, as far as is known.
@@ -257,7 +295,8 @@ func (s *Source) adopt(rec record.Session, q query, key secret.Credential) (gran
 	if (!rec.Expires.IsZero() && life > 0 && !now.Before(rec.Expires)) || s.wasReplaced(c) {
 		return grant{}, false
 	}
-	return grant{Value: c, Expires: rec.Expires, Issued: now, Life: max(0, life), Reason: renew.Adopted}, true
+	c = limited(c, key)
+	return grant{Value: c, Expires: c.Expires(), Issued: now, Life: max(0, life), Reason: renew.Adopted}, true
 }
 
 // StoreError returns why the store could not do what it was asked for when it was

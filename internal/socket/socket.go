@@ -34,6 +34,23 @@ func Credentials(u *url.URL) (found []string) {
 	return found
 }
 
+// WithoutCredential returns u without the parameters of its query that carry a credential.
+func WithoutCredential(u *url.URL) *url.URL {
+	if !HasCredential(u) {
+		return u
+	}
+	var kept []string
+	for pair := range strings.SplitSeq(u.RawQuery, "&") {
+		name, _, _ := strings.Cut(pair, "=")
+		if plain, err := url.QueryUnescape(name); err != nil || !isCredential(plain) {
+			kept = append(kept, pair)
+		}
+	}
+	out := *u
+	out.RawQuery = strings.Join(kept, "&")
+	return &out
+}
+
 // isCredential reports whether a parameter carries a credential.
 func isCredential(name string) bool {
 	return ascii.EqualFold(name, paramAPIKey) || ascii.EqualFold(name, paramSessionToken)

@@ -8,18 +8,19 @@ import (
 	"time"
 )
 
-// Limit ends ctx after d, unless that is 0. The cause is an error that names the client's
-// option.
-func Limit(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+// Limit ends ctx after d, unless that is 0. The cause is an error that names the
+// option by which it was set.
+func Limit(ctx context.Context, d time.Duration, option string) (context.Context, context.CancelFunc) {
 	if d <= 0 {
 		return ctx, func() {}
 	}
-	return context.WithTimeoutCause(ctx, d, timeoutError{limit: d})
+	return context.WithTimeoutCause(ctx, d, timeoutError{limit: d, option: option})
 }
 
 // timeoutError is what a call ended by [Limit] fails with.
 type timeoutError struct {
 	limit    time.Duration
+	option   string
 	answered bool // a part of the response had come
 }
 
@@ -28,7 +29,7 @@ func (e timeoutError) Error() string {
 	if e.answered {
 		what = "the response was not complete"
 	}
-	return fmt.Sprintf("%s within %v, the client's WithTimeout", what, e.limit)
+	return fmt.Sprintf("%s within %v, %s", what, e.limit, e.option)
 }
 func (e timeoutError) Timeout() bool { return true }
 func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }

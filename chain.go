@@ -1,0 +1,173 @@
+package agrenting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Chain returns a source that asks the given sources in order and uses the first credential.
+// A source whose error wraps [ErrNoCredential], such as a [FileSource] without its file, is
+// passed over. Any other error is returned, and later sources are not asked: a vault that is
+// unreachable for a moment must not make the program act with another identity. If no source
+// has a credential, the error matches [ErrNoCredential] and contains the errors of all of them.
+//
+//	src := agrenting.Chain(
+//		agrenting.FileSource("/run/secrets/agrenting"),
+//		agrenting.CommandSource("agrenting", "credential"),
+//	)
+//
+// Each request for a credential starts at the first source. The chain is a [Refresher]: after
+// a rejection, the source that the rejected credential is from gets it, if it is a Refresher
+// too. A source that is asked again while requests are made (FileSource, [RefreshEvery]) is
+// asked again in a chain, too, as long as this asks no other source. [Status] names the source
+// that was used last.
+//
+// A chain without sources, or with a nil source, fails with [ErrNoCredential] when it is asked. It
+// is safe for concurrent use.
+func Chain(sources ...CredentialSource) CredentialSource {
+	return &chain{sources: slices.Clone(sources), last: make([]Credential, len(sources)), used: -1}
+}
+
+type chain struct {
+	sources []CredentialSource
+
+	mu   sync.Mutex
+	last []Credential // that each source has yielded
+	used int          // index of the source that was used last; -1 for none
+}
+
+var _ Refresher = (*chain)(nil)
+
+func (c *chain) Credential(ctx context.Context) (Credential, error) {
+	return c.ask(ctx, Credential{})
+}
+
+func (c *chain) Refresh(ctx context.Context, rejected Credential) (Credential, error) {
+	return c.ask(ctx, rejected)
+}
+
+// ask returns the first credential. rejected.
+func (c *chain) ask(ctx context.Context, rejected Credential) (Credential, error) {
+	none := []error{ErrNoCredential}
+	for i, src := range c.sources {
+		if src == nil {
+			none = append(none, fmt.Errorf("source %d is nil", i+1))
+			continue
+		}
+		cred, err := c.askOne(ctx, i, rejected)
+		if err == nil && cred.IsZero() {
+			err = fmt.Errorf("%w: the source gave an empty one", ErrNoCredential)
+		}
+		switch {
+		case err == nil:
+			c.note(i, cred)
+			return cred, nil
+		case !errors.Is(err, ErrNoCredential):
+			return Credential{}, fmt.Errorf("source %d of the chain: %w", i+1, err)
+		}
+		none = append(none, fmt.Errorf("source %d: %w", i+1, err))
+	}
+	return Credential{}, &chainError{none}
+}
+
+// askOne asks a source, and tells it of the rejected credential if that is its own.
+func (c *chain) askOne(ctx context.Context, i int, rejected Credential) (Credential, error) {
+	c.mu.Lock()
+	own := !rejected.IsZero() && rejected.Equal(c.last[i])
+	c.mu.Unlock()
+	if own {
+		return refreshFrom(ctx, c.sources[i], rejected)
+	}
+	return credentialFrom(ctx, c.sources[i])
+}
+
+func (c *chain) note(i int, cred Credential) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last[i], c.used = cred, i
+}
+
+// recheck is how often the chain is asked again because the source in use is, and because one
+// before it may have a credential by then. It is zero if that would ask a source that has no
+// such interval.
+func (c *chain) recheck() time.Duration {
+	c.mu.Lock()
+	used := c.used
+	c.mu.Unlock()
+	shortest := time.Duration(0)
+	for _, src := range c.sources[:used+1] {
+		if src == nil || isFixed(src) {
+			continue
+		}
+		d := recheckInterval(src)
+		if d == 0 {
+			return 0
+		}
+		if shortest == 0 || d < shortest {
+			shortest = d
+		}
+	}
+	return shortest
+}
+
+// cheap reports whether asking costs nothing.
+func (c *chain) cheap() bool {
+	return !slices.ContainsFunc(c.sources, func(src CredentialSource) bool {
+		return src != nil && !isFixed(src) && !isCheap(src)
+	})
+}
+
+func isFixed(src CredentialSource) bool {
+	_, ok := src.(fixedSource)
+	return ok
+}
+
+// sourceName names the source in use.
+func (c *chain) sourceName() string {
+	c.mu.Lock()
+	used := c.used
+	c.mu.Unlock()
+	if used < 0 {
+		return ""
+	}
+	return c.describe(used)
+}
+
+// describe names a source. Sources of others may print anything.
+func (c *chain) describe(i int) string {
+	switch src := c.sources[i].(type) {
+	case *staticSource, *fileSource, *commandSource, *refreshing, *chain:
+		return strings.TrimPrefix(fmt.Sprint(src), "agrenting.")
+	default:
+		return fmt.Sprintf("source %d (%T)", i+1, src)
+	}
+}
+
+func (c *chain) String() string {
+	names := make([]string, len(c.sources))
+	for i := range c.sources {
+		names[i] = c.describe(i)
+	}
+	return "agrenting.Chain(" + strings.Join(names, ", ") + ")"
+}
+
+// chainError lists why each source has no credential, on one line.
+type chainError struct{ errs []error }
+
+func (e *chainError) Error() string {
+	texts := make([]string, len(e.errs)-1)
+	for i, err := range e.errs[1:] {
+		texts[i] = strings.Replace(err.Error(), ErrNoCredential.Error()+": ", "", 1)
+	}
+	if len(texts) == 0 {
+		texts = []string{"the chain has no sources"}
+	}
+	return e.errs[0].Error() + ": " + strings.Join(texts, "; ")
+}
+
+func (e *chainError) Unwrap() []error { return e.errs }
