@@ -383,7 +383,7 @@ func TestTheProbeFindsWhatIsThere(t *testing.T) {
 
 	for name, out := range map[string]string{
 		"plain":      probeSecret,
-		"part":       "x" + probeSecret[15:22] + "x",
+		"part":       "x" + probeSecret[15:25] + "x",
 		"hex":        fmt.Sprintf("%x", probeSecret),
 		"spaced hex": fmt.Sprintf("% X", probeSecret),
 		"go bytes":   fmt.Sprintf("%#v", raw),
