@@ -28,7 +28,7 @@ type core struct {
 	cfg       *config
 	base      *url.URL
 	env       Environment
-	routes    Routes
+	routes    *Routes
 	transport *Transport
 	creds     *credentialCache
 	endpoint  *session.Endpoint
@@ -61,7 +61,7 @@ func newCore(opts []Option) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &core{cfg: cfg, env: env.environment, routes: cfg.routes.withDefaults(), userAgent: userAgent(cfg.userAgent)}
+	c := &core{cfg: cfg, env: env.environment, routes: cfg.routes, userAgent: userAgent(cfg.userAgent)}
 	c.evidence = evidence.NewBook(platformCalls{c})
 	c.endpoint = session.NewEndpoint(c.routes.Authenticate, platformCalls{c})
 	agent, err := c.agentFrom(env.agentID)

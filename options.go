@@ -44,7 +44,7 @@ type config struct {
 	insecure   bool
 	// unmarkedSandbox lets user tokens without a sandbox mark into sandbox mode.
 	unmarkedSandbox bool
-	routes          Routes
+	routes          *Routes
 	session         *SessionPolicy // nil: none
 	store           Store
 	rotation        *RotationPolicy
@@ -102,14 +102,17 @@ type Routes struct {
 	Verify string
 }
 
+// defaultRoutes are shared by the clients without [WithRoutes]. They are not changed.
+var defaultRoutes = (&Routes{}).withDefaults()
+
 // each returns the fields, to be read or set.
 func (r *Routes) each() []*string {
 	return []*string{&r.Authenticate, &r.Logout, &r.MyAgents, &r.RotateKey, &r.Credentials, &r.Tokens, &r.Verify}
 }
 
 // withDefaults fills the empty fields.
-func (r *Routes) withDefaults() Routes {
-	out := Routes{ // #nosec G101 -- paths
+func (r *Routes) withDefaults() *Routes {
+	out := &Routes{ // #nosec G101 -- paths
 		Authenticate: "/api/v1/auth/authenticate",
 		Logout:       "/api/v1/auth/logout",
 		MyAgents:     "/api/v1/agents/mine",
@@ -433,7 +436,7 @@ func WithRoutes(r Routes) Option {
 				return fmt.Errorf("WithRoutes: %w", err)
 			}
 		}
-		cfg.routes = r
+		cfg.routes = r.withDefaults()
 		return nil
 	}
 }
@@ -471,6 +474,7 @@ func defaultConfig() *config {
 		keyHeader: wire.HeaderAPIKey,
 		lookup:    processEnvironment,
 		goos:      runtime.GOOS,
+		routes:    defaultRoutes,
 	}
 }
 

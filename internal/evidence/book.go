@@ -37,18 +37,18 @@ type Book struct {
 	calls  sync.WaitGroup
 
 	mu         sync.Mutex
-	histories  []*History // the newest last
-	paths      map[pathKey]*path
-	refused    time.Time            // when the last 401 came
-	refusing   time.Time            // when the last 401 of a path that refuses all requests came
-	verifiable map[secret.Kind]bool // the platform has accepted a credential of this kind when asked
-	unproven   []time.Time          // renewals because of a verdict that proves nothing
+	histories  []*History         // the newest last
+	paths      []*path            // of the routes that were used, in no order
+	refused    time.Time          // when the last 401 came
+	refusing   time.Time          // when the last 401 of a path that refuses all requests came
+	verifiable [secret.Kinds]bool // the platform has accepted a credential of this kind when asked
+	unproven   []time.Time        // renewals because of a verdict that proves nothing
 	closed     bool
 }
 
 // NewBook returns an empty book.
 func NewBook(a Asker) *Book {
-	b := &Book{asker: a, paths: map[pathKey]*path{}, verifiable: map[secret.Kind]bool{}}
+	b := &Book{asker: a}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	return b
 }
@@ -243,7 +243,7 @@ func (h *History) Describe(f *Facts, r Route, sent time.Time) {
 	b, now := h.book, time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := b.paths[r.key()]
+	p := b.findPathLocked(r.key())
 	f.Fixed = h.from == Fixed
 	f.RefusingPath = p != nil && p.refusing && !h.deadLocked()
 	f.Young = h.youngLocked(now)

@@ -12,7 +12,7 @@ import (
 
 // chooser gives out the key to use.
 type chooser struct {
-	policy   Policy
+	policy   *Policy
 	platform Platform
 	keys     Keys
 	report   Report

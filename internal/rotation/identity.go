@@ -37,7 +37,7 @@ func isForeign(err error) bool {
 type identity struct {
 	platform Platform
 	keys     Keys
-	policy   Policy
+	policy   *Policy
 
 	turn   chan struct{}       // has room for the one call that may use what follows
 	agents map[question]string // what the platform has said
@@ -47,8 +47,8 @@ type identity struct {
 	failures int // in a row
 }
 
-func newIdentity(p Platform, k Keys, policy Policy) *identity {
-	return &identity{platform: p, keys: k, policy: policy, turn: make(chan struct{}, 1), agents: map[question]string{}}
+func newIdentity(p Platform, k Keys, policy *Policy) *identity {
+	return &identity{platform: p, keys: k, policy: policy, turn: make(chan struct{}, 1)}
 }
 
 // relates reports whether two records are of one history, as far as they say.
@@ -183,6 +183,9 @@ func (i *identity) whose(ctx context.Context, c secret.Credential, likely string
 		}
 	}
 	if err == nil {
+		if i.agents == nil {
+			i.agents = map[question]string{}
+		}
 		i.agents[q], i.failed, i.failures = agent, nil, 0
 		return agent, nil
 	}

@@ -24,7 +24,7 @@ type Result struct {
 
 // runner allows one run at a time in this process.
 type runner struct {
-	policy   Policy
+	policy   *Policy
 	platform Platform
 	keys     Keys
 	report   Report
