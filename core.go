@@ -18,7 +18,6 @@ import (
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/retry"
-	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/session"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -223,7 +222,6 @@ func (c *core) prepare(cred Credential, from evidence.Provenance) (*preparedCred
 	name, _ := cred.header(c.cfg.keyHeader)
 	s := &preparedCredential{
 		cred: cred, name: name, history: c.evidence.Of(cred.c, from),
-		redactor: sync.OnceValue(func() *secret.Redactor { return secret.NewRedactor(cred.Reveal()) }),
 	}
 	if c.cfg.keyStore() != nil {
 		s.gate = c.gates.New()

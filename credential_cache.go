@@ -27,7 +27,17 @@ type preparedCredential struct {
 	gate    *gate.Gate        // nil where keys are not rotated
 	history *evidence.History // nil for no credential
 	// redactor is for texts that may echo the credential. It is made when one is searched.
-	redactor func() *secret.Redactor
+	redactor atomic.Pointer[secret.Redactor]
+}
+
+// redact removes the credential from a text that may echo it.
+func (p *preparedCredential) redact(text string) string {
+	r := p.redactor.Load()
+	if r == nil {
+		r = secret.NewRedactor(p.cred.Reveal())
+		p.redactor.Store(r)
+	}
+	return r.Redact(text)
 }
 
 type generation = renew.Generation[*preparedCredential]

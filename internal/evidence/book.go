@@ -32,7 +32,7 @@ const (
 // use.
 type Book struct {
 	asker  Asker
-	ctx    context.Context //nolint:containedctx // parent of the calls, ended by Close
+	ctx    context.Context //nolint:containedctx // parent of the calls, ended by Close; nil before the first
 	cancel context.CancelFunc
 	calls  sync.WaitGroup
 
@@ -48,17 +48,30 @@ type Book struct {
 
 // NewBook returns an empty book.
 func NewBook(a Asker) *Book {
-	b := &Book{asker: a}
-	b.ctx, b.cancel = context.WithCancel(context.Background())
-	return b
+	return &Book{asker: a}
+}
+
+// context returns the parent of the calls.
+func (b *Book) context() context.Context {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ctx == nil {
+		b.ctx, b.cancel = context.WithCancel(context.Background()) // #nosec G118 -- Close calls it
+		if b.closed {
+			b.cancel()
+		}
+	}
+	return b.ctx
 }
 
 // Close ends the calls under way and waits for them, for at most 5 s.
 func (b *Book) Close() {
 	b.mu.Lock()
 	b.closed = true
+	if b.cancel != nil {
+		b.cancel()
+	}
 	b.mu.Unlock()
-	b.cancel()
 	done := make(chan struct{})
 	go func() {
 		b.calls.Wait()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/record"
@@ -39,6 +40,7 @@ type identity struct {
 	keys     Keys
 	policy   *Policy
 
+	made   sync.Once           // turn, which most clients never need
 	turn   chan struct{}       // has room for the one call that may use what follows
 	agents map[question]string // what the platform has said
 	failed error               // of the last call, until then
@@ -48,7 +50,7 @@ type identity struct {
 }
 
 func newIdentity(p Platform, k Keys, policy *Policy) *identity {
-	return &identity{platform: p, keys: k, policy: policy, turn: make(chan struct{}, 1)}
+	return &identity{platform: p, keys: k, policy: policy}
 }
 
 // relates reports whether two records are of one history, as far as they say.
@@ -100,6 +102,7 @@ func (i *identity) compare(ctx context.Context, c secret.Credential, mine string
 	if err := i.keys.Admit(liveKey(rec)); err != nil {
 		return rec, err
 	}
+	i.made.Do(func() { i.turn = make(chan struct{}, 1) })
 	select {
 	case i.turn <- struct{}{}:
 		defer func() { <-i.turn }()

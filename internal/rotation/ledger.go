@@ -30,13 +30,13 @@ type ledger struct {
 	written  func(e entry) // told of a record that may have left something to be done
 
 	mu       sync.Mutex
-	last     entry  // the newest record known; zero if none is
-	behind   error  // why the store does not have it; nil if it has
-	instead  *entry // an older record that the store has instead; nil if there is none
-	foreign  error  // why the store's record is not used; nil if it is
-	passed   string // the revision of a record of the store that is not used, and to be replaced
-	saving   bool   // a goroutine tries to save last, or to have orphan revoked
-	orphan   record.StoredKey
+	last     entry               // the newest record known; zero if none is
+	behind   error               // why the store does not have it; nil if it has
+	instead  *entry              // an older record that the store has instead; nil if there is none
+	foreign  error               // why the store's record is not used; nil if it is
+	passed   string              // the revision of a record of the store that is not used, and to be replaced
+	saving   bool                // a goroutine tries to save last, or to have orphan revoked
+	orphan   *record.StoredKey   // a live key that the store does not know; nil if there is none
 	seen     []secret.Credential // of the latest records
 	storeErr error               // of the last attempt to use the store
 	failedAt time.Time           // when it failed
@@ -221,10 +221,14 @@ func first(before, err error) (isNew, of error) {
 func (l *ledger) adoptLocked(e entry) {
 	for _, k := range []record.StoredKey{l.last.Body.Pending, l.last.Body.Current} {
 		if !k.IsZero() && !e.Body.Knows(k.Credential) {
-			l.orphan = k
+			l.orphan = &record.StoredKey{}
+			*l.orphan = k
 			l.startSaving()
 			break
 		}
+	}
+	if known, c := l.last.Body.Current.Credential, e.Body.Current.Credential; known.Equal(c) && known.Expires().Equal(c.Expires()) {
+		e.Body.Current.Credential = known // one copy of each key in memory
 	}
 	l.last, l.behind, l.instead = e, nil, nil
 }

@@ -35,7 +35,8 @@ type Manager struct {
 // New returns a manager. It does nothing until it is used.
 func New(cfg Config) *Manager {
 	var r *runner
-	policy := &cfg.Policy // shared by all parts
+	shared := cfg.Policy // by all parts
+	policy := &shared
 	t := newTasks()
 	l := &ledger{
 		store: cfg.Store, keys: cfg.Keys, policy: policy, report: cfg.Report, holder: wire.NewUUID(), tasks: t,
@@ -48,10 +49,7 @@ func New(cfg Config) *Manager {
 		policy: policy, platform: cfg.Platform, keys: cfg.Keys, report: cfg.Report,
 		ledger: l, watcher: w, adopter: a, schedule: s, tasks: t,
 	}
-	c := &chooser{
-		policy: policy, platform: cfg.Platform, keys: cfg.Keys, report: cfg.Report,
-		ledger: l, watcher: w, adopter: a, runner: r,
-	}
+	c := &chooser{ledger: l, watcher: w, adopter: a, runner: r}
 	return &Manager{tasks: t, ledger: l, watcher: w, runner: r, chooser: c}
 }
 
