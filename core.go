@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,6 +56,12 @@ func newCore(opts []Option) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.logger == nil {
+		if cfg.logger, err = environ.New(cfg.lookup).Logger(os.Stderr); err != nil {
+			return nil, err
+		}
+	}
+	cfg.nameStore()
 	explicit := cfg.explicit()
 	env, err := readEnvironment(cfg.lookup, cfg.env, !explicit)
 	if err != nil {
@@ -141,7 +148,7 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 	src, name := c.cfg.source, "WithCredentialSource"
 	switch {
 	case c.cfg.anonymous:
-		return newFixedCache("WithAnonymous", &preparedCredential{}, c.evidence), nil
+		return newFixedCache("WithAnonymous", &preparedCredential{}, c), nil
 	case !c.cfg.credential.IsZero():
 		src, name = Static(c.cfg.credential), "WithCredential"
 	case src == nil:
@@ -171,7 +178,7 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		return newFixedCache(name, s, c.evidence), nil
+		return newFixedCache(name, s, c), nil
 	}
 	cheap := recheckInterval(src) > 0 // a file, which is checked only when there is traffic
 	return c.newRenewingCache(name, !cheap, renew.Config[*preparedCredential]{
@@ -305,7 +312,7 @@ func (c *core) observe(e renew.Event[*preparedCredential]) {
 func (c *core) emit(level slog.Level, ev Event) {
 	if log := c.cfg.logger; log != nil {
 		c.events.Put(func() {
-			log.LogAttrs(context.Background(), level, "agrenting: credential", slog.Any("event", ev))
+			log.LogAttrs(context.Background(), level, messages[ev.Type], slog.Any("event", ev))
 		})
 	}
 	if fn := c.cfg.observer; fn != nil {
@@ -350,7 +357,7 @@ func (c *core) recordConfig(store Store, agent string) record.Config {
 // warnOfStore logs what a store accepts and its user should change.
 func (c *core) warnOfStore(text string) {
 	c.events.Put(func() {
-		c.cfg.logger.LogAttrs(context.Background(), slog.LevelWarn, "agrenting: store", slog.String("warning", text))
+		c.cfg.logger.LogAttrs(context.Background(), slog.LevelWarn, "agrenting: store is open to others", slog.String("warning", text))
 	})
 }
 

@@ -113,7 +113,7 @@ func TestAnExplicitCredentialKeepsNewFromReadingOthers(t *testing.T) {
 		c, err := New(opt, WithLookupEnv(env.lookup))
 		require.NoError(t, err, name)
 		require.NoError(t, c.Close())
-		assert.ElementsMatch(t, []string{"AGRENTING_ENV", "AGRENTING_AGENT_ID", "AGRENTING_URL"}, env.looked, name)
+		assert.ElementsMatch(t, []string{"AGRENTING_LOG", "AGRENTING_ENV", "AGRENTING_AGENT_ID", "AGRENTING_URL"}, env.looked, name)
 	}
 }
 
@@ -125,6 +125,8 @@ func TestEveryVariableCanBeWrongAndSaysSo(t *testing.T) {
 		accepts     string
 	}{
 		{"AGRENTING_ENV", "staging", ErrInvalidOption, `"production" or "sandbox"`},
+		{"AGRENTING_LOG", "verbose", ErrInvalidOption, `"debug", "info", "warn" or "error"`},
+		{"AGRENTING_LOG", " ", ErrInvalidOption, `"debug", "info", "warn" or "error"`},
 		{"AGRENTING_CREDENTIAL_TYPE", "token", ErrInvalidOption, `"api_key", "user_token" or "session"`},
 		{"AGRENTING_AGENT_ID", "a b", ErrInvalidAgentID, "a UUID or a DID"},
 		{"AGRENTING_AGENT_ID", "a\nb", ErrInvalidAgentID, "a UUID or a DID"},

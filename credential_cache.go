@@ -49,14 +49,18 @@ type credentialCache struct {
 	engine   *renew.Engine[*preparedCredential]
 	name     string // of the source, for Status
 	evidence *evidence.Book
+	died     func()                             // reports that the platform calls a fixed credential dead
 	costly   bool                               // asking the source costs something
 	restores bool                               // the credential before a dead one may be used again
 	seen     atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
 }
 
-func newFixedCache(name string, s *preparedCredential, book *evidence.Book) *credentialCache {
-	k := &credentialCache{name: name, evidence: book}
-	k.fixed.Store(renew.Fixed(s))
+func newFixedCache(name string, s *preparedCredential, c *core) *credentialCache {
+	k, gen := &credentialCache{name: name, evidence: c.evidence}, renew.Fixed(s)
+	k.fixed.Store(gen)
+	k.died = func() {
+		c.observe(renew.Event[*preparedCredential]{Kind: renew.Refused, Reason: renew.Rejected, Prev: gen})
+	}
 	return k
 }
 
@@ -279,6 +283,9 @@ func (k *credentialCache) after(ctx context.Context, r refusal, seen *doubt) (*g
 					return next, nil
 				}
 				k.evidence.RefusesAll(r.path)
+			}
+			if f.Fixed { // for Status alone
+				h.Question(k.died) //nolint:contextcheck // in the background
 			}
 			return nil, nil //nolint:nilnil // there is nothing wrong, and nothing else to try
 		}

@@ -20,7 +20,7 @@ func TestWhoWaitsAtAGateLearnsOfTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := new(gate.Gate)
 		g.Shut()
-		k := newFixedCache("fixed", &preparedCredential{cred: APIKey("k1"), gate: g}, evidence.NewBook(nil))
+		k := newFixedCache("fixed", &preparedCredential{cred: APIKey("k1"), gate: g}, &core{evidence: evidence.NewBook(nil)})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		left := make(chan error, 1)

@@ -228,7 +228,7 @@ func TestTheRetryOfABrokenAnswerIsLogged(t *testing.T) {
 		}}
 		_, err := sdktest.Keyed(t, base, agrenting.WithLogger(slog.New(slog.NewTextHandler(&log, nil)))).Do(t.Context(), http.MethodGet, "/x", nil, nil)
 		require.NoError(t, err)
-		assert.Contains(t, log.String(), "repeating a request")
+		assert.Contains(t, log.String(), "retrying request")
 		assert.Contains(t, log.String(), `status=200 error="unexpected EOF"`)
 	})
 }

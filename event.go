@@ -1,11 +1,6 @@
 package agrenting
 
-import (
-	"log/slog"
-	"time"
-
-	"github.com/agrenting/agrenting-go/internal/secret"
-)
+import "time"
 
 // EventType is the kind of an [Event].
 type EventType string
@@ -15,7 +10,8 @@ const (
 	// EventRenewed: a new generation is in use. Reason says why it was obtained.
 	EventRenewed EventType = "renewed"
 	// EventRejected: the credential in use is dead, or the platform has answered 401 to
-	// it and does not say whether it is. The source is asked for another one. A 401 that
+	// it and does not say whether it is. The source is asked for another one. A credential
+	// that cannot be replaced is reported once the platform calls it dead. Another 401 that
 	// causes no renewal is not reported.
 	EventRejected EventType = "rejected"
 	// EventConfirmed: after a rejection, the source yielded the same credential again.
@@ -39,8 +35,18 @@ const (
 	EventStoreFailed EventType = "store failed"
 )
 
+// messages has the text of the log record of each event.
+var messages = map[EventType]string{
+	EventRenewed: "agrenting: credential renewed", EventRejected: "agrenting: credential rejected",
+	EventConfirmed: "agrenting: credential confirmed", EventRenewalFailed: "agrenting: renewal failed",
+	EventRotating: "agrenting: rotating key", EventRotated: "agrenting: key rotated",
+	EventRotationFailed: "agrenting: key rotation failed", EventKeyOld: "agrenting: key is old",
+	EventStoreFailed: "agrenting: store failed",
+}
+
 // Event reports a change of the credential, see [WithObserver]. It contains no
-// secret. Credentials appear as fingerprints.
+// secret. Credentials appear as fingerprints. As JSON and in logs, it has the form that
+// is described at [Status].
 type Event struct {
 	Time time.Time
 	Type EventType
@@ -70,25 +76,4 @@ func (e Event) using(generation uint64, cred Credential, expires time.Time) Even
 	e.Generation, e.Expires = generation, expires
 	e.Kind, e.Fingerprint = cred.Kind(), cred.Fingerprint()
 	return e
-}
-
-// LogValue implements [slog.LogValuer].
-func (e Event) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.String("type", string(e.Type)), slog.String("reason", e.Reason)}
-	if e.Generation > 0 {
-		attrs = append(attrs, slog.Uint64("generation", e.Generation), slog.String("credential", e.Fingerprint))
-	}
-	if e.Previous != "" {
-		attrs = append(attrs, slog.String("previous", e.Previous))
-	}
-	if !e.Expires.IsZero() {
-		attrs = append(attrs, slog.Time("expires", e.Expires))
-	}
-	if e.Err != nil {
-		attrs = append(attrs, slog.String("error", secret.Clean(secret.WithoutQueries(e.Err.Error()))))
-	}
-	if !e.RetryAt.IsZero() {
-		attrs = append(attrs, slog.Time("retry_at", e.RetryAt))
-	}
-	return slog.GroupValue(attrs...)
 }

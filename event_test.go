@@ -198,10 +198,10 @@ func TestEventsAreLoggedWithoutSecrets(t *testing.T) {
 	require.NoError(t, c.Close())
 	text := out.String()
 	for _, want := range []string{
-		`level=INFO msg="agrenting: credential" event.type=renewed event.reason=first event.generation=1`,
+		`level=INFO msg="agrenting: credential renewed" event.type=renewed event.reason=first event.generation=1`,
 		"event.credential=" + APIKey(testKey).Fingerprint(),
-		`level=WARN msg="agrenting: credential" event.type=rejected`,
-		`level=WARN msg="agrenting: credential" event.type="renewal failed"`,
+		`level=WARN msg="agrenting: credential rejected" event.type=rejected`,
+		`level=WARN msg="agrenting: renewal failed" event.type="renewal failed"`,
 		"event.retry_at=",
 	} {
 		assert.Contains(t, text, want)
@@ -218,7 +218,7 @@ func TestALoggedEventHasWhatIsKnown(t *testing.T) {
 	}
 	assert.Equal(t, "[type=renewed reason=early generation=2 credential=sha256:b previous=sha256:a "+
 		"expires=2026-01-02 03:04:05 +0000 UTC error=[redacted] retry_at=2026-01-02 03:04:05 +0000 UTC]", e.LogValue().String())
-	assert.Equal(t, "[type=rejected reason=]", Event{Type: EventRejected}.LogValue().String())
+	assert.Equal(t, "[type=rejected]", Event{Type: EventRejected}.LogValue().String())
 }
 
 func TestARenewalAheadOfTheExpirySaysSo(t *testing.T) {

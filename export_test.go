@@ -78,3 +78,6 @@ func Adopt(ctx context.Context, c *Client, key record.StoredKey) error {
 
 // Serves reports whether a client uses a key.
 func Serves(c *Client, key secret.Credential) bool { return c.core.stored.Serves(key) }
+
+// MessageOf is the text of the log record of an event.
+func MessageOf(t EventType) string { return messages[t] }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/origin"
+	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/retry"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
@@ -51,6 +52,7 @@ type config struct {
 	anonymous       bool
 	clientSideKeys  bool
 	goos            string // runtime.GOOS, except in tests
+	storeName       string // for Status
 }
 
 // keyStore is where the key is kept, nil for nowhere.
@@ -59,6 +61,18 @@ func (c *config) keyStore() Store {
 		return p.Store
 	}
 	return c.store
+}
+
+// nameStore names the store of the key, or else that of the sessions. A store may compute
+// its name, so it is asked once.
+func (c *config) nameStore() {
+	store := c.keyStore()
+	if store == nil && c.session != nil {
+		store = c.session.Store
+	}
+	if store != nil && !c.anonymous {
+		c.storeName = secret.Line(secret.RedactPatterns(record.StoreName(recordStore(store))))
+	}
 }
 
 // sessionStore is where sessions are shared, nil for nowhere.
@@ -360,11 +374,28 @@ func WithAPIKeyHeader(name string) Option {
 	}
 }
 
-// WithLogger sends records to l: Debug for each attempt and each stage of a
-// rotation; Info for a credential that was renewed, confirmed or rotated; Warn for
-// retries, rejected credentials, failed renewals, failed stores, old keys and
-// Sunsets; Error for failed rotations. No record contains a secret or a query string.
-// The default, and nil, is silence.
+// WithLogger sends records to l. Each event has its own message, and records of an [Event]
+// have it as the group "event":
+//
+//	level  message
+//	Debug  agrenting: request                    each attempt of a request
+//	Debug  agrenting: rotating key               a rotation has reached a stage, or waits for another process
+//	Info   agrenting: credential renewed         a new generation is in use, also the first one
+//	Info   agrenting: credential confirmed       the source has no other credential than the rejected one
+//	Info   agrenting: key rotated                the store has a new current key
+//	Warn   agrenting: credential rejected        the platform rejects the credential in use
+//	Warn   agrenting: renewal failed             the source has failed, the exchange too
+//	Warn   agrenting: key is old                 no schedule rotates a key that is older than 90 days
+//	Warn   agrenting: store failed               the process continues with what is in memory
+//	Warn   agrenting: store is open to others    a store accepts a place that others may write to
+//	Warn   agrenting: retrying request           a request is sent again after a transient failure
+//	Warn   agrenting: a route will be retired    the platform has announced it by Sunset
+//	Error  agrenting: key rotation failed        the event has the stage and the error
+//
+// No record contains a secret or a query string. Without WithLogger, and with nil, the
+// variable AGRENTING_LOG decides; without that, nothing is logged. Set AGRENTING_LOG to
+// debug, info, warn, or error to log records of that level and above to standard error,
+// as text, for example in a deployed program.
 func WithLogger(l *slog.Logger) Option {
 	return func(cfg *config) error {
 		cfg.logger = l

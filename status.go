@@ -1,9 +1,13 @@
 package agrenting
 
 import (
+	"fmt"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/renew"
+	"github.com/agrenting/agrenting-go/internal/rotation"
+	"github.com/agrenting/agrenting-go/internal/session"
 )
 
 // State is the state of a client's credential.
@@ -14,7 +18,8 @@ const (
 	// StateEmpty: no credential was obtained yet. The first request causes it.
 	StateEmpty State = "empty"
 	// StateReady: there is a credential, and requests are sent with it. The platform
-	// may still reject it; use [Client.Verify] to find out.
+	// may still reject it, which the first requests show; [Client.Verify] finds out
+	// without one.
 	StateReady State = "ready"
 	// StateRenewing: requests are sent with the credential while it is renewed.
 	StateRenewing State = "renewing"
@@ -25,11 +30,26 @@ const (
 	// failed. Requests wait for the next attempt at RetryAt, or fail with a
 	// [*RenewalError]; see [RetryPolicy].
 	StateFailing State = "failing"
+	// StateRejected: the platform rejects the credential in use, or the key that sessions
+	// are obtained with, and the source has no other one. LastError says why. One 401 does
+	// not cause this state: either the platform calls the credential dead when asked, with
+	// three 401s in a row, or it does not say, and has answered 401 to all requests for
+	// 10 s. The SDK asks because of a 401, in the background if the credential cannot be
+	// replaced, so the state may follow the 401 by about 0.2 s. It ends when the platform
+	// accepts the credential again, or another one is in use. If the platform
+	// ([Routes].Verify) has never accepted a credential of this kind, any successful
+	// request ends it.
+	StateRejected State = "rejected"
 	// StateClosed: the client was closed.
 	StateClosed State = "closed"
 )
 
 // Status is a picture of a client at one moment. It contains no secret.
+//
+// As JSON and in logs, names are in snake case ("last_error"), errors are text, kinds are
+// words ("api_key", "session", "user_token"), durations are strings such as "1.5s", and
+// times are in UTC. What is empty or zero is left out, except the state. The JSON is for
+// probes and monitoring, and cannot be decoded into a Status.
 type Status struct {
 	State State
 	// Source names where the credential is from: an option or an environment
@@ -55,10 +75,18 @@ type Status struct {
 	Fetching bool
 	Waiters  int
 	// LastError is that of the last renewal, nil after a success; Failures
-	// counts failures in a row, RetryAt is when the next attempt is due.
+	// counts failures in a row, RetryAt is when the next attempt is due. In
+	// [StateRejected], LastError names the credential and matches [ErrUnauthorized].
 	LastError error
 	Failures  int
 	RetryAt   time.Time
+	// Key describes the API key that a store keeps; zero without one, and before the
+	// first load.
+	Key KeyStatus
+	// Store names the store of the key, or that of the sessions if no store keeps the
+	// key: its String method, for example agrenting.FileStore(/var/lib/writer/keys), or its
+	// type. Empty without a store.
+	Store string
 	// StoreError is why the last operation of the store failed, nil if it did not.
 	// Requests continue with what is in memory, and sessions are not shared.
 	StoreError error
@@ -77,12 +105,14 @@ var engineStates = map[renew.State]State{
 // Status describes the client now. It makes no request and never waits for one.
 func (c *Client) Status() Status {
 	s := c.core.creds.status()
+	s.Store = c.core.cfg.storeName
 	s.Origin = c.transport.origins[0].String()
 	s.AgentID = c.transport.agent.id()
 	if s.Environment = c.core.env; s.Environment == "" {
 		s.Environment = effectiveEnvironment("", c.core.creds.latest())
 	}
 	if k := c.core.stored; k != nil {
+		s.Key = keyStatus(k.manager.Status())
 		s.StoreError = publicRotation(k.manager.StoreError())
 	}
 	if src := c.core.sessions; src != nil && s.StoreError == nil {
@@ -103,6 +133,7 @@ func (k *credentialCache) status() Status {
 			return s
 		}
 		s.Expires = gen.Value.cred.Expires()
+		k.reject(&s, gen)
 	} else {
 		e := k.engine.Status()
 		gen = e.Generation
@@ -114,9 +145,53 @@ func (k *credentialCache) status() Status {
 		if gen != nil {
 			s.Expires, s.NextRenewal = gen.Expires, gen.RenewAt
 		}
+		switch {
+		case s.State == StateClosed:
+		case session.IsRefused(e.Err) && e.State != renew.Fresh && e.State != renew.Renewing:
+			s.State = StateRejected
+		case e.State == renew.Fresh || e.State == renew.Renewing || e.Insisted:
+			k.reject(&s, gen)
+		}
 	}
 	if gen != nil {
 		s.Kind, s.Generation, s.Fingerprint = gen.Value.cred.Kind(), gen.Number, gen.Value.cred.Fingerprint()
+	}
+	return s
+}
+
+// reject completes a status if the platform rejects the credential in use.
+func (k *credentialCache) reject(s *Status, gen *generation) {
+	if gen == nil {
+		return
+	}
+	r, ok := gen.Value.history.Rejected()
+	if !ok {
+		return
+	}
+	why := "and confirms it when asked"
+	if r.Verdict != evidence.Dead {
+		why = "for all requests since " + r.Since.UTC().Format(time.RFC3339) + ", and does not say when asked whether it is valid"
+	}
+	err := fmt.Errorf("%w: the platform rejects the %v %s from %s, %s. Replace it with a valid one",
+		ErrUnauthorized, gen.Value.cred.Kind(), gen.Value.cred.Fingerprint(), k.name, why)
+	if s.LastError != nil {
+		err = fmt.Errorf("%w. The last renewal failed, too: %w", err, s.LastError)
+	}
+	s.State, s.LastError = StateRejected, err
+}
+
+func keyStatus(m rotation.Status) KeyStatus {
+	key := m.Key.Credential
+	if key.IsZero() {
+		return KeyStatus{}
+	}
+	s := KeyStatus{
+		Fingerprint: key.Fingerprint(), Generation: m.Generation, Created: m.Key.Created, Expires: m.Key.Expires,
+		Due: m.Due, Overdue: m.Overdue, Rotating: m.Running, LastRotation: m.Last, LastError: publicRotation(m.Err),
+		Failures: m.Failures, RetryAt: m.RetryAt,
+	}
+	if !s.Created.IsZero() {
+		s.Age = time.Since(s.Created)
 	}
 	return s
 }

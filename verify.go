@@ -15,7 +15,8 @@ import (
 // it does: the call succeeded, or was refused for a reason other than the credential,
 // such as a missing scope.
 //
-// [ErrUnauthorized] means that it does not. Any other error leaves the question open and
+// [ErrUnauthorized] means that it does not. A credential that cannot be replaced is then
+// asked about again, for about 0.2 s, so that [Client.Status] knows whether it is dead. Any other error leaves the question open and
 // says why: the typed errors of [Client.Do], such as [ErrRateLimited], [ErrServer],
 // [ErrMalformedResponse] if the answer is not JSON, [ErrNotFound] if the platform does
 // not serve that path, and [ErrNoCredential] for a client without a credential.
@@ -33,16 +34,36 @@ func (c *Client) Verify(ctx context.Context) error {
 		if api.Code == "" && api.Message == "" {
 			return fmt.Errorf("%w: %w, which does not look like the platform's", ErrMalformedResponse, err)
 		}
+		c.core.creds.confirm(cred)
 		return nil
 	}
 	if err != nil {
+		if errors.Is(err, ErrUnauthorized) {
+			c.core.creds.question(ctx)
+		}
 		return err
 	}
 	if _, derr := wire.Decode(answer); derr != nil || (len(answer) == 0 && resp.StatusCode == http.StatusOK) {
 		return fmt.Errorf("%w: GET %s: %d %s, which does not look like the platform's", ErrMalformedResponse,
 			c.core.routes.Verify, resp.StatusCode, secret.Clean(resp.Header.Get("Content-Type")))
 	}
+	c.core.creds.confirm(cred)
 	return nil
+}
+
+// confirm notes that the platform knows a credential, if it is still in use.
+func (k *credentialCache) confirm(cred Credential) {
+	if k.latest().Equal(cred) {
+		k.evidence.Verifies(cred.c)
+	}
+}
+
+// question has the platform say whether a fixed credential is dead, after a 401. Others
+// were asked about before the 401 was returned.
+func (k *credentialCache) question(ctx context.Context) {
+	if gen := k.fixed.Load(); gen != nil {
+		gen.Value.history.Confirms(ctx)
+	}
 }
 
 // recognized reports whether a refusal means that the credential was accepted before.

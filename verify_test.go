@@ -33,7 +33,11 @@ func TestVerifyTellsWhetherThePlatformKnowsTheCredential(t *testing.T) {
 			require.ErrorAs(t, err, &api)
 			assert.Equal(t, status, api.StatusCode)
 		}
-		assert.Equal(t, sdktest.APIURL+"/api/v9/me", base.Only(t).URL)
+		calls := map[bool]int{false: 1, true: 4}[status == http.StatusUnauthorized]
+		assert.Len(t, base.Requests(), calls, "a 401 is confirmed by three calls")
+		for _, r := range base.Requests() {
+			assert.Equal(t, sdktest.APIURL+"/api/v9/me", r.URL)
+		}
 	}
 }
 

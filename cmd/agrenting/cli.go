@@ -38,7 +38,7 @@ type globals struct {
 	Timeout  time.Duration `default:"60s" help:"Bound of one call; 0 means none."`
 	JSON     bool          `name:"json" help:"Print JSON with stable field names."`
 	Quiet    bool          `short:"q" help:"Print no notes, and only the secret with --show."`
-	Verbose  bool          `short:"v" help:"Log what happens to standard error, without secrets."`
+	Verbose  bool          `short:"v" help:"Log what happens to standard error, without secrets (AGRENTING_LOG=debug)."`
 	Unmarked bool          `name:"unmarked-sandbox-tokens" help:"Let user tokens and sessions without a sandbox mark into the sandbox."`
 }
 

@@ -2,6 +2,8 @@ package environ
 
 import (
 	"fmt"
+	"io"
+	"log/slog"
 	"strings"
 
 	"github.com/agrenting/agrenting-go/internal/ascii"
@@ -22,6 +24,7 @@ const (
 	SessionToken   = "AGRENTING_SESSION_TOKEN"   // #nosec G101 -- the name of a variable
 	CredentialType = "AGRENTING_CREDENTIAL_TYPE" // #nosec G101 -- the name of a variable
 	UnmarkedTokens = "AGRENTING_UNMARKED_SANDBOX_TOKENS"
+	Log            = "AGRENTING_LOG"
 )
 
 // UnmarkedAllowed is the one value that [UnmarkedTokens] accepts. It must be written
@@ -93,6 +96,28 @@ func (r Reader) AllowsUnmarkedTokens() (bool, error) {
 		return false, Invalid(UnmarkedTokens, "is %s, and must be %q or unset; "+
 			"it lets user tokens and sessions without a sandbox mark into the sandbox", secret.Quote(value), UnmarkedAllowed)
 	}
+}
+
+// Logger returns a logger that writes records of the level that [Log] names and above to w,
+// as text; nil if the variable is not set.
+func (r Reader) Logger(w io.Writer) (*slog.Logger, error) {
+	value := r.Get(Log)
+	var level slog.Level
+	switch ascii.ToLower(value) {
+	case "":
+		return nil, nil //nolint:nilnil // no logger is wanted
+	case "debug":
+		level = slog.LevelDebug
+	case "info":
+		level = slog.LevelInfo
+	case "warn":
+		level = slog.LevelWarn
+	case "error":
+		level = slog.LevelError
+	default:
+		return nil, Invalid(Log, `is %s, and must be "debug", "info", "warn" or "error" or unset`, secret.Quote(value))
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), nil
 }
 
 // Invalid makes the error of a variable.

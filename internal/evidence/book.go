@@ -108,6 +108,11 @@ type History struct {
 	judged   time.Time
 	believed bool     // Dead counts, though the platform may refuse all credentials of this kind
 	inquiry  *inquiry // under way
+
+	asked        time.Time // when the last inquiry began
+	refusedSince time.Time // the first 401 since a request succeeded
+	contradicted bool      // a request has succeeded although the verdict is Dead
+	lost         bool      // a route that had accepted the credential has refused it
 }
 
 // Provenance says where a credential is from.
@@ -161,6 +166,9 @@ func (h *History) Succeeded(r Route, sent time.Time, accepted, success bool) {
 	if success {
 		h.used = now
 	}
+	if success || accepted {
+		h.succeededLocked(sent)
+	}
 	if accepted {
 		p := b.pathLocked(r, now)
 		p.refusing = false
@@ -180,7 +188,7 @@ func (h *History) acceptLocked(sent time.Time) {
 		h.sent = sent
 	}
 	if h.verdict == Dead && sent.After(h.judged) {
-		h.verdict, h.judged = Alive, time.Now()
+		h.verdict, h.judged, h.lost = Alive, time.Now(), false
 	}
 }
 
@@ -236,10 +244,12 @@ func (h *History) Refused(r Route, sent time.Time) time.Time {
 	}
 	h.loudLocked()
 	h.lent = 0
+	h.refusedLocked(now)
 	p := b.pathLocked(r, now)
 	if !p.unauthorized && p.accepted == h { // so the route checks credentials, and accepted this one
 		h.acceptLocked(p.acceptedSent)
 	}
+	h.lost = h.lost || p.accepted == h
 	p.unauthorized, p.refused = true, now
 	if p.refusing {
 		b.refusing = now

@@ -29,6 +29,7 @@ const (
 type inquiry struct {
 	done    chan struct{}
 	verdict Verdict // when done
+	dead    func()  // called if the verdict is Dead; may be nil
 }
 
 // Judge returns the platform's verdict about a credential, and asks if need be. A
@@ -59,6 +60,7 @@ func (h *History) Accept() {
 	h.book.mu.Lock()
 	defer h.book.mu.Unlock()
 	h.acceptLocked(time.Now())
+	h.succeededLocked(time.Time{})
 }
 
 // Try asks about a credential in the background, if it is not known yet whether the
@@ -101,7 +103,7 @@ func (h *History) inquireLocked(trial bool) *inquiry {
 		return h.inquiry
 	}
 	q := &inquiry{done: make(chan struct{})}
-	h.inquiry = q
+	h.inquiry, h.asked = q, time.Now()
 	b.calls.Go(func() {
 		v := Unknown
 		defer func() {
@@ -109,7 +111,10 @@ func (h *History) inquireLocked(trial bool) *inquiry {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			if q.verdict, h.inquiry = v, nil; !trial {
-				h.verdict, h.judged = v, time.Now()
+				h.verdict, h.judged, h.contradicted = v, time.Now(), false
+			}
+			if v == Dead && q.dead != nil {
+				q.dead()
 			}
 			close(q.done)
 		}()
@@ -144,6 +149,7 @@ func (h *History) weigh(v Verdict, n int, sent time.Time) (done bool, verdict Ve
 	switch now := time.Now(); {
 	case v == Alive:
 		h.acceptLocked(sent)
+		h.succeededLocked(sent)
 		h.verified = now
 		b.verifiable[h.cred.Kind()] = true
 		return true, Alive
@@ -165,6 +171,7 @@ func (b *Book) Verifies(c secret.Credential) {
 	for _, h := range b.histories {
 		if h.cred.Equal(c) {
 			h.acceptLocked(time.Now())
+			h.succeededLocked(time.Time{})
 			h.verified = time.Now()
 		}
 	}

@@ -22,6 +22,7 @@ type Status[T any] struct {
 	State      State
 	Generation *Generation[T] // the newest one, nil when none
 	Rejected   bool
+	Insisted   bool // after a rejection, the source has yielded the newest value again
 	Fetching   bool
 	Waiters    int
 	Failures   int
@@ -32,7 +33,7 @@ type Status[T any] struct {
 
 func (e *Engine[T]) statusLocked(now time.Time) Status[T] {
 	s := Status[T]{
-		Generation: e.last, Rejected: e.rejected, Fetching: e.flight != nil,
+		Generation: e.last, Rejected: e.rejected, Insisted: e.insisted.n > 0, Fetching: e.flight != nil,
 		Failures: e.failing.n, RetryAt: e.failing.retryAt, Skew: e.plan.skew,
 	}
 	if e.failing.err != nil {

@@ -267,7 +267,7 @@ func TestACancelledCallLeavesTheConnectionsToTheOthers(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	log := slog.New(onRecord{slog.DiscardHandler, "agrenting: repeating a request", cancel})
+	log := slog.New(onRecord{slog.DiscardHandler, "agrenting: retrying request", cancel})
 	tr := sdktest.TransportOver(t, sdktest.Loopback(t), agrenting.Static(agrenting.APIKey("k1")), agrenting.WithBaseURL(srv.URL), agrenting.WithLogger(log),
 		agrenting.WithRetryPolicy(agrenting.RetryPolicy{BaseDelay: time.Hour, MaxDelay: time.Hour}))
 

@@ -152,7 +152,7 @@ func (r *Retrier) logRetry(ctx context.Context, s *series, cause error) {
 	if cause != nil {
 		attrs = append(attrs, slog.String("error", secret.Clean(unwrapURLs(cause).Error())))
 	}
-	r.log.LogAttrs(ctx, slog.LevelWarn, "agrenting: repeating a request", attrs...)
+	r.log.LogAttrs(ctx, slog.LevelWarn, "agrenting: retrying request", attrs...)
 }
 
 // unwrapURLs removes what net/http wraps around errors, because it shows query strings.

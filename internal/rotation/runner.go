@@ -38,6 +38,7 @@ type runner struct {
 	flight   *flight
 	begun    string    // the intent that this process has worked on last
 	repaired time.Time // when the owner was last asked to replace a dead key
+	last     outcome
 }
 
 // cause is why a run was started. The zero value is the timer.
@@ -116,6 +117,7 @@ func (r *runner) finished(ctx context.Context, f *flight) {
 	r.flight = nil
 	r.mu.Unlock()
 	last := r.ledger.latest()
+	r.note(f, last.Body.Generation)
 	if f.err != nil && !errors.Is(f.err, ErrClosed) {
 		r.report.Failed(last.Body, f.err)
 	}

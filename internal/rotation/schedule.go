@@ -70,6 +70,7 @@ type schedule struct {
 
 	mu      sync.Mutex
 	timer   *time.Timer
+	next    time.Time // when the timer ends
 	running bool
 	closed  bool
 	failed  int       // attempts in a row
@@ -106,6 +107,7 @@ func (s *schedule) arm(rec record.Key, busy time.Duration) {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
+	s.next = at
 	s.timer = time.AfterFunc(max(0, time.Until(at)), s.fire)
 }
 
