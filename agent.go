@@ -74,6 +74,7 @@ func (a agentHeader) set() bool { return a.values != nil || a.err != nil }
 type perCall struct {
 	agent agentHeader
 	trace *Trace // nil if the caller did not ask for one
+	trip  *trip  // nil if nothing observes the request
 	// readTo is how many bytes of a successful answer are read as a part of the attempt;
 	// 0 if the caller reads it. enough reports that an answer is of use although it broke
 	// off; nil if it never is.

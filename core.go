@@ -19,6 +19,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/retry"
+	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/session"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -38,6 +39,8 @@ type core struct {
 	origins   origin.Set
 	evidence  *evidence.Book
 	events    *queue.Queue
+	monitor   *monitor // nil if nothing observes the requests
+	stop      func()   // ends the instrumentations; may be nil
 	gates     gate.Set
 	ownBase   bool
 	userAgent string
@@ -79,6 +82,8 @@ func newCore(opts []Option) (*core, error) {
 		return nil, err
 	}
 	c.events = queue.New()
+	panicked := logPanics(c)
+	c.monitor = newMonitor(cfg, panicked)
 	c.agent, c.origins = agent, origins
 	if c.creds, err = c.newCache(&env); err != nil {
 		return nil, err
@@ -93,7 +98,10 @@ func newCore(opts []Option) (*core, error) {
 	c.transport = &Transport{
 		base: base, creds: c.creds, origins: origins, agent: agent,
 		insecure: cfg.insecure,
-		retry:    retry.New(cfg.retry.retries(), cfg.logger), log: cfg.logger, core: c,
+		retry:    retry.New(cfg.retry.retries(), cfg.logger), core: c,
+	}
+	if len(cfg.instruments) > 0 {
+		c.stop = start(cfg.instruments, newClient(c, c.transport).Status, panicked)
 	}
 	return c, nil
 }
@@ -271,6 +279,9 @@ func (c *core) close() error {
 		if c.ownBase {
 			c.transport.CloseIdleConnections()
 		}
+		if c.stop != nil {
+			c.stop()
+		}
 		c.events.Close()
 	})
 	return c.closeErr
@@ -315,7 +326,7 @@ func (c *core) emit(level slog.Level, ev Event) {
 			log.LogAttrs(context.Background(), level, messages[ev.Type], slog.Any("event", ev))
 		})
 	}
-	if fn := c.cfg.observer; fn != nil {
+	for _, fn := range c.cfg.observers {
 		c.events.Put(func() { fn(ev) })
 	}
 }
@@ -352,6 +363,22 @@ func (c *core) recordConfig(store Store, agent string) record.Config {
 		cfg.Warn = c.warnOfStore
 	}
 	return cfg
+}
+
+// logPanics returns a function that logs the first panic of an instrumentation.
+func logPanics(c *core) func(value any) {
+	var once sync.Once
+	return func(value any) {
+		once.Do(func() {
+			if c.cfg.logger == nil {
+				return
+			}
+			err := secret.PanicError("an instrumentation", value, c.creds.latest().Reveal())
+			c.events.Put(func() {
+				c.cfg.logger.LogAttrs(context.Background(), slog.LevelError, "agrenting: instrumentation panicked", slog.String("error", err.Error()))
+			})
+		})
+	}
 }
 
 // warnOfStore logs what a store accepts and its user should change.

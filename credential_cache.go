@@ -203,6 +203,7 @@ type doubt struct {
 	switches int // to another generation
 	renewals int
 	last     bool // the platform was asked after the last resend
+	renewed  bool // the source was asked because of the last 401
 }
 
 const (
@@ -227,7 +228,7 @@ func (k *credentialCache) after(ctx context.Context, r refusal, seen *doubt) (*g
 	if h == nil {
 		return nil, nil //nolint:nilnil // the client is anonymous
 	}
-	r.sent = h.Refused(r.path, r.sent)
+	r.sent, seen.renewed = h.Refused(r.path, r.sent), false
 	var verdict evidence.Verdict
 	paused := false
 	for {
@@ -266,6 +267,7 @@ func (k *credentialCache) after(ctx context.Context, r refusal, seen *doubt) (*g
 			return k.renew(ctx, r.gen, seen)
 		case evidence.RenewDoubted:
 			next, err := k.renewDoubted(ctx, r.gen)
+			seen.renewed = true
 			if err != nil || next.Number != r.gen.Number {
 				seen.switches++
 				return next, err
@@ -320,6 +322,7 @@ func isExpired(r refusal) bool {
 // before it continues to be used.
 func (k *credentialCache) renew(ctx context.Context, gen *generation, seen *doubt) (*generation, error) {
 	seen.renewals++
+	seen.renewed = true
 	if seen.renewals > maxRenewals {
 		return nil, k.lastFailure()
 	}
@@ -374,6 +377,7 @@ func (k *credentialCache) another(ctx context.Context, gen *generation, seen *do
 		return nil, false
 	}
 	seen.renewals++
+	seen.renewed = true
 	next, err := k.engine.Reject(ctx, gen.Number, false)
 	return next, err == nil && next.Number != gen.Number
 }
@@ -392,6 +396,15 @@ func (k *credentialCache) lastFailure() error {
 		return k.renewalError(err)
 	}
 	return nil
+}
+
+// describe describes the credential of an attempt.
+func (k *credentialCache) describe(gen *generation) AttemptInfo {
+	if gen.Value.name == "" { // the client is anonymous
+		return AttemptInfo{}
+	}
+	cred := gen.Value.cred
+	return AttemptInfo{Generation: gen.Number, Kind: cred.Kind(), Fingerprint: cred.Fingerprint(), Source: k.name}
 }
 
 func (k *credentialCache) renewable() bool { return k.engine != nil }

@@ -39,7 +39,7 @@ type config struct {
 	retry      RetryPolicy
 	keyHeader  string
 	logger     *slog.Logger
-	observer   func(Event)
+	observers  []func(Event)
 	userAgent  string
 	lookup     lookupFunc
 	insecure   bool
@@ -53,6 +53,7 @@ type config struct {
 	clientSideKeys  bool
 	goos            string // runtime.GOOS, except in tests
 	storeName       string // for Status
+	instruments     []Instrumentation
 }
 
 // keyStore is where the key is kept, nil for nowhere.
@@ -81,67 +82,6 @@ func (c *config) sessionStore() Store {
 		return p.Store
 	}
 	return c.store
-}
-
-// Routes are the paths of the calls that the SDK itself makes.
-type Routes struct {
-	// Authenticate exchanges a key for a session. The default is
-	// /api/v1/auth/authenticate, the form that the platform's API overview and
-	// live clients use; its page on authentication writes /auth/authenticate.
-	Authenticate string
-	// Logout ends a session; the default is /api/v1/auth/logout (platform
-	// documentation, "API Overview").
-	Logout string
-	// MyAgents lists the agents of a user; the default is
-	// /api/v1/agents/mine, which no public document confirms.
-	MyAgents string
-	// RotateKey replaces a key in place; the default is
-	// /api/v1/auth/rotate-key (platform documentation, "Trust & Safety").
-	RotateKey string
-	// Credentials are the keys of an agent, whose ID replaces {id}. The
-	// default, /api/v1/agents/{id}/credentials, is documented for creating keys
-	// (platform documentation, "Authentication") and likely for listing them; a
-	// key is revoked by DELETE on this path followed by the key's ID, which
-	// no public document confirms.
-	Credentials string
-	// Tokens are the tokens of a user; the default is /api/v1/user/tokens
-	// (platform documentation, "User Tokens").
-	Tokens string
-	// Verify is a cheap call to ask whether a credential is alive, by GET. A rotation
-	// makes it to try a new key, and requests make it after a 401. A 401 in JSON means
-	// that the platform does not know the credential. A 2xx, 402, 403, 409, or 422 in
-	// JSON means that it does. Everything else means nothing after a 401; to a rotation,
-	// all answers in JSON except 429, 5xx, and redirects mean that the platform knows the
-	// key. The default is /api/v1/hirings/pending, which live agents call with their key.
-	Verify string
-}
-
-// defaultRoutes are shared by the clients without [WithRoutes]. They are not changed.
-var defaultRoutes = (&Routes{}).withDefaults()
-
-// each returns the fields, to be read or set.
-func (r *Routes) each() []*string {
-	return []*string{&r.Authenticate, &r.Logout, &r.MyAgents, &r.RotateKey, &r.Credentials, &r.Tokens, &r.Verify}
-}
-
-// withDefaults fills the empty fields.
-func (r *Routes) withDefaults() *Routes {
-	out := &Routes{ // #nosec G101 -- paths
-		Authenticate: "/api/v1/auth/authenticate",
-		Logout:       "/api/v1/auth/logout",
-		MyAgents:     "/api/v1/agents/mine",
-		RotateKey:    "/api/v1/auth/rotate-key",
-		Credentials:  "/api/v1/agents/{id}/credentials",
-		Tokens:       "/api/v1/user/tokens",
-		Verify:       "/api/v1/hirings/pending",
-	}
-	to := out.each()
-	for i, p := range r.each() {
-		if *p != "" {
-			*to[i] = *p
-		}
-	}
-	return out
 }
 
 // RetryPolicy limits how often and when failed requests are retried. A zero field
@@ -378,7 +318,9 @@ func WithAPIKeyHeader(name string) Option {
 // have it as the group "event":
 //
 //	level  message
-//	Debug  agrenting: request                    each attempt of a request
+//	Debug  agrenting: request                    an attempt begins, also of the SDK's own requests
+//	Debug  agrenting: response                   a request has ended: its status, duration, attempts, and ID
+//	Debug  agrenting: request failed             a request has ended without a response
 //	Debug  agrenting: rotating key               a rotation has reached a stage, or waits for another process
 //	Info   agrenting: credential renewed         a new generation is in use, also the first one
 //	Info   agrenting: credential confirmed       the source has no other credential than the rejected one
@@ -391,6 +333,7 @@ func WithAPIKeyHeader(name string) Option {
 //	Warn   agrenting: retrying request           a request is sent again after a transient failure
 //	Warn   agrenting: a route will be retired    the platform has announced it by Sunset
 //	Error  agrenting: key rotation failed        the event has the stage and the error
+//	Error  agrenting: instrumentation panicked   the first panic of a function of WithInstrumentation
 //
 // No record contains a secret or a query string. Without WithLogger, and with nil, the
 // variable AGRENTING_LOG decides; without that, nothing is logged. Set AGRENTING_LOG to
@@ -406,13 +349,14 @@ func WithLogger(l *slog.Logger) Option {
 // WithObserver reports what happens to the credential. Events arrive in order,
 // one at a time, and none is dropped; fn runs outside the request path, on a
 // goroutine that lives while there are events. fn must not call
-// [Client.Close].
+// [Client.Close]. If WithObserver is given several times, all functions are called, in
+// this order.
 func WithObserver(fn func(Event)) Option {
 	return func(cfg *config) error {
 		if fn == nil {
 			return optionError("WithObserver", "the function is nil")
 		}
-		cfg.observer = fn
+		cfg.observers = append(cfg.observers, fn)
 		return nil
 	}
 }

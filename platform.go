@@ -28,6 +28,7 @@ type platformCalls struct{ core *core }
 // one. No error contains the body of an answer.
 type direct struct {
 	method, path string
+	purpose      string // see RequestInfo
 	query        url.Values
 	body         any // nil: none
 	cred         Credential
@@ -60,8 +61,15 @@ func (p platformCalls) direct(ctx context.Context, d direct) (*directAnswer, err
 		header[wire.HeaderIdempotencyKey] = []string{d.idemKey}
 	}
 	call := wire.Call{Method: d.method, URL: u, Header: header, UserAgent: p.core.userAgent, Body: d.body, Close: d.close}
+	var trip *trip
+	if p.core.monitor.observes(ctx) {
+		ctx, trip = p.core.monitor.depart(ctx, d.method, u, d.purpose, d.cred.Reveal())
+	}
 	issues := false
 	a, err := call.Do(ctx, func(req *http.Request) (*http.Response, error) {
+		if trip != nil {
+			req = trip.send(req, AttemptInfo{Kind: d.cred.Kind(), Fingerprint: d.cred.Fingerprint()})
+		}
 		resp, err := p.core.transport.shielded(req, d.cred)
 		if resp != nil && resp.Body != nil {
 			shield.Body(req, d.cred.c, resp)
@@ -70,8 +78,10 @@ func (p platformCalls) direct(ctx context.Context, d direct) (*directAnswer, err
 		return resp, err
 	}, maxDirectBody)
 	if err != nil {
+		trip.arrive(ctx, nil, err)
 		return nil, err
 	}
+	trip.arrive(ctx, &http.Response{StatusCode: a.Status, Header: a.Header}, nil)
 	return &directAnswer{
 		answer: a, status: a.Status, header: a.Header, jsonErr: a.JSONErr, raw: a.Body, secret: d.cred.Reveal(), issues: issues,
 	}, nil
@@ -121,7 +131,9 @@ const lockout = 5 * time.Minute
 // Authenticate implements session.Platform. The key goes into the header for API
 // keys, a user token too: the platform's example has it there.
 func (p platformCalls) Authenticate(ctx context.Context, path string, key secret.Credential, leave bool) (*wire.Answer, error) {
-	a, err := p.direct(ctx, direct{method: http.MethodPost, path: path, cred: Credential{key}, keyHeader: true, close: leave})
+	a, err := p.direct(ctx, direct{
+		method: http.MethodPost, path: path, purpose: "exchange", cred: Credential{key}, keyHeader: true, close: leave,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +220,7 @@ func (p platformCalls) Verdict(ctx context.Context, c secret.Credential) evidenc
 
 // verify makes the call that asks about a credential.
 func (p platformCalls) verify(ctx context.Context, c secret.Credential) (*directAnswer, error) {
-	return p.direct(ctx, direct{method: http.MethodGet, path: p.core.routes.Verify, cred: Credential{c}, close: true})
+	return p.direct(ctx, direct{method: http.MethodGet, path: p.core.routes.Verify, purpose: "verify", cred: Credential{c}, close: true})
 }
 
 // accepts reports whether a status shows that the platform accepts the credential.
@@ -266,7 +278,7 @@ func (p platformCalls) List(ctx context.Context, by rotation.Caller, agent strin
 		q := url.Values{"limit": {"100"}}
 		maps.Copy(q, at)
 		a, err := p.direct(ctx, direct{
-			method: http.MethodGet, path: path, query: q, cred: Credential{by.Credential}, agentID: by.Agent,
+			method: http.MethodGet, path: path, purpose: "rotate", query: q, cred: Credential{by.Credential}, agentID: by.Agent,
 		})
 		if answer = rotationAnswer(a, err, false); answer.Outcome != rotation.Done {
 			return wire.Page{}, answer.Err
@@ -332,7 +344,7 @@ func (p platformCalls) OpenLifeline(ctx context.Context, key secret.Credential) 
 }
 
 func (p platformCalls) call(ctx context.Context, by rotation.Caller, issues bool, d direct) rotation.Answer {
-	d.cred, d.agentID = Credential{by.Credential}, by.Agent
+	d.cred, d.agentID, d.purpose = Credential{by.Credential}, by.Agent, "rotate"
 	a, err := p.direct(ctx, d)
 	return rotationAnswer(a, err, issues)
 }

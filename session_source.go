@@ -138,5 +138,5 @@ func (c *core) logout() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), logoutTimeout)
 	defer cancel()
-	_, _ = platformCalls{c}.direct(ctx, direct{method: http.MethodDelete, path: c.routes.Logout, cred: c.creds.latest()})
+	_, _ = platformCalls{c}.direct(ctx, direct{method: http.MethodDelete, path: c.routes.Logout, purpose: "logout", cred: c.creds.latest()})
 }

@@ -71,7 +71,7 @@ type Status struct {
 	// key file or a store before that.
 	NextRenewal time.Time
 	// Fetching reports whether the source is being asked. Waiters is how many requests
-	// wait for its answer, without those that wait for the next attempt.
+	// wait for a credential.
 	Fetching bool
 	Waiters  int
 	// LastError is that of the last renewal, nil after a success; Failures

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/agrenting/agrenting-go/internal/hook"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -83,4 +84,76 @@ func (tr *Trace) failed(err error) {
 	if tr != nil {
 		tr.Err = err
 	}
+}
+
+// Instrumentation observes a client, for metrics and traces. Any of its functions may be nil.
+// The modules otelagrenting and promagrenting have ready-made ones.
+//
+// Request and Attempt are called by the goroutine of the request, so they should return
+// quickly. All functions may be called concurrently. The request is not affected if one
+// panics; the first panic is logged. No function is given a credential, a header, a body, or
+// a query string.
+type Instrumentation struct {
+	// Request is called when a request begins, before it waits for a credential. It returns
+	// a context derived from ctx, which is used for the request (for example, with a span in
+	// it), and a function that is called when the request ends. Either may be nil. A request
+	// ends when its response headers have arrived or when it has failed, and one of
+	// [Client.Do] when a successful response has been read. Each hop of a redirect is a
+	// request.
+	Request func(ctx context.Context, r RequestInfo) (context.Context, func(RequestResult))
+	// Attempt is the same for each time that the request is sent. The base transport gets the
+	// context. The next attempt begins when the one before it has ended.
+	Attempt func(ctx context.Context, a AttemptInfo) (context.Context, func(AttemptResult))
+	// Event is called like the function of [WithObserver].
+	Event func(Event)
+	// Start is called once, by [New] or [NewTransport]. status describes the client; it makes
+	// no request and may be called at any time. Start returns a function that is called when
+	// the client is closed, or nil.
+	Start func(status func() Status) (stop func())
+}
+
+// WithInstrumentation observes the client. If it is given several times, all of them are
+// called, in this order. A client without any pays nothing for it.
+func WithInstrumentation(i Instrumentation) Option {
+	return func(cfg *config) error {
+		if i.Request == nil && i.Attempt == nil && i.Event == nil && i.Start == nil {
+			return optionError("WithInstrumentation", "it has no functions")
+		}
+		cfg.instruments = append(cfg.instruments, i)
+		if i.Event != nil {
+			cfg.observers = append(cfg.observers, i.Event)
+		}
+		return nil
+	}
+}
+
+// start calls the Start functions of the instrumentations. It returns a function that calls
+// what they returned.
+func start(all []Instrumentation, status func() Status, panicked func(value any)) (stop func()) {
+	var stops []func()
+	for _, i := range all {
+		if i.Start != nil {
+			hook.Call(panicked, func() { stops = append(stops, i.Start(status)) })
+		}
+	}
+	return func() {
+		for _, stop := range stops {
+			if stop != nil {
+				hook.Call(panicked, stop)
+			}
+		}
+	}
+}
+
+// newMonitor returns nil if nothing observes the requests.
+func newMonitor(cfg *config, panicked func(value any)) *monitor {
+	r := &monitor{log: cfg.logger}
+	for _, i := range cfg.instruments {
+		r.requests.Add(i.Request, panicked)
+		r.attempts.Add(i.Attempt, panicked)
+	}
+	if r.log == nil && r.requests.Empty() && r.attempts.Empty() {
+		return nil
+	}
+	return r
 }

@@ -47,7 +47,6 @@ type Transport struct {
 	insecure bool
 	inQuery  bool // the credential goes into the query, for WebSockets
 	retry    *retry.Retrier
-	log      *slog.Logger // nil is silent
 	core     *core
 }
 
@@ -87,6 +86,30 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, fmt.Errorf("%w: the request has no URL", ErrInvalidOption)
 	}
+	if t.core.monitor.observes(req.Context()) {
+		return t.observed(req)
+	}
+	return t.route(req)
+}
+
+// observed is route for requests that instrumentations or the log observe.
+func (t *Transport) observed(req *http.Request) (resp *http.Response, err error) {
+	secrets := append(origin.Credentials(req.Header), t.creds.latest().Reveal())
+	ctx, trip := t.core.monitor.depart(req.Context(), req.Method, req.URL, "", secrets...)
+	defer func() { // also if the base panics
+		if resp != nil {
+			resp.Request = noteOf(resp).on(req)
+		}
+		trip.arrive(ctx, resp, err)
+	}()
+	pc := *perCallFrom(ctx)
+	pc.trip = trip
+	return t.route(req.WithContext(pc.in(ctx)))
+}
+
+// route sends a request that may be sent: with the SDK's credential if it is for the
+// platform, and without it otherwise.
+func (t *Transport) route(req *http.Request) (*http.Response, error) {
 	if !t.origins.IsBase(req) {
 		if !origin.Secure(req.URL, t.insecure) {
 			closeBody(req)
@@ -96,7 +119,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return t.pass(req, origin.Bare(req))
 		}
 		if out := origin.WithoutUser(req); out != req {
-			resp, err := t.RoundTrip(out)
+			resp, err := t.route(out)
 			if resp != nil {
 				resp.Request = noteOf(resp).on(req)
 			}
@@ -128,7 +151,12 @@ func (t *Transport) retryAttempt(ctx context.Context, req *http.Request) (resp *
 
 // pass sends out unchanged, on behalf of req.
 func (t *Transport) pass(req, out *http.Request) (*http.Response, error) {
+	trip := t.tripOf(perCallFrom(req.Context()))
+	if trip != nil {
+		out = trip.send(out, AttemptInfo{})
+	}
 	resp, err := t.send(out, Credential{}, nil)
+	trip.received(resp, err)
 	if resp != nil {
 		resp.Request = req
 		if t.origins.Has(req.URL) && t.core.routes.issued(req, resp) {
@@ -180,6 +208,8 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 		closeBody(req)
 		return nil, true, agent.err
 	}
+	trip := t.tripOf(pc)
+	trip.wait()
 	gen, err := t.creds.enter(ctx)
 	if err != nil {
 		closeBody(req)
@@ -198,8 +228,8 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 		if history.NeedsTime() {
 			sent = time.Now()
 		}
-		if t.log != nil {
-			t.logAttempt(req, gen)
+		if trip != nil {
+			out = trip.send(out, t.creds.describe(gen))
 		}
 		resp, err = t.send(out, gen.Value.cred, gen.Value.gate)
 		if resp != nil {
@@ -218,8 +248,11 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 				readAhead(pc, out, gen, resp)
 			}
 			pc.trace.lost(resp, err)
+			trip.received(resp, err)
 			return resp, errors.Is(err, wire.ErrNoResponse), err
 		}
+		trip.received(resp, nil)
+		trip.wait()
 		next, err := t.creds.after(ctx, refusal{
 			gen: gen, path: evidence.Route{Method: req.Method, Path: req.URL.Path}, sent: sent, date: wire.Date(resp.Header),
 		}, &seen)
@@ -251,6 +284,7 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 		if req.GetBody == nil {
 			discard(resp)
 		}
+		before := gen.Number
 		if gen, err = t.creds.reenter(ctx, next); err != nil {
 			body.Release()
 			if again != nil {
@@ -258,6 +292,7 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 			}
 			return nil, true, err
 		}
+		trip.resend(gen.Number == before, seen.renewed)
 		out = t.withCredential(req, gen, agent)
 		out.Body, out.Close = again, req.Close || elsewhere
 		if _, std := t.base.(*http.Transport); std && body.Guarded() {
@@ -316,13 +351,12 @@ func (t *Transport) withCredential(req *http.Request, gen *generation, agent *ag
 	return out
 }
 
-func (t *Transport) logAttempt(req *http.Request, gen *generation) {
-	if !t.log.Enabled(req.Context(), slog.LevelDebug) {
-		return
+// tripOf returns the trip of a request of this client, nil if nothing observes it.
+func (t *Transport) tripOf(pc *perCall) *trip {
+	if pc.trip == nil || pc.trip.of != t.core.monitor { // the base of another client is a client
+		return nil
 	}
-	t.log.LogAttrs(req.Context(), slog.LevelDebug, "agrenting: request",
-		slog.String("method", req.Method), slog.String("host", req.URL.Host), slog.String("path", secret.Path(req.URL.EscapedPath())),
-		slog.Uint64("generation", gen.Number), slog.String("credential", gen.Value.cred.Fingerprint()))
+	return pc.trip
 }
 
 // answerNote goes with an answer that is an error, for [CheckResponse].

@@ -18,13 +18,16 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/proxy"
+	"github.com/agrenting/agrenting-go/promagrenting"
 )
 
 type proxyCmd struct {
 	Listen       string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"A loopback address, port 0 for any free one, or unix:PATH for a socket (0600); ${default} by default."`
-	Admin        string        `placeholder:"ADDR" help:"Serve /healthz on another loopback address or unix:PATH."`
+	Admin        string        `placeholder:"ADDR" help:"Serve /healthz and /metrics on another loopback address or unix:PATH."`
 	Session      bool          `help:"Send sessions, renewed as needed, instead of the key."`
 	MaxExchanges int           `placeholder:"N" help:"How many sessions may be obtained in a minute, 8 by default. The platform locks an address out for 5 minutes after 10."`
 	RequireToken bool          `help:"Ask callers for a token of the proxy's own, which is made up and printed once."`
@@ -44,6 +47,7 @@ type jsonProxy struct {
 	Token     string   `json:"token,omitempty"`
 	TokenFile string   `json:"token_file,omitempty"`
 	Health    string   `json:"health,omitempty"`
+	Metrics   string   `json:"metrics,omitempty"`
 	Allow     []string `json:"allow,omitempty"`
 }
 
@@ -71,7 +75,8 @@ func (c *proxyCmd) Run(a *app) error {
 	health := &proxy.Health{Tell: func(text string) { c.tell(a, text) }}
 	base := proxyBase()
 	defer base.CloseIdleConnections()
-	client, err := c.client(a, base, health)
+	metrics := promagrenting.New()
+	client, err := c.client(a, base, health, metrics.Option())
 	if err != nil {
 		return err
 	}
@@ -95,7 +100,7 @@ func (c *proxyCmd) Run(a *app) error {
 	if c.RequireToken {
 		cfg.Token = rand.Text()
 	}
-	admin, stopAdmin, err := c.serveAdmin(a, client, health)
+	admin, stopAdmin, err := c.serveAdmin(a, client, health, metrics)
 	if err != nil {
 		return err
 	}
@@ -211,11 +216,11 @@ func (c *proxyCmd) note(a *app, text string) {
 }
 
 // client makes the client whose credential the proxy lends, and obtains the credential.
-func (c *proxyCmd) client(a *app, base *http.Transport, health *proxy.Health) (*agrenting.Client, error) {
+func (c *proxyCmd) client(a *app, base *http.Transport, health *proxy.Health, metrics agrenting.Option) (*agrenting.Client, error) {
 	var obtained atomic.Bool // the error of a first one is that of the command
 	var rejected atomic.Uint64
 	opts := []agrenting.Option{
-		agrenting.WithTransport(base), agrenting.WithRetryPolicy(agrenting.RetryPolicy{}),
+		metrics, agrenting.WithTransport(base), agrenting.WithRetryPolicy(agrenting.RetryPolicy{}),
 		agrenting.WithObserver(func(e agrenting.Event) {
 			switch {
 			case e.Type == agrenting.EventRejected:
@@ -267,8 +272,8 @@ func (c *proxyCmd) connect(a *app, cfg *proxy.Config, client *agrenting.Client, 
 	cfg.Rejected = func(generation uint64) { health.Rejected(a.ctx, generation) }
 }
 
-// serveAdmin serves /healthz if --admin asks for it.
-func (c *proxyCmd) serveAdmin(a *app, client *agrenting.Client, health *proxy.Health) (at string, stop func(), err error) {
+// serveAdmin serves /healthz and /metrics if --admin asks for it.
+func (c *proxyCmd) serveAdmin(a *app, client *agrenting.Client, health *proxy.Health, metrics prometheus.Collector) (at string, stop func(), err error) {
 	if c.Admin == "" {
 		return "", func() {}, nil
 	}
@@ -286,7 +291,11 @@ func (c *proxyCmd) serveAdmin(a *app, client *agrenting.Client, health *proxy.He
 		}
 		return r
 	}
-	at, stop, err = proxy.ServeAdmin(a.ctx, c.Admin, func(hosts []string) http.Handler { return proxy.Admin(hosts, report) })
+	page, err := metricsPage(metrics)
+	if err != nil {
+		return "", nil, err
+	}
+	at, stop, err = proxy.ServeAdmin(a.ctx, c.Admin, func(hosts []string) http.Handler { return proxy.Admin(hosts, report, page) })
 	if err != nil {
 		return "", nil, usage("", "--admin: %v", cause(err))
 	}
@@ -345,9 +354,9 @@ func (c *proxyCmd) announce(a *app, l net.Listener, token, admin string) string 
 	}
 	health := ""
 	if socket, ok := strings.CutPrefix(admin, "unix:"); ok {
-		j.Health, health = admin, "curl --unix-socket "+shellQuoted(socket)+" http://localhost/healthz"
+		j.Health, j.Metrics, health = admin, admin, "curl --unix-socket "+shellQuoted(socket)+" http://localhost/healthz"
 	} else if admin != "" {
-		j.Health = admin + "/healthz"
+		j.Health, j.Metrics = admin+"/healthz", admin+"/metrics"
 		health = j.Health
 	}
 	if a.JSON {

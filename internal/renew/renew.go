@@ -46,6 +46,7 @@ type Engine[T any] struct {
 	doubted  bool           // last may be dead, and is served nevertheless
 	flight   *flight[T]
 	failing  failing
+	pausing  int // readers that wait for the next attempt
 	insisted insisted
 	older    older[T]
 	plan     planner[T]
@@ -128,8 +129,13 @@ func (e *Engine[T]) awaitLocked(ctx context.Context, now time.Time, reason Reaso
 		}
 		if e.flight == nil && now.Before(e.failing.retryAt) {
 			news, due := e.served.change(), e.failing.retryAt.Sub(now)
+			e.pausing++
 			e.mu.Unlock()
-			if err := waitFor(ctx, news, due); err != nil {
+			err := waitFor(ctx, news, due)
+			e.mu.Lock()
+			e.pausing--
+			if err != nil {
+				e.mu.Unlock()
 				return nil, err
 			}
 		} else {
@@ -137,8 +143,8 @@ func (e *Engine[T]) awaitLocked(ctx context.Context, now time.Time, reason Reaso
 			if !again {
 				return l, err
 			}
+			e.mu.Lock()
 		}
-		e.mu.Lock()
 		now = time.Now()
 	}
 }

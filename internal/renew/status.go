@@ -24,7 +24,7 @@ type Status[T any] struct {
 	Rejected   bool
 	Insisted   bool // after a rejection, the source has yielded the newest value again
 	Fetching   bool
-	Waiters    int
+	Waiters    int // for a fetch under way, or for the next attempt
 	Failures   int
 	Err        error // of the last fetch, nil after a success
 	RetryAt    time.Time
@@ -39,8 +39,9 @@ func (e *Engine[T]) statusLocked(now time.Time) Status[T] {
 	if e.failing.err != nil {
 		s.Err = e.failing.err.Err
 	}
+	s.Waiters = e.pausing
 	if e.flight != nil {
-		s.Waiters = e.flight.waiters
+		s.Waiters += e.flight.waiters
 	}
 	cur := e.served.cur.Load()
 	switch {

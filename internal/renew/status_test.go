@@ -52,6 +52,30 @@ func TestStatusTellsTheState(t *testing.T) {
 	})
 }
 
+func TestStatusCountsReadersThatWaitForTheNextAttempt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{err: errDown}
+		e := s.engine(t, func(c *renew.Config[string]) { c.Wait = 10 * time.Second })
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 2 {
+			go func() { _, _ = e.Get(ctx) }()
+		}
+		synctest.Wait()
+		assert.False(t, e.Status().Fetching)
+		assert.Equal(t, 2, e.Status().Waiters)
+		cancel()
+		synctest.Wait()
+		assert.Zero(t, e.Status().Waiters)
+		go func() { _, _ = e.Get(t.Context()) }()
+		synctest.Wait()
+		assert.Equal(t, 1, e.Status().Waiters)
+		s.set(func(s *source) { s.err = nil })
+		advance(10 * time.Second)
+		assert.Zero(t, e.Status().Waiters)
+	})
+}
+
 func TestEventsAreInOrderWithTheirReasons(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -114,8 +114,8 @@ type Report struct {
 }
 
 // Admin serves GET /healthz with the status 200 if report returns the status "ok", and
-// 503 otherwise. hosts are the values of Host by which it is addressed, as in [Config].
-func Admin(hosts []string, report func() Report) http.Handler {
+// 503 otherwise, and GET /metrics by metrics. hosts are the values of Host by which it is addressed, as in [Config].
+func Admin(hosts []string, report func() Report, metrics http.Handler) http.Handler {
 	g := newGuard(&Config{Hosts: hosts})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -130,8 +130,9 @@ func Admin(hosts []string, report func() Report) http.Handler {
 		w.WriteHeader(status)
 		_ = json.NewEncoder(w).Encode(r) // if it fails, the caller has gone
 	})
+	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusNotFound, "PROXY_NOT_FOUND", "this address serves GET /healthz only", 0)
+		refuse(w, http.StatusNotFound, "PROXY_NOT_FOUND", "this address serves only GET /healthz and GET /metrics", 0)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ref := g.checkHost(r)

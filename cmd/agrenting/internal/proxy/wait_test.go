@@ -312,7 +312,9 @@ func TestAdmin(t *testing.T) {
 	t.Parallel()
 	report := proxy.Report{Status: "ok", Generation: 3}
 	at, stop, err := proxy.ServeAdmin(t.Context(), "127.0.0.1:0", func(hosts []string) http.Handler {
-		return proxy.Admin(hosts, func() proxy.Report { return report })
+		return proxy.Admin(hosts, func() proxy.Report { return report }, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "metrics")
+		}))
 	})
 	require.NoError(t, err)
 	defer stop()
@@ -339,6 +341,9 @@ func TestAdmin(t *testing.T) {
 	status, text = get(http.MethodGet, "/healthz")
 	assert.Equal(t, http.StatusServiceUnavailable, status)
 	assert.JSONEq(t, `{"status":"no credential","problem":"why","generation":3}`, text)
+	status, text = get(http.MethodGet, "/metrics")
+	assert.Equal(t, http.StatusOK, status)
+	assert.Equal(t, "metrics", text)
 	u, err := url.Parse(at)
 	require.NoError(t, err)
 	for _, tc := range []struct {
@@ -348,7 +353,10 @@ func TestAdmin(t *testing.T) {
 	}{
 		{http.MethodGet, "/healthz", []string{"Host", "evil.example:" + u.Port()}, http.StatusMisdirectedRequest},
 		{http.MethodGet, "/healthz", []string{"Origin", "https://evil.example"}, http.StatusForbidden},
+		{http.MethodGet, "/metrics", []string{"Host", "evil.example:" + u.Port()}, http.StatusMisdirectedRequest},
+		{http.MethodGet, "/metrics", []string{"Origin", "https://evil.example"}, http.StatusForbidden},
 		{http.MethodPost, "/healthz", nil, http.StatusNotFound},
+		{http.MethodPost, "/metrics", nil, http.StatusNotFound},
 		{http.MethodGet, pending, nil, http.StatusNotFound},
 	} {
 		status, text = get(tc.method, tc.target, tc.header...)

@@ -1,15 +1,15 @@
-module github.com/agrenting/agrenting-go/examples/otel
+module github.com/agrenting/agrenting-go/otelagrenting
 
 go 1.26.0
 
-replace github.com/agrenting/agrenting-go => ../..
-
 require (
-	github.com/agrenting/agrenting-go v0.0.0-00010101000000-000000000000
+	github.com/agrenting/agrenting-go v0.0.0
 	github.com/stretchr/testify v1.12.1
 	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.72.0
 	go.opentelemetry.io/otel v1.47.0
+	go.opentelemetry.io/otel/metric v1.47.0
 	go.opentelemetry.io/otel/sdk v1.47.0
+	go.opentelemetry.io/otel/sdk/metric v1.47.0
 	go.opentelemetry.io/otel/trace v1.47.0
 )
 
@@ -24,7 +24,8 @@ require (
 	github.com/hashicorp/go-retryablehttp v0.7.8 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
-	go.opentelemetry.io/otel/metric v1.47.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/sys v0.48.0 // indirect
 )
+
+replace github.com/agrenting/agrenting-go => ../

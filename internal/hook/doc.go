@@ -1,0 +1,5 @@
+// Package hook calls functions of the program around an operation of the SDK. A function
+// that panics does not end the operation.
+//
+// It must not know what the operation is or what the functions are told.
+package hook

@@ -1,0 +1,158 @@
+package agrenting
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/hook"
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/wire"
+)
+
+// monitor is what observes the requests of a client. A nil monitor observes none.
+type monitor struct {
+	requests hook.Chain[RequestInfo, RequestResult]
+	attempts hook.Chain[AttemptInfo, AttemptResult]
+	log      *slog.Logger // may be nil
+}
+
+// debug reports whether requests are logged.
+func (r *monitor) debug(ctx context.Context) bool {
+	return r.log != nil && r.log.Enabled(ctx, slog.LevelDebug)
+}
+
+// observes reports whether a request with ctx is observed.
+func (r *monitor) observes(ctx context.Context) bool {
+	return r != nil && (!r.requests.Empty() || !r.attempts.Empty() || r.debug(ctx))
+}
+
+// trip is one request on its way through the SDK, as instrumentations and the log see it. A
+// nil trip records nothing.
+type trip struct {
+	of      *monitor
+	debug   bool // it is logged
+	info    RequestInfo
+	began   time.Time
+	end     func(RequestResult) // may be nil
+	attempt AttemptInfo         // the last one
+	waiting time.Time           // since when the next attempt waits for its credential; zero if it does not
+	sent    time.Time           // when the attempt under way began; zero between attempts
+	done    func(AttemptResult) // may be nil
+}
+
+// depart begins a trip. Call arrive at its end, with the same context. secrets may be in the
+// URL.
+func (r *monitor) depart(ctx context.Context, method string, u *url.URL, purpose string, secrets ...string) (context.Context, *trip) {
+	t := &trip{of: r, debug: r.debug(ctx), began: time.Now(), info: RequestInfo{
+		Method: method, Scheme: u.Scheme, Host: u.Host, Path: secret.Path(u.EscapedPath(), secrets...), Purpose: purpose,
+	}}
+	if method == "" {
+		t.info.Method = http.MethodGet
+	}
+	ctx, t.end = r.requests.Begin(ctx, t.info)
+	return ctx, t
+}
+
+// wait records that the request waits for a credential from now on.
+func (t *trip) wait() {
+	if t != nil {
+		t.waiting = time.Now()
+	}
+}
+
+// resend records why the request is resent.
+func (t *trip) resend(same, renewed bool) {
+	switch {
+	case t == nil:
+	case same:
+		t.attempt.Reason = "same"
+	case renewed:
+		t.attempt.Reason = "renewed"
+	default:
+		t.attempt.Reason = "switched"
+	}
+}
+
+// send begins an attempt. with describes its credential. It returns the request to send.
+func (t *trip) send(out *http.Request, with AttemptInfo) *http.Request {
+	with.Number, with.Reason = t.attempt.Number+1, t.attempt.Reason
+	if with.Number == 1 {
+		with.Reason = "first"
+	} else if with.Reason == "" {
+		with.Reason = "retry"
+	}
+	t.sent = time.Now()
+	if !t.waiting.IsZero() {
+		with.Waited, t.waiting = t.sent.Sub(t.waiting), time.Time{}
+	}
+	t.attempt = with
+	if t.debug {
+		t.log(out.Context(), "agrenting: request", slog.Int("attempt", with.Number), slog.String("reason", with.Reason))
+	}
+	ctx, done := t.of.attempts.Begin(out.Context(), with)
+	if t.done = done; ctx != out.Context() {
+		out = out.WithContext(ctx)
+	}
+	return out
+}
+
+// received ends the attempt under way, if there is one. resp may be nil.
+func (t *trip) received(resp *http.Response, err error) {
+	if t == nil || t.sent.IsZero() {
+		return
+	}
+	if t.done != nil {
+		r := AttemptResult{Err: err, Duration: time.Since(t.sent)}
+		if resp != nil {
+			r.StatusCode = resp.StatusCode
+		}
+		t.done(r)
+	}
+	t.sent, t.done, t.attempt.Reason = time.Time{}, nil, ""
+}
+
+// arrive ends the trip with a response or an error, or with neither if the base panicked.
+func (t *trip) arrive(ctx context.Context, resp *http.Response, err error) {
+	if t == nil {
+		return
+	}
+	t.received(resp, err)
+	r := RequestResult{Err: err, Attempts: t.attempt.Number, Duration: time.Since(t.began)}
+	if resp != nil {
+		h := wire.ReadHeader(resp.Header, time.Now())
+		r.StatusCode, r.RequestID, r.Rate = resp.StatusCode, secret.Clean(h.RequestID), Rate(h.Rate)
+	}
+	if t.end != nil {
+		t.end(r)
+	}
+	if !t.debug {
+		return
+	}
+	attrs := []slog.Attr{slog.Duration("duration", r.Duration), slog.Int("attempts", r.Attempts)}
+	if r.RequestID != "" {
+		attrs = append(attrs, slog.String("request_id", r.RequestID))
+	}
+	if resp != nil {
+		t.log(ctx, "agrenting: response", append(attrs, slog.Int("status", r.StatusCode))...)
+	} else if err != nil {
+		t.log(ctx, "agrenting: request failed", append(attrs, slog.String("error", secret.Clean(secret.WithoutQueries(err.Error()))))...)
+	}
+}
+
+// log writes a record about the request and its last attempt.
+func (t *trip) log(ctx context.Context, text string, more ...slog.Attr) {
+	attrs := []slog.Attr{slog.String("method", t.info.Method), slog.String("host", t.info.Host), slog.String("path", t.info.Path)}
+	if t.info.Purpose != "" {
+		attrs = append(attrs, slog.String("purpose", t.info.Purpose))
+	}
+	if a := &t.attempt; a.Generation > 0 {
+		attrs = append(attrs, slog.Uint64("generation", a.Generation))
+	}
+	if a := &t.attempt; a.Fingerprint != "" {
+		attrs = append(attrs, slog.String("credential", a.Fingerprint))
+	}
+	t.of.log.LogAttrs(ctx, slog.LevelDebug, text, append(attrs, more...)...)
+}
