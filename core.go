@@ -323,7 +323,7 @@ func (c *core) observe(e renew.Event[*preparedCredential]) {
 func (c *core) emit(level slog.Level, ev Event) {
 	if log := c.cfg.logger; log != nil {
 		c.events.Put(func() {
-			log.LogAttrs(context.Background(), level, messages[ev.Type], slog.Any("event", ev))
+			log.LogAttrs(context.Background(), level, messages[ev.Type], slog.Any("event", ev)) //nolint:sloglint // all messages are constants
 		})
 	}
 	for _, fn := range c.cfg.observers {

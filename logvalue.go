@@ -54,8 +54,8 @@ func errorText(err error) string {
 	return secret.Line(secret.WithoutQueries(secret.Bounded(err.Error())))
 }
 
-// json writes the attributes as an object, in their order.
-func (a attrs) json() ([]byte, error) {
+// object writes attributes as JSON, in their order.
+func object(a attrs) ([]byte, error) {
 	var b bytes.Buffer
 	for i, at := range a {
 		if i > 0 {
@@ -67,7 +67,7 @@ func (a attrs) json() ([]byte, error) {
 		}
 		value, err := json.Marshal(at.Value.Any())
 		if at.Value.Kind() == slog.KindGroup {
-			value, err = attrs(at.Value.Group()).json()
+			value, err = object(at.Value.Group())
 		}
 		if err != nil {
 			return nil, err
@@ -103,7 +103,7 @@ func (e Event) LogValue() slog.Value { return slog.GroupValue(e.attrs()...) }
 func (e Event) MarshalJSON() ([]byte, error) {
 	var a attrs
 	a.time("time", e.Time)
-	return append(a, e.attrs()...).json()
+	return object(append(a, e.attrs()...))
 }
 
 func (s Status) attrs() attrs {
@@ -141,7 +141,7 @@ func rateAttrs(r Rate) attrs {
 func (s Status) LogValue() slog.Value { return slog.GroupValue(s.attrs()...) }
 
 // MarshalJSON implements [json.Marshaler].
-func (s Status) MarshalJSON() ([]byte, error) { return s.attrs().json() }
+func (s Status) MarshalJSON() ([]byte, error) { return object(s.attrs()) }
 
 func (k KeyStatus) attrs() attrs {
 	if k.Fingerprint == "" {
@@ -166,4 +166,4 @@ func (k KeyStatus) attrs() attrs {
 func (k KeyStatus) LogValue() slog.Value { return slog.GroupValue(k.attrs()...) }
 
 // MarshalJSON implements [json.Marshaler]. See [Status] for the form.
-func (k KeyStatus) MarshalJSON() ([]byte, error) { return k.attrs().json() }
+func (k KeyStatus) MarshalJSON() ([]byte, error) { return object(k.attrs()) }

@@ -36,8 +36,11 @@ func TestReady(t *testing.T) {
 		"waiting for the second attempt":   {agrenting.Status{State: agrenting.StateWaiting, LastError: errAway, Failures: 1}, errAway, "the renewal of the credential has failed: away"},
 		"empty":                            {agrenting.Status{State: agrenting.StateEmpty, Source: "WithStore"}, agrenting.ErrNoCredential, "none was obtained yet from WithStore"},
 		"empty, and the source has failed": {agrenting.Status{State: agrenting.StateEmpty, LastError: errAway, Failures: 1}, errAway, "away"},
-		"failing": {agrenting.Status{State: agrenting.StateFailing, LastError: errAway, Failures: 1, RetryAt: time.Unix(0, 0)}, errAway,
-			"agrenting: not ready: the renewal of the credential has failed: away. The next attempt is due at 1970-01-01T00:00:00Z"},
+		"failing": {
+			agrenting.Status{State: agrenting.StateFailing, LastError: errAway, Failures: 1, RetryAt: time.Unix(0, 0)},
+			errAway,
+			"agrenting: not ready: the renewal of the credential has failed: away. The next attempt is due at 1970-01-01T00:00:00Z",
+		},
 		"rejected": {agrenting.Status{State: agrenting.StateRejected, LastError: errAway}, errAway, "agrenting: not ready: away"},
 		"closed":   {agrenting.Status{State: agrenting.StateClosed}, agrenting.ErrClosed, "not ready"},
 	} {

@@ -17,19 +17,20 @@ import (
 const day = 24 * time.Hour
 
 // inEachWay runs a test with the key in use, and with sessions.
-func inEachWay(t *testing.T, test func(t *testing.T, w *sdktest.RotationWorld, opts ...agrenting.Option)) {
+func inEachWay(t *testing.T, test func(w *sdktest.RotationWorld, opts ...agrenting.Option)) {
 	t.Helper()
 	for name, opts := range map[string][]agrenting.Option{"key": nil, "sessions": {agrenting.WithSession()}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { test(t, sdktest.NewRotationWorld(t), opts...) })
+			synctest.Test(t, func(t *testing.T) { test(sdktest.NewRotationWorld(t), opts...) })
 		})
 	}
 }
 
 func TestStatusKey_initialKey(t *testing.T) {
 	t.Parallel()
-	inEachWay(t, func(t *testing.T, w *sdktest.RotationWorld, opts ...agrenting.Option) {
+	inEachWay(t, func(w *sdktest.RotationWorld, opts ...agrenting.Option) {
+		t := w.T
 		c := w.Client(agrenting.MemoryStore(), agrenting.RotationPolicy{Every: 30 * day}, opts...)
 		assert.Zero(t, c.Status().Key, "the store was not loaded yet")
 		require.NoError(t, w.Call(c))
@@ -50,7 +51,8 @@ func TestStatusKey_initialKey(t *testing.T) {
 
 func TestStatusKey_rotated(t *testing.T) {
 	t.Parallel()
-	inEachWay(t, func(t *testing.T, w *sdktest.RotationWorld, opts ...agrenting.Option) {
+	inEachWay(t, func(w *sdktest.RotationWorld, opts ...agrenting.Option) {
+		t := w.T
 		store := agrenting.MemoryStore()
 		c := w.Client(store, agrenting.RotationPolicy{Every: 30 * day}, opts...)
 		other := w.Client(store, agrenting.RotationPolicy{Every: 30 * day}, opts...)
@@ -72,7 +74,8 @@ func TestStatusKey_rotated(t *testing.T) {
 
 func TestStatusKey_rotationFails_overdue(t *testing.T) {
 	t.Parallel()
-	inEachWay(t, func(t *testing.T, w *sdktest.RotationWorld, opts ...agrenting.Option) {
+	inEachWay(t, func(w *sdktest.RotationWorld, opts ...agrenting.Option) {
+		t := w.T
 		c := w.Client(agrenting.MemoryStore(), agrenting.RotationPolicy{Every: 30 * day}, opts...)
 		require.NoError(t, w.Call(c))
 		w.Server.Fault("POST /api/v1/agents/*", agrentingtest.Status(403, "FORBIDDEN").Always())
@@ -105,7 +108,8 @@ func TestStatusKey_rotationFails_overdue(t *testing.T) {
 
 func TestStatusKey_anotherProcessRotates_errorEnds(t *testing.T) {
 	t.Parallel()
-	inEachWay(t, func(t *testing.T, w *sdktest.RotationWorld, opts ...agrenting.Option) {
+	inEachWay(t, func(w *sdktest.RotationWorld, opts ...agrenting.Option) {
+		t := w.T
 		store := agrenting.MemoryStore()
 		p := agrenting.RotationPolicy{Owner: agrenting.Static(agrenting.UserToken(w.Owner.Secret))}
 		c := w.Client(store, agrenting.RotationPolicy{}, opts...)
@@ -190,7 +194,8 @@ func (s namedStore) String() string { return s.name }
 
 func TestStatus_storeFails_saysSo(t *testing.T) {
 	t.Parallel()
-	inEachWay(t, func(t *testing.T, w *sdktest.RotationWorld, opts ...agrenting.Option) {
+	inEachWay(t, func(w *sdktest.RotationWorld, opts ...agrenting.Option) {
+		t := w.T
 		store := sdktest.NewFailingStore()
 		c := w.Client(store, agrenting.RotationPolicy{}, opts...)
 		require.NoError(t, w.Call(c))

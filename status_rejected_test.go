@@ -1,7 +1,6 @@
 package agrenting_test
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -21,7 +20,6 @@ type rejectedCase struct {
 	opts func(t *testing.T, key agrenting.Credential) []agrenting.Option
 	// follow is what the state is until the verdict is known, if the 401 does not wait for it.
 	follow bool
-	cause  error
 }
 
 var rejectedCases = map[string]rejectedCase{
@@ -32,6 +30,7 @@ var rejectedCases = map[string]rejectedCase{
 		return []agrenting.Option{sdktest.LookupIn(map[string]string{"AGRENTING_API_KEY": key.Reveal()})}
 	}, follow: true},
 	"file": {opts: func(t *testing.T, key agrenting.Credential) []agrenting.Option {
+		t.Helper()
 		path := filepath.Join(t.TempDir(), "key")
 		require.NoError(t, os.WriteFile(path, []byte(key.Reveal()), 0o600))
 		return []agrenting.Option{agrenting.WithCredentialSource(agrenting.FileSource(path))}
@@ -124,7 +123,7 @@ func TestStatus_acceptedAgain_ready(t *testing.T) {
 	t.Parallel()
 	for name, again := range map[string]func(*sdktest.RotationWorld, *agrenting.Client) error{
 		"a request succeeds": func(w *sdktest.RotationWorld, c *agrenting.Client) error { return w.Call(c) },
-		"Verify succeeds":    func(_ *sdktest.RotationWorld, c *agrenting.Client) error { return c.Verify(context.Background()) },
+		"Verify succeeds":    func(w *sdktest.RotationWorld, c *agrenting.Client) error { return c.Verify(w.T.Context()) },
 	} {
 		for source, rc := range rejectedCases {
 			t.Run(source+", "+name, func(t *testing.T) {

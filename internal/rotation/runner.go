@@ -38,7 +38,7 @@ type runner struct {
 	flight   *flight
 	begun    string    // the intent that this process has worked on last
 	repaired time.Time // when the owner was last asked to replace a dead key
-	last     outcome
+	last     lastRun
 }
 
 // cause is why a run was started. The zero value is the timer.

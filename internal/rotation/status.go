@@ -36,7 +36,7 @@ func (m *Manager) Status() Status {
 	if rec.Generation > 1 {
 		s.Last = rec.Current.Created
 	}
-	if last := m.runner.lastRun(); !last.ended.IsZero() && last.generation >= rec.Generation {
+	if last := m.runner.ended(); !last.ended.IsZero() && last.generation >= rec.Generation {
 		s.Last, s.Err = last.ended, last.err
 	}
 	if s.Err != nil {
@@ -50,27 +50,27 @@ func (m *Manager) Status() Status {
 	return s
 }
 
-// outcome is the end of a run that has rotated the key or failed.
-type outcome struct {
+// lastRun is the end of a run that has rotated the key or failed.
+type lastRun struct {
 	ended      time.Time
 	err        error
 	generation uint64 // of the record, as far as known then
 }
 
-func (r *runner) lastRun() outcome {
+func (r *runner) ended() lastRun {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.last
 }
 
-// note keeps the outcome of a run. One that found nothing to do has none.
+// note keeps the end of a run. One that found nothing to do has none.
 func (r *runner) note(f *flight, generation uint64) {
 	if f.res == nil && f.err == nil {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.last = outcome{time.Now(), f.err, generation}
+	r.last = lastRun{time.Now(), f.err, generation}
 }
 
 // failing returns how many runs in a row have failed, and when the next one is due.
