@@ -45,11 +45,11 @@ var tenantKinds = map[string]struct {
 	most int
 	opts func(tb testing.TB, store agrenting.Store, i int) []agrenting.Option
 }{
-	"fixed key": {3_000, func(testing.TB, agrenting.Store, int) []agrenting.Option { return nil }},
-	"session": {6_000, func(testing.TB, agrenting.Store, int) []agrenting.Option {
+	"fixed key": {3 << 10, func(testing.TB, agrenting.Store, int) []agrenting.Option { return nil }},
+	"session": {6 << 10, func(testing.TB, agrenting.Store, int) []agrenting.Option {
 		return []agrenting.Option{agrenting.WithSession()}
 	}},
-	"store": {6_000, func(tb testing.TB, store agrenting.Store, i int) []agrenting.Option {
+	"store": {6 << 10, func(tb testing.TB, store agrenting.Store, i int) []agrenting.Option {
 		tb.Helper()
 		part, err := agrenting.Namespace(store, fmt.Sprintf("tenant-%d", i))
 		require.NoError(tb, err)

@@ -96,23 +96,24 @@ type History struct {
 	noted atomic.Pointer[Route]
 
 	// The rest is guarded by book.mu.
-	from     Provenance
+	from         Provenance
+	verdict      Verdict
+	accepted     bool
+	believed     bool // Dead counts, though the platform may refuse all credentials of this kind
+	contradicted bool // a request has succeeded although the verdict is Dead
+	lost         bool // a route that had accepted the credential has refused it
+
 	seen     time.Time // when this process first saw it
-	accepted bool
 	sent     time.Time // when the latest request that was accepted was sent
 	used     time.Time // when a request succeeded, about
 	verified time.Time // when Verify accepted it
 	lent     int       // since the last 401, see Lend
 	renewing int       // callers that renew it because of a verdict that proves nothing
-	verdict  Verdict
 	judged   time.Time
-	believed bool     // Dead counts, though the platform may refuse all credentials of this kind
 	inquiry  *inquiry // under way
 
 	asked        time.Time // when the last inquiry began
 	refusedSince time.Time // the first 401 since a request succeeded
-	contradicted bool      // a request has succeeded although the verdict is Dead
-	lost         bool      // a route that had accepted the credential has refused it
 }
 
 // Provenance says where a credential is from.
