@@ -1,0 +1,46 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestDemoShowsTheLifeOfAPod(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), []string{"-demo"}, &out), &out)
+	assert.Equal(t, `a mounted key                                      /hirings 200, /readyz 200
+the secret is replaced, and the old key revoked    /hirings 200, /readyz 200
+the key is revoked, and the secret is not replaced /hirings 502, /readyz 503
+the secret is replaced                             /hirings 200, /readyz 200
+asked to end, with a request under way             /hirings 200, /readyz 503
+the service has ended; each request was answered
+`, out.String())
+}
+
+//nolint:paralleltest // it sets a variable of the process
+func TestInterruptCleansUp(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	require.Error(t, run(ctx, []string{"-demo"}, &bytes.Buffer{}))
+	left, err := os.ReadDir(os.TempDir())
+	require.NoError(t, err)
+	assert.Empty(t, left)
+}
+
+func TestPodReportsAnUnexpectedStatus(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.NotFoundHandler())
+	defer srv.Close()
+	p := &pod{url: srv.URL, out: &bytes.Buffer{}}
+	require.ErrorContains(t, p.get(t.Context(), "/readyz", http.StatusOK), "/readyz answers 404")
+}
