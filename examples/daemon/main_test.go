@@ -34,11 +34,13 @@ func TestDemoShowsMetrics(t *testing.T) {
 
 //nolint:paralleltest // it sets a variable of the process
 func TestInterruptCleansUp(t *testing.T) {
-	t.Setenv("TMPDIR", t.TempDir())
+	folder := t.TempDir()
+	t.Setenv("TMPDIR", folder)
+	t.Setenv("TMP", folder) // on Windows
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.Error(t, run(ctx, []string{"-demo"}, &bytes.Buffer{}))
-	left, err := os.ReadDir(os.TempDir())
+	left, err := os.ReadDir(folder)
 	require.NoError(t, err)
 	assert.Empty(t, left)
 }
