@@ -14,6 +14,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/queue"
 	"github.com/agrenting/agrenting-go/internal/record"
@@ -45,8 +46,8 @@ type core struct {
 	ownBase   bool
 	userAgent string
 
-	rate    atomic.Pointer[Rate]
-	sunsets sunsetLog
+	rate atomic.Pointer[Rate]
+	told struct{ routes, hosts hint.Once } // what was logged once
 
 	closeOnce sync.Once
 	closeErr  error
@@ -169,7 +170,7 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 		if src == nil {
 			notFound = env.noCredential()
 		}
-		return c.storedKeyCache(src, notFound)
+		return c.storedKeyCache(src, name, notFound)
 	}
 	if c.cfg.rotation != nil {
 		return nil, optionError("WithRotation", "it needs WithStore, since the platform shows a new key only once")
@@ -178,7 +179,7 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 		if err := c.checkFixedKey(name, src); err != nil {
 			return nil, err
 		}
-		return c.sessionCache(name, src), nil
+		return c.sessionCache(name, descriptionOf(src), src), nil
 	}
 	if f, ok := src.(fixedSource); ok {
 		cred, _ := f.fixed() // prepare says what is wrong with it
@@ -189,7 +190,7 @@ func (c *core) newCache(env *envConfig) (*credentialCache, error) {
 		return newFixedCache(name, s, c), nil
 	}
 	cheap := recheckInterval(src) > 0 // a file, which is checked only when there is traffic
-	return c.newRenewingCache(name, !cheap, renew.Config[*preparedCredential]{
+	return c.newRenewingCache(name, descriptionOf(src), !cheap, renew.Config[*preparedCredential]{
 		Fetch: fetchFrom(src, func(cred Credential) (*preparedCredential, error) {
 			return c.prepare(cred, evidence.Given)
 		}),
@@ -245,8 +246,8 @@ func (c *core) prepare(cred Credential, from evidence.Provenance) (*preparedCred
 }
 
 // storedKeyCache is the cache of a key in a store. initial may be nil; notFound then
-// says where it was looked for.
-func (c *core) storedKeyCache(initial CredentialSource, notFound error) (*credentialCache, error) {
+// says where it was looked for. from names the initial source.
+func (c *core) storedKeyCache(initial CredentialSource, from string, notFound error) (*credentialCache, error) {
 	name := "WithStore"
 	if p := c.cfg.rotation; p != nil && p.Store != nil {
 		name = "RotationPolicy.Store"
@@ -261,11 +262,18 @@ func (c *core) storedKeyCache(initial CredentialSource, notFound error) (*creden
 			}
 		}
 	}
-	c.stored = newStoredKey(c, c.cfg.keyStore(), initial, notFound)
+	store := c.cfg.keyStore()
+	c.stored = newStoredKey(c, store, initial, notFound)
+	var k *credentialCache
 	if c.cfg.session != nil {
-		return c.sessionCache(name, c.stored), nil
+		k = c.sessionCache(name, store, c.stored)
+	} else {
+		k = c.newRenewingCache(name, store, false, renew.Config[*preparedCredential]{Fetch: c.stored.fetch, RetryAt: retryAt})
 	}
-	return c.newRenewingCache(name, false, renew.Config[*preparedCredential]{Fetch: c.stored.fetch, RetryAt: retryAt}), nil
+	if k.initial = (hint.Source{Name: from, Place: hint.Place(descriptionOf(initial))}); initial == nil {
+		k.initial.Name = environ.APIKey
+	}
+	return k, nil
 }
 
 //nolint:contextcheck,nolintlint // Close has no context; its callers would all be told to pass one

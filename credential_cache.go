@@ -12,6 +12,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/session"
@@ -45,14 +46,17 @@ type generation = renew.Generation[*preparedCredential]
 // credentialCache holds the credential in use: a fixed one, or one that the engine
 // renews from a source.
 type credentialCache struct {
-	fixed    atomic.Pointer[generation] // nil after close, and where there is an engine
-	engine   *renew.Engine[*preparedCredential]
-	name     string // of the source, for Status
-	evidence *evidence.Book
-	died     func()                             // reports that the platform calls a fixed credential dead
-	costly   bool                               // asking the source costs something
-	restores bool                               // the credential before a dead one may be used again
-	seen     atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
+	fixed     atomic.Pointer[generation] // nil after close, and where there is an engine
+	engine    *renew.Engine[*preparedCredential]
+	name      string      // of the source, for Status
+	from      any         // the source or the store that name means; nil if there is nothing to add
+	initial   hint.Source // where the first key of a store comes from
+	evidence  *evidence.Book
+	died      func()                             // reports that the platform calls a fixed credential dead
+	costly    bool                               // asking the source costs something
+	exchanges bool                               // the source's key is exchanged for sessions
+	restores  bool                               // the credential before a dead one may be used again
+	seen      atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
 }
 
 func newFixedCache(name string, s *preparedCredential, c *core) *credentialCache {
@@ -64,13 +68,13 @@ func newFixedCache(name string, s *preparedCredential, c *core) *credentialCache
 	return k
 }
 
-// newRenewingCache returns the cache of a source. costly is set if asking it costs
+// newRenewingCache returns the cache of a source. from is what name means. costly is set if asking it costs
 // something, such as one of the few calls that the authenticate endpoint allows.
-func (c *core) newRenewingCache(name string, costly bool, cfg renew.Config[*preparedCredential]) *credentialCache {
+func (c *core) newRenewingCache(name string, from any, costly bool, cfg renew.Config[*preparedCredential]) *credentialCache {
 	cfg.Same, cfg.Observe = sameCredential, c.observe
 	cfg.Wait, cfg.Permanent, cfg.Costly = c.cfg.retry.renewalWait(), permanentFailure, costly
 	return &credentialCache{
-		name: name, engine: renew.New(cfg), evidence: c.evidence, costly: costly, restores: c.cfg.keyStore() == nil,
+		name: name, from: from, engine: renew.New(cfg), evidence: c.evidence, costly: costly, restores: c.cfg.keyStore() == nil,
 	}
 }
 
@@ -145,9 +149,21 @@ func (k *credentialCache) get(ctx context.Context) (*generation, error) {
 	}
 	gen, err := k.engine.Get(ctx)
 	if err != nil {
-		return nil, k.renewalError(err)
+		return nil, k.renewalError(k.waited(ctx, err))
 	}
 	return gen, nil
+}
+
+// waited says what a request waited for whose context has ended.
+func (k *credentialCache) waited(ctx context.Context, err error) error {
+	if ctx.Err() == nil || !errors.Is(err, context.Cause(ctx)) {
+		return err
+	}
+	what := "a credential from "
+	if k.exchanges {
+		what = "a session, which the platform gives for the key from "
+	}
+	return &wire.WaitError{For: what + k.source().String(), Err: err, Last: k.lastFailure()}
 }
 
 // enter is get for a request that is about to be sent: it passes the gate of
@@ -169,7 +185,7 @@ func (k *credentialCache) reenter(ctx context.Context, gen *generation) (*genera
 				return gen, nil
 			}
 			if err := gen.Value.gate.Wait(ctx); err != nil {
-				return nil, err
+				return nil, &wire.WaitError{For: "the rotation of the key to end", Err: err}
 			}
 		}
 		next, err := k.get(ctx)
@@ -398,8 +414,8 @@ func (k *credentialCache) lastFailure() error {
 	return nil
 }
 
-// describe describes the credential of an attempt.
-func (k *credentialCache) describe(gen *generation) AttemptInfo {
+// attemptInfo describes the credential of an attempt.
+func (k *credentialCache) attemptInfo(gen *generation) AttemptInfo {
 	if gen.Value.name == "" { // the client is anonymous
 		return AttemptInfo{}
 	}
@@ -438,7 +454,27 @@ func (k *credentialCache) renewalError(err error) error {
 	if !ok {
 		return err
 	}
-	return &RenewalError{RetryAt: f.RetryAt, Rejected: f.Rejected, Failures: f.Failures, Err: k.sourceError(f.Err)}
+	e := &RenewalError{RetryAt: f.RetryAt, Rejected: f.Rejected, Failures: f.Failures, Err: k.sourceError(f.Err)}
+	if s := k.seen.Load(); f.Rejected && s != nil {
+		e.about = "in place of " + k.describe(s.cred, s.history).Subject() + ", which the platform rejected"
+	} else if !f.Rejected {
+		e.about = "from " + k.source().String()
+	}
+	return e
+}
+
+func (k *credentialCache) source() hint.Source {
+	return hint.Source{Name: k.name, Place: hint.Place(k.from)}
+}
+
+// describe describes a credential of the cache for a hint.
+func (k *credentialCache) describe(cred Credential, h *evidence.History) *hint.Credential {
+	if cred.IsZero() {
+		return &hint.Credential{Source: k.source()}
+	}
+	c := hint.Describe(cred.c, h.Known())
+	c.Source, c.Initial, c.Exchanged = k.source(), k.initial, k.exchanges && cred.Kind() == KindSession
+	return c
 }
 
 // sourceError keeps what a panicking source says out of reach of logs, and the

@@ -281,6 +281,8 @@ func (s *staticSource) Credential(context.Context) (Credential, error) {
 // fixed implements fixedSource.
 func (s *staticSource) fixed() (Credential, error) { return s.credential, s.err }
 
+func (*staticSource) description() any { return nil } // it describes the credential
+
 func (s *staticSource) String() string { return "agrenting.Static(" + s.credential.String() + ")" }
 
 // FileSource returns a source that reads the credential from a file, such as a secret
@@ -321,6 +323,8 @@ func (s *fileSource) Refresh(ctx context.Context, rejected Credential) (Credenti
 	return Credential{c}, err
 }
 
+func (s *fileSource) description() any { return s.file }
+
 func (s *fileSource) String() string {
 	return "agrenting.FileSource(" + secret.QuotePath(s.file.Path()) + ")"
 }
@@ -344,6 +348,14 @@ func (s *fileSource) state() string {
 // A fixedSource is a source whose credential never changes, so that New can check it.
 // The error is what is wrong with the credential.
 type fixedSource interface{ fixed() (Credential, error) }
+
+// descriptionOf returns what describes a source in an error: the source, or what is behind it.
+func descriptionOf(src CredentialSource) any {
+	if d, ok := src.(interface{ description() any }); ok {
+		return d.description()
+	}
+	return src
+}
 
 // A rechecker is a source that is asked again and again while requests use its
 // credential, because asking is cheap. It needs no renewal ahead of an expiry.

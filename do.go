@@ -14,8 +14,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -165,20 +165,8 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 
 // limit puts a call under the client's timeout.
 func (c *core) limit(ctx context.Context) (context.Context, context.CancelFunc) {
-	if t := c.cfg.timeout; t > 0 {
-		return context.WithTimeoutCause(ctx, t, timeoutError{t})
-	}
-	return ctx, func() {}
+	return wire.Limit(ctx, c.cfg.timeout)
 }
-
-// timeoutError is what a call ended by [WithTimeout] fails with.
-type timeoutError struct{ limit time.Duration }
-
-func (e timeoutError) Error() string {
-	return fmt.Sprintf("no answer within %v, the client's WithTimeout", e.limit)
-}
-func (e timeoutError) Timeout() bool { return true }
-func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
 func (c *Client) request(ctx context.Context, method, path string, in, out any, cfg *callConfig, state *Trace) (*http.Request, error) {
 	u, err := c.core.origins.Target(c.core.base, path, cfg.query)
@@ -238,7 +226,7 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	success := resp.StatusCode >= 200 && resp.StatusCode < 300
 	if w, ok := out.(io.Writer); ok && success {
 		if _, err := io.Copy(w, resp.Body); err != nil {
-			return r, wire.NewCallError(req, err)
+			return r, wire.Incomplete(req, err)
 		}
 		return r, nil
 	}
@@ -260,10 +248,15 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 		return r, nil
 	}
 	if !success || (a.JSONErr == nil && a.BodyErr == nil && !a.OK()) {
-		return r, c.apiError(req, r, a, state)
+		e := c.apiError(req, r, a, state)
+		e.Hint = noteOf(resp).hint(resp)
+		return r, e
 	}
-	if wantsAll || a.BodyErr != nil {
-		return r, a.BodyErr
+	if a.BodyErr != nil {
+		return r, wire.Incomplete(req, a.BodyErr)
+	}
+	if wantsAll {
+		return r, nil
 	}
 	if len(bytes.TrimSpace(a.Body)) == 0 || (out == nil && !isWebPage(resp)) {
 		return r, nil
@@ -278,8 +271,16 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	case c.core.routes.issue(req):
 		return r, wire.NewCallError(req, fmt.Errorf("%w (%d)", ErrMalformedResponse, resp.StatusCode))
 	default:
-		return r, wire.NewCallError(req, fmt.Errorf("%w (%d %s): %w", ErrMalformedResponse,
-			resp.StatusCode, secret.Clean(resp.Header.Get("Content-Type")), err))
+		contentType := secret.Clean(resp.Header.Get("Content-Type"))
+		err = fmt.Errorf("%w (%d %s): %w", ErrMalformedResponse, resp.StatusCode, contentType, err)
+		text := hint.NotPlatform(req.URL.Host, contentType)
+		if a.JSONErr == nil {
+			text = hint.Shape(err, a.Envelope.Data, out)
+		}
+		if text != "" {
+			err = fmt.Errorf("%w. %s", err, text)
+		}
+		return r, wire.NewCallError(req, err)
 	}
 }
 
@@ -334,7 +335,7 @@ func (c *Client) describe(resp *http.Response, state *Trace) *Response {
 
 // noteSunset logs that a route will be retired, once per route.
 func (c *core) noteSunset(req *http.Request, r *Response) {
-	if r.Sunset.IsZero() || c.cfg.logger == nil || !c.sunsets.first(req.Method, req.URL.Path) {
+	if r.Sunset.IsZero() || c.cfg.logger == nil || !c.told.routes.First(req.Method+" "+routeOf(req.URL.Path)) {
 		return
 	}
 	c.cfg.logger.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: a route will be retired",

@@ -118,6 +118,11 @@ type APIError struct {
 	Details json.RawMessage
 	// RequestID is the request ID of the envelope's meta, or of a header.
 	RequestID string
+	// Hint says in sentences what can be done about the error; empty if that is not known.
+	// For a 401, it names the kind, the fingerprint, and the source of the credential
+	// that was rejected, such as AGRENTING_API_KEY, or why the request had none of the
+	// SDK. It is a part of the error's text.
+	Hint string
 	// RetryAfter is the platform's Retry-After; zero if it gave none. A date is read
 	// relative to the Date of the response, or to the local clock if there is none.
 	RetryAfter time.Duration
@@ -180,6 +185,9 @@ func (e *APIError) Error() string {
 	if e.cause != nil {
 		b.WriteString("; " + e.cause.Error())
 	}
+	if e.Hint != "" {
+		b.WriteString(". " + e.Hint)
+	}
 	return b.String()
 }
 
@@ -230,23 +238,34 @@ type RenewalError struct {
 	Failures int
 	// Err is why the last attempt failed.
 	Err error
+
+	about string // which credential could not be obtained
 }
 
 // Error implements error.
 func (e *RenewalError) Error() string {
 	var b strings.Builder
 	b.WriteString("agrenting: cannot obtain a credential")
-	if e.Rejected {
+	switch {
+	case e.about != "":
+		b.WriteString(" " + e.about)
+	case e.Rejected:
 		b.WriteString(" in place of the one that the platform rejected")
 	}
+	hint := ""
 	if e.Err != nil {
+		text := e.Err.Error()
+		if api, ok := errors.AsType[*APIError](e.Err); ok && api.Hint != "" {
+			hint = ". " + api.Hint
+			text = strings.Replace(text, hint, "", 1)
+		}
 		// The errors of sources may contain URLs with query strings.
-		b.WriteString(": " + strings.TrimPrefix(secret.Clean(secret.WithoutQueries(e.Err.Error())), "agrenting: "))
+		b.WriteString(": " + strings.TrimPrefix(secret.Clean(secret.WithoutQueries(text)), "agrenting: "))
 	}
 	if !e.RetryAt.IsZero() {
 		fmt.Fprintf(&b, " (next try at %s)", e.RetryAt.UTC().Format(time.RFC3339))
 	}
-	return b.String()
+	return b.String() + hint
 }
 
 // Unwrap returns the cause.

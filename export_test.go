@@ -6,6 +6,7 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/durable"
 	"github.com/agrenting/agrenting-go/internal/filestore"
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/rotation"
@@ -19,21 +20,21 @@ const (
 	MaxAgentID   = maxAgentID
 	MaxBody      = maxBody
 	MaxErrorBody = maxErrorBody
-	MaxSunsets   = maxSunsets
+	MaxSunsets   = 256
 	DefaultDrain = defaultDrain
 )
 
 type (
 	Config     = config
 	CallConfig = callConfig
-	SunsetLog  = sunsetLog
+	SunsetLog  struct{ hint.Once }
 )
 
 func ValidateAgentID(id string) error { return validateAgentID(id) }
 
-func (s *sunsetLog) First(method, path string) bool { return s.first(method, path) }
-
-func (s *sunsetLog) Len() int { return len(s.seen) }
+func (s *SunsetLog) First(method, path string) bool {
+	return s.Once.First(method + " " + routeOf(path))
+}
 
 // BaseOf is the transport below a client.
 func BaseOf(c *Client) http.RoundTripper { return c.transport.base }

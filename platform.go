@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/evidence"
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/rotation"
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -83,7 +84,7 @@ func (p platformCalls) direct(ctx context.Context, d direct) (*directAnswer, err
 	}
 	trip.arrive(ctx, &http.Response{StatusCode: a.Status, Header: a.Header}, nil)
 	return &directAnswer{
-		answer: a, status: a.Status, header: a.Header, jsonErr: a.JSONErr, raw: a.Body, secret: d.cred.Reveal(), issues: issues,
+		answer: a, status: a.Status, header: a.Header, jsonErr: a.JSONErr, raw: a.Body, secret: d.cred.Reveal(), issues: issues, host: u.Host,
 	}, nil
 }
 
@@ -96,6 +97,7 @@ type directAnswer struct {
 	raw     []byte
 	secret  string // of the credential, for redaction
 	issues  bool   // it may have a new secret
+	host    string // that answered
 }
 
 // ok reports whether the platform did what it was asked for.
@@ -147,6 +149,11 @@ func (p platformCalls) Authenticate(ctx context.Context, path string, key secret
 	if !a.fromPlatform() && !isRedirect(a.status) && a.status < http.StatusInternalServerError && a.status != http.StatusTooManyRequests {
 		return nil, notThePlatform(a)
 	}
+	r := hint.Response{
+		Status: a.status, Host: p.core.base.Host, Path: a.answer.Path, Base: p.core.base.EscapedPath(),
+		Credential: p.core.creds.describe(Credential{key}, p.core.evidence.Of(key, evidence.Given)),
+	}
+	e.Hint = r.Text()
 	if a.status != http.StatusTooManyRequests {
 		return nil, e
 	}
@@ -240,7 +247,8 @@ func notThePlatform(a *directAnswer) error {
 		problem = "not JSON"
 	}
 	return &wire.CallError{Method: a.answer.Method, Path: a.answer.Path, Err: fmt.Errorf(
-		"%w: %d with a body that is %s, so %w", ErrMalformedResponse, a.status, problem, wire.ErrNotPlatform)}
+		"%w: %d with a body that is %s, so %w. %s", ErrMalformedResponse, a.status, problem, wire.ErrNotPlatform,
+		hint.NotPlatform(a.host, ""))}
 }
 
 // Issue implements rotation.Platform.

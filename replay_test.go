@@ -527,7 +527,7 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 				var held gate.Gate
 				held.Shut()
 				n := 0
-				tr.creds = tr.core.newRenewingCache("test", true, renew.Config[*preparedCredential]{
+				tr.creds = tr.core.newRenewingCache("test", nil, true, renew.Config[*preparedCredential]{
 					Fetch: func(context.Context, renew.Query[*preparedCredential]) (renew.Grant[*preparedCredential], error) {
 						n++
 						secret := fmt.Sprint("k", n)

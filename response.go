@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
@@ -67,7 +68,7 @@ func (r *Response) readHeader() {
 // 101 of a WebSocket, and leaves their bodies alone.
 //
 // If a request that got a 401 could not be resent because of its body, the error matches
-// [ErrNotReplayable].
+// [ErrNotReplayable]. If the request had no credential of the SDK, the error of a 401 says why.
 func CheckResponse(resp *http.Response) error {
 	if (resp.StatusCode >= 200 && resp.StatusCode < 300) || resp.StatusCode == http.StatusSwitchingProtocols {
 		return nil
@@ -91,11 +92,29 @@ func CheckResponse(resp *http.Response) error {
 		secrets = append(secrets, note.generation.Value.cred.Reveal())
 	}
 	e := newAPIError(r, &env, body, note.issues, secrets...)
-	e.cause = note.notReplayed
+	e.cause, e.Hint = note.notReplayed, note.hint(resp)
 	if req := resp.Request; req != nil && req.URL != nil {
 		e.Method, e.Path = req.Method, secret.Path(req.URL.EscapedPath(), secrets...)
 	}
 	return e
+}
+
+// hint says what can be done about resp, a response with an error status; empty if that is not
+// known.
+func (n answerNote) hint(resp *http.Response) string {
+	r := hint.Response{Missing: n.missing}
+	if n.t != nil {
+		r.Base, r.Handshake = n.t.core.base.EscapedPath(), !n.t.inQuery && hint.IsHandshake(resp.Request)
+	}
+	switch gen := n.generation; {
+	case gen == nil:
+	case resp.StatusCode == http.StatusUnauthorized:
+		r.Credential = n.t.creds.describe(gen.Value.cred, gen.Value.history)
+	default:
+		r.Credential = new(hint.Credential) // of the SDK, and not to be described
+	}
+	r.Fill(resp)
+	return r.Text()
 }
 
 // requestID is a form of request IDs that no key has.

@@ -170,7 +170,8 @@ func (p RotationPolicy) withDefaults(store Store) RotationPolicy {
 
 // WithRotation rotates the key by age, before it expires, or on demand. It needs
 // [WithStore] or RotationPolicy.Store, since the platform shows a new key only
-// once.
+// once. A user token is refused with [ErrInvalidCredential], by [New] or by the first
+// request.
 func WithRotation(p RotationPolicy) Option {
 	return func(cfg *config) error {
 		if err := p.validate(); err != nil {

@@ -41,6 +41,9 @@ type SessionPolicy struct {
 //
 // Most programs give no policy. The last one given wins.
 //
+// A user token is refused with [ErrInvalidCredential], by [New] or by the first request,
+// because the platform documents only the exchange of agents' keys.
+//
 // With [WithStore] or SessionPolicy.Store, processes share sessions, so that many
 // workers that start together make one call of the authenticate endpoint, which
 // locks an IP out after 10 calls a minute (platform documentation, "Rate

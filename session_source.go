@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -52,11 +53,24 @@ func (k sessionKeys) Recheck() time.Duration { return recheckInterval(k.source) 
 // Admit implements session.Keys.
 func (k sessionKeys) Admit(c secret.Credential) error { return k.core.admit(Credential{c}) }
 
-// checkKey checks a key that is to be exchanged as any credential is checked
-// before it is sent.
+// checkKey checks a key that is to be exchanged or kept in a store as any credential is
+// checked before it is sent.
 func (c *core) checkKey(key Credential) error {
-	if key.Kind() == KindSession {
-		return fmt.Errorf("%w: WithSession needs an API key to exchange, and there is a session token instead of one", ErrInvalidCredential)
+	option, use := "WithStore", "keeps"
+	switch {
+	case c.cfg.session != nil:
+		option, use = "WithSession", "exchanges"
+	case c.cfg.rotation != nil:
+		option, use = "WithRotation", "rotates"
+	}
+	switch kind := key.Kind(); {
+	case kind == KindSession:
+		return fmt.Errorf("%w: %s %s an API key, and there is a session token instead of one. "+
+			"Give the API key, or remove %s", ErrInvalidCredential, option, use, option)
+	case kind == KindUserToken && option != "WithStore":
+		return fmt.Errorf("%w: %s %s the API key of an agent, and there is a user token instead of one. "+
+			"Give an API key, or remove %s: a user token is sent unchanged. If this is the API key of an agent although it begins with ap_, "+
+			"make it with APIKey, or set %s to api_key", ErrInvalidCredential, option, use, option, environ.CredentialType)
 	}
 	return c.admit(key)
 }
@@ -75,8 +89,8 @@ func (c *core) exchangeableKey(ctx context.Context) (Credential, error) {
 	return Credential{key}, err
 }
 
-// sessionCache is the cache of sessions of the keys that src yields.
-func (c *core) sessionCache(name string, src CredentialSource) *credentialCache {
+// sessionCache is the cache of sessions of the keys that src yields. from is what name means.
+func (c *core) sessionCache(name string, from any, src CredentialSource) *credentialCache {
 	cfg := session.Config{
 		Endpoint: c.endpoint, Platform: platformCalls{c}, Keys: sessionKeys{core: c, source: src}, Report: c,
 		MaxExchanges: c.cfg.session.MaxExchanges,
@@ -85,13 +99,15 @@ func (c *core) sessionCache(name string, src CredentialSource) *credentialCache 
 		cfg.Records = c.recordConfig(store, "")
 	}
 	c.sessions = session.New(cfg)
-	return c.newRenewingCache(name, true, renew.Config[*preparedCredential]{
+	k := c.newRenewingCache(name, from, true, renew.Config[*preparedCredential]{
 		Fetch:     c.fetchSession,
 		Timeout:   c.cfg.session.Timeout,
 		Window:    c.cfg.session.Window,
 		RetryAt:   retryAt,
 		Proactive: c.cfg.session.Window >= 0,
 	})
+	k.exchanges = true
+	return k
 }
 
 // fetchSession is the engine's source of sessions.

@@ -15,6 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/ascii"
 	"github.com/agrenting/agrenting-go/internal/evidence"
 	"github.com/agrenting/agrenting-go/internal/gate"
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/replay"
 	"github.com/agrenting/agrenting-go/internal/retry"
@@ -116,7 +117,7 @@ func (t *Transport) route(req *http.Request) (*http.Response, error) {
 			return nil, origin.InsecureError(req.URL)
 		}
 		if !t.origins.Manages(req) {
-			return t.pass(req, origin.Bare(req))
+			return t.pass(req, origin.Bare(req), false)
 		}
 		if out := origin.WithoutUser(req); out != req {
 			resp, err := t.route(out)
@@ -128,7 +129,7 @@ func (t *Transport) route(req *http.Request) (*http.Response, error) {
 	}
 	credential, agent := origin.Identity(req.Header)
 	if credential || (t.inQuery && socket.HasCredential(req.URL)) {
-		return t.pass(req, req)
+		return t.pass(req, req, true)
 	}
 	ctx, stop := wire.Context(req)
 	defer stop()
@@ -149,8 +150,12 @@ func (t *Transport) retryAttempt(ctx context.Context, req *http.Request) (resp *
 	return t.attempt(ctx, req, agent)
 }
 
-// pass sends out unchanged, on behalf of req.
-func (t *Transport) pass(req, out *http.Request) (*http.Response, error) {
+// pass sends out unchanged, on behalf of req, which gets no credential of the SDK. own is set if
+// the reason is a credential of the caller.
+func (t *Transport) pass(req, out *http.Request, own bool) (*http.Response, error) {
+	if t.core.cfg.logger != nil && !t.core.cfg.anonymous {
+		t.core.told.hosts.LogMissing(t.core.cfg.logger, t.origins, req, own)
+	}
 	trip := t.tripOf(perCallFrom(req.Context()))
 	if trip != nil {
 		out = trip.send(out, AttemptInfo{})
@@ -158,10 +163,11 @@ func (t *Transport) pass(req, out *http.Request) (*http.Response, error) {
 	resp, err := t.send(out, Credential{}, nil)
 	trip.received(resp, err)
 	if resp != nil {
-		resp.Request = req
-		if t.origins.Has(req.URL) && t.core.routes.issued(req, resp) {
-			resp.Request = answerNote{issues: true}.on(req)
+		note := answerNote{issues: t.origins.Has(req.URL) && t.core.routes.issued(req, resp)}
+		if !own && resp.StatusCode == http.StatusUnauthorized && !t.core.cfg.anonymous {
+			note.t, note.missing = t, hint.Why(t.origins, req, own)
 		}
+		resp.Request = note.on(req)
 	}
 	return resp, err
 }
@@ -229,14 +235,17 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 			sent = time.Now()
 		}
 		if trip != nil {
-			out = trip.send(out, t.creds.describe(gen))
+			out = trip.send(out, t.creds.attemptInfo(gen))
 		}
 		resp, err = t.send(out, gen.Value.cred, gen.Value.gate)
 		if resp != nil {
 			// The copy with the credential stays here: callers log what they find.
 			resp.Request = req
 			if issues := t.core.routes.issued(req, resp); issues || resp.StatusCode >= http.StatusBadRequest {
-				resp.Request = answerNote{generation: gen, issues: issues}.on(req)
+				resp.Request = answerNote{t: t, generation: gen, issues: issues}.on(req)
+				if t.core.cfg.logger != nil && !t.inQuery {
+					t.core.told.hosts.LogHandshake(t.core.cfg.logger, req, resp)
+				}
 			}
 		}
 		if err != nil || !t.refused(resp) {
@@ -277,7 +286,7 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 		}
 		again, err := body.Again(req)
 		if err != nil {
-			resp.Request = answerNote{generation: gen, notReplayed: err, issues: t.core.routes.issued(req, resp)}.on(req)
+			resp.Request = answerNote{t: t, generation: gen, notReplayed: err, issues: t.core.routes.issued(req, resp)}.on(req)
 			pc.trace.failed(err)
 			return resp, false, nil
 		}
@@ -367,6 +376,9 @@ type answerNote struct {
 	notReplayed error
 	// issues is set if the answer may have a new secret.
 	issues bool
+	// t sent the request, and missing is why it added no credential.
+	t       *Transport
+	missing hint.Missing
 }
 
 type answerNoteKey struct{}

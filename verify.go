@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/agrenting/agrenting-go/internal/hint"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -44,8 +45,9 @@ func (c *Client) Verify(ctx context.Context) error {
 		return err
 	}
 	if _, derr := wire.Decode(answer); derr != nil || (len(answer) == 0 && resp.StatusCode == http.StatusOK) {
-		return fmt.Errorf("%w: GET %s: %d %s, which does not look like the platform's", ErrMalformedResponse,
-			c.core.routes.Verify, resp.StatusCode, secret.Clean(resp.Header.Get("Content-Type")))
+		contentType := secret.Clean(resp.Header.Get("Content-Type"))
+		return fmt.Errorf("%w: GET %s: %d %s, which does not look like the platform's. %s", ErrMalformedResponse,
+			c.core.routes.Verify, resp.StatusCode, contentType, hint.NotPlatform(c.core.base.Host, contentType))
 	}
 	c.core.creds.confirm(cred)
 	return nil

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/agrenting/agrenting-go"
 )
@@ -101,6 +102,8 @@ var phrases = []string{
 	", or save what NewCredential of this error returns; the SDK keeps trying to save it", "",
 	"; save what NewCredential returns before the process ends: the platform does not show it again", "; the platform does not show it again",
 	"the SDK does not know", "is not known",
+	"The data is a list: decode it into a slice, or use List", "The data is a list",
+	"The data is not a list: decode it into a struct or a map", "The data is not a list",
 	"WithStore", "--store",
 	"FileStore", "--store",
 	", or give one to New by WithCredential", "",
@@ -131,6 +134,20 @@ func textOf(err error) string {
 	text = nextTry.ReplaceAllString(text, "")
 	text = withoutTypes(strings.ReplaceAll(text, ": agrenting: ", ": "))
 	return strings.Join(strings.Fields(visible(text)), " ")
+}
+
+// splitHint returns the text of an error, and what the SDK says can be done about it. The
+// command line has its own words for a credential that was rejected; see refusedHint.
+func splitHint(err error) (msg, hint string) {
+	text := err.Error()
+	if api, ok := errors.AsType[*agrenting.APIError](err); ok && api.Hint != "" {
+		return textOf(errors.New(strings.Replace(text, ". "+api.Hint, "", 1))), inCLI.Replace(api.Hint)
+	}
+	const check = ". Check the base URL"
+	if before, after, found := strings.Cut(text, check); found {
+		return textOf(errors.New(before)), inCLI.Replace("check the base URL" + after)
+	}
+	return textOf(err), ""
 }
 
 // sentinels map what the SDK tells apart to exit codes, the first match wins.
@@ -166,7 +183,8 @@ func (a *app) classify(err error) *cliError {
 	if e, ok := errors.AsType[*cliError](err); ok {
 		return e
 	}
-	e := &cliError{code: codeFailure, kind: "failure", msg: textOf(err), err: err}
+	msg, remedy := splitHint(err)
+	e := &cliError{code: codeFailure, kind: "failure", msg: msg, err: err}
 	if a.ctx.Err() != nil {
 		e.code, e.kind, e.msg = codeInterrupted, "interrupted", "interrupted"
 		return e
@@ -185,6 +203,9 @@ func (a *app) classify(err error) *cliError {
 			e.code, e.kind, e.hint = s.code, s.kind, s.hint
 			if s.code == codeRefused && errors.Is(err, agrenting.ErrUnauthorized) && a.last != nil {
 				e.hint = a.refusedHint()
+			}
+			if remedy != "" && !errors.Is(err, agrenting.ErrUnauthorized) {
+				e.hint = remedy
 			}
 			if s.code == codeCredential && errors.Is(err, fs.ErrNotExist) {
 				e.hint = "put the credential there, or give another file by --key-file or " + varKeyFile
@@ -295,7 +316,10 @@ func networkHint(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
 	dns, isDNS := errors.AsType[*net.DNSError](err)
+	op, isOp := errors.AsType[*net.OpError](err)
 	switch {
+	case isOp && op.Op == "proxyconnect":
+		return "the proxy cannot be reached; correct or unset " + proxyVariables() + ", or add the platform's host to NO_PROXY"
 	case isDNS && dns.IsNotFound:
 		return "the name does not resolve; check --url and the name server"
 	case errors.Is(err, http.ErrSchemeMismatch):
@@ -309,6 +333,20 @@ func networkHint(err error) string {
 	default:
 		return "agrenting doctor looks closer"
 	}
+}
+
+// proxyVariables names the variables that are set and may name the proxy.
+func proxyVariables() string {
+	var set []string
+	for _, name := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"} {
+		if os.Getenv(name) != "" {
+			set = append(set, name)
+		}
+	}
+	if len(set) == 0 {
+		return "the proxy of the environment"
+	}
+	return strings.Join(set, " and ")
 }
 
 // jsonFailure is what --json prints to standard error.
@@ -348,7 +386,11 @@ func (a *app) fail(err error) int {
 	if !a.ui.json {
 		line := e.msg
 		if e.hint != "" && !strings.Contains(e.msg, e.hint) {
-			line = strings.TrimRight(line, ".?!;") + "; " + e.hint
+			separator := "; "
+			if unicode.IsUpper([]rune(e.hint)[0]) {
+				separator = ". "
+			}
+			line = strings.TrimRight(line, ".?!;") + separator + e.hint
 		}
 		line = a.ui.errPaint(red, "agrenting:") + " " + hide(line)
 		fmt.Fprintln(a.err, line)

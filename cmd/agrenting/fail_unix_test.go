@@ -32,6 +32,7 @@ func TestOnlyErrorsOfTheNetworkAreCalledSo(t *testing.T) {
 		hint string
 	}{
 		"refused":     {dial(syscall.ECONNREFUSED), codeNetwork, "network", "nothing listens there"},
+		"proxy":       {&net.OpError{Op: "proxyconnect", Net: "tcp", Err: dial(syscall.ECONNREFUSED)}, codeNetwork, "network", "the proxy cannot be reached"},
 		"unreachable": {dial(syscall.EHOSTUNREACH), codeNetwork, "network", ""},
 		"socket":      {&net.OpError{Op: "dial", Net: "unix", Err: path(syscall.EACCES)}, codeNetwork, "network", ""},
 		"reset":       {fmt.Errorf("read: %w", syscall.ECONNRESET), codeNetwork, "network", ""},

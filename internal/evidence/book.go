@@ -286,6 +286,25 @@ func (h *History) WasUsed() bool {
 	return !h.used.IsZero()
 }
 
+// Known returns the latest verdict without asking: Dead, Alive if the platform accepted the
+// credential within the last 10 s when it was asked, and Unknown otherwise. That of a nil
+// History is Unknown.
+func (h *History) Known() Verdict {
+	if h == nil {
+		return Unknown
+	}
+	h.book.mu.Lock()
+	defer h.book.mu.Unlock()
+	switch {
+	case h.deadLocked():
+		return Dead
+	case h.verdict != Dead && !h.verified.IsZero() && time.Since(h.verified) < refusingFor:
+		return Alive
+	default:
+		return Unknown
+	}
+}
+
 // deadLocked reports whether the platform calls the credential dead, and is believed.
 func (h *History) deadLocked() bool {
 	return h.verdict == Dead && (h.believed || h.book.verifiable[h.cred.Kind()])

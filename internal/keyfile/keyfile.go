@@ -50,6 +50,9 @@ func New(path string, kind secret.Kind) *File { return &File{path: path, kind: k
 // mistake: print it with [secret.QuotePath].
 func (f *File) Path() string { return f.path }
 
+// String returns the path, quoted.
+func (f *File) String() string { return secret.QuotePath(f.path) }
+
 // Credential returns what the file holds. It reads the file only if its metadata has
 // changed. While the file is bad, it returns the last good credential, unless that was
 // rejected.

@@ -35,6 +35,19 @@ func Identity(h http.Header) (credential, agent bool) {
 	return credential, agent
 }
 
+// CredentialHeader returns the name of a header in which the caller has set a credential, as
+// the platform's documents spell it, and "" if there is none.
+func CredentialHeader(h http.Header) string {
+	for _, want := range []string{wire.HeaderAuthorization, "X-API-Key", wire.HeaderAPIKeyAlias} {
+		for name := range h {
+			if len(name) == len(want) && readAs(name, want) {
+				return want
+			}
+		}
+	}
+	return ""
+}
+
 // identityLengths has a bit for each length of a name that [Identity] looks for.
 const identityLengths = uint64(1)<<len(wire.HeaderAuthorization) | 1<<len(wire.HeaderAPIKey) |
 	1<<len(wire.HeaderAPIKeyAlias) | 1<<len(wire.HeaderAgentID)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/agrenting/agrenting-go/internal/ascii"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // Origin is scheme, host, and port: the unit to which credentials are pinned. When
@@ -202,6 +203,16 @@ func opaqueStays(u *url.URL) bool {
 func (set Set) Foreign(u *url.URL) error {
 	o := Of(u)
 	return set.foreignError(o.String()+" is not an origin of this client", o)
+}
+
+// Why says why a URL that the set does not have gets no credential.
+func (set Set) Why(u *url.URL) string {
+	o := Of(u)
+	similar := set.similar(o)
+	if similar == "" {
+		similar = fmt.Sprintf(" (credentials are sent only to %s)", set[0])
+	}
+	return secret.Clean(o.String()) + " is not a pinned origin" + similar
 }
 
 func (set Set) foreignError(text string, o Origin) error {

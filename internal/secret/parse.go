@@ -42,3 +42,6 @@ func Parse(what, text string, kind Kind) (Credential, error) {
 	}
 	return NewCredential(Material{Kind: kind, Secret: text}), nil
 }
+
+// Marked reports whether c begins as the tokens of users do.
+func (c Credential) Marked() bool { return strings.HasPrefix(c.Reveal(), userTokenPrefix) }

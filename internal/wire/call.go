@@ -156,7 +156,7 @@ func Send(req *http.Request, send Sender) (*http.Response, error) {
 	if err == io.EOF { //nolint:errorlint // one further in belongs to what a source says
 		err = fmt.Errorf("the connection was closed before an answer came: %w", err)
 	}
-	return resp, NewCallError(req, err)
+	return resp, NewCallError(req, explainDial(err))
 }
 
 // An Answer is what the platform answered.

@@ -54,6 +54,35 @@ func (e *CallError) make() string {
 // Unwrap returns the cause.
 func (e *CallError) Unwrap() error { return e.Err }
 
+// A WaitError says what a request waited for when its context ended, if that was not the
+// platform's answer.
+type WaitError struct {
+	For string // such as "a credential from AGRENTING_KEY_FILE"
+	Err error  // the cause of the context's end
+	// Last is why what is waited for has failed so far; nil if it has not.
+	Last error
+}
+
+// Error implements error.
+func (e *WaitError) Error() string {
+	text := "waiting for " + e.For
+	if e.Last != nil {
+		text += " (the last attempt failed: " + strings.TrimPrefix(e.Last.Error(), "agrenting: ") + ")"
+	}
+	return text + ": " + e.Err.Error()
+}
+
+// Timeout reports whether a deadline ended the wait.
+func (e *WaitError) Timeout() bool { return errors.Is(e.Err, context.DeadlineExceeded) }
+
+// Unwrap returns the cause, and the failure before it.
+func (e *WaitError) Unwrap() []error {
+	if e.Last == nil {
+		return []error{e.Err}
+	}
+	return []error{e.Err, e.Last}
+}
+
 // contextError is the end of a context, described by its cause. It also matches the
 // context's own error and what had happened until then.
 type contextError struct{ cause, ctx, last error }
@@ -84,9 +113,16 @@ func ended(ctx context.Context, err error) error {
 	switch {
 	case cause == nil:
 		return err
+	case isWait(err):
+		return &contextError{cause: err, ctx: ctx.Err()}
 	case errors.Is(err, ctx.Err()), errors.Is(err, cause):
 		return &contextError{cause: cause, ctx: ctx.Err()}
 	default:
 		return &contextError{cause: cause, ctx: ctx.Err(), last: err}
 	}
+}
+
+func isWait(err error) bool {
+	_, ok := errors.AsType[*WaitError](err)
+	return ok
 }

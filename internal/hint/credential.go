@@ -1,0 +1,168 @@
+package hint
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/agrenting/agrenting-go/internal/evidence"
+	"github.com/agrenting/agrenting-go/internal/secret"
+)
+
+// KeyPage is where owners make keys (platform documentation, "Claude Code").
+const KeyPage = "https://agrenting.com/dashboard/api-keys"
+
+// Credential describes the credential of a request. The zero value is no credential: the
+// client is anonymous.
+type Credential struct {
+	Kind        secret.Kind
+	Fingerprint string
+	// Source is where it comes from, and Initial where the first key of a store does; zero
+	// without a store.
+	Source, Initial Source
+	// Exchanged is set if the credential is a session that the SDK has obtained with the
+	// key of Source.
+	Exchanged bool
+	// Marked is set if the credential begins with ap_, as user tokens do.
+	Marked bool
+	// Expired is when the credential expired by its own statement; zero if it has not.
+	Expired time.Time
+	// Alive and Dead are what the platform says when asked. Neither: unknown.
+	Alive, Dead bool
+}
+
+// Source is where a credential comes from.
+type Source struct {
+	Name  string // an option or a variable, such as AGRENTING_KEY_FILE
+	Place string // what that means: the path of a file, or the name of a store; may be empty
+}
+
+// String returns the name and the place, such as AGRENTING_KEY_FILE ("/run/key").
+func (s Source) String() string {
+	if s.Place == "" {
+		return s.Name
+	}
+	return s.Name + " (" + s.Place + ")"
+}
+
+func (s Source) isVariable() bool { return strings.HasPrefix(s.Name, variablePrefix) }
+
+// into says how the source gets a valid credential.
+func (s Source) into() string {
+	switch {
+	case s.isVariable() && s.Place != "":
+		return "put a valid one into " + s.Place + ", the file of " + s.Name
+	case s.isVariable():
+		return "put a valid one into " + s.Name
+	case s.Name == "WithCredential":
+		return "pass a valid one to WithCredential"
+	default:
+		return "have " + s.String() + " yield a valid one"
+	}
+}
+
+// Describe describes c. verdict is what is known about it.
+func Describe(c secret.Credential, verdict evidence.Verdict) *Credential {
+	d := &Credential{
+		Kind: c.Kind(), Fingerprint: c.Fingerprint(), Marked: c.Marked(),
+		Alive: verdict == evidence.Alive, Dead: verdict == evidence.Dead,
+	}
+	if end := c.Expires(); !end.IsZero() && !time.Now().Before(end) {
+		d.Expired = end
+	}
+	return d
+}
+
+// Place describes a source or a store in an error, without secrets: by what String returns, or
+// by its type. It is empty for nil and for functions.
+func Place(from any) string {
+	switch s := from.(type) {
+	case nil:
+		return ""
+	case fmt.Stringer:
+		return secret.Clean(fmt.Sprint(s)) //nolint:gocritic // it survives a panic of String
+	default:
+		if reflect.TypeOf(s).Kind() == reflect.Func {
+			return ""
+		}
+		return fmt.Sprintf("%T", s)
+	}
+}
+
+// Subject names a credential: its kind, its fingerprint, and its source.
+func (c *Credential) Subject() string {
+	text := "the " + c.Kind.String() + " " + c.Fingerprint
+	if c.Exchanged {
+		return text + " of the key from " + c.Source.String()
+	}
+	return text + " from " + c.Source.String()
+}
+
+// Rejected says what a 401 to a credential means, and what to do.
+func (c *Credential) Rejected() string {
+	switch {
+	case c.Kind == 0:
+		return "The request had no credential, because the client is anonymous. Set " + apiKeyVariable + ", or pass WithCredential instead of " + c.Source.Name
+	case c.Alive:
+		return "The platform accepts " + c.Subject() + " for other requests, so it is this route that refuses it. " +
+			"Check whether the route takes a credential of this kind"
+	}
+	text := "The platform rejected " + c.Subject()
+	if c.Dead {
+		text += ", and confirmed that when asked"
+	}
+	text += ". "
+	if guess := c.wrongKind(); guess != "" {
+		return text + guess + ". Otherwise, " + c.replace()
+	}
+	if c.Kind == secret.KindSession && !c.Exchanged {
+		if c.Expired.IsZero() {
+			text += "A session ends after some hours, or earlier"
+		} else {
+			text += "It expired at " + c.Expired.UTC().Format(time.RFC3339) + " by its own expiry"
+		}
+		return text + ", and is not renewed. Replace it, or give the API key and WithSession, which renews sessions"
+	}
+	return text + "It is invalid, expired, or revoked: " + c.replace()
+}
+
+// replace says where a valid credential goes.
+func (c *Credential) replace() string {
+	text := c.Source.into()
+	if c.Initial.Name != "" {
+		text = c.Initial.into() + "; the store adopts it"
+	}
+	if c.Kind != secret.KindUserToken {
+		text += " (keys come from " + KeyPage + ")"
+	}
+	return text
+}
+
+const (
+	variablePrefix = "AGRENTING_"
+	apiKeyVariable = "AGRENTING_API_KEY" // #nosec G101 -- the name of a variable
+	typeVariable   = "AGRENTING_CREDENTIAL_TYPE"
+)
+
+// wrongKind says what to do if the credential seems to be of another kind; empty if it does
+// not. The prefix is a guess and no more: a page of the platform gives agents keys with ap_.
+func (c *Credential) wrongKind() string {
+	variable := c.Source.isVariable()
+	switch {
+	case c.Kind == secret.KindUserToken && !c.Marked:
+		text := "It does not begin with ap_, as user tokens do, and was sent as a bearer token. If it is the API key of an agent, "
+		if variable {
+			return text + "unset " + typeVariable + ", or set it to api_key"
+		}
+		return text + "make it with APIKey instead of UserToken"
+	case c.Kind == secret.KindAPIKey && c.Marked:
+		text := "It begins with ap_, as user tokens do, and was sent as an API key. If it is a user token, "
+		if variable {
+			return text + "unset " + typeVariable + ", or set it to user_token"
+		}
+		return text + "make it with UserToken instead of APIKey"
+	default:
+		return ""
+	}
+}

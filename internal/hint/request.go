@@ -1,0 +1,99 @@
+package hint
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+
+	"github.com/agrenting/agrenting-go/internal/ascii"
+	"github.com/agrenting/agrenting-go/internal/origin"
+	"github.com/agrenting/agrenting-go/internal/secret"
+	"github.com/agrenting/agrenting-go/internal/socket"
+)
+
+// Why says why req gets no credential of the SDK. own is set if the reason is a credential of
+// the caller, and otherwise set has not its origin, or that of a redirect before it.
+func Why(set origin.Set, req *http.Request, own bool) Missing {
+	name := origin.CredentialHeader(req.Header)
+	switch {
+	case own && name != "":
+		return Own("the header " + name)
+	case own:
+		return Own("the query")
+	case set.Has(req.URL):
+		return Left()
+	case name != "":
+		return Foreign(set.Why(req.URL) + ", and the request has the caller's own credential, in the header " + name)
+	default:
+		return Foreign(set.Why(req.URL))
+	}
+}
+
+// IsHandshake reports whether req is a WebSocket handshake.
+func IsHandshake(req *http.Request) bool {
+	return ascii.EqualFold(req.Header.Get("Upgrade"), "websocket")
+}
+
+// Fill takes what the response and its request say. The request may be nil. If missing is zero
+// and credential is nil, the request's own credential is the reason.
+func (r *Response) Fill(resp *http.Response) {
+	r.Status, r.ContentType = resp.StatusCode, resp.Header.Get("Content-Type")
+	req := resp.Request
+	if req == nil || req.URL == nil {
+		return
+	}
+	r.Host, r.Path = req.URL.Host, req.URL.EscapedPath()
+	if r.Credential != nil || r.Missing != (Missing{}) {
+		return
+	}
+	if origin.CredentialHeader(req.Header) != "" || socket.HasCredential(req.URL) {
+		r.Missing = Why(nil, req, true)
+	}
+}
+
+// maxOnce bounds the memory of a Once: paths contain IDs, and redirects name hosts.
+const maxOnce = 256
+
+// Once remembers what has been logged. The zero value is ready for use. It is safe for
+// concurrent use.
+type Once struct {
+	mu   sync.Mutex
+	seen map[string]struct{}
+}
+
+// First reports whether key was not logged before, and notes it. It forgets nothing, and
+// reports false for all further keys when it is full.
+func (o *Once) First(key string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, known := o.seen[key]; known || len(o.seen) >= maxOnce {
+		return false
+	}
+	if o.seen == nil {
+		o.seen = map[string]struct{}{}
+	}
+	o.seen[key] = struct{}{}
+	return true
+}
+
+// LogMissing logs why req gets no credential of the SDK, once for each host and reason.
+func (o *Once) LogMissing(log *slog.Logger, set origin.Set, req *http.Request, own bool) {
+	if !o.First(fmt.Sprint(own, req.URL.Host)) {
+		return
+	}
+	why := Why(set, req, own)
+	log.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: request without a credential of the SDK",
+		slog.String("host", secret.Clean(req.URL.Host)), slog.String("reason", why.Why), slog.String("hint", why.Option))
+}
+
+// LogHandshake logs that a WebSocket handshake was refused because its credential was in a
+// header, once for each host: libraries show only the status. resp may be about anything.
+func (o *Once) LogHandshake(log *slog.Logger, req *http.Request, resp *http.Response) {
+	r := Response{Handshake: IsHandshake(req), Credential: &Credential{}}
+	r.Fill(resp)
+	if text := r.handshake(); text != "" && o.First("socket"+req.URL.Host) {
+		log.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: WebSocket handshake refused",
+			slog.String("host", secret.Clean(req.URL.Host)), slog.Int("status", resp.StatusCode), slog.String("hint", text))
+	}
+}
