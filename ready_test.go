@@ -204,24 +204,40 @@ func TestReadyHandler_rejected_recovers(t *testing.T) {
 	}
 }
 
-func TestReadyHandler_rejectedFile_findsTheNewKey(t *testing.T) {
+func TestReadyHandler_rejected_findsTheNewKey(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := sdktest.NewRotationWorld(t)
-		path := filepath.Join(t.TempDir(), "key")
-		require.NoError(t, os.WriteFile(path, []byte(w.Key.Secret), 0o600))
-		client := sdktest.ClientOf(t, w.Server, agrenting.WithCredentialSource(agrenting.FileSource(path)))
-		w.Server.RevokeKey(w.Key.ID)
-		require.Error(t, w.Call(client))
-		code, _ := probe(t, client)
-		require.Equal(t, http.StatusServiceUnavailable, code)
-		require.NoError(t, os.WriteFile(path, []byte(w.Server.NewKey(w.Agent.ID).Secret), 0o600))
-		sdktest.Advance(10 * time.Second)
-		_, _ = probe(t, client)
-		synctest.Wait()
-		code, r := probe(t, client)
-		assert.Equal(t, http.StatusOK, code, r)
-	})
+	for name, prepare := range map[string]func(t *testing.T, key string) (agrenting.CredentialSource, func(key string)){
+		"file": func(t *testing.T, key string) (agrenting.CredentialSource, func(string)) {
+			t.Helper()
+			path := filepath.Join(t.TempDir(), "key")
+			write := func(key string) { require.NoError(t, os.WriteFile(path, []byte(key), 0o600)) }
+			write(key)
+			return agrenting.FileSource(path), write
+		},
+		"source": func(_ *testing.T, key string) (agrenting.CredentialSource, func(string)) {
+			src := sdktest.NewSource(key)
+			return src, func(key string) { src.Replace(agrenting.APIKey(key)) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := sdktest.NewRotationWorld(t)
+				src, replace := prepare(t, w.Key.Secret)
+				client := sdktest.ClientOf(t, w.Server, agrenting.WithCredentialSource(src))
+				w.Server.RevokeKey(w.Key.ID)
+				require.Error(t, w.Call(client))
+				code, _ := probe(t, client)
+				require.Equal(t, http.StatusServiceUnavailable, code)
+				replace(w.Server.NewKey(w.Agent.ID).Secret)
+				sdktest.Advance(10 * time.Second)
+				_, _ = probe(t, client)
+				synctest.Wait()
+				code, r := probe(t, client)
+				assert.Equal(t, http.StatusOK, code, r)
+			})
+		})
+	}
 }
 
 func TestReadyHandler_closedClient_unavailable(t *testing.T) {

@@ -32,9 +32,9 @@ const (
 	StateFailing State = "failing"
 	// StateRejected: the platform rejects the credential in use, or the key that sessions
 	// are obtained with, and the source has no other one. LastError says why. One 401 does
-	// not cause this state: either the platform calls the credential dead when asked, with
-	// three 401s in a row, or it does not say, and has answered 401 to all requests for
-	// 10 s. The SDK asks because of a 401, in the background if the credential cannot be
+	// not cause this state, unless the credential's own expiry has passed: either the
+	// platform calls the credential dead when asked, with three 401s in a row, or it does
+	// not say, and has answered 401 to all requests for 10 s. The SDK asks because of a 401, in the background if the credential cannot be
 	// replaced, so the state may follow the 401 by about 0.2 s. It ends when the platform
 	// accepts the credential again, or another one is in use. If the platform
 	// ([Routes].Verify) has never accepted a credential of this kind, any successful
@@ -48,8 +48,9 @@ const (
 //
 // As JSON and in logs, names are in snake case ("last_error"), errors are text, kinds are
 // words ("api_key", "session", "user_token"), durations are strings such as "1.5s", and
-// times are in UTC. What is empty or zero is left out, except the state. The JSON is for
-// probes and monitoring, and cannot be decoded into a Status.
+// times are in UTC. Empty texts, zero times and durations, errors that are nil, and a key or
+// a rate that is not known are left out. The JSON is for probes and monitoring, and cannot
+// be decoded into a Status.
 type Status struct {
 	State State
 	// Source names where the credential is from: an option or an environment
@@ -169,7 +170,10 @@ func (k *credentialCache) reject(s *Status, gen *generation) {
 		return
 	}
 	why := "and confirms it when asked"
-	if r.Verdict != evidence.Dead {
+	switch {
+	case r.Expired:
+		why = "which has expired at " + gen.Value.cred.Expires().UTC().Format(time.RFC3339)
+	case r.Verdict != evidence.Dead:
 		why = "for all requests since " + r.Since.UTC().Format(time.RFC3339) + ", and does not say when asked whether it is valid"
 	}
 	err := fmt.Errorf("%w: the platform rejects the %v %s from %s, %s. Replace it with a valid one",

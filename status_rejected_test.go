@@ -164,6 +164,41 @@ func TestStatus_anotherGeneration_ready(t *testing.T) {
 	})
 }
 
+func TestStatus_sourceAskedAgain_staysRejected(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := sdktest.NewRotationWorld(t)
+		src := sdktest.NewSource(w.Key.Secret)
+		client := sdktest.ClientOf(t, w.Server, agrenting.WithCredentialSource(src))
+		w.Server.RevokeKey(w.Key.ID)
+		require.Error(t, w.Call(client))
+		sdktest.Advance(time.Minute)
+		release := src.Hold()
+		done := make(chan error)
+		go func() { done <- w.Call(client) }()
+		sdktest.Advance(time.Second)
+		s := client.Status()
+		assert.True(t, s.Fetching)
+		assert.Equal(t, agrenting.StateRejected, s.State)
+		release()
+		require.Error(t, <-done)
+	})
+}
+
+func TestStatus_expiredSession_rejectedAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := sdktest.NewRotationWorld(t)
+		token, expires := w.Server.NewSession(w.Key.Secret)
+		client := sdktest.ClientOf(t, w.Server, agrenting.WithCredential(agrenting.SessionToken(token, expires)))
+		sdktest.Advance(time.Until(expires) + time.Second)
+		require.ErrorIs(t, w.Call(client), agrenting.ErrUnauthorized)
+		s := client.Status()
+		assert.Equal(t, agrenting.StateRejected, s.State)
+		require.ErrorContains(t, s.LastError, "which has expired at "+expires.UTC().Format(time.RFC3339))
+	})
+}
+
 // A platform that does not serve the route that would tell answers 401 to everything else.
 func TestStatus_noVerdict_rejectedAfterTenSeconds(t *testing.T) {
 	t.Parallel()

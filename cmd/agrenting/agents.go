@@ -59,7 +59,7 @@ func (a *app) agents(all iter.Seq2[agrenting.Agent, error], limit int) error {
 		rows = append(rows, []string{g.ID, g.Name, g.Status, strings.Join(g.Capabilities, " "), g.DID})
 	}
 	if a.JSON {
-		encode(a.out, map[string]any{"agents": list})
+		a.encode(map[string]any{"agents": list})
 		return nil
 	}
 	a.ui.table([]string{"ID", "NAME", "STATUS", "CAPABILITIES", "DID"}, rows)
@@ -129,7 +129,7 @@ func (c *agentsGetCmd) Run(a *app) error {
 	if a.JSON {
 		j := agentJSON(g)
 		j.Profile = g.Raw
-		encode(a.out, j)
+		a.encode(j)
 		return nil
 	}
 	a.describe(g)
@@ -216,7 +216,7 @@ func (c *agentsRegisterCmd) Run(a *app) error {
 		return err
 	}
 	if a.JSON {
-		encode(a.out, map[string]any{
+		a.encode(map[string]any{
 			"agent": agentJSON(&r.Agent), "message": r.Message,
 			"key": jsonIssued{
 				AgentID: r.Agent.ID, Kind: kindName(r.Credential.Kind()), Fingerprint: r.Credential.Fingerprint(),

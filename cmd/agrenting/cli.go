@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/itchyny/gojq"
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/redact"
@@ -37,6 +38,7 @@ type globals struct {
 	Store    string        `placeholder:"FOLDER" help:"Folder that keeps the key through its rotations."`
 	Timeout  time.Duration `default:"60s" help:"Bound of one call; 0 means none."`
 	JSON     bool          `name:"json" help:"Print JSON with stable field names."`
+	JQ       *string       `name:"jq" placeholder:"EXPR" help:"Filter the JSON with a jq expression and print one result a line, strings without quotes. Implies --json."`
 	Quiet    bool          `short:"q" help:"Print no notes, and only the secret with --show."`
 	Verbose  bool          `short:"v" help:"Log what happens to standard error, without secrets (AGRENTING_LOG=debug)."`
 	Unmarked bool          `name:"unmarked-sandbox-tokens" help:"Let user tokens and sessions without a sandbox mark into the sandbox."`
@@ -80,6 +82,9 @@ type app struct {
 
 	sibling string // the platform's other host, if links lead there
 
+	filter    *gojq.Code // of --jq; nil prints JSON unchanged
+	filterErr error      // why the filter could not be applied to the output
+
 	command    any  // that is run, nil before
 	toldOutput bool // that standard output could not be written
 }
@@ -105,7 +110,7 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 	var g grammar
 	stdout := &outlet{to: s.out}
 	s.out = stdout
-	a := &app{streams: s, stdout: stdout, ctx: ctx, ui: newPrinter(s, slices.Contains(args, "--json"))}
+	a := &app{streams: s, stdout: stdout, ctx: ctx, ui: newPrinter(s, slices.ContainsFunc(args, asksForJSON))}
 	defer func() {
 		switch e := recover().(type) {
 		case nil:
@@ -136,6 +141,9 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 		a.KeyFile = "-"
 	}
 	a.ui.json, a.ui.quiet = a.JSON, a.Quiet
+	if err := a.useFilter(g.JQ, parsed.Selected().Name); err != nil {
+		return a.report(err)
+	}
 	if a.Verbose {
 		a.log = slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -147,10 +155,19 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 		signal.Notify(gone, syscall.SIGPIPE)
 		defer signal.Stop(gone)
 	}
-	if err := parsed.Run(a); err != nil {
-		return a.report(err)
+	err = parsed.Run(a)
+	if a.filterErr != nil && !errors.Is(err, a.filterErr) {
+		code = a.report(a.filterErr)
 	}
-	return codeOK
+	if err != nil {
+		code = a.report(err)
+	}
+	return code
+}
+
+// asksForJSON reports whether an argument makes errors JSON.
+func asksForJSON(arg string) bool {
+	return arg == "--json" || arg == "--jq" || strings.HasPrefix(arg, "--jq=")
 }
 
 // longWord may be a secret that was put where a word belongs.

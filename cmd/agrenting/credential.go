@@ -61,7 +61,7 @@ func (c *credentialCmd) Run(a *app) error {
 		live.Value, live.Secret = "", ""
 		a.ui.note("the secret is printed only to a pipe or a file, or with --show")
 	}
-	encode(a.out, live)
+	a.encode(live)
 	return nil
 }
 

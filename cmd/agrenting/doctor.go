@@ -195,7 +195,7 @@ func (c *doctorCmd) Run(a *app) error {
 		return a.ctx.Err()
 	}
 	if a.JSON {
-		encode(a.out, e.report)
+		a.encode(e.report)
 	} else {
 		e.show()
 	}

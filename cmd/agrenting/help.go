@@ -34,7 +34,7 @@ func (c *helpCmd) Run(a *app) error {
 // globalsOf are the flags of every command that mean something to commands that
 // ask no platform. All others take all of them.
 var globalsOf = map[string][]string{
-	"sandbox": {"help", "json", "verbose"}, "version": {"help", "json"}, "completion": {"help"}, "help": {"help"},
+	"sandbox": {"help", "json", "jq", "verbose"}, "version": {"help", "json", "jq"}, "completion": {"help"}, "help": {"help"},
 }
 
 // printHelp shows what a command is for: its own flags, examples, and the common flags

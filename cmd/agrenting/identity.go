@@ -70,7 +70,7 @@ func (c *whoamiCmd) Run(a *app) error {
 	who.Kind, who.Source, who.Fingerprint = kindName(cred.Kind()), a.sourceName(s.Source), cred.Fingerprint()
 	who.Environment, who.Expires = string(s.Environment), cred.Expires()
 	if a.JSON {
-		encode(a.out, who)
+		a.encode(who)
 		return nil
 	}
 	lines := []pair{
@@ -225,7 +225,7 @@ func (c *loginCmd) Run(a *app) error {
 		a.ui.note("the session was ended again, since nobody would have it: keep it by --out FILE, or print it by --show")
 	}
 	if a.JSON {
-		encode(a.out, jsonSession{
+		a.encode(jsonSession{
 			Fingerprint: cred.Fingerprint(), AgentID: session.AgentID, AgentName: session.AgentName,
 			Expires: cred.Expires(), Kept: kept, File: c.Out, Secret: s.shown(secret),
 		})
@@ -335,7 +335,8 @@ type logoutCmd struct {
 	confirmFlags
 }
 
-// Run ends the session in use or, with an API key, all sessions that were obtained with it.
+// Run ends the session in use or, with an API key, the sessions that were obtained with it:
+// the platform documents neither which nor how many.
 func (c *logoutCmd) Run(a *app) error {
 	client, err := a.reader()
 	if err != nil {
@@ -351,9 +352,9 @@ func (c *logoutCmd) Run(a *app) error {
 			"agrenting tokens revoke ends a user token", "a user token has no session")
 	}
 	if cred.Kind() == agrenting.KindAPIKey {
-		// The platform does not say how many there are.
-		question := "End all sessions of the key " + cred.Fingerprint() + " from " + a.placeOf(client.Status().Source) +
-			", however many there are? Every program that uses one has to exchange the key again."
+		question := "End the sessions of the key " + cred.Fingerprint() + " from " + a.placeOf(client.Status().Source) +
+			"? The platform does not say how many that are: all sessions of this key may end, on other machines too. " +
+			"Every program that uses one has to exchange the key again."
 		if err := a.confirm(c.confirmFlags, question); err != nil {
 			return err
 		}
@@ -362,13 +363,13 @@ func (c *logoutCmd) Run(a *app) error {
 		return err
 	}
 	if a.JSON {
-		encode(a.out, map[string]any{"ended": true, "kind": kindName(cred.Kind()), "fingerprint": cred.Fingerprint()})
+		a.encode(map[string]any{"ended": true, "kind": kindName(cred.Kind()), "fingerprint": cred.Fingerprint()})
 		return nil
 	}
 	if cred.Kind() == agrenting.KindSession {
 		a.ui.line("session %s has ended", cred.Fingerprint())
 	} else {
-		a.ui.line("all sessions of the key %s have ended", cred.Fingerprint())
+		a.ui.line("the platform has ended sessions of the key %s; it does not say which or how many", cred.Fingerprint())
 	}
 	return nil
 }

@@ -79,7 +79,7 @@ func (c *keysListCmd) Run(a *app) error {
 		}
 	}
 	if a.JSON {
-		encode(a.out, map[string]any{"keys": list})
+		a.encode(map[string]any{"keys": list})
 		return nil
 	}
 	a.ui.table([]string{"ID", "NAME", "HINT", "STATE", "CREATED", "LAST USED"}, rows)
@@ -169,7 +169,7 @@ func (c *keysRevokeCmd) Run(a *app) error {
 // revoked reports the end of a key or token.
 func (a *app) revoked(what, id string) error {
 	if a.JSON {
-		encode(a.out, map[string]any{"revoked": id})
+		a.encode(map[string]any{"revoked": id})
 		return nil
 	}
 	a.ui.line("%s %s is revoked", what, visible(id))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -10,12 +11,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os/signal"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,8 +68,6 @@ func (c *proxyCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	stopHangup := a.endOnHangup()
-	defer stopHangup()
 	c.startLog(a)
 	health := &proxy.Health{Tell: func(text string) { c.tell(a, text) }}
 	base := proxyBase()
@@ -106,7 +103,7 @@ func (c *proxyCmd) Run(a *app) error {
 	}
 	defer stopAdmin()
 	where := c.announce(a, l, cfg.Token, admin)
-	if err := a.unwritten(c.RequireToken || c.ReadyFile == ""); err != nil { // no other process would know of it
+	if err := cmp.Or(a.filterErr, a.unwritten(c.RequireToken || c.ReadyFile == "")); err != nil { // no other process would know of it
 		return err
 	}
 	if err := token.write(cfg.Token); err != nil {
@@ -165,23 +162,6 @@ func (c *proxyCmd) config(a *app) (proxy.Config, error) {
 		}
 	}
 	return cfg, nil
-}
-
-// endOnHangup lets SIGHUP end the run like SIGTERM, unless it is ignored, as under nohup.
-func (a *app) endOnHangup() (stop func()) {
-	if signal.Ignored(syscall.SIGHUP) {
-		return func() {}
-	}
-	before := a.ctx
-	ctx, cancel := signal.NotifyContext(before, syscall.SIGHUP)
-	context.AfterFunc(ctx, cancel) // a second one ends the process at once
-	a.ctx = ctx
-	return func() {
-		if ctx.Err() == nil { // an error of the command is not an interruption
-			a.ctx = before
-		}
-		cancel()
-	}
 }
 
 // startLog sets the log that --log asks for.
@@ -260,16 +240,31 @@ func (c *proxyCmd) connect(a *app, cfg *proxy.Config, client *agrenting.Client, 
 	if !c.AnyAgent {
 		cfg.Agent = status.AgentID
 	}
-	health.Verify = func(ctx context.Context) (string, bool) {
-		err := client.Verify(ctx)
+	health.Verify = func(ctx context.Context) (string, proxy.Verdict) {
+		v := verdictOf(client.Verify(ctx))
 		s, remedy := client.Status(), "start the proxy again with a valid one"
 		if s.Source == varKeyFile || a.Store != "" { // it is read again
 			remedy = "replace it there"
 		}
-		return fmt.Sprintf("the platform rejects the credential %s (%s), so requests fail with 401; %s", s.Fingerprint, s.Source, remedy),
-			errors.Is(err, agrenting.ErrUnauthorized)
+		if v == proxy.Alive {
+			return "the platform accepts the credential " + s.Fingerprint + " again", v
+		}
+		return fmt.Sprintf("the platform rejects the credential %s (%s), so requests fail with 401; %s", s.Fingerprint, s.Source, remedy), v
 	}
 	cfg.Rejected = func(generation uint64) { health.Rejected(a.ctx, generation) }
+	cfg.Succeeded = func() { health.Recheck(a.ctx) }
+}
+
+// verdictOf reads the result of [agrenting.Client.Verify].
+func verdictOf(err error) proxy.Verdict {
+	switch {
+	case err == nil:
+		return proxy.Alive
+	case errors.Is(err, agrenting.ErrUnauthorized):
+		return proxy.Dead
+	default:
+		return proxy.Unknown
+	}
 }
 
 // serveAdmin serves /healthz and /metrics if --admin asks for it.
@@ -278,6 +273,7 @@ func (c *proxyCmd) serveAdmin(a *app, client *agrenting.Client, health *proxy.He
 		return "", func() {}, nil
 	}
 	report := func() proxy.Report {
+		health.Recheck(a.ctx) // without traffic, nothing else would
 		s := client.Status()
 		r := proxy.Report{Status: "ok", Problem: health.Problem(), Generation: s.Generation, Credential: s.Fingerprint}
 		if !s.Expires.IsZero() {
@@ -360,7 +356,7 @@ func (c *proxyCmd) announce(a *app, l net.Listener, token, admin string) string 
 		health = j.Health
 	}
 	if a.JSON {
-		encode(a.out, j)
+		a.encode(j)
 		return j.URL
 	}
 	a.ui.line("serving %s at %s", a.baseURL(), a.ui.paint(bold, j.URL))

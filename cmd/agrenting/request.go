@@ -39,6 +39,9 @@ type requestCmd struct {
 // Run makes a call.
 func (c *requestCmd) Run(a *app) error {
 	method := strings.ToUpper(c.Method)
+	if a.filter != nil && c.Out != "" {
+		return usage("leave out one of them", "--jq filters what is printed, and --out prints nothing")
+	}
 	body, query, err := c.body(a, method)
 	if err != nil {
 		return err
@@ -112,6 +115,8 @@ func (c *requestCmd) Run(a *app) error {
 		return s.put(string(data))
 	case c.Raw && !c.Show && len(raw.body) > 0 && !ascii.EqualFold(cmp.Or(resp.Header.Get("Content-Encoding"), "identity"), "identity"):
 		return failure("add --out FILE, or leave out Accept-Encoding", "the body is compressed, so it cannot be searched for the credential")
+	case c.Raw && a.filter != nil:
+		return a.filterBody(hide.Body(raw.body))
 	case c.Raw:
 		_, err := a.out.Write(hide.Body(raw.body))
 		return err
@@ -173,6 +178,11 @@ func (c *requestCmd) lost() (msg, hint string) {
 // show prints a response from which the credential was removed.
 func (c *requestCmd) show(a *app, resp *agrenting.Response, data json.RawMessage) error {
 	switch {
+	case a.filter != nil && !a.JSON:
+		if len(data) == 0 {
+			data = json.RawMessage("null")
+		}
+		a.encode(data)
 	case a.JSON:
 		j := jsonResponse{
 			Status: resp.StatusCode, RequestID: resp.RequestID, Attempts: resp.Attempts,
@@ -184,7 +194,7 @@ func (c *requestCmd) show(a *app, resp *agrenting.Response, data json.RawMessage
 		if c.Include {
 			j.Headers = resp.Header
 		}
-		encode(a.out, j)
+		a.encode(j)
 	case len(data) > 0 && string(data) != "null":
 		var b bytes.Buffer
 		if err := json.Indent(&b, data, "", "  "); err != nil {
@@ -218,10 +228,10 @@ func (c *requestCmd) pages(
 		items = append(items, hide.JSON(item)) // the trace is that of the item's page
 	}
 	if a.JSON {
-		encode(a.out, map[string]any{"data": items})
+		a.encode(map[string]any{"data": items})
 		return nil
 	}
-	encode(a.out, items)
+	a.encode(items)
 	return nil
 }
 

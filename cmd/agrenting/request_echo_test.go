@@ -90,6 +90,8 @@ func TestRequestRemovesEchoedCredential(t *testing.T) {
 		"data": {"/x"}, "raw": {"--raw", "/x"}, "JSON": {"--json", "/x"}, "headers": {"-i", "/x"}, "JSON headers": {"--json", "-i", "/x"},
 		"raw headers": {"--raw", "-i", "/x"}, "verbose": {"-v", "/x"}, "pages": {"--paginate", "/list"}, "JSON pages": {"--paginate", "--json", "/list"},
 		"error": {"-i", "/error"}, "JSON error": {"--json", "/error"}, "no JSON": {"/text"}, "raw text": {"--raw", "/text"},
+		"jq": {"--jq", ".", "/x"}, "jq of raw": {"--raw", "--jq", ".", "/x"}, "JSON jq": {"--json", "--jq", ".", "/x"},
+		"jq of pages": {"--paginate", "--jq", ".", "/list"}, "jq error": {"--jq", "tojson|keys", "/x"}, "error jq": {"--jq", ".", "/error"},
 	}
 	for form, value := range formsOf(echoedKey) {
 		for mode, args := range modes {

@@ -142,7 +142,7 @@ func (c *keysRotateCmd) report(a *app, s *sink, r *agrenting.Rotation, secret, s
 		strategy = r.Strategy.String()
 	}
 	if a.JSON {
-		encode(a.out, jsonRotation{
+		a.encode(jsonRotation{
 			From: r.From, To: r.To, Generation: r.Generation, Strategy: strategy, Seconds: r.Took.Seconds(),
 			Recovered: r.Recovered, Adopted: r.Adopted, Interrupted: interrupted,
 			Store: shown, File: c.Out, Secret: s.shown(secret),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net"
@@ -81,11 +82,11 @@ func (c *sandboxCmd) Run(a *app) error {
 	c.Faults.script(srv)
 	world := c.world(srv)
 	if a.JSON {
-		encode(a.out, world)
+		a.encode(world)
 	} else {
 		c.introduce(a, &world)
 	}
-	if err := a.unwritten(c.EnvFile == ""); err != nil { // no other process would know of it
+	if err := cmp.Or(a.filterErr, a.unwritten(c.EnvFile == "")); err != nil { // no other process would know of it
 		return err
 	}
 	if err := ready.write(envFileMark + "\n" + strings.TrimSuffix(exports(&world), "\n")); err != nil {

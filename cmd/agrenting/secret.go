@@ -289,7 +289,7 @@ func (a *app) issued(s *sink, i *issuing, what string, k *agrenting.IssuedKey) e
 		return err
 	}
 	if a.JSON {
-		encode(a.out, jsonIssued{
+		a.encode(jsonIssued{
 			ID: k.ID, AgentID: k.AgentID, Name: k.Name, Kind: kindName(k.Credential.Kind()),
 			Fingerprint: k.Credential.Fingerprint(), Created: k.Created, Expires: k.Expires,
 			File: s.flags.Out, Secret: s.shown(secret),

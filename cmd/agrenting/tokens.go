@@ -48,7 +48,7 @@ func (*tokensListCmd) Run(a *app) error {
 		rows = append(rows, []string{t.ID, t.Name, t.Hint, when(t.Created), when(t.Expires), strings.Join(t.Scopes, " ")})
 	}
 	if a.JSON {
-		encode(a.out, map[string]any{"tokens": list})
+		a.encode(map[string]any{"tokens": list})
 		return nil
 	}
 	a.ui.table([]string{"ID", "NAME", "HINT", "CREATED", "EXPIRES", "SCOPES"}, rows)

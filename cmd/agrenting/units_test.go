@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/proxy"
 )
 
 func TestWhatTheProxyTellsItsCallers(t *testing.T) {
@@ -184,5 +185,22 @@ func TestDoctorNamesTheProxyOfRequests(t *testing.T) {
 	} {
 		e := &examination{report: jsonDoctor{URL: target}}
 		assert.Equal(t, want, e.viaProxy(), target)
+	}
+}
+
+func TestVerdictOf(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		err  error
+		want proxy.Verdict
+	}{
+		{nil, proxy.Alive},
+		{&agrenting.APIError{StatusCode: http.StatusUnauthorized}, proxy.Dead},
+		{&agrenting.APIError{StatusCode: http.StatusServiceUnavailable}, proxy.Unknown},
+		{&agrenting.APIError{StatusCode: http.StatusNotFound}, proxy.Unknown},
+		{&agrenting.RenewalError{Err: context.DeadlineExceeded}, proxy.Unknown},
+		{context.DeadlineExceeded, proxy.Unknown},
+	} {
+		assert.Equal(t, tc.want, verdictOf(tc.err), tc.err)
 	}
 }

@@ -33,7 +33,7 @@ func (versionCmd) Run(a *app) error { //nolint:unparam // kong requires it
 		}
 	}
 	if a.JSON {
-		encode(a.out, v)
+		a.encode(v)
 		return nil
 	}
 	a.ui.line("agrenting %s (%s, %s)", v.Version, v.Go, v.System)

@@ -18,6 +18,8 @@ type Rejection struct {
 	Verdict Verdict
 	// Since is when the first of these 401s came.
 	Since time.Time
+	// Expired is set if the credential's own expiry has passed.
+	Expired bool
 }
 
 // Rejected reports whether the platform rejects the credential. One 401 does not show that.
@@ -28,16 +30,27 @@ type Rejection struct {
 //     no route that had accepted this one has refused it, any success ends it.
 //   - The platform has answered 401 to all requests for 10 s, and when asked after that it
 //     does not say whether the credential is alive. This ends when any request succeeds.
+//   - The platform has answered 401, and the credential's own expiry has passed. This, too,
+//     ends when any request succeeds: a clock may be wrong.
 func (h *History) Rejected() (Rejection, bool) {
 	if h == nil {
 		return Rejection{}, false
 	}
 	h.book.mu.Lock()
 	defer h.book.mu.Unlock()
-	return Rejection{Verdict: h.verdict, Since: h.refusedSince}, h.rejectedLocked()
+	return Rejection{Verdict: h.verdict, Since: h.refusedSince, Expired: h.expired()}, h.rejectedLocked()
+}
+
+// expired reports whether the credential's own expiry has passed by the local clock.
+func (h *History) expired() bool {
+	end := h.cred.Expires()
+	return !end.IsZero() && !time.Now().Before(end)
 }
 
 func (h *History) rejectedLocked() bool {
+	if !h.refusedSince.IsZero() && h.expired() {
+		return true
+	}
 	switch h.verdict {
 	case Dead:
 		return !h.contradicted || h.lost || h.book.verifiable[h.cred.Kind()]

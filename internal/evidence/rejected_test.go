@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/internal/evidence"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 func isRejected(h *evidence.History) bool {
@@ -88,6 +89,23 @@ func TestRejected(t *testing.T) {
 		})
 	}
 	assert.False(t, isRejected(nil), "an anonymous client")
+}
+
+func TestExpiredCredentialIsRejectedByItsFirstRefusal(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := newBook(t, evidence.Unknown)
+		h := b.Of(secret.NewCredential(secret.Material{Kind: secret.KindSession, Secret: "s1", Expires: time.Now().Add(time.Minute)}), evidence.Fixed)
+		h.Refused(tasks, sending(h))
+		assert.False(t, isRejected(h))
+		success(h, tasks)
+		advance(time.Minute)
+		assert.False(t, isRejected(h), "a clock may be wrong")
+		h.Refused(tasks, sending(h))
+		assert.True(t, isRejected(h))
+		success(h, tasks)
+		assert.False(t, isRejected(h))
+	})
 }
 
 func TestYoungCredentialIsNotRejected(t *testing.T) {
@@ -170,7 +188,9 @@ func TestAskAgainEndsARejection(t *testing.T) {
 		advance(30 * time.Second)
 		h.AskAgain()
 		advance(time.Second)
-		assert.True(t, isRejected(h), "only an acceptance counts")
+		r, ok := h.Rejected()
+		assert.True(t, ok, "only an acceptance counts")
+		assert.Equal(t, evidence.Dead, r.Verdict)
 		a.say(evidence.Alive)
 		advance(30 * time.Second)
 		h.AskAgain()

@@ -276,6 +276,9 @@ func (r *release) build(ctx context.Context, workspace, goos, goarch, binary str
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("building for %s/%s: %w", goos, goarch, err)
 	}
+	if err := checkSize(binary, maxSize); err != nil {
+		return err
+	}
 	if goos != runtime.GOOS || goarch != runtime.GOARCH {
 		return nil
 	}
@@ -287,7 +290,7 @@ func (r *release) build(ctx context.Context, workspace, goos, goarch, binary str
 	if want := program + " " + strings.TrimPrefix(r.version, "v") + " ("; !strings.HasPrefix(says, want) {
 		return fmt.Errorf("the program says %q, which does not begin with %q", says, want)
 	}
-	return nil
+	return checkStart(ctx, binary, maxStart)
 }
 
 // verify builds from two copies of the sources and compares. An empty cache is

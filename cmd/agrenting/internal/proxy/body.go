@@ -69,7 +69,11 @@ func receive(ctx context.Context, r *http.Request, limit int64, m *memory) (*upl
 		}
 		u.kept = length
 		u.head = make([]byte, length)
-		if _, err := io.ReadFull(r.Body, u.head); err != nil {
+		_, err := io.ReadFull(r.Body, u.head)
+		if err == nil && len(r.Trailer) > 0 { // HTTP/2 has them behind the end
+			_, err = io.Copy(io.Discard, r.Body)
+		}
+		if err != nil {
 			u.close()
 			return nil, err
 		}

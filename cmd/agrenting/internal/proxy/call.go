@@ -204,8 +204,11 @@ func (c *call) answer(resp *http.Response) {
 		resp.Status = "" // its text would be passed on
 		return           // the body is the connection
 	}
-	if resp.StatusCode == http.StatusUnauthorized && c.proxy.cfg.Rejected != nil {
-		c.proxy.cfg.Rejected(c.sent.Generation)
+	switch cfg := &c.proxy.cfg; {
+	case resp.StatusCode == http.StatusUnauthorized && cfg.Rejected != nil:
+		cfg.Rejected(c.sent.Generation)
+	case resp.StatusCode < http.StatusBadRequest && cfg.Succeeded != nil:
+		cfg.Succeeded()
 	}
 	if resp.StatusCode >= http.StatusMultipleChoices {
 		c.checkBody(resp)
@@ -271,7 +274,7 @@ func (t *trailed) Close() error {
 // up to 40 ms.
 const (
 	maxErrorBody = 256 << 10
-	maxErrorWait = 10 * time.Second
+	maxErrorWait = 3 * time.Second
 )
 
 const gzipCoding = "gzip"

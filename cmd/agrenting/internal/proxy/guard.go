@@ -82,6 +82,10 @@ func (g *guard) check(r *http.Request) *refusal {
 	if isControl(r.URL.Path) {
 		return &refusal{http.StatusForbidden, "PROXY_SANDBOX", "the proxy does not pass on the control routes of a sandbox: send this to the sandbox"}
 	}
+	if r.URL.Path == "/favicon.ico" {
+		// A browser requests it for a page that another page has opened and that was refused.
+		return &refusal{http.StatusNotFound, "PROXY_ICON", "the proxy has no icon"}
+	}
 	if g.allow != nil && !g.isPreflight(r) && !g.allowed(r) {
 		return &refusal{http.StatusForbidden, "PROXY_NOT_ALLOWED", "no --allow of the proxy permits this"}
 	}

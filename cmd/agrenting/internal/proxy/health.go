@@ -6,21 +6,38 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+)
+
+// A Verdict is what the platform says about the credential when asked.
+type Verdict int
+
+const (
+	// Unknown means that the platform could not be asked, or that its answer says nothing
+	// about the credential.
+	Unknown Verdict = iota
+	// Alive means that the platform accepts the credential.
+	Alive
+	// Dead means that the platform rejects the credential.
+	Dead
 )
 
 // Health reports whether the credential that a proxy lends can be used. It is safe for
 // concurrent use.
 type Health struct {
-	// Verify asks the platform about the credential. dead reports that it is rejected;
-	// why is for people.
-	Verify func(context.Context) (why string, dead bool)
+	// Verify asks the platform about the credential in use. text is for people; it is not
+	// used with [Unknown].
+	Verify func(context.Context) (text string, v Verdict)
 	// Tell is called when the credential can no longer be used, and when it can again,
 	// with one line for people.
 	Tell func(text string)
 
+	failing atomic.Bool // there is a problem
+
 	mu         sync.Mutex
 	problem    string // "" if there is none
+	renewals   int    // calls of Renewed
 	generation uint64 // of the credential that was verified last
 	verified   time.Time
 	verifying  bool
@@ -28,8 +45,9 @@ type Health struct {
 	running    sync.WaitGroup
 }
 
-// verifyEvery bounds how often the platform is asked because of responses with a 401. A
-// route that refuses every caller would otherwise double the requests.
+// verifyEvery bounds how often the platform is asked because of responses with a 401, and
+// while there is a problem. A route that refuses every caller would otherwise double the
+// requests.
 const verifyEvery = 10 * time.Second
 
 // verifyLimit bounds how long the platform has to answer.
@@ -40,20 +58,43 @@ const verifyLimit = 30 * time.Second
 func (h *Health) Rejected(ctx context.Context, generation uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed || h.verifying || h.problem != "" ||
-		(h.generation == generation && !h.verified.IsZero() && time.Since(h.verified) < verifyEvery) {
+	h.verify(ctx, generation)
+}
+
+// Recheck asks the platform again in the background, at most every 10 s, if there is a
+// problem. Only the verdict [Alive] and a new credential end a problem.
+func (h *Health) Recheck(ctx context.Context) {
+	if !h.failing.Load() {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.problem != "" {
+		h.verify(ctx, h.generation)
+	}
+}
+
+// verify asks the platform in the background, unless it was asked recently. While there is
+// no problem, another generation is another question.
+func (h *Health) verify(ctx context.Context, generation uint64) {
+	recently := !h.verified.IsZero() && time.Since(h.verified) < verifyEvery
+	if h.closed || h.verifying || (recently && (h.problem != "" || h.generation == generation)) {
 		return
 	}
 	h.verifying = true
+	renewals := h.renewals
 	h.running.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, verifyLimit)
 		defer cancel()
-		why, dead := h.Verify(ctx)
+		text, v := h.Verify(ctx)
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.verifying, h.verified, h.generation = false, time.Now(), generation
-		if dead {
-			h.change(why)
+		switch {
+		case v == Alive:
+			h.clear(text)
+		case v == Dead && renewals == h.renewals: // otherwise it is about the old credential
+			h.change(text)
 		}
 	})
 }
@@ -69,8 +110,15 @@ func (h *Health) Failed(why string) {
 func (h *Health) Renewed(what string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.renewals++
+	h.clear(what)
+}
+
+// clear tells the end of a problem, if there is one.
+func (h *Health) clear(what string) {
 	if h.problem != "" && !h.closed {
 		h.problem = ""
+		h.failing.Store(false)
 		h.Tell(what)
 	}
 }
@@ -79,12 +127,13 @@ func (h *Health) Renewed(what string) {
 func (h *Health) change(problem string) {
 	if h.problem == "" && !h.closed {
 		h.problem = problem
+		h.failing.Store(true)
 		h.Tell(problem)
 	}
 }
 
-// Close waits for what the platform is being asked. The context of [Health.Rejected] should
-// have ended. Nothing is told afterwards.
+// Close waits for what the platform is being asked. The contexts of [Health.Rejected] and
+// [Health.Recheck] should have ended. Nothing is told afterwards.
 func (h *Health) Close() {
 	h.mu.Lock()
 	h.closed = true

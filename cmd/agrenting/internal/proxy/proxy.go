@@ -56,6 +56,9 @@ type Config struct {
 	// Rejected is called when the platform has answered a caller's request with a 401,
 	// with the generation of its credential; nil ignores it.
 	Rejected func(generation uint64)
+	// Succeeded is called when the platform has answered with a status below 400. It may be
+	// nil.
+	Succeeded func()
 	// Explain turns an error of the transport into status, code and text.
 	Explain func(error) (status int, code, text string, retryAfter time.Duration)
 	// Log is told of every request; nil is silent.

@@ -205,6 +205,7 @@ func TestControlRoutesAreNotPassedOn(t *testing.T) {
 	for request, want := range map[string]int{
 		"GET /_sandbox":            http.StatusForbidden,
 		"GET /_sandbox/report":     http.StatusForbidden,
+		"GET /favicon.ico":         http.StatusNotFound,
 		"GET /%5fsandbox/report":   http.StatusForbidden,
 		"POST /_sandbox/revoke":    http.StatusForbidden,
 		"OPTIONS /_sandbox/faults": http.StatusForbidden,

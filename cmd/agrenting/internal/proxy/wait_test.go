@@ -262,40 +262,106 @@ func TestRequestsAreLogged(t *testing.T) {
 	}
 }
 
+// checked is a platform that is asked about a credential.
+type checked struct {
+	proxy.Health
+
+	verdict proxy.Verdict
+	asked   int
+	told    []string
+}
+
+func newChecked() *checked {
+	c := &checked{verdict: proxy.Alive}
+	c.Verify = func(context.Context) (string, proxy.Verdict) {
+		c.asked++
+		return map[proxy.Verdict]string{proxy.Alive: "alive", proxy.Dead: "dead"}[c.verdict], c.verdict
+	}
+	c.Tell = func(text string) { c.told = append(c.told, text) }
+	return c
+}
+
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var told []string
-		var asked int
-		dead := false
-		h := proxy.Health{
-			Verify: func(context.Context) (string, bool) { asked++; return "dead", dead },
-			Tell:   func(text string) { told = append(told, text) },
-		}
+		h := newChecked()
 		reject := func(generation uint64) {
 			h.Rejected(t.Context(), generation)
 			synctest.Wait()
 		}
 		reject(1)
 		reject(1)
-		assert.Equal(t, 1, asked, "a route that refuses every caller causes few questions")
+		assert.Equal(t, 1, h.asked, "a route that refuses every caller causes few questions")
 		assert.Empty(t, h.Problem())
-		dead = true
+		h.verdict = proxy.Dead
 		reject(2)
-		assert.Equal(t, 2, asked, "another credential is another question")
+		assert.Equal(t, 2, h.asked, "another credential is another question")
 		assert.Equal(t, "dead", h.Problem())
+		reject(3)
+		assert.Equal(t, 2, h.asked, "but not while there is a problem")
 		<-time.After(time.Minute)
-		reject(2)
-		assert.Equal(t, 2, asked)
+		reject(3)
+		assert.Equal(t, 3, h.asked)
 		h.Failed("again")
 		h.Renewed("new")
 		assert.Empty(t, h.Problem())
 		h.Renewed("newer")
 		h.Failed("why")
-		assert.Equal(t, []string{"dead", "new", "why"}, told, "each change once")
+		assert.Equal(t, []string{"dead", "new", "why"}, h.told, "each change once")
 		h.Close()
 		h.Renewed("late")
-		assert.Len(t, told, 3)
+		h.Recheck(t.Context())
+		assert.Len(t, h.told, 3)
+	})
+}
+
+func TestHealthRechecksWhileFailing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newChecked()
+		recheck := func() {
+			h.Recheck(t.Context())
+			synctest.Wait()
+		}
+		recheck()
+		assert.Zero(t, h.asked, "nothing is known against the credential")
+		h.verdict = proxy.Dead
+		h.Rejected(t.Context(), 1)
+		synctest.Wait()
+		for _, step := range []struct {
+			verdict proxy.Verdict
+			asked   int
+			problem string
+		}{{proxy.Unknown, 2, "dead"}, {proxy.Dead, 3, "dead"}, {proxy.Alive, 4, ""}, {proxy.Dead, 4, ""}} {
+			h.verdict = step.verdict
+			before := h.asked
+			recheck()
+			assert.Equal(t, before, h.asked, "not within 10 s")
+			<-time.After(11 * time.Second)
+			recheck()
+			recheck()
+			assert.Equal(t, step.asked, h.asked)
+			assert.Equal(t, step.problem, h.Problem())
+		}
+		assert.Equal(t, []string{"dead", "alive"}, h.told)
+		h.Close()
+	})
+}
+
+// The verdict is about the credential before it.
+func TestHealthIgnoresVerdictOnReplacedCredential(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newChecked()
+		answer := make(chan struct{})
+		h.Verify = func(context.Context) (string, proxy.Verdict) { <-answer; return "dead", proxy.Dead }
+		h.Rejected(t.Context(), 1)
+		synctest.Wait()
+		h.Renewed("new")
+		close(answer)
+		synctest.Wait()
+		assert.Empty(t, h.Problem())
+		h.Close()
 	})
 }
 
@@ -306,6 +372,17 @@ func TestRejectedIsCalledForThePlatforms401(t *testing.T) {
 	p := inFrontOf(t, &up, "", func(c *proxy.Config) { c.Rejected = func(g uint64) { generations = append(generations, g) } })
 	assert.Equal(t, http.StatusUnauthorized, ask(t, p, http.MethodGet, pending).Code)
 	assert.Equal(t, []uint64{1}, generations)
+}
+
+func TestSucceededIsCalledForOtherResponses(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]int{200: 1, 204: 1, 302: 1, 401: 0, 404: 0, 500: 0} {
+		succeeded := 0
+		up := platform{serve: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }}
+		p := inFrontOf(t, &up, "", func(c *proxy.Config) { c.Succeeded = func() { succeeded++ } })
+		ask(t, p, http.MethodGet, pending)
+		assert.Equal(t, want, succeeded, status)
+	}
 }
 
 func TestAdmin(t *testing.T) {
