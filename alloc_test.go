@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -44,11 +45,12 @@ func TestTheTransportAddsAtMostThreeAllocations(t *testing.T) {
 		}),
 		"cached for ever": CredentialSourceFunc(func(context.Context) (Credential, error) { return APIKey("k1"), nil }),
 	}
+	quiet := slog.New(slog.NewTextHandler(io.Discard, nil)) // at level Info
 	for source, src := range sources {
 		for _, headers := range []int{0, 1, 3, 5, 6} {
 			for method, body := range map[string]string{http.MethodGet: "", http.MethodPost: "body"} {
 				t.Run(fmt.Sprintf("%s, %d headers, %s", source, headers, method), func(t *testing.T) {
-					tr := transportOver(t, stub, src, WithAgentID("agent-1"))
+					tr := transportOver(t, stub, src, WithAgentID("agent-1"), WithLogger(quiet))
 					req := request(t, method, "/x", strings.NewReader(body))
 					for i := range headers {
 						req.Header.Set(fmt.Sprint("X-Header-", i), "v")

@@ -27,18 +27,19 @@ type preparedCredential struct {
 	name    string            // canonical
 	gate    *gate.Gate        // nil where keys are not rotated
 	history *evidence.History // nil for no credential
-	// redactor is for texts that may echo the credential. It is made when one is searched.
-	redactor atomic.Pointer[secret.Redactor]
+	// cached is what redactor returns.
+	cached atomic.Pointer[secret.Redactor]
 }
 
-// redact removes the credential from a text that may echo it.
-func (p *preparedCredential) redact(text string) string {
-	r := p.redactor.Load()
+// redactor removes the credential from texts that may echo it. It is made when a text is
+// searched.
+func (p *preparedCredential) redactor() *secret.Redactor {
+	r := p.cached.Load()
 	if r == nil {
 		r = secret.NewRedactor(p.cred.Reveal())
-		p.redactor.Store(r)
+		p.cached.Store(r)
 	}
-	return r.Redact(text)
+	return r
 }
 
 type generation = renew.Generation[*preparedCredential]
@@ -421,6 +422,18 @@ func (k *credentialCache) attemptInfo(gen *generation) AttemptInfo {
 	}
 	cred := gen.Value.cred
 	return AttemptInfo{Generation: gen.Number, Kind: cred.Kind(), Fingerprint: cred.Fingerprint(), Source: k.name}
+}
+
+// redact returns text without the credential in use.
+func (k *credentialCache) redact(text string) string {
+	gen := k.fixed.Load()
+	if k.engine != nil {
+		gen = k.engine.Current()
+	}
+	if gen == nil || gen.Value.redactor == nil {
+		return text
+	}
+	return gen.Value.redactor().Redact(text)
 }
 
 func (k *credentialCache) renewable() bool { return k.engine != nil }

@@ -45,6 +45,34 @@ func ExampleClient_HTTPClient() {
 	// the request itself is unchanged: true
 }
 
+// An instrumentation of the program's own. otelagrenting and promagrenting have ready-made
+// ones.
+func ExampleWithInstrumentation() {
+	srv, _, scribe, _ := world()
+	defer srv.Close()
+	client, err := agrenting.New(
+		agrenting.WithBaseURL(srv.URL),
+		agrenting.WithCredential(agrenting.APIKey(srv.NewKey(scribe.ID).Secret)),
+		agrenting.WithSession(),
+		agrenting.WithInstrumentation(agrenting.Instrumentation{
+			Request: func(ctx context.Context, r agrenting.RequestInfo) (context.Context, func(agrenting.RequestResult)) {
+				return ctx, func(res agrenting.RequestResult) {
+					fmt.Println(r.Method, r.Path, r.Purpose, res.StatusCode, "attempts:", res.Attempts)
+				}
+			},
+		}),
+	)
+	must(err)
+	defer client.Close()
+
+	srv.Fault("GET /api/v1/tasks", agrentingtest.Status(http.StatusServiceUnavailable, ""))
+	_, err = client.Do(context.Background(), http.MethodGet, "/api/v1/tasks", nil, nil)
+	must(err)
+	// Output:
+	// POST /api/v1/auth/authenticate exchange 200 attempts: 1
+	// GET /api/v1/tasks  200 attempts: 2
+}
+
 // A library that takes neither an http.Client nor a RoundTripper takes headers. They
 // are for one request to one URL. After a 401, Rejected returns renewed ones.
 func ExampleClient_Authorize() {

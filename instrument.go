@@ -27,7 +27,9 @@ type RequestResult struct {
 	Attempts int
 	// Duration is how long the request took, including all waiting.
 	Duration time.Duration
-	// RequestID is the ID in the headers of the response, empty if there is none.
+	// RequestID is the ID in the headers of the response, empty if there is none. It is also
+	// empty if the response may have a new secret, or if the SDK itself made the request,
+	// unless it is a UUID.
 	RequestID string
 	// Rate is the state of the rate limit.
 	Rate Rate

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -51,7 +52,7 @@ func ending(status int, err error) string {
 	if err != nil {
 		return "error"
 	}
-	return fmt.Sprint(status)
+	return strconv.Itoa(status)
 }
 
 func (s *spy) option() agrenting.Option {
@@ -80,37 +81,30 @@ func (s *spy) option() agrenting.Option {
 
 func TestInstrumentationSeesRequestsAndAttempts(t *testing.T) {
 	t.Parallel()
-	reply := func(codes ...int) func(int, *http.Request, *sdktest.Source) (*http.Response, error) {
-		return func(n int, _ *http.Request, _ *sdktest.Source) (*http.Response, error) {
-			if codes[n-1] == 0 {
-				return nil, io.ErrUnexpectedEOF
-			}
-			return sdktest.Reply(codes[n-1], ""), nil
-		}
-	}
 	for name, tc := range map[string]struct {
 		method, target string
 		header         string // a credential of the caller
-		answer         func(int, *http.Request, *sdktest.Source) (*http.Response, error)
+		codes          []int  // 0 breaks off
+		replace        bool   // the credential dies with the first request
 		want           []string
 	}{
 		"success": {
-			method: http.MethodGet, answer: reply(200),
+			method: http.MethodGet, codes: []int{200},
 			want: []string{"GET /x", "request: attempt 1 first generation 1", "got 200", "ended 200 after 1"},
 		},
 		"retries": {
-			method: http.MethodGet, answer: reply(503, 0, 200),
+			method: http.MethodGet, codes: []int{503, 0, 200},
 			want: []string{
 				"GET /x", "request: attempt 1 first generation 1", "got 503", "request: attempt 2 retry generation 1", "got error",
 				"request: attempt 3 retry generation 1", "got 200", "ended 200 after 3",
 			},
 		},
 		"POST that breaks off": {
-			method: http.MethodPost, answer: reply(0),
+			method: http.MethodPost, codes: []int{0},
 			want: []string{"POST /x", "request: attempt 1 first generation 1", "got error", "ended error after 1"},
 		},
 		"resend with the same credential": {
-			method: http.MethodGet, answer: reply(401, 200),
+			method: http.MethodGet, codes: []int{401, 200},
 			want: []string{
 				"GET /x", "request: attempt 1 first generation 1", "got 401", "verify GET /api/v1/hirings/pending",
 				"request: attempt 2 same generation 1", "got 200", "ended 200 after 2",
@@ -118,28 +112,22 @@ func TestInstrumentationSeesRequestsAndAttempts(t *testing.T) {
 		},
 		"resend with a renewed credential": {
 			method: http.MethodGet,
-			answer: func(n int, _ *http.Request, src *sdktest.Source) (*http.Response, error) {
-				if n == 1 {
-					src.Replace(agrenting.APIKey("k2"))
-					return sdktest.Reply(401, ""), nil
-				}
-				return sdktest.Reply(200, ""), nil
-			},
+			codes:  []int{401, 200}, replace: true,
 			want: []string{
 				"GET /x", "request: attempt 1 first generation 1", "got 401", "verify GET /api/v1/hirings/pending",
 				"request: attempt 2 renewed generation 2", "got 200", "ended 200 after 2",
 			},
 		},
 		"another host": {
-			method: http.MethodGet, target: "https://files.test/y?sig=query-value", answer: reply(200),
+			method: http.MethodGet, target: "https://files.test/y?sig=query-value", codes: []int{200},
 			want: []string{"GET /y", "request: attempt 1 first generation 0", "got 200", "ended 200 after 1"},
 		},
 		"credential of the caller": {
-			method: http.MethodGet, header: "Bearer mine", answer: reply(401),
+			method: http.MethodGet, header: "Bearer mine", codes: []int{401},
 			want: []string{"GET /x", "request: attempt 1 first generation 0", "got 401", "ended 401 after 1"},
 		},
 		"user in the URL": {
-			method: http.MethodGet, target: "https://user:word@api.agrenting.test/x", answer: reply(200),
+			method: http.MethodGet, target: "https://user:word@api.agrenting.test/x", codes: []int{200},
 			want: []string{"GET /x", "request: attempt 1 first generation 1", "got 200", "ended 200 after 1"},
 		},
 		"plain http": {
@@ -153,17 +141,20 @@ func TestInstrumentationSeesRequestsAndAttempts(t *testing.T) {
 				src := sdktest.NewSource("k1")
 				base := &sdktest.Script{Answer: func(n int, r *http.Request) (*http.Response, error) {
 					assert.Equal(t, "attempt", r.Context().Value(spanKey{}))
-					return tc.answer(n, r, src)
+					if tc.replace && n == 1 {
+						src.Replace(agrenting.APIKey("k2"))
+					}
+					if code := tc.codes[n-1]; code != 0 {
+						return sdktest.Reply(code, ""), nil
+					}
+					return nil, io.ErrUnexpectedEOF
 				}}
 				var s spy
-				verifies := sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
-					valid := "k1"
-					if strings.Contains(name, "renewed") {
-						valid = "k2"
-					}
-					return sdktest.Verifying(valid, base).RoundTrip(r)
-				})
-				tr := sdktest.TransportOver(t, verifies, src, s.option())
+				valid := "k1"
+				if tc.replace {
+					valid = "k2"
+				}
+				tr := sdktest.TransportOver(t, sdktest.Verifying(valid, base), src, s.option())
 				if tc.target == "" {
 					tc.target = "/x"
 				}
@@ -171,7 +162,7 @@ func TestInstrumentationSeesRequestsAndAttempts(t *testing.T) {
 				if tc.header != "" {
 					req.Header.Set("Authorization", tc.header)
 				}
-				resp, err := tr.RoundTrip(req)
+				resp, err := tr.RoundTrip(req) //nolint:bodyclose // ReadAll closes it
 				if err == nil {
 					if resp.StatusCode < 400 {
 						assert.Same(t, req, resp.Request)
@@ -272,6 +263,31 @@ func TestInstrumentationIsGivenNoSecret(t *testing.T) {
 				sdktest.AssertNoSecret(t, fmt.Sprintf("%v %+v %#v", v, v, v), sdktest.TestKey)
 			}
 			sdktest.AssertNoSecret(t, log.String(), sdktest.TestKey)
+		})
+	}
+}
+
+func TestRequestIDShowsNoSecret(t *testing.T) {
+	t.Parallel()
+	const uuid = "123e4567-e89b-12d3-a456-426614174000"
+	for name, tc := range map[string]struct{ method, path, id, want string }{
+		"ordinary":               {http.MethodGet, "/x", "req-1", "req-1"},
+		"echo of the credential": {http.MethodGet, "/x", "req-" + sdktest.TestKey, "req-[redacted]"},
+		"word of a new key":      {http.MethodPost, "/api/v1/user/tokens", "abcdefgh", ""},
+		"UUID of a new key":      {http.MethodPost, "/api/v1/user/tokens", uuid, uuid},
+		"control characters":     {http.MethodGet, "/x", "req\t1", "req 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var s spy
+			src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { return agrenting.APIKey(sdktest.TestKey), nil })
+			c := sdktest.ClientOver(t, sdktest.Answering(http.StatusOK, "{}", "X-Request-Id", tc.id), src, s.option())
+			_, err := c.Do(t.Context(), tc.method, tc.path, nil, nil)
+			require.NoError(t, err)
+			require.Len(t, s.told, 4)
+			res, ok := s.told[3].(agrenting.RequestResult)
+			require.True(t, ok)
+			assert.Equal(t, tc.want, res.RequestID)
 		})
 	}
 }

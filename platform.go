@@ -64,7 +64,10 @@ func (p platformCalls) direct(ctx context.Context, d direct) (*directAnswer, err
 	call := wire.Call{Method: d.method, URL: u, Header: header, UserAgent: p.core.userAgent, Body: d.body, Close: d.close}
 	var trip *trip
 	if p.core.monitor.observes(ctx) {
-		ctx, trip = p.core.monitor.depart(ctx, d.method, u, d.purpose, d.cred.Reveal())
+		ctx, trip = p.core.monitor.depart(ctx, d.method, u, d.purpose, func(text string) string {
+			return secret.Redact(text, d.cred.Reveal())
+		})
+		trip.issues = true
 	}
 	issues := false
 	a, err := call.Do(ctx, func(req *http.Request) (*http.Response, error) {

@@ -50,7 +50,7 @@ func (tr *Trace) Redact(text string) string {
 	if tr.generation == nil || tr.generation.Value.cred.IsZero() {
 		return text
 	}
-	return tr.generation.Value.redact(text)
+	return tr.generation.Value.redactor().Redact(text)
 }
 
 // sent and failed do nothing if the caller did not ask for a trace.

@@ -90,13 +90,16 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if t.core.monitor.observes(req.Context()) {
 		return t.observed(req)
 	}
-	return t.route(req)
+	return t.route(req) //nolint:contextcheck // the request has it
 }
 
 // observed is route for requests that instrumentations or the log observe.
 func (t *Transport) observed(req *http.Request) (resp *http.Response, err error) {
-	secrets := append(origin.Credentials(req.Header), t.creds.latest().Reveal())
-	ctx, trip := t.core.monitor.depart(req.Context(), req.Method, req.URL, "", secrets...)
+	own := origin.Credentials(req.Header)
+	ctx, trip := t.core.monitor.depart(req.Context(), req.Method, req.URL, "", func(text string) string {
+		return secret.Redact(t.creds.redact(text), own...)
+	})
+	trip.issues = t.core.routes.issue(req)
 	defer func() { // also if the base panics
 		if resp != nil {
 			resp.Request = noteOf(resp).on(req)
@@ -105,7 +108,7 @@ func (t *Transport) observed(req *http.Request) (resp *http.Response, err error)
 	}()
 	pc := *perCallFrom(ctx)
 	pc.trip = trip
-	return t.route(req.WithContext(pc.in(ctx)))
+	return t.route(req.WithContext(pc.in(ctx))) //nolint:contextcheck // the request has it
 }
 
 // route sends a request that may be sent: with the SDK's credential if it is for the
@@ -235,6 +238,9 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 			sent = time.Now()
 		}
 		if trip != nil {
+			if !gen.Value.cred.IsZero() && trip.attempt.Generation != gen.Number {
+				trip.use(gen.Value.redactor)
+			}
 			out = trip.send(out, t.creds.attemptInfo(gen))
 		}
 		resp, err = t.send(out, gen.Value.cred, gen.Value.gate)

@@ -41,13 +41,17 @@ type trip struct {
 	waiting time.Time           // since when the next attempt waits for its credential; zero if it does not
 	sent    time.Time           // when the attempt under way began; zero between attempts
 	done    func(AttemptResult) // may be nil
+	// issues is set if the response may have a new secret, or is to the SDK itself. clean
+	// removes the credentials of the request from a text of the response.
+	issues bool
+	clean  func(text string) string
 }
 
-// depart begins a trip. Call arrive at its end, with the same context. secrets may be in the
-// URL.
-func (r *monitor) depart(ctx context.Context, method string, u *url.URL, purpose string, secrets ...string) (context.Context, *trip) {
-	t := &trip{of: r, debug: r.debug(ctx), began: time.Now(), info: RequestInfo{
-		Method: method, Scheme: u.Scheme, Host: u.Host, Path: secret.Path(u.EscapedPath(), secrets...), Purpose: purpose,
+// depart begins a trip. Call arrive at its end, with the same context. clean removes the
+// credentials that are known from a text.
+func (r *monitor) depart(ctx context.Context, method string, u *url.URL, purpose string, clean func(string) string) (context.Context, *trip) {
+	t := &trip{of: r, debug: r.debug(ctx), began: time.Now(), clean: clean, info: RequestInfo{
+		Method: method, Scheme: u.Scheme, Host: u.Host, Path: secret.Path(clean(u.EscapedPath())), Purpose: purpose,
 	}}
 	if method == "" {
 		t.info.Method = http.MethodGet
@@ -76,6 +80,20 @@ func (t *trip) resend(same, renewed bool) {
 	}
 }
 
+// use records that further attempts carry another credential.
+func (t *trip) use(redactor func() *secret.Redactor) {
+	before := t.clean
+	t.clean = func(text string) string { return before(redactor().Redact(text)) }
+}
+
+// requestID returns the ID in a header of the response, as far as it can be shown.
+func (t *trip) requestID(id string) string {
+	if id == "" || (t.issues && !secret.IsUUID(id)) {
+		return ""
+	}
+	return secret.Clean(t.clean(id))
+}
+
 // send begins an attempt. with describes its credential. It returns the request to send.
 func (t *trip) send(out *http.Request, with AttemptInfo) *http.Request {
 	with.Number, with.Reason = t.attempt.Number+1, t.attempt.Reason
@@ -90,7 +108,8 @@ func (t *trip) send(out *http.Request, with AttemptInfo) *http.Request {
 	}
 	t.attempt = with
 	if t.debug {
-		t.log(out.Context(), "agrenting: request", slog.Int("attempt", with.Number), slog.String("reason", with.Reason))
+		t.of.log.LogAttrs(out.Context(), slog.LevelDebug, "agrenting: request",
+			append(t.attrs(), slog.Int("attempt", with.Number), slog.String("reason", with.Reason))...)
 	}
 	ctx, done := t.of.attempts.Begin(out.Context(), with)
 	if t.done = done; ctx != out.Context() {
@@ -123,7 +142,7 @@ func (t *trip) arrive(ctx context.Context, resp *http.Response, err error) {
 	r := RequestResult{Err: err, Attempts: t.attempt.Number, Duration: time.Since(t.began)}
 	if resp != nil {
 		h := wire.ReadHeader(resp.Header, time.Now())
-		r.StatusCode, r.RequestID, r.Rate = resp.StatusCode, secret.Clean(h.RequestID), Rate(h.Rate)
+		r.StatusCode, r.RequestID, r.Rate = resp.StatusCode, t.requestID(h.RequestID), Rate(h.Rate)
 	}
 	if t.end != nil {
 		t.end(r)
@@ -131,28 +150,29 @@ func (t *trip) arrive(ctx context.Context, resp *http.Response, err error) {
 	if !t.debug {
 		return
 	}
-	attrs := []slog.Attr{slog.Duration("duration", r.Duration), slog.Int("attempts", r.Attempts)}
+	attrs := append(t.attrs(), slog.Duration("duration", r.Duration), slog.Int("attempts", r.Attempts))
 	if r.RequestID != "" {
 		attrs = append(attrs, slog.String("request_id", r.RequestID))
 	}
 	if resp != nil {
-		t.log(ctx, "agrenting: response", append(attrs, slog.Int("status", r.StatusCode))...)
+		t.of.log.LogAttrs(ctx, slog.LevelDebug, "agrenting: response", append(attrs, slog.Int("status", r.StatusCode))...)
 	} else if err != nil {
-		t.log(ctx, "agrenting: request failed", append(attrs, slog.String("error", secret.Clean(secret.WithoutQueries(err.Error()))))...)
+		attrs = append(attrs, slog.String("error", secret.Clean(secret.WithoutQueries(err.Error()))))
+		t.of.log.LogAttrs(ctx, slog.LevelDebug, "agrenting: request failed", attrs...)
 	}
 }
 
-// log writes a record about the request and its last attempt.
-func (t *trip) log(ctx context.Context, text string, more ...slog.Attr) {
+// attrs describe the request and its last attempt in a record.
+func (t *trip) attrs() []slog.Attr {
 	attrs := []slog.Attr{slog.String("method", t.info.Method), slog.String("host", t.info.Host), slog.String("path", t.info.Path)}
 	if t.info.Purpose != "" {
 		attrs = append(attrs, slog.String("purpose", t.info.Purpose))
 	}
-	if a := &t.attempt; a.Generation > 0 {
-		attrs = append(attrs, slog.Uint64("generation", a.Generation))
+	if t.attempt.Generation > 0 {
+		attrs = append(attrs, slog.Uint64("generation", t.attempt.Generation))
 	}
-	if a := &t.attempt; a.Fingerprint != "" {
-		attrs = append(attrs, slog.String("credential", a.Fingerprint))
+	if t.attempt.Fingerprint != "" {
+		attrs = append(attrs, slog.String("credential", t.attempt.Fingerprint))
 	}
-	t.of.log.LogAttrs(ctx, slog.LevelDebug, text, append(attrs, more...)...)
+	return attrs
 }

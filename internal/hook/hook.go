@@ -26,7 +26,7 @@ func (c *Chain[Info, Result]) Add(f Func[Info, Result], panicked func(value any)
 func guarded[Info, Result any](f Func[Info, Result], panicked func(value any)) Func[Info, Result] {
 	return func(ctx context.Context, info Info) (next context.Context, end func(Result)) {
 		var done func(Result)
-		Call(panicked, func() { next, done = f(ctx, info) })
+		Call(panicked, func() { next, done = f(ctx, info) }) //nolint:fatcontext // it is called once
 		if next == nil {
 			next = ctx
 		}

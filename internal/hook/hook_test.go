@@ -55,7 +55,7 @@ func TestChainSurvivesPanics(t *testing.T) {
 
 func TestEmptyChainChangesNothing(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]*Chain[string, int]{"zero": {}, "nil functions": chain(nil, nil, nil)} {
+	for name, c := range map[string]*Chain[string, int]{"zero": {}, "nil functions": chain(nil, nil)} {
 		assert.True(t, c.Empty(), name)
 		ctx, end := c.Begin(t.Context(), "x")
 		assert.Nil(t, end, name)
