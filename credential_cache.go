@@ -430,7 +430,7 @@ func (k *credentialCache) redact(text string) string {
 	if k.engine != nil {
 		gen = k.engine.Current()
 	}
-	if gen == nil || gen.Value.redactor == nil {
+	if gen == nil || gen.Value.cred.IsZero() {
 		return text
 	}
 	return gen.Value.redactor().Redact(text)
