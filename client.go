@@ -29,7 +29,7 @@ type Client struct {
 }
 
 // New returns a client. It makes no request. Without options everything comes
-// from the environment.
+// from the environment. For many clients in one process, see [NewBaseTransport].
 //
 // The credential is the first of:
 //
