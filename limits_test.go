@@ -68,7 +68,11 @@ func exportedIn(decl ast.Decl) (names, methods int) {
 		}
 		return names, methods
 	}
-	for _, spec := range decl.(*ast.GenDecl).Specs { //nolint:forcetypeassert // it is a function or this
+	group, ok := decl.(*ast.GenDecl)
+	if !ok {
+		return names, methods
+	}
+	for _, spec := range group.Specs {
 		switch spec := spec.(type) {
 		case *ast.TypeSpec:
 			if spec.Name.IsExported() {

@@ -67,7 +67,7 @@ func newTenants(tb testing.TB, kind string, base http.RoundTripper, n int) []*ag
 			agrenting.WithCredential(agrenting.APIKey(fmt.Sprintf("key-%036d", i))))
 		c, err := agrenting.New(opts...)
 		require.NoError(tb, err)
-		resp, err := c.HTTPClient().Get(agrenting.DefaultBaseURL + "/api/v1/tasks") //nolint:noctx // it returns at once
+		resp, err := c.HTTPClient().Get(agrenting.DefaultBaseURL + "/api/v1/tasks")
 		require.NoError(tb, err)
 		_, err = io.Copy(io.Discard, resp.Body)
 		require.NoError(tb, err)
@@ -85,7 +85,7 @@ func settled() (bytes int64, goroutines int) {
 		runtime.GC()
 	}
 	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc), runtime.NumGoroutine() //nolint:gosec // a heap is smaller
+	return int64(m.HeapAlloc), runtime.NumGoroutine()
 }
 
 //nolint:paralleltest // it measures the whole process
@@ -120,7 +120,7 @@ func TestClosedClientLeavesSharedBaseAlone(t *testing.T) {
 			clients := newTenants(t, kind, base, 2)
 			require.NoError(t, clients[0].Close())
 			assert.Zero(t, base.closed.Load())
-			resp, err := clients[1].HTTPClient().Get(agrenting.DefaultBaseURL + "/api/v1/tasks") //nolint:noctx // it returns at once
+			resp, err := clients[1].HTTPClient().Get(agrenting.DefaultBaseURL + "/api/v1/tasks")
 			require.NoError(t, err)
 			require.NoError(t, resp.Body.Close())
 			assert.Equal(t, http.StatusOK, resp.StatusCode)

@@ -77,8 +77,8 @@ func TestTroubleshootingHasRealTexts(t *testing.T) {
 	page, err := os.ReadFile("docs/troubleshooting.md")
 	require.NoError(t, err)
 	errs := map[string]error{}
-	for name, make := range troubles {
-		errs[name] = make(newHintWorld(t))
+	for name, trouble := range troubles {
+		errs[name] = trouble(newHintWorld(t))
 		require.Error(t, errs[name], name)
 	}
 	found := map[string]bool{}

@@ -135,12 +135,12 @@ scrape_configs:
 // series asks Prometheus for the values of an expression now; none if it does not answer.
 func series(t *testing.T, base, expr string) []any {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/api/v1/query", nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/api/v1/query", http.NoBody)
 	require.NoError(t, err)
 	q := req.URL.Query()
 	q.Set("query", expr)
 	req.URL.RawQuery = q.Encode()
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{}).Do(req)
 	if err != nil {
 		return nil
 	}

@@ -70,11 +70,11 @@ func (d *daemon) demonstrate(ctx context.Context, srv *agrentingtest.Server, url
 		return err
 	}
 	_, _ = fmt.Fprintln(out, "the session was ended and replaced, and no request has failed")
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/metrics", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/metrics", http.NoBody)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{}).Do(req)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,6 @@ func TestDemoShowsMetrics(t *testing.T) {
 	}
 }
 
-//nolint:paralleltest // it sets a variable of the process
 func TestInterruptCleansUp(t *testing.T) {
 	folder := t.TempDir()
 	t.Setenv("TMPDIR", folder)

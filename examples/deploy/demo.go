@@ -47,7 +47,7 @@ func demo(ctx context.Context, out io.Writer) error {
 	defer terminate()
 	served := make(chan error, 1)
 	go func() { served <- serve(terminated, client, ln) }()
-	p := &pod{url: "http://" + ln.Addr().String(), out: out}
+	p := &pod{url: "http://" + ln.Addr().String(), client: &http.Client{Transport: agrenting.NewBaseTransport()}, out: out}
 
 	err = p.live(ctx, srv, agent.ID, first.ID, mount, terminate)
 	terminate()
@@ -58,6 +58,13 @@ func demo(ctx context.Context, out io.Writer) error {
 		_, err = fmt.Fprintln(out, "the service has ended; each request was answered")
 	}
 	return err
+}
+
+// pod is the service as others see it.
+type pod struct {
+	url    string
+	client *http.Client
+	out    io.Writer
 }
 
 // live has happen to the pod what happens to pods.
@@ -98,12 +105,6 @@ func (p *pod) live(ctx context.Context, srv *agrentingtest.Server, agentID, firs
 	return <-slow
 }
 
-// pod is the service as others see it.
-type pod struct {
-	url string
-	out io.Writer
-}
-
 // expect waits until the probe has the status, and checks that the service has its own.
 func (p *pod) expect(ctx context.Context, when string, service, probe int) error {
 	var err error
@@ -123,11 +124,11 @@ func (p *pod) expect(ctx context.Context, when string, service, probe int) error
 }
 
 func (p *pod) get(ctx context.Context, path string, want int) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, http.NoBody)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := p.client.Do(req)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,6 @@ the service has ended; each request was answered
 `, out.String())
 }
 
-//nolint:paralleltest // it sets a variable of the process
 func TestInterruptCleansUp(t *testing.T) {
 	folder := t.TempDir()
 	t.Setenv("TMPDIR", folder)
@@ -47,6 +46,6 @@ func TestPodReportsAnUnexpectedStatus(t *testing.T) {
 	t.Parallel()
 	srv := httptest.NewServer(http.NotFoundHandler())
 	defer srv.Close()
-	p := &pod{url: srv.URL, out: &bytes.Buffer{}}
+	p := &pod{url: srv.URL, client: srv.Client(), out: &bytes.Buffer{}}
 	require.ErrorContains(t, p.get(t.Context(), "/readyz", http.StatusOK), "/readyz answers 404")
 }

@@ -83,7 +83,7 @@ func (w *worker) run(ctx context.Context) error {
 		}
 		for _, h := range pending {
 			if ctx.Err() != nil {
-				return nil
+				break
 			}
 			// What was begun is finished, within a minute.
 			atWork, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)

@@ -1,10 +1,9 @@
 package record
 
 import (
+	"context"
 	"iter"
 	"testing"
-
-	"context"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -59,7 +58,8 @@ func TestMemoryNotifiesThroughStoresAroundIt(t *testing.T) {
 func TestMemoryFollowerHasNoRecord(t *testing.T) {
 	t.Parallel()
 	s := NewMemory()
-	defer notify(s, "key", func() {})()
+	stop := notify(s, "key", func() {})
+	defer stop()
 	_, err := s.Load(t.Context(), "key")
 	require.ErrorIs(t, err, ErrNoRecord)
 }
