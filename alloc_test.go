@@ -45,7 +45,7 @@ func TestTheTransportAddsAtMostThreeAllocations(t *testing.T) {
 		}),
 		"cached for ever": CredentialSourceFunc(func(context.Context) (Credential, error) { return APIKey("k1"), nil }),
 	}
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil)) // at level Info
+	quiet := slog.New(slog.DiscardHandler)
 	for source, src := range sources {
 		for _, headers := range []int{0, 1, 3, 5, 6} {
 			for method, body := range map[string]string{http.MethodGet: "", http.MethodPost: "body"} {

@@ -44,7 +44,7 @@ type world struct {
 	reader   *sdkmetric.ManualReader
 }
 
-func newWorld(t *testing.T, opts ...agrenting.Option) *world {
+func newWorld(t *testing.T) *world {
 	t.Helper()
 
 	w := &world{
@@ -60,7 +60,7 @@ func newWorld(t *testing.T, opts ...agrenting.Option) *world {
 		otelagrenting.WithTracerProvider(w.tracers),
 		otelagrenting.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(w.reader))),
 	}
-	w.client = w.open(append([]agrenting.Option{otelagrenting.Option(w.settings...)}, opts...)...)
+	w.client = w.open(otelagrenting.Option(w.settings...))
 	w.http = w.client.HTTPClient()
 
 	return w

@@ -113,8 +113,8 @@ func TestSpansOfOtherHostsHaveNoCredential(t *testing.T) {
 	w := newWorld(t)
 	other := agrentingtest.NewServer()
 	t.Cleanup(other.Close)
-	client := w.open(otelagrenting.Option(w.settings...), agrenting.WithTransport(http.DefaultTransport))
-	resp, err := client.HTTPClient().Get(other.URL + "/api/v1/health") //nolint:noctx // a test
+	client := w.open(otelagrenting.Option(w.settings...), agrenting.WithTransport(agrenting.NewBaseTransport()))
+	resp, err := client.HTTPClient().Get(other.URL + "/api/v1/health")
 	require.NoError(t, err)
 	resp.Body.Close()
 

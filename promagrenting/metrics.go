@@ -17,7 +17,7 @@ import (
 type Metrics struct {
 	requests, resends, internal, renewals, rotations, storeErrors *prometheus.CounterVec
 	retries, rejections                                           prometheus.Counter
-	requestTime                                                   prometheus.Histogram
+	requestTime                                                   prometheus.Observer
 	renewalTime, exchangeTime                                     *prometheus.HistogramVec
 
 	counted []prometheus.Collector // all of the above
@@ -73,8 +73,7 @@ func New(opts ...Option) *Metrics {
 		return v
 	}
 	m.requests = counters("requests_total", "Requests of the program by the class of their final status, or error without a response.", "code")
-	m.requestTime = times("request_duration_seconds", "Time until the headers of the final response, with all waiting.").
-		WithLabelValues().(prometheus.Histogram) //nolint:forcetypeassert // it is one
+	m.requestTime = times("request_duration_seconds", "Time until the headers of the final response, with all waiting.").WithLabelValues()
 	m.retries = counters("retries_total", "Requests sent again after a transient failure.").WithLabelValues()
 	m.resends = counters("resends_total", "Requests sent again after a 401, by the credential used: same, renewed, or switched.", "reason")
 	m.internal = counters("internal_requests_total", "Requests that the SDK made itself, by purpose and class of their status.", "purpose", "code")

@@ -223,7 +223,7 @@ func TestMetricsReportTheRateLimit(t *testing.T) {
 		return &http.Response{StatusCode: http.StatusOK, Header: h, Body: io.NopCloser(strings.NewReader("{}"))}, nil
 	})))
 	assert.NotContains(t, w.values(), "rate_limit_remaining")
-	resp, err := c.HTTPClient().Get(w.platform.URL + tasks) //nolint:noctx // a test
+	resp, err := c.HTTPClient().Get(w.platform.URL + tasks)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	w.assertValues(map[string]float64{"rate_limit_remaining": 12, "rate_limit_requests": 60})
