@@ -374,6 +374,8 @@ func (c *core) recordConfig(store Store, agent string) record.Config {
 }
 
 // logPanics returns a function that logs the first panic of an instrumentation.
+//
+//nolint:contextcheck,nolintlint // the record belongs to no request; the callers of New would all be told to pass a context
 func logPanics(c *core) func(value any) {
 	var once sync.Once
 	return func(value any) {
