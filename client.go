@@ -25,11 +25,11 @@ type Client struct {
 
 	core      *core
 	transport *Transport
-	http      *http.Client
+	http      http.Client
 }
 
 // New returns a client. It makes no request. Without options everything comes
-// from the environment.
+// from the environment. For many clients in one process, see [NewBaseTransport].
 //
 // The credential is the first of:
 //
@@ -120,7 +120,7 @@ func Sources(opts ...Option) []SourceState {
 func newClient(core *core, t *Transport) *Client {
 	c := &Client{
 		core: core, transport: t,
-		http: &http.Client{Transport: t, CheckRedirect: t.checkRedirect},
+		http: http.Client{Transport: t, CheckRedirect: t.checkRedirect},
 	}
 	c.Agents = &AgentService{client: c}
 	c.Sessions = &SessionService{client: c}
@@ -144,7 +144,7 @@ func (t *Transport) checkRedirect(req *http.Request, via []*http.Request) error 
 // redirect away from the pinned origins ([ErrForeignOrigin]) and has no
 // timeout. It is a copy, which the caller owns.
 func (c *Client) HTTPClient() *http.Client {
-	h := *c.http
+	h := c.http
 	return &h
 }
 

@@ -30,7 +30,7 @@ type core struct {
 	cfg       *config
 	base      *url.URL
 	env       Environment
-	routes    Routes
+	routes    *Routes
 	transport *Transport
 	creds     *credentialCache
 	endpoint  *session.Endpoint
@@ -71,7 +71,7 @@ func newCore(opts []Option) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &core{cfg: cfg, env: env.environment, routes: cfg.routes.withDefaults(), userAgent: userAgent(cfg.userAgent)}
+	c := &core{cfg: cfg, env: env.environment, routes: cfg.routes, userAgent: userAgent(cfg.userAgent)}
 	c.evidence = evidence.NewBook(platformCalls{c})
 	c.endpoint = session.NewEndpoint(c.routes.Authenticate, platformCalls{c})
 	agent, err := c.agentFrom(env.agentID)
@@ -238,7 +238,6 @@ func (c *core) prepare(cred Credential, from evidence.Provenance) (*preparedCred
 	name, _ := cred.header(c.cfg.keyHeader)
 	s := &preparedCredential{
 		cred: cred, name: name, history: c.evidence.Of(cred.c, from),
-		redactor: sync.OnceValue(func() *secret.Redactor { return secret.NewRedactor(cred.Reveal()) }),
 	}
 	if c.cfg.keyStore() != nil {
 		s.gate = c.gates.New()
@@ -375,6 +374,8 @@ func (c *core) recordConfig(store Store, agent string) record.Config {
 }
 
 // logPanics returns a function that logs the first panic of an instrumentation.
+//
+//nolint:contextcheck,nolintlint // the record belongs to no request; the callers of New would all be told to pass a context
 func logPanics(c *core) func(value any) {
 	var once sync.Once
 	return func(value any) {

@@ -27,8 +27,19 @@ type preparedCredential struct {
 	name    string            // canonical
 	gate    *gate.Gate        // nil where keys are not rotated
 	history *evidence.History // nil for no credential
-	// redactor is for texts that may echo the credential. It is made when one is searched.
-	redactor func() *secret.Redactor
+	// cached is what redactor returns.
+	cached atomic.Pointer[secret.Redactor]
+}
+
+// redactor removes the credential from texts that may echo it. It is made when a text is
+// searched.
+func (p *preparedCredential) redactor() *secret.Redactor {
+	r := p.cached.Load()
+	if r == nil {
+		r = secret.NewRedactor(p.cred.Reveal())
+		p.cached.Store(r)
+	}
+	return r
 }
 
 type generation = renew.Generation[*preparedCredential]
@@ -399,8 +410,8 @@ func (k *credentialCache) lastFailure() error {
 	return nil
 }
 
-// attemptWith describes an attempt with the credential of a generation.
-func (k *credentialCache) attemptWith(gen *generation) AttemptInfo {
+// attemptInfo describes the credential of an attempt.
+func (k *credentialCache) attemptInfo(gen *generation) AttemptInfo {
 	if gen.Value.name == "" { // the client is anonymous
 		return AttemptInfo{}
 	}
@@ -414,7 +425,7 @@ func (k *credentialCache) redact(text string) string {
 	if k.engine != nil {
 		gen = k.engine.Current()
 	}
-	if gen == nil || gen.Value.redactor == nil {
+	if gen == nil || gen.Value.cred.IsZero() {
 		return text
 	}
 	return gen.Value.redactor().Redact(text)

@@ -33,14 +33,17 @@ type Routes struct {
 	Verify string
 }
 
+// defaultRoutes are shared by the clients without [WithRoutes]. They are not changed.
+var defaultRoutes = (&Routes{}).withDefaults()
+
 // each returns the fields, to be read or set.
 func (r *Routes) each() []*string {
 	return []*string{&r.Authenticate, &r.Logout, &r.MyAgents, &r.RotateKey, &r.Credentials, &r.Tokens, &r.Verify}
 }
 
 // withDefaults fills the empty fields.
-func (r *Routes) withDefaults() Routes {
-	out := Routes{ // #nosec G101 -- paths
+func (r *Routes) withDefaults() *Routes {
+	out := &Routes{ // #nosec G101 -- paths
 		Authenticate: "/api/v1/auth/authenticate",
 		Logout:       "/api/v1/auth/logout",
 		MyAgents:     "/api/v1/agents/mine",

@@ -47,7 +47,7 @@ func ContextWithTrace(ctx context.Context, tr *Trace) context.Context {
 //
 // It may be called as soon as a part of the response is there.
 func (tr *Trace) Redact(text string) string {
-	if tr.generation == nil || tr.generation.Value.redactor == nil {
+	if tr.generation == nil || tr.generation.Value.cred.IsZero() {
 		return text
 	}
 	return tr.generation.Value.redactor().Redact(text)

@@ -239,10 +239,10 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 			sent = time.Now()
 		}
 		if trip != nil {
-			if redactor := gen.Value.redactor; redactor != nil && trip.attempt.Generation != gen.Number {
-				trip.use(redactor)
+			if !gen.Value.cred.IsZero() && trip.attempt.Generation != gen.Number {
+				trip.use(gen.Value.redactor)
 			}
-			out = trip.send(out, t.creds.attemptWith(gen))
+			out = trip.send(out, t.creds.attemptInfo(gen))
 		}
 		resp, err = t.send(out, gen.Value.cred, gen.Value.gate)
 		if resp != nil {

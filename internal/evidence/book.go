@@ -32,33 +32,46 @@ const (
 // use.
 type Book struct {
 	asker  Asker
-	ctx    context.Context //nolint:containedctx // parent of the calls, ended by Close
+	ctx    context.Context //nolint:containedctx // parent of the calls, ended by Close; nil before the first
 	cancel context.CancelFunc
 	calls  sync.WaitGroup
 
 	mu         sync.Mutex
-	histories  []*History // the newest last
-	paths      map[pathKey]*path
-	refused    time.Time            // when the last 401 came
-	refusing   time.Time            // when the last 401 of a path that refuses all requests came
-	verifiable map[secret.Kind]bool // the platform has accepted a credential of this kind when asked
-	unproven   []time.Time          // renewals because of a verdict that proves nothing
+	histories  []*History         // the newest last
+	paths      []*path            // of the routes that were used, in no order
+	refused    time.Time          // when the last 401 came
+	refusing   time.Time          // when the last 401 of a path that refuses all requests came
+	verifiable [secret.Kinds]bool // the platform has accepted a credential of this kind when asked
+	unproven   []time.Time        // renewals because of a verdict that proves nothing
 	closed     bool
 }
 
 // NewBook returns an empty book.
 func NewBook(a Asker) *Book {
-	b := &Book{asker: a, paths: map[pathKey]*path{}, verifiable: map[secret.Kind]bool{}}
-	b.ctx, b.cancel = context.WithCancel(context.Background())
-	return b
+	return &Book{asker: a}
+}
+
+// context returns the parent of the calls.
+func (b *Book) context() context.Context {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ctx == nil {
+		b.ctx, b.cancel = context.WithCancel(context.Background()) // #nosec G118 -- Close calls it
+		if b.closed {
+			b.cancel()
+		}
+	}
+	return b.ctx
 }
 
 // Close ends the calls under way and waits for them, for at most 5 s.
 func (b *Book) Close() {
 	b.mu.Lock()
 	b.closed = true
+	if b.cancel != nil {
+		b.cancel()
+	}
 	b.mu.Unlock()
-	b.cancel()
 	done := make(chan struct{})
 	go func() {
 		b.calls.Wait()
@@ -83,27 +96,30 @@ type History struct {
 	noted atomic.Pointer[Route]
 
 	// The rest is guarded by book.mu.
-	from     Provenance
+	from         Provenance
+	verdict      Verdict
+	accepted     bool
+	believed     bool // Dead counts, though the platform may refuse all credentials of this kind
+	contradicted bool // a request has succeeded although the verdict is Dead
+	lost         bool // a route that had accepted the credential has refused it
+
+	// Since a request succeeded:
+	refusals uint8 // 401s, up to deadAfter
+	lasting  bool  // they have come for 10 s
+	denied   bool  // the caller has asked, and the platform has refused the credential
+	reported bool  // see Report
+
 	seen     time.Time // when this process first saw it
-	accepted bool
 	sent     time.Time // when the latest request that was accepted was sent
 	used     time.Time // when a request succeeded, about
 	verified time.Time // when Verify accepted it
 	lent     int       // since the last 401, see Lend
 	renewing int       // callers that renew it because of a verdict that proves nothing
-	verdict  Verdict
 	judged   time.Time
-	believed bool     // Dead counts, though the platform may refuse all credentials of this kind
 	inquiry  *inquiry // under way
 
 	asked        time.Time // when the last inquiry began
 	refusedSince time.Time // the first 401 since a request succeeded
-	refusedLast  time.Time // the last one
-	refusals     int       // their number
-	denied       bool      // since then, the caller has asked, and the platform has refused it
-	reported     bool      // since then, see Report
-	contradicted bool      // a request has succeeded although the verdict is Dead
-	lost         bool      // a route that had accepted the credential has refused it
 }
 
 // Provenance says where a credential is from.
@@ -257,7 +273,7 @@ func (h *History) Describe(f *Facts, r Route, sent time.Time) {
 	b, now := h.book, time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := b.paths[r.key()]
+	p := b.findPathLocked(r.key())
 	f.Fixed = h.from == Fixed
 	f.RefusingPath = p != nil && p.refusing && !h.deadLocked()
 	f.Young = h.youngLocked(now)

@@ -122,7 +122,7 @@ func (h *History) inquireLocked(trial bool) *inquiry {
 // ask makes the calls.
 func (h *History) ask() Verdict {
 	b := h.book
-	ctx, cancel := context.WithTimeout(b.ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(b.context(), askTimeout)
 	defer cancel()
 	for n := 1; ; n++ {
 		sent := time.Now()

@@ -54,6 +54,7 @@ func isID(segment string) bool {
 
 // path is what is known about a route.
 type path struct {
+	key          pathKey
 	unauthorized bool // it has answered 401
 	refusing     bool // it has refused all resends of a request, and accepted none since
 	refused      time.Time
@@ -70,25 +71,36 @@ const maxPaths = 64
 // pathLocked returns what is known about a route.
 func (b *Book) pathLocked(r Route, now time.Time) *path {
 	key := r.key()
-	p := b.paths[key]
+	p := b.findPathLocked(key)
 	if p == nil {
-		if len(b.paths) >= maxPaths {
-			b.forgetPathLocked()
+		p = &path{key: key}
+		if len(b.paths) < maxPaths {
+			b.paths = append(b.paths, p)
+		} else {
+			b.paths[b.oldestPathLocked()] = p
 		}
-		p = new(path)
-		b.paths[key] = p
 	}
 	p.used = now
 	return p
 }
 
-func (b *Book) forgetPathLocked() {
-	var oldest pathKey
-	var at time.Time
-	for key, p := range b.paths {
-		if at.IsZero() || p.used.Before(at) {
-			oldest, at = key, p.used
+// findPathLocked returns nil if nothing is known about a route. There are few, and most
+// clients have one or two, so a map would be larger and not faster.
+func (b *Book) findPathLocked(key pathKey) *path {
+	for _, p := range b.paths {
+		if p.key == key {
+			return p
 		}
 	}
-	delete(b.paths, oldest)
+	return nil
+}
+
+// oldestPathLocked returns the index of the route that was not used for the longest time.
+func (b *Book) oldestPathLocked() (oldest int) {
+	for i, p := range b.paths {
+		if p.used.Before(b.paths[oldest].used) {
+			oldest = i
+		}
+	}
+	return oldest
 }

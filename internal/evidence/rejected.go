@@ -52,7 +52,7 @@ func (h *History) rejectedLocked() bool {
 		return true
 	}
 	if h.from == Fixed && h.verdict != Dead {
-		return h.denied || h.refusals >= deadAfter || h.refusedLast.Sub(h.refusedSince) >= watchFor
+		return h.denied || h.refusals >= deadAfter || h.lasting
 	}
 	switch h.verdict {
 	case Dead:
@@ -72,14 +72,14 @@ func (h *History) refusedLocked(now time.Time) {
 	if h.refusedSince.IsZero() {
 		h.refusedSince = now
 	}
-	h.refusedLast = now
-	h.refusals++
+	h.lasting = h.lasting || now.Sub(h.refusedSince) >= watchFor
+	h.refusals = min(h.refusals+1, deadAfter)
 }
 
 // succeededLocked notes a request that was not refused. A zero sent is long ago.
 func (h *History) succeededLocked(sent time.Time) {
-	h.refusedSince, h.refusedLast, h.refusals = time.Time{}, time.Time{}, 0
-	h.denied, h.reported = false, false
+	h.refusedSince, h.refusals = time.Time{}, 0
+	h.lasting, h.denied, h.reported = false, false, false
 	h.contradicted = h.contradicted || (h.verdict == Dead && sent.After(h.judged))
 }
 

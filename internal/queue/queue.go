@@ -6,7 +6,7 @@ import "sync"
 // safe for concurrent use.
 type Queue struct {
 	mu   sync.Mutex
-	idle *sync.Cond
+	idle sync.Cond
 	todo []func()
 	busy bool
 }
@@ -14,7 +14,7 @@ type Queue struct {
 // New returns an empty queue.
 func New() *Queue {
 	q := &Queue{}
-	q.idle = sync.NewCond(&q.mu)
+	q.idle.L = &q.mu
 	return q
 }
 

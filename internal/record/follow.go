@@ -18,6 +18,10 @@ const (
 	maxWatchPause = time.Minute
 )
 
+// Notify calls changed after each change of the record, until stop is called. stop is nil
+// if the store cannot do this, see [Notifier].
+func (s *Slot[T]) Notify(changed func()) (stop func()) { return notify(s.cfg.Store, s.name, changed) }
+
 // Watched reports whether the store can be watched.
 func (s *Slot[T]) Watched(ctx context.Context) bool { return s.cfg.Store.Watch(ctx, s.name) != nil }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"sync"
 )
@@ -11,14 +12,20 @@ import (
 // Memory is a store in memory.
 type Memory struct {
 	mu      sync.Mutex
-	records map[string]func() Raw // functions, so that no printer shows the data
-	last    uint64                // the latest revision
+	records map[string]*memoryRecord
+	last    uint64 // the latest revision
 	changed chan struct{}
+}
+
+// memoryRecord is a record, and those who follow it.
+type memoryRecord struct {
+	get       func() Raw // a function, so that no printer shows the data; nil for no record
+	followers []*func()
 }
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
-	return &Memory{records: map[string]func() Raw{}, changed: make(chan struct{})}
+	return &Memory{records: map[string]*memoryRecord{}, changed: make(chan struct{})}
 }
 
 // String names the store.
@@ -39,11 +46,11 @@ func (s *Memory) Load(ctx context.Context, name string) (Raw, error) {
 func (s *Memory) load(name string) (Raw, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	get, ok := s.records[name]
-	if !ok {
+	r := s.records[name]
+	if r == nil || r.get == nil {
 		return Raw{}, s.changed, fmt.Errorf("%w: %q is not in memory", ErrNoRecord, name)
 	}
-	raw := get()
+	raw := r.get()
 	return Raw{Data: append([]byte{}, raw.Data...), Revision: raw.Revision}, s.changed, nil
 }
 
@@ -52,17 +59,53 @@ func (s *Memory) Save(ctx context.Context, name string, data []byte, previous st
 	if err := ctx.Err(); err != nil {
 		return "", context.Cause(ctx)
 	}
+	revision, followers, err := s.save(name, data, previous)
+	for _, changed := range followers {
+		(*changed)()
+	}
+	return revision, err
+}
+
+func (s *Memory) save(name string, data []byte, previous string) (revision string, followers []*func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if get, ok := s.records[name]; (ok && get().Revision != previous) || (!ok && previous != "") {
-		return "", fmt.Errorf("%w: %q has another revision", ErrConflict, name)
+	r, current := s.records[name], ""
+	if r != nil && r.get != nil {
+		current = r.get().Revision
+	}
+	if current != previous {
+		return "", nil, fmt.Errorf("%w: %q has another revision", ErrConflict, name)
 	}
 	s.last++
 	raw := Raw{Data: append([]byte{}, data...), Revision: strconv.FormatUint(s.last, 10)}
-	s.records[name] = func() Raw { return raw }
+	r = s.recordLocked(name)
+	r.get = func() Raw { return raw }
 	close(s.changed)
 	s.changed = make(chan struct{})
-	return raw.Revision, nil
+	return raw.Revision, slices.Clone(r.followers), nil
+}
+
+// recordLocked returns the record of a name, which may have no data.
+func (s *Memory) recordLocked(name string) *memoryRecord {
+	r := s.records[name]
+	if r == nil {
+		r = &memoryRecord{}
+		s.records[name] = r
+	}
+	return r
+}
+
+// Notify implements [Notifier].
+func (s *Memory) Notify(name string, changed func()) (stop func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.recordLocked(name)
+	r.followers = append(r.followers, &changed)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		r.followers = slices.DeleteFunc(r.followers, func(f *func()) bool { return f == &changed })
+	}
 }
 
 // Watch implements [Store].

@@ -40,7 +40,7 @@ func (m *memory) raw(name string) Raw {
 func (m *memory) put(name string, raw Raw) {
 	m.inner.mu.Lock()
 	defer m.inner.mu.Unlock()
-	m.inner.records[name] = func() Raw { return raw }
+	m.inner.recordLocked(name).get = func() Raw { return raw }
 }
 
 func (m *memory) step(f func(op, name string) error, op, name string) error {

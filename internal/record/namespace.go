@@ -55,6 +55,11 @@ func (n *Namespace) Save(ctx context.Context, name string, data []byte, previous
 	return n.inner.Save(ctx, n.prefix+name, data, previous)
 }
 
+// Notify implements [Notifier].
+func (n *Namespace) Notify(name string, changed func()) (stop func()) {
+	return notify(n.inner, n.prefix+name, changed)
+}
+
 // Watch implements [Store].
 func (n *Namespace) Watch(ctx context.Context, name string) iter.Seq2[Raw, error] {
 	return n.inner.Watch(ctx, n.prefix+name)

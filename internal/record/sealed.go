@@ -72,6 +72,11 @@ func (s *Sealed) Save(ctx context.Context, name string, data []byte, previous st
 	return s.inner.Save(ctx, name, []byte(text), previous)
 }
 
+// Notify implements [Notifier].
+func (s *Sealed) Notify(name string, changed func()) (stop func()) {
+	return notify(s.inner, name, changed)
+}
+
 // Watch implements [Store].
 func (s *Sealed) Watch(ctx context.Context, name string) iter.Seq2[Raw, error] {
 	changes := s.inner.Watch(ctx, name)

@@ -43,7 +43,7 @@ type Slot[T any] struct {
 	seen  observer
 
 	mu    sync.Mutex
-	times [8]time.Duration // of the latest operations
+	times [7]time.Duration // of the latest operations
 	next  int
 }
 

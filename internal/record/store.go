@@ -34,6 +34,23 @@ type Store interface {
 	Watch(ctx context.Context, name string) iter.Seq2[Raw, error]
 }
 
+// Notifier is an optional interface of a [Store] that lives in this process. It reports
+// changes without a goroutine for each follower, so thousands of clients can follow one
+// store.
+type Notifier interface {
+	// Notify calls changed after each change of a record, until stop is called. changed
+	// returns at once. stop is nil if the store cannot notify.
+	Notify(name string, changed func()) (stop func())
+}
+
+// notify is [Notifier] for any store.
+func notify(s Store, name string, changed func()) (stop func()) {
+	if n, ok := s.(Notifier); ok {
+		return n.Notify(name, changed)
+	}
+	return nil
+}
+
 // warningKey is the key of [WithWarning].
 type warningKey struct{}
 

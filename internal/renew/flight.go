@@ -9,6 +9,7 @@ import (
 
 type flight[T any] struct {
 	done       chan struct{}
+	cancel     context.CancelFunc // of the fetch under way; nil before the first
 	began      time.Time
 	query      Query[T]
 	base       uint64 // generation when it began
@@ -79,7 +80,11 @@ func (e *Engine[T]) repeatsLocked(g Grant[T]) bool {
 // fetch calls the source with the engine's timeout. It does not wait for a source that
 // ignores its context; if that source answers later, its value is used.
 func (e *Engine[T]) fetch(f *flight[T]) outcome[T] {
-	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.Timeout)
+	if !e.begin(f, cancel) {
+		cancel()
+		return outcome[T]{err: ErrClosed}
+	}
 	ch := make(chan outcome[T], 1)
 	query := f.query
 	e.wg.Go(func() {
@@ -109,8 +114,18 @@ func (e *Engine[T]) fetch(f *flight[T]) outcome[T] {
 	}
 }
 
+// begin has Close end the fetch. It reports whether the engine is open.
+func (e *Engine[T]) begin(f *flight[T], cancel context.CancelFunc) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f.cancel = cancel
+	return !e.closed
+}
+
 func (e *Engine[T]) timeoutError() error {
-	if e.ctx.Err() != nil {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
 		return ErrClosed
 	}
 	return fmt.Errorf("the source did not answer within %v: %w", e.cfg.Timeout, context.DeadlineExceeded)
@@ -234,10 +249,11 @@ func (e *Engine[T]) installLocked(g Grant[T], reason Reason, began, now time.Tim
 	return l
 }
 
-// publishLocked makes l the generation in use.
+// publishLocked makes l, which no reader has yet, the generation in use.
 func (e *Engine[T]) publishLocked(l *Generation[T]) {
+	l.limit(l.due())
 	e.last = l
-	e.served.set(l.until(l.due()))
+	e.served.set(l)
 	e.armLocked()
 }
 

@@ -38,9 +38,7 @@ type Engine[T any] struct {
 
 	served served[T]
 
-	ctx    context.Context //nolint:containedctx // parent of detached fetches, ended by Close
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	wg sync.WaitGroup // of fetches
 
 	mu       sync.Mutex
 	last     *Generation[T] // the newest generation, served or rejected
@@ -71,7 +69,6 @@ func New[T any](cfg Config[T]) *Engine[T] {
 	}
 	e := &Engine[T]{cfg: cfg}
 	e.plan.cfg = &e.cfg
-	e.ctx, e.cancel = context.WithCancel(context.Background()) // #nosec G118 -- Close calls it
 	return e
 }
 
@@ -413,8 +410,10 @@ func (e *Engine[T]) Close() error {
 	e.served.announce()
 	e.stopTimerLocked()
 	e.served.stop()
+	if e.flight != nil && e.flight.cancel != nil {
+		e.flight.cancel()
+	}
 	e.mu.Unlock()
-	e.cancel()
 	done := make(chan struct{})
 	go func() {
 		e.wg.Wait()

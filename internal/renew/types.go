@@ -200,14 +200,19 @@ func (l *Generation[T]) expired(now time.Time) bool {
 // ever, but never past the expiry.
 func (l *Generation[T]) until(t time.Time) *Generation[T] {
 	c := *l
-	if t.IsZero() || (!c.Expires.IsZero() && c.Expires.Before(t)) {
-		t = c.Expires
-	}
-	c.freshUntil, c.freshWall = t, forever
-	if !t.IsZero() {
-		c.freshWall = t.UnixNano()
-	}
+	c.limit(t)
 	return &c
+}
+
+// limit is until for a generation that is not shared yet.
+func (l *Generation[T]) limit(t time.Time) {
+	if t.IsZero() || (!l.Expires.IsZero() && l.Expires.Before(t)) {
+		t = l.Expires
+	}
+	l.freshUntil, l.freshWall = t, forever
+	if !t.IsZero() {
+		l.freshWall = t.UnixNano()
+	}
 }
 
 // SourceError is the error that all readers share while the source is failing.

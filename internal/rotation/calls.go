@@ -18,7 +18,7 @@ import (
 type calls struct {
 	platform Platform
 	keys     Keys
-	policy   Policy
+	policy   *Policy
 	hold     *hold
 }
 

@@ -12,14 +12,10 @@ import (
 
 // chooser gives out the key to use.
 type chooser struct {
-	policy   Policy
-	platform Platform
-	keys     Keys
-	report   Report
-	ledger   *ledger
-	watcher  *watcher
-	adopter  *adopter
-	runner   *runner
+	ledger  *ledger
+	watcher *watcher
+	adopter *adopter
+	runner  *runner
 }
 
 // choose returns the store's key, and in place of one that the platform rejected
@@ -112,7 +108,7 @@ func (c *chooser) replaceRejected(ctx context.Context, e entry) (record.StoredKe
 	if provided.IsZero() && !set && !repairs {
 		return rec.Current, renew.Rejected, nil // the caller sees the 401
 	}
-	verdict, _ := verify(ctx, c.platform, c.policy, rec.Current.Credential)
+	verdict, _ := verify(ctx, c.runner.platform, c.runner.policy, rec.Current.Credential)
 	switch {
 	case verdict == Alive:
 		return rec.Current, renew.Rejected, nil
@@ -120,7 +116,7 @@ func (c *chooser) replaceRejected(ctx context.Context, e entry) (record.StoredKe
 		return c.adopt(ctx, e, provided)
 	case set && verdict == Dead && c.alive(ctx, older.Body.Current):
 		c.ledger.revert(older)
-		c.report.Rotated(older.Body, "the store's older record was adopted: its key is live, and the newer one is not")
+		c.runner.report.Rotated(older.Body, "the store's older record was adopted: its key is live, and the newer one is not")
 		return older.Body.Current, renew.Adopted, nil
 	case repairs && verdict == Dead:
 		return record.StoredKey{}, 0, c.runner.repair(rec.Current.Credential)
@@ -131,7 +127,7 @@ func (c *chooser) replaceRejected(ctx context.Context, e entry) (record.StoredKe
 
 // repairs reports whether the owner can issue another key.
 func (c *chooser) repairs(rec record.Key) bool {
-	return c.keys.HasOwner() && (&calls{policy: c.policy}).agentOf(rec) != ""
+	return c.runner.keys.HasOwner() && (&calls{policy: c.runner.policy}).agentOf(rec) != ""
 }
 
 // adopt makes a key that an operator has provided the current one.
@@ -139,9 +135,9 @@ func (c *chooser) adopt(ctx context.Context, e entry, provided secret.Credential
 	next := e.Body.Clone()
 	next.Ancestors = next.Remember(next.Current.Credential.Fingerprint())
 	next.Previous = record.StoredKey{}
-	next.Current = record.StoredKey{Credential: provided, Created: wallNow(), ID: c.policy.KeyID}
-	if c.policy.AgentID != "" {
-		next.Agent = c.policy.AgentID
+	next.Current = record.StoredKey{Credential: provided, Created: wallNow(), ID: c.runner.policy.KeyID}
+	if c.runner.policy.AgentID != "" {
+		next.Agent = c.runner.policy.AgentID
 	}
 	next.Generation++
 	err := c.ledger.write(ctx, e, next)
@@ -151,28 +147,28 @@ func (c *chooser) adopt(ctx context.Context, e entry, provided secret.Credential
 	case err != nil:
 		c.ledger.keep(next, err)
 	default:
-		c.report.Rotated(next, "a key provided by an operator was adopted")
+		c.runner.report.Rotated(next, "a key provided by an operator was adopted")
 	}
 	return next.Current, renew.Adopted, nil
 }
 
 // alive reports whether the platform accepts a key that a request was refused with.
 func (c *chooser) alive(ctx context.Context, k record.StoredKey) bool {
-	v, _ := verify(ctx, c.platform, c.policy, k.Credential)
+	v, _ := verify(ctx, c.runner.platform, c.runner.policy, k.Credential)
 	return v == Alive
 }
 
 // provided returns the initial key if the store has never had it and the platform
 // knows it. The error says that it could not be tried.
 func (c *chooser) provided(ctx context.Context, rec record.Key) (secret.Credential, error) {
-	if !c.keys.HasInitial() {
+	if !c.runner.keys.HasInitial() {
 		return secret.Credential{}, nil
 	}
-	k, err := c.keys.Initial(ctx)
+	k, err := c.runner.keys.Initial(ctx)
 	if err != nil || k.Problem() != "" || rec.Knows(k) {
 		return secret.Credential{}, nil //nolint:nilerr // there is no such key, which is not an error here
 	}
-	switch v, err := verify(ctx, c.platform, c.policy, k); v {
+	switch v, err := verify(ctx, c.runner.platform, c.runner.policy, k); v {
 	case Alive:
 		if rec.Agent != "" {
 			_, err = c.ledger.identity.compare(ctx, k, "", rec)
@@ -189,7 +185,7 @@ func (c *chooser) provided(ctx context.Context, rec record.Key) (secret.Credenti
 // is going to rotate it. The report drops repetitions.
 func (c *chooser) warnOfAge(rec record.Key) {
 	created := rec.Current.Created
-	if c.policy.Every <= 0 && !created.IsZero() && time.Since(created) >= Recommended {
-		c.report.Old(rec)
+	if c.runner.policy.Every <= 0 && !created.IsZero() && time.Since(created) >= Recommended {
+		c.runner.report.Old(rec)
 	}
 }

@@ -13,7 +13,7 @@ import (
 type hold struct {
 	ledger *ledger
 	tasks  *tasks
-	policy Policy
+	policy *Policy
 
 	entry entry // what the work began with, or what was released last
 	rec   record.Key

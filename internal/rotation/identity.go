@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/record"
@@ -37,8 +38,9 @@ func isForeign(err error) bool {
 type identity struct {
 	platform Platform
 	keys     Keys
-	policy   Policy
+	policy   *Policy
 
+	made   sync.Once           // turn, which most clients never need
 	turn   chan struct{}       // has room for the one call that may use what follows
 	agents map[question]string // what the platform has said
 	failed error               // of the last call, until then
@@ -47,8 +49,8 @@ type identity struct {
 	failures int // in a row
 }
 
-func newIdentity(p Platform, k Keys, policy Policy) *identity {
-	return &identity{platform: p, keys: k, policy: policy, turn: make(chan struct{}, 1), agents: map[question]string{}}
+func newIdentity(p Platform, k Keys, policy *Policy) *identity {
+	return &identity{platform: p, keys: k, policy: policy}
 }
 
 // relates reports whether two records are of one history, as far as they say.
@@ -100,6 +102,7 @@ func (i *identity) compare(ctx context.Context, c secret.Credential, mine string
 	if err := i.keys.Admit(liveKey(rec)); err != nil {
 		return rec, err
 	}
+	i.made.Do(func() { i.turn = make(chan struct{}, 1) })
 	select {
 	case i.turn <- struct{}{}:
 		defer func() { <-i.turn }()
@@ -183,6 +186,9 @@ func (i *identity) whose(ctx context.Context, c secret.Credential, likely string
 		}
 	}
 	if err == nil {
+		if i.agents == nil {
+			i.agents = map[question]string{}
+		}
 		i.agents[q], i.failed, i.failures = agent, nil, 0
 		return agent, nil
 	}

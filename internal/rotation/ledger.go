@@ -22,7 +22,7 @@ type entry = record.Entry[record.Key]
 type ledger struct {
 	store    Store
 	keys     Keys
-	policy   Policy
+	policy   *Policy
 	report   Report
 	holder   string // random name of this process in leases
 	tasks    *tasks
@@ -30,13 +30,13 @@ type ledger struct {
 	written  func(e entry) // told of a record that may have left something to be done
 
 	mu       sync.Mutex
-	last     entry  // the newest record known; zero if none is
-	behind   error  // why the store does not have it; nil if it has
-	instead  entry  // an older record that the store has instead; zero if there is none
-	foreign  error  // why the store's record is not used; nil if it is
-	passed   string // the revision of a record of the store that is not used, and to be replaced
-	saving   bool   // a goroutine tries to save last, or to have orphan revoked
-	orphan   record.StoredKey
+	last     entry               // the newest record known; zero if none is
+	behind   error               // why the store does not have it; nil if it has
+	instead  *entry              // an older record that the store has instead; nil if there is none
+	foreign  error               // why the store's record is not used; nil if it is
+	passed   string              // the revision of a record of the store that is not used, and to be replaced
+	saving   bool                // a goroutine tries to save last, or to have orphan revoked
+	orphan   *record.StoredKey   // a live key that the store does not know; nil if there is none
 	seen     []secret.Credential // of the latest records
 	storeErr error               // of the last attempt to use the store
 	failedAt time.Time           // when it failed
@@ -197,7 +197,8 @@ func (l *ledger) accept(before, e entry, err error) (newest entry, failure, _ er
 	}
 	if err != nil || older(e, before) {
 		failure, l.behind = first(l.behind, behind(e, l.last, err))
-		l.instead = e
+		instead := e // a copy, because the other cases must not allocate
+		l.instead = &instead
 		l.startSaving()
 	}
 	newest = l.last
@@ -220,12 +221,16 @@ func first(before, err error) (isNew, of error) {
 func (l *ledger) adoptLocked(e entry) {
 	for _, k := range []record.StoredKey{l.last.Body.Pending, l.last.Body.Current} {
 		if !k.IsZero() && !e.Body.Knows(k.Credential) {
-			l.orphan = k
+			l.orphan = &record.StoredKey{}
+			*l.orphan = k
 			l.startSaving()
 			break
 		}
 	}
-	l.last, l.behind, l.instead = e, nil, entry{}
+	if known, c := l.last.Body.Current.Credential, e.Body.Current.Credential; known.Equal(c) && known.Expires().Equal(c.Expires()) {
+		e.Body.Current.Credential = known // one copy of each key in memory
+	}
+	l.last, l.behind, l.instead = e, nil, nil
 }
 
 // older reports whether a is an earlier record than b. Each rotation raises the
@@ -312,7 +317,7 @@ func (l *ledger) note(e entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !older(e, l.last) {
-		l.last, l.behind, l.instead = e, nil, entry{}
+		l.last, l.behind, l.instead = e, nil, nil
 	}
 }
 
@@ -345,7 +350,10 @@ func (l *ledger) latest() entry {
 func (l *ledger) alternative() (e entry, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e = l.instead
+	if l.instead == nil {
+		return entry{}, false
+	}
+	e = *l.instead
 	return e, !e.Body.IsZero() && !replaced(e.Body)
 }
 
@@ -354,7 +362,7 @@ func (l *ledger) alternative() (e entry, ok bool) {
 func (l *ledger) revert(e entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last, l.behind, l.instead = e, nil, entry{}
+	l.last, l.behind, l.instead = e, nil, nil
 }
 
 // maxSeen bounds how many of the latest credentials are looked for in the errors

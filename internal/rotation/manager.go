@@ -35,22 +35,21 @@ type Manager struct {
 // New returns a manager. It does nothing until it is used.
 func New(cfg Config) *Manager {
 	var r *runner
+	shared := cfg.Policy // by all parts
+	policy := &shared
 	t := newTasks()
 	l := &ledger{
-		store: cfg.Store, keys: cfg.Keys, policy: cfg.Policy, report: cfg.Report, holder: wire.NewUUID(), tasks: t,
-		identity: newIdentity(cfg.Platform, cfg.Keys, cfg.Policy), written: func(e entry) { r.arm(e) },
+		store: cfg.Store, keys: cfg.Keys, policy: policy, report: cfg.Report, holder: wire.NewUUID(), tasks: t,
+		identity: newIdentity(cfg.Platform, cfg.Keys, policy), written: func(e entry) { r.arm(e) },
 	}
 	w := newWatcher(l, t, cfg.Report)
 	a := &adopter{ledger: l, handover: cfg.Handover, report: cfg.Report}
 	s := &schedule{every: cfg.Policy.Every, retryEvery: cfg.Policy.RetryEvery, fire: func() { r.start(cause{}) }}
 	r = &runner{
-		policy: cfg.Policy, platform: cfg.Platform, keys: cfg.Keys, report: cfg.Report,
+		policy: policy, platform: cfg.Platform, keys: cfg.Keys, report: cfg.Report,
 		ledger: l, watcher: w, adopter: a, schedule: s, tasks: t,
 	}
-	c := &chooser{
-		policy: cfg.Policy, platform: cfg.Platform, keys: cfg.Keys, report: cfg.Report,
-		ledger: l, watcher: w, adopter: a, runner: r,
-	}
+	c := &chooser{ledger: l, watcher: w, adopter: a, runner: r}
 	return &Manager{tasks: t, ledger: l, watcher: w, runner: r, chooser: c}
 }
 
@@ -122,6 +121,7 @@ const closeGrace = 15 * time.Second
 // saved. It does not wait for other processes.
 func (m *Manager) Close() error {
 	m.tasks.shut()
+	m.watcher.close()
 	m.runner.schedule.close()
 	m.runner.awaitFlight(closeGrace)
 	err := m.tasks.end(deafGrace)

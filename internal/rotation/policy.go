@@ -103,7 +103,7 @@ func verifyPause(n int) time.Duration {
 func savePause(n int) time.Duration { return renew.Doubled(50*time.Millisecond, time.Second, n) }
 
 // patience bounds all attempts of a call together.
-func (p Policy) patience() time.Duration {
+func (p *Policy) patience() time.Duration {
 	return askAttempts * (p.CallTimeout + max(maxAskPause, p.CallTimeout))
 }
 

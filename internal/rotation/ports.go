@@ -154,6 +154,9 @@ type Store interface {
 	// long this process has seen e unchanged.
 	Left(e record.Entry[record.Key]) time.Duration
 	Unchanged(e record.Entry[record.Key]) time.Duration
+	// Notify calls changed after each change of the record, until stop is called. stop
+	// is nil if the store cannot do this.
+	Notify(changed func()) (stop func())
 	// Watched reports whether the record can be watched. Follow yields it, and again
 	// after changes.
 	Watched(ctx context.Context) bool

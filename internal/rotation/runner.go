@@ -24,7 +24,7 @@ type Result struct {
 
 // runner allows one run at a time in this process.
 type runner struct {
-	policy   Policy
+	policy   *Policy
 	platform Platform
 	keys     Keys
 	report   Report
@@ -164,7 +164,7 @@ func (r *runner) run(ctx context.Context, why cause) (*Result, error) {
 			if err := r.ledger.unreachable(); err != nil {
 				return nil, loadFailed(err, true) // no lease can be seen to end
 			}
-			if pause(ctx, d, news, r.tasks.closing) != nil {
+			if pause(ctx, d, news, r.tasks.shutting()) != nil {
 				return nil, ErrClosed
 			}
 			continue
@@ -187,7 +187,7 @@ func (r *runner) run(ctx context.Context, why cause) (*Result, error) {
 		switch {
 		case errors.Is(err, record.ErrLeaseLost):
 			waiting.ever = true
-			if pause(ctx, p, news, r.tasks.closing) != nil {
+			if pause(ctx, p, news, r.tasks.shutting()) != nil {
 				return nil, ErrClosed
 			}
 		case (errors.Is(err, errDropped) || w.cleanedUp(err)) && why.onDemand:

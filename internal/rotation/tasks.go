@@ -15,11 +15,11 @@ type tasks struct {
 
 	mu      sync.Mutex
 	closed  bool
-	closing chan struct{}
+	closing chan struct{} // closed with closed set; nil if no caller waits for it
 }
 
 func newTasks() *tasks {
-	t := &tasks{closing: make(chan struct{})}
+	t := &tasks{}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
@@ -39,10 +39,26 @@ func (t *tasks) start(f func(ctx context.Context)) bool {
 func (t *tasks) shut() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.closed {
-		t.closed = true
+	if t.closed {
+		return
+	}
+	t.closed = true
+	if t.closing != nil {
 		close(t.closing)
 	}
+}
+
+// shutting is closed once nothing new can begin.
+func (t *tasks) shutting() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing == nil {
+		t.closing = make(chan struct{})
+		if t.closed {
+			close(t.closing)
+		}
+	}
+	return t.closing
 }
 
 func (t *tasks) isShut() bool {

@@ -13,7 +13,7 @@ const deadAfter = 3
 
 // verify asks about a credential. It takes more than one refusal for Dead: a gateway
 // may refuse one call of many.
-func verify(ctx context.Context, p Platform, policy Policy, cred secret.Credential) (v Verdict, err error) {
+func verify(ctx context.Context, p Platform, policy *Policy, cred secret.Credential) (v Verdict, err error) {
 	for n := 1; ; n++ {
 		v, err = verifyOnce(ctx, p, policy, cred)
 		if v != Dead || n == deadAfter {
@@ -25,7 +25,7 @@ func verify(ctx context.Context, p Platform, policy Policy, cred secret.Credenti
 	}
 }
 
-func verifyOnce(ctx context.Context, p Platform, policy Policy, cred secret.Credential) (Verdict, error) {
+func verifyOnce(ctx context.Context, p Platform, policy *Policy, cred secret.Credential) (Verdict, error) {
 	ctx, cancel := context.WithTimeout(ctx, policy.CallTimeout)
 	defer cancel()
 	return p.Verify(ctx, cred)

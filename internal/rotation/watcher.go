@@ -21,7 +21,8 @@ const (
 	quietWatch = time.Minute
 )
 
-// watcher follows the record, if the store can be watched.
+// watcher follows the record, if the store can be watched. A store that notifies needs no
+// goroutine for that.
 type watcher struct {
 	ledger *ledger
 	tasks  *tasks
@@ -29,12 +30,19 @@ type watcher struct {
 
 	mu       sync.Mutex
 	watching bool
+	stop     func()        // ends the notifications of the store; nil if there are none
 	watched  bool          // the store reports changes, and has not failed to
-	news     chan struct{} // closed at the next change
+	news     chan struct{} // closed at the next change; nil if no caller waits for it
+	loading  bool          // a goroutine loads the record because of a notification
+	outdated bool          // there was a notification since that last began to load it
+
+	// The rest is used by one goroutine at a time.
+	failing bool
+	good    time.Time // since when the store reports records
 }
 
 func newWatcher(l *ledger, t *tasks, report Report) *watcher {
-	return &watcher{ledger: l, tasks: t, report: report, news: make(chan struct{})}
+	return &watcher{ledger: l, tasks: t, report: report}
 }
 
 // watch begins to follow the record, once. Each record that is not older than what
@@ -42,40 +50,92 @@ func newWatcher(l *ledger, t *tasks, report Report) *watcher {
 func (w *watcher) watch(changed func(ctx context.Context, rec record.Key)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.watching && w.ledger.store.Watched(w.tasks.ctx) {
+	if w.watching || w.tasks.isShut() {
+		return
+	}
+	if w.stop = w.ledger.store.Notify(func() { w.notified(changed) }); w.stop != nil {
+		w.watching, w.watched = true, true
+		return
+	}
+	if w.ledger.store.Watched(w.tasks.ctx) {
 		w.watching = w.tasks.start(func(ctx context.Context) { w.follow(ctx, changed) })
 	}
 }
 
-func (w *watcher) follow(ctx context.Context, changed func(context.Context, record.Key)) {
-	failing, good := false, time.Time{} // since when it reports records
-	for e, err := range w.ledger.store.Follow(ctx) {
-		if err != nil && !lost(err) {
-			w.mu.Lock()
-			w.watched = false
-			w.mu.Unlock()
-			err = w.ledger.redact(err, record.Key{})
-			if !failing || (!good.IsZero() && time.Since(good) >= quietWatch) {
-				w.report.StoreFailed("watch", err)
+// close ends the notifications.
+func (w *watcher) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stop != nil {
+		w.stop()
+	}
+}
+
+// notified has the record loaded, after the latest notification at least once.
+func (w *watcher) notified(changed func(context.Context, record.Key)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wakeLocked()
+	w.outdated = true
+	if !w.loading {
+		w.loading = w.tasks.start(func(ctx context.Context) {
+			for w.claim() {
+				if e, err := w.ledger.store.Load(ctx); ctx.Err() == nil {
+					w.take(ctx, e, err, changed)
+				}
 			}
-			failing, good = true, time.Time{}
-			continue
-		}
-		if good.IsZero() {
-			good = time.Now()
-		}
-		rec, newer, sure := w.ledger.told(e, err)
-		if !sure {
-			_, _ = w.ledger.load(ctx, secret.Credential{}) // it reports what it finds
-		}
+		})
+	}
+}
+
+// claim reports whether the record must be loaded.
+func (w *watcher) claim() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.loading, w.outdated = w.outdated, false
+	return w.loading
+}
+
+func (w *watcher) follow(ctx context.Context, changed func(context.Context, record.Key)) {
+	for e, err := range w.ledger.store.Follow(ctx) {
+		w.take(ctx, e, err, changed)
+	}
+}
+
+// take takes up what the store reports.
+func (w *watcher) take(ctx context.Context, e entry, err error, changed func(context.Context, record.Key)) {
+	if err != nil && !lost(err) {
 		w.mu.Lock()
-		w.watched = true
-		close(w.news)
-		w.news = make(chan struct{})
+		w.watched = false
 		w.mu.Unlock()
-		if newer {
-			changed(ctx, rec)
+		err = w.ledger.redact(err, record.Key{})
+		if !w.failing || (!w.good.IsZero() && time.Since(w.good) >= quietWatch) {
+			w.report.StoreFailed("watch", err)
 		}
+		w.failing, w.good = true, time.Time{}
+		return
+	}
+	if w.good.IsZero() {
+		w.good = time.Now()
+	}
+	rec, newer, sure := w.ledger.told(e, err)
+	if !sure {
+		_, _ = w.ledger.load(ctx, secret.Credential{}) // it reports what it finds
+	}
+	w.mu.Lock()
+	w.watched = true
+	w.wakeLocked()
+	w.mu.Unlock()
+	if newer {
+		changed(ctx, rec)
+	}
+}
+
+// wakeLocked wakes the callers of next.
+func (w *watcher) wakeLocked() {
+	if w.news != nil {
+		close(w.news)
+		w.news = nil
 	}
 }
 
@@ -83,6 +143,9 @@ func (w *watcher) follow(ctx context.Context, changed func(context.Context, reco
 func (w *watcher) next() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.news == nil {
+		w.news = make(chan struct{})
+	}
 	return w.news
 }
 

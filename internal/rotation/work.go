@@ -19,7 +19,7 @@ import (
 // late: a repetition under the same idempotency key, or the revocation of a key
 // that the record has given up already.
 type work struct {
-	policy  Policy
+	policy  *Policy
 	keys    Keys
 	report  Report
 	adopter *adopter

@@ -54,7 +54,7 @@ const maxSavePause = time.Minute
 func (l *ledger) saved(err error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.saving = (err != nil || l.behind != nil || !l.orphan.IsZero()) && !isForeign(err) // more may have come since
+	l.saving = (err != nil || l.behind != nil || l.orphan != nil) && !isForeign(err) // more may have come since
 	return !l.saving
 }
 
@@ -62,7 +62,7 @@ func (l *ledger) saved(err error) bool {
 // store and of this process have diverged, it has the other key revoked.
 func (l *ledger) save(ctx context.Context) error {
 	l.mu.Lock()
-	mine, nothing, passed := l.last, l.behind == nil && l.orphan.IsZero(), l.passed
+	mine, nothing, passed := l.last, l.behind == nil && l.orphan == nil, l.passed
 	l.mu.Unlock()
 	if nothing {
 		return nil
@@ -123,12 +123,12 @@ func (l *ledger) catchUp(ctx context.Context, mine, e entry) error {
 	l.mu.Lock()
 	orphan := l.orphan
 	l.mu.Unlock()
-	if !orphan.IsZero() && !e.Body.Knows(orphan.Credential) {
+	if orphan != nil && !e.Body.Knows(orphan.Credential) {
 		if e.Body.Intent != nil {
 			return record.ErrConflict // until the rotation under way has ended
 		}
 		next := e.Body.Clone()
-		next.Previous, next.Intent = orphan, cleanup(next)
+		next.Previous, next.Intent = *orphan, cleanup(next)
 		if err := l.write(ctx, e, next); err != nil {
 			return err
 		}
@@ -136,8 +136,8 @@ func (l *ledger) catchUp(ctx context.Context, mine, e entry) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.orphan.Credential.Equal(orphan.Credential) {
-		l.orphan = record.StoredKey{}
+	if l.orphan == orphan {
+		l.orphan = nil
 	}
 	return nil
 }

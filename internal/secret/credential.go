@@ -21,6 +21,9 @@ const (
 	KindUserToken
 )
 
+// Kinds is larger than every kind.
+const Kinds = int(KindUserToken) + 1
+
 // String returns "api key", "session", "user token", or "none" for the zero
 // value.
 func (k Kind) String() string {
