@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -62,13 +63,27 @@ func (a *app) encode(v any) {
 		a.filterErr = err
 		return
 	}
-	text := visible(err.Error())
+	text := misfit(err)
 	if c, ok := a.command.(interface{ shows() bool }); ok && c.shows() {
-		// The secret exists nowhere else, and the message may quote it.
+		// The secret exists nowhere else.
 		encode(a.out, v)
 		text = "all of the output was printed instead"
 	}
 	a.filterErr = failure("", "--jq failed: %s", text)
+}
+
+// wrongType begins the two most frequent errors of a filter, without the value behind the type.
+var wrongType = regexp.MustCompile(
+	`^(cannot iterate over|expected an (object|array) but got): (null|boolean|number|string|array|object)\b`)
+
+// misfit describes the error of a filter without quoting it: the output may have a secret in it,
+// and gojq quotes values.
+func misfit(err error) string {
+	const text = "the filter does not fit the output"
+	if kind := wrongType.FindString(err.Error()); kind != "" {
+		return text + ": " + kind
+	}
+	return text
 }
 
 // filterBody prints a body of any kind through the filter.

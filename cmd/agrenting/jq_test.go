@@ -38,6 +38,29 @@ func TestFilterResults(t *testing.T) {
 	}
 }
 
+func TestFilterErrorQuotesNothing(t *testing.T) {
+	t.Parallel()
+	const fixed = "--jq failed: the filter does not fit the output"
+	for expr, want := range map[string]string{
+		".secret | keys":                       fixed,
+		".secret[]":                            fixed + ": cannot iterate over: string",
+		".secret.id":                           fixed + ": expected an object but got: string",
+		"{} | .[0]":                            fixed + ": expected an array but got: object",
+		"error(.secret)":                       fixed,
+		"error(.)":                             fixed,
+		".secret | halt_error":                 fixed,
+		".secret - 1":                          fixed,
+		".secret | fromjson":                   fixed,
+		".secret | tonumber":                   fixed,
+		".secret as $s | {} | .[$s | keys]":    fixed,
+		`.secret as $s | "x" | test("[" + $s)`: fixed,
+		`"cannot iterate over: string " + .secret | error`: fixed,
+	} {
+		_, err := filtering(t.Context(), t, expr, json.RawMessage(`{"secret":"s3cr3t"}`))
+		require.EqualError(t, err, want, expr)
+	}
+}
+
 func TestFilterEndsWithItsReader(t *testing.T) {
 	t.Parallel()
 	filter, err := newFilter("repeat(1)")
