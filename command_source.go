@@ -24,7 +24,8 @@ import (
 // response of OAuth 2.0, "api_key" and "session_token" instead of "secret", and "expires_at",
 // "expiry", and "expiration" instead of "expires".
 //
-// All callers that ask while the program runs share that run. A run takes up to 25 s. Then, or
+// All callers that ask while the program runs share that run. The source is a [Refresher]: if a
+// run that began before a rejection prints the rejected credential, the program runs again. A run takes up to 25 s. Then, or
 // when no caller waits any more, the program is ended, on Unix with all processes of its group.
 // It has no standard input. It inherits the environment except the variables that contain
 // a credential: AGRENTING_API_KEY, AGRENTING_SANDBOX_API_KEY, and AGRENTING_SESSION_TOKEN.
@@ -41,8 +42,15 @@ func CommandSource(name string, args ...string) CredentialSource {
 
 type commandSource struct{ command *command.Command }
 
+var _ Refresher = (*commandSource)(nil)
+
 func (s *commandSource) Credential(ctx context.Context) (Credential, error) {
 	c, err := s.command.Credential(ctx)
+	return Credential{c}, err
+}
+
+func (s *commandSource) Refresh(ctx context.Context, rejected Credential) (Credential, error) {
+	c, err := s.command.Refresh(ctx, rejected.c)
 	return Credential{c}, err
 }
 

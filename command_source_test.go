@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -37,19 +39,24 @@ func playCommand() bool {
 	if f, err := os.CreateTemp(filepath.Dir(os.Args[2]), "run"); err == nil {
 		_ = f.Close()
 	}
+	if len(os.Args) > 3 { // it has read, and waits until the test closes the connection
+		if conn, err := net.Dial("tcp", os.Args[3]); err == nil {
+			_, _ = conn.Read(make([]byte, 1))
+		}
+	}
 	_, _ = os.Stdout.Write(b)
 	os.Exit(0)
 	return true
 }
 
-// printer is a source whose command prints what a file has.
-func printer(tb testing.TB) (src agrenting.CredentialSource, file string, runs func() int) {
+// printer is a source whose command prints what a file has. An address has it wait in between.
+func printer(tb testing.TB, more ...string) (src agrenting.CredentialSource, file string, runs func() int) {
 	tb.Helper()
 	exe, err := os.Executable()
 	require.NoError(tb, err)
 	dir := tb.TempDir()
 	file = filepath.Join(dir, "output")
-	return agrenting.CommandSource(exe, asCommand, file), file, func() int {
+	return agrenting.CommandSource(exe, append([]string{asCommand, file}, more...)...), file, func() int {
 		names, err := filepath.Glob(filepath.Join(dir, "run*"))
 		require.NoError(tb, err)
 		return len(names)
@@ -82,6 +89,60 @@ func TestCommandSource_deadKey_runsTheCommandAgain(t *testing.T) {
 	require.NoError(t, list(t, c))
 	assert.Equal(t, 2, runs())
 	assert.Equal(t, agrenting.APIKey(second.Secret).Fingerprint(), c.Status().Fingerprint)
+}
+
+// asked is a context that reports that the source waits for it.
+type asked struct {
+	context.Context
+	waits chan struct{}
+}
+
+func (a asked) Done() <-chan struct{} {
+	select {
+	case a.waits <- struct{}{}:
+	default:
+	}
+	return a.Context.Done()
+}
+
+func TestCommandSource_rejectionDuringARun_runsTheCommandAgain(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	release := func() {
+		if conn, err := l.Accept(); assert.NoError(t, err) {
+			_ = conn.Close()
+		}
+	}
+	command, file, runs := printer(t, l.Addr().String())
+	src, ok := agrenting.Chain(agrenting.RefreshEvery(command, time.Minute)).(agrenting.Refresher)
+	require.True(t, ok)
+	write(t, file, "k1")
+	go release()
+	k1, err := src.Credential(t.Context())
+	require.NoError(t, err)
+
+	other := make(chan error, 1)
+	go func() {
+		_, err := src.Credential(t.Context())
+		other <- err
+	}()
+	conn, err := l.Accept() // the program has read k1
+	require.NoError(t, err)
+	write(t, file, "k2")
+	ctx, fresh := asked{t.Context(), make(chan struct{}, 1)}, make(chan string, 1)
+	go func() {
+		c, err := src.Refresh(ctx, k1)
+		assert.NoError(t, err)
+		fresh <- c.Reveal()
+	}()
+	<-ctx.waits
+	go release()
+	require.NoError(t, conn.Close())
+	require.NoError(t, <-other)
+	assert.Equal(t, "k2", <-fresh)
+	assert.Equal(t, 3, runs())
 }
 
 func TestCommandSource_failure_reachesTheCaller(t *testing.T) {

@@ -68,31 +68,47 @@ type run struct {
 // Credential runs the program, or waits for the run under way, and returns the credential that
 // it prints. A run that no caller waits for any more is ended, and Credential waits for its end.
 func (c *Command) Credential(ctx context.Context) (secret.Credential, error) {
-	if ctx.Err() != nil {
-		return secret.Credential{}, context.Cause(ctx)
+	cred, _, err := c.once(ctx)
+	return cred, err
+}
+
+// Refresh is Credential after a credential was rejected. A run that was under way may have read
+// that one before it was replaced, so the program then runs once more.
+func (c *Command) Refresh(ctx context.Context, rejected secret.Credential) (secret.Credential, error) {
+	cred, joined, err := c.once(ctx)
+	if err == nil && joined && cred.Equal(rejected) {
+		cred, _, err = c.once(ctx) // this run began after the other one
 	}
-	r := c.join(ctx)
+	return cred, err
+}
+
+// once is Credential. It also reports whether the run was already under way.
+func (c *Command) once(ctx context.Context) (cred secret.Credential, joined bool, err error) {
+	if ctx.Err() != nil {
+		return secret.Credential{}, false, context.Cause(ctx)
+	}
+	r, joined := c.join(ctx)
 	select {
 	case <-r.done:
-		return r.cred, r.err
+		return r.cred, joined, r.err
 	case <-ctx.Done():
 	}
 	if c.leave(r) {
 		<-r.done
 	}
-	return secret.Credential{}, context.Cause(ctx)
+	return secret.Credential{}, joined, context.Cause(ctx)
 }
 
-// join returns the run under way. If there is none, it starts one.
-func (c *Command) join(ctx context.Context) *run {
+// join returns the run under way, and true. If there is none, it starts one.
+func (c *Command) join(ctx context.Context) (r *run, joined bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.run != nil {
 		c.run.waiters++
-		return c.run
+		return c.run, true
 	}
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), c.timeout, errTimeout)
-	r := &run{done: make(chan struct{}), cancel: cancel, waiters: 1}
+	r = &run{done: make(chan struct{}), cancel: cancel, waiters: 1}
 	c.run = r
 	go func() {
 		defer cancel()
@@ -104,7 +120,7 @@ func (c *Command) join(ctx context.Context) *run {
 		c.mu.Unlock()
 		close(r.done)
 	}()
-	return r
+	return r, false
 }
 
 // leave ends the run if no other caller waits for it, and reports whether it did.

@@ -310,6 +310,69 @@ func TestCommand_concurrentCallers_shareOneProcess(t *testing.T) {
 	assert.Len(t, runs, 2, "the result is not kept")
 }
 
+// counted starts a program that counts its runs and prints key, and a caller that waits for it.
+func counted(t *testing.T) (c *command.Command, accept func() net.Conn, first <-chan error, runs func() int) {
+	t.Helper()
+	dir := t.TempDir()
+	address, accept := holder(t)
+	c = run(t, "count", dir, address)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Credential(t.Context())
+		ended <- err
+	}()
+	return c, accept, ended, func() int {
+		files, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		return len(files)
+	}
+}
+
+func TestCommand_refreshDuringARun_runsAgainAfterIt(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		rejected string
+		runs     int
+	}{
+		"prints the rejected one": {key, 2},
+		"prints another":          {"rejected", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, accept, first, runs := counted(t)
+			conn := accept() // it began before the rejection
+			refreshed := make(chan error, 1)
+			go func() {
+				cred, err := c.Refresh(t.Context(), secret.NewCredential(secret.Material{Kind: secret.KindAPIKey, Secret: tc.rejected}))
+				assert.Equal(t, key, cred.Reveal())
+				refreshed <- err
+			}()
+			for c.Waiters() < 2 {
+				runtime.Gosched()
+			}
+			if tc.runs == 2 {
+				go func() { _ = accept().Close() }()
+			}
+			require.NoError(t, conn.Close())
+			require.NoError(t, <-first)
+			require.NoError(t, <-refreshed)
+			assert.Equal(t, tc.runs, runs())
+		})
+	}
+}
+
+func TestCommand_refreshAlone_runsOnce(t *testing.T) {
+	t.Parallel()
+	c, accept, first, runs := counted(t)
+	_ = accept().Close()
+	require.NoError(t, <-first)
+	go func() { _ = accept().Close() }()
+	cred, err := c.Refresh(t.Context(), secret.NewCredential(secret.Material{Kind: secret.KindAPIKey, Secret: key}))
+	require.NoError(t, err)
+	assert.Equal(t, key, cred.Reveal())
+	assert.Equal(t, 2, runs(), "the run began after the rejection")
+}
+
 // gone waits until the process at the other end has ended.
 func gone(t *testing.T, conn net.Conn) {
 	t.Helper()
