@@ -30,12 +30,13 @@ import (
 // It has no standard input. It inherits the environment except the variables that contain
 // a credential: AGRENTING_API_KEY, AGRENTING_SANDBOX_API_KEY, and AGRENTING_SESSION_TOKEN.
 //
-// A program that is not found or prints nothing is an [ErrNoCredential]. Output that cannot be
-// used is an [ErrInvalidCredential]. If the program fails, the error wraps an
-// [*os/exec.ExitError], or matches [context.DeadlineExceeded] after 25 s. It contains up to
-// 2 KiB of what the program wrote to standard error, without what looks like a secret. Errors
-// show neither the arguments nor the output, but other users of the machine can see the
-// arguments, so put no secret into them. A source is safe for concurrent use.
+// A program that is not found or prints nothing is an [ErrNoCredential]. Any other output without
+// a credential, such as {"errors": […]}, is an [ErrInvalidCredential]. A program that exists but
+// cannot be started is neither: the error wraps the cause, such as [io/fs.ErrPermission]. If the
+// program fails, the error wraps an [*os/exec.ExitError], or matches [context.DeadlineExceeded]
+// after 25 s. It contains up to 2 KiB of what the program wrote to standard error, without what
+// looks like a secret. Errors show neither the arguments nor the output, but other users of the
+// machine can see the arguments, so put no secret into them. A source is safe for concurrent use.
 func CommandSource(name string, args ...string) CredentialSource {
 	return &commandSource{command.New(0, name, args...)}
 }

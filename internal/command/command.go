@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/agrenting/agrenting-go/internal/ascii"
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -151,7 +153,10 @@ func (c *Command) execute(ctx context.Context) (secret.Credential, error) {
 		if e, ok := errors.AsType[*exec.Error](err); ok {
 			err = e.Err // without the name
 		}
-		return secret.Credential{}, fmt.Errorf("%w: command %s: %w", secret.ErrNoCredential, c.Name(), err)
+		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+			return secret.Credential{}, fmt.Errorf("%w: command %s: %w", secret.ErrNoCredential, c.Name(), err)
+		}
+		return secret.Credential{}, fmt.Errorf("command %s cannot be run: %w", c.Name(), err)
 	}
 	out, stderr := &buffer{limit: maxOutput, refuse: true}, &buffer{limit: secret.MaxText}
 	cmd := exec.CommandContext(ctx, path, c.args...) // #nosec G204 -- the program names it
@@ -174,8 +179,8 @@ func (c *Command) execute(ctx context.Context) (secret.Credential, error) {
 		return secret.Credential{}, fmt.Errorf("command %s failed: %w%s", c.Name(), err, quoted(stderr.text(), out.text()))
 	}
 	cred, err := parse(c.Name(), out.text())
-	if errors.Is(err, secret.ErrNoCredential) {
-		err = fmt.Errorf("%w%s", err, quoted(stderr.text(), ""))
+	if err != nil {
+		err = fmt.Errorf("%w%s", err, quoted(stderr.text(), out.text()))
 	}
 	return cred, err
 }
@@ -187,19 +192,36 @@ func hasSecret(entry string) bool {
 	return slices.ContainsFunc(secretVariables, func(secret string) bool { return ascii.EqualFold(name, secret) })
 }
 
-// minEcho is the length of the shortest word of the output that is removed from standard error.
-const minEcho = 8
+const (
+	// minEcho is the length of the shortest word of the output that is removed from standard error.
+	minEcho = 8
+	// maxEchoes is how many lines, and how many words, are removed.
+	maxEchoes = 100
+)
 
 // quoted returns what a program wrote to standard error as the end of an error, "" if it wrote
 // nothing. What looks like a secret, and what the program printed, is removed.
 func quoted(stderr, stdout string) string {
-	printed := strings.FieldsFunc(stdout, func(r rune) bool { return strings.ContainsRune("\"{}[],: \t\r\n", r) })
-	printed = slices.DeleteFunc(printed, func(word string) bool { return len(word) < minEcho })
-	text := secret.RedactLikely(secret.CleanText(stderr, printed[:min(len(printed), 100)]...))
+	// A secret may have colons, and so may the names before one.
+	printed := slices.Concat(fields(stdout, "\r\n", 1),
+		fields(stdout, "\"{}[] \t\r\n", minEcho), fields(stdout, "\"{}[],: \t\r\n", minEcho))
+	text := secret.RedactLikely(secret.CleanText(stderr, printed...))
 	if text == "" {
 		return ""
 	}
 	return "; it wrote: " + text
+}
+
+// fields splits text at the separators. It leaves out what is shorter than shortest, and
+// punctuation.
+func fields(text, separators string, shortest int) []string {
+	all := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(separators, r) })
+	for i := range all {
+		all[i] = strings.TrimSpace(all[i])
+	}
+	isWord := func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
+	all = slices.DeleteFunc(all, func(s string) bool { return len(s) < shortest || !strings.ContainsFunc(s, isWord) })
+	return all[:min(len(all), maxEchoes)]
 }
 
 // A buffer keeps the beginning of what is written to it.

@@ -174,7 +174,11 @@ func TestCommand_malformedOutput_showsNothing(t *testing.T) {
 		"two lines":        {key + "\n" + key, secret.ErrInvalidCredential, "the output of command"},
 		"quoted":           {`"` + key + `"`, secret.ErrInvalidCredential, "is enclosed in"},
 		"broken JSON":      {`{"secret":"` + key, secret.ErrInvalidCredential, "begins like JSON"},
-		"no secret":        {`{"value":"` + key + `"}`, secret.ErrNoCredential, `no member "secret"`},
+		"no secret":        {`{"value":"` + key + `"}`, secret.ErrInvalidCredential, `no member "secret"`},
+		"errors":           {`{"errors":["permission denied"]}`, secret.ErrInvalidCredential, `no member "secret"`},
+		"number":           {`{"secret":12345}`, secret.ErrInvalidCredential, `no member "secret"`},
+		"empty secret":     {`{"secret":""}`, secret.ErrInvalidCredential, `no member "secret"`},
+		"empty object":     {`{}`, secret.ErrInvalidCredential, `no member "secret"`},
 		"secret of spaces": {`{"secret":"` + key + ` ` + key + `"}`, secret.ErrInvalidCredential, `member "secret"`},
 		"expiry":           {`{"secret":"` + key + `","expires":"tomorrow"}`, secret.ErrInvalidCredential, `member "expires" that is not a time`},
 		"expiry type":      {`{"secret":"` + key + `","expires":{}}`, secret.ErrInvalidCredential, `member "expires" that is not a time`},
@@ -183,6 +187,7 @@ func TestCommand_malformedOutput_showsNothing(t *testing.T) {
 			t.Parallel()
 			_, err := run(t, "print", tc.output).Credential(t.Context())
 			require.ErrorIs(t, err, tc.is)
+			assert.Equal(t, tc.is == secret.ErrNoCredential, errors.Is(err, secret.ErrNoCredential), "a chain passes over that")
 			require.ErrorContains(t, err, tc.says)
 			noLeak(t, err)
 		})
@@ -212,6 +217,23 @@ func TestCommand_failure_quotesStandardError(t *testing.T) {
 	assert.NotContains(t, err.Error(), "short-9x", "it was printed to standard output")
 	assert.NotContains(t, err.Error(), "\x1b")
 	noLeak(t, err)
+}
+
+func TestCommand_standardError_quotesNoOutput(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ output, echo string }{
+		"short words":      {"user:pw12345", "user:pw12345"},
+		"short line":       {"pw1234\n", "pw1234"},
+		"second line":      {"# key\r\n  a,b:c-d 12 \r\n", "a,b:c-d 12"},
+		"in JSON":          {`{"secret":"user:pw12345"}`, "user:pw12345"},
+		"after other ones": {strings.Repeat("otherword ", 200) + "\nuser:pw12345", "user:pw12345"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := run(t, "fail", tc.output, "cannot use } "+tc.echo+" now").Credential(t.Context())
+			require.ErrorContains(t, err, "it wrote: cannot use } [redacted] now")
+		})
+	}
 }
 
 func TestCommand_longStandardError_isCut(t *testing.T) {
@@ -245,6 +267,24 @@ func TestCommand_missingProgram_isNoCredential(t *testing.T) {
 	_, err := command.New(0, key).Credential(t.Context())
 	require.Error(t, err)
 	noLeak(t, err)
+}
+
+func TestCommand_unusableProgram_isNotPassedOver(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("any file may be a program")
+	}
+	file := filepath.Join(t.TempDir(), "program")
+	require.NoError(t, os.WriteFile(file, []byte("#!/bin/sh\n"), 0o600))
+	for path, want := range map[string]error{file: fs.ErrPermission, t.TempDir(): nil, filepath.Join(file, "x"): nil} {
+		_, err := command.New(0, path, key).Credential(t.Context())
+		require.Error(t, err)
+		require.NotErrorIs(t, err, secret.ErrNoCredential)
+		if want != nil {
+			require.ErrorIs(t, err, want)
+		}
+		noLeak(t, err)
+	}
 }
 
 func TestCommand_shellSyntax_isNotInterpreted(t *testing.T) {

@@ -56,7 +56,7 @@ func parse(name, output string) (secret.Credential, error) {
 			}
 		}
 	}
-	return secret.Credential{}, fmt.Errorf(`%w: %s has no member "secret"`, secret.ErrNoCredential, what)
+	return secret.Credential{}, fmt.Errorf(`%w: %s has no member "secret" with a text`, secret.ErrInvalidCredential, what)
 }
 
 // fromObject makes the credential of an object whose member has the secret.
