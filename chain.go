@@ -13,7 +13,8 @@ import (
 // Chain returns a source that asks the given sources in order and uses the first credential.
 // A source whose error wraps [ErrNoCredential], such as a [FileSource] without its file, is
 // passed over. Any other error is returned, and later sources are not asked: a vault that is
-// unreachable for a moment must not make the program act with another identity. If no source
+// unreachable for a moment, or a file that is being written, must not make the program act with
+// another identity. If no source
 // has a credential, the error matches [ErrNoCredential] and contains the errors of all of them.
 //
 //	src := agrenting.Chain(

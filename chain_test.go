@@ -32,7 +32,15 @@ func TestChain_usesTheFirstCredential(t *testing.T) {
 	none, down := failingWith(fmt.Errorf("vault: %w", agrenting.ErrNoCredential)), errors.New("vault is down")
 	empty := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { return agrenting.Credential{}, nil })
 	panics := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { panic("sk_live_Zq7Wm3Xp9Rt5Kv2Ln8Yd4") })
-	missing := agrenting.FileSource(filepath.Join(t.TempDir(), "missing"))
+	dir := t.TempDir()
+	missing, folder := agrenting.FileSource(filepath.Join(dir, "missing")), agrenting.FileSource(dir)
+	write(t, filepath.Join(dir, "written"), "")
+	written := agrenting.FileSource(filepath.Join(dir, "written"))
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	write(t, filepath.Join(dir, "errors"), `{"errors":["permission denied"]}`)
+	rejects := agrenting.CommandSource(exe, asCommand, filepath.Join(dir, "errors"))
+	quiet, absent := agrenting.CommandSource(exe, asCommand, filepath.Join(dir, "written")), agrenting.CommandSource("agrenting-no-such-program")
 	for name, tc := range map[string]struct {
 		sources []agrenting.CredentialSource
 		want    string
@@ -42,6 +50,11 @@ func TestChain_usesTheFirstCredential(t *testing.T) {
 		"first":             {[]agrenting.CredentialSource{k1, k2}, "k1", nil, ""},
 		"second":            {[]agrenting.CredentialSource{none, k2}, "k2", nil, ""},
 		"missing file":      {[]agrenting.CredentialSource{missing, k2}, "k2", nil, ""},
+		"missing command":   {[]agrenting.CredentialSource{absent, k2}, "k2", nil, ""},
+		"no output":         {[]agrenting.CredentialSource{quiet, k2}, "k2", nil, ""},
+		"errors as output":  {[]agrenting.CredentialSource{rejects, k2}, "", agrenting.ErrInvalidCredential, "source 1 of the chain"},
+		"empty file":        {[]agrenting.CredentialSource{written, k2}, "", agrenting.ErrInvalidCredential, "is empty"},
+		"folder as file":    {[]agrenting.CredentialSource{agrenting.RefreshEvery(folder, time.Minute), k2}, "", agrenting.ErrInvalidCredential, "is a directory"},
 		"zero credential":   {[]agrenting.CredentialSource{empty, k2}, "k2", nil, ""},
 		"nil source":        {[]agrenting.CredentialSource{nil, k2}, "k2", nil, ""},
 		"chain in a chain":  {[]agrenting.CredentialSource{agrenting.Chain(none, none), agrenting.Chain(none, k2)}, "k2", nil, ""},

@@ -311,10 +311,10 @@ func (s *staticSource) String() string { return "agrenting.Static(" + s.credenti
 // be used, unless the platform has rejected it. The source is a [Refresher]: after a
 // rejection, it reads the file again regardless of the metadata.
 //
-// Errors name the path and what is wrong, but never show the content. A file that is
-// missing, empty, unreadable, or not a regular file is an [ErrNoCredential], which also
-// matches the cause, such as [fs.ErrNotExist]. Content that is not a credential is an
-// [ErrInvalidCredential]. A source is safe for concurrent use.
+// Errors name the path and what is wrong, but never show the content. A file that does
+// not exist is an [ErrNoCredential]. A file that is empty, unreadable, or not regular, and
+// content that is not a credential, are an [ErrInvalidCredential]. Both also match the
+// cause, such as [fs.ErrNotExist]. A source is safe for concurrent use.
 func FileSource(path string) CredentialSource { return newFileSource(path, 0) }
 
 // newFileSource is FileSource with the kind given, unless that is zero.

@@ -46,7 +46,8 @@ var (
 	// ErrNoCredential means that no source has a credential.
 	ErrNoCredential = secret.ErrNoCredential
 	// ErrInvalidCredential means that a credential cannot be sent: it is empty or too
-	// long, or has white space, control characters, or characters outside ASCII.
+	// long, has white space, control characters, or characters outside ASCII, or is in a
+	// file that exists but cannot be read.
 	ErrInvalidCredential = secret.ErrInvalidCredential
 	// ErrInvalidAgentID means that an agent ID cannot be sent as X-Agent-ID.
 	ErrInvalidAgentID = errors.New("agrenting: invalid agent id")

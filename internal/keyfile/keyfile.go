@@ -135,7 +135,7 @@ func (f *File) stat() (fs.FileInfo, error) {
 
 	info, err := os.Stat(f.path)
 	if err != nil {
-		return nil, f.missing(err)
+		return nil, f.unreadable(err)
 	}
 
 	if err := f.checkRegular(info); err != nil {
@@ -165,7 +165,7 @@ func (f *File) checkRegular(info fs.FileInfo) error {
 	}
 
 	return fmt.Errorf("%w: key file %s is %s; give the path of the file that holds the key",
-		secret.ErrNoCredential, secret.QuotePath(f.path), kind)
+		secret.ErrInvalidCredential, secret.QuotePath(f.path), kind)
 }
 
 // read reads the content and keeps the outcome.
@@ -191,7 +191,7 @@ func (f *File) read() {
 func (f *File) open() (secret.Credential, fs.FileInfo, error) {
 	file, err := os.Open(f.path)
 	if err != nil {
-		return secret.Credential{}, nil, f.missing(err)
+		return secret.Credential{}, nil, f.unreadable(err)
 	}
 	defer func() { _ = file.Close() }() // nothing was written
 
@@ -199,7 +199,7 @@ func (f *File) open() (secret.Credential, fs.FileInfo, error) {
 	// as a difference at the next check.
 	info, err := file.Stat()
 	if err != nil {
-		return secret.Credential{}, nil, f.missing(err)
+		return secret.Credential{}, nil, f.unreadable(err)
 	}
 
 	if err := f.checkRegular(info); err != nil {
@@ -208,7 +208,7 @@ func (f *File) open() (secret.Credential, fs.FileInfo, error) {
 
 	content, err := io.ReadAll(io.LimitReader(file, maxKeyFile+1))
 	if err != nil {
-		return secret.Credential{}, nil, f.missing(err)
+		return secret.Credential{}, nil, f.unreadable(err)
 	}
 
 	// Editors on Windows put a byte order mark in front.
@@ -219,7 +219,7 @@ func (f *File) open() (secret.Credential, fs.FileInfo, error) {
 		return secret.Credential{}, info, fmt.Errorf("%w: key file %s is larger than %d bytes; it must hold the credential alone",
 			secret.ErrInvalidCredential, secret.QuotePath(f.path), maxKeyFile)
 	case len(content) == 0:
-		return secret.Credential{}, info, fmt.Errorf("%w: key file %s is empty", secret.ErrNoCredential, secret.QuotePath(f.path))
+		return secret.Credential{}, info, fmt.Errorf("%w: key file %s is empty", secret.ErrInvalidCredential, secret.QuotePath(f.path))
 	}
 
 	c, err := secret.Parse("the content of key file "+secret.QuotePath(f.path), string(content), f.kind)
@@ -230,14 +230,20 @@ func (f *File) open() (secret.Credential, fs.FileInfo, error) {
 	return c, info, nil
 }
 
-// missing wraps what the operating system says, without the path, which it would
-// repeat.
-func (f *File) missing(err error) error {
+// unreadable wraps what the operating system says, without the path, which it would
+// repeat. Only a file that does not exist means that there is no credential: another
+// one may have one in a moment.
+func (f *File) unreadable(err error) error {
 	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) {
 		err = pathErr.Err
 	}
 
-	return fmt.Errorf("%w: key file %s: %w", secret.ErrNoCredential, secret.QuotePath(f.path), err)
+	kind := secret.ErrInvalidCredential
+	if errors.Is(err, fs.ErrNotExist) {
+		kind = secret.ErrNoCredential
+	}
+
+	return fmt.Errorf("%w: key file %s: %w", kind, secret.QuotePath(f.path), err)
 }
 
 // sameContent reports whether nothing in the metadata indicates a change. The identity

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -100,6 +101,8 @@ func TestFileNamesPathAndProblemButNoContent(t *testing.T) {
 
 	loop := filepath.Join(dir, "loop")
 	require.NoError(t, os.Symlink(loop, loop))
+	dangling := filepath.Join(dir, "dangling")
+	require.NoError(t, os.Symlink(filepath.Join(dir, "absent"), dangling))
 
 	cases := map[string]struct {
 		path string
@@ -108,10 +111,11 @@ func TestFileNamesPathAndProblemButNoContent(t *testing.T) {
 	}{
 		"missing":    {filepath.Join(dir, "absent"), []error{secret.ErrNoCredential, fs.ErrNotExist}, "absent"},
 		"no path":    {"", []error{secret.ErrNoCredential}, "path of the key file is empty"},
-		"directory":  {dir, []error{secret.ErrNoCredential}, "is a directory"},
-		"loop":       {loop, []error{secret.ErrNoCredential}, "loop"},
-		"empty":      {file("empty", ""), []error{secret.ErrNoCredential}, `empty" is empty`},
-		"blank":      {file("blank", " \n"), []error{secret.ErrNoCredential}, `blank" is empty`},
+		"directory":  {dir, []error{secret.ErrInvalidCredential}, "is a directory"},
+		"dangling":   {dangling, []error{secret.ErrNoCredential, fs.ErrNotExist}, "dangling"},
+		"loop":       {loop, []error{secret.ErrInvalidCredential}, "loop"},
+		"empty":      {file("empty", ""), []error{secret.ErrInvalidCredential}, `empty" is empty`},
+		"blank":      {file("blank", " \n"), []error{secret.ErrInvalidCredential}, `blank" is empty`},
 		"two lines":  {file("lines", part+"\n"+part), []error{secret.ErrInvalidCredential}, "a line break at byte 19 of 37"},
 		"JSON":       {file("json", `{"key":"`+part+`"}`), []error{secret.ErrInvalidCredential}, "is enclosed in"},
 		"binary":     {file("bin", part+"\x00"), []error{secret.ErrInvalidCredential}, "a control character"},
@@ -131,7 +135,12 @@ func TestFileNamesPathAndProblemButNoContent(t *testing.T) {
 			path string
 			is   []error
 			want string
-		}{os.DevNull, []error{secret.ErrNoCredential}, "is a device"}
+		}{os.DevNull, []error{secret.ErrInvalidCredential}, "is a device"}
+		cases["in a file"] = struct {
+			path string
+			is   []error
+			want string
+		}{filepath.Join(file("plain", part), "key"), []error{secret.ErrInvalidCredential, syscall.ENOTDIR}, "plain"}
 	}
 
 	for name, tc := range cases {
@@ -147,6 +156,7 @@ func TestFileNamesPathAndProblemButNoContent(t *testing.T) {
 				require.ErrorIs(t, err, is)
 			}
 
+			assert.Equal(t, errors.Is(tc.is[0], secret.ErrNoCredential), errors.Is(err, secret.ErrNoCredential), "a chain passes over that")
 			require.Equal(t, err, problemOf(src))
 			assert.NotContains(t, err.Error(), part[:6])
 			assert.NotContains(t, secret.QuotePath(src.Path()), part[:6])
