@@ -14,8 +14,8 @@ import (
 // A source whose error wraps [ErrNoCredential], such as a [FileSource] without its file, is
 // passed over. Any other error is returned, and later sources are not asked: a vault that is
 // unreachable for a moment, or a file that is being written, must not make the program act with
-// another identity. If no source
-// has a credential, the error matches [ErrNoCredential] and contains the errors of all of them.
+// another identity. If no source has a credential, the error matches [ErrNoCredential] and contains
+// the errors of all of them.
 //
 //	src := agrenting.Chain(
 //		agrenting.FileSource("/run/secrets/agrenting"),

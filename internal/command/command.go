@@ -102,7 +102,7 @@ func (c *Command) once(ctx context.Context) (cred secret.Credential, joined bool
 }
 
 // join returns the run under way, and true. If there is none, it starts one.
-func (c *Command) join(ctx context.Context) (r *run, joined bool) {
+func (c *Command) join(ctx context.Context) (*run, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.run != nil {
@@ -110,7 +110,7 @@ func (c *Command) join(ctx context.Context) (r *run, joined bool) {
 		return c.run, true
 	}
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), c.timeout, errTimeout)
-	r = &run{done: make(chan struct{}), cancel: cancel, waiters: 1}
+	r := &run{done: make(chan struct{}), cancel: cancel, waiters: 1}
 	c.run = r
 	go func() {
 		defer cancel()

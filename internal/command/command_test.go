@@ -187,7 +187,7 @@ func TestCommand_malformedOutput_showsNothing(t *testing.T) {
 			t.Parallel()
 			_, err := run(t, "print", tc.output).Credential(t.Context())
 			require.ErrorIs(t, err, tc.is)
-			assert.Equal(t, tc.is == secret.ErrNoCredential, errors.Is(err, secret.ErrNoCredential), "a chain passes over that")
+			assert.Equal(t, errors.Is(tc.is, secret.ErrNoCredential), errors.Is(err, secret.ErrNoCredential), "a chain passes over that")
 			require.ErrorContains(t, err, tc.says)
 			noLeak(t, err)
 		})
@@ -351,11 +351,11 @@ func TestCommand_concurrentCallers_shareOneProcess(t *testing.T) {
 }
 
 // counted starts a program that counts its runs and prints key, and a caller that waits for it.
-func counted(t *testing.T) (c *command.Command, accept func() net.Conn, first <-chan error, runs func() int) {
+func counted(t *testing.T) (*command.Command, func() net.Conn, <-chan error, func() int) {
 	t.Helper()
 	dir := t.TempDir()
 	address, accept := holder(t)
-	c = run(t, "count", dir, address)
+	c := run(t, "count", dir, address)
 	ended := make(chan error, 1)
 	go func() {
 		_, err := c.Credential(t.Context())
