@@ -19,6 +19,7 @@ func isRejected(h *evidence.History) bool {
 
 // refuse reports a 401 to a request that is not resent, and waits for what it causes.
 func refuse(t *testing.T, h *evidence.History, route evidence.Route) {
+	t.Helper()
 	h.Refused(route, sending(h))
 	h.Judge(t.Context())
 	advance(time.Second)
@@ -29,6 +30,7 @@ func TestRejected(t *testing.T) {
 	const unknown, alive, dead = evidence.Unknown, evidence.Alive, evidence.Dead
 	refusals := func(n int) func(*testing.T, *evidence.Book, *evidence.History) {
 		return func(t *testing.T, _ *evidence.Book, h *evidence.History) {
+			t.Helper()
 			for range n {
 				refuse(t, h, tasks)
 			}
@@ -47,36 +49,43 @@ func TestRejected(t *testing.T) {
 		"401s for 12 s, unknown":     {[]evidence.Verdict{unknown}, refusals(12), true},
 		"401s for 30 s of one route": {[]evidence.Verdict{alive}, refusals(30), false},
 		"two 401s an hour, unknown once": {[]evidence.Verdict{unknown, alive}, func(t *testing.T, _ *evidence.Book, h *evidence.History) {
+			t.Helper()
 			refuse(t, h, tasks)
 			advance(time.Hour)
 			refuse(t, h, tasks)
 		}, false},
 		"other requests succeed, unknown": {[]evidence.Verdict{unknown}, func(t *testing.T, _ *evidence.Book, h *evidence.History) {
+			t.Helper()
 			for range 30 {
 				refuse(t, h, tasks)
 				success(h, agents)
 			}
 		}, false},
 		"other requests succeed, dead by a route that has accepted no credential": {[]evidence.Verdict{dead}, func(t *testing.T, _ *evidence.Book, h *evidence.History) {
+			t.Helper()
 			refuse(t, h, tasks)
 			success(h, agents)
 		}, false},
 		"public requests succeed, dead by a route that has accepted another credential": {[]evidence.Verdict{dead}, func(t *testing.T, b *evidence.Book, h *evidence.History) {
+			t.Helper()
 			b.Verifies(key("another"))
 			refuse(t, h, tasks)
 			success(h, agents)
 		}, true},
 		"public requests succeed, dead, and a route refuses what it had accepted": {[]evidence.Verdict{dead}, func(t *testing.T, _ *evidence.Book, h *evidence.History) {
+			t.Helper()
 			success(h, tasks)
 			refuse(t, h, tasks)
 			success(h, agents)
 		}, true},
 		"the route that refused it accepts it again": {[]evidence.Verdict{dead}, func(t *testing.T, _ *evidence.Book, h *evidence.History) {
+			t.Helper()
 			success(h, tasks)
 			refuse(t, h, tasks)
 			success(h, tasks)
 		}, false},
 		"verified again": {[]evidence.Verdict{dead}, func(t *testing.T, b *evidence.Book, h *evidence.History) {
+			t.Helper()
 			refuse(t, h, tasks)
 			b.Verifies(key("k1"))
 		}, false},
