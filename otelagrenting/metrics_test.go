@@ -1,8 +1,10 @@
 package otelagrenting_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
@@ -104,4 +107,35 @@ func TestMetricsHaveFewAttributes(t *testing.T) {
 		assert.NotContains(t, name, "tasks")
 		assert.NotContains(t, name, strings.TrimPrefix(w.platform.URL, "http://"))
 	}
+}
+
+func TestClientsOpenAndCloseDuringCollections(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	option := otelagrenting.Option(w.settings...)
+	ctx, cancel := context.WithCancel(t.Context())
+	collecting := make(chan struct{})
+	go func() {
+		defer close(collecting)
+		for ctx.Err() == nil {
+			var all metricdata.ResourceMetrics
+			assert.NoError(t, w.reader.Collect(context.WithoutCancel(ctx), &all))
+		}
+	}()
+	var open sync.WaitGroup
+	for range 2 {
+		open.Go(func() {
+			for range 500 {
+				c, err := agrenting.New(option, agrenting.WithoutEnvironment(), agrenting.WithAnonymous(), agrenting.WithBaseURL(w.platform.URL))
+				if assert.NoError(t, err) {
+					assert.NoError(t, c.Close())
+				}
+			}
+		})
+	}
+	open.Wait()
+	cancel()
+	<-collecting
+	w.assertValues(map[string]float64{"clients{agrenting.credential.state=empty}": 1})
 }
