@@ -107,7 +107,7 @@ func (m *metrics) request(ctx context.Context, r agrenting.RequestInfo, res agre
 		}
 	}
 	m.requestTime.Record(ctx, res.Duration.Seconds(), m.with(attrs...))
-	if res.Rate.Known {
+	if res.Rate.Known && r.Purpose == "" {
 		m.remaining.Record(ctx, int64(res.Rate.Remaining), m.with())
 	}
 }
@@ -125,7 +125,9 @@ func (m *metrics) attempt(ctx context.Context, a agrenting.AttemptInfo) {
 func (m *metrics) event(e agrenting.Event) {
 	ctx := context.Background() // events belong to no request
 	renewed := func(result string) {
-		m.renewalTime.Record(ctx, e.Took.Seconds(), m.with(resultKey.String(result), renewalKey.String(e.Reason)))
+		if e.Took > 0 { // the source was asked
+			m.renewalTime.Record(ctx, e.Took.Seconds(), m.with(resultKey.String(result), renewalKey.String(e.Reason)))
+		}
 	}
 	switch e.Type {
 	case agrenting.EventRenewed:

@@ -35,6 +35,7 @@ func TestMetricsCountRequestsResendsAndRenewals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
+		w.platform.Fault("POST "+authenticate, agrentingtest.Delay(10*time.Millisecond).Always())
 		get := func() error {
 			_, err := w.client.Do(t.Context(), http.MethodGet, tasks, nil, nil)
 			return err
@@ -139,3 +140,41 @@ func TestClientsOpenAndCloseDuringCollections(t *testing.T) {
 	<-collecting
 	w.assertValues(map[string]float64{"clients{agrenting.credential.state=empty}": 1})
 }
+
+func TestRenewalDurationOmitsRenewalsThatTookNoTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		_, err := w.client.Credential(t.Context())
+		require.NoError(t, err)
+		synctest.Wait()
+		for name := range w.values() {
+			assert.NotContains(t, name, "renewal.duration")
+		}
+	})
+}
+
+func TestRateLimitIsThatOfTheProgramsRequests(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	limits := map[string]string{tasks: "12", authenticate: "3"}
+	c := w.open(otelagrenting.Option(w.settings...), agrenting.WithTransport(roundTrip(func(r *http.Request) (*http.Response, error) {
+		resp, err := w.platform.Transport().RoundTrip(r)
+		if err == nil {
+			resp.Header.Set("X-Ratelimit-Limit", "60")
+			resp.Header.Set("X-Ratelimit-Remaining", limits[r.URL.Path])
+		}
+		return resp, err
+	})))
+	_, err := c.Credential(t.Context())
+	require.NoError(t, err)
+	assert.NotContains(t, w.values(), "rate_limit.remaining", "an exchange has its own limit")
+	_, err = c.Do(t.Context(), http.MethodGet, tasks, nil, nil)
+	require.NoError(t, err)
+	w.assertValues(map[string]float64{"rate_limit.remaining": 12})
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
