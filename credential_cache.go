@@ -416,7 +416,7 @@ func (k *credentialCache) attemptInfo(gen *generation) AttemptInfo {
 		return AttemptInfo{}
 	}
 	cred := gen.Value.cred
-	return AttemptInfo{Generation: gen.Number, Kind: cred.Kind(), Fingerprint: cred.Fingerprint(), Source: k.name}
+	return AttemptInfo{Generation: gen.Number, Kind: cred.Kind(), Fingerprint: cred.Fingerprint(), Source: k.sourceName()}
 }
 
 // redact returns text without the credential in use.

@@ -45,7 +45,7 @@ type direct struct {
 // maxDirectBody bounds the answers of such calls.
 const maxDirectBody = 256 << 10
 
-func (p platformCalls) direct(ctx context.Context, d direct) (*directAnswer, error) {
+func (p platformCalls) direct(ctx context.Context, d direct) (_ *directAnswer, err error) {
 	u, err := origin.Join(p.core.base, d.path, d.query)
 	if err != nil {
 		return nil, err
@@ -69,6 +69,8 @@ func (p platformCalls) direct(ctx context.Context, d direct) (*directAnswer, err
 		})
 		trip.issues = true
 	}
+	var arrived *http.Response
+	defer func() { trip.arrive(ctx, arrived, err) }() // also if the base panics
 	issues := false
 	a, err := call.Do(ctx, func(req *http.Request) (*http.Response, error) {
 		if trip != nil {
@@ -82,10 +84,9 @@ func (p platformCalls) direct(ctx context.Context, d direct) (*directAnswer, err
 		return resp, err
 	}, maxDirectBody)
 	if err != nil {
-		trip.arrive(ctx, nil, err)
 		return nil, err
 	}
-	trip.arrive(ctx, &http.Response{StatusCode: a.Status, Header: a.Header}, nil)
+	arrived = &http.Response{StatusCode: a.Status, Header: a.Header}
 	return &directAnswer{
 		answer: a, status: a.Status, header: a.Header, jsonErr: a.JSONErr, raw: a.Body, secret: d.cred.Reveal(), issues: issues, host: u.Host,
 	}, nil

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/agrenting/agrenting-go/internal/evidence"
 )
 
 // Ready returns nil if requests can be sent, and otherwise an error that says why not:
@@ -100,11 +102,16 @@ func (k *credentialCache) prompt(ctx context.Context) {
 	if gen == nil {
 		return
 	}
-	if _, rejected := gen.Value.history.Rejected(); !rejected {
+	r, rejected := gen.Value.history.Rejected()
+	if !rejected {
 		return
 	}
-	gen.Value.history.AskAgain() //nolint:contextcheck // in the background
-	if k.engine != nil {
+	gen.Value.history.AskAgain(ctx)
+	switch {
+	case k.engine == nil:
+	case r.Verdict == evidence.Dead:
 		_, _ = k.engine.Reject(ctx, gen.Number, false)
+	default:
+		_, _ = k.renewDoubted(ctx, gen) // there are limits for that
 	}
 }

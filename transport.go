@@ -107,7 +107,7 @@ func (t *Transport) observed(req *http.Request) (resp *http.Response, err error)
 		}
 		trip.arrive(ctx, resp, err)
 	}()
-	pc := *perCallFrom(ctx)
+	pc := *perCallFrom(req.Context()) // an instrumentation may return another context
 	pc.trip = trip
 	return t.route(req.WithContext(pc.in(ctx))) //nolint:contextcheck // the request has it
 }
@@ -162,6 +162,7 @@ func (t *Transport) pass(req, out *http.Request, own bool) (*http.Response, erro
 	}
 	trip := t.tripOf(perCallFrom(req.Context()))
 	if trip != nil {
+		trip.foreign = true
 		out = trip.send(out, AttemptInfo{})
 	}
 	resp, err := t.send(out, Credential{}, nil)
@@ -335,8 +336,12 @@ func recordSuccess(req *http.Request, resp *http.Response, h *evidence.History, 
 	if success && strings.HasPrefix(content, "text/html") {
 		return
 	}
-	accepted := success || (accepts(resp.StatusCode) && strings.Contains(content, "json"))
+	isJSON := strings.Contains(content, "json")
+	accepted := success || (accepts(resp.StatusCode) && isJSON)
 	h.Succeeded(route, sent, accepted, success)
+	if isJSON && resp.StatusCode < http.StatusInternalServerError {
+		h.Answered()
+	}
 }
 
 // withCredential copies the request as far as the RoundTripper contract demands, and

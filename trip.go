@@ -45,6 +45,9 @@ type trip struct {
 	// removes the credentials of the request from a text of the response.
 	issues bool
 	clean  func(text string) string
+	// foreign is set if the request has no credential of the SDK although others have: its
+	// rate is that of another budget.
+	foreign bool
 }
 
 // depart begins a trip. Call arrive at its end, with the same context. clean removes the
@@ -142,7 +145,10 @@ func (t *trip) arrive(ctx context.Context, resp *http.Response, err error) {
 	r := RequestResult{Err: err, Attempts: t.attempt.Number, Duration: time.Since(t.began)}
 	if resp != nil {
 		h := wire.ReadHeader(resp.Header, time.Now())
-		r.StatusCode, r.RequestID, r.Rate = resp.StatusCode, t.requestID(h.RequestID), Rate(h.Rate)
+		r.StatusCode, r.RequestID = resp.StatusCode, t.requestID(h.RequestID)
+		if !t.foreign {
+			r.Rate = Rate(h.Rate)
+		}
 	}
 	if t.end != nil {
 		t.end(r)
@@ -164,7 +170,7 @@ func (t *trip) arrive(ctx context.Context, resp *http.Response, err error) {
 
 // attrs describe the request and its last attempt in a record.
 func (t *trip) attrs() []slog.Attr {
-	attrs := []slog.Attr{slog.String("method", t.info.Method), slog.String("host", t.info.Host), slog.String("path", t.info.Path)}
+	attrs := []slog.Attr{slog.String("method", t.info.Method), slog.String("host", t.info.Host), slog.String("path", t.clean(t.info.Path))}
 	if t.info.Purpose != "" {
 		attrs = append(attrs, slog.String("purpose", t.info.Purpose))
 	}

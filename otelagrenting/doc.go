@@ -17,7 +17,7 @@
 //	agrenting.credential.kind        "api_key", "session", or "user_token"
 //	agrenting.credential.fingerprint
 //	agrenting.credential.source      such as "AGRENTING_API_KEY"
-//	agrenting.credential.wait        how long the attempt waited for it, in seconds; absent if it did not
+//	agrenting.credential.wait        how long the attempt waited for it, in seconds; absent below 1 ms
 //
 // The span of the request has agrenting.attempts and agrenting.request_id. Requests that the
 // SDK makes itself have such spans too, named after their purpose, for example "agrenting
@@ -39,7 +39,7 @@
 //	agrenting.resends             {resend}    requests sent again after a 401; agrenting.attempt.reason
 //	agrenting.retries             {retry}     requests sent again after a transient failure
 //	agrenting.requests.waiting    {request}   requests that wait for a credential now
-//	agrenting.rate_limit.remaining {request}  left in the window, by the last response that says so
+//	agrenting.rate_limit.remaining {request}  left in the window, by the last response to the program that says so
 //	agrenting.renewal.duration    s           histogram; agrenting.result ("renewed", "confirmed", "failed"), agrenting.reason
 //	agrenting.rejections          {rejection} credentials in use that the platform refused
 //	agrenting.rotations           {rotation}  agrenting.rotation.stage ("done", or the one that failed), agrenting.result

@@ -25,7 +25,8 @@ import (
 )
 
 const (
-	tasks = "/api/v1/tasks"
+	tasks        = "/api/v1/tasks"
+	authenticate = "/api/v1/auth/authenticate"
 	// querySecret needs escaping in every way there is.
 	querySecret = "sig/+ü&=%:d41d8cd98f00b204e9800998ecf8427e"
 )

@@ -35,9 +35,13 @@ type metrics struct {
 	waiting, clients, overdue                            metric.Int64ObservableGauge
 	keyAge                                               metric.Float64ObservableGauge
 
-	mu        sync.Mutex
-	open      map[*client]struct{}
-	observing metric.Registration // nil while no client is open
+	// changing is held while observe is registered and unregistered, which waits for a
+	// collection to end. So observe, which a collection calls, never waits for it.
+	changing  sync.Mutex
+	observing metric.Registration // nil while no client is open; guarded by changing
+
+	mu   sync.Mutex
+	open map[*client]struct{} // guarded by mu
 }
 
 // client is a client that has not been closed.
@@ -103,7 +107,7 @@ func (m *metrics) request(ctx context.Context, r agrenting.RequestInfo, res agre
 		}
 	}
 	m.requestTime.Record(ctx, res.Duration.Seconds(), m.with(attrs...))
-	if res.Rate.Known {
+	if res.Rate.Known && r.Purpose == "" {
 		m.remaining.Record(ctx, int64(res.Rate.Remaining), m.with())
 	}
 }
@@ -121,7 +125,9 @@ func (m *metrics) attempt(ctx context.Context, a agrenting.AttemptInfo) {
 func (m *metrics) event(e agrenting.Event) {
 	ctx := context.Background() // events belong to no request
 	renewed := func(result string) {
-		m.renewalTime.Record(ctx, e.Took.Seconds(), m.with(resultKey.String(result), renewalKey.String(e.Reason)))
+		if e.Took > 0 { // the source was asked
+			m.renewalTime.Record(ctx, e.Took.Seconds(), m.with(resultKey.String(result), renewalKey.String(e.Reason)))
+		}
 	}
 	switch e.Type {
 	case agrenting.EventRenewed:
@@ -145,9 +151,11 @@ func (m *metrics) event(e agrenting.Event) {
 // start adds a client to the gauges.
 func (m *metrics) start(status func() agrenting.Status) (stop func()) {
 	c := &client{status}
+	m.changing.Lock()
+	defer m.changing.Unlock()
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.open[c] = struct{}{}
+	m.mu.Unlock()
 	if m.observing == nil {
 		m.observing = made(m.meter.RegisterCallback(m.observe, m.waiting, m.clients, m.overdue, m.keyAge))
 	}
@@ -155,19 +163,19 @@ func (m *metrics) start(status func() agrenting.Status) (stop func()) {
 }
 
 func (m *metrics) stop(c *client) {
+	m.changing.Lock()
+	defer m.changing.Unlock()
 	m.mu.Lock()
 	delete(m.open, c)
-	var last metric.Registration
-	if len(m.open) == 0 {
-		last, m.observing = m.observing, nil
-	}
+	last := len(m.open) == 0
 	m.mu.Unlock()
-	if last == nil {
+	if !last || m.observing == nil {
 		return
 	}
-	if err := last.Unregister(); err != nil { // not under the lock, which observe needs
+	if err := m.observing.Unregister(); err != nil {
 		otel.Handle(err)
 	}
+	m.observing = nil
 }
 
 // observe reads the gauges from the clients. It makes no request.

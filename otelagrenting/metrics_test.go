@@ -1,8 +1,10 @@
 package otelagrenting_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
@@ -32,6 +35,7 @@ func TestMetricsCountRequestsResendsAndRenewals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
+		w.platform.Fault("POST "+authenticate, agrentingtest.Delay(10*time.Millisecond).Always())
 		get := func() error {
 			_, err := w.client.Do(t.Context(), http.MethodGet, tasks, nil, nil)
 			return err
@@ -105,3 +109,72 @@ func TestMetricsHaveFewAttributes(t *testing.T) {
 		assert.NotContains(t, name, strings.TrimPrefix(w.platform.URL, "http://"))
 	}
 }
+
+func TestClientsOpenAndCloseDuringCollections(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	option := otelagrenting.Option(w.settings...)
+	ctx, cancel := context.WithCancel(t.Context())
+	collecting := make(chan struct{})
+	go func() {
+		defer close(collecting)
+		for ctx.Err() == nil {
+			var all metricdata.ResourceMetrics
+			assert.NoError(t, w.reader.Collect(context.WithoutCancel(ctx), &all))
+		}
+	}()
+	var open sync.WaitGroup
+	for range 2 {
+		open.Go(func() {
+			for range 500 {
+				c, err := agrenting.New(option, agrenting.WithoutEnvironment(), agrenting.WithAnonymous(), agrenting.WithBaseURL(w.platform.URL))
+				if assert.NoError(t, err) {
+					assert.NoError(t, c.Close())
+				}
+			}
+		})
+	}
+	open.Wait()
+	cancel()
+	<-collecting
+	w.assertValues(map[string]float64{"clients{agrenting.credential.state=empty}": 1})
+}
+
+func TestRenewalDurationOmitsRenewalsThatTookNoTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		_, err := w.client.Credential(t.Context())
+		require.NoError(t, err)
+		synctest.Wait()
+		for name := range w.values() {
+			assert.NotContains(t, name, "renewal.duration")
+		}
+	})
+}
+
+func TestRateLimitIsThatOfTheProgramsRequests(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	limits := map[string]string{tasks: "12", authenticate: "3"}
+	c := w.open(otelagrenting.Option(w.settings...), agrenting.WithTransport(roundTrip(func(r *http.Request) (*http.Response, error) {
+		resp, err := w.platform.Transport().RoundTrip(r)
+		if err == nil {
+			resp.Header.Set("X-Ratelimit-Limit", "60")
+			resp.Header.Set("X-Ratelimit-Remaining", limits[r.URL.Path])
+		}
+		return resp, err
+	})))
+	_, err := c.Credential(t.Context())
+	require.NoError(t, err)
+	assert.NotContains(t, w.values(), "rate_limit.remaining", "an exchange has its own limit")
+	_, err = c.Do(t.Context(), http.MethodGet, tasks, nil, nil)
+	require.NoError(t, err)
+	w.assertValues(map[string]float64{"rate_limit.remaining": 12})
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

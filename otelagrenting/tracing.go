@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -123,12 +125,13 @@ func (t *tracing) attempt(ctx context.Context, a agrenting.AttemptInfo) (context
 		attrs = append(attrs, semconv.HTTPRequestResendCount(a.Number-1))
 	}
 	if a.Fingerprint != "" {
-		attrs = append(attrs, KindKey.String(a.Kind.String()), FingerprintKey.String(a.Fingerprint))
+		kind := strings.ReplaceAll(a.Kind.String(), " ", "_")
+		attrs = append(attrs, KindKey.String(kind), FingerprintKey.String(a.Fingerprint))
 	}
 	if a.Generation > 0 {
 		attrs = append(attrs, GenerationKey.Int64(int64(a.Generation)), SourceKey.String(a.Source)) // #nosec G115 -- it counts renewals
 	}
-	if a.Waited > 0 {
+	if a.Waited >= time.Millisecond { // below is the time that the SDK itself takes
 		attrs = append(attrs, WaitKey.Float64(a.Waited.Seconds()))
 	}
 	ctx, span := t.tracer.Start(ctx, method(r.Method), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attrs...))

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -70,7 +72,6 @@ func TestSpansShowResends(t *testing.T) {
 	assert.Equal(t, "GET", attr(last, "http.request.method"))
 	assert.Equal(t, w.platform.URL+tasks, attr(last, "url.full"))
 	assert.Equal(t, w.platform.URL, "http://"+attr(last, "server.address")+":"+attr(last, "server.port"))
-	assert.NotEmpty(t, attr(last, otelagrenting.WaitKey))
 
 	exchanges := named(recorded, "agrenting exchange")
 	require.Len(t, exchanges, 2)
@@ -79,6 +80,47 @@ func TestSpansShowResends(t *testing.T) {
 		assert.False(t, e.Parent.IsValid(), "an exchange belongs to no request")
 		assert.Equal(t, "exchange", attr(e, otelagrenting.PurposeKey))
 		assert.Len(t, children(recorded, e), 1)
+	}
+}
+
+func TestSpansShowTheKindOfTheCredential(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t)
+	_, err := w.client.Do(t.Context(), http.MethodGet, tasks, nil, nil)
+	require.NoError(t, err)
+
+	recorded := w.spans.GetSpans()
+	for name, kind := range map[string]string{"agrenting exchange": "api_key", "agrenting GET": "session"} {
+		requests := named(recorded, name)
+		require.Len(t, requests, 1)
+		assert.Equal(t, []string{kind}, attempts(recorded, requests[0], otelagrenting.KindKey))
+	}
+}
+
+func TestSpansShowWaitsForTheCredential(t *testing.T) {
+	t.Parallel()
+
+	for exchange, wait := range map[time.Duration]string{
+		0: "", 999 * time.Microsecond: "", time.Millisecond: "0.001", 2 * time.Second: "2",
+	} {
+		t.Run(exchange.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.platform.Fault("POST "+authenticate, agrentingtest.Delay(exchange).Always())
+				for range 2 {
+					_, err := w.client.Do(t.Context(), http.MethodGet, tasks, nil, nil)
+					require.NoError(t, err)
+				}
+
+				recorded := w.spans.GetSpans()
+				requests := named(recorded, "agrenting GET")
+				require.Len(t, requests, 2)
+				assert.Equal(t, []string{wait}, attempts(recorded, requests[0], otelagrenting.WaitKey))
+				assert.Equal(t, []string{""}, attempts(recorded, requests[1], otelagrenting.WaitKey), "the session is there")
+			})
+		})
 	}
 }
 

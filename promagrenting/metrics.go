@@ -22,7 +22,7 @@ type Metrics struct {
 
 	counted []prometheus.Collector // all of the above
 	gauges  gauges
-	rate    atomic.Pointer[agrenting.Rate] // of the last response that had one
+	rate    atomic.Pointer[agrenting.Rate] // of the last response to the program that had one
 
 	mu      sync.Mutex
 	clients map[*client]struct{}
@@ -112,11 +112,11 @@ func (m *Metrics) start(status func() agrenting.Status) (stop func()) {
 
 func (m *Metrics) request(_ context.Context, r agrenting.RequestInfo) (context.Context, func(agrenting.RequestResult)) {
 	return nil, func(res agrenting.RequestResult) { //nolint:nilnil // it adds nothing to the context
-		if res.Rate.Known {
-			m.rate.Store(&res.Rate)
-		}
 		code := class(res.StatusCode)
 		if r.Purpose == "" {
+			if res.Rate.Known { // requests of the SDK have other limits
+				m.rate.Store(&res.Rate)
+			}
 			m.requests.WithLabelValues(code).Inc()
 			m.requestTime.Observe(res.Duration.Seconds())
 			return

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -58,7 +59,10 @@ func (w *world) client(opts ...agrenting.Option) *agrenting.Client {
 	return c
 }
 
-const tasks = "/api/v1/tasks"
+const (
+	tasks        = "/api/v1/tasks"
+	authenticate = "/api/v1/auth/authenticate"
+)
 
 func (w *world) get(c *agrenting.Client) error {
 	_, err := c.Do(w.t.Context(), http.MethodGet, tasks, nil, nil)
@@ -117,6 +121,7 @@ func TestMetricsCountRequestsByTheirFinalStatus(t *testing.T) {
 		require.NoError(t, w.get(c))
 		_, err := c.Do(t.Context(), http.MethodGet, "/api/v1/nothing", nil, nil)
 		require.Error(t, err)
+		synctest.Wait()
 		w.assertValues(map[string]float64{
 			"requests_total{code=2xx}": 3, "requests_total{code=4xx}": 1, "request_duration_seconds": 4,
 			"retries_total": 1, "resends_total{reason=renewed}": 1, "resends_total{reason=same}": 0,
@@ -215,17 +220,22 @@ func TestMetricsCountStoreErrors(t *testing.T) {
 	})
 }
 
-func TestMetricsReportTheRateLimit(t *testing.T) {
+func TestMetricsReportTheRateLimitOfTheProgramsRequests(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := w.client(agrenting.WithTransport(roundTrip(func(*http.Request) (*http.Response, error) {
-		h := http.Header{"X-Ratelimit-Limit": {"60"}, "X-Ratelimit-Remaining": {"12"}}
-		return &http.Response{StatusCode: http.StatusOK, Header: h, Body: io.NopCloser(strings.NewReader("{}"))}, nil
+	limits := map[string]string{tasks: "12", authenticate: "3"}
+	c := w.client(agrenting.WithSession(), agrenting.WithTransport(roundTrip(func(r *http.Request) (*http.Response, error) {
+		resp, err := w.platform.Transport().RoundTrip(r)
+		if err == nil {
+			resp.Header.Set("X-Ratelimit-Limit", "60")
+			resp.Header.Set("X-Ratelimit-Remaining", limits[r.URL.Path])
+		}
+		return resp, err
 	})))
-	assert.NotContains(t, w.values(), "rate_limit_remaining")
-	resp, err := c.HTTPClient().Get(w.platform.URL + tasks)
+	_, err := c.Credential(t.Context())
 	require.NoError(t, err)
-	require.NoError(t, resp.Body.Close())
+	assert.NotContains(t, w.values(), "rate_limit_remaining", "an exchange has its own limit")
+	require.NoError(t, w.get(c))
 	w.assertValues(map[string]float64{"rate_limit_remaining": 12, "rate_limit_requests": 60})
 }
 
@@ -271,6 +281,31 @@ func TestMetricsFollowTheNamingConventions(t *testing.T) {
 	problems, err := testutil.GatherAndLint(w.registry)
 	require.NoError(t, err)
 	assert.Empty(t, problems)
+}
+
+// The documentation of the package lists the metrics like "agrenting_resends_total{reason}".
+func TestDocumentationListsTheMetrics(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	var listed []string
+	for _, m := range regexp.MustCompile(`(?m)^//\t(agrenting_\S+) `).FindAllSubmatch(text, -1) {
+		listed = append(listed, string(m[1]))
+	}
+	descs := make(chan *prometheus.Desc, 100)
+	promagrenting.New().Describe(descs)
+	close(descs)
+	var described []string
+	parts := regexp.MustCompile(`fqName: "(\w+)".*variableLabels: {(.*)}}$`)
+	for d := range descs {
+		m := parts.FindStringSubmatch(d.String())
+		require.NotNil(t, m, d.String())
+		if m[2] != "" {
+			m[1] += "{" + m[2] + "}"
+		}
+		described = append(described, m[1])
+	}
+	assert.ElementsMatch(t, described, listed)
 }
 
 // allowed are the values of labels. A label with any other value would have no bound.

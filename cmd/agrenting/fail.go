@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/agrenting/agrenting-go"
 )
@@ -199,19 +200,20 @@ func (a *app) classify(err error) *cliError {
 		return e
 	}
 	for _, s := range sentinels {
-		if errors.Is(err, s.err) {
-			e.code, e.kind, e.hint = s.code, s.kind, s.hint
-			if s.code == codeRefused && errors.Is(err, agrenting.ErrUnauthorized) && a.last != nil {
-				e.hint = a.refusedHint()
-			}
-			if remedy != "" && !errors.Is(err, agrenting.ErrUnauthorized) {
-				e.hint = remedy
-			}
-			if s.code == codeCredential && errors.Is(err, fs.ErrNotExist) {
-				e.hint = "put the credential there, or give another file by --key-file or " + varKeyFile
-			}
-			return e
+		if !errors.Is(err, s.err) {
+			continue
 		}
+		e.code, e.kind, e.hint = s.code, s.kind, s.hint
+		if s.code == codeRefused && errors.Is(err, agrenting.ErrUnauthorized) && a.last != nil {
+			e.hint = a.refusedHint()
+		}
+		if remedy != "" && !errors.Is(err, agrenting.ErrUnauthorized) {
+			e.hint = remedy
+		}
+		if s.code == codeCredential && errors.Is(err, fs.ErrNotExist) {
+			e.hint = "put the credential there, or give another file by --key-file or " + varKeyFile
+		}
+		return e
 	}
 	switch isFile, said := fileError(err); {
 	case isFile:
@@ -387,7 +389,7 @@ func (a *app) fail(err error) int {
 		line := e.msg
 		if e.hint != "" && !strings.Contains(e.msg, e.hint) {
 			separator := "; "
-			if unicode.IsUpper([]rune(e.hint)[0]) {
+			if first, _ := utf8.DecodeRuneInString(e.hint); unicode.IsUpper(first) {
 				separator = ". "
 			}
 			line = strings.TrimRight(line, ".?!;") + separator + e.hint

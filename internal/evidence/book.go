@@ -104,7 +104,7 @@ type History struct {
 	lost         bool // a route that had accepted the credential has refused it
 
 	// Since a request succeeded:
-	refusals uint8 // 401s, up to deadAfter
+	refusals uint8 // 401s that count, up to deadAfter
 	lasting  bool  // they have come for 10 s
 	denied   bool  // the caller has asked, and the platform has refused the credential
 	reported bool  // see Report
@@ -187,6 +187,14 @@ func (h *History) Succeeded(r Route, sent time.Time, accepted, success bool) {
 	h.quietLocked(now, r)
 }
 
+// Answered records a response of the platform that neither refuses nor accepts the
+// credential, such as a 404.
+func (h *History) Answered() {
+	h.book.mu.Lock()
+	defer h.book.mu.Unlock()
+	h.answeredLocked()
+}
+
 // acceptLocked notes that the platform accepts the credential. A zero sent is long ago. A
 // request that was sent before the credential was found dead does not bring it back.
 func (h *History) acceptLocked(sent time.Time) {
@@ -251,8 +259,8 @@ func (h *History) Refused(r Route, sent time.Time) time.Time {
 	}
 	h.loudLocked()
 	h.lent = 0
-	h.refusedLocked(now)
 	p := b.pathLocked(r, now)
+	h.refusedLocked(now, p.accepted == h)
 	if !p.unauthorized && p.accepted == h { // so the route checks credentials, and accepted this one
 		h.acceptLocked(p.acceptedSent)
 	}

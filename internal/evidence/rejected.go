@@ -1,6 +1,9 @@
 package evidence
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // askAgainEvery is how often a rejected credential is asked about without a 401.
 const askAgainEvery = 30 * time.Second
@@ -64,8 +67,9 @@ func (h *History) rejectedLocked() bool {
 	}
 }
 
-// refusedLocked notes a 401.
-func (h *History) refusedLocked(now time.Time) {
+// refusedLocked notes a 401. known is set if the route has accepted the credential before: a
+// route that always answers 401 says nothing about a credential that works elsewhere.
+func (h *History) refusedLocked(now time.Time, known bool) {
 	if h.youngLocked(now) {
 		return
 	}
@@ -73,14 +77,21 @@ func (h *History) refusedLocked(now time.Time) {
 		h.refusedSince = now
 	}
 	h.lasting = h.lasting || now.Sub(h.refusedSince) >= watchFor
-	h.refusals = min(h.refusals+1, deadAfter)
+	if known || h.used.IsZero() {
+		h.refusals = min(h.refusals+1, deadAfter)
+	}
 }
 
 // succeededLocked notes a request that was not refused. A zero sent is long ago.
 func (h *History) succeededLocked(sent time.Time) {
-	h.refusedSince, h.refusals = time.Time{}, 0
-	h.lasting, h.denied, h.reported = false, false, false
+	h.answeredLocked()
+	h.denied, h.reported = false, false
 	h.contradicted = h.contradicted || (h.verdict == Dead && sent.After(h.judged))
+}
+
+// answeredLocked ends a row of 401s.
+func (h *History) answeredLocked() {
+	h.refusedSince, h.refusals, h.lasting = time.Time{}, 0, false
 }
 
 // Denied records that the platform, when asked by the caller, has refused the credential.
@@ -101,12 +112,28 @@ func (h *History) Report() bool {
 	return true
 }
 
-// AskAgain asks about a rejected credential in the background, every 30 s at most. Only
-// an acceptance counts.
-func (h *History) AskAgain() {
-	h.book.mu.Lock()
-	defer h.book.mu.Unlock()
-	if h.inquiry == nil && h.rejectedLocked() && time.Since(h.asked) >= askAgainEvery {
-		h.inquireLocked(true)
+// AskAgain asks about a rejected credential, every 30 s at most, and waits for the answer.
+// Only an acceptance ends a rejection that the platform has confirmed. One that rests on the
+// number of 401s ends unless the platform confirms it.
+func (h *History) AskAgain(ctx context.Context) {
+	b := h.book
+	b.mu.Lock()
+	if h.inquiry != nil || !h.rejectedLocked() || time.Since(h.asked) < askAgainEvery {
+		b.mu.Unlock()
+		return
+	}
+	counted := h.from == Fixed && h.verdict != Dead && !h.denied && !h.expired()
+	q := h.inquireLocked(true) //nolint:contextcheck // it serves later callers, too
+	b.mu.Unlock()
+	if q == nil {
+		return
+	}
+	select {
+	case <-q.done:
+	case <-ctx.Done():
+		return
+	}
+	if counted && q.verdict != Dead {
+		h.Answered()
 	}
 }

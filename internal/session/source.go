@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -68,12 +67,10 @@ func (s *Source) Fetch(ctx context.Context, q renew.Query[secret.Credential]) (r
 	if err != nil {
 		return grant{}, err
 	}
-	if s.expired(key) != nil {
-		if key, err = s.cfg.Keys.Successor(ctx, key); err != nil {
-			return grant{}, err
-		}
-		if err := s.expired(key); err != nil {
-			return grant{}, err
+	if s.expired(key) {
+		// If the source has no other key, the platform decides: a clock may be wrong.
+		if next, err := s.cfg.Keys.Successor(ctx, key); err == nil {
+			key = next
 		}
 	}
 	// The key may have changed, but this renewal may be late: the session in use may
@@ -222,24 +219,24 @@ func (s *Source) endsWith(key secret.Credential) bool {
 	return !s.last.Expires.IsZero() && s.last.Expires.Equal(key.Expires())
 }
 
-// limited returns a session that ends no later than its key.
-func limited(session, key secret.Credential) secret.Credential {
+// limited returns a session that ends no later than its key. skew is how far the
+// platform's clock is ahead. An end that the platform has not respected does not count.
+func limited(session, key secret.Credential, skew time.Duration) secret.Credential {
 	end := key.Expires()
-	if end.IsZero() || (!session.Expires().IsZero() && !end.Before(session.Expires())) {
+	if end.IsZero() || isPast(end, skew) || (!session.Expires().IsZero() && !end.Before(session.Expires())) {
 		return session
 	}
 	return session.WithExpiry(end)
 }
 
-// expired returns an error if the key has expired by the platform's clock.
-func (s *Source) expired(key secret.Credential) error {
+func isPast(end time.Time, skew time.Duration) bool { return !time.Now().Add(skew).Before(end) }
+
+// expired reports whether the key has expired by the platform's clock, as far as that is
+// known.
+func (s *Source) expired(key secret.Credential) bool {
 	s.mu.Lock()
-	now := time.Now().Add(s.skew)
-	s.mu.Unlock()
-	if end := key.Expires(); !end.IsZero() && !now.Before(end) {
-		return fmt.Errorf("the %s %s expired at %s, and its source has no newer one", key.Kind(), key.Fingerprint(), end.UTC().Format(time.RFC3339))
-	}
-	return nil
+	defer s.mu.Unlock()
+	return !key.Expires().IsZero() && isPast(key.Expires(), s.skew)
 }
 
 // exchange makes the exchange, unless there were too many; shared are those of all
@@ -267,7 +264,7 @@ func (s *Source) exchange(ctx context.Context, q query, key secret.Credential, s
 	if !got.Issued.IsZero() {
 		s.skew = renew.SkewOf(got.Issued, began, time.Now())
 	}
-	c := limited(got.Credential, key)
+	c := limited(got.Credential, key, s.skew)
 	return grant{Value: c, Expires: c.Expires(), Issued: got.Issued}, nil
 }
 
@@ -295,7 +292,7 @@ func (s *Source) adopt(rec record.Session, q query, key secret.Credential) (gran
 	if (!rec.Expires.IsZero() && life > 0 && !now.Before(rec.Expires)) || s.wasReplaced(c) {
 		return grant{}, false
 	}
-	c = limited(c, key)
+	c = limited(c, key, rec.Skew)
 	return grant{Value: c, Expires: c.Expires(), Issued: now, Life: max(0, life), Reason: renew.Adopted}, true
 }
 
