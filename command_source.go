@@ -48,5 +48,8 @@ func (s *commandSource) Credential(ctx context.Context) (Credential, error) {
 
 func (s *commandSource) String() string { return "agrenting." + s.sourceName() }
 
+// ShowsNoSecret implements [secret.Named].
+func (*commandSource) ShowsNoSecret() {}
+
 // sourceName names the program.
 func (s *commandSource) sourceName() string { return "CommandSource(" + s.command.Name() + ")" }

@@ -45,7 +45,7 @@ const fullStatusJSON = `{"state":"failing","source":"AGRENTING_API_KEY","origin"
 	`"next_renewal":"2026-01-02T02:04:05.6Z","fetching":true,"waiters":3,"failures":4,"last_error":"away",` +
 	`"retry_at":"2026-01-02T02:04:05.6Z","key":{"fingerprint":"sha256:a","generation":5,"created":"2026-01-02T02:04:05.6Z",` +
 	`"expires":"2026-01-02T02:04:05.6Z","age":"36h0m0s","due":"2026-01-02T02:04:05.6Z","overdue":true,"rotating":true,` +
-	`"last_rotation":"2026-01-02T02:04:05.6Z","failures":6,"last_error":"GET https://vault.example/v1 403",` +
+	`"last_rotation":"2026-01-02T02:04:05.6Z","failures":6,"last_error":"GET https://vault.example/v1: 403",` +
 	`"retry_at":"2026-01-02T02:04:05.6Z"},"store":"agrenting.FileStore(/var/lib/writer)","store_error":"disk full",` +
 	`"clock_skew":"1.5s","rate":{"limit":100,"remaining":7,"retry_after":"2s"}}`
 

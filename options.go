@@ -10,7 +10,6 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/origin"
-	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -65,14 +64,18 @@ func (c *config) keyStore() Store {
 }
 
 // nameStore names the store of the key, or else that of the sessions. A store may compute
-// its name, so it is asked once.
+// its name, so it is asked once. Its String may panic.
 func (c *config) nameStore() {
 	store := c.keyStore()
 	if store == nil && c.session != nil {
 		store = c.session.Store
 	}
 	if store != nil && !c.anonymous {
-		c.storeName = secret.Line(secret.RedactPatterns(record.StoreName(recordStore(store))))
+		defer func() { _ = recover() }()
+		c.storeName = secret.NameOf(store)
+		if s, ok := store.(fmt.Stringer); ok {
+			c.storeName = secret.Line(secret.WithoutQueries(s.String()))
+		}
 	}
 }
 
