@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -273,30 +272,6 @@ func TestSourceThatTimesOut_isUnavailable(t *testing.T) {
 	_, err := w.dialWith(c).Check(t.Context(), request)
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-}
-
-func TestStream_refusal_isReportedOnce(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	asked := new(atomic.Int64)
-	c := w.client(agrenting.WithCredentialSource(agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
-		asked.Add(1)
-		return agrenting.APIKey(w.key.Secret), nil
-	})))
-	s, err := w.dialWith(c).Watch(t.Context(), request)
-	require.NoError(t, err)
-	w.platform.RevokeKey(w.key.ID)
-	_, err = s.Recv()
-	for err == nil {
-		_, err = s.Recv()
-	}
-	require.Equal(t, codes.Unauthenticated, status.Code(err))
-	before := asked.Load()
-	for range 3 {
-		_, again := s.Recv()
-		require.Equal(t, codes.Unauthenticated, status.Code(again))
-	}
-	assert.Equal(t, before, asked.Load())
 }
 
 // otherCredentials are credentials of another package that cannot be obtained.
