@@ -300,7 +300,8 @@ func WithAPIKeyHeader(name string) Option {
 // No record contains a secret or a query string. Without WithLogger, and with nil, the
 // variable AGRENTING_LOG decides; without that, nothing is logged. Set AGRENTING_LOG to
 // debug, info, warn, or error to log records of that level and above to standard error,
-// as text, for example in a deployed program.
+// as text, for example in a deployed program. Off, none, and 0 log nothing. Any other value
+// logs a warning, and is taken for info.
 func WithLogger(l *slog.Logger) Option {
 	return func(cfg *config) error {
 		cfg.logger = l
