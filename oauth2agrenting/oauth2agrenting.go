@@ -125,11 +125,19 @@ func (s *source) start() *pending {
 	s.pending = p
 	go func() {
 		defer close(p.done)
-		p.credential, p.err = credentialFrom(&tokens, s.open)
+		p.credential, p.err = credentialFrom(tokens, func() oauth2.TokenSource {
+			opened := s.open()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.pending == p {
+				s.tokens = opened
+			}
+			return opened
+		})
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.pending == p {
-			s.tokens, s.pending = tokens, nil
+			s.pending = nil
 		}
 	}()
 	return p
@@ -147,19 +155,19 @@ func (s *source) forget(p *pending) {
 
 // credentialFrom makes a credential of a token. It opens the token source if that is nil. A panic is
 // an error, because it would end the program from this goroutine. Its value may be a secret.
-func credentialFrom(tokens *oauth2.TokenSource, open func() oauth2.TokenSource) (c agrenting.Credential, err error) {
+func credentialFrom(tokens oauth2.TokenSource, open func() oauth2.TokenSource) (c agrenting.Credential, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("oauth2agrenting: the token source panicked with a %T", p)
 		}
 	}()
-	if *tokens == nil {
-		*tokens = open()
+	if tokens == nil {
+		tokens = open()
 	}
-	if *tokens == nil {
+	if tokens == nil {
 		return c, fmt.Errorf("%w: the token source is nil", agrenting.ErrNoCredential)
 	}
-	t, err := (*tokens).Token()
+	t, err := tokens.Token()
 	switch {
 	case err != nil:
 		return c, err

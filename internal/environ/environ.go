@@ -120,6 +120,7 @@ func (r Reader) Logger(w io.Writer) *slog.Logger {
 	}
 	log := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 	if !known {
+		//nolint:sloglint // one sentence for the person who has set it
 		log.Warn(fmt.Sprintf(`agrenting: %s is %s, and must be "debug", "info", "warn", "error" or "off"; logging at info`, Log, secret.Quote(value)))
 	}
 	return log
