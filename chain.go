@@ -157,6 +157,9 @@ func (c *chain) String() string {
 	return "agrenting.Chain(" + strings.Join(names, ", ") + ")"
 }
 
+// ShowsNoSecret implements [secret.Named].
+func (*chain) ShowsNoSecret() {}
+
 // chainError lists why each source has no credential, on one line.
 type chainError struct{ errs []error }
 

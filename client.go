@@ -48,7 +48,7 @@ type Client struct {
 //   - AGRENTING_ENV: production or sandbox
 //   - AGRENTING_AGENT_ID
 //   - AGRENTING_URL
-//   - AGRENTING_LOG: debug, info, warn or error. It logs to standard error, see
+//   - AGRENTING_LOG: debug, info, warn, error or off. It logs to standard error, see
 //     [WithLogger].
 //   - AGRENTING_CREDENTIAL_TYPE: api_key, user_token or session. It overrides the
 //     guess by prefix, because the platform's documents call both user tokens and

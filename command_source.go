@@ -57,5 +57,8 @@ func (s *commandSource) Refresh(ctx context.Context, rejected Credential) (Crede
 
 func (s *commandSource) String() string { return "agrenting." + s.sourceName() }
 
+// ShowsNoSecret implements [secret.Named].
+func (*commandSource) ShowsNoSecret() {}
+
 // sourceName names the program.
 func (s *commandSource) sourceName() string { return "CommandSource(" + s.command.Name() + ")" }

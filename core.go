@@ -61,9 +61,7 @@ func newCore(opts []Option) (*core, error) {
 		return nil, err
 	}
 	if cfg.logger == nil {
-		if cfg.logger, err = environ.New(cfg.lookup).Logger(os.Stderr); err != nil {
-			return nil, err
-		}
+		cfg.logger = environ.New(cfg.lookup).Logger(os.Stderr)
 	}
 	cfg.nameStore()
 	explicit := cfg.explicit()

@@ -125,8 +125,6 @@ func TestEveryVariableCanBeWrongAndSaysSo(t *testing.T) {
 		accepts     string
 	}{
 		{"AGRENTING_ENV", "staging", ErrInvalidOption, `"production" or "sandbox"`},
-		{"AGRENTING_LOG", "verbose", ErrInvalidOption, `"debug", "info", "warn" or "error"`},
-		{"AGRENTING_LOG", " ", ErrInvalidOption, `"debug", "info", "warn" or "error"`},
 		{"AGRENTING_CREDENTIAL_TYPE", "token", ErrInvalidOption, `"api_key", "user_token" or "session"`},
 		{"AGRENTING_AGENT_ID", "a b", ErrInvalidAgentID, "a UUID or a DID"},
 		{"AGRENTING_AGENT_ID", "a\nb", ErrInvalidAgentID, "a UUID or a DID"},

@@ -468,3 +468,29 @@ func TestAnonymousRequestsElsewhereAreNotLogged(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	assert.Empty(t, log.String())
 }
+
+// A request that the SDK has not sent has the credential of Authorize, which is not the caller's.
+func TestHandshakeWithAuthorize_isNotExplained(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+	t.Cleanup(srv.Close)
+	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(srv.URL), agrenting.WithCredential(agrenting.APIKey(sdktest.TestKey)))
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, c.Close()) })
+	auth, err := c.Authorize(t.Context(), srv.URL+"/socket")
+	require.NoError(t, err)
+	for name, tc := range map[string]struct {
+		client *http.Client
+		want   bool
+	}{"another client": {srv.Client(), false}, "the client's transport": {c.HTTPClient(), true}} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+"/socket", http.NoBody)
+		require.NoError(t, err)
+		req.Header = auth.Header()
+		resp, err := tc.client.Do(req)
+		require.NoError(t, err)
+		err = agrenting.CheckResponse(resp)
+		require.NoError(t, resp.Body.Close())
+		require.ErrorIs(t, err, agrenting.ErrUnauthorized)
+		assert.Equal(t, tc.want, strings.Contains(err.Error(), "The SDK added no credential"), name)
+	}
+}

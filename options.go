@@ -10,7 +10,6 @@ import (
 
 	"github.com/agrenting/agrenting-go/internal/environ"
 	"github.com/agrenting/agrenting-go/internal/origin"
-	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
@@ -65,14 +64,18 @@ func (c *config) keyStore() Store {
 }
 
 // nameStore names the store of the key, or else that of the sessions. A store may compute
-// its name, so it is asked once.
+// its name, so it is asked once. Its String may panic.
 func (c *config) nameStore() {
 	store := c.keyStore()
 	if store == nil && c.session != nil {
 		store = c.session.Store
 	}
 	if store != nil && !c.anonymous {
-		c.storeName = secret.Line(secret.RedactPatterns(record.StoreName(recordStore(store))))
+		defer func() { _ = recover() }()
+		c.storeName = secret.NameOf(store)
+		if s, ok := store.(fmt.Stringer); ok {
+			c.storeName = secret.Line(secret.WithoutQueries(s.String()))
+		}
 	}
 }
 
@@ -297,7 +300,8 @@ func WithAPIKeyHeader(name string) Option {
 // No record contains a secret or a query string. Without WithLogger, and with nil, the
 // variable AGRENTING_LOG decides; without that, nothing is logged. Set AGRENTING_LOG to
 // debug, info, warn, or error to log records of that level and above to standard error,
-// as text, for example in a deployed program.
+// as text, for example in a deployed program. Off, none, and 0 log nothing. Any other value
+// logs a warning, and is taken for info.
 func WithLogger(l *slog.Logger) Option {
 	return func(cfg *config) error {
 		cfg.logger = l

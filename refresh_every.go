@@ -57,3 +57,6 @@ func (r *refreshing) String() string {
 	inner := &chain{sources: []CredentialSource{r.source}}
 	return "agrenting.RefreshEvery(" + strings.TrimPrefix(inner.describe(0), "source 1 ") + ", " + r.every.String() + ")"
 }
+
+// ShowsNoSecret implements [secret.Named].
+func (*refreshing) ShowsNoSecret() {}

@@ -68,7 +68,7 @@ func (r *Response) readHeader() {
 // 101 of a WebSocket, and leaves their bodies alone.
 //
 // If a request that got a 401 could not be resent because of its body, the error matches
-// [ErrNotReplayable]. If the request had no credential of the SDK, the error of a 401 says why.
+// [ErrNotReplayable]. If a [Transport] added no credential to the request, the error of a 401 says why.
 func CheckResponse(resp *http.Response) error {
 	if (resp.StatusCode >= 200 && resp.StatusCode < 300) || resp.StatusCode == http.StatusSwitchingProtocols {
 		return nil

@@ -47,7 +47,8 @@ type RetryPolicy struct {
 	// are used up. A Retry-After beyond MaxRetryAfter is respected even if it returns
 	// true. It is called on the goroutine of the request, once for each outcome, and must
 	// be safe for concurrent use. Calls that the SDK itself makes for sessions and
-	// rotations do not ask it.
+	// rotations do not ask it. It is not asked about errors that the SDK makes itself,
+	// such as a [RenewalError], either.
 	Decide func(RetryOutcome) bool
 }
 

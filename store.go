@@ -240,7 +240,7 @@ func volatile(s Store) bool {
 // internalStore is a public store that is an internal one underneath.
 type internalStore interface {
 	Store
-	fmt.Stringer
+	secret.Named
 
 	internal() record.Store
 }
@@ -263,7 +263,10 @@ func (s builtIn) Save(ctx context.Context, name string, data []byte, previous Re
 }
 
 // String names the store.
-func (s builtIn) String() string { return record.StoreName(s.inner) }
+func (s builtIn) String() string { return secret.NameOf(s.inner) }
+
+// ShowsNoSecret implements [secret.Named].
+func (builtIn) ShowsNoSecret() {}
 
 func recordOf(raw record.Raw) Record { return Record{Data: raw.Data, Revision: Revision(raw.Revision)} }
 
@@ -368,14 +371,10 @@ func (p *storePort) room(ctx context.Context) error {
 }
 
 // String names the store.
-func (p *storePort) String() (name string) {
-	defer func() {
-		if recover() != nil {
-			name = fmt.Sprintf("%T", p.store)
-		}
-	}()
-	return record.StoreName(p.store)
-}
+func (p *storePort) String() string { return secret.NameOf(p.store) }
+
+// ShowsNoSecret implements [secret.Named].
+func (*storePort) ShowsNoSecret() {}
 
 func (p *storePort) Load(ctx context.Context, name string) (record.Raw, error) {
 	return await(ctx, p, func() (record.Raw, error) {

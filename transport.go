@@ -169,7 +169,7 @@ func (t *Transport) pass(req, out *http.Request, own bool) (*http.Response, erro
 	trip.received(resp, err)
 	if resp != nil {
 		note := answerNote{issues: t.origins.Has(req.URL) && t.core.routes.issued(req, resp)}
-		if !own && resp.StatusCode == http.StatusUnauthorized && !t.core.cfg.anonymous {
+		if resp.StatusCode == http.StatusUnauthorized && !t.core.cfg.anonymous {
 			note.t, note.missing = t, hint.Why(t.origins, req, own)
 		}
 		resp.Request = note.on(req)

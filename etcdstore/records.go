@@ -29,6 +29,9 @@ type records struct {
 
 func (r *records) String() string { return "etcdstore(" + r.name + ")" }
 
+// ShowsNoSecret lets errors of the seal name the store.
+func (*records) ShowsNoSecret() {}
+
 const (
 	// magic starts the first line of a value. A random word follows it, by which
 	// a Save recognizes its value. The data comes after that line.

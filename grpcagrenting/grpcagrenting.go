@@ -25,12 +25,14 @@ package grpcagrenting
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/agrenting/agrenting-go"
@@ -73,7 +75,7 @@ func (p perRPC) GetRequestMetadata(ctx context.Context, uri ...string) (map[stri
 	}
 	auth, err := callOf(ctx).authorize(ctx, p.client, uri[0])
 	if err != nil {
-		return nil, status.Error(codeOf(err), err.Error())
+		return nil, status.Error(codeOf(ctx, err), err.Error())
 	}
 	header := auth.Header()
 	metadata := make(map[string]string, len(header))
@@ -83,15 +85,15 @@ func (p perRPC) GetRequestMetadata(ctx context.Context, uri ...string) (map[stri
 	return metadata, nil
 }
 
-// codeOf returns the code of a call that got no credential.
-func codeOf(err error) codes.Code {
+// codeOf returns the code of a call with ctx that got no credential.
+func codeOf(ctx context.Context, err error) codes.Code {
 	switch _, renewing := errors.AsType[*agrenting.RenewalError](err); {
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return codes.DeadlineExceeded
-	case errors.Is(err, context.Canceled):
+	case ctx.Err() != nil:
 		return codes.Canceled
-	case renewing:
-		return codes.Unavailable
+	case renewing, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return codes.Unavailable // the source has ended, and not the call
 	default:
 		return codes.Unauthenticated
 	}
@@ -100,7 +102,7 @@ func codeOf(err error) codes.Code {
 // call is what one call is authenticated with.
 type call struct {
 	mu   sync.Mutex
-	used *agrenting.Authorization // sent last
+	used *agrenting.Authorization // sent last, and not reported yet
 	next *agrenting.Authorization // to send next, instead of the one in use then
 	err  error                    // why a credential was not obtained
 }
@@ -131,13 +133,14 @@ func (c *call) authorize(ctx context.Context, client *agrenting.Client, uri stri
 	return auth, err
 }
 
-// refused reports an UNAUTHENTICATED to the client. again is set if the call may be sent again.
+// refused reports an UNAUTHENTICATED of a server to the client, once. again is set if the call may be sent again.
 func (c *call) refused(ctx context.Context, err error) (again bool) {
 	if status.Code(err) != codes.Unauthenticated {
 		return false
 	}
 	c.mu.Lock()
 	used := c.used
+	c.used = nil
 	c.mu.Unlock()
 	if used == nil {
 		return false // it was not sent
@@ -182,8 +185,9 @@ func UnaryClientInterceptor() grpc.UnaryClientInterceptor {
 		c := new(call)
 		ctx = context.WithValue(ctx, callKey{}, c)
 		for {
-			err := invoke(ctx, method, req, reply, cc, opts...)
-			if !c.refused(ctx, err) {
+			server := new(peer.Peer) // stays empty if nothing was sent, as when other credentials fail
+			err := invoke(ctx, method, req, reply, cc, append(slices.Clip(opts), grpc.Peer(server))...)
+			if server.Addr == nil || !c.refused(ctx, err) {
 				return c.failed(err)
 			}
 		}
@@ -199,8 +203,7 @@ func StreamClientInterceptor() grpc.StreamClientInterceptor {
 		c := new(call)
 		ctx = context.WithValue(ctx, callKey{}, c)
 		s, err := open(ctx, desc, cc, method, opts...)
-		if err != nil {
-			c.refused(ctx, err)
+		if err != nil { // it is not from the server, whose errors come with RecvMsg
 			return nil, c.failed(err)
 		}
 		return &stream{ClientStream: s, ctx: ctx, call: c}, nil

@@ -3,6 +3,7 @@ package grpcagrenting_test
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -260,4 +261,41 @@ func TestWaitingForACredential_endsWithTheCall(t *testing.T) {
 	defer cancel()
 	_, err := w.dialWith(c).Check(ctx, request)
 	assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
+}
+
+func TestSourceThatTimesOut_isUnavailable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.client(agrenting.WithCredentialSource(agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
+		return agrenting.Credential{}, fmt.Errorf("vault: %w", context.DeadlineExceeded)
+	})), agrenting.WithRetryPolicy(agrenting.RetryPolicy{RenewalWait: -1}))
+	_, err := w.dialWith(c).Check(t.Context(), request)
+	assert.Equal(t, codes.Unavailable, status.Code(err))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// otherCredentials are credentials of another package that cannot be obtained.
+type otherCredentials struct{}
+
+func (otherCredentials) RequireTransportSecurity() bool { return true }
+func (otherCredentials) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return nil, status.Error(codes.Unauthenticated, "not logged in")
+}
+
+func TestOtherCredentialsThatFail_areNotReported(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.client(agrenting.WithSession())
+	_, err := c.Credential(t.Context())
+	require.NoError(t, err)
+	w.platform.RevokeSessions()
+	opts := append(grpcagrenting.DialOptions(c), grpc.WithPerRPCCredentials(otherCredentials{}), grpc.WithTransportCredentials(w.tls))
+	api := w.dial(w.addr, opts...)
+	_, err = api.Check(t.Context(), request)
+	require.Equal(t, codes.Unauthenticated, status.Code(err))
+	_, err = api.Watch(t.Context(), request)
+	require.Equal(t, codes.Unauthenticated, status.Code(err))
+	require.ErrorContains(t, err, "not logged in")
+	assert.Equal(t, 1, w.platform.Count("POST /api/v1/auth/authenticate"))
+	assert.Empty(t, w.calls())
 }

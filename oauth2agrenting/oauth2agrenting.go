@@ -25,11 +25,10 @@ import (
 // error that matches [agrenting.ErrInvalidCredential]; use [agrenting.WithSession].
 //
 // The library decides where the token is sent: use it only for libraries whose requests go
-// to the platform. Do not put it into [oauth2.ReuseTokenSource], as [oauth2.NewClient] does: that
+// to the platform. An [oauth2.Transport] adds the token to each request that it sends, also to one
+// that a redirect leads to another host. Do not put it into [oauth2.ReuseTokenSource], as [oauth2.NewClient] does: that
 // keeps a token until its expiry, although the client may have renewed it. To let a client know that
 // the platform refuses its credential, call [agrenting.Client.Verify].
-//
-//	transport := &oauth2.Transport{Source: oauth2agrenting.TokenSource(ctx, client)}
 func TokenSource(ctx context.Context, client *agrenting.Client) oauth2.TokenSource {
 	return &tokenSource{ctx, client}
 }
@@ -72,7 +71,8 @@ func CredentialSource(ts oauth2.TokenSource) agrenting.Refresher {
 //	config := clientcredentials.Config{ClientID: id, ClientSecret: secret, TokenURL: url}
 //	src := oauth2agrenting.CredentialSourceFunc(func() oauth2.TokenSource { return config.TokenSource(ctx) })
 //
-// After the platform has rejected a token, and after a call of Token that hangs, open is called again.
+// After the platform has rejected a token, and after a call of open or Token that hangs, open is
+// called again. It may take time, and may be called while an earlier call hangs.
 func CredentialSourceFunc(open func() oauth2.TokenSource) agrenting.Refresher {
 	return &source{open: open, reopens: true}
 }
@@ -86,7 +86,7 @@ type source struct {
 	pending *pending
 }
 
-// pending is one call of Token, shared by all callers that ask while it runs.
+// pending is one call of open and Token, shared by all callers that ask while it runs.
 type pending struct {
 	done       chan struct{}
 	credential agrenting.Credential
@@ -121,14 +121,19 @@ func (s *source) start() *pending {
 	if s.pending != nil {
 		return s.pending
 	}
-	if s.tokens == nil {
-		s.tokens = s.open()
-	}
 	p, tokens := &pending{done: make(chan struct{})}, s.tokens
 	s.pending = p
 	go func() {
 		defer close(p.done)
-		p.credential, p.err = credentialFrom(tokens)
+		p.credential, p.err = credentialFrom(tokens, func() oauth2.TokenSource {
+			opened := s.open()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.pending == p {
+				s.tokens = opened
+			}
+			return opened
+		})
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.pending == p {
@@ -148,14 +153,17 @@ func (s *source) forget(p *pending) {
 	}
 }
 
-// credentialFrom makes a credential of a token. A panic is an error, because it would end the program
-// from this goroutine.
-func credentialFrom(tokens oauth2.TokenSource) (c agrenting.Credential, err error) {
+// credentialFrom makes a credential of a token. It opens the token source if that is nil. A panic is
+// an error, because it would end the program from this goroutine. Its value may be a secret.
+func credentialFrom(tokens oauth2.TokenSource, open func() oauth2.TokenSource) (c agrenting.Credential, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("oauth2agrenting: the token source panicked: %v", p)
+			err = fmt.Errorf("oauth2agrenting: the token source panicked with a %T", p)
 		}
 	}()
+	if tokens == nil {
+		tokens = open()
+	}
 	if tokens == nil {
 		return c, fmt.Errorf("%w: the token source is nil", agrenting.ErrNoCredential)
 	}

@@ -207,3 +207,54 @@ func TestCredentialSource_tokenThatHangs_endsWithTheContext(t *testing.T) {
 		})
 	}
 }
+
+func TestCredentialSourceFunc_openThatHangs_endsWithTheContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		src := oauth2agrenting.CredentialSourceFunc(func() oauth2.TokenSource {
+			<-release
+			return oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "t1"})
+		})
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, err := src.Credential(ctx)
+			cancel()
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		}
+		close(release)
+		_, err := src.Credential(t.Context())
+		require.NoError(t, err)
+		synctest.Wait()
+	})
+}
+
+func TestPanic_isAnErrorWithoutItsValue(t *testing.T) {
+	t.Parallel()
+	for name, src := range map[string]agrenting.CredentialSource{
+		"Token": oauth2agrenting.CredentialSource(tokenFunc(func() (*oauth2.Token, error) { panic("client_secret hunter2") })),
+		"open":  oauth2agrenting.CredentialSourceFunc(func() oauth2.TokenSource { panic("client_secret hunter2") }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for range 2 {
+				_, err := src.Credential(t.Context())
+				require.EqualError(t, err, "oauth2agrenting: the token source panicked with a string")
+			}
+		})
+	}
+}
+
+func TestCredentialSourceFunc_opensOnce(t *testing.T) {
+	t.Parallel()
+	opened := 0
+	src := oauth2agrenting.CredentialSourceFunc(func() oauth2.TokenSource {
+		opened++
+		return oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "t1"})
+	})
+	for range 3 {
+		_, err := src.Credential(t.Context())
+		require.NoError(t, err)
+	}
+	assert.Equal(t, 1, opened)
+}

@@ -26,7 +26,6 @@ const (
 	varSession    = "AGRENTING_SESSION_TOKEN"
 	varType       = "AGRENTING_CREDENTIAL_TYPE"
 	varUnmarked   = "AGRENTING_UNMARKED_SANDBOX_TOKENS"
-	varLog        = "AGRENTING_LOG"
 )
 
 // unmarkedAllowed is what AGRENTING_UNMARKED_SANDBOX_TOKENS accepts.

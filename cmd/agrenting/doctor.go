@@ -148,7 +148,6 @@ func (e *examination) hintOf(err error, c *cliError) string {
 		{"--env", "set " + varEnv + " or --env to production or sandbox, or leave it away"},
 		{varType, "set " + varType + " or --type to api_key, user_token or session, or leave it away"},
 		{varUnmarked, "set " + varUnmarked + " to allow, or leave it away"},
-		{varLog, "set " + varLog + " to debug, info, warn or error, or leave it away"},
 		{varURL, hintURL},
 		{"--url", hintURL},
 	} {

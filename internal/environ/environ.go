@@ -99,13 +99,14 @@ func (r Reader) AllowsUnmarkedTokens() (bool, error) {
 }
 
 // Logger returns a logger that writes records of the level that [Log] names and above to w,
-// as text; nil if the variable is not set.
-func (r Reader) Logger(w io.Writer) (*slog.Logger, error) {
+// as text; nil if it says that none is wanted. Another value is logged as a warning and taken for
+// info: a variable for diagnosis must not stop a program.
+func (r Reader) Logger(w io.Writer) *slog.Logger {
 	value := r.Get(Log)
-	var level slog.Level
+	level, known := slog.LevelInfo, true
 	switch ascii.ToLower(value) {
-	case "":
-		return nil, nil //nolint:nilnil // no logger is wanted
+	case "", "off", "none", "0":
+		return nil
 	case "debug":
 		level = slog.LevelDebug
 	case "info":
@@ -115,9 +116,14 @@ func (r Reader) Logger(w io.Writer) (*slog.Logger, error) {
 	case "error":
 		level = slog.LevelError
 	default:
-		return nil, Invalid(Log, `is %s, and must be "debug", "info", "warn" or "error" or unset`, secret.Quote(value))
+		known = false
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), nil
+	log := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+	if !known {
+		//nolint:sloglint // one sentence for the person who has set it
+		log.Warn(fmt.Sprintf(`agrenting: %s is %s, and must be "debug", "info", "warn", "error" or "off"; logging at info`, Log, secret.Quote(value)))
+	}
+	return log
 }
 
 // Invalid makes the error of a variable.

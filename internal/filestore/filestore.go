@@ -63,6 +63,9 @@ func (s *Store) String() string {
 	return "agrenting.FileStore(" + secret.Line(secret.RedactPatterns(s.cfg.Folder)) + ")"
 }
 
+// ShowsNoSecret implements [secret.Named].
+func (*Store) ShowsNoSecret() {}
+
 const (
 	recordExtension = ".record"
 	lockFolder      = ".locks"

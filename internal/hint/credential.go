@@ -1,7 +1,6 @@
 package hint
 
 import (
-	"fmt"
 	"reflect"
 	"strings"
 	"time"
@@ -74,20 +73,13 @@ func Describe(c secret.Credential, verdict evidence.Verdict) *Credential {
 	return d
 }
 
-// Place describes a source or a store in an error, without secrets: by what String returns, or
-// by its type. It is empty for nil and for functions.
+// Place describes a source or a store in an error as [secret.NameOf] does. It is empty for nil
+// and for functions.
 func Place(from any) string {
-	switch s := from.(type) {
-	case nil:
+	if from == nil || reflect.TypeOf(from).Kind() == reflect.Func {
 		return ""
-	case fmt.Stringer:
-		return secret.Clean(fmt.Sprint(s)) //nolint:gocritic // it survives a panic of String
-	default:
-		if reflect.TypeOf(s).Kind() == reflect.Func {
-			return ""
-		}
-		return fmt.Sprintf("%T", s)
 	}
+	return secret.Clean(secret.NameOf(from))
 }
 
 // Subject names a credential: its kind, its fingerprint, and its source.

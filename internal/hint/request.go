@@ -9,7 +9,6 @@ import (
 	"github.com/agrenting/agrenting-go/internal/ascii"
 	"github.com/agrenting/agrenting-go/internal/origin"
 	"github.com/agrenting/agrenting-go/internal/secret"
-	"github.com/agrenting/agrenting-go/internal/socket"
 )
 
 // Why says why req gets no credential of the SDK. own is set if the reason is a credential of
@@ -35,20 +34,11 @@ func IsHandshake(req *http.Request) bool {
 	return ascii.EqualFold(req.Header.Get("Upgrade"), "websocket")
 }
 
-// Fill takes what the response and its request say. The request may be nil. If missing is zero
-// and credential is nil, the request's own credential is the reason.
+// Fill takes what the response and its request say. The request may be nil.
 func (r *Response) Fill(resp *http.Response) {
 	r.Status, r.ContentType = resp.StatusCode, resp.Header.Get("Content-Type")
-	req := resp.Request
-	if req == nil || req.URL == nil {
-		return
-	}
-	r.Host, r.Path = req.URL.Host, req.URL.EscapedPath()
-	if r.Credential != nil || r.Missing != (Missing{}) {
-		return
-	}
-	if origin.CredentialHeader(req.Header) != "" || socket.HasCredential(req.URL) {
-		r.Missing = Why(nil, req, true)
+	if req := resp.Request; req != nil && req.URL != nil {
+		r.Host, r.Path = req.URL.Host, req.URL.EscapedPath()
 	}
 }
 

@@ -53,6 +53,9 @@ func (f *File) Path() string { return f.path }
 // String returns the path, quoted.
 func (f *File) String() string { return secret.QuotePath(f.path) }
 
+// ShowsNoSecret implements [secret.Named].
+func (*File) ShowsNoSecret() {}
+
 // Credential returns what the file holds. It reads the file only if its metadata has
 // changed. While the file is bad, it returns the last good credential, unless that was
 // rejected.

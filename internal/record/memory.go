@@ -31,6 +31,9 @@ func NewMemory() *Memory {
 // String names the store.
 func (*Memory) String() string { return "agrenting.MemoryStore()" }
 
+// ShowsNoSecret implements [secret.Named].
+func (*Memory) ShowsNoSecret() {}
+
 // Volatile reports that the records are lost with the process.
 func (*Memory) Volatile() bool { return true }
 

@@ -32,11 +32,3 @@ func NameProblem(name string) string {
 	}
 	return ""
 }
-
-// StoreName names a store without printing what is inside one that has no name.
-func StoreName(store any) string {
-	if n, ok := store.(fmt.Stringer); ok {
-		return n.String()
-	}
-	return fmt.Sprintf("%T", store)
-}

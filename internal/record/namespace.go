@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // Namespace is a part of a store: its names get a prefix and a dot in front.
@@ -42,8 +44,11 @@ func fullName(s Store, name string) string {
 
 // String names the store and the part.
 func (n *Namespace) String() string {
-	return "agrenting.Namespace(" + StoreName(n.inner) + ", " + n.prefix + ")"
+	return "agrenting.Namespace(" + secret.NameOf(n.inner) + ", " + n.prefix + ")"
 }
+
+// ShowsNoSecret implements [secret.Named].
+func (*Namespace) ShowsNoSecret() {}
 
 // Load implements [Store].
 func (n *Namespace) Load(ctx context.Context, name string) (Raw, error) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/agrenting/agrenting-go/internal/seal"
+	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
 // Errors of sealed stores. The root package exports them.
@@ -46,7 +47,10 @@ func unsealed(s Store) Store {
 }
 
 // String names the store inside.
-func (s *Sealed) String() string { return "agrenting.Sealed(" + StoreName(s.inner) + ")" }
+func (s *Sealed) String() string { return "agrenting.Sealed(" + secret.NameOf(s.inner) + ")" }
+
+// ShowsNoSecret implements [secret.Named].
+func (*Sealed) ShowsNoSecret() {}
 
 // Load implements [Store]. It returns the revision also with an error that says
 // that the record cannot be opened.
@@ -110,7 +114,7 @@ func (s *Sealed) sealer(k seal.Key, name string) seal.Sealer {
 func (s *Sealed) open(name string, raw Raw) (Raw, error) {
 	fail := func(kind error, format string, args ...any) (Raw, error) {
 		return Raw{Revision: raw.Revision}, fmt.Errorf("%w: %q in %s %s; nothing was changed",
-			kind, name, StoreName(s.inner), fmt.Sprintf(format, args...))
+			kind, name, secret.NameOf(s.inner), fmt.Sprintf(format, args...))
 	}
 	rest, ok := strings.CutPrefix(string(raw.Data), sealedPrefix)
 	if !ok {

@@ -84,8 +84,9 @@ func Quote(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// urlQuery finds the query strings of URLs. Transports put URLs into their errors.
-var urlQuery = regexp.MustCompile(`(https?://[^\s"'?#]*)\?[^\s"'#]*`)
+// urlQuery finds the query strings of URLs. Transports put URLs into their errors. Punctuation at
+// the end is that of the text around.
+var urlQuery = regexp.MustCompile(`(?i)([a-z][a-z0-9+.-]*://[^\s"'?#]*)\?([^\s"'#]*[^\s"'#)}>.,;:!])?`)
 
 // WithoutQueries returns text without the query strings of its URLs and without
 // anything that looks like a secret.

@@ -55,12 +55,20 @@ func TestTextsAreCutBeforeTheSearch(t *testing.T) {
 	}
 }
 
-func TestWithoutQueriesKeepsTheRestOfTheURL(t *testing.T) {
+func TestWithoutQueries_keepsTheRestOfTheText(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		`Get "https://a.test/x?q=1": EOF`: `Get "https://a.test/x": EOF`,
-		"http://a.test?q=1#f and b?c=d":   "http://a.test#f and b?c=d",
-		"Bearer " + value:                 "Bearer [redacted]",
+		`Get "https://a.test/x?q=1": EOF`:                `Get "https://a.test/x": EOF`,
+		"http://a.test?q=1#f and b?c=d":                  "http://a.test#f and b?c=d",
+		"a (https://a.test/x?q=(1)&r=2): down (again)":   "a (https://a.test/x): down (again)",
+		"https://a.test/x?q=1; <http://b.test/y?q=1>, c": "https://a.test/x; <http://b.test/y>, c",
+		"(https://a.test/x?token=" + value + "): down":   "(https://a.test/x): down",
+		"(token=" + value + "): down":                    "(token=[redacted]): down",
+		"https://a.test/x?: down":                        "https://a.test/x: down",
+		`Get "https://u:hunter2@a.test/x?q=1": EOF`:      `Get "https://[redacted]@a.test/x": EOF`,
+		"postgres://u:hun@ter2@db.test/keys?password=x":  "postgres://[redacted]@db.test/keys",
+		"https://hunter2@a.test, me@b.test":              "https://[redacted]@a.test, me@b.test",
+		"Bearer " + value:                                "Bearer [redacted]",
 	} {
 		assert.Equal(t, want, secret.WithoutQueries(text))
 	}

@@ -28,8 +28,8 @@ var beginsName = func() (out [256]bool) {
 const maxPatterns = 8 << 10
 
 // RedactPatterns returns text with everything that looks like a secret replaced
-// by [Placeholder]: keys and tokens with a telling prefix, bearer tokens, and the
-// values of parameters, headers and JSON members with telling names. It serves
+// by [Placeholder]: keys and tokens with a telling prefix, bearer tokens, the user information
+// of URLs, and the values of parameters, headers and JSON members with telling names. It serves
 // text whose secrets are not known, and rather hides too much than too little. A text of
 // more than 8 KiB is cut off at white space.
 func RedactPatterns(text string) string {
@@ -57,6 +57,13 @@ func secretAt(text string, i, done int) (from, to int) {
 	rest := text[i:]
 	if from, to = shapedAt(text, i, done); from < to {
 		return from, to
+	}
+	if strings.HasPrefix(rest, "://") {
+		authority := rest[3:skipUnless(rest, 3, "/?#\"'<> \t\r\n\v\f")]
+		if at := strings.LastIndexByte(authority, '@'); at > 0 {
+			return i + 3, i + 3 + at
+		}
+		return 0, 0
 	}
 	if hasPrefixFold(rest, "bearer") && (i == 0 || !isWord(text[i-1])) {
 		if from, to := bearerToken(rest); from < to {
@@ -185,7 +192,11 @@ func assigned(name, after string) (from, to int) {
 	case colon && !quoted && (name == "authorization" || name == "api-key"):
 		return headerValue(name, after, value, list)
 	case tight && !colon:
-		return value, skipUnless(after, value, " \t\r\n\v\f&\"'<>,;[")
+		to = skipUnless(after, value, " \t\r\n\v\f&\"'<>,;[")
+		if in := after[value:to]; !strings.Contains(in, "(") { // the parenthesis around a URL
+			to -= len(in) - len(strings.TrimRight(in, "):"))
+		}
+		return value, to
 	default:
 		return 0, 0
 	}
