@@ -385,7 +385,8 @@ func TestHandshakeOverHTTPClientNamesSocketHTTPClient(t *testing.T) {
 				require.ErrorContains(t, err, "SocketHTTPClient")
 			}
 		}
-		assert.Equal(t, 1, strings.Count(log.String(), "level=WARN"), log.String())
+		require.NoError(t, c.Close()) // events are logged from another goroutine
+		assert.Equal(t, 1, strings.Count(log.String(), `msg="agrenting: WebSocket handshake refused"`), log.String())
 		assert.Contains(t, log.String(), "SocketHTTPClient")
 	}
 }
