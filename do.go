@@ -244,6 +244,7 @@ func peekError(resp *http.Response) {
 
 // finish reads the answer.
 func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, out any) (*Response, error) {
+	note := noteOf(resp)
 	r := c.describe(resp, state)
 	c.core.noteSunset(req, r)
 	success := resp.StatusCode >= 200 && resp.StatusCode < 300
@@ -272,7 +273,7 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	}
 	if !success || (a.JSONErr == nil && a.BodyErr == nil && !a.OK()) {
 		e := c.apiError(req, r, a, state)
-		e.Hint = noteOf(resp).hint(resp)
+		e.Hint = note.hint(resp)
 		return r, e
 	}
 	if a.BodyErr != nil {

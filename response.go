@@ -75,6 +75,7 @@ func CheckResponse(resp *http.Response) error {
 	}
 	var body []byte
 	var cut error
+	note := noteOf(resp)
 	if resp.Body != nil {
 		peekError(resp)
 		body, cut = wire.ReadBounded(resp.Body, maxErrorBody)
@@ -87,7 +88,6 @@ func CheckResponse(resp *http.Response) error {
 	if resp.Request != nil {
 		secrets = origin.Credentials(resp.Request.Header)
 	}
-	note := noteOf(resp)
 	if note.generation != nil {
 		secrets = append(secrets, note.generation.Value.cred.Reveal())
 	}

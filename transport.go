@@ -103,7 +103,7 @@ func (t *Transport) observed(req *http.Request) (resp *http.Response, err error)
 	trip.issues = t.core.routes.issue(req)
 	defer func() { // also if the base panics
 		if resp != nil {
-			resp.Request = noteOf(resp).on(req)
+			resp.Request = noteIn(resp.Request).on(req)
 		}
 		trip.arrive(ctx, resp, err)
 	}()
@@ -126,7 +126,7 @@ func (t *Transport) route(req *http.Request) (*http.Response, error) {
 		if out := origin.WithoutUser(req); out != req {
 			resp, err := t.route(out)
 			if resp != nil {
-				resp.Request = noteOf(resp).on(req)
+				resp.Request = noteIn(resp.Request).on(req)
 			}
 			return resp, err
 		}
@@ -143,7 +143,7 @@ func (t *Transport) route(req *http.Request) (*http.Response, error) {
 	}
 	resp, err = t.retry.Run(ctx, req, resp, err, t.retryAttempt)
 	if resp != nil {
-		resp.Request = noteOf(resp).on(req)
+		resp.Request = noteIn(resp.Request).on(req)
 	}
 	return resp, err
 }
@@ -169,10 +169,15 @@ func (t *Transport) pass(req, out *http.Request, own bool) (*http.Response, erro
 	trip.received(resp, err)
 	if resp != nil {
 		note := answerNote{issues: t.origins.Has(req.URL) && t.core.routes.issued(req, resp)}
-		if resp.StatusCode == http.StatusUnauthorized && !t.core.cfg.anonymous {
+		refused := resp.StatusCode == http.StatusUnauthorized && !t.core.cfg.anonymous
+		if refused {
 			note.t, note.missing = t, hint.Why(t.origins, req, own)
 		}
-		resp.Request = note.on(req)
+		if resp.Request = req; refused && own {
+			resp.Body = &notedBody{resp.Body, note}
+		} else {
+			resp.Request = note.on(req)
+		}
 	}
 	return resp, err
 }
@@ -409,12 +414,28 @@ func (n answerNote) on(req *http.Request) *http.Request {
 	return req.WithContext(context.WithValue(req.Context(), answerNoteKey{}, n))
 }
 
-// noteOf is the note of an answer, the zero one if there is none.
+// notedBody is the body of an answer to a request with the caller's own credential, which is
+// the caller's request itself: a note cannot be in its context.
+type notedBody struct {
+	io.ReadCloser
+	note answerNote
+}
+
+// noteOf is the note of an answer, the zero one if there is none. Call it before the body is
+// replaced.
 func noteOf(resp *http.Response) answerNote {
-	if resp.Request == nil {
+	if b, ok := resp.Body.(*notedBody); ok {
+		return b.note
+	}
+	return noteIn(resp.Request)
+}
+
+// noteIn is the note in the context of a request. The request may be nil.
+func noteIn(req *http.Request) answerNote {
+	if req == nil {
 		return answerNote{}
 	}
-	n, _ := resp.Request.Context().Value(answerNoteKey{}).(answerNote)
+	n, _ := req.Context().Value(answerNoteKey{}).(answerNote)
 	return n
 }
 
