@@ -11,10 +11,10 @@ import (
 )
 
 // Chain returns a source that asks the given sources in order and uses the first credential.
-// A source whose error wraps [ErrNoCredential], such as a [FileSource] without its file, is
-// passed over. Any other error is returned, and later sources are not asked: a vault that is
-// unreachable for a moment, or a file that is being written, must not make the program act with
-// another identity. If no source has a credential, the error matches [ErrNoCredential] and contains
+// A source whose error matches [ErrNoCredential], such as a [FileSource] without its file, is
+// passed over. Any other error is returned, and so is one that matches [ErrInvalidCredential],
+// too. Later sources are then not asked: a vault that is unreachable for a moment, or a file
+// that is being written, must not make the program act with another identity. If no source has a credential, the error matches [ErrNoCredential] and contains
 // the errors of all of them.
 //
 //	src := agrenting.Chain(
@@ -68,7 +68,7 @@ func (c *chain) ask(ctx context.Context, rejected Credential) (Credential, error
 		case err == nil:
 			c.note(i, cred)
 			return cred, nil
-		case !errors.Is(err, ErrNoCredential):
+		case !errors.Is(err, ErrNoCredential) || errors.Is(err, ErrInvalidCredential):
 			return Credential{}, fmt.Errorf("source %d of the chain: %w", i+1, err)
 		}
 		none = append(none, fmt.Errorf("source %d: %w", i+1, err))

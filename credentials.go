@@ -312,9 +312,9 @@ func (s *staticSource) String() string { return "agrenting.Static(" + s.credenti
 // rejection, it reads the file again regardless of the metadata.
 //
 // Errors name the path and what is wrong, but never show the content. A file that does
-// not exist is an [ErrNoCredential]. A file that is empty, unreadable, or not regular, and
-// content that is not a credential, are an [ErrInvalidCredential]. Both also match the
-// cause, such as [fs.ErrNotExist]. A source is safe for concurrent use.
+// not exist is an [ErrNoCredential]. A file that is empty, unreadable, or not regular is
+// an [ErrInvalidCredential] as well, and content that is not a credential is that alone.
+// They also match the cause, such as [fs.ErrNotExist]. A source is safe for concurrent use.
 func FileSource(path string) CredentialSource { return newFileSource(path, 0) }
 
 // newFileSource is FileSource with the kind given, unless that is zero.

@@ -277,12 +277,8 @@ func TestAKeyFileNeedNotExistYet(t *testing.T) {
 		assert.Equal(t, "AGRENTING_KEY_FILE", client.Status().Source)
 		require.NoError(t, client.Close())
 
-		want := ErrInvalidCredential
-		if state == "file does not exist" {
-			want = ErrNoCredential
-		}
 		_, err = cfg.source.Credential(t.Context())
-		require.ErrorIs(t, err, want)
+		require.ErrorIs(t, err, ErrNoCredential)
 	}
 }
 

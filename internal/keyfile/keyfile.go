@@ -168,7 +168,7 @@ func (f *File) checkRegular(info fs.FileInfo) error {
 	}
 
 	return fmt.Errorf("%w: key file %s is %s; give the path of the file that holds the key",
-		secret.ErrInvalidCredential, secret.QuotePath(f.path), kind)
+		errUnusable, secret.QuotePath(f.path), kind)
 }
 
 // read reads the content and keeps the outcome.
@@ -222,7 +222,7 @@ func (f *File) open() (secret.Credential, fs.FileInfo, error) {
 		return secret.Credential{}, info, fmt.Errorf("%w: key file %s is larger than %d bytes; it must hold the credential alone",
 			secret.ErrInvalidCredential, secret.QuotePath(f.path), maxKeyFile)
 	case len(content) == 0:
-		return secret.Credential{}, info, fmt.Errorf("%w: key file %s is empty", secret.ErrInvalidCredential, secret.QuotePath(f.path))
+		return secret.Credential{}, info, fmt.Errorf("%w: key file %s is empty", errUnusable, secret.QuotePath(f.path))
 	}
 
 	c, err := secret.Parse("the content of key file "+secret.QuotePath(f.path), string(content), f.kind)
@@ -233,6 +233,18 @@ func (f *File) open() (secret.Credential, fs.FileInfo, error) {
 	return c, info, nil
 }
 
+// errUnusable says that there is a file, but no credential in it. It matches
+// [secret.ErrInvalidCredential], too: a chain of sources must not continue with another identity.
+var errUnusable error = unusable{}
+
+type unusable struct{}
+
+func (unusable) Error() string { return secret.ErrNoCredential.Error() }
+
+func (unusable) Is(target error) bool {
+	return target == secret.ErrNoCredential || target == secret.ErrInvalidCredential
+}
+
 // unreadable wraps what the operating system says, without the path, which it would
 // repeat. Only a file that does not exist means that there is no credential: another
 // one may have one in a moment.
@@ -241,9 +253,9 @@ func (f *File) unreadable(err error) error {
 		err = pathErr.Err
 	}
 
-	kind := secret.ErrInvalidCredential
-	if errors.Is(err, fs.ErrNotExist) {
-		kind = secret.ErrNoCredential
+	kind := secret.ErrNoCredential
+	if !errors.Is(err, fs.ErrNotExist) {
+		kind = errUnusable
 	}
 
 	return fmt.Errorf("%w: key file %s: %w", kind, secret.QuotePath(f.path), err)

@@ -20,7 +20,7 @@ func TestFileDoesNotWaitForTheWriterOfAPipe(t *testing.T) {
 
 	src := New(path, 0)
 	_, err := src.Credential(t.Context())
-	require.ErrorIs(t, err, secret.ErrInvalidCredential)
+	require.ErrorIs(t, err, secret.ErrNoCredential)
 	require.ErrorContains(t, err, "is a named pipe")
 
 	_, err = src.Refresh(t.Context(), credential(secret.KindAPIKey, "k"))
