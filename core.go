@@ -332,8 +332,10 @@ func (c *core) emit(level slog.Level, ev Event) {
 			log.LogAttrs(context.Background(), level, messages[ev.Type], slog.Any("event", ev)) //nolint:sloglint // all messages are constants
 		})
 	}
-	for _, fn := range c.cfg.observers {
-		c.events.Put(func() { fn(ev) })
+	for _, i := range c.cfg.instruments {
+		if i.Event != nil {
+			c.events.Put(func() { i.Event(ev) })
+		}
 	}
 }
 

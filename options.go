@@ -37,19 +37,18 @@ type config struct {
 	retry      RetryPolicy
 	keyHeader  string
 	logger     *slog.Logger
-	observers  []func(Event)
 	userAgent  string
 	lookup     lookupFunc
-	insecure   bool
 	// unmarkedSandbox lets user tokens without a sandbox mark into sandbox mode.
 	unmarkedSandbox bool
+	insecure        bool
+	anonymous       bool
+	clientSideKeys  bool
+	override        bool
 	routes          *Routes
 	session         *SessionPolicy // nil: none
 	store           Store
 	rotation        *RotationPolicy
-	anonymous       bool
-	clientSideKeys  bool
-	override        bool
 	goos            string // runtime.GOOS, except in tests
 	storeName       string // for Status
 	instruments     []Instrumentation
@@ -319,7 +318,7 @@ func WithObserver(fn func(Event)) Option {
 		if fn == nil {
 			return optionError("WithObserver", "the function is nil")
 		}
-		cfg.observers = append(cfg.observers, fn)
+		cfg.instruments = append(cfg.instruments, Instrumentation{Event: fn})
 		return nil
 	}
 }

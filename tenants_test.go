@@ -39,9 +39,6 @@ func (*tenantBase) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// recordBytes is about what the record of a key takes in a MemoryStore.
-const recordBytes = 512
-
 // tenantKinds are the ways to make the client of one tenant, and the most bytes that it may
 // take.
 var tenantKinds = map[string]struct {
@@ -52,7 +49,7 @@ var tenantKinds = map[string]struct {
 	"session": {6 << 10, func(testing.TB, agrenting.Store, int) []agrenting.Option {
 		return []agrenting.Option{agrenting.WithSession()}
 	}},
-	"store": {6<<10 + recordBytes, func(tb testing.TB, store agrenting.Store, i int) []agrenting.Option {
+	"store": {6 << 10, func(tb testing.TB, store agrenting.Store, i int) []agrenting.Option {
 		tb.Helper()
 		part, err := agrenting.Namespace(store, fmt.Sprintf("tenant-%d", i))
 		require.NoError(tb, err)

@@ -120,9 +120,6 @@ func WithInstrumentation(i Instrumentation) Option {
 			return optionError("WithInstrumentation", "it has no functions")
 		}
 		cfg.instruments = append(cfg.instruments, i)
-		if i.Event != nil {
-			cfg.observers = append(cfg.observers, i.Event)
-		}
 		return nil
 	}
 }
