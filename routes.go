@@ -1,5 +1,9 @@
 package agrenting
 
+import (
+	"strings"
+)
+
 // Routes are the paths of the calls that the SDK itself makes.
 type Routes struct {
 	// Authenticate exchanges a key for a session. The default is
@@ -59,4 +63,16 @@ func (r *Routes) withDefaults() *Routes {
 		}
 	}
 	return out
+}
+
+// routeOf replaces the IDs in a path: UUIDs, DIDs, and other segments of eight or more
+// characters that have a digit.
+func routeOf(path string) string {
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		if strings.HasPrefix(s, "did:") || (len(s) >= 8 && strings.ContainsAny(s, "0123456789")) {
+			segments[i] = "{id}"
+		}
+	}
+	return strings.Join(segments, "/")
 }
