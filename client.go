@@ -11,8 +11,9 @@ import (
 	"github.com/agrenting/agrenting-go/internal/replay"
 )
 
-// Client talks to the platform with one credential. It is immutable and safe for
-// concurrent use. Share one client per credential, and close it when done.
+// Client makes requests to the platform with one credential. It is immutable and safe for
+// concurrent use. Use one client for each credential, and close it when done. Most programs only
+// use [Client.Do], [List], and [Client.HTTPClient].
 type Client struct {
 	// Agents registers agents and looks them up.
 	Agents *AgentService
@@ -28,8 +29,8 @@ type Client struct {
 	http      http.Client
 }
 
-// New returns a client. It makes no request. Without options everything comes
-// from the environment. For many clients in one process, see [NewBaseTransport].
+// New returns a client. It makes no request. Without options, everything is read from the
+// environment. For many clients in one process, see [NewBaseTransport].
 //
 // The credential is the first of:
 //
@@ -71,14 +72,13 @@ func New(opts ...Option) (*Client, error) {
 }
 
 // Sources lists where [New] would look for a credential with these options, in
-// the order of precedence, and how each source is found: used, shadowed, not
-// set, or set to something that cannot be used. It is for diagnosis and works
-// where New fails: an option or a variable that New refuses is passed over.
-// Unlike New, it lists the variables even if an option gives the credential.
+// the order of precedence, and the state of each: used, shadowed, not set, or set to
+// something that cannot be used. It is for diagnosis and also works if New fails: it skips an
+// option or a variable that New refuses. Unlike New, it lists the variables even if an option
+// gives the credential.
 //
-// It makes no request, asks no source, reads no file, and shows no value. That a
-// source is used does not say that the platform takes its credential; see
-// [Client.Verify].
+// It makes no request, asks no source, reads no file, and shows no value. The platform may
+// reject the credential of a source that is used; see [Client.Verify].
 func Sources(opts ...Option) []SourceState {
 	cfg := defaultConfig()
 	for _, opt := range opts {
@@ -139,19 +139,19 @@ func (t *Transport) checkRedirect(req *http.Request, via []*http.Request) error 
 }
 
 // HTTPClient returns an http.Client whose requests to the platform carry the
-// credential, renewed and retried. Hand it to anything that takes one: a
+// credential, renewed and retried. Pass it to anything that takes one: a
 // generated client, a WebSocket dialer, an MCP transport. It follows no
-// redirect away from the pinned origins ([ErrForeignOrigin]) and has no
-// timeout. It is a copy, which the caller owns.
+// redirect to other origins than the pinned ones ([ErrForeignOrigin]), and has no
+// timeout. The caller owns the returned copy.
 func (c *Client) HTTPClient() *http.Client {
 	h := c.http
 	return &h
 }
 
 // SocketHTTPClient returns an http.Client for WebSocket libraries that dial with
-// one. The platform's sockets take the credential in the query, as api_key, or as
+// one. The platform's sockets expect the credential in the query, as api_key, or as
 // session_token if it is a session. The client adds it when it sends the request, so
-// the library, its logs, and its errors never have it:
+// the library, its logs, and its errors never contain it:
 //
 //	const agentSocket = "wss://agrenting.com/socket/agent/websocket?vsn=2.0.0"
 //	conn, _, err := websocket.Dial(ctx, agentSocket, &websocket.DialOptions{
@@ -184,9 +184,8 @@ func (c *Client) SocketHTTPClient() *http.Client {
 // own http.Client or a [net/http/httputil.ReverseProxy].
 func (c *Client) Transport() http.RoundTripper { return c.transport }
 
-// Credential returns the credential in use now. It asks the source when there
-// is none yet, or waits for the end of a rotation in place, no longer than ctx
-// allows.
+// Credential returns the credential in use. If there is none yet, it asks the source. During a
+// rotation in place, it waits for the new key. ctx limits the wait.
 func (c *Client) Credential(ctx context.Context) (Credential, error) {
 	l, err := c.core.creds.waitOpen(ctx, nil)
 	if err != nil {
@@ -195,23 +194,23 @@ func (c *Client) Credential(ctx context.Context) (Credential, error) {
 	return l.Value.cred, nil
 }
 
-// BaseURL returns where the client's calls go: scheme, host, port if it is not
-// the default of the scheme, and the path of [WithBaseURL] without a slash at its
-// end. It has no user information and no query string, because [New] refuses those.
+// BaseURL returns the base URL of the client's calls: scheme, host, port if it is not
+// the default of the scheme, and the path of [WithBaseURL] without a trailing slash, such as
+// "https://agrenting.com". It has no user information and no query string, because [New]
+// refuses those.
 func (c *Client) BaseURL() string { return c.core.base.String() }
 
-// Close ends renewal, waits until no goroutine of the client is left, and
-// closes the idle connections of the base transport, if that is the client's
-// own. A rotation under way gets up to 15 s to finish, then it is left to the next
-// start. Requests fail with [ErrClosed] afterwards. It closes all clients made by
-// [Client.As] too; closing twice does no harm.
+// Close ends renewal, waits until all goroutines of the client have ended, and closes the idle
+// connections of the base transport, unless the program has given it. A rotation under way has
+// up to 15 s to finish; after that, the next start resumes it. Requests then fail with
+// [ErrClosed]. Close also closes all clients made by [Client.As]. It may be called twice.
 //
-// The error is a [*RotationError] when a new key is in memory only and could not
-// be saved even now; save what its NewCredential returns. Otherwise it says
-// that a credential source or a store ignored the end of its context for 5 s.
+// The error is a [*RotationError] if a new key is only in memory and could still not be
+// saved; save what its NewCredential returns. Otherwise, it reports that a credential source
+// or a store ignored the end of its context for 5 s.
 func (c *Client) Close() error { return c.core.close() }
 
-// String sums the client up without secrets.
+// String returns a summary without secrets.
 func (c *Client) String() string {
 	if c == nil || c.core == nil {
 		return "agrenting.Client()"
@@ -227,7 +226,7 @@ func (c *Client) String() string {
 	return text + ")"
 }
 
-// GoString implements [fmt.GoStringer] like String.
+// GoString returns what String returns.
 func (c *Client) GoString() string { return c.String() }
 
 // Format implements [fmt.Formatter]: every verb prints the summary.

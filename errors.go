@@ -91,17 +91,20 @@ const (
 	codeRouteNotFound = "ROUTE_NOT_FOUND"
 )
 
-// APIError is an error that the platform answered. It is always returned as a
-// pointer, so errors.As(err, new(*APIError)) finds it. The sentinels such as
-// [ErrNotFound] match it through [errors.Is].
+// APIError is an error response of the platform. Most programs only compare it with the
+// sentinels, such as [ErrNotFound], by [errors.Is]. It is always returned as a pointer:
+//
+//	if api, ok := errors.AsType[*agrenting.APIError](err); ok {
+//		log.Printf("%s (request %s)", api.Code, api.RequestID) // VALIDATION_ERROR (request req_0f3a5b6c7d8e9f01)
+//	}
 //
 // Its text is safe to log. It contains no query string, and parts of the platform's
 // message that look like a secret are redacted. It does not contain Details, which is
 // the platform's own JSON, with the request's credential redacted.
 //
-// An answer to a call that issues a key, a token, or a session has no Message here, because the
-// new secret may be in it. Code, Field, Details, and RequestID are then set only if they consist
-// of plain words, or if RequestID is a UUID.
+// If the call was to issue a key, a token, or a session, Message is empty, because the response
+// may contain the new secret. Code, Field, Details, and RequestID are then set only if they
+// consist of plain words, or if RequestID is a UUID.
 type APIError struct {
 	// StatusCode is the HTTP status. It is 2xx if the platform reported errors in the
 	// envelope of a success.
@@ -222,15 +225,20 @@ func (e *APIError) Is(target error) bool {
 	}
 }
 
-// RenewalError means that a credential could not be obtained or renewed. Requests wait
-// for the next attempt for as long as their context and RetryPolicy.RenewalWait allow.
-// They get this error at once if the next attempt comes later than that, if the source has
-// been failing for longer than that, if the address is locked out ([LockoutError]), if
-// the platform refuses the key, or if another attempt would fail in the same way, as with
-// [ErrNoCredential].
+// RenewalError means that a credential could not be obtained or renewed. Most programs only
+// check the cause with [errors.Is], and RetryAt.
+//
+// Requests wait for the next attempt for as long as their context and RetryPolicy.RenewalWait
+// allow. They get this error at once
+//
+//   - if the next attempt is due later than that, for example a Retry-After of 5 min
+//   - if the source has been failing for longer than that
+//   - if the address is locked out ([LockoutError])
+//   - if the platform refuses the key
+//   - if another attempt would fail in the same way, as with [ErrNoCredential]
 type RenewalError struct {
-	// RetryAt is when the SDK tries again, by itself or for the next request after
-	// that; zero if only new input can help.
+	// RetryAt is when the SDK tries again, for the next request or without one; zero if
+	// another attempt needs a different configuration.
 	RetryAt time.Time
 	// Rejected reports whether the platform has rejected the credential that was
 	// to be renewed. The error then also matches [ErrUnauthorized].
@@ -281,7 +289,7 @@ func (e *RenewalError) Is(target error) bool {
 // authenticate endpoint: after more than 10 calls in a minute, for 5 minutes (platform
 // documentation, "Rate Limits"). Neither requests nor renewals cause an exchange until
 // RetryAt. [SessionService.Authenticate] does, and so does a rotation in place that
-// needs a session to ask for a lost answer again.
+// needs a session to fetch a lost response again.
 type LockoutError struct {
 	// RetryAt is when the lockout ends, on the local clock.
 	RetryAt time.Time

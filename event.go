@@ -44,11 +44,21 @@ var messages = map[EventType]string{
 	EventStoreFailed: "agrenting: store failed",
 }
 
-// Event reports a change of the credential, see [WithObserver]. It contains no
-// secret. Credentials appear as fingerprints. As JSON and in logs, it has the form that
-// is described at [Status].
+// Event reports a change of the credential, see [WithObserver]. Most programs only look at
+// Type and Err:
+//
+//	agrenting.WithObserver(func(e agrenting.Event) {
+//		if e.Type == agrenting.EventRotationFailed {
+//			alert(e.Err)
+//		}
+//	})
+//
+// An event contains no secret. Credentials appear as fingerprints, such as
+// "sha256:1a2b3c4d5e". As JSON and in logs, it has the form that is described at [Status].
 type Event struct {
+	// Time is when it happened, on the local clock.
 	Time time.Time
+	// Type is the kind of event, such as [EventRenewed].
 	Type EventType
 	// Reason is "first", "early" (before the expiry), "expired", "rejected" (after
 	// an EventRejected), "manual", "recheck" (a file or a source was read again),
@@ -65,9 +75,11 @@ type Event struct {
 	Fingerprint string
 	Expires     time.Time
 	Previous    string
-	// Took is how long the renewal took.
-	Took    time.Duration
-	Err     error
+	// Took is the duration of the renewal, for example 120 ms.
+	Took time.Duration
+	// Err is the cause of a failure, nil otherwise.
+	Err error
+	// RetryAt is when the next attempt is due; zero if there is none.
 	RetryAt time.Time
 }
 

@@ -12,21 +12,23 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// RequestInfo describes a request that begins, see [Instrumentation]. New fields may be
-// added.
+// RequestInfo describes a request that begins, for example {"GET", "https", "agrenting.com",
+// "/api/v1/agents", ""}. See [Instrumentation]. Most programs only use Method and Purpose.
+// Fields may be added.
 type RequestInfo struct {
 	// Method, Scheme, Host, and Path are those of the request, such as "GET", "https",
 	// "agrenting.com", and "/api/v1/agents". Host has the port if the URL has one. Path is
 	// escaped and at most 256 characters long, without anything that looks like a secret.
-	// It contains IDs and may be any path, so it is not suited as a label of a metric.
+	// It contains IDs and may be any path, so do not use it as the label of a metric.
 	Method, Scheme, Host, Path string
 	// Purpose is empty for a request of the program. For a request that the SDK makes
-	// itself, it is "exchange" (of a key for a session), "logout", "verify" (asking the
-	// platform whether it knows a credential), or "rotate".
+	// itself, it is "exchange" (of a key for a session), "logout", "verify" (of a
+	// credential), or "rotate".
 	Purpose string
 }
 
-// RequestResult describes how a request ended. New fields may be added.
+// RequestResult describes how a request ended, for example with StatusCode 200 after two
+// Attempts. Most programs only use StatusCode and Duration. Fields may be added.
 type RequestResult struct {
 	// StatusCode is that of the response; 0 if there is none.
 	StatusCode int
@@ -37,15 +39,16 @@ type RequestResult struct {
 	Attempts int
 	// Duration is how long the request took, including all waiting.
 	Duration time.Duration
-	// RequestID is the ID in the headers of the response, empty if there is none. It is also
-	// empty if the response may have a new secret, or if the SDK itself made the request,
+	// RequestID is the ID in the headers of the response; empty if there is none. If the
+	// response may contain a new secret, or the SDK itself made the request, it is empty
 	// unless it is a UUID.
 	RequestID string
 	// Rate is the state of the rate limit.
 	Rate Rate
 }
 
-// AttemptInfo describes one sending of a request, see [Instrumentation]. New fields may be
+// AttemptInfo describes an attempt to send a request, for example Number 2 with the Reason
+// "renewed". See [Instrumentation]. Most programs only use Number and Reason. Fields may be
 // added.
 type AttemptInfo struct {
 	// Number counts the attempts of the request from 1.

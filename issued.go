@@ -14,22 +14,24 @@ import (
 )
 
 // IssuedKey is a new key or token. The platform shows it only once: store it before
-// you do anything else.
+// you do anything else. Most programs only use Credential, and ID to revoke it later.
 type IssuedKey struct {
+	// Credential has the secret.
 	Credential Credential
-	// ID is the platform's ID of the key, empty if the answer had none.
+	// ID is the platform's ID of the key; empty if the response had none.
 	ID string
-	// AgentID is the agent that the key belongs to, empty if the answer does not say.
+	// AgentID is the agent that the key belongs to; empty if the response does not name it.
 	AgentID string
-	Name    string
-	// Created and Expires are zero if the answer has no readable time.
+	// Name is the name of the key, for example "ci".
+	Name string
+	// Created and Expires are zero if the response has no readable time.
 	Created, Expires time.Time
 }
 
 // IssuedSecretError means that the platform issued a key or a token, and the SDK found
-// no secret in the answer. The platform shows the secret only once, so the error has
-// the answer. It matches [ErrMalformedResponse]. Its text contains nothing of the
-// answer's data.
+// no secret in the response. The platform shows the secret only once, so the error contains
+// the response. It matches [ErrMalformedResponse]. Its text contains none of the response's
+// data.
 //
 // [KeyService.Create], [TokenService.Create], and [AgentService.Register] return it.
 type IssuedSecretError struct {

@@ -15,15 +15,16 @@ import (
 // replace the client's own key, use [Client.Rotate].
 type KeyService struct{ client *Client }
 
-// Key describes a key of an agent. It contains no secret. The platform does not
-// document the members; all except ID may be missing.
+// Key describes a key of an agent, see [KeyService.List]. It contains no secret. Most programs
+// only use ID and Name. The platform does not document the members, and all except ID may be
+// missing.
 type Key struct {
 	ID          string
 	AgentID     string
 	Name        string
 	Environment Environment
-	// Hint is the part of the secret that the platform shows, if any: its last
-	// characters, or its first.
+	// Hint is the part of the secret that the platform shows, such as its last four
+	// characters; empty if there is none.
 	Hint               string
 	Created, LastUsed  time.Time
 	Expires, Revoked   time.Time

@@ -8,12 +8,14 @@ import (
 	"github.com/agrenting/agrenting-go/internal/rotation"
 )
 
-// KeyState describes the key that a store keeps.
+// KeyState describes the key that a store keeps, see [LoadKeyState]. It is for diagnosis:
+// most programs use [Client.Status] instead. For example, Generation is 2 and Unfinished is
+// nil after the first rotation.
 type KeyState struct {
 	// Credential is the key in use.
 	Credential Credential
 	// KeyID is the platform's ID of the key, which is needed to revoke it. AgentID
-	// is the agent that the key belongs to. Both are empty if they are not known.
+	// is the agent that the key belongs to. Each is empty if it is not known.
 	KeyID, AgentID string
 	// Generation counts the keys that were in use, from 1.
 	Generation uint64
@@ -25,17 +27,20 @@ type KeyState struct {
 	Unfinished *UnfinishedRotation
 }
 
-// UnfinishedRotation describes a rotation that a process is making, or that one
-// has left to the next attempt.
+// UnfinishedRotation describes a rotation that is under way, or that was interrupted and
+// will be resumed. For example, after a crash between the issue of the new key and its first
+// use, Stage is "verify" and Strategy is Overlap. Most programs only show it to operators.
 type UnfinishedRotation struct {
+	// Strategy and Stage are how the rotation is made and how far it is.
 	Strategy Strategy
 	Stage    Stage
-	Started  time.Time
+	// Started is when it began.
+	Started time.Time
 	// Attempts counts how often the rotation was resumed.
 	Attempts int
-	// Holder is the random name of the process that is at work on it, or that
-	// died while it was; empty if none is. Lease is for how long after its last
-	// write to the record other processes wait for it, for example 20 s.
+	// Holder is the random name of the process that is working on it, or that died while it
+	// was; empty if there is none. Lease is how long other processes wait for the holder
+	// after its last write to the record, for example 20 s.
 	Holder string
 	Lease  time.Duration
 }

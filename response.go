@@ -18,29 +18,32 @@ const (
 	maxErrorBody = 1 << 20
 )
 
-// Response is what came with an answer in addition to its data. A call returns it
-// whenever it ends with an answer of the platform, also together with an error. It is
-// nil if no answer came, and if the call ended after an answer: a 401 after which the
+// Response has the metadata of the platform's response, for example StatusCode 200, Attempts 1,
+// and a Rate with 37 requests remaining. Most programs only use it for logs.
+//
+// A call returns it if it ends with a response of the platform, also together with an error. It
+// is nil if there was no response, and if the error has another cause: a 401 after which the
 // credential could not be renewed is a [*RenewalError] without a Response.
 type Response struct {
+	// StatusCode and Header are those of the HTTP response.
 	StatusCode int
 	Header     http.Header
 	// RequestID is the request ID of the envelope's meta, or of a header; empty if
 	// there is none (only some pages of the platform's documents show it).
 	RequestID string
-	// Attempts is how often the request was sent, resends included.
+	// Attempts is how often the request was sent, including resends.
 	Attempts int
 	// Rate is the state of the rate limit.
 	Rate Rate
-	// Sunset is when the route will be retired, zero if no date is announced
+	// Sunset is when the route will be retired; zero if no date is announced
 	// (platform documentation, "API Versioning": 90 days' notice).
 	Sunset time.Time
-	// Pagination is the envelope's; nil if it has none.
+	// Pagination is the position in a list; nil if the envelope has none.
 	Pagination *Pagination
-	// Meta is the envelope's meta, undecoded; nil if it has none.
+	// Meta is the envelope's meta as raw JSON; nil if it has none.
 	Meta json.RawMessage
-	// Generation and Fingerprint identify the credential that was used last. They
-	// are safe to log.
+	// Generation and Fingerprint identify the credential that was used last, such as 3 and
+	// "sha256:1a2b3c4d5e". They are safe to log.
 	Generation  uint64
 	Fingerprint string
 }

@@ -8,7 +8,10 @@ import (
 )
 
 // RetryPolicy limits how often and when failed requests are retried. A zero field
-// means its default. Most programs need no RetryPolicy.
+// means its default. Most programs need no RetryPolicy. This one sends a request at most
+// twice, and waits up to 2 s for the second attempt:
+//
+//	agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 2, MaxRetryAfter: 2 * time.Second})
 //
 // Requests are retried only when that is safe: if their method is GET, HEAD, OPTIONS,
 // TRACE, DELETE, or PUT, or if they have an X-Idempotency-Key, and if their body can be
@@ -17,23 +20,22 @@ import (
 // key, and by [Client.Do] also after a 2xx that breaks off. All other requests are sent
 // once, and so are requests through a proxy that requires credentials (407).
 type RetryPolicy struct {
-	// MaxAttempts is how often a request is sent at most, the first time included. The
+	// MaxAttempts limits how often a request is sent, including the first time. The
 	// default is 4, as in the platform's own client. With 1, nothing is retried.
 	MaxAttempts int
 	// BaseDelay is the longest pause before the first retry. It doubles with each
-	// retry. The pause is a random part of it. The default is 500 ms.
+	// retry. The actual pause is a random part of it. The default is 500 ms.
 	BaseDelay time.Duration
 	// MaxDelay limits the doubling. The default is 30 s.
 	MaxDelay time.Duration
-	// MaxRetryAfter limits what the platform may ask for by Retry-After. If it asks for
-	// more, the request is not retried, and its response contains the time. The
-	// default is 60 s.
+	// MaxRetryAfter is the longest Retry-After that is respected. If the platform asks
+	// for a longer pause, the request is not retried, and the caller gets the response.
+	// The default is 60 s.
 	MaxRetryAfter time.Duration
 	// RenewalWait is how long a request waits for a new credential when the last attempt
 	// to obtain one has failed, as when the authenticate endpoint answers 503. The
-	// request's context limits the wait, too. The default is 10 s. A negative value means
-	// not to wait: such requests fail at once. [RenewalError] lists when they do in any
-	// case.
+	// request's context also limits the wait. The default is 10 s. With a negative value,
+	// such requests fail at once. [RenewalError] lists the cases in which they always do.
 	RenewalWait time.Duration
 	// Decide, if it is set, decides whether a request is retried after an outcome that is
 	// an error, a status of 400 or more, or a 2xx that breaks off for Do. [RetryOutcome.Retry]

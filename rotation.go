@@ -68,18 +68,23 @@ const (
 	defaultMaxAttempts = 5
 )
 
-// RotationPolicy says how and when keys are rotated. Zero fields mean the defaults. Most
-// programs set no field, or only Owner and AgentID.
+// RotationPolicy configures how and when keys are rotated. A zero field means its
+// default. Most programs set no field, or only Owner and AgentID:
+//
+//	agrenting.WithRotation(agrenting.RotationPolicy{
+//		Owner:   agrenting.FileSource("/run/secrets/agrenting-owner"),
+//		AgentID: "7f9c24e5-2b1a-4c63-9d1e-0a4f3b6d8c11",
+//	})
 type RotationPolicy struct {
-	// Store keeps the key in another store than that of [WithStore], for example
-	// to share the sessions with more processes than the key. Most programs leave
-	// it nil.
+	// Store keeps the key, instead of the store of [WithStore]. Set it to share sessions
+	// with more processes than the key. Most programs leave it nil.
 	Store Store
-	// Strategy is Overlap or InPlace; zero chooses.
+	// Strategy is Overlap or InPlace. With zero, the SDK chooses, see [Strategy].
 	Strategy Strategy
-	// Every is the age at which a key is due; 0 means 90 days, negative means only
-	// on demand. Each key is due up to a tenth of that time earlier, depending on a
-	// hash of its fingerprint, so that not all keys are due at the same time.
+	// Every is the age at which a key is due, for example 30 * 24 * time.Hour. The
+	// default is 90 days. A negative value means only on demand. Each key is due up to a
+	// tenth of that time earlier, depending on a hash of its fingerprint, so that not all
+	// keys are due at the same time.
 	Every time.Duration
 	// AgentID is the agent that the key belongs to. If it is empty, the SDK uses
 	// the agent of the stored record, or the client's default agent. Overlap and an
@@ -94,16 +99,16 @@ type RotationPolicy struct {
 	// revoke keys of the agent. It is sent with the agent's ID as X-Agent-ID.
 	// Without an Owner, the key itself creates and revokes keys.
 	Owner CredentialSource
-	// DrainTimeout bounds the wait for requests on the wire; default 10 s. What
-	// is still there then is resent after its 401.
+	// DrainTimeout limits the wait for requests on the wire; default 10 s. Requests that
+	// take longer are resent after their 401.
 	DrainTimeout time.Duration
-	// Grace is how long a replaced key stays live for other processes to adopt
-	// the new one (Overlap); default 3 s, none for a store in memory; negative
-	// means none.
+	// Grace is how long a replaced key remains valid, so that other processes can adopt
+	// the new one (Overlap). The default is 3 s, and none for a store in memory. A
+	// negative value means none.
 	Grace time.Duration
-	// VerifyTimeout bounds how long a new key may be unknown to parts of the
-	// platform before it is revoked (Overlap), or used regardless, because no
-	// other key is left (InPlace); default 15 s.
+	// VerifyTimeout limits how long a new key may be unknown to parts of the platform;
+	// default 15 s. After that, the new key is revoked (Overlap), or used nevertheless,
+	// because no other key is left (InPlace).
 	VerifyTimeout time.Duration
 	// CallTimeout limits one call of the platform and one of the store; default 8 s.
 	// Store loads that a request depends on may take up to 30 s: the first one, and
@@ -114,11 +119,11 @@ type RotationPolicy struct {
 	// twice the CallTimeout. It is extended four times in that time. Each process
 	// measures for how long the record has not changed, so clocks need not agree.
 	Lease time.Duration
-	// RetryEvery spaces the attempts after a failure, doubling up to 6 h;
-	// default 1 min.
+	// RetryEvery is the pause after a failure; default 1 min. It doubles with each
+	// failure, up to 6 h.
 	RetryEvery time.Duration
-	// MaxAttempts limits how often one intent is resumed before a new one replaces
-	// it; default 5.
+	// MaxAttempts limits how often an unfinished rotation is resumed before a new one
+	// replaces it; default 5.
 	MaxAttempts int
 }
 
@@ -182,14 +187,18 @@ func WithRotation(p RotationPolicy) Option {
 	}
 }
 
-// Rotation describes a rotation that has ended.
+// Rotation describes a completed rotation, see [Client.Rotate]. Most programs only log it.
 type Rotation struct {
-	// From and To are fingerprints.
+	// From and To are the fingerprints of the old and the new key, such as
+	// "sha256:1a2b3c4d5e".
 	From, To string
-	// Generation is that of the new key in the store.
+	// Generation is the generation of the new key in the store, for example 2 after the
+	// first rotation.
 	Generation uint64
-	Strategy   Strategy
-	Took       time.Duration
+	// Strategy is the one that was used.
+	Strategy Strategy
+	// Took is the duration of the rotation.
+	Took time.Duration
 	// Recovered is set if an earlier attempt, perhaps of another process, had begun the
 	// rotation and not finished it. Adopted is set if another process made the rotation.
 	Recovered, Adopted bool
@@ -218,18 +227,24 @@ func (c *Client) Rotate(ctx context.Context) (*Rotation, error) {
 	}, nil
 }
 
-// RotationError says why a rotation failed. Its text contains no secret. Of an answer that may
-// have the new key, it shows the status and the code, and the request ID if that cannot be a
-// secret.
+// RotationError describes a failed rotation: where it stopped, which key is valid, and what
+// to do. Most programs log it, and save what NewCredential returns.
+//
+// The text contains no secret. If the platform's response may contain the new key, the text has
+// only its status and code, and its request ID if that cannot be a secret.
 type RotationError struct {
-	// Stage is where it stopped.
-	Stage    Stage
+	// Stage is where the rotation stopped, such as [StageRevoke].
+	Stage Stage
+	// Strategy is the one that was used.
 	Strategy Strategy
-	// State says what is known: which key is live, and what was saved.
+	// State describes what is known, for example "the key in use is live, and the store does
+	// not have it".
 	State string
-	// Advice says what to do.
+	// Advice says what to do, for example "save what NewCredential returns before the process
+	// ends".
 	Advice string
-	Err    error
+	// Err is the cause.
+	Err error
 
 	raw secret.Text
 	new Credential

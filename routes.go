@@ -4,7 +4,11 @@ import (
 	"strings"
 )
 
-// Routes are the paths of the calls that the SDK itself makes.
+// Routes are the paths of the calls that the SDK itself makes, see [WithRoutes]. An empty
+// field means its default. Most programs need no Routes. This one is for a gateway that
+// moves the authenticate endpoint:
+//
+//	agrenting.WithRoutes(agrenting.Routes{Authenticate: "/auth/authenticate"})
 type Routes struct {
 	// Authenticate exchanges a key for a session. The default is
 	// /api/v1/auth/authenticate, the form that the platform's API overview and

@@ -8,8 +8,11 @@ import (
 	"time"
 )
 
-// SessionPolicy configures [WithSession]. Zero fields mean the defaults. Most programs
-// set no field.
+// SessionPolicy configures [WithSession]. A zero field means its default. Most programs
+// need no policy. This one renews sessions in the last tenth of their lifetime, and ends the
+// session when the client is closed:
+//
+//	agrenting.WithSession(agrenting.SessionPolicy{Window: 0.1, LogoutOnClose: true})
 type SessionPolicy struct {
 	// Window is the last fraction of a session's lifetime, in which it is renewed
 	// before it expires; default 0.2, at most 0.5. A session of 15 min is renewed 3 min
@@ -36,8 +39,8 @@ type SessionPolicy struct {
 
 // WithSession exchanges the API key for sessions and authenticates requests with
 // them: `Authorization: Bearer`. Sessions are renewed before they expire, even
-// without traffic, and when the platform has ended them. Requests are not affected. The key itself is sent
-// only to the authenticate endpoint, and no redirect of it is followed.
+// without traffic, and when the platform has ended them. Requests are not affected. The key
+// itself is sent only to the authenticate endpoint, and no redirect of it is followed.
 //
 // Most programs give no policy. The last one given wins.
 //
@@ -75,7 +78,8 @@ func WithSession(policy ...SessionPolicy) Option {
 // SessionService exchanges keys for sessions on demand. Use [Client.Sessions].
 type SessionService struct{ client *Client }
 
-// Session is a session token and what came with it.
+// Session is a session that [SessionService.Authenticate] has obtained. Most programs only
+// use Credential, for example to hand it to another program.
 type Session struct {
 	// Credential is the token. Its Expires is zero if the platform did not give a
 	// readable time.

@@ -15,11 +15,10 @@ type State string
 
 // The states of a credential.
 const (
-	// StateEmpty: no credential was obtained yet. The first request causes it.
+	// StateEmpty: no credential was obtained yet. The first request obtains it.
 	StateEmpty State = "empty"
 	// StateReady: there is a credential, and requests are sent with it. The platform
-	// may still reject it, which the first requests show; [Client.Verify] finds out
-	// without one.
+	// may still reject it. [Client.Verify] asks.
 	StateReady State = "ready"
 	// StateRenewing: requests are sent with the credential while it is renewed.
 	StateRenewing State = "renewing"
@@ -44,7 +43,13 @@ const (
 	StateClosed State = "closed"
 )
 
-// Status is a picture of a client at one moment. It contains no secret.
+// Status describes a client at one moment. Most programs only use [Status.Ready], State, and
+// Expires, and serve the rest to their operators. It contains no secret. For example, a client
+// with a session has
+//
+//	{"state":"ready","source":"AGRENTING_API_KEY","origin":"https://agrenting.com","kind":"session",
+//	"generation":3,"fingerprint":"sha256:1a2b3c4d5e","expires":"2026-03-01T12:15:00Z",
+//	"next_renewal":"2026-03-01T12:12:00Z"}
 //
 // As JSON and in logs, names are in snake case ("last_error"), errors are text, kinds are
 // words ("api_key", "session", "user_token"), durations are strings such as "1.5s", and
@@ -52,6 +57,7 @@ const (
 // a rate that is not known are left out. The JSON is for probes and monitoring, and cannot
 // be decoded into a Status.
 type Status struct {
+	// State is the state of the credential, such as [StateReady].
 	State State
 	// Source names where the credential is from: an option or an environment
 	// variable, and the source in use if it is known, as in
@@ -64,21 +70,24 @@ type Status struct {
 	// Environment is the one that was chosen, or else that of the credential's mark;
 	// empty if both are unknown.
 	Environment Environment
+	// Kind, Generation, and Fingerprint describe the credential in use; zero if there is none.
+	// Generation counts the credentials that the client has used, from 1.
 	Kind        Kind
 	Generation  uint64
 	Fingerprint string
-	// Expires is on the local clock; zero when unknown or never.
+	// Expires is when the credential expires, on the local clock; zero if that is not known,
+	// or never.
 	Expires time.Time
-	// NextRenewal is when the SDK is going to renew; zero if it is not. It may read a
+	// NextRenewal is when the SDK renews the credential; zero if it does not. It may read a
 	// key file or a store before that.
 	NextRenewal time.Time
 	// Fetching reports whether the source is being asked. Waiters is how many requests
 	// wait for a credential.
 	Fetching bool
 	Waiters  int
-	// LastError is that of the last renewal, nil after a success; Failures
-	// counts failures in a row, RetryAt is when the next attempt is due. In
-	// [StateRejected], LastError names the credential and matches [ErrUnauthorized].
+	// LastError is the error of the last renewal, nil after a success. Failures counts
+	// failures in a row, and RetryAt is when the next attempt is due. In [StateRejected],
+	// LastError names the credential and matches [ErrUnauthorized].
 	LastError error
 	Failures  int
 	RetryAt   time.Time
@@ -95,7 +104,7 @@ type Status struct {
 	// ClockSkew is how far the platform's clock is ahead of this one; zero if that is
 	// not known, or less than 2 s.
 	ClockSkew time.Duration
-	// Rate is what the last answer to [Client.Do] said.
+	// Rate is the rate limit in the last response to [Client.Do].
 	Rate Rate
 }
 

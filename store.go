@@ -19,8 +19,8 @@ import (
 // safe for concurrent use, by several processes if they share it.
 //
 // A name has at most 63 characters and consists of labels of lowercase letters,
-// digits and hyphens, joined by dots, such as "key" or "session.0123456789abcdef".
-// Data has at most 64 KiB and is usually under 4 KiB. It may hold secrets in
+// digits, and hyphens, joined by dots, such as "key" or "session.0123456789abcdef".
+// Data has at most 64 KiB and is usually under 4 KiB. It may contain secrets in
 // clear: wrap the store in [Sealed] if others can read it.
 //
 // Package agrentingtest/storetest has a conformance suite.
@@ -75,7 +75,7 @@ func (r Record) String() string {
 // GoString returns what String returns.
 func (r Record) GoString() string { return r.String() }
 
-// Format writes what String returns, whatever the verb and its flags.
+// Format writes what String returns, for every verb and flag.
 func (r Record) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.String()) }
 
 // LogValue returns what String returns.
@@ -85,22 +85,21 @@ func (r Record) LogValue() slog.Value { return slog.StringValue(r.String()) }
 func (r Record) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // WithStore keeps the client's API key in store, through all its rotations, and
-// with [WithSession] shares its sessions there, too. While the store is empty, it
-// is filled with the explicit credential or the one from the environment, the
-// initial key. After that the store decides: an initial key that is one of the
-// record's keys, or was, is ignored. A key that the store has never seen was
-// provided by an operator: it is tried when the stored key is rejected, verified,
-// and adopted.
+// with [WithSession] also shares its sessions there. An empty store is filled with the
+// initial key: the explicit credential or the one from the environment. After that, the store
+// decides: the initial key is ignored if it is, or was, a key of the record. A key that the
+// record has never contained was provided by an operator. If the stored key is rejected, that
+// key is verified and adopted.
 //
 // The client follows rotations by other processes that share the store.
 // [Client.Rotate] rotates the key; [WithRotation] also does so by age.
 //
-// A record belongs to an origin, an environment and an agent. A client that is
-// configured for others refuses it with a [*RecordMismatchError]. Keys of several
-// agents can share one place with [Namespace].
+// A record belongs to an origin, an environment, and an agent. A client that is
+// configured for others refuses it with a [*RecordMismatchError]. The keys of several
+// agents can share one store with [Namespace].
 //
-// To share sessions alone, set SessionPolicy.Store instead. To keep the key in
-// another store than the sessions, set RotationPolicy.Store, too.
+// To share only sessions, set SessionPolicy.Store instead. To keep the key in
+// another store than the sessions, also set RotationPolicy.Store.
 func WithStore(store Store) Option {
 	return func(cfg *config) error {
 		if store == nil {
@@ -111,16 +110,17 @@ func WithStore(store Store) Option {
 	}
 }
 
-// RecordMismatchError says that a stored record belongs to another origin,
-// environment or agent than the client. The client has used nothing of the
-// record.
+// RecordMismatchError means that a stored record belongs to another origin, environment,
+// or agent than the client, for example {"key", "environment", "sandbox", "production"}. The
+// client has not used the record. Most programs only print the error: its text says what to
+// change.
 type RecordMismatchError struct {
 	// Record is the name of the record, such as "key".
 	Record string
-	// Field is "origin", "environment" or "agent".
+	// Field is "origin", "environment", or "agent".
 	Field string
-	// Stored is the value in the record, Configured that of the client. An agent is
-	// empty if it is not known.
+	// Stored is the value in the record, and Configured the value of the client. An agent
+	// is empty if it is not known.
 	Stored, Configured string
 }
 

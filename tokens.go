@@ -13,8 +13,8 @@ import (
 // The calls need a user token.
 type TokenService struct{ client *Client }
 
-// Token describes a user token. It contains no secret. All members except ID may be
-// missing.
+// Token describes a user token, see [TokenService.List]. It contains no secret. Most programs
+// only use ID and Scopes, for example ["agents:read"]. All members except ID may be missing.
 type Token struct {
 	ID                string
 	Name              string

@@ -8,12 +8,16 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Trace records how often a request was sent, and with which credential last. Put it into
-// the request's context with [ContextWithTrace]; the transport fills it in. It contains
-// no secret.
+// Trace records how often a request was sent, and which credential it was last sent with. Put
+// it into the request's context with [ContextWithTrace]; the transport fills it in. It contains
+// no secret. Most programs only use Attempts and Generation:
+//
+//	var tr agrenting.Trace
+//	resp, err := client.Do(agrenting.ContextWithTrace(ctx, &tr), http.MethodGet, path, nil, &out)
+//	log.Printf("%d attempts, last with credential %d", tr.Attempts, tr.Generation)
 //
 // The goroutine that sends the request writes the Trace. Read it after the response has
-// come, and use one for each request.
+// arrived, and use a new one for each request.
 type Trace struct {
 	// Attempts is how often the request was sent, including retries and resends.
 	Attempts int
@@ -30,22 +34,21 @@ type Trace struct {
 	unknown bool
 }
 
-// ContextWithTrace returns a context whose request is recorded in tr. It is how
-// tracing adds attempts and generation to a span.
+// ContextWithTrace returns a context whose request is recorded in tr. Tracing uses it to add
+// the attempts and the generation to a span.
 func ContextWithTrace(ctx context.Context, tr *Trace) context.Context {
 	p := *perCallFrom(ctx)
 	p.trace = tr
 	return p.in(ctx)
 }
 
-// Redact returns text without the credential of the SDK that the request was sent with
-// last, which is replaced by "[redacted]". It does not know a credential that the caller
-// set on the request. Use it for parts of a response that are shown or stored,
-// because the platform may echo a credential. It finds the credential in the encodings in
-// which platforms print it, such as base64, and changes nothing else. The result is not
+// Redact replaces the credential that the SDK last sent the request with by "[redacted]". Use
+// it for parts of a response that are shown or stored, because the platform may echo a
+// credential. It finds the credential in common encodings, such as base64, and changes nothing
+// else. It does not replace a credential that the caller set on the request. The result is not
 // always valid JSON: decode JSON first, and redact its strings.
 //
-// It may be called as soon as a part of the response is there.
+// Redact may be called once a part of the response has arrived.
 func (tr *Trace) Redact(text string) string {
 	if tr.generation == nil || tr.generation.Value.cred.IsZero() {
 		return text
@@ -87,7 +90,14 @@ func (tr *Trace) failed(err error) {
 }
 
 // Instrumentation observes a client, for metrics and traces. Any of its functions may be nil.
-// The modules otelagrenting and promagrenting have ready-made ones.
+// Most programs use the modules otelagrenting or promagrenting instead of their own. This one
+// counts the responses by status:
+//
+//	agrenting.WithInstrumentation(agrenting.Instrumentation{
+//		Request: func(ctx context.Context, _ agrenting.RequestInfo) (context.Context, func(agrenting.RequestResult)) {
+//			return ctx, func(r agrenting.RequestResult) { count(r.StatusCode) }
+//		},
+//	})
 //
 // Request and Attempt are called by the goroutine of the request, so they should return
 // quickly. All functions may be called concurrently. The request is not affected if one
@@ -113,7 +123,7 @@ type Instrumentation struct {
 }
 
 // WithInstrumentation observes the client. If it is given several times, all of them are
-// called, in this order. A client without any pays nothing for it.
+// called, in this order. Without one, requests do no additional work.
 func WithInstrumentation(i Instrumentation) Option {
 	return func(cfg *config) error {
 		if i.Request == nil && i.Attempt == nil && i.Event == nil && i.Start == nil {
