@@ -16,8 +16,8 @@ race: ## the same with the race detector, shuffled
 fmt: ## format all Go files
 	$(GOLANGCI) fmt
 
-lint: ## formatting, go vet, golangci-lint, workflows
-	.ci/run vet format lint workflows
+lint: ## formatting, go vet, golangci-lint, prose, workflows
+	.ci/run vet format lint prose workflows
 
 cover: ## the root module alone, and its coverage
 	.ci/run alone
