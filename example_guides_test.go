@@ -140,28 +140,44 @@ func ExampleSealed() {
 	// the first is alive: false
 }
 
-// From docs/agents.md: the nearest one wins.
+// From docs/agents.md: the first in the order wins.
 func ExampleCallAgent() {
 	srv, user, scribe, scout := world()
 	defer srv.Close()
 	client, err := agrenting.New(
 		agrenting.WithBaseURL(srv.URL),
 		agrenting.WithCredential(agrenting.UserToken(srv.NewToken(user.ID, agrentingtest.TokenConfig{}).Secret)),
-		agrenting.WithAgentID(scribe.ID),
+		agrenting.WithAgentID(scout.ID),
 	)
 	must(err)
 	defer client.Close()
 
+	view := client.As(scribe.ID)
 	ctx := context.Background()
-	_, err = client.Do(ctx, http.MethodGet, "/api/v1/tasks", nil, nil, agrenting.CallAgent(scout.ID))
-	must(err)
-	fmt.Println("the call's agent:", srv.Requests()[0].AgentID == scout.ID)
-
-	_, err = client.Do(ctx, http.MethodGet, "/api/v1/tasks", nil, nil, agrenting.CallAgent("two, agents"))
-	fmt.Println("refused here:", errors.Is(err, agrenting.ErrInvalidAgentID), len(srv.Requests()))
+	scoutCtx := agrenting.ContextWithAgent(ctx, scout.ID)
+	asScribe, header := agrenting.CallAgent(scribe.ID), agrenting.CallHeader("X-Agent-ID", scout.ID)
+	for _, call := range []struct {
+		client *agrenting.Client
+		ctx    context.Context
+		opts   []agrenting.CallOption
+	}{
+		{client, ctx, nil},
+		{view, ctx, nil},
+		{view, scoutCtx, nil},
+		{view, scoutCtx, []agrenting.CallOption{asScribe}},
+		{view, scoutCtx, []agrenting.CallOption{asScribe, header}},
+	} {
+		_, err := call.client.Do(call.ctx, http.MethodGet, "/api/v1/tasks", nil, nil, call.opts...)
+		must(err)
+		sent := srv.Requests()
+		fmt.Println(map[string]string{scribe.ID: "Scribe", scout.ID: "Scout"}[sent[len(sent)-1].AgentID])
+	}
 	// Output:
-	// the call's agent: true
-	// refused here: true 1
+	// Scout
+	// Scribe
+	// Scout
+	// Scribe
+	// Scout
 }
 
 // From docs/migrating.md: code that makes its own requests keeps them, and gets
