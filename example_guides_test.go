@@ -15,7 +15,8 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// From docs/credentials.md: where New would look, without showing a value.
+// From docs/credentials.md: the places where New searches for a credential, without
+// values.
 func ExampleSources() {
 	env := map[string]string{"AGRENTING_API_KEY": "made-up", "AGRENTING_SESSION_TOKEN": "made-up-too"}
 	for _, source := range agrenting.Sources(agrenting.WithLookupEnv(func(name string) (string, bool) {
@@ -30,8 +31,8 @@ func ExampleSources() {
 	// AGRENTING_SESSION_TOKEN: set, but shadowed by AGRENTING_API_KEY
 }
 
-// From docs/sessions.md: what requests carry is a session, and nobody notices
-// that it ends.
+// From docs/sessions.md: requests are sent with a session, and succeed although it
+// was ended.
 func ExampleWithSession() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
@@ -66,8 +67,8 @@ func ExampleWithSession() {
 	// /api/v1/tasks session 200
 }
 
-// From docs/sessions.md: workers that start together make one exchange between
-// them. The store is a folder; here two clients stand for two processes.
+// From docs/sessions.md: processes that share a store make one exchange. The store is
+// a folder, and two clients represent two processes.
 func ExampleWithSession_shared() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
@@ -93,8 +94,8 @@ func ExampleWithSession_shared() {
 	// Output: 1 exchange
 }
 
-// From docs/rotation.md: a key in a file, sealed, and replaced on demand. A client
-// that is opened later finds the new one, although its environment names the old.
+// From docs/stores.md: a key is sealed in a file and rotated on demand. A client that
+// is opened later uses the new key, although it is given the old one.
 func ExampleSealed() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
@@ -140,7 +141,7 @@ func ExampleSealed() {
 	// the first is alive: false
 }
 
-// From docs/agents.md: the first in the order wins.
+// From docs/agents.md: the first in the order of precedence wins.
 func ExampleCallAgent() {
 	srv, user, scribe, scout := world()
 	defer srv.Close()
@@ -180,8 +181,8 @@ func ExampleCallAgent() {
 	// Scout
 }
 
-// From docs/migrating.md: code that makes its own requests keeps them, and gets
-// another http.Client. It must not set the credential any more.
+// From docs/migrating.md: code that makes its own requests gets another http.Client.
+// It must not set the credential.
 func ExampleClient_HTTPClient_migrating() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
