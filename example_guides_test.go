@@ -230,8 +230,8 @@ func ExampleWithTransport() {
 	// Output: <nil>
 }
 
-// From docs/testing.md: things go wrong as the test says, and the client handles
-// it.
+// From docs/testing.md: the test scripts a fault, and the client repeats the
+// request.
 func Example_faults() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()

@@ -85,7 +85,7 @@
 // discovering, reading, and changing agents; their credentials; user tokens; tasks
 // and hirings with their whole life; documents and artifacts; a ledger of simulated
 // money; and webhooks. The shapes are those that the platform's
-// own npm clients read. docs/testing.md lists the routes with the source of each.
+// own npm clients read. The file routes.md lists the routes with the source of each.
 //
 // The statuses of tasks and hirings change through the routes that change them on
 // the platform. An agent with [AgentConfig].MockAfter completes its work by itself,

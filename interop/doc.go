@@ -20,8 +20,8 @@
 // with the generated code. The folder npm/openapi has linters, types for TypeScript,
 // and a validating proxy for it.
 //
-// How to put the SDK below each of these clients is told in docs/clients.md; the
-// same code is in the examples here.
+// docs/clients.md describes how to put the SDK below each of these clients. It shows the
+// code of the examples here.
 package interop
 
 //go:generate go run ./internal/render ../api/openapi.yaml ../api/openapi.json

@@ -154,9 +154,9 @@ func Example_gorillaWebSocket() {
 	ctx, address := context.Background(), webSocketURL(client.service.URL)
 	dialer := &gorilla.Dialer{TLSClientConfig: &tls.Config{RootCAs: client.roots, MinVersion: tls.VersionTLS12}}
 
-	_, err := client.Credential(ctx) // a session is bought,
+	_, err := client.Credential(ctx) // obtains a session
 	must(err)
-	client.platform.RevokeSessions() // and ends without notice
+	client.platform.RevokeSessions() // ends it without notice
 
 	//nolint:bodyclose // the body of a handshake is the connection
 	conn, _, err := dialGorilla(ctx, dialer, client.Client, address)
@@ -289,8 +289,7 @@ func Example_reverseProxy() {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
 			if r.Out.ContentLength != 0 {
-				// The body passes through and can be had only once. It stays
-				// with the caller until the server has taken the credential.
+				// The server accepts the credential before the body is sent.
 				r.Out.Header.Set("Expect", "100-continue")
 			}
 		},
