@@ -56,7 +56,7 @@ func TestAUserRegistersOwnedAgents(t *testing.T) {
 		assert.Equal(t, i == 0, got.Credential.Environment() == agrenting.Sandbox)
 		want = append(want, got.Agent.ID)
 	}
-	srv.NewAgent(nil, agrentingtest.AgentConfig{}) // somebody else's
+	srv.NewAgent(nil, agrentingtest.AgentConfig{}) // of another user
 	var mine []string
 	for a, err := range c.Agents.Mine(t.Context()) {
 		require.NoError(t, err)

@@ -62,7 +62,7 @@ func TestTheTransportAddsAtMostThreeAllocations(t *testing.T) {
 		}
 	}
 
-	// A map of more than eight entries takes two allocations more, whoever makes
+	// A map of more than eight entries takes two allocations more, no matter what makes
 	// it, and one that outgrows the eight here takes three.
 	tr := transportOver(t, stub, Static(APIKey("k1")), WithAgentID("agent-1"))
 	for headers, most := range map[int]float64{7: maxAdded + 3, 8: maxAdded + 3, 9: maxAdded + 2, 30: maxAdded + 2} {
@@ -133,7 +133,7 @@ func (s *stream) Read(p []byte) (int, error) {
 
 func (*stream) Close() error { return nil }
 
-// allocatedBy is how many bytes the whole process allocates meanwhile.
+// allocatedBy is how many bytes the whole process allocates in the meantime.
 func allocatedBy(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

@@ -191,7 +191,7 @@ func TestAnAuthorizationWaitsForARotationInPlace(t *testing.T) {
 		began := time.Now()
 		_, err = c.Rotate(t.Context())
 		require.NoError(t, err)
-		assert.Less(t, time.Since(began), agrenting.DefaultDrain, "nobody is left inside the gate")
+		assert.Less(t, time.Since(began), agrenting.DefaultDrain, "the gate is empty")
 		require.NoError(t, c.Close())
 	})
 }
@@ -265,7 +265,7 @@ func TestRejectedHeedsItsContext(t *testing.T) {
 	cancel()
 	_, err = a.Rejected(ctx)
 	require.ErrorIs(t, err, context.Canceled)
-	require.NotErrorIs(t, err, agrenting.ErrUnauthorized, "another session can be had")
+	require.NotErrorIs(t, err, agrenting.ErrUnauthorized, "another session is available")
 }
 
 func TestRejectedCallsNobodyAfterClose(t *testing.T) {
@@ -281,7 +281,7 @@ func TestRejectedCallsNobodyAfterClose(t *testing.T) {
 	n := len(w.Server.Requests())
 	_, err = a.Rejected(t.Context())
 	require.ErrorIs(t, err, agrenting.ErrClosed)
-	assert.Len(t, w.Server.Requests(), n, "a closed client calls nobody")
+	assert.Len(t, w.Server.Requests(), n, "a closed client makes no calls")
 
 	fixed, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL(w.Server.URL), agrenting.WithTransport(w.Server.Transport()), agrenting.WithCredential(agrenting.APIKey(w.Key.Secret)))
 	require.NoError(t, err)
@@ -331,7 +331,7 @@ func TestClientsThatOnlyAuthorizeRecover(t *testing.T) {
 					return err
 				}
 				require.NoError(t, try())
-				for range 2 { // sessions die as fast as they are bought
+				for range 2 { // each new session is dead
 					kill = 100
 					require.Error(t, try())
 					kill = 0

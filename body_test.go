@@ -319,7 +319,7 @@ func refuser() CredentialSource {
 	})
 }
 
-// loopback is a transport of its own, whose connections end with the test.
+// loopback is a separate transport, whose connections end with the test.
 func loopback(t *testing.T) *http.Transport {
 	t.Helper()
 	tr := &http.Transport{ExpectContinueTimeout: time.Hour}

@@ -150,7 +150,7 @@ func TestCloseLeavesTheCallersTransportAlone(t *testing.T) {
 	require.NoError(t, c.Close())
 	assert.Zero(t, base.closed.Load())
 	c.HTTPClient().CloseIdleConnections()
-	assert.EqualValues(t, 1, base.closed.Load(), "but whoever asks for it gets it")
+	assert.EqualValues(t, 1, base.closed.Load(), "but it is closed on demand")
 }
 
 func TestADefaultTransportOfItsOwn(t *testing.T) {

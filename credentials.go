@@ -16,7 +16,7 @@ import (
 )
 
 // A Credential authenticates requests: the key of an agent, the token of a
-// user, or a session. The zero value is no credential; see [Credential.IsZero].
+// user, or a session. The zero value is not a credential; see [Credential.IsZero].
 //
 // A Credential is immutable and safe for concurrent use. It prints, logs, and encodes
 // as a summary, also within other values:

@@ -54,10 +54,10 @@ func TestContextErrorsComeThrough(t *testing.T) {
 		is   []error
 		want string
 	}{
-		"cancelled":              {waiting, cancelled(nil), nil, []error{context.Canceled}, "context canceled"},
-		"cancelled with a cause": {waiting, cancelled(errShutdown), nil, []error{context.Canceled, errShutdown}, "the program shuts down"},
-		"cancelled, and the base says something else": {
-			resetting, cancelled(errShutdown), nil,
+		"cancelled":             {waiting, cancelAfter(nil), nil, []error{context.Canceled}, "context canceled"},
+		"canceled with a cause": {waiting, cancelAfter(errShutdown), nil, []error{context.Canceled, errShutdown}, "the program shuts down"},
+		"canceled, and the base returns another error": {
+			resetting, cancelAfter(errShutdown), nil,
 			[]error{context.Canceled, errShutdown, io.ErrUnexpectedEOF},
 			"shuts down, after: unexpected EOF",
 		},
@@ -76,18 +76,18 @@ func TestContextErrorsComeThrough(t *testing.T) {
 			"deadline exceeded",
 		},
 		"while the answer is read": {hanging, nil, nil, []error{context.DeadlineExceeded}, "the client's WithTimeout"},
-		"cancelled while the answer is read": {
-			hanging, cancelled(errShutdown), nil,
+		"canceled while the response is read": {
+			hanging, cancelAfter(errShutdown), nil,
 			[]error{context.Canceled, errShutdown},
 			"the program shuts down",
 		},
-		"cancelled between attempts on a dead line": {
-			sdktest.Answers(0), cancelled(nil), slowly,
+		"canceled between attempts without a connection": {
+			sdktest.Answers(0), cancelAfter(nil), slowly,
 			[]error{context.Canceled},
 			"context canceled",
 		},
-		"cancelled between attempts on a busy platform": {
-			sdktest.Answers(http.StatusServiceUnavailable), cancelled(errShutdown), slowly,
+		"canceled between attempts with a busy platform": {
+			sdktest.Answers(http.StatusServiceUnavailable), cancelAfter(errShutdown), slowly,
 			[]error{context.Canceled, errShutdown},
 			"the program shuts down",
 		},
@@ -116,8 +116,8 @@ func TestContextErrorsComeThrough(t *testing.T) {
 	}
 }
 
-// cancelled ends a context after a second.
-func cancelled(cause error) func(context.Context) (context.Context, context.CancelFunc) {
+// cancelAfter ends a context after a second.
+func cancelAfter(cause error) func(context.Context) (context.Context, context.CancelFunc) {
 	return func(ctx context.Context) (context.Context, context.CancelFunc) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		timer := time.AfterFunc(time.Second, func() { cancel(cause) })

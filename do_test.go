@@ -132,7 +132,7 @@ func TestAnAnswerThatDoesNotDecodeIsMalformed(t *testing.T) {
 		})
 	}
 	_, err := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, "<html>")).Do(t.Context(), http.MethodGet, "/x", nil, nil)
-	require.NoError(t, err, "what nobody wants to read need not be readable")
+	require.NoError(t, err, "a body that is not decoded may be malformed")
 }
 
 func TestAnAnswerIsReadUpToABound(t *testing.T) {

@@ -27,7 +27,7 @@ import (
 // A block of sh is run, and the block of text behind it is what it shows. A block
 // with --env-file in it, and no & to put it into the background, belongs into
 // another terminal; that file is waited for. A comment <!-- file: name --> says that the
-// block behind it is to be saved under that name.
+// block after it must be saved under that name.
 var guidesWithCommands = []string{
 	"docs/getting-started.md", "docs/agents.md", "docs/sandbox.md", "docs/migrating.md",
 }

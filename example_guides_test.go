@@ -30,7 +30,7 @@ func ExampleSources() {
 	// AGRENTING_SESSION_TOKEN: set, but shadowed by AGRENTING_API_KEY
 }
 
-// From docs/sessions.md: what requests carry is a session, and nobody notices
+// From docs/sessions.md: requests are sent with a session, and no request fails
 // that it ends.
 func ExampleWithSession() {
 	srv, _, scribe, _ := world()
@@ -67,7 +67,7 @@ func ExampleWithSession() {
 }
 
 // From docs/sessions.md: workers that start together make one exchange between
-// them. The store is a folder; here two clients stand for two processes.
+// them. The store is a folder; here, two clients represent two processes.
 func ExampleWithSession_shared() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
@@ -213,7 +213,7 @@ func ExampleWithTransport() {
 	// Output: <nil>
 }
 
-// From docs/testing.md: things go wrong as the test says, and the client sees to
+// From docs/testing.md: things go wrong as the test says, and the client handles
 // it.
 func Example_faults() {
 	srv, _, scribe, _ := world()
@@ -226,7 +226,7 @@ func Example_faults() {
 	must(err)
 	defer client.Close()
 
-	srv.Fault("POST /api/v1/tasks", agrentingtest.DropAfter()) // done, but nobody hears of it
+	srv.Fault("POST /api/v1/tasks", agrentingtest.DropAfter()) // done, but the response is lost
 	in := map[string]any{"agent_id": scribe.ID, "task_type": "writing", "input": map[string]any{}}
 	resp, err := client.Do(context.Background(), http.MethodPost, "/api/v1/tasks", in, nil)
 	must(err)

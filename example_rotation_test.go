@@ -88,7 +88,7 @@ func ExampleWithRotation() {
 	// live keys: 1
 }
 
-// Events tell of each step, by fingerprints. They come in order, and the last
+// Events report each step, with fingerprints. They come in order, and the last
 // one is there when Close returns.
 func ExampleWithObserver_rotation() {
 	srv, _, scribe, _ := world()

@@ -44,7 +44,7 @@ func world() (srv *agrentingtest.Server, user *agrentingtest.User, scribe, scout
 	return srv, user, scribe, scout
 }
 
-// Without options everything comes from the environment. WithLookupEnv stands in
+// Without options everything comes from the environment. WithLookupEnv is used
 // for it here; a program says agrenting.New().
 func Example() {
 	srv, _, scribe, _ := world()
@@ -177,7 +177,7 @@ func ExampleFileSource() {
 	// 200 with generation 2
 }
 
-// A source of your own: a vault, a sidecar, whatever yields a credential. It is
+// Your own source: a vault, a sidecar, or anything else that yields a credential. It is
 // asked once for all requests, and again after a 401, which no caller sees.
 func ExampleCredentialSourceFunc() {
 	srv, _, scribe, _ := world()

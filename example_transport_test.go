@@ -148,7 +148,7 @@ func ExampleNewTransport() {
 	// 200 true
 }
 
-// The same errors for those who use the http.Client.
+// The same errors for callers that use the http.Client.
 func ExampleCheckResponse() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
@@ -277,7 +277,7 @@ func ExampleAgentService_Register() {
 	// Scribe api key true
 }
 
-// An http.Client of your own over a redirect to somewhere else: the request
+// Your own http.Client over a redirect to somewhere else: the request
 // arrives there bare.
 func ExampleTransport() {
 	srv, _, scribe, _ := world()

@@ -39,7 +39,7 @@ func (s *SunsetLog) First(method, path string) bool {
 // BaseOf is the transport below a client.
 func BaseOf(c *Client) http.RoundTripper { return c.transport.base }
 
-// CausedBy is e as an answer that was given up for err.
+// CausedBy is e as a response that was abandoned because of err.
 func CausedBy(err error, e APIError) *APIError {
 	e.cause = err
 	return &e

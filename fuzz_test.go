@@ -60,7 +60,7 @@ func FuzzAgentID(f *testing.F) {
 		if validateAgentID(id) != nil {
 			return
 		}
-		// What was accepted arrives as it is, as one value.
+		// An accepted value arrives unchanged, as one value.
 		req, err := http.NewRequest(http.MethodGet, apiURL+"/x", http.NoBody)
 		require.NoError(t, err)
 		req.Header[wire.HeaderAgentID] = newAgentHeader(id).values

@@ -35,7 +35,7 @@ var goodPaths = []string{
 	"/api/v1/disputes", "/api/v1/reviews",
 }
 
-// scenario is what workers do for some time, and what happens meanwhile.
+// scenario is what workers do for some time, and what happens in the meantime.
 type scenario struct {
 	faults imperfections
 	// options are those of the clients; nil means WithSession.

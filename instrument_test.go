@@ -466,7 +466,7 @@ func TestDebugLogHasFailures(t *testing.T) {
 }
 
 // withoutTrials returns what a spy has seen without the calls that ask about a new credential
-// in the background, and without the repetitions of those that ask about the old one.
+// in the background, and without the repeated requests that ask about the old one.
 func withoutTrials(seen []string) []string {
 	seen = slices.Compact(seen)
 	asked := false

@@ -191,7 +191,7 @@ func TestAKeyDecodesWhateverItsMembersAre(t *testing.T) {
 	}
 	var k agrenting.Key
 	require.Error(t, json.Unmarshal([]byte(`[]`), &k))
-	assert.False(t, agrenting.KeyEndingIn("abc").Fits("xxabc"), "three characters are no hint")
+	assert.False(t, agrenting.KeyEndingIn("abc").Fits("xxabc"), "three characters are not a hint")
 	assert.False(t, (&agrenting.Key{}).Fits("anything"))
 }
 

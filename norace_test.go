@@ -2,5 +2,5 @@
 
 package agrenting
 
-// raceEnabled tells that the race detector is on, which allocates for itself.
+// raceEnabled reports that the race detector is on, which allocates for itself.
 const raceEnabled = false

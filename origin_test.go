@@ -145,7 +145,7 @@ func TestAHostHeaderCannotCarryTheCredentialToAnotherVirtualHost(t *testing.T) {
 	}
 }
 
-// An opaque URL is written to the wire as it is: in absolute form it names the
+// An opaque URL is written to the wire unchanged: in absolute form it names the
 // host that a front end forwards to.
 func TestAnOpaqueURLCannotCarryTheCredentialToAnotherHost(t *testing.T) {
 	t.Parallel()
@@ -162,7 +162,7 @@ func TestAnOpaqueURLCannotCarryTheCredentialToAnotherHost(t *testing.T) {
 		"//api.agrenting.test@evil.test/x":  false,
 		"//api.agrenting.test:444/x":        false,
 		"https://evil.test/x":               false,
-		"https://api.agrenting.test/x":      false, // written as it is, and not worth a parser
+		"https://api.agrenting.test/x":      false, // written unchanged, and not worth a parser
 		"evil.test/x":                       false,
 		"evil.test:443":                     false,
 		"*":                                 false,

@@ -1,8 +1,8 @@
 package agrenting
 
 // WithCredentialOverride replaces the credential that a request already has, at the pinned
-// origins: those of [WithBaseURL] and [WithAllowedOrigins]. It is for SDKs of others that insist on
-// a key of their own and take an [net/http.Client]. Give them a placeholder as the key, and
+// origins: those of [WithBaseURL] and [WithAllowedOrigins]. It is for other SDKs that require
+// their own key and accept an [net/http.Client]. Give them a placeholder as the key, and
 // [Client.HTTPClient]:
 //
 //	other := openai.NewClient(

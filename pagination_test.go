@@ -64,7 +64,7 @@ func TestListStopsWhenTheLoopDoes(t *testing.T) {
 			assert.Equal(t, 1, n)
 			break
 		}
-		assert.Len(t, base.Requests(), i+1, "and a second walk begins anew")
+		assert.Len(t, base.Requests(), i+1, "and a second loop begins again")
 	}
 }
 
@@ -146,7 +146,7 @@ func TestListYieldsAnErrorOnceAndStops(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got, err := sdktest.Collect[int](t, sdktest.Keyed(t, pagesOf(tc.pages...)), "/x?q=query-value")
-			assert.Equal(t, tc.want, got, "the items before it stand")
+			assert.Equal(t, tc.want, got, "the items before it are valid")
 			require.ErrorIs(t, err, agrenting.ErrMalformedResponse)
 			require.ErrorContains(t, err, "agrenting: GET /x: ")
 			require.ErrorContains(t, err, tc.text)

@@ -33,7 +33,7 @@ import (
 
 const probeSecret = "sk_sandbox_Zq7+Wm/3Xp9=Rt5~Kv2&Ln8"
 
-// TestNothingPrintsASecret holds every type that has to do with secrets against
+// TestNothingPrintsASecret holds every type that contains secrets against
 // every way of making text of a value. To cover another type, add a probe.
 func TestNothingPrintsASecret(t *testing.T) {
 	t.Parallel()
@@ -104,13 +104,13 @@ const crashArg = "crash:"
 
 // crashes are values that a program may panic with.
 var crashes = map[string]func() any{
-	"credential":         func() any { return APIKey(probeSecret) },
-	"pointer":            func() any { return new(APIKey(probeSecret)) },
-	"holder":             func() any { return unexportedHolder[Credential]{APIKey(probeSecret)} },
-	"pointer to holder":  func() any { return &exportedHolder[Credential]{APIKey(probeSecret)} },
-	"text of a holder":   func() any { return fmt.Sprintf("%+v", unexportedHolder[Credential]{APIKey(probeSecret)}) },
-	"error of a holder":  func() any { return fmt.Errorf("%#v", &unexportedHolder[Credential]{APIKey(probeSecret)}) },
-	"conversion in vain": func() any { return any(APIKey(probeSecret)).(fmt.Scanner) }, //nolint:errcheck // panics
+	"credential":        func() any { return APIKey(probeSecret) },
+	"pointer":           func() any { return new(APIKey(probeSecret)) },
+	"holder":            func() any { return unexportedHolder[Credential]{APIKey(probeSecret)} },
+	"pointer to holder": func() any { return &exportedHolder[Credential]{APIKey(probeSecret)} },
+	"text of a holder":  func() any { return fmt.Sprintf("%+v", unexportedHolder[Credential]{APIKey(probeSecret)}) },
+	"error of a holder": func() any { return fmt.Errorf("%#v", &unexportedHolder[Credential]{APIKey(probeSecret)}) },
+	"failed conversion": func() any { return any(APIKey(probeSecret)).(fmt.Scanner) }, //nolint:errcheck // panics
 }
 
 // TestCrashChild is what TestACrashDoesNotPrintASecret runs in another process.
@@ -125,7 +125,7 @@ type exportedHolder[T any] struct{ Value T }
 type unexportedHolder[T any] struct{ value T }
 
 // probing lets one outlet after the other look at a value: testify's diffs read
-// what is inside without heeding its locks.
+// its content without its locks.
 var probing sync.Mutex
 
 // probe makes text of value, and of all sorts of holders of it, in every way
@@ -314,7 +314,7 @@ func walk(out *bytes.Buffer, v reflect.Value, seen map[uintptr]bool) {
 			walk(out, key, seen)
 			walk(out, v.MapIndex(key), seen)
 		}
-	default: // numbers hold no secret, and funcs and channels let nobody in
+	default: // numbers hold no secret, and funcs and channels cannot be inspected
 	}
 }
 

@@ -45,7 +45,7 @@ func (l *eventNames) events() []string {
 	return append([]string(nil), l.all...)
 }
 
-// spyAnswer is a response body that tells how it was treated.
+// spyAnswer is a response body that records how it was used.
 type spyAnswer struct {
 	io.Reader
 	eof    atomic.Bool
@@ -562,7 +562,7 @@ func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
 }
 
 // readsOn is the body of an answer that came before its request was read:
-// net/http goes on reading the request until the answer is closed.
+// net/http continues to read the request until the answer is closed.
 type readsOn struct {
 	io.Reader
 	request io.Reader

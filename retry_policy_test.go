@@ -107,7 +107,7 @@ func TestDecide_limits_areRespected(t *testing.T) {
 			agrenting.WithRetryPolicy(agrenting.RetryPolicy{Decide: allow}))
 		_, _, err = sdktest.Get(ctx, tr, "/x")
 		require.Error(t, err)
-		assert.Zero(t, calls, "the caller has given up")
+		assert.Zero(t, calls, "the caller was canceled")
 	})
 }
 

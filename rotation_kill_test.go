@@ -133,7 +133,7 @@ func killSelf() {
 }
 
 // RoundTrip has two steps: before anything is sent, and when the answer is here
-// and nobody has seen it.
+// and no process has seen it.
 func (k *killer) RoundTrip(req *http.Request) (*http.Response, error) {
 	if _, err := k.step(stepRequest); err != nil {
 		if req.Body != nil {
@@ -141,7 +141,7 @@ func (k *killer) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	resp, err := http.DefaultTransport.RoundTrip(req) //nolint:forbidigo // a process of its own
+	resp, err := http.DefaultTransport.RoundTrip(req) //nolint:forbidigo // a separate process
 	if err != nil {
 		return nil, err
 	}

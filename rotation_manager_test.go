@@ -72,7 +72,7 @@ func TestARotationElsewhereIsTakenUpThoughThisProcessWasLookingAtTheTime(t *test
 				b := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.InPlace, Every: time.Hour}, opts...)
 				require.NoError(t, w.Call(a))
 				require.NoError(t, w.Call(b))
-				// b is told of the rotation while a look of its own is under way, which
+				// b is notified of the rotation during its own store load, which
 				// gets the record as it was before.
 				store.Slow.Store(int64(100 * time.Millisecond))
 				agrenting.ManagerOf(b).Check()

@@ -32,7 +32,7 @@ func ParseEnvironment(s string) (Environment, error) {
 		}
 	}
 
-	return "", fmt.Errorf("%w: %s is no environment: use %q or %q", ErrInvalidOption, secret.Quote(s), Production, Sandbox)
+	return "", fmt.Errorf("%w: invalid environment %s (want %q or %q)", ErrInvalidOption, secret.Quote(s), Production, Sandbox)
 }
 
 // effectiveEnvironment returns the environment that a client with this choice

@@ -171,16 +171,16 @@ func TestUnmarkedTokensOfTheEnvironmentAreAnsweredForByItsVariable(t *testing.T)
 		opts []Option
 		is   error
 	}{
-		"a user token":          {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1"})}, nil},
-		"a session":             {[]Option{env(map[string]string{"AGRENTING_SESSION_TOKEN": "st_1"})}, nil},
-		"in any case":           {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "Allow"})}, nil},
-		"not said":              {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": ""})}, ErrEnvironmentMismatch},
-		"an API key never":      {[]Option{env(map[string]string{"AGRENTING_API_KEY": "k1"})}, ErrEnvironmentMismatch},
-		"nor one from code":     {[]Option{env(nil), WithCredential(UserToken("ap_1"))}, ErrEnvironmentMismatch},
-		"which has the option":  {[]Option{env(nil), WithCredential(UserToken("ap_1")), WithUnmarkedSandboxTokens()}, nil},
-		"yes is no word for it": {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "yes"})}, ErrInvalidOption},
-		"nor is it 1":           {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "1"})}, ErrInvalidOption},
-		"wrong in production":   {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_ENV": "production", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "no"})}, ErrInvalidOption},
+		"a user token":         {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1"})}, nil},
+		"a session":            {[]Option{env(map[string]string{"AGRENTING_SESSION_TOKEN": "st_1"})}, nil},
+		"in any case":          {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "Allow"})}, nil},
+		"not said":             {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": ""})}, ErrEnvironmentMismatch},
+		"an API key never":     {[]Option{env(map[string]string{"AGRENTING_API_KEY": "k1"})}, ErrEnvironmentMismatch},
+		"nor one from code":    {[]Option{env(nil), WithCredential(UserToken("ap_1"))}, ErrEnvironmentMismatch},
+		"which has the option": {[]Option{env(nil), WithCredential(UserToken("ap_1")), WithUnmarkedSandboxTokens()}, nil},
+		"yes is not accepted":  {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "yes"})}, ErrInvalidOption},
+		"nor is it 1":          {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "1"})}, ErrInvalidOption},
+		"wrong in production":  {[]Option{env(map[string]string{"AGRENTING_API_KEY": "ap_1", "AGRENTING_ENV": "production", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "no"})}, ErrInvalidOption},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

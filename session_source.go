@@ -53,7 +53,7 @@ func (k sessionKeys) Recheck() time.Duration { return recheckInterval(k.source) 
 // Admit implements session.Keys.
 func (k sessionKeys) Admit(c secret.Credential) error { return k.core.admit(Credential{c}) }
 
-// checkKey checks a key that is to be exchanged or kept in a store as any credential is
+// checkKey checks a key before it is exchanged or kept in a store, as any credential is
 // checked before it is sent.
 func (c *core) checkKey(key Credential) error {
 	option, use := "WithStore", "keeps"

@@ -239,7 +239,7 @@ func TestARefusedExchangeIsTypedAndNotRepeated(t *testing.T) {
 		sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 		base.Only(t)
 	}
-	// The endpoint's body is not shown where it is no error that can be read.
+	// The endpoint's body is not shown unless it is a readable error.
 	_, err := sdktest.Keyed(t, sdktest.Answering(http.StatusForbidden, "token st_Zq7Wm3Xp9Rt5Kv2")).Sessions.Authenticate(t.Context())
 	sdktest.AssertClean(t, err.Error(), "st_Zq7Wm3Xp9Rt5Kv2")
 	_, err = sdktest.Keyed(t, sdktest.Answering(http.StatusOK, `{"errors":[{"code":"C","message":"m"}]}`)).Sessions.Authenticate(t.Context())
@@ -322,7 +322,7 @@ func TestLogoutEndsTheSession(t *testing.T) {
 	require.NoError(t, alive(sessions[1]), "a session ends itself alone")
 	require.NoError(t, byKey.Sessions.Logout(t.Context()))
 	require.ErrorIs(t, alive(sessions[1]), agrenting.ErrUnauthorized)
-	require.ErrorIs(t, alive(sessions[2]), agrenting.ErrUnauthorized, "a key ends all that it bought")
+	require.ErrorIs(t, alive(sessions[2]), agrenting.ErrUnauthorized, "a key ends all of its sessions")
 	require.NoError(t, alive(byKey))
 	require.ErrorIs(t, sessions[0].Sessions.Logout(t.Context()), agrenting.ErrUnauthorized)
 

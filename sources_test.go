@@ -145,7 +145,7 @@ func TestSourcesAgreesWithNew(t *testing.T) {
 			used := ""
 			for _, s := range agrenting.Sources(sdktest.LookupIn(set)) {
 				if s.Used() {
-					require.Empty(t, used, "one at the most")
+					require.Empty(t, used, "at most one")
 					used = s.Name
 				}
 			}
@@ -189,7 +189,7 @@ func TestAKeyFileIsFollowedWithoutA401(t *testing.T) {
 		assert.Equal(t, "key-number-1", used())
 		require.NoError(t, os.WriteFile(path, []byte("key-number-2"), 0o600))
 		sdktest.Advance(keyfile.Recheck - time.Second)
-		assert.Equal(t, "key-number-1", used(), "requests do not look at the file")
+		assert.Equal(t, "key-number-1", used(), "requests do not read the file")
 		sdktest.Advance(2 * time.Second)
 		used() // has it looked at
 		assert.Equal(t, "key-number-2", used())

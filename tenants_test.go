@@ -77,9 +77,9 @@ func newTenants(tb testing.TB, kind string, base http.RoundTripper, n int) []*ag
 	return clients
 }
 
-// settled returns the bytes on the heap and the number of goroutines once nothing short
+// measured returns the bytes on the heap and the number of goroutines once nothing short
 // runs any more.
-func settled() (bytes int64, goroutines int) {
+func measured() (bytes int64, goroutines int) {
 	var m runtime.MemStats
 	for range 3 {
 		runtime.GC()
@@ -94,11 +94,11 @@ func TestManyClientsTakeFewBytesAndNoGoroutine(t *testing.T) {
 	for kind, tc := range tenantKinds {
 		t.Run(kind, func(t *testing.T) {
 			base := &tenantBase{}
-			bytes, goroutines := settled()
+			bytes, goroutines := measured()
 			clients := newTenants(t, kind, base, tenants)
 			assert.Eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines+10 }, time.Minute, time.Millisecond,
 				"no client keeps a goroutine")
-			after, _ := settled()
+			after, _ := measured()
 			if each := int(after-bytes) / tenants; !sdktest.RaceEnabled {
 				t.Logf("%d bytes each", each)
 				assert.LessOrEqual(t, each, tc.most)
@@ -133,9 +133,9 @@ func BenchmarkTenant(b *testing.B) {
 	for kind := range tenantKinds {
 		b.Run(kind, func(b *testing.B) {
 			base := &tenantBase{}
-			before, _ := settled()
+			before, _ := measured()
 			clients := newTenants(b, kind, base, b.N)
-			after, _ := settled()
+			after, _ := measured()
 			b.ReportMetric(float64(after-before)/float64(b.N), "B/client")
 			for _, c := range clients {
 				require.NoError(b, c.Close())

@@ -90,7 +90,7 @@ func (tr *Trace) failed(err error) {
 }
 
 // Instrumentation observes a client, for metrics and traces. Any of its functions may be nil.
-// Most programs use the modules otelagrenting or promagrenting instead of their own. This one
+// Most programs use the modules otelagrenting or promagrenting. This one
 // counts the responses by status:
 //
 //	agrenting.WithInstrumentation(agrenting.Instrumentation{

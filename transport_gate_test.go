@@ -25,7 +25,7 @@ func isClosed(ch <-chan struct{}) bool {
 	}
 }
 
-// clientAtGate is a client with a store over a base of one's own, and the gate of the
+// clientAtGate is a client with a store over the given base, and the gate of the
 // key in use.
 func clientAtGate(t *testing.T, base http.RoundTripper) (*Client, *gate.Gate) {
 	t.Helper()
@@ -128,7 +128,7 @@ func TestADownloadAndAnUpgradeDoNotHoldTheGate(t *testing.T) {
 }
 
 // TestTheGateSurvivesTheStoreBeingLookedAt holds the rule that all requests
-// with one key pass one gate: a look at the store must not bring an open one.
+// with one key pass one gate: a store load must not bring an open one.
 func TestTheGateSurvivesTheStoreBeingLookedAt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -145,7 +145,7 @@ func TestTheCallersRequestIsNeverChanged(t *testing.T) {
 		"no header":          {codes: []int{200}, edit: func(r *http.Request) { r.Header = nil }},
 		"refused":            {codes: []int{403}},
 		"replayed":           {codes: []int{401, 200}},
-		"replayed in vain":   {codes: []int{401, 401}},
+		"rejected again":     {codes: []int{401, 401}},
 		"retried":            {codes: []int{503, 0, 200}},
 		"retried to the end": {codes: []int{503}},
 		"retried, replayed":  {codes: []int{503, 401, 200}},
