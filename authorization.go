@@ -101,7 +101,7 @@ func (a *Authorization) Header() http.Header {
 	return h
 }
 
-// forgetAfter is the time after which a rejection has nothing to do with the one before:
+// forgetAfter is the time after which a rejection is unrelated to the one before:
 // successful handshakes are not reported.
 const forgetAfter = time.Minute
 
@@ -157,7 +157,7 @@ func (a *Authorization) String() string {
 // GoString returns what String returns.
 func (a *Authorization) GoString() string { return a.String() }
 
-// Format writes what String returns, whatever the verb and its flags.
+// Format writes what String returns, for every verb and flag.
 func (a *Authorization) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, a.String()) }
 
 // LogValue returns what String returns.

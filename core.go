@@ -25,7 +25,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// core is what all clients made by As share.
+// core is the state that a client shares with the clients made by [Client.As].
 type core struct {
 	cfg       *config
 	base      *url.URL
@@ -120,7 +120,7 @@ func (c *core) agentFrom(variable string) (agentHeader, error) {
 	return h, nil
 }
 
-// checkAgent refuses a key that was put where the agent's id belongs: ids are
+// checkAgent refuses a key in place of the agent's ID: IDs are
 // printed.
 func (c *core) checkAgent(agent agentHeader) error {
 	if cred := c.creds.latest(); agent.id() != "" && !cred.IsZero() && cred.Reveal() == agent.id() {
@@ -209,8 +209,8 @@ func (c *core) checkFixedKey(name string, src CredentialSource) error {
 	return nil
 }
 
-// admit holds a credential against what each one must pass before it leaves,
-// whichever source it is from.
+// admit checks a credential before it is sent for the first time,
+// regardless of its source.
 func (c *core) admit(cred Credential) error {
 	if cred.IsZero() {
 		return fmt.Errorf("%w: the source gave an empty one", ErrNoCredential)
@@ -228,7 +228,7 @@ func (c *core) admit(cred Credential) error {
 	return nil
 }
 
-// prepare makes a credential that is admitted ready for use.
+// prepare makes an admitted credential ready for use.
 func (c *core) prepare(cred Credential, from evidence.Provenance) (*preparedCredential, error) {
 	if err := c.admit(cred); err != nil {
 		return nil, err
@@ -299,7 +299,7 @@ func (c *core) client(agent agentHeader) *Client {
 	return newClient(c, &t)
 }
 
-// observe turns what the engine reports into events and records.
+// observe turns the engine's reports into events and log records.
 func (c *core) observe(e renew.Event[*preparedCredential]) {
 	ev := Event{Time: time.Now(), Reason: e.Reason.String(), Took: e.Took, RetryAt: e.RetryAt}
 	level := slog.LevelInfo
@@ -325,7 +325,7 @@ func (c *core) observe(e renew.Event[*preparedCredential]) {
 }
 
 // emit hands an event to the log and to the observer. Neither runs here: the
-// engine reports under its lock, and they may be slow, panic, or ask the client.
+// engine reports while it holds its lock, and they may be slow, panic, or call the client.
 func (c *core) emit(level slog.Level, ev Event) {
 	if log := c.cfg.logger; log != nil {
 		c.events.Put(func() {
@@ -351,8 +351,8 @@ func (c *core) emitRotation(level slog.Level, t EventType, reason string, rec re
 	c.emit(level, ev)
 }
 
-// emitWaiting reports that another process is rotating the key, and for how long
-// it may still be waited for.
+// emitWaiting reports that another process is rotating the key, and until when
+// this process waits for it.
 func (c *core) emitWaiting(rec record.Key, left time.Duration) {
 	now := time.Now()
 	c.emit(slog.LevelDebug, Event{
@@ -391,7 +391,7 @@ func logPanics(c *core) func(value any) {
 	}
 }
 
-// warnOfStore logs what a store accepts and its user should change.
+// warnOfStore logs what the store accepts although its user should change it.
 func (c *core) warnOfStore(text string) {
 	c.events.Put(func() {
 		c.cfg.logger.LogAttrs(context.Background(), slog.LevelWarn, "agrenting: store is open to others", slog.String("warning", text))

@@ -21,13 +21,13 @@ import (
 
 // preparedCredential is a credential together with the name of the header that carries it,
 // made once per generation and shared by all its requests. The header's values
-// stay behind the credential's closure, where nothing prints them.
+// stay in the credential's closure, where they cannot be printed.
 type preparedCredential struct {
 	cred    Credential
 	name    string            // canonical
 	gate    *gate.Gate        // nil where keys are not rotated
-	history *evidence.History // nil for no credential
-	// cached is what redactor returns.
+	history *evidence.History // nil without a credential
+	// cached is the result of redactor.
 	cached atomic.Pointer[secret.Redactor]
 }
 
@@ -54,7 +54,7 @@ type credentialCache struct {
 	initial   hint.Source // where the first key of a store comes from
 	evidence  *evidence.Book
 	died      func()                             // reports that the platform rejects a fixed credential
-	costly    bool                               // asking the source costs something
+	costly    bool                               // the source should not be asked often
 	exchanges bool                               // the source's key is exchanged for sessions
 	restores  bool                               // the credential before a dead one may be used again
 	seen      atomic.Pointer[preparedCredential] // the last one in use, also when it was rejected
@@ -93,7 +93,7 @@ func (c *core) newRenewingCache(name string, from any, costly bool, cfg renew.Co
 	}
 }
 
-// permanentFailure reports whether a source would fail in the same way again, so that
+// permanentFailure reports whether the source would fail in the same way again, so that
 // no request waits for it.
 func permanentFailure(err error) bool {
 	if p, ok := errors.AsType[*pausedError](err); ok && p.lasting {
@@ -168,7 +168,7 @@ func (k *credentialCache) get(ctx context.Context) (*generation, error) {
 	return gen, nil
 }
 
-// waited says what a request waited for whose context has ended.
+// waited names what a request waited for when its context ended.
 func (k *credentialCache) waited(ctx context.Context, err error) error {
 	if ctx.Err() == nil || !errors.Is(err, context.Cause(ctx)) {
 		return err
@@ -180,7 +180,7 @@ func (k *credentialCache) waited(ctx context.Context, err error) error {
 	return &wire.WaitError{For: what + k.source().String(), Err: err, Last: k.lastFailure()}
 }
 
-// enter is get for a request that is about to be sent: it passes the gate of
+// enter is get for a request that is about to be sent: it enters the gate of
 // the generation, or waits for the end of a rotation.
 func (k *credentialCache) enter(ctx context.Context) (*generation, error) {
 	gen, err := k.get(ctx)
@@ -301,12 +301,12 @@ func (k *credentialCache) after(ctx context.Context, r refusal, seen *doubt) (*g
 			if f.Fixed && h.Report() {
 				k.died()
 			}
-			return nil, nil //nolint:nilnil // there is nothing wrong, and nothing else to try
+			return nil, nil //nolint:nilnil // no error, and no other credential to try
 		}
 	}
 }
 
-// facts are those that the engine and the request know.
+// facts collects what the engine and the request know.
 func (k *credentialCache) facts(r refusal, seen *doubt) evidence.Facts {
 	f := evidence.Facts{Waits: seen.waits, Resends: seen.resends, Last: seen.last}
 	if k.engine == nil {
@@ -485,8 +485,8 @@ func (k *credentialCache) describe(cred Credential, h *evidence.History) *hint.C
 	return c
 }
 
-// sourceError keeps what a panicking source says out of reach of logs, and the
-// credential that was in use out of what any source says.
+// sourceError removes the value of a panic from the error of a source, and the
+// credential in use from all errors of sources.
 func (k *credentialCache) sourceError(err error) error {
 	var known []string
 	if s := k.seen.Load(); s != nil && !s.cred.IsZero() {

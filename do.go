@@ -37,7 +37,7 @@ type callConfig struct {
 // CallIdempotencyKey sets X-Idempotency-Key, which makes any method safe to
 // repeat. Without it, POST and PUT get a random UUID. The platform keeps a key
 // for 24 h and answers the same request with the same result; another request
-// under the same key is an [*APIError] with the code IDEMPOTENCY_MISMATCH (platform
+// with the same key is an [*APIError] with the code IDEMPOTENCY_MISMATCH (platform
 // documentation, "Idempotency"; the platform's own client expects IDEMPOTENCY_CONFLICT).
 func CallIdempotencyKey(key string) CallOption {
 	return func(c *callConfig) error {
@@ -74,7 +74,7 @@ func CallQuery(q url.Values) CallOption {
 	}
 }
 
-// CallAgent makes this call act as an agent, instead of the client's and the
+// CallAgent makes this call act as an agent, instead of the agent of the client or the
 // context's.
 func CallAgent(id string) CallOption {
 	return func(c *callConfig) error {
@@ -200,7 +200,7 @@ func (c *Client) request(ctx context.Context, method, path string, in, out any, 
 	pc.trace = state
 	pc.readTo, pc.enough = maxBody, nil
 	switch out := out.(type) {
-	case io.Writer: // takes the body as it arrives
+	case io.Writer: // gets the body as it arrives
 		pc.readTo = 0
 	case answerTaker:
 		pc.enough = out.enough
@@ -308,7 +308,7 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 	}
 }
 
-// deletion is implemented by an out of calls that delete something. done reports whether
+// deletion is implemented by the out of a call that deletes something. done reports whether
 // the response to a repetition means that an earlier attempt had done it.
 type deletion interface{ done(a *wire.Answer) bool }
 

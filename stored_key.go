@@ -85,7 +85,7 @@ func (k *storedKey) give(ctx context.Context, rejected secret.Credential) (Crede
 }
 
 // chooseInTime gives a store that has never answered a third of the time. A store that
-// ignores its context takes twice that, and the initial key needs some too.
+// ignores its context takes twice that, and the initial key also needs time.
 func (k *storedKey) chooseInTime(ctx context.Context, rejected secret.Credential) (record.StoredKey, error) {
 	end, limited := ctx.Deadline()
 	if k.initial == nil || !limited || !rejected.IsZero() || k.manager.Knows() {
@@ -105,8 +105,8 @@ func (k *storedKey) chooseInTime(ctx context.Context, rejected secret.Credential
 	return key, err
 }
 
-// provenanceOf tells a key that was issued lately from others. One that has replaced
-// another under the eyes of this process was; of the first one, only the record knows.
+// provenanceOf reports whether a key was issued lately. A key that has replaced
+// another one in this process was. For the first key, the record decides.
 func (k *storedKey) provenanceOf(key record.StoredKey, replaces bool) evidence.Provenance {
 	age := time.Since(key.Created)
 	return provenance(replaces || (k.manager.Issued(key.Credential) && age.Abs() < time.Minute))

@@ -206,7 +206,7 @@ func (t *Transport) shielded(req *http.Request, cred Credential) (*http.Response
 }
 
 // attempt sends req once with the current credential, and resends it after a refusal as
-// often as credentialCache.after says. local reports that the error was made
+// often as credentialCache.after decides. local reports that the error was made
 // here and not by the base.
 //
 // ctx bounds what the SDK itself waits for; see [wire.Context]. agentSet is set if the
@@ -233,7 +233,7 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 	}
 	body := replay.Of(req, t.creds.renewable())
 	out := t.withCredential(req, gen, agent)
-	if body.Guarded() { // a store less where there is none
+	if body.Guarded() { // saves a store if it is nil
 		out.Body = body.First(req)
 	}
 	var seen doubt
@@ -252,7 +252,7 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 		}
 		resp, err = t.send(out, gen.Value.cred, gen.Value.gate)
 		if resp != nil {
-			// The copy with the credential stays here: callers log what they find.
+			// The copy with the credential is not returned: callers may log the response's request.
 			resp.Request = req
 			if issues := t.core.routes.issued(req, resp); issues || resp.StatusCode >= http.StatusBadRequest {
 				resp.Request = answerNote{t: t, generation: gen, issues: issues}.on(req)
@@ -349,7 +349,7 @@ func recordSuccess(req *http.Request, resp *http.Response, h *evidence.History, 
 	}
 }
 
-// withCredential copies the request as far as the RoundTripper contract demands, and
+// withCredential copies the request, as the RoundTripper contract requires, and
 // adds the credential and the agent. The header values are shared with every
 // other request.
 func (t *Transport) withCredential(req *http.Request, gen *generation, agent *agentHeader) *http.Request {
@@ -445,7 +445,7 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// String sums the transport up without secrets.
+// String returns a summary without secrets.
 func (t *Transport) String() string {
 	if t == nil || len(t.origins) == 0 {
 		return "agrenting.Transport()"
@@ -453,13 +453,13 @@ func (t *Transport) String() string {
 	return fmt.Sprintf("agrenting.Transport(%s)", t.origins[0])
 }
 
-// GoString implements [fmt.GoStringer] like String.
+// GoString returns what String returns.
 func (t *Transport) GoString() string { return t.String() }
 
-// Format implements [fmt.Formatter]: every verb prints the summary.
+// Format writes what String returns, for every verb and flag.
 func (t *Transport) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, t.String()) }
 
-// LogValue implements [slog.LogValuer].
+// LogValue returns what String returns.
 func (t *Transport) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
 // MarshalText implements [encoding.TextMarshaler], so that JSON shows the
