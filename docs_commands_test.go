@@ -29,7 +29,7 @@ import (
 // another terminal; that file is waited for. A comment <!-- file: name --> says that the
 // block after it must be saved under that name.
 var guidesWithCommands = []string{
-	"docs/getting-started.md", "docs/agents.md", "docs/sandbox.md", "docs/migrating.md",
+	"docs/getting-started.md", "docs/sandbox.md", "docs/migrating.md",
 }
 
 var updateGuides = flag.Bool("update-guides", false, "write what the commands of the guides have shown into the guides")

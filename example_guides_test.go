@@ -15,7 +15,8 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// From docs/credentials.md: where New would look, without showing a value.
+// From docs/credentials.md: the places where New searches for a credential, without
+// values.
 func ExampleSources() {
 	env := map[string]string{"AGRENTING_API_KEY": "made-up", "AGRENTING_SESSION_TOKEN": "made-up-too"}
 	for _, source := range agrenting.Sources(agrenting.WithLookupEnv(func(name string) (string, bool) {
@@ -30,8 +31,8 @@ func ExampleSources() {
 	// AGRENTING_SESSION_TOKEN: set, but shadowed by AGRENTING_API_KEY
 }
 
-// From docs/sessions.md: requests are sent with a session, and no request fails
-// that it ends.
+// From docs/sessions.md: requests are sent with a session, and succeed although it
+// was ended.
 func ExampleWithSession() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
@@ -66,8 +67,8 @@ func ExampleWithSession() {
 	// /api/v1/tasks session 200
 }
 
-// From docs/sessions.md: workers that start together make one exchange between
-// them. The store is a folder; here, two clients represent two processes.
+// From docs/sessions.md: processes that share a store make one exchange. The store is
+// a folder, and two clients represent two processes.
 func ExampleWithSession_shared() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
@@ -93,8 +94,8 @@ func ExampleWithSession_shared() {
 	// Output: 1 exchange
 }
 
-// From docs/rotation.md: a key in a file, sealed, and replaced on demand. A client
-// that is opened later finds the new one, although its environment names the old.
+// From docs/stores.md: a key is sealed in a file and rotated on demand. A client that
+// is opened later uses the new key, although it is given the old one.
 func ExampleSealed() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()
@@ -140,32 +141,48 @@ func ExampleSealed() {
 	// the first is alive: false
 }
 
-// From docs/agents.md: the nearest one wins.
+// From docs/agents.md: the first in the order of precedence wins.
 func ExampleCallAgent() {
 	srv, user, scribe, scout := world()
 	defer srv.Close()
 	client, err := agrenting.New(
 		agrenting.WithBaseURL(srv.URL),
 		agrenting.WithCredential(agrenting.UserToken(srv.NewToken(user.ID, agrentingtest.TokenConfig{}).Secret)),
-		agrenting.WithAgentID(scribe.ID),
+		agrenting.WithAgentID(scout.ID),
 	)
 	must(err)
 	defer client.Close()
 
+	view := client.As(scribe.ID)
 	ctx := context.Background()
-	_, err = client.Do(ctx, http.MethodGet, "/api/v1/tasks", nil, nil, agrenting.CallAgent(scout.ID))
-	must(err)
-	fmt.Println("the call's agent:", srv.Requests()[0].AgentID == scout.ID)
-
-	_, err = client.Do(ctx, http.MethodGet, "/api/v1/tasks", nil, nil, agrenting.CallAgent("two, agents"))
-	fmt.Println("refused here:", errors.Is(err, agrenting.ErrInvalidAgentID), len(srv.Requests()))
+	scoutCtx := agrenting.ContextWithAgent(ctx, scout.ID)
+	asScribe, header := agrenting.CallAgent(scribe.ID), agrenting.CallHeader("X-Agent-ID", scout.ID)
+	for _, call := range []struct {
+		client *agrenting.Client
+		ctx    context.Context
+		opts   []agrenting.CallOption
+	}{
+		{client, ctx, nil},
+		{view, ctx, nil},
+		{view, scoutCtx, nil},
+		{view, scoutCtx, []agrenting.CallOption{asScribe}},
+		{view, scoutCtx, []agrenting.CallOption{asScribe, header}},
+	} {
+		_, err := call.client.Do(call.ctx, http.MethodGet, "/api/v1/tasks", nil, nil, call.opts...)
+		must(err)
+		sent := srv.Requests()
+		fmt.Println(map[string]string{scribe.ID: "Scribe", scout.ID: "Scout"}[sent[len(sent)-1].AgentID])
+	}
 	// Output:
-	// the call's agent: true
-	// refused here: true 1
+	// Scout
+	// Scribe
+	// Scout
+	// Scribe
+	// Scout
 }
 
-// From docs/migrating.md: code that makes its own requests keeps them, and gets
-// another http.Client. It must not set the credential any more.
+// From docs/migrating.md: code that makes its own requests gets another http.Client.
+// It must not set the credential.
 func ExampleClient_HTTPClient_migrating() {
 	srv, _, scribe, _ := world()
 	defer srv.Close()

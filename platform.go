@@ -125,7 +125,7 @@ func (a *directAnswer) apiError() *APIError {
 	return e
 }
 
-// errRedirect is the cause of an error about a redirect of a call that no redirect is followed of.
+// errRedirect is the cause if a call that must not be redirected gets a redirect.
 var errRedirect = fmt.Errorf("%w: credentials follow no redirect; make the platform's canonical URL the base URL (with and without www are different hosts)", ErrForeignOrigin)
 
 func isRedirect(status int) bool { return status >= 300 && status < 400 }
@@ -184,7 +184,7 @@ func (p platformCalls) RetryAt(err error) (at time.Time, locked bool) {
 	return retryAt(err), locked
 }
 
-// retryAt reads from a source's error when it can be asked again.
+// retryAt returns when the source can be asked again, according to its error.
 func retryAt(err error) time.Time {
 	if l, ok := errors.AsType[*LockoutError](err); ok {
 		return l.RetryAt
@@ -207,7 +207,7 @@ func retryAt(err error) time.Time {
 // pausedError is an error of a source that can be asked again at some time.
 type pausedError struct {
 	at      time.Time
-	lasting bool // it would fail again
+	lasting bool // the source would fail again
 	err     error
 }
 
@@ -361,9 +361,9 @@ func (p platformCalls) call(ctx context.Context, by rotation.Caller, issues bool
 	return rotationAnswer(a, err, issues)
 }
 
-// rotationAnswer says what came of a call; issues is set for calls that issue a key. An
-// answer that is not in the platform's envelope says nothing, unless it has the key, or
-// is one that has no body.
+// rotationAnswer returns the outcome of a call; issues is set for calls that issue a key. A
+// response outside the platform's envelope has no meaning, unless it has the key, or
+// is a response without a body.
 func rotationAnswer(a *directAnswer, err error, issues bool) rotation.Answer {
 	if err != nil {
 		return rotation.Answer{Err: err}
@@ -412,7 +412,7 @@ func rotationAnswer(a *directAnswer, err error, issues bool) rotation.Answer {
 	return out
 }
 
-// refused reports whether the platform has said no with this status, and would do so
+// refused reports whether the platform has refused the call with this status, and would do so
 // again.
 func refused(status int) bool {
 	switch status {

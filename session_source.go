@@ -145,9 +145,9 @@ func (c *core) StoreFailed(what string, err error) {
 // logoutTimeout bounds the logout of Close.
 const logoutTimeout = 5 * time.Second
 
-// logout ends the session in use at the platform, and only that one: with the key,
-// which the newer of the platform's documents wants for it, those of other
-// processes would end too. An error is ignored: the session expires anyway.
+// logout ends only the session in use at the platform. With the key,
+// which the newer of the platform's documents asks for, the sessions of other
+// processes would also end. An error is ignored: the session expires anyway.
 func (c *core) logout() {
 	if p := c.cfg.session; p == nil || !p.LogoutOnClose || c.cfg.sessionStore() != nil || c.creds.latest().IsZero() {
 		return

@@ -128,7 +128,7 @@ func (k *storedKey) fetch(ctx context.Context, q renew.Query[*preparedCredential
 	key, reason, err := k.manager.Choose(ctx, rejected)
 	if err != nil {
 		known, ok := k.manager.Remembered(rejected)
-		if !ok || !q.HasRejected { // else what is in use continues to be used
+		if !ok || !q.HasRejected { // otherwise, the key in use continues to be used
 			return renew.Grant[*preparedCredential]{}, publicRotation(err)
 		}
 		key, reason = known, renew.Adopted
@@ -200,7 +200,7 @@ func (k *storedKey) HasOwner() bool { return k.owner != nil }
 // Admit implements rotation.Keys.
 func (k *storedKey) Admit(c secret.Credential) error { return k.core.admit(Credential{c}) }
 
-// checkOwner holds the owner credential against what any credential must pass.
+// checkOwner checks the owner credential like any other credential.
 func (c *core) checkOwner(owner Credential, err error) error {
 	if err == nil {
 		err = c.admit(owner)
@@ -240,7 +240,7 @@ func (k *storedKey) Adopt(ctx context.Context, key record.StoredKey, reason rene
 	k.adopting.Lock()
 	defer k.adopting.Unlock()
 	if k.manager.Superseded(key.Credential) {
-		return nil // the store has reported it late
+		return nil // the store has reported an outdated key
 	}
 	g, err := k.grant(key, false, reason)
 	if err == nil {

@@ -12,13 +12,13 @@ import (
 
 func main() {
 	if err := run(context.Background()); err != nil {
-		slog.New(slog.NewTextHandler(os.Stderr, nil)).Error("it did not work", "error", err)
+		slog.New(slog.NewTextHandler(os.Stderr, nil)).Error("cannot list the agents", "error", err)
 		os.Exit(1)
 	}
 }
 
 func run(ctx context.Context) error {
-	client, err := agrenting.New() // reads AGRENTING_API_KEY and its like
+	client, err := agrenting.New() // uses the key in AGRENTING_API_KEY
 	if err != nil {
 		return err
 	}
