@@ -43,7 +43,7 @@ type Value struct {
 	set         bool // given, or has a default
 	passthrough bool // takes all words that follow, including flags
 	preset      *string
-	separator   string // between the elements of a slice in one word; "" is none
+	separator   string // between the elements of a slice in one value of a flag; "" is none
 	target      reflect.Value
 }
 
@@ -60,7 +60,7 @@ type Value struct {
 //	optional:""     the argument may be missing; only the last ones
 //	short:"v"       the flag's letter
 //	placeholder:"X" the name of the flag's value in help
-//	sep:"none"      a word is one element of the slice; by default, it is split at commas
+//	sep:"none"      the flag's value is one element of the slice; by default, it is split at commas
 //	hidden:""       the command is not listed
 //	passthrough:""  the argument takes all words that follow
 //	embed:""        the fields of this struct belong to the outer one, as if embedded
@@ -116,7 +116,7 @@ func newValue(name string, tag reflect.StructTag, target reflect.Value) *Value {
 	if list, ok := tag.Lookup("enum"); ok {
 		v.Enum = strings.Split(list, ",")
 	}
-	if tag.Get("sep") != "none" {
+	if v.isFlag && tag.Get("sep") != "none" {
 		v.separator = ","
 	}
 	preset, ok := tag.Lookup("default")
@@ -302,7 +302,7 @@ func (v *Value) Set(text string) error {
 	return nil
 }
 
-// elements splits a word at its separators, except at those behind a backslash.
+// elements splits the value of a flag at its separators, except at those behind a backslash.
 func (v *Value) elements(text string) []string {
 	if v.separator == "" {
 		return []string{text}
