@@ -10,7 +10,7 @@ import (
 
 // Limits of a published program. People wait for its download, and for each run.
 const (
-	maxSize  = 20_000_000 // bytes
+	maxSize  = 18_000_000 // bytes
 	maxStart = 15 * time.Millisecond
 )
 

@@ -65,7 +65,7 @@ func (p *parser) next() error {
 		}
 		return fmt.Errorf("unexpected argument %s%s", word, suggestion(word, names))
 	}
-	p.command, p.words, p.given = child, p.words[1:], 0
+	p.command, p.words = child, p.words[1:]
 	return nil
 }
 
