@@ -13,10 +13,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/alecthomas/kong"
 	"github.com/itchyny/gojq"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/cli"
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/redact"
 )
 
@@ -70,10 +70,10 @@ type grammar struct {
 type app struct {
 	globals
 	streams
-	ctx     context.Context //nolint:containedctx // a run is one call, and kong hands commands the app alone
+	ctx     context.Context //nolint:containedctx // a run is one call, and commands get the app alone
 	ui      *printer
 	stdout  *outlet // what out is
-	parser  *kong.Kong
+	program *cli.Command
 	log     *slog.Logger // nil is silent
 	last    *agrenting.Client
 	fixed   agrenting.Kind // of its credential, where that was given and not found by a source
@@ -85,24 +85,17 @@ type app struct {
 	filter    *gojq.Code // of --jq; nil prints JSON unchanged
 	filterErr error      // why the filter could not be applied to the output
 
-	command    any  // that is run, nil before
-	toldOutput bool // that standard output could not be written
+	command    runner // nil until the command line has been read
+	toldOutput bool   // that standard output could not be written
 }
 
-// exited is how kong's wish to exit, after --help, comes out of it.
-type exited int
+// runner is a command that can be run.
+type runner interface{ Run(a *app) error }
 
-func newParser(g *grammar, s streams) (*kong.Kong, error) {
-	return kong.New(g,
-		kong.Name("agrenting"),
-		kong.Description("The Agrenting platform on the command line.\n\n"+
-			"Credentials come from the environment, a key file or a store, never from a flag: "+
-			"AGRENTING_KEY_FILE, in the sandbox AGRENTING_SANDBOX_API_KEY, AGRENTING_API_KEY, AGRENTING_SESSION_TOKEN."),
-		kong.Writers(s.out, s.err),
-		kong.Exit(func(code int) { panic(exited(code)) }),
-		kong.Help(printHelp),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: maxColumns}),
-	)
+func newProgram(g *grammar) *cli.Command {
+	return cli.New("agrenting", "The Agrenting platform on the command line.\n\n"+
+		"Credentials come from the environment, a key file or a store, never from a flag: "+
+		"AGRENTING_KEY_FILE, in the sandbox AGRENTING_SANDBOX_API_KEY, AGRENTING_API_KEY, AGRENTING_SESSION_TOKEN.", g)
 }
 
 // run is main without the process. It returns the exit code.
@@ -111,43 +104,34 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 	stdout := &outlet{to: s.out}
 	s.out = stdout
 	a := &app{streams: s, stdout: stdout, ctx: ctx, ui: newPrinter(s, slices.ContainsFunc(args, asksForJSON))}
-	defer func() {
-		switch e := recover().(type) {
-		case nil:
-		case exited:
-			code = int(e)
-		default:
-			panic(e)
-		}
-		code = a.finish(code)
-	}()
+	defer func() { code = a.finish(code) }()
 	if len(args) > 0 && args[0] == "--version" { // the habit of other programs
 		args = append([]string{"version"}, args[1:]...)
 	}
-	parser, err := newParser(&g, s)
-	if err != nil {
-		return a.report(err)
-	}
-	a.parser = parser
+	a.program = newProgram(&g)
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	parsed, err := parser.Parse(args)
-	if err != nil {
-		return a.report(usageOf(err))
+	command, help, err := a.program.Parse(args)
+	switch {
+	case err != nil:
+		return a.report(usageOf(command, err))
+	case help:
+		a.printHelp(command)
+		return codeOK
 	}
 	a.globals = g.globals
 	if a.KeyFile == "" && a.keyFileIsInput() {
 		a.KeyFile = "-"
 	}
 	a.ui.json, a.ui.quiet = a.JSON, a.Quiet
-	if err := a.useFilter(g.JQ, parsed.Selected().Name); err != nil {
+	if err := a.useFilter(g.JQ, command.Name); err != nil {
 		return a.report(err)
 	}
 	if a.Verbose {
 		a.log = slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	a.command = parsed.Selected().Target.Addr().Interface()
+	a.command = command.Target.(runner)
 	if l, ok := a.command.(interface{ shows() bool }); ok && l.shows() {
 		// The default is to end without a word when the reader of standard output
 		// has gone. Somebody has to say what has become of the secret.
@@ -155,7 +139,7 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 		signal.Notify(gone, syscall.SIGPIPE)
 		defer signal.Stop(gone)
 	}
-	err = parsed.Run(a)
+	err = a.command.Run(a)
 	if a.filterErr != nil && !errors.Is(err, a.filterErr) {
 		code = a.report(a.filterErr)
 	}
@@ -184,13 +168,8 @@ func discreet(text string) string {
 	})
 }
 
-// usageOf makes one line of what kong says.
-func usageOf(err error) error {
-	e := &cliError{code: codeUsage, kind: "usage", msg: discreet(err.Error()), hint: "see agrenting --help"}
-	if parse, ok := errors.AsType[*kong.ParseError](err); ok && parse.Context != nil {
-		if sel := parse.Context.Selected(); sel != nil {
-			e.hint = "see agrenting " + strings.TrimPrefix(sel.FullPath(), "agrenting ") + " --help"
-		}
-	}
-	return e
+// usageOf returns the error of a command line, with the command whose help is worth reading.
+func usageOf(command *cli.Command, err error) error {
+	hint := strings.Join(strings.Fields("see agrenting "+command.Path()+" --help"), " ")
+	return &cliError{code: codeUsage, kind: "usage", msg: discreet(err.Error()), hint: hint}
 }

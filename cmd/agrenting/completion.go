@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/alecthomas/kong"
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/cli"
 )
 
 type completionCmd struct {
@@ -41,12 +41,12 @@ const (
 
 // Run prints candidates for the last word, one a line. For --flag=value, these are
 // candidates for the value.
-func (c *completeCmd) Run(a *app) error { //nolint:unparam // kong requires it
+func (c *completeCmd) Run(a *app) error { //nolint:unparam // every command has this method
 	words := c.Words
 	if len(words) > 0 && words[0] == "--" {
 		words = words[1:]
 	}
-	for _, w := range candidates(a.parser.Model.Node, words) {
+	for _, w := range candidates(a.program, words) {
 		switch {
 		case c.Describe && w.description != "":
 			a.ui.line("%s\t%s", w.text, w.description)
@@ -68,12 +68,12 @@ func described(text, help string) candidate {
 }
 
 // candidates are the possible completions of the last word.
-func candidates(node *kong.Node, words []string) []candidate {
+func candidates(command *cli.Command, words []string) []candidate {
 	last := ""
 	if len(words) > 0 {
 		last, words = words[len(words)-1], words[:len(words)-1]
 	}
-	var pending *kong.Flag // a flag that waits for its value
+	var pending *cli.Value // a flag that waits for its value
 	helping := false       // the words behind help are those of the other commands
 	positional := 0
 	for i, w := range words {
@@ -81,23 +81,23 @@ func candidates(node *kong.Node, words []string) []candidate {
 		case pending != nil:
 			pending = nil
 		case w == "--":
-			return commandLine(node, len(words)-i-1)
-		case strings.HasPrefix(w, "-") && positional == 0, strings.HasPrefix(w, "-") && node.Name != "exec":
-			pending = flagOf(node, w)
+			return commandLine(command, len(words)-i-1)
+		case strings.HasPrefix(w, "-") && positional == 0, strings.HasPrefix(w, "-") && command.Name != "exec":
+			pending = flagOf(command, w)
 		default:
-			switch child := childOf(node, w); {
+			switch child := command.Find(w); {
 			case child == nil:
 				positional++
 			case child.Name == "help" && !helping:
 				helping = true
 			default:
-				node = child
+				command = child
 			}
 		}
 	}
 	var all []candidate
 	name, value, valued := strings.Cut(last, "=")
-	flag := flagOf(node, name)
+	flag := flagOf(command, name)
 	switch {
 	case pending != nil:
 		all = values(pending)
@@ -106,25 +106,23 @@ func candidates(node *kong.Node, words []string) []candidate {
 			return nil
 		}
 		all, last = values(flag), value
-	case node.Name == "exec" && !helping && (positional > 0 || !strings.HasPrefix(last, "-")):
-		return commandLine(node, positional)
+	case command.Name == "exec" && !helping && (positional > 0 || !strings.HasPrefix(last, "-")):
+		return commandLine(command, positional)
 	case strings.HasPrefix(last, "-"):
-		for _, group := range node.AllFlags(true) {
-			for _, f := range group {
-				all = append(all, described("--"+f.Name, f.Help))
-			}
+		for _, f := range command.AllFlags() {
+			all = append(all, described("--"+f.Name, f.Help))
 		}
-	case len(node.Children) > 0:
-		for _, child := range node.Children {
+	case len(command.Commands) > 0:
+		for _, child := range command.Commands {
 			if !child.Hidden {
 				all = append(all, described(child.Name, child.Help))
 			}
 		}
 	case helping || positional > 0:
-	case node.Name == "request":
+	case command.Name == "request":
 		all = plain("DELETE", "GET", "PATCH", "POST", "PUT")
-	case len(node.Positional) > 0:
-		all = plain(node.Positional[0].EnumSlice()...)
+	case len(command.Args) > 0:
+		all = plain(command.Args[0].Enum...)
 	}
 	all = slices.DeleteFunc(all, func(c candidate) bool {
 		return c.text == "" || !strings.HasPrefix(c.text, last) && !strings.HasPrefix(c.text, ":")
@@ -135,9 +133,9 @@ func candidates(node *kong.Node, words []string) []candidate {
 
 // commandLine is about the words of the command that exec runs; before counts those before
 // the last one.
-func commandLine(node *kong.Node, before int) []candidate {
+func commandLine(command *cli.Command, before int) []candidate {
 	switch {
-	case node.Name != "exec":
+	case command.Name != "exec":
 		return nil
 	case before == 0:
 		return plain(completeCommands)
@@ -147,18 +145,18 @@ func commandLine(node *kong.Node, before int) []candidate {
 }
 
 // values are the candidates for the value of a flag.
-func values(f *kong.Flag) []candidate {
+func values(f *cli.Value) []candidate {
 	switch {
 	case f.Name == "env":
 		return plain("production", "sandbox")
 	case f.Name == "type":
 		return plain("api_key", "session", "user_token")
-	case f.PlaceHolder == "FILE":
+	case f.Placeholder == "FILE":
 		return plain(completeFiles)
-	case f.PlaceHolder == "FOLDER":
+	case f.Placeholder == "FOLDER":
 		return plain(completeFolders)
 	default:
-		return plain(f.EnumSlice()...)
+		return plain(f.Enum...)
 	}
 }
 
@@ -173,15 +171,13 @@ func plain(texts ...string) []candidate {
 
 // flagOf is the flag that a word names, if it takes a value that is still to
 // come.
-func flagOf(node *kong.Node, word string) *kong.Flag {
+func flagOf(command *cli.Command, word string) *cli.Value {
 	if strings.Contains(word, "=") {
 		return nil
 	}
-	for _, group := range node.AllFlags(false) {
-		for _, f := range group {
-			if (word == "--"+f.Name || (f.Short != 0 && word == "-"+string(f.Short))) && !f.IsBool() {
-				return f
-			}
+	for _, f := range command.AllFlags() {
+		if (word == "--"+f.Name || (f.Short != "" && word == "-"+f.Short)) && !f.IsBool() {
+			return f
 		}
 	}
 	return nil

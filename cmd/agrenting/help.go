@@ -8,8 +8,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/alecthomas/kong"
 	"golang.org/x/term"
+
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/cli"
 )
 
 type helpCmd struct {
@@ -18,17 +19,16 @@ type helpCmd struct {
 
 // Run shows what --help shows.
 func (c *helpCmd) Run(a *app) error {
-	node := a.parser.Model.Node
+	command := a.program
 	for i, word := range c.Topic {
-		next := childOf(node, word)
-		if next == nil {
+		command = command.Find(word)
+		if command == nil {
 			hint := "see agrenting " + strings.Join(append(c.Topic[:i:i], "--help"), " ")
 			return usage(hint, "there is no command %s", discreet(visible(strings.Join(c.Topic[:i+1], " "))))
 		}
-		node = next
 	}
-	_, err := a.parser.Parse(append([]string{"--help"}, c.Topic...)) // does not return
-	return err
+	a.printHelp(command)
+	return nil
 }
 
 // globalsOf are the flags of every command that mean something to commands that
@@ -39,40 +39,34 @@ var globalsOf = map[string][]string{
 
 // printHelp shows what a command is for: its own flags, examples, and the common flags
 // that mean something to it, in short.
-func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
-	widen(ctx.Stdout)
-	sel := ctx.Selected()
-	if sel == nil {
-		return kong.DefaultHelpPrinter(options, ctx)
+func (a *app) printHelp(c *cli.Command) {
+	width := columnsOf(a.out)
+	fmt.Fprint(a.out, c.Usage(width))
+	if c == a.program {
+		return
 	}
-	used, few := globalsOf[sel.Name]
-	few = few && sel.Parent == ctx.Model.Node
+	if list := examples[c.Path()]; len(list) > 0 {
+		fmt.Fprintf(a.out, "\nExamples:\n  %s\n", strings.Join(list, "\n  "))
+	}
+	used, few := globalsOf[c.Path()]
 	var common []string
-	for _, f := range ctx.Model.Flags {
-		if !f.Hidden && (!few || slices.Contains(used, f.Name)) {
+	for _, f := range a.program.Flags {
+		if !few || slices.Contains(used, f.Name) {
 			common = append(common, flagInShort(f))
 		}
-		f.Hidden = true
 	}
-	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
-		return err
-	}
-	if list := examples[sel.Path()]; len(list) > 0 {
-		fmt.Fprintf(ctx.Stdout, "\nExamples:\n  %s\n", strings.Join(list, "\n  "))
-	}
-	fmt.Fprintf(ctx.Stdout, "\nCommon flags (see agrenting --help):\n%s", wrapped(common, columnsOf(ctx.Stdout)))
-	return nil
+	fmt.Fprintf(a.out, "\nCommon flags (see agrenting --help):\n%s", wrapped(common, width))
 }
 
 // flagInShort returns a flag with its short form and the name of its value, such as
 // -v/--verbose or --url=URL.
-func flagInShort(f *kong.Flag) string {
+func flagInShort(f *cli.Value) string {
 	text := "--" + f.Name
-	if f.Short != 0 {
-		text = "-" + string(f.Short) + "/" + text
+	if f.Short != "" {
+		text = "-" + f.Short + "/" + text
 	}
 	if !f.IsBool() {
-		text += "=" + strings.Trim(f.FormatPlaceHolder(), `"`)
+		text += "=" + strings.Trim(f.Metavar(), `"`)
 	}
 	return text
 }
@@ -106,21 +100,4 @@ func columnsOf(w io.Writer) int {
 		}
 	}
 	return 80
-}
-
-// widen tells kong how wide the terminal is. Kong sees that only of a file.
-func widen(w io.Writer) {
-	if isTerminal(w) && os.Getenv("COLUMNS") == "" {
-		_ = os.Setenv("COLUMNS", strconv.Itoa(columnsOf(w)))
-	}
-}
-
-// childOf is the command that a word behind another names.
-func childOf(node *kong.Node, word string) *kong.Node {
-	for _, child := range node.Children {
-		if child.Name == word {
-			return child
-		}
-	}
-	return nil
 }

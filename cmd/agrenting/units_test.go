@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -134,9 +133,8 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 	t.Parallel()
 
 	var g grammar
-	parser, err := newParser(&g, streams{out: io.Discard, err: io.Discard})
-	require.NoError(t, err)
-	for _, leaf := range parser.Model.Leaves(true) {
+	for _, leaf := range newProgram(&g).Leaves() {
+		assert.Implements(t, (*runner)(nil), leaf.Target, leaf.Path())
 		assert.NotEmpty(t, leaf.Help, leaf.Path())
 		for _, f := range leaf.Flags {
 			assert.NotEmpty(t, f.Help, "%s --%s", leaf.Path(), f.Name)

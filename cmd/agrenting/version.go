@@ -22,7 +22,7 @@ type jsonVersion struct {
 }
 
 // Run shows the version.
-func (versionCmd) Run(a *app) error { //nolint:unparam // kong requires it
+func (versionCmd) Run(a *app) error { //nolint:unparam // every command has this method
 	info, _ := debug.ReadBuildInfo()
 	v := jsonVersion{Version: versionOf(version, info), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
 	if info != nil {

@@ -1,0 +1,222 @@
+package cli_test
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/cli"
+)
+
+// level is a type that reads its own values.
+type level int
+
+func (l *level) UnmarshalText(text []byte) error {
+	if string(text) != "high" {
+		return errors.New("not a level")
+	}
+	*l = 9
+	return nil
+}
+
+type common struct {
+	URL     string `name:"url" placeholder:"URL" help:"Where to send it."`
+	Verbose bool   `short:"v" help:"Say more."`
+}
+
+// sendCmd has a field of each type.
+type sendCmd struct {
+	Force   bool          `short:"f" help:"Even if it is there."`
+	Tag     []string      `help:"A tag; may be repeated."`
+	Header  []string      `short:"H" sep:"none" placeholder:"NAME:VALUE" help:"A header."`
+	Count   int           `default:"2" help:"How often; ${default} by default."`
+	Seed    *uint64       `placeholder:"A-RATHER-LONG-NUMBER" help:"A seed."`
+	Filter  *string       `help:"A filter that is applied to everything before it is sent."`
+	Wait    time.Duration `default:"1m" help:"How long."`
+	Level   level         `help:"How loud."`
+	Mode    string        `enum:"fast,slow" default:"fast" help:"How. (${enum})"`
+	To      string        `required:"" help:"Who gets it."`
+	FileID  string        `arg:"" help:"What to send."`
+	Copies  []string      `arg:"" optional:"" help:"Who else gets it."`
+	ignored int
+}
+
+type program struct {
+	common
+	Send sendCmd `cmd:"" help:"Send something."`
+	List struct {
+		Old struct{} `cmd:"" help:"List what is old."`
+		New struct {
+			Since string `required:"" help:"Since when."`
+			By    string `required:"" help:"By whom."`
+		} `cmd:"" help:"List what is new."`
+	} `cmd:"" help:"List things."`
+	Run struct {
+		Words []string `arg:"" passthrough:"" help:"The command."`
+	} `cmd:"" help:"Run a command."`
+	Secret struct {
+		Color string `arg:"" optional:"" enum:"red,blue"`
+		Shade bool   `help:"Darker."`
+	} `cmd:"" hidden:"" name:"__secret" help:"Nothing to see."`
+}
+
+func parse(t *testing.T, line ...string) (got program, selected *cli.Command, help bool, err error) {
+	t.Helper()
+	selected, help, err = cli.New("prog", "A program.", &got).Parse(line)
+	return got, selected, help, err
+}
+
+func TestParse_values(t *testing.T) {
+	t.Parallel()
+
+	seed, filter := uint64(7), ".a"
+	defaults := sendCmd{Count: 2, Wait: time.Minute, Mode: "fast", To: "me", FileID: "x"}
+	with := func(change func(*sendCmd)) sendCmd {
+		c := defaults
+		change(&c)
+		return c
+	}
+	for line, want := range map[string]sendCmd{
+		"send --to me x":                       defaults,
+		"send x --to=me":                       defaults,
+		"--url u send -v x --to=me":            defaults,
+		"send --to me -- x":                    defaults,
+		"send --to me -":                       with(func(c *sendCmd) { c.FileID = "-" }),
+		"send --to me -- -x --tag":             with(func(c *sendCmd) { c.FileID = "-x"; c.Copies = []string{"--tag"} }),
+		"send --to me x a,b c -f":              with(func(c *sendCmd) { c.Copies = []string{"a,b", "c"}; c.Force = true }),
+		"send --to me x -vf":                   with(func(c *sendCmd) { c.Force = true }),
+		"send --to me x --force=no":            defaults,
+		"send --to me x --tag a,b --tag=c":     with(func(c *sendCmd) { c.Tag = []string{"a", "b", "c"} }),
+		`send --to me x --tag a\,b,,c,`:        with(func(c *sendCmd) { c.Tag = []string{"a,b", "", "c"} }),
+		"send --to me x -Ha,b -vH c -H -":      with(func(c *sendCmd) { c.Header = []string{"a,b", "c", "-"} }),
+		"send --to me x --header=-a":           with(func(c *sendCmd) { c.Header = []string{"-a"} }),
+		"send --to me x --count=-0x10":         with(func(c *sendCmd) { c.Count = -16 }),
+		"send --to me x --seed 7 --filter .a":  with(func(c *sendCmd) { c.Seed, c.Filter = &seed, &filter }),
+		"send --to me x --wait 3s --mode slow": with(func(c *sendCmd) { c.Wait, c.Mode = 3*time.Second, "slow" }),
+		"send --to me x --level high":          with(func(c *sendCmd) { c.Level = 9 }),
+		"send --to a --to me x":                defaults,
+	} {
+		got, selected, help, err := parse(t, strings.Fields(line)...)
+		require.NoError(t, err, line)
+		assert.Equal(t, want, got.Send, line)
+		assert.Equal(t, "send", selected.Path(), line)
+		assert.False(t, help, line)
+	}
+}
+
+func TestParse_passesOtherWordsThrough(t *testing.T) {
+	t.Parallel()
+
+	for line, want := range map[string]string{
+		"run ls -v --help": "ls -v --help",
+		"run -v ls":        "ls",
+		"run -v -v ls":     "ls",
+		"run -- ls -v":     "-- ls -v",
+		"run --nope=1 ls":  "--nope=1 ls",
+		"run ls a,b -- -":  "ls a,b -- -",
+	} {
+		got, _, _, err := parse(t, strings.Fields(line)...)
+		require.NoError(t, err, line)
+		assert.Equal(t, want, strings.Join(got.Run.Words, " "), line)
+	}
+}
+
+func TestParse_errors(t *testing.T) {
+	t.Parallel()
+
+	for _, c := range []struct{ line, selected, want string }{
+		{"", "", `expected one of "send", "list", "run"`},
+		{"sned", "", `unexpected argument sned, did you mean "send"?`},
+		{"nothing", "", `unexpected argument nothing`},
+		{"list", "list", `expected one of "old", "new"`},
+		{"list old x", "list old", `unexpected argument x`},
+		{"list old --to x", "list old", `unknown flag --to`},
+		{"send --ur x", "send", `unknown flag --ur, did you mean one of "--url", "--to"?`},
+		{"send -vx", "send", `unknown flag -x, did you mean one of "-h", "-v", "-f", "-H"?`},
+		{"send -v=1", "send", `unknown flag -=, did you mean one of "-h", "-v", "-f", "-H"?`},
+		{"send x", "send", `missing flags: --to=STRING`},
+		{"list new", "list new", `missing flags: --by=STRING, --since=STRING`},
+		{"send --to me", "send", `expected "<file-id>"`},
+		{"send --to", "send", `--to: expected string value but got "EOL" (<EOL>)`},
+		{"send --to --force x", "send", `--to: expected string value but got "--force" (long flag); perhaps try --to="--force"?`},
+		{"send --wait -1s", "send", `--wait: expected duration value but got "-1s" (short flag); perhaps try --wait="-1s"?`},
+		{"send --tag", "send", `--tag: missing value, expecting "<arg>,..."`},
+		{"send -H", "send", `--header: missing value, expecting "<arg>"`},
+		{"send --force=x", "send", `--force: bool value must be true, 1, yes, false, 0 or no but got "x"`},
+		{"send --count x", "send", `--count: expected a valid 64 bit int but got "x"`},
+		{"send --seed x", "send", `--seed: expected a valid 64 bit uint but got "x"`},
+		{"send --wait x", "send", `--wait: expected duration but got "x": time: invalid duration "x"`},
+		{"send --level x", "send", `--level: not a level`},
+		{"send --mode x", "send", `--mode must be one of "fast","slow" but got "x"`},
+		{"run", "run", `expected "<words> ..."`},
+		{"__secret green", "__secret", `[<color>] must be one of "red","blue" but got "green"`},
+		{"--help --nope", "", `unknown flag --nope`},
+	} {
+		_, selected, _, err := parse(t, strings.Fields(c.line)...)
+		require.EqualError(t, err, c.want, c.line)
+		assert.Equal(t, c.selected, selected.Path(), c.line)
+	}
+}
+
+func TestParse_optionalEnumMayBeMissing(t *testing.T) {
+	t.Parallel()
+
+	_, _, _, err := parse(t, "__secret")
+	require.NoError(t, err)
+}
+
+func TestParse_helpNeedsNothingElse(t *testing.T) {
+	t.Parallel()
+
+	for line, want := range map[string]string{"--help": "", "list -h": "list", "send --mode x --help": "send", "-h list new": "list new"} {
+		_, selected, help, err := parse(t, strings.Fields(line)...)
+		require.NoError(t, err, line)
+		assert.True(t, help, line)
+		assert.Equal(t, want, selected.Path(), line)
+	}
+}
+
+func TestAllFlags_areNotShared(t *testing.T) {
+	t.Parallel()
+
+	program := cli.New("prog", "", &program{})
+	program.Flags = append(make([]*cli.Value, 0, 100), program.Flags...) // room for those of commands
+	first := program.Find("send").AllFlags()
+	last := first[len(program.Flags)].Name
+	program.Find("__secret").AllFlags()
+	assert.Equal(t, last, first[len(program.Flags)].Name)
+	assert.Equal(t, []string{"help", "url", "verbose"}, []string{first[0].Name, first[1].Name, first[2].Name})
+}
+
+func TestUsage(t *testing.T) {
+	t.Parallel()
+
+	p := cli.New("prog", "A program.\n\nIt has two paragraphs.", &program{})
+	for file, got := range map[string]string{
+		"testdata/prog.txt": p.Usage(80),
+		"testdata/list.txt": p.Find("list").Usage(80),
+		"testdata/send.txt": p.Find("send").Usage(60),
+	} {
+		want, err := os.ReadFile(file)
+		require.NoError(t, err)
+		assert.Equal(t, string(want), got, file)
+	}
+}
+
+func TestNew_panicsOnMistakes(t *testing.T) {
+	t.Parallel()
+
+	assert.PanicsWithValue(t, "--size has the type float64, which no flag or argument can have", func() {
+		cli.New("prog", "", &struct{ Size float64 }{})
+	})
+	assert.PanicsWithValue(t, `default of --wait: expected duration but got "x": time: invalid duration "x"`, func() {
+		cli.New("prog", "", &struct {
+			Wait time.Duration `default:"x"`
+		}{})
+	})
+}

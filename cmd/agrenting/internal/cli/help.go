@@ -1,0 +1,133 @@
+package cli
+
+import (
+	"fmt"
+	"go/doc/comment"
+	"strings"
+)
+
+// Usage returns what --help shows of a command: its usage line, its description, its
+// arguments, its flags without those of the program, and its subcommands. Lines have at most
+// width columns, where that is possible.
+func (c *Command) Usage(width int) string {
+	var b strings.Builder
+	path, flags := "", c.Flags
+	if c.Parent != nil {
+		path, flags = " "+c.Path(), c.AllFlags()[len(c.program().Flags):]
+	}
+	fmt.Fprintf(&b, "Usage: %s%s%s\n", c.program().Name, path, c.summary())
+	if c.Help != "" {
+		b.WriteString("\n" + strings.Join(wrap(strings.TrimSpace(c.Help), width), "\n") + "\n")
+	}
+	table(&b, "Arguments:", argumentRows(c.Args), width)
+	table(&b, "Flags:", flagRows(flags), width)
+	var commands [][2]string
+	for _, leaf := range c.Leaves() {
+		commands = append(commands, [2]string{leaf.Path(), leaf.Help})
+	}
+	table(&b, "Commands:", commands, width)
+	if c.Parent == nil && len(commands) > 0 {
+		fmt.Fprintf(&b, "\nRun \"%s <command> --help\" for more information on a command.\n", c.Name)
+	}
+	return b.String()
+}
+
+func (c *Command) program() *Command {
+	for c.Parent != nil {
+		c = c.Parent
+	}
+	return c
+}
+
+// summary returns what the usage line shows behind the names of the commands.
+func (c *Command) summary() string {
+	var required, args, tail string
+	for _, f := range c.AllFlags() {
+		if f.Required {
+			required += " " + f.Summary()
+		}
+	}
+	for _, arg := range c.Args {
+		text := arg.Summary()
+		if !arg.Required {
+			text = strings.TrimSuffix(text, "]")
+			tail += "]"
+		}
+		args += " " + text
+	}
+	if len(c.Args) == 0 && len(c.Commands) > 0 {
+		args = " <command>"
+	}
+	flags := ""
+	for _, f := range c.Flags {
+		if !f.Required && f.Name != "help" {
+			flags = " [flags]"
+		}
+	}
+	if c.Parent != nil && len(c.Parent.Flags) > 0 {
+		flags = " [flags]"
+	}
+	return required + args + tail + flags
+}
+
+func argumentRows(args []*Value) [][2]string {
+	var rows [][2]string
+	for _, arg := range args {
+		rows = append(rows, [2]string{arg.Summary(), arg.Help})
+	}
+	return rows
+}
+
+func flagRows(flags []*Value) [][2]string {
+	indent := ""
+	for _, f := range flags {
+		if f.Short != "" {
+			indent = "    "
+		}
+	}
+	var rows [][2]string
+	for _, f := range flags {
+		short := indent
+		if f.Short != "" {
+			short = "-" + f.Short + ", "
+		}
+		rows = append(rows, [2]string{short + f.Summary(), f.Help})
+	}
+	return rows
+}
+
+// table writes a heading and rows in two columns. A left cell that is too wide for its
+// column has a line for itself.
+func table(b *strings.Builder, title string, rows [][2]string, width int) {
+	if len(rows) == 0 {
+		return
+	}
+	const indent, gap = 2, 4
+	width -= indent
+	widest, left := max(30, 375*width/1000), 0
+	for _, row := range rows {
+		if n := len(row[0]); n < widest {
+			left = max(left, n)
+		}
+	}
+	b.WriteString("\n" + title + "\n")
+	for _, row := range rows {
+		cell := row[0]
+		if len(cell) >= widest {
+			b.WriteString(strings.Repeat(" ", indent) + cell + "\n")
+			cell = ""
+		}
+		for _, line := range wrap(row[1], width-left-gap) {
+			line = fmt.Sprintf("%*s%-*s%*s%s", indent, "", left, cell, gap, "", line)
+			b.WriteString(strings.TrimRight(line, " ") + "\n")
+			cell = ""
+		}
+	}
+}
+
+// wrap splits text into lines of at most width columns. An empty line separates paragraphs.
+func wrap(text string, width int) []string {
+	printer := comment.Printer{TextCodePrefix: "    ", TextWidth: width}
+	out := printer.Text(new(comment.Parser).Parse(text))
+	return strings.Split(strings.TrimRight(string(out), "\n"), "\n")
+}
