@@ -2,9 +2,11 @@ package agrenting_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -29,6 +31,27 @@ func TestTheCanaryFindsASecret(t *testing.T) {
 	c := sdktest.NewCanary(hidden)
 	c.Hear(agrenting.APIKey(hidden), agrenting.IssuedErrorWith(errors.New("no secret found"), hidden), agrenting.Event{Err: agrenting.RotationErrorWith(agrenting.APIKey(hidden), hidden)})
 	assert.Empty(t, c.Leaks())
+}
+
+func TestCanarySkipsOnlyCleanTexts(t *testing.T) {
+	t.Parallel()
+	const format = "rotated at %s: %v\n"
+	first, second := "ap_"+strings.Repeat("5afe984f88", 4), "ap_"+strings.Repeat("0badc0ffee", 4)
+	var clean sdktest.CleanTexts
+	leaks := func(hidden, text string) []string {
+		c := sdktest.NewCanary(hidden)
+		c.Skip(&clean)
+		_, _ = fmt.Fprintf(c, format, "12:30:01", text)
+		return c.Leaks()
+	}
+	assert.Empty(t, leaks(first, "sha256:5afe984f88"))
+	assert.Empty(t, leaks(second, "sha256:0badc0ffee"))
+	for range 2 { // what has leaked once is not clean
+		assert.Len(t, leaks(first, first), 1)
+		assert.Len(t, leaks(second, second), 1)
+		assert.Len(t, leaks(second, base64.StdEncoding.EncodeToString([]byte(second))), 1)
+		assert.Len(t, leaks(second, fmt.Sprint([]byte(second))), 1)
+	}
 }
 
 func TestARotationThatGoesWrongTellsNoSecret(t *testing.T) {

@@ -75,7 +75,7 @@ func (s scenario) runsWith() []uint64 {
 		return s.seeds
 	}
 	random := s.faults.stray > 0 || s.faults.staleNodes > 0
-	if !random || sdktest.RaceEnabled || testing.Short() {
+	if !random || sdktest.FewerScenarios || testing.Short() {
 		return []uint64{8}
 	}
 	return []uint64{8, 1}

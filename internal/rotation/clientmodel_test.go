@@ -243,7 +243,7 @@ func TestARotationSurvivesAnyOneFault(t *testing.T) {
 		for n, op := range clean.ops[:clean.first] {
 			for i, f := range op.faults() {
 				endings := []modelEnding{itStays, itDies}
-				if sdktest.RaceEnabled { // TestAnyOneFault tries all, and the same code runs
+				if sdktest.FewerScenarios { // TestAnyOneFault tries all, and the same code runs
 					if (n+i)%4 != 0 {
 						continue
 					}
@@ -257,7 +257,7 @@ func TestARotationSurvivesAnyOneFault(t *testing.T) {
 		}
 	}
 	run.wait()
-	if !sdktest.RaceEnabled {
+	if !sdktest.FewerScenarios {
 		assert.Positive(t, run.lost.Load(), "some keys cannot be saved")
 	}
 }
@@ -274,7 +274,7 @@ func TestARotationSurvivesAnyTwoFaults(t *testing.T) {
 	switch {
 	case *rotation.Every:
 		stride = 1
-	case sdktest.RaceEnabled:
+	case sdktest.FewerScenarios:
 		stride, firsts = 150, 20
 	}
 	first, pair := 0, 0

@@ -118,7 +118,7 @@ func TestRotationSurvivesAStopAtAnyOperation(t *testing.T) {
 		for n, op := range clean.ops[:clean.first] {
 			for i, f := range stopFaults {
 				for _, ending := range []modelEnding{itStays, itDies} {
-					if sdktest.RaceEnabled && (n+i)%6 != 0 {
+					if sdktest.FewerScenarios && (n+i)%6 != 0 {
 						continue // the same code runs, and without the detector all of them
 					}
 					run.scenario(tc, modelPlan{n: f}, ending, fmt.Sprintf("operation %d, %s: %s", n, op, f), nil)

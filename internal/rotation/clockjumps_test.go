@@ -85,7 +85,7 @@ func TestWallClockJumpsAtAnyOperation(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) { last = rotateWhileClockJumps(t, s, jump, "", -1) })
 					require.GreaterOrEqual(t, last, 5, "a load and four saves")
 					step := 1
-					if sdktest.RaceEnabled {
+					if sdktest.FewerScenarios {
 						step = 3
 					}
 					for at := 0; at < last; at += step {

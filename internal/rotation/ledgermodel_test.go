@@ -423,7 +423,7 @@ func TestLedger_anyOneFault(t *testing.T) {
 	switch {
 	case *everyLedger:
 		stride = 1
-	case raceEnabled || testing.Short():
+	case fewerScenarios || testing.Short():
 		stride = 481
 	}
 	onAllProcessors(func(yield func(ledgerScenario) bool) {
@@ -456,7 +456,7 @@ func TestLedger_anyTwoFaults(t *testing.T) {
 		from, to = *ledgerPair, *ledgerPair+1
 	case *everyLedger:
 		to *= 100
-	case raceEnabled || testing.Short():
+	case fewerScenarios || testing.Short():
 		to /= 50
 	}
 	onAllProcessors(func(yield func(int) bool) {

@@ -29,7 +29,7 @@ func TestAThousandRotationsFailNoRequestOf64Workers(t *testing.T) { //nolint:tpa
 	t.Parallel()
 	const rotations = 100
 	platforms := 10
-	if sdktest.RaceEnabled && !*rotation.Every {
+	if sdktest.FewerScenarios && !*rotation.Every {
 		platforms = 2
 	}
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} { //nolint:paralleltest // one after the other, see above
@@ -186,7 +186,7 @@ func TestTheGateHoldsRequestsNoLongerThanTheRotationTakes(t *testing.T) {
 func TestRotationsBackToBackByManyProcessesFailNoRequest(t *testing.T) { //nolint:tparallel // each has the processors for itself
 	t.Parallel()
 	rotations := 60
-	if sdktest.RaceEnabled && !*rotation.Every {
+	if sdktest.FewerScenarios && !*rotation.Every {
 		rotations = 20
 	}
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} { //nolint:paralleltest // one after the other, see above

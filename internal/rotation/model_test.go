@@ -361,7 +361,15 @@ func TestAnyOneFault(t *testing.T) {
 		}
 		return append([]fault{stopBefore2, stopAfter2}, op.faults()...)
 	}
+	var faults atomic.Int64
+	stride := int64(1)
+	if fewerScenarios {
+		stride = 5 // one of several, evenly distributed; all of them without the detector
+	}
 	r.each(false, func(o outcome) int { return len(o.ops) }, all, func(s scenario) {
+		if faults.Add(1)%stride != 0 {
+			return
+		}
 		r.endings(s, func(scenario, outcome) {})
 		s.chatty = true
 		r.run(s)
@@ -382,7 +390,7 @@ func TestAnyTwoFaults(t *testing.T) {
 	if *Every {
 		stride = 1
 	}
-	if raceEnabled || testing.Short() {
+	if fewerScenarios || testing.Short() {
 		stride = 60 // one of many pairs, evenly distributed; other steps of CI run without the detector
 	}
 	r.each(true, func(o outcome) int { return o.first }, func(op operation) []fault { return notBelieved(op.faults()) }, func(s scenario) {

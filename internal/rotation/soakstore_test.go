@@ -35,7 +35,7 @@ import (
 //	go test -run TestSoakImperfectStoreAndPlatform -soak=10m -timeout=15m -v .
 func TestSoakImperfectStoreAndPlatform(t *testing.T) { //nolint:paralleltest // it measures the memory of the process
 	rounds := 3
-	if sdktest.RaceEnabled || testing.Short() {
+	if sdktest.FewerScenarios || testing.Short() {
 		rounds = 1
 	}
 	began := time.Now()
