@@ -36,11 +36,11 @@ func TestFleetOfProcesses(t *testing.T) { //nolint:paralleltest // it needs the 
 		processes, rotations = 16, 50
 	}
 	s := newServer(t)
-	text, err := json.Marshal(place{URL: s.url(s.proxy.Addr(), adminUser), Sealing: sealingKey.Reveal()})
+	text, err := json.Marshal(place{URL: s.url(s.proxy.Addr(), writer), Sealing: sealingKey.Reveal()})
 	require.NoError(t, err)
 	// Every state of a record is copied, in the order of the commits.
 	s.execute(t, `CREATE TABLE history (n bigserial PRIMARY KEY, data bytea NOT NULL);
-		CREATE FUNCTION remember() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		CREATE FUNCTION remember() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
 			INSERT INTO history (data) VALUES (NEW.data); RETURN NEW; END $$;
 		CREATE TRIGGER remember AFTER INSERT OR UPDATE ON `+table+` FOR EACH ROW
 			WHEN (NEW.name = 'fleet/key') EXECUTE FUNCTION remember()`)

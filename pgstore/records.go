@@ -91,11 +91,14 @@ func newRevision() (int64, error) {
 	return n.Int64() + 1, nil
 }
 
-// parse returns the number of a revision. ok is false for one that no store has
-// returned.
-func parse(rev agrenting.Revision) (n int64, ok bool) {
+// parse returns the number of a revision, 0 for one that no store has returned. No row
+// has the number 0.
+func parse(rev agrenting.Revision) int64 {
 	n, err := strconv.ParseInt(string(rev), 10, 64)
-	return n, err == nil && n > 0 && revision(n) == rev
+	if err != nil || n < 0 || revision(n) != rev {
+		return 0
+	}
+	return n
 }
 
 func (r *records) Load(ctx context.Context, name string) (rec agrenting.Record, err error) {
@@ -143,11 +146,7 @@ func (r *records) Save(ctx context.Context, name string, data []byte, previous a
 	}
 	sql, args := r.insert, []any{pgx.QueryExecModeExec, r.row(name), append([]byte{}, data...), next}
 	if previous != "" {
-		n, ok := parse(previous)
-		if !ok {
-			return "", conflict
-		}
-		sql, args = r.update, append(args, n)
+		sql, args = r.update, append(args, parse(previous))
 	}
 	err = r.try(ctx, "save", func(ctx context.Context, conn *pgx.Conn) error {
 		tag, err := conn.Exec(ctx, sql, args...)

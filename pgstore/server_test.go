@@ -70,11 +70,11 @@ func ours() (left string) {
 }
 
 const (
-	adminUser = "postgres"
+	// adminUser owns the table; writer and reader have the least privileges.
+	adminUser, writer, reader = "postgres", "writer", "reader"
 	// password is the one of every user of the test servers.
 	password = "hunter2secret"
-	// sealPlace is the table that most tests use.
-	table = pgstore.DefaultTable
+	table    = pgstore.DefaultTable
 )
 
 // sealingKey is the one of all tests.
@@ -344,13 +344,24 @@ func createSchema(s *server) error {
 		return err
 	}
 	defer store.Close()
-	return store.CreateSchema(context.Background())
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, s.url(s.addr(), adminUser))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	if err := store.CreateSchema(ctx); err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, fmt.Sprintf(`CREATE ROLE %[1]s LOGIN PASSWORD '%[3]s'; CREATE ROLE %[2]s LOGIN PASSWORD '%[3]s';
+		GRANT SELECT, INSERT, UPDATE ON %[4]s TO %[1]s; GRANT SELECT ON %[4]s TO %[2]s`, writer, reader, password, table))
+	return err
 }
 
 // open opens a store with its own pool, through the proxy.
 func (s *server) open(t *testing.T, name string, opts ...pgstore.Option) *pgstore.Store {
 	t.Helper()
-	return s.openAs(t, adminUser, name, opts...)
+	return s.openAs(t, writer, name, opts...)
 }
 
 func (s *server) openAs(t *testing.T, user, name string, opts ...pgstore.Option) *pgstore.Store {

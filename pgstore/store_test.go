@@ -1,7 +1,6 @@
 package pgstore_test
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -47,12 +46,9 @@ func TestConformance(t *testing.T) {
 				t.Cleanup(func() { require.NoError(t, store.Close()) })
 				return store
 			}
-			_, err := direct.Exec(t.Context(), fmt.Sprintf("CREATE ROLE %[1]q LOGIN PASSWORD '%[2]s'; GRANT SELECT ON %[3]s TO %[1]q",
-				id, password, table))
-			require.NoError(t, err)
 			storetest.Test(t, func(t *testing.T) agrenting.Store {
 				t.Helper()
-				return open(t, s.url(s.addr(), adminUser))
+				return open(t, s.url(s.addr(), writer))
 			}, storetest.Delete(func(t *testing.T, _ agrenting.Store, name string) {
 				t.Helper()
 				_, err := direct.Exec(t.Context(), "DELETE FROM "+table+" WHERE name = $1", id+"/"+name)
@@ -62,13 +58,13 @@ func TestConformance(t *testing.T) {
 				p, err := fleettest.NewProxy(s.addr())
 				require.NoError(t, err)
 				t.Cleanup(p.Close)
-				return open(t, s.url(p.Addr(), adminUser), pgstore.WithTimeout(time.Second)), p.Refuse, p.Pass
+				return open(t, s.url(p.Addr(), writer), pgstore.WithTimeout(time.Second)), p.Refuse, p.Pass
 			}), storetest.Gone(func(t *testing.T) agrenting.Store {
 				t.Helper()
-				return open(t, s.url(s.addr(), adminUser), pgstore.WithTable("dropped"))
+				return open(t, s.url(s.addr(), writer), pgstore.WithTable("dropped"))
 			}), storetest.ReadOnly(func(t *testing.T) agrenting.Store {
 				t.Helper()
-				return open(t, s.url(s.addr(), id))
+				return open(t, s.url(s.addr(), reader))
 			}))
 		})
 	}
