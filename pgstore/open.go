@@ -51,9 +51,9 @@ func Open(connString, name string, opts ...Option) (*Store, error) {
 		conn.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	}
 	conn.MaxProtocolMessageBodyLen = maxMessage
-	if cfg.PingTimeout == 0 {
-		cfg.PingTimeout = o.timeout / attempts
-	}
+	// A connection that was lost while it was idle costs an attempt. A ping before each
+	// operation would cost more.
+	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
 		return nil, invalid("Open", "the pool cannot be made")

@@ -238,7 +238,8 @@ func (s *server) certify() error {
 func (s *server) start() error {
 	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-p", strconv.Itoa(s.port), "-h", "127.0.0.1", "-k", s.folder,
 		"-c", "ssl=on", "-c", "ssl_cert_file="+s.roots, "-c", "ssl_key_file="+filepath.Join(s.folder, "server.key"),
-		"-c", "max_connections=200", "-c", "shared_buffers=16MB")
+		"-c", "max_connections=200", "-c", "shared_buffers=16MB",
+		"-c", "fsync=off") // the servers are killed, but not the machine
 	if err := asPostgres(cmd); err != nil {
 		return err
 	}
@@ -398,3 +399,6 @@ func unique(t *testing.T) string {
 		return r
 	}, t.Name())
 }
+
+// remove removes a file of the server.
+func (s *server) remove(name string) error { return os.Remove(filepath.Join(s.folder, name)) }
