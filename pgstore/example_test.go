@@ -12,14 +12,13 @@ import (
 // The programs of a fleet share a key, its rotations and its sessions through a table.
 // The password comes from PGPASSWORD or from ~/.pgpass.
 func Example() {
-	err := run(context.Background())
-	if err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
+func run() error {
 	key, err := agrenting.ParseSealingKey(os.Getenv("SEALING_KEY"))
 	if err != nil {
 		return err
@@ -40,7 +39,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
-	return client.Verify(ctx)
+	return client.Verify(context.Background())
 }
 
 // A migration creates the table once, as a user who may create tables.

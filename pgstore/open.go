@@ -107,7 +107,7 @@ func tlsProblem(cfg *tls.Config) string {
 func isLoopback(host string) bool {
 	a, err := netip.ParseAddr(host)
 	if err != nil {
-		return strings.EqualFold(host, "localhost")
+		return strings.ToLower(host) == "localhost"
 	}
 	return a.Unmap().IsLoopback()
 }

@@ -37,6 +37,7 @@ func TestOpenRequiresVerifiedConnections(t *testing.T) {
 		"name not verified":          {user + "db.example.com/app?sslmode=verify-ca", "would not verify"},
 		"second host":                {user + "127.0.0.1,db.example.com/app", `host "db.example.com"`},
 		"keywords":                   {"host=db.example.com user=u password=hunter2secret sslmode=require", "would not verify"},
+		"long s":                     {user + "localho\u017ft/app?sslmode=disable", "may be unencrypted"},
 		"host that starts like one":  {user + "127.0.0.1.example.com/app?sslmode=disable", "may be unencrypted"},
 		"host that ends like one":    {user + "not-localhost/app?sslmode=disable", "may be unencrypted"},
 		"address of every interface": {user + "0.0.0.0/app?sslmode=disable", "may be unencrypted"},
@@ -139,7 +140,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	const url = "postgres://u@127.0.0.1/app"
 	pool, err := pgxpool.New(t.Context(), url)
 	require.NoError(t, err)
-	defer pool.Close()
+	t.Cleanup(pool.Close)
 	seal := pgstore.WithSealingKey(sealingKey)
 	for name, tc := range map[string]struct {
 		store string

@@ -15,13 +15,13 @@ import (
 
 func TestRequestsContinueWithoutServer(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
-	for name, outage := range map[string]struct{ begin, end func() }{
-		"killed": {s.kill, func() { require.NoError(t, s.start()) }},
-		"silent": {s.proxy.Freeze, s.proxy.Pass},
+	for name, outage := range map[string]struct{ begin, end func(s *server) error }{
+		"killed": {func(s *server) error { s.kill(); return nil }, (*server).start},
+		"silent": {func(s *server) error { s.proxy.Freeze(); return nil }, func(s *server) error { s.proxy.Pass(); return nil }},
 	} {
-		t.Run(name, func(t *testing.T) { //nolint:paralleltest // they share the server
-			w := fleettest.NewWorld(t)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, w := newServer(t), fleettest.NewWorld(t)
 			clients := make([]*agrenting.Client, 3)
 			for i := range clients {
 				store := s.open(t, name, pgstore.WithListen(), pgstore.WithTimeout(2*time.Second))
@@ -31,7 +31,7 @@ func TestRequestsContinueWithoutServer(t *testing.T) {
 			load := fleettest.StartLoad(t.Context(), 5*time.Millisecond, clients...)
 			mustRotate(t, clients[0])
 
-			outage.begin()
+			require.NoError(t, outage.begin(s))
 			before := w.Server.Stats()
 			_, err := clients[0].Rotate(t.Context())
 			rotation, ok := errors.AsType[*agrenting.RotationError](err)
@@ -45,7 +45,7 @@ func TestRequestsContinueWithoutServer(t *testing.T) {
 			assert.Equal(t, before.Authenticates, after.Authenticates, "the session in memory is valid")
 			assert.Greater(t, after.Requests, before.Requests+20, "requests continue")
 
-			outage.end()
+			require.NoError(t, outage.end(s))
 			mustRotate(t, clients[1])
 			load.Stop(t)
 			assert.Empty(t, w.StaleKeys())
