@@ -31,9 +31,9 @@ func openFleet(text string) (fleettest.Store, error) {
 // TestFleetOfProcesses has a fleet rotate its key, while processes and the server are
 // killed and the network is cut. AGRENTING_FLEET=full makes it a fleet of 16.
 func TestFleetOfProcesses(t *testing.T) { //nolint:paralleltest // it needs the machine for itself
-	processes, rotations := 4, 12
+	processes, rotations, adoption := 4, 12, time.Duration(0)
 	if fleettest.Full() {
-		processes, rotations = 16, 50
+		processes, rotations, adoption = 16, 50, 50*time.Millisecond
 	}
 	s := newServer(t)
 	text, err := json.Marshal(place{URL: s.url(s.proxy.Addr(), writer), Sealing: sealingKey.Reveal()})
@@ -46,7 +46,7 @@ func TestFleetOfProcesses(t *testing.T) { //nolint:paralleltest // it needs the 
 			WHEN (NEW.name = 'fleet/key') EXECUTE FUNCTION remember()`)
 	kills, cuts := 0, 0
 	fleettest.Run(t, fleettest.Fleet{
-		Place: string(text), Store: s.open(t, "fleet"), Processes: processes, Rotations: rotations, Adoption: 50 * time.Millisecond,
+		Place: string(text), Store: s.open(t, "fleet"), Processes: processes, Rotations: rotations, Adoption: adoption,
 		Disturb: func(n int) {
 			<-time.After(rand.N(40 * time.Millisecond))
 			switch n % 10 {
