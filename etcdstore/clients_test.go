@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 	"github.com/agrenting/agrenting-go/etcdstore"
-	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
 )
 
 // savedAt records when each new key was saved.

@@ -20,8 +20,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 	"github.com/agrenting/agrenting-go/etcdstore"
-	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
 )
 
 // shared is the server that most tests use, each under its own name.

@@ -10,8 +10,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 	"github.com/agrenting/agrenting-go/etcdstore"
-	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
 )
 
 // place is what a process of the fleet needs to open the store.

@@ -22,7 +22,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
-	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 )
 
 // scaleEnv names the document that TestScale writes. Without it, the test runs

@@ -18,8 +18,8 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest/storetest"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 	"github.com/agrenting/agrenting-go/etcdstore"
-	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
 )
 
 // key is the name of a record.

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go"
-	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 	"github.com/agrenting/agrenting-go/pgstore"
 )
 

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go"
-	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 	"github.com/agrenting/agrenting-go/pgstore"
 )
 
@@ -302,7 +302,10 @@ func TestOversizedRowIsNotRead(t *testing.T) {
 	t.Parallel()
 	s := sharedServer(t)
 	s.execute(t, "INSERT INTO "+table+" VALUES ('oversized/key', convert_to(repeat('x', 5000000), 'UTF8'), 1, now())")
-	_, err := s.open(t, "oversized", pgstore.WithTimeout(time.Second)).Load(t.Context(), key)
-	require.Error(t, err)
+	store, err := pgstore.Open(s.url(s.addr(), writer), "oversized", pgstore.WithPlaintext(), pgstore.WithTimeout(time.Second))
+	require.NoError(t, err)
+	defer store.Close()
+	_, err = store.Load(t.Context(), key)
+	require.ErrorContains(t, err, "body length")
 	require.NotErrorIs(t, err, agrenting.ErrNoRecord)
 }
