@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"os"
@@ -22,14 +21,15 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/etcdstore"
+	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
 )
 
 // shared is the server that most tests use, each under its own name.
 var shared *cluster
 
 func TestMain(m *testing.M) {
-	if workerMain != nil && os.Getenv(workerEnv) != "" {
-		os.Exit(workerMain())
+	if code, ok := fleettest.Worker(openFleet); ok {
+		os.Exit(code)
 	}
 	os.Exit(runTests(m))
 }
@@ -71,18 +71,12 @@ func ours() string {
 	}
 }
 
-// workerEnv makes the test binary a worker of a fleet. workerMain is what it does
-// then.
-const workerEnv = "ETCDSTORE_TEST_WORKER"
-
-var workerMain func() int
-
 // member is an etcd server of this process, with a proxy before it.
 type member struct {
 	name         string
 	folder       string
 	client, peer string // host and port
-	proxy        *proxy
+	proxy        *fleettest.Proxy
 
 	mu      sync.Mutex
 	etcd    *embed.Etcd
@@ -104,7 +98,7 @@ func startCluster(folder string, n int) (*cluster, error) {
 				m.peer, err = freeAddr()
 			}
 			if err == nil {
-				m.proxy, err = newProxy(m.client)
+				m.proxy, err = fleettest.NewProxy(m.client)
 			}
 			if err != nil {
 				return nil, err
@@ -142,7 +136,7 @@ func (c *cluster) startAll() error {
 
 func httpURL(addr string) []url.URL { return []url.URL{{Scheme: "http", Host: addr}} }
 
-// start starts a member, anew or again.
+// start starts a member, for the first time or again.
 func (c *cluster) start(m *member) error {
 	m.closing.Wait()
 	cfg := embed.NewConfig()
@@ -175,7 +169,7 @@ func (c *cluster) start(m *member) error {
 	m.mu.Lock()
 	m.etcd = e
 	m.mu.Unlock()
-	m.proxy.set(pass)
+	m.proxy.Pass()
 	return nil
 }
 
@@ -185,7 +179,7 @@ func (m *member) running() *embed.Etcd {
 	return m.etcd
 }
 
-// kill stops a member without a word to anybody.
+// kill stops a member without notice.
 func (m *member) kill() {
 	m.mu.Lock()
 	e := m.etcd
@@ -194,7 +188,7 @@ func (m *member) kill() {
 	if e == nil {
 		return
 	}
-	m.proxy.set(refuse)
+	m.proxy.Refuse()
 	e.Server.HardStop()
 	m.closing.Go(e.Close)
 }
@@ -225,7 +219,7 @@ func (c *cluster) others(than *member) []*member {
 func (c *cluster) endpoints() []string {
 	var out []string
 	for _, m := range c.members {
-		out = append(out, "http://"+m.proxy.addr())
+		out = append(out, "http://"+m.proxy.Addr())
 	}
 	return out
 }
@@ -234,7 +228,7 @@ func (c *cluster) close() {
 	var wg sync.WaitGroup
 	for _, m := range c.members {
 		wg.Go(func() {
-			m.proxy.close()
+			m.proxy.Close()
 			m.kill()
 			m.closing.Wait()
 		})
@@ -282,129 +276,4 @@ func unique(t *testing.T) string {
 		}
 		return r
 	}, t.Name())
-}
-
-// mode is what a proxy does.
-type mode int
-
-const (
-	pass   mode = iota
-	freeze      // takes connections and bytes, and passes nothing on
-	refuse      // resets what there is and what comes
-)
-
-// proxy is a TCP proxy before a member.
-type proxy struct {
-	target   string
-	listener net.Listener
-	wg       sync.WaitGroup
-
-	mu      sync.Mutex
-	changed chan struct{}
-	mode    mode
-	closed  bool
-	conns   map[net.Conn]struct{}
-}
-
-func newProxy(target string) (*proxy, error) {
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	p := &proxy{target: target, listener: l, changed: make(chan struct{}), conns: map[net.Conn]struct{}{}}
-	p.wg.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			p.wg.Go(func() { p.serve(conn) })
-		}
-	})
-	return p, nil
-}
-
-func (p *proxy) addr() string { return p.listener.Addr().String() }
-
-func (p *proxy) set(m mode) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.mode = m
-	close(p.changed)
-	p.changed = make(chan struct{})
-	if m == refuse || p.closed {
-		for c := range p.conns {
-			_ = c.Close()
-		}
-	}
-}
-
-// hold waits while the proxy is frozen, and reports whether the connection
-// lives on.
-func (p *proxy) hold() bool {
-	for {
-		p.mu.Lock()
-		m, changed, closed := p.mode, p.changed, p.closed
-		p.mu.Unlock()
-		switch {
-		case closed || m == refuse:
-			return false
-		case m == pass:
-			return true
-		}
-		<-changed
-	}
-}
-
-func (p *proxy) track(c net.Conn, add bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if add {
-		p.conns[c] = struct{}{}
-		return
-	}
-	delete(p.conns, c)
-}
-
-func (p *proxy) serve(conn net.Conn) {
-	defer conn.Close()
-	p.track(conn, true)
-	defer p.track(conn, false)
-	if !p.hold() {
-		return
-	}
-	up, err := new(net.Dialer).Dial("tcp", p.target)
-	if err != nil {
-		return
-	}
-	defer up.Close()
-	p.track(up, true)
-	defer p.track(up, false)
-	var wg sync.WaitGroup
-	for _, pair := range [][2]net.Conn{{up, conn}, {conn, up}} {
-		wg.Go(func() {
-			defer pair[0].Close()
-			defer pair[1].Close()
-			buf := make([]byte, 32<<10)
-			for {
-				n, err := pair[1].Read(buf)
-				if err != nil || !p.hold() {
-					return
-				}
-				if _, err := pair[0].Write(buf[:n]); err != nil && !errors.Is(err, io.EOF) {
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-func (p *proxy) close() {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	_ = p.listener.Close()
-	p.set(refuse)
-	p.wg.Wait()
 }

@@ -161,7 +161,7 @@ func TestSilentMemberIsAvoided(t *testing.T) {
 	c := trio(t)
 	s := c.open(t, "silent", etcdstore.WithTimeout(4*time.Second))
 	rev := save(t, s, "1", "")
-	c.leader().proxy.set(freeze) // for clients; the members reach each other
+	c.leader().proxy.Freeze() // for clients; the members reach each other
 	began := time.Now()
 	for n := range 3 {
 		rev = save(t, s, strconv.Itoa(n+2), rev)
@@ -183,7 +183,7 @@ func TestWatchEndsWhenEveryConnectionIsLost(t *testing.T) {
 		if last = err; err == nil {
 			began = time.Now()
 			for _, m := range c.members {
-				m.proxy.set(refuse)
+				m.proxy.Refuse()
 			}
 		}
 	}

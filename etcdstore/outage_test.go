@@ -10,27 +10,28 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/etcdstore"
+	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
 )
 
 // fleet is clients on a cluster of three, under load.
 type fleet struct {
-	*world
+	*fleettest.World
 
 	c       *cluster
 	clients []*agrenting.Client
-	load    *requests
+	load    *fleettest.Load
 }
 
 func newFleet(t *testing.T, n int) *fleet {
 	t.Helper()
-	f := &fleet{world: newWorld(t), c: trio(t)}
+	f := &fleet{World: fleettest.NewWorld(t), c: trio(t)}
 	for range n {
 		s := f.c.open(t, "fleet", etcdstore.WithTimeout(2*time.Second))
-		client := f.client(t, s, f.policy(agrenting.Overlap), agrenting.WithSession())
-		require.NoError(t, call(t.Context(), client))
+		client := f.Client(t, s, f.Policy(agrenting.Overlap), agrenting.WithSession())
+		require.NoError(t, fleettest.Call(t.Context(), client))
 		f.clients = append(f.clients, client)
 	}
-	f.load = startLoad(t.Context(), 5*time.Millisecond, f.clients...)
+	f.load = fleettest.StartLoad(t.Context(), 5*time.Millisecond, f.clients...)
 	return f
 }
 
@@ -61,11 +62,11 @@ func TestFleetSurvivesTheLeader(t *testing.T) {
 		require.NoError(t, f.c.start(dead))
 	}
 	f.rotate(t, f.clients[2])
-	f.load.stop(t)
-	assert.Empty(t, staleKeys(f.world))
+	f.load.Stop(t)
+	assert.Empty(t, f.StaleKeys())
 	state, err := agrenting.LoadKeyState(t.Context(), f.c.open(t, "fleet"))
 	require.NoError(t, err)
-	assert.Equal(t, int64(state.Generation)-1, f.srv.Stats().KeysCreated, "no rotation was made twice")
+	assert.Equal(t, int64(state.Generation)-1, f.Server.Stats().KeysCreated, "no rotation was made twice")
 }
 
 func TestFleetSurvivesAMinority(t *testing.T) {
@@ -76,8 +77,8 @@ func TestFleetSurvivesAMinority(t *testing.T) {
 		_, err := c.Rotate(t.Context())
 		require.NoError(t, err, "two of three are enough")
 	}
-	f.load.stop(t)
-	assert.Empty(t, staleKeys(f.world))
+	f.load.Stop(t)
+	assert.Empty(t, f.StaleKeys())
 }
 
 func TestFleetSurvivesTheMajority(t *testing.T) {
@@ -87,7 +88,7 @@ func TestFleetSurvivesTheMajority(t *testing.T) {
 	for _, m := range down {
 		m.kill()
 	}
-	before := f.srv.Stats()
+	before := f.Server.Stats()
 	began := time.Now()
 	_, err := f.clients[0].Rotate(t.Context())
 	var rerr *agrenting.RotationError
@@ -96,7 +97,7 @@ func TestFleetSurvivesTheMajority(t *testing.T) {
 	assert.Equal(t, agrenting.StagePrepare, rerr.Stage)
 	assert.Less(t, time.Since(began), 8*time.Second)
 	<-time.After(time.Second) // of requests
-	after := f.srv.Stats()
+	after := f.Server.Stats()
 	assert.Equal(t, before.KeysCreated, after.KeysCreated, "nothing was created that could not be kept")
 	assert.Equal(t, before.KeysRevoked, after.KeysRevoked)
 	assert.Equal(t, before.Authenticates, after.Authenticates, "the session in memory is valid")
@@ -107,28 +108,28 @@ func TestFleetSurvivesTheMajority(t *testing.T) {
 	}
 	wg.Wait()
 	f.rotate(t, f.clients[1])
-	f.load.stop(t)
-	assert.Empty(t, staleKeys(f.world))
+	f.load.Stop(t)
+	assert.Empty(t, f.StaleKeys())
 }
 
 func TestFleetSurvivesSilentMembers(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 2)
 	silent := f.c.leader()
-	silent.proxy.set(freeze) // for clients; the members reach each other
+	silent.proxy.Freeze() // for clients; the members reach each other
 	began := time.Now()
 	f.rotate(t, f.clients[0])
 	t.Logf("rotated in %v while one member was silent", time.Since(began).Round(time.Millisecond))
 	for _, m := range f.c.members {
-		m.proxy.set(freeze)
+		m.proxy.Freeze()
 	}
 	_, err := f.clients[0].Rotate(t.Context())
 	require.ErrorIs(t, err, etcdstore.ErrUnavailable)
 	<-time.After(500 * time.Millisecond)
 	for _, m := range f.c.members {
-		m.proxy.set(pass)
+		m.proxy.Pass()
 	}
 	f.rotate(t, f.clients[0])
-	f.load.stop(t)
-	assert.Empty(t, staleKeys(f.world))
+	f.load.Stop(t)
+	assert.Empty(t, f.StaleKeys())
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
 )
 
 // scaleEnv names the document that TestScale writes. Without it, the test runs
@@ -236,7 +237,7 @@ func (r *replicas) start(t *testing.T, spread time.Duration) (served int, last t
 		wg.Go(func() {
 			_ = pauseFor(ctx, time.Duration(i)*spread/time.Duration(len(r.clients)))
 			for ctx.Err() == nil {
-				err := call(ctx, c)
+				err := fleettest.Call(ctx, c)
 				if err == nil {
 					mu.Lock()
 					served, last = served+1, max(last, time.Since(began))
@@ -414,7 +415,7 @@ func simulateTraffic(t *testing.T, n int) (loads float64) {
 		for _, c := range r.clients {
 			wg.Go(func() {
 				for ctx.Err() == nil {
-					if call(ctx, c) != nil && ctx.Err() == nil {
+					if fleettest.Call(ctx, c) != nil && ctx.Err() == nil {
 						failed.Add(1)
 					}
 					_ = pauseFor(ctx, 500*time.Millisecond)
@@ -508,7 +509,7 @@ func simulateSpread(t *testing.T, n int) (perDay []int) {
 				agrenting.WithStore(agrenting.MemoryStore()),
 				agrenting.WithRotation(agrenting.RotationPolicy{Strategy: agrenting.Overlap, AgentID: agent.ID, KeyID: key.ID}))
 			require.NoError(t, err)
-			require.NoError(t, call(t.Context(), c))
+			require.NoError(t, fleettest.Call(t.Context(), c))
 			clients = append(clients, c)
 		}
 		_ = pauseFor(t.Context(), 80*24*time.Hour)

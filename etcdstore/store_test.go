@@ -19,6 +19,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest/storetest"
 	"github.com/agrenting/agrenting-go/etcdstore"
+	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
 )
 
 // key is the name of a record.
@@ -62,11 +63,11 @@ func TestConformance(t *testing.T) {
 				require.NoError(t, err)
 			}), storetest.Unreachable(func(t *testing.T) (agrenting.Store, func(), func()) {
 				t.Helper()
-				p, err := newProxy(shared.members[0].client)
+				p, err := fleettest.NewProxy(shared.members[0].client)
 				require.NoError(t, err)
-				t.Cleanup(p.close)
-				s := open(t, []string{"http://" + p.addr()}, etcdstore.WithTimeout(time.Second))
-				return s, func() { p.set(refuse) }, func() { p.set(pass) }
+				t.Cleanup(p.Close)
+				s := open(t, []string{"http://" + p.Addr()}, etcdstore.WithTimeout(time.Second))
+				return s, func() { p.Refuse() }, func() { p.Pass() }
 			}))
 		})
 	}
@@ -264,11 +265,11 @@ func TestDeadEtcdIsAnErrorInBoundedTime(t *testing.T) {
 	t.Parallel()
 	addr, err := freeAddr()
 	require.NoError(t, err)
-	silent, err := newProxy(addr)
+	silent, err := fleettest.NewProxy(addr)
 	require.NoError(t, err)
-	defer silent.close()
-	silent.set(freeze)
-	for name, endpoint := range map[string]string{"nobody listens": addr, "nobody answers": silent.addr()} {
+	defer silent.Close()
+	silent.Freeze()
+	for name, endpoint := range map[string]string{"nobody listens": addr, "nobody answers": silent.Addr()} {
 		s, err := etcdstore.Open(etcdstore.Config{Endpoints: []string{"http://" + endpoint}, Name: "dead"},
 			etcdstore.WithSealingKey(sealingKey), etcdstore.WithTimeout(400*time.Millisecond))
 		require.NoError(t, err)
@@ -315,7 +316,7 @@ func TestWatchSurvivesCompaction(t *testing.T) {
 
 	// The watcher is cut off, and its place in the history is compacted away.
 	for _, m := range c.members {
-		m.proxy.set(refuse)
+		m.proxy.Refuse()
 	}
 	inside, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + c.members[0].client}, Logger: zap.NewNop()})
 	require.NoError(t, err)
@@ -330,7 +331,7 @@ func TestWatchSurvivesCompaction(t *testing.T) {
 	_, err = inside.Compact(t.Context(), at.Header.Revision, clientv3.WithCompactPhysical())
 	require.NoError(t, err)
 	for _, m := range c.members {
-		m.proxy.set(pass)
+		m.proxy.Pass()
 	}
 	await(t, seen, "6")
 	// And later, with a compaction after each change.
