@@ -55,15 +55,16 @@ type change struct {
 
 func newFakeAPI(t *testing.T) *fakeAPI {
 	t.Helper()
-	f := unstartedFakeAPI()
+	f := unstartedFakeAPI(t)
 	f.srv.Start()
-	t.Cleanup(f.close)
 	return f
 }
 
-func unstartedFakeAPI() *fakeAPI {
+func unstartedFakeAPI(t *testing.T) *fakeAPI {
+	t.Helper()
 	f := &fakeAPI{version: 10, secrets: map[string]*corev1.Secret{}, changed: make(chan struct{}), cutOff: make(chan struct{})}
 	f.srv = httptest.NewUnstartedServer(f)
+	t.Cleanup(f.close)
 	return f
 }
 

@@ -1,16 +1,13 @@
 package k8sstore_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -196,35 +193,6 @@ func TestRBAC_eachVerbIsNeeded(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestLoad_onSilentConnection_opensAnother(t *testing.T) {
-	t.Parallel()
-	k := sharedKube(t)
-	const ns = "silent"
-	token := k.newNamespace(t, ns, allVerbs()...)
-	p, err := fleettest.NewProxy(k.apiAddr)
-	require.NoError(t, err)
-	defer p.Close()
-	target := p.Addr()
-	cfg := k.config(token)
-	cfg.Host = "https://" + target
-	var mu sync.Mutex
-	cfg.Dial = func(ctx context.Context, network, _ string) (c net.Conn, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		return new(net.Dialer).DialContext(ctx, network, target)
-	}
-	s := open(t, k8sstore.Config{REST: cfg, Namespace: ns, Name: "fleet"})
-	save(t, s, "1", "")
-	p.Freeze() // the connection, and those to this proxy
-	mu.Lock()
-	target = k.apiAddr
-	mu.Unlock()
-	began := time.Now()
-	data, _ := load(t, s)
-	assert.Equal(t, "1", data)
-	t.Logf("loaded over another connection after %v", time.Since(began).Round(time.Millisecond))
 }
 
 func TestOutage_requestsContinueFromMemory(t *testing.T) {

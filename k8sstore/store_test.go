@@ -3,6 +3,7 @@ package k8sstore_test
 import (
 	"context"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest/storetest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
 	"github.com/agrenting/agrenting-go/k8sstore"
 )
 
@@ -333,6 +335,36 @@ func TestOperations_withoutServer_endInTime(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestLoad_onSilentConnection_opensAnother(t *testing.T) {
+	t.Parallel()
+	f := unstartedFakeAPI(t)
+	f.srv.EnableHTTP2 = true // one connection for all requests
+	f.srv.StartTLS()
+	addr := f.srv.Listener.Addr().String()
+	p, err := fleettest.NewProxy(addr)
+	require.NoError(t, err)
+	t.Cleanup(p.Close)
+	var silent atomic.Bool
+	cfg := &rest.Config{Host: f.srv.URL}
+	cfg.CAData = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.srv.Certificate().Raw})
+	cfg.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		target := p.Addr()
+		if silent.Load() {
+			target = addr
+		}
+		return new(net.Dialer).DialContext(ctx, network, target)
+	}
+	s := open(t, k8sstore.Config{REST: cfg, Namespace: namespace, Name: "writer"})
+	save(t, s, "1", "")
+	assert.Equal(t, "HTTP/2.0", f.sent(http.MethodPost)[0].Proto)
+	silent.Store(true)
+	p.Freeze() // the connection stays open
+	began := time.Now()
+	data, _ := load(t, s)
+	assert.Equal(t, "1", data)
+	t.Logf("loaded over another connection after %v", time.Since(began).Round(time.Millisecond))
 }
 
 func TestLimiter_isTheStoresOwn(t *testing.T) {
