@@ -1,8 +1,9 @@
+// The servers that the tests of k8sstore need. Nothing that a user of the SDK builds depends on this module.
 module github.com/agrenting/agrenting-go/tools/kubeapiserver
 
 go 1.26.0
 
-require k8s.io/kubernetes v1.37.2
+require k8s.io/kubernetes v1.37.2 // indirect
 
 require (
 	cel.dev/expr v0.25.1 // indirect
