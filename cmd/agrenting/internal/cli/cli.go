@@ -302,7 +302,7 @@ func (v *Value) Set(text string) error {
 	return nil
 }
 
-// elements splits the value of a flag at its separators, except at those behind a backslash.
+// elements splits the value of a flag at its separators, except at those that follow a backslash.
 func (v *Value) elements(text string) []string {
 	if v.separator == "" {
 		return []string{text}

@@ -40,7 +40,7 @@ func (c *Command) program() *Command {
 	return c
 }
 
-// summary returns what the usage line shows behind the names of the commands.
+// summary returns what the usage line shows after the names of the commands.
 func (c *Command) summary() string {
 	var parts []string
 	for _, f := range c.AllFlags() {
