@@ -229,7 +229,7 @@ func (v *Value) checkEnum() error {
 	return fmt.Errorf("%s must be one of %s but got %q", v, strings.Join(all, ","), v.target.String())
 }
 
-// suggestion returns the names that a misspelled word may stand for, as the end of an error.
+// suggestion returns the names that a misspelled word may mean, as the end of an error.
 func suggestion(word string, names []string) string {
 	var near []string
 	for _, name := range names {
