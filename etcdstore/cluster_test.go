@@ -248,7 +248,7 @@ func trio(t *testing.T) *cluster {
 // sealingKey is one for all tests.
 var sealingKey = agrenting.NewSealingKey()
 
-// open makes a store of its own connection.
+// open makes a store with a separate connection.
 func (c *cluster) open(t *testing.T, name string, opts ...etcdstore.Option) *etcdstore.Store {
 	t.Helper()
 	opts = append([]etcdstore.Option{etcdstore.WithSealingKey(sealingKey)}, opts...)

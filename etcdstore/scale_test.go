@@ -224,7 +224,7 @@ func (r *replicas) close() {
 	r.srv.Close()
 }
 
-// start has every replica make its first request at some time within spread,
+// start has every replica make its first request at a random time within the given duration,
 // and again when the SDK says so, until it succeeds or an hour is over.
 func (r *replicas) start(t *testing.T, spread time.Duration) (served int, last time.Duration) {
 	t.Helper()
@@ -493,7 +493,7 @@ func TestScale(t *testing.T) { //nolint:paralleltest // it wants the machine for
 	require.NoError(t, os.WriteFile(strings.TrimSuffix(path, ".md")+".svg", []byte(adoptionChart(rotations)), 0o644))
 }
 
-// simulateSpread has agents with a key of their own each rotate by age, and
+// simulateSpread has agents with one key each rotate by age, and
 // counts rotations a day from the day that the first is due.
 func simulateSpread(t *testing.T, n int) (perDay []int) {
 	t.Helper()

@@ -116,7 +116,7 @@ var _ watchable = (*Store)(nil)
 // New requires [WithSealingKey] or [WithPlaintext]. It does not call etcd.
 //
 // Set DialKeepAliveTime and DialKeepAliveTimeout of the client, so that a
-// connection that was cut silently is given up within seconds instead of minutes.
+// connection that was cut silently is closed within seconds instead of minutes.
 // [Open] does so.
 func New(client *clientv3.Client, name string, opts ...Option) (*Store, error) {
 	if client == nil {

@@ -269,7 +269,7 @@ func TestDeadEtcdIsAnErrorInBoundedTime(t *testing.T) {
 	require.NoError(t, err)
 	defer silent.Close()
 	silent.Freeze()
-	for name, endpoint := range map[string]string{"nobody listens": addr, "nobody answers": silent.Addr()} {
+	for name, endpoint := range map[string]string{"no listener": addr, "silent listener": silent.Addr()} {
 		s, err := etcdstore.Open(etcdstore.Config{Endpoints: []string{"http://" + endpoint}, Name: "dead"},
 			etcdstore.WithSealingKey(sealingKey), etcdstore.WithTimeout(400*time.Millisecond))
 		require.NoError(t, err)

@@ -62,7 +62,7 @@ func modelServer() http.Handler {
 
 var errNoText = errors.New("the answer has no text")
 
-// aiSDK is an SDK of another platform, below which is a client of ours.
+// aiSDK is an SDK of another platform, on top of a client of this SDK.
 type aiSDK struct {
 	name string
 	// start connects it. retries is negative for the SDK's default.
@@ -164,7 +164,7 @@ func (r *recorder) requests() []http.Header {
 	return r.seen
 }
 
-// lent makes a client of ours for one server, with another one that is not pinned.
+// lent makes a client of this SDK for one server, with another one that is not pinned.
 func lent(t *testing.T, h http.Handler, opts ...agrenting.Option) (c *agrenting.Client, seen *recorder, url string) {
 	t.Helper()
 	seen = &recorder{next: h}

@@ -66,15 +66,14 @@ func (l *pipeListener) dial(ctx context.Context) (net.Conn, error) {
 func advance(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the one place where tests wait
 
 // What the platform announces never reaches a client as a refusal: sessions are
-// renewed before they end and keys rotated when they are due, with nobody's
-// doing.
+// renewed before they end, and keys are rotated when they are due, automatically.
 func TestClockEndsSessionsAndKeysAndNoClientNotices(t *testing.T) {
 	t.Parallel()
 	const (
 		ttl  = 20 * time.Hour
 		step = ttl * (expiries + 1) / exchanges
-		// Between the ends of sessions, so that a rotation makes none of them
-		// useless that was bought just before.
+		// Between the ends of sessions, so that a rotation does not end a session
+		// that was obtained just before.
 		age = ttl * 3 / 2
 	)
 	for _, strategy := range []agrenting.Strategy{agrenting.InPlace, agrenting.Overlap} {
@@ -109,7 +108,7 @@ func TestClockEndsSessionsAndKeysAndNoClientNotices(t *testing.T) {
 					assert.Zero(t, w.refused, "requests that were refused at first")
 					assert.GreaterOrEqual(t, len(w.seen), expiries+1)
 					assert.GreaterOrEqual(t, stats.KeysRevoked, int64(rotations))
-					assert.Equal(t, len(w.seen), w.platform.Count("POST /api/v1/auth/authenticate"), "sessions bought, and used")
+					assert.Equal(t, len(w.seen), w.platform.Count("POST /api/v1/auth/authenticate"), "sessions that were obtained, and used")
 				})
 			})
 		}

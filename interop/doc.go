@@ -1,14 +1,14 @@
-// Package interop shows that this SDK works below clients which others wrote:
+// Package interop tests this SDK below other client libraries:
 // the official MCP SDK, coder/websocket, gorilla/websocket, a client generated
-// by oapi-codegen, resty, connect-go, grpc-go, otelhttp and
-// net/http/httputil.ReverseProxy, each against a server of its own project.
+// by oapi-codegen, resty, connect-go, grpc-go, otelhttp, and
+// net/http/httputil.ReverseProxy, each against the server of its project.
 //
-// It is made of tests and examples alone; nothing is to be imported. Each client
+// It has only tests and examples, and is not imported. Each client
 // gets 1,000 exchanges with a server that asks the embedded platform about the
 // credential of every request ([github.com/agrenting/agrenting-go/agrentingtest.Server.Guard]),
 // while the platform ends all sessions ten times without notice and the key is
 // rotated five times, by either strategy. No exchange may fail, streams and
-// sockets that were open before have to go on, and the number of sessions obtained
+// sockets that were open before must continue, and the number of sessions obtained
 // has to stay within one for each that died:
 //
 //	cd interop && GOWORK=off go test -v -run=Campaign ./...

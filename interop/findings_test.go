@@ -57,7 +57,7 @@ func TestReplayGetsTheBodyWhenTheRefusedAttemptIsOver(t *testing.T) {
 }
 
 // readsOn is the body of an answer that came before the request was read: the
-// attempt goes on reading until it is closed.
+// attempt continues to read until it is closed.
 type readsOn struct {
 	body io.Reader
 	once sync.Once

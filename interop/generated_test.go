@@ -25,7 +25,7 @@ func generatedClient(w *world) contact {
 	scout := w.platform.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scout"}).ID
 	return contact{exchange: func(ctx context.Context, n int) error {
 		message := fmt.Sprint("message ", n)
-		// The generated code has no key of its own. A POST is repeated after a
+		// The generated code has no key. A POST is repeated after a
 		// refusal in any case, and with a key after other failures too.
 		key := fmt.Sprint("exchange-", n)
 		made, err := api.CreateTaskWithResponse(ctx, &platformapi.CreateTaskParams{XIdempotencyKey: &key},
@@ -71,7 +71,7 @@ func TestGeneratedFilesAreWhatGoGenerateMakes(t *testing.T) {
 		require.NoError(t, err)
 		return string(b)
 	}
-	same := func(have string, want []byte) { // a difference of thousands of lines is no use to anybody
+	same := func(have string, want []byte) { // a difference of thousands of lines is not useful
 		t.Helper()
 		if have != string(want) {
 			t.Error("it is old: run go generate ./... in interop")

@@ -84,7 +84,7 @@ func reverseProxy(w *world) contact {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
 			if r.Out.ContentLength != 0 {
-				// The body passes through and can be had only once. It stays
+				// The body is streamed and can be read only once. It stays
 				// with the caller until the server has taken the credential.
 				r.Out.Header.Set("Expect", "100-continue")
 			}
@@ -118,13 +118,13 @@ func otelBelow(w *world) contact {
 	w.t.Cleanup(func() {
 		spans := recorder.Ended()
 		assert.GreaterOrEqual(w.t, len(spans), exchanges+expiries+w.platform.Count("POST /api/v1/auth/authenticate"),
-			"a span for each attempt, refused ones too, and for each session bought")
+			"a span for each attempt, including refused ones, and for each session that is obtained")
 		w.noSecretIn(spans)
 	})
 	return contact{exchange: func(ctx context.Context, n int) error { return post(ctx, c, target, n) }}
 }
 
-// noSecretIn looks for credentials in what goes to whoever collects the spans.
+// noSecretIn searches the exported spans for credentials.
 func (w *world) noSecretIn(spans []sdktrace.ReadOnlySpan) {
 	for _, span := range spans {
 		text := fmt.Sprint(span.Name(), span.Attributes(), span.Events(), span.Status())

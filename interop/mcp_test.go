@@ -122,7 +122,7 @@ func mcpContact(w *world, caller string, transport func() mcp.Transport) contact
 	}
 }
 
-// The stream for messages from the server is opened anew when it breaks, and by
+// The stream for messages from the server is opened again when it breaks, and by
 // then its session has long ended: the one in use takes its place.
 func TestMCPStreamComesBackWithTheCredentialInUse(t *testing.T) {
 	t.Parallel()

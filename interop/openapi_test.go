@@ -353,7 +353,7 @@ func TestSDKAndEmbeddedPlatformSpeakWhatTheDocumentSays(t *testing.T) {
 		ok(c.Do(ctx, method, path, in, nil, opts...))
 	}
 
-	// Nobody.
+	// No one.
 	nobody := connect(agrenting.WithAnonymous())
 	for _, path := range []string{"/api/v1/health", "/api/v1/health/readiness", "/api/v1/openapi.json"} {
 		do(nobody, http.MethodGet, path, nil)

@@ -88,7 +88,7 @@ func worldOn(t *testing.T, policy agrenting.RotationPolicy, opts ...agrentingtes
 }
 
 // serve starts a server of another project, which is to get the credential, and
-// returns its base URL. It is to be called before client.
+// returns its base URL. Call it before client.
 func (w *world) serve(h http.Handler) string {
 	w.t.Helper()
 	require.Nil(w.t, w.made, "servers are started before the client, which has to be told of their origins")
@@ -335,7 +335,7 @@ func (w *world) check(r *result) {
 	// Each death was noticed, and led to one new session for all workers.
 	deaths := expiries + rotations
 	assert.Equal(w.t, deaths+1, r.sessions, "different sessions that the other server let in")
-	assert.Equal(w.t, deaths+1, w.platform.Count("POST /api/v1/auth/authenticate"), "sessions bought")
+	assert.Equal(w.t, deaths+1, w.platform.Count("POST /api/v1/auth/authenticate"), "exchanges")
 	assert.GreaterOrEqual(w.t, r.refused, expiries, "each end of the sessions came without notice")
 	live := w.platform.LiveKeys(w.agent.ID)
 	assert.Len(w.t, live, 1, "every key but the last is dead")
@@ -380,7 +380,7 @@ func TestCampaignOfEachClientHasNoFailure(t *testing.T) {
 	}
 }
 
-// A client with a session of its own and nobody to renew it gets nowhere after
+// A client with a session that is not renewed fails after
 // the first expiry: it is the SDK that the others owe their exchanges to.
 func TestCampaignWithoutTheSDKFails(t *testing.T) {
 	t.Parallel()

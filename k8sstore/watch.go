@@ -94,7 +94,7 @@ func (f *follower) follow(ctx context.Context) error {
 // stream gives the changes after the resource version at until the API server ends the
 // stream. It returns the version to resume from, empty if the Secret has to be loaded
 // again. at is empty for a Secret that was missing: the stream then begins with the
-// Secret if it exists meanwhile.
+// Secret if it exists by then.
 func (f *follower) stream(ctx context.Context, at string) (next string, err error) {
 	if err := f.limiter.Wait(ctx); err != nil {
 		return "", err

@@ -115,7 +115,7 @@ func TestStoreUsesTheSystemsKeyring(t *testing.T) {
 func TestWithoutASecretServiceNothingIsKept(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Log("a system with a keyring of its own")
+		t.Log("a system with its own keyring")
 		return
 	}
 	folder := t.TempDir()

@@ -199,7 +199,7 @@ func TestCredentialSource_tokenThatHangs_endsWithTheContext(t *testing.T) {
 					assert.Equal(t, 2, opened)
 				} else {
 					require.ErrorIs(t, err, context.DeadlineExceeded)
-					assert.EqualValues(t, 1, calls.Load(), "no other call is made meanwhile")
+					assert.EqualValues(t, 1, calls.Load(), "no other call is made in the meantime")
 				}
 				close(release)
 				synctest.Wait()

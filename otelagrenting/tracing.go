@@ -61,8 +61,8 @@ func WithAttributes(attrs ...attribute.KeyValue) Setting {
 
 // Option returns the option that traces and measures a client. Give it to [agrenting.New] or
 // [agrenting.NewTransport]. The same option may be given to several clients: gauges then
-// describe all of them, and agrenting.key.age is that of the oldest key. Clients with options
-// of their own need different [WithAttributes]. An instrument that the provider refuses is
+// describe all of them, and agrenting.key.age is the age of the oldest key. Clients with separate
+// options need different [WithAttributes]. An instrument that the provider refuses is
 // reported to [otel.Handle].
 func Option(settings ...Setting) agrenting.Option {
 	cfg := config{tracers: otel.GetTracerProvider(), meters: otel.GetMeterProvider()}

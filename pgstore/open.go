@@ -68,7 +68,7 @@ func Open(connString, name string, opts ...Option) (*Store, error) {
 }
 
 // connStringProblem says what is wrong with a connection string, without its text:
-// pgx cannot always tell where a password begins in a malformed one.
+// pgx does not always recognize the password in a malformed one.
 func connStringProblem(err error) string {
 	if file, ok := errors.AsType[*fs.PathError](err); ok {
 		return "a file that the connection string names cannot be read: " + file.Error()

@@ -156,7 +156,7 @@ func (s *server) own(path string) error {
 	return os.Chown(path, uid, gid)
 }
 
-// startServer makes a server in a folder of its own. Its proxy has a port of its own.
+// startServer makes a server in its own folder. Its proxy has a separate port.
 func startServer(bin string) (s *server, err error) {
 	s = &server{bin: bin}
 	if s.folder, err = os.MkdirTemp("", "pgstore"); err != nil {

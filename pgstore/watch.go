@@ -68,7 +68,7 @@ func (r *records) await(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-// listener receives the notifications of a store on a connection of its own. The
+// listener receives the notifications of a store on a separate connection. The
 // connection is made when something is watched, and kept until stop. A nil listener
 // notifies of nothing.
 type listener struct {

@@ -36,7 +36,7 @@ func render(from, to string) error {
 	}
 	out, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
-		return err // such as a member whose name is no string
+		return err // such as a member whose name is not a string
 	}
 	return os.WriteFile(to, append(out, '\n'), 0o644) // #nosec G306 G703 -- a document to be read, and the user's own choice
 }
