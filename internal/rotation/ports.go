@@ -79,7 +79,7 @@ type Answer struct {
 	repeated bool
 }
 
-// IssuedKey is a key that the platform has issued, such as {Secret: "ak_…", ID:
+// IssuedKey is a key that the platform has issued, such as {Secret: "k1", ID:
 // "key_1"}. Only the secret is always set.
 type IssuedKey struct {
 	Credential       secret.Credential
