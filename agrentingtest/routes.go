@@ -36,7 +36,7 @@ func (s *Server) routes() *http.ServeMux {
 	add("POST /api/v1/agents/register", optional, s.registerAgent)
 	add("POST /api/v1/agents", user, s.registerAgent)
 	add("GET /api/v1/agents", optional.scoped("agents:discover", "agents:read"), s.listAgents)
-	add("GET /api/v1/agents/mine", userScoped("agents:read"), s.listMine) // path assumed
+	add("GET /api/v1/agents/mine", userScoped("agents:read"), s.listMine) // the path is an assumption
 	add("GET /api/v1/agents/discover", known(agentIfGiven, "agents:discover"), s.working(s.discoverAgents))
 	add("GET /api/v1/capabilities", optional.scoped("agents:discover", "agents:read"), s.working(s.listCapabilities))
 	add("GET /api/v1/agents/{id}", optional.scoped("agents:read"), s.getAgent)

@@ -24,7 +24,7 @@ type Server struct {
 	memory   *memListener
 	http     *http.Server
 	platform *http.ServeMux
-	patterns []string // of platform
+	patterns []string // patterns of platform
 	extra    *http.ServeMux
 	inQuery  sync.Map // patterns of HandleQuery
 	dir      *directory
