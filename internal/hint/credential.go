@@ -13,7 +13,8 @@ import (
 const KeyPage = "https://agrenting.com/dashboard/api-keys"
 
 // Credential describes the credential of a request, such as {Source: Source{Name:
-// "AGRENTING_API_KEY"}, Dead: true}. The zero value means that the client is anonymous.
+// "AGRENTING_API_KEY"}, Dead: true}. The zero value means that the client is anonymous. Most
+// programs only set Source after [Describe].
 type Credential struct {
 	Kind        secret.Kind
 	Fingerprint string

@@ -45,7 +45,8 @@ func Left() Missing {
 }
 
 // Response describes a response with an error status, such as {Status: 404, Host:
-// "agrenting.com", Path: "/api/v1/api/v1/agents", Base: "/api/v1"}.
+// "agrenting.com", Path: "/api/v1/api/v1/agents", Base: "/api/v1"}. Most programs only set
+// Base, Missing, and Credential, and call [Response.Fill].
 type Response struct {
 	Status int
 	// Host is the host and port of the request. Path and Base are the escaped paths of

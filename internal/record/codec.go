@@ -29,7 +29,7 @@ func (i Identity) mismatch(other Identity) (field, mine, theirs string) {
 }
 
 // Lease is the right to work on a record. It ends when the record's revision has
-// not changed for Duration. The zero value means that there is no lease.
+// not changed for Duration. The zero value means that the record is not leased.
 type Lease struct {
 	// Holder is a random name of a process.
 	Holder   string

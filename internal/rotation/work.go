@@ -352,7 +352,7 @@ func localTimes(k IssuedKey, sent time.Time, every time.Duration) (created, expi
 		every = Recommended
 	}
 	length := expires.Sub(created)
-	if length <= 0 { // there is no expiry, or it is not credible
+	if length <= 0 { // the expiry is missing or not credible
 		expires = time.Time{}
 	} else {
 		every = min(every, length)
