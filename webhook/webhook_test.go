@@ -64,7 +64,7 @@ func hook(body string, change ...func(*http.Request)) *http.Request {
 	return r
 }
 
-// receive sends a request through the verifier and tells whether it arrived.
+// receive sends a request through the verifier and reports whether it arrived.
 func receive(v *Verifier, r *http.Request) (*httptest.ResponseRecorder, *Delivery) {
 	var got *Delivery
 	w := httptest.NewRecorder()
@@ -419,7 +419,7 @@ func TestLedgerRepeatsOnlyFailedWebhooks(t *testing.T) {
 		assert.EqualValues(t, 6, calls.Load())
 		advance(time.Hour)
 		send(hookBody)
-		assert.EqualValues(t, 7, calls.Load(), "but for as long as the ledger remembers")
+		assert.EqualValues(t, 7, calls.Load(), "only as long as the ledger remembers")
 	})
 }
 
@@ -520,7 +520,7 @@ func TestMemoryLedgerIsBounded(t *testing.T) {
 			assert.LessOrEqual(t, len(m.entries), 3)
 			assert.Equal(t, len(m.entries), m.order.Len())
 		}
-		assert.Equal(t, StateBusy, begin("97"), "asking evicts nobody, least of all itself")
+		assert.Equal(t, StateBusy, begin("97"), "asking evicts no entry, least of all its own")
 		require.NoError(t, ledger.End(t.Context(), "97", true))
 		assert.Equal(t, StateDone, begin("97"))
 		for range 100 { // what fails time and again takes one place

@@ -87,7 +87,7 @@ func TestResponseText(t *testing.T) {
 		want string // a part; empty: there is no text
 	}{
 		"rejected":                {hint.Response{Status: 401, Credential: cred}, "AGRENTING_API_KEY"},
-		"of nobody":               {hint.Response{Status: 401}, ""},
+		"no credential":           {hint.Response{Status: 401}, ""},
 		"forbidden":               {hint.Response{Status: 403, Credential: cred}, ""},
 		"handshake":               {hint.Response{Status: 403, Handshake: true, Credential: cred}, "SocketHTTPClient"},
 		"foreign":                 {hint.Response{Status: 401, Missing: hint.Foreign("it is far")}, "because it is far. Name the origin"},

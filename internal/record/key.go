@@ -30,7 +30,7 @@ type StoredKey struct {
 // IsZero reports whether k is the zero value.
 func (k StoredKey) IsZero() bool { return k.Credential.IsZero() }
 
-// Intent says what a rotation is about to do, such as Intent{Strategy: "in-place",
+// Intent says what a rotation is about to do, such as Intent{Strategy: "in place",
 // Stage: "issue", Generation: 2}. It is saved before the rotation does it, so that
 // another process can finish an interrupted rotation. Most programs only set Key,
 // Strategy, Stage, From, Generation, and Started; the rotation sets the others.

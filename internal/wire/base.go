@@ -13,9 +13,9 @@ const (
 	// would open a connection and close it after its response.
 	idleConns = 100
 
-	// An HTTP/2 connection gets a ping if no data has arrived on it for pingAfter. If there
-	// is no response within pingTimeout, the connection is closed. Without pings, requests
-	// would use a dead connection for up to a quarter of an hour.
+	// An HTTP/2 connection gets a ping if no data has arrived on it for pingAfter. If the
+	// response does not arrive within pingTimeout, the connection is closed. Without pings,
+	// requests would use a dead connection for up to a quarter of an hour.
 	pingAfter   = 30 * time.Second
 	pingTimeout = 15 * time.Second
 )
