@@ -284,7 +284,7 @@ func unauthorized(reason string) *refusal {
 
 // receive reads and verifies a body. It refuses what it can without reading the body.
 func (v *Verifier) receive(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
-	tooLarge := &refusal{status: http.StatusRequestEntityTooLarge, answer: "body too large", reason: "the body is beyond the limit"}
+	tooLarge := &refusal{status: http.StatusRequestEntityTooLarge, answer: "body too large", reason: "the body exceeds the limit"}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return nil, &refusal{status: http.StatusMethodNotAllowed, answer: "method not allowed", reason: "not a POST"}

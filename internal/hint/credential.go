@@ -100,7 +100,7 @@ func (c *Credential) Rejected() string {
 	case c.Kind == 0:
 		return "The request had no credential, because the client is anonymous. Set " + apiKeyVariable + ", or pass WithCredential instead of " + c.Source.Name
 	case c.Alive:
-		return "The platform accepts " + c.Subject() + " for other requests, so it is this route that refuses it. " +
+		return "The platform accepts " + c.Subject() + " for other requests, so this route refuses it. " +
 			"Check whether the route takes a credential of this kind"
 	}
 	text := "The platform rejected " + c.Subject()

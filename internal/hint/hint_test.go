@@ -34,7 +34,7 @@ func TestRejectedCredential(t *testing.T) {
 		"alive": {
 			hint.Credential{Kind: secret.KindSession, Source: variable, Exchanged: true, Alive: true},
 			"The platform accepts the session sha256:1a2b3c4d5e of the key from AGRENTING_API_KEY for other requests, " +
-				"so it is this route that refuses it. Check whether the route takes a credential of this kind",
+				"so this route refuses it. Check whether the route takes a credential of this kind",
 		},
 		"expired session": {
 			hint.Credential{

@@ -109,8 +109,8 @@ func NotPlatform(host, contentType string) string {
 	if contentType != "" {
 		what = secret.Clean(contentType)
 	}
-	return "The response of " + secret.Clean(host) + " is " + what + ", and the platform's are JSON. " +
-		"Check " + baseURL + ", and whether a proxy or a login page has answered instead"
+	return "The response of " + secret.Clean(host) + " is " + what + ", but the platform's responses are JSON. " +
+		"Check " + baseURL + ", and whether a proxy or a login page has responded instead"
 }
 
 // Repeated returns the end of the path of a base URL, such as /api/v1, if the rest of path

@@ -91,7 +91,7 @@ func (c codec[T]) marshal(e Entry[T], of Identity) ([]byte, error) {
 		return nil, err
 	}
 	if b = append(b, '\n'); len(b) > MaxSize {
-		return nil, fmt.Errorf("%w: it has %d bytes, and at most %d are stored", ErrInvalid, len(b), MaxSize)
+		return nil, fmt.Errorf("%w: it has %d bytes (at most %d are allowed)", ErrInvalid, len(b), MaxSize)
 	}
 	return b, nil
 }

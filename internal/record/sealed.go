@@ -143,7 +143,7 @@ func (s *Sealed) open(name string, raw Raw) (Raw, error) {
 		return fail(ErrSealed, "was sealed under one of the given keys with another place or name, or it is damaged; "+
 			"this store's place is %q", s.place)
 	}
-	return fail(ErrSealed, "was sealed under %s, and given is %s", sealingKeyName(fp), s.fingerprints())
+	return fail(ErrSealed, "was sealed under %s, but given is %s", sealingKeyName(fp), s.fingerprints())
 }
 
 // sealingKeyName returns the fingerprint of a key, from the form that it has in a

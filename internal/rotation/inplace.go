@@ -127,7 +127,7 @@ func (p inPlace) unsure(ctx context.Context, a Answer, more bool) error {
 		return renew.Sleep(ctx, max(maxAskPause, min(a.RetryAfter, w.policy.CallTimeout)))
 	case verdict == Alive && (a.Outcome == Failed || a.Outcome == Refused):
 		// After a failure, the platform requires a different idempotency key.
-		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "the key was not rotated, it is live", ""))
+		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "the key was not rotated and is live", ""))
 	case verdict == Alive:
 		return w.fail(StageIssue, a.Err, "the present key is live; the next attempt uses the same idempotency key", "")
 	default:

@@ -112,7 +112,7 @@ func encode(in any) (body io.Reader, contentType string, err error) {
 	default:
 		b, err := json.Marshal(v)
 		if err != nil {
-			return nil, "", fmt.Errorf("the request's body does not encode: %w", err)
+			return nil, "", fmt.Errorf("the request's body cannot be encoded: %w", err)
 		}
 		return bytes.NewReader(b), jsonType, nil
 	}
@@ -155,7 +155,7 @@ func Send(req *http.Request, send Sender) (*http.Response, error) {
 		err = ue.Err
 	}
 	if err == io.EOF { //nolint:errorlint // an inner one is part of the error of a source
-		err = fmt.Errorf("the connection was closed before an answer came: %w", err)
+		err = fmt.Errorf("the connection was closed before a response arrived: %w", err)
 	}
 	return resp, NewCallError(req, explainDial(err))
 }

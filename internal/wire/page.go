@@ -113,7 +113,7 @@ func listError(path string, err error) error {
 // both items and an error.
 func readPage[T any](p Page) (items []T, next url.Values, err error) {
 	if len(p.Data) == 0 && p.Status == http.StatusOK {
-		return nil, nil, errors.New("the answer is empty")
+		return nil, nil, errors.New("the response is empty")
 	}
 	raw, next, err := findList(p.Data)
 	if err != nil {
@@ -121,7 +121,7 @@ func readPage[T any](p Page) (items []T, next url.Values, err error) {
 	}
 	if !IsNull(raw) {
 		if err := json.Unmarshal(raw, &items); err != nil {
-			return nil, nil, fmt.Errorf("an item does not decode: %w", err)
+			return nil, nil, fmt.Errorf("an item cannot be decoded: %w", err)
 		}
 	}
 	switch m := p.Pagination; {
