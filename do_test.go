@@ -212,7 +212,7 @@ func TestABodyThatDoesNotEncodeIsNotSent(t *testing.T) {
 	t.Parallel()
 	base := sdktest.Answering(http.StatusOK, "{}")
 	_, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodPost, "/x?q=query-value", make(chan int), nil)
-	require.ErrorContains(t, err, "agrenting: POST /x: the request's body does not encode")
+	require.ErrorContains(t, err, "agrenting: POST /x: the request's body cannot be encoded")
 	sdktest.AssertClean(t, err.Error())
 	assert.Empty(t, base.Requests())
 }

@@ -41,7 +41,7 @@ func TestAnOptionRefusesWhatCannotBeUsed(t *testing.T) {
 		"base with a fragment": {agrenting.WithBaseURL("https://agrenting.com/#" + sdktest.TestKey), agrenting.ErrInvalidOption, "no fragment"},
 		"base that is a key":   {agrenting.WithBaseURL(sdktest.TestKey), agrenting.ErrInvalidOption, "WithBaseURL"},
 		"base that is broken":  {agrenting.WithBaseURL("https://agrenting.com/%zz" + sdktest.TestKey), agrenting.ErrInvalidOption, "not a valid URL"},
-		"base by ftp":          {agrenting.WithBaseURL("ftp://agrenting.com"), agrenting.ErrInvalidOption, "the scheme of a URL is https"},
+		"base by ftp":          {agrenting.WithBaseURL("ftp://agrenting.com"), agrenting.ErrInvalidOption, "the scheme of a URL must be https"},
 		"base in clear":        {agrenting.WithBaseURL("http://agrenting.com"), agrenting.ErrInsecureURL, "WithInsecureHTTP"},
 		"allowed in clear":     {agrenting.WithAllowedOrigins("http://files.example"), agrenting.ErrInsecureURL, "WithAllowedOrigins"},
 		"allowed without host": {agrenting.WithAllowedOrigins("https://ok.example", "files.example"), agrenting.ErrInvalidOption, "WithAllowedOrigins"},

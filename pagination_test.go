@@ -136,7 +136,7 @@ func TestListYieldsAnErrorOnceAndStops(t *testing.T) {
 		"a circle":             {[]string{more}, []int{1, 1}, "cursor repeats"},
 		"a page that counts 1": {[]string{`{"data":{"h":[1],"page":1,"total_pages":9}}`}, []int{1, 1}, "cursor repeats"},
 		"more without cursor":  {[]string{`{"data":[1],"meta":{"pagination":{"has_more":true}}}`}, []int{1}, "no cursor leads to them"},
-		"an odd item":          {[]string{more, `{"data":["x"]}`}, []int{1}, "an item does not decode"},
+		"an odd item":          {[]string{more, `{"data":["x"]}`}, []int{1}, "an item cannot be decoded"},
 		"text":                 {[]string{`{"data":"x"}`}, nil, "neither an array nor an object"},
 		"two arrays":           {[]string{`{"data":{"a":[],"b":[]}}`}, nil, "more than one array"},
 		"no array":             {[]string{`{"data":{"a":1}}`}, nil, "no array"},

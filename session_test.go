@@ -288,7 +288,7 @@ func TestAnExchangesConnectionErrorNamesTheCallAlone(t *testing.T) {
 	})
 	_, err := sdktest.Keyed(t, base).Sessions.Authenticate(t.Context())
 	require.ErrorIs(t, err, io.EOF)
-	require.ErrorContains(t, err, "POST /api/v1/auth/authenticate: the connection was closed before an answer came")
+	require.ErrorContains(t, err, "POST /api/v1/auth/authenticate: the connection was closed before a response arrived")
 	sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// State is what a [Ledger] knows about a body.
+// State says what a [Ledger] knows about a body.
 type State uint8
 
 const (
@@ -24,28 +24,28 @@ const (
 	StateDone
 )
 
-// A Ledger remembers which bodies were handled, so that a webhook that is sent again,
-// by the platform or by someone who has seen it, is handled once. It must be safe for
-// concurrent use. Programs that share the work need a ledger that they share;
-// [NewLedger] is for one process.
+// A Ledger remembers which bodies were handled. With it, a webhook that the platform
+// repeats, or that someone who has seen it sends again, is handled only once. A Ledger
+// must be safe for concurrent use. Several processes that handle the same webhooks
+// need a shared ledger; [NewLedger] is for one process.
 //
 // A body is identified by its SHA-256 in hex. The headers do not count, because they
-// are not signed, and neither does the secret. The protection lasts for as long as the
-// ledger remembers.
+// are not signed. The secret does not count either. The protection lasts as long as
+// the ledger remembers the body.
 type Ledger interface {
-	// Begin reports what is known about a body. After [StateNew], the caller
-	// handles the body until it calls End; meanwhile, Begin returns [StateBusy] to
-	// others. If End is not called, because the process died, the body must become
-	// new again after a time. If Begin returns an error, the webhook is answered
-	// with 503.
+	// Begin reports what is known about a body. After [StateNew], the caller handles
+	// the body and then calls End. Until then, Begin returns [StateBusy] to other
+	// callers. If End is not called, because the process died, the body must become
+	// new again after some time. If Begin returns an error, the response to the
+	// webhook is 503.
 	Begin(ctx context.Context, id string) (State, error)
-	// End reports that the handler has returned. If it did not answer with success,
-	// done is false, and the platform's next attempt must be new. Its context does
-	// not end with the request.
+	// End reports that the handler has returned. If the handler did not respond with
+	// success, done is false, and the platform's next attempt must be new. The context
+	// does not end with the request.
 	End(ctx context.Context, id string, done bool) error
 }
 
-// once passes a webhook on unless the ledger knows it.
+// once passes a webhook to next unless the ledger says that it was handled.
 func (v *Verifier) once(w http.ResponseWriter, r *http.Request, d *Delivery, next http.Handler) {
 	unavailable := func(reason string) {
 		w.Header().Set("Retry-After", "5")
@@ -59,12 +59,12 @@ func (v *Verifier) once(w http.ResponseWriter, r *http.Request, d *Delivery, nex
 	case state == StateDone:
 		w.WriteHeader(http.StatusOK)
 	case state == StateBusy:
-		// Not a success: if the other handler fails, the platform has to try again.
+		// The response is not a success, because the platform must try again if the other handler fails.
 		unavailable("the same webhook is being handled")
 	default:
 		seen := &statusWriter{ResponseWriter: w}
 		done, ctx := false, context.WithoutCancel(r.Context())
-		defer func() { // also if next panics
+		defer func() { // runs even if next panics
 			if err := v.ledger.End(ctx, id, done); err != nil && v.log != nil {
 				v.log.WarnContext(ctx, "agrenting: webhook ledger failed", "error", secret.Clean(err.Error()))
 			}
@@ -74,14 +74,14 @@ func (v *Verifier) once(w http.ResponseWriter, r *http.Request, d *Delivery, nex
 	}
 }
 
-// statusWriter notes the status of an answer.
+// statusWriter records the status of a response.
 type statusWriter struct {
 	http.ResponseWriter
 	status int // 0 until it is written, which means 200 at the end
 }
 
 func (w *statusWriter) WriteHeader(status int) {
-	if w.status < 200 { // a status below 200 is followed by another
+	if w.status < 200 { // another status follows one below 200
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)
@@ -90,10 +90,10 @@ func (w *statusWriter) WriteHeader(status int) {
 // Unwrap is for [http.ResponseController].
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// NewLedger returns a ledger in memory that remembers at most the given number of
-// bodies, each for the time keep. It also forgets a body that is being handled after
-// that time, in case its handler never returns. NewLedger panics if an argument is not
-// positive.
+// NewLedger returns a ledger in memory. It remembers at most the given number of
+// bodies, such as 10,000, each for the time keep, such as 24 h. After that time, it
+// also forgets a body that is still being handled, because its handler may never
+// return. NewLedger panics if an argument is not positive.
 func NewLedger(keep time.Duration, most int) Ledger {
 	if keep <= 0 || most <= 0 {
 		panic("agrenting: webhook.NewLedger: keep and most must be positive")

@@ -20,11 +20,11 @@ import (
 
 var (
 	// ErrSignature means that a webhook is not signed with any of the given secrets:
-	// its signature is missing, malformed, or different. The error does not say
-	// which, and neither does the answer to the sender.
+	// its signature is missing, malformed, or different. Neither the error nor the
+	// response to the sender says which.
 	ErrSignature = errors.New("agrenting: the webhook's signature is not valid")
 	// ErrInvalidOption means that an argument of [NewVerifier] or
-	// [Verifier.SetSecrets] has a value that cannot be used.
+	// [Verifier.SetSecrets] has an invalid value.
 	ErrInvalidOption = errors.New("agrenting: invalid webhook option")
 )
 
@@ -43,20 +43,20 @@ const (
 const (
 	// defaultBodyLimit is documented in WithBodyLimit.
 	defaultBodyLimit = 1 << 20
-	// maxSecrets bounds the cost of an unsigned request: each secret is a pass over
-	// its body.
+	// maxSecrets bounds the cost of an unsigned request, because the body is hashed
+	// once per secret.
 	maxSecrets = 4
 )
 
 // A Verifier recognizes webhooks of the platform by the HMAC-SHA256 of the body in
-// X-Webhook-Signature. It is safe for concurrent use and keeps its secrets out of
-// everything that it prints.
+// X-Webhook-Signature. It is safe for concurrent use. Its printed and logged forms do
+// not show the secrets.
 //
-// A signature proves that the sender knows the secret and wrote this body. It does
-// not prove when: the platform documents neither a timestamp nor a nonce, so anyone
-// who has seen a webhook can send it again. The headers are not signed,
-// X-Webhook-Event among them. So treat a webhook as a hint, and read the task with
-// your own credential before you act on it:
+// A signature proves that the sender knows the secret and wrote this body. It does not
+// prove when: the platform documents neither a timestamp nor a nonce, so anyone who
+// has seen a webhook can send it again. The headers, including X-Webhook-Event, are
+// not signed. So treat a webhook as a hint, and read the task with your own credential
+// before you act on it:
 //
 //	var task Task
 //	_, err := client.Do(ctx, http.MethodGet, "/api/v1/tasks/"+url.PathEscape(d.TaskID), nil, &task)
@@ -85,9 +85,9 @@ func WithHeader(name string) Option {
 	}
 }
 
-// WithBodyLimit bounds the body in bytes. The default is 1 MiB. A larger body is
-// answered with 413. A body up to the limit is kept in memory before its signature is
-// checked, so the limit bounds what any sender can make the program hold per request.
+// WithBodyLimit bounds the body in bytes. The default is 1 MiB. The response to a
+// larger body is 413. A body up to the limit is kept in memory before its signature is
+// checked, so the limit bounds how much memory each request of any sender can use.
 func WithBodyLimit(n int64) Option {
 	return func(v *Verifier) error {
 		if n <= 0 {
@@ -98,9 +98,9 @@ func WithBodyLimit(n int64) Option {
 	}
 }
 
-// WithLogger logs, at level Warn, why a webhook was refused. The sender does not
-// learn it. Records contain no body, signature, or secret. The default, and nil, is
-// silence.
+// WithLogger logs, at level Warn, why a webhook was refused. The sender does not learn
+// the reason. Records do not contain a body, a signature, or a secret. By default, and
+// if l is nil, nothing is logged.
 func WithLogger(l *slog.Logger) Option {
 	return func(v *Verifier) error {
 		v.log = l
@@ -108,8 +108,8 @@ func WithLogger(l *slog.Logger) Option {
 	}
 }
 
-// WithLedger prevents a body from being handled twice; see [Ledger]. Without it,
-// every valid webhook is passed on.
+// WithLedger prevents a body from being handled twice; see [Ledger]. Without it, every
+// valid webhook is passed to the handler.
 func WithLedger(l Ledger) Option {
 	return func(v *Verifier) error {
 		if l == nil {
@@ -120,9 +120,9 @@ func WithLedger(l Ledger) Option {
 	}
 }
 
-// NewVerifier returns a verifier that accepts a signature under any of one to four
-// secrets. To change the secret, give the new one and the old one, change the webhook
-// on the platform, and then drop the old one with [Verifier.SetSecrets].
+// NewVerifier returns a verifier that accepts signatures with any of one to four
+// secrets. To change the secret, pass the new one and the old one, change the webhook
+// on the platform, and then remove the old one with [Verifier.SetSecrets].
 //
 // The error matches [ErrInvalidOption] or [ErrInvalidSecret].
 func NewVerifier(secrets []Secret, opts ...Option) (*Verifier, error) {
@@ -141,8 +141,8 @@ func NewVerifier(secrets []Secret, opts ...Option) (*Verifier, error) {
 	return v, nil
 }
 
-// SetSecrets replaces the secrets, for requests that arrive from now on. If it
-// returns an error, the previous secrets stay in use.
+// SetSecrets replaces the secrets for requests that arrive from now on. If it returns
+// an error, the previous secrets continue to be used.
 func (v *Verifier) SetSecrets(secrets ...Secret) error {
 	switch {
 	case len(secrets) == 0:
@@ -160,15 +160,15 @@ func (v *Verifier) SetSecrets(secrets ...Secret) error {
 	return nil
 }
 
-// Verify checks that signature is the signature of body, byte for byte as it arrived,
-// under one of the secrets. Otherwise the error is [ErrSignature]. Use it if you do
-// not receive webhooks through net/http.
+// Verify checks that signature is the signature of body with one of the secrets. body
+// must be unchanged, byte for byte. If the signature is not valid, the error is
+// [ErrSignature]. Use Verify if you do not receive webhooks through net/http.
 //
-// The platform's own client writes the 32 bytes of the HMAC in base64. No page of the
-// platform gives the encoding, so Verify reads base64 in either alphabet, padded or
-// not, and hex, each with or without "sha256=" before it. It compares bytes, so no
-// spelling admits what another would refuse. It refuses other algorithms, several
-// signatures at once, and the bare secret in place of a signature.
+// The platform's own client writes the 32 bytes of the HMAC in base64. The platform's
+// pages do not specify the encoding, so Verify accepts base64 in either alphabet,
+// padded or not, and hex, each with or without "sha256=" before it. It compares the
+// decoded bytes, so all encodings are equally strict. It refuses other algorithms,
+// several signatures at once, and the secret itself in place of a signature.
 //
 // The time that Verify takes depends on the length of body and the number of secrets.
 // It does not depend on where a signature differs or which secret it belongs to.
@@ -196,12 +196,12 @@ func (v *Verifier) verify(body []byte, mac signatureMAC) error {
 
 type signatureMAC = [sha256.Size]byte
 
-// signaturePrefix names the algorithm where senders name it. It cannot be the
-// beginning of the MAC itself: there is no = within base64.
+// signaturePrefix names the algorithm, if the sender does so. It cannot be the
+// beginning of the MAC itself, because base64 does not contain "=" in the middle.
 const signaturePrefix = "sha256="
 
-// parseSignature reads a MAC in any of the spellings of Verify. Their lengths differ,
-// so none is taken for another.
+// parseSignature reads a MAC in any of the encodings that Verify accepts. Their
+// lengths differ, so they cannot be confused.
 func parseSignature(text string) (mac signatureMAC, ok bool) {
 	text = strings.Trim(text, " \t")
 	if p := len(signaturePrefix); len(text) > p && ascii.EqualFold(text[:p], signaturePrefix) {
@@ -231,8 +231,8 @@ func parseSignature(text string) (mac signatureMAC, ok bool) {
 	return signatureMAC(raw), true
 }
 
-// Handler returns a handler that passes valid webhooks to next and answers all others
-// itself:
+// Handler returns a handler that passes valid webhooks to next. To all other requests,
+// it responds itself:
 //
 //   - 405, with Allow, to anything other than POST
 //   - 401 to a signature that is missing, malformed, repeated, or not that of the
@@ -242,10 +242,10 @@ func parseSignature(text string) (mac signatureMAC, ok bool) {
 //   - with [WithLedger], 200 to a body that was handled before, and 503 with
 //     Retry-After to one that is being handled, or if the ledger fails
 //
-// Next finds the body in the request, byte for byte, and the [Delivery] in its
-// context, by [FromContext]. The answer of next goes to the platform, which repeats a
-// webhook that was not answered with success; its schedule is not documented. So
-// answer soon, and do the work afterwards.
+// The handler next finds the body in the request, byte for byte, and the [Delivery] in
+// its context, with [FromContext]. The response of next is sent to the platform, which
+// repeats a webhook if the response is not a success. Its schedule is not documented.
+// So respond quickly, and do the work afterwards.
 //
 // Use the timeouts of the [http.Server] to bound how long a request may take to
 // arrive.
@@ -272,7 +272,7 @@ func (v *Verifier) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// refusal is an answer, and a reason that only the log gets.
+// refusal is a response, and a reason that only the log contains.
 type refusal struct {
 	status         int
 	answer, reason string
@@ -282,9 +282,9 @@ func unauthorized(reason string) *refusal {
 	return &refusal{status: http.StatusUnauthorized, answer: "invalid signature", reason: reason}
 }
 
-// receive reads and verifies a body. It refuses what it can without reading.
+// receive reads and verifies a body. It refuses what it can without reading the body.
 func (v *Verifier) receive(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
-	tooLarge := &refusal{status: http.StatusRequestEntityTooLarge, answer: "body too large", reason: "the body is beyond the limit"}
+	tooLarge := &refusal{status: http.StatusRequestEntityTooLarge, answer: "body too large", reason: "the body exceeds the limit"}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return nil, &refusal{status: http.StatusMethodNotAllowed, answer: "method not allowed", reason: "not a POST"}
@@ -305,7 +305,8 @@ func (v *Verifier) receive(w http.ResponseWriter, r *http.Request) ([]byte, *ref
 		return nil, tooLarge
 	}
 	var body bytes.Buffer
-	// Do not allocate what Content-Length promises: the sender has proved nothing yet.
+	// Memory is not allocated according to Content-Length, because the sender has not
+	// proved anything yet.
 	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, v.limit)); err != nil {
 		if _, large := errors.AsType[*http.MaxBytesError](err); large {
 			return nil, tooLarge

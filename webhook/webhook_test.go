@@ -64,7 +64,7 @@ func hook(body string, change ...func(*http.Request)) *http.Request {
 	return r
 }
 
-// receive sends a request through the verifier and tells whether it arrived.
+// receive sends a request through the verifier and reports whether it arrived.
 func receive(v *Verifier, r *http.Request) (*httptest.ResponseRecorder, *Delivery) {
 	var got *Delivery
 	w := httptest.NewRecorder()
@@ -171,8 +171,8 @@ func TestHandlerRefusesInvalidWebhooks(t *testing.T) {
 		"other body":     {hook(hookBody+" ", header("X-Webhook-Signature", hookBase64)), 401, "invalid signature", "another body"},
 		"several":        {hook(hookBody, func(r *http.Request) { r.Header.Add("X-Webhook-Signature", hookBase64) }), 401, "invalid signature", "several"},
 		"the old header": {hook(hookBody, func(r *http.Request) { r.Header = http.Header{"X-Webhook-Secret": {hookSecret}} }), 401, "invalid signature", "no signature"},
-		"announced size": {hook(large), 413, "body too large", "beyond"},
-		"unknown size":   {hook(large, chunked), 413, "body too large", "beyond"},
+		"announced size": {hook(large), 413, "body too large", "exceeds"},
+		"unknown size":   {hook(large, chunked), 413, "body too large", "exceeds"},
 		"GET":            {hook(hookBody, func(r *http.Request) { r.Method = http.MethodGet }), 405, "method not allowed", "not a POST"},
 		"HEAD":           {hook(hookBody, func(r *http.Request) { r.Method = http.MethodHead }), 405, "method not allowed", "not a POST"},
 		"PUT":            {hook(hookBody, func(r *http.Request) { r.Method = http.MethodPut }), 405, "method not allowed", "not a POST"},
@@ -419,7 +419,7 @@ func TestLedgerRepeatsOnlyFailedWebhooks(t *testing.T) {
 		assert.EqualValues(t, 6, calls.Load())
 		advance(time.Hour)
 		send(hookBody)
-		assert.EqualValues(t, 7, calls.Load(), "but for as long as the ledger remembers")
+		assert.EqualValues(t, 7, calls.Load(), "only as long as the ledger remembers")
 	})
 }
 
@@ -520,7 +520,7 @@ func TestMemoryLedgerIsBounded(t *testing.T) {
 			assert.LessOrEqual(t, len(m.entries), 3)
 			assert.Equal(t, len(m.entries), m.order.Len())
 		}
-		assert.Equal(t, StateBusy, begin("97"), "asking evicts nobody, least of all itself")
+		assert.Equal(t, StateBusy, begin("97"), "asking evicts no entry, least of all its own")
 		require.NoError(t, ledger.End(t.Context(), "97", true))
 		assert.Equal(t, StateDone, begin("97"))
 		for range 100 { // what fails time and again takes one place

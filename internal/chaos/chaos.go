@@ -16,7 +16,7 @@ import (
 // Kind is a kind of fault.
 type Kind string
 
-// The kinds of faults. The zero value means that there is no fault.
+// The kinds of faults. The zero value causes no fault.
 const (
 	// Latency delays the request.
 	Latency Kind = "latency"
@@ -32,10 +32,10 @@ const (
 	Slow Kind = "slow answer"
 )
 
-// Mix gives the probability of each kind of fault for an exchange, from 0 to 1.
-// All other exchanges pass unharmed. Durations that are zero have their
-// defaults. Most tests only set one or two kinds, such as Mix{Reset: 0.05,
-// Lost: 0.05}.
+// Mix gives the probability of each kind of fault for an exchange, from 0 to 1,
+// such as Mix{Reset: 0.05, Lost: 0.05}. All other exchanges pass unharmed.
+// Durations that are zero have their defaults. Most programs only set one or
+// two probabilities.
 type Mix struct {
 	Latency, Reset, Silent, Lost, Slow float64
 	// Delay bounds the delay that Latency adds; default 20 ms.

@@ -109,7 +109,7 @@ func (f *File) read() ([]byte, error) {
 // at any moment, the file has either the old or the new content, complete.
 func (f *File) Write(b []byte) (err error) {
 	if int64(len(b)) > f.max {
-		return fmt.Errorf("%d bytes are more than the %d that %s may have", len(b), f.max, f.path)
+		return fmt.Errorf("the content has %d bytes, but %s may have at most %d", len(b), f.path, f.max)
 	}
 	if err := f.prepareFolder(); err != nil {
 		return err

@@ -20,7 +20,7 @@ import (
 
 const otherUser = 12345
 
-// place is a file with its lock in a folder of its own, as the file store has it.
+// place is a file with its lock in a separate folder, as the file store has it.
 type place struct {
 	t                                     *testing.T
 	top, above, folder, file, locks, lock string

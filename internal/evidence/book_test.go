@@ -482,7 +482,7 @@ func TestLentCredentialIsAcceptedAfterAWhile(t *testing.T) {
 		h.Refused(agents, sending(h))
 		h.Lend()
 		h.Lend()
-		assert.True(t, describe(h, agents).Young, "it was refused meanwhile")
+		assert.True(t, describe(h, agents).Young, "it was refused in between")
 		h.Lend()
 		assert.False(t, describe(h, agents).Young)
 	})

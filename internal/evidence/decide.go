@@ -13,9 +13,9 @@ const (
 	Dead
 )
 
-// Facts describes what is known about a request that got a 401, and about its
-// credential. For example, Facts{Verified: -1, Expired: true} describes an expired
-// credential.
+// Facts describes what is known about a request that got a 401, and about its credential,
+// such as Facts{Verified: -1, Expired: true} for an expired credential. Most programs only
+// set the fields that differ from zero, and Verified.
 type Facts struct {
 	// Fixed is set if the credential cannot be replaced.
 	Fixed bool

@@ -130,7 +130,7 @@ var invariants = map[string]func(f evidence.Facts, a evidence.Action) bool{
 		rowZero := f.RefusingPath && f.Verified >= 0 && f.Verified < 10*time.Second
 		return rowZero || (exhausted(f) && f.Verified >= 0 && f.Verified < time.Second)
 	},
-	"nothing is given up before the last question": func(f evidence.Facts, a evidence.Action) bool {
+	"decisions are final only after the last question": func(f evidence.Facts, a evidence.Action) bool {
 		return a != evidence.GiveUp || (exhausted(f) && f.Last)
 	},
 	"a fixed credential is never asked about or replaced": func(f evidence.Facts, a evidence.Action) bool {

@@ -51,7 +51,8 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// TestVerdictsAreBelieved has for how long nobody asks again.
+// TestVerdictsAreBelieved lists how long each verdict counts before the platform is
+// asked again.
 func TestVerdictsAreBelieved(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -158,7 +159,7 @@ func TestDeadUntilAccepted(t *testing.T) {
 	}
 }
 
-// The route of a request that is accepted meanwhile may be open to everybody.
+// The route of a request that is accepted during an inquiry may accept every caller.
 func TestAcceptanceDuringAnInquiryDoesNotOutweighIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

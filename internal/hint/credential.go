@@ -13,7 +13,8 @@ import (
 const KeyPage = "https://agrenting.com/dashboard/api-keys"
 
 // Credential describes the credential of a request, such as {Source: Source{Name:
-// "AGRENTING_API_KEY"}, Dead: true}. The zero value means that the client is anonymous.
+// "AGRENTING_API_KEY"}, Dead: true}. The zero value means that the client is anonymous. Most
+// programs only set Source after [Describe].
 type Credential struct {
 	Kind        secret.Kind
 	Fingerprint string
@@ -99,7 +100,7 @@ func (c *Credential) Rejected() string {
 	case c.Kind == 0:
 		return "The request had no credential, because the client is anonymous. Set " + apiKeyVariable + ", or pass WithCredential instead of " + c.Source.Name
 	case c.Alive:
-		return "The platform accepts " + c.Subject() + " for other requests, so it is this route that refuses it. " +
+		return "The platform accepts " + c.Subject() + " for other requests, so this route refuses it. " +
 			"Check whether the route takes a credential of this kind"
 	}
 	text := "The platform rejected " + c.Subject()

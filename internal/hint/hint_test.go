@@ -34,7 +34,7 @@ func TestRejectedCredential(t *testing.T) {
 		"alive": {
 			hint.Credential{Kind: secret.KindSession, Source: variable, Exchanged: true, Alive: true},
 			"The platform accepts the session sha256:1a2b3c4d5e of the key from AGRENTING_API_KEY for other requests, " +
-				"so it is this route that refuses it. Check whether the route takes a credential of this kind",
+				"so this route refuses it. Check whether the route takes a credential of this kind",
 		},
 		"expired session": {
 			hint.Credential{
@@ -87,7 +87,7 @@ func TestResponseText(t *testing.T) {
 		want string // a part; empty: there is no text
 	}{
 		"rejected":                {hint.Response{Status: 401, Credential: cred}, "AGRENTING_API_KEY"},
-		"of nobody":               {hint.Response{Status: 401}, ""},
+		"no credential":           {hint.Response{Status: 401}, ""},
 		"forbidden":               {hint.Response{Status: 403, Credential: cred}, ""},
 		"handshake":               {hint.Response{Status: 403, Handshake: true, Credential: cred}, "SocketHTTPClient"},
 		"foreign":                 {hint.Response{Status: 401, Missing: hint.Foreign("it is far")}, "because it is far. Name the origin"},

@@ -45,7 +45,8 @@ func Left() Missing {
 }
 
 // Response describes a response with an error status, such as {Status: 404, Host:
-// "agrenting.com", Path: "/api/v1/api/v1/agents", Base: "/api/v1"}.
+// "agrenting.com", Path: "/api/v1/api/v1/agents", Base: "/api/v1"}. Most programs only set
+// Base, Missing, and Credential, and call [Response.Fill].
 type Response struct {
 	Status int
 	// Host is the host and port of the request. Path and Base are the escaped paths of
@@ -108,8 +109,8 @@ func NotPlatform(host, contentType string) string {
 	if contentType != "" {
 		what = secret.Clean(contentType)
 	}
-	return "The response of " + secret.Clean(host) + " is " + what + ", and the platform's are JSON. " +
-		"Check " + baseURL + ", and whether a proxy or a login page has answered instead"
+	return "The response of " + secret.Clean(host) + " is " + what + ", but the platform's responses are JSON. " +
+		"Check " + baseURL + ", and whether a proxy or a login page has responded instead"
 }
 
 // Repeated returns the end of the path of a base URL, such as /api/v1, if the rest of path

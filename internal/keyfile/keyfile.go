@@ -245,8 +245,8 @@ func (unusable) Is(target error) bool {
 }
 
 // unreadable wraps the error of the operating system, without the path, which would be repeated.
-// Only a file that does not exist means that there is no credential. A file that cannot be read
-// may become readable in a moment.
+// Only a file that does not exist counts as a missing credential. A file that cannot be read may
+// become readable in a moment.
 func (f *File) unreadable(err error) error {
 	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) {
 		err = pathErr.Err

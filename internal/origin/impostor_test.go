@@ -74,7 +74,7 @@ func TestAKeyIsNotPromotedOnTheWordOfAWebPage(t *testing.T) {
 		portal = true
 		_, err := c.Rotate(t.Context())
 		require.ErrorIs(t, err, agrenting.ErrMalformedResponse)
-		assert.True(t, w.Server.KeyAlive(w.Key.Secret), "the old key lives while nobody knows about the new one")
+		assert.True(t, w.Server.KeyAlive(w.Key.Secret), "the old key lives while the new one is not known")
 		portal = false
 		_, err = c.Rotate(t.Context())
 		require.NoError(t, err)

@@ -88,7 +88,7 @@ func Secure(u *url.URL, insecureOK bool) bool {
 // InsecureError returns the error for a URL that is not [Secure]. It matches
 // [ErrInsecure].
 func InsecureError(u *url.URL) error {
-	return fmt.Errorf("%w: %s; use https, or WithInsecureHTTP if you know what reads along (loopback needs no opt-in)",
+	return fmt.Errorf("%w: %s; use https; WithInsecureHTTP allows plain http, which anyone on the network path can read (loopback needs no opt-in)",
 		ErrInsecure, Of(u))
 }
 
@@ -100,7 +100,7 @@ func ParseBase(raw string, insecureOK bool) (*url.URL, error) {
 		return nil, err
 	}
 	if u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("%w: a base URL has no query string and no fragment, such as https://agrenting.com", ErrInvalid)
+		return nil, fmt.Errorf("%w: a base URL must not have a query string or a fragment; expected something like https://agrenting.com", ErrInvalid)
 	}
 	return u, trimPath(u)
 }
@@ -111,7 +111,7 @@ func trimPath(u *url.URL) error {
 	escaped := strings.TrimRight(u.EscapedPath(), "/")
 	path, err := url.PathUnescape(escaped)
 	if err != nil {
-		return fmt.Errorf("%w: the path of a URL is not escaped as it should be", ErrInvalid)
+		return fmt.Errorf("%w: the path of a URL is not escaped correctly", ErrInvalid)
 	}
 	u.Path, u.RawPath = path, escaped
 	return nil
@@ -126,11 +126,11 @@ func Parse(raw string, insecureOK bool) (*url.URL, error) {
 	}
 	switch {
 	case u.Scheme == "" || u.Host == "" || u.Hostname() == "":
-		return nil, fmt.Errorf("%w: a URL has a scheme and a host, such as https://agrenting.com", ErrInvalid)
+		return nil, fmt.Errorf("%w: a URL needs a scheme and a host, such as https://agrenting.com", ErrInvalid)
 	case u.User != nil:
-		return nil, fmt.Errorf("%w: a URL may not carry user information; pass credentials as credentials", ErrInvalid)
+		return nil, fmt.Errorf("%w: a URL must not contain user information; pass the credential with WithCredential", ErrInvalid)
 	case !ascii.EqualFold(u.Scheme, "https") && !ascii.EqualFold(u.Scheme, "http"):
-		return nil, fmt.Errorf("%w: the scheme of a URL is https", ErrInvalid)
+		return nil, fmt.Errorf("%w: the scheme of a URL must be https", ErrInvalid)
 	case !Secure(u, insecureOK):
 		return nil, InsecureError(u)
 	}

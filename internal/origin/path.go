@@ -17,7 +17,7 @@ func CheckPath(path string) error {
 }
 
 func parsePath(path string) (*url.URL, error) {
-	const hint = "a path is absolute and on the platform, such as /api/v1/agents"
+	const hint = "a path must be absolute and on the platform, such as /api/v1/agents"
 	u, err := url.Parse(path)
 	switch {
 	case err != nil:

@@ -250,7 +250,7 @@ func TestAChainThatBeganElsewhereStaysBare(t *testing.T) {
 			require.Len(t, hops, 2)
 			for _, h := range hops {
 				assertBare(t, h)
-				assert.Len(t, h.header["X-Token"], 1, "what is no credential goes along")
+				assert.Len(t, h.header["X-Token"], 1, "other headers are kept")
 			}
 		})
 	}

@@ -29,7 +29,7 @@ func (i Identity) mismatch(other Identity) (field, mine, theirs string) {
 }
 
 // Lease is the right to work on a record. It ends when the record's revision has
-// not changed for Duration. The zero value means that there is no lease.
+// not changed for Duration. The zero value means that the record is not leased.
 type Lease struct {
 	// Holder is a random name of a process.
 	Holder   string
@@ -91,7 +91,7 @@ func (c codec[T]) marshal(e Entry[T], of Identity) ([]byte, error) {
 		return nil, err
 	}
 	if b = append(b, '\n'); len(b) > MaxSize {
-		return nil, fmt.Errorf("%w: it has %d bytes, and at most %d are stored", ErrInvalid, len(b), MaxSize)
+		return nil, fmt.Errorf("%w: it has %d bytes (at most %d are allowed)", ErrInvalid, len(b), MaxSize)
 	}
 	return b, nil
 }

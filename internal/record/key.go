@@ -14,7 +14,9 @@ import (
 // KeyName is the name of the record that keeps an API key.
 const KeyName = "key"
 
-// StoredKey is an API key in a record.
+// StoredKey is an API key in a record, such as StoredKey{Credential: c, Created:
+// time.Now()}. Most programs only set these two fields; the platform's response gives
+// the others.
 type StoredKey struct {
 	Credential secret.Credential
 	// ID is the platform's ID of the key, which is needed to revoke the key. It is empty
@@ -25,11 +27,13 @@ type StoredKey struct {
 	Created, Expires time.Time
 }
 
-// IsZero reports whether there is no key.
+// IsZero reports whether k is the zero value.
 func (k StoredKey) IsZero() bool { return k.Credential.IsZero() }
 
-// Intent says what a rotation is about to do. It is saved before the rotation does it,
-// so that another process can finish an interrupted rotation.
+// Intent says what a rotation is about to do, such as Intent{Strategy: "in place",
+// Stage: "issue", Generation: 2}. It is saved before the rotation does it, so that
+// another process can finish an interrupted rotation. Most programs only set Key,
+// Strategy, Stage, From, Generation, and Started; the rotation sets the others.
 type Intent struct {
 	// Key is the idempotency key of the platform call. It is the same for every attempt.
 	Key string
@@ -56,8 +60,9 @@ type Intent struct {
 	Lifeline secret.Credential
 }
 
-// Key is the body of a key record. A new record of the credential c is Key{Lineage:
-// LineageOf(c), Series: NewSeries(), Generation: 1, Current: StoredKey{Credential: c}}.
+// Key is the body of a key record. Most programs only set Lineage, Series, Generation,
+// and Current, such as Key{Lineage: LineageOf(c), Series: NewSeries(), Generation: 1,
+// Current: StoredKey{Credential: c}}.
 type Key struct {
 	// Agent is the ID of the agent that the key belongs to; empty if it is not known.
 	Agent string
@@ -84,7 +89,7 @@ type Key struct {
 	Kin []string
 }
 
-// IsZero reports whether there is no record.
+// IsZero reports whether k is an empty record.
 func (k Key) IsZero() bool { return k.Current.IsZero() }
 
 // LineageOf returns the name of the lineage that begins with a key. The name reveals

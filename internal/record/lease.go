@@ -42,7 +42,8 @@ func TakeoverPause() time.Duration {
 	return mathrand.N(maxTakeoverPause) // #nosec G404 -- not a secret
 }
 
-// Terms are the terms of a lease.
+// Terms are the terms of a lease, such as Terms{Holder: holder, Duration: 30 *
+// time.Second, Every: 10 * time.Second}. Most programs only set these three fields.
 type Terms struct {
 	Holder string
 	// Duration is how long the lease lasts after each write.

@@ -86,7 +86,7 @@ func TestHolderDoesNotCallThePlatformAfterItsLease(t *testing.T) {
 	c.advance(time.Millisecond)
 	require.ErrorIs(t, held.Check(t.Context()), errStore)
 	m.before = nil
-	require.NoError(t, held.Check(t.Context()), "it can be extended while nobody has taken it over")
+	require.NoError(t, held.Check(t.Context()), "it can be extended until another process takes it over")
 }
 
 // A lease counts from the moment when its write began.

@@ -140,10 +140,10 @@ func (s *Sealed) open(name string, raw Raw) (Raw, error) {
 		}
 	}
 	if known {
-		return fail(ErrSealed, "was sealed under a key that is given here, but for another place or name, or it is damaged; "+
+		return fail(ErrSealed, "was sealed under one of the given keys with another place or name, or it is damaged; "+
 			"this store's place is %q", s.place)
 	}
-	return fail(ErrSealed, "was sealed under %s, and given is %s", sealingKeyName(fp), s.fingerprints())
+	return fail(ErrSealed, "was sealed under %s, but given is %s", sealingKeyName(fp), s.fingerprints())
 }
 
 // sealingKeyName returns the fingerprint of a key, from the form that it has in a

@@ -53,7 +53,7 @@ func TestSealedStoreKeepsNoPlainData(t *testing.T) {
 	assert.Contains(t, first, strings.TrimPrefix(key.Fingerprint(), "sha256:"), "it names its key")
 	assert.Equal(t, sealedSecret, string(load(t, s).Data))
 	save(t, s, sealedSecret, rev)
-	assert.NotEqual(t, first, string(load(t, inner).Data), "each save has a salt of its own")
+	assert.NotEqual(t, first, string(load(t, inner).Data), "each save has its own salt")
 }
 
 func TestSealedRecordsOpenNowhereElse(t *testing.T) {

@@ -18,8 +18,10 @@ func SessionName(origin, lineage string) string {
 	return "session." + hex.EncodeToString(sum[:8])
 }
 
-// Session is the body of a session record. It contains the latest session, and until
-// when no process may call the authenticate endpoint.
+// Session is the body of a session record, such as Session{Key: "sha256:1a2b3c4d5e",
+// Token: token, Issued: now}. It contains the latest session, and until when no
+// process may call the authenticate endpoint. Most programs only set the fields of the
+// session, and leave those about failures zero.
 type Session struct {
 	// Agent is the ID of the agent that the session belongs to; empty if it is not
 	// known.

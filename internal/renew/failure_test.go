@@ -24,7 +24,7 @@ func TestOneFetchServesAllReadersOnFailure(t *testing.T) {
 			require.ErrorIs(t, err, errDown)
 		}
 		assert.Equal(t, 1, s.count())
-		assert.Equal(t, 20*time.Millisecond, time.Since(began), "nobody queues behind another's failure")
+		assert.Equal(t, 20*time.Millisecond, time.Since(began), "readers do not queue behind another reader's failure")
 	})
 }
 
@@ -84,7 +84,7 @@ func TestTheSourcesOwnRetryTimeIsObeyed(t *testing.T) {
 			_, err := e.Get(t.Context())
 			require.Error(t, err)
 			_, err = e.Renew(t.Context())
-			require.Error(t, err, "by hand neither")
+			require.Error(t, err, "a renewal on demand fails, too")
 			advance(time.Second)
 		}
 		assert.Equal(t, 1, s.count())
@@ -294,7 +294,7 @@ func TestRenewByHandHeedsNoPauseButTheSources(t *testing.T) {
 	for name, retryAt := range map[string]func(error) time.Time{
 		"of which there is none":   nil,
 		"which asks for none":      func(error) time.Time { return time.Time{} },
-		"which is over meanwhile":  func(error) time.Time { return time.Now() },
+		"which has already ended":  func(error) time.Time { return time.Now() },
 		"which has to be heard of": func(error) time.Time { return time.Now().Add(time.Hour) },
 	} {
 		t.Run(name, func(t *testing.T) {

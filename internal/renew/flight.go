@@ -128,7 +128,7 @@ func (e *Engine[T]) timeoutError() error {
 	if e.closed {
 		return ErrClosed
 	}
-	return fmt.Errorf("the source did not answer within %v: %w", e.cfg.Timeout, context.DeadlineExceeded)
+	return fmt.Errorf("the source did not respond within %v: %w", e.cfg.Timeout, context.DeadlineExceeded)
 }
 
 func (e *Engine[T]) adoptLate(g Grant[T]) {

@@ -266,7 +266,7 @@ func TestRejectionBeforeAnythingWasFetchedFetches(t *testing.T) {
 	assert.Equal(t, "v1", l.Value)
 }
 
-// The pause after a failure is for looks that nobody waits for, unless the source
+// The pause after a failure is for fetches without waiting readers, unless the source
 // has asked for it.
 func TestRejectionAsksAtOnceUnlessTheSourceWantsToBeLeftAlone(t *testing.T) {
 	t.Parallel()
@@ -337,8 +337,8 @@ func TestLateAnswer(t *testing.T) {
 		meanwhile func(context.Context, *source, *renew.Engine[string])
 		want      string // in use after the answer; "" means nothing
 	}{
-		"stands in for a rejected value": {answer: "late", meanwhile: refused, want: "late"},
-		"stands in for an expired value": {answer: "late", want: "late", meanwhile: func(_ context.Context, s *source, _ *renew.Engine[string]) {
+		"replaces a rejected value": {answer: "late", meanwhile: refused, want: "late"},
+		"replaces an expired value": {answer: "late", want: "late", meanwhile: func(_ context.Context, s *source, _ *renew.Engine[string]) {
 			s.set(func(s *source) { s.err = errDown })
 			advance(10 * time.Second)
 		}},

@@ -79,7 +79,7 @@ func setDefault(d *time.Duration, v time.Duration) {
 }
 
 // Get returns a generation that can be used now. If the generation is fresh, this costs
-// one atomic load. Get waits only if there is no value to return, and no longer than ctx
+// one atomic load. Get waits only if it has nothing to return, and no longer than ctx
 // allows.
 func (e *Engine[T]) Get(ctx context.Context) (*Generation[T], error) {
 	if l := e.served.hot.Load(); l != nil {
@@ -321,7 +321,7 @@ func (e *Engine[T]) awaitOtherLocked(ctx context.Context, now time.Time, l *Gene
 }
 
 // FallBack serves the value before a rejected one again, until the source has a value
-// other than the rejected one. It returns false if there is no such value.
+// other than the rejected one. It returns false if it has none.
 func (e *Engine[T]) FallBack(generation uint64) (*Generation[T], bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -131,7 +131,7 @@ func TestReaderLeavesAtItsOwnDeadline(t *testing.T) {
 		assert.Equal(t, 10*time.Millisecond, time.Since(began))
 		assert.Zero(t, e.Status().Waiters)
 
-		assert.Equal(t, "v1", get(t, e), "the fetch went on without it")
+		assert.Equal(t, "v1", get(t, e), "the fetch continued without it")
 		assert.Equal(t, 300*time.Millisecond, time.Since(began))
 		assert.Equal(t, 1, s.count())
 	})
@@ -169,7 +169,7 @@ func TestCancelledReaderStartsNothing(t *testing.T) {
 		s := &source{}
 		e := s.engine(t)
 		ctx, cancel := context.WithCancelCause(t.Context())
-		cause := errors.New("given up")
+		cause := errors.New("canceled by the caller")
 		cancel(cause)
 		_, err := e.Get(ctx)
 		require.ErrorIs(t, err, cause)
@@ -229,7 +229,7 @@ func TestCloseEndsFetchesAndReaders(t *testing.T) {
 			require.ErrorIs(t, call(), renew.ErrClosed)
 		}
 		synctest.Wait()
-		assert.Equal(t, 1, s.count(), "nobody asks the source any more")
+		assert.Equal(t, 1, s.count(), "the source is not asked any more")
 		assert.Equal(t, renew.Shut, e.Status().State)
 		require.NoError(t, e.Close(), "twice does no harm")
 	})

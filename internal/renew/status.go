@@ -17,9 +17,9 @@ const (
 	Shut                       // closed
 )
 
-// Status is a snapshot of the state of an engine. For example, a status with
-// Failures of 3, Err set, and a Generation describes a source that is failing
-// while its last value is still in use.
+// Status is a snapshot of the state of an engine, such as {State: Fresh,
+// Failures: 3, Err: err} while a source is failing and its last value is still
+// in use. Most programs only read State and Generation.
 type Status[T any] struct {
 	State      State
 	Generation *Generation[T] // the newest one; nil if there is none

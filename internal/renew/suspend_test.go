@@ -16,7 +16,7 @@ func suspended(tb testing.TB, t time.Time, d time.Duration) time.Time {
 	// A time.Time with a monotonic reading keeps it in its second word.
 	later := t
 	(*[2]int64)(unsafe.Pointer(&later))[1] += int64(d)
-	require.Equal(tb, t.UnixNano(), later.UnixNano(), "the wall clock went on")
+	require.Equal(tb, t.UnixNano(), later.UnixNano(), "the wall clock advanced")
 	require.Equal(tb, d, later.Sub(t), "the monotonic clock stood still")
 	return later
 }

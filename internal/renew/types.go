@@ -40,7 +40,8 @@ func (r Reason) String() string {
 // ErrClosed is returned by every method after Close.
 var ErrClosed = errors.New("renew: closed")
 
-// Grant is what a fetch yields.
+// Grant is the result of a fetch, such as {Value: token, Expires: now.Add(time.Hour)}.
+// Most programs only set these two fields.
 type Grant[T any] struct {
 	Value T
 	// Expires is when the value expires by the issuer's clock; zero means that this is
@@ -60,8 +61,8 @@ type Grant[T any] struct {
 	Reason Reason
 }
 
-// Query says why a source is asked. For example, a query with HasRejected set asks for
-// a value other than Rejected.
+// Query says why a source is asked, such as {Reason: Rejected, Rejected: old,
+// HasRejected: true}. Most programs only read Rejected and HasRejected.
 type Query[T any] struct {
 	Reason Reason
 	// Rejected is the value that was rejected. It is meaningful only if HasRejected is
@@ -87,7 +88,8 @@ const (
 	Refused                   // the value was rejected
 )
 
-// Event reports a change. Events of one engine are reported in order.
+// Event reports a change, such as {Kind: Renewed, Reason: Early}. Events of one engine
+// are reported in order. Most programs only read Kind and Generation.
 type Event[T any] struct {
 	Kind       Kind
 	Reason     Reason
@@ -99,7 +101,7 @@ type Event[T any] struct {
 }
 
 // Config describes a source and when it is asked. Fetch and Same are required. Most
-// programs only set these two.
+// programs only set these two, and Timeout, such as 10 s.
 type Config[T any] struct {
 	// Fetch asks the source. It runs independently of every reader. It is not called
 	// concurrently with itself, except after it exceeded its timeout.
@@ -139,7 +141,8 @@ type Config[T any] struct {
 	Observe func(Event[T])
 }
 
-// Generation is one generation of the value. It is immutable.
+// Generation is one generation of the value, such as number 2 after the first renewal.
+// It is immutable. Most programs only read Value and Number.
 type Generation[T any] struct {
 	Value T
 	// Number counts the different values, starting at 1.
@@ -217,7 +220,8 @@ func (l *Generation[T]) limit(t time.Time) {
 	}
 }
 
-// SourceError is the error that all readers share while the source is failing.
+// SourceError is the error that all readers share while the source is failing, such as
+// {Failures: 3, Err: err}. Most programs only read Err.
 type SourceError struct {
 	RetryAt  time.Time
 	Failures int

@@ -418,7 +418,8 @@ func TestFallBackNeverServes(t *testing.T) {
 	}
 }
 
-// An attempt that succeeds at the moment at which a reader gives up serves it.
+// An attempt that succeeds at the moment at which a reader is canceled serves that
+// reader.
 func TestReaderWhoseWaitEndsWithTheOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

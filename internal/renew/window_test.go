@@ -38,7 +38,7 @@ func TestWindowServesAndRenewsInTheBackground(t *testing.T) {
 		}) {
 			require.NoError(t, err)
 		}
-		assert.Zero(t, time.Since(began), "nobody waits in the window")
+		assert.Zero(t, time.Since(began), "readers do not wait in the window")
 		assert.LessOrEqual(t, fewestGoroutines()-before, 2, "no goroutine per reader")
 		advance(100 * time.Millisecond)
 		synctest.Wait()
@@ -197,7 +197,7 @@ func TestRecheckAsksInTheBackgroundAndKeepsTheGeneration(t *testing.T) {
 		assert.Equal(t, l.Number, e.Current().Number)
 		value = "b"
 		advance(11 * time.Second)
-		require.Equal(t, "a", get(t, e), "the last good one is served meanwhile")
+		require.Equal(t, "a", get(t, e), "the last valid value is served until then")
 		synctest.Wait()
 		require.Equal(t, "b", get(t, e))
 		assert.Equal(t, l.Number+1, e.Current().Number)

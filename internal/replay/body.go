@@ -98,7 +98,7 @@ type attemptBody struct {
 
 var errBegun = errors.New("agrenting: the connection failed after the request had begun to send its body")
 
-var errReclaimed = errors.New("agrenting: the request was replayed, its first attempt may no longer read the body")
+var errReclaimed = errors.New("agrenting: the request was replayed, so its first attempt may no longer read the body")
 
 // Read implements [io.Reader].
 func (a *attemptBody) Read(p []byte) (int, error) {

@@ -53,7 +53,7 @@ type rewinder struct {
 	attempt atomic.Uint64 // the attempt that may read
 }
 
-var errEnded = errors.New("agrenting: the call has ended, its body may no longer be read")
+var errEnded = errors.New("agrenting: the call has ended, so its body may no longer be read")
 
 // released marks a body that no attempt may read any more.
 const released = ^uint64(0)

@@ -29,7 +29,7 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
-// gated is a handler behind k2: whoever comes with another credential gets a
+// gated is a handler behind k2: a request with another credential gets a
 // 401, so that what is behind it is reached by a replay.
 func gated(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -70,7 +70,7 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 	line, err := r.ReadString('\n')
 	require.NoError(t, err)
 	assert.Equal(t, "data: 1\n", line)
-	close(first) // only now the server goes on
+	close(first) // only now the server continues
 	rest, err := io.ReadAll(r)
 	require.NoError(t, err)
 	assert.Equal(t, "\ndata: 2\n\n", string(rest))

@@ -344,7 +344,7 @@ func TestACancelledRequestIsNotRepeated(t *testing.T) {
 					if cancelled {
 						cancel()
 					}
-					return nil, fmt.Errorf("gave up: %w", context.Canceled)
+					return nil, fmt.Errorf("canceled: %w", context.Canceled)
 				}}
 				_, _, err := sdktest.Get(ctx, sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("k1")), slogTo(&log)), "/x")
 				require.ErrorIs(t, err, context.Canceled)
@@ -361,7 +361,7 @@ func TestConnectionErrorsAreRepeated(t *testing.T) {
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", sdktest.AnyPort)
 	require.NoError(t, err)
 	target := "http://" + l.Addr().String()
-	require.NoError(t, l.Close()) // nobody listens there now
+	require.NoError(t, l.Close()) // no server listens there now
 	var dialled atomic.Int64
 	base := sdktest.Loopback(t)
 	base.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -9,7 +9,8 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// A Policy limits retries. The root package documents its fields.
+// A Policy limits retries, such as {MaxAttempts: 5}. The root package documents its fields.
+// Most programs only set MaxAttempts.
 type Policy struct {
 	MaxAttempts   int
 	BaseDelay     time.Duration
@@ -22,7 +23,7 @@ type Policy struct {
 }
 
 // An Outcome is the response to an attempt, or its error, such as {Request: req, Err:
-// io.EOF, Attempt: 1}.
+// io.EOF, Attempt: 1}. Most programs only read Response and Err.
 type Outcome struct {
 	Request  *http.Request
 	Response *http.Response // nil if there is an error

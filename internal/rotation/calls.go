@@ -282,12 +282,12 @@ func (c *calls) ownID(keys []ListedKey) (id string, ok bool) {
 }
 
 // lostKey returns the ID of the key that a rotation in place has created and that no
-// process has received. It returns "" if there is no such key, or in case of doubt:
-// other programs may create keys of the agent at the same time, and those must not be
-// revoked. The lost key is a live key that did not exist before and that no other intent
-// has named; a platform may give the new key the name of the old one. The platform
-// creates it when it revokes the old key. If its list shows when that happened, the two
-// times must agree.
+// process has received. It returns "" if it finds none, or in case of doubt: other
+// programs may create keys of the agent at the same time, and those must not be revoked.
+// The lost key is a live key that did not exist before and that no other intent has
+// named; a platform may give the new key the name of the old one. The platform creates
+// it when it revokes the old key. If its list shows when that happened, the two times
+// must agree.
 func (c *calls) lostKey(keys []ListedKey) string {
 	in, own := c.hold.rec.Intent, c.hold.rec.Current.ID // the current key may be dead
 	if own == "" {

@@ -25,7 +25,7 @@ import (
 type modelEnding string
 
 const (
-	itStays modelEnding = "the process is mended and tries again"
+	itStays modelEnding = "the process is fixed and tries again"
 	itDies  modelEnding = "the process dies"
 )
 
@@ -50,27 +50,27 @@ func runModel(t *testing.T, tc rotation.ModelCase, plan modelPlan, ending modelE
 		w.arm(plan)
 		err := first.rotate()
 		out.first = w.count()
-		w.stand(20 * time.Second) // others, and what goes on by itself
+		w.pause(20 * time.Second) // other processes, and background work
 		if ending == itDies {
 			first.kill()
 		}
-		first.mend()
+		first.fix()
 		_ = first.rotateUntilDone(err) // or its heir will
 		w.seconds.Wait()
 
 		// Another process comes when every lease has run out. A second fault may
 		// befall it.
-		w.stand(3 * time.Minute)
+		w.pause(3 * time.Minute)
 		heir := w.start(w.seed)
 		before := w.struck()
 		if err := heir.call(); err != nil && w.struck() == before && !w.hopeless() {
 			w.complain("the first call of a fresh process: %v", err)
 		}
 		err = heir.rotate()
-		heir.mend()
+		heir.fix()
 		out.ops = w.disarm()
 		if heir.dead() {
-			w.stand(3 * time.Minute)
+			w.pause(3 * time.Minute)
 			heir = w.start(w.seed)
 		}
 		err = heir.rotateUntilDone(err)
@@ -85,7 +85,7 @@ func runModel(t *testing.T, tc rotation.ModelCase, plan modelPlan, ending modelE
 // rotateUntilDone tries again after a failure, a few times.
 func (p *modelProcess) rotateUntilDone(err error) error {
 	for n := 0; err != nil && !p.dead() && n < 8; n++ {
-		p.w.stand(time.Minute)
+		p.w.pause(time.Minute)
 		err = p.rotate()
 	}
 	return err
@@ -107,7 +107,7 @@ func (w *modelWorld) settle(heir *modelProcess, err error) (lost bool) {
 		if p.dead() {
 			continue
 		}
-		p.mend()
+		p.fix()
 		if err := p.call(); err != nil {
 			w.complain("a call of process %d at the end: %v", n, err)
 		}
@@ -115,7 +115,7 @@ func (w *modelWorld) settle(heir *modelProcess, err error) (lost bool) {
 	return lost
 }
 
-// hopeless reports whether the platform has a live key that nobody has: its
+// hopeless reports whether the platform has a live key that no process has: its
 // answer was lost in a case where the rules know no way back to it.
 func (w *modelWorld) hopeless() bool {
 	if !w.tc.LosesKeys() {
@@ -148,7 +148,7 @@ func (w *modelWorld) operate(p *modelProcess, err error) {
 }
 
 // rightEnd asserts what every rotation must end with. orphans is how many live
-// keys may be there that nobody can know of.
+// keys may exist that no process can know.
 func (w *modelWorld) rightEnd(orphans int) {
 	rec, _, err := sdktest.LoadRecord(w.t.Context(), w.store)
 	switch {

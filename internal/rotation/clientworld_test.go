@@ -26,8 +26,8 @@ const (
 	crashAfter  modelFault = "crash after"
 	// A second process begins to rotate.
 	secondJoins modelFault = "a second process joins"
-	// The process stands still for longer than its lease, and a second process
-	// rotates meanwhile.
+	// The process is suspended for longer than its lease, and a second process
+	// rotates in that time.
 	overtaken modelFault = "overtaken by a second process"
 	// The operation fails before or after it took effect.
 	failsBefore modelFault = "fails before"
@@ -46,7 +46,7 @@ const (
 	emptyAfter  modelFault = "empty 200 although it took effect"
 	otherFormat modelFault = "200 of another format although it took effect"
 	// From here on nothing gets through, or no answer comes back, or the store
-	// refuses, until that process is mended.
+	// refuses, until that process is fixed.
 	cutOff  modelFault = "cut off from here on"
 	mute    modelFault = "no answers from here on"
 	refuses modelFault = "the store refuses from here on"
@@ -289,8 +289,8 @@ func (p *modelProcess) hears(err error) {
 
 func (p *modelProcess) dead() bool { return p.life.Err() != nil }
 
-// mend takes the lasting faults away.
-func (p *modelProcess) mend() {
+// fix removes the lasting faults.
+func (p *modelProcess) fix() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut, p.muted, p.refusing = false, false, false
@@ -338,7 +338,7 @@ func (p *modelProcess) befall(ctx context.Context, op modelOp, do func(modelFaul
 		return p.nothing(ctx)
 	case overtaken:
 		p.w.second()
-		p.whileStopped(func() { p.w.stand(10 * time.Minute) })
+		p.whileStopped(func() { p.w.pause(10 * time.Minute) })
 	case secondJoins:
 		p.w.second()
 	case stop1:
@@ -376,8 +376,8 @@ func (p *modelProcess) befall(ctx context.Context, op modelOp, do func(modelFaul
 	return err
 }
 
-// stand waits, but not beyond the end of the world.
-func (w *modelWorld) stand(d time.Duration) {
+// pause waits, but not beyond the end of the world.
+func (w *modelWorld) pause(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -400,7 +400,7 @@ func (w *modelWorld) second() {
 			if err := p.rotate(); err == nil || p.dead() || errors.Is(err, agrenting.ErrClosed) {
 				return
 			}
-			w.stand(time.Minute)
+			w.pause(time.Minute)
 		}
 	})
 }

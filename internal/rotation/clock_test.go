@@ -66,7 +66,7 @@ func TestWhatAnOwnersKeyLeftBehindIsForgottenWithoutHarmToTheNextKey(t *testing.
 	}
 }
 
-// The monotonic clock stands still while a machine sleeps, and means nothing to
+// The monotonic clock stops while a machine sleeps, and is meaningless to
 // other processes.
 func TestWhatARotationStoresGoesByTheWallClock(t *testing.T) {
 	t.Parallel()

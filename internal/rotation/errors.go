@@ -20,7 +20,7 @@ var (
 	// ErrNoKeyFound means that a response that should contain a key does not
 	// contain one.
 	ErrNoKeyFound = errors.New("agrenting: no key was found in the platform's response")
-	// ErrEmpty means that the store is empty and there is no initial key.
+	// ErrEmpty means that the store is empty and an initial key is missing.
 	ErrEmpty = errors.New("agrenting: the store is empty")
 )
 
@@ -39,9 +39,9 @@ func (e *PausedError) Unwrap() error { return e.Err }
 // errDropped means that an unfinished rotation could only be undone.
 var errDropped = errors.New("agrenting: an unfinished rotation was undone")
 
-// Error says where a rotation stopped, what is known, and what to do. For example,
-// an error with Stage StageRevoke means that requests already use the new key, but
-// the old key may still be live.
+// Error says where a rotation stopped, what is known, and what to do. With a Stage
+// such as StageRevoke, requests already use the new key, but the old key may still
+// be live. Most programs only read Stage, State, and Advice.
 type Error struct {
 	Stage    Stage
 	Strategy Strategy

@@ -33,9 +33,9 @@ func TestARotationIsTriedAgainByItselfHoweverMuchTrafficThereIs(t *testing.T) {
 		store.Refuse.Store(true)
 		_, err := c.Rotate(t.Context())
 		require.Error(t, err)
-		sdktest.Advance(100 * 24 * time.Hour) // due, and in vain
+		sdktest.Advance(100 * 24 * time.Hour) // due, and without effect
 		store.Refuse.Store(false)
-		for range 7 * 3600 / 2 { // each call looks at the store, for more than the longest pause
+		for range 7 * 3600 / 2 { // each call loads the record, for more than the longest pause
 			sdktest.Advance(2 * time.Second)
 			require.NoError(t, w.Call(c))
 		}
@@ -114,7 +114,7 @@ func TestARotationLeavesKeysOfOthersAlone(t *testing.T) {
 		var others []agrentingtest.Key
 		c := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.InPlace, Owner: agrenting.Static(agrenting.UserToken(w.Owner.Secret))},
 			agrenting.WithTransport(sdktest.Between(w.Server.Transport(), func(req *http.Request) *http.Response {
-				// Somebody makes keys of his own while the answer gets lost, at
+				// Another program creates keys while the response gets lost, at
 				// the same moment and later.
 				if strings.HasSuffix(req.URL.Path, "/rotate-key") {
 					others = append(others, w.Server.NewKey(w.Agent.ID))
@@ -130,7 +130,7 @@ func TestARotationLeavesKeysOfOthersAlone(t *testing.T) {
 		require.NoError(t, err)
 		require.NotEmpty(t, others)
 		for n, k := range others {
-			assert.True(t, w.Server.KeyAlive(k.Secret), "the key %d of somebody else", n)
+			assert.True(t, w.Server.KeyAlive(k.Secret), "the key %d of another program", n)
 		}
 		require.NoError(t, w.Call(c))
 		require.NoError(t, c.Close())
@@ -187,7 +187,7 @@ func TestTheOldKeyLivesUntilSessionsHaveChangedOver(t *testing.T) {
 		assert.True(t, w.Server.KeyAlive(w.Key.Secret), "its session is in use")
 		require.NoError(t, w.Call(c))
 		w.Server.ClearFaults()
-		sdktest.Advance(time.Hour) // it goes on by itself
+		sdktest.Advance(time.Hour) // it continues by itself
 		require.NoError(t, w.Call(c))
 		w.OneLiveKey(store)
 		assert.Equal(t, uint64(2), w.OneLiveKey(store).Generation)

@@ -133,7 +133,7 @@ func TestALostKeyIsRevokedThoughItBearsTheMarkOfAnEarlierRotation(t *testing.T) 
 	})
 }
 
-// A process that is stopped while it creates a key may go on when others have
+// A process that is stopped while it creates a key may continue when others have
 // taken its rotation over and undone it.
 func TestAKeyThatComesAfterItsRotationWasGivenUpIsRevoked(t *testing.T) {
 	t.Parallel()

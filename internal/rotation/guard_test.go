@@ -15,7 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// The timer is set by every look at the store, also by one that ends in a refusal.
+// Every load of the store sets the timer, also one that ends in a refusal.
 func TestAKeyOfTheOtherEnvironmentIsNotRotated(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -23,7 +23,7 @@ func TestAKeyOfTheOtherEnvironmentIsNotRotated(t *testing.T) {
 		intent *record.Intent
 	}{
 		"by the timer":                 {},
-		"by hand":                      {byHand: true},
+		"on demand":                    {byHand: true},
 		"what another one has begun":   {intent: &record.Intent{Key: wire.NewUUID(), Strategy: agrenting.InPlace.String(), Stage: string(agrenting.StageIssue), Generation: 2}},
 		"what another one has created": {byHand: true, intent: &record.Intent{Key: wire.NewUUID(), Strategy: agrenting.Overlap.String(), Stage: string(agrenting.StageForget), Generation: 2}},
 	} {

@@ -152,7 +152,7 @@ func (h *hold) allowed(ctx context.Context) error {
 
 // errUnreachable means that the lease may have ended, because the store could not be
 // reached for too long.
-var errUnreachable = errors.New("agrenting: the store could not be reached for as long as the right to rotate lasts")
+var errUnreachable = errors.New("agrenting: the store could not be reached for as long as the lease lasts")
 
 // fence makes sure that the lease is still held. It does so by extending the lease.
 func (h *hold) fence(ctx context.Context) error { return h.save(ctx, h.rec.Clone()) }

@@ -127,7 +127,7 @@ func (p inPlace) unsure(ctx context.Context, a Answer, more bool) error {
 		return renew.Sleep(ctx, max(maxAskPause, min(a.RetryAfter, w.policy.CallTimeout)))
 	case verdict == Alive && (a.Outcome == Failed || a.Outcome == Refused):
 		// After a failure, the platform requires a different idempotency key.
-		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "the key was not rotated, it is live", ""))
+		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "the key was not rotated and is live", ""))
 	case verdict == Alive:
 		return w.fail(StageIssue, a.Err, "the present key is live; the next attempt uses the same idempotency key", "")
 	default:
@@ -145,7 +145,7 @@ func (p inPlace) holdRequests(ctx context.Context) {
 }
 
 // persist saves the successor of a dead key. The record also names the step after the
-// promotion: StageForget, or StageVerify if there is no such step, because the agent is
+// promotion: StageForget, or StageVerify if that step is omitted, because the agent is
 // not known and its keys cannot be listed.
 func (p inPlace) persist(ctx context.Context, k record.StoredKey) error {
 	p.w.enter(StagePersist)
@@ -160,7 +160,7 @@ func (p inPlace) persist(ctx context.Context, k record.StoredKey) error {
 }
 
 // promote makes the successor of a dead key the current key. It does so even if the
-// platform does not know the key within VerifyTimeout, because there is no other key.
+// platform does not know the key within VerifyTimeout, because it is the only live key.
 func (p inPlace) promote(ctx context.Context) error {
 	w := p.w
 	w.enter(StageVerify)

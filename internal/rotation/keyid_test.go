@@ -12,7 +12,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-// The store was filled by hand with another key than the one that the
+// The store was filled manually with another key than the one that the
 // environment names, and RotationPolicy.KeyID is about the latter.
 func rotateWithAnothersID(t *testing.T, listFails bool, strategy agrenting.Strategy) {
 	t.Helper()
@@ -26,7 +26,7 @@ func rotateWithAnothersID(t *testing.T, listFails bool, strategy agrenting.Strat
 	rot, err := c.Rotate(t.Context())
 	t.Log(rot, err)
 	require.NoError(t, c.Close())
-	assert.True(t, w.Server.KeyAlive(w.Key.Secret), "the key of the environment, which was never the store's, is somebody else's by now")
+	assert.True(t, w.Server.KeyAlive(w.Key.Secret), "the key of the environment, which was never the store's, now belongs to another user")
 	if err == nil {
 		assert.False(t, w.Server.KeyAlive(other.Secret), "the key that was replaced")
 	}

@@ -58,15 +58,15 @@ func TestAKeyThatComesWhileItsRotationIsUndoneIsRevoked(t *testing.T) {
 	})
 }
 
-// hasty lets another process begin a rotation right before each of some saves of
+// overtakenStore lets another process begin a rotation right before each of some saves of
 // a new key.
-type hasty struct {
+type overtakenStore struct {
 	agrenting.Store
 	t *testing.T
 	n atomic.Int64
 }
 
-func (s *hasty) Save(ctx context.Context, name string, data []byte, prev agrenting.Revision) (agrenting.Revision, error) {
+func (s *overtakenStore) Save(ctx context.Context, name string, data []byte, prev agrenting.Revision) (agrenting.Revision, error) {
 	e, _ := sdktest.RecordIn(name, data)
 	rec := e.Body
 	if !rec.Pending.IsZero() && s.n.Add(-1) >= 0 {
@@ -86,7 +86,7 @@ func TestTheOnlyLiveKeySurvivesOthersWhoWriteMeanwhile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
-		store := &hasty{Store: agrenting.MemoryStore(), t: t}
+		store := &overtakenStore{Store: agrenting.MemoryStore(), t: t}
 		c := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.InPlace, KeyID: w.Key.ID, Every: -1})
 		require.NoError(t, w.Call(c))
 		store.n.Store(3)

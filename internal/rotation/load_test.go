@@ -181,7 +181,7 @@ func TestTheGateHoldsRequestsNoLongerThanTheRotationTakes(t *testing.T) {
 }
 
 // TestRotationsBackToBackByManyProcessesFailNoRequest has half of the processes
-// use sessions, which die with the key that bought them. Requests meet one dead
+// use sessions, which become invalid with the key that they were obtained with. Requests meet one dead
 // credential after the other.
 func TestRotationsBackToBackByManyProcessesFailNoRequest(t *testing.T) { //nolint:tparallel // each has the processors for itself
 	t.Parallel()

@@ -58,7 +58,8 @@ const (
 	Recheck
 )
 
-// Facts are what is known besides the record.
+// Facts are what is known in addition to the record, such as Facts{Wanted: true,
+// MaxAttempts: 5}. Most programs only set these two fields.
 type Facts struct {
 	// Wanted is set if a rotation is due or was asked for.
 	Wanted bool

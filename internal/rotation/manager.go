@@ -13,7 +13,8 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Config contains what a [Manager] works with.
+// Config contains what a [Manager] works with. All fields are required. Most programs only
+// set fields of Policy, such as Every, and pass the ports of the root package.
 type Config struct {
 	Policy   Policy
 	Store    Store

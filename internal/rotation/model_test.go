@@ -449,7 +449,7 @@ func repeats(ops []trace, first, second int, f fault) bool {
 	case f == secondJoins:
 		return before.op != opSave && op.at == before.at // it finds the same record
 	case op.op == opLoad && before.op == opLoad && second+1 < len(ops):
-		// It waits for another process, and the first and the last load stand for all.
+		// It waits for another process, and the first and the last load represent all.
 		next := ops[second+1]
 		return next.op == opLoad && next.process == op.process
 	default:

@@ -132,7 +132,7 @@ func (s *memoryStore) strike(f fault) {
 	}
 }
 
-// earlierLocked returns the record before the latest one. An empty revision stands
+// earlierLocked returns the record before the latest one. An empty revision is returned
 // for no record.
 func (s *memoryStore) earlierLocked() record.Raw {
 	if len(s.past) < 2 {

@@ -214,7 +214,7 @@ type modelWorld struct {
 	ops       []trace
 	processes []*process
 	problems  []string
-	running   int       // what goes on beside the first process and its heir
+	running   int       // work of other processes than the first one and its heir
 	idle      sync.Cond // running is 0
 }
 

@@ -130,7 +130,7 @@ func TestAStoreThatTellsOfChangesIsNotLookedAtAllTheTime(t *testing.T) {
 	})
 }
 
-// deafStore keeps whoever looks at it waiting.
+// deafStore makes every caller of Load wait.
 type deafStore struct {
 	agrenting.Store
 	deaf atomic.Bool

@@ -52,8 +52,8 @@ const (
 )
 
 // Policy says how and when keys are rotated. All defaults have been applied, such as
-// Every: 90 * 24 * time.Hour. The root's RotationPolicy documents the fields and which
-// of them most programs set.
+// Every: 90 * 24 * time.Hour. The root's RotationPolicy documents the fields. Most
+// programs only set its Store and Every.
 type Policy struct {
 	Strategy       Strategy
 	Every          time.Duration // if not positive, keys are rotated only on demand

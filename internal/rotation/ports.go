@@ -55,7 +55,7 @@ func (o Outcome) refused() bool { return o == Refused || o == Unauthorized }
 func (o Outcome) made() bool { return o == Done || o == Truncated }
 
 // Answer is the result of a call, such as Answer{Outcome: Busy, RetryAfter:
-// time.Second}. Most calls only set Outcome, and Err if the outcome is not Done.
+// time.Second}. Most programs only set Outcome, and Err if the outcome is not Done.
 type Answer struct {
 	Outcome Outcome
 	// Err says why the outcome is not Done. It is safe to show.
@@ -79,15 +79,17 @@ type Answer struct {
 	repeated bool
 }
 
-// IssuedKey is a key that the platform has issued, such as {Secret: "k1", ID:
-// "key_1"}. Only the secret is always set.
+// IssuedKey is a key that the platform has issued, such as {Credential: c, ID:
+// "key_1"}. Most programs only read these two fields; the platform may leave the
+// others out.
 type IssuedKey struct {
 	Credential       secret.Credential
 	ID, AgentID      string
 	Created, Expires time.Time
 }
 
-// ListedKey is an entry in the list of an agent's keys.
+// ListedKey is an entry in the list of an agent's keys, such as {ID: "key_1", Name:
+// "worker"}. Most programs only read ID and Revoked.
 type ListedKey struct {
 	ID, Name         string
 	Created, Revoked time.Time
@@ -188,7 +190,7 @@ type Generation struct {
 	Handle any
 }
 
-// IsZero reports whether there is no generation.
+// IsZero reports whether g is the zero value.
 func (g Generation) IsZero() bool { return g.Handle == nil }
 
 // Handover controls which credential requests use.

@@ -174,7 +174,7 @@ func (m *member) tell(order string) (said fleetSaid, err error) {
 // The members of a fleet do not know each other's gates. After an in-place
 // rotation, or one that leaves the others no grace, what they have on the wire
 // is answered by a 401, and is sent again with the key that they find in the
-// store. A body that can be had only once cannot be sent again after the
+// store. A body that can be read only once cannot be sent again after the
 // platform has begun to read it, so the load has none there. It has them in an
 // overlap with the grace that the others need to look into the store.
 func TestAFleetRotatesItsKeyTogetherAndNoRequestFails(t *testing.T) { //nolint:tparallel // each fleet has the processors for itself
@@ -261,7 +261,7 @@ func order(t *testing.T, fleet []*member, rotations int) (made, adopted int64) {
 		if t.Failed() {
 			break
 		}
-		<-time.After(50 * time.Millisecond) // what was refused is sent again meanwhile
+		<-time.After(50 * time.Millisecond) // refused requests are sent again in that time
 	}
 	return m.Load(), a.Load()
 }

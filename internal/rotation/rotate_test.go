@@ -165,7 +165,7 @@ func TestStoreThatRefusesTheNewKeyDoesNotCostIt(t *testing.T) {
 		cred, ok := e.NewCredential()
 		require.True(t, ok)
 		assert.True(t, w.Server.KeyAlive(cred.Reveal()))
-		require.NoError(t, w.Call(c), "the process goes on with it")
+		require.NoError(t, w.Call(c), "the process continues with it")
 		store.Refuse.Store(false)
 		sdktest.Advance(2 * time.Minute)
 		w.OneLiveKey(store)
@@ -268,7 +268,7 @@ func TestSeedIsIgnoredOnceRotatedAndAdoptedWhenPutThereByHand(t *testing.T) {
 
 		rec, _, err := sdktest.LoadRecord(t.Context(), store)
 		require.NoError(t, err)
-		w.Server.RevokeKey(rec.Current.ID) // somebody revoked it by hand
+		w.Server.RevokeKey(rec.Current.ID) // an operator revoked it
 		w.Key = w.Server.NewKey(w.Agent.ID)
 		byHand := w.Client(store, agrenting.RotationPolicy{})
 		require.NoError(t, w.Call(byHand))

@@ -11,7 +11,7 @@ import (
 )
 
 // Result describes a rotation that has succeeded, such as {From: "sha256:1a2b3c4d5e",
-// To: "sha256:6f7a8b9c0d"}.
+// To: "sha256:6f7a8b9c0d"}. Most programs only read To.
 type Result struct {
 	// From and To are fingerprints.
 	From, To   string

@@ -74,15 +74,16 @@ func TestAnEmptyStoreThatRefusesTheSeedFailsNobody(t *testing.T) {
 	}
 }
 
-// tellingStore is a store that cannot be written and tells of changes.
+// tellingStore is a store that cannot be written and reports changes.
 type tellingStore struct{ *sdktest.RefusingStore }
 
 func (s tellingStore) Watch(ctx context.Context, name string) iter.Seq2[agrenting.Record, error] {
 	return s.Store.(agrenting.Watcher).Watch(ctx, name) //nolint:errcheck,forcetypeassert // it is one in memory
 }
 
-// Its key has died, and the next one is there by hand: a body that can be sent
-// only once would find the dead one again after each look at the store.
+// The key has died, and an operator has provided the next one. A body that can
+// be sent only once would otherwise find the dead key again after each load of
+// the store.
 func TestADeadKeyInAReadOnlyStoreDoesNotComeBack(t *testing.T) {
 	t.Parallel()
 	for _, watched := range []bool{false, true} {

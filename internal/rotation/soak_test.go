@@ -32,7 +32,7 @@ var (
 	soakSeed = flag.Uint64("soak.seed", 0, "the seed of its faults; 0 draws one")
 )
 
-// soak is clients of one key, each as it would be in a process of its own, on a
+// soak is a set of clients of one key, each like a separate process, on a
 // network and a store that fail.
 type soak struct {
 	t       *testing.T
@@ -70,7 +70,7 @@ var mixOfSoak = chaos.Mix{
 // that rotates by overlap, one with sessions that rotates in place, one that
 // sends the key itself. All the while their connections suffer, the store fails,
 // sessions are short and are revoked, the platform answers 503, and the key is
-// rotated, and replaced by hand. No call may fail that no fault explains, no key
+// rotated, and replaced manually. No call may fail that no fault explains, no key
 // may be lost, and no secret may show.
 //
 //	go test -run TestSoak -soak=10m -timeout=15m -v .
@@ -152,7 +152,7 @@ func newSoak(t *testing.T) *soak {
 	return s
 }
 
-// add makes a client, as a process of its own would.
+// add adds a client, like a separate process.
 func (s *soak) add(strategy agrenting.Strategy, opts ...agrenting.Option) {
 	s.t.Helper()
 	file, err := agrenting.FileStore(s.path)
@@ -195,7 +195,7 @@ func (s *soak) observe(e agrenting.Event) {
 	s.remember("%s, %s %s, was %s: %v", name, e.Kind, e.Fingerprint, e.Previous, e.Err)
 }
 
-// remember keeps what has happened lately, for whoever has to explain a failure.
+// remember keeps what has happened lately, to explain a failure.
 func (s *soak) remember(format string, args ...any) {
 	const most = 40
 	s.mu.Lock()
@@ -363,12 +363,12 @@ func (s *soak) replaceByHand(ctx context.Context) {
 			s.srv.RevokeKey(k.ID)
 		}
 	}
-	s.count("keys replaced by hand")
+	s.count("keys replaced manually")
 	want := s.byHand.Load().Fingerprint()
 	assert.Eventually(s.t, func() bool {
 		_, _ = s.clients[2].Do(ctx, http.MethodGet, "/api/v1/tasks?limit=1", nil, nil)
 		return s.load(ctx).Credential.Fingerprint() == want
-	}, 10*time.Second, 5*time.Millisecond, "the key put there by hand is not adopted")
+	}, 10*time.Second, 5*time.Millisecond, "the manually stored key is not adopted")
 }
 
 // recover waits until each client has got over the end of its credential.

@@ -56,7 +56,7 @@ func TestSoakImperfectStoreAndPlatform(t *testing.T) { //nolint:paralleltest // 
 	t.Logf("%d rounds in %v:%s", n, time.Since(began).Round(time.Second), b.String())
 }
 
-// storeSoak is clients of one key, each as it would be in a process of its own.
+// storeSoak is a set of clients of one key, each like a separate process.
 type storeSoak struct {
 	*testing.T
 	w      *sdktest.RotationWorld

@@ -41,7 +41,7 @@ type witness struct {
 	mu        sync.Mutex
 	exchanges []exchangeEnd
 	latest    string    // session used
-	byHand    time.Time // when a key was last revoked by hand
+	byHand    time.Time // when a key was last revoked manually
 }
 
 // exchangeEnd is how a call of the authenticate endpoint ended.
@@ -98,7 +98,7 @@ func (w *witness) session() string {
 	return w.latest
 }
 
-// revoked notes that a key is about to be revoked by hand.
+// revoked notes that a key will now be revoked manually.
 func (w *witness) revoked() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -130,9 +130,9 @@ const attemptsOfSoak = 6
 //   - if the proxy harmed the last attempt, or a scripted 5xx answered it, and
 //     the call could not be repeated (its method is not idempotent), or was as
 //     often as the policy grants, or its answer had begun to arrive;
-//   - if no credential could be had, because the exchange was itself harmed in
+//   - if no credential was available, because the exchange was itself harmed in
 //     such a way and its pause is not over, because the key store failed, or
-//     because somebody had just revoked the key by hand, so that the exchange
+//     because an operator had just revoked the key, so that the exchange
 //     refused it. While the exchange works, no call may fail for want of a
 //     session.
 //
@@ -175,7 +175,7 @@ func (w *witness) explainRenewal(r *agrenting.RenewalError, began time.Time) str
 	w.mu.Unlock()
 	switch {
 	case byHand && errors.Is(r.Err, agrenting.ErrUnauthorized):
-		return "no credential: the key was revoked by hand"
+		return "no credential: the key was revoked manually"
 	case errors.Is(r.Err, errStoreDown):
 		return "no credential: store down"
 	case answered && api.StatusCode != http.StatusServiceUnavailable:

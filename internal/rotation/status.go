@@ -7,8 +7,8 @@ import (
 )
 
 // Status describes the key of a record and its rotation, as this process last saw the
-// record. It is zero before the first load. For example, a status with a nonzero Due and
-// Failures of 0 describes a key that will be rotated at that time.
+// record, such as {Generation: 2, Due: tomorrow}. It is zero before the first load. Most
+// programs only read Due and Err.
 type Status struct {
 	Key        record.StoredKey
 	Generation uint64

@@ -39,7 +39,7 @@ func failed(a Answer, err error) error {
 	case a.Outcome == Done:
 		return nil
 	case a.Err == nil:
-		return errors.New("agrenting: the platform gave no usable answer")
+		return errors.New("agrenting: the platform sent no usable response")
 	default:
 		return a.Err
 	}

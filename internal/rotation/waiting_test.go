@@ -58,7 +58,7 @@ func TestAnEventTellsWhomARotationWaitsForAndHowLong(t *testing.T) {
 		require.NoError(t, c.Close())
 		mu.Lock()
 		defer mu.Unlock()
-		require.Len(t, waits, 1, "once, not at every look at the store")
+		require.Len(t, waits, 1, "once, not at every load of the store")
 		assert.WithinDuration(t, until, waits[0].RetryAt, 0)
 		w.OneLiveKey(store)
 	})

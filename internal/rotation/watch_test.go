@@ -15,7 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-// unwatchedStore tells of changes only when it is let.
+// unwatchedStore reports changes only when it is allowed to.
 type unwatchedStore struct {
 	agrenting.Store
 	watches atomic.Int64
@@ -65,7 +65,7 @@ func TestAStoreThatCannotBeWatchedIsLeftAlone(t *testing.T) {
 	}
 }
 
-// stubbornStore lets itself be watched, and heeds no context.
+// stubbornStore can be watched, and ignores its context.
 type stubbornStore struct{ agrenting.Store }
 
 func (stubbornStore) Watch(context.Context, string) iter.Seq2[agrenting.Record, error] {

@@ -201,7 +201,7 @@ func (w *work) choose(agentKnown, idKnown bool) error {
 	case w.strategy == Automatic:
 		w.strategy = InPlace
 	case w.strategy == Overlap && !agentKnown:
-		return w.fail(StagePrepare, fmt.Errorf("%w: it is not known whose key this is", ErrNotKnown),
+		return w.fail(StagePrepare, fmt.Errorf("%w: the agent of the key is not known", ErrNotKnown),
 			nothingChanged, "set RotationPolicy.AgentID")
 	case w.strategy == Overlap && !idKnown:
 		advice := "use InPlace for this rotation"
@@ -317,12 +317,12 @@ func (w *work) end(ctx context.Context) error {
 // issued returns the key in an answer.
 func (w *work) issued(a Answer) (record.StoredKey, error) {
 	if a.Key.Credential.IsZero() {
-		e := w.fail(StageIssue, fmt.Errorf("%w, although it says that it has issued one", ErrNoKeyFound),
-			"the new key is in the answer, under a name that the SDK does not know",
-			"RawAnswer of this error has the answer; save the key from it")
+		e := w.fail(StageIssue, fmt.Errorf("%w, although the response says that a key was issued", ErrNoKeyFound),
+			"the new key is in the response, under a name that the SDK does not know",
+			"RawAnswer of this error contains the response; save the key from it")
 		if a.Outcome == Truncated {
-			e.State = "the answer with the new key is empty or not in the platform's format, as if it had been cut off"
-			e.Advice = "the next attempt asks for it again with the same idempotency key; RawAnswer of this error has what came"
+			e.State = "the response with the new key is empty or not in the platform's format, as if it had been cut off"
+			e.Advice = "the next attempt asks for it again with the same idempotency key; RawAnswer of this error contains what arrived"
 		}
 		e.Raw = a.Raw
 		return record.StoredKey{}, e
@@ -352,7 +352,7 @@ func localTimes(k IssuedKey, sent time.Time, every time.Duration) (created, expi
 		every = Recommended
 	}
 	length := expires.Sub(created)
-	if length <= 0 { // there is no expiry, or it is not credible
+	if length <= 0 { // the expiry is missing or not credible
 		expires = time.Time{}
 	} else {
 		every = min(every, length)

@@ -26,7 +26,8 @@ const RouteCreateKey = "POST /api/v1/agents/{id}/credentials"
 // RouteRotate is the route that rotates a key in place.
 const RouteRotate = "POST /api/v1/auth/rotate-key"
 
-// RotationWorld is a platform with an owner, an agent, and the agent's key.
+// RotationWorld is a platform with an owner, an agent, and the agent's key. Most
+// programs only use Server and Key, such as w.Key.Secret.
 type RotationWorld struct {
 	T      *testing.T
 	Server *agrentingtest.Server

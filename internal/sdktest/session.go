@@ -18,7 +18,8 @@ import (
 // RouteAuthenticate is the route that exchanges a key for a session.
 const RouteAuthenticate = "POST /api/v1/auth/authenticate"
 
-// SessionWorld is a platform with one agent, and clients that use sessions.
+// SessionWorld is a platform with one agent, and clients that use sessions. Most
+// programs only use Server and Key, such as w.Key.Secret.
 type SessionWorld struct {
 	T      *testing.T
 	Server *agrentingtest.Server

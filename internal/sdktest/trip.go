@@ -137,7 +137,8 @@ func Answers(codes ...int) *Script {
 	}}
 }
 
-// Seen is a request as a base received it.
+// Seen is a request as a base received it, such as {Method: "GET", Host:
+// "api.agrenting.test"}. Most programs only read Header.
 type Seen struct {
 	Method, URL, Host, Body string
 	Header                  http.Header

@@ -59,7 +59,7 @@ type Credential struct {
 }
 
 // Material contains what a [Credential] is made from, such as {Kind: KindAPIKey, Secret:
-// "ak_…"}. Most programs only set Kind, Secret, and Expires.
+// "k1"}. Most programs only set Kind, Secret, and Expires.
 type Material struct {
 	Kind   Kind
 	Secret string

@@ -27,7 +27,8 @@ type Endpoint struct {
 // NewEndpoint returns the endpoint at path.
 func NewEndpoint(path string, p Platform) *Endpoint { return &Endpoint{platform: p, path: path} }
 
-// Session is a session that was obtained by an exchange.
+// Session is a session that was obtained by an exchange, such as {Credential: c,
+// AgentName: "Scribe"}. Most programs only read Credential.
 type Session struct {
 	Credential secret.Credential
 	// AgentID and AgentName describe the agent that the exchanged key belongs to;

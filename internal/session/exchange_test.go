@@ -58,8 +58,9 @@ func TestSessionsAreRenewedBeforeAnyoneNotices(t *testing.T) {
 	})
 }
 
-// Whoever looks for another key every few seconds still renews the session when
-// a session of its length is to be renewed, with time to survive an outage.
+// A client that looks for another key every few seconds still renews the
+// session as early as any session of that length, with time to survive an
+// outage.
 func TestSessionsOfKeysThatMayChangeAreRenewedAsEarlyAsOthers(t *testing.T) {
 	t.Parallel()
 	for name, keys := range sdktest.KeySources {
@@ -72,7 +73,7 @@ func TestSessionsOfKeysThatMayChangeAreRenewedAsEarlyAsOthers(t *testing.T) {
 				sdktest.Advance(18*time.Hour + 53*time.Minute)
 				synctest.Wait()
 				require.Equal(t, 1, w.Exchanges())
-				assert.InDelta(t, 7, time.Until(c.Status().NextRenewal).Minutes(), 6.5, "a look at the key is no renewal")
+				assert.InDelta(t, 7, time.Until(c.Status().NextRenewal).Minutes(), 6.5, "reading the key does not renew")
 				sdktest.Advance(14 * time.Minute)
 				synctest.Wait()
 				assert.Equal(t, 2, w.Exchanges(), "the lead is an hour, more or less a tenth")
@@ -131,7 +132,7 @@ func TestLockoutIsTypedAndSilentUntilItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)
 		other := w.Client()
-		for range 11 { // somebody else on this IP
+		for range 11 { // another client on this IP
 			_, _ = other.Sessions.Authenticate(t.Context())
 		}
 		before := w.Exchanges()
@@ -170,7 +171,7 @@ func TestTheOtherDocumentedPathIsTriedOnceAndRemembered(t *testing.T) {
 	c := w.Client()
 	for range 3 {
 		_, err := c.Sessions.Authenticate(t.Context())
-		require.NoError(t, err, "by hand, too")
+		require.NoError(t, err, "on demand, too")
 	}
 	assert.Equal(t, 1, w.Exchanges(), "the unknown path is tried once")
 
@@ -257,7 +258,7 @@ func TestReplacedKeyFileMeansANewSession(t *testing.T) {
 			require.NoError(t, w.Call(c))
 			sdktest.Advance(15 * time.Second)
 		}
-		require.Equal(t, 1, w.Exchanges(), "a look at the file is no exchange")
+		require.Equal(t, 1, w.Exchanges(), "reading the file does not cause an exchange")
 		assert.Zero(t, c.Status().ClockSkew)
 		next := w.Server.NewKey(w.Agent.ID)
 		require.NoError(t, os.WriteFile(path, []byte(next.Secret), 0o600))
@@ -373,7 +374,7 @@ func TestDeadlineShorterThanTheExchangeIsKeptAndTheExchangeCompletes(t *testing.
 					assert.Zero(t, failed)
 				} else {
 					assert.Positive(t, failed)
-					assert.LessOrEqual(t, failed, 2*w.Exchanges(), "the exchange went on without those that left")
+					assert.LessOrEqual(t, failed, 2*w.Exchanges(), "the exchange continued without the canceled callers")
 				}
 			})
 		})

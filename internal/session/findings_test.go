@@ -142,7 +142,7 @@ func TestExtendedSessionHasItsNewExpiry(t *testing.T) {
 	})
 }
 
-// A slow look at the store may last until after the session's end.
+// A slow load of the store may last until after the session's end.
 func TestASessionThatEndsDuringALookIsReplaced(t *testing.T) {
 	t.Parallel()
 	for _, window := range []float64{-1, 0} {
@@ -225,7 +225,7 @@ func TestWaitingForAnExchangeIsNoClockSkew(t *testing.T) {
 		sdktest.Advance(time.Second)
 		require.NoError(t, w.Call(b))
 		sdktest.Advance(20 * time.Second)
-		for who, c := range map[string]*agrenting.Client{"who bought it": a, "who waited for it": b} {
+		for who, c := range map[string]*agrenting.Client{"the one that obtained it": a, "the one that waited for it": b} {
 			assert.Zero(t, c.Status().ClockSkew, who)
 			assert.False(t, c.Status().Expires.IsZero(), who)
 		}
@@ -355,7 +355,8 @@ func TestKeyReplacedDuringTheWaitForALeaseIsNotExchanged(t *testing.T) {
 	})
 }
 
-// What was bought with another key does not make a session of this one too old.
+// A session that was obtained with another key does not make a session of this one too
+// old.
 func TestTheSessionOfANewKeyIsAdoptedHoweverLongThatOfTheOldOneLives(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

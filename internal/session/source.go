@@ -18,8 +18,8 @@ type (
 	grant = renew.Grant[secret.Credential]
 )
 
-// Config describes a [Source]. Platform, Path, Keys, and Report are required. Most
-// programs also set Records, such as record.Config{Store: store}.
+// Config describes a [Source]. Endpoint, Platform, Keys, and Report are required. Most
+// programs only set these four and Records, such as record.Config{Store: store}.
 type Config struct {
 	Endpoint *Endpoint
 	Platform Platform

@@ -181,14 +181,14 @@ func TestASessionOfTheStoreIsAdoptedAsLongAsItLives(t *testing.T) {
 		pause  time.Duration
 		bought int
 	}{
-		"alive":                  {pause: 50 * time.Second, bought: 1},
-		"expired":                {pause: 61 * time.Second, bought: 2},
-		"alive, clock ahead":     {[]agrentingtest.Option{agrentingtest.WithClockSkew(time.Hour)}, 50 * time.Second, 1},
-		"expired, clock ahead":   {[]agrentingtest.Option{agrentingtest.WithClockSkew(time.Hour)}, 61 * time.Second, 2},
-		"alive, clock behind":    {[]agrentingtest.Option{agrentingtest.WithClockSkew(-time.Hour)}, 50 * time.Second, 1},
-		"expired, clock behind":  {[]agrentingtest.Option{agrentingtest.WithClockSkew(-time.Hour)}, 61 * time.Second, 2},
-		"expiry that is no date": {[]agrentingtest.Option{agrentingtest.WithSessionShape(agrentingtest.ShapeBadExpiry)}, 50 * time.Second, 1},
-		"expiry in the past":     {[]agrentingtest.Option{agrentingtest.WithSessionShape(agrentingtest.ShapePastExpiry)}, 50 * time.Second, 1},
+		"alive":                 {pause: 50 * time.Second, bought: 1},
+		"expired":               {pause: 61 * time.Second, bought: 2},
+		"alive, clock ahead":    {[]agrentingtest.Option{agrentingtest.WithClockSkew(time.Hour)}, 50 * time.Second, 1},
+		"expired, clock ahead":  {[]agrentingtest.Option{agrentingtest.WithClockSkew(time.Hour)}, 61 * time.Second, 2},
+		"alive, clock behind":   {[]agrentingtest.Option{agrentingtest.WithClockSkew(-time.Hour)}, 50 * time.Second, 1},
+		"expired, clock behind": {[]agrentingtest.Option{agrentingtest.WithClockSkew(-time.Hour)}, 61 * time.Second, 2},
+		"expiry without a date": {[]agrentingtest.Option{agrentingtest.WithSessionShape(agrentingtest.ShapeBadExpiry)}, 50 * time.Second, 1},
+		"expiry in the past":    {[]agrentingtest.Option{agrentingtest.WithSessionShape(agrentingtest.ShapePastExpiry)}, 50 * time.Second, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -363,7 +363,7 @@ func TestKilledHolderOfAnExchangeCostsThreeSeconds(t *testing.T) {
 	})
 }
 
-// lockedStore is a store that a stopped process keeps locked: nobody can save.
+// lockedStore is a store that a stopped process keeps locked, so that saves fail.
 type lockedStore struct{ agrenting.Store }
 
 func (lockedStore) Save(ctx context.Context, _ string, _ []byte, _ agrenting.Revision) (agrenting.Revision, error) {
@@ -450,7 +450,7 @@ func TestBusyStoreKeepsSessionShared(t *testing.T) {
 	}
 }
 
-// deadStore is a store whose writes fail at once with an error of its own network.
+// deadStore is a store with writes that fail at once, with an error of its network.
 type deadStore struct {
 	agrenting.Store
 	saves *atomic.Int64

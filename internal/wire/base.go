@@ -9,20 +9,20 @@ import (
 
 const (
 	// idleConns is how many idle connections to one host the default base transport keeps.
-	// [http.DefaultTransport] keeps two: each further concurrent request to the platform
-	// would open a connection and close it after its answer.
+	// [http.DefaultTransport] keeps two. Each further concurrent request to the platform
+	// would open a connection and close it after its response.
 	idleConns = 100
 
-	// An HTTP/2 connection on which nothing has arrived for pingAfter gets a ping. If the
-	// answer does not arrive within pingTimeout, the connection is closed. Without pings,
+	// An HTTP/2 connection gets a ping if no data has arrived on it for pingAfter. If the
+	// response does not arrive within pingTimeout, the connection is closed. Without pings,
 	// requests would use a dead connection for up to a quarter of an hour.
 	pingAfter   = 30 * time.Second
 	pingTimeout = 15 * time.Second
 )
 
-// DefaultBase returns the base transport of a client that is given none: that of
-// [NewBase], or [http.DefaultTransport] if the program has put a tracer or a mock there.
-// own reports that no other code uses it.
+// DefaultBase returns the base transport of a client without a configured one: the result of
+// [NewBase], or [http.DefaultTransport] if the program has put a tracer or a mock there. own
+// reports that no other code uses the transport.
 func DefaultBase(direct func(*url.URL) bool) (base http.RoundTripper, own bool) {
 	if std := http.DefaultTransport; std != nil { //nolint:forbidigo // it is only read
 		if _, ok := std.(*http.Transport); !ok {
@@ -32,9 +32,9 @@ func DefaultBase(direct func(*url.URL) bool) (base http.RoundTripper, own bool) 
 	return NewBase(direct), true
 }
 
-// NewBase returns a transport with the settings of [http.DefaultTransport]. A limit that the
-// program has set to zero there gets its default. It pings HTTP/2 connections. URLs for which
-// direct returns true do not use a proxy.
+// NewBase returns a transport with the settings of [http.DefaultTransport]. If the program
+// has set a limit there to zero, that limit gets its default. The transport pings HTTP/2
+// connections. It does not use a proxy for URLs for which direct returns true.
 //
 // The transport is new, so other code can neither change nor close it.
 func NewBase(direct func(*url.URL) bool) *http.Transport {
@@ -48,7 +48,7 @@ func newBase(std http.RoundTripper, direct func(*url.URL) bool) *http.Transport 
 		// Clone configures t. Its copy has a TLS configuration and would otherwise not
 		// use HTTP/2, even if t does.
 		_, http2 := t.TLSNextProto["h2"]
-		if http2 { // of another HTTP/2 implementation, whose connections t has too
+		if http2 { // another HTTP/2 implementation, which would use the connections of t
 			base.ForceAttemptHTTP2, base.TLSNextProto = true, nil
 		}
 	}

@@ -9,8 +9,8 @@ import (
 type readBody struct {
 	data   []byte
 	off    int
-	err    error            // after data
-	source io.LimitedReader // of data; more may follow if its limit is used up
+	err    error            // the error after data
+	source io.LimitedReader // the source of data; more may follow if its limit is reached
 	closer io.Closer        // nil if the body has been closed
 	broken bool
 }
@@ -42,8 +42,8 @@ func (b *readBody) Close() error {
 	return b.closer.Close()
 }
 
-// bounded is [ReadBounded] without a copy. It is not ok if the body has been read from, or
-// is larger than what was read ahead.
+// bounded is like [ReadBounded] but does not copy. ok is false if the body has been read
+// from, or is larger than the part that was read ahead.
 func (b *readBody) bounded(limit int64) (data []byte, ok bool, err error) {
 	if b.off > 0 || b.continues() || int64(len(b.data)) > limit {
 		return nil, false, nil
@@ -53,8 +53,8 @@ func (b *readBody) bounded(limit int64) (data []byte, ok bool, err error) {
 }
 
 // ReadAhead reads at most limit bytes of the body of resp, and puts them back. If the body
-// breaks off, enough decides whether what came is of use all the same; nil means that it
-// is not, and [BrokenOff] then returns the cause.
+// breaks off, enough decides whether the part that arrived can still be used. A nil enough
+// means that it cannot. [BrokenOff] returns the cause if the part cannot be used.
 func ReadAhead(resp *http.Response, limit int64, enough func(part []byte) bool) {
 	b := &readBody{source: io.LimitedReader{R: resp.Body, N: limit}, closer: resp.Body}
 	b.data, b.err = io.ReadAll(&b.source)
@@ -62,7 +62,7 @@ func ReadAhead(resp *http.Response, limit int64, enough func(part []byte) bool) 
 	resp.Body = b
 }
 
-// BrokenOff returns why the body of a response broke off while [ReadAhead] read it.
+// BrokenOff returns why the body of a response broke off while [ReadAhead] was reading it.
 func BrokenOff(resp *http.Response) error {
 	if b, ok := resp.Body.(*readBody); ok && b.broken {
 		return b.err
@@ -70,6 +70,6 @@ func BrokenOff(resp *http.Response) error {
 	return nil
 }
 
-// Part returns a body that has the beginning of another one, which is closed. It ends with
-// err, or cleanly if err is nil.
+// Part returns a body that contains the beginning of another body, which is closed. It
+// ends with err, or with EOF if err is nil.
 func Part(data []byte, err error) io.ReadCloser { return &readBody{data: data, err: err} }

@@ -13,33 +13,33 @@ import (
 	"time"
 )
 
-// ErrMethod is the error of a call whose method is not one.
+// ErrMethod is the error of a call with an invalid method.
 var ErrMethod = errors.New("not a method")
 
-// A Call is one call of the platform.
+// A Call is one call to the platform. Most programs only set Method, URL, and Header,
+// such as Method: "GET".
 type Call struct {
 	Method string
 	URL    *url.URL
-	// Header has the headers that the caller sets, the credential among them.
-	// The call owns it and adds Accept, User-Agent, and Content-Type where they
-	// are missing.
+	// Header has the headers that the caller sets, including the credential. The call
+	// owns it, and adds Accept, User-Agent, and Content-Type if they are missing.
 	Header    http.Header
 	UserAgent string
-	// Body is nil for none, an io.Reader that is sent unchanged, []byte and
-	// json.RawMessage that are sent as JSON, or anything else, encoded as JSON.
+	// Body is nil, an io.Reader that is sent unchanged, []byte or json.RawMessage that is
+	// sent as JSON, or any other value, which is encoded as JSON.
 	Body any
-	// Close ends the connection after the call.
+	// Close is set if the connection must be closed after the call.
 	Close bool
 }
 
 // A Sender sends one request: the method RoundTrip of a transport, or Do of a client.
 type Sender func(*http.Request) (*http.Response, error)
 
-// Do makes the call and reads at most limit bytes of its answer. The error names the
-// call. An answer that breaks off or is larger is an error too.
+// Do makes the call and reads at most limit bytes of the response. The error names the
+// call. A response that breaks off or is larger is also an error.
 //
-// Of an answer that is not a success, only what arrives within 200 ms is read. If that is
-// not JSON, JSONErr is set.
+// If the response does not report success, Do reads only what arrives within 200 ms. If
+// that is not JSON, JSONErr is set.
 func (c Call) Do(ctx context.Context, send Sender, limit int64) (*Answer, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -52,7 +52,7 @@ func (c Call) Do(ctx context.Context, send Sender, limit int64) (*Answer, error)
 		return nil, err
 	}
 	defer resp.Body.Close()
-	defer cancel() // first, so that closing need not wait for a read that is under way
+	defer cancel() // runs before the close, so that the close need not wait for a read
 	if resp.StatusCode >= http.StatusOK && resp.StatusCode < http.StatusMultipleChoices {
 		a := Read(req, resp, limit)
 		return a, a.BodyErr
@@ -63,12 +63,12 @@ func (c Call) Do(ctx context.Context, send Sender, limit int64) (*Answer, error)
 	}
 	a := newAnswer(req, resp, head)
 	if err != nil && len(a.Body) == 0 {
-		a.JSONErr = err // it would count as an answer without a body
+		a.JSONErr = err // otherwise, it would count as a response without a body
 	}
 	return a, nil
 }
 
-// Request makes the request of the call. The error matches [ErrMethod], or names the
+// Request returns the request of the call. The error matches [ErrMethod] or names the
 // call.
 func (c Call) Request(ctx context.Context) (*http.Request, error) {
 	body, contentType, err := encode(c.Body)
@@ -80,7 +80,7 @@ func (c Call) Request(ctx context.Context) (*http.Request, error) {
 	}
 	req, err := http.NewRequestWithContext(ctx, c.Method, c.URL.String(), body)
 	if err != nil {
-		return nil, ErrMethod // the URL has been parsed already
+		return nil, ErrMethod // the URL has already been parsed, so the method is invalid
 	}
 	req.Header, req.Close = c.Header, c.Close
 	SetDefault(req.Header, "Accept", "application/json")
@@ -91,7 +91,7 @@ func (c Call) Request(ctx context.Context) (*http.Request, error) {
 	return req, nil
 }
 
-// SetDefault sets a header that is not set.
+// SetDefault sets a header if it is not set.
 func SetDefault(h http.Header, name, value string) {
 	if len(h.Values(name)) == 0 {
 		h.Set(name, value)
@@ -112,13 +112,13 @@ func encode(in any) (body io.Reader, contentType string, err error) {
 	default:
 		b, err := json.Marshal(v)
 		if err != nil {
-			return nil, "", fmt.Errorf("the request's body does not encode: %w", err)
+			return nil, "", fmt.Errorf("the request's body cannot be encoded: %w", err)
 		}
 		return bytes.NewReader(b), jsonType, nil
 	}
 }
 
-// NewUUID returns a random UUID (version 4), which the platform recommends for
+// NewUUID returns a random UUID (version 4). The platform recommends such UUIDs for
 // idempotency keys.
 func NewUUID() string {
 	var b [16]byte
@@ -127,8 +127,8 @@ func NewUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// Answered checks what a transport returned. Custom ones may return (nil, nil), or a nil
-// Body, which [http.Client] treats as empty.
+// Answered checks the result of a transport. Custom transports may return (nil, nil), or
+// a nil Body, which [http.Client] treats as empty.
 func Answered(resp *http.Response, err error) (*http.Response, error) {
 	switch {
 	case resp == nil && err == nil:
@@ -139,8 +139,9 @@ func Answered(resp *http.Response, err error) (*http.Response, error) {
 	return resp, err
 }
 
-// Send sends a request. The error names the call and shows no query string. There may
-// be a response besides the error, of a redirect that was refused; its body is closed.
+// Send sends a request. The error names the call and does not show the query string. For
+// a redirect that was refused, Send returns both an error and a response with a closed
+// body.
 func Send(req *http.Request, send Sender) (*http.Response, error) {
 	resp, err := Answered(send(req))
 	if err == nil {
@@ -149,31 +150,32 @@ func Send(req *http.Request, send Sender) (*http.Response, error) {
 	if resp != nil {
 		_ = resp.Body.Close()
 	}
-	// Only the outermost url.Errors: those further in belong to what a source says.
+	// Only the outermost url.Errors are removed: inner ones are part of the error of a source.
 	for ue, ok := err.(*url.Error); ok; ue, ok = err.(*url.Error) { //nolint:errorlint // see above
 		err = ue.Err
 	}
-	if err == io.EOF { //nolint:errorlint // one further in belongs to what a source says
-		err = fmt.Errorf("the connection was closed before an answer came: %w", err)
+	if err == io.EOF { //nolint:errorlint // an inner one is part of the error of a source
+		err = fmt.Errorf("the connection was closed before a response arrived: %w", err)
 	}
 	return resp, NewCallError(req, explainDial(err))
 }
 
-// An Answer is what the platform answered.
+// An Answer is the response of the platform, such as {Method: "GET", Path: "/api/v1/agents",
+// Status: 200}. Most programs only read Status and Envelope.
 type Answer struct {
 	// Path is escaped.
 	Method, Path string
 	Status       int
 	Header       http.Header
-	// Body is the body as far as it came, and BodyErr why it broke off.
+	// Body is the part of the body that arrived. BodyErr is why it broke off.
 	Body    []byte
 	BodyErr error
-	// Envelope is the decoded Body, and JSONErr why it does not decode.
+	// Envelope is the decoded Body. JSONErr is why it cannot be decoded.
 	Envelope Envelope
 	JSONErr  error
 }
 
-// Read reads at most limit bytes of an answer. It does not close the body.
+// Read reads at most limit bytes of a response. It does not close the body.
 func Read(req *http.Request, resp *http.Response, limit int64) *Answer {
 	body, err := ReadBounded(resp.Body, limit)
 	a := newAnswer(req, resp, body)
@@ -189,7 +191,7 @@ func newAnswer(req *http.Request, resp *http.Response, body []byte) *Answer {
 	return a
 }
 
-// ReadBounded reads at most limit bytes; more is an error.
+// ReadBounded reads at most limit bytes. If there are more, it returns an error.
 func ReadBounded(r io.Reader, limit int64) ([]byte, error) {
 	if ahead, ok := r.(*readBody); ok {
 		if b, ok, err := ahead.bounded(limit); ok {
@@ -206,17 +208,17 @@ func ReadBounded(r io.Reader, limit int64) ([]byte, error) {
 // Success reports whether the status is 2xx.
 func (a *Answer) Success() bool { return a.Status >= 200 && a.Status < 300 }
 
-// OK reports whether the platform did what it was asked for: the status is 2xx and
-// the envelope has no errors.
+// OK reports whether the platform did what it was asked to do: the status is 2xx and the
+// envelope contains no errors.
 func (a *Answer) OK() bool { return a.Success() && len(a.Envelope.Errors) == 0 }
 
-// FromPlatform reports whether the answer is whole and in the platform's envelope. Any
-// other answer may be that of a gateway, and says nothing about what the platform did.
+// FromPlatform reports whether the response is complete and in the platform's envelope.
+// Any other response may come from a gateway, and does not show what the platform did.
 func (a *Answer) FromPlatform() bool {
 	return a.BodyErr == nil && a.JSONErr == nil && a.Envelope.Recognized
 }
 
-// Page returns the answer as a page of a list. The error names the call.
+// Page returns the response as a page of a list. The error names the call.
 func (a *Answer) Page() (Page, error) {
 	if a.JSONErr != nil {
 		return Page{}, &CallError{Method: a.Method, Path: a.Path, Err: fmt.Errorf("%w: %w", ErrMalformed, a.JSONErr)}
@@ -224,5 +226,6 @@ func (a *Answer) Page() (Page, error) {
 	return Page{Status: a.Status, Data: a.Envelope.Data, Pagination: a.Envelope.Pagination}, nil
 }
 
-// Sent returns when the answer was sent by the platform's clock, zero if unknown.
+// Sent returns when the response was sent, by the platform's clock; zero if that is not
+// known.
 func (a *Answer) Sent() time.Time { return Date(a.Header) }

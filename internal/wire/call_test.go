@@ -66,7 +66,7 @@ func TestRequestErrors(t *testing.T) {
 	_, err := Call{Method: "GE T", URL: target, Header: http.Header{}}.Request(t.Context())
 	require.ErrorIs(t, err, ErrMethod)
 	_, err = Call{Method: http.MethodPost, URL: target, Header: http.Header{}, Body: make(chan int)}.Request(t.Context())
-	require.ErrorContains(t, err, "agrenting: POST /x: the request's body does not encode")
+	require.ErrorContains(t, err, "agrenting: POST /x: the request's body cannot be encoded")
 }
 
 func TestDoReadsTheEnvelope(t *testing.T) {
@@ -145,7 +145,7 @@ func TestDoNamesTheCallThatFails(t *testing.T) {
 		"dial":      {failing(errDial), errDial, "agrenting: GET /x: connection refused"},
 		"url error": {failing(&url.Error{Op: "Get", URL: target.String(), Err: errDial}), errDial, "agrenting: GET /x: connection refused"},
 		"inner url": {failing(fmt.Errorf("p: %w", &url.Error{Op: "Get", URL: target.String(), Err: errDial})), errDial, `GET /x: p: Get "https://a.test/x": connection`},
-		"bare EOF":  {failing(io.EOF), io.EOF, "the connection was closed before an answer came: EOF"},
+		"bare EOF":  {failing(io.EOF), io.EOF, "the connection was closed before a response arrived: EOF"},
 		"too large": {answering(200, strings.NewReader(strings.Repeat("x", 65))), ErrMalformed, "GET /x: malformed response: it has more than 64 bytes"},
 		"cut off": {
 			answering(200, io.MultiReader(strings.NewReader("{"), errReader{io.ErrUnexpectedEOF})),

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// Context returns the context of a request, which also ends when [http.Request.Cancel] is
-// closed. The caller calls stop when it no longer needs the context.
+// Context returns the context of a request. It also ends when [http.Request.Cancel] is
+// closed. The caller must call stop when it no longer needs the context.
 func Context(req *http.Request) (ctx context.Context, stop func()) {
 	if req.Cancel == nil { //nolint:staticcheck // [http.Client.Timeout] sets it
 		return req.Context(), func() {}
@@ -17,7 +17,7 @@ func Context(req *http.Request) (ctx context.Context, stop func()) {
 }
 
 // cancelContext ends with its parent or when a channel is closed. It has no goroutine until
-// Done is called, since most requests wait for nothing.
+// Done is called, because most requests do not wait for the channel.
 type cancelContext struct {
 	context.Context //nolint:containedctx // it is one
 

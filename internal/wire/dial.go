@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// memoryNet begins the addresses of servers in memory, and memoryPort is their port.
+// memoryNet begins the addresses of servers in memory. memoryPort is their port.
 const memoryNet, memoryPort = "127.77.", ":4000"
 
-// explainDial names a mistake that a failed connection shows: a server of package
-// agrentingtest in memory has an address, but nothing listens there.
+// explainDial explains a failed connection to a server of package agrentingtest that
+// is only in memory: it has an address, but does not listen there.
 func explainDial(err error) error {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Op != "dial" || op.Addr == nil {

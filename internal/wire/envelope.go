@@ -11,39 +11,41 @@ import (
 )
 
 var (
-	// ErrMalformed is in every error about an answer that does not decode or is
-	// larger than the limit. It is public as ErrMalformedResponse.
+	// ErrMalformed is in every error about a response that cannot be decoded or is larger than
+	// the limit. It is public as ErrMalformedResponse.
 	ErrMalformed = errors.New("agrenting: malformed response")
 	// ErrNotJSON is the error of Decode.
 	ErrNotJSON = errors.New("it is not JSON")
-	// ErrNotPlatform is in the errors about answers that are not in the platform's
-	// envelope.
-	ErrNotPlatform = errors.New("the platform did not answer")
+	// ErrNotPlatform is in the errors about responses that are not in the platform's envelope.
+	ErrNotPlatform = errors.New("the platform did not respond")
 )
 
-// CodeIdempotencyPending is the error code of a 409 whose idempotency key belongs to a
-// request that is still being worked on (platform documentation, "Idempotency").
+// CodeIdempotencyPending is the error code of a 409 if the idempotency key belongs to a request
+// that the platform is still working on (platform documentation, "Idempotency").
 const CodeIdempotencyPending = "IDEMPOTENCY_PENDING"
 
-// An Envelope is an answer in any documented shape.
+// An Envelope is a response in any documented form, such as {Data: []byte(`{"id":"a1"}`),
+// Recognized: true}. Most programs only read Data and Errors.
 type Envelope struct {
-	// Data is the data member, or the whole body if there is no envelope.
+	// Data is the data member, or the whole body if it is not in an envelope.
 	Data       json.RawMessage
 	Meta       json.RawMessage
 	RequestID  string
 	Pagination *Pagination
-	// Errors has the first entries of the errors array, and MoreErrors is how many more it has.
+	// Errors contains the first entries of the errors array. MoreErrors is how many more it
+	// has.
 	Errors     []ErrorDetail
 	MoreErrors int
-	// Recognized is set if the body is an object with one of the members data, errors,
-	// and error. Gateways have other shapes, such as a bare message.
+	// Recognized is set if the body is an object with at least one of the members data, errors,
+	// and error. Responses of gateways have other forms, such as a bare message.
 	Recognized bool
-	// loose has the code and message of a body without data and errors. They are
-	// about an error only if the status says so.
+	// loose contains the code and the message of a body without data and errors. They describe
+	// an error only if the status is an error.
 	loose ErrorDetail
 }
 
-// An ErrorDetail is one entry of an errors array.
+// An ErrorDetail is one entry of an errors array, such as {Code: "NOT_FOUND", Message: "agent
+// not found"}. Most programs only read Code and Message.
 type ErrorDetail struct {
 	Code, Message, Field string
 	Details              json.RawMessage
@@ -56,8 +58,8 @@ type Pagination struct {
 	HasMore    bool
 }
 
-// UnmarshalJSON accepts numbers, strings, and booleans for one another and ignores
-// what it cannot read.
+// UnmarshalJSON accepts numbers, strings, and booleans in place of each other, and ignores what
+// it cannot read.
 func (p *Pagination) UnmarshalJSON(b []byte) error {
 	if b[0] != '{' {
 		return errors.New("not an object")
@@ -76,10 +78,10 @@ func (p *Pagination) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Decode reads {"data", "meta", "errors"}, or a body without this envelope: the
-// whole body is the data then. It ignores unknown members. In addition to the
-// errors array, it understands the shapes that clients of the platform have met:
-// "error" as a string or an object, and a bare "message".
+// Decode reads {"data", "meta", "errors"}, or a body without this envelope, in which case the
+// whole body is the data. It ignores unknown members. In addition to the errors array, it
+// accepts other forms that clients of the platform have received: "error" as a string or an
+// object, and a bare "message".
 func Decode(body []byte) (Envelope, error) {
 	var env Envelope
 	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\ufeff")))
@@ -148,13 +150,14 @@ func (env *Envelope) readMeta() {
 const (
 	// maxErrors is how many entries of an errors array are kept.
 	maxErrors = 20
-	// maxShown bounds the texts of all errors of a response, and their details, in bytes.
+	// maxShown bounds the texts of all errors of a response, and the size of their details, in
+	// bytes.
 	maxShown = 16 << 10
 )
 
-// Problems returns what an answer with an error status says, fit for error
-// messages, with the given secrets removed, and how many errors it leaves out. Text that is
-// neither JSON nor a web page counts as a message. Details of more than 16 KiB are left out.
+// Problems returns the errors in a response with an error status, prepared for error messages
+// and without the given secrets. more is how many errors it omits. Text that is neither JSON
+// nor a web page counts as a message. Details of more than 16 KiB are omitted.
 func (env *Envelope) Problems(body []byte, secrets ...string) (clean []ErrorDetail, more int) {
 	var found []ErrorDetail
 	switch t := bytes.TrimSpace(body); {
@@ -185,8 +188,8 @@ func (env *Envelope) Problems(body []byte, secrets ...string) (clean []ErrorDeta
 	return clean, more
 }
 
-// Codes returns an envelope that has only what cannot be a secret of the errors of env: codes,
-// fields, and details that consist of plain words. It has no messages.
+// Codes returns an envelope with only those parts of the errors of env that cannot be secrets:
+// codes, fields, and details that consist of plain words. It does not contain messages.
 func (env *Envelope) Codes() *Envelope {
 	out := &Envelope{Recognized: env.Recognized, loose: codeOnly(env.loose)}
 	for _, d := range env.Errors {
@@ -208,8 +211,8 @@ func codeOnly(d ErrorDetail) (out ErrorDetail) {
 	return out
 }
 
-// errorDetails reads an errors array entry by entry, so that a malformed entry does
-// not hide the others. It returns the first entries, and how many more there are.
+// errorDetails reads an errors array entry by entry, so that a malformed entry does not hide
+// the others. It returns the first entries, and the number of the others.
 func errorDetails(raw json.RawMessage) (out []ErrorDetail, more int) {
 	if raw[0] != '[' {
 		if d, ok := errorDetail(raw); ok {

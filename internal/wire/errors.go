@@ -10,13 +10,12 @@ import (
 )
 
 var (
-	// ErrUnauthorized is in every error about a 401. The root has it under the same
-	// name, as it has ErrRouteNotFound.
+	// ErrUnauthorized is in every error about a 401. The root package has the same value under
+	// this name, and also ErrRouteNotFound.
 	ErrUnauthorized = errors.New("agrenting: unauthorized")
 	// ErrRouteNotFound is in every error about a 404 with the code ROUTE_NOT_FOUND.
 	ErrRouteNotFound = errors.New("agrenting: route not found")
-	// ErrNoResponse is the error of a transport that broke the contract of
-	// [http.RoundTripper].
+	// ErrNoResponse is the error if a transport violates the contract of [http.RoundTripper].
 	ErrNoResponse = errors.New("agrenting: the base transport returned neither a response nor an error")
 )
 
@@ -30,8 +29,8 @@ type CallError struct {
 	text string // made once: net/http may quote megabytes
 }
 
-// NewCallError names the call of req. If the context of req has ended, the error
-// says that first.
+// NewCallError returns an error that names the call of req. If the context of req has ended, the
+// error reports that first.
 func NewCallError(req *http.Request, err error) *CallError {
 	e := &CallError{Method: req.Method, Path: req.URL.EscapedPath(), Err: ended(req.Context(), err)}
 	e.text = e.make()
@@ -54,12 +53,12 @@ func (e *CallError) make() string {
 // Unwrap returns the cause.
 func (e *CallError) Unwrap() error { return e.Err }
 
-// A WaitError says what a request waited for when its context ended, if that was not the
-// platform's answer.
+// A WaitError says what a request was waiting for when its context ended, if that was not the
+// platform's response.
 type WaitError struct {
 	For string // such as "a credential from AGRENTING_KEY_FILE"
-	Err error  // the cause of the context's end
-	// Last is why what is waited for has failed so far; nil if it has not.
+	Err error  // why the context ended
+	// Last is why the wait has not succeeded so far; nil if there was no failure.
 	Last error
 }
 
@@ -83,8 +82,8 @@ func (e *WaitError) Unwrap() []error {
 	return []error{e.Err, e.Last}
 }
 
-// contextError is the end of a context, described by its cause. It also matches the
-// context's own error and what had happened until then.
+// contextError reports the end of a context, described by its cause. It also matches the context's
+// own error and the last error before the end.
 type contextError struct{ cause, ctx, last error }
 
 func (e *contextError) Error() string {
@@ -102,12 +101,13 @@ func (e *contextError) Unwrap() []error {
 	return []error{e.cause, e.ctx, e.last}
 }
 
-// EndOf returns the end of ctx, described by its cause. It matches the cause and ctx.Err().
+// EndOf returns an error about the end of ctx, described by its cause. It matches the cause and
+// ctx.Err().
 func EndOf(ctx context.Context) error {
 	return &contextError{cause: context.Cause(ctx), ctx: ctx.Err()}
 }
 
-// ended describes err by the end of ctx, if ctx has ended.
+// ended returns err, or the end of ctx if ctx has ended.
 func ended(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {

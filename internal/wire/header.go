@@ -7,22 +7,24 @@ import (
 	"time"
 )
 
-// Header is what the headers of an answer say.
+// Header contains the information in the headers of a response. For example, a zero
+// Sunset means that the route will not be retired, as far as is known.
 type Header struct {
 	RequestID string
 	Rate      Rate
-	// Sunset is when the route will be retired, zero if no date is announced.
+	// Sunset is when the route will be retired; zero if no date is announced.
 	Sunset time.Time
 }
 
-// Rate is the state of a rate limit.
+// Rate is the state of a rate limit, such as {Known: true, Limit: 60, Remaining: 59}.
+// Most programs only read Remaining and RetryAfter.
 type Rate struct {
 	Known            bool
 	Limit, Remaining int
 	RetryAfter       time.Duration
 }
 
-// ReadHeader reads the headers of an answer that came at now.
+// ReadHeader reads the headers of a response that arrived at now.
 func ReadHeader(h http.Header, now time.Time) Header {
 	var out Header
 	for _, name := range []string{"X-Request-Id", "Request-Id"} {
@@ -40,9 +42,10 @@ func ReadHeader(h http.Header, now time.Time) Header {
 	return out
 }
 
-// Date returns when the platform sent a response, by its own clock. It is zero if the
-// response does not say so: if there is no valid Date, or if there is an Age, even of 0,
-// because the response then comes from a cache (RFC 9111, section 5.1).
+// Date returns when the platform sent a response, by the platform's clock. It returns
+// zero if Date is missing or invalid. It also returns zero if the response has an Age,
+// even an Age of 0, because the response then comes from a cache (RFC 9111, section
+// 5.1).
 func Date(h http.Header) time.Time {
 	if len(h.Values("Age")) > 0 {
 		return time.Time{}
@@ -68,14 +71,15 @@ func date(h http.Header) time.Time {
 	return t
 }
 
-// sameClock is how far the Date of a response may be from a clock that agrees with it:
-// it has whole seconds, and the response took some time to arrive.
+// sameClock is how far the Date of a response may differ from a clock that agrees with
+// it. Date has whole seconds, and the response took some time to arrive.
 const sameClock = 2 * time.Second
 
-// clock returns what the platform's clock showed when a response arrived, at now by the
-// local clock. It is the Date of the response, plus its Age if it was stored in a cache.
-// A stored response whose Date agrees with the local clock got that Date from the cache,
-// so its Age is not added. Without a valid Date and Age, the local clock counts.
+// clock returns the platform's time when a response arrived, at now by the local clock.
+// It is the Date of the response, plus its Age if the response was stored in a cache. If
+// a stored response has a Date that agrees with the local clock, the cache has set that
+// Date, so the Age is not added. Without a valid Date and Age, clock returns the local
+// time.
 func clock(h http.Header, now time.Time) time.Time {
 	sent, stored := date(h), h.Values("Age")
 	switch {
@@ -91,7 +95,7 @@ func clock(h http.Header, now time.Time) time.Time {
 	return sent.Add(age)
 }
 
-// maxWait keeps absurd values within a time.Duration.
+// maxWait bounds absurd values, so that they fit into a time.Duration.
 const maxWait = 365 * 24 * time.Hour
 
 // seconds reads a number of seconds, at most [maxWait].
@@ -101,16 +105,16 @@ func seconds(v string) (time.Duration, bool) {
 	case err == nil && s >= 0:
 		return time.Duration(min(s, int64(maxWait/time.Second))) * time.Second, true
 	case v != "" && strings.Trim(v, "0123456789") == "":
-		return maxWait, true // more digits than an int64 holds
+		return maxWait, true // too large for an int64
 	default:
 		return 0, false
 	}
 }
 
 // RetryAfter reads both forms of Retry-After, seconds and an HTTP date. The platform
-// documents seconds (platform documentation, "Rate Limits"); its own client reads
-// both. A date is read by the platform's clock, which the response's own Date shows.
-// Of several values, the longest counts. It reports whether there is a valid one.
+// documents seconds (platform documentation, "Rate Limits"); its own client reads both.
+// A date is compared with the platform's clock, which the response's own Date shows. If
+// there are several values, the longest counts. ok reports whether there is a valid one.
 func RetryAfter(h http.Header, now time.Time) (after time.Duration, ok bool) {
 	for _, v := range h.Values("Retry-After") {
 		d, valid := seconds(strings.TrimSpace(v))
@@ -122,8 +126,8 @@ func RetryAfter(h http.Header, now time.Time) (after time.Duration, ok bool) {
 	return after, ok
 }
 
-// until reads a Retry-After that is a date. Dates have whole seconds, so the time left
-// is at least one second if the date is in the future.
+// until reads a Retry-After that is a date. Dates have whole seconds, so the remaining
+// time is at least one second if the date is in the future.
 func until(v string, h http.Header, now time.Time) (time.Duration, bool) {
 	t, err := http.ParseTime(strings.TrimSpace(v))
 	if err != nil {

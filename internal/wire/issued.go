@@ -8,27 +8,28 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// Issued is a new key or token. The platform shows it only once.
+// Issued is a new key or token, such as {Secret: secret.New("k1"), ID: "key_1"}. The
+// platform shows it only once. Most programs only read Secret and ID.
 type Issued struct {
 	Secret            secret.Text
 	ID, AgentID, Name string
 	Created, Expires  time.Time
 }
 
-// No public document shows the answers that issue keys and tokens, so the names
-// that platforms use are tried, the likeliest first. Other members may be missing
-// or malformed without any effect on the key.
+// Public documents do not show the responses that issue keys and tokens. So the
+// names that platforms use are tried, the most likely ones first. If other members
+// are missing or malformed, that does not affect the key.
 var (
 	secretNames = []string{"api_key", "apiKey", "key", "secret", "token", "api_token", "credential", "secret_key", "value", "plaintext", "plain_text"}
 	idNames     = []string{"id", "credential_id", "key_id", "api_key_id", "token_id", "uuid"}
 	nestNames   = []string{"data", "credential", "credentials", "api_key", "key", "token", "agent_credential", "result"}
 )
 
-// ID returns the ID of a key or a token, "" if it has none.
+// ID returns the ID of a key or a token, or "" if it has none.
 func (o Object) ID() string { return o.String(idNames...) }
 
-// Data returns the data of the envelope in a body, or the whole body if there is no
-// envelope.
+// Data returns the data of the envelope in a body, or the whole body if it is not in
+// an envelope.
 func Data(body []byte) json.RawMessage {
 	env, err := Decode(body)
 	if err != nil {
@@ -37,11 +38,11 @@ func Data(body []byte) json.RawMessage {
 	return env.Data
 }
 
-// maxNesting is how deep a new secret may be inside its answer.
+// maxNesting is how deeply a new secret may be nested in its response.
 const maxNesting = 4
 
-// IssuedIn finds a new secret in the body of an answer: in the data of its envelope,
-// or next to the data.
+// IssuedIn finds a new secret in the body of a response: in the data of its
+// envelope, or next to the data.
 func IssuedIn(body []byte) (Issued, bool) {
 	if k, ok := FindIssued(Data(body)); ok {
 		return k, true
@@ -49,7 +50,7 @@ func IssuedIn(body []byte) (Issued, bool) {
 	return FindIssued(body)
 }
 
-// FindIssued finds a new secret in a part of an answer.
+// FindIssued finds a new secret in a part of a response.
 func FindIssued(part json.RawMessage) (Issued, bool) { return findIssued(part, maxNesting) }
 
 func findIssued(part json.RawMessage, depth int) (Issued, bool) {
@@ -73,14 +74,14 @@ func findIssued(part json.RawMessage, depth int) (Issued, bool) {
 		if k, ok := findIssued(o[name], depth-1); ok {
 			id := k.ID
 			k.describe(o)
-			k.ID = id // an ID further out may be that of something else
+			k.ID = id // an outer ID may belong to another resource
 			return k, true
 		}
 	}
 	return Issued{}, false
 }
 
-// describe fills what is still unknown.
+// describe fills in the fields that are still unknown.
 func (k *Issued) describe(o Object) {
 	if k.ID == "" {
 		k.ID = o.ID()

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// An Object is a JSON object that is read leniently: a member of an unexpected
-// type counts as missing. A nil Object has no members.
+// An Object is a JSON object that is read leniently: a member with an unexpected type
+// counts as missing. A nil Object has no members.
 type Object map[string]json.RawMessage
 
 // String returns the first of the named members that is a string and not blank,
-// without the white space around it.
+// without surrounding white space.
 func (o Object) String(names ...string) string {
 	for _, name := range names {
 		var v string
@@ -29,8 +29,8 @@ func (o Object) Object(name string) Object {
 	return v
 }
 
-// Time returns the first of the named members that is an ISO 8601 time or a number
-// of seconds since 1970. The zero time means that there is none.
+// Time returns the first of the named members that is an ISO 8601 time or a number of
+// seconds since 1970. It returns the zero time if there is none.
 func (o Object) Time(names ...string) time.Time {
 	for _, name := range names {
 		s := o.String(name)
@@ -38,7 +38,7 @@ func (o Object) Time(names ...string) time.Time {
 			return t
 		}
 		if t, err := time.Parse("2006-01-02T15:04:05.999999999", s); err == nil {
-			return t // without a zone; the platform writes UTC
+			return t // a time without a zone; the platform writes UTC
 		}
 		var unix int64
 		if json.Unmarshal(o[name], &unix) == nil && unix > 0 && unix < 1<<40 {
@@ -51,7 +51,7 @@ func (o Object) Time(names ...string) time.Time {
 // IsNull reports whether raw is missing or null.
 func IsNull(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
 
-// scalar returns a JSON string, number, or boolean as text, and "" for anything else.
+// scalar returns a JSON string, number, or boolean as text, or "" for other values.
 func scalar(raw json.RawMessage) string {
 	var s string
 	switch {

@@ -13,34 +13,34 @@ import (
 	"strings"
 )
 
-// A Page is one answer of a list.
+// A Page is one response of a list.
 type Page struct {
 	Status     int
 	Data       json.RawMessage
-	Pagination *Pagination // nil if the answer has none
+	Pagination *Pagination // nil if the response has none
 }
 
 const (
-	// maxEmptyPages is how many pages in a row may have no items. The loop's body does not
-	// run for such pages, so it cannot end the loop.
+	// maxEmptyPages is how many consecutive pages may have no items. The body of the
+	// caller's loop does not run for such pages, so it cannot end the loop.
 	maxEmptyPages = 100
 
 	// maxCursor is the length of the longest cursor that is followed. A cursor is sent in
-	// the query of a URL, for which servers allow some 8 KiB.
+	// the query of a URL, for which servers allow about 8 KiB.
 	maxCursor = 64 << 10
 )
 
-// List yields the items of all pages. fetch returns the page at the given query
-// parameters; nil means the first page. List fetches pages as the loop needs them
-// and follows meta.pagination.cursor, or counts pages where the data has page and
-// total_pages instead. The items of a page are its data if that is an array, or the
-// only array in it.
+// List yields the items of all pages. fetch returns the page for the given query
+// parameters; nil means the first page. List fetches pages as the loop needs them. It
+// follows meta.pagination.cursor, or counts pages if the data contains page and
+// total_pages instead. The items of a page are its data if that is an array, or otherwise
+// the only array in the data.
 //
-// An error is yielded once, with the zero value, and ends the list; the items
-// before it are valid. A cursor that repeats or is longer than 64 KiB is an error, and
-// so are 100 pages in a row without items. Errors of List itself match [ErrMalformed]
-// and name the path; those of fetch are yielded unchanged. If ctx ends between two
-// pages, the error matches its cause.
+// An error is yielded once, with the zero value, and ends the list. The items before it
+// are valid. A cursor that repeats or is longer than 64 KiB is an error, and so are 100
+// consecutive pages without items. Errors of List itself match [ErrMalformed] and name the
+// path. Errors of fetch are yielded unchanged. If ctx ends between two pages, the error
+// matches its cause.
 func List[T any](ctx context.Context, path string, fetch func(at url.Values) (Page, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var zero T
@@ -72,14 +72,14 @@ func List[T any](ctx context.Context, path string, fetch func(at url.Values) (Pa
 	}
 }
 
-// walk is the way through the pages of a list.
+// walk is the position in the pages of a list.
 type walk struct {
 	at    url.Values                     // where the next page is; nil for the first one
-	seen  map[[sha256.Size]byte]struct{} // digests of all pages so far, whatever the size of a cursor
-	empty int                            // pages in a row without items
+	seen  map[[sha256.Size]byte]struct{} // digests of the positions so far, because cursors may be long
+	empty int                            // consecutive pages without items
 }
 
-// advance goes from a page with so many items to the next one.
+// advance moves from a page with the given number of items to the next page.
 func (w *walk) advance(next url.Values, items int) error {
 	w.empty++
 	if items > 0 {
@@ -102,17 +102,18 @@ func (w *walk) advance(next url.Values, items int) error {
 	return nil
 }
 
-// listError names the list, without the query string that a path may have.
+// listError adds the name of the list to an error, without the query string that a path
+// may have.
 func listError(path string, err error) error {
 	path, _, _ = strings.Cut(path, "?")
 	return &CallError{Method: http.MethodGet, Path: path, Err: err}
 }
 
-// readPage returns the items of a page and where the next page is. There may be
-// items and an error.
+// readPage returns the items of a page and the position of the next page. It may return
+// both items and an error.
 func readPage[T any](p Page) (items []T, next url.Values, err error) {
 	if len(p.Data) == 0 && p.Status == http.StatusOK {
-		return nil, nil, errors.New("the answer is empty")
+		return nil, nil, errors.New("the response is empty")
 	}
 	raw, next, err := findList(p.Data)
 	if err != nil {
@@ -120,7 +121,7 @@ func readPage[T any](p Page) (items []T, next url.Values, err error) {
 	}
 	if !IsNull(raw) {
 		if err := json.Unmarshal(raw, &items); err != nil {
-			return nil, nil, fmt.Errorf("an item does not decode: %w", err)
+			return nil, nil, fmt.Errorf("an item cannot be decoded: %w", err)
 		}
 	}
 	switch m := p.Pagination; {
@@ -135,8 +136,8 @@ func readPage[T any](p Page) (items []T, next url.Values, err error) {
 	}
 }
 
-// findList finds the array in the data of a page, and the next page where the data
-// counts pages.
+// findList finds the array in the data of a page, and the position of the next page if the
+// data counts pages.
 func findList(data json.RawMessage) (list json.RawMessage, next url.Values, err error) {
 	if IsNull(data) || data[0] == '[' {
 		return data, nil, nil

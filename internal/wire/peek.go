@@ -10,22 +10,22 @@ import (
 )
 
 const (
-	// peekTime limits how long [Peek] waits for a response that the caller of a request
-	// may not need.
+	// peekTime limits how long [Peek] waits for a response that the caller of a request may
+	// not need.
 	peekTime = 200 * time.Millisecond
-	// closeTime limits how long a body that is being read may take to close.
+	// closeTime limits how long closing a body may take while the body is being read.
 	closeTime = 100 * time.Millisecond
 )
 
-// errUnread says that [Peek] has stopped before the end of a body, because the body was
-// too long or too slow.
+// errUnread means that [Peek] stopped before the end of a body, because the body was too
+// long or too slow.
 var errUnread = errors.New("agrenting: the rest of the response was not read")
 
-// Peek reads the beginning of the body of resp: until it has more than limit bytes, but for
-// at most 200 ms. The error is nil if this is the whole body.
+// Peek reads the beginning of the body of resp. It stops when it has read more than limit
+// bytes, or after 200 ms. The error is nil if the result is the whole body.
 //
-// Afterwards, resp.Body still yields every byte. Closing it ends a read that is under way.
-// A body is read ahead only once: a further call returns what the first one has read.
+// After that, resp.Body still yields every byte. Closing it ends a read that is under way.
+// A body is read ahead only once: a further call returns what the first call has read.
 func Peek(resp *http.Response, limit int) ([]byte, error) {
 	if resp.Body == http.NoBody {
 		return nil, nil
@@ -46,16 +46,16 @@ func Peek(resp *http.Response, limit int) ([]byte, error) {
 	return b.head()
 }
 
-// peekedBody is a body whose beginning is read by a goroutine. The goroutine ends when
-// its current Read returns, or before.
+// peekedBody is a body of which a goroutine reads the beginning. The goroutine ends when
+// its current Read returns, or earlier.
 type peekedBody struct {
 	body io.ReadCloser
 	done chan struct{} // closed when the goroutine has ended
 
 	mu      sync.Mutex
 	ahead   []byte // what the goroutine has read
-	taken   int    // how much of it Read has returned
-	err     error  // of the body; nil if it has not ended
+	taken   int    // how many bytes of it Read has returned
+	err     error  // the error of the body; nil if it has not ended
 	stopped bool
 }
 
@@ -68,7 +68,7 @@ func (b *peekedBody) readAhead(limit int) {
 	}
 }
 
-// add adds what was read. It returns whether to continue.
+// add appends the bytes that were read. It reports whether to continue.
 func (b *peekedBody) add(p []byte, err error, limit int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -82,7 +82,7 @@ func (b *peekedBody) stop() {
 	b.stopped = true
 }
 
-// head returns what has been read ahead, and why it is not the whole body.
+// head returns the bytes that were read ahead, and why they are not the whole body.
 func (b *peekedBody) head() ([]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -97,8 +97,8 @@ func (b *peekedBody) head() ([]byte, error) {
 	}
 }
 
-// take is Read without waiting. The count is 0 and the error nil if everything that was
-// read ahead has been returned.
+// take is like Read but does not wait. If everything that was read ahead has been returned,
+// the count is 0 and the error is nil.
 func (b *peekedBody) take(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -123,7 +123,7 @@ func (b *peekedBody) Read(p []byte) (int, error) {
 }
 
 // Close implements [io.Closer]. It does not wait for a body that cannot be closed while it
-// is being read, such as a compressed one of net/http of which nothing has arrived.
+// is being read, such as a compressed body of net/http of which no byte has arrived.
 func (b *peekedBody) Close() error {
 	select {
 	case <-b.done:

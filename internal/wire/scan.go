@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 )
 
-// members calls each with the members of a JSON object, which has to be valid. It decodes
-// nothing else: a response may have 100,000 members, and the SDK uses ten.
+// members calls each with the members of a JSON object, which must be valid. It decodes nothing
+// else, because a response may have 100,000 members, and the SDK uses ten.
 func members(object []byte, each func(name []byte, value json.RawMessage)) {
 	for s := (scanner{rest: object[1:]}); s.more('}'); {
 		key := s.value()
@@ -22,8 +22,8 @@ func members(object []byte, each func(name []byte, value json.RawMessage)) {
 	}
 }
 
-// elements returns the first elements of a JSON array, which has to be valid, and how many more
-// there are.
+// elements returns the first elements of a JSON array, which must be valid, and the number of
+// the other elements.
 func elements(array []byte, first int) (out []json.RawMessage, more int) {
 	for s := (scanner{rest: array[1:]}); s.more(']'); {
 		if v := s.value(); len(out) < first {

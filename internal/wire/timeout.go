@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Limit ends ctx after d, unless that is 0. The cause is an error that names the
-// option by which it was set.
+// Limit ends ctx after d, unless d is 0. The cause is an error that names the option by
+// which the limit was set.
 func Limit(ctx context.Context, d time.Duration, option string) (context.Context, context.CancelFunc) {
 	if d <= 0 {
 		return ctx, func() {}
@@ -17,11 +17,11 @@ func Limit(ctx context.Context, d time.Duration, option string) (context.Context
 	return context.WithTimeoutCause(ctx, d, timeoutError{limit: d, option: option})
 }
 
-// timeoutError is what a call ended by [Limit] fails with.
+// timeoutError is the error of a call that [Limit] has ended.
 type timeoutError struct {
 	limit    time.Duration
 	option   string
-	answered bool // a part of the response had come
+	answered bool // a part of the response had arrived
 }
 
 func (e timeoutError) Error() string {
@@ -34,8 +34,8 @@ func (e timeoutError) Error() string {
 func (e timeoutError) Timeout() bool { return true }
 func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
-// Incomplete is the error of a response to req that broke off; err is why, or a [*CallError]
-// with the reason.
+// Incomplete returns the error of a response to req that broke off. err is the reason, or a
+// [*CallError] with the reason.
 func Incomplete(req *http.Request, err error) error {
 	if call, ok := errors.AsType[*CallError](err); ok {
 		err = call.Err
@@ -43,7 +43,7 @@ func Incomplete(req *http.Request, err error) error {
 	cause := context.Cause(req.Context())
 	limit, limited := errors.AsType[timeoutError](cause)
 	switch {
-	case errors.Is(err, ErrMalformed): // it is too long
+	case errors.Is(err, ErrMalformed): // the response is too long
 		return NewCallError(req, err)
 	case limited:
 		limit.answered = true
