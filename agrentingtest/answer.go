@@ -119,7 +119,7 @@ func (a *answer) release() {
 		a.hold = false
 		a.sendHeader()
 		if len(a.body) > 0 {
-			_, _ = a.Write(a.body) // there is no reader left
+			_, _ = a.Write(a.body) // the client has left
 		}
 	}
 	if a.delivery.interrupted() {

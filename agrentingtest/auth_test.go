@@ -16,7 +16,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// whoami is a route that tells who was recognised.
+// whoami is a route that returns the principal of the request.
 func whoami(w http.ResponseWriter, r *http.Request) {
 	p, ok := agrentingtest.PrincipalFrom(r.Context())
 	if !ok {
@@ -86,7 +86,7 @@ func TestEverythingElseIsUnauthorized(t *testing.T) {
 		"key as bearer":        {"Authorization", "Bearer " + w.key.Secret},
 		"basic auth":           {"Authorization", "Basic dTpw"},
 		"bare token":           {"Authorization", session},
-		"unknown bearer":       {"Authorization", "Bearer nobody"},
+		"unknown bearer":       {"Authorization", "Bearer unknown"},
 		"revoked key":          {"X-API-Key", revokedKey.Secret},
 		"revoked token":        {"Authorization", "Bearer " + revokedToken.Secret},
 		"expired token":        {"Authorization", "Bearer " + expired.Secret},
@@ -135,13 +135,13 @@ func TestAgentHeaderSettlesWhoActs(t *testing.T) {
 		"almost a UUID":                          {user.and(h, "0000000-00000-0000-0000-00000000000g"), 422, agrentingtest.CodeValidation},
 		"not hexadecimal":                        {user.and(h, "0000000g-0000-0000-0000-000000000000"), 422, agrentingtest.CodeValidation},
 		"twice":                                  {user.and(h, w.agent.ID).and(h, second.ID), 422, agrentingtest.CodeValidation},
-		"somebody else's":                        {user.and(h, stranger.ID), 403, agrentingtest.CodeForbidden},
+		"of another user":                        {user.and(h, stranger.ID), 403, agrentingtest.CodeForbidden},
 		"unknown":                                {user.and(h, "00000000-0000-4000-8000-000000000000"), 404, agrentingtest.CodeNotFound},
-		"a user with one agent need not":         {w.bearer(singleToken.Secret), 200, ""},
-		"a user without agents cannot":           {w.bearer(lonelyToken.Secret), 422, agrentingtest.CodeValidation},
+		"a user with one agent need not choose":  {w.bearer(singleToken.Secret), 200, ""},
+		"a user without agents cannot choose":    {w.bearer(lonelyToken.Secret), 422, agrentingtest.CodeValidation},
 		"a key may name its own agent":           {key.and(h, w.agent.ID), 200, ""},
-		"but no other":                           {key.and(h, second.ID), 403, agrentingtest.CodeForbidden},
-		"not even one that does not exist":       {key.and(h, "00000000-0000-4000-8000-000000000000"), 403, agrentingtest.CodeForbidden},
+		"a key may not name another agent":       {key.and(h, second.ID), 403, agrentingtest.CodeForbidden},
+		"a key may not name an unknown agent":    {key.and(h, "00000000-0000-4000-8000-000000000000"), 403, agrentingtest.CodeForbidden},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -170,7 +170,7 @@ func TestUserRoutesRefuseAgents(t *testing.T) {
 		assert.Equal(t, agrentingtest.CodeForbidden, w.asKey().get(path).code(), path)
 		assert.Equal(t, 200, w.asToken().get(path).status, path)
 	}
-	assert.Equal(t, 403, w.asToken().post(authPath, "").status, "a user token buys no session")
+	assert.Equal(t, 403, w.asToken().post(authPath, "").status, "a user token cannot be exchanged for a session")
 	assert.Equal(t, 403, w.asToken().del(logoutPath).status)
 }
 
@@ -223,19 +223,19 @@ func TestSandboxAndProductionDoNotSeeEachOther(t *testing.T) {
 		id     string
 		status int
 	}{
-		"production sees production": {prod, w.agent.ID, 200},
-		"production sees no sandbox": {prod, toy.ID, 404},
-		"sandbox sees sandbox":       {sand, toy.ID, 200},
-		"sandbox sees no production": {sand, w.agent.ID, 404},
-		"anonymous sees production":  {w.with(), w.agent.ID, 200},
-		"anonymous sees no sandbox":  {w.with(), toy.ID, 404},
-		"a user sees his production": {both, w.agent.ID, 200},
-		"and his sandbox":            {both, toy.ID, 200},
-		"but not anybody's sandbox":  {both, stranger.ID, 404},
-		"as sandbox agent":           {both.and("X-Agent-ID", toy.ID), w.agent.ID, 404},
-		"sandbox token":              {toyOnly, w.agent.ID, 404},
-		"sandbox token, sandbox":     {toyOnly, toy.ID, 200},
-		"sandbox token, wrong agent": {toyOnly.and("X-Agent-ID", w.agent.ID), toy.ID, 404},
+		"production sees production":                 {prod, w.agent.ID, 200},
+		"production sees no sandbox":                 {prod, toy.ID, 404},
+		"sandbox sees sandbox":                       {sand, toy.ID, 200},
+		"sandbox sees no production":                 {sand, w.agent.ID, 404},
+		"anonymous sees production":                  {w.with(), w.agent.ID, 200},
+		"anonymous sees no sandbox":                  {w.with(), toy.ID, 404},
+		"a user sees his production":                 {both, w.agent.ID, 200},
+		"and his sandbox":                            {both, toy.ID, 200},
+		"a user does not see another user's sandbox": {both, stranger.ID, 404},
+		"as sandbox agent":                           {both.and("X-Agent-ID", toy.ID), w.agent.ID, 404},
+		"sandbox token":                              {toyOnly, w.agent.ID, 404},
+		"sandbox token, sandbox":                     {toyOnly, toy.ID, 200},
+		"sandbox token, wrong agent":                 {toyOnly.and("X-Agent-ID", w.agent.ID), toy.ID, 404},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -273,18 +273,18 @@ func TestSetupMistakesPanic(t *testing.T) {
 	k := s.NewKey(a.ID)
 	s.RevokeKey(k.ID)
 	for name, f := range map[string]func(){
-		"unknown owner":    func() { s.NewAgent(&agrentingtest.User{ID: "x"}, agrentingtest.AgentConfig{}) },
-		"malformed ID":     func() { s.NewAgent(nil, agrentingtest.AgentConfig{ID: "x"}) },
-		"taken ID":         func() { s.NewAgent(nil, agrentingtest.AgentConfig{ID: a.ID}) },
-		"taken DID":        func() { s.NewAgent(nil, agrentingtest.AgentConfig{DID: a.DID}) },
-		"key of nobody":    func() { s.NewKey("x") },
-		"token of nobody":  func() { s.NewToken("x", agrentingtest.TokenConfig{}) },
-		"session of a key": func() { s.NewSession(k.Secret) },
-		"bad route":        func() { s.Fault("GET nowhere") },
-		"bad exception":    func() { s.Fault("!nowhere") },
-		"negative share":   func() { agrentingtest.Gone().Share(-0.1) },
-		"share over one":   func() { agrentingtest.Gone().Share(5) },
-		"share of nothing": func() { agrentingtest.Gone().Share(math.NaN()) },
+		"unknown owner":            func() { s.NewAgent(&agrentingtest.User{ID: "x"}, agrentingtest.AgentConfig{}) },
+		"malformed ID":             func() { s.NewAgent(nil, agrentingtest.AgentConfig{ID: "x"}) },
+		"taken ID":                 func() { s.NewAgent(nil, agrentingtest.AgentConfig{ID: a.ID}) },
+		"taken DID":                func() { s.NewAgent(nil, agrentingtest.AgentConfig{DID: a.DID}) },
+		"key of an unknown agent":  func() { s.NewKey("x") },
+		"token of an unknown user": func() { s.NewToken("x", agrentingtest.TokenConfig{}) },
+		"session of a key":         func() { s.NewSession(k.Secret) },
+		"bad route":                func() { s.Fault("GET nowhere") },
+		"bad exception":            func() { s.Fault("!nowhere") },
+		"negative share":           func() { agrentingtest.Gone().Share(-0.1) },
+		"share over one":           func() { agrentingtest.Gone().Share(5) },
+		"share of nothing":         func() { agrentingtest.Gone().Share(math.NaN()) },
 	} {
 		assert.Panics(t, f, name)
 	}

@@ -26,7 +26,7 @@ const (
 	replacePath = "/_sandbox/rotate"
 )
 
-// wrong is what a control route says of a bad request.
+// wrong is the error of a control route for a bad request.
 type wrong struct {
 	Field, Message string
 	Allowed        []string
@@ -362,7 +362,8 @@ func TestControlNamesItsRoutes(t *testing.T) {
 	assert.Equal(t, "ROUTE_NOT_FOUND", w.get("/_sandboxes").code())
 }
 
-// TestControlTakesWhatCurlSends speaks HTTP over a socket, without a client.
+// TestControlTakesWhatCurlSends speaks HTTP over a socket, without an HTTP
+// client.
 func TestControlTakesWhatCurlSends(t *testing.T) {
 	t.Parallel()
 	s := agrentingtest.NewServer(agrentingtest.WithControl())

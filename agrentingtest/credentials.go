@@ -95,7 +95,7 @@ type userToken struct {
 }
 
 // NewKey creates an API key for an agent. All nodes of [WithNodes] accept it at
-// once. It panics if there is no such agent.
+// once. It panics for an unknown agent.
 func (s *Server) NewKey(agentID string) Key {
 	d := s.dir
 	d.mu.Lock()
@@ -131,7 +131,7 @@ func (d *directory) addKey(a *agent, name string, now time.Time, lag time.Durati
 	return k, secret
 }
 
-// NewToken creates a user token. It panics if there is no such user.
+// NewToken creates a user token. It panics for an unknown user.
 func (s *Server) NewToken(userID string, cfg TokenConfig) Token {
 	d := s.dir
 	d.mu.Lock()

@@ -94,14 +94,11 @@
 // [WithWebhookTransport] describes where deliveries may go. [Server.OnChange] reports the
 // changes to a function.
 //
-// [Server.Handle], [Server.HandleAgent], and [Server.HandlePublic] add your own routes,
-// which call [PrincipalFrom] for the caller. [Server.HandleQuery] adds a route with the
+// [Server.Handle], [Server.HandleAgent], and [Server.HandlePublic] add your routes, which
+// call [PrincipalFrom] for the caller. [Server.HandleQuery] adds a route with the
 // credential in the query. The module agrentingtest/sockettest uses it to serve the
 // platform's sockets, over which a provider can also complete a task. The OpenAPI
 // document of all these routes is at /api/v1/openapi.json.
-//
-// [Server.Guard] puts the platform's authentication in front of your own server, and
-// [Server.DeliverWebhook] sends signed webhooks to it.
 //
 // # Undocumented behavior
 //

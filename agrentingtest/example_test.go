@@ -11,7 +11,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// exchange buys a session and returns the status and the token.
+// exchange exchanges a key for a session and returns the status and the token.
 func exchange(client *http.Client, url, key string) (int, string) {
 	req, err := http.NewRequest(http.MethodPost, url+"/api/v1/auth/authenticate", http.NoBody)
 	if err != nil {
@@ -77,7 +77,7 @@ func Example() {
 	// GET /api/v1/tasks session 200
 }
 
-// A key that was rotated behind the program's back is rejected at once.
+// A key that another process has rotated is rejected at once.
 func ExampleServer_RevokeKey() {
 	srv := agrentingtest.NewServer()
 	defer srv.Close()
@@ -138,7 +138,7 @@ func ExampleFault_AfterServing() {
 	// Output: 502 false
 }
 
-// Every node needs an hour to learn of a new session.
+// Every node learns of a new session after an hour.
 func ExampleWithNodes() {
 	srv := agrentingtest.NewServer(agrentingtest.WithNodes(agrentingtest.Nodes{SessionLag: time.Hour}))
 	defer srv.Close()
@@ -150,7 +150,7 @@ func ExampleWithNodes() {
 	// Output: 200 401
 }
 
-// Routes of your own learn who is calling.
+// Your own routes get the caller from PrincipalFrom.
 func ExampleServer_Handle() {
 	srv := agrentingtest.NewServer()
 	defer srv.Close()
@@ -183,7 +183,8 @@ func ExampleNewServer_lockout() {
 	// Output: 429 10
 }
 
-// Nothing listens on the network: the transport is the only way in.
+// Nothing listens on the network. The server can be reached only through the
+// transport.
 func ExampleInMemory() {
 	srv := agrentingtest.NewServer(agrentingtest.InMemory())
 	defer srv.Close()

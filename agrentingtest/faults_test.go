@@ -214,7 +214,7 @@ func TestSeedDecidesWhoGetsTheFault(t *testing.T) {
 		return statuses
 	}
 	byDefault := outcomes()
-	assert.Subset(t, byDefault, []int{200, 401, 403}, "requests that a fault leaves out go on to the next")
+	assert.Subset(t, byDefault, []int{200, 401, 403}, "requests that a fault leaves out get the next fault")
 	assert.Equal(t, byDefault, outcomes(agrentingtest.WithSeed(0)))
 	other := outcomes(agrentingtest.WithSeed(1))
 	assert.NotEqual(t, byDefault, other)

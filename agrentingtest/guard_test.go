@@ -94,12 +94,12 @@ func TestGuardLetsInWhatThePlatformLetsIn(t *testing.T) {
 			401, "", "", agrentingtest.CodeUnauthorized,
 		},
 		{
-			"somebody else's agent",
+			"another user's agent",
 			[]string{"Authorization", "Bearer " + w.token.Secret, "X-Agent-ID", stranger.ID},
 			403, "", "", agrentingtest.CodeForbidden,
 		},
 		{
-			"an agent that is none",
+			"a value that is not an agent",
 			[]string{"Authorization", "Bearer " + w.token.Secret, "X-Agent-ID", "Scout"},
 			422, "", "", agrentingtest.CodeValidation,
 		},
@@ -164,8 +164,8 @@ func TestVerifyReadsHeadersInAnyCase(t *testing.T) {
 	assert.NotContains(t, fmt.Sprintf("%v %+v", err, refused), w.key.Secret)
 }
 
-// A service of your own that trusts the platform's credentials: the test of its
-// client needs no platform.
+// Your own service may trust the platform's credentials. The test of its client
+// then needs no platform.
 func ExampleServer_Guard() {
 	platform := agrentingtest.NewServer()
 	defer platform.Close()

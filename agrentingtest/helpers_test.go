@@ -25,7 +25,7 @@ type caller struct {
 	server    *agrentingtest.Server
 }
 
-// answer is a response with its envelope opened.
+// answer is a response with its decoded envelope.
 type answer struct {
 	status int
 	header http.Header
@@ -51,7 +51,7 @@ type answer struct {
 	}
 }
 
-// newServer starts an in-memory platform that ends with the test.
+// newServer starts an in-memory platform that is closed when the test ends.
 func newServer(t *testing.T, opts ...agrentingtest.Option) *agrentingtest.Server {
 	t.Helper()
 	s := agrentingtest.NewServer(append([]agrentingtest.Option{agrentingtest.InMemory()}, opts...)...)
@@ -133,7 +133,7 @@ func (c caller) record(req *http.Request, body string, a answer) {
 	require.NoError(c.t, err)
 	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	require.NoError(c.t, err)
-	_, err = f.Write(append(line, '\n')) // in one piece, as other tests write at the same time
+	_, err = f.Write(append(line, '\n')) // one write, because other tests write at the same time
 	require.NoError(c.t, err)
 	require.NoError(c.t, f.Close())
 }
@@ -224,5 +224,5 @@ const (
 	logoutPath = "/api/v1/auth/logout"
 )
 
-// advance lets virtual time pass; it is for bubbles only.
+// advance advances virtual time. It may be used only in bubbles.
 func advance(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the one place where tests wait

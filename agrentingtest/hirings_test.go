@@ -42,8 +42,8 @@ var hiringActions = map[string]func(*market, string) answer{
 	"revision": func(m *market, at string) answer { return m.asToken().post(at+"/revision", `{"reason":"shorter"}`) },
 }
 
-// A hiring in each status that a route leads to, and what each action makes of it. What
-// is not listed is refused, except for a message, which changes nothing then.
+// The effect of each action on a hiring in each reachable status. Actions that are not
+// listed are refused, except a message, which then does not change the status.
 func TestHiringTransitions(t *testing.T) {
 	t.Parallel()
 	reach := map[string][]string{
@@ -91,7 +91,7 @@ func TestHiringTransitions(t *testing.T) {
 				open := m.worker.get(hiringsPath + "/pending").items()
 				assert.Equal(t, final, len(open) == 0, "the agent's list")
 
-				// The money is where the status says.
+				// The money is where the status implies.
 				balance := m.asToken().get("/api/v1/ledger/balance").object()
 				earned := m.worker.get("/api/v1/ledger/balance").text("available") == "1008.50"
 				paid := from == "revision_requested" || to == "completed" || to == "revision_requested"

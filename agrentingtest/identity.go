@@ -125,7 +125,7 @@ const (
 // and banned agents also get no webhooks and hires. The platform documents that suspended
 // and banned agents lose discovery and tasks. The rest is an assumption.
 //
-// It panics if there is no such agent, or if status is not one of the constants.
+// It panics for an unknown agent, or if status is not one of the constants.
 func (s *Server) SetAgentStatus(agentID, status string) {
 	if !slices.Contains([]string{AgentActive, AgentInactive, AgentSuspended, AgentBanned, AgentDraft}, status) {
 		panic(fmt.Sprintf("agrentingtest: SetAgentStatus: %q is not a status of agents", status))

@@ -17,7 +17,7 @@ const maxLoggedBody = 64 << 10
 
 // Request is a request and its outcome, such as a "GET" of "/api/v1/tasks" with the
 // status 200. The headers are not redacted, so that tests can check the credentials. Most
-// programs only read Method, Path, Header, and Status.
+// programs only read Method, Path, and Status.
 type Request struct {
 	ID         string // as in meta.request_id
 	Method     string
@@ -33,7 +33,8 @@ type Request struct {
 	ReceivedAt time.Time // on the server's clock
 
 	// Status is the status of the response, or the status that it would have had if a fault
-	// had not cut the connection. Zero means that there is no status, or not yet.
+	// had not cut the connection. It is zero before the response, or if the request never
+	// gets a status.
 	Status         int
 	Principal      string // "agent:<id>", "user:<id>", or empty
 	CredentialKind CredentialKind

@@ -101,7 +101,7 @@ func TestCapabilitiesAreCounted(t *testing.T) {
 	assert.Equal(t, []string{"1.00", "<nil>", "1.75"}, list.names("avg_price"))
 }
 
-// A path below agents that cannot be an ID is a route that does not exist here.
+// A path below agents that cannot be an ID is an unknown route.
 func TestUnknownAgentPathIsUnknownRoute(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -332,7 +332,7 @@ func TestStatsCountRotationsOfBothStrategies(t *testing.T) {
 	require.Equal(t, 200, owner.del(path+"/"+lost.text("id")).status)
 	assert.Equal(t, [2]int64{4, 3}, count())
 
-	// An old key dies with its successor alive; two old keys have one successor.
+	// A successor replaces only one key: of two old keys, only one was replaced.
 	require.Equal(t, 200, owner.del(path+"/"+fifth.text("id")).status)
 	assert.Equal(t, [2]int64{5, 4}, count())
 	require.Equal(t, 200, owner.del(path+"/"+sixth.text("id")).status)

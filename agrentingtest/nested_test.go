@@ -14,7 +14,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// relay serves path by another route of the same server, for the same caller.
+// relay serves path through another route of the same server, for the same caller.
 func (w *world) relay(path string) http.Handler {
 	return http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		inner, err := http.NewRequestWithContext(r.Context(), http.MethodGet, w.URL+path, http.NoBody)
@@ -57,7 +57,8 @@ func TestNestedRequestsGetFaultsAndRefusals(t *testing.T) {
 	assert.Equal(t, 403, w.asKey().get("/mine").status, "the inner route is for users")
 }
 
-// A node that does not know a key yet does not learn of it between the two requests.
+// A node that does not accept a key yet does not learn of it between the two
+// requests.
 func TestNestedRequestsReachTheSameNode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, agrentingtest.WithNodes(agrentingtest.Nodes{KeyLag: time.Hour, Count: 2, Lagging: 1}))
@@ -74,7 +75,7 @@ func TestNestedRequestsReachTheSameNode(t *testing.T) {
 	assert.Positive(t, w.Count("GET "+tasksPath))
 }
 
-// The credential was valid when the first request arrived, which is what counts.
+// The credential was valid when the first request arrived, which is sufficient.
 func TestNestedRequestsOutliveTheCredential(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

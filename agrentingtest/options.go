@@ -118,7 +118,7 @@ func WithBrokenKeyAnswers() Option { return func(c *config) { c.brokenKeys = tru
 func WithSessionsDyingWithKey() Option { return func(c *config) { c.dyingSessions = true } }
 
 // WithMaxKeys limits the live keys of an agent to n: creating another one responds with
-// 422. Rotation is always possible. Zero, the default, means that there is no limit.
+// 422. Rotation is always possible. Zero, the default, means unlimited.
 func WithMaxKeys(n int) Option { return func(c *config) { c.maxKeys = n } }
 
 // WithBearerKeys makes the server also accept an agent's API key as Authorization:

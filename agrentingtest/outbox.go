@@ -29,7 +29,7 @@ type parcel struct {
 	url, name string
 	request   func(context.Context) (*http.Request, error)
 	wanted    func() bool                        // called before each try
-	ended     func(delivered bool, at time.Time) // may be nil; not called for a parcel that is no longer wanted
+	ended     func(delivered bool, at time.Time) // may be nil; not called for a parcel that is not wanted anymore
 }
 
 // post queues a parcel. It needs the directory's lock.
@@ -103,8 +103,8 @@ func (s *Server) take(o *outbox) (ctx context.Context, p *parcel, lost int) {
 
 var errUnwanted = errors.New("agrentingtest: the delivery is no longer wanted")
 
-// carry tries to deliver a parcel until it succeeds, is no longer wanted, or has no tries
-// left.
+// carry tries to deliver a parcel until it succeeds, the parcel is not wanted anymore, or
+// all tries have failed.
 func (s *Server) carry(ctx context.Context, o *outbox, p *parcel) {
 	statuses, err := s.deliver(ctx, s.couriers(), func(ctx context.Context) (*http.Request, error) {
 		s.dir.mu.RLock()

@@ -25,8 +25,8 @@ import (
 
 const hooksPath = "/api/v1/webhooks"
 
-// receivers are the other end of all deliveries of a server. A path has the answers of
-// its receiver, one letter a try; the last one is repeated.
+// receivers receive all deliveries of a server. A path has the responses of its receiver,
+// one letter for each try. The last one is repeated.
 //
 //	o  200
 //	x  500
@@ -81,7 +81,7 @@ func (r *receivers) record(req *http.Request, body string) byte {
 	return answers[min(r.tries[path], len(answers))-1]
 }
 
-// take returns what has arrived, and forgets it.
+// take returns and removes the deliveries so far.
 func (r *receivers) take() []posted {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -90,7 +90,7 @@ func (r *receivers) take() []posted {
 	return got
 }
 
-// events returns the path and event of what has arrived, and forgets it.
+// events returns and removes the path and event of the deliveries so far.
 func (r *receivers) events() (events []string) {
 	for _, p := range r.take() {
 		events = append(events, p.URL.Path+" "+p.Header.Get("X-Webhook-Event"))
@@ -203,7 +203,7 @@ func TestWebhook_eventsAreThoseOfTheForm(t *testing.T) {
 	}
 }
 
-// Each party hears of its own tasks and money, and of no others.
+// Each party gets only the events of its tasks and money.
 func TestWebhook_goesToThePartiesOnly(t *testing.T) {
 	t.Parallel()
 	documented := list([]string{"task.completed", "payment.confirmed", "payment.deposited", "withdrawal.processed", "agent.status_changed"})
@@ -361,7 +361,7 @@ func TestDelivery_slowReceiverDelaysOnlyItself(t *testing.T) {
 	assert.Contains(t, log.String(), `"msg":"deliveries lost because too many wait","lost":3`)
 }
 
-// Without a transport, deliveries reach this machine and nothing else.
+// Without a transport, deliveries reach only this machine.
 func TestDelivery_reachesOnlyThisMachine(t *testing.T) {
 	t.Parallel()
 	got := make(chan string, 10)
@@ -407,7 +407,7 @@ func (l lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// dispatch is a hire as a worker on record reads it.
+// dispatch is a hire in the form that a published worker reads.
 type dispatch struct {
 	Type         string `json:"type"`
 	Hiring       string `json:"hiring_id"`
@@ -423,8 +423,8 @@ type dispatch struct {
 	authorization string
 }
 
-// The worker answers 202, fails the first attempt, and sends the result of the second one
-// to the callback with its key.
+// The worker responds with 202, fails the first attempt, and sends the result of the
+// second attempt to the callback with its key.
 func TestHire_isSentToTheWorker(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -567,7 +567,8 @@ type transportFunc func(*http.Request) (*http.Response, error)
 
 func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// Agents spell JSON in many ways; what is decoded for a hire is what is hidden.
+// JSON can spell the same name in several ways. The member that is used for a hire is
+// also the one that is hidden.
 func TestCallbackCredentialIsHiddenHoweverSpelled(t *testing.T) {
 	t.Parallel()
 	for name, metadata := range map[string]string{

@@ -51,9 +51,9 @@ func TestHandleQueryAuthenticatesByTheQuery(t *testing.T) {
 			assert.Equal(t, c.want, a.raw)
 		}
 	}
-	assert.Equal(t, 401, w.asKey().get("/any").status, "a header is no credential here")
+	assert.Equal(t, 401, w.asKey().get("/any").status, "a credential in a header is refused")
 	assert.Equal(t, 401, w.asKey().get("/any?api_key="+w.key.Secret).status)
-	assert.Equal(t, 401, w.get(tasksPath+"?api_key="+w.key.Secret).status, "nor is a query elsewhere")
+	assert.Equal(t, 401, w.get(tasksPath+"?api_key="+w.key.Secret).status, "a credential in the query is refused on other routes")
 }
 
 func TestHandleQueryRefusesInTheWayOfTheRoute(t *testing.T) {
@@ -143,7 +143,7 @@ func TestSessionsThatDieWithTheirKeyAreRevoked(t *testing.T) {
 	<-revoked
 }
 
-// The connection of the request is still there when the function runs.
+// The connection is still open when the function runs.
 func TestBeforeCloseRunsBeforeConnectionsAreCut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 )
 
 // RateLimits are the limits of the platform's rate-limit page, such as
-// RateLimits{Authenticate: 3}. A zero field means the documented default. Most
-// programs only set Authenticate or General.
+// RateLimits{Authenticate: 3}. A zero field means the documented default. Most programs
+// only set General and Authenticate.
 type RateLimits struct {
 	// General is the number of requests that an agent or a user may send in a window.
 	// The default is 100. An agent with a high reputation has twice this limit, an

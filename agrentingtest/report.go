@@ -55,7 +55,7 @@ type FaultReport struct {
 	Kind     string `json:"kind"`           // such as "status", or "page+stall" if joined
 	State    string `json:"state"`          // "pending", "consumed", or "cleared"
 	Requests int    `json:"requests"`       // that got the fault; 0 means that it never matched
-	Left     int    `json:"left,omitempty"` // requests that can still get the fault; 0 if there is no limit
+	Left     int    `json:"left,omitempty"` // requests that can still get the fault; 0 if unlimited
 }
 
 // ChaosReport counts the requests that got a fault of [Server.Chaos], such as 12 requests

@@ -35,7 +35,7 @@ func (s *Server) registerAgent(x *exchange) (reply, *failure) {
 		return reply{}, invalid("did", "has already been taken")
 	}
 	if x.who.kind == "" && !s.limits.register(x.ip) {
-		// The limit has no window, so there is no time after which a retry succeeds.
+		// The limit has no window, so a later retry does not succeed.
 		return reply{}, forbidden("this address has registered as many agents as it may")
 	}
 	cfg.ID = newUUID()

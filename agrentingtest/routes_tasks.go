@@ -125,7 +125,7 @@ func (a *agent) offers(capability string) bool {
 
 // bestAgent chooses a provider other than the client: the agent with the highest
 // reputation among those that list one of the capabilities. The platform does not
-// publish how it chooses. If there is no such agent, the task remains unassigned.
+// publish how it chooses. Without such an agent, the task remains unassigned.
 func (s *Server) bestAgent(x *exchange, capabilities []string) *agent {
 	var best *agent
 	for _, a := range s.dir.agentList {

@@ -139,7 +139,7 @@ func (s *Server) listen() (l net.Listener, host string, err error) {
 		s.memory = newMemListener()
 		return s.memory, s.memory.addr.String(), nil
 	}
-	l, err = net.Listen("tcp", s.cfg.addr) //nolint:noctx // listening is immediate and there is no context
+	l, err = net.Listen("tcp", s.cfg.addr) //nolint:noctx // listening is immediate and needs no context
 	if err != nil {
 		return nil, "", fmt.Errorf("cannot listen on %q: %w", s.cfg.addr, err)
 	}

@@ -142,7 +142,7 @@ func TestHandlerCanBeMountedElsewhere(t *testing.T) {
 	assert.Equal(t, http.StatusOK, w.Code)
 }
 
-// A bubble fails its test if any goroutine outlives the function in it.
+// A bubble fails its test if any goroutine remains.
 func TestCloseLeavesNoGoroutine(t *testing.T) {
 	t.Parallel()
 	for name, opts := range map[string][]agrentingtest.Option{
@@ -216,7 +216,7 @@ func TestServersOnSocketsLeaveNoGoroutine(t *testing.T) {
 		}
 		s.Close()
 	}
-	// The client's side ends on its own once it sees the end of its connection.
+	// The client's side ends by itself after its connection was closed.
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 }, 5*time.Second, time.Millisecond)
 }
 

@@ -102,7 +102,7 @@ func TestLogoutEndsTheSessionOrAllOfTheKey(t *testing.T) {
 
 	assert.Equal(t, 200, w.asKey().del(logoutPath).status)
 	assert.Equal(t, 401, w.bearer(b).get(tasksPath).status)
-	assert.Equal(t, 200, w.bearer(c).get(tasksPath).status, "bought with another key")
+	assert.Equal(t, 200, w.bearer(c).get(tasksPath).status, "obtained with another key")
 	assert.EqualValues(t, 2, w.Stats().Logouts)
 }
 

@@ -50,9 +50,9 @@ func TestAWebhookIsSentAgainUntilItSucceeds(t *testing.T) {
 	}{
 		"at once":            {[]int{204}, []int{204}, 0, ""},
 		"after two failures": {[]int{500, 0, 200}, []int{500, 0, 200}, 3 * time.Second, ""},
-		"never":              {[]int{503}, []int{503, 503, 503, 503, 503}, 15 * time.Second, "answered 503"},
+		"never":              {[]int{503}, []int{503, 503, 503, 503, 503}, 15 * time.Second, "responded with 503"},
 		"never reached":      {[]int{0}, []int{0, 0, 0, 0, 0}, 15 * time.Second, "connection reset"},
-		"a redirect":         {[]int{307}, []int{307, 307, 307, 307, 307}, 15 * time.Second, "answered 307"},
+		"a redirect":         {[]int{307}, []int{307, 307, 307, 307, 307}, 15 * time.Second, "responded with 307"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

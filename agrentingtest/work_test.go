@@ -55,7 +55,7 @@ func TestStepsAreForTheirPartyAndStatus(t *testing.T) {
 			assert.Equal(t, []any{c.want, c.output, c.reason}, []any{after.Status, after.Output, after.Reason})
 			assert.Contains(t, changes, "task."+c.want, "it is announced")
 			if c.step == agrentingtest.StepBegin {
-				require.NoError(t, w.TakeStep(self, id, c.step, nil), "again is no mistake")
+				require.NoError(t, w.TakeStep(self, id, c.step, nil), "a repeated begin is allowed")
 				return
 			}
 			assert.Equal(t, 422, refusal(self))

@@ -216,7 +216,7 @@ func (j *job) apply(d *directory, a action, now time.Time) *failure {
 		if j.started.IsZero() {
 			j.started = now
 		}
-		if j.flow == taskFlow { // The platform does not publish what claims a task. There is no status for it.
+		if j.flow == taskFlow { // the platform does not publish what claims a task, and it has no status
 			d.announceJob(j, event{kind: "task.claimed", at: now})
 		}
 		j.record(d, j.status, now)
@@ -295,7 +295,7 @@ func (j *job) fail(d *directory, reason string, now time.Time) *failure {
 }
 
 // CompleteTask completes a task with a result, as its provider does. No source names a
-// route for that. It panics if there is no such task or if the task has ended.
+// route for that. It panics for an unknown task, or if the task has ended.
 func (s *Server) CompleteTask(id string, output any) {
 	s.endTask("CompleteTask", id, func(j *job) *failure { return j.complete(s.dir, output, s.now()) })
 }

@@ -30,7 +30,7 @@ func transports() []peer.Builder {
 	}
 }
 
-// calls are compared as whole calls, the request built anew each time.
+// calls are compared as whole calls. The request is built again for each call.
 func calls() []peer.Builder {
 	return []peer.Builder{
 		{Name: "bare", Build: peer.Bare},
@@ -61,7 +61,7 @@ func readers() []peer.Builder {
 }
 
 // atomicReader is the least that reading an expiring value costs: an atomic
-// load and a look at the clock.
+// load and a comparison with the clock.
 func atomicReader(cfg peer.Config) (*peer.Peer, error) {
 	var p atomic.Pointer[peer.Token]
 	t, err := cfg.Exchange(context.Background())

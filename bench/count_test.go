@@ -155,7 +155,7 @@ func TestPeersWork(t *testing.T) {
 	}
 }
 
-// One exchange for each expiry and for a revocation, and nobody sees a 401.
+// Each expiry and the revocation cause one exchange, and no caller gets a 401.
 func TestStampede(t *testing.T) { //nolint:paralleltest // loads the machine
 	if testing.Short() {
 		t.Skip("takes twenty seconds")

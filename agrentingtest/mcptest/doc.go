@@ -22,7 +22,7 @@
 // Every request needs a credential, both the stream and each message: a user token or an
 // agent's session as Authorization: Bearer, or an agent's key as X-API-Key. A user with
 // several agents selects one with X-Agent-ID on /mcp/sse. A refused request gets the
-// platform's error envelope. There is no WWW-Authenticate header, because it would make
+// platform's error envelope. It has no WWW-Authenticate header, because it would make
 // clients start OAuth.
 //
 // Credentials are verified when a request arrives. A stream or call in progress continues

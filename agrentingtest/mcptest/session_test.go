@@ -129,7 +129,8 @@ func errorsOf(t *testing.T, body string) any {
 	return envelope["errors"]
 }
 
-// An MCP session belongs to whom it was begun by, with any of their credentials.
+// An MCP session belongs to the user or agent that began it, with any of their
+// credentials.
 func TestSessionsBelongToOneCaller(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -237,7 +238,7 @@ func (s tools) check(path string) error {
 	return err
 }
 
-// The credential expires and is ended early, ten times each. The MCP session goes on.
+// The credential expires and is ended early, ten times each. The MCP session continues.
 func TestMCPSessionsOutliveCredentials(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{streamable, hirerSSE, agentSSE} {
@@ -265,7 +266,8 @@ func TestMCPSessionsOutliveCredentials(t *testing.T) {
 	}
 }
 
-// A client that keeps a dead session gets a 401 for the message, on a live stream.
+// A client that uses a dead session gets a 401 for the message, although the stream is
+// live.
 func TestDeadCredentialsAreRefusedOnLiveStreams(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -284,8 +286,7 @@ func TestDeadCredentialsAreRefusedOnLiveStreams(t *testing.T) {
 	})
 }
 
-// Whatever ends a stream ends the tool that is at work for it: the bubble would not end
-// otherwise.
+// The end of a stream also ends its running tool. Otherwise, the bubble would not end.
 func TestEndOfStreamCancelsTools(t *testing.T) {
 	t.Parallel()
 	ends := map[string]func(*world, context.CancelFunc){

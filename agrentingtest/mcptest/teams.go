@@ -292,7 +292,7 @@ func (s *swarm) render(states []map[string]any) any {
 	all := func(status string) bool {
 		return !slices.ContainsFunc(states, func(h map[string]any) bool { return h["status"] != status })
 	}
-	status := "failed" // counts of the hirings that have ended, and of those that ended without a result
+	status := "failed" // the hirings that have ended, and the ones without a result among these
 	switch {
 	case slices.ContainsFunc(states, func(h map[string]any) bool { return !final(h) }):
 		status = "in_progress"

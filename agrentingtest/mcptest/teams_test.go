@@ -59,7 +59,7 @@ func TestSwarmIsHiredWholeOrNotAtAll(t *testing.T) {
 	assert.Equal(t, "members[1]: INSUFFICIENT_BALANCE (HTTP 422): the balance does not cover the amount", reason)
 	assert.Equal(t, "1000.00", user.do("check_balance", nil)["available"])
 
-	// A token that may not cancel leaves hirings behind, and is told.
+	// A token that may not cancel leaves hirings behind, and the error names them.
 	narrow := w.session(streamable, w.token(w.user, "hire:create"))
 	reason = narrow.fails("hire_swarm", object{"members": []object{member(w.worker, "600"), member(w.quick, "600")}})
 	left := list(user.do("list_my_hirings", object{"status": "paid"}), "hirings")

@@ -65,7 +65,7 @@ func TestTopicsAreOpenToTheirPartiesOnly(t *testing.T) {
 	})
 }
 
-// Nobody owns an autonomous agent, and its topics are not those of an empty ID.
+// An autonomous agent has no owner, and its topics are not those of an empty ID.
 func TestAutonomousAgentHasNoUserTopic(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {
@@ -172,7 +172,7 @@ func TestStreamOfATask(t *testing.T) {
 		after.expect(topic, "stream.chunk")
 		after.expect(topic, "stream.done")
 		after.quiet()
-		require.ErrorContains(t, w.sockets.Emit(id, "more", "", nil), "completed already")
+		require.ErrorContains(t, w.sockets.Emit(id, "more", "", nil), "already completed")
 		require.ErrorContains(t, w.sockets.Emit("unknown", "more", "", nil), "no task or hiring")
 		require.Len(t, w.sockets.Chunks(id), 2)
 		assert.Equal(t, "Roses", w.sockets.Chunks(id)[0].Content)
@@ -253,7 +253,7 @@ func TestStreamKeepsTheLatestChunks(t *testing.T) {
 	})
 }
 
-// However many chunks there are, a client that joins late is not taken for a slow one.
+// A client that joins late is not treated as slow, even with many chunks.
 func TestLateJoinerGetsTheWholeStream(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {

@@ -13,7 +13,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest/sockettest"
 )
 
-// The texts are those that Phoenix sends, but for the order of members.
+// The texts are those that Phoenix sends, except for the order of members.
 func TestProtocolVersion2(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {
@@ -113,15 +113,15 @@ func TestMalformedMessageEndsTheSocket(t *testing.T) {
 		kind      websocket.MessageType
 		want      websocket.StatusCode
 	}{
-		"no JSON":                    {"2.0.0", "hello", websocket.MessageText, websocket.StatusInternalError},
-		"an object in version 2":     {"2.0.0", `{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"1"}`, websocket.MessageText, websocket.StatusInternalError},
-		"a short array":              {"2.0.0", `[null,"1","phoenix","heartbeat"]`, websocket.MessageText, websocket.StatusInternalError},
-		"a topic that is no string":  {"2.0.0", `[null,"1",7,"heartbeat",{}]`, websocket.MessageText, websocket.StatusInternalError},
-		"an event that is no string": {"2.0.0", `[null,"1","phoenix",[],{}]`, websocket.MessageText, websocket.StatusInternalError},
-		"an array in version 1":      {"1.0.0", `[null,"1","phoenix","heartbeat",{}]`, websocket.MessageText, websocket.StatusInternalError},
-		"a missing member":           {"1.0.0", `{"topic":"phoenix","event":"heartbeat","ref":"1"}`, websocket.MessageText, websocket.StatusInternalError},
-		"binary":                     {"2.0.0", "\x00\x00\x00\x00\x00", websocket.MessageBinary, websocket.StatusUnsupportedData},
-		"too large":                  {"2.0.0", `[null,"1","phoenix","heartbeat",{"a":"` + strings.Repeat("a", 1000) + `"}]`, websocket.MessageText, websocket.StatusMessageTooBig},
+		"no JSON":                {"2.0.0", "hello", websocket.MessageText, websocket.StatusInternalError},
+		"an object in version 2": {"2.0.0", `{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"1"}`, websocket.MessageText, websocket.StatusInternalError},
+		"a short array":          {"2.0.0", `[null,"1","phoenix","heartbeat"]`, websocket.MessageText, websocket.StatusInternalError},
+		"a number as the topic":  {"2.0.0", `[null,"1",7,"heartbeat",{}]`, websocket.MessageText, websocket.StatusInternalError},
+		"a list as the event":    {"2.0.0", `[null,"1","phoenix",[],{}]`, websocket.MessageText, websocket.StatusInternalError},
+		"an array in version 1":  {"1.0.0", `[null,"1","phoenix","heartbeat",{}]`, websocket.MessageText, websocket.StatusInternalError},
+		"a missing member":       {"1.0.0", `{"topic":"phoenix","event":"heartbeat","ref":"1"}`, websocket.MessageText, websocket.StatusInternalError},
+		"binary":                 {"2.0.0", "\x00\x00\x00\x00\x00", websocket.MessageBinary, websocket.StatusUnsupportedData},
+		"too large":              {"2.0.0", `[null,"1","phoenix","heartbeat",{"a":"` + strings.Repeat("a", 1000) + `"}]`, websocket.MessageText, websocket.StatusMessageTooBig},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

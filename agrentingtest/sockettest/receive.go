@@ -44,7 +44,7 @@ func (s *Sockets) receive(ch *channel, m message) {
 		if e, known = taskEvents[m.event]; known {
 			reason = s.receiveTask(ch, e, m)
 		}
-	default: // there are no inbound events
+	default: // without inbound events
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

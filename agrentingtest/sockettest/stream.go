@@ -83,8 +83,8 @@ func (s *Sockets) stream(id string) *stream {
 
 // Emit adds a chunk to the stream of a task or hiring. It is meant for agents that use a
 // transport other than the sockets, such as the tool task_emit_chunk of the platform's
-// MCP server. An empty kind means "text". Emit returns an error if there is no such task
-// or hiring, or if it has ended.
+// MCP server. An empty kind means "text". Emit returns an error if the task or hiring is
+// unknown or has ended.
 func (s *Sockets) Emit(id, content, kind string, metadata map[string]any) error {
 	w, ok := s.srv.Work(id)
 	if !ok {

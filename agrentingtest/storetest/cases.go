@@ -62,7 +62,7 @@ func mustHold(t *tester, s agrenting.Store, name string, want []byte, at agrenti
 	}
 }
 
-// mustBeMissing fails the test unless there is no record.
+// mustBeMissing fails the test if there is a record.
 func mustBeMissing(t *tester, s agrenting.Store, name string) {
 	t.Helper()
 	rec, err := s.Load(t.Context(), name)

@@ -52,7 +52,7 @@ func FailAfter(err error) Fault { return Fault{after: err} }
 
 // Conflict makes another writer save first. That writer saves the current data
 // again, so that the record has a new revision and a save fails until the record
-// is loaded again. If there is no record, the save fails anyway. Conflict has no
+// is loaded again. Without a record, the save fails anyway. Conflict has no
 // effect on a load.
 func Conflict() Fault { return Fault{conflict: true} }
 

@@ -178,7 +178,7 @@ func testWatchEnds(t *tester) {
 	name := newName()
 	w := watch(t, watcher, name)
 	w.awaitMissing(t)
-	w.stop(t) // there is no record yet
+	w.stop(t) // the record does not exist yet
 	mustSave(t, s, name, numbered(1), "")
 	w = watch(t, watcher, name)
 	w.await(t, 1)
@@ -313,7 +313,8 @@ func mustWatchFail(t *tester, watcher agrenting.Watcher, name string) {
 }
 
 // watching is a Watch in a separate goroutine. The goroutine has a label that its
-// child goroutines inherit, so that the test finds any of them that do not end.
+// child goroutines inherit, so that the test finds every goroutine that does not
+// end.
 type watching struct {
 	label     string
 	ctx       context.Context //nolint:containedctx // what it ends with

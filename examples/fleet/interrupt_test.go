@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// program starts this example in a process of its own, which ends with the test.
-// Its temporary files go to folder.
+// program runs this example in a separate process, which ends with the test. Its
+// temporary files are in folder.
 func program(t *testing.T, folder string, stdout *os.File) (*exec.Cmd, *bytes.Buffer, <-chan struct{}) {
 	t.Helper()
 	self, err := os.Executable()
@@ -51,7 +51,7 @@ func TestAnInterruptWhileEtcdStartsIsPrompt(t *testing.T) {
 	select {
 	case <-ended:
 	case <-time.After(5 * time.Second):
-		t.Fatal("it goes on")
+		t.Fatal("the program continues")
 	}
 	assert.Equal(t, 130, cmd.ProcessState.ExitCode())
 	assert.Equal(t, "fleet: interrupted\n", errs.String())
@@ -60,8 +60,8 @@ func TestAnInterruptWhileEtcdStartsIsPrompt(t *testing.T) {
 	assert.Empty(t, left)
 }
 
-// TestASecondInterruptEndsItAtOnce holds the cleaning up: nobody reads what the
-// program has to say.
+// TestASecondInterruptEndsItAtOnce blocks the cleanup: the output of the program
+// is not read.
 func TestASecondInterruptEndsItAtOnce(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
@@ -110,7 +110,7 @@ func TestItCleansUpWhenItsReaderIsGone(t *testing.T) {
 	assert.Empty(t, left)
 }
 
-// Nobody interrupts it, and it runs to its end: the program, with its signals.
+// The program runs to its end without an interrupt, with its own signals.
 func TestTheProgramRunsToItsEnd(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()

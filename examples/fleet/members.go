@@ -121,7 +121,7 @@ func (m *members) close() {
 		if e != nil {
 			m.running[i] = nil
 			m.closing.Go(func() {
-				e.Server.HardStop() // there is no work to hand over
+				e.Server.HardStop() // it has no work to hand over
 				e.Close()
 			})
 		}

@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// program is this example in a process of its own, which ends with the test. Its
-// temporary files go to folder.
+// program is this example in a separate process, which ends with the test. Its
+// temporary files are in folder.
 func program(t *testing.T, folder string, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -27,8 +27,8 @@ func program(t *testing.T, folder string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestAnInterruptInTheMiddleOfACrashIsPrompt: nobody has a live key then, and
-// the lease that it takes to find another one has seconds to go.
+// TestAnInterruptInTheMiddleOfACrashIsPrompt interrupts while no process has a
+// live key, and the lease on the rotation has seconds left.
 func TestAnInterruptInTheMiddleOfACrashIsPrompt(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
@@ -62,8 +62,8 @@ func TestAnInterruptInTheMiddleOfACrashIsPrompt(t *testing.T) {
 	assert.Empty(t, left)
 }
 
-// TestASecondInterruptEndsItAtOnce holds the cleaning up: nobody reads what the
-// program has to say.
+// TestASecondInterruptEndsItAtOnce blocks the cleanup: the output of the program
+// is not read.
 func TestASecondInterruptEndsItAtOnce(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()

@@ -68,7 +68,7 @@ func TestNobodyNoticesTheRotations(t *testing.T) {
 	for _, title := range []string{"overlap: ", "in place: ", "gets lost", "is killed"} {
 		assert.Contains(t, text, title)
 	}
-	assert.NotContains(t, text, "\r", "it is no terminal")
+	assert.NotContains(t, text, "\r", "the output is not a terminal")
 
 	assert.Empty(t, secretShape.FindAllString(text, -1))
 	b, err := os.ReadFile(filepath.Join(folder, "key.record"))
@@ -162,15 +162,15 @@ func TestElsewhereALineSaysSomethingNew(t *testing.T) {
 	s.called(nil)
 	s.draw()
 	s.draw()
-	s.setScene("a scene in which nobody gets an answer")
+	s.setScene("a scene without a response")
 	s.draw()
 	s.draw()
 	s.called(nil)
 	s.draw()
 	assert.Equal(t, []string{
 		"       1 request  0 failed  generation 1, the first key",
-		"       1 request  0 failed  a scene in which nobody gets an answer",
-		"      2 requests  0 failed  a scene in which nobody gets an answer",
+		"       1 request  0 failed  a scene without a response",
+		"      2 requests  0 failed  a scene without a response",
 		"",
 	}, strings.Split(out.String(), "\n"))
 }

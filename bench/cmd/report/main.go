@@ -69,7 +69,7 @@ type report struct {
 }
 
 // native returns the GOMAXPROCS of tables without a column for it: that of the machine
-// if it was measured, and otherwise the middle one of those that were measured.
+// if it was measured, and otherwise the middle one of the measured ones.
 func (r *report) native() int {
 	n := runtime.NumCPU()
 	if slices.Contains(r.procs, n) {
@@ -173,7 +173,7 @@ func busy(load string) bool {
 	return err == nil && one > float64(runtime.NumCPU())+1
 }
 
-// settle waits until the machine is no longer busy.
+// settle waits while the machine is busy.
 func settle(ctx context.Context, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -255,7 +255,7 @@ func (r *report) smallHeap(m *markdown) {
 
 func (r *report) caveats(m *markdown) {
 	m.p("## How to read the numbers")
-	low, high := r.get.spread(point{"Transport/GET", "floor", r.native()})
+	low, high := r.get.minMax(point{"Transport/GET", "floor", r.native()})
 	for _, s := range []string{
 		fmt.Sprintf("Measured on %s with %s, %s/%s, %d CPUs (%s), shared with other work. Absolute times say little, even about this machine: "+
 			"the floor itself took %.0f to %.0f ns. Therefore %d rounds run in turn, ratios are taken within a round, and the tables show their medians. "+

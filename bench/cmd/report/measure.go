@@ -73,8 +73,8 @@ func (f *figures) ns(p point) float64 {
 	return stampede.Median(v)
 }
 
-// spread returns the minimum and the maximum time of a point.
-func (f *figures) spread(p point) (low, high float64) {
+// minMax returns the minimum and the maximum time of a point.
+func (f *figures) minMax(p point) (low, high float64) {
 	low = math.Inf(1)
 	for _, r := range f.rounds {
 		if x, ok := r[p]; ok {

@@ -36,7 +36,7 @@ type Token struct {
 }
 
 // Config configures a peer, such as Config{Base: Stub{}, URL:
-// "https://agrenting.com", Exchange: Fixed}. Most callers only set these three
+// "https://agrenting.com", Exchange: Fixed}. Most programs only set these three
 // fields.
 type Config struct {
 	// Base sends the requests.
@@ -52,7 +52,7 @@ type Config struct {
 }
 
 // Peer is a client under test, such as the peer "agrenting, static key". A
-// field is nil if the client has no equivalent of it. Most callers only use
+// field is nil if the client has no equivalent of it. Most programs only use
 // Call.
 type Peer struct {
 	Name string

@@ -8,7 +8,7 @@ import (
 )
 
 // Check is a target and its result, such as Check{Name: "exchanges per expiry", Got:
-// "1.00", Want: "1.00", Pass: true}. Most callers only read Pass and Verdict.
+// "1.00", Want: "1.00", Pass: true}. Most programs only read Pass and Verdict.
 type Check struct {
 	Name, Got, Want string
 	Pass            bool

@@ -34,7 +34,7 @@ const (
 )
 
 // Tally summarizes the calls of a load, such as Tally{Calls: 20000, Slow: 12}.
-// Most callers only read Calls, P999, and Failures.
+// Most programs only read Calls, P999, and Failures.
 type Tally struct {
 	Calls        int `json:"calls"`
 	Unauthorized int `json:"unauthorized"`
@@ -208,7 +208,7 @@ func stage(ctx context.Context, b peer.Builder, set settings, early time.Duratio
 	if err != nil {
 		return nil, err
 	}
-	// The pool is as large as the crowd, and there is no proxy, because connections
+	// The pool is as large as the crowd, and a proxy is not used, because connections
 	// are not measured here.
 	base := &http.Transport{MaxIdleConns: 2 * workers, MaxIdleConnsPerHost: 2 * workers, IdleConnTimeout: time.Minute}
 	if err := warm(ctx, base, s.url, workers+8); err != nil {

@@ -19,7 +19,7 @@ import (
 )
 
 // Options configure a run, such as Options{Workers: 200, Segment: 4 * time.Second,
-// Rounds: 3}. Most callers only set these three fields.
+// Rounds: 3}. Most programs only set these three fields.
 type Options struct {
 	// Workers is the number of callers. Segment is how long they make calls in one load.
 	Workers int
@@ -56,7 +56,7 @@ const (
 func early(life time.Duration) time.Duration { return life / 5 }
 
 // Expiry is the result of a load across expiries, such as 200 callers with sessions of 1
-// s. Most callers only read PerExpiry and Tally.
+// s. Most programs only read PerExpiry and Tally.
 type Expiry struct {
 	Name string `json:"name"`
 	// PerExpiry is the number of exchanges for each needed exchange, such as 1.0.
@@ -68,7 +68,7 @@ type Expiry struct {
 }
 
 // Revocation is the result of a load during which the server ends all sessions early.
-// Most callers only read Exchanges and Tally, such as 1 exchange without failed calls.
+// Most programs only read Exchanges and Tally, such as 1 exchange without failed calls.
 type Revocation struct {
 	Name      string `json:"name"`
 	Slow      bool   `json:"slow"` // the resource takes 500 ms
@@ -79,7 +79,7 @@ type Revocation struct {
 }
 
 // Deadline is the result of a load with a deadline for each call that is half the
-// duration of an exchange. Most callers only read Served, such as 0.95, and Tally.
+// duration of an exchange. Most programs only read Served, such as 0.95, and Tally.
 type Deadline struct {
 	Name      string  `json:"name"`
 	Exchanges int     `json:"exchanges"`
@@ -89,7 +89,7 @@ type Deadline struct {
 }
 
 // Outage is the result of a load during which the token endpoint responds with 503 for
-// two seconds. Most callers only read Recovery, such as 300 ms, and Tally.
+// two seconds. Most programs only read Recovery, such as 300 ms, and Tally.
 type Outage struct {
 	Name string `json:"name"`
 	// Across is true if sessions of 1 s ended during the outage and all callers made calls.

@@ -30,7 +30,7 @@ func (r *Result) Text() string {
 }
 
 // Table is the result of one experiment in readable form, such as a Table with
-// the Title "Calls with a deadline of 50 ms". Most callers print all fields.
+// the Title "Calls with a deadline of 50 ms". Most programs print all fields.
 type Table struct {
 	Title string
 	Note  string
