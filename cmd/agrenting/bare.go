@@ -118,11 +118,11 @@ func (r *bareRotation) find(a *app) (finished *agrenting.KeyState, err error) {
 func unmarkedFolder(folder string) error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
-		return failure("give --store FOLDER", "%s cannot be read: %v", folder, cause(err))
+		return failure("pass --store FOLDER", "%s cannot be read: %v", folder, cause(err))
 	}
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), ".agrenting-") {
-			return usage("move the folder, choose another --out, or give --store FOLDER",
+			return usage("move the folder, choose another --out, or pass --store FOLDER",
 				"%s is needed for the rotation, but it has files that no rotation wrote, such as %s", folder, visible(e.Name()))
 		}
 	}
@@ -136,7 +136,7 @@ func (r *bareRotation) use(a *app, found bool) { r.app, r.found = a, found }
 func (r *bareRotation) place(a *app) error {
 	folder, err := r.beside()
 	if err != nil {
-		return failure("give --store FOLDER", "cannot make a temporary store: %v", cause(err))
+		return failure("pass --store FOLDER", "cannot make a temporary store: %v", cause(err))
 	}
 	if folder != "" {
 		if err = os.Mkdir(folder, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
@@ -151,7 +151,7 @@ func (r *bareRotation) place(a *app) error {
 		}
 	}
 	if folder, err = os.MkdirTemp("", "agrenting-rotation-*"); err != nil { // 0700
-		return failure("give --store FOLDER", "cannot make a temporary folder: %v", cause(err))
+		return failure("pass --store FOLDER", "cannot make a temporary folder: %v", cause(err))
 	}
 	r.use(a.withStore(folder), false)
 	a.ui.note("until the new key is written, it is in %s; if this run is killed, agrenting keys rotate --store %s finishes the rotation", folder, folder)

@@ -143,7 +143,7 @@ func TestDoctorStoreOfAnotherAgent(t *testing.T) {
 			f := finding(t, &report, "store")
 			assert.Equal(t, checkFail, f.Status)
 			assert.Contains(t, f.Detail, "the agent "+w.agent.ID+", and --agent names "+w.other.ID)
-			assert.Contains(t, f.Hint, "leave --agent away")
+			assert.Contains(t, f.Hint, "leave out --agent")
 		})
 	}
 }

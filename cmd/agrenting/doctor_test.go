@@ -74,7 +74,7 @@ func (w *world) doctor(t *testing.T, args ...string) (int, jsonDoctor) {
 	}
 	assert.Equal(t, code == codeOK, report.OK)
 	assert.Equal(t, code, w.run(t, append([]string{"doctor"}, args...)...))
-	assert.Equal(t, bad > 0, !strings.Contains(w.out, "All is well.") && !strings.Contains(w.out, "Nothing wrong was found"), w.out)
+	assert.Equal(t, bad > 0, !strings.Contains(w.out, "No problems found."), w.out)
 	return code, report
 }
 
@@ -135,7 +135,7 @@ func TestDoctorTellsThePlatformFromWhoeverElseAnswers(t *testing.T) {
 			if name != "another API" { // that may well have such a path
 				assert.Equal(t, checkWarn, finding(t, &report, "connection").Status)
 			}
-			assert.NotContains(t, w.out, "knows the credential")
+			assert.NotContains(t, w.out, "recognizes the credential")
 
 			assert.Equal(t, c.code, w.run(t, "whoami"))
 			assert.Contains(t, w.err, c.hint)
@@ -214,7 +214,7 @@ func TestAWrongAgentIsNamed(t *testing.T) {
 			assert.Equal(t, checkFail, f.Status)
 			assert.Contains(t, f.Detail, c.agent)
 			assert.Equal(t, checkOK, finding(t, &report, "platform").Status)
-			hint := "leave " + varAgentID + " away"
+			hint := "leave out " + varAgentID
 			if strings.HasPrefix(name, "user") {
 				hint = "agrenting agents mine lists yours"
 			}
@@ -241,7 +241,7 @@ func TestAUserNeedsNoAgent(t *testing.T) {
 	code, report := w.doctor(t)
 	assert.Equal(t, codeOK, code)
 	assert.Equal(t, checkSkip, finding(t, &report, "agent").Status)
-	assert.Contains(t, w.out, "All is well.")
+	assert.Contains(t, w.out, "No problems found.")
 	assert.Equal(t, codeOK, w.run(t, "whoami"))
 	w.env[varAgentID] = w.agent.ID
 	code, report = w.doctor(t)

@@ -31,7 +31,7 @@ func TestOnlyErrorsOfTheNetworkAreCalledSo(t *testing.T) {
 		kind string
 		hint string
 	}{
-		"refused":     {dial(syscall.ECONNREFUSED), codeNetwork, "network", "nothing listens there"},
+		"refused":     {dial(syscall.ECONNREFUSED), codeNetwork, "network", "no server listens there"},
 		"proxy":       {&net.OpError{Op: "proxyconnect", Net: "tcp", Err: dial(syscall.ECONNREFUSED)}, codeNetwork, "network", "the proxy cannot be reached"},
 		"unreachable": {dial(syscall.EHOSTUNREACH), codeNetwork, "network", ""},
 		"socket":      {&net.OpError{Op: "dial", Net: "unix", Err: path(syscall.EACCES)}, codeNetwork, "network", ""},
