@@ -85,7 +85,7 @@ func (e *examination) answered(detail string, resp *healthAnswer) {
 	case !resp.json:
 		odd(fmt.Sprintf("it returns %d %s", resp.status, resp.kind), strangerHint(e.report.URL, resp.status))
 	case resp.status == http.StatusNotFound:
-		odd("it returns 404", "check the path of "+e.report.URL+": the platform's URL does not include /api/v1; an example is "+agrenting.DefaultBaseURL)
+		odd("it returns 404", "check the path of "+e.report.URL+": use the platform's URL without /api/v1, such as "+agrenting.DefaultBaseURL)
 	case resp.status >= http.StatusBadRequest:
 		odd(fmt.Sprintf("it returns %d", resp.status), strangerHint(e.report.URL, resp.status))
 	default:

@@ -295,7 +295,7 @@ func TestDoctorSeesAnUnfinishedRotation(t *testing.T) {
 
 	for name, c := range map[string]struct{ holder, want string }{
 		"left to the next attempt": {"", "no process is working on it"},
-		"under way or killed":      {"another", "the process another is working on it, or was killed: others take over if it writes nothing for 20s"},
+		"under way or killed":      {"another", "the process another is working on it, or was killed: another process takes over if it writes nothing for 20s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -407,7 +407,7 @@ func TestDoctorSaysHowToMendTheConnection(t *testing.T) {
 	slow.srv.Fault("GET /api/v1/health", agrentingtest.Delay(time.Minute).Always())
 	code, report = slow.doctor(t, "--timeout", "50ms")
 	assert.Equal(t, codeNetwork, code)
-	assert.Equal(t, "no answer within 50ms, see --timeout", finding(t, &report, "connection").Detail)
+	assert.Equal(t, "no response within 50ms; see --timeout", finding(t, &report, "connection").Detail)
 	assert.Contains(t, finding(t, &report, "connection").Hint, "longer --timeout")
 
 	gone := newWorld(t)

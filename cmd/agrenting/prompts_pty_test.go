@@ -89,7 +89,7 @@ func TestQuestionsNameWhatIsAtStake(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() {
-		assert.Len(t, srv.LiveKeys(agent.ID), 2, "nothing was done")
+		assert.Len(t, srv.LiveKeys(agent.ID), 2, "canceled; nothing was changed")
 		assert.Zero(t, srv.Count("DELETE *"))
 		assert.NoDirExists(t, store)
 	})

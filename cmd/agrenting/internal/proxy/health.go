@@ -99,7 +99,7 @@ func (h *Health) verify(ctx context.Context, generation uint64) {
 	})
 }
 
-// Failed records that there is no credential.
+// Failed records that a credential is not available.
 func (h *Health) Failed(why string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -141,7 +141,7 @@ func (h *Health) Close() {
 	h.running.Wait()
 }
 
-// Problem returns why the credential cannot be used, or "" if there is no known problem.
+// Problem returns why the credential cannot be used, or "" without a known problem.
 func (h *Health) Problem() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -156,7 +156,7 @@ func (h *Health) Problem() string {
 type Report struct {
 	// Status is "ok", "no credential", or "ending".
 	Status string `json:"status"`
-	// Problem says why there is no credential.
+	// Problem says why the credential cannot be used.
 	Problem string `json:"problem,omitempty"`
 	// Generation and Credential identify the credential in use. Credential is a
 	// fingerprint.

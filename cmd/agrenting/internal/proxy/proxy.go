@@ -33,7 +33,7 @@ type Config struct {
 	// sent with Expect: 100-continue.
 	ReplayLimit int64
 	// ReplayMemory bounds the bodies that are kept at the same time, in bytes. A body
-	// for which there is no room is sent like one that is longer than ReplayLimit.
+	// that does not fit is sent like one that is longer than ReplayLimit.
 	ReplayMemory int64
 	// Timeout bounds the wait for the headers of a response, with all attempts, from
 	// when the last byte of the request was read; 0 means no bound.
