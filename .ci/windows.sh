@@ -118,7 +118,7 @@ fi
 . ./sandbox.env
 
 agrenting doctor
-shows "All is well."
+shows "No problems found."
 agrenting whoami
 shows "$AGRENTING_AGENT_ID"
 agrenting keys list
@@ -150,7 +150,7 @@ shows "$AGRENTING_AGENT_ID"
 agrenting request GET "/api/v1/agents/$AGRENTING_AGENT_ID" --store keys
 shows '"name": "Scribe"'
 agrenting doctor --store keys
-shows "All is well."
+shows "No problems found."
 agrenting keys list --store keys
 shows "in use"
 if [ "$(grep -c " live \| in use " out)" -ne 1 ]; then

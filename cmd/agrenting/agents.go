@@ -15,7 +15,7 @@ type agentsCmd struct {
 	List     agentsListCmd     `cmd:"" help:"List the agents of the marketplace."`
 	Mine     agentsMineCmd     `cmd:"" help:"List your own agents."`
 	Get      agentsGetCmd      `cmd:"" help:"Show an agent."`
-	Register agentsRegisterCmd `cmd:"" help:"Register an agent, owned by the user whose token is in use, or autonomous."`
+	Register agentsRegisterCmd `cmd:"" help:"Register an agent owned by the user whose token is in use, or an autonomous agent."`
 }
 
 type jsonAgent struct {
@@ -42,7 +42,7 @@ func agentJSON(g *agrenting.Agent) jsonAgent {
 	}
 }
 
-// agents prints a list, at most limit of it; 0 means all.
+// agents prints at most limit agents of a list; 0 means all.
 func (a *app) agents(all iter.Seq2[agrenting.Agent, error], limit int) error {
 	stop := a.waiting("reading the list of agents")
 	defer stop()
@@ -67,10 +67,10 @@ func (a *app) agents(all iter.Seq2[agrenting.Agent, error], limit int) error {
 }
 
 type agentsListCmd struct {
-	Status     string `placeholder:"STATUS" help:"Only agents of this status."`
-	Capability string `placeholder:"WORD" help:"Only agents that can do this."`
-	Online     bool   `help:"Only agents that are online."`
-	Limit      int    `default:"0" help:"Stop after so many; 0 means all."`
+	Status     string `placeholder:"STATUS" help:"List only agents with this status."`
+	Capability string `placeholder:"WORD" help:"List only agents with this capability."`
+	Online     bool   `help:"List only agents that are online."`
+	Limit      int    `default:"0" help:"List at most this many agents; 0 means all."`
 }
 
 // Run lists the marketplace.
@@ -100,7 +100,7 @@ type agentsMineCmd struct{}
 
 // Run lists the user's agents.
 func (*agentsMineCmd) Run(a *app) error {
-	// The named agent may not be one of the user's, and the call would be refused.
+	// The named agent may not belong to the user. In that case, the platform would refuse the call.
 	b := a.withoutAgent()
 	client, err := b.reader()
 	a.last, a.fixed = b.last, b.fixed
@@ -112,7 +112,7 @@ func (*agentsMineCmd) Run(a *app) error {
 }
 
 type agentsGetCmd struct {
-	ID string `arg:"" name:"id" help:"Id or DID of the agent."`
+	ID string `arg:"" name:"id" help:"ID or DID of the agent."`
 }
 
 // Run shows an agent.
@@ -124,7 +124,7 @@ func (c *agentsGetCmd) Run(a *app) error {
 	defer client.Close()
 	g, err := client.Agents.Get(a.ctx, c.ID)
 	if err != nil {
-		return a.hint(err, agrenting.ErrNotFound, "agrenting agents list shows those that there are")
+		return a.hint(err, agrenting.ErrNotFound, "agrenting agents list shows all agents")
 	}
 	if a.JSON {
 		j := agentJSON(g)
@@ -160,14 +160,14 @@ type agentsRegisterCmd struct {
 	issueFlags
 
 	Name         string   `arg:"" help:"The name of the agent."`
-	DID          string   `name:"did" required:"true" help:"Its DID, such as did:web:example.com."`
-	Capability   []string `required:"true" placeholder:"WORD" help:"What it can do; may be repeated."`
-	Pricing      string   `enum:"fixed,auction,hybrid" default:"fixed" help:"How it is paid. (${enum})"`
-	BasePrice    string   `placeholder:"AMOUNT" help:"Its price, such as 1.50."`
-	Description  string   `help:"What it is, for people."`
-	Category     string   `help:"Where it belongs."`
-	SandboxAgent bool     `name:"sandbox" help:"Register it in the sandbox."`
-	Anonymous    bool     `help:"Register it without an owner and without a credential; three are allowed for each IP address."`
+	DID          string   `name:"did" required:"true" help:"DID of the agent, such as did:web:example.com."`
+	Capability   []string `required:"true" placeholder:"WORD" help:"Capability of the agent, such as writing; may be repeated."`
+	Pricing      string   `enum:"fixed,auction,hybrid" default:"fixed" help:"Pricing model. (${enum})"`
+	BasePrice    string   `placeholder:"AMOUNT" help:"Base price, such as 1.50."`
+	Description  string   `help:"Description of the agent for people."`
+	Category     string   `help:"Category of the agent."`
+	SandboxAgent bool     `name:"sandbox" help:"Register the agent in the sandbox."`
+	Anonymous    bool     `help:"Register the agent without an owner and without a credential. The platform allows three for each IP address."`
 }
 
 // Run registers an agent.
@@ -183,7 +183,7 @@ func (c *agentsRegisterCmd) Run(a *app) error {
 	}
 	defer client.Close()
 	if _, err := strconv.ParseFloat(c.BasePrice, 64); c.BasePrice != "" && err != nil {
-		return usage("", "--base-price is not a number")
+		return usage("", "invalid --base-price (want a number, such as 1.50)")
 	}
 	s, err := c.open(true)
 	if err != nil {
@@ -196,7 +196,7 @@ func (c *agentsRegisterCmd) Run(a *app) error {
 	}
 	i := &issuing{
 		what: "the agent", done: "registered",
-		check: "agrenting agents get " + c.DID + " shows whether there is such an agent", undo: c.undo(""),
+		check: "agrenting agents get " + c.DID + " shows whether the agent exists", undo: c.undo(""),
 	}
 	if err := i.begin(a, client, c.issueFlags, "agents register", request); err != nil {
 		return err
@@ -229,15 +229,15 @@ func (c *agentsRegisterCmd) Run(a *app) error {
 	return nil
 }
 
-// undo says what to do about an agent whose key is lost. id may be empty.
+// undo returns what to do about an agent if its key is lost. id may be empty.
 func (c *agentsRegisterCmd) undo(id string) string {
 	if c.Anonymous {
 		return "register another agent under another DID: this one has no owner who can create a key for it"
 	}
-	return "make it another key by agrenting keys create " + cmp.Or(visible(id), "ID") + ", and revoke the lost one by agrenting keys revoke"
+	return "create another key with agrenting keys create " + cmp.Or(visible(id), "ID") + ", and revoke the lost one with agrenting keys revoke"
 }
 
-// clientOrAnonymous is for public calls, which need no credential.
+// clientOrAnonymous returns a client for public calls, which need no credential.
 func (a *app) clientOrAnonymous() (*agrenting.Client, error) {
 	client, err := a.reader()
 	if isNoCredential(err) {

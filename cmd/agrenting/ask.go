@@ -17,18 +17,18 @@ import (
 	"golang.org/x/term"
 )
 
-// confirmFlags spare scripts the question.
+// confirmFlags has the flag with which scripts skip the question.
 type confirmFlags struct {
-	Yes bool `short:"y" help:"Do it without asking."`
+	Yes bool `short:"y" help:"Do not ask for confirmation."`
 }
 
-// confirm asks before what cannot be undone.
+// confirm asks for confirmation of a step that cannot be undone.
 func (a *app) confirm(f confirmFlags, question string) error {
 	if f.Yes {
 		return nil
 	}
 	if !isTerminal(a.in) || !isTerminal(a.err) {
-		return usage("add --yes", "this cannot be undone, and there is no terminal to ask at: %s", question)
+		return usage("add --yes", "this cannot be undone, and there is no terminal to ask for confirmation: %s", question)
 	}
 	fmt.Fprintf(a.err, "%s %s ", a.ui.errPaint(yellow, visible(question)), a.ui.errPaint(bold, "[y/N]"))
 	line, err := untilCanceled(a.ctx, func() (string, error) {
@@ -43,11 +43,11 @@ func (a *app) confirm(f confirmFlags, question string) error {
 	if s := strings.ToLower(strings.TrimSpace(line)); s == "y" || s == "yes" {
 		return nil
 	}
-	return failure("", "nothing was done")
+	return failure("", "canceled; nothing was changed")
 }
 
-// untilCanceled runs a read that may block, until the run is canceled. A read that is left
-// behind ends with the process.
+// untilCanceled runs a read that may block, and returns early if the run is canceled. In that
+// case, the read ends with the process.
 func untilCanceled[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -67,13 +67,13 @@ func untilCanceled[T any](ctx context.Context, read func() (T, error)) (T, error
 	}
 }
 
-// askSecret reads a line from the terminal that is standard input, without showing it.
+// askSecret reads a line from standard input, which is a terminal, without showing it.
 func (a *app) askSecret(prompt string) ([]byte, error) {
 	f, ok := underlying(a.in)
 	if !ok {
 		return nil, errors.ErrUnsupported
 	}
-	before, err := term.MakeRaw(int(f.Fd())) // nothing is shown from here on
+	before, err := term.MakeRaw(int(f.Fd())) // from here on, nothing is shown
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +91,7 @@ func (a *app) askSecret(prompt string) ([]byte, error) {
 	return []byte(line), err
 }
 
-// keyboard is a terminal in raw mode, where Ctrl-C is a byte and not a signal.
+// keyboard is a terminal in raw mode, in which Ctrl-C is a byte instead of a signal.
 type keyboard struct {
 	io.Reader
 	io.Writer
@@ -107,10 +107,10 @@ func (k *keyboard) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// progressDelay spares people the sight of what is quick.
+// progressDelay is how long an operation runs before its progress is shown.
 const progressDelay = 700 * time.Millisecond
 
-// waiting shows on a terminal that something takes long, until it is stopped.
+// waiting shows the progress of a long operation on a terminal until stop is called.
 func (a *app) waiting(format string, args ...any) (stop func()) {
 	if !a.ui.onTerminal() || a.ui.json || a.ui.quiet || a.Verbose {
 		return func() {}
@@ -141,8 +141,8 @@ func (a *app) waiting(format string, args ...any) (stop func()) {
 	return func() { once.Do(func() { close(done); <-ended }) }
 }
 
-// fitting cuts a text so that it and what is behind it stay in one row: only that
-// one can be taken away again.
+// fitting shortens text so that it fits in one row together with behind. Only one row can be
+// erased again.
 func fitting(text, behind string, width int) string {
 	room := max(0, width-columns(behind))
 	if columns(text) <= room {
@@ -158,19 +158,19 @@ func fitting(text, behind string, width int) string {
 	return strings.TrimRight(text[:at], " ") + behind
 }
 
-// columns is how many columns a text takes on a terminal, at most.
+// columns returns an upper bound of the columns that a text takes on a terminal.
 func columns(text string) int {
 	n := 0
 	for _, r := range text {
 		n++
-		if r >= 0x1100 { // may be a wide one
+		if r >= 0x1100 { // may be a wide character
 			n++
 		}
 	}
 	return n
 }
 
-// width is how many columns a row of standard error has, without the last one,
+// width returns the number of columns of a row of standard error, without the last column,
 // where some terminals begin the next row.
 func (p *printer) width() int {
 	if f, ok := p.err.(*os.File); ok {

@@ -24,11 +24,11 @@ type bareRotation struct {
 	found, asked bool
 }
 
-// fromFile is in the temporary store and has the fingerprint of the key that is rotated.
+// fromFile is a file in the temporary store with the fingerprint of the key that is rotated.
 const fromFile = "from"
 
-// withoutStore rotates the key over a temporary store, which is removed if the new key was
-// written where the flags say, or if nothing was changed.
+// withoutStore rotates the key over a temporary store. The store is removed if the new key was
+// written to the place that the flags name, or if nothing was changed.
 func (c *keysRotateCmd) withoutStore(a *app) error {
 	given, err := a.client()
 	if err != nil {
@@ -62,12 +62,12 @@ func (c *keysRotateCmd) withoutStore(a *app) error {
 		err = r.run(s)
 	}
 	if err == nil && (source != varKeyFile || a.env(varKeyFile) != c.Out) {
-		a.ui.note("the key from %s is dead; put the new one in its place", a.sourceName(source))
+		a.ui.note("the key from %s is revoked; replace it with the new one", a.sourceName(source))
 	}
 	return err
 }
 
-// beside is the folder of the temporary store beside --out, "" without --out.
+// beside returns the folder of the temporary store beside --out, or "" without --out.
 func (r *bareRotation) beside() (string, error) {
 	if r.cmd.Out == "" {
 		return "", nil
@@ -77,7 +77,7 @@ func (r *bareRotation) beside() (string, error) {
 }
 
 // find looks for the store of an earlier run of the same command. finished is its
-// state if that run has rotated the key and could not write it.
+// state if that run rotated the key but could not write it.
 func (r *bareRotation) find(a *app) (finished *agrenting.KeyState, err error) {
 	folder, err := r.beside()
 	if err != nil || folder == "" {
@@ -102,7 +102,7 @@ func (r *bareRotation) find(a *app) (finished *agrenting.KeyState, err error) {
 		return nil, nil //nolint:nilnil // the key that was saved there is in use
 	case !same:
 		return nil, usage("agrenting keys rotate --store "+folder+" finishes it; remove the folder if no program uses its key",
-			"%s has the unfinished rotation of another key than %s", folder, r.before.Fingerprint())
+			"%s has the unfinished rotation of a key other than %s", folder, r.before.Fingerprint())
 	case state.Unfinished == nil:
 		r.use(b, true)
 		return &state, nil
@@ -112,18 +112,18 @@ func (r *bareRotation) find(a *app) (finished *agrenting.KeyState, err error) {
 	}
 }
 
-// unmarkedFolder checks a folder without fromFile. One that an earlier run has made and
-// not yet marked has no files but that run's temporary ones; anything else in it is the
-// user's, and must not be removed with the store.
+// unmarkedFolder checks a folder without fromFile. If an earlier run made the folder but did
+// not mark it yet, then it has only that run's temporary files. Any other file in it belongs to
+// the user and must not be removed with the store.
 func unmarkedFolder(folder string) error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
-		return failure("give --store FOLDER", "%s cannot be read: %v", folder, cause(err))
+		return failure("pass --store FOLDER", "%s cannot be read: %v", folder, cause(err))
 	}
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), ".agrenting-") {
-			return usage("move the folder, choose another --out, or give --store FOLDER",
-				"%s is needed for the rotation, but it has files that no rotation has put there, such as %s", folder, visible(e.Name()))
+			return usage("move the folder, choose another --out, or pass --store FOLDER",
+				"%s is needed for the rotation, but it has files that no rotation wrote, such as %s", folder, visible(e.Name()))
 		}
 	}
 	return nil
@@ -131,12 +131,12 @@ func unmarkedFolder(folder string) error {
 
 func (r *bareRotation) use(a *app, found bool) { r.app, r.found = a, found }
 
-// place makes the temporary store: beside --out if no other user can write there, and in
-// the folder for temporary files otherwise.
+// place creates the temporary store: beside --out if no other user can write there, otherwise in
+// the folder for temporary files.
 func (r *bareRotation) place(a *app) error {
 	folder, err := r.beside()
 	if err != nil {
-		return failure("give --store FOLDER", "cannot make a temporary store: %v", cause(err))
+		return failure("pass --store FOLDER", "cannot make a temporary store: %v", cause(err))
 	}
 	if folder != "" {
 		if err = os.Mkdir(folder, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
@@ -144,21 +144,21 @@ func (r *bareRotation) place(a *app) error {
 			if _, lerr := b.stored(); lerr == nil || errors.Is(lerr, agrenting.ErrNoRecord) {
 				r.use(b, true)
 				return r.mark()
-			} else if err != nil { // it was there
+			} else if err != nil { // it existed already
 				return lerr
 			}
 			_ = os.Remove(folder)
 		}
 	}
 	if folder, err = os.MkdirTemp("", "agrenting-rotation-*"); err != nil { // 0700
-		return failure("give --store FOLDER", "cannot make a temporary folder: %v", cause(err))
+		return failure("pass --store FOLDER", "cannot make a temporary folder: %v", cause(err))
 	}
 	r.use(a.withStore(folder), false)
 	a.ui.note("until the new key is written, it is in %s; if this run is killed, agrenting keys rotate --store %s finishes the rotation", folder, folder)
 	return r.mark()
 }
 
-// mark writes which key is rotated.
+// mark records which key is rotated.
 func (r *bareRotation) mark() error {
 	path := filepath.Join(r.app.Store, fromFile)
 	if err := writeFile(path, r.before.Fingerprint()); err != nil {
@@ -171,7 +171,7 @@ func (r *bareRotation) mark() error {
 	return nil
 }
 
-// again says how to continue.
+// again returns how to continue.
 func (r *bareRotation) again() string {
 	if r.found {
 		return "run the same command again"
@@ -219,7 +219,7 @@ func (r *bareRotation) deliver(s *sink, state agrenting.KeyState) error {
 	return r.settle(err)
 }
 
-// settle removes the temporary store, or says what it still has.
+// settle removes the temporary store, or reports what it still has.
 func (r *bareRotation) settle(err error) error {
 	a := r.app
 	if err == nil && r.cmd.shows() {
@@ -250,19 +250,19 @@ func (r *bareRotation) settle(err error) error {
 		}
 		e.hint = where
 		if r.found {
-			e.hint += "; " + again + " to have it written to " + r.cmd.Out
+			e.hint += "; " + again + " to write it to " + r.cmd.Out
 		}
 	case e.code == codeRefused, e.code == codeCredential:
-		e.hint = joinHints(e.hint, again+" to finish the rotation; give it the same key")
-	default: // a network hint would be about any call
+		e.hint = joinHints(e.hint, again+" with the same key to finish the rotation")
+	default: // a network hint would not mention the rotation
 		e.hint = again + " to finish the rotation: it uses the same idempotency key, so that no key is lost"
 	}
 	e.unknown = lerr != nil || (state.Unfinished != nil && state.Unfinished.Stage == agrenting.StageIssue)
 	return &e
 }
 
-// unchanged reports whether the platform was asked for nothing that matters, and no other
-// process is at work.
+// unchanged reports whether this run changed nothing on the platform and no other process is
+// working on the rotation.
 func (r *bareRotation) unchanged(state agrenting.KeyState) bool {
 	in := state.Unfinished
 	return state.Credential.Equal(r.before) && (in == nil || (!r.asked && in.Stage == agrenting.StagePrepare && in.Holder == ""))

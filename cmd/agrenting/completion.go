@@ -12,12 +12,12 @@ type completionCmd struct {
 	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
 }
 
-// The scripts ask the program itself, so that they are never outdated.
+// The scripts call the program for the candidates, so that they are never outdated.
 //
 //go:embed completions
 var completionScripts embed.FS
 
-// Run prints a script, to be sourced: source <(agrenting completion bash).
+// Run prints a script for the source command: source <(agrenting completion bash).
 func (c *completionCmd) Run(a *app) error {
 	script, err := completionScripts.ReadFile("completions/agrenting." + c.Shell)
 	if err != nil {
@@ -28,18 +28,18 @@ func (c *completionCmd) Run(a *app) error {
 }
 
 type completeCmd struct {
-	Describe bool     `help:"Add descriptions behind tabs, and say what the shell has to complete itself."`
+	Describe bool     `help:"Add descriptions after tabs, and name what the shell must complete itself."`
 	Words    []string `arg:"" optional:"" passthrough:"" help:"The words so far; the last one is being completed."`
 }
 
-// What a shell completes itself.
+// Kinds of words that the shell completes itself.
 const (
 	completeFiles    = ":files"
 	completeFolders  = ":folders"
 	completeCommands = ":commands"
 )
 
-// Run prints candidates for the last word, one a line. For --flag=value, these are
+// Run prints candidates for the last word, one per line. For --flag=value, these are
 // candidates for the value.
 func (c *completeCmd) Run(a *app) error { //nolint:unparam // every command has this method
 	words := c.Words
@@ -74,7 +74,7 @@ func candidates(command *cli.Command, words []string) []candidate {
 		last, words = words[len(words)-1], words[:len(words)-1]
 	}
 	var pending *cli.Value // a flag that waits for its value
-	helping := false       // the words behind help are those of the other commands
+	helping := false       // the words after help are names of commands
 	positional := 0
 	for i, w := range words {
 		switch {
@@ -131,8 +131,8 @@ func candidates(command *cli.Command, words []string) []candidate {
 	return slices.CompactFunc(all, func(x, y candidate) bool { return x.text == y.text })
 }
 
-// commandLine is about the words of the command that exec runs; before counts those before
-// the last one.
+// commandLine returns candidates for a word of the command that exec runs. before is the number
+// of words before the last one.
 func commandLine(command *cli.Command, before int) []candidate {
 	switch {
 	case command.Name != "exec":
@@ -169,8 +169,7 @@ func plain(texts ...string) []candidate {
 	return all
 }
 
-// flagOf is the flag that a word names, if it takes a value that is still to
-// come.
+// flagOf returns the flag that a word names, if the next word is its value.
 func flagOf(command *cli.Command, word string) *cli.Value {
 	if strings.Contains(word, "=") {
 		return nil

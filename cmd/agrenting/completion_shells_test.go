@@ -140,13 +140,13 @@ func TestCompletionInFish(t *testing.T) {
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "afolder"), 0o700))
 	for line, want := range map[string]string{
 		"agrenting keys ": "create\tCreate a key for an agent\nlist\tList the keys of an agent\n" +
-			"revoke\tRevoke a key of an agent, at once\nrotate\tReplace the key in use\n",
+			"revoke\tRevoke a key of an agent immediately\nrotate\tReplace the key in use\n",
 		"agrenting keys revoke ":             "",
 		"agrenting keys rotate --strategy=o": "--strategy=overlap\n",
 		"agrenting keys rotate --strategy o": "overlap\n",
 		"agrenting whoami --key-file afi":    "afile\n",
 		"agrenting whoami --key-file=afi":    "--key-file=afile\n",
-		"agrenting doctor --off":             "--offline\tCheck the configuration only, without any call\n",
+		"agrenting doctor --off":             "--offline\tCheck only the configuration, without calls to the platform\n",
 	} {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()

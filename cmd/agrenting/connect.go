@@ -28,17 +28,17 @@ const (
 	varUnmarked   = "AGRENTING_UNMARKED_SANDBOX_TOKENS"
 )
 
-// unmarkedAllowed is what AGRENTING_UNMARKED_SANDBOX_TOKENS accepts.
+// unmarkedAllowed is the only value that AGRENTING_UNMARKED_SANDBOX_TOKENS accepts.
 const unmarkedAllowed = "allow"
 
-// env reads a variable as the SDK will: flags come first, empty is unset, and white space
-// around a value is removed.
+// env reads a variable as the SDK does: flags come first, an empty variable is unset, and white
+// space around a value is removed.
 func (a *app) env(name string) string {
 	v, _ := a.lookupFlags(name)
 	return strings.TrimSpace(v)
 }
 
-// lookupFlags is the environment with the flags on top.
+// lookupFlags looks up a variable in the environment. Flags override variables.
 func (a *app) lookupFlags(name string) (string, bool) {
 	var flag string
 	switch name {
@@ -70,7 +70,7 @@ func (a *app) keyFileIsInput() bool {
 	return strings.TrimSpace(v) == "-"
 }
 
-// baseURL is where the platform is.
+// baseURL returns the platform's base URL.
 func (a *app) baseURL() string {
 	if u := a.env(varURL); u != "" {
 		return u
@@ -82,7 +82,7 @@ func (a *app) baseURL() string {
 // the first attempt.
 const renewalWait = 3 * time.Second
 
-// noteRenewal says why a command waits for a credential.
+// noteRenewal reports why a command waits for a credential.
 func (a *app) noteRenewal(e agrenting.Event) {
 	if e.Type != agrenting.EventRenewalFailed {
 		return
@@ -92,15 +92,15 @@ func (a *app) noteRenewal(e agrenting.Event) {
 		agrenting.ErrEnvironmentMismatch, agrenting.ErrLockedOut,
 	} {
 		if errors.Is(e.Err, permanent) {
-			return // the command fails with it
+			return // the command reports it when it fails
 		}
 	}
 	if wait := time.Until(e.RetryAt); wait > 0 && wait <= renewalWait {
-		a.ui.note("there is no credential yet: %s; the next attempt is in %v", textOf(e.Err), wait.Round(10*time.Millisecond))
+		a.ui.note("no credential yet: %s; next attempt in %v", textOf(e.Err), wait.Round(10*time.Millisecond))
 	}
 }
 
-// options are those of every client. Flags are given as options too, so that
+// options returns the options of every client. Flags are passed as options too, so that
 // errors name them.
 func (a *app) options() ([]agrenting.Option, error) {
 	opts := []agrenting.Option{
@@ -147,14 +147,14 @@ func (a *app) options() ([]agrenting.Option, error) {
 
 // unmarked reports whether the user allows tokens without a sandbox mark. For
 // the SDK, the variable covers only the environment's credential. Here, it also covers
-// the one on standard input, which is the same user's. The SDK refuses an unknown
+// the one on standard input, which belongs to the same user. The SDK refuses an unknown
 // value.
 func (a *app) unmarked() bool {
 	return a.Unmarked || ascii.EqualFold(a.env(varUnmarked), unmarkedAllowed)
 }
 
-// client makes a client of the flags and the environment. It fills an empty
-// store with the key from there, see reader.
+// client returns a client for the flags and the environment. It fills an empty store with the
+// key from there; see reader.
 func (a *app) client(more ...agrenting.Option) (*agrenting.Client, error) {
 	opts, err := a.options()
 	if err != nil {
@@ -163,12 +163,11 @@ func (a *app) client(more ...agrenting.Option) (*agrenting.Client, error) {
 	return a.made(agrenting.New(append(opts, more...)...))
 }
 
-// reader is client for commands that only read or make a call. These do not fill
-// an empty store: a mistyped --store would put the environment's key into some
-// other folder.
+// reader is like client, for commands that only read or make a call. It does not fill an empty
+// store. Otherwise, a mistyped --store would save the environment's key in another folder.
 func (a *app) reader() (*agrenting.Client, error) { return a.readerWith() }
 
-// readerWith is reader with more options.
+// readerWith is like reader, with more options.
 func (a *app) readerWith(more ...agrenting.Option) (*agrenting.Client, error) {
 	if a.storeMissing() {
 		return nil, &cliError{
@@ -179,8 +178,7 @@ func (a *app) readerWith(more ...agrenting.Option) (*agrenting.Client, error) {
 	return a.client(more...)
 }
 
-// storeMissing reports whether a store was named that has no key: it is empty or
-// does not exist.
+// storeMissing reports whether the named store has no key: it is empty or does not exist.
 func (a *app) storeMissing() bool {
 	if a.Store == "" {
 		return false
@@ -193,8 +191,8 @@ func (a *app) storeHint() string {
 	return "agrenting keys rotate --store " + a.Store + " fills it"
 }
 
-// withoutAgent is the same app without an agent to act as, for calls that are
-// about the credential alone.
+// withoutAgent returns the same app without an agent to act as, for calls that concern only
+// the credential.
 func (a *app) withoutAgent() *app {
 	b := *a
 	b.Agent, b.lookup = "", func(name string) (string, bool) {
@@ -237,11 +235,11 @@ func (a *app) credentialFromInput() (agrenting.Credential, error) {
 	case "session":
 		return agrenting.SessionToken(string(line), noTime), nil
 	default:
-		return agrenting.Credential{}, usage("", "--type is none of api_key, user_token and session")
+		return agrenting.Credential{}, usage("", "invalid --type (want api_key, user_token, or session)")
 	}
 }
 
-// as makes a separate client for one credential, at the same platform.
+// as returns a separate client for one credential, at the same platform.
 func (a *app) as(c agrenting.Credential, more ...agrenting.Option) (*agrenting.Client, error) {
 	opts, err := a.optionsWithoutCredential()
 	if err != nil {
@@ -251,7 +249,7 @@ func (a *app) as(c agrenting.Credential, more ...agrenting.Option) (*agrenting.C
 	return agrenting.New(append(opts, more...)...)
 }
 
-// anonymous makes a client that sends no credential.
+// anonymous returns a client that sends no credential.
 func (a *app) anonymous(more ...agrenting.Option) (*agrenting.Client, error) {
 	opts, err := a.optionsWithoutCredential()
 	if err != nil {
@@ -260,8 +258,7 @@ func (a *app) anonymous(more ...agrenting.Option) (*agrenting.Client, error) {
 	return a.made(agrenting.New(append(append(opts, agrenting.WithAnonymous()), more...)...))
 }
 
-// made remembers the client that a command works with, for what there is to say
-// when its credential is refused.
+// made remembers the client of a command. The error for a refused credential needs it.
 func (a *app) made(client *agrenting.Client, err error) (*agrenting.Client, error) {
 	if err == nil {
 		a.last, a.fixed = client, client.Status().Kind
@@ -275,14 +272,14 @@ func (a *app) optionsWithoutCredential() ([]agrenting.Option, error) {
 	return bare.options()
 }
 
-// withStore is the same app with a temporary store.
+// withStore returns the same app with a temporary store.
 func (a *app) withStore(folder string) *app {
 	b := *a
 	b.Store = folder
 	return &b
 }
 
-// clientFor is reader for a command that is about an agent.
+// clientFor is like reader, for a command that concerns an agent.
 func (a *app) clientFor(argument string) (client *agrenting.Client, agent string, err error) {
 	if client, err = a.reader(); err != nil {
 		return nil, "", err
@@ -294,25 +291,25 @@ func (a *app) clientFor(argument string) (client *agrenting.Client, agent string
 	return client, agent, nil
 }
 
-// agentID is the agent that a command is about.
+// agentID returns the agent that a command concerns.
 func (a *app) agentID(c *agrenting.Client, argument string) (string, error) {
 	if id := cmp.Or(argument, a.knownAgent(c)); id != "" {
 		return id, nil
 	}
-	hint := "give --agent ID or set " + varAgentID
+	hint := "pass --agent ID or set " + varAgentID
 	switch cred, err := c.Credential(a.ctx); {
 	case err != nil:
 		return "", err
 	case cred.Kind() == agrenting.KindUserToken:
 		hint += "; agrenting agents mine lists yours"
 	default:
-		hint += "; agrenting agents list shows names and ids"
+		hint += "; agrenting agents list shows names and IDs"
 	}
-	return "", usage(hint, "no agent is specified")
+	return "", usage(hint, "no agent specified")
 }
 
-// knownAgent is the agent that was named, else the one whose key is in the store;
-// empty when neither tells.
+// knownAgent returns the named agent, or else the agent of the key in the store. It returns ""
+// if neither is known.
 func (a *app) knownAgent(c *agrenting.Client) string {
 	if id := c.Status().AgentID; id != "" {
 		return id
@@ -333,6 +330,6 @@ func (a *app) stored() (agrenting.KeyState, error) {
 	if err != nil {
 		return agrenting.KeyState{}, err
 	}
-	// A canceled run still reports what is in the store; files are read at once.
+	// A canceled run still reports what is in the store. Reading files does not block.
 	return agrenting.LoadKeyState(context.WithoutCancel(a.ctx), store)
 }

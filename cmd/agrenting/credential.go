@@ -11,10 +11,10 @@ import (
 
 type credentialCmd struct {
 	Session bool `help:"Print a session instead of the API key; with --store, all programs that use the store share one."`
-	Show    bool `help:"Print the secret on a terminal, too."`
+	Show    bool `help:"Print the secret even if standard output is a terminal."`
 }
 
-// jsonLive is what programs read.
+// jsonLive is the output for programs.
 type jsonLive struct {
 	URL         string    `json:"url"`
 	Kind        string    `json:"kind"`
@@ -35,7 +35,7 @@ func (c *credentialCmd) Run(a *app) error {
 	}
 	defer client.Close()
 	stop := a.waiting("checking the credential")
-	err = client.Verify(a.ctx) // renews what the platform rejects, if that is possible
+	err = client.Verify(a.ctx) // renews a rejected credential, if that is possible
 	stop()
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (c *credentialCmd) Run(a *app) error {
 	return nil
 }
 
-// fillAttempts bounds how often fill reads a credential that is replaced each time.
+// fillAttempts bounds how often fill reads the credential again.
 const fillAttempts = 5
 
 // fill sets the header that carries the credential in use, and returns that credential. The
@@ -88,7 +88,7 @@ func (l *jsonLive) fill(header func() (http.Header, error), credential func() (a
 			}
 		}
 	}
-	return agrenting.Credential{}, failure("run the command again", "the credential was replaced each time that it was read")
+	return agrenting.Credential{}, failure("run the command again", "the credential was replaced each time it was read")
 }
 
 func (c *credentialCmd) options() []agrenting.Option {

@@ -97,8 +97,8 @@ func TestSecretIsNotRequestedIfItCannotBeWritten(t *testing.T) {
 		full  bool
 		want  string
 	}{
-		"full":      {full: true, want: "no space left on device; make room on the disk"},
-		"read-only": {flags: syscall.MS_RDONLY, want: "read-only file system; choose a folder that can be written"},
+		"full":      {full: true, want: "no space left on device; free space on the disk"},
+		"read-only": {flags: syscall.MS_RDONLY, want: "read-only file system; choose a writable folder"},
 	} {
 		for _, command := range [][]string{
 			{"keys", "create"},
@@ -133,7 +133,7 @@ func TestSecretIsNotRequestedBeyondTheLimitForFiles(t *testing.T) {
 	s := newShell(t)
 	out, code := s.run("sh", "-c", `ulimit -f 0; exec "$@"`, "sh", "agrenting", "keys", "create", "--out", filepath.Join(s.temp, "secret"))
 	assert.Equal(t, codeFailure, code, out)
-	assert.Contains(t, out, "file too large; make room on the disk")
+	assert.Contains(t, out, "file too large; free space on the disk")
 	assert.Zero(t, s.srv.Count("POST *"), out)
 	only(t, s.temp)
 }
@@ -170,7 +170,7 @@ func TestSecretThatCannotBeWrittenIsKeptAndNamed(t *testing.T) {
 	release()
 	require.Error(t, cmd.Wait())
 	assert.Regexp(t, `^agrenting: the key [0-9a-f-]{36} was created, but `+file+` could not be written: file exists; its secret is in `+target+
-		`/\.agrenting-\d+; .*, and repeat the same command within 24 h: .*; or revoke it by agrenting keys revoke [0-9a-f-]{36} --of `+s.agent.ID+"\n$", out.String())
+		`/\.agrenting-\d+; .*, and repeat the same command within 24 h: .*; or revoke it with agrenting keys revoke [0-9a-f-]{36} --of `+s.agent.ID+"\n$", out.String())
 
 	require.NoError(t, os.Remove(file))
 	text, code := s.run("agrenting", "keys", "create", "--out", file)
@@ -213,7 +213,7 @@ func TestSessionThatCannotBeWrittenIsEnded(t *testing.T) {
 	require.NoError(t, os.Mkdir(file, 0o700))
 	release()
 	require.Error(t, cmd.Wait())
-	assert.Contains(t, out.String(), "could not be written: file exists; the session was ended again; choose another file or folder\n")
+	assert.Contains(t, out.String(), "could not be written: file exists; the session was ended; choose another file or folder\n")
 	assert.Equal(t, 1, s.srv.Count("DELETE /api/v1/auth/logout"))
 	only(t, target, "session")
 }
@@ -235,7 +235,7 @@ func TestRotationOnAFillingDiskKeepsTheKey(t *testing.T) {
 	assert.True(t, s.srv.KeyAlive(strings.TrimSuffix(string(secret), "\n")), out.String())
 	assert.False(t, s.srv.KeyAlive(s.key.Secret))
 	assert.Contains(t, out.String(), "agrenting: the key was rotated, and the old one is dead, but the temporary store could not be written: ")
-	assert.Contains(t, out.String(), "no space left on device; the new key is kept: it is in "+d.file("secret")+"\n")
+	assert.Contains(t, out.String(), "no space left on device; the new key is saved: it is in "+d.file("secret")+"\n")
 
 	require.NoError(t, os.Remove(d.file("filler")))
 	text, code := s.run("agrenting", "keys", "rotate", "--yes", "--strategy", "inplace", "--out", d.file("secret"), "--force")
@@ -264,7 +264,7 @@ func TestFileErrorsAreNotNetworkErrors(t *testing.T) {
 	out, code := s.run("agrenting", "keys", "rotate", "--store", d.file("store"), "--yes")
 	assert.Equal(t, codeFailure, code, out)
 	assert.Contains(t, out, "read-only file system")
-	assert.Contains(t, out, "; choose a folder that can be written\n")
+	assert.Contains(t, out, "; choose a writable folder\n")
 	out, code = s.run("agrenting", "keys", "rotate", "--store", d.file("store"), "--yes", "--json")
 	assert.Equal(t, codeFailure, code, out)
 	assert.Contains(t, out, `"kind": "file"`)

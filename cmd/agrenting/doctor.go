@@ -20,7 +20,7 @@ import (
 )
 
 type doctorCmd struct {
-	Offline bool `help:"Check the configuration only, without any call."`
+	Offline bool `help:"Check only the configuration, without calls to the platform."`
 }
 
 // The states of a check.
@@ -107,35 +107,35 @@ func (e *examination) fail(name string, err error) {
 	if name == "credential" {
 		hint = e.storeHint(err)
 	}
-	what, command, ok := strings.Cut(c.msg, ". Run: ") // of a file that others can touch
+	what, command, ok := strings.Cut(c.msg, ". Run: ") // for a file that other users can change
 	if ok && hint == "" {
 		hint = "run: " + command
 	}
 	e.note(name, checkFail, what, cmp.Or(hint, e.hintOf(err, c)))
 }
 
-// hintOf is what to do about an error. It is never empty, because no other command
-// looks closer.
+// hintOf returns what to do about an error. It is never empty, because no other command has
+// more details.
 func (e *examination) hintOf(err error, c *cliError) string {
 	_, header := errors.AsType[tls.RecordHeaderError](err)
 	keyFile := e.app.env(varKeyFile)
 	switch {
 	case errors.Is(err, http.ErrSchemeMismatch), header:
-		return "no TLS is spoken there; check the port of the URL, or write http:, which goes to this machine only"
+		return "the server does not use TLS; check the port of the URL, or write http:, which is allowed only for this machine"
 	case c.code == codeNetwork && (c.hint == "" || strings.Contains(c.hint, "agrenting doctor")):
-		hint := "check --url, and what is on the way: proxy variables, a firewall, a VPN"
+		hint := "check --url, and anything on the network path: proxy variables, a firewall, a VPN"
 		if strings.HasPrefix(e.report.URL, "http:") {
-			hint = "if TLS is spoken there, write https: in the URL; " + hint
+			hint = "if the server uses TLS, write https: in the URL; " + hint
 		}
 		return hint
 	case c.hint != "":
 		return c.hint
 	case errors.Is(err, agrenting.ErrEnvironmentMismatch):
-		return "give the credential of that environment, or choose the other by --env or " + varEnv
+		return "use a credential of that environment, or select the other environment with --env or " + varEnv
 	case c.code == codeCredential && e.app.Store != "" && keyFile == "":
-		return "check --store " + e.app.Store + "; once the record is out of the way, " + e.app.storeHint() + " again"
-	case c.code == codeCredential && e.codes["key file"] != 0: // which says what is wrong with it
-		return "give the path of another file by --key-file or " + varKeyFile
+		return "check --store " + e.app.Store + "; once the record is removed, " + e.app.storeHint() + " again"
+	case c.code == codeCredential && e.codes["key file"] != 0: // that finding has the reason
+		return "name another file with --key-file or " + varKeyFile
 	case c.code == codeCredential && keyFile != "" && errors.Is(err, fs.ErrPermission):
 		return readHint(keyFile)
 	case c.code == codeCredential && keyFile != "":
@@ -144,10 +144,10 @@ func (e *examination) hintOf(err error, c *cliError) string {
 		return noCredentialHint(agrenting.Environment(e.report.Environment))
 	}
 	for _, v := range []struct{ name, hint string }{
-		{varEnv, "set " + varEnv + " or --env to production or sandbox, or leave it away"},
-		{"--env", "set " + varEnv + " or --env to production or sandbox, or leave it away"},
-		{varType, "set " + varType + " or --type to api_key, user_token or session, or leave it away"},
-		{varUnmarked, "set " + varUnmarked + " to allow, or leave it away"},
+		{varEnv, "set " + varEnv + " or --env to production or sandbox, or remove it"},
+		{"--env", "set " + varEnv + " or --env to production or sandbox, or remove it"},
+		{varType, "set " + varType + " or --type to api_key, user_token or session, or remove it"},
+		{varUnmarked, "set " + varUnmarked + " to allow, or remove it"},
 		{varURL, hintURL},
 		{"--url", hintURL},
 	} {
@@ -158,10 +158,10 @@ func (e *examination) hintOf(err error, c *cliError) string {
 	return "add --verbose, which shows each step"
 }
 
-const hintURL = "set " + varURL + " or --url to one such as " + agrenting.DefaultBaseURL
+const hintURL = "set " + varURL + " or --url to a URL such as " + agrenting.DefaultBaseURL
 
-// Run looks at everything that requests depend on. Its exit code is that of what
-// matters most: the connection, then the credential.
+// Run checks everything that requests depend on. Its exit code is that of the most important
+// failure: the connection comes before the credential.
 func (c *doctorCmd) Run(a *app) error {
 	e := &examination{app: a, offline: c.Offline, codes: map[string]int{}}
 	e.report.URL = a.baseURL()
@@ -178,7 +178,7 @@ func (c *doctorCmd) Run(a *app) error {
 		usable = e.credential(client)
 	}
 	if c.Offline {
-		e.note("connection", checkSkip, "not looked at", "")
+		e.note("connection", checkSkip, "not checked", "")
 	} else {
 		if e.connection() && usable {
 			e.platform(client)
@@ -204,8 +204,8 @@ func (c *doctorCmd) Run(a *app) error {
 	return nil
 }
 
-// configuration makes a client, and notes what is wrong with flags and
-// environment. The client is nil when there can be none.
+// configuration returns a client, and notes what is wrong with the flags and the environment.
+// The client is nil if they are invalid.
 func (e *examination) configuration() *agrenting.Client {
 	a := *e.app
 	missing := a.storeMissing()
@@ -233,14 +233,14 @@ func (e *examination) configuration() *agrenting.Client {
 	case isNoCredential(err):
 		c := e.app.classify(err)
 		e.codes["credential"] = c.code
-		e.note("credential", checkFail, "there is none", c.hint)
+		e.note("credential", checkFail, "not found", c.hint)
 	case err != nil && !bad:
 		e.fail("configuration", err)
 	}
 	return client
 }
 
-// url notes whether the URL can be one, and reports whether err is all about it.
+// url notes whether the URL is valid, and reports whether err concerns only the URL.
 func (e *examination) url(err error) (bad bool) {
 	text := ""
 	if err != nil {
@@ -257,10 +257,10 @@ func (e *examination) url(err error) (bad bool) {
 		e.report.URL = ""
 		refuse("the platform's URL is not valid", hintURL)
 	case u.User != nil || u.RawQuery != "":
-		e.report.URL = u.Scheme + "://" + u.Host // what is left out may be secret
+		e.report.URL = u.Scheme + "://" + u.Host // the other parts may be secret
 		refuse("the platform's URL has a user or a query string", "leave them out")
 	case errors.Is(err, agrenting.ErrInsecureURL):
-		refuse(e.report.URL+": plain http goes to this machine only", "write https: in the URL")
+		refuse(e.report.URL+": plain http is allowed only for this machine", "write https: in the URL")
 	case bad:
 		refuse(text, hintURL)
 	default:
@@ -273,7 +273,7 @@ func (e *examination) url(err error) (bad bool) {
 func (e *examination) store(missing bool) {
 	if missing {
 		e.codes["store"] = codeCredential
-		e.note("store", checkFail, e.app.Store+" has no key yet; what follows is about the key that would fill it", e.app.storeHint())
+		e.note("store", checkFail, e.app.Store+" has no key yet; the other findings are about the key that would fill it", e.app.storeHint())
 		return
 	}
 	key, err := e.app.stored()
@@ -287,7 +287,7 @@ func (e *examination) store(missing bool) {
 			named = "--agent"
 		}
 		e.note("store", checkFail, e.app.Store+" has the key of the agent "+key.AgentID+", and "+named+" names "+agent,
-			"leave "+named+" away to act as the agent of the store, or give --store the folder of the other agent")
+			"leave out "+named+" to act as the agent of the store, or set --store to the folder of the other agent")
 	}
 	if key.Unfinished == nil {
 		return
@@ -295,14 +295,14 @@ func (e *examination) store(missing bool) {
 	in := key.Unfinished
 	holder := "no process is working on it"
 	if in.Holder != "" {
-		holder = fmt.Sprintf("the process %s is working on it, or was killed: others take over if it writes nothing for %s", in.Holder, in.Lease)
+		holder = fmt.Sprintf("the process %s is working on it, or was killed; another process takes over if it writes nothing for %s", in.Holder, in.Lease)
 	}
 	e.note("store", checkWarn, fmt.Sprintf("a rotation is unfinished, at the stage %s; %s", in.Stage, holder),
 		"agrenting keys rotate --store "+e.app.Store+" finishes it")
 }
 
-// sources lists where credentials can come from, in their order and in the words
-// of the command line. opts are nil when flags cannot even be made options.
+// sources lists the sources of credentials in order, in terms of the command line. opts is nil
+// if the flags could not be converted into options.
 func (a *app) sources(opts []agrenting.Option) []jsonSource {
 	var list []jsonSource
 	broken := ""
@@ -351,16 +351,16 @@ func (e *examination) credential(client *agrenting.Client) bool {
 		e.note("credential", checkOK, fmt.Sprintf("%s %s from %s", cred.Kind(), j.Fingerprint, j.Source), "")
 	}
 	if !j.Expires.IsZero() && time.Until(j.Expires) < 0 {
-		e.note("expiry", checkWarn, "it expired at "+when(j.Expires), "get another one")
+		e.note("expiry", checkWarn, "it expired at "+when(j.Expires), "get a new one")
 	}
 	switch {
 	case j.Environment == string(agrenting.Sandbox) && cred.Environment() == "" && cred.Kind() != agrenting.KindAPIKey:
-		e.note("environment", checkWarn, fmt.Sprintf("%s, but the %s has no mark: that it belongs there is only said, by --unmarked-sandbox-tokens or %s",
-			j.Environment, cred.Kind(), varUnmarked), "make sure that it was made for the sandbox: nothing else keeps production's out")
+		e.note("environment", checkWarn, fmt.Sprintf("%s, but the %s has no mark: only --unmarked-sandbox-tokens or %s says that it belongs there",
+			j.Environment, cred.Kind(), varUnmarked), "make sure that it was created for the sandbox: nothing else refuses a production token")
 	case j.Environment != "":
 		e.note("environment", checkOK, j.Environment, "")
 	case e.app.env(varEnv) == "":
-		e.note("environment", checkOK, "nothing tells; a "+cred.Kind().String()+" has no mark", "")
+		e.note("environment", checkOK, "unknown; a "+cred.Kind().String()+" has no mark", "")
 	}
 	return true
 }
@@ -383,20 +383,20 @@ func (e *examination) files() {
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return // the credential's finding says it
+		return // the finding about the credential reports it
 	}
 	switch {
 	case info.IsDir():
 		e.codes["key file"] = codeCredential
-		e.note("key file", checkFail, path+" is a folder", "give the path of the file in it that holds the credential")
+		e.note("key file", checkFail, path+" is a folder", "name the file in it that holds the credential")
 	case !info.Mode().IsRegular():
 		e.codes["key file"] = codeCredential
-		e.note("key file", checkFail, path+" is not a regular file", "give the path of one that holds the credential, or the credential itself by --key-file -")
+		e.note("key file", checkFail, path+" is not a regular file", "name a file that holds the credential, or pass the credential on standard input with --key-file -")
 	case e.app.assignmentInFile():
-		e.note("key file", checkWarn, path+" looks like a file of variables", bareKey)
+		e.note("key file", checkWarn, path+" looks like a file of variable assignments", bareKey)
 	}
 	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 && runtime.GOOS != "windows" {
-		e.note("key file", checkWarn, fmt.Sprintf("%s can be read by others (%04o)", path, mode.Perm()), "run: chmod 600 "+shellQuoted(path))
+		e.note("key file", checkWarn, fmt.Sprintf("other users can read %s (%04o)", path, mode.Perm()), "run: chmod 600 "+shellQuoted(path))
 	}
 }
 
@@ -410,10 +410,10 @@ func shellQuoted(path string) string {
 	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
-// show shows the findings to people.
+// show prints the findings for people.
 func (e *examination) show() {
 	p := e.app.ui
-	p.line("%s", p.paint(bold, "Sources, in their order"))
+	p.line("%s", p.paint(bold, "Sources, in order of precedence"))
 	for _, s := range e.report.Sources {
 		mark := p.paint(faint, "-")
 		if s.State == "used" {
@@ -435,7 +435,7 @@ func (e *examination) show() {
 	p.line("\n%s", e.summary())
 }
 
-// summary is the last line. All is well only where nothing speaks against it.
+// summary returns the last line of the report.
 func (e *examination) summary() string {
 	p := e.app.ui
 	switch n := e.report.Warnings; {
@@ -446,8 +446,8 @@ func (e *examination) summary() string {
 	case n > 1:
 		return p.paint(yellow, fmt.Sprintf("No failure, %d warnings, see above.", n))
 	case e.offline:
-		return p.paint(green, "Nothing wrong was found; the platform was not asked.")
+		return p.paint(green, "No problems found; the platform was not asked.")
 	default:
-		return p.paint(green, "All is well.")
+		return p.paint(green, "No problems found.")
 	}
 }

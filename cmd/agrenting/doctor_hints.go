@@ -25,12 +25,12 @@ func (e *examination) storeHint(err error) string {
 	case store == "" || serr != nil:
 		return ""
 	case strings.Contains(strings.ToLower(err.Error()), newerRecord):
-		return "use the agrenting that wrote the store, or a newer one; the key in the store is good, so leave the store in place"
+		return "use the version of agrenting that wrote the store, or a newer one; the key in the store is valid, so keep the store"
 	case info.Mode()&fs.ModeSymlink != 0:
 		if target, err := filepath.EvalSymlinks(store); err == nil {
-			return "give the folder itself: --store " + shellQuoted(target)
+			return "use the folder itself: --store " + shellQuoted(target)
 		}
-		return "the link " + store + " leads nowhere; give --store an existing folder"
+		return "the target of the link " + store + " does not exist; set --store to an existing folder"
 	case !ours(info):
 		return "a store serves one user: run this as the owner of " + store + ", or run: sudo chown -R \"$(id -un)\" " + shellQuoted(store)
 	case errors.Is(err, fs.ErrPermission) && info.IsDir() && info.Mode().Perm()&0o700 != 0o700:
@@ -53,9 +53,9 @@ func recordHint(store string, err error) string {
 			target, terr := filepath.EvalSymlinks(path)
 			switch {
 			case terr != nil:
-				return "the link " + path + " leads nowhere; restore the file that it names"
+				return "the target of the link " + path + " does not exist; restore that file"
 			case filepath.Base(target) == filepath.Base(path):
-				return "give the folder of the file itself: --store " + shellQuoted(filepath.Dir(target))
+				return "use the folder of the file itself: --store " + shellQuoted(filepath.Dir(target))
 			default:
 				return "replace the link with the file: mv " + shellQuoted(target) + " " + shellQuoted(path)
 			}
@@ -71,7 +71,7 @@ func recordHint(store string, err error) string {
 // globQuoted quotes a path for use in a pattern of [filepath.Glob].
 func globQuoted(path string) string {
 	if filepath.Separator == '\\' {
-		return path // Windows has no quoting; its paths seldom need it
+		return path // Windows has no quoting, and its paths rarely need it
 	}
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
 }
@@ -81,7 +81,7 @@ func readHint(path string) string {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return "a folder above " + path + " must not be searched: run this as a user who may, or give another file by --key-file or " + varKeyFile
+		return "a folder above " + path + " is not accessible: run this as a user who has access, or name another file with --key-file or " + varKeyFile
 	case ours(info):
 		return "run: chmod 600 " + shellQuoted(path)
 	default:
@@ -89,12 +89,12 @@ func readHint(path string) string {
 	}
 }
 
-// proxyFailure turns an error of the proxy on the way into one that names the proxy. Other
-// errors are returned unchanged.
+// proxyFailure turns an error of an HTTP proxy into one that names the proxy. It returns other
+// errors unchanged.
 func (e *examination) proxyFailure(err error) error {
 	variable := e.viaProxy()
 	op, ok := errors.AsType[*net.OpError](err)
-	// Go's transport returns the status text alone when a proxy answers other than 200.
+	// Go's transport returns only the status text if a proxy returns a status other than 200.
 	refused := strings.HasPrefix(e.report.URL, "https:") && e.app.classify(err).code == codeFailure
 	connect := ok && op.Op == "proxyconnect"
 	if variable == "" || e.app.ctx.Err() != nil || (!connect && !refused) {
@@ -110,7 +110,7 @@ func (e *examination) proxyFailure(err error) error {
 		c.msg = fmt.Sprintf("the proxy of %s cannot be reached: %s", variable, said)
 		c.hint = "correct or unset " + variable
 	case strings.Contains(said, http.StatusText(http.StatusProxyAuthRequired)):
-		c.msg = fmt.Sprintf("the proxy of %s wants a login: %s", variable, said)
+		c.msg = fmt.Sprintf("the proxy of %s requires a login: %s", variable, said)
 		c.hint = "put the login into " + variable + ", as in http://USER:PASSWORD@HOST:PORT"
 	default:
 		c.msg = fmt.Sprintf("the proxy of %s refuses the connection: %s", variable, said)
@@ -136,7 +136,7 @@ func (e *examination) typedWrong(cred agrenting.Credential) string {
 	}
 	switch {
 	case e.app.Type != "":
-		return "leave --type away, or write --type user_token"
+		return "leave out --type, or use --type user_token"
 	case e.app.env(varType) != "":
 		return "unset " + varType + ", or set it to user_token"
 	default:
@@ -144,7 +144,7 @@ func (e *examination) typedWrong(cred agrenting.Credential) string {
 	}
 }
 
-// siblingOf returns the base URL with www. in front of its host, or without it.
+// siblingOf returns the base URL with www. added to its host, or with www. removed.
 func siblingOf(base string) string {
 	scheme, rest, ok := strings.Cut(base, "://")
 	if !ok {
@@ -174,7 +174,7 @@ func linkedSibling(base, text string) string {
 	return ""
 }
 
-// links warns when the platform's links lead to its other host: no credential is sent there.
+// links warns if the platform's links lead to its other host, because no credential is sent there.
 func (e *examination) links() {
 	if sibling := e.app.sibling; sibling != "" {
 		e.note("links", checkWarn, "links of the platform lead to "+sibling+", and credentials are sent only to "+e.report.URL,

@@ -29,13 +29,13 @@ func TestDoctorStoreHints(t *testing.T) {
 			t.Helper()
 			require.NoError(t, os.Symlink(store, w.path("link")))
 			return w.path("link")
-		}, "give the folder itself: --store %s"},
+		}, "use the folder itself: --store %s"},
 		"record links to another store": {func(t *testing.T, w *world, store string) string {
 			t.Helper()
 			require.NoError(t, os.Mkdir(w.path("other"), 0o700))
 			require.NoError(t, os.Symlink(filepath.Join(store, "key.record"), filepath.Join(w.path("other"), "key.record")))
 			return w.path("other")
-		}, "give the folder of the file itself: --store %s"},
+		}, "use the folder of the file itself: --store %s"},
 		"record links to a file": {func(t *testing.T, w *world, store string) string {
 			t.Helper()
 			require.NoError(t, os.Rename(filepath.Join(store, "key.record"), w.path("elsewhere")))
@@ -56,7 +56,7 @@ func TestDoctorStoreHints(t *testing.T) {
 			require.NotEqual(t, content, newer)
 			require.NoError(t, os.WriteFile(path, newer, 0o600)) // #nosec G703 -- of this test
 			return store
-		}, "leave the store in place"},
+		}, "keep the store"},
 		"newer file": {func(t *testing.T, _ *world, store string) string {
 			t.Helper()
 			path := filepath.Join(store, "key.record")
@@ -66,7 +66,7 @@ func TestDoctorStoreHints(t *testing.T) {
 			require.NotEqual(t, content, newer)
 			require.NoError(t, os.WriteFile(path, newer, 0o600)) // #nosec G703 -- of this test
 			return store
-		}, "leave the store in place"},
+		}, "keep the store"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -143,7 +143,7 @@ func TestDoctorStoreOfAnotherAgent(t *testing.T) {
 			f := finding(t, &report, "store")
 			assert.Equal(t, checkFail, f.Status)
 			assert.Contains(t, f.Detail, "the agent "+w.agent.ID+", and --agent names "+w.other.ID)
-			assert.Contains(t, f.Hint, "leave --agent away")
+			assert.Contains(t, f.Hint, "leave out --agent")
 		})
 	}
 }
@@ -164,7 +164,7 @@ func TestDoctorUserTokenTypedAsKey(t *testing.T) {
 	w.env[varAPIKey] = "ap_0000000000000000000000"
 	code, report = w.doctor(t, "--type", "api_key")
 	assert.Equal(t, codeRefused, code)
-	assert.Equal(t, "leave --type away, or write --type user_token", finding(t, &report, "platform").Hint)
+	assert.Equal(t, "leave out --type, or use --type user_token", finding(t, &report, "platform").Hint)
 	w.env[varAPIKey] = w.key.Secret
 	_, report = w.doctor(t, "--type", "api_key")
 	assert.Equal(t, checkOK, finding(t, &report, "credential").Status)

@@ -19,21 +19,21 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// Bounds of what counts as well.
+// Values up to these bounds cause no warning.
 const (
 	skewTolerated = 30 * time.Second
 	certificateOK = 14 * 24 * time.Hour
-	// recommendedAge is the platform's (platform documentation, "Authentication").
+	// recommendedAge is from the platform documentation ("Authentication").
 	recommendedAge = 90 * 24 * time.Hour
 )
 
-// connection asks the platform for its health, without a credential.
+// connection requests the health of the platform, without a credential.
 func (e *examination) connection() bool {
 	if e.codes["url"] != 0 {
-		e.note("connection", checkSkip, "there is no URL to ask", "")
+		e.note("connection", checkSkip, "no valid URL", "")
 		return false
 	}
-	// Each thing is measured once: nothing is repeated.
+	// The measured request is not retried.
 	client, err := e.app.anonymous(agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1, RenewalWait: -1}))
 	if err != nil {
 		if e.codes["configuration"] == 0 {
@@ -70,7 +70,7 @@ func (e *examination) connection() bool {
 	return true
 }
 
-// answered notes whether it is the platform's health that has answered.
+// answered notes whether the response is the platform's.
 func (e *examination) answered(detail string, resp *healthAnswer) {
 	odd := func(text, hint string) {
 		e.note("connection", checkWarn, detail+"; "+text+" to GET "+healthPath, hint)
@@ -78,16 +78,16 @@ func (e *examination) answered(detail string, resp *healthAnswer) {
 	switch {
 	case resp.status >= http.StatusInternalServerError:
 		e.codes["connection"] = codeFailure
-		e.note("connection", checkFail, fmt.Sprintf("%s; it answers %d", detail, resp.status), "the platform is at fault; try again later")
+		e.note("connection", checkFail, fmt.Sprintf("%s; it returns %d", detail, resp.status), "the platform has a problem; try again later")
 	case resp.status >= 300 && resp.status < 400:
-		odd(fmt.Sprintf("it answers %d, that the way leads elsewhere,", resp.status),
-			"make the platform's own URL --url; if a network or proxy wants you to log in, do that first")
+		odd(fmt.Sprintf("it returns %d, a redirect to another place,", resp.status),
+			"set --url to the platform's own URL; if a network or proxy asks you to log in, do that first")
 	case !resp.json:
-		odd(fmt.Sprintf("it answers %d %s", resp.status, resp.kind), strangerHint(e.report.URL, resp.status))
+		odd(fmt.Sprintf("it returns %d %s", resp.status, resp.kind), strangerHint(e.report.URL, resp.status))
 	case resp.status == http.StatusNotFound:
-		odd("it answers 404", "check the path of "+e.report.URL+": the platform's URL is without /api/v1, such as "+agrenting.DefaultBaseURL)
+		odd("it returns 404", "check the path of "+e.report.URL+": use the platform's URL without /api/v1, such as "+agrenting.DefaultBaseURL)
 	case resp.status >= http.StatusBadRequest:
-		odd(fmt.Sprintf("it answers %d", resp.status), strangerHint(e.report.URL, resp.status))
+		odd(fmt.Sprintf("it returns %d", resp.status), strangerHint(e.report.URL, resp.status))
 	default:
 		e.note("connection", checkOK, detail, "")
 	}
@@ -98,13 +98,13 @@ const healthPath = "/api/v1/health"
 type healthAnswer struct {
 	status      int
 	json        bool
-	kind        string // of its content
+	kind        string // the media type of its body
 	proto, date string
 	stored      bool // in a cache
 	tls         *tls.ConnectionState
 }
 
-// health makes the call. A redirect is an answer like any other.
+// health makes the call. It does not follow redirects.
 func (e *examination) health(ctx context.Context, client *agrenting.Client) (*healthAnswer, error) {
 	if e.app.Timeout > 0 {
 		var cancel context.CancelFunc
@@ -119,7 +119,7 @@ func (e *examination) health(ctx context.Context, client *agrenting.Client) (*he
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil && e.app.ctx.Err() == nil {
 		return nil, &cliError{
 			code: codeNetwork, kind: "network", err: err,
-			msg: fmt.Sprintf("no answer within %v, see --timeout", e.app.Timeout), hint: networkHint(err),
+			msg: fmt.Sprintf("no response within %v; see --timeout", e.app.Timeout), hint: networkHint(err),
 		}
 	}
 	if err != nil {
@@ -134,7 +134,7 @@ func (e *examination) health(ctx context.Context, client *agrenting.Client) (*he
 	}, nil
 }
 
-// viaProxy names the variable that leads requests through a proxy.
+// viaProxy returns the name of the variable that selects a proxy for requests.
 func (e *examination) viaProxy() string {
 	req, err := http.NewRequest(http.MethodGet, e.report.URL, http.NoBody) //nolint:noctx // it is not sent
 	if err != nil {
@@ -153,7 +153,7 @@ func (e *examination) viaProxy() string {
 
 func (e *examination) tls(j *jsonConnection, state *tls.ConnectionState) {
 	if state == nil {
-		e.note("tls", checkSkip, "plain http, which is accepted for this machine only", "")
+		e.note("tls", checkSkip, "plain http, which is allowed only for this machine", "")
 		return
 	}
 	j.TLSVersion = tls.VersionName(state.Version)
@@ -163,7 +163,7 @@ func (e *examination) tls(j *jsonConnection, state *tls.ConnectionState) {
 		j.CertIssuer, j.CertExpires = visible(leaf.Issuer.String()), leaf.NotAfter
 		detail += ", certificate of " + j.CertIssuer + " until " + when(leaf.NotAfter)
 		if left := time.Until(leaf.NotAfter); left < certificateOK {
-			e.note("tls", checkWarn, detail, "its owner has to renew it within "+ago(left))
+			e.note("tls", checkWarn, detail, "the owner must renew it within "+ago(left))
 			return
 		}
 	}
@@ -178,7 +178,7 @@ func (e *examination) clock(j *jsonConnection, resp *healthAnswer, wrote, first 
 		e.note("clock", checkSkip, "the response comes from a cache, so its date may be old", "")
 		return
 	case err != nil || wrote == 0 || first == 0:
-		e.note("clock", checkSkip, "the answer has no date", "")
+		e.note("clock", checkSkip, "the response has no date", "")
 		return
 	}
 	ours := time.Unix(0, wrote+(first-wrote)/2)
@@ -202,7 +202,7 @@ func (e *examination) clock(j *jsonConnection, resp *healthAnswer, wrote, first 
 	}
 }
 
-// span renders a difference in two units at most.
+// span formats a difference in at most two units.
 func span(d time.Duration) string {
 	if d < 2*time.Minute {
 		return fmt.Sprintf("%.0f s", d.Seconds())
@@ -231,22 +231,22 @@ func (e *examination) platform(client *agrenting.Client) {
 	if r := e.report.Rate; r != nil {
 		status, hint := checkOK, ""
 		if r.Remaining*10 < r.Limit {
-			status, hint = checkWarn, "slow down, or use several agents: each has a separate allowance"
+			status, hint = checkWarn, "send fewer requests, or use several agents: each has a separate limit"
 		}
 		e.note("rate limit", status, fmt.Sprintf("%d of %d requests left in this window", r.Remaining, r.Limit), hint)
 	}
 	if cred, err := client.Credential(e.app.ctx); t.err == nil && err == nil {
 		if f := cred.Fingerprint(); f != e.report.Credential.Fingerprint {
 			e.report.Credential.Fingerprint = f
-			e.note("credential", checkOK, "the one in the store was dead, and "+f+" was adopted in its place", "")
+			e.note("credential", checkOK, "the one in the store was rejected, and "+f+" was adopted instead", "")
 		}
 		e.age(client, cred)
 	}
 }
 
-// verdict notes what came of trying the credential.
+// verdict notes the result of trying the credential.
 func (e *examination) verdict(client *agrenting.Client, t trial) {
-	known := "knows the credential"
+	known := "recognizes the credential"
 	user := client.Status().Kind == agrenting.KindUserToken
 	agent := client.Status().AgentID
 	switch {
@@ -254,15 +254,15 @@ func (e *examination) verdict(client *agrenting.Client, t trial) {
 		e.note("platform", checkOK, known, "")
 	case t.err == nil && user && agent == "" && about(t.refusal, "X-Agent-ID"):
 		e.note("platform", checkOK, known, "")
-		e.note("agent", checkSkip, "none is named; what acts as one needs --agent or "+varAgentID+" (agrenting agents mine lists yours)", "")
+		e.note("agent", checkSkip, "none specified; calls that act as an agent need --agent or "+varAgentID+" (agrenting agents mine lists yours)", "")
 	case t.err == nil && user && agent == "" && errors.Is(t.refusal, agrenting.ErrForbidden):
-		e.note("platform", checkOK, known+", which may not do all: "+textOf(t.refusal), "")
+		e.note("platform", checkOK, known+", but does not permit everything: "+textOf(t.refusal), "")
 	case t.err == nil:
 		c := e.app.classify(t.refusal)
 		e.note("platform", checkWarn, known+", but refuses a simple call: "+c.msg,
-			cmp.Or(e.typeHint(client), c.hint, "ask the owner of the account what the platform holds against it"))
+			cmp.Or(e.typeHint(client), c.hint, "ask the owner of the account why the platform refuses it"))
 	case errors.Is(t.err, agrenting.ErrNotFound) && !judged(t.err):
-		e.note("platform", checkWarn, "does not say whether it knows the credential: "+e.app.classify(t.err).msg,
+		e.note("platform", checkWarn, "does not say whether it recognizes the credential: "+e.app.classify(t.err).msg,
 			"is "+e.report.URL+" the platform's URL? see --url")
 	default:
 		e.refused(client, t.err)
@@ -282,7 +282,7 @@ func (e *examination) refused(client *agrenting.Client, err error) {
 	e.fail("platform", err)
 }
 
-// typeHint is typedWrong for the credential of a client.
+// typeHint returns typedWrong for the credential of a client.
 func (e *examination) typeHint(client *agrenting.Client) string {
 	cred, err := client.Credential(e.app.ctx)
 	if err != nil {
@@ -291,13 +291,13 @@ func (e *examination) typeHint(client *agrenting.Client) string {
 	return e.typedWrong(cred)
 }
 
-// judged reports whether probe has found out what an error means.
+// judged reports whether probe classified the error.
 func judged(err error) bool {
 	_, ok := errors.AsType[*cliError](err)
 	return ok
 }
 
-// age reports how old a key is, as the store or the platform's list of keys says.
+// age reports the age of the key, from the store or the platform's list of keys.
 func (e *examination) age(client *agrenting.Client, cred agrenting.Credential) {
 	created := e.storedAge()
 	if agent := e.app.knownAgent(client); created.IsZero() && agent != "" && cred.Kind() == agrenting.KindAPIKey {
@@ -310,7 +310,7 @@ func (e *examination) age(client *agrenting.Client, cred agrenting.Credential) {
 	days := math.Round(age.Hours()/24*10) / 10
 	e.report.Credential.Created, e.report.Credential.AgeDays = created, &days
 	if age > recommendedAge {
-		e.note("age", checkWarn, ago(age)+"; the platform recommends another key every 90 days", "agrenting keys rotate")
+		e.note("age", checkWarn, ago(age)+"; the platform recommends a new key every 90 days", "agrenting keys rotate")
 		return
 	}
 	e.note("age", checkOK, ago(age), "")
@@ -324,7 +324,8 @@ func (e *examination) storedAge() time.Time {
 	return key.Created
 }
 
-// listedAge finds the one live key that fits.
+// listedAge returns when the key was created, from the platform's list of keys. It returns the
+// zero time if no single live key matches.
 func (e *examination) listedAge(client *agrenting.Client, agent string, cred agrenting.Credential) time.Time {
 	var keys []agrenting.Key
 	for k, err := range client.Keys.List(e.app.ctx, agent) {

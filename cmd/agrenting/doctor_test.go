@@ -74,7 +74,7 @@ func (w *world) doctor(t *testing.T, args ...string) (int, jsonDoctor) {
 	}
 	assert.Equal(t, code == codeOK, report.OK)
 	assert.Equal(t, code, w.run(t, append([]string{"doctor"}, args...)...))
-	assert.Equal(t, bad > 0, !strings.Contains(w.out, "All is well.") && !strings.Contains(w.out, "Nothing wrong was found"), w.out)
+	assert.Equal(t, bad > 0, !strings.Contains(w.out, "No problems found."), w.out)
 	return code, report
 }
 
@@ -135,7 +135,7 @@ func TestDoctorTellsThePlatformFromWhoeverElseAnswers(t *testing.T) {
 			if name != "another API" { // that may well have such a path
 				assert.Equal(t, checkWarn, finding(t, &report, "connection").Status)
 			}
-			assert.NotContains(t, w.out, "knows the credential")
+			assert.NotContains(t, w.out, "recognizes the credential")
 
 			assert.Equal(t, c.code, w.run(t, "whoami"))
 			assert.Contains(t, w.err, c.hint)
@@ -214,7 +214,7 @@ func TestAWrongAgentIsNamed(t *testing.T) {
 			assert.Equal(t, checkFail, f.Status)
 			assert.Contains(t, f.Detail, c.agent)
 			assert.Equal(t, checkOK, finding(t, &report, "platform").Status)
-			hint := "leave " + varAgentID + " away"
+			hint := "leave out " + varAgentID
 			if strings.HasPrefix(name, "user") {
 				hint = "agrenting agents mine lists yours"
 			}
@@ -241,7 +241,7 @@ func TestAUserNeedsNoAgent(t *testing.T) {
 	code, report := w.doctor(t)
 	assert.Equal(t, codeOK, code)
 	assert.Equal(t, checkSkip, finding(t, &report, "agent").Status)
-	assert.Contains(t, w.out, "All is well.")
+	assert.Contains(t, w.out, "No problems found.")
 	assert.Equal(t, codeOK, w.run(t, "whoami"))
 	w.env[varAgentID] = w.agent.ID
 	code, report = w.doctor(t)
@@ -295,7 +295,7 @@ func TestDoctorSeesAnUnfinishedRotation(t *testing.T) {
 
 	for name, c := range map[string]struct{ holder, want string }{
 		"left to the next attempt": {"", "no process is working on it"},
-		"under way or killed":      {"another", "the process another is working on it, or was killed: others take over if it writes nothing for 20s"},
+		"under way or killed":      {"another", "the process another is working on it, or was killed: another process takes over if it writes nothing for 20s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -407,7 +407,7 @@ func TestDoctorSaysHowToMendTheConnection(t *testing.T) {
 	slow.srv.Fault("GET /api/v1/health", agrentingtest.Delay(time.Minute).Always())
 	code, report = slow.doctor(t, "--timeout", "50ms")
 	assert.Equal(t, codeNetwork, code)
-	assert.Equal(t, "no answer within 50ms, see --timeout", finding(t, &report, "connection").Detail)
+	assert.Equal(t, "no response within 50ms; see --timeout", finding(t, &report, "connection").Detail)
 	assert.Contains(t, finding(t, &report, "connection").Hint, "longer --timeout")
 
 	gone := newWorld(t)

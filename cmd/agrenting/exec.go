@@ -16,13 +16,13 @@ import (
 )
 
 type execCmd struct {
-	Credential bool     `help:"Hand the credential itself over, in AGRENTING_API_KEY, instead of a session."`
-	Var        string   `placeholder:"NAME" help:"The variable to hand it over in; AGRENTING_SESSION_TOKEN by default."`
-	Keep       bool     `help:"Leave the session alive when the command has ended."`
-	Command    []string `arg:"" passthrough:"" help:"The command and its arguments, behind --."`
+	Credential bool     `help:"Pass the credential itself, in AGRENTING_API_KEY, instead of a session."`
+	Var        string   `placeholder:"NAME" help:"The variable that gets the credential; AGRENTING_SESSION_TOKEN by default."`
+	Keep       bool     `help:"Do not end the session when the command has ended."`
+	Command    []string `arg:"" passthrough:"" help:"The command and its arguments, after --."`
 }
 
-// Exit codes of a command that could not be run, as shells have them.
+// Exit codes of a command that could not be run, as in shells.
 const (
 	codeNotExecutable = 126
 	codeNoCommand     = 127
@@ -35,7 +35,7 @@ func (c *execCmd) Run(a *app) error {
 		args = args[1:]
 	}
 	if len(args) == 0 {
-		return usage("agrenting exec -- command argument…", "there is no command")
+		return usage("use agrenting exec -- command argument…", "no command specified")
 	}
 	if err := c.checkVar(); err != nil {
 		return err
@@ -65,11 +65,11 @@ func (c *execCmd) Run(a *app) error {
 	return a.runCommand(path, args, c.environment(a, cred))
 }
 
-// variableName is a name that shells know as that of a variable.
+// variableName matches a name that shells accept for a variable.
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// meansSomethingElse has variables that a credential would do harm in: those of
-// the SDK that hold none, and those by which programs are found, loaded and run.
+// meansSomethingElse matches variables that must not hold a credential: those of the SDK for
+// other settings, and those that control how programs are found, loaded, and run.
 var meansSomethingElse = regexp.MustCompile(`(?i)^(AGRENTING_(URL|ENV|AGENT_ID|KEY_FILE|CREDENTIAL_TYPE|UNMARKED_SANDBOX_TOKENS)|` +
 	`PATH|PATHEXT|COMSPEC|SYSTEMROOT|HOME|USERPROFILE|USER|LOGNAME|SHELL|PWD|OLDPWD|IFS|ENV|BASH_ENV|TERM|TZ|LANG|TMPDIR|TMP|TEMP|` +
 	`(HTTP|HTTPS|ALL|NO)_PROXY|(LC|LD|DYLD)_.*|_)$`)
@@ -79,7 +79,7 @@ func (c *execCmd) checkVar() error {
 	case c.Var == "":
 		return nil
 	case !variableName.MatchString(c.Var):
-		return usage("it is letters, digits and underscores, and begins with no digit", "--var is not the name of a variable")
+		return usage("use letters, digits, and underscores, and do not begin with a digit", "--var is not a valid name of a variable")
 	case meansSomethingElse.MatchString(c.Var):
 		return usage("choose another name", "--var %s: this variable has another meaning", c.Var)
 	default:
@@ -107,7 +107,7 @@ func (c *execCmd) obtain(a *app) (cred agrenting.Credential, exchanged bool, err
 		if cred.Kind() == agrenting.KindUserToken && errors.Is(err, agrenting.ErrForbidden) {
 			return cred, false, &cliError{
 				code: codeRefused, kind: "forbidden", err: err,
-				msg: "a user token cannot be exchanged for a session", hint: "hand it over itself by --credential",
+				msg: "a user token cannot be exchanged for a session", hint: "pass the token itself with --credential",
 			}
 		}
 		return cred, false, err
@@ -115,15 +115,15 @@ func (c *execCmd) obtain(a *app) (cred agrenting.Credential, exchanged bool, err
 	return session.Credential, true, nil
 }
 
-// noteStore says that a command runs without its store, which could not be written or read.
+// noteStore reports that a command runs without its store, which could not be read or written.
 func (a *app) noteStore(client *agrenting.Client) {
 	if err := client.Status().StoreError; err != nil && a.Store != "" {
 		a.ui.note("--store %s cannot be used, and the command runs without it: %s", a.Store, textOf(err))
 	}
 }
 
-// environment is that of the command: the one credential, and no other secret
-// of the platform.
+// environment returns the environment of the command: with the one credential, and without any
+// other secret of the platform.
 func (c *execCmd) environment(a *app, cred agrenting.Credential) []string {
 	env := slices.DeleteFunc(slices.Clone(a.environ()), func(e string) bool {
 		name, _, _ := strings.Cut(e, "=")
@@ -147,16 +147,16 @@ func (c *execCmd) environment(a *app, cred agrenting.Credential) []string {
 			name = varSession
 		}
 	}
-	if name == varAPIKey || name == varSandboxKey { // the name does not say it
+	if name == varAPIKey || name == varSandboxKey { // the name does not indicate the kind
 		set(varType, kindName(cred.Kind()))
 	}
 	if unmarked(cred) && ascii.EqualFold(a.env(varEnv), string(agrenting.Sandbox)) {
-		// The token bears no mark, so that the command's SDK would refuse it. This
-		// one has checked the key that it was obtained with, or was notified.
+		// The token has no mark, so the command's SDK would refuse it. This program has checked
+		// the key that the token was obtained with, or a flag or variable allows the token.
 		if name == varAPIKey || name == varSandboxKey || name == varSession {
 			set(varUnmarked, unmarkedAllowed)
 		} else {
-			set(varEnv, "") // the variable answers for the SDK's own variables only
+			set(varEnv, "") // AGRENTING_UNMARKED_SANDBOX_TOKENS covers only the SDK's own variables
 		}
 	}
 	set(name, cred.Reveal())
@@ -168,7 +168,7 @@ func (c *execCmd) environment(a *app, cred agrenting.Credential) []string {
 func unmarked(c agrenting.Credential) bool {
 	switch c.Kind() {
 	case agrenting.KindSession:
-		return agrenting.SessionToken(c.Reveal(), noTime).Environment() == "" // an exchanged one knows its key's
+		return agrenting.SessionToken(c.Reveal(), noTime).Environment() == "" // the credential of an exchange has the environment of its key
 	case agrenting.KindUserToken:
 		return c.Environment() == ""
 	default:
@@ -176,8 +176,8 @@ func unmarked(c agrenting.Credential) bool {
 	}
 }
 
-// secretVariable reports whether a variable may hold a secret of the platform,
-// or leads to one.
+// secretVariable reports whether a variable may hold a secret of the platform or name a file
+// that does.
 func secretVariable(name string) bool {
 	name = strings.ToUpper(name)
 	if !strings.HasPrefix(name, "AGRENTING_") {
@@ -192,7 +192,7 @@ func secretVariable(name string) bool {
 }
 
 func (a *app) runCommand(path string, args, env []string) error {
-	// An interruption is the command's to answer.
+	// The command itself handles an interruption.
 	cmd := exec.CommandContext(context.WithoutCancel(a.ctx), path, args[1:]...) // #nosec G204 -- running it is what was asked for
 	cmd.Args[0] = args[0]
 	cmd.Env = env
@@ -212,7 +212,7 @@ func (a *app) runCommand(path string, args, env []string) error {
 		select {
 		case s := <-signals:
 			if !fromTerminal(s, isTerminal(a.in)) {
-				_ = cmd.Process.Signal(s) // it may have ended in the meantime
+				_ = cmd.Process.Signal(s) // the command may have ended in the meantime
 			}
 		case err := <-done:
 			return statusOf(cmd, err)
@@ -220,7 +220,7 @@ func (a *app) runCommand(path string, args, env []string) error {
 	}
 }
 
-// statusOf is the command's exit code, 128 and the signal if one ended it.
+// statusOf returns the exit code of the command: 128 plus the signal if a signal ended it.
 func statusOf(cmd *exec.Cmd, err error) error {
 	if err == nil {
 		return nil

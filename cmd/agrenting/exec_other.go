@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// forwarded are the signals that a command gets from us. The console gives an
+// forwarded are the signals that are passed on to the command. The console sends an
 // interruption to the command itself.
 var forwarded = []os.Signal{os.Interrupt}
 
@@ -23,7 +23,7 @@ func readerGone(err error) bool {
 	return errors.Is(err, brokenPipe) || errors.Is(err, noData)
 }
 
-// diskFull reports whether a file could not be written for want of room.
+// diskFull reports whether a file could not be written because the disk is full.
 func diskFull(err error) bool {
 	const handleDiskFull, diskFull = syscall.Errno(39), syscall.Errno(112)
 	return errors.Is(err, handleDiskFull) || errors.Is(err, diskFull)
@@ -38,5 +38,5 @@ func readOnlyDisk(err error) bool {
 // endings are the signals that end a command in an orderly way.
 func endings() []os.Signal { return []os.Signal{os.Interrupt, syscall.SIGTERM} }
 
-// privateFile: the access list of the folder decides.
+// privateFile returns true: the access list of the folder controls who can write the file.
 func privateFile(fs.FileInfo) bool { return true }

@@ -10,19 +10,19 @@ import (
 	"syscall"
 )
 
-// forwarded are the signals that a command gets from us.
+// forwarded are the signals that are passed on to the command.
 var forwarded = []os.Signal{
 	syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT,
 	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGWINCH,
 }
 
-// fromTerminal reports whether the command has had the signal already: a
-// terminal sends these to the whole group.
+// fromTerminal reports whether the command already got the signal: a terminal sends these
+// signals to the whole process group.
 func fromTerminal(s os.Signal, terminal bool) bool {
 	return terminal && (s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGWINCH)
 }
 
-// endingSignal is the signal that ended a process, 0 for none.
+// endingSignal returns the signal that ended a process, or 0.
 func endingSignal(p *os.ProcessState) int {
 	if w, ok := p.Sys().(syscall.WaitStatus); ok && w.Signaled() {
 		return int(w.Signal())
@@ -33,7 +33,7 @@ func endingSignal(p *os.ProcessState) int {
 // readerGone reports whether the reader of the output has gone.
 func readerGone(err error) bool { return errors.Is(err, syscall.EPIPE) }
 
-// diskFull reports whether a file could not be written for want of room.
+// diskFull reports whether a file could not be written because the disk is full.
 func diskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
@@ -42,7 +42,7 @@ func diskFull(err error) bool {
 func readOnlyDisk(err error) bool { return errors.Is(err, syscall.EROFS) }
 
 // endings are the signals that end a command in an orderly way: an interruption, and
-// the end of the terminal, unless nohup has turned that off.
+// the end of the terminal, unless nohup disabled that.
 func endings() []os.Signal {
 	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) {

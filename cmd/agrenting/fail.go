@@ -34,7 +34,7 @@ const (
 	codeInterrupted = 130
 )
 
-// cliError is an error with its exit code and what to do about it.
+// cliError is an error with its exit code and its remedy.
 type cliError struct {
 	code int
 	kind string // for --json
@@ -56,15 +56,15 @@ func failure(hint, format string, args ...any) error {
 	return &cliError{code: codeFailure, kind: "failure", msg: fmt.Sprintf(format, args...), hint: hint}
 }
 
-// exitStatusError passes a child's exit code on, without a word.
+// exitStatusError passes on the exit code of a child process, without a message.
 type exitStatusError int
 
 func (e exitStatusError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// inCLI replaces what the SDK says in terms of Go by terms of the command line.
+// inCLI replaces the Go terms in messages of the SDK with terms of the command line.
 var inCLI = strings.NewReplacer(phrases...)
 
-// phrases are pairs of what the SDK says and what replaces it.
+// phrases are pairs of a phrase of the SDK and its replacement.
 var phrases = []string{
 	"WithUnmarkedSandboxTokens or, where it comes from the environment,", "--unmarked-sandbox-tokens or",
 	"WithUnmarkedSandboxTokens", "--unmarked-sandbox-tokens",
@@ -76,11 +76,11 @@ var phrases = []string{
 	" would lock this address out; see SessionPolicy.MaxExchanges", " would lock this address out",
 	"WithBaseURL", "--url",
 	"WithAgentID", "--agent",
-	"set WithStore, for example with FileStore", "give --store FOLDER",
-	"use https; WithInsecureHTTP allows plain http, which anyone on the network path can read (loopback needs no opt-in)", "use https; this machine alone may do without",
-	"; name it in WithAllowedOrigins if it may receive the credential, or make it the base URL", "; give it as --url if it may receive the credential",
-	"make the platform's canonical URL the base URL", "give the platform's canonical URL as --url",
-	"so it may be damaged or sealed", "so it may be damaged, or sealed, which the command line cannot open",
+	"set WithStore, for example with FileStore", "pass --store FOLDER",
+	"use https; WithInsecureHTTP allows plain http, which anyone on the network path can read (loopback needs no opt-in)", "use https; plain http is allowed only for this machine",
+	"; name it in WithAllowedOrigins if it may receive the credential, or make it the base URL", "; set --url to it if it may receive the credential",
+	"make the platform's canonical URL the base URL", "set --url to the platform's canonical URL",
+	"so it may be damaged or sealed", "so it may be damaged, or sealed; the command line cannot open sealed records",
 	"Give each agent a part of the store: agrenting.Namespace(store, prefix), with the agent's ID as prefix", "",
 	"Use another store, or agrenting.Namespace", "",
 	"; use CallQuery", "; use -f KEY=VALUE",
@@ -89,13 +89,13 @@ var phrases = []string{
 	"TokenRequest", "--expires-in",
 	"WithSession", "--session",
 	"WithTimeout", "--timeout",
-	"fill it with WithCredential or from the environment", "give its first key by --key-file or the environment",
+	"fill it with WithCredential or from the environment", "pass its first key with --key-file or the environment",
 	"into the environment or the option that gives the initial key", "into --key-file or the environment",
 	"create and revoke user tokens with Client.Tokens", "agrenting tokens creates and revokes user tokens",
-	"set RotationPolicy.AgentID", "give --agent ID",
-	"set RotationPolicy.KeyID", "give --key-id ID",
-	"use InPlace for this rotation", "give --strategy inplace",
-	"; set RotationPolicy.Owner to a credential that may create keys, or use InPlace", "; give --strategy inplace",
+	"set RotationPolicy.AgentID", "pass --agent ID",
+	"set RotationPolicy.KeyID", "pass --key-id ID",
+	"use InPlace for this rotation", "pass --strategy inplace",
+	"; set RotationPolicy.Owner to a credential that may create keys, or use InPlace", "; pass --strategy inplace",
 	"; to avoid this, set RotationPolicy.Owner", "",
 	"; RawAnswer of this error contains the response; save the key from it", "",
 	"; RawAnswer of this error has the answer; save the secret from it", "",
@@ -112,24 +112,24 @@ var phrases = []string{
 	" or by option, or", ", or",
 }
 
-// jsonField is what encoding/json says about a value of another kind.
+// jsonField matches the error of encoding/json for a value of another type.
 var jsonField = regexp.MustCompile(`json: cannot unmarshal (.+?) into Go (?:struct field (?:\w*\.)?(\S+)|value) of type \S+`)
 
-// withoutTypes names no types of Go.
+// withoutTypes removes the names of Go types from an error.
 func withoutTypes(text string) string {
 	return jsonField.ReplaceAllStringFunc(text, func(found string) string {
 		m := jsonField.FindStringSubmatch(found)
 		if m[2] == "" {
-			return "the data is of an unexpected kind (" + m[1] + ")"
+			return "the data has an unexpected type (" + m[1] + ")"
 		}
-		return "the field " + m[2] + " is of an unexpected kind (" + m[1] + ")"
+		return "the field " + m[2] + " has an unexpected type (" + m[1] + ")"
 	})
 }
 
-// nextTry is when a program would try again; a command does not.
+// nextTry matches when a long-running program would try again. A command does not try again.
 var nextTry = regexp.MustCompile(` \(next try at [^)]*\)`)
 
-// textOf is one line of an error.
+// textOf returns the text of an error in one line.
 func textOf(err error) string {
 	text := strings.TrimPrefix(inCLI.Replace(err.Error()), "agrenting: ")
 	text = nextTry.ReplaceAllString(text, "")
@@ -137,8 +137,8 @@ func textOf(err error) string {
 	return strings.Join(strings.Fields(visible(text)), " ")
 }
 
-// splitHint returns the text of an error, and what the SDK says can be done about it. The
-// command line has its own words for a credential that was rejected; see refusedHint.
+// splitHint returns the text of an error and the remedy that the SDK suggests. The command line
+// has its own remedy for a rejected credential; see refusedHint.
 func splitHint(err error) (msg, hint string) {
 	text := err.Error()
 	if api, ok := errors.AsType[*agrenting.APIError](err); ok && api.Hint != "" {
@@ -151,32 +151,32 @@ func splitHint(err error) (msg, hint string) {
 	return textOf(err), ""
 }
 
-// sentinels map what the SDK tells apart to exit codes, the first match wins.
+// sentinels map the errors of the SDK to exit codes. The first match wins.
 var sentinels = []struct {
 	err        error
 	code       int
 	kind, hint string
 }{
 	{agrenting.ErrLockedOut, codeLimited, "locked_out", "wait until then"},
-	{agrenting.ErrRateLimited, codeLimited, "rate_limited", "wait and repeat it"},
+	{agrenting.ErrRateLimited, codeLimited, "rate_limited", "wait and repeat the call"},
 	{agrenting.ErrEnvironmentMismatch, codeCredential, "environment_mismatch", ""},
 	{agrenting.ErrNoCredential, codeCredential, "no_credential", ""},
 	{agrenting.ErrInvalidCredential, codeCredential, "invalid_credential", ""},
 	{agrenting.ErrInvalidRecord, codeCredential, "invalid_record", ""},
 	{agrenting.ErrNoRecord, codeCredential, "no_credential", ""},
 	{agrenting.ErrUnauthorized, codeRefused, "unauthorized", "the credential is invalid, expired or revoked; agrenting doctor says which one is in use"},
-	{agrenting.ErrForbidden, codeRefused, "forbidden", "the credential is of the wrong kind, lacks a scope, or may not act for this agent; agrenting whoami shows it"},
+	{agrenting.ErrForbidden, codeRefused, "forbidden", "the credential has the wrong kind, lacks a scope, or may not act for this agent; agrenting whoami shows it"},
 	{agrenting.ErrRouteNotFound, codeNotFound, "route_not_found", "check the path and --url"},
 	{agrenting.ErrNotFound, codeNotFound, "not_found", ""},
 	{agrenting.ErrInsecureURL, codeUsage, "usage", ""},
-	{agrenting.ErrInvalidAgentID, codeUsage, "usage", "give --agent the UUID of an agent"},
+	{agrenting.ErrInvalidAgentID, codeUsage, "usage", "set --agent to the UUID of an agent"},
 	{agrenting.ErrForeignOrigin, codeUsage, "usage", ""},
 	{agrenting.ErrInvalidOption, codeUsage, "usage", ""},
 	{agrenting.ErrConflict, codeFailure, "conflict", ""},
 	{agrenting.ErrValidation, codeFailure, "validation", ""},
 	{agrenting.ErrGone, codeFailure, "gone", ""},
-	{agrenting.ErrServer, codeFailure, "server", "the platform is at fault; try again later"},
-	{agrenting.ErrMalformedResponse, codeFailure, "malformed_response", "is --url that of the platform?"},
+	{agrenting.ErrServer, codeFailure, "server", "the platform has a problem; try again later"},
+	{agrenting.ErrMalformedResponse, codeFailure, "malformed_response", "check that --url is the URL of the platform"},
 }
 
 // classify finds exit code, kind, text and remedy of an error.
@@ -196,7 +196,7 @@ func (a *app) classify(err error) *cliError {
 		return e
 	}
 	if _, ok := errors.AsType[*agrenting.RecordMismatchError](err); ok {
-		e.code, e.kind, e.hint = codeCredential, "record_mismatch", "give another --store: a folder holds the key of one agent"
+		e.code, e.kind, e.hint = codeCredential, "record_mismatch", "use another --store: a folder holds the key of one agent"
 		return e
 	}
 	for _, s := range sentinels {
@@ -211,7 +211,7 @@ func (a *app) classify(err error) *cliError {
 			e.hint = remedy
 		}
 		if s.code == codeCredential && errors.Is(err, fs.ErrNotExist) {
-			e.hint = "put the credential there, or give another file by --key-file or " + varKeyFile
+			e.hint = "put the credential there, or name another file with --key-file or " + varKeyFile
 		}
 		return e
 	}
@@ -224,8 +224,8 @@ func (a *app) classify(err error) *cliError {
 	return e
 }
 
-// fileError reports whether an error is about a file or a folder, and returns what the
-// operating system says. Errors of sockets may be of the same types inside a [*net.OpError].
+// fileError reports whether an error concerns a file or a folder, and returns the error of the
+// operating system. Errors of sockets may be of the same types inside a [*net.OpError].
 func fileError(err error) (ok bool, said error) {
 	if _, socket := errors.AsType[*net.OpError](err); socket {
 		return false, nil
@@ -239,24 +239,24 @@ func fileError(err error) (ok bool, said error) {
 	return errors.Is(err, agrenting.ErrReadOnlyStore), err
 }
 
-// fileHint is what to do about a file that cannot be used.
+// fileHint returns what to do about a file that cannot be used.
 func fileHint(cause error) string {
 	switch {
 	case errors.Is(cause, fs.ErrPermission):
-		return "run it as the user that the file belongs to, or give that file to this user"
+		return "run the command as the owner of the file, or make this user the owner"
 	case errors.Is(cause, fs.ErrNotExist):
 		return "check the path"
 	case diskFull(cause):
-		return "make room on the disk, or choose a folder on another one"
+		return "free space on the disk, or choose a folder on another disk"
 	case readOnlyDisk(cause):
-		return "choose a folder that can be written"
+		return "choose a writable folder"
 	default:
 		return "choose another file or folder"
 	}
 }
 
-// hint says what to do about an error that matches is, for a command that knows
-// better than the error's kind does.
+// hint sets the remedy of an error that matches is, for a command that has a more specific
+// remedy.
 func (a *app) hint(err, is error, hint string) error {
 	if err == nil || !errors.Is(err, is) {
 		return err
@@ -268,8 +268,8 @@ func (a *app) hint(err, is error, hint string) error {
 
 // What to do when a call is refused because another party must make it.
 const (
-	hintUser  = "this is for users: give a user token (ap_…) instead of an agent's key, with the scope for it"
-	hintAgent = "agrenting agents list shows all"
+	hintUser  = "only users can do this: use a user token (ap_…) with the required scope instead of an agent's key"
+	hintAgent = "agrenting agents list shows all agents"
 )
 
 func noCredentialText(e *agrenting.NoCredentialError) string {
@@ -286,12 +286,12 @@ func noCredentialHint(env agrenting.Environment) string {
 		variable, key = "AGRENTING_SANDBOX_API_KEY", "a sandbox key"
 	}
 	return "set " + variable + " to " + key + " from https://agrenting.com/dashboard/api-keys, " +
-		"or put one into a file and give it by --key-file"
+		"or put one into a file and name the file with --key-file"
 }
 
 func isNetwork(err error) bool {
 	if e, ok := errors.AsType[net.Error](err); ok {
-		// The number of any error of the operating system is a net.Error, too.
+		// Any error number of the operating system is a net.Error, too.
 		if _, number := e.(syscall.Errno); !number {
 			return true
 		}
@@ -325,15 +325,15 @@ func networkHint(err error) string {
 	case isDNS && dns.IsNotFound:
 		return "the name does not resolve; check --url and the name server"
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return "it answers without TLS there; check the port of --url"
+		return "the server responds without TLS; check the port of --url"
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return "nothing listens there; check --url"
+		return "no server listens there; check --url"
 	case errors.As(err, &host), errors.As(err, &unknown), errors.As(err, &invalid):
-		return "the certificate is not trusted; check --url, the clock, and whether something on the way intercepts TLS"
+		return "the certificate is not trusted; check --url, the clock, and whether something on the network path intercepts TLS"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "try again, with a longer --timeout if the network is slow"
 	default:
-		return "agrenting doctor looks closer"
+		return "run agrenting doctor for details"
 	}
 }
 
@@ -351,7 +351,7 @@ func proxyVariables() string {
 	return strings.Join(set, " and ")
 }
 
-// jsonFailure is what --json prints to standard error.
+// jsonFailure is the error that --json prints to standard error.
 type jsonFailure struct {
 	Error jsonError `json:"error"`
 }

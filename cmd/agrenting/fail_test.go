@@ -119,10 +119,10 @@ func TestErrorsNameNoTypesOfGo(t *testing.T) {
 		} `json:"in"`
 	}
 	for text, want := range map[string]string{
-		`{"id":1}`:       "the field id is of an unexpected kind (number)",
-		`{"list":true}`:  "the field list is of an unexpected kind (bool)",
-		`{"in":{"x":1}}`: "the field in.x is of an unexpected kind (number)",
-		`[]`:             "the data is of an unexpected kind (array)",
+		`{"id":1}`:       "the field id has an unexpected type (number)",
+		`{"list":true}`:  "the field list has an unexpected type (bool)",
+		`{"in":{"x":1}}`: "the field in.x has an unexpected type (number)",
+		`[]`:             "the data has an unexpected type (array)",
 	} {
 		var p plain
 		err := json.Unmarshal([]byte(text), &p)

@@ -31,7 +31,7 @@ func TestOnlyErrorsOfTheNetworkAreCalledSo(t *testing.T) {
 		kind string
 		hint string
 	}{
-		"refused":     {dial(syscall.ECONNREFUSED), codeNetwork, "network", "nothing listens there"},
+		"refused":     {dial(syscall.ECONNREFUSED), codeNetwork, "network", "no server listens there"},
 		"proxy":       {&net.OpError{Op: "proxyconnect", Net: "tcp", Err: dial(syscall.ECONNREFUSED)}, codeNetwork, "network", "the proxy cannot be reached"},
 		"unreachable": {dial(syscall.EHOSTUNREACH), codeNetwork, "network", ""},
 		"socket":      {&net.OpError{Op: "dial", Net: "unix", Err: path(syscall.EACCES)}, codeNetwork, "network", ""},
@@ -39,10 +39,10 @@ func TestOnlyErrorsOfTheNetworkAreCalledSo(t *testing.T) {
 		"name":        {&net.DNSError{IsNotFound: true}, codeNetwork, "network", "does not resolve"},
 		"timeout":     {context.DeadlineExceeded, codeNetwork, "network", ""},
 		"cut off":     {io.ErrUnexpectedEOF, codeNetwork, "network", ""},
-		"full":        {path(syscall.ENOSPC), codeFailure, "file", "make room on the disk"},
-		"quota":       {path(syscall.EDQUOT), codeFailure, "file", "make room on the disk"},
-		"read-only":   {path(syscall.EROFS), codeFailure, "file", "choose a folder that can be written"},
-		"unreadable":  {path(syscall.EACCES), codeFailure, "file", "run it as the user that the file belongs to"},
+		"full":        {path(syscall.ENOSPC), codeFailure, "file", "free space on the disk"},
+		"quota":       {path(syscall.EDQUOT), codeFailure, "file", "free space on the disk"},
+		"read-only":   {path(syscall.EROFS), codeFailure, "file", "choose a writable folder"},
+		"unreadable":  {path(syscall.EACCES), codeFailure, "file", "run the command as the owner of the file"},
 		"link":        {&os.LinkError{Op: "rename", Old: "a", New: "b", Err: syscall.EXDEV}, codeFailure, "file", ""},
 		"truncated":   {path(io.ErrUnexpectedEOF), codeFailure, "file", ""},
 		"store":       {fmt.Errorf("%w: no", agrenting.ErrReadOnlyStore), codeFailure, "file", ""},

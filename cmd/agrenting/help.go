@@ -31,14 +31,14 @@ func (c *helpCmd) Run(a *app) error {
 	return nil
 }
 
-// globalsOf are the flags of every command that mean something to commands that
-// ask no platform. All others take all of them.
+// globalsOf has the common flags that have an effect on commands that do not call the platform.
+// Other commands accept all common flags.
 var globalsOf = map[string][]string{
 	"sandbox": {"help", "json", "jq", "verbose"}, "version": {"help", "json", "jq"}, "completion": {"help"}, "help": {"help"},
 }
 
-// printHelp shows what a command is for: its own flags, examples, and the common flags
-// that mean something to it, in short.
+// printHelp prints the help of a command: its own flags, examples, and a short list of the
+// common flags that have an effect on it.
 func (a *app) printHelp(c *cli.Command) {
 	width := columnsOf(a.out)
 	fmt.Fprint(a.out, c.Usage(width))
@@ -58,7 +58,7 @@ func (a *app) printHelp(c *cli.Command) {
 	fmt.Fprintf(a.out, "\nCommon flags (see agrenting --help):\n%s", wrapped(common, width))
 }
 
-// flagInShort returns a flag with its short form and the name of its value, such as
+// flagInShort returns a flag with its letter and the name of its value, such as
 // -v/--verbose or --url=URL.
 func flagInShort(f *cli.Value) string {
 	text := "--" + f.Name
@@ -71,7 +71,7 @@ func flagInShort(f *cli.Value) string {
 	return text
 }
 
-// wrapped joins words to indented lines.
+// wrapped joins words into indented lines.
 func wrapped(words []string, width int) string {
 	var b strings.Builder
 	line := " "
@@ -89,7 +89,7 @@ func wrapped(words []string, width int) string {
 // maxColumns bounds the width of help, so that lines on wide terminals stay readable.
 const maxColumns = 120
 
-// columnsOf returns how many columns help has: those of COLUMNS or of the terminal, else 80.
+// columnsOf returns the number of columns of help: from COLUMNS, else from the terminal, else 80.
 func columnsOf(w io.Writer) int {
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && n > 0 {
 		return min(n, maxColumns)

@@ -1,6 +1,6 @@
 package main
 
-// examples are two uses of each command, by its words.
+// examples has two examples of each command. The keys are the words of the command.
 var examples = map[string][]string{
 	"doctor":          {"agrenting doctor", "agrenting doctor --offline --store keys"},
 	"whoami":          {"agrenting whoami", "agrenting whoami --exchange --json"},

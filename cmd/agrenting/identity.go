@@ -12,15 +12,15 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// isNoCredential reports whether no source has a credential, as opposed to one that
-// cannot be read.
+// isNoCredential reports whether no source has a credential. A source that cannot be read is a
+// different error.
 func isNoCredential(err error) bool {
 	_, ok := errors.AsType[*agrenting.NoCredentialError](err)
 	return ok
 }
 
 type whoamiCmd struct {
-	Exchange bool `help:"With an API key: ask which agent it is of by exchanging it for a session, which is ended again. The platform allows 10 exchanges a minute for each IP address."`
+	Exchange bool `help:"With an API key: find out its agent by exchanging it for a session, which is then ended. The platform allows 10 exchanges per minute for each IP address."`
 }
 
 type jsonWhoami struct {
@@ -35,7 +35,8 @@ type jsonWhoami struct {
 	Agents      []jsonAgent `json:"agents,omitempty"`
 }
 
-// Run shows whose credential is in use, after the platform has taken it.
+// Run shows the agent or user that the credential in use belongs to, after the platform has
+// accepted it.
 func (c *whoamiCmd) Run(a *app) error {
 	client, err := a.reader()
 	if err != nil {
@@ -62,7 +63,7 @@ func (c *whoamiCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	// Not before: a refused key of a store may have been replaced by now.
+	// Read the credential only now: a rejected key of a store may have been replaced.
 	if cred, err = client.Credential(a.ctx); err != nil {
 		return err
 	}
@@ -89,19 +90,19 @@ func (c *whoamiCmd) Run(a *app) error {
 	return nil
 }
 
-// tried tries the credential, and notes what else the answer says.
+// tried tries the credential, and notes a refusal that is not caused by the credential.
 func (a *app) tried(client *agrenting.Client) error {
 	t := a.try(client)
 	if err := cmp.Or(t.err, t.agent); err != nil {
 		return err
 	}
 	if t.refusal != nil && client.Status().Kind != agrenting.KindUserToken {
-		a.ui.note("the platform knows the credential, but does not let it do all: %s", textOf(t.refusal))
+		a.ui.note("the platform recognizes the credential, but does not permit everything: %s", textOf(t.refusal))
 	}
 	return nil
 }
 
-// askUser asks which agents are the user's.
+// askUser requests the agents that belong to the user.
 func (who *jsonWhoami) askUser(a *app, client *agrenting.Client) error {
 	for g, err := range client.Agents.Mine(a.ctx) {
 		if err != nil {
@@ -137,7 +138,7 @@ func (c *whoamiCmd) askKey(a *app, client *agrenting.Client, cred agrenting.Cred
 	return nil
 }
 
-// nameOf is the name of an agent, empty when it cannot be found out.
+// nameOf returns the name of an agent, or "" if it is not available.
 func (a *app) nameOf(client *agrenting.Client, agent string) string {
 	g, err := client.Agents.Get(a.ctx, agent)
 	if err != nil {
@@ -158,7 +159,7 @@ func (a *app) end(session agrenting.Credential) error {
 	return client.Sessions.Logout(ctx)
 }
 
-// sourceName says where a credential is from in the words of the command line.
+// sourceName returns the source of a credential in terms of the command line.
 func (a *app) sourceName(source string) string {
 	switch {
 	case source == "WithCredential":
@@ -186,7 +187,7 @@ type jsonSession struct {
 	Secret      string    `json:"secret,omitempty"`
 }
 
-// Run exchanges the key for a session. A session that is not kept is ended again.
+// Run exchanges the key for a session. It ends a session that is neither saved nor printed.
 func (c *loginCmd) Run(a *app) error {
 	client, err := a.reader()
 	if err != nil {
@@ -202,7 +203,7 @@ func (c *loginCmd) Run(a *app) error {
 	session, err := client.Sessions.Authenticate(a.ctx)
 	stop()
 	if err != nil {
-		return a.hint(err, agrenting.ErrForbidden, "only an agent's key can be exchanged for sessions; a user token (ap_…) is used unchanged")
+		return a.hint(err, agrenting.ErrForbidden, "only an agent's key can be exchanged for sessions; a user token (ap_…) is used directly")
 	}
 	cred := session.Credential
 	secret := cred.Reveal()
@@ -212,9 +213,9 @@ func (c *loginCmd) Run(a *app) error {
 		}
 		msg := c.Out + " could not be written: " + cause(err).Error() + "; the session "
 		if eerr := a.end(cred); eerr != nil {
-			return failure(fileHint(err), "%scould not be ended either (%s), and ends by itself", msg, textOf(eerr))
+			return failure(fileHint(err), "%scould not be ended either (%s), and will expire", msg, textOf(eerr))
 		}
-		return failure(fileHint(err), "%swas ended again", msg)
+		return failure(fileHint(err), "%swas ended", msg)
 	}
 	c.lookUp(a, client, session)
 	kept := c.Show || c.Out != ""
@@ -222,7 +223,7 @@ func (c *loginCmd) Run(a *app) error {
 		if err := a.end(cred); err != nil {
 			return err
 		}
-		a.ui.note("the session was ended again, because it was neither saved nor printed: save it with --out FILE, or print it with --show")
+		a.ui.note("the session was ended, because it was neither saved nor printed: save it with --out FILE, or print it with --show")
 	}
 	if a.JSON {
 		a.encode(jsonSession{
@@ -236,13 +237,13 @@ func (c *loginCmd) Run(a *app) error {
 		pair{"expires", when(cred.Expires())}, pair{"file", c.Out}, pair{"secret", s.shown(secret)},
 	)
 	if c.Out != "" {
-		a.ui.note("use it by --key-file %s --type session", c.Out)
+		a.ui.note("use it with --key-file %s --type session", c.Out)
 	}
 	return nil
 }
 
-// lookUp fills in the agent where the platform did not tell it with the session:
-// the one that was named, or the one in the store, if the platform agrees.
+// lookUp fills in the agent if the response with the session did not name it: the agent that was
+// specified, or the one in the store, if the platform confirms it.
 func (*loginCmd) lookUp(a *app, client *agrenting.Client, session *agrenting.Session) {
 	if session.AgentID == "" {
 		id := a.knownAgent(client)
@@ -259,18 +260,18 @@ func (*loginCmd) lookUp(a *app, client *agrenting.Client, session *agrenting.Ses
 	}
 }
 
-// keyPage is where keys are made.
+// keyPage is the web page for creating keys.
 const keyPage = "https://agrenting.com/dashboard/api-keys"
 
-// refusedHint is what to do about the credential of the last client, which the
-// platform does not know.
+// refusedHint returns what to do about the credential of the last client, which the platform
+// rejected.
 func (a *app) refusedHint() string {
-	s := a.last.Status() // closed by now, and a closed client forgets what it was given
+	s := a.last.Status() // a closed client has no credential, but its status is still available
 	kind := cmp.Or(s.Kind, a.fixed)
 	if s.Source == "WithAnonymous" {
 		return "no credential was sent: " + noCredentialHint(s.Environment)
 	}
-	const hint = "it is invalid, expired or revoked: "
+	const hint = "it is invalid, expired, or revoked: "
 	if s.Source == "WithStore" {
 		return hint + a.initialKeyHint(s.Environment) + ", and it is adopted into --store " + a.Store + " (keys come from " + keyPage + ")"
 	}
@@ -280,18 +281,18 @@ func (a *app) refusedHint() string {
 	}
 	switch {
 	case a.Type == "" && a.env(varType) != "":
-		text += "; " + varType + " says that it is of the type " + kindName(kind) + ": make sure that it is"
+		text += "; " + varType + " says that its type is " + kindName(kind) + ": make sure that this is correct"
 	case kind == agrenting.KindAPIKey:
-		text += "; if it is a session token, say so by --type session"
+		text += "; if it is a session token, add --type session"
 	}
 	return text
 }
 
-// initialKeyHint says where another key for a store goes.
+// initialKeyHint returns where to put another initial key for a store.
 func (a *app) initialKeyHint(env agrenting.Environment) string {
 	switch {
 	case a.KeyFile == "-":
-		return "give a valid key on standard input"
+		return "pass a valid key on standard input"
 	case a.env(varKeyFile) != "":
 		return "put a valid key into " + a.placeOf(varKeyFile)
 	case env == agrenting.Sandbox:
@@ -301,7 +302,7 @@ func (a *app) initialKeyHint(env agrenting.Environment) string {
 	}
 }
 
-// placeOf is sourceName, with the path of a file that a variable names.
+// placeOf is like sourceName, with the path of a file that a variable names.
 func (a *app) placeOf(source string) string {
 	if source == varKeyFile && a.KeyFile == "" {
 		return "the key file " + a.env(varKeyFile) + " (" + varKeyFile + ")"
@@ -309,10 +310,10 @@ func (a *app) placeOf(source string) string {
 	return a.sourceName(source)
 }
 
-const bareKey = "a key file holds the bare key and nothing else, no NAME=value"
+const bareKey = "a key file has only the key itself, without NAME="
 
-// assignment is a line of a shell's or container's file of variables. A key may
-// end with =.
+// assignment matches a line of a file of variables for a shell or container. A key may end
+// with =.
 var assignment = regexp.MustCompile(`^\x{feff}?\s*(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=[^=\s]`)
 
 // assignmentInFile reports whether the key file assigns a variable.
@@ -335,8 +336,8 @@ type logoutCmd struct {
 	confirmFlags
 }
 
-// Run ends the session in use or, with an API key, the sessions that were obtained with it:
-// the platform documents neither which nor how many.
+// Run ends the session in use or, with an API key, sessions that were obtained with the key. The
+// platform does not document which ones, or how many.
 func (c *logoutCmd) Run(a *app) error {
 	client, err := a.reader()
 	if err != nil {
@@ -348,13 +349,13 @@ func (c *logoutCmd) Run(a *app) error {
 		return err
 	}
 	if cred.Kind() == agrenting.KindUserToken {
-		return usage("give the session's token by --key-file FILE --type session or AGRENTING_SESSION_TOKEN; "+
+		return usage("pass the token of the session with --key-file FILE --type session or AGRENTING_SESSION_TOKEN; "+
 			"agrenting tokens revoke ends a user token", "a user token has no session")
 	}
 	if cred.Kind() == agrenting.KindAPIKey {
 		question := "End the sessions of the key " + cred.Fingerprint() + " from " + a.placeOf(client.Status().Source) +
-			"? The platform does not say how many that are: all sessions of this key may end, on other machines too. " +
-			"Every program that uses one has to exchange the key again."
+			"? The platform does not say how many it ends: all sessions of this key may end, on other machines too. " +
+			"Every program that uses one must exchange the key again."
 		if err := a.confirm(c.confirmFlags, question); err != nil {
 			return err
 		}

@@ -164,7 +164,7 @@ func TestARefusedCredentialIsMendedWhereItIs(t *testing.T) {
 	assert.Contains(t, w.err, "put a valid key into the key file "+file)
 	w.env[varType] = "session"
 	assert.Equal(t, codeRefused, w.run(t, "whoami"))
-	assert.Contains(t, w.err, varType+" says that it is of the type session")
+	assert.Contains(t, w.err, varType+" says that its type is session")
 	delete(w.env, varType)
 	require.NoError(t, os.WriteFile(file, []byte(varAPIKey+"="+w.srv.NewKey(w.agent.ID).Secret), 0o600))
 	assert.Equal(t, codeCredential, w.run(t, "whoami"))

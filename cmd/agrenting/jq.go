@@ -12,8 +12,8 @@ import (
 	"github.com/itchyny/gojq"
 )
 
-// newFilter compiles the expression of --jq. It has no access to files and to the
-// environment, where credentials are.
+// newFilter compiles the expression of --jq. The expression cannot read files or the
+// environment, because these may have credentials.
 func newFilter(expr string) (*gojq.Code, error) {
 	const hint = "see https://jqlang.org/manual for the language"
 	query, err := gojq.Parse(expr)
@@ -32,7 +32,7 @@ func newFilter(expr string) (*gojq.Code, error) {
 	return code, nil
 }
 
-// printsNoJSON are the commands without JSON that --jq could filter.
+// printsNoJSON has the commands without JSON output.
 var printsNoJSON = map[string]bool{"exec": true, "help": true, "completion": true, "__complete": true}
 
 // useFilter compiles the expression of --jq, if there is one. It implies --json. Without
@@ -43,7 +43,7 @@ func (a *app) useFilter(expr *string, command string) error {
 	}
 	a.ui.json = true
 	if printsNoJSON[command] {
-		return usage("leave out --jq", "agrenting %s prints no JSON that --jq could filter", command)
+		return usage("leave out --jq", "--jq has no effect: agrenting %s prints no JSON", command)
 	}
 	a.JSON = a.JSON || command != "request"
 	var err error
@@ -65,19 +65,19 @@ func (a *app) encode(v any) {
 	}
 	text := misfit(err)
 	if c, ok := a.command.(interface{ shows() bool }); ok && c.shows() {
-		// The secret exists nowhere else.
+		// This output is the only copy of the secret.
 		encode(a.out, v)
-		text = "all of the output was printed instead"
+		text = "the complete output was printed instead"
 	}
 	a.filterErr = failure("", "--jq failed: %s", text)
 }
 
-// wrongType begins the two most frequent errors of a filter, without the value behind the type.
+// wrongType matches the beginning of the two most frequent errors of a filter, up to the value.
 var wrongType = regexp.MustCompile(
 	`^(cannot iterate over|expected an (object|array) but got): (null|boolean|number|string|array|object)\b`)
 
-// misfit describes the error of a filter without quoting it: the output may have a secret in it,
-// and gojq quotes values.
+// misfit describes the error of a filter without its text, because gojq quotes values and the
+// output may contain a secret.
 func misfit(err error) string {
 	const text = "the filter does not fit the output"
 	if kind := wrongType.FindString(err.Error()); kind != "" {
@@ -90,7 +90,7 @@ func misfit(err error) string {
 func (a *app) filterBody(body []byte) error {
 	if !json.Valid(body) {
 		_, _ = a.out.Write(body)
-		return failure("leave out --jq", "the body is not JSON, and was printed unchanged")
+		return failure("leave out --jq", "the body is not JSON and was printed unchanged")
 	}
 	a.encode(json.RawMessage(body))
 	return nil
@@ -103,7 +103,7 @@ func (a *app) filtered(v any) error {
 	encode(&b, v)
 	var input any
 	d := json.NewDecoder(&b)
-	d.UseNumber() // large ones stay exact
+	d.UseNumber() // large numbers stay exact
 	if err := d.Decode(&input); err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (a *app) filtered(v any) error {
 	return nil
 }
 
-// visibleLines is visible, except that line breaks and tabs stay.
+// visibleLines is like visible, but keeps line breaks and tabs.
 func visibleLines(text string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {

@@ -11,11 +11,11 @@ type keysCmd struct {
 	List   keysListCmd   `cmd:"" help:"List the keys of an agent."`
 	Create keysCreateCmd `cmd:"" help:"Create a key for an agent."`
 	Rotate keysRotateCmd `cmd:"" help:"Replace the key in use."`
-	Revoke keysRevokeCmd `cmd:"" help:"Revoke a key of an agent, at once."`
+	Revoke keysRevokeCmd `cmd:"" help:"Revoke a key of an agent immediately."`
 }
 
 type keysListCmd struct {
-	AgentID string `arg:"" optional:"" help:"Whose keys; --agent by default."`
+	AgentID string `arg:"" optional:"" help:"The agent of the keys; --agent by default."`
 }
 
 type jsonKey struct {
@@ -31,7 +31,8 @@ type jsonKey struct {
 	InUse       bool      `json:"in_use,omitempty"`
 }
 
-// inUse finds the one live key that fits the credential; -1 in doubt.
+// inUse returns the index of the one live key that matches the credential, or -1 if that is not
+// certain.
 func inUse(keys []agrenting.Key, cred agrenting.Credential) int {
 	found := -1
 	for i := range keys {
@@ -89,8 +90,8 @@ func (c *keysListCmd) Run(a *app) error {
 type keysCreateCmd struct {
 	issueFlags
 
-	AgentID string `arg:"" optional:"" help:"Whose key; --agent by default."`
-	Name    string `help:"A name for people."`
+	AgentID string `arg:"" optional:"" help:"The agent of the key; --agent by default."`
+	Name    string `help:"The name of the key, for people."`
 }
 
 // Run creates a key.
@@ -108,7 +109,7 @@ func (c *keysCreateCmd) Run(a *app) error {
 	defer s.close()
 	i := &issuing{
 		what: "the key", done: "created",
-		check: "agrenting keys list " + agent + " shows whether there is a new key", undo: "revoke it by agrenting keys revoke",
+		check: "agrenting keys list " + agent + " shows whether there is a new key", undo: "revoke it with agrenting keys revoke",
 	}
 	if err := i.begin(a, client, c.issueFlags, "keys create", map[string]string{"agent": agent, "name": c.Name}); err != nil {
 		return err
@@ -138,8 +139,8 @@ func (c *keysCreateCmd) Run(a *app) error {
 type keysRevokeCmd struct {
 	confirmFlags
 
-	KeyID   string `arg:"" help:"The id of the key, see keys list."`
-	AgentID string `name:"of" placeholder:"ID" help:"Whose key; --agent by default."`
+	KeyID   string `arg:"" help:"The ID of the key; see keys list."`
+	AgentID string `name:"of" placeholder:"ID" help:"The agent of the key; --agent by default."`
 }
 
 // Run revokes a key.
@@ -161,12 +162,12 @@ func (c *keysRevokeCmd) Run(a *app) error {
 		return err
 	}
 	if err := client.Keys.Revoke(a.ctx, agent, c.KeyID); err != nil {
-		return a.hint(err, agrenting.ErrNotFound, "agrenting keys list shows the ids")
+		return a.hint(err, agrenting.ErrNotFound, "agrenting keys list shows the IDs")
 	}
 	return a.revoked("key", c.KeyID)
 }
 
-// revoked reports the end of a key or token.
+// revoked reports that a key or token was revoked.
 func (a *app) revoked(what, id string) error {
 	if a.JSON {
 		a.encode(map[string]any{"revoked": id})

@@ -1,6 +1,6 @@
-// Command agrenting is the Agrenting platform on the command line: it finds out
-// what is wrong with a credential, manages keys, tokens and agents, makes any
-// call, and lends its credential to other programs without showing it to them.
+// Command agrenting is the command line of the Agrenting platform. It diagnoses
+// problems with credentials, manages keys, tokens, and agents, calls any
+// endpoint, and lends its credential to other programs without showing it to them.
 //
 //	agrenting doctor
 //	agrenting request GET /api/v1/agents -f capability=writing --paginate

@@ -24,7 +24,7 @@ func metricsPage(metrics prometheus.Collector) (http.Handler, error) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		for _, f := range families {
-			if _, err := expfmt.MetricFamilyToText(w, f); err != nil { // the caller has gone
+			if _, err := expfmt.MetricFamilyToText(w, f); err != nil { // the caller has disconnected
 				return
 			}
 		}

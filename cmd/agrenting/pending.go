@@ -22,11 +22,11 @@ import (
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
-// issueFlags are those of a command whose call issues a secret.
+// issueFlags has the flags of a command that issues a secret.
 type issueFlags struct {
 	secretFlags
 
-	IdempotencyKey string `placeholder:"KEY" help:"Repeat the call that was made with this key, such as a UUID: the platform answers with the same secret for 24 h. With --out, a repeated command finds the key by itself."`
+	IdempotencyKey string `placeholder:"KEY" help:"Repeat the call that was made with this idempotency key, such as a UUID: for 24 h, the platform returns the same secret. With --out, a repeated command finds the key itself."`
 }
 
 const (
@@ -37,16 +37,16 @@ const (
 	maxPending    = 64 << 10
 
 	// pendingFor is how long a call can be repeated. The platform keeps idempotency keys
-	// for 24 h (platform documentation, "Idempotency"); an hour is left for clocks that
-	// differ.
+	// for 24 h (platform documentation, "Idempotency"). One hour is reserved for clocks
+	// that differ.
 	pendingFor = 23 * time.Hour
 )
 
-// A pendingCall says what was about to be asked. It is written before the call.
+// A pendingCall describes a call. It is written before the call is made.
 type pendingCall struct {
 	Format string `json:"format"`
 	Note   string `json:"note"` // for people who find the file
-	// Command, URL, Inputs, and Credential are what a repetition has to have in common.
+	// Command, URL, Inputs, and Credential must be the same in a repetition.
 	// Credential is a fingerprint, empty for an anonymous registration.
 	Command    string          `json:"command"`
 	URL        string          `json:"url"`
@@ -56,14 +56,14 @@ type pendingCall struct {
 	Began      time.Time       `json:"began"`
 }
 
-// differs names what two calls do not have in common, "" if one repeats the other.
+// differs describes the difference between two calls, or returns "" if one repeats the other.
 func (p *pendingCall) differs(q *pendingCall) string {
 	var mine, other bytes.Buffer
 	_ = json.Compact(&mine, p.Inputs) // both were decoded, or encoded here
 	_ = json.Compact(&other, q.Inputs)
 	switch {
 	case p.Command != q.Command:
-		return "it is of the command " + p.Command
+		return "it was made by the command " + p.Command
 	case p.URL != q.URL:
 		return "it is for the platform at " + p.URL
 	case !bytes.Equal(mine.Bytes(), other.Bytes()):
@@ -79,26 +79,26 @@ func (p *pendingCall) differs(q *pendingCall) string {
 }
 
 // An issuing is a call that issues a secret. It is made so that a repetition of the
-// command gets the same secret if the answer is lost.
+// command gets the same secret if the response is lost.
 type issuing struct {
 	app     *app
 	witness *witness
 	path    string // of the file with the idempotency key; "" is none
 	call    pendingCall
-	chosen  bool // the user has given the idempotency key
-	// flag is how the command is given one; "" is --idempotency-key.
+	chosen  bool // the user specified the idempotency key
+	// flag is how the user passes an idempotency key; "" means --idempotency-key.
 	flag string
 	// repeated is set if an earlier run may have made the call.
 	repeated bool
 
 	what string // such as "the key"
 	done string // such as "created"
-	// check says how to find out what an unknown outcome is, undo how to take it back.
+	// check says how to find out an unknown outcome. undo says how to undo the call.
 	check, undo string
 }
 
-// begin writes down what is about to be asked, or finds what an earlier run has
-// written. i has the texts; client makes the call.
+// begin records the call before it is made, or finds the record of an earlier run. i has the
+// texts; client makes the call.
 func (i *issuing) begin(a *app, client *agrenting.Client, f issueFlags, command string, inputs any) error {
 	encoded, err := json.Marshal(inputs)
 	if err != nil {
@@ -128,8 +128,8 @@ func (i *issuing) begin(a *app, client *agrenting.Client, f issueFlags, command 
 	return i.write(f.IdempotencyKey)
 }
 
-// write creates the file, or takes the idempotency key from the one that is there.
-// chosen is the key that the user has given.
+// write creates the file, or takes the idempotency key from an existing file. chosen is the key
+// that the user specified.
 func (i *issuing) write(chosen string) error {
 	text, err := json.MarshalIndent(i.call, "", "  ")
 	if err != nil {
@@ -153,37 +153,37 @@ func (i *issuing) write(chosen string) error {
 		}
 		_ = os.Remove(i.path)
 	}
-	return failure(fileHint(err), "cannot write %s: %v; nothing was asked of the platform", i.path, cause(err))
+	return failure(fileHint(err), "cannot write %s: %v; the platform was not called", i.path, cause(err))
 }
 
-// resume takes the idempotency key of an earlier run, if that has made the same call.
+// resume takes the idempotency key of an earlier run if that run made the same call.
 func (i *issuing) resume(chosen string) error {
 	before, err := readPending(i.path)
 	if err != nil {
 		return err
 	}
 	if why := before.differs(&i.call); why != "" {
-		return usage("repeat that command, or "+i.check+", and remove "+i.path+" then",
-			"%s has a call whose outcome is not known, and %s", i.path, visible(why))
+		return usage("repeat that command; or "+i.check+", and then remove "+i.path,
+			"%s records a call with an unknown outcome, and %s", i.path, visible(why))
 	}
 	if chosen != "" && chosen != before.Key {
-		return usage("leave --idempotency-key out", "%s has another idempotency key", i.path)
+		return usage("leave out --idempotency-key", "%s has another idempotency key", i.path)
 	}
 	if age := time.Since(before.Began); age > pendingFor {
 		return failure(i.check+": "+i.undo+", and remove "+i.path,
-			"%s has a call whose outcome is not known, and it is too old to be repeated: it was made %s ago, and the platform keeps idempotency keys for 24 h",
+			"%s records a call with an unknown outcome, and it is too old to be repeated: it was made %s ago, and the platform keeps idempotency keys for 24 h",
 			i.path, ago(age))
 	}
 	i.call, i.repeated = *before, true
-	i.app.ui.note("an earlier run made this call at %s, and its outcome is not known; it is repeated with the same idempotency key (%s)",
+	i.app.ui.note("an earlier run made this call at %s, and its outcome is unknown; it is repeated with the same idempotency key (%s)",
 		when(i.call.Began), i.path)
 	return nil
 }
 
-// readPending reads a file that write has made.
+// readPending reads a file that write created.
 func readPending(path string) (*pendingCall, error) {
 	fail := func(why string) error {
-		return usage("choose another --out, or remove the file if it is not needed", "%s is there, and %s", path, why)
+		return usage("choose another --out, or remove the file if it is not needed", "%s exists, and %s", path, why)
 	}
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -200,9 +200,9 @@ func readPending(path string) (*pendingCall, error) {
 	opened, err := f.Stat()
 	switch {
 	case err != nil || !os.SameFile(info, opened):
-		return nil, fail("it was replaced just now")
+		return nil, fail("it was replaced while it was opened")
 	case !privateFile(opened):
-		return nil, fail("others may have written it")
+		return nil, fail("another user may have written it")
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxPending))
 	if err != nil {
@@ -215,17 +215,17 @@ func readPending(path string) (*pendingCall, error) {
 	return &p, nil
 }
 
-// option makes the call one that can be repeated.
+// option returns the call option that makes the call repeatable.
 func (i *issuing) option() agrenting.CallOption { return agrenting.CallIdempotencyKey(i.call.Key) }
 
 // forget removes the file: the outcome is known.
 func (i *issuing) forget() {
 	if i.path != "" {
-		_ = os.Remove(i.path) // what is left is refused or repeated, and both are harmless
+		_ = os.Remove(i.path) // a file that remains is refused or repeated, and both are harmless
 	}
 }
 
-// failed is the error of the call, with what is known about its outcome.
+// failed returns the error of the call, with what is known about its outcome.
 func (i *issuing) failed(err error) error {
 	if !i.unknown(err) {
 		i.forget()
@@ -254,7 +254,7 @@ func (i *issuing) unknown(err error) bool {
 	idempotency := answered && strings.HasPrefix(api.Code, "IDEMPOTENCY_")
 	switch {
 	case platform && !idempotency && errors.Is(err, agrenting.ErrValidation):
-		return false // a repetition of a call that was carried out is not validated again
+		return false // the platform does not validate a repetition of a call again if it was carried out
 	case i.repeated, idempotency:
 		return true
 	case platform:
@@ -264,21 +264,21 @@ func (i *issuing) unknown(err error) bool {
 	}
 }
 
-// repeat says how to repeat a call whose outcome is not known.
+// repeat returns how to repeat a call with an unknown outcome.
 func (i *issuing) repeat() string {
 	switch {
 	case i.path != "":
-		return "repeat the same command within 24 h: the platform then answers with the same secret, by the idempotency key in " + i.path +
+		return "repeat the same command within 24 h: the platform then returns the same secret, by the idempotency key in " + i.path +
 			"; if it cannot be repeated, " + i.check + ": " + i.undo + ", and remove " + i.path
-	case i.call.Credential == "" && !i.chosen: // the idempotency key is all that it takes to get the secret
+	case i.call.Credential == "" && !i.chosen: // the idempotency key alone is enough to get the secret
 		return i.check + ": " + i.undo + "; with --out FILE, the command could be repeated"
 	default:
-		return "repeat it with " + cmp.Or(i.flag, "--idempotency-key "+i.call.Key) + " within 24 h: the platform then answers with the same secret; if it cannot be repeated, " +
+		return "repeat it with " + cmp.Or(i.flag, "--idempotency-key "+i.call.Key) + " within 24 h: the platform then returns the same secret; if it cannot be repeated, " +
 			i.check + ": " + i.undo
 	}
 }
 
-// A witness sees whether calls may have been carried out. It is the base transport of the
+// A witness records whether calls may have been carried out. It is the base transport of the
 // client.
 type witness struct {
 	base http.RoundTripper
@@ -302,18 +302,18 @@ func (w *witness) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// uncertain reports whether a status leaves open what has happened.
+// uncertain reports whether a status leaves the outcome of a call open.
 func uncertain(status int) bool {
 	return status >= http.StatusInternalServerError || status == http.StatusRequestTimeout
 }
 
-// sent reports whether the platform may have got a call.
+// sent reports whether the platform may have received a call.
 func (w *witness) sent() bool { return w.written.Load() }
 
-// lost reports whether a call may have been carried out whose answer did not come.
+// lost reports whether a call without a response may have been carried out.
 func (w *witness) lost() bool { return w.unanswered.Load() }
 
-// watched gives the clients of this run a witness.
+// watched adds a witness to the clients of this run.
 func (a *app) watched() { a.witness = &witness{base: agrenting.NewBaseTransport()} }
 
 // newUUID returns a random UUID, version 4.
@@ -324,7 +324,7 @@ func newUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// syncFolder makes a new or replaced file durable, where the system can.
+// syncFolder makes a new or replaced file durable, on systems that support it.
 func syncFolder(path string) {
 	if dir, err := os.Open(filepath.Dir(path)); err == nil {
 		_ = dir.Sync()
@@ -332,8 +332,8 @@ func syncFolder(path string) {
 	}
 }
 
-// keep puts the secret where the flags say. If that fails, it keeps the secret elsewhere
-// and says what was made, where the secret is, and how to take it back.
+// keep writes the secret to the place that the flags name. If that fails, it keeps the secret
+// elsewhere and reports what was created, where the secret is, and how to undo the call.
 func (i *issuing) keep(s *sink, made, undo, secret string) error {
 	left, err := s.write(secret + "\n")
 	if err == nil {
@@ -343,15 +343,14 @@ func (i *issuing) keep(s *sink, made, undo, secret string) error {
 	msg := made + ", but " + s.flags.Out + " could not be written: " + cause(err).Error()
 	where := cmp.Or(i.app.elsewhere(s, left, secret), "could not be kept elsewhere")
 	hint := fileHint(err)
-	if _, lerr := os.Lstat(i.path); lerr == nil { // the whole folder may have gone
-		hint += ", and repeat the same command within 24 h: the platform then answers with the same secret"
+	if _, lerr := os.Lstat(i.path); lerr == nil { // the whole folder may be missing
+		hint += ", and repeat the same command within 24 h: the platform then returns the same secret"
 	}
 	return &cliError{code: codeFailure, kind: "file", msg: msg + "; its secret " + where, hint: hint + "; or " + undo, err: err}
 }
 
-// elsewhere keeps a secret that exists nowhere else, and says where: "is in FILE", or "" if it
-// could not.
-// left is a temporary file that has it already.
+// elsewhere saves the only copy of a secret and returns where it is, such as "is in FILE". It
+// returns "" if that failed. left is a temporary file that already has the secret.
 func (a *app) elsewhere(s *sink, left, secret string) string {
 	if left != "" {
 		return "is in " + left
@@ -379,9 +378,9 @@ func (a *app) elsewhere(s *sink, left, secret string) string {
 	}
 }
 
-// strays notes keys that were made by earlier attempts of a call that was repeated, on a
-// platform that does not answer repetitions with the first answer. made yields
-// the name, ID, and time of creation of what there is.
+// strays notes keys that earlier attempts of a repeated call created, on a platform that does
+// not return the first response again. made yields the name, ID, and time of creation of each
+// key or token.
 func (i *issuing) strays(own, name string, made func(ctx context.Context, yield func(id, name string, created time.Time))) {
 	if !i.repeated || own == "" {
 		return
@@ -396,12 +395,12 @@ func (i *issuing) strays(own, name string, made func(ctx context.Context, yield 
 		}
 	})
 	if len(ids) > 0 {
-		i.app.ui.note("there are others of the same name, created since the first attempt: %s; revoke what no program uses", strings.Join(ids, ", "))
+		i.app.ui.note("others with the same name were created since the first attempt: %s; revoke those that no program uses", strings.Join(ids, ", "))
 	}
 }
 
-// rescue keeps the platform's answer if the platform issued a secret that was not found in
-// it, and says otherwise what is known about the outcome.
+// rescue saves the platform's response if the platform issued a secret that was not found in
+// it. Otherwise, it returns what is known about the outcome.
 func (i *issuing) rescue(s *sink, err error) error {
 	w, ok := errors.AsType[*agrenting.IssuedSecretError](err)
 	if !ok {
@@ -412,14 +411,14 @@ func (i *issuing) rescue(s *sink, err error) error {
 		i.forget()
 		return rescued
 	}
-	// What came is not whole, or not the platform's.
+	// The response is incomplete, or not from the platform.
 	e := *i.app.classify(rescued)
 	e.hint = joinHints(e.hint, i.repeat())
 	e.unknown = true
 	return &e
 }
 
-// issuing is for a call that issues a secret; nil for others.
+// issuing returns an issuing for a call that issues a secret, and nil for other calls.
 func (c *requestCmd) issuing(a *app, client *agrenting.Client) (*issuing, error) {
 	if !c.issues() {
 		return nil, nil //nolint:nilnil // it may be repeated like any other

@@ -89,7 +89,7 @@ func TestRepetitionNotesWhatElseItMade(t *testing.T) {
 			for n := int64(1); n <= made; n++ {
 				others = append(others, fmt.Sprintf("id-%d", n))
 			}
-			assert.Contains(t, errs, "there are others of the same name, created since the first attempt: "+
+			assert.Contains(t, errs, "others with the same name, created since the first attempt: "+
 				strings.Join(others, ", ")+"; revoke what no program uses\n")
 		})
 	}
@@ -101,7 +101,7 @@ func TestPendingCallsDiffer(t *testing.T) {
 	base := pendingCall{Command: "keys create", URL: "https://a.example", Inputs: []byte(`{"agent": "a"}`), Credential: "sha256:1"}
 	for want, change := range map[string]func(*pendingCall){
 		"":                              func(c *pendingCall) { c.Inputs = []byte(`{"agent":"a"}`) },
-		"it is of the command ":         func(c *pendingCall) { c.Command = "tokens create" },
+		"it was made by the command ":   func(c *pendingCall) { c.Command = "tokens create" },
 		"it is for the platform at ":    func(c *pendingCall) { c.URL = "https://b.example" },
 		"it was made with {":            func(c *pendingCall) { c.Inputs = []byte(`{"agent":"b"}`) },
 		"it was made with the credent":  func(c *pendingCall) { c.Credential = "sha256:2" },

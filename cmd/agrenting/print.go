@@ -17,11 +17,11 @@ import (
 	"golang.org/x/term"
 )
 
-// printer writes for people or for programs.
+// printer writes output for people or for programs.
 type printer struct {
 	out, err       io.Writer
 	json           bool
-	quiet          bool // no notes
+	quiet          bool // notes are not printed
 	color, onError bool // whether standard output and error are colored
 }
 
@@ -40,7 +40,7 @@ func isTerminal(f any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// underlying returns the file that a stream is, if it is one.
+// underlying returns the file of a stream, if the stream is a file.
 func underlying(f any) (*os.File, bool) {
 	if o, ok := f.(*outlet); ok {
 		f = o.to
@@ -70,8 +70,8 @@ func painted(on bool, c paint, text string) string {
 	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
 }
 
-// visible makes foreign text harmless for a terminal: spaces replace what is not printable, such as
-// control, bidirectional, and zero-width characters.
+// visible makes external text harmless for a terminal: spaces replace unprintable characters, such
+// as control, bidirectional, and zero-width characters.
 func visible(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || r == utf8.RuneError {
@@ -81,9 +81,8 @@ func visible(s string) string {
 	}, s)
 }
 
-// outlet is standard output, through which everything goes. It remembers the
-// first error, so that the one who ends the run can tell: those who write need
-// not look.
+// outlet is standard output. It remembers the first error, which is checked at the end of the
+// run, so that callers of Write need not check errors.
 type outlet struct {
 	to  io.Writer
 	mu  sync.Mutex
@@ -100,15 +99,15 @@ func (o *outlet) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// failed is the first error.
+// failed returns the first error.
 func (o *outlet) failed() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.err
 }
 
-// unwritten is the error if standard output could not be written. A reader that has
-// gone, such as head, is an error only if it matters.
+// unwritten returns an error if standard output could not be written. If the reader has exited,
+// such as head, that is an error only if matters is set.
 func (a *app) unwritten(matters bool) error {
 	err := a.stdout.failed()
 	if err == nil || (!matters && readerGone(err)) {
@@ -117,7 +116,7 @@ func (a *app) unwritten(matters bool) error {
 	return &cliError{code: codeFailure, kind: "output", err: err, msg: "standard output could not be written: " + cause(err).Error()}
 }
 
-// report reports an error as fail does. On a terminal, what to do is on its own line.
+// report reports an error as fail does. On a terminal, the remedy is on a separate line.
 func (a *app) report(err error) int {
 	if _, ok := errors.AsType[exitStatusError](err); ok || a.ui.json || !a.ui.onTerminal() {
 		return a.fail(err)
@@ -136,7 +135,7 @@ func (a *app) report(err error) int {
 	return code
 }
 
-// finish looks at the end of a run whether all of its output was written.
+// finish checks at the end of a run whether all output was written.
 func (a *app) finish(code int) int {
 	msg, hint := "", ""
 	c, ok := a.command.(interface{ shows() bool })
@@ -154,12 +153,12 @@ func (a *app) finish(code int) int {
 	return cmp.Or(code, a.report(err))
 }
 
-// encode writes indented JSON with a line break behind it.
+// encode writes indented JSON and a line break.
 func encode(w io.Writer, v any) {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	_ = e.Encode(v) //nolint:errchkjson // what is printed here encodes; if it fails, the reader has gone
+	_ = e.Encode(v) //nolint:errchkjson // all values that are printed can be encoded; if it fails, the reader has exited
 }
 
 // line prints one line for people.
@@ -167,22 +166,22 @@ func (p *printer) line(format string, args ...any) {
 	fmt.Fprintf(p.out, format+"\n", args...)
 }
 
-// note tells people something on standard error; programs are spared it.
+// note prints a note for people on standard error. With --json, it prints nothing.
 func (p *printer) note(format string, args ...any) {
 	if !p.json && !p.quiet {
 		fmt.Fprintln(p.err, p.errPaint(faint, visible(fmt.Sprintf(format, args...))))
 	}
 }
 
-// pair is a line of a description.
+// pair is a name and a value, one line of a description.
 type pair struct{ name, value string }
 
 // secretName is the name of the pair that has a secret.
 const secretName = "secret"
 
-// pairs prints a description, without what is empty. If a secret is in it and a program
-// reads standard output, then standard output gets the secret alone, and standard error
-// the rest.
+// pairs prints a description, without empty values. If it contains a secret and a program reads
+// standard output, then only the secret goes to standard output, and the rest goes to standard
+// error.
 func (p *printer) pairs(all ...pair) {
 	i := slices.IndexFunc(all, func(l pair) bool { return l.name == secretName && l.value != "" })
 	if i < 0 || (!p.quiet && isTerminal(p.out)) {
@@ -210,7 +209,7 @@ func (p *printer) describe(w io.Writer, color bool, all []pair) {
 	}
 }
 
-// table prints rows under a head.
+// table prints rows under a header.
 func (p *printer) table(head []string, rows [][]string) {
 	width := make([]int, len(head))
 	for _, r := range append([][]string{head}, rows...) {
@@ -235,7 +234,7 @@ func (p *printer) table(head []string, rows [][]string) {
 	}
 }
 
-// when renders a time for people; "" for none.
+// when formats a time for people. It returns "" for the zero time.
 func when(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -243,7 +242,7 @@ func when(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05Z")
 }
 
-// ago renders an age or a remaining time roughly.
+// ago formats an age or a remaining time, rounded.
 func ago(d time.Duration) string {
 	switch {
 	case d < 2*time.Minute:

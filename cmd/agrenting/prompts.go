@@ -9,13 +9,13 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// promptTime bounds what is asked of the platform to name what is at stake.
+// promptTime bounds the calls to the platform that find the names for a question.
 const promptTime = 10 * time.Second
 
-// asks reports whether confirm is going to ask.
+// asks reports whether confirm will ask.
 func (a *app) asks(f confirmFlags) bool { return !f.Yes && isTerminal(a.in) && isTerminal(a.err) }
 
-// keyNamed says which of an agent's keys is meant, as far as that can be found out:
+// keyNamed describes a key of an agent for a question, as far as the platform returns it:
 // "key ID", or the key "writer" (ID, …8178).
 func (a *app) keyNamed(client *agrenting.Client, agent, id string) (name string, inUseHere bool) {
 	ctx, cancel := context.WithTimeout(a.ctx, promptTime)
@@ -38,7 +38,7 @@ func (a *app) keyNamed(client *agrenting.Client, agent, id string) (name string,
 	return named("key", keys[at].Name, id, keys[at].Hint), err == nil && inUse(keys, cred) == at
 }
 
-// tokenNamed is keyNamed for the tokens of a user.
+// tokenNamed is like keyNamed, for the tokens of a user.
 func (a *app) tokenNamed(client *agrenting.Client, id string) (name string, inUseHere bool) {
 	ctx, cancel := context.WithTimeout(a.ctx, promptTime)
 	defer cancel()
@@ -79,13 +79,13 @@ func named(what, name, id, hint string) string {
 	return text + ")"
 }
 
-// inUseNote comes before a question about the credential in use.
+// inUseNote returns the text before a question about the credential in use.
 func (a *app) inUseNote(client *agrenting.Client, name string) string {
 	return "This command itself uses " + name + ", from " + a.placeOf(client.Status().Source) + ". "
 }
 
-// ownName is the name of the key in use, in quotes behind a space; "" if it has none, or
-// cannot be found out.
+// ownName returns the name of the key in use, in quotes and after a space. It returns "" if the
+// key has no name, or if the name is not available.
 func (a *app) ownName(client *agrenting.Client, agent string, cred agrenting.Credential) string {
 	if agent == "" {
 		return ""
@@ -105,7 +105,7 @@ func (a *app) ownName(client *agrenting.Client, agent string, cred agrenting.Cre
 	return ""
 }
 
-// bareQuestion asks whether to rotate a key without a store.
+// bareQuestion returns the question before the rotation of a key without a store.
 func (c *keysRotateCmd) bareQuestion(a *app, client *agrenting.Client, key agrenting.Credential) string {
 	name := ""
 	if a.asks(c.confirmFlags) {
@@ -119,8 +119,8 @@ func (c *keysRotateCmd) bareQuestion(a *app, client *agrenting.Client, key agren
 		"; the old one stops working in every program that has it."
 }
 
-// storeQuestion asks whether to rotate the key in the store, or the one that is going to
-// fill it.
+// storeQuestion returns the question before the rotation of the key in the store, or of the key
+// that will fill it.
 func (c *keysRotateCmd) storeQuestion(a *app, client *agrenting.Client) (string, error) {
 	state, err := a.stored()
 	switch {
@@ -142,13 +142,13 @@ func (c *keysRotateCmd) storeQuestion(a *app, client *agrenting.Client) (string,
 	return "Rotate" + text, nil
 }
 
-// What a rotation over a store means for others.
+// The effects of a rotation over a store on other programs.
 const (
 	fromStore = "The old key is revoked; programs that use the store get the new one."
 	onlyStore = "The old key is revoked; only programs that use the store get the new one."
 )
 
-// fillQuestion is storeQuestion for a store without a key.
+// fillQuestion is like storeQuestion, for a store without a key.
 func (c *keysRotateCmd) fillQuestion(a *app) (string, error) {
 	bare := *a
 	bare.Store = ""

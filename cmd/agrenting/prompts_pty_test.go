@@ -89,7 +89,7 @@ func TestQuestionsNameWhatIsAtStake(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() {
-		assert.Len(t, srv.LiveKeys(agent.ID), 2, "nothing was done")
+		assert.Len(t, srv.LiveKeys(agent.ID), 2, "canceled; nothing was changed")
 		assert.Zero(t, srv.Count("DELETE *"))
 		assert.NoDirExists(t, store)
 	})
@@ -137,7 +137,7 @@ func TestSecretThatFitsNowhereIsPrintedToATerminal(t *testing.T) {
 			}
 			require.NoError(t, <-removed)
 			assert.Contains(t, out, " was created, but ")
-			assert.Regexp(t, `revoke it by agrenting keys revoke [0-9a-f-]{36} --of `+r.agent.ID, out)
+			assert.Regexp(t, `revoke it with agrenting keys revoke [0-9a-f-]{36} --of `+r.agent.ID, out)
 			assert.NotContains(t, out, "repeat the same command")
 			secret := regexp.MustCompile(`[0-9a-f]{40}`).FindString(out)
 			if show {

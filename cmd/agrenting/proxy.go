@@ -28,16 +28,16 @@ type proxyCmd struct {
 	Listen       string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"A loopback address, port 0 for any free one, or unix:PATH for a socket (0600); ${default} by default."`
 	Admin        string        `placeholder:"ADDR" help:"Serve /healthz and /metrics on another loopback address or unix:PATH."`
 	Session      bool          `help:"Send sessions, renewed as needed, instead of the key."`
-	MaxExchanges int           `placeholder:"N" help:"How many sessions may be obtained in a minute, 8 by default. The platform locks an address out for 5 minutes after 10."`
-	RequireToken bool          `help:"Ask callers for a token of the proxy's own, which is made up and printed once."`
+	MaxExchanges int           `placeholder:"N" help:"How many sessions may be obtained per minute, 8 by default. After 10, the platform locks the address out for 5 minutes."`
+	RequireToken bool          `help:"Require callers to send the proxy's own token, which is random and printed once."`
 	Allow        []string      `sep:"none" placeholder:"RULE" help:"Permit only this, such as 'GET /api/v1/agents*'; may be repeated."`
-	AllowIssuing bool          `help:"Permit calls whose answer has a new key, token, session or webhook secret in it."`
-	AnyAgent     bool          `help:"Let callers name other agents than --agent in X-Agent-ID."`
+	AllowIssuing bool          `help:"Permit calls that return a new key, token, session, or webhook secret."`
+	AnyAgent     bool          `help:"Allow callers to name agents other than --agent in X-Agent-ID."`
 	AllowOrigin  []string      `sep:"none" placeholder:"ORIGIN" help:"Permit web pages of this origin, such as http://localhost:5173; may be repeated."`
-	ReplayLimit  byteSize      `default:"1MiB" placeholder:"SIZE" help:"Keep bodies of requests up to this size in memory, to send them again if the credential has died; ${default} by default, 0 keeps none."`
-	Grace        time.Duration `default:"10s" help:"How long requests under way may take at the end."`
+	ReplayLimit  byteSize      `default:"1MiB" placeholder:"SIZE" help:"Keep bodies of requests up to this size in memory, to send them again if the credential is rejected; ${default} by default, 0 keeps none."`
+	Grace        time.Duration `default:"10s" help:"How long requests in progress may take when the proxy stops."`
 	Log          string        `enum:",text,json" default:"" placeholder:"FORMAT" help:"Log one line per request to standard error, as text or json."`
-	ReadyFile    string        `placeholder:"FILE" help:"Write the proxy's URL to FILE (0600) once it serves, and a token to FILE.token. FILE is there while it serves: one that a killed run has left is replaced, its own removed at the end, and any other file refused."`
+	ReadyFile    string        `placeholder:"FILE" help:"Write the proxy's URL to FILE (0600) once it serves, and a token to FILE.token. The files exist only while the proxy serves. A file left by a killed run is replaced; any other existing file is an error."`
 }
 
 type jsonProxy struct {
@@ -79,9 +79,9 @@ func (c *proxyCmd) Run(a *app) error {
 	}
 	defer client.Close()
 	c.connect(a, &cfg, client, health)
-	defer health.Close() // before the client
+	defer health.Close() // before the client is closed
 	if cfg.Upstream, err = url.Parse(client.BaseURL()); err != nil {
-		return usage("", "the platform's URL cannot be parsed")
+		return usage("", "the platform's URL is not valid")
 	}
 	for _, f := range []*readyFile{ready, token} {
 		if err := f.clear(); err != nil {
@@ -103,7 +103,7 @@ func (c *proxyCmd) Run(a *app) error {
 	}
 	defer stopAdmin()
 	where := c.announce(a, l, cfg.Token, admin)
-	if err := cmp.Or(a.filterErr, a.unwritten(c.RequireToken || c.ReadyFile == "")); err != nil { // no other process would know of it
+	if err := cmp.Or(a.filterErr, a.unwritten(c.RequireToken || c.ReadyFile == "")); err != nil { // no other process can find the proxy
 		return err
 	}
 	if err := token.write(cfg.Token); err != nil {
@@ -114,7 +114,7 @@ func (c *proxyCmd) Run(a *app) error {
 		return err
 	}
 	defer ready.remove()
-	context.AfterFunc(a.ctx, func() { // newcomers are turned away while the last requests end
+	context.AfterFunc(a.ctx, func() { // from now on, only requests in progress are served
 		ready.remove()
 		token.remove()
 	})
@@ -123,13 +123,13 @@ func (c *proxyCmd) Run(a *app) error {
 		return failure("", "the proxy stopped: %v", err)
 	}
 	if cut > 0 {
-		return failure("give longer streams a longer --grace", "%d requests were cut short at the end", cut)
+		return failure("use a longer --grace for long streams", "%d requests were interrupted at the end", cut)
 	}
-	c.note(a, "the proxy has ended; no request was cut short")
+	c.note(a, "the proxy has ended; no request was interrupted")
 	return nil
 }
 
-// config checks the flags, before anything is touched.
+// config checks the flags. It changes nothing.
 func (c *proxyCmd) config(a *app) (proxy.Config, error) {
 	cfg := proxy.Config{
 		Origins: c.AllowOrigin, Issuing: c.AllowIssuing, Explain: explain, Timeout: a.Timeout,
@@ -150,7 +150,7 @@ func (c *proxyCmd) config(a *app) (proxy.Config, error) {
 	}
 	for _, o := range c.AllowOrigin {
 		if u, err := url.Parse(o); err != nil || u.Host == "" || u.Path != "" || (u.Scheme != "http" && u.Scheme != "https") {
-			return cfg, usage("an origin is scheme, host and port, such as http://localhost:5173", "--allow-origin is not an origin")
+			return cfg, usage("use scheme, host, and port, such as http://localhost:5173", "--allow-origin is not an origin")
 		}
 	}
 	if err := proxy.CheckAddr(c.Listen); err != nil {
@@ -164,7 +164,7 @@ func (c *proxyCmd) config(a *app) (proxy.Config, error) {
 	return cfg, nil
 }
 
-// startLog sets the log that --log asks for.
+// startLog sets the log that --log selects.
 func (c *proxyCmd) startLog(a *app) {
 	opts := &slog.HandlerOptions{Level: slog.LevelInfo}
 	if a.Verbose {
@@ -178,8 +178,8 @@ func (c *proxyCmd) startLog(a *app) {
 	}
 }
 
-// tell reports that the credential can no longer be used, or can be used again: one line
-// on standard error.
+// tell prints one line on standard error: the credential cannot be used any more, or it can be
+// used again.
 func (c *proxyCmd) tell(a *app, text string) {
 	if c.Log == "json" {
 		a.log.LogAttrs(a.ctx, slog.LevelWarn, "proxy: credential", slog.String("change", visible(text)))
@@ -188,16 +188,16 @@ func (c *proxyCmd) tell(a *app, text string) {
 	fmt.Fprintln(a.err, a.ui.errPaint(red, "agrenting:")+" "+visible(text))
 }
 
-// note tells people something on standard error, unless programs read the log there.
+// note prints a note for people on standard error, unless programs read the log there.
 func (c *proxyCmd) note(a *app, text string) {
 	if c.Log != "json" {
 		a.ui.note("%s", text)
 	}
 }
 
-// client makes the client whose credential the proxy lends, and obtains the credential.
+// client returns the client that lends its credential, and obtains the credential.
 func (c *proxyCmd) client(a *app, base *http.Transport, health *proxy.Health, metrics agrenting.Option) (*agrenting.Client, error) {
-	var obtained atomic.Bool // the error of a first one is that of the command
+	var obtained atomic.Bool // the command itself reports the error of the first credential
 	var rejected atomic.Uint64
 	opts := []agrenting.Option{
 		metrics, agrenting.WithTransport(base), agrenting.WithRetryPolicy(agrenting.RetryPolicy{}),
@@ -209,7 +209,7 @@ func (c *proxyCmd) client(a *app, base *http.Transport, health *proxy.Health, me
 			case e.Type == agrenting.EventRenewed:
 				health.Renewed("a new credential is in use: " + e.Fingerprint)
 			case e.Type == agrenting.EventRenewalFailed && (e.Generation == rejected.Load() || (!e.Expires.IsZero() && !e.Expires.After(e.Time))):
-				health.Failed("there is no valid credential, so requests may fail: " + textOf(e.Err))
+				health.Failed("no valid credential, so requests may fail: " + textOf(e.Err))
 			}
 		}),
 	}
@@ -220,7 +220,7 @@ func (c *proxyCmd) client(a *app, base *http.Transport, health *proxy.Health, me
 	if err != nil {
 		return nil, err
 	}
-	// Whatever is wrong with the credential is better known now.
+	// Obtain the credential now, so that its errors are reported at the start.
 	stop := a.waiting("obtaining the credential")
 	_, err = client.Credential(a.ctx)
 	stop()
@@ -243,7 +243,7 @@ func (c *proxyCmd) connect(a *app, cfg *proxy.Config, client *agrenting.Client, 
 	health.Verify = func(ctx context.Context) (string, proxy.Verdict) {
 		v := verdictOf(client.Verify(ctx))
 		s, remedy := client.Status(), "start the proxy again with a valid one"
-		if s.Source == varKeyFile || a.Store != "" { // it is read again
+		if s.Source == varKeyFile || a.Store != "" { // the source is read again
 			remedy = "replace it there"
 		}
 		if v == proxy.Alive {
@@ -255,7 +255,7 @@ func (c *proxyCmd) connect(a *app, cfg *proxy.Config, client *agrenting.Client, 
 	cfg.Succeeded = func() { health.Recheck(a.ctx) }
 }
 
-// verdictOf reads the result of [agrenting.Client.Verify].
+// verdictOf converts the result of [agrenting.Client.Verify].
 func verdictOf(err error) proxy.Verdict {
 	switch {
 	case err == nil:
@@ -267,13 +267,13 @@ func verdictOf(err error) proxy.Verdict {
 	}
 }
 
-// serveAdmin serves /healthz and /metrics if --admin asks for it.
+// serveAdmin serves /healthz and /metrics if --admin is given.
 func (c *proxyCmd) serveAdmin(a *app, client *agrenting.Client, health *proxy.Health, metrics prometheus.Collector) (at string, stop func(), err error) {
 	if c.Admin == "" {
 		return "", func() {}, nil
 	}
 	report := func() proxy.Report {
-		health.Recheck(a.ctx) // without traffic, nothing else would
+		health.Recheck(a.ctx) // without traffic, nothing else asks the platform again
 		s := client.Status()
 		r := proxy.Report{Status: "ok", Problem: health.Problem(), Generation: s.Generation, Credential: s.Fingerprint}
 		if !s.Expires.IsZero() {
@@ -298,7 +298,7 @@ func (c *proxyCmd) serveAdmin(a *app, client *agrenting.Client, health *proxy.He
 	return at, stop, nil
 }
 
-// tokenFile is the file with the token, which the ready file names; "" for none.
+// tokenFile returns the path of the file with the token, or "" if there is none.
 func (c *proxyCmd) tokenFile() string {
 	if c.ReadyFile == "" || !c.RequireToken {
 		return ""
@@ -306,35 +306,34 @@ func (c *proxyCmd) tokenFile() string {
 	return c.ReadyFile + ".token"
 }
 
-// proxyToken is the form of a token.
+// proxyToken matches a token.
 var proxyToken = regexp.MustCompile(`\A[A-Z2-7]{26}\n\z`)
 
-// isProxyToken reports whether a file has the token of a proxy in it and nothing else.
+// isProxyToken reports whether a file has only the token of a proxy.
 func isProxyToken(text string) bool { return proxyToken.MatchString(text) }
 
-// isProxyURL reports whether a file has the URL of a proxy in it and nothing else.
+// isProxyURL reports whether a file has only the URL of a proxy.
 func isProxyURL(text string) bool {
 	line, ended := strings.CutSuffix(text, "\n")
 	u, err := url.Parse(line)
 	if !ended || err != nil {
 		return false
 	}
-	if u.Host == "localhost" { // of a socket
+	if u.Host == "localhost" { // the URL of a proxy on a socket
 		return line == "http://localhost"
 	}
 	at, err := netip.ParseAddrPort(u.Host)
 	return err == nil && at.Addr().IsLoopback() && line == "http://"+u.Host
 }
 
-// proxyBase is a transport for many callers at once.
+// proxyBase returns a transport for many concurrent callers.
 func proxyBase() *http.Transport {
 	base := agrenting.NewBaseTransport()
 	base.MaxIdleConns, base.MaxIdleConnsPerHost = 512, 256
 	return base
 }
 
-// announce says where the proxy is, and returns its URL. The token is shown here
-// only.
+// announce prints the address of the proxy, and returns its URL. The token is shown only here.
 func (c *proxyCmd) announce(a *app, l net.Listener, token, admin string) string {
 	j := jsonProxy{URL: "http://" + l.Addr().String(), Token: token, TokenFile: c.tokenFile(), Allow: c.Allow}
 	if l.Addr().Network() == "unix" {
@@ -342,7 +341,7 @@ func (c *proxyCmd) announce(a *app, l net.Listener, token, admin string) string 
 	}
 	curl := "curl "
 	if token != "" {
-		// In an argument, every program of the machine could read it.
+		// Every program of the machine can read an argument, so the token is not one.
 		curl = "printf 'X-Proxy-Token: " + token + "' | curl -H @- "
 	}
 	if j.Socket != "" {
@@ -370,12 +369,12 @@ func (c *proxyCmd) announce(a *app, l net.Listener, token, admin string) string 
 		c.note(a, curl+j.URL+"/api/v1/agents")
 		return j.URL
 	}
-	shown := "shown only now"
+	shown := "shown only once"
 	if j.TokenFile != "" {
-		shown = "while the proxy serves also in " + j.TokenFile
+		shown = "while the proxy serves, also in " + j.TokenFile
 	}
 	a.ui.line("token   %s   (%s)", token, shown)
-	a.ui.line("%s%s/api/v1/agents", curl, j.URL) // not on standard error, which may be a log
+	a.ui.line("%s%s/api/v1/agents", curl, j.URL) // not to standard error, which may be a log
 	return j.URL
 }
 
@@ -401,8 +400,8 @@ func (b *byteSize) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// explain turns what the SDK says into an answer for a caller, who is told
-// nothing of the credential.
+// explain turns an error of the SDK into a response for a caller. The response does not describe
+// the credential.
 func explain(err error) (status int, code, text string, retryAfter time.Duration) {
 	text = strings.TrimSuffix(textOf(err), ".")
 	if l, ok := errors.AsType[*agrenting.LockoutError](err); ok {
@@ -421,7 +420,7 @@ func explain(err error) (status int, code, text string, retryAfter time.Duration
 	case errors.Is(err, agrenting.ErrInvalidAgentID):
 		return http.StatusUnprocessableEntity, "PROXY_AGENT_ID", text, 0
 	case errors.Is(err, context.DeadlineExceeded):
-		return http.StatusGatewayTimeout, "PROXY_TIMEOUT", "the platform did not answer in time", 0
+		return http.StatusGatewayTimeout, "PROXY_TIMEOUT", "the platform did not respond in time", 0
 	default:
 		return http.StatusBadGateway, "PROXY_UPSTREAM", "the platform cannot be reached", 0
 	}

@@ -109,7 +109,7 @@ func TestOnATerminal(t *testing.T) {
 	assert.Equal(t, codeFailure, code, out)
 	assert.Contains(t, out, "Revoke the key ("+spare.ID)
 	assert.NotContains(t, out, "itself uses")
-	assert.Contains(t, out, "nothing was done")
+	assert.Contains(t, out, "canceled; nothing was changed")
 	assert.Contains(t, out, "\x1b[", "the output is colored")
 	assert.True(t, srv.KeyAlive(spare.Secret))
 
@@ -203,7 +203,7 @@ func TestRemedyHasItsOwnLineOnATerminal(t *testing.T) {
 		want string
 	}{
 		"usage":  {[]string{"keys", "rotat"}, codeUsage, `^agrenting: [^\r\n;]+\r?\n-> see agrenting keys --help\r?\n$`},
-		"call":   {[]string{"agents", "mine"}, codeRefused, `^agrenting: [^\r\n;]*403[^\r\n;]*\r?\n-> this is for users: [^\r\n]+\r?\n$`},
+		"call":   {[]string{"agents", "mine"}, codeRefused, `^agrenting: [^\r\n;]*403[^\r\n;]*\r?\n-> only users can do this: [^\r\n]+\r?\n$`},
 		"secret": {[]string{"keys", "create", "x"}, codeUsage, `^agrenting: the platform shows the secret only once\r?\n-> add --out FILE to keep it, or --show to print it\r?\n$`},
 		"JSON":   {[]string{"keys", "create", "x", "--json"}, codeUsage, `"hint": "add --out FILE`},
 		"child":  {[]string{"exec", "--", "sh", "-c", "exit 9"}, 9, `^$`},

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// readyFile is there while a command serves, for scripts that wait for it.
+// readyFile is a file that exists while a command serves, for scripts that wait for it.
 type readyFile struct {
 	flag, path string // path "" is none
 	ours       func(text string) bool
@@ -17,20 +17,18 @@ type readyFile struct {
 	gone       sync.Once
 }
 
-// newReadyFile looks whether the file may be written: what is there already must
-// be what a killed run has left behind. ours knows the text of such files.
-// Nothing is changed yet.
+// newReadyFile checks whether the file may be written: an existing file must be one that a killed
+// run left. ours reports whether a text is that of such a file. newReadyFile changes nothing.
 func newReadyFile(flag, path string, ours func(text string) bool) (*readyFile, error) {
 	r := &readyFile{flag: flag, path: path, ours: ours}
 	_, err := r.outdated()
 	return r, err
 }
 
-// maxReadyFile is more than a ready file has.
+// maxReadyFile is larger than any ready file, in bytes.
 const maxReadyFile = 4 << 10
 
-// outdated reports whether a killed run has left the file behind. Any other file
-// is an error.
+// outdated reports whether a killed run left the file. Any other file is an error.
 func (r *readyFile) outdated() (bool, error) {
 	if r.path == "" {
 		return false, nil
@@ -40,22 +38,22 @@ func (r *readyFile) outdated() (bool, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
 	case err != nil:
-		return false, failure("", "cannot look at %s: %v", r.path, cause(err))
+		return false, failure("", "cannot check %s: %v", r.path, cause(err))
 	case !info.Mode().IsRegular():
 		return false, usage("choose another name", "%s: %s exists and is not a regular file", r.flag, r.path)
 	}
 	f, err := os.Open(r.path)
 	if err != nil {
-		return false, failure("remove it, or choose another name", "%s: %s is there and cannot be read: %v", r.flag, r.path, cause(err))
+		return false, failure("remove it, or choose another name", "%s: %s exists and cannot be read: %v", r.flag, r.path, cause(err))
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxReadyFile))
 	if err != nil {
-		return false, failure("remove it, or choose another name", "%s: %s is there and cannot be read: %v", r.flag, r.path, cause(err))
+		return false, failure("remove it, or choose another name", "%s: %s exists and cannot be read: %v", r.flag, r.path, cause(err))
 	}
 	if !r.ours(string(text)) {
 		return false, usage("choose another name, or remove the file if it is not needed",
-			"%s: %s is there, and was not written by this command; it is left as it is", r.flag, r.path)
+			"%s: %s exists, and was not written by this command; it was not changed", r.flag, r.path)
 	}
 	return true, nil
 }
@@ -68,13 +66,13 @@ func (r *readyFile) clear() error {
 		return err
 	}
 	if err := os.Remove(r.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return failure("remove it, or choose another name", "%s: %s is there from before and cannot be removed: %v", r.flag, r.path, cause(err))
+		return failure("remove it, or choose another name", "%s: %s is left from an earlier run and cannot be removed: %v", r.flag, r.path, cause(err))
 	}
 	return nil
 }
 
-// write says that the command serves. It replaces a file that was created in the
-// meantime only if another run wrote it.
+// write creates the file to show that the command serves. It replaces a file that was created in
+// the meantime only if another run wrote it.
 func (r *readyFile) write(text string) error {
 	if r.path == "" {
 		return nil
@@ -86,12 +84,12 @@ func (r *readyFile) write(text string) error {
 		return err
 	}
 	r.text = text + "\n"
-	r.own, _ = os.Lstat(r.path) // without, it is left
+	r.own, _ = os.Lstat(r.path) // on an error, the file is not removed at the end
 	return nil
 }
 
-// remove says that the command no longer serves. It leaves a file that was replaced or
-// changed in the meantime.
+// remove removes the file to show that the command no longer serves. It keeps a file that was
+// replaced or changed in the meantime.
 func (r *readyFile) remove() {
 	r.gone.Do(func() {
 		if r.own != nil && r.untouched() {
@@ -100,9 +98,9 @@ func (r *readyFile) remove() {
 	})
 }
 
-// untouched reports whether the file is the one that was written. The number of
-// a file that is gone is soon another's, which may say the same; and a clock that
-// ticks coarsely tells no change at once.
+// untouched reports whether the file is the one that was written. The identity alone is not
+// enough, because a new file may get the inode number of a removed file. The time is not enough
+// either, because coarse clocks do not show quick changes.
 func (r *readyFile) untouched() bool {
 	now, err := os.Lstat(r.path)
 	if err != nil || !os.SameFile(r.own, now) || !r.own.ModTime().Equal(now.ModTime()) {

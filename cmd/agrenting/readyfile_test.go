@@ -116,7 +116,7 @@ func TestFilesOfOthersAreNotReadyFiles(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 			_, err = newReadyFile("--env-file", path, isText)
-			require.ErrorContains(t, err, "--env-file: "+path+" is there, and was not written by this command")
+			require.ErrorContains(t, err, "--env-file: "+path+" exists, and was not written by this command")
 			for _, err := range []error{err, early.clear(), early.write("text")} {
 				var e *cliError
 				require.ErrorAs(t, err, &e)

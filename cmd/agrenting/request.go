@@ -26,14 +26,14 @@ type requestCmd struct {
 	secretFlags
 
 	Method   string   `arg:"" help:"The method, such as GET."`
-	Path     string   `arg:"" help:"The path, such as /api/v1/agents, or a whole URL of the platform; it may have a query string."`
-	Field    []string `short:"f" sep:"none" placeholder:"KEY=VALUE" help:"A text field of the JSON body (or of the query, with GET, HEAD and DELETE); a[b]=c nests, a[]=c appends."`
-	Typed    []string `short:"F" sep:"none" name:"typed" placeholder:"KEY=VALUE" help:"The same with true, false, null, numbers and JSON taken as such, and @FILE as the text of a file (@- of standard input)."`
+	Path     string   `arg:"" help:"The path, such as /api/v1/agents, or a full URL of the platform; it may have a query string."`
+	Field    []string `short:"f" sep:"none" placeholder:"KEY=VALUE" help:"A text field of the JSON body (or of the query, with GET, HEAD, and DELETE); a[b]=c nests, a[]=c appends."`
+	Typed    []string `short:"F" sep:"none" name:"typed" placeholder:"KEY=VALUE" help:"Like --field, but true, false, null, numbers, and JSON are not quoted, and @FILE is the text of a file (@- reads standard input)."`
 	Input    string   `placeholder:"FILE" help:"The body; - reads standard input."`
-	Header   []string `short:"H" sep:"none" placeholder:"NAME:VALUE" help:"A header. Credentials are refused here: command lines are seen by others."`
+	Header   []string `short:"H" sep:"none" placeholder:"NAME:VALUE" help:"A header. Credentials are refused here, because other programs can read command lines."`
 	Paginate bool     `help:"Read all pages and print their items as one array; with GET only, without -i/--include, --raw and --out."`
 	Include  bool     `short:"i" help:"Print status and headers first."`
-	Raw      bool     `help:"Print the body as it came instead of its data."`
+	Raw      bool     `help:"Print the unchanged body instead of its data."`
 }
 
 // Run makes a call.
@@ -90,7 +90,7 @@ func (c *requestCmd) Run(a *app) error {
 	var into any = &data
 	switch {
 	case c.Raw && c.Out != "":
-		into = s.file // of any size
+		into = s.file // bodies of any size
 	case c.Raw:
 		into = &raw
 	}
@@ -104,7 +104,7 @@ func (c *requestCmd) Run(a *app) error {
 	}
 	switch {
 	case errors.Is(err, errShown):
-		return failure("add --out FILE", "the body is larger than %d MiB, which is the most that is printed", maxShown>>20)
+		return failure("add --out FILE", "the body is larger than %d MiB, the limit for printing", maxShown>>20)
 	case err != nil && issuing != nil:
 		return issuing.failed(err)
 	case err != nil:
@@ -125,13 +125,13 @@ func (c *requestCmd) Run(a *app) error {
 	}
 }
 
-// maxShown bounds a body that is printed as it came: it is searched for the credential
-// as a whole, which takes about 50 times its size in memory.
+// maxShown bounds a body that is printed unchanged. It is searched for the credential as a whole,
+// which takes about 50 times its size in memory.
 const maxShown = 4 << 20
 
 var errShown = errors.New("the body is too large to be printed")
 
-// limited takes as much of a body as is printed.
+// limited collects a body up to the limit for printing.
 type limited struct {
 	body []byte
 	left int
@@ -146,8 +146,8 @@ func (l *limited) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// issues reports whether the answer has a new secret in it. In a whole URL, the path of
-// the base URL may precede the route.
+// issues reports whether the response has a new secret in it. In a full URL, the path of the
+// base URL may precede the route.
 func (c *requestCmd) issues() bool {
 	path, _, _ := strings.Cut(c.Path, "?")
 	if u, err := url.Parse(c.Path); err == nil {
@@ -166,12 +166,12 @@ func (c *requestCmd) issues() bool {
 	return false
 }
 
-// lost is for an answer with a new secret in it.
+// lost returns the error for a response with a new secret that could not be printed.
 func (c *requestCmd) lost() (msg, hint string) {
 	if !c.issues() {
 		return "", ""
 	}
-	return "the platform has answered, and the secret in its answer is lost",
+	return "the platform has responded, and the secret in its response is lost",
 		hintLost
 }
 
@@ -218,14 +218,14 @@ func (c *requestCmd) pages(
 	ctx context.Context, a *app, client *agrenting.Client, method string, opts []agrenting.CallOption, hide redact.Func,
 ) error {
 	if method != http.MethodGet || c.Raw || c.Include || c.Out != "" {
-		return usage("", "--paginate goes with GET and without -i/--include, --raw and --out")
+		return usage("", "--paginate requires GET, and cannot be combined with -i/--include, --raw, or --out")
 	}
 	items := []json.RawMessage{}
 	for item, err := range agrenting.List[json.RawMessage](ctx, client, c.Path, opts...) {
 		if err != nil {
 			return err
 		}
-		items = append(items, hide.JSON(item)) // the trace is that of the item's page
+		items = append(items, hide.JSON(item)) // hide has the credential of the item's page
 	}
 	if a.JSON {
 		a.encode(map[string]any{"data": items})
@@ -245,7 +245,7 @@ func head(w io.Writer, resp *agrenting.Response) {
 	fmt.Fprintln(w)
 }
 
-// headers are the call options of -H.
+// headers returns the call options of -H.
 func (c *requestCmd) headers() ([]agrenting.CallOption, error) {
 	var opts []agrenting.CallOption
 	for _, h := range c.Header {
@@ -255,18 +255,18 @@ func (c *requestCmd) headers() ([]agrenting.CallOption, error) {
 			return nil, usage("write -H 'Name: value'", "a header has no colon")
 		}
 		if proxy.IsCredentialHeader(name) {
-			return nil, usage("give the credential by the environment or --key-file",
-				"%s on a command line can be read by every program of this machine", http.CanonicalHeaderKey(name))
+			return nil, usage("pass the credential in the environment or with --key-file",
+				"every program on this machine can read %s on a command line", http.CanonicalHeaderKey(name))
 		}
 		opts = append(opts, agrenting.CallHeader(name, strings.TrimSpace(value)))
 	}
 	return opts, nil
 }
 
-// maxRequestBody bounds what is read of a body, to be able to repeat it.
+// maxRequestBody bounds a body, which is kept in memory for retries.
 const maxRequestBody = 64 << 20
 
-// body makes the body or the query of the fields or of --input.
+// body returns the body or the query, from the fields or from --input.
 func (c *requestCmd) body(a *app, method string) (body any, query url.Values, err error) {
 	fields := len(c.Field)+len(c.Typed) > 0
 	inQuery := method == http.MethodGet || method == http.MethodHead || method == http.MethodDelete
@@ -292,10 +292,10 @@ func (c *requestCmd) body(a *app, method string) (body any, query url.Values, er
 // read reads a file or standard input.
 func (a *app) read(name string) ([]byte, error) {
 	if name == "-" && a.KeyFile == "-" {
-		return nil, usage("give one of them by a file", "standard input is either the credential or the body")
+		return nil, usage("use a file for one of them", "standard input cannot be both the credential and the body")
 	}
 	if name == "-" && isTerminal(a.in) {
-		a.ui.note("reading the body from standard input; Ctrl-D ends it")
+		a.ui.note("reading the body from standard input; end it with Ctrl-D")
 	}
 	b, err := untilCanceled(a.ctx, func() ([]byte, error) {
 		from := a.in
@@ -376,7 +376,7 @@ func (c *requestCmd) object(a *app) (map[string]any, error) {
 	return root, nil
 }
 
-// typed reads the value of -F.
+// typed converts the value of -F.
 func (a *app) typed(v string) (any, error) {
 	if file, ok := strings.CutPrefix(v, "@"); ok {
 		b, err := a.read(file)
@@ -393,8 +393,8 @@ var (
 	errShape  = usage("", "a field contradicts an earlier one")
 )
 
-// setField puts a value at a path such as a[b][]: members of objects, and [] at
-// the end to append to an array.
+// setField sets the value at a path such as a[b][]. Names in brackets are members of objects,
+// and [] at the end appends to an array.
 func setField(root map[string]any, path string, value any) error {
 	if !fieldPath.MatchString(path) {
 		return errField

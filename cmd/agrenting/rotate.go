@@ -30,11 +30,11 @@ type keysRotateCmd struct {
 	secretFlags
 	confirmFlags
 
-	Strategy string `enum:"auto,overlap,inplace" default:"auto" help:"overlap keeps the old key live until the new one is in use; inplace replaces it in one call. (${enum})"`
-	KeyID    string `placeholder:"ID" help:"The platform's id of the key that is replaced, if the store does not know it."`
+	Strategy string `enum:"auto,overlap,inplace" default:"auto" help:"overlap keeps the old key valid until the new one is in use; inplace replaces it in one call. (${enum})"`
+	KeyID    string `placeholder:"ID" help:"The platform's ID of the old key, if the store does not have it."`
 }
 
-// Run replaces the key in use, in the store that was given or in a temporary one.
+// Run replaces the key in use, in the store of --store or in a temporary store.
 func (c *keysRotateCmd) Run(a *app) error {
 	if a.Store == "" {
 		return c.withoutStore(a)
@@ -85,21 +85,21 @@ func joinHints(first, second string) string {
 	return first + "; " + second
 }
 
-// preferStore recommends --store first if no flag says where the new key goes: with a
-// store, nothing can be lost.
+// preferStore recommends --store first if no flag says where the new key goes, because a store
+// cannot lose it.
 func preferStore(f secretFlags, err error) error {
 	e, ok := errors.AsType[*cliError](err)
 	if !ok || f.Out != "" || f.Show {
 		return err
 	}
 	better := *e
-	better.hint = "give --store FOLDER: the new key is kept there before the old one goes; without a store, " + e.hint
+	better.hint = "pass --store FOLDER: the new key is saved there before the old one is revoked; without a store, " + e.hint
 	return &better
 }
 
-// rotate replaces the key in the store of a. A rotation that is interrupted is
-// finished if that is a matter of seconds, and otherwise by the next run, or by any
-// other process that has the store. shown is the store to report.
+// rotate replaces the key in the store of a. It finishes an interrupted rotation if that takes
+// only seconds. Otherwise, the next run or any other process that uses the store finishes it.
+// shown is the store to report.
 func (c *keysRotateCmd) rotate(a *app, client *agrenting.Client, s *sink, watch *rotationWatch, shown string) error {
 	began := time.Now()
 	r, err := client.Rotate(a.ctx)
@@ -111,7 +111,7 @@ func (c *keysRotateCmd) rotate(a *app, client *agrenting.Client, s *sink, watch 
 	if err != nil && !interrupted {
 		return s.rescue(a, err)
 	}
-	if err := client.Close(); err != nil { // its notes come before the result
+	if err := client.Close(); err != nil { // prints its notes before the result
 		return s.rescue(a, err)
 	}
 	watch.end()
@@ -157,47 +157,46 @@ func (c *keysRotateCmd) report(a *app, s *sink, r *agrenting.Rotation, secret, s
 	)
 }
 
-// howItWent is what is out of the ordinary about a rotation.
+// howItWent returns what is unusual about a rotation.
 func howItWent(r *agrenting.Rotation, interrupted bool) string {
 	var all []string
 	if r.Recovered {
-		all = append(all, "recovered: this finished what an earlier run had begun")
+		all = append(all, "recovered: this run finished the rotation of an earlier run")
 	}
 	if r.Adopted {
-		all = append(all, "adopted: another process has created this key")
+		all = append(all, "adopted: another process created this key")
 	}
 	if interrupted {
-		all = append(all, "interrupted, and finished nevertheless")
+		all = append(all, "interrupted, but finished")
 	}
 	return strings.Join(all, "; ")
 }
 
 // rotationWatch shows the progress of a rotation. It also has the result of a rotation
-// that was interrupted and finished nevertheless.
+// that was interrupted but finished.
 type rotationWatch struct {
 	app *app
 
 	mu      sync.Mutex
-	stop    func() // the present line of progress
+	stop    func() // ends the current line of progress
 	ended   bool
-	waiting bool             // for another process
-	worked  bool             // has done a step itself
-	keys    []string         // fingerprints of the keys that were in use, in their order
+	waiting bool             // waits for another process
+	worked  bool             // this run performed a step
+	keys    []string         // fingerprints of the keys that were in use, in order
 	rotated *agrenting.Event // nil until it is done
 	err     error            // of the rotation
 
-	asked    bool   // the platform was asked for a key
-	recovers bool   // an earlier run has left an unfinished rotation behind
+	asked    bool   // a key was requested from the platform
+	recovers bool   // an earlier run left an unfinished rotation
 	again    string // how to continue
-	next     string // how the next run is called, if not in the same way
+	next     string // extra arguments of the next run
 }
 
 func newRotationWatch(a *app) *rotationWatch {
 	return &rotationWatch{app: a, stop: func() {}, again: "run it again"}
 }
 
-// unreadable is the error that has an answer with a key which was not found in
-// it, nil if there is none.
+// unreadable returns the error that has a response in which the key was not found, or nil.
 func (w *rotationWatch) unreadable() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -207,7 +206,7 @@ func (w *rotationWatch) unreadable() error {
 	return nil
 }
 
-// event is the client's observer.
+// event observes the events of the client.
 func (w *rotationWatch) event(e agrenting.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -221,7 +220,7 @@ func (w *rotationWatch) event(e agrenting.Event) {
 		w.waiting = !e.RetryAt.IsZero()
 		if w.waiting {
 			left := max(time.Second, e.RetryAt.Sub(e.Time).Round(time.Second))
-			w.show("another process is rotating the key; if it was killed, this run continues in "+left.String(), "waiting for the other process")
+			w.show("another process is rotating the key; if it was killed, this run continues the rotation in "+left.String(), "waiting for the other process")
 		} else {
 			w.worked = true
 			w.asked = w.asked || e.Reason == string(agrenting.StageIssue)
@@ -230,7 +229,7 @@ func (w *rotationWatch) event(e agrenting.Event) {
 	}
 }
 
-// show notes something, and then, as progress, that it takes its time.
+// show prints a note, and then shows progress.
 func (w *rotationWatch) show(text, progress string) {
 	if w.ended {
 		return
@@ -240,16 +239,16 @@ func (w *rotationWatch) show(text, progress string) {
 	w.stop = w.app.waiting("%s", progress)
 }
 
-// finishing explains why an interruption does not end the command at once.
+// finishing explains why an interruption does not end the command immediately.
 func (w *rotationWatch) finishing() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.waiting {
-		w.show("interrupted; finishing what is under way (interrupt again to leave it to the next run"+w.next+")", "finishing")
+		w.show("interrupted; finishing the current step (interrupt again to leave it to the next run"+w.next+")", "finishing")
 	}
 }
 
-// end takes the line of progress away.
+// end erases the line of progress.
 func (w *rotationWatch) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -257,8 +256,8 @@ func (w *rotationWatch) end() {
 	w.stop()
 }
 
-// result returns the result of a rotation that was finished although it was
-// interrupted, nil if it was not.
+// result returns the result of a rotation that was finished although it was interrupted, or nil
+// if it was not finished.
 func (w *rotationWatch) result(took time.Duration) *agrenting.Rotation {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -279,7 +278,7 @@ func (w *rotationWatch) result(took time.Duration) *agrenting.Rotation {
 	return r
 }
 
-// unfinished returns an error that says what an interruption has left behind.
+// unfinished returns an error that describes the state after an interruption.
 func (w *rotationWatch) unfinished(state agrenting.KeyState) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -287,14 +286,14 @@ func (w *rotationWatch) unfinished(state agrenting.KeyState) error {
 	key := "the key " + state.Credential.Fingerprint() + " is in use"
 	switch in := state.Unfinished; {
 	case w.waiting && w.worked:
-		e.msg = "interrupted; another process has taken the rotation over"
-		e.hint = w.again + " to see it finished"
+		e.msg = "interrupted; another process has taken over the rotation"
+		e.hint = w.again + " to wait for its end"
 	case w.waiting:
-		e.msg = "interrupted; this run changed nothing, another process is rotating the key"
+		e.msg = "interrupted; this run changed nothing; another process is rotating the key"
 		e.hint = w.again + ": if that process was killed, the next run finishes the rotation"
 	case in != nil && in.Strategy == agrenting.InPlace && in.Stage != agrenting.StagePrepare && in.Stage != agrenting.StageForget:
 		e.msg = "interrupted at the stage " + string(in.Stage) + "; the platform may have replaced the key already"
-		e.hint = w.again + " at once: it gets the new key by the same idempotency key, and finishes the rotation"
+		e.hint = w.again + " now: it gets the new key with the same idempotency key, and finishes the rotation"
 	case in != nil:
 		e.msg = "interrupted at the stage " + string(in.Stage) + "; " + key + ", and nothing is lost"
 		e.hint = w.again + " to finish the rotation"

@@ -57,7 +57,7 @@ func (r *rotating) interruptedAtRevoke(env []string, args ...string) (output str
 	r.t.Helper()
 	return converse(r.t, r.srv, r.key.Secret, append(env, "AGRENTING_AGENT_ID="+r.agent.ID), []turn{
 		{prompt: "rotating: revoke", answer: "\x03"},
-		{prompt: "finishing what is under way", then: r.holdRevocation()},
+		{prompt: "finishing the current step", then: r.holdRevocation()},
 	}, append([]string{"keys", "rotate", "--yes"}, args...)...)
 }
 
@@ -108,9 +108,9 @@ func TestAnInterruptedRotationIsFinishedAndSaysSo(t *testing.T) {
 	r := newRotating(t)
 	out, code := r.interruptedAtRevoke(nil, "--store", r.path)
 	assert.Equal(t, codeOK, code, out)
-	assert.Contains(t, out, "interrupted; finishing what is under way")
-	assert.Regexp(t, `note\s*\S* +interrupted, and finished nevertheless`, out)
-	assert.Equal(t, 1, strings.Count(out, "finishing what is under way"), "it is told once")
+	assert.Contains(t, out, "interrupted; finishing the current step")
+	assert.Regexp(t, `note\s*\S* +interrupted, but finished`, out)
+	assert.Equal(t, 1, strings.Count(out, "finishing the current step"), "it is told once")
 	state := r.state()
 	assert.Nil(t, state.Unfinished)
 	assert.EqualValues(t, 2, state.Generation)
@@ -175,7 +175,7 @@ func TestWhoWaitsForTheRotationOfAnotherProcessSeesItAndMayLeave(t *testing.T) {
 	out, code := r.interruptedAt("another process is rotating the key")
 	assert.Equal(t, codeInterrupted, code, out)
 	assert.Less(t, time.Since(began), 30*time.Second, "it does not wait for the lease, nor for Close's patience")
-	assert.Regexp(t, `if it was killed, this run continues in (59s|1m0s)`, out)
+	assert.Regexp(t, `if it was killed, this run continues the rotation in (59s|1m0s)`, out)
 	assert.Contains(t, out, "this run changed nothing")
 	assert.Equal(t, "another", r.state().Unfinished.Holder)
 	assert.True(t, r.srv.KeyAlive(r.key.Secret))
@@ -204,7 +204,7 @@ func TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt(t *testing.T) {
 	kept, err := filepath.Glob(r.path + ".rescued-*")
 	require.NoError(t, err)
 	require.Len(t, kept, 1, out.String())
-	assert.Contains(t, out.String(), "the new key is kept: it is in "+kept[0])
+	assert.Contains(t, out.String(), "the new key is saved: it is in "+kept[0])
 	assert.NotContains(t, out.String(), "NewCredential")
 	secret, err := os.ReadFile(kept[0])
 	require.NoError(t, err)
@@ -290,7 +290,7 @@ func TestWhoLostTheLeaseDoesNotSayThatNothingWasChanged(t *testing.T) {
 	assert.Equal(t, codeInterrupted, code, out)
 	assert.EqualValues(t, 2, r.state().Generation)
 	assert.NotContains(t, out, "nothing was changed")
-	assert.Contains(t, out, "another process has taken the rotation over")
+	assert.Contains(t, out, "another process has taken over the rotation")
 }
 
 // withoutStore runs keys rotate without a store, and leaves temporary folders in temp.
@@ -423,7 +423,7 @@ func TestStoreOfAnotherRotationIsNotUsed(t *testing.T) {
 	other.key = r.srv.NewKey(other.agent.ID)
 	out, code = other.withoutStore(temp, args...)
 	assert.Equal(t, codeUsage, code, out)
-	assert.Contains(t, out, "has the unfinished rotation of another key than "+agrenting.APIKey(other.key.Secret).Fingerprint())
+	assert.Contains(t, out, "has the unfinished rotation of a key other than "+agrenting.APIKey(other.key.Secret).Fingerprint())
 	assert.True(t, r.srv.KeyAlive(other.key.Secret))
 
 	r.path = key + ".rotation" // the way that the message names
@@ -476,7 +476,7 @@ func TestFolderThatNoRotationHasMadeIsNotUsed(t *testing.T) {
 				return
 			}
 			assert.Equal(t, codeUsage, code, out)
-			assert.Contains(t, out, store+" is needed for the rotation, but it has files that no rotation has put there")
+			assert.Contains(t, out, store+" is needed for the rotation, but it has files that no rotation wrote")
 			assert.True(t, r.srv.KeyAlive(r.key.Secret))
 			after, err := os.ReadDir(store)
 			require.NoError(t, err)
@@ -592,7 +592,7 @@ func TestKeyThatCannotBeWrittenIsKeptElsewhere(t *testing.T) {
 	kept, err := filepath.Glob(filepath.Join(temp, "agrenting-rescued-*"))
 	require.NoError(t, err)
 	require.Len(t, kept, 1, out.String())
-	assert.Contains(t, out.String(), "the new key is kept: it is in "+kept[0])
+	assert.Contains(t, out.String(), "the new key is saved: it is in "+kept[0])
 	r.written(kept[0])
 }
 
@@ -616,7 +616,7 @@ func TestKeyThatCannotBeWrittenIsWrittenByTheSameCommand(t *testing.T) {
 	kept, err := filepath.Glob(filepath.Join(temp, "key.rotation", "rescued-*"))
 	require.NoError(t, err)
 	require.Len(t, kept, 1, out.String())
-	assert.Contains(t, out.String(), "the new key is in "+kept[0]+"; run the same command again to have it written to "+key)
+	assert.Contains(t, out.String(), "the new key is in "+kept[0]+"; run the same command again to write it to "+key)
 	r.written(kept[0])
 
 	require.NoError(t, os.Remove(key))
@@ -646,12 +646,12 @@ func TestHangupFinishesARotation(t *testing.T) {
 	var text strings.Builder
 	for lines.Scan() {
 		text.WriteString(lines.Text() + "\n")
-		if strings.Contains(lines.Text(), "interrupted; finishing what is under way") {
+		if strings.Contains(lines.Text(), "interrupted; finishing the current step") {
 			release()
 		}
 	}
 	require.NoError(t, cmd.Wait(), text.String())
-	assert.Contains(t, text.String(), "interrupted; finishing what is under way")
+	assert.Contains(t, text.String(), "interrupted; finishing the current step")
 	r.written(key)
 	only(t, temp, "key")
 }

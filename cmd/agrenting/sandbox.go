@@ -20,9 +20,9 @@ import (
 type sandboxCmd struct {
 	Listen     string        `default:"127.0.0.1:0" placeholder:"ADDR" help:"A loopback address to listen on, port 0 for any free one; ${default} by default."`
 	SessionTTL time.Duration `name:"session-ttl" default:"20h" help:"Lifetime of sessions."`
-	Agents     int           `default:"2" help:"How many production agents there are."`
+	Agents     int           `default:"2" help:"Number of production agents."`
 	BearerKeys bool          `help:"Also accept an agent's key as a bearer token."`
-	EnvFile    string        `placeholder:"FILE" help:"Write the lines to export to FILE (0600) once it serves. FILE is there while it serves: one that a killed run has left is replaced, its own removed at the end, and any other file refused."`
+	EnvFile    string        `placeholder:"FILE" help:"Write the export lines to FILE (0600) once the sandbox serves. FILE exists only while the sandbox serves. A file left by a killed run is replaced; any other existing file is an error."`
 
 	Limits sandboxLimits `embed:""`
 	Faults sandboxFaults `embed:""`
@@ -39,7 +39,7 @@ type jsonSandbox struct {
 	UserEnv map[string]string `json:"user_env"`
 	// Control is the URL of the control routes, such as Control+"/faults".
 	Control string  `json:"control"`
-	Seed    *uint64 `json:"seed,omitempty"` // of a run with random choices
+	Seed    *uint64 `json:"seed,omitempty"` // set if the run makes random choices
 }
 
 type jsonSandboxAgent struct {
@@ -50,11 +50,11 @@ type jsonSandboxAgent struct {
 	Key     string `json:"key"`
 }
 
-// Run serves the embedded platform until it is interrupted. Its secrets are made
-// up and die with it.
+// Run serves the embedded platform until it is interrupted. Its secrets are random
+// and become invalid when it ends.
 func (c *sandboxCmd) Run(a *app) error {
 	if c.Agents < 1 || c.Agents > 100 {
-		return usage("", "--agents is from 1 to 100")
+		return usage("", "invalid --agents (want 1 to 100)")
 	}
 	addr, err := loopback(c.Listen, "use 127.0.0.1 or [::1]; other machines reach it through a tunnel, such as ssh -L")
 	if err != nil {
@@ -86,7 +86,7 @@ func (c *sandboxCmd) Run(a *app) error {
 	} else {
 		c.introduce(a, &world)
 	}
-	if err := cmp.Or(a.filterErr, a.unwritten(c.EnvFile == "")); err != nil { // no other process would know of it
+	if err := cmp.Or(a.filterErr, a.unwritten(c.EnvFile == "")); err != nil { // no other process can find the sandbox
 		return err
 	}
 	if err := ready.write(envFileMark + "\n" + strings.TrimSuffix(exports(&world), "\n")); err != nil {
@@ -111,8 +111,8 @@ func mount(srv *agrentingtest.Server) *sockettest.Sockets {
 	return sockets
 }
 
-// deliveryOptions has the platform deliver webhooks and hires, and log a line for each that
-// could not be delivered.
+// deliveryOptions returns the options with which the platform delivers webhooks and hires, and
+// logs one line for each that could not be delivered.
 func deliveryOptions(a *app) []agrentingtest.Option {
 	log := a.log
 	if log == nil {
@@ -122,7 +122,7 @@ func deliveryOptions(a *app) []agrentingtest.Option {
 	return []agrentingtest.Option{agrentingtest.WithLogger(log), agrentingtest.WithWebhookTransport(agrenting.NewBaseTransport())}
 }
 
-// options returns the options that the flags ask for.
+// options returns the options that the flags select.
 func (c *sandboxCmd) options() ([]agrentingtest.Option, error) {
 	opts, err := c.Faults.options()
 	if err != nil {
@@ -138,10 +138,10 @@ func (c *sandboxCmd) options() ([]agrentingtest.Option, error) {
 	return append(opts, limits, agrentingtest.WithControl(), agrentingtest.WithSessionTTL(c.SessionTTL), agrentingtest.WithLogLimit(1)), nil
 }
 
-// envFileMark is the first line of --env-file, by which the next run knows it.
+// envFileMark is the first line of --env-file, by which the next run recognizes the file.
 const envFileMark = "# written by agrenting sandbox; it is removed when the sandbox ends"
 
-// envFile matches a whole file: a file with other lines is kept.
+// envFile matches a complete file: a file with other lines is kept.
 var envFile = regexp.MustCompile(`\A` + regexp.QuoteMeta(envFileMark) + `\n(export AGRENTING_[A-Z_]+=[!-~]+\n)+\z`)
 
 // loopback checks that addr is a loopback address: everyone who reaches a sandbox or a
@@ -152,7 +152,7 @@ func loopback(addr, hint string) (string, error) {
 		return "", usage(hint, "invalid --listen address %q (want host:port, for example 127.0.0.1:8080)", addr)
 	}
 	if ascii.EqualFold(host, "localhost") {
-		host = "127.0.0.1" // whatever the name server says
+		host = "127.0.0.1" // regardless of the name server
 	}
 	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
 		return "", usage(hint, "--listen: %q is not an address of this machine alone", addr)
@@ -178,7 +178,7 @@ func (c *sandboxCmd) world(srv *agrentingtest.Server) jsonSandbox {
 		if i < len(names) {
 			cfg.Name = names[i]
 		}
-		if i > 0 { // the first agent is played by the user's program
+		if i > 0 { // the user's program acts as the first agent
 			cfg.MockAfter = mockAfter
 		}
 		add(cfg)
@@ -195,7 +195,7 @@ func (c *sandboxCmd) world(srv *agrentingtest.Server) jsonSandbox {
 // canceled before.
 const mockAfter = time.Second
 
-// exports are lines for a shell.
+// exports returns lines for a shell.
 func exports(w *jsonSandbox) string {
 	var b strings.Builder
 	for _, name := range []string{varURL, varAPIKey, varAgentID} {
@@ -207,9 +207,9 @@ func exports(w *jsonSandbox) string {
 func (c *sandboxCmd) introduce(a *app, w *jsonSandbox) {
 	p := a.ui
 	p.line("An Agrenting platform is serving at %s", p.paint(bold, w.URL))
-	p.line("Put the lines below into another shell, and try agrenting doctor there.")
-	p.line("Stop it with Ctrl-C. Its secrets are worth nothing elsewhere.")
-	p.line("Make it fail, and see what happened, at %s (faults, report, revoke, rotate).", w.Control)
+	p.line("Paste the lines below into another shell, and run agrenting doctor there.")
+	p.line("Stop it with Ctrl-C. Its secrets are valid only here.")
+	p.line("Script faults and read reports at %s (faults, report, revoke, rotate).", w.Control)
 	if c.Faults.random() {
 		p.line("%s", c.Faults.choices())
 	}

@@ -11,12 +11,12 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// sandboxFaults are the flags of the sandbox for what goes wrong.
+// sandboxFaults has the flags of the sandbox for faults.
 type sandboxFaults struct {
-	Chaos         share         `placeholder:"SHARE" help:"Share of all requests that meet a random fault, such as 5% or 0.05: a stray 401, 502, 503, or 504, a lost connection, a slow or truncated response."`
+	Chaos         share         `placeholder:"SHARE" help:"Share of all requests that get a random fault, such as 5% or 0.05: a stray 401, 502, 503, or 504, a lost connection, a slow or truncated response."`
 	Seed          *uint64       `placeholder:"N" help:"Repeat the random choices of a run that has printed this seed, if the requests arrive in the same order."`
 	Stray401      share         `name:"stray-401" placeholder:"SHARE" help:"Share of all requests except authenticate that get a stray 401, such as 5%."`
-	Lag           time.Duration `placeholder:"DURATION" help:"How long the platform's nodes do not know a new key or session, such as 3s."`
+	Lag           time.Duration `placeholder:"DURATION" help:"How long the nodes of the platform reject a new key or session, such as 3s."`
 	RevocationLag time.Duration `placeholder:"DURATION" help:"How long the nodes still accept a revoked credential or ended session."`
 	LaggingNodes  string        `placeholder:"N/M" help:"How many of the nodes lag behind, such as 1/10; all by default."`
 }
@@ -31,7 +31,7 @@ func (f *sandboxFaults) options() ([]agrentingtest.Option, error) {
 		if f.Lag == 0 && f.RevocationLag == 0 {
 			return nil, usage("add --lag or --revocation-lag", "--lagging-nodes has no effect without a lag")
 		}
-		// The %c finds what follows the numbers.
+		// %c matches any text after the numbers.
 		n, _ := fmt.Sscanf(f.LaggingNodes, "%d/%d%c", &nodes.Lagging, &nodes.Count, new(rune))
 		if n != 2 || nodes.Lagging < 1 || nodes.Lagging > nodes.Count {
 			return nil, usage("", "invalid --lagging-nodes %q (want N/M, such as 1/10)", discreet(visible(f.LaggingNodes)))
@@ -44,8 +44,8 @@ func (f *sandboxFaults) options() ([]agrentingtest.Option, error) {
 	return opts, nil
 }
 
-// drawSeed draws a seed, short enough to be typed, if the run makes random choices and
-// none is given.
+// drawSeed sets a random seed if the run makes random choices and no seed is given. The seed is
+// short enough to type.
 func (f *sandboxFaults) drawSeed() {
 	if f.Seed == nil && f.random() {
 		seed := uint64(rand.Uint32()) // #nosec G404 -- it is printed
@@ -66,8 +66,8 @@ func (s *share) UnmarshalText(text []byte) error {
 	if percent {
 		v /= 100
 	}
-	if err != nil || !(v >= 0 && v <= 1) { // also if it is not a number
-		return fmt.Errorf("invalid share %q (want one such as 5%% or 0.05)", visible(string(text)))
+	if err != nil || !(v >= 0 && v <= 1) { // also true for NaN
+		return fmt.Errorf("invalid share %q (want a share such as 5%% or 0.05)", visible(string(text)))
 	}
 	*s = share(v)
 	return nil
@@ -83,11 +83,11 @@ func (f *sandboxFaults) script(srv *agrentingtest.Server) {
 	}
 }
 
-// sandboxLimits are the flags of the sandbox for rate limits.
+// sandboxLimits has the flags of the sandbox for rate limits.
 type sandboxLimits struct {
-	NoRateLimits bool          `help:"Lift rate limits and the lockout of authenticate."`
-	RequestLimit int           `placeholder:"N" help:"How many requests an agent or user may send in a minute, 100 by default."`
-	AuthLimit    int           `placeholder:"N" help:"How many calls of authenticate an address may send in a minute, 10 by default."`
+	NoRateLimits bool          `help:"Disable rate limits and the lockout of authenticate."`
+	RequestLimit int           `placeholder:"N" help:"How many requests an agent or user may send per minute, 100 by default."`
+	AuthLimit    int           `placeholder:"N" help:"How many calls of authenticate an address may send per minute, 10 by default."`
 	Lockout      time.Duration `placeholder:"DURATION" help:"How long an address is locked out after more calls of authenticate, 5m by default."`
 }
 
@@ -106,10 +106,10 @@ func (l *sandboxLimits) option() (agrentingtest.Option, error) {
 	}
 }
 
-// choices says how to repeat the random choices of the run.
+// choices returns how to repeat the random choices of the run.
 func (f *sandboxFaults) choices() string {
 	if f.Chaos == 0 {
 		return fmt.Sprintf("Repeat its random choices with --seed %d.", *f.Seed)
 	}
-	return fmt.Sprintf("Of all requests, %s meet a random fault. Repeat the choices with --seed %d.", f.Chaos, *f.Seed)
+	return fmt.Sprintf("Of all requests, %s get a random fault. Repeat the choices with --seed %d.", f.Chaos, *f.Seed)
 }

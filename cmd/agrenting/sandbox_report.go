@@ -11,19 +11,19 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// The most rows of a list in the report, so that it fits on one page.
+// The maximum numbers of rows of lists in the report, so that it fits on one page.
 const (
 	maxReportRoutes  = 20
 	maxReportRefused = 8
 	maxReportFaults  = 8
 )
 
-// onStandardError returns a printer whose lines and tables are on standard error.
+// onStandardError returns a printer that writes lines and tables to standard error.
 func (p *printer) onStandardError() *printer {
 	return &printer{out: p.err, err: p.err, json: p.json, color: p.onError, onError: p.onError}
 }
 
-// sandboxReport prints what happened in a sandbox.
+// sandboxReport prints a report of the requests to a sandbox.
 func (p *printer) sandboxReport(r *agrentingtest.Report) {
 	p.line("%s in %s", served(r.Stats), ago(time.Since(r.StartedAt)))
 	if len(r.Requests) > 0 {
@@ -45,7 +45,7 @@ func (p *printer) sandboxReport(r *agrentingtest.Report) {
 	p.reportCredentials(r)
 }
 
-// served sums up what the platform has done.
+// served returns a summary of the work of the platform.
 func served(s agrentingtest.Stats) string {
 	text := "served " + requests(int(s.Requests))
 	if s.Deliveries+s.DeliveriesFailed > 0 {
@@ -110,7 +110,7 @@ func (p *printer) reportCredentials(r *agrentingtest.Report) {
 	p.more(len(r.Misplaced), maxReportRefused)
 }
 
-// more says how many rows are left out.
+// more prints how many rows are left out.
 func (p *printer) more(all, shown int) {
 	if all > shown {
 		p.line("  and %d more; GET /_sandbox/report has all of them", all-shown)
@@ -119,7 +119,7 @@ func (p *printer) more(all, shown int) {
 
 func shortened[T any](all []T, n int) []T { return all[:min(n, len(all))] }
 
-// counted is a list such as "200: 3, 401: 1".
+// counted returns a list such as "200: 3, 401: 1".
 func counted(m map[string]int) string {
 	parts := make([]string, 0, len(m))
 	for _, name := range slices.Sorted(maps.Keys(m)) {

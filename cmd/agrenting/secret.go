@@ -15,24 +15,24 @@ import (
 
 var noTime time.Time
 
-// secretFlags say where a secret goes that the platform shows only once.
+// secretFlags has the flags for the destination of a secret that the platform shows only once.
 type secretFlags struct {
-	Show  bool   `help:"Print the secret, this once; to a pipe or file, print nothing else."`
-	Out   string `placeholder:"FILE" help:"Write the secret to FILE, for its owner only (0600)."`
+	Show  bool   `help:"Print the secret, which is shown only once. To a pipe or file, print nothing else."`
+	Out   string `placeholder:"FILE" help:"Write the secret to FILE, which only its owner can read (0600)."`
 	Force bool   `help:"Replace FILE if it exists."`
 }
 
 // shows reports whether standard output is the only place for the secret.
 func (f secretFlags) shows() bool { return f.Show && f.Out == "" }
 
-// loser is a command that says what to do when its secret could not be printed;
-// no msg says that it had none.
+// loser is a command that reports what to do if its secret could not be printed. If msg is empty,
+// the command had no secret.
 type loser interface {
 	lost() (msg, hint string)
 }
 
 func (*loginCmd) lost() (msg, hint string) {
-	return "the key was exchanged for a session, but its token is lost", "it ends by itself; agrenting logout with the same key ends it now, with all other sessions of the key"
+	return "the key was exchanged for a session, but its token is lost", "it expires; agrenting logout with the same key ends it now, together with all other sessions of the key"
 }
 
 func (c *agentsRegisterCmd) lost() (msg, hint string) {
@@ -40,24 +40,24 @@ func (c *agentsRegisterCmd) lost() (msg, hint string) {
 	if c.Anonymous {
 		return msg, "it has no owner who can create a key for it: register an agent under another DID"
 	}
-	return msg, "agrenting agents mine shows its id; make it another key by agrenting keys create ID, and revoke the lost one by agrenting keys revoke"
+	return msg, "agrenting agents mine shows its ID; create another key with agrenting keys create ID, and revoke the lost one with agrenting keys revoke"
 }
 
-// lostSecret says that a secret could not be printed, and what to do about it.
+// lostSecret returns the error for a secret that could not be printed, with its remedy.
 // err is from unwritten.
 func lostSecret(err error, msg, hint string) error {
 	return &cliError{code: codeFailure, kind: "output", msg: msg + ": " + err.Error(), hint: hint, err: err}
 }
 
-// sink is where one secret goes. It is made before the platform is asked, so
-// that a folder that cannot be written costs no key.
+// sink is the destination of one secret. It is opened before the platform is called, so that no
+// key is lost if the folder cannot be written.
 type sink struct {
 	flags secretFlags
 	file  *os.File // beside the target, to be renamed
 }
 
-// open prepares for a secret. need says that without a place for it there is no
-// point in asking the platform.
+// open prepares the destination of a secret. With need, it returns an error if no flag names a
+// destination.
 func (f secretFlags) open(need bool) (*sink, error) {
 	switch {
 	case f.Out == "" && !f.Show && need:
@@ -68,7 +68,7 @@ func (f secretFlags) open(need bool) (*sink, error) {
 	if _, err := os.Lstat(f.Out); err == nil && !f.Force {
 		return nil, usage("add --force to replace it, or choose another name", "%s exists", f.Out)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, failure("", "cannot look at %s: %v", f.Out, cause(err))
+		return nil, failure("", "cannot check %s: %v", f.Out, cause(err))
 	}
 	if info, err := os.Stat(f.Out); err == nil && !info.Mode().IsRegular() {
 		return nil, usage("choose another name; --show prints the secret", "%s is not a regular file", f.Out)
@@ -76,11 +76,11 @@ func (f secretFlags) open(need bool) (*sink, error) {
 	return f.create()
 }
 
-// create makes the file that takes the place of f.Out.
+// create creates the temporary file that will replace f.Out.
 func (f secretFlags) create() (*sink, error) {
 	file, err := os.CreateTemp(filepath.Dir(f.Out), ".agrenting-*") // 0600
 	if err != nil {
-		return nil, failure("choose a folder that can be written", "cannot write beside %s: %v", f.Out, cause(err))
+		return nil, failure("choose a writable folder", "cannot write beside %s: %v", f.Out, cause(err))
 	}
 	s := &sink{flags: f, file: file}
 	if err := reserve(file); err != nil {
@@ -90,16 +90,16 @@ func (f secretFlags) create() (*sink, error) {
 	return s, nil
 }
 
-// reserved is how much room a file gets before the platform is asked: more than any secret
-// takes.
+// reserved is the space that is reserved for a file before the platform is called, in bytes. It
+// is more than any secret needs.
 const reserved = 16 << 10
 
-// reserve makes sure that a new file can take a secret, so that a full disk is found out
-// before there is one. The file is overwritten then, which needs no more room on most file
-// systems.
+// reserve makes sure that a new file has space for a secret, so that a full disk is detected
+// before the secret is issued. The file is overwritten later, which needs no more space on most
+// file systems.
 func reserve(f *os.File) error {
 	filler := make([]byte, reserved)
-	_, _ = rand.Read(filler) // zeros take no room on disks that compress
+	_, _ = rand.Read(filler) // zeros need no space on disks that compress
 	if _, err := f.Write(filler); err != nil {
 		return err
 	}
@@ -110,11 +110,11 @@ func reserve(f *os.File) error {
 	return err
 }
 
-// put writes the secret as a line. What it could not write where it should be is left
-// in the temporary file, if that has it.
+// put writes the secret as a line. If the file could not be replaced, the secret stays in the
+// temporary file.
 func (s *sink) put(secret string) error { return s.end(secret + "\n") }
 
-// end writes the last part of what goes into the file.
+// end writes the last part of the file.
 func (s *sink) end(text string) error {
 	left, err := s.write(text)
 	switch {
@@ -123,11 +123,12 @@ func (s *sink) end(text string) error {
 	case left != "":
 		return failure("", "%s could not be replaced: %v; the secret is in %s", s.flags.Out, cause(err), left)
 	default:
-		return failure("make room, and create another", "the secret was issued, but %s could not be written: %v", s.flags.Out, cause(err))
+		return failure("free space, and create another", "the secret was issued, but %s could not be written: %v", s.flags.Out, cause(err))
 	}
 }
 
-// write is end with the bare error. left is the temporary file if that has the text.
+// write is like end, but returns the error without a message. left is the path of the temporary
+// file if that file has the text.
 func (s *sink) write(text string) (left string, err error) {
 	if s.file == nil {
 		return "", nil
@@ -141,8 +142,8 @@ func (s *sink) write(text string) (left string, err error) {
 	return left, err
 }
 
-// become has a temporary file take the place of another, with text added to it. left
-// reports whether f still exists and has the text.
+// become adds text to a temporary file and replaces another file with it. left reports whether f
+// still exists and has the text.
 func become(f *os.File, path, text string) (left bool, err error) {
 	_, err = f.WriteString(text)
 	if err == nil {
@@ -159,14 +160,14 @@ func become(f *os.File, path, text string) (left bool, err error) {
 		return false, err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
-		_, lerr := os.Lstat(f.Name()) // the whole folder may have gone
+		_, lerr := os.Lstat(f.Name()) // the whole folder may be missing
 		return lerr == nil, err
 	}
 	syncFolder(path)
 	return false, nil
 }
 
-// cut ends a file where the last byte was written.
+// cut truncates a file after the last byte that was written.
 func cut(f *os.File) error {
 	end, err := f.Seek(0, io.SeekCurrent)
 	if err != nil {
@@ -175,7 +176,7 @@ func cut(f *os.File) error {
 	return f.Truncate(end)
 }
 
-// close throws away what was not used.
+// close removes a file that was not used.
 func (s *sink) close() {
 	if s.file != nil {
 		_ = s.file.Close()
@@ -184,7 +185,7 @@ func (s *sink) close() {
 	}
 }
 
-// shown is the secret if it was asked for.
+// shown returns the secret if --show is given, otherwise "".
 func (s *sink) shown(secret string) string {
 	if s.flags.Show {
 		return secret
@@ -192,17 +193,16 @@ func (s *sink) shown(secret string) string {
 	return ""
 }
 
-const hintLost = "find what was made by agrenting keys list or agrenting tokens list, and revoke it"
+const hintLost = "find it with agrenting keys list or agrenting tokens list, and revoke it"
 
-// withAnswer is an error that has the platform's answer: an IssuedSecretError or a
+// withAnswer is an error that has the platform's response: an IssuedSecretError or a
 // RotationError.
 type withAnswer interface {
 	error
 	RawAnswer() []byte
 }
 
-// rescue keeps the platform's answer if the platform issued a secret that was not
-// found in it.
+// rescue saves the platform's response if the platform issued a secret that was not found in it.
 func (s *sink) rescue(a *app, err error) error {
 	w, ok := errors.AsType[withAnswer](err)
 	if !ok {
@@ -227,7 +227,7 @@ func (s *sink) rescue(a *app, err error) error {
 			}
 			where += ", because " + s.flags.Out + " could not be written (" + cause(werr).Error() + ")"
 		}
-	case !s.flags.Show: // the store should have kept it
+	case !s.flags.Show: // the store should have saved it
 		if where = a.elsewhere(s, "", secret); where == "" {
 			return err
 		}
@@ -240,18 +240,18 @@ func (s *sink) rescue(a *app, err error) error {
 	}
 	if known {
 		e := *a.classify(err)
-		e.hint = "the new key is kept: it " + where
+		e.hint = "the new key is saved: it " + where
 		return &e
 	}
 	return &cliError{
 		code: codeFailure, kind: "malformed_response", err: err,
-		msg:  "the platform issued a secret under a name that is not known; its answer holds it: it " + where,
-		hint: "take the secret from it and keep it; it is not shown again",
+		msg:  "the platform issued a secret in an unknown field; its response contains the secret: it " + where,
+		hint: "save the secret from it; the platform does not show it again",
 	}
 }
 
-// rescued keeps a secret in a new file in the folder of the store that should
-// have kept it, or beside that folder if it cannot be written.
+// rescued saves a secret in a new file in the folder of the store that should have saved it, or
+// beside that folder if the folder cannot be written.
 func rescued(store, secret string) (path string, err error) {
 	if store == "" {
 		return "", fs.ErrInvalid
@@ -267,7 +267,7 @@ func rescued(store, secret string) (path string, err error) {
 	return f.Name(), err
 }
 
-// jsonIssued is what --json prints about a new secret.
+// jsonIssued is the output of --json for a new secret.
 type jsonIssued struct {
 	ID          string    `json:"id,omitempty"`
 	AgentID     string    `json:"agent_id,omitempty"`
@@ -280,8 +280,7 @@ type jsonIssued struct {
 	Secret      string    `json:"secret,omitempty"`
 }
 
-// issued keeps and reports a new secret. It is called with a secret that exists
-// nowhere else.
+// issued saves and reports a new secret. Its argument is the only copy of the secret.
 func (a *app) issued(s *sink, i *issuing, what string, k *agrenting.IssuedKey) error {
 	secret := k.Credential.Reveal()
 	made := "the " + what + " " + visible(cmp.Or(k.ID, k.Credential.Fingerprint())) + " was created"
@@ -303,8 +302,7 @@ func (a *app) issued(s *sink, i *issuing, what string, k *agrenting.IssuedKey) e
 	return a.lost(s, what, k)
 }
 
-// lost is the error when a secret exists nowhere any more, because it could not
-// be printed.
+// lost returns the error for a secret that was lost because it could not be printed.
 func (a *app) lost(s *sink, what string, k *agrenting.IssuedKey) error {
 	err := a.unwritten(true)
 	if err == nil || !s.flags.shows() {
@@ -318,19 +316,19 @@ func (a *app) lost(s *sink, what string, k *agrenting.IssuedKey) error {
 	return lostSecret(err, msg, hint)
 }
 
-// revokeHint says how to revoke a new key or token.
+// revokeHint returns how to revoke a new key or token.
 func revokeHint(what string, k *agrenting.IssuedKey) string {
 	if k.ID == "" {
-		return "agrenting " + what + "s list shows it; revoke it by agrenting " + what + "s revoke"
+		return "agrenting " + what + "s list shows it; revoke it with agrenting " + what + "s revoke"
 	}
-	hint := "revoke it by agrenting " + what + "s revoke " + visible(k.ID)
+	hint := "revoke it with agrenting " + what + "s revoke " + visible(k.ID)
 	if what == "key" && k.AgentID != "" {
 		hint += " --of " + visible(k.AgentID)
 	}
 	return hint
 }
 
-// kindName is the name of a kind as AGRENTING_CREDENTIAL_TYPE has it.
+// kindName returns the name of a kind as in AGRENTING_CREDENTIAL_TYPE.
 func kindName(k agrenting.Kind) string {
 	switch k {
 	case agrenting.KindAPIKey:
@@ -344,7 +342,7 @@ func kindName(k agrenting.Kind) string {
 	}
 }
 
-// cause is what the operating system says, without the path.
+// cause returns the error of the operating system, without the path.
 func cause(err error) error {
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err
@@ -355,8 +353,8 @@ func cause(err error) error {
 	return err
 }
 
-// writeFile writes what may be secret to a file for its owner only, replacing
-// it in one step.
+// writeFile writes data that may be secret to a file that only its owner can read. It replaces
+// the file in one step.
 func writeFile(path, text string) error {
 	s, err := secretFlags{Out: path}.create()
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 type tokensCmd struct {
 	List   tokensListCmd   `cmd:"" help:"List the tokens of the user."`
 	Create tokensCreateCmd `cmd:"" help:"Create a token."`
-	Revoke tokensRevokeCmd `cmd:"" help:"Revoke a token, at once."`
+	Revoke tokensRevokeCmd `cmd:"" help:"Revoke a token immediately."`
 }
 
 type tokensListCmd struct{}
@@ -58,8 +58,8 @@ func (*tokensListCmd) Run(a *app) error {
 type tokensCreateCmd struct {
 	issueFlags
 
-	Name      string        `arg:"" help:"A name for people."`
-	Scope     []string      `placeholder:"SCOPE" help:"What the token may do, such as agents:read; may be repeated. None leaves it to the platform."`
+	Name      string        `arg:"" help:"The name of the token, for people."`
+	Scope     []string      `placeholder:"SCOPE" help:"A scope of the token, such as agents:read; may be repeated. By default, the platform chooses the scopes."`
 	ExpiresIn time.Duration `placeholder:"DURATION" help:"Lifetime, such as 720h."`
 }
 
@@ -78,7 +78,7 @@ func (c *tokensCreateCmd) Run(a *app) error {
 	defer s.close()
 	i := &issuing{
 		what: "the token", done: "created",
-		check: "agrenting tokens list shows whether there is a new token", undo: "revoke it by agrenting tokens revoke",
+		check: "agrenting tokens list shows whether there is a new token", undo: "revoke it with agrenting tokens revoke",
 	}
 	request := agrenting.TokenRequest{Name: c.Name, Scopes: c.Scope, ExpiresIn: c.ExpiresIn}
 	if err := i.begin(a, client, c.issueFlags, "tokens create", request); err != nil {
@@ -106,7 +106,7 @@ func (c *tokensCreateCmd) Run(a *app) error {
 type tokensRevokeCmd struct {
 	confirmFlags
 
-	ID string `arg:"" help:"The id of the token, see tokens list."`
+	ID string `arg:"" help:"The ID of the token; see tokens list."`
 }
 
 // Run revokes a token.
@@ -129,7 +129,7 @@ func (c *tokensRevokeCmd) Run(a *app) error {
 	}
 	if err := client.Tokens.Revoke(a.ctx, c.ID); err != nil {
 		err = a.hint(err, agrenting.ErrForbidden, hintUser)
-		return a.hint(err, agrenting.ErrNotFound, "agrenting tokens list shows the ids")
+		return a.hint(err, agrenting.ErrNotFound, "agrenting tokens list shows the IDs")
 	}
 	return a.revoked("token", c.ID)
 }

@@ -14,17 +14,17 @@ import (
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
-// trial is what the platform says to a credential.
+// trial is the result of trying a credential.
 type trial struct {
-	// err is why it is not known to be good; nil when the platform knows it.
+	// err is why the credential is not known to be valid; nil if the platform recognizes it.
 	err error
-	// agent is why it may not act for the agent that was named, refusal any other
-	// reason for which a good credential was turned away, such as a scope.
+	// agent is why the credential may not act for the specified agent. refusal is any other
+	// reason for which a valid credential was refused, such as a missing scope.
 	agent, refusal error
 }
 
-// try tries the credential, by a cheap call that acts as the agent. Where that is
-// refused, the same call without the agent tells on whose account.
+// try tries the credential with a cheap call that acts as the agent. If that call is refused, the
+// same call without the agent shows whether the agent or the credential is the reason.
 func (a *app) try(client *agrenting.Client) trial {
 	err := a.probe(client)
 	id := client.Status().AgentID
@@ -46,17 +46,17 @@ func (a *app) try(client *agrenting.Client) trial {
 	}
 	t := trialOf(bare)
 	if about(bare, "X-Agent-ID") {
-		t.refusal = nil // it only wants one to be named
+		t.refusal = nil // the call only requires that an agent is specified
 	}
 	named := varAgentID
 	if a.Agent != "" {
 		named = "--agent"
 	}
 	e := *a.classify(err)
-	e.msg = "the platform does not let the credential act as the agent " + visible(id) + ": " + e.msg
-	e.hint = "leave " + named + " away: an agent's key needs none"
+	e.msg = "the credential may not act as the agent " + visible(id) + ": " + e.msg
+	e.hint = "leave out " + named + ": an agent's key does not need it"
 	if cred.Kind() == agrenting.KindUserToken {
-		e.hint = "agrenting agents mine lists yours; give the id of one by " + named
+		e.hint = "agrenting agents mine lists yours; set " + named + " to the ID of one of them"
 	}
 	t.agent = &e
 	return t
@@ -69,8 +69,8 @@ func trialOf(err error) trial {
 	return trial{err: err}
 }
 
-// refusesKnown reports whether an answer refuses a call whose credential the
-// platform knows. A stranger's does not, see probe.
+// refusesKnown reports whether a response refuses a call although the platform recognizes its
+// credential. A response of another server does not; see probe.
 func refusesKnown(err error) bool {
 	if judged(err) {
 		return false
@@ -93,28 +93,28 @@ func sameRefusal(one, other error) bool {
 	return ok && both && a.StatusCode == b.StatusCode && a.Code == b.Code && a.Message == b.Message
 }
 
-// about reports whether a refusal is about a field.
+// about reports whether a refusal concerns a field.
 func about(err error, field string) bool {
 	api, ok := errors.AsType[*agrenting.APIError](err)
 	return ok && (ascii.EqualFold(api.Field, field) || strings.Contains(api.Message, field))
 }
 
-// maxProbe bounds what is read of the answer to a probe.
+// maxProbe bounds the response to a probe, in bytes.
 const maxProbe = 8 << 20
 
-// bounded is a buffer that takes no more than maxProbe bytes.
+// bounded is a buffer of at most maxProbe bytes.
 type bounded struct{ bytes.Buffer }
 
 func (b *bounded) Write(p []byte) (int, error) {
 	if b.Len()+len(p) > maxProbe {
-		return 0, fmt.Errorf("%w: it has more than %d MiB", agrenting.ErrMalformedResponse, maxProbe>>20)
+		return 0, fmt.Errorf("%w: it is larger than %d MiB", agrenting.ErrMalformedResponse, maxProbe>>20)
 	}
 	return b.Buffer.Write(p)
 }
 
-// probe makes the call that shows whether the platform knows the credential. It
-// has to be the platform that answers: an answer of a captive portal or of a
-// firewall says nothing about the credential, whatever its status is.
+// probe makes the call that shows whether the platform recognizes the credential. The response
+// must come from the platform: a response of a captive portal or a firewall says nothing about
+// the credential, regardless of its status.
 func (a *app) probe(client *agrenting.Client) error {
 	var body bounded
 	resp, err := client.Do(a.ctx, http.MethodGet, probePath, nil, &body)
@@ -125,9 +125,9 @@ func (a *app) probe(client *agrenting.Client) error {
 		return a.stranger(client, resp, err)
 	case errors.Is(err, agrenting.ErrRouteNotFound):
 		return a.hint(err, agrenting.ErrRouteNotFound, "check the path of the URL "+client.BaseURL()+
-			": --url and "+varURL+" take the platform's without /api/v1, such as "+agrenting.DefaultBaseURL)
+			": --url and "+varURL+" take the platform's URL without /api/v1, such as "+agrenting.DefaultBaseURL)
 	case errors.Is(err, agrenting.ErrForeignOrigin):
-		return a.hint(err, agrenting.ErrForeignOrigin, "another server redirects, such as the login page of a network or of a proxy: "+
+		return a.hint(err, agrenting.ErrForeignOrigin, "another server redirects the request, such as the login page of a network or a proxy: "+
 			"log in there, or check --url")
 	case err != nil:
 		return err
@@ -139,8 +139,8 @@ func (a *app) probe(client *agrenting.Client) error {
 
 const probePath = "/api/v1/hirings/pending"
 
-// fromPlatform reports whether a refusal has the form of the platform's. Those
-// that say nothing about the credential, or too little to tell, pass.
+// fromPlatform reports whether a refusal has the form of the platform's refusals. It returns
+// true for refusals that say nothing about the credential.
 func fromPlatform(resp *agrenting.Response, e *agrenting.APIError) bool {
 	switch {
 	case e.StatusCode == http.StatusTooManyRequests, e.StatusCode >= http.StatusInternalServerError:
@@ -152,23 +152,23 @@ func fromPlatform(resp *agrenting.Response, e *agrenting.APIError) bool {
 	}
 }
 
-// stranger says that it is not the platform that answers. err is the answer, nil
-// for a success.
+// stranger returns the error for a response that is not from the platform. err is the error of
+// the call, or nil if the call succeeded.
 func (a *app) stranger(client *agrenting.Client, resp *agrenting.Response, err error) error {
 	e := &cliError{code: codeFailure, err: agrenting.ErrMalformedResponse}
 	if err != nil {
 		e.code, e.err = a.classify(err).code, err
 	}
 	e.kind = "malformed_response"
-	e.msg = fmt.Sprintf("GET %s: %d %s, which is not an answer of the platform", probePath, resp.StatusCode, describedType(resp.Header))
+	e.msg = fmt.Sprintf("GET %s: %d %s, which is not a response of the platform", probePath, resp.StatusCode, describedType(resp.Header))
 	e.hint = strangerHint(client.BaseURL(), resp.StatusCode)
 	return e
 }
 
 func strangerHint(base string, status int) string {
-	hint := "is " + base + " the platform's URL (see --url)? Or a portal, proxy or firewall on the way answers in its place"
+	hint := "check that " + base + " is the platform's URL (see --url); a portal, proxy, or firewall on the network path may respond instead"
 	if strings.HasPrefix(base, "http:") && status == http.StatusBadRequest {
-		hint = "if TLS is spoken there, write https: in the URL; otherwise: " + hint
+		hint = "if the server uses TLS, write https: in the URL; otherwise, " + hint
 	}
 	return hint
 }
@@ -178,12 +178,12 @@ func mediaType(h http.Header) string {
 	return t
 }
 
-// describedType is the type of an answer in words.
+// describedType returns the media type of a response in words.
 func describedType(h http.Header) string {
 	if t := mediaType(h); t != "" {
 		return "with " + visible(t)
 	}
-	return "with no type of content"
+	return "without a content type"
 }
 
 func isJSON(h http.Header) bool {
@@ -191,7 +191,7 @@ func isJSON(h http.Header) bool {
 	return t == "application/json" || strings.HasSuffix(t, "+json")
 }
 
-// isEnvelope reports whether a success is the platform's.
+// isEnvelope reports whether the body of a success is an envelope of the platform.
 func isEnvelope(body []byte) bool {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(body, &members) != nil {

@@ -65,8 +65,8 @@ func TestARotationSaysWhatIsOutOfTheOrdinary(t *testing.T) {
 	t.Parallel()
 
 	assert.Empty(t, howItWent(&agrenting.Rotation{}, false))
-	assert.Equal(t, "recovered: this finished what an earlier run had begun", howItWent(&agrenting.Rotation{Recovered: true}, false))
-	assert.Equal(t, "adopted: another process has created this key; interrupted, and finished nevertheless",
+	assert.Equal(t, "recovered: this run finished the rotation of an earlier run", howItWent(&agrenting.Rotation{Recovered: true}, false))
+	assert.Equal(t, "adopted: another process created this key; interrupted, but finished",
 		howItWent(&agrenting.Rotation{Adopted: true}, true))
 }
 

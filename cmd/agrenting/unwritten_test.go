@@ -52,7 +52,7 @@ func TestAReaderThatHasGoneIsToldOnlyWhatMatters(t *testing.T) {
 	e, ok = errors.AsType[*exec.ExitError](err)
 	require.True(t, ok, err)
 	assert.Equal(t, codeFailure, e.ExitCode(), text)
-	assert.Contains(t, text, "was created, but its secret is lost: standard output could not be written: broken pipe; revoke it by")
+	assert.Contains(t, text, "was created, but its secret is lost: standard output could not be written: broken pipe; revoke it with")
 }
 
 // full fails as it is told to.

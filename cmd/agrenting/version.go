@@ -40,8 +40,8 @@ func (versionCmd) Run(a *app) error { //nolint:unparam // every command has this
 	return nil
 }
 
-// versionOf is what the linker was told; else what go install knows; else, in a
-// build of a checkout that knows neither, the version of the SDK.
+// versionOf returns the version that the linker has set, else the version of go install. In a
+// build of a checkout without either, it returns the version of the SDK.
 func versionOf(stamped string, info *debug.BuildInfo) string {
 	if stamped == "" && info != nil && info.Main.Version != "(devel)" {
 		stamped = info.Main.Version

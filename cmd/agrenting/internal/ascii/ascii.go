@@ -1,13 +1,13 @@
 // Package ascii compares and converts text by the letters of ASCII. Hosts, schemes, header
-// names, and keywords are compared like that. Unicode's rules treat some other characters
+// names, and keywords are compared this way. Unicode's rules treat some other characters
 // as the same: U+017F (long s) as "s", and U+212A (the Kelvin sign) as "k".
 //
-// It must not know what the text means.
+// It does not interpret the text.
 package ascii
 
 import "strings"
 
-// EqualFold reports whether a and b are equal if A-Z count as a-z.
+// EqualFold reports whether a and b are equal if A-Z are treated as a-z.
 func EqualFold(a, b string) bool {
 	if len(a) != len(b) {
 		return false

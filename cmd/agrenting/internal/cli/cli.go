@@ -1,8 +1,8 @@
 // Package cli describes commands by structs, reads command lines into them, and shows
 // their help.
 //
-// It finds no method by its name at run time. Otherwise, the linker would have to keep all
-// exported methods of the program, which makes a program several megabytes larger.
+// It does not look up methods by name at run time. Otherwise, the linker would have to keep all
+// exported methods, which makes a program several megabytes larger.
 package cli
 
 import (
@@ -16,7 +16,8 @@ import (
 	"unicode"
 )
 
-// Command is a command, or the program itself.
+// Command is a command, such as "keys rotate" with the name "rotate" and the parent "keys", or
+// the program itself. [New] sets all fields. Most programs only read Name, Parent, and Target.
 type Command struct {
 	Name     string
 	Help     string
@@ -30,7 +31,8 @@ type Command struct {
 	help bool // --help was given; only used in the program
 }
 
-// Value is a flag or a positional argument.
+// Value is a flag, such as --url with the name "url", or a positional argument. [New] sets all
+// fields. Most programs only read Name.
 type Value struct {
 	Name        string // of a flag without hyphens, such as key-file
 	Short       string // a letter without a hyphen, or ""
@@ -66,8 +68,8 @@ type Value struct {
 //	embed:""        the fields of this struct belong to the outer one, as if embedded
 //
 // The type of a flag or argument is bool, int, string, [time.Duration], []string, *string,
-// *uint64, or one that implements [encoding.TextUnmarshaler]. New panics if it is not, or
-// if a default is invalid. One program reads one command line.
+// *uint64, or one that implements [encoding.TextUnmarshaler]. New panics for any other
+// type, and if a default is invalid. A program can parse only one command line.
 func New(name, help string, grammar any) *Command {
 	c := &Command{Name: name, Help: help, Target: grammar}
 	c.Flags = []*Value{{
@@ -78,7 +80,7 @@ func New(name, help string, grammar any) *Command {
 	return c
 }
 
-// add adds the fields of a struct.
+// add adds the flags, arguments, and subcommands that the fields of a struct describe.
 func (c *Command) add(fields reflect.Value) {
 	for i := range fields.NumField() {
 		field, target := fields.Type().Field(i), fields.Field(i)
@@ -127,7 +129,7 @@ func newValue(name string, tag reflect.StructTag, target reflect.Value) *Value {
 		}
 	}
 	v.Help = strings.NewReplacer("${default}", preset, "${enum}", tag.Get("enum")).Replace(tag.Get("help"))
-	_ = v.kind() // panics if no flag can have this type
+	_ = v.kind() // panics if the type is not supported
 	return v
 }
 
@@ -239,7 +241,7 @@ func (v *Value) IsBool() bool { return v.target.Kind() == reflect.Bool }
 // IsSlice reports whether a value may be repeated.
 func (v *Value) IsSlice() bool { return v.target.Kind() == reflect.Slice }
 
-// kind returns what an error calls the value that is missing.
+// kind returns the kind of the value, for the error about a missing value.
 func (v *Value) kind() string {
 	switch v.target.Addr().Interface().(type) {
 	case encoding.TextUnmarshaler:
@@ -255,7 +257,7 @@ func (v *Value) kind() string {
 	case *time.Duration:
 		return "duration"
 	default:
-		panic(fmt.Sprintf("%s has the type %s, which no flag or argument can have", v, v.target.Type()))
+		panic(fmt.Sprintf("%s has the unsupported type %s", v, v.target.Type()))
 	}
 }
 
@@ -278,24 +280,24 @@ func (v *Value) Set(text string) error {
 		case "false", "0", "no":
 			*p = false
 		default:
-			return fmt.Errorf("bool value must be true, 1, yes, false, 0 or no but got %q", text)
+			return fmt.Errorf("invalid value %q (want true, 1, yes, false, 0, or no)", text)
 		}
 	case *int:
 		n, err := strconv.ParseInt(text, 0, strconv.IntSize)
 		if err != nil {
-			return fmt.Errorf("expected a valid %d bit int but got %q", strconv.IntSize, text)
+			return fmt.Errorf("invalid number %q (want a %d-bit integer)", text, strconv.IntSize)
 		}
 		*p = int(n)
 	case **uint64:
 		n, err := strconv.ParseUint(text, 0, 64)
 		if err != nil {
-			return fmt.Errorf("expected a valid 64 bit uint but got %q", text)
+			return fmt.Errorf("invalid number %q (want a 64-bit unsigned integer)", text)
 		}
 		*p = &n
 	case *time.Duration:
 		d, err := time.ParseDuration(text)
 		if err != nil {
-			return fmt.Errorf("expected duration but got %q: %w", text, err)
+			return fmt.Errorf("invalid duration %q (want one such as 30s or 5m): %w", text, err)
 		}
 		*p = d
 	}
@@ -307,12 +309,12 @@ func (v *Value) elements(text string) []string {
 	if v.separator == "" {
 		return []string{text}
 	}
-	const escaped = "\x00" // no argument of a process has it
+	const escaped = "\x00" // arguments of a process cannot contain this byte
 	var all []string
 	for element := range strings.SplitSeq(strings.ReplaceAll(text, `\`+v.separator, escaped), v.separator) {
 		all = append(all, strings.ReplaceAll(element, escaped, v.separator))
 	}
-	if all[len(all)-1] == "" { // also if there is nothing
+	if all[len(all)-1] == "" { // also true if text is empty
 		all = all[:len(all)-1]
 	}
 	return all

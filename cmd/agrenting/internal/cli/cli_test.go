@@ -147,10 +147,10 @@ func TestParse_errors(t *testing.T) {
 		{"send --wait -1s", "send", `--wait: expected duration value but got "-1s" (short flag); perhaps try --wait="-1s"?`},
 		{"send --tag", "send", `--tag: missing value, expecting "<arg>,..."`},
 		{"send -H", "send", `--header: missing value, expecting "<arg>"`},
-		{"send --force=x", "send", `--force: bool value must be true, 1, yes, false, 0 or no but got "x"`},
-		{"send --count x", "send", `--count: expected a valid 64 bit int but got "x"`},
-		{"send --seed x", "send", `--seed: expected a valid 64 bit uint but got "x"`},
-		{"send --wait x", "send", `--wait: expected duration but got "x": time: invalid duration "x"`},
+		{"send --force=x", "send", `--force: invalid value "x" (want true, 1, yes, false, 0, or no)`},
+		{"send --count x", "send", `--count: invalid number "x" (want a 64-bit integer)`},
+		{"send --seed x", "send", `--seed: invalid number "x" (want a 64-bit unsigned integer)`},
+		{"send --wait x", "send", `--wait: invalid duration "x" (want one such as 30s or 5m): time: invalid duration "x"`},
 		{"send --level x", "send", `--level: not a level`},
 		{"send --mode x", "send", `--mode must be one of "fast","slow" but got "x"`},
 		{"run", "run", `expected "<words> ..."`},
@@ -211,10 +211,10 @@ func TestUsage(t *testing.T) {
 func TestNew_panicsOnMistakes(t *testing.T) {
 	t.Parallel()
 
-	assert.PanicsWithValue(t, "--size has the type float64, which no flag or argument can have", func() {
+	assert.PanicsWithValue(t, "--size has the unsupported type float64", func() {
 		cli.New("prog", "", &struct{ Size float64 }{})
 	})
-	assert.PanicsWithValue(t, `default of --wait: expected duration but got "x": time: invalid duration "x"`, func() {
+	assert.PanicsWithValue(t, `default of --wait: invalid duration "x" (want one such as 30s or 5m): time: invalid duration "x"`, func() {
 		cli.New("prog", "", &struct {
 			Wait time.Duration `default:"x"`
 		}{})

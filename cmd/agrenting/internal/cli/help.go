@@ -100,7 +100,7 @@ func flagRows(flags []*Value) [][2]string {
 }
 
 // table writes a heading and rows in two columns. A left cell that is too wide for its
-// column has a line for itself.
+// column is on a separate line.
 func table(b *strings.Builder, title string, rows [][2]string, width int) {
 	if len(rows) == 0 {
 		return

@@ -13,14 +13,15 @@ var errUnknownFlag = errors.New("unknown flag")
 // parser reads the words of a command line.
 type parser struct {
 	command *Command
-	words   []string // that are left
+	words   []string // the remaining words
 	literal bool     // none of them is a flag: they follow "--"
 	given   int      // how many of the command's arguments have been read
 }
 
 // Parse reads a command line into the structs of the program and its commands. selected is
 // the last command on the line, or the program, even if there is an error. help reports
-// whether --help was given. In that case, Parse does not check what else is missing.
+// whether --help was given. In that case, Parse does not check for missing
+// flags and arguments.
 func (c *Command) Parse(args []string) (selected *Command, help bool, err error) {
 	p := &parser{command: c, words: args}
 	for len(p.words) > 0 && err == nil {
@@ -69,7 +70,7 @@ func (p *parser) next() error {
 	return nil
 }
 
-// argument reads a positional argument: one word, or all words that are left if it is a slice.
+// argument reads a positional argument: one word, or all remaining words if it is a slice.
 func (p *parser) argument(arg *Value) error {
 	n := 1
 	switch {
@@ -164,7 +165,7 @@ func (p *parser) value(flag *Value) error {
 	return set(flag, word)
 }
 
-// set sets a flag, and names it in the error.
+// set sets a flag. The error names the flag.
 func set(flag *Value, text string) error {
 	if err := flag.Set(text); err != nil {
 		return fmt.Errorf("%s: %w", flag, err)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// memory bounds the bytes of all bodies that are kept at the same time.
+// memory counts the bytes that may still be kept of all bodies at the same time.
 type memory struct{ left atomic.Int64 }
 
 // take reports whether n more bytes may be kept.
@@ -24,21 +24,22 @@ func (m *memory) take(n int64) bool {
 
 func (m *memory) give(n int64) { m.left.Add(n) }
 
-// A body of unknown length that has not ended after patience is sent while it arrives:
-// its caller may wait for a part of the response before it sends the rest.
+// patience is how long to wait for the end of a body of unknown length. After that, the body is
+// sent while it arrives, because its caller may wait for a part of the response before it sends
+// the rest.
 const patience = 100 * time.Millisecond
 
 // An upload is the body of a caller's request. It keeps the beginning of the body in
 // memory, which is all of it if the body is short, so that the request can be sent again.
 //
-// Several attempts may read an upload, one after the other. The rest behind the kept
-// beginning exists only once: it belongs to the attempt that was made last, and no
-// other attempt can follow once it has been read from.
+// Several attempts may read an upload, one after the other. The rest after the kept beginning can
+// be read only once. It belongs to the latest attempt. After it was read from, another attempt
+// cannot follow.
 type upload struct {
 	from   io.Reader // the caller's body
 	memory *memory
-	// onRead is called before each read. onEnd is called once, when an attempt
-	// comes to the end of the caller's body and before it is told. Both may be nil.
+	// onRead is called before each read. onEnd is called once, when an attempt reaches
+	// the end of the caller's body, before Read returns [io.EOF]. Both may be nil.
 	onRead, onEnd func()
 
 	mu       sync.Mutex
@@ -47,7 +48,7 @@ type upload struct {
 	kept     int64 // taken from memory
 	filling  bool  // more is read into head
 	end      error // how the body ended within head; nil if there is a rest
-	attempts int   // the number of the one that may read the rest
+	attempts int   // the number of the attempt that may read the rest
 	begun    bool  // the rest has been read from
 	closed   bool
 }
@@ -70,7 +71,7 @@ func receive(ctx context.Context, r *http.Request, limit int64, m *memory) (*upl
 		u.kept = length
 		u.head = make([]byte, length)
 		_, err := io.ReadFull(r.Body, u.head)
-		if err == nil && len(r.Trailer) > 0 { // HTTP/2 has them behind the end
+		if err == nil && len(r.Trailer) > 0 { // HTTP/2 sends them after the body
 			_, err = io.Copy(io.Discard, r.Body)
 		}
 		if err != nil {
@@ -177,8 +178,8 @@ func (u *upload) free() {
 	u.head, u.kept = nil, 0
 }
 
-// ended calls onEnd, unless that was done. u.mu is held, so that no other attempt begins
-// in the meantime.
+// ended calls onEnd if it was not called before. u.mu is held, so that another attempt cannot
+// begin in the meantime.
 func (u *upload) ended() {
 	if u.onEnd != nil {
 		u.onEnd()
@@ -186,7 +187,7 @@ func (u *upload) ended() {
 	}
 }
 
-// An attempt is the body as one attempt to send it reads it.
+// An attempt reads the body for one attempt to send it.
 type attempt struct {
 	upload *upload
 	number int
@@ -212,7 +213,7 @@ func (a *attempt) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// kept reads from head. rest reports that the caller is to read the rest.
+// kept reads from head. rest reports that the caller must read the rest.
 func (a *attempt) kept(p []byte) (n int, err error, rest bool) { //nolint:revive // the error belongs to n
 	u := a.upload
 	u.mu.Lock()

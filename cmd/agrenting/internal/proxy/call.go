@@ -18,8 +18,7 @@ import (
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/redact"
 )
 
-// call is one request on its way through the proxy, and the ResponseWriter of its
-// response.
+// call is one request that the proxy passes on, and the ResponseWriter of its response.
 type call struct {
 	http.ResponseWriter
 	proxy   *Proxy
@@ -30,7 +29,7 @@ type call struct {
 	final   http.Header // added to the final response, whichever it is
 	sent    agrenting.Trace
 	cancel  context.CancelCauseFunc // ends the request to the platform
-	waiting sync.Mutex              // for the use of timer, left, and came
+	waiting sync.Mutex              // protects timer, left, and came
 	timer   *time.Timer             // cancels it; nil without a timeout
 	came    bool                    // the response has come
 	left    atomic.Int64            // the deadline, as a duration since began; 0 is none
@@ -42,8 +41,8 @@ type call struct {
 	peeked    *peeked // the beginning of the response's body, for the log
 }
 
-// newCall takes over the headers that have been set for the response. Informational
-// responses would remove them, see [httputil.ReverseProxy].
+// newCall moves the headers that were set for the response to the call. Informational responses
+// would remove them; see [httputil.ReverseProxy].
 func newCall(p *Proxy, w http.ResponseWriter, r *http.Request) *call {
 	c := &call{ResponseWriter: w, proxy: p, in: r, began: time.Now(), status: http.StatusOK}
 	if h := w.Header(); len(h) > 0 {
@@ -53,16 +52,17 @@ func newCall(p *Proxy, w http.ResponseWriter, r *http.Request) *call {
 	return c
 }
 
-// errTimeout is the cause with which a request ends whose response does not come in time.
-var errTimeout = errors.New("proxy: the response did not come in time")
+// errTimeout is the cause of the cancellation if a response does not arrive in time.
+var errTimeout = errors.New("proxy: the response did not arrive in time")
 
 // callKey is the key of a call in the context of its request.
 type callKey struct{}
 
 // callContext is the context of a request to the platform. It has a deadline until the
-// response has come, so that no retry is planned beyond it. The call's timer ends it then.
+// response has arrived, so that retries are not planned after the deadline. The timer of the call
+// cancels the context at the deadline.
 type callContext struct {
-	context.Context //nolint:containedctx // it is one
+	context.Context //nolint:containedctx // it wraps a context
 
 	call *call
 }
@@ -89,8 +89,8 @@ func callOf(ctx context.Context) *call {
 	return c
 }
 
-// await starts the time within which the response has to come, or starts it again. It does
-// nothing after arrived.
+// await starts or restarts the time within which the response must arrive. It does nothing after
+// arrived was called.
 func (c *call) await() {
 	timeout := c.proxy.cfg.Timeout
 	if timeout <= 0 {
@@ -109,7 +109,7 @@ func (c *call) await() {
 	}
 }
 
-// arrived ends what await has started: the response may take any time from now on.
+// arrived ends the time limit of await. From then on, the response may take any time.
 func (c *call) arrived() {
 	c.waiting.Lock()
 	defer c.waiting.Unlock()
@@ -120,7 +120,7 @@ func (c *call) arrived() {
 	}
 }
 
-// attach gives out, the request to the platform, the body of the caller's request.
+// attach sets the body of out, the request to the platform, to the body of the caller's request.
 func (c *call) attach(out *http.Request) {
 	delete(out.Header, "Expect")
 	if c.upload == nil {
@@ -130,7 +130,7 @@ func (c *call) attach(out *http.Request) {
 	length := c.upload.whole()
 	ended := length >= 0
 	if !ended {
-		// The platform refuses a credential before it asks for the body, which can
+		// The platform rejects a credential before it asks for the body. The body can
 		// then be sent again.
 		length = c.in.ContentLength
 		out.Header["Expect"] = []string{"100-continue"}
@@ -157,7 +157,7 @@ func (c *call) attach(out *http.Request) {
 	out.Body, _ = c.upload.body() // nothing of the rest was read
 }
 
-// addTrailers adds the caller's trailers, whose values are there when the body has ended.
+// addTrailers adds the caller's trailers. Their values are available when the body has ended.
 func (c *call) addTrailers() {
 	if c.trailer == nil {
 		return
@@ -176,11 +176,11 @@ func (c *call) addTrailer(name string, values []string) {
 // WriteHeader implements [http.ResponseWriter].
 func (c *call) WriteHeader(status int) {
 	if status == http.StatusContinue {
-		// It answers the Expect of the proxy. The server sends one to a caller that waits
-		// for it; others, such as Node's fetch, fail.
+		// This is the response to the Expect header of the proxy. The server sends a 100 to
+		// callers that wait for one. Others, such as Node's fetch, fail on it.
 		return
 	}
-	if status < http.StatusOK { // it did not come through answer
+	if status < http.StatusOK { // it did not pass through answer
 		c.remove(c.Header())
 		redact.Func(c.sent.Redact).Header(c.Header())
 	} else {
@@ -201,7 +201,7 @@ func (c *call) answer(resp *http.Response) {
 	c.filter(resp.Header)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		c.status = resp.StatusCode
-		resp.Status = "" // its text would be passed on
+		resp.Status = "" // otherwise, its text would be passed on
 		return           // the body is the connection
 	}
 	switch cfg := &c.proxy.cfg; {
@@ -220,8 +220,7 @@ func (c *call) answer(resp *http.Response) {
 	resp.Body = &trailed{resp.Body, c, resp}
 }
 
-// filter keeps the platform's cookies from the caller, its redirects within the proxy,
-// and the credential out of what it says.
+// filter removes the platform's cookies and the credential, and keeps redirects within the proxy.
 func (c *call) filter(h http.Header) {
 	if len(h) > 0 {
 		c.remove(h)
@@ -229,7 +228,7 @@ func (c *call) filter(h http.Header) {
 	}
 }
 
-// remove is filter without the search for the credential.
+// remove is like filter, without the search for the credential.
 func (c *call) remove(h http.Header) {
 	for name := range h {
 		if removesFromResponse(name) {
@@ -241,7 +240,7 @@ func (c *call) remove(h http.Header) {
 	}
 }
 
-// location returns where a redirect leads: for one within the platform, a path of the
+// location returns the target of a redirect. For a target on the platform, that is a path of the
 // proxy.
 func (c *call) location(loc string) string {
 	u, err := url.Parse(loc)
@@ -256,7 +255,7 @@ func (c *call) location(loc string) string {
 	return u.String()
 }
 
-// trailed is a body whose trailers are filtered when they are there.
+// trailed is a body that filters its trailers when it is closed.
 type trailed struct {
 	io.ReadCloser
 	call *call
@@ -270,8 +269,8 @@ func (t *trailed) Close() error {
 	return err
 }
 
-// Bounds of the body of an error, which is read before it is passed on. Searching it takes
-// up to 40 ms.
+// Bounds of the body of an error, which is read completely before it is passed on. The search
+// takes up to 40 ms.
 const (
 	maxErrorBody = 256 << 10
 	maxErrorWait = 3 * time.Second
@@ -279,12 +278,12 @@ const (
 
 const gzipCoding = "gzip"
 
-// checkBody removes the credential from the body of an error. One that cannot be
-// searched, because of its size or its coding, or because it does not end, is replaced.
+// checkBody removes the credential from the body of an error. It replaces a body that cannot be
+// searched because of its size or its coding, or because it does not end.
 func (c *call) checkBody(resp *http.Response) {
 	sent := resp.Body
 	timer := time.AfterFunc(maxErrorWait, func() {
-		c.cancel(nil) // a body that net/http decompresses cannot be closed while its first byte is awaited
+		c.cancel(nil) // a body that net/http decompresses cannot be closed while the first byte is read
 		_ = sent.Close()
 	})
 	raw, err := io.ReadAll(io.LimitReader(sent, maxErrorBody+1))

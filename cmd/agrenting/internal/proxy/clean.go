@@ -8,12 +8,11 @@ import (
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/redact"
 )
 
-// cleanTexts remembers names and values of headers that were searched for a credential
-// without a finding. Most of them recur in every response, and a search costs more than
-// all other work of the proxy.
+// cleanTexts remembers names and values of headers that do not contain the credential. Most of
+// them recur in every response, and a search takes longer than all other work of the proxy.
 type cleanTexts struct {
 	mu         sync.RWMutex
-	generation uint64 // of the credential
+	generation uint64 // the generation of the credential
 	texts      map[string]struct{}
 }
 
@@ -45,7 +44,7 @@ func (t *cleanTexts) has(generation uint64, h http.Header) bool {
 	return true
 }
 
-// unknown returns the names and values of h that are not known, each ended by a
+// unknown returns the names and values of h that were not searched yet, each followed by a
 // separator.
 func (t *cleanTexts) unknown(generation uint64, h http.Header) []string {
 	t.mu.RLock()

@@ -8,25 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// flags is where the flags of a TCP segment are, syn the one that asks for a
-// connection (RFC 9293, section 3.1).
+// flags is the offset of the flags in a TCP segment. syn is the flag that requests a connection
+// (RFC 9293, section 3.1).
 const flags, syn = 13, 0x02
 
-// shut makes a listening port deaf: who comes from now on is not heard and finds
-// it closed when trying again, a second later, while those who had come are still
-// let in. Merely closing it would cut off callers that wait in its queue, whose
-// requests are sent already. Only what asks for a connection is dropped: a caller
-// who has been answered is inside, whether or not the port has heard of it.
+// shut makes a listening port ignore new connections. Callers retry a second later, and then find
+// the port closed. Connections that are already in the queue are still accepted. Closing the port
+// would cut off these callers, although they may have sent their requests. Only segments that
+// request a connection are dropped: the kernel completes a handshake that it has answered.
 //
-// The kernel refuses this to ports of Multipath TCP, which Go opens unless told
-// otherwise, and perhaps in a sandbox. Such a port lets callers in until it closes,
-// and the result is false.
+// The kernel does not permit this for Multipath TCP, which Go uses by default, and perhaps not in a
+// sandbox. In that case, the port accepts connections until it closes, and shut returns false.
 func shut(l *net.TCPListener) (done bool) {
 	raw, err := l.SyscallConn()
 	if err != nil {
 		return false
 	}
-	program := [...]unix.SockFilter{ // it sees a segment from its TCP header on
+	program := [...]unix.SockFilter{ // a segment begins at its TCP header
 		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: flags},
 		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jf: 1, K: syn},
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
@@ -39,8 +37,8 @@ func shut(l *net.TCPListener) (done bool) {
 	return done
 }
 
-// queued reports whether a connection waits to be accepted. That a deadline has passed
-// does not tell: on a busy machine it passes before anybody has looked.
+// queued reports whether a connection waits to be accepted. A deadline for Accept would not be
+// reliable: on a busy machine, it passes before Accept runs.
 func queued(l net.Listener) (found bool) {
 	c, ok := l.(syscall.Conn)
 	if !ok {

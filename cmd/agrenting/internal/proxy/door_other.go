@@ -4,8 +4,8 @@ package proxy
 
 import "net"
 
-// shut has no way to close a port to newcomers only.
+// shut returns false: this system cannot close a port only to new connections.
 func shut(*net.TCPListener) bool { return false }
 
-// queued has no way to look.
+// queued returns false: this system cannot report waiting connections.
 func queued(net.Listener) bool { return false }

@@ -14,15 +14,15 @@ import (
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/ascii"
 )
 
-// guard decides who may use the proxy, and for what.
+// guard decides which requests the proxy accepts.
 type guard struct {
-	hosts map[string]bool // nil takes any
-	pages map[string]bool // origins beside the proxy's own
+	hosts map[string]bool // nil accepts any
+	pages map[string]bool // origins other than the proxy's own
 	token [sha256.Size]byte
 	asks  bool
 	allow []Rule
-	agent string // "" lets callers name any
-	// issuing lets calls through that answer with a secret.
+	agent string // "" allows callers to name any
+	// issuing permits calls that return a new secret.
 	issuing bool
 }
 
@@ -41,13 +41,13 @@ func newGuard(cfg *Config) guard {
 	return g
 }
 
-// refusal is why a request does not go through.
+// refusal is the response to a request that is not accepted.
 type refusal struct {
 	status     int
 	code, text string
 }
 
-// check returns nil for a request that may go through.
+// check returns nil for a request that is accepted.
 func (g *guard) check(r *http.Request) *refusal {
 	if ref := g.checkHost(r); ref != nil {
 		return ref
@@ -56,11 +56,11 @@ func (g *guard) check(r *http.Request) *refusal {
 	case r.URL.Host != "" && !g.ownHost(r.URL.Host), r.Method == http.MethodConnect:
 		return &refusal{http.StatusForbidden, "PROXY_NOT_FORWARD", "this is not a forward proxy: use its URL instead of the platform's"}
 	case !isMethod(r.Method):
-		// Servers differ in how they read others, and the response to TRACE would show
-		// the credential.
-		return &refusal{http.StatusMethodNotAllowed, "PROXY_METHOD", "the proxy passes on " + strings.Join(methods, ", ") + ", in capitals"}
+		// Servers interpret other methods differently, and the response to TRACE would show the
+		// credential.
+		return &refusal{http.StatusMethodNotAllowed, "PROXY_METHOD", "the proxy passes on only " + strings.Join(methods, ", ") + ", in uppercase"}
 	case !knownUpgrade(r.Header):
-		// Another protocol behind it would be a way around all of this.
+		// Another protocol would bypass these checks.
 		return &refusal{http.StatusBadRequest, "PROXY_UPGRADE", "the only upgrade that is passed on is to websocket"}
 	}
 	if ref := g.checkPage(r); ref != nil {
@@ -87,37 +87,38 @@ func (g *guard) check(r *http.Request) *refusal {
 		return &refusal{http.StatusNotFound, "PROXY_ICON", "the proxy has no icon"}
 	}
 	if g.allow != nil && !g.isPreflight(r) && !g.allowed(r) {
-		return &refusal{http.StatusForbidden, "PROXY_NOT_ALLOWED", "no --allow of the proxy permits this"}
+		return &refusal{http.StatusForbidden, "PROXY_NOT_ALLOWED", "the --allow rules of the proxy do not permit this request"}
 	}
 	if !g.issuing && Issues(r.Method, r.URL.Path) {
-		return &refusal{http.StatusForbidden, "PROXY_ISSUING", "the answer would hold a new secret, and callers are to see none; --allow-issuing permits it"}
+		return &refusal{http.StatusForbidden, "PROXY_ISSUING", "the response would contain a new secret, which callers must not see; start the proxy with --allow-issuing to permit it"}
 	}
 	return nil
 }
 
 // isControl reports whether a path is one of the routes that script faults in a sandbox,
-// which are for programs of this machine and not for web pages. The sandbox cannot know
-// for whom the proxy asks.
+// which are for programs of this machine and not for web pages. The sandbox cannot detect
+// the caller of the proxy.
 func isControl(path string) bool {
 	return path == "/_sandbox" || strings.HasPrefix(path, "/_sandbox/")
 }
 
-// checkHost refuses a foreign name that was made to lead here (DNS rebinding).
+// checkHost refuses other host names, which may have been made to resolve to this machine (DNS
+// rebinding).
 func (g *guard) checkHost(r *http.Request) *refusal {
 	if g.hosts == nil || g.hosts[ascii.ToLower(r.Host)] {
 		return nil
 	}
-	return &refusal{http.StatusMisdirectedRequest, "PROXY_HOST", "this proxy is addressed by its own loopback name and port only"}
+	return &refusal{http.StatusMisdirectedRequest, "PROXY_HOST", "use the loopback name and port of this proxy as the host"}
 }
 
-// methods are those that are passed on.
+// methods are the methods that the proxy passes on.
 var methods = []string{
 	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
 }
 
 func isMethod(name string) bool { return slices.Contains(methods, name) }
 
-// namesAgent reports whether a caller names no other agent than the proxy's.
+// namesAgent reports whether a caller names only the proxy's agent, or none.
 func (g *guard) namesAgent(h http.Header) bool {
 	if g.agent == "" {
 		return true
@@ -151,8 +152,8 @@ func isSocket(r *http.Request) bool {
 	return r.Method == http.MethodGet && slices.ContainsFunc(r.Header["Upgrade"], func(v string) bool { return ascii.EqualFold(strings.TrimSpace(v), websocket) })
 }
 
-// ignoreOffers removes offers of other protocols than WebSocket from a request, whose header
-// may be shared.
+// ignoreOffers removes offers of protocols other than WebSocket from a request. It does not
+// change the original header, which may be shared.
 func ignoreOffers(r *http.Request) {
 	if len(r.Header["Upgrade"]) == 0 && len(r.Header["Http2-Settings"]) == 0 {
 		return
@@ -168,9 +169,9 @@ func ignoreOffers(r *http.Request) {
 
 func (g *guard) ownHost(host string) bool { return g.hosts == nil || g.hosts[ascii.ToLower(host)] }
 
-// checkPage refuses requests that a foreign web page makes a browser send.
+// checkPage refuses requests that a web page of another origin makes a browser send.
 func (g *guard) checkPage(r *http.Request) *refusal {
-	foreign := &refusal{http.StatusForbidden, "PROXY_ORIGIN", "this proxy does not serve web pages of other origins; permit one by --allow-origin"}
+	foreign := &refusal{http.StatusForbidden, "PROXY_ORIGIN", "this proxy does not serve web pages of other origins; permit an origin with --allow-origin"}
 	origins := r.Header.Values("Origin")
 	if len(origins) > 1 {
 		return foreign
@@ -185,7 +186,7 @@ func (g *guard) checkPage(r *http.Request) *refusal {
 		}
 	}
 	for _, site := range r.Header.Values("Sec-Fetch-Site") {
-		// Another port of this machine is "same-site", but foreign.
+		// Another port of this machine is "same-site", but another origin.
 		if site != "same-origin" && site != "none" {
 			return foreign
 		}
@@ -193,13 +194,14 @@ func (g *guard) checkPage(r *http.Request) *refusal {
 	return nil
 }
 
-// isPreflight: browsers ask without a token, and are told nothing by it.
+// isPreflight reports whether a request is a preflight of a permitted page. Browsers send it
+// without a token, and its response reveals nothing.
 func (g *guard) isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" && g.pages[r.Header.Get("Origin")]
 }
 
-// hasToken looks for the proxy's own token. Clients of the platform that know
-// nothing of a proxy send it as if it were the platform's credential.
+// hasToken reports whether a request has the proxy's own token. Clients of the platform without
+// support for the proxy send the token like the platform's credential.
 func (g *guard) hasToken(h http.Header) bool {
 	for _, name := range []string{headerProxyAuth, headerProxyToken, "Authorization", "X-Api-Key", "Api-Key"} {
 		for _, v := range h.Values(name) {
@@ -214,8 +216,8 @@ func (g *guard) hasToken(h http.Header) bool {
 	return false
 }
 
-// hasParameter looks for the proxy's own token where clients of the platform's sockets
-// send their credential.
+// hasParameter reports whether the query has the proxy's own token in a parameter in which
+// clients of the platform's sockets send their credential.
 func (g *guard) hasParameter(r *http.Request) bool {
 	if !isSocket(r) {
 		return false
@@ -229,8 +231,8 @@ func (g *guard) isToken(text string) bool {
 	return subtle.ConstantTimeCompare(sum[:], g.token[:]) == 1
 }
 
-// plainPath reports whether a path means the same to everybody who reads it, so
-// that the platform does not see another one than the list of what is allowed.
+// plainPath reports whether all servers interpret a path in the same way, so that the platform
+// does not serve a path other than the one that was checked.
 func plainPath(u *url.URL) bool {
 	raw := ascii.ToLower(u.EscapedPath())
 	if !strings.HasPrefix(raw, "/") || strings.Contains(raw, "//") {
@@ -260,7 +262,7 @@ func (g *guard) allowed(r *http.Request) bool {
 
 const jsonType = "application/json; charset=utf-8"
 
-// refuse answers in the platform's envelope, so that its clients understand.
+// refuse writes an error in the platform's envelope, which its clients can decode.
 func refuse(w http.ResponseWriter, status int, code, text string, retryAfter time.Duration) {
 	if c, ok := w.(*call); ok {
 		c.code = code
@@ -281,7 +283,7 @@ func refuse(w http.ResponseWriter, status int, code, text string, retryAfter tim
 	_, _ = w.Write(envelope(code, text))
 }
 
-// envelope is the body of an error in the platform's form.
+// envelope returns the body of an error in the platform's format.
 func envelope(code, text string) []byte {
 	type entry struct {
 		Code    string `json:"code"`

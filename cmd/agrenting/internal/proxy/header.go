@@ -6,23 +6,23 @@ import (
 	"strings"
 )
 
-// Names are compared by their letters and digits in lower case. Servers differ in what
-// they take for the same header: its case, "_" in place of "-", or any other character.
-// A key of these maps is such a name.
+// Names are compared by their letters and digits in lower case, because some servers ignore the
+// case of a name, treat "_" as "-", or ignore other characters. The keys of these maps are names in
+// this form.
 var (
-	// credentials are the headers and parameters that never come through: the SDK adds
-	// the credential.
+	// credentials are the headers and parameters that are always removed: the SDK adds the
+	// credential.
 	credentials = set("authorization", "xapikey", "apikey", "cookie", "cookie2",
 		"xproxytoken", "proxyauthorization", "sessiontoken", "accesstoken")
-	// overrides are the headers by which a caller could have the platform do something
-	// other than what the proxy has checked.
+	// overrides are the headers with which a caller could make the platform process a
+	// request other than the one that the proxy has checked.
 	overrides        = set("xhttpmethod", "xmethod", "xhttpverb")
 	overridePrefixes = []string{"xforwarded", "xoriginal", "xrewrite"}
-	// browser are the headers that describe the page in the browser, which the platform
-	// does not know.
+	// browser are the headers that describe the page in the browser. They do not concern
+	// the platform.
 	browser = set("origin", "referer")
-	// framing are the headers of the connection, which only net/http writes. In another
-	// spelling, they mean nothing to it and something to other servers.
+	// framing are the headers of the connection, which only net/http may write. It ignores
+	// them in another spelling, but other servers may not.
 	framing = set("connection", "contentlength", "expect", "host", "keepalive", "proxyconnection",
 		"te", "trailer", "transferencoding", "upgrade")
 )
@@ -36,7 +36,7 @@ func set(names ...string) map[string]bool {
 }
 
 // squash returns the letters and digits of a name in lower case. exact is set if the
-// name has nothing else except "-".
+// name has no other characters except "-".
 func squash(name string) (squashed string, exact bool) {
 	b := make([]byte, 0, 32)
 	exact = true
@@ -90,8 +90,8 @@ func removesTrailer(name string, pinned bool) bool {
 	return framing[s] || removesFromRequest(name, pinned)
 }
 
-// removesFromResponse reports whether the proxy removes a header of a response: the
-// platform's cookies, and its rules for web pages, which are not those of the proxy.
+// removesFromResponse reports whether the proxy removes a header of a response: the platform's
+// cookies, and its rules for web pages. The proxy has other rules.
 func removesFromResponse(name string) bool {
 	s, _ := squash(name)
 	return s == "setcookie" || s == "setcookie2" || strings.HasPrefix(s, "accesscontrol")
@@ -134,8 +134,8 @@ func removesParameter(name string) bool {
 	return credentials[s] || (s == "method" && !exact) || strings.Contains(s, "methodoverride")
 }
 
-// accepted returns the Accept-Encoding to send for that of a caller, who may not have
-// sent any: the proxy has to be able to read the bodies of errors.
+// accepted returns the Accept-Encoding for the platform, from that of the caller, which may be
+// missing. The proxy must be able to decode the bodies of errors.
 func accepted(values []string) []string {
 	if values == nil {
 		return nil // net/http asks for gzip, and decodes it
@@ -167,7 +167,7 @@ func isZero(weight string) bool {
 	return found && strings.Trim(q, " 0.") == ""
 }
 
-// cleanRequest removes from a request what its caller may not decide.
+// cleanRequest removes the headers and parameters that a caller may not set.
 func cleanRequest(out *http.Request, pinned bool) {
 	for name := range out.Header {
 		if removesFromRequest(name, pinned) {

@@ -184,7 +184,7 @@ func TestOnlyKnownMethodsPass(t *testing.T) {
 	}
 	for _, rule := range []string{"get /x", "Get /x", "PROPFIND /x", "CONNECT /x", "TRACE /x", "G* /x"} {
 		_, err := proxy.ParseRule(rule)
-		assert.ErrorContains(t, err, "in capitals", rule)
+		assert.ErrorContains(t, err, "in uppercase", rule)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 type Verdict int
 
 const (
-	// Unknown means that the platform could not be asked, or that its answer says nothing
+	// Unknown means that the platform could not be reached, or that its response says nothing
 	// about the credential.
 	Unknown Verdict = iota
 	// Alive means that the platform accepts the credential.
@@ -50,7 +50,7 @@ type Health struct {
 // requests.
 const verifyEvery = 10 * time.Second
 
-// verifyLimit bounds how long the platform has to answer.
+// verifyLimit is how long to wait for the response of the platform.
 const verifyLimit = 30 * time.Second
 
 // Rejected records that a caller got a 401 from the platform. It asks the platform in the
@@ -75,7 +75,7 @@ func (h *Health) Recheck(ctx context.Context) {
 }
 
 // verify asks the platform in the background, unless it was asked recently. While there is
-// no problem, another generation is another question.
+// no problem, the interval applies to each generation separately.
 func (h *Health) verify(ctx context.Context, generation uint64) {
 	recently := !h.verified.IsZero() && time.Since(h.verified) < verifyEvery
 	if h.closed || h.verifying || (recently && (h.problem != "" || h.generation == generation)) {
@@ -93,13 +93,13 @@ func (h *Health) verify(ctx context.Context, generation uint64) {
 		switch {
 		case v == Alive:
 			h.clear(text)
-		case v == Dead && renewals == h.renewals: // otherwise it is about the old credential
+		case v == Dead && renewals == h.renewals: // otherwise, the verdict concerns the old credential
 			h.change(text)
 		}
 	})
 }
 
-// Failed records that there is no credential.
+// Failed records that a credential is not available.
 func (h *Health) Failed(why string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -114,7 +114,7 @@ func (h *Health) Renewed(what string) {
 	h.clear(what)
 }
 
-// clear tells the end of a problem, if there is one.
+// clear reports the end of a problem, if there is one.
 func (h *Health) clear(what string) {
 	if h.problem != "" && !h.closed {
 		h.problem = ""
@@ -123,7 +123,7 @@ func (h *Health) clear(what string) {
 	}
 }
 
-// change tells a problem, unless there is one already.
+// change reports a problem, unless there is one already.
 func (h *Health) change(problem string) {
 	if h.problem == "" && !h.closed {
 		h.problem = problem
@@ -132,8 +132,8 @@ func (h *Health) change(problem string) {
 	}
 }
 
-// Close waits for what the platform is being asked. The contexts of [Health.Rejected] and
-// [Health.Recheck] should have ended. Nothing is told afterwards.
+// Close waits for running calls of Verify. The contexts of [Health.Rejected] and [Health.Recheck]
+// should have ended. After Close, Tell is not called.
 func (h *Health) Close() {
 	h.mu.Lock()
 	h.closed = true
@@ -141,18 +141,22 @@ func (h *Health) Close() {
 	h.running.Wait()
 }
 
-// Problem returns why the credential cannot be used; "" if nothing is known against it.
+// Problem returns why the credential cannot be used, or "" without a known problem.
 func (h *Health) Problem() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.problem
 }
 
-// Report is the body of /healthz.
+// Report is the body of /healthz, such as
+//
+//	{"status":"ok","generation":1,"credential":"sha256:ab12cd34ef"}
+//
+// Most programs only check Status.
 type Report struct {
 	// Status is "ok", "no credential", or "ending".
 	Status string `json:"status"`
-	// Problem says why there is no credential.
+	// Problem says why the credential cannot be used.
 	Problem string `json:"problem,omitempty"`
 	// Generation and Credential identify the credential in use. Credential is a
 	// fingerprint.
@@ -163,7 +167,8 @@ type Report struct {
 }
 
 // Admin serves GET /healthz with the status 200 if report returns the status "ok", and
-// 503 otherwise, and GET /metrics by metrics. hosts are the values of Host by which it is addressed, as in [Config].
+// 503 otherwise. It serves GET /metrics with metrics. hosts are the accepted values of Host, as in
+// [Config].
 func Admin(hosts []string, report func() Report, metrics http.Handler) http.Handler {
 	g := newGuard(&Config{Hosts: hosts})
 	mux := http.NewServeMux()
@@ -177,7 +182,7 @@ func Admin(hosts []string, report func() Report, metrics http.Handler) http.Hand
 		h.Set("Content-Type", jsonType)
 		h.Set("Cache-Control", "no-store")
 		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(r) // if it fails, the caller has gone
+		_ = json.NewEncoder(w).Encode(r) // if it fails, the caller has disconnected
 	})
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
@@ -196,7 +201,7 @@ func Admin(hosts []string, report func() Report, metrics http.Handler) http.Hand
 	})
 }
 
-// ServeAdmin serves h on an address of [Listen] until stop is called. It returns where.
+// ServeAdmin serves h on an address of [Listen] until stop is called. at is its URL.
 func ServeAdmin(ctx context.Context, addr string, newHandler func(hosts []string) http.Handler) (at string, stop func(), err error) {
 	l, err := Listen(ctx, addr)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// maxPeeked bounds what is kept of a response's body for the log, in bytes.
+// maxPeeked bounds the part of a response's body that is kept for the log, in bytes.
 const maxPeeked = 64 << 10
 
 // peeked is the beginning of a response's body, which may contain the ID of the request.
@@ -81,7 +81,7 @@ func (c *call) requestID() string {
 	return c.peeked.requestID()
 }
 
-// agent returns the agent that acts, as far as it is known.
+// agent returns the agent that the request acts as, or "" if it is not known.
 func (c *call) agent() string {
 	if id := c.in.Header.Get("X-Agent-Id"); id != "" {
 		return id

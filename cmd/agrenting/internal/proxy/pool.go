@@ -2,7 +2,7 @@ package proxy
 
 import "sync"
 
-// bufferSize is that of the buffers with which bodies of responses are copied.
+// bufferSize is the size of the buffers for copying bodies of responses, in bytes.
 const bufferSize = 32 << 10
 
 // buffers implements [httputil.BufferPool].

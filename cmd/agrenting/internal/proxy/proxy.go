@@ -1,6 +1,5 @@
-// Package proxy lends a credential to programs of the same machine: a reverse
-// proxy on a loopback port or a unix socket, whose transport adds what its
-// callers never see.
+// Package proxy lends a credential to programs of the same machine. It is a reverse proxy on a
+// loopback port or a unix socket. Its transport adds the credential, which callers never see.
 package proxy
 
 import (
@@ -18,7 +17,8 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// Config says what a proxy lends, and to whom.
+// Config configures a proxy, for example with Upstream https://agrenting.com and Hosts from [Hosts].
+// Most programs only set Upstream, Transport, and Hosts.
 type Config struct {
 	// Upstream is the platform's base URL.
 	Upstream *url.URL
@@ -33,39 +33,39 @@ type Config struct {
 	// sent with Expect: 100-continue.
 	ReplayLimit int64
 	// ReplayMemory bounds the bodies that are kept at the same time, in bytes. A body
-	// for which there is no room is sent like one that is longer than ReplayLimit.
+	// that does not fit is sent like one that is longer than ReplayLimit.
 	ReplayMemory int64
 	// Timeout bounds the wait for the headers of a response, with all attempts, from
 	// when the last byte of the request was read; 0 means no bound.
 	Timeout time.Duration
-	// Hosts are the values of Host by which callers may address the proxy; nil
-	// takes any, as behind a unix socket, which no browser reaches.
+	// Hosts are the accepted values of Host, such as 127.0.0.1:8080. nil accepts any, as for a
+	// unix socket, which browsers cannot reach.
 	Hosts []string
-	// Token is asked of every caller; "" asks for none.
+	// Token is required of every caller; "" requires none.
 	Token string
-	// Allow lists what may be called; nil allows everything.
+	// Allow lists the permitted calls; nil permits all.
 	Allow []Rule
-	// Agent is the only agent that callers may name; "" lets them name any.
+	// Agent is the only agent that callers may name; "" permits any.
 	Agent string
-	// Issuing lets calls through whose answer has a new secret in it.
+	// Issuing permits calls that return a new secret.
 	Issuing bool
-	// Origins are those of web pages that may call the proxy, beside its own.
+	// Origins are the origins of web pages that may call the proxy, in addition to its own.
 	Origins []string
-	// DefaultAgent acts if a caller names no agent. It is only logged.
+	// DefaultAgent is the agent that is logged if a caller does not name one.
 	DefaultAgent string
-	// Rejected is called when the platform has answered a caller's request with a 401,
-	// with the generation of its credential; nil ignores it.
+	// Rejected is called with the generation of the credential when the platform has
+	// responded to a caller's request with a 401. It may be nil.
 	Rejected func(generation uint64)
-	// Succeeded is called when the platform has answered with a status below 400. It may be
-	// nil.
+	// Succeeded is called when the platform has responded with a status below 400. It may
+	// be nil.
 	Succeeded func()
-	// Explain turns an error of the transport into status, code and text.
+	// Explain turns an error of the transport into the status, code, and text of a response.
 	Explain func(error) (status int, code, text string, retryAfter time.Duration)
-	// Log is told of every request; nil is silent.
+	// Log gets one record for every request; nil logs nothing.
 	Log *slog.Logger
 }
 
-// Headers by which callers send the proxy's own token.
+// Headers in which callers send the proxy's own token.
 const (
 	headerProxyToken = "X-Proxy-Token" // #nosec G101 -- the name of a header
 	headerProxyAuth  = "Proxy-Authorization"
@@ -80,12 +80,12 @@ type Proxy struct {
 	reverse *httputil.ReverseProxy
 }
 
-// flushInterval bounds how long a piece of an answer of known length may wait
-// for the next: flushing each at once costs a tenth of the throughput. Events
-// and answers of unknown length are always passed on at once.
+// flushInterval bounds how long a part of a response of known length may wait for the next part.
+// Flushing each part immediately reduces the throughput by a tenth. Events and responses of unknown
+// length are always passed on immediately.
 const flushInterval = 10 * time.Millisecond
 
-// New makes a proxy.
+// New returns a proxy.
 func New(cfg Config) *Proxy {
 	p := &Proxy{cfg: cfg, guard: newGuard(&cfg)}
 	p.memory.give(cfg.ReplayMemory)
@@ -101,7 +101,7 @@ func New(cfg Config) *Proxy {
 	return p
 }
 
-// silent is the log for what net/http would write to standard error.
+// silent discards the log that net/http would write to standard error.
 var silent = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 
 // transport returns the transport of both kinds of requests.
@@ -117,7 +117,7 @@ type transports struct{ plain, socket http.RoundTripper }
 
 // RoundTrip implements [http.RoundTripper].
 func (t transports) RoundTrip(req *http.Request) (*http.Response, error) {
-	if _, upgrade := req.Header["Upgrade"]; upgrade { // to nothing else, see guard
+	if _, upgrade := req.Header["Upgrade"]; upgrade { // only to WebSocket; see guard
 		return t.socket.RoundTrip(req)
 	}
 	return t.plain.RoundTrip(req)
@@ -141,7 +141,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	c.cancel = cancel
-	// A copy, made before the body is read: when it ends, net/http changes r.Trailer.
+	// Copy the request before its body is read: at the end of the body, net/http changes
+	// r.Trailer.
 	in := r.WithContext(agrenting.ContextWithTrace(&callContext{Context: ctx, call: c}, &c.sent)) //nolint:contextcheck // it is the same context
 	in.Body, in.ContentLength, in.Trailer = http.NoBody, 0, nil                                   // the call has the body
 	if r.ContentLength < 0 {
@@ -151,7 +152,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.announced = slices.Collect(maps.Keys(r.Trailer))
 	upload, err := receive(ctx, r, p.cfg.ReplayLimit, &p.memory)
 	if err != nil {
-		refuse(c, http.StatusBadRequest, "PROXY_REQUEST_BODY", "the body of the request ended before its end", 0)
+		refuse(c, http.StatusBadRequest, "PROXY_REQUEST_BODY", "the body of the request is incomplete", 0)
 		return
 	}
 	if upload != nil {
@@ -164,7 +165,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.reverse.ServeHTTP(c, in)
 }
 
-// preflight answers a browser that asks whether a page may call.
+// preflight responds to a browser that asks whether a page may call the proxy.
 func preflight(c *call, r *http.Request, origin string) bool {
 	if c.final == nil {
 		c.final = http.Header{}
@@ -185,8 +186,8 @@ func preflight(c *call, r *http.Request, origin string) bool {
 	return true
 }
 
-// rewrite makes the request to the platform, without what the caller may not decide. The
-// transport adds the rest.
+// rewrite creates the request to the platform, without the headers and parameters that the caller
+// may not set. The transport adds the rest.
 func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	pr.SetURL(p.cfg.Upstream)
 	cleanRequest(pr.Out, p.cfg.Agent != "")
@@ -201,7 +202,7 @@ func answer(resp *http.Response) error {
 		if c := callOf(resp.Request.Context()); c != nil {
 			c.arrived()
 			if errors.Is(context.Cause(resp.Request.Context()), errTimeout) {
-				return errTimeout // at the last moment
+				return errTimeout // the timer has fired in the meantime
 			}
 			c.answer(resp)
 			return nil
@@ -212,16 +213,16 @@ func answer(resp *http.Response) error {
 
 // errNoCall means that the transport has lost the context of a request, so that the
 // credential of the request is not known.
-var errNoCall = errors.New("proxy: a response without its request")
+var errNoCall = errors.New("proxy: a response without a request")
 
 func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(context.Cause(r.Context()), errTimeout) {
-		refuse(w, http.StatusGatewayTimeout, "PROXY_TIMEOUT", fmt.Sprintf("the platform did not answer within %v, the --timeout of the proxy", p.cfg.Timeout), 0)
+		refuse(w, http.StatusGatewayTimeout, "PROXY_TIMEOUT", fmt.Sprintf("the platform did not respond within %v, the --timeout of the proxy", p.cfg.Timeout), 0)
 		return
 	}
 	if r.Context().Err() != nil && errors.Is(err, r.Context().Err()) {
-		// The caller has gone, or the proxy is closing.
-		refuse(w, http.StatusServiceUnavailable, "PROXY_CLOSING", "the request was cut short", 0)
+		// The caller has disconnected, or the proxy is closing.
+		refuse(w, http.StatusServiceUnavailable, "PROXY_CLOSING", "the request was interrupted", 0)
 		return
 	}
 	status, code, text, after := http.StatusBadGateway, "PROXY_UPSTREAM", "the platform cannot be reached", time.Duration(0)

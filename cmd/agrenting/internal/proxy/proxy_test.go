@@ -378,7 +378,7 @@ func TestTheSocketIsItsOwners(t *testing.T) {
 	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 	assert.Equal(t, http.StatusOK, w.status(http.MethodGet, pending, "Host", "whatever.example"))
 	_, err = proxy.Listen(t.Context(), "unix:"+path)
-	require.ErrorContains(t, err, "another program serves")
+	require.ErrorContains(t, err, "another program is listening")
 	_, err = w.stop()
 	require.NoError(t, err)
 	assert.NoFileExists(t, path)

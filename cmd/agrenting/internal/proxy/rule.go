@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// Rule allows a method on paths.
+// Rule permits a method on the paths that match its pattern.
 type Rule struct {
 	method string // "*" is any
 	parts  []string
 }
 
-var errRule = errors.New("a rule is a method, or *, and a path that begins with /, such as 'GET /api/v1/agents*'")
+var errRule = errors.New("a rule is a method or *, and a path that begins with /, such as 'GET /api/v1/agents*'")
 
-var errMethod = errors.New("the method of a rule is *, or one of " + strings.Join(methods, ", ") + ", in capitals")
+var errMethod = errors.New("the method of a rule is *, or one of " + strings.Join(methods, ", ") + ", in uppercase")
 
 // ParseRule reads a rule such as "GET /api/v1/agents*". A star in the path matches
-// for any characters, slashes too.
+// any characters, including slashes.
 func ParseRule(s string) (Rule, error) {
 	method, path, ok := strings.Cut(strings.TrimSpace(s), " ")
 	path = strings.TrimSpace(path)
@@ -30,8 +30,8 @@ func ParseRule(s string) (Rule, error) {
 	return Rule{method: method, parts: strings.Split(path, "*")}, nil
 }
 
-// Match reports whether the rule allows a method on a decoded path. GET allows
-// HEAD too.
+// Match reports whether the rule permits a method on a decoded path. GET also
+// permits HEAD.
 func (r Rule) Match(method, path string) bool {
 	if r.method != "*" && r.method != method && (r.method != http.MethodGet || method != http.MethodHead) {
 		return false

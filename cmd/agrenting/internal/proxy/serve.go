@@ -20,7 +20,7 @@ import (
 )
 
 // Listen opens a loopback port or, for "unix:PATH", a socket that only its owner
-// can use. Other addresses are refused: anyone who reaches the proxy acts with its
+// can use. It refuses other addresses: every caller of the proxy acts with its
 // credential.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	at, err := resolve(addr)
@@ -31,7 +31,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 		return listenUnix(ctx, path)
 	}
 	lc := new(net.ListenConfig)
-	lc.SetMultipathTCP(false) // one machine has one path, and shut needs plain TCP
+	lc.SetMultipathTCP(false) // shut needs plain TCP, and Multipath TCP has no use on loopback
 	return lc.Listen(ctx, "tcp", at)
 }
 
@@ -43,11 +43,11 @@ func CheckAddr(addr string) error {
 	return err
 }
 
-// resolve returns an address without a name for this machine.
+// resolve replaces the name of this machine in an address with an IP address.
 func resolve(addr string) (string, error) {
 	if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
 		if path == "" {
-			return "", errors.New("unix: needs the path of the socket behind it")
+			return "", errors.New("unix: must be followed by the path of the socket")
 		}
 		return addr, nil
 	}
@@ -56,7 +56,7 @@ func resolve(addr string) (string, error) {
 		return "", fmt.Errorf("invalid address %q (want host:port, such as 127.0.0.1:8080, or unix:/path/to/socket)", addr)
 	}
 	if ascii.EqualFold(host, "localhost") {
-		host = "127.0.0.1" // whatever the name server says
+		host = "127.0.0.1" // regardless of the name server
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
 		return "", fmt.Errorf("%q is not an address of this machine alone; use 127.0.0.1, [::1] or unix:/path/to/socket", addr)
@@ -73,7 +73,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 		}
 		if c, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 			_ = c.Close()
-			return nil, fmt.Errorf("another program listens on %s", path)
+			return nil, fmt.Errorf("another program is listening on %s", path)
 		}
 	}
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".agrenting-") // 0700
@@ -87,7 +87,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 		return nil, err
 	}
 	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false) // it has moved by then
+		u.SetUnlinkOnClose(false) // the socket was renamed
 	}
 	if err = os.Chmod(made, 0o600); err == nil {
 		err = os.Rename(made, path)
@@ -110,13 +110,13 @@ func (l *unixListener) Close() error {
 	return l.Listener.Close()
 }
 
-// hide takes the name away, once: another proxy may have the place by then.
+// hide removes the socket file, once: later, another proxy may use the path.
 func (l *unixListener) hide() { l.once.Do(func() { _ = os.Remove(l.path) }) }
 
-// Addr names the socket where it is now.
+// Addr returns the current path of the socket.
 func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// SyscallConn lets [Serve] see who waits.
+// SyscallConn lets [Serve] check for waiting connections.
 func (l *unixListener) SyscallConn() (syscall.RawConn, error) {
 	if c, ok := l.Listener.(syscall.Conn); ok {
 		return c.SyscallConn()
@@ -124,7 +124,7 @@ func (l *unixListener) SyscallConn() (syscall.RawConn, error) {
 	return nil, errors.ErrUnsupported
 }
 
-// SetDeadline lets [Serve] take what still waits at the end.
+// SetDeadline lets [Serve] accept waiting connections at the end.
 func (l *unixListener) SetDeadline(t time.Time) error {
 	if d, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); ok {
 		return d.SetDeadline(t)
@@ -132,7 +132,7 @@ func (l *unixListener) SetDeadline(t time.Time) error {
 	return errors.ErrUnsupported
 }
 
-// Hosts are the values of Host that lead to a listener; nil for a unix socket.
+// Hosts returns the values of Host for a listener, or nil for a unix socket.
 func Hosts(l net.Listener) []string {
 	a, ok := l.Addr().(*net.TCPAddr)
 	if !ok {
@@ -140,30 +140,29 @@ func Hosts(l net.Listener) []string {
 	}
 	port := strconv.Itoa(a.Port)
 	hosts := []string{net.JoinHostPort(a.IP.String(), port), "localhost:" + port}
-	if a.Port == 80 { // which browsers leave out
+	if a.Port == 80 { // browsers omit this port
 		hosts = append(hosts, a.IP.String(), "localhost")
 	}
 	return hosts
 }
 
-// A closing proxy continues to accept requests on open connections until none
-// has come for a while, that is in so many glances of this length one after the
-// other: what was sent before its callers could know is answered, with the word
-// that the connection ends. Glances are counted, because on a busy machine a
-// single long sleep may end before anybody has read what came during it.
+// A closing proxy continues to serve requests on open connections until no request has begun in
+// several checks in a row: glances checks, one every glance. Requests that callers sent before they
+// could notice the end are served, and their responses announce that the connection ends. There are
+// several checks because on a busy machine, one long sleep may end before the server has read the
+// requests that arrived during it.
 const (
 	glance  = 10 * time.Millisecond
 	glances = 25
 )
 
-// limit is how long callers who keep coming may hold up the end, at the door and
-// once more inside.
+// limit is how long new requests may delay the end: once while waiting connections are accepted,
+// and once more while open connections are served.
 const limit = 5 * time.Second
 
-// Serve serves until ctx ends, and then as long as requests are under way, but
-// no longer than grace. Until the last moment requests on open connections are
-// answered; none is dropped that was sent before its connection was closed. It
-// reports how many requests were cut short.
+// Serve serves until ctx ends, and then for as long as requests are in progress, but not longer than
+// grace. It serves requests on open connections until the end, and does not drop a request that was
+// sent before its connection was closed. cut is the number of requests that were interrupted.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, grace time.Duration) (cut int, err error) {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -176,7 +175,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, grace time.Durat
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			active.Add(1)
 			defer active.Add(-1)
-			if r.ProtoMajor == 1 { // HTTP/2 has better ways to say that a connection ends
+			if r.ProtoMajor == 1 { // HTTP/2 announces the end of a connection itself
 				begun.Add(1)
 				if closing.Load() {
 					w.Header().Set("Connection", "close")
@@ -199,17 +198,17 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, grace time.Durat
 		return 0, err
 	case <-ctx.Done():
 	}
-	d.shut() // first: who is told that a connection ends finds no way to a new one
+	d.shut() // first, so that a caller whose connection ends cannot open a new one
 	closing.Store(true)
 	d.drain()
 	_ = l.Close()
-	serr := <-served // every connection that was accepted is the server's by then
-	// Shutdown drops requests that it finds unread on open connections.
+	serr := <-served // after this, the server has all accepted connections
+	// Shutdown drops unread requests on open connections.
 	linger(base, &begun)
 	ending, stop := context.WithTimeout(base, grace)
 	defer stop()
 	if err := srv.Shutdown(ending); err == nil {
-		// Upgraded connections are not the server's any more.
+		// The server no longer tracks upgraded connections.
 		for active.Load() > 0 && ending.Err() == nil {
 			wait(ending, 10*time.Millisecond)
 		}
@@ -223,8 +222,8 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, grace time.Durat
 	return cut, err
 }
 
-// linger returns when no request has begun for a while, or at the limit. Every
-// connection has one more at most.
+// linger returns when no request has begun for a while, or at the limit. Each connection serves at
+// most one more request.
 func linger(ctx context.Context, begun *atomic.Int64) {
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
@@ -246,28 +245,28 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// draining is a listener that takes what still waits before it closes.
+// draining is a listener that accepts waiting connections before it closes.
 type draining struct {
 	net.Listener
 	last  atomic.Bool
 	ended chan struct{}
 }
 
-// settle is how long no connection may have arrived before the listener is closed.
+// settle is how long the listener waits for another connection before it closes.
 const settle = 20 * time.Millisecond
 
-// shut keeps newcomers from joining those who wait, where the system can.
+// shut stops new connections from entering the queue, on systems that support it.
 func (d *draining) shut() {
 	switch l := d.Listener.(type) {
 	case *net.TCPListener:
-		_ = shut(l) // or callers come until it closes
+		_ = shut(l) // if this fails, callers can connect until the listener closes
 	case *unixListener:
 		l.hide()
 	}
 }
 
-// drain returns when no connection waits, or at the limit, which only a listener
-// that could not be shut reaches.
+// drain returns when no connection is waiting, or at the limit. Only a listener that could not be
+// shut reaches the limit.
 func (d *draining) drain() {
 	t, ok := d.Listener.(interface{ SetDeadline(time.Time) error })
 	if !ok {

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Func returns a text without the credential, or the text itself if it has none.
+// Func returns a text without the credential, or the unchanged text if it does not contain one.
 type Func func(text string) string
 
 // Body returns a body without the credential. JSON stays valid JSON. A body without the
@@ -36,7 +36,7 @@ func (f Func) Header(h http.Header) {
 		}
 	}
 	if text := all.String(); f(text) == text {
-		return // most responses; each call of f has a price
+		return // true for most responses; calls of f are slow
 	}
 	for _, name := range slices.Collect(maps.Keys(h)) {
 		values := make([]string, len(h[name]))
@@ -46,18 +46,18 @@ func (f Func) Header(h http.Header) {
 		clean := f(name)
 		if clean != name {
 			delete(h, name)
-			clean = "X-Redacted" // a placeholder in brackets is not a name
+			clean = "X-Redacted" // a placeholder in brackets is not a valid name
 			values = append(h[clean], values...)
 		}
 		h[clean] = values
 	}
 }
 
-// Separator is between texts that are searched together. It is part of no credential
-// and of no encoding.
+// Separator separates texts that are searched together. Credentials and their encodings do not
+// contain it.
 const Separator = "\x00"
 
-// batchSize is how much text is searched at a time, in bytes.
+// batchSize is the size of the text that is searched at a time, in bytes.
 const batchSize = 64 << 10
 
 // token is a part of a JSON text that can contain the credential.
@@ -66,7 +66,7 @@ type token struct {
 	text       string // decoded
 }
 
-// JSON is Body for a text that is valid JSON. Strings are searched as they are decoded.
+// JSON is like [Body], for a text that is valid JSON. It searches decoded strings.
 // A number, or a list of short items such as byte values, that contains the credential
 // becomes a string.
 func (f Func) JSON(raw []byte) []byte {
@@ -177,14 +177,14 @@ func listAt(raw []byte, at int) (token, bool) {
 }
 
 // objectAt returns the object that begins at an offset if all of its names and values are
-// short: byte values by index, as in {"0":65,"1":66}.
+// short, as for byte values by index: {"0":65,"1":66}.
 func objectAt(raw []byte, at int) (token, bool) {
 	items := 0
 	for i := at + 1; i < len(raw); {
 		switch raw[i] {
 		case '}':
 			return token{at, i + 1, string(raw[at : i+1])}, items > 2
-		case '[', '{': // nested ones would cost time
+		case '[', '{': // nested values would take too much time
 			return token{}, false
 		case ' ', '\t', '\r', '\n', ',', ':':
 			i++
