@@ -6,7 +6,7 @@ import "github.com/agrenting/agrenting-go/internal/record"
 // one that never died. Each row says what the record contains, which keys are live,
 // what comes next, what a crash leaves behind, and who picks that up. A client picks
 // up an unfinished rotation when it starts, when its key is rejected, or when its
-// timer fires. docs/rotation.md shows the same table.
+// timer fires.
 //
 // | state | record says | live keys | next | a crash leaves behind | picked up by |
 // |---|---|---|---|---|---|
