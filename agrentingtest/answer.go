@@ -8,19 +8,19 @@ import (
 	"strconv"
 )
 
-// answer is the ResponseWriter that every route writes to. It adds the headers
-// of the platform, enters the status in the log before a byte leaves, and does
-// what faults and idempotency ask for. Handlers may flush, hijack and use
+// answer is the ResponseWriter that every route writes to. It adds the
+// platform's headers, records the status in the log before it sends a byte, and
+// applies faults and idempotency. Handlers may flush, hijack, and use
 // http.ResponseController as usual.
 type answer struct {
 	http.ResponseWriter
 	x        *exchange
 	delivery delivery
 	bytes    int  // left to write before a reset or stall
-	hold     bool // keep everything back until release
+	hold     bool // hold the whole response until release
 	foreign  bool // sent by a gateway: without the platform's headers
 	status   int
-	body     []byte // what is held
+	body     []byte // held until release
 
 	hijacked bool
 }
@@ -59,7 +59,7 @@ func (a *answer) sendHeader() {
 	a.ResponseWriter.WriteHeader(a.status)
 }
 
-// bodyless reports whether the response ends with its headers.
+// bodyless reports whether the response has no body.
 func (a *answer) bodyless() bool {
 	return a.x.r.Method == http.MethodHead || a.status == http.StatusNoContent ||
 		a.status == http.StatusNotModified || a.status == http.StatusSwitchingProtocols
@@ -78,31 +78,32 @@ func (a *answer) Write(p []byte) (int, error) {
 		return a.ResponseWriter.Write(p) // #nosec G705 -- the answer of a test server
 	}
 	if len(p) >= a.bytes {
-		_, _ = a.ResponseWriter.Write(p[:a.bytes]) // #nosec G705 -- the answer of a test server; the connection dies anyway
+		_, _ = a.ResponseWriter.Write(p[:a.bytes]) // #nosec G705 -- the response of a test server; the connection is closed anyway
 		a.interrupt()
 	}
 	a.bytes -= len(p)
 	return a.ResponseWriter.Write(p) // #nosec G705 -- the answer of a test server
 }
 
-// interrupt sends what is buffered and closes the connection, in a stall only
-// when the client or the server does.
+// interrupt sends what is buffered and closes the connection. In a stall, it
+// waits until the client or the server closes the connection.
 func (a *answer) interrupt() {
-	_ = http.NewResponseController(a.ResponseWriter).Flush() // as far as it goes
+	_ = http.NewResponseController(a.ResponseWriter).Flush() // as much as can be sent
 	if a.delivery == deliverStall {
 		a.x.waitForEnd()
 	}
 	panic(http.ErrAbortHandler)
 }
 
-// discard forgets the response that is held, except for the headers in kept.
+// discard drops the response that is held, except for the headers in kept.
 func (a *answer) discard(kept http.Header) {
 	a.status, a.body = 0, nil
 	clear(a.Header())
 	maps.Copy(a.Header(), kept)
 }
 
-// release completes the answer: what was held leaves now, or does not.
+// release completes the response: it sends what was held, or interrupts the
+// connection.
 func (a *answer) release() {
 	if a.hijacked {
 		return
@@ -118,7 +119,7 @@ func (a *answer) release() {
 		a.hold = false
 		a.sendHeader()
 		if len(a.body) > 0 {
-			_, _ = a.Write(a.body) // no reader is left
+			_, _ = a.Write(a.body) // there is no reader left
 		}
 	}
 	if a.delivery.interrupted() {
@@ -126,7 +127,7 @@ func (a *answer) release() {
 	}
 }
 
-// FlushError implements what http.ResponseController looks for.
+// FlushError is called by http.ResponseController.
 func (a *answer) FlushError() error {
 	if a.hold {
 		return nil
@@ -138,9 +139,10 @@ func (a *answer) FlushError() error {
 }
 
 // Flush implements http.Flusher.
-func (a *answer) Flush() { _ = a.FlushError() } // the interface has no error
+func (a *answer) Flush() { _ = a.FlushError() } // the interface returns no error
 
-// Hijack implements http.Hijacker. The log shows a hijacked request as 101.
+// Hijack implements http.Hijacker. The log shows a hijacked request with the
+// status 101.
 func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
 	if err != nil {
@@ -155,5 +157,5 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, nil
 }
 
-// Unwrap serves http.ResponseController for deadlines and full duplex.
+// Unwrap lets http.ResponseController set deadlines and full duplex.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

@@ -9,28 +9,32 @@ import (
 	"github.com/agrenting/agrenting-go/internal/ascii"
 )
 
-// CredentialKind says which sort of credential a request was authenticated by.
+// CredentialKind is the kind of credential that authenticated a request, such as
+// "session".
 type CredentialKind string
 
-// The kinds of credential. The empty kind is an anonymous or refused request.
+// The kinds of credential. The empty kind means that the request was anonymous or
+// refused.
 const (
 	KindAPIKey    CredentialKind = "api_key"
 	KindSession   CredentialKind = "session"
 	KindUserToken CredentialKind = "user_token"
 )
 
-// Principal is who a request was found to come from.
+// Principal is the agent or user that a request was authenticated as, such as the
+// agent "550e8400-e29b-41d4-a716-446655440000" with an API key. Most programs only
+// read AgentID and UserID.
 type Principal struct {
 	Kind         CredentialKind
-	CredentialID string // of the key, session or token
+	CredentialID string // ID of the key, session, or token
 	KeyID        string // the API key, or the key that the session was obtained with
-	UserID       string // the user of a token, or the owner of the agent
-	AgentID      string // the agent that acts, empty if a user acts for himself
+	UserID       string // the user who has the token, or the owner of the agent
+	AgentID      string // the acting agent; empty if a user acts without an agent
 	Sandbox      bool
-	Scopes       []string // of a user token; nil = everything
+	Scopes       []string // the scopes of a user token; nil means all scopes
 }
 
-// String returns "agent:<id>" or "user:<id>" for the one that acts, and "" for none.
+// String returns "agent:<id>" or "user:<id>", or "" if there is neither.
 func (p Principal) String() string {
 	switch {
 	case p.AgentID != "":
@@ -42,9 +46,9 @@ func (p Principal) String() string {
 	}
 }
 
-// Allows reports whether the principal holds one of the scopes. Agents and
-// unscoped tokens hold all. The plain scope "read" covers every scope that
-// ends in :read or :discover, "write" for every other.
+// Allows reports whether the principal has at least one of the scopes. Agents and
+// unscoped tokens have all scopes. The plain scope "read" includes every scope that
+// ends in :read or :discover, and "write" includes all others.
 func (p Principal) Allows(scopes ...string) bool {
 	if p.Kind != KindUserToken || p.Scopes == nil || len(scopes) == 0 {
 		return true
@@ -60,21 +64,21 @@ func (p Principal) Allows(scopes ...string) bool {
 
 type principalKey struct{}
 
-// PrincipalFrom returns who a request came from, in a handler registered with
-// [Server.Handle], [Server.HandleAgent] or [Server.HandlePublic].
+// PrincipalFrom returns the principal of a request in a handler that is registered
+// with [Server.Handle], [Server.HandleAgent], or [Server.HandlePublic].
 func PrincipalFrom(ctx context.Context) (Principal, bool) {
 	p, ok := ctx.Value(principalKey{}).(Principal)
 	return p, ok
 }
 
-// actor is a principal with what the routes need of the directory. The zero
-// actor is anonymous.
+// actor is a principal with the entries of the directory that the routes need. The
+// zero actor is anonymous.
 type actor struct {
 	kind    CredentialKind
-	key     *key       // of an API key or a session obtained with it
-	session *session   // KindSession
-	token   *userToken // KindUserToken
-	agent   *agent     // who acts, nil for a user without agent context
+	key     *key       // the API key, or the key that the session was obtained with
+	session *session   // for KindSession
+	token   *userToken // for KindUserToken
+	agent   *agent     // the acting agent; nil for a user without agent context
 }
 
 func (w *actor) principal() Principal {
@@ -98,9 +102,9 @@ func (w *actor) principal() Principal {
 	return p
 }
 
-// sees reports whether an agent exists for the actor: sandbox and production are
-// invisible to each other. A user without agent context sees his own agents of
-// either.
+// sees reports whether an agent is visible to the actor. Sandbox and production are
+// invisible to each other. A user without agent context sees the user's own agents
+// of both.
 func (w *actor) sees(a *agent) bool {
 	switch {
 	case w.agent != nil:
@@ -112,7 +116,8 @@ func (w *actor) sees(a *agent) bool {
 	}
 }
 
-// manages reports whether the actor may administer an agent: itself, or its owner.
+// manages reports whether the actor may administer an agent: the agent itself or its
+// owner.
 func (w *actor) manages(a *agent) bool {
 	if w.token != nil {
 		return a.owner == w.token.user
@@ -126,9 +131,9 @@ func credentialHeaders(h http.Header) (apiKeys, authorizations []string) {
 	return apiKeys, h["Authorization"]
 }
 
-// identify finds out who a request comes from, as far as a node knows that may lag
-// behind. It returns a nil actor and no failure for a request without any
-// credential.
+// identify finds the actor of a request. If lagging is true, it uses the outdated
+// view of a lagging node. It returns a nil actor and no failure for a request
+// without a credential.
 func (s *Server) identify(h http.Header, lagging bool) (*actor, *failure) {
 	apiKeys, bearers := credentialHeaders(h)
 	switch len(apiKeys) + len(bearers) {
@@ -136,8 +141,8 @@ func (s *Server) identify(h http.Header, lagging bool) (*actor, *failure) {
 		return nil, nil
 	case 1:
 	default:
-		// Which one would win on the real platform is not published: a client
-		// that sends two is mistaken either way.
+		// The platform does not publish which one would win. A client that sends two has a
+		// bug either way.
 		return nil, unauthorized("more than one credential header on one request")
 	}
 	s.dir.mu.RLock()
@@ -152,7 +157,7 @@ func (s *Server) identify(h http.Header, lagging bool) (*actor, *failure) {
 	return s.identifyBearer(strings.TrimSpace(secret), lagging)
 }
 
-// identifyKey needs the read lock. Clients send user tokens in this header too.
+// identifyKey needs the read lock. Clients also send user tokens in this header.
 func (s *Server) identifyKey(secret string, lagging bool) (*actor, *failure) {
 	d := sum(secret)
 	if w := s.identifyAgentKey(d, lagging); w != nil {
@@ -208,19 +213,19 @@ func (s *Server) identifyToken(d digest, lagging bool) *actor {
 	return &actor{kind: KindUserToken, token: t}
 }
 
-// agentMode says how a route uses X-Agent-ID.
+// agentMode is how a route uses X-Agent-ID.
 type agentMode uint8
 
 const (
-	agentIfGiven agentMode = iota // only when the header names one
-	agentIfClear                  // also the only one that a user owns
-	agentMust                     // the route acts as an agent
+	agentIfGiven agentMode = iota // an agent only if the header names one
+	agentIfClear                  // or the only agent that the user owns
+	agentMust                     // the route requires an agent
 )
 
-// resolveAgent settles which agent acts. The platform publishes none of these
-// status codes. Its general table decides here: malformed or missing is
-// VALIDATION_ERROR, unknown NOT_FOUND, somebody else's FORBIDDEN; the agents are
-// listed publicly, so telling the two apart gives nothing away.
+// resolveAgent determines which agent acts. The platform does not publish these
+// status codes, so its general table applies: a malformed or missing header is
+// VALIDATION_ERROR, an unknown agent is NOT_FOUND, and another user's agent is
+// FORBIDDEN. Agents are listed publicly, so the difference reveals nothing.
 func (s *Server) resolveAgent(w *actor, h http.Header, mode agentMode) *failure {
 	const header = "X-Agent-ID"
 	values := h.Values(header)
@@ -242,7 +247,7 @@ func (s *Server) resolveAgent(w *actor, h http.Header, mode agentMode) *failure 
 		case a == nil || w.token.sandbox && !a.sandbox:
 			return notFound("agent")
 		case a.owner != w.token.user:
-			return forbidden("the agent belongs to somebody else")
+			return forbidden("the agent belongs to another user")
 		}
 		w.agent = a
 		return nil
@@ -269,7 +274,7 @@ func (s *Server) resolveAgent(w *actor, h http.Header, mode agentMode) *failure 
 	return nil
 }
 
-// revokePresented revokes whatever credential a request carries.
+// revokePresented revokes the credentials that a request carries.
 func (s *Server) revokePresented(r *http.Request) {
 	apiKeys, bearers := credentialHeaders(r.Header)
 	inQuery, sessions := queryCredentials(r.URL)

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// certificate is a self-signed certificate and its key, made for every
-// server so that none is ever worth stealing.
+// certificate is a self-signed certificate and its key. Each server makes its
+// own, so no key is worth stealing.
 type certificate struct {
 	pair tls.Certificate
 	leaf *x509.Certificate
@@ -29,7 +29,7 @@ func newCertificate(hostport string) *certificate {
 	if err != nil {
 		panic(fmt.Sprintf("agrentingtest: make a TLS key: %v", err))
 	}
-	now := time.Now() // a bubble starts in the year 2000: never a fixed date
+	now := time.Now() // relative to now, because a bubble starts in the year 2000
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(now.UnixNano()),
 		Subject:               pkix.Name{Organization: []string{"agrentingtest"}},

@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// Change is one event on the platform: a task, a hiring, an agent, or a payment has
-// another status than before.
+// Change is one event on the platform: the status of a task, a hiring, an agent, or a
+// payment has changed, for example to "completed". Most programs only read Event,
+// TaskID, and Status.
 type Change struct {
-	// Event names what has changed and how. It is one of
+	// Event is the kind of change. It is one of
 	//
 	//   - task.created, task.claimed, task.in_progress, task.completed, task.failed,
 	//     task.cancelled, and task.reassigned
@@ -21,18 +22,19 @@ type Change struct {
 	//   - payment.deposited and withdrawal.processed, which belong to an account
 	//   - agent.status_changed
 	//
-	// Those that the platform names are in the documentation of its webhooks. The others
-	// are formed alike, which is assumed.
+	// The platform's webhook documentation names some of these events. That the others have
+	// similar names is an assumption.
 	Event string
-	// TaskID, HiringID, and PaymentID are empty unless the event belongs to one. A
-	// deposit or withdrawal has the ID of its transaction as PaymentID.
+	// TaskID, HiringID, and PaymentID are empty unless the event belongs to one. For a
+	// deposit or withdrawal, PaymentID is the ID of its transaction.
 	TaskID, HiringID, PaymentID string
 
-	// UserID and ClientAgentID are who asked for the work, or whose money it is. One of
-	// them may be empty: a user may act for no agent, and an agent may have no owner.
+	// UserID and ClientAgentID identify the client of the work or the owner of the money.
+	// One of them may be empty: a user may act without an agent, and an agent may have no
+	// owner.
 	UserID, ClientAgentID string
-	// AgentID is the agent that does the work, or whose status has changed, and OwnerID
-	// is the user who owns it. Both are empty for a task without a provider.
+	// AgentID is the agent that does the work or that has a new status, and OwnerID is its
+	// owner. Both are empty for a task without a provider.
 	AgentID, OwnerID string
 
 	// Status is the status after the change, such as "completed".
@@ -44,22 +46,23 @@ type Change struct {
 	Data map[string]any
 }
 
-// OnChange calls f once for each change that happens from now on, in the order of the
-// changes, and after each has taken effect. The server holds no lock meanwhile, so f may
-// send requests to it and call all of its methods except Close.
+// OnChange calls f once for each later change, in the order of the changes, and after
+// each change has taken effect. The server does not hold a lock during the call, so f
+// may send requests to the server and call all of its methods except Close.
 //
-// At any time at most one call of one function is in progress. It runs in the goroutine
-// that made the change, before the response of the request is sent, or in the one that
-// is already announcing other changes. So f should return soon; a change that f itself
-// makes is announced after f has returned.
+// Calls of the same function never overlap. f runs in the goroutine that made the
+// change, before the response of the request is sent, or in one that is already
+// announcing other changes. Therefore f should return soon. A change that f itself makes
+// is announced after f has returned.
 //
-// stop ends the calls. It does not wait for one that is in progress, and f may call it.
+// stop ends the calls. It does not wait for a call that is in progress, and f may call
+// it.
 func (s *Server) OnChange(f func(Change)) (stop func()) {
 	l := &listener{notify: f}
 	a := &s.dir.changes
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.listeners = append(slices.Clip(a.listeners), l) // announcements keep the old slice
+	a.listeners = append(slices.Clip(a.listeners), l) // announcements in progress keep the old slice
 	return func() {
 		l.stopped.Store(true)
 		a.mu.Lock()
@@ -86,7 +89,7 @@ type announcement struct {
 	listeners []*listener // at the time of the change
 }
 
-// add queues a change for those who listen. The data is made only if somebody does.
+// add queues a change for the listeners. It makes the data only if there is a listener.
 func (a *announcer) add(c Change, data func() map[string]any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -96,8 +99,8 @@ func (a *announcer) add(c Change, data func() map[string]any) {
 	}
 }
 
-// announce empties the queue, unless another goroutine, or a caller of this one, is
-// doing so. It must be called without the directory's lock.
+// announce empties the queue, unless that is already in progress in another goroutine or
+// in a caller. It must be called without the directory's lock.
 func (a *announcer) announce() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -105,7 +108,7 @@ func (a *announcer) announce() {
 		return
 	}
 	a.busy = true
-	defer func() { a.busy = false }() // also if a listener panics
+	defer func() { a.busy = false }() // even if a listener panics
 	for len(a.queue) > 0 {
 		next := a.queue[0]
 		a.queue = a.queue[1:]
@@ -124,21 +127,21 @@ func (a *announcer) notify(next announcement) {
 	}
 }
 
-// unlock releases the directory's lock after a change: it sets the alarm for the next
-// mock result, and announces what has changed.
+// unlock releases the directory's lock after a change. It also sets the alarm for the
+// next mock result and announces the changes.
 func (s *Server) unlock() {
 	s.setAlarm()
 	s.dir.mu.Unlock()
 	s.dir.changes.announce()
 }
 
-// alarm makes mock results arrive when they are due, and not only with the next request.
+// alarm delivers mock results when they are due, instead of with the next request.
 type alarm struct {
-	at    time.Time // on the server's clock, zero = not set
+	at    time.Time // on the server's clock; zero if not set
 	timer *time.Timer
 }
 
-// setAlarm sets the alarm for the mock result that is due first. It needs the lock.
+// setAlarm sets the alarm for the next mock result. It needs the lock.
 func (s *Server) setAlarm() {
 	var first time.Time
 	for _, j := range s.dir.mocks {
@@ -171,8 +174,8 @@ func (s *Server) wake() {
 	s.dir.catchUp(s.now())
 }
 
-// announce is called for each change, with the lock and after the change: it queues the
-// announcements and webhooks. data is the resource as rendered.
+// announce queues the announcement and the webhooks for a change. It is called with the
+// lock and after the change. data returns the resource as the routes render it.
 func (d *directory) announce(c Change, data func() map[string]any) {
 	d.changes.add(c, data)
 	d.postWebhooks(&c, data)
@@ -191,7 +194,7 @@ func (d *directory) announceJob(j *job, e event) {
 	}
 }
 
-// announcePayment announces what has become of the payment of a task.
+// announcePayment announces a change of a task's payment.
 func (d *directory) announcePayment(j *job, event string, now time.Time) {
 	c := j.change(event, now)
 	c.TaskID, c.PaymentID, c.Status = j.id, j.payment.id, j.paymentStatus()
@@ -205,7 +208,7 @@ func (d *directory) announceTransfer(p party, event string, t *transaction, now 
 	d.announce(c, t.render)
 }
 
-// change is a change with the parties of the job.
+// change returns a change with the parties of the job.
 func (j *job) change(event string, at time.Time) Change {
 	c := Change{Event: event, At: at}
 	c.concerning(j.client)

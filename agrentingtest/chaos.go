@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// WithChaos gives a share of all requests, from 0 to 1, a random fault, as
-// [Server.Chaos] does. A twentieth:
+// WithChaos applies a random fault to a share of all requests, from 0 to 1, as
+// [Server.Chaos] does. For example, 5% of the requests:
 //
 //	srv := agrentingtest.NewServer(agrentingtest.WithChaos(0.05), agrentingtest.WithSeed(7))
 //
@@ -19,24 +19,24 @@ func WithChaos(share float64) Option {
 	return func(c *config) { c.chaos = share }
 }
 
-// Chaos gives a share of all requests, from 0 to 1, a random fault from a fixed mix:
+// Chaos applies a random fault from a fixed mix to a share of all requests, from 0 to 1:
 //
 //	name             of 100  the request
-//	stray_401            20  is answered with 401 by a gateway, in the platform's envelope
-//	page_502             15  is answered with an HTML page and 502 by a gateway
-//	status_503           15  is answered with 503 and Retry-After: 1
-//	page_504             10  is served, but answered with an HTML page and 504
+//	stray_401            20  gets a 401 from a gateway, in the platform's envelope
+//	page_502             15  gets a 502 and an HTML page from a gateway
+//	status_503           15  gets a 503 with Retry-After: 1
+//	page_504             10  is served, but gets a 504 and an HTML page
 //	drop_before          10  is not served; the connection ends
 //	drop_after           10  is served; the connection ends before the response
 //	slow                 10  waits for 0.1 to 2 s
 //	reset_mid_body       10  is served; the connection ends within 64 bytes of the body
 //
-// A client that repeats what is safe to repeat loses no such request to the mix, except
-// that several faults in a row can exhaust its attempts. A POST without an idempotency
-// key is not safe to repeat after page_504, drop_after, and reset_mid_body.
+// A client that retries the requests that are safe to retry completes all of them under
+// this mix, unless several faults in a row exhaust its attempts. A POST without an
+// idempotency key is not safe to retry after page_504, drop_after, and reset_mid_body.
 //
-// Requests for which a fault is scripted meet that one instead. The choices depend on
-// [WithSeed] alone if the requests arrive in the same order. A share of 0 ends the chaos;
+// A request with a scripted fault gets that fault instead. If the requests arrive in the
+// same order, the choices depend only on [WithSeed]. A share of 0 ends the chaos, and
 // [Server.ClearFaults] does not. Chaos panics if share is out of range.
 func (s *Server) Chaos(share float64) {
 	checkShare("Chaos", share)
@@ -59,25 +59,25 @@ func (q *script) setChaos(share float64) {
 }
 
 func checkShare(caller string, share float64) {
-	if !(share >= 0 && share <= 1) { // also if it is not a number
+	if !(share >= 0 && share <= 1) { // also for NaN
 		panic(fmt.Sprintf("agrentingtest: %s(%v): want a number from 0 to 1", caller, share))
 	}
 }
 
-// chaosStream keeps the choices of the chaos apart from those of faults and nodes.
+// chaosStream separates the random choices of the chaos from those of faults and nodes.
 const chaosStream = math.MaxUint64
 
-// chaos draws faults from the mix. The lock of the script guards it.
+// chaos draws faults from the mix. The lock of the script protects it.
 type chaos struct {
 	share  float64
 	random *rand.Rand
-	met    map[string]int // requests by name of the fault
+	met    map[string]int // requests by fault name
 }
 
-// chaoticFault is a part of the mix. draw is a random number from 0 to 1.
+// chaoticFault is one entry of the mix. draw is a random number from 0 to 1.
 type chaoticFault struct {
 	name   string
-	weight int // of 100
+	weight int // out of 100
 	fault  func(draw float64) Fault
 }
 
@@ -95,8 +95,8 @@ var chaosMix = [...]chaoticFault{
 	{"reset_mid_body", 10, func(draw float64) Fault { return ResetMidBody(int(draw * 64)) }},
 }
 
-// next draws three numbers for each request, so that the share does not change which
-// fault the nth request would meet.
+// next draws three numbers for each request, so the share does not change which fault the
+// nth request would get.
 func (c *chaos) next() (Fault, bool) {
 	meets, which, how := c.random.Float64(), c.random.IntN(100), c.random.Float64()
 	if meets >= c.share {

@@ -40,8 +40,8 @@ func (c *collection[T]) where(keep func(T) bool) []T {
 	return kept
 }
 
-// party is who asks for work: an agent, or a user who acts for no agent. The user is
-// also set for an agent with an owner.
+// party is the client of some work: an agent, or a user who acts without an agent.
+// The user is also set for an agent with an owner.
 type party struct {
 	user  *user
 	agent *agent
@@ -59,7 +59,7 @@ func (w *actor) party() party {
 }
 
 // is reports whether the actor acts for the party. A user without agent context acts
-// for all of its agents.
+// for all of the user's agents.
 func (p party) is(w *actor) bool {
 	if w.agent != nil && p.agent != nil {
 		return w.agent == p.agent
@@ -75,7 +75,7 @@ func (p party) account() *account {
 	return &p.agent.account
 }
 
-// agentID renders the agent, or null for a user who acts for none.
+// agentID renders the ID of the agent, or null for a user who acts without one.
 func (p party) agentID() any {
 	if p.agent == nil {
 		return nil
@@ -83,7 +83,7 @@ func (p party) agentID() any {
 	return p.agent.id
 }
 
-// name is the name of the party, for people. It needs the lock.
+// name returns the name of the party for display. It needs the lock.
 func (p party) name() string {
 	if p.agent != nil {
 		return p.agent.profile.name

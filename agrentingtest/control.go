@@ -14,19 +14,20 @@ import (
 	"github.com/agrenting/agrenting-go/internal/ascii"
 )
 
-// WithControl serves the control routes, with which programs in any language do what
-// tests in Go do by methods:
+// WithControl serves the control routes. Programs in any language can use them for what
+// tests in Go do with methods:
 //
 //	POST   /_sandbox/faults  scripts faults, as [Server.Fault] does
-//	GET    /_sandbox/faults  lists those that are pending
-//	DELETE /_sandbox/faults  forgets them, as [Server.ClearFaults] does
-//	GET    /_sandbox/report  is [Server.Report]
+//	GET    /_sandbox/faults  lists the pending faults
+//	DELETE /_sandbox/faults  removes them, as [Server.ClearFaults] does
+//	GET    /_sandbox/report  returns [Server.Report]
 //	POST   /_sandbox/revoke  revokes a key, token, or session
 //	POST   /_sandbox/rotate  replaces the keys of an agent
 //
-// GET /_sandbox lists them. They need no credential. Only programs on this machine may call them, by a loopback
-// name, and web pages in a browser may not. They are not logged, counted, or limited, and
-// no fault applies to them. docs/testing.md describes their bodies.
+// GET /_sandbox lists the routes. They need no credential. They accept only requests from
+// this machine that are sent to a loopback host name, and no requests from web pages in a
+// browser. They are not logged, counted, or rate-limited, and faults do not apply to
+// them. docs/testing.md describes the request bodies.
 func WithControl() Option { return func(c *config) { c.control = true } }
 
 const controlPrefix = "/_sandbox"
@@ -35,8 +36,8 @@ func isControl(path string) bool {
 	return path == controlPrefix || strings.HasPrefix(path, controlPrefix+"/")
 }
 
-// controlHandler serves a control route. It returns a status and what to encode, or what
-// is wrong with the body.
+// controlHandler serves a control route. It returns a status and the value to encode, or
+// an error about the body.
 type controlHandler func(body []byte) (int, any, *fieldError)
 
 func (s *Server) controlRoutes() map[string]map[string]controlHandler {
@@ -98,7 +99,7 @@ func (s *Server) serveControl(w http.ResponseWriter, r *http.Request) {
 	respondControl(w, status, v)
 }
 
-// respondControl sends v, or {"error": v} if it is what was wrong.
+// respondControl sends v. If v is an error, it sends {"error": v}.
 func respondControl(w http.ResponseWriter, status int, v any) {
 	if wrong, ok := v.(*fieldError); ok {
 		v = map[string]any{"error": wrong}
@@ -114,10 +115,10 @@ func respondControl(w http.ResponseWriter, status int, v any) {
 	_ = e.Encode(v) //nolint:errchkjson // what is sent here encodes; if it fails, the client has gone
 }
 
-// foreign says why a control request may not come from a program on this machine, and
-// returns "" if it does. A web page can make a browser on this machine send requests: the
-// browser then adds Origin or Sec-Fetch-Site. A page can also give this address a name of
-// its own (DNS rebinding), which Host shows.
+// foreign returns why a control request may not come from a program on this machine, or
+// "" if it does. A web page can make a browser on this machine send requests. The browser
+// then adds Origin or Sec-Fetch-Site. A page can also point its own host name at this
+// address (DNS rebinding), which the Host header shows.
 func foreign(r *http.Request) string {
 	h := r.Header
 	switch site := h.Get("Sec-Fetch-Site"); {
@@ -134,7 +135,7 @@ func foreign(r *http.Request) string {
 	}
 }
 
-// isLoopback reports whether an address with or without a port is this machine's own.
+// isLoopback reports whether an address, with or without a port, belongs to this machine.
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -169,13 +170,14 @@ func (s *Server) orderRevocation(body []byte) (int, any, *fieldError) {
 	}
 	name := slices.Collect(maps.Keys(members))[0]
 	keys, tokens, sessions := s.revokeBy(name, value)
-	if keys+tokens+sessions == 0 && (name != "sessions" || value != "all") { // of all sessions there may be none
+	if keys+tokens+sessions == 0 && (name != "sessions" || value != "all") { // "all" matches even if there is no session
 		return 0, nil, complain(name, nil, "no live credential of this server is meant by %s", name)
 	}
 	return http.StatusOK, map[string]int{"keys": keys, "tokens": tokens, "sessions": sessions}, nil
 }
 
-// revokeBy revokes what a field of the body names and counts it.
+// revokeBy revokes the credential that a field of the body names, and counts what it
+// revoked.
 func (s *Server) revokeBy(field, value string) (keys, tokens, sessions int) {
 	d := s.dir
 	d.mu.Lock()
@@ -218,8 +220,8 @@ func (s *Server) revokeBy(field, value string) (keys, tokens, sessions int) {
 	return keys, tokens, sessions
 }
 
-// orderRotation serves POST /_sandbox/rotate. The rotation is not counted: no client
-// asked for it.
+// orderRotation serves POST /_sandbox/rotate. It does not count the rotation in Stats,
+// because no client made it.
 func (s *Server) orderRotation(body []byte) (int, any, *fieldError) {
 	members, wrong := readObject(body)
 	if wrong != nil {

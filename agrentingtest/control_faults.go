@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// faultKind is a fault as the control routes know it.
+// faultKind is a kind of fault that the control routes accept.
 type faultKind struct {
 	name, goName string
 	required     []string // fields
@@ -20,7 +20,7 @@ type faultKind struct {
 	build        func(*faultFields) Fault
 }
 
-// faultKinds are in the order of the documentation.
+// faultKinds lists the kinds in the order of the documentation.
 var faultKinds = [...]faultKind{
 	{"delay", "Delay", []string{"delay"}, nil, func(f *faultFields) Fault { return Delay(f.delay) }},
 	{"drop_before", "DropBefore", nil, nil, func(*faultFields) Fault { return DropBefore() }},
@@ -43,7 +43,7 @@ var faultKinds = [...]faultKind{
 	{"sunset", "Sunset", []string{"at"}, nil, func(f *faultFields) Fault { return Sunset(f.at) }},
 }
 
-// commonFaultFields go with every kind.
+// commonFaultFields are the fields that every kind accepts.
 var commonFaultFields = []string{"pattern", "kind", "times", "share", "always", "delay", "headers"}
 
 func kindNames() []string {
@@ -54,7 +54,7 @@ func kindNames() []string {
 	return names
 }
 
-// kindOf returns the kinds of a fault, such as "page+stall", and "" for no fault.
+// kindOf returns the kinds of a fault, such as "page+stall", or "" for the zero Fault.
 func kindOf(f Fault) string {
 	names := strings.Split(f.name, "+")
 	for i, name := range names {
@@ -67,14 +67,14 @@ func kindOf(f Fault) string {
 	return strings.Join(names, "+")
 }
 
-// orderedFault is a fault that was ordered over HTTP.
+// orderedFault is a fault that was requested over HTTP.
 type orderedFault struct {
 	route   string
 	pattern pattern
 	fault   Fault
 }
 
-// fieldError is what is wrong with a field of a control request.
+// fieldError is an error in a field of a control request.
 type fieldError struct {
 	Field   string   `json:"field,omitempty"`
 	Message string   `json:"message"`
@@ -109,7 +109,7 @@ func decodeFaults(body []byte) ([]orderedFault, *fieldError) {
 	return out, nil
 }
 
-// faultFields are the members of an ordered fault.
+// faultFields are the decoded members of a requested fault.
 type faultFields struct {
 	objectReader
 
@@ -150,7 +150,7 @@ func decodeFault(body []byte) (orderedFault, *fieldError) {
 	return o, nil
 }
 
-// build joins the kinds and applies what goes with every kind.
+// build joins the kinds and applies the common fields.
 func (f *faultFields) build() (out Fault) {
 	for i, k := range f.kinds {
 		fault := k.build(f)
@@ -178,13 +178,13 @@ func (f *faultFields) build() (out Fault) {
 
 func setHeaders(headers [][2]string) Fault { return Fault{name: "SetHeader", headers: headers} }
 
-// objectReader reads the members of a JSON object and keeps the first complaint.
+// objectReader reads the members of a JSON object and keeps the first error.
 type objectReader struct {
 	members fields
 	wrong   *fieldError
 }
 
-// readObject refuses everything except a whole JSON object.
+// readObject accepts only a complete JSON object.
 func readObject(body []byte) (fields, *fieldError) {
 	members := fields{}
 	if err := json.Unmarshal(body, &members); err != nil || members == nil {
@@ -193,7 +193,7 @@ func readObject(body []byte) (fields, *fieldError) {
 	return members, nil
 }
 
-// checkNames complains about unknown and missing members.
+// checkNames reports unknown and missing members.
 func (r *objectReader) checkNames(allowed, required []string, of string) {
 	if r.wrong != nil {
 		return
@@ -214,8 +214,8 @@ func (r *objectReader) checkNames(allowed, required []string, of string) {
 	}
 }
 
-// read decodes a member and reports whether it is there. Its text is part of the
-// complaint only if it is short, since it could be a credential.
+// read decodes a member and reports whether it is present. The error quotes the value
+// only if it is short, because a long one could be a credential.
 func (r *objectReader) read(name, want string, into any, sound func() bool) bool {
 	raw, ok := r.members[name]
 	if !ok || r.wrong != nil {
@@ -267,7 +267,7 @@ func (f *faultFields) readKinds() {
 	}
 }
 
-// readCommon reads what every kind has.
+// readCommon reads the fields that every kind accepts.
 func (f *faultFields) readCommon() (o orderedFault) {
 	o.route = "*"
 	if f.wrong == nil && f.members["pattern"] == nil {
@@ -290,7 +290,7 @@ func (f *faultFields) readCommon() (o orderedFault) {
 	return o
 }
 
-// readValues reads what some kinds have.
+// readValues reads the fields that only some kinds accept.
 func (f *faultFields) readValues() {
 	var text string
 	f.read("delay", "a duration such as \"250ms\" or \"2s\"", &text, func() (ok bool) {
@@ -327,7 +327,7 @@ func (f *faultFields) readStatus() {
 	f.read("status", want, &f.status, sound)
 }
 
-// readRetryAfter accepts a number of seconds, and any text, such as an HTTP date.
+// readRetryAfter accepts a number of seconds or any text, such as an HTTP date.
 func (f *faultFields) readRetryAfter() {
 	var value any
 	f.read("retry_after", "seconds such as 2, or the text of the header", &value, func() bool {
@@ -352,7 +352,8 @@ func isHeaderName(s string) bool {
 
 func isHeaderValue(s string) bool { return !strings.ContainsAny(s, "\r\n\x00") }
 
-// orderFaults serves POST /_sandbox/faults. It scripts all faults of the body or none.
+// orderFaults serves POST /_sandbox/faults. It scripts all faults of the body, or none
+// if one is invalid.
 func (s *Server) orderFaults(body []byte) (int, any, *fieldError) {
 	ordered, wrong := decodeFaults(body)
 	if wrong != nil {

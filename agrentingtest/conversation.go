@@ -11,7 +11,8 @@ const maxMessage = 5000
 
 var messageKinds = []string{"instruction", "feedback", "question"}
 
-// say adds a message. The first one of the provider begins the work, which is assumed.
+// say adds a message. The provider's first message begins the work, which is an
+// assumption.
 func (s *Server) say(x *exchange, j *job, content, kind string) *message {
 	m := &message{
 		id: newUUID(), seq: s.dir.next(), kind: kind, content: content,
@@ -19,7 +20,7 @@ func (s *Server) say(x *exchange, j *job, content, kind string) *message {
 	}
 	j.messages = append(j.messages, m)
 	if !m.client && j.allows(actionBegin) == nil {
-		_ = j.apply(s.dir, actionBegin, s.now()) // it is allowed
+		_ = j.apply(s.dir, actionBegin, s.now()) // already checked
 	}
 	return m
 }

@@ -8,50 +8,54 @@ import (
 	"time"
 )
 
-// Key is an agent's API key. The secret is known to the caller only: the server
-// keeps its hash.
+// Key is an agent's API key. Only the caller has the secret: the server keeps
+// its hash.
 type Key struct {
 	ID     string
 	Secret string
 }
 
-// KeyInfo is what the server knows of a key. It has no secret in it.
+// KeyInfo describes an API key without its secret. A live key has a zero
+// Revoked, and a Hint such as "9f3a". Most programs only read ID.
 type KeyInfo struct {
 	ID       string
 	AgentID  string
 	Name     string
-	Hint     string // the last four characters
+	Hint     string // the last four characters of the secret
 	Sandbox  bool
 	Created  time.Time
-	LastUsed time.Time // zero = never
-	Revoked  time.Time // zero = alive
+	LastUsed time.Time // zero if never used
+	Revoked  time.Time // zero if the key is live
 }
 
 // Token is a user's API token.
 type Token struct {
 	ID        string
-	Secret    string    // ap_…
-	ExpiresAt time.Time // zero = never
+	Secret    string    // such as "ap_…"
+	ExpiresAt time.Time // zero if it does not expire
 }
 
-// TokenConfig describes a new user token.
+// TokenConfig configures a new user token, such as TokenConfig{Scopes:
+// []string{"tasks:read"}, TTL: time.Hour}. Most programs only set Scopes, or
+// nothing.
 type TokenConfig struct {
 	Name   string
-	Scopes []string // nil = everything the user may do
-	TTL    time.Duration
-	// Sandbox marks the secret ap_sandbox_… and confines it to sandbox agents.
-	// The platform documents no such tokens; without it a token sees the
-	// sandbox and the production agents of its user.
+	Scopes []string      // nil allows everything that the user may do
+	TTL    time.Duration // lifetime; 0 means that the token does not expire
+	// Sandbox gives the secret the prefix ap_sandbox_ and restricts the token to
+	// sandbox agents. The platform does not document such tokens. Without Sandbox,
+	// a token has access to the user's sandbox agents and production agents.
 	Sandbox bool
 }
 
-// digest is the SHA-256 of a secret, the only form in which secrets are kept.
+// digest is the SHA-256 hash of a secret. The server keeps secrets only in this
+// form.
 type digest [sha256.Size]byte
 
 func sum(secret string) digest { return sha256.Sum256([]byte(secret)) }
 
-// lookup finds a secret by its hash and compares the hashes in constant time,
-// so that neither the map nor the comparison shows how close a guess was.
+// lookup finds a secret by its hash and compares the hashes in constant time, so
+// that timing does not reveal how close a guess was.
 func lookup[T any](m map[digest]T, d digest, stored func(T) digest) (T, bool) {
 	v, ok := m[d]
 	if !ok {
@@ -68,11 +72,11 @@ type key struct {
 	hint    string
 	sum     digest
 	created time.Time
-	known   time.Time // by nodes that lag behind
+	known   time.Time // when lagging nodes accept it
 	seq     uint64
 	revoked time.Time
 	used    atomic.Int64 // Unix nanoseconds
-	spare   bool         // created over HTTP beside another key, and has replaced none
+	spare   bool         // created over HTTP in addition to another key; has not replaced a key yet
 }
 
 type userToken struct {
@@ -90,8 +94,8 @@ type userToken struct {
 	used    atomic.Int64
 }
 
-// NewKey creates a key of an agent. All nodes of [WithNodes] know it at once. It
-// panics if there is no such agent.
+// NewKey creates an API key for an agent. All nodes of [WithNodes] accept it at
+// once. It panics if there is no such agent.
 func (s *Server) NewKey(agentID string) Key {
 	d := s.dir
 	d.mu.Lock()
@@ -106,7 +110,7 @@ func (s *Server) NewKey(agentID string) Key {
 
 // addKey needs the lock.
 func (d *directory) addKey(a *agent, name string, now time.Time, lag time.Duration) (*key, string) {
-	// The platform says that only sandbox keys carry a mark.
+	// The platform documents a prefix only for sandbox keys.
 	secret := randomHex(20)
 	if a.sandbox {
 		secret = "sk_sandbox_" + secret
@@ -168,8 +172,8 @@ func (d *directory) addToken(u *user, cfg TokenConfig, now time.Time) (*userToke
 	return t, secret
 }
 
-// RevokeKey revokes a key by its ID, as the dashboard would. Unknown and
-// already revoked ones are left alone.
+// RevokeKey revokes a key by its ID, as the dashboard does. It has no effect on
+// an unknown or revoked key.
 func (s *Server) RevokeKey(id string) {
 	d := s.dir
 	d.mu.Lock()
@@ -179,7 +183,7 @@ func (s *Server) RevokeKey(id string) {
 	}
 }
 
-// revokeKey needs the lock and reports whether the key was alive.
+// revokeKey reports whether the key was live. It needs the lock.
 func (s *Server) revokeKey(k *key) bool {
 	if !k.revoked.IsZero() {
 		return false
@@ -193,8 +197,8 @@ func (s *Server) revokeKey(k *key) bool {
 	return true
 }
 
-// RevokeToken revokes a user token by its ID. Unknown and already revoked ones
-// are left alone.
+// RevokeToken revokes a user token by its ID. It has no effect on an unknown or
+// revoked token.
 func (s *Server) RevokeToken(id string) {
 	d := s.dir
 	d.mu.Lock()
@@ -204,7 +208,7 @@ func (s *Server) RevokeToken(id string) {
 	}
 }
 
-// revokeToken needs the lock and reports whether the token was alive.
+// revokeToken reports whether the token was live. It needs the lock.
 func (s *Server) revokeToken(t *userToken) bool {
 	if !t.revoked.IsZero() {
 		return false
@@ -215,7 +219,7 @@ func (s *Server) revokeToken(t *userToken) bool {
 	return true
 }
 
-// LiveKeys lists the keys of an agent that are not revoked, oldest first.
+// LiveKeys returns the keys of an agent that are not revoked, the oldest first.
 func (s *Server) LiveKeys(agentID string) []KeyInfo {
 	d := s.dir
 	d.mu.RLock()
@@ -231,7 +235,7 @@ func (s *Server) LiveKeys(agentID string) []KeyInfo {
 	return infos
 }
 
-// KeyAlive reports whether a secret is that of a key which is not revoked.
+// KeyAlive reports whether secret belongs to a key that is not revoked.
 func (s *Server) KeyAlive(secret string) bool {
 	d := s.dir
 	d.mu.RLock()

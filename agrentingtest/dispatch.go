@@ -7,13 +7,13 @@ import (
 	"net/http"
 )
 
-// callback is where an agent wants its hires sent.
+// callback is the URL at which an agent receives its hires.
 type callback struct {
 	url, authorization, prompt string
 }
 
-// The members of metadata that make it up. The value of callback_auth_header is taken for
-// that of Authorization, such as "Bearer …", which is assumed, as is system_prompt.
+// The metadata members that describe the callback. Two assumptions: callback_auth_header
+// is the value of Authorization, such as "Bearer …", and system_prompt is sent along.
 const (
 	metadataCallback      = "callback_url"
 	metadataAuthorization = "callback_auth_header"
@@ -22,7 +22,7 @@ const (
 
 func (p *profile) callback() callback {
 	text := func(name string) (s string) {
-		_ = json.Unmarshal(p.metadata[name], &s) // empty unless it is a string
+		_ = json.Unmarshal(p.metadata[name], &s) // "" unless it is a string
 		return s
 	}
 	c := callback{url: text(metadataCallback), authorization: text(metadataAuthorization), prompt: text(metadataPrompt)}
@@ -32,20 +32,20 @@ func (p *profile) callback() callback {
 	return c
 }
 
-// notInHeaders reports whether a header with this character cannot be sent.
+// notInHeaders reports whether a character is not allowed in a header value.
 func notInHeaders(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
-// publicMetadata is the metadata without what authenticates the platform to the agent.
-// Whether the platform hides it is not known; this server shows it only to those who may
-// change it.
+// publicMetadata returns the metadata without the platform's credential for the agent.
+// Whether the platform hides it is not known. This server shows it only to callers that
+// may change the agent.
 func (p *profile) publicMetadata() fields {
 	members := maps.Clone(p.metadata)
 	delete(members, metadataAuthorization)
 	return members
 }
 
-// postHire sends a hiring to its agent's callback URL, as the recorded worker reads it. An
-// attempt that has a mock result is not sent. It needs the lock.
+// postHire sends a hiring to its agent's callback URL, in the form that a published
+// worker reads. It does not send an attempt that has a mock result. It needs the lock.
 func (d *directory) postHire(j *job) {
 	to := j.provider.profile.callback()
 	if j.flow != hiringFlow || to.url == "" || !j.due.IsZero() {
@@ -60,7 +60,7 @@ func (d *directory) postHire(j *job) {
 		"system_prompt":    to.prompt,
 		"task":             map[string]any{"description": j.spec.input},
 		"task_description": j.spec.input,
-		// Not the host of any request: workers send their key there.
+		// Not the Host of a request, because workers send their key to this URL.
 		"callback": d.origin + "/api/v1/hirings/" + j.id + "/result",
 	})
 	d.post(&j.provider.outbox, &parcel{
@@ -76,6 +76,6 @@ func (d *directory) postHire(j *job) {
 	})
 }
 
-// reachable reports whether the platform sends anything to an agent. That it sends
-// nothing to a suspended or banned one is assumed.
+// reachable reports whether the platform delivers to an agent. That it does not deliver
+// to a suspended or banned agent is an assumption.
 func (a *agent) reachable() bool { return a.status != AgentSuspended && a.status != AgentBanned }

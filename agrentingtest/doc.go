@@ -1,14 +1,13 @@
-// Package agrentingtest is the Agrenting platform inside your process: a public,
-// scriptable and documented server to test agents against, to write examples
-// with, and to work on when there is no network.
+// Package agrentingtest is an embedded Agrenting platform: a public, scriptable, and
+// documented server for tests of agents, for examples, and for work without a network.
 //
-// It is not a stub that answers 200. It authenticates, counts rate limits, locks
-// out, remembers idempotency keys, pages lists, keeps sandbox and production
-// apart and revokes a rotated key at once, with the numbers and error codes that
-// the platform documents. Beside the standard library it has the OpenAPI document
-// of package api, which it serves; it does not import package testing, and shares
-// no code with the SDK except that of fingerprints and ASCII, so that a mistake in
-// one is not hidden by the same mistake in the other.
+// The server does more than return 200. It authenticates, applies rate limits and
+// lockouts, stores idempotency keys, paginates lists, separates sandbox from production,
+// and revokes a rotated key at once, with the numbers and error codes that the platform
+// documents. It uses only the standard library and the OpenAPI document of package api,
+// which it serves. It does not import package testing. The only code that it shares with
+// the SDK is that for fingerprints and ASCII, so that a bug in one does not hide the same
+// bug in the other.
 //
 // # Starting
 //
@@ -21,122 +20,122 @@
 //	token := srv.NewToken(user.ID, agrentingtest.TokenConfig{})
 //	session, expires := srv.NewSession(key.Secret)
 //
-// [Server.URL] is the base URL. A new server listens on a free port of 127.0.0.1;
-// [Listen], [WithTLS] and [InMemory] change that. [Server.Transport] gives a
-// transport that reaches it in every case, [Server.Handler] the bare handler.
-// Servers share nothing: tests may run in parallel, each with its own. Every
+// [Server.URL] is the base URL. By default, a server listens on a free port of 127.0.0.1;
+// [Listen], [WithTLS], and [InMemory] change that. [Server.Transport] returns a transport
+// that reaches the server in every case, and [Server.Handler] returns the handler alone.
+// Servers share no state, so tests may run in parallel, each with its own server. Every
 // method is safe for concurrent use.
 //
 // # Time
 //
-// An [InMemory] server made inside a testing/synctest bubble
-// lives on the bubble's time, so that a session of 20 hours, a lockout of
-// 5 minutes or a [Delay] of an hour take no time at all. Close the server before
-// the bubble ends:
+// An [InMemory] server that is made inside a testing/synctest bubble uses the bubble's
+// clock. A session of 20 hours, a lockout of 5 minutes, or a [Delay] of an hour then
+// takes no real time. Close the server before the bubble ends:
 //
 //	synctest.Test(t, func(t *testing.T) {
 //		srv := agrentingtest.NewServer(agrentingtest.InMemory())
 //		defer srv.Close()
 //		client := &http.Client{Transport: srv.Transport()}
 //		…
-//		time.Sleep(20 * time.Hour) // and the session is over
+//		time.Sleep(20 * time.Hour) // the session has expired
 //	})
 //
-// [WithClockSkew] lets the server's clock run ahead of everybody else's.
+// [WithClockSkew] makes the server's clock run ahead of all other clocks.
 //
-// # Things that go wrong
+// # Faults
 //
-// [Server.Fault] scripts failures for a route; every matching request consumes
-// the next:
+// [Server.Fault] scripts faults for a route. Each matching request gets the next one:
 //
 //	srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.DropAfter())
 //	srv.Fault("GET *", agrentingtest.Status(503, "").Times(2), agrentingtest.RevokeNow())
 //
-// There are [Delay], [DropBefore], [DropAfter], [ResetMidBody], [MalformedJSON],
-// [Stall], [Status], [StatusWithRetryAfter], [Page], [Empty], [HandlerError],
-// [Redirect], [RevokeNow], [SetHeader], [Sunset] and [Gone]. [Fault.And] joins
-// them, [Fault.AfterServing] does the work first, [Fault.Times] and [Fault.Always]
-// repeat them, and [Fault.Share] applies them to a share of the requests.
-// [WithChaos] gives a share of all requests a random fault.
-// [Server.RevokeKey], [Server.RevokeToken], [Server.RevokeSession], and
-// [Server.RevokeSessions] revoke credentials at any moment. With [WithNodes], some
-// nodes of the platform learn late of keys, sessions, and revocations.
+// The faults are [Delay], [DropBefore], [DropAfter], [ResetMidBody], [MalformedJSON],
+// [Stall], [Status], [StatusWithRetryAfter], [Page], [Empty], [HandlerError], [Redirect],
+// [RevokeNow], [SetHeader], [Sunset], and [Gone]. [Fault.And] combines two of them,
+// [Fault.AfterServing] serves the request first, [Fault.Times] and [Fault.Always] repeat
+// them, and [Fault.Share] applies them to a share of the requests. [WithChaos] applies a
+// random fault to a share of all requests. [Server.RevokeKey], [Server.RevokeToken],
+// [Server.RevokeSession], and [Server.RevokeSessions] revoke credentials at any moment.
+// With [WithNodes], some nodes of the platform learn late of keys, sessions, and
+// revocations.
 //
-// # What happened
+// # Inspecting requests
 //
-// [Server.Requests] has every request with its headers, body, principal and
-// answer, [Server.Count] counts by route, [Server.Stats] by event, and
-// [Server.LiveKeys] and [Server.KeyAlive] say which keys survived. [Server.Report] sums
-// it up, with the credentials that were refused or seen where they do not belong; its
-// fingerprints are those of the SDK. The log keeps
-// credentials as they arrived, because tests look at them; the directory keeps
-// only hashes, like the platform. Nothing is written anywhere unless
-// [WithLogger] asks for it, and then without secrets.
+// [Server.Requests] returns every request with its headers, body, principal, and status.
+// [Server.Count] counts by route, [Server.Stats] counts by event, and [Server.LiveKeys]
+// and [Server.KeyAlive] report which keys are live. [Server.Report] summarizes all of it,
+// and lists the credentials that were refused or were sent in a wrong place; it uses the
+// fingerprints of the SDK. The log keeps credentials unchanged, because tests check them.
+// The directory keeps only hashes, like the platform. The server writes nothing unless
+// [WithLogger] is set, and then it writes no secrets.
 //
-// # From outside
+// # Control from other programs
 //
-// [WithControl] serves routes under /_sandbox, over which programs in any language
+// [WithControl] serves routes under /_sandbox. Programs in any language can use them to
 // script faults, revoke credentials, and read the report. The command agrenting sandbox
-// has them.
+// serves them too.
 //
 // # Routes
 //
-// Served are health, authenticate, logout, and rotate-key; registering, listing,
-// discovering, reading, and changing agents; their credentials; user tokens; tasks
-// and hirings with their whole life; documents and artifacts; a ledger of simulated
-// money; and webhooks. The shapes are those that the platform's
-// own npm clients read. The file routes.md lists the routes with the source of each.
+// The server has routes for health, authenticate, logout, and rotate-key; registering,
+// listing, discovering, reading, and changing agents; their credentials; user tokens; the
+// whole life cycle of tasks and hirings; documents and artifacts; a ledger of simulated
+// money; and webhooks. The shapes are those that the platform's own npm clients read.
+// The file routes.md lists the routes and the source of each.
 //
-// The statuses of tasks and hirings change through the routes that change them on
-// the platform. An agent with [AgentConfig].MockAfter completes its work by itself,
-// and a sandbox agent does so at once. No source names a route by which a provider
-// completes a task: it sends complete or error over a socket. [Server.CompleteTask] and
-// [Server.FailTask] do that for a test. [Server.SetAgentStatus] suspends an agent.
+// Tasks and hirings change their status through the same routes as on the platform. An
+// agent with [AgentConfig].MockAfter completes its work by itself, and a sandbox agent
+// completes its work at once. No source names a route with which a provider completes a
+// task: it sends complete or error over a socket. In a test, [Server.CompleteTask] and
+// [Server.FailTask] do the same. [Server.SetAgentStatus] suspends an agent.
 //
-// Each change is delivered to the webhooks that are registered for it, signed, in order,
-// and with retries. Hires are posted to the callback_url of the agent's metadata. See
-// [WithWebhookTransport] for where deliveries may go. [Server.OnChange] reports the
+// Each change is delivered to the webhooks that are registered for it: signed, in order,
+// and with retries. Hires are posted to the callback_url of the agent's metadata.
+// [WithWebhookTransport] describes where deliveries may go. [Server.OnChange] reports the
 // changes to a function.
 //
-// [Server.Handle],
-// [Server.HandleAgent] and [Server.HandlePublic] add routes of your own, which
-// learn from [PrincipalFrom] who is calling, and [Server.HandleQuery] one whose
-// credential is in the query. The module agrentingtest/sockettest serves the platform's
-// sockets in this way, over which a provider can complete a task too. The document of all of them is at
-// /api/v1/openapi.json.
+// [Server.Handle], [Server.HandleAgent], and [Server.HandlePublic] add your own routes,
+// which call [PrincipalFrom] for the caller. [Server.HandleQuery] adds a route with the
+// credential in the query. The module agrentingtest/sockettest uses it to serve the
+// platform's sockets, over which a provider can also complete a task. The OpenAPI
+// document of all these routes is at /api/v1/openapi.json.
 //
-// [Server.Guard] puts the platform's authentication before a server of yours, and
-// [Server.DeliverWebhook] sends it signed webhooks of your own.
+// [Server.Guard] puts the platform's authentication in front of your own server, and
+// [Server.DeliverWebhook] sends signed webhooks to it.
 //
-// # What the platform does not say
+// # Undocumented behavior
 //
-// Where sources differ there is an option: [WithSessionShape], [WithAuthPath],
+// Where sources differ, there is an option: [WithSessionShape], [WithAuthPath],
 // [WithRotateKeyField], [WithBrokenKeyAnswers], [WithSessionsDyingWithKey],
-// [WithBearerKeys]. Where they are silent, this server takes the stricter view, so
-// that a client that works here does not rely on luck:
+// [WithBearerKeys]. Where sources do not say anything, this server is strict, so that a
+// client that works with it does not depend on luck:
 //
-//   - Two credential headers on one request are 401. An agent's key as a bearer
-//     token is 401, and so is a session in X-API-Key.
-//   - X-Agent-ID: missing where a user with several agents must choose, which is
-//     only where the platform's own clients do not leave it out, malformed or
-//     repeated is 422 with the header as field; unknown is 404; an agent of
-//     somebody else, or another one than the credential's, is 403.
-//   - A user token cannot be exchanged for a session: 403. A token may hand on
-//     only scopes that it holds.
-//   - A session whose key is dead still works, but cannot rotate: 404.
-//   - An idempotency key belongs to who acts, not to the credential, so that a
-//     lost rotation can be asked for again by a session or the owner. A replay of
-//     a success is 200, whatever the first answer was.
-//   - Refused credentials are not charged to any allowance but authenticate's.
-//     The fourth anonymous registration of an address is 403.
-//   - Keys and tokens are created with 201; deleting and logging out answer 200.
-//   - An action that the status of a task or hiring does not permit is 422, and so is a
-//     result of an earlier attempt.
-//   - A webhook can be registered only for the events on record for the form of its
-//     body; others are 422. It belongs to the agent or user, not to the credential.
-//   - Only those who may change an agent see callback_auth_header in its metadata.
-//   - A path below /api/v1/agents that is neither a UUID nor a DID is 404
-//     ROUTE_NOT_FOUND, not an unknown agent.
-//   - A key or token of somebody else is 404 by its ID; administering an agent of
-//     somebody else is 403; sandbox data is 404 for production and vice versa.
+//   - Two credential headers on one request cause a 401. So does an agent's key as
+//     a bearer token, and a session in X-API-Key.
+//   - X-Agent-ID: a malformed or repeated header causes a 422 with the header as
+//     the field. So does a missing header if the user has several agents, but only
+//     on routes for which the platform's own clients send it. An unknown agent
+//     causes a 404. An agent of another user, or an agent other than that of the
+//     credential, causes a 403.
+//   - A user token cannot be exchanged for a session: 403. A token can create
+//     tokens only with scopes that it has itself.
+//   - A session still works after its key was revoked, but cannot rotate: 404.
+//   - An idempotency key belongs to the acting agent or user, not to the
+//     credential, so that a session or the owner can repeat a rotation with a lost
+//     response. The replay of a success has the status 200, even if the first
+//     response had another one.
+//   - Requests with refused credentials count only toward the rate limit of
+//     authenticate. The fourth anonymous registration from an address causes a 403.
+//   - Creating a key or token returns 201. Deleting and logging out return 200.
+//   - An action that the status of a task or hiring does not permit causes a 422. So
+//     does a result of an earlier attempt.
+//   - A webhook can be registered only for the events that are known for the form of
+//     its body; others cause a 422. It belongs to the agent or user, not to the
+//     credential.
+//   - callback_auth_header in the metadata of an agent is visible only to callers
+//     that may change the agent.
+//   - A path below /api/v1/agents that is neither a UUID nor a DID causes a 404
+//     ROUTE_NOT_FOUND, not the 404 of an unknown agent.
+//   - Another user's key or token causes a 404, and administering another user's
+//     agent causes a 403. Sandbox data causes a 404 in production, and vice versa.
 package agrentingtest

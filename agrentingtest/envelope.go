@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// The platform's documented error codes, for [Status] and for comparisons.
+// The platform's documented error codes, for use with [Status] and in
+// comparisons.
 const (
 	CodeValidation          = "VALIDATION_ERROR"
 	CodeNotFound            = "NOT_FOUND"
@@ -21,19 +22,19 @@ const (
 	CodeRateLimited         = "RATE_LIMIT_EXCEEDED"
 	CodeIdempotencyPending  = "IDEMPOTENCY_PENDING"
 	CodeIdempotencyMismatch = "IDEMPOTENCY_MISMATCH"
-	CodeIdempotencyConflict = "IDEMPOTENCY_CONFLICT" // of hires
+	CodeIdempotencyConflict = "IDEMPOTENCY_CONFLICT" // of hirings
 	CodeInvalidAmount       = "INVALID_AMOUNT"
 	CodeInsufficientBalance = "INSUFFICIENT_BALANCE"
 	CodeAgentUnavailable    = "AGENT_UNAVAILABLE"
 )
 
-// reply is what a platform route answers with.
+// reply is the response of a platform route.
 type reply struct {
 	status int
 	data   any
 	page   *pageInfo
 	flat   any       // replaces the whole envelope
-	file   *document // replaces it with the bytes of a file
+	file   *document // replaces the envelope with the bytes of a file
 }
 
 type meta struct {
@@ -50,7 +51,7 @@ type apiError struct {
 	Details any    `json:"details,omitempty"`
 }
 
-// failure is a refusal on its way to becoming a response.
+// failure is a refusal that has not been sent yet.
 type failure struct {
 	status     int
 	err        apiError
@@ -73,7 +74,7 @@ func notFound(what string) *failure {
 	return fail(http.StatusNotFound, CodeNotFound, "%s not found", what)
 }
 
-// unavailable refuses work for an agent that is not active.
+// unavailable is the refusal for an agent that is not active.
 func unavailable() *failure {
 	return fail(http.StatusServiceUnavailable, CodeAgentUnavailable, "the agent is not active")
 }
@@ -82,7 +83,7 @@ func routeNotFound(r *http.Request) *failure {
 	return fail(http.StatusNotFound, CodeRouteNotFound, "no route for %s %s", r.Method, r.URL.Path)
 }
 
-// invalid is the 422 about one field, told in both documented forms at once.
+// invalid is the 422 about one field, in both documented forms.
 func invalid(field, format string, args ...any) *failure {
 	f := fail(http.StatusUnprocessableEntity, CodeValidation, format, args...)
 	f.err.Field = field
@@ -90,7 +91,7 @@ func invalid(field, format string, args ...any) *failure {
 	return f
 }
 
-// defaultCode is the documented code that goes with a status.
+// defaultCode returns the documented error code of a status.
 func defaultCode(status int) string {
 	switch status {
 	case http.StatusUnauthorized:
@@ -127,7 +128,7 @@ func encodeReply(r reply, m meta) []byte {
 func encodeFailure(f *failure, m meta) []byte {
 	errs := []apiError{f.err}
 	if f.status == http.StatusTooManyRequests {
-		// The documented sample of a 429 has no data member.
+		// The documented example of a 429 has no data member.
 		return encode(struct {
 			Meta   meta       `json:"meta"`
 			Errors []apiError `json:"errors"`
@@ -142,7 +143,7 @@ func encodeFailure(f *failure, m meta) []byte {
 
 const pageType = "text/html; charset=utf-8"
 
-// htmlPage is what a gateway responds with.
+// htmlPage returns the page that a gateway responds with.
 func htmlPage(status int) []byte {
 	title := strings.TrimSpace(fmt.Sprintf("%d %s", status, http.StatusText(status)))
 	return fmt.Appendf(nil, "<!DOCTYPE html>\n<html>\n<head><title>%[1]s</title></head>\n<body>\n<h1>%[1]s</h1>\n</body>\n</html>\n", title)

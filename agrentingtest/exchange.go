@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// maxPlatformBody bounds the bodies that the platform's own routes read.
+// maxPlatformBody is the maximum size of a body that the platform's own routes read.
 const maxPlatformBody = 1 << 20
 
-// exchange is one request on its way through the server.
+// exchange is the processing of one request.
 type exchange struct {
 	s     *Server
 	r     *http.Request
@@ -27,22 +27,22 @@ type exchange struct {
 	ip    string
 	who   actor
 	rate  allowance
-	lags  bool   // whether its node lags behind
-	part  bool   // of another request, which was charged for both
-	known *actor // whose credential is in the headers, nil before that is known
+	lags  bool   // whether its node lags
+	part  bool   // part of another request, which was charged for both
+	known *actor // the actor of the credential in the headers; nil before that is known
 	body  []byte // of a platform route
 
 	inQuery []string // the credentials in the query of a route of HandleQuery
 
-	route   string // the pattern that serves it, empty before it is known
-	refusal string // why the platform refused it
-	counted bool   // in the report
+	route   string // the pattern that serves the request; empty before it is known
+	refusal string // why the platform refused the request
+	counted bool   // already in the report
 }
 
 type exchangeKey struct{}
 
-// serve takes a request through faults, routing, authentication, limits and
-// idempotency to its route.
+// serve processes a request: it applies faults, finds the route, authenticates, applies
+// limits and idempotency, and calls the route.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if !s.enter() {
 		http.Error(w, "the platform is closed", http.StatusServiceUnavailable)
@@ -60,7 +60,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	x.out.release()
 }
 
-// respond lets the route or the fault respond, or the fault after the route.
+// respond calls the route or the fault that replaces it. It also applies a fault that
+// follows the route.
 func (x *exchange) respond() {
 	f := &x.fault
 	if !f.replaces() {
@@ -90,8 +91,8 @@ func (x *exchange) serveRoute() {
 	x.dispatch()
 }
 
-// report enters the request in the report unless its response has done so, and writes
-// the line of [WithLogger], also for requests that ended in a cut.
+// report adds the request to the report unless that is already done, and writes the line
+// of [WithLogger]. It does so also for requests that were cut off.
 func (x *exchange) report(ctx context.Context) {
 	if !x.counted {
 		x.count(0)
@@ -155,7 +156,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	return x
 }
 
-// obstruct applies what comes before the route.
+// obstruct applies the faults that come before the route.
 func (x *exchange) obstruct() {
 	f := &x.fault
 	if f.delay > 0 && !x.wait(f.delay) {
@@ -178,7 +179,7 @@ func (x *exchange) obstruct() {
 	}
 }
 
-// replace responds instead of the route.
+// replace sends the response of a fault that replaces the route.
 func (x *exchange) replace() {
 	f := &x.fault
 	switch f.response {
@@ -202,7 +203,7 @@ func (x *exchange) replace() {
 	}
 }
 
-// wait reports false if the client or the server went away.
+// wait reports false if the client left or the server was closed.
 func (x *exchange) wait(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -215,7 +216,7 @@ func (x *exchange) wait(d time.Duration) bool {
 	return false
 }
 
-// waitForEnd returns when the client leaves or the server is closed.
+// waitForEnd waits until the client leaves or the server is closed.
 func (x *exchange) waitForEnd() {
 	select {
 	case <-x.r.Context().Done():
@@ -223,7 +224,8 @@ func (x *exchange) waitForEnd() {
 	}
 }
 
-// dispatch finds the route: those of the user first, then the platform's.
+// dispatch finds the route. The routes that a test has added take precedence over those
+// of the platform.
 func (x *exchange) dispatch() {
 	mux, pattern := x.s.findRoute(x.r)
 	x.route = pattern
@@ -234,12 +236,12 @@ func (x *exchange) dispatch() {
 	x.refuse(routeNotFound(x.r))
 }
 
-// findRoute returns the routes that a request belongs to, and the pattern of its own one. It
-// returns nil for none.
+// findRoute returns the mux that serves a request and the pattern of its route. It
+// returns nil if there is none.
 func (s *Server) findRoute(r *http.Request) (mux *http.ServeMux, pattern string) {
 	escaped := r.URL.EscapedPath()
 	if clean := path.Clean("/" + escaped); clean != strings.TrimSuffix(escaped, "/") && escaped != "/" {
-		return nil, "" // a ServeMux would redirect; the platform knows no such route
+		return nil, "" // A ServeMux would redirect; the platform has no such route.
 	}
 	for _, mux := range []*http.ServeMux{s.extra, s.platform} {
 		if _, pattern := mux.Handler(r); pattern != "" {
@@ -249,7 +251,7 @@ func (s *Server) findRoute(r *http.Request) (mux *http.ServeMux, pattern string)
 	return nil, ""
 }
 
-// answered is called once, before anything is sent or dropped.
+// answered is called once, before the response is sent or dropped.
 func (x *exchange) answered(status int) {
 	switch status {
 	case http.StatusUnauthorized:
@@ -259,7 +261,7 @@ func (x *exchange) answered(status int) {
 	}
 	x.s.log.update(func() { x.entry.Status = status })
 	if x.fault.response == respondNothing {
-		status = 0 // the client does not get it
+		status = 0 // the client does not receive the response
 	}
 	x.count(status)
 }
@@ -275,7 +277,7 @@ func (x *exchange) send(status int, contentType string, body []byte) {
 		x.out.Header().Set("Content-Type", contentType)
 	}
 	x.out.WriteHeader(status)
-	_, _ = x.out.Write(body) // the client may have gone
+	_, _ = x.out.Write(body) // the client may have left
 }
 
 func (x *exchange) refuse(f *failure) {
@@ -287,35 +289,34 @@ func (x *exchange) refuse(f *failure) {
 	x.send(f.status, jsonType, encodeFailure(f, x.meta()))
 }
 
-// drain reads a short body that the route did not read, so that the log shows also
-// what refused requests carried. Streams and bodies that wait for a 100 are left
-// alone.
+// drain reads a short body that the route did not read, so that the log also shows the
+// bodies of refused requests. It does not read streams or bodies that wait for a 100.
 func (x *exchange) drain() {
 	if n := x.r.ContentLength; n > 0 && n <= maxLoggedBody && x.r.Header.Get("Expect") == "" {
-		_, _ = io.Copy(io.Discard, x.r.Body) // whatever there is
+		_, _ = io.Copy(io.Discard, x.r.Body) // reads what is available
 	}
 }
 
-// access is what a route demands of a request.
+// access describes what a route requires of a request.
 type access struct {
 	level  level
 	mode   agentMode
-	scopes []string // of a user token, one of them
+	scopes []string // for a user token: at least one of them
 
-	channel bool // counts toward the limit of channels
+	channel bool // counts toward the rate limit of channels
 }
 
 type level uint8
 
 const (
-	levelOpen     level = iota // credentials are not looked at
+	levelOpen     level = iota // credentials are not checked
 	levelOptional              // anonymous, or a valid credential
-	levelExchange              // an API key, under the limits of authenticate
+	levelExchange              // an API key, with the limits of authenticate
 	levelKnown                 // any valid credential
 	levelUser                  // a user token
 )
 
-// admit authenticates a request, settles who acts, and charges the limits.
+// admit authenticates a request, determines the acting agent, and charges the limits.
 func (x *exchange) admit(a access) *failure {
 	s := x.s
 	if a.level == levelExchange {
@@ -341,8 +342,8 @@ func (x *exchange) admit(a access) *failure {
 	return x.accept(who, a)
 }
 
-// identify is like [Server.identify], but a part of another request with the same
-// credential is as good as that request was when it arrived.
+// identify is like [Server.identify]. For a part of another request with the same
+// credential, it returns the actor that the other request had when it arrived.
 func (x *exchange) identify() (*actor, *failure) {
 	if x.known == nil {
 		who, f := x.s.identify(x.r.Header, x.lags)
@@ -351,12 +352,12 @@ func (x *exchange) identify() (*actor, *failure) {
 		}
 		x.known = who
 	}
-	who := *x.known // accept settles which agent acts
+	who := *x.known // accept sets the acting agent in the copy
 	return &who, nil
 }
 
-// knows returns whose credential is in the headers of a part of the request, if the
-// request has the same one. It returns nil if that is not known.
+// knows returns the actor of the credential in the headers of a part, if the request has
+// the same credential. It returns nil if the actor is not known.
 func (x *exchange) knows(part http.Header) *actor {
 	keys, bearers := credentialHeaders(part)
 	ownKeys, ownBearers := credentialHeaders(x.entry.Header)
@@ -366,7 +367,7 @@ func (x *exchange) knows(part http.Header) *actor {
 	return x.known
 }
 
-// accept settles who acts for a caller who is known, and charges the limits.
+// accept determines the acting agent of a known caller and charges the limits.
 func (x *exchange) accept(who *actor, a access) *failure {
 	s := x.s
 	f := s.resolveAgent(who, x.r.Header, a.mode)
@@ -377,7 +378,7 @@ func (x *exchange) accept(who *actor, a access) *failure {
 		e.Principal, e.CredentialKind, e.CredentialID, e.AgentID = p.String(), p.Kind, p.CredentialID, p.AgentID
 	})
 	if a.level != levelExchange {
-		// Two tokens of one user share a bucket, an agent has its own.
+		// Two tokens of one user share a bucket. An agent has its own bucket.
 		bucket, limit := p.String(), s.limits.general(who.agent)
 		if a.channel {
 			bucket, limit = "channel:"+bucket, s.limits.channel(who.agent)
@@ -399,7 +400,7 @@ func (x *exchange) accept(who *actor, a access) *failure {
 	return nil
 }
 
-// charge takes the request off an allowance, unless it is part of another request.
+// charge counts the request toward a limit, unless it is part of another request.
 func (x *exchange) charge(bucket string, limit int) *failure {
 	if x.part {
 		x.rate = x.s.limits.peek(bucket, limit)
@@ -413,8 +414,8 @@ func (x *exchange) charge(bucket string, limit int) *failure {
 	return nil
 }
 
-// perform runs a route under the idempotency key of the request, if it has one.
-// A keyed answer is held back until it is complete and remembered.
+// perform runs a route with the idempotency key of the request, if it has one. A response
+// with an idempotency key is held back until it is complete and stored.
 func (x *exchange) perform(ctx context.Context, route func(context.Context)) {
 	key := x.r.Header.Get(idempotencyHeader)
 	if key == "" || x.r.Method != http.MethodPost && x.r.Method != http.MethodPut {
@@ -458,7 +459,7 @@ func (x *exchange) perform(ctx context.Context, route func(context.Context)) {
 	x.s.idem.finish(rec, x.out.status, x.out.Header().Get("Content-Type"), bytes.Clone(x.out.body))
 }
 
-// readBody reads the body whole and leaves it to be read again.
+// readBody reads the whole body and makes it available to be read again.
 func (x *exchange) readBody(limit int64) ([]byte, *failure) {
 	if x.r.Body == nil {
 		return nil, nil

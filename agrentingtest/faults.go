@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// Fault is something that goes wrong with one request, for [Server.Fault]. Faults
-// are values: the modifiers return changed copies.
+// Fault is a failure of one request, such as a 503 or a lost connection, for
+// [Server.Fault]. Faults are values: the modifiers return changed copies.
 //
-// A fault says which response the client gets ([Status], [Page], [Empty],
-// [Redirect], [DropBefore]; otherwise that of the route), and how much of the
-// response arrives ([ResetMidBody], [MalformedJSON], [Stall]; otherwise all of
-// it). [Fault.And] joins the two.
+// A fault determines which response the client gets ([Status], [Page], [Empty],
+// [Redirect], or [DropBefore]; otherwise the response of the route), and how much
+// of it arrives ([ResetMidBody], [MalformedJSON], or [Stall]; otherwise all of it).
+// [Fault.And] combines two faults.
 type Fault struct {
 	name    string
 	delay   time.Duration
@@ -37,14 +37,14 @@ type Fault struct {
 	times   int
 	always  bool
 	sampled bool
-	share   float64 // of the matching requests, if sampled
+	share   float64 // the share of the matching requests, if sampled
 }
 
-// response is what the client gets.
+// response is the response that the client gets.
 type response uint8
 
 const (
-	respondRoute   response = iota // what the route responds with
+	respondRoute   response = iota // the response of the route
 	respondFailure                 // the route fails, after authentication
 	respondNothing                 // the connection is closed
 	respondStatus
@@ -66,53 +66,54 @@ const (
 // interrupted reports whether the body stops after a number of bytes.
 func (d delivery) interrupted() bool { return d == deliverReset || d == deliverStall }
 
-// Delay lets the request wait before it is served.
+// Delay delays the request before it is served.
 func Delay(d time.Duration) Fault { return Fault{name: "Delay", delay: d} }
 
-// DropBefore closes the connection before anything is done. Mind that
-// net/http's Transport sends a request again by itself when that happens on a
-// reused connection and the request is a GET or carries X-Idempotency-Key; the
-// second sending consumes the next fault.
+// DropBefore closes the connection before the request is served. When that happens
+// on a reused connection, the Transport of net/http resends a request that is a GET
+// or has X-Idempotency-Key. The resent request gets the next fault.
 func DropBefore() Fault { return Fault{name: "DropBefore", response: respondNothing} }
 
-// DropAfter does everything and then closes the connection instead of
-// answering. What [DropBefore] says of automatic resending holds here too.
+// DropAfter serves the request and then closes the connection instead of sending
+// the response. The Transport of net/http resends requests as for [DropBefore].
 func DropAfter() Fault {
 	return Fault{name: "DropAfter", response: respondNothing, after: true}
 }
 
-// ResetMidBody does everything and cuts the connection after n bytes of the
-// answer's body.
+// ResetMidBody serves the request and closes the connection after n bytes of the
+// response body.
 func ResetMidBody(n int) Fault {
 	return Fault{name: "ResetMidBody", delivery: deliverReset, bytes: max(n, 0)}
 }
 
-// Stall sends the headers and the first n bytes of the response's body, and then
+// Stall sends the headers and the first n bytes of the response body, and then
 // nothing until the client leaves or the server is closed. The route is served,
-// unless the fault is joined with one that replaces it:
+// unless the fault is combined with one that replaces it:
 //
 //	srv.Fault("GET /api/v1/tasks", agrentingtest.Stall(10))
 //	srv.Fault("GET /api/v1/tasks", agrentingtest.Page(502).And(agrentingtest.Stall(10)))
 //
-// A body of at most n bytes arrives whole, but does not end. A response that
-// cannot have a body is not affected. To withhold the headers too, use [Delay].
+// A body of at most n bytes arrives completely, but does not end. Stall does not
+// affect a response that cannot have a body. To withhold the headers too, use
+// [Delay].
 func Stall(n int) Fault { return Fault{name: "Stall", delivery: deliverStall, bytes: max(n, 0)} }
 
-// Status answers with a status instead of the route, as a gateway would: nothing
-// is done and nothing remembered under an idempotency key. An empty errorCode
-// means the documented one.
+// Status responds with a status instead of the route, as a gateway does. The
+// request is not served, and the response is not stored for its idempotency key. An
+// empty errorCode means the documented code of the status.
 func Status(code int, errorCode string) Fault {
 	return Fault{name: "Status", response: respondStatus, status: code, code: errorCode}
 }
 
-// StatusWithRetryAfter is [Status] with a Retry-After header of any value.
+// StatusWithRetryAfter is like [Status], with a Retry-After header of any value,
+// such as "2".
 func StatusWithRetryAfter(code int, value string) Fault {
 	return Fault{name: "StatusWithRetryAfter", response: respondStatus, status: code, retryAfter: value}
 }
 
-// Page responds with an HTML page and any status instead of the route, as a
-// gateway or firewall does that knows nothing of the platform's envelope. Nothing
-// is done, unless [Fault.AfterServing] is added:
+// Page responds with an HTML page and any status instead of the route, like a
+// gateway or firewall that does not use the platform's envelope. The request is not
+// served, unless [Fault.AfterServing] is added:
 //
 //	srv.Fault("*", agrentingtest.Page(403).Share(0.05))
 //	srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Page(502).AfterServing())
@@ -121,65 +122,64 @@ func StatusWithRetryAfter(code int, value string) Fault {
 func Page(status int) Fault { return Fault{name: "Page", response: respondPage, status: status} }
 
 // Empty responds with a status, such as 200, and an empty body instead of the
-// route. Nothing is done, unless [Fault.AfterServing] is added:
+// route. The request is not served, unless [Fault.AfterServing] is added:
 //
 //	srv.Fault("POST /api/v1/auth/authenticate", agrentingtest.Empty(200))
 //
 // The response has none of the platform's rate-limit headers.
 func Empty(status int) Fault { return Fault{name: "Empty", response: respondEmpty, status: status} }
 
-// HandlerError lets the route itself fail, after authentication and under the
-// request's idempotency key: replays of a 5xx repeat it until a new key is used.
-// An empty errorCode means the documented one.
+// HandlerError makes the route itself fail, after authentication and with the
+// request's idempotency key. Replays repeat a 5xx until a new idempotency key is
+// used. An empty errorCode means the documented code of the status.
 func HandlerError(code int, errorCode string) Fault {
 	return Fault{name: "HandlerError", response: respondFailure, status: code, code: errorCode}
 }
 
-// MalformedJSON does everything and then answers with only the first half of the
-// body, as a complete response.
+// MalformedJSON serves the request and then sends only the first half of the body,
+// as a complete response.
 func MalformedJSON() Fault { return Fault{name: "MalformedJSON", delivery: deliverHalf} }
 
-// Redirect answers with a redirect (301, 302, 303, 307 or 308) to url.
+// Redirect responds with a redirect (301, 302, 303, 307, or 308) to url.
 func Redirect(code int, url string) Fault {
 	return Fault{name: "Redirect", response: respondRedirect, status: code, location: url}
 }
 
-// RevokeNow revokes the credential that the request presents and then serves the
-// request, which ends in 401, unless a node still accepts the credential; see
-// [WithNodes].
+// RevokeNow revokes the credential of the request and then serves the request. The
+// response is a 401, unless a node still accepts the credential; see [WithNodes].
 func RevokeNow() Fault { return Fault{name: "RevokeNow", revoke: true} }
 
-// SetHeader adds a header to the answer.
+// SetHeader adds a header to the response.
 func SetHeader(name, value string) Fault {
 	return Fault{name: "SetHeader", headers: [][2]string{{name, value}}}
 }
 
-// Sunset announces on the answer when the endpoint retires. See also
-// [Server.SetSunset].
+// Sunset adds a Sunset header to the response, with the time at which the endpoint
+// retires. See also [Server.SetSunset].
 func Sunset(t time.Time) Fault { return Fault{name: "Sunset", sunset: t} }
 
-// Gone answers 410. See also [Server.SetGone].
+// Gone responds with 410. See also [Server.SetGone].
 func Gone() Fault { return Fault{name: "Gone", response: respondStatus, status: http.StatusGone} }
 
-// Times lets the fault befall n requests instead of one.
+// Times applies the fault to n requests instead of one.
 func (f Fault) Times(n int) Fault {
 	f.times = max(n, 1)
 	return f
 }
 
-// Always lets the fault befall every request until [Server.ClearFaults]. Faults
-// scripted after it for the same requests never get their turn, except for the
-// requests that [Fault.Share] leaves out.
+// Always applies the fault to every request until [Server.ClearFaults]. Later
+// faults for the same requests are never applied, except to the requests that
+// [Fault.Share] leaves out.
 func (f Fault) Always() Fault {
 	f.always = true
 	return f
 }
 
-// Share applies the fault to each matching request with probability p, from 0 to
-// 1, until [Server.ClearFaults]; with [Fault.Times], until it has applied that
-// often. All other requests go on to the next fault for them. It panics if p is
-// out of range. A twentieth of all responses are stray 401s, in the platform's
-// envelope or as a gateway's page:
+// Share applies the fault to each matching request with probability p, from 0 to 1.
+// It does so until [Server.ClearFaults] or, with [Fault.Times], until it was
+// applied that often. All other requests get the next fault that matches them.
+// Share panics if p is out of range. For example, 5% of all responses are
+// unexpected 401s, in the platform's envelope or as a gateway's page:
 //
 //	srv.Fault("*", agrentingtest.Status(401, "").Share(0.05))
 //	srv.Fault("*", agrentingtest.Page(401).Share(0.05))
@@ -192,19 +192,19 @@ func (f Fault) Share(p float64) Fault {
 	return f
 }
 
-// AfterServing lets the route do its work before its response is replaced by that
-// of [Status], [Page], [Empty], or [Redirect]: the client cannot know that the
-// work is done. A replay under the same idempotency key gets the response of the
-// route. Other faults serve the request anyway and are not changed, except
+// AfterServing serves the request before its response is replaced by that of
+// [Status], [Page], [Empty], or [Redirect]. The client then cannot know that the
+// request was served. A replay with the same idempotency key gets the response of
+// the route. Other faults serve the request anyway and are not changed, except
 // [DropBefore], which becomes [DropAfter].
 func (f Fault) AfterServing() Fault {
 	f.after = true
 	return f
 }
 
-// And joins two faults into one that befalls the same request, such as a Delay
-// and a Status, or a Page and a Stall. Where both say which response the client
-// gets, or how much of it arrives, g wins.
+// And combines two faults for the same request, such as a Delay and a Status, or a
+// Page and a Stall. If both determine the response or how much of it arrives, g
+// takes precedence.
 func (f Fault) And(g Fault) Fault {
 	f.name += "+" + g.name
 	f.delay += g.delay
@@ -231,32 +231,32 @@ func (f Fault) And(g Fault) Fault {
 // endless reports whether the fault applies until the faults are cleared.
 func (f Fault) endless() bool { return f.always || f.sampled && f.times == 0 }
 
-// replaces reports whether the client gets another response than that of the route.
+// replaces reports whether the client gets a response other than that of the route.
 func (f Fault) replaces() bool { return f.response != respondRoute && f.response != respondFailure }
 
-// script is the queue of faults still to come.
+// script is the queue of pending faults.
 type script struct {
 	seed    uint64
-	pending atomic.Int64 // so that a server without faults takes no lock
+	pending atomic.Int64 // lets a server without faults skip the lock
 	mu      sync.Mutex
-	added   uint64 // faults ever scripted
+	added   uint64 // number of faults ever scripted
 	entries []*scripted
-	past    []*scripted // the latest of those that are consumed or cleared
+	past    []*scripted // the latest faults that were consumed or cleared
 	chaos   *chaos      // nil for none
 }
 
 type scripted struct {
 	id      uint64
-	route   string // as it was given
+	route   string // as the caller wrote it
 	pattern pattern
 	fault   Fault
 	left    int
-	met     int // requests
+	met     int // number of requests that got the fault
 	cleared bool
 	random  *rand.Rand // nil unless the fault is sampled
 }
 
-// maxPastFaults is how many consumed or cleared faults [Report] has at most.
+// maxPastFaults is the maximum number of consumed or cleared faults in [Report].
 const maxPastFaults = 1000
 
 // applies draws whether a matching request gets the fault.
@@ -273,7 +273,7 @@ func (q *script) add(route string, p pattern, f Fault) *scripted {
 	return e
 }
 
-// retire notes faults that no request meets anymore. It needs the lock.
+// retire records faults that can no longer apply. It needs the lock.
 func (q *script) retire(ended ...*scripted) {
 	q.past = append(q.past, ended...)
 	if surplus := len(q.past) - maxPastFaults; surplus > 0 {
@@ -290,17 +290,17 @@ func (q *script) count() {
 	q.pending.Store(int64(n))
 }
 
-// newRandom makes the same choices in every run.
+// newRandom returns a generator that makes the same choices in every run.
 func newRandom(seed, stream uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, stream)) // #nosec G404 -- the same in every run is the point
 }
 
-// Fault scripts what goes wrong: each request that matches route consumes the
-// first fault left for it, in the order of scripting. A route is
-// "POST /api/v1/auth/authenticate", "GET /api/v1/agents/*" (* is any run of
-// characters, {id} one segment), a path without a method, or "*". A leading "!",
-// as in "!/api/v1/auth/authenticate", selects all other requests. Fault panics on
-// anything else. Faults come before authentication and rate limits.
+// Fault scripts faults: each request that matches route consumes the first pending
+// fault for it, in the order of scripting. A route is "POST
+// /api/v1/auth/authenticate", "GET /api/v1/agents/*" (* matches any characters,
+// {id} matches one segment), a path without a method, or "*". A leading "!", as in
+// "!/api/v1/auth/authenticate", selects all other requests. Fault panics if route
+// has another form. Faults come before authentication and rate limits.
 func (s *Server) Fault(route string, f ...Fault) {
 	p := parsePattern(route)
 	s.script.mu.Lock()
@@ -311,11 +311,11 @@ func (s *Server) Fault(route string, f ...Fault) {
 	s.script.count()
 }
 
-// ClearFaults forgets the faults still to come. What [Server.SetSunset],
-// [Server.SetGone], and [Server.Chaos] said stays.
+// ClearFaults removes the pending faults. [Server.SetSunset], [Server.SetGone], and
+// [Server.Chaos] remain in effect.
 func (s *Server) ClearFaults() { s.script.clear() }
 
-// clear returns how many faults there were.
+// clear removes the pending faults and returns their number.
 func (q *script) clear() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -329,7 +329,7 @@ func (q *script) clear() int {
 	return n
 }
 
-// next returns the fault that a request meets: a scripted one, or one of the chaos.
+// next returns the fault of a request: a scripted one, or one of the chaos.
 func (q *script) next(method, path string) (Fault, bool) {
 	if q.pending.Load() == 0 {
 		return Fault{}, false
@@ -357,7 +357,7 @@ func (q *script) next(method, path string) (Fault, bool) {
 	return Fault{}, false
 }
 
-// lifecycle is which endpoints are deprecated or retired.
+// lifecycle records which endpoints are deprecated or retired.
 type lifecycle struct {
 	any     atomic.Bool
 	mu      sync.RWMutex
@@ -370,9 +370,9 @@ type endpointSunset struct {
 	at      time.Time
 }
 
-// SetSunset announces on every answer of a route when it retires, by the Sunset
-// header. The zero time takes the announcement back. Routes are written as for
-// [Server.Fault].
+// SetSunset adds a Sunset header to every response of a route, with the time at
+// which the route retires. The zero time removes the header. A route has the form
+// that [Server.Fault] describes.
 func (s *Server) SetSunset(route string, t time.Time) {
 	p := parsePattern(route)
 	s.life.mu.Lock()
@@ -384,8 +384,8 @@ func (s *Server) SetSunset(route string, t time.Time) {
 	s.life.any.Store(true)
 }
 
-// SetGone retires a route for good: 410. Routes are written as for
-// [Server.Fault].
+// SetGone retires a route permanently: it responds with 410. A route has the form
+// that [Server.Fault] describes.
 func (s *Server) SetGone(route string) {
 	p := parsePattern(route)
 	s.life.mu.Lock()
@@ -394,7 +394,7 @@ func (s *Server) SetGone(route string) {
 	s.life.any.Store(true)
 }
 
-// sunset is when a route retires, or zero.
+// sunset returns the time at which a route retires, or the zero time.
 func (l *lifecycle) sunset(method, path string) (at time.Time) {
 	if !l.any.Load() {
 		return time.Time{}
@@ -419,7 +419,7 @@ func (l *lifecycle) gone(method, path string) bool {
 	return slices.ContainsFunc(l.retired, func(p pattern) bool { return p.matches(method, path) })
 }
 
-// failure is what a status fault answers.
+// failure returns the response of a status fault.
 func (f Fault) failure() *failure {
 	code := f.code
 	if code == "" {

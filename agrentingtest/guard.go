@@ -6,8 +6,8 @@ import (
 	"net/http"
 )
 
-// RefusedError is why [Server.Verify] turns a request away, or [Server.TakeStep] refuses
-// a step, as the platform would answer it.
+// RefusedError is the reason for which [Server.Verify] refuses a request, or
+// [Server.TakeStep] refuses a step, in the form of a platform response.
 type RefusedError struct {
 	Status  int    // such as 401
 	Code    string // such as [CodeUnauthorized]
@@ -19,15 +19,14 @@ type RefusedError struct {
 // Error implements error.
 func (e *RefusedError) Error() string { return e.Code + ": " + e.Message }
 
-// Verify tells who a request with these headers comes from: a live API key, a
-// session that has neither ended nor been revoked, or a live user token, acting
-// as the agent that X-Agent-ID names or that leaves no choice. The error is a
-// [*RefusedError]. Nothing is charged, logged or counted.
+// Verify returns the principal of a request with these headers. Valid credentials are a
+// live API key, a session that has neither expired nor been revoked, and a live user
+// token. A user acts as the agent in X-Agent-ID, or as its only agent. The error is a
+// [*RefusedError]. Verify is not logged or counted, and no rate limit applies.
 //
-// It is for servers that are not made of an http.Handler, such as the verifier
-// of another library's middleware or an interceptor of gRPC; for handlers there
-// is [Server.Guard]. To ask on behalf of a bare token, put it into the header it
-// belongs in.
+// Use Verify for servers without an http.Handler, such as the verifier of another
+// library's middleware or a gRPC interceptor. For handlers, use [Server.Guard]. To
+// verify a token without its header, put it into the header that it belongs to.
 func (s *Server) Verify(h http.Header) (Principal, error) {
 	who, f := s.identify(canonical(h), s.nodes.choose())
 	if f == nil && who == nil {
@@ -46,8 +45,8 @@ func refused(f *failure) *RefusedError {
 	return &RefusedError{Status: f.status, Code: f.err.Code, Message: f.err.Message, failure: f}
 }
 
-// canonical is h with the names as a server of net/http gives them; headers
-// that come from elsewhere, such as the metadata of gRPC, are in lower case.
+// canonical returns h with canonical header names, as a server of net/http has them.
+// Headers from elsewhere, such as gRPC metadata, are in lower case.
 func canonical(h http.Header) http.Header {
 	out := make(http.Header, len(h))
 	for name, values := range h {
@@ -57,19 +56,19 @@ func canonical(h http.Header) http.Header {
 	return out
 }
 
-// Guard puts the platform's authentication before a handler of any server, to
-// test clients of services that trust the platform's credentials: next learns
-// from [PrincipalFrom] who is calling, and what [Server.Verify] refuses is
-// answered as the platform does, before the body is read or the connection
-// upgraded. Any valid credential is let in; scopes are the handler's business,
-// see [Principal.Allows].
+// Guard puts the platform's authentication in front of a handler of any server, to test
+// clients of services that trust the platform's credentials. next gets the caller from
+// [PrincipalFrom]. A request that [Server.Verify] refuses gets the platform's error
+// response before its body is read or the connection is upgraded. Guard accepts any
+// valid credential, and the handler checks the scopes; see [Principal.Allows].
 //
-// Each request is verified when it arrives, and not later: what was let in, such
-// as a stream or a WebSocket, lives on when its credential dies.
+// Guard verifies each request once, when it arrives. An accepted stream or WebSocket
+// therefore continues after its credential was revoked.
 //
-// Unlike the routes of [Server.Handle], requests are not logged, limited,
-// counted or befallen by faults: the other server is not the platform. Guard may
-// be used by many servers at once, and continues to work after [Server.Close].
+// Unlike the routes of [Server.Handle], guarded requests are not logged, rate-limited,
+// or counted, and no faults apply to them, because the other server is not the platform.
+// Many servers may use Guard at the same time. It continues to work after
+// [Server.Close].
 func (s *Server) Guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, err := s.Verify(r.Header)
@@ -88,6 +87,6 @@ func (s *Server) turnAway(w http.ResponseWriter, err error) {
 	}
 	w.Header().Set("Content-Type", jsonType)
 	w.WriteHeader(f.status)
-	// The client may have gone.
+	// The client may have left.
 	_, _ = w.Write(encodeFailure(f, meta{Version: "1.0", Timestamp: timestamp(s.now()), RequestID: "req_" + randomHex(8)}))
 }

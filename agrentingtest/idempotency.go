@@ -10,8 +10,8 @@ import (
 const (
 	idempotencyHeader    = "X-Idempotency-Key"
 	idempotencyRetention = 24 * time.Hour
-	// maxKeyedBody bounds what is read before the handler runs, to take the
-	// fingerprint.
+	// maxKeyedBody is the maximum size of a body that is read before the handler
+	// runs, for the fingerprint.
 	maxKeyedBody = 16 << 20
 )
 
@@ -24,9 +24,10 @@ const (
 	idemFailedRetriable
 )
 
-// idemScope is the SHA-256 over principal, route and key: the key itself is not
-// kept. The principal is who acts, not with which credential, so that a lost
-// rotation can be replayed after the key that began it has died.
+// idemScope is the SHA-256 hash of principal, route, and idempotency key, so
+// that the idempotency key itself is not kept. The principal is the acting
+// agent or user, not the credential, so that a lost rotation can be replayed
+// after the key that began it was revoked.
 type idemScope [sha256.Size]byte
 
 func newIdemScope(principal, route, key string) idemScope {
@@ -47,7 +48,7 @@ type idemRecord struct {
 	body        []byte
 }
 
-// idempotency remembers the answers to keyed writes.
+// idempotency stores the responses to writes with an idempotency key.
 type idempotency struct {
 	mu      sync.Mutex
 	records map[idemScope]*idemRecord
@@ -58,8 +59,8 @@ func newIdempotency() *idempotency {
 	return &idempotency{records: make(map[idemScope]*idemRecord), sweepAt: 1024}
 }
 
-// begin claims a scope. It returns either a record that the caller must finish,
-// or a stored answer, or a refusal.
+// begin claims a scope. It returns a record that the caller must finish, a
+// stored response, or a refusal.
 func (m *idempotency) begin(scope idemScope, body []byte) (claimed, stored *idemRecord, _ *failure) {
 	fingerprint := sha256.Sum256(body)
 	now := time.Now()
@@ -74,7 +75,7 @@ func (m *idempotency) begin(scope idemScope, body []byte) (claimed, stored *idem
 			return nil, nil, fail(http.StatusConflict, CodeIdempotencyPending,
 				"the first request with this idempotency key is still being processed")
 		default:
-			// A finished record is never changed again: no copy needed.
+			// A finished record is never changed again, so no copy is needed.
 			return nil, rec, nil
 		}
 	}
@@ -84,7 +85,7 @@ func (m *idempotency) begin(scope idemScope, body []byte) (claimed, stored *idem
 	return rec, nil, nil
 }
 
-// finish stores the answer of a claimed record.
+// finish stores the response of a claimed record.
 func (m *idempotency) finish(rec *idemRecord, status int, contentType string, body []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -97,8 +98,8 @@ func (m *idempotency) finish(rec *idemRecord, status int, contentType string, bo
 	default:
 		rec.state = idemCompleted
 		if status < 300 {
-			// The platform's idempotency page answers replays with 200, whatever
-			// the first answer was.
+			// The platform's idempotency page gives the status 200 for replays, also if
+			// the first response had another status.
 			rec.status = http.StatusOK
 		}
 	}

@@ -9,13 +9,14 @@ import (
 	"time"
 )
 
-// User is somebody who may own agents and holds user tokens.
+// User is a person or organization that may own agents and have user tokens.
 type User struct {
 	ID   string
 	Name string
 }
 
-// Agent is an identity that acts on the platform.
+// Agent is an agent that is registered on the platform, such as the agent "Scribe" with
+// the DID "did:agrenting:scribe". Most programs only read ID.
 type Agent struct {
 	ID      string
 	DID     string
@@ -24,32 +25,32 @@ type Agent struct {
 	OwnerID string // empty for an autonomous agent
 }
 
-// AgentConfig describes a new agent. Every field may be left out.
+// AgentConfig configures a new agent, such as AgentConfig{Name: "Scribe", Sandbox: true}.
+// The zero value is valid. Most programs only set Name.
 type AgentConfig struct {
-	ID           string // a UUID; a random one when empty
+	ID           string // a UUID; random if empty
 	Name         string
-	DID          string // made from the name when empty
+	DID          string // made from Name if empty
 	Sandbox      bool
 	Capabilities []string
-	Reputation   float64 // 0 = none yet; from 4.5 on the limits double, below 3.0 they halve
-	PricingModel string  // "fixed" when empty
-	BasePrice    string  // such as "2.50"; none when empty
+	Reputation   float64 // from 0 to 5, 0 if there is none yet; from 4.5 on the rate limits double, below 3.0 they halve
+	PricingModel string  // "fixed" if empty
+	BasePrice    string  // in USD, such as "2.50"; no price if empty
 
-	// Metadata is that of the profile. Hires are sent to its callback_url, such as
-	// "http://127.0.0.1:8765/hire", with its callback_auth_header, such as "Bearer x",
-	// as Authorization, and with its system_prompt. Only those who may change the agent
-	// see callback_auth_header.
+	// Metadata is the metadata of the profile. Hires are sent to its callback_url, such as
+	// "http://127.0.0.1:8765/hire", with callback_auth_header, such as "Bearer x", as
+	// Authorization, and with system_prompt. callback_auth_header is visible only to callers
+	// that may change the agent.
 	Metadata map[string]any
 
-	// MockAfter completes the agent's tasks and hirings with a mock result after that
-	// time, such as 1 s. Zero means that production agents wait for their program.
+	// MockAfter is the time after which the agent's tasks and hirings are completed with a
+	// mock result, such as 1 s. Zero means that production agents wait for their program.
 	// Sandbox agents complete their work at once, unless MockAfter delays it.
 	MockAfter time.Duration
 }
 
-// directory is everybody and everything that can be looked up. One lock guards
-// all of it: a rotation, a revocation and a look-up must never see half of each
-// other.
+// directory has all users, agents, and other data of the platform. One lock protects all
+// of it, so that no reader sees a rotation or revocation half done.
 type directory struct {
 	mu         sync.RWMutex
 	origin     string // the server's URL
@@ -67,10 +68,10 @@ type directory struct {
 	sessions   map[digest]*session
 	sweepAt    int
 	jobs       collection[*job]
-	mocks      []*job // whose mock result is not there yet
+	mocks      []*job // jobs without their mock result
 	documents  collection[*document]
 	webhooks   collection[*registration]
-	ends       map[string]chan struct{} // by credential, see Revoked
+	ends       map[string]chan struct{} // by credential ID; see Revoked
 }
 
 type user struct {
@@ -81,8 +82,8 @@ type user struct {
 	hires    map[string]hire // by client_idempotency_key
 }
 
-// agent has immutable identity fields, which may be read without the lock, and
-// a profile, which may not.
+// agent has immutable identity fields, which may be read without the lock. The profile
+// may be read only with the lock.
 type agent struct {
 	id, did    string
 	owner      *user
@@ -95,8 +96,8 @@ type agent struct {
 	keys    []*key
 	profile profile
 	status  string
-	outbox  outbox  // of hires
-	account account // of an agent without an owner
+	outbox  outbox  // for hires
+	account account // used for an agent without an owner
 }
 
 type profile struct {
@@ -106,7 +107,7 @@ type profile struct {
 	capabilities []string
 	pricingModel string
 	basePrice    string // a decimal number, or empty
-	metadata     fields // decoded, so that what is hidden is what is used; nil without any
+	metadata     fields // decoded, so that the hidden members are also the used ones; nil if there is none
 }
 
 // The statuses of an agent.
@@ -118,11 +119,11 @@ const (
 	AgentDraft     = "draft"
 )
 
-// SetAgentStatus gives an agent another status, such as [AgentSuspended]. New agents are
-// active. Only active agents can be discovered, hired, and given tasks; the others
-// continue the work that they have, and their keys still authenticate. Suspended and
-// banned agents also get no webhooks and hires. The platform documents that suspended and
-// banned agents lose discovery and tasks; the rest is assumed.
+// SetAgentStatus changes the status of an agent, for example to [AgentSuspended]. New
+// agents are active. Only active agents can be discovered, hired, and given tasks. The
+// others continue the work that they have, and their keys still authenticate. Suspended
+// and banned agents also get no webhooks and hires. The platform documents that suspended
+// and banned agents lose discovery and tasks. The rest is an assumption.
 //
 // It panics if there is no such agent, or if status is not one of the constants.
 func (s *Server) SetAgentStatus(agentID, status string) {
@@ -163,7 +164,7 @@ func (d *directory) next() uint64 {
 	return d.seq
 }
 
-// NewUser signs a user up.
+// NewUser creates a user.
 func (s *Server) NewUser(name string) *User {
 	d := s.dir
 	d.mu.Lock()
@@ -173,9 +174,9 @@ func (s *Server) NewUser(name string) *User {
 	return &User{ID: u.id, Name: name}
 }
 
-// NewAgent creates an agent of owner, or an autonomous one if owner is nil. It
-// panics if owner is not a user of this server, or if the ID or the base
-// price is malformed, the metadata does not encode, or the ID or DID is taken.
+// NewAgent creates an agent of owner, or an autonomous agent if owner is nil. It panics
+// if owner is not a user of this server, if the ID or the base price is malformed, if the
+// metadata cannot be encoded, or if the ID or DID is taken.
 func (s *Server) NewAgent(owner *User, cfg AgentConfig) *Agent {
 	d := s.dir
 	d.mu.Lock()
@@ -205,7 +206,7 @@ func (s *Server) NewAgent(owner *User, cfg AgentConfig) *Agent {
 	return a.export()
 }
 
-// addAgent needs the lock. It reports false if the ID or DID is taken.
+// addAgent reports false if the ID or DID is taken. It needs the lock.
 func (d *directory) addAgent(owner *user, cfg AgentConfig, now time.Time) (*agent, bool) {
 	id := strings.ToLower(cfg.ID)
 	if cfg.DID == "" {
@@ -232,7 +233,7 @@ func (d *directory) addAgent(owner *user, cfg AgentConfig, now time.Time) (*agen
 		},
 	}
 	if cfg.Metadata != nil {
-		_ = json.Unmarshal(encode(cfg.Metadata), &a.profile.metadata) // a map encodes as an object
+		_ = json.Unmarshal(encode(cfg.Metadata), &a.profile.metadata) // a map is encoded as an object
 	}
 	d.agents[a.id] = a
 	d.agentByDID[a.did] = a
@@ -243,7 +244,7 @@ func (d *directory) addAgent(owner *user, cfg AgentConfig, now time.Time) (*agen
 	return a, true
 }
 
-// find looks an agent up by UUID or DID. It needs the lock.
+// find returns an agent by its UUID or DID. It needs the lock.
 func (d *directory) find(idOrDID string) *agent {
 	if a := d.agents[strings.ToLower(idOrDID)]; a != nil {
 		return a
@@ -271,7 +272,7 @@ func environment(sandbox bool) string {
 	return "production"
 }
 
-// slug makes the readable part of a DID.
+// slug returns the readable part of a DID.
 func slug(name string) string {
 	var b strings.Builder
 	for _, r := range strings.ToLower(name) {

@@ -12,11 +12,12 @@ import (
 	"time"
 )
 
-// maxLoggedBody bounds what the log keeps of a request body.
+// maxLoggedBody is the maximum size of a request body in the log.
 const maxLoggedBody = 64 << 10
 
-// Request is one request as it arrived and what became of it. The headers are
-// unredacted, credentials included: that is what tests look at.
+// Request is a request and its outcome, such as a "GET" of "/api/v1/tasks" with the
+// status 200. The headers are not redacted, so that tests can check the credentials. Most
+// programs only read Method, Path, Header, and Status.
 type Request struct {
 	ID         string // as in meta.request_id
 	Method     string
@@ -26,24 +27,24 @@ type Request struct {
 	Header     http.Header
 	Host       string
 	Proto      string
-	Body       []byte // what was read of it, at most 64 KiB
-	BodySize   int64  // how much was read of it
+	Body       []byte // the part that was read, at most 64 KiB
+	BodySize   int64  // how many bytes were read
 	RemoteAddr string
 	ReceivedAt time.Time // on the server's clock
 
-	// Status is what was answered, or would have been had a fault not cut the
-	// connection. Zero means not yet, or nothing at all.
+	// Status is the status of the response, or the status that it would have had if a fault
+	// had not cut the connection. Zero means that there is no status, or not yet.
 	Status         int
-	Principal      string // "agent:<id>", "user:<id>" or empty
+	Principal      string // "agent:<id>", "user:<id>", or empty
 	CredentialKind CredentialKind
 	CredentialID   string
-	AgentID        string // who acted
-	Replayed       bool   // answered from an idempotency key
-	Fault          string // names of the faults that befell it, empty for none
+	AgentID        string // the acting agent
+	Replayed       bool   // the response was stored for an idempotency key
+	Fault          string // names of the faults that were applied; empty if none
 }
 
-// Requests are counted by their own method and path for this many different ones, each of
-// this many bytes. Further ones are counted by their route.
+// Requests are counted by method and path for the first maxCounted different ones of up
+// to maxCountedBytes bytes each. All others are counted by route.
 const (
 	maxCounted      = 10_000
 	maxCountedBytes = 1024
@@ -54,7 +55,7 @@ type requestLog struct {
 	limit int
 
 	mu       sync.Mutex
-	distinct int // maxCounted
+	distinct int // at most maxCounted
 	entries  []*Request
 	counts   map[[2]string]int // by method and path
 }
@@ -63,13 +64,15 @@ func newRequestLog(limit int) *requestLog {
 	return &requestLog{limit: limit, distinct: maxCounted, counts: make(map[[2]string]int)}
 }
 
-// countedMethods are told apart in the counts of routes. A client can make up any other.
+// countedMethods are counted separately. All others count as one, because a client can
+// invent any number of them.
 var countedMethods = []string{
 	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
 	http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace,
 }
 
-// countedAs is where a request is counted. It needs the lock.
+// countedAs returns the method and the path that a request is counted as. It needs the
+// lock.
 func (l *requestLog) countedAs(e *Request, route func() string) [2]string {
 	at := [2]string{e.Method, e.Path}
 	if len(e.Method)+len(e.Path) <= maxCountedBytes && (l.counts[at] > 0 || len(l.counts) < l.distinct) {
@@ -85,8 +88,8 @@ func (l *requestLog) countedAs(e *Request, route func() string) [2]string {
 	return [2]string{method, pattern}
 }
 
-// add needs the pattern of the request's route, such as "GET /api/v1/tasks/{id}", or "" if
-// it has none.
+// add adds a request. route returns the pattern of its route, such as "GET
+// /api/v1/tasks/{id}", or "" if there is none.
 func (l *requestLog) add(e *Request, route func() string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -99,15 +102,15 @@ func (l *requestLog) add(e *Request, route func() string) {
 	l.entries = append(l.entries, e)
 }
 
-// update changes an entry while it is not being copied.
+// update changes an entry while no copy is being made.
 func (l *requestLog) update(change func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	change()
 }
 
-// Requests returns copies of the logged requests in the order of arrival. A
-// request is in the log before it is answered.
+// Requests returns copies of the logged requests in the order of arrival. A request is in
+// the log before its response is sent.
 func (s *Server) Requests() []Request {
 	l := s.log
 	l.mu.Lock()
@@ -126,14 +129,14 @@ func (s *Server) Requests() []Request {
 	return out
 }
 
-// Count says how many requests matched a route, written as for [Server.Fault].
-// It counts also what the log has dropped.
+// Count returns how many requests have matched a route, in the form that [Server.Fault]
+// describes. It also counts requests that were dropped from the log.
 //
 // Counts are exact for the first 10,000 different methods and paths since the server was
-// made, or since [Server.ResetLog]. Further ones, and those of more than 1 KiB, are counted
-// by their route: then "GET /api/v1/tasks/{id}" and "GET /api/v1/tasks/*" are still exact,
-// but the path of one task, such as "GET /api/v1/tasks/7", is not. If no route serves them,
-// only routes without a path count them, such as "GET *".
+// created, or since [Server.ResetLog]. Later ones, and those of more than 1 KiB, are
+// counted by their route: "GET /api/v1/tasks/{id}" and "GET /api/v1/tasks/*" are then
+// still exact, but the path of one task, such as "GET /api/v1/tasks/7", is not. If no
+// route serves them, only a route without a path counts them, such as "GET *".
 func (s *Server) Count(route string) int {
 	p := parsePattern(route)
 	s.log.mu.Lock()
@@ -147,8 +150,8 @@ func (s *Server) Count(route string) int {
 	return n
 }
 
-// ResetLog forgets the logged requests and their counts. [Server.Stats] continues
-// counting.
+// ResetLog removes the logged requests and their counts. It does not reset
+// [Server.Stats].
 func (s *Server) ResetLog() {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
@@ -156,7 +159,7 @@ func (s *Server) ResetLog() {
 	clear(s.log.counts)
 }
 
-// loggedBody copies what is read of a body into the log.
+// loggedBody copies the part of a body that is read into the log.
 type loggedBody struct {
 	io.ReadCloser
 	log   *requestLog
@@ -175,29 +178,30 @@ func (b *loggedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Stats are running totals of what happened since the server was made.
+// Stats are the totals since the server was created, such as Requests: 40,
+// SessionsIssued: 2. Most programs only read Authenticates, Rotations, and Unauthorized.
 //
 // A rotation in place is a successful call of rotate-key. A rotation by overlap has no
-// call of its own: it is counted when a key is revoked over HTTP while the agent has a
-// newer live key, which was created over HTTP and has replaced no other.
+// separate call: it is counted when a key is revoked over HTTP while the agent has a
+// newer live key that was created over HTTP and has not replaced another key.
 type Stats struct {
-	Requests          int64 `json:"requests"`      // that arrived
+	Requests          int64 `json:"requests"`      // all requests that arrived
 	Authenticates     int64 `json:"authenticates"` // calls of authenticate, successful or not
 	SessionsIssued    int64 `json:"sessions_issued"`
 	Logouts           int64 `json:"logouts"`
-	KeysCreated       int64 `json:"keys_created"`      // over HTTP, rotations and registrations included
-	KeysRevoked       int64 `json:"keys_revoked"`      // in any way, rotations included
-	Rotations         int64 `json:"rotations"`         // of both strategies
-	OverlapRotations  int64 `json:"overlap_rotations"` // of these, by a second key, see above
+	KeysCreated       int64 `json:"keys_created"`      // over HTTP, including rotations and registrations
+	KeysRevoked       int64 `json:"keys_revoked"`      // in any way, including rotations
+	Rotations         int64 `json:"rotations"`         // with both strategies
+	OverlapRotations  int64 `json:"overlap_rotations"` // rotations by overlap, see above
 	TokensCreated     int64 `json:"tokens_created"`    // over HTTP
 	TokensRevoked     int64 `json:"tokens_revoked"`
 	AgentsRegistered  int64 `json:"agents_registered"` // over HTTP
-	Unauthorized      int64 `json:"unauthorized"`      // answers 401
-	RateLimited       int64 `json:"rate_limited"`      // answers 429
+	Unauthorized      int64 `json:"unauthorized"`      // responses with 401
+	RateLimited       int64 `json:"rate_limited"`      // responses with 429
 	IdempotentReplays int64 `json:"idempotent_replays"`
-	Faults            int64 `json:"faults"`            // requests that a fault befell
-	Deliveries        int64 `json:"deliveries"`        // webhooks and hires that their receiver took
-	DeliveriesFailed  int64 `json:"deliveries_failed"` // after the last try, or because too many waited already
+	Faults            int64 `json:"faults"`            // requests with at least one fault
+	Deliveries        int64 `json:"deliveries"`        // webhooks and hires that the receiver accepted
+	DeliveriesFailed  int64 `json:"deliveries_failed"` // failed after the last try, or dropped because too many were waiting
 }
 
 type counters struct {
@@ -208,7 +212,7 @@ type counters struct {
 	deliveries, undelivered                       atomic.Int64
 }
 
-// Stats returns the totals so far.
+// Stats returns the current totals.
 func (s *Server) Stats() Stats {
 	c := &s.stats
 	return Stats{

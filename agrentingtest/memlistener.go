@@ -11,12 +11,12 @@ import (
 	"sync/atomic"
 )
 
-// errUnreachable is what dialling anything but the server itself gives, so that
-// a client led astray by a redirect is seen to have been.
+// errUnreachable is the error for a dial of any other server, so that a test
+// notices a client that follows a redirect away from the server.
 var errUnreachable = errors.New("connection refused: an in-memory server reaches only itself")
 
-// memListener hands one end of a pipe to the server for each connection dialled.
-// It owns no goroutine and no timer.
+// memListener passes one end of a pipe to the server for each dialed connection.
+// It has no goroutine and no timer.
 type memListener struct {
 	addr    memAddr
 	ports   atomic.Uint32
@@ -29,7 +29,7 @@ func newMemListener() *memListener {
 	var b [2]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return &memListener{
-		// An address of its own for each server, in the loopback network.
+		// Each server has a different address in the loopback network.
 		addr:    memAddr(fmt.Sprintf("127.77.%d.%d:4000", b[0], 1+b[1]%254)),
 		pending: make(chan net.Conn),
 		done:    make(chan struct{}),
@@ -81,7 +81,7 @@ type memAddr string
 func (memAddr) Network() string  { return "tcp" }
 func (a memAddr) String() string { return string(a) }
 
-// memConn is a pipe with addresses: the limits by source address need them.
+// memConn is a pipe with addresses, which the limits by source address need.
 type memConn struct {
 	net.Conn
 	local, remote memAddr

@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// money is an amount that is not negative, in units of 10^-8, since the platform accepts
-// amounts with up to 8 decimals.
+// money is a non-negative amount in units of 10^-8, because the platform accepts amounts
+// with up to 8 decimals.
 type money int64
 
 const (
 	moneyDecimals = 8
 	moneyUnit     = 100_000_000
-	// maxWhole bounds a single amount, so that sums of amounts do not overflow.
+	// maxWhole is the maximum of a single amount, so that sums of amounts do not overflow.
 	maxWhole = 1_000_000
 )
 
-// parseMoney reads a decimal number such as "8.50" that is not negative.
+// parseMoney reads a non-negative decimal number such as "8.50".
 func parseMoney(s string) (money, bool) {
 	whole, fraction, _ := strings.Cut(s, ".")
 	fraction = strings.TrimRight(fraction, "0")
@@ -48,7 +48,7 @@ func (m money) String() string {
 func (m money) MarshalJSON() ([]byte, error) { return []byte(`"` + m.String() + `"`), nil }
 
 // amount reads a price or an amount of money, which clients send as a string or as a
-// number. It must be greater than zero. Absent amounts are 0.
+// number. It must be greater than zero. A missing amount is 0.
 func (v *validator) amount(field string, required bool) (money, *failure) {
 	var n json.Number
 	if !v.get(field, "a decimal number", required, &n) {
@@ -87,7 +87,8 @@ func insufficientBalance() *failure {
 	return fail(http.StatusUnprocessableEntity, CodeInsufficientBalance, "the balance does not cover the amount")
 }
 
-// enter adds an entry. The kinds are assumed; the official client only shows them.
+// enter adds an entry. The kinds of entries are assumptions; the official client only
+// displays them.
 func (a *account) enter(d *directory, t transaction) *transaction {
 	t.id, t.seq = newUUID(), d.next()
 	a.entries = append(a.entries, &t)

@@ -7,8 +7,9 @@ import (
 	"github.com/agrenting/agrenting-go/api"
 )
 
-// describe serves the description of the API, to anybody and without an
-// envelope. The platform documents the path; its own document is not at hand.
+// describe serves the OpenAPI document without an envelope and without
+// authentication. The platform documents the path, but its own document is not
+// available.
 func describe(*exchange) (reply, *failure) {
 	return reply{status: http.StatusOK, flat: json.RawMessage(api.JSON())}, nil
 }

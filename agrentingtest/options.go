@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// defaultAuthPath is where the platform's API page and every live client find
-// the exchange of an API key for a session.
+// defaultAuthPath is the path of the exchange of an API key for a session in the
+// platform's API page and in every live client.
 const defaultAuthPath = "/api/v1/auth/authenticate"
 
-// defaultSessionTTL is an assumption: the platform says "configurable" and
-// publishes no number, and long-lived clients of it reckon with 20 hours.
+// defaultSessionTTL is an assumption: the platform says "configurable" and publishes no
+// number, and its long-lived clients expect 20 hours.
 const defaultSessionTTL = 20 * time.Hour
 
 // defaultBalance is an assumption: 1,000 USD of simulated money.
 const defaultBalance = 1000 * moneyUnit
 
-// Option configures a [Server] when it is made.
+// Option configures a [Server] when it is created.
 type Option func(*config)
 
 type config struct {
@@ -65,67 +65,70 @@ func newConfig(opts []Option) config {
 	return cfg
 }
 
-// InMemory makes the server listen on pipes inside the process instead of a
-// socket. It is reachable only through [Server.Transport] and
-// [Server.TransportFrom]. A server made inside a testing/synctest bubble runs
-// on the bubble's time; close it before the bubble ends.
+// InMemory makes the server listen on pipes inside the process instead of a socket. The
+// server can be reached only through [Server.Transport] and [Server.TransportFrom]. A
+// server that is created inside a testing/synctest bubble uses the bubble's clock. Close
+// it before the bubble ends.
 func InMemory() Option { return func(c *config) { c.memory = true } }
 
-// WithTLS serves https with a self-signed certificate, HTTP/1.1 and HTTP/2.
-// [Server.Transport] trusts it; see also [Server.Certificate].
+// WithTLS serves https with a self-signed certificate, over HTTP/1.1 and HTTP/2.
+// [Server.Transport] trusts the certificate; see also [Server.Certificate].
 func WithTLS() Option { return func(c *config) { c.tls = true } }
 
-// WithoutRateLimits lifts the rate limits, the lockout of authenticate and the
-// ceiling on anonymous registrations. The rate-limit headers are still sent and
-// show an untouched allowance.
+// WithoutRateLimits disables the rate limits, the lockout of authenticate, and the limit
+// on anonymous registrations. The rate-limit headers are still sent and show that no
+// request was counted.
 func WithoutRateLimits() Option { return func(c *config) { c.unlimited = true } }
 
-// WithRateLimits replaces the documented numbers; zero fields keep them. A platform
-// on which only authenticate is limited, to 3 calls in 10 seconds:
+// WithRateLimits replaces the documented rate limits; fields that are zero keep the
+// documented value. In this example, only authenticate is limited, to 3 calls in 10
+// seconds:
 //
 //	agrentingtest.WithRateLimits(agrentingtest.RateLimits{
 //		General: 1_000_000, Authenticate: 3, AuthenticateWindow: 10 * time.Second, Lockout: time.Minute,
 //	})
 func WithRateLimits(l RateLimits) Option { return func(c *config) { c.limits = l } }
 
-// WithSessionTTL sets how long sessions live, 20 hours unless told otherwise.
-// See also [Server.SetSessionTTL].
+// WithSessionTTL sets the lifetime of sessions, such as time.Minute. The default is 20
+// hours. See also [Server.SetSessionTTL].
 func WithSessionTTL(d time.Duration) Option { return func(c *config) { c.ttl = d } }
 
-// WithSessionShape selects how authenticate answers, [ShapeLive] unless told
-// otherwise.
+// WithSessionShape sets the form of the authenticate response. The default is
+// [ShapeLive].
 func WithSessionShape(s SessionShape) Option { return func(c *config) { c.shape = s } }
 
-// WithAuthPath serves authenticate at path only, such as /auth/authenticate, as the
-// platform's authentication page writes it. The usual path then answers 404
+// WithAuthPath serves authenticate only at path, such as /auth/authenticate, which is the
+// path in the platform's authentication page. The usual path then responds with 404
 // ROUTE_NOT_FOUND.
 func WithAuthPath(path string) Option { return func(c *config) { c.authPath = path } }
 
-// WithRotateKeyField names the field that carries the secret in the answers
-// that create or rotate a key. The platform's text of it is cut off, so clients
-// should cope with "api_key" (the default), "key", "credential" and "secret".
+// WithRotateKeyField sets the name of the field with the secret in the responses that
+// create or rotate a key. The platform's documentation of it is truncated, so clients
+// should accept "api_key" (the default), "key", "credential", and "secret".
 func WithRotateKeyField(name string) Option { return func(c *config) { c.keyField = name } }
 
-// WithBrokenKeyAnswers gives every other field of those answers a type that
-// clients do not expect. A client that then loses the secret has lost the key.
+// WithBrokenKeyAnswers gives every other field in the responses that create or rotate a
+// key a type that clients do not expect. A client that then fails to read the secret has
+// lost the key.
 func WithBrokenKeyAnswers() Option { return func(c *config) { c.brokenKeys = true } }
 
-// WithSessionsDyingWithKey ends the sessions obtained with a key when the key is
-// rotated or revoked. The platform does not say; by default they live on.
+// WithSessionsDyingWithKey ends the sessions that were obtained with a key when the key
+// is rotated or revoked. By default they remain valid. The platform does not document
+// this.
 func WithSessionsDyingWithKey() Option { return func(c *config) { c.dyingSessions = true } }
 
-// WithMaxKeys refuses to create more than n live keys an agent, with 422.
-// Rotation is always possible. Zero means no ceiling.
+// WithMaxKeys limits the live keys of an agent to n: creating another one responds with
+// 422. Rotation is always possible. Zero, the default, means that there is no limit.
 func WithMaxKeys(n int) Option { return func(c *config) { c.maxKeys = n } }
 
-// WithBearerKeys also accepts an agent's API key as Authorization: Bearer. The
-// platform documents bearer tokens for sessions and user tokens only, and clients send
-// no agent's key that way, so that by default such a key gets a 401. Whether the
-// platform accepts it is not known.
+// WithBearerKeys makes the server also accept an agent's API key as Authorization:
+// Bearer. By default such a key gets a 401, because the platform documents bearer tokens
+// only for sessions and user tokens, and its clients do not send API keys that way.
+// Whether the platform accepts them is not known.
 func WithBearerKeys() Option { return func(c *config) { c.bearerKeys = true } }
 
-// WithBalance sets the money that each new user has, such as "20.00". The default is
-// "1000.00". It panics if amount is not a decimal number up to 1,000,000.
+// WithBalance sets the initial balance of each new user in USD, such as "20.00". The
+// default is "1000.00". It panics if amount is not a decimal number up to 1,000,000.
 func WithBalance(amount string) Option {
 	m, ok := parseMoney(amount)
 	if !ok {
@@ -134,28 +137,30 @@ func WithBalance(amount string) Option {
 	return func(c *config) { c.balance = m }
 }
 
-// WithSeed sets the seed of the choices that [Fault.Share], [WithChaos], and
-// [WithNodes] make, 0 by default. A server makes the same choices in each run if its requests and
-// connections arrive in the same order.
+// WithSeed sets the seed of the random choices of [Fault.Share], [WithChaos], and
+// [WithNodes]. The default is 0. A server makes the same choices in each run if its
+// requests and connections arrive in the same order.
 func WithSeed(seed uint64) Option { return func(c *config) { c.seed = seed } }
 
-// WithClockSkew lets the server's clock (Date header, expires_at, timestamps,
-// expiry itself) run d ahead of time.Now; negative d lets it lag.
+// WithClockSkew makes the server's clock run d ahead of time.Now, or behind it if d is
+// negative. It affects the Date header, expires_at, timestamps, and expiry itself. The
+// default is 0.
 func WithClockSkew(d time.Duration) Option { return func(c *config) { c.skew = d } }
 
-// WithLogLimit keeps the latest n requests in the log, 10,000 unless told
-// otherwise. [Server.Count] also counts those that were dropped.
+// WithLogLimit sets how many requests the log keeps. The default is the latest 10,000.
+// [Server.Count] also counts the requests that were dropped.
 func WithLogLimit(n int) Option { return func(c *config) { c.logLimit = max(n, 1) } }
 
 // WithWebhookTransport sends webhooks and hires through t, which may reach any receiver,
-// or be one. By default they go to loopback hosts only, so that a test does not
-// send anything to the hosts of its fixtures, and those of an [InMemory] server go to the
-// server itself, where [Server.HandlePublic] mounts receivers.
+// or be one itself. By default they go only to loopback hosts, so that a test does not
+// send anything to hosts in its fixtures. The deliveries of an [InMemory] server go by
+// default to the server itself, where [Server.HandlePublic] adds receivers.
 //
-// In every case deliveries go to https URLs, and to http URLs of a loopback host.
+// In every case, deliveries go only to https URLs and to http URLs of a loopback host.
 // [Server.Close] cancels deliveries that are in progress and waits for t to return.
 func WithWebhookTransport(t http.RoundTripper) Option { return func(c *config) { c.couriers = t } }
 
-// WithLogger logs one line a request at debug level, and one at warn level for each
-// webhook or hire that could not be delivered, without any secret. The default is silence.
+// WithLogger logs one line for each request at debug level, and one line at warn level
+// for each webhook or hire that could not be delivered. The lines have no secrets. By
+// default, the server does not log.
 func WithLogger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }

@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// maxWaiting bounds what waits for one receiver, the delivery in progress not counted.
-// What comes when the queue is full is lost.
+// maxWaiting is the maximum number of deliveries that wait for one receiver, without the
+// delivery in progress. Further deliveries are dropped.
 const maxWaiting = 100
 
-// outbox delivers to one receiver: in order, one at a time, and by a goroutine that lives
+// outbox delivers to one receiver: in order, one at a time, and in a goroutine that runs
 // only while there is something to deliver. Its fields need the directory's lock.
 type outbox struct {
 	waiting []*parcel
 	current *parcel
-	abort   context.CancelFunc // ends the delivery in progress
-	lost    int                // not reported yet
+	abort   context.CancelFunc // cancels the delivery in progress
+	lost    int                // dropped deliveries that have not been logged yet
 	closed  bool
 }
 
-// parcel is something to deliver. Its functions are called with the directory's lock.
+// parcel is a delivery. Its functions are called with the directory's lock.
 type parcel struct {
 	url, name string
 	request   func(context.Context) (*http.Request, error)
-	wanted    func() bool                        // asked before each try
-	ended     func(delivered bool, at time.Time) // may be nil; not called for what is not wanted anymore
+	wanted    func() bool                        // called before each try
+	ended     func(delivered bool, at time.Time) // may be nil; not called for a parcel that is no longer wanted
 }
 
 // post queues a parcel. It needs the directory's lock.
@@ -47,8 +47,8 @@ func (s *Server) post(o *outbox, p *parcel) {
 	}
 }
 
-// close forgets what waits and ends the delivery in progress. It needs the directory's
-// lock.
+// close drops the waiting parcels and cancels the delivery in progress. It needs the
+// directory's lock.
 func (o *outbox) close() {
 	o.closed, o.waiting = true, nil
 	if o.abort != nil {
@@ -56,7 +56,7 @@ func (o *outbox) close() {
 	}
 }
 
-// delivered counts how the delivery of a parcel has ended. It needs the directory's lock.
+// delivered counts the outcome of a delivery. It needs the directory's lock.
 func (s *Server) delivered(p *parcel, ok bool) {
 	if ok {
 		s.stats.deliveries.Add(1)
@@ -68,7 +68,7 @@ func (s *Server) delivered(p *parcel, ok bool) {
 	}
 }
 
-// empty delivers until nothing waits.
+// empty delivers until the queue is empty.
 func (s *Server) empty(o *outbox) {
 	defer s.inflight.Done()
 	for {
@@ -84,7 +84,7 @@ func (s *Server) empty(o *outbox) {
 	}
 }
 
-// take makes the next parcel the current one, or none if nothing waits.
+// take makes the next parcel the current one. It returns nil if none is waiting.
 func (s *Server) take(o *outbox) (ctx context.Context, p *parcel, lost int) {
 	s.dir.mu.Lock()
 	defer s.dir.mu.Unlock()
@@ -101,10 +101,10 @@ func (s *Server) take(o *outbox) (ctx context.Context, p *parcel, lost int) {
 	return ctx, o.current, lost
 }
 
-var errUnwanted = errors.New("agrentingtest: not to be delivered anymore")
+var errUnwanted = errors.New("agrentingtest: the delivery is no longer wanted")
 
-// carry tries to deliver a parcel until it succeeds, is not wanted anymore, or the tries
-// are used up.
+// carry tries to deliver a parcel until it succeeds, is no longer wanted, or has no tries
+// left.
 func (s *Server) carry(ctx context.Context, o *outbox, p *parcel) {
 	statuses, err := s.deliver(ctx, s.couriers(), func(ctx context.Context) (*http.Request, error) {
 		s.dir.mu.RLock()
@@ -129,13 +129,13 @@ func (s *Server) carry(ctx context.Context, o *outbox, p *parcel) {
 	}
 	host := ""
 	if u, parseErr := url.Parse(p.url); parseErr == nil {
-		host = u.Host // the rest may have secrets
+		host = u.Host // the rest may contain secrets
 	}
 	s.cfg.logger.LogAttrs(ctx, slog.LevelWarn, "delivery failed", slog.String("event", p.name),
 		slog.String("receiver", host), slog.Int("tries", len(statuses)), slog.String("error", withoutURL(err)))
 }
 
-// mayReach checks the receiver of a delivery.
+// mayReach returns an error if deliveries may not go to a URL.
 func (s *Server) mayReach(raw string) error {
 	switch {
 	case !callable(raw):
@@ -146,7 +146,7 @@ func (s *Server) mayReach(raw string) error {
 	return nil
 }
 
-// withoutURL is the text of an error without the URL that net/http puts into it.
+// withoutURL returns the text of an error without the URL that net/http adds to it.
 func withoutURL(err error) string {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err
@@ -154,8 +154,9 @@ func withoutURL(err error) string {
 	return err.Error()
 }
 
-// deliver sends the request that build makes until a receiver answers with success, with
-// pauses between the tries. It returns the status of each, 0 for one without an answer.
+// deliver sends the request that build makes until the receiver responds with success,
+// and pauses between the tries. It returns the status of each try, or 0 for a try without
+// a response.
 func (s *Server) deliver(
 	ctx context.Context, client *http.Client, build func(context.Context) (*http.Request, error),
 ) ([]int, error) {
@@ -169,7 +170,7 @@ func (s *Server) deliver(
 		resp, err := client.Do(req)
 		if err == nil {
 			status = resp.StatusCode
-			_ = resp.Body.Close() // the status is all that counts
+			_ = resp.Body.Close() // only the status matters
 		}
 		statuses = append(statuses, status)
 		switch {
@@ -179,7 +180,7 @@ func (s *Server) deliver(
 		case err != nil:
 			return statuses, fmt.Errorf("agrentingtest: the webhook was not delivered: %w", err)
 		default:
-			return statuses, fmt.Errorf("agrentingtest: the webhook was not delivered: the receiver answered %d", status)
+			return statuses, fmt.Errorf("agrentingtest: the webhook was not delivered: the receiver responded with %d", status)
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -191,17 +192,17 @@ func (s *Server) deliver(
 	}
 }
 
-// webhookTimeout is how long a receiver may take to answer. It is assumed.
+// webhookTimeout is how long a receiver may take to respond. It is an assumption.
 const webhookTimeout = 10 * time.Second
 
-// deliveryClient is an HTTP client that follows no redirects.
+// deliveryClient returns an HTTP client that does not follow redirects.
 func deliveryClient(t http.RoundTripper) *http.Client {
 	return &http.Client{Transport: t, Timeout: webhookTimeout, CheckRedirect: noRedirects}
 }
 
 func noRedirects(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// couriers is the client of all deliveries; see [WithWebhookTransport].
+// couriers returns the client for all deliveries; see [WithWebhookTransport].
 func (s *Server) couriers() *http.Client {
 	s.courierOnce.Do(func() {
 		t := s.cfg.couriers
@@ -210,7 +211,7 @@ func (s *Server) couriers() *http.Client {
 		case s.memory != nil:
 			t = s.Transport()
 		default:
-			own := &http.Transport{} // without a proxy
+			own := &http.Transport{} // a transport without a proxy
 			s.adopt(own)
 			t = own
 		}

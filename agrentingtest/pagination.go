@@ -20,9 +20,10 @@ type pageInfo struct {
 	HasMore    bool    `json:"has_more"`
 }
 
-// paginate cuts one page out of items, which are ordered by seq. The cursor
-// names the last item seen, not a position, so that a page neither repeats nor
-// skips anything when items come and go between two calls.
+// paginate returns one page of items, which are ordered by seq. The cursor
+// identifies the last item of the previous page, not a position, so that a page
+// neither repeats nor skips items when items are added or removed between two
+// calls.
 func paginate[T any](q url.Values, items []T, seq func(T) uint64) ([]T, *pageInfo, *failure) {
 	limit, f := intParam(q, "limit", defaultPageSize, 1, maxPageSize)
 	if f != nil {

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// pattern selects requests: an optional method and a path. In the path * stands
-// for any run of characters, slashes included, and {name} for one segment. A
+// pattern selects requests by an optional method and a path. In the path, *
+// matches any characters, including slashes, and {name} matches one segment. A
 // leading ! selects all other requests.
 type pattern struct {
 	not    bool
-	method string // empty = any
-	path   string // empty = any
+	method string // any if empty
+	path   string // any if empty
 }
 
 func parsePattern(route string) pattern {
@@ -25,7 +25,7 @@ func parsePattern(route string) pattern {
 // patternForms are the forms of a route, for error messages.
 const patternForms = `"METHOD /path", "/path" or "*", with or without a leading "!"`
 
-// readPattern reports false if route has none of the patternForms.
+// readPattern reports false if route does not have one of the patternForms.
 func readPattern(route string) (pattern, bool) {
 	rest, not := strings.CutPrefix(strings.TrimSpace(route), "!")
 	method, path, ok := strings.Cut(strings.TrimSpace(rest), " ")
@@ -50,8 +50,8 @@ func (p pattern) matches(method, path string) bool {
 	return selected != p.not
 }
 
-// glob matches with one point of return, the latest star, which suffices
-// because a later star can always do what an earlier one could.
+// glob matches with a single backtrack point, the latest star. That suffices,
+// because a later star can match everything that an earlier one could.
 func glob(pat, s string) bool {
 	star, mark := -1, 0
 	i, j := 0, 0

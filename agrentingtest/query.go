@@ -12,29 +12,29 @@ import (
 	"github.com/agrenting/agrenting-go/internal/ascii"
 )
 
-// The parameters that carry the credential of a socket (platform documentation,
+// The query parameters with the credential of a socket (platform documentation,
 // "Channels" and "WebSocket").
 const (
 	paramAPIKey       = "api_key"
 	paramSessionToken = "session_token"
 )
 
-// filtered replaces credentials in the query of logged requests, as Phoenix does.
+// filtered replaces credentials in the query of logged requests, as in Phoenix.
 const filtered = "[FILTERED]"
 
-// HandleQuery adds a route whose credential is in the query, as it is for the
-// platform's sockets: api_key, which is an API key or a user token, or session_token.
-// Only the kinds given are accepted; without any, all are. Everything else is as with
-// [Server.Handle]: faults, the log, and [PrincipalFrom]. A user token acts for an agent
-// only if the request has X-Agent-ID. Requests count toward [RateLimits].Channel.
+// HandleQuery adds a route with the credential in the query, like the platform's sockets:
+// api_key, which is an API key or a user token, or session_token. It accepts only the
+// given kinds, or all kinds if there are none. Faults, the log, and [PrincipalFrom] work
+// as with [Server.Handle]. A user token acts for an agent only if the request has
+// X-Agent-ID. Requests count toward [RateLimits].Channel.
 //
-// refuse responds to a request with a credential that is missing, invalid, of another
-// kind, or not the only one. Header-based authentication of these routes is not
-// documented, so a credential in a header is refused too. If refuse is nil, the response
-// is the 401 or 403 of other routes.
+// refuse responds to a request if its credential is missing, invalid, of another kind, or
+// one of several. Header-based authentication of these routes is not documented, so a
+// credential in a header is refused too. If refuse is nil, the response is the same 401
+// or 403 as on other routes.
 //
-// The handler sees the query without the credential, and the log shows [FILTERED] in its
-// place. Package agrentingtest/sockettest serves the platform's sockets with it.
+// The handler gets the query without the credential, and the log shows [FILTERED] instead
+// of it. Package agrentingtest/sockettest uses HandleQuery for the platform's sockets.
 func (s *Server) HandleQuery(pattern string, h, refuse http.Handler, kinds ...CredentialKind) {
 	s.inQuery.Store(pattern, true)
 	s.extra.HandleFunc(pattern, func(_ http.ResponseWriter, r *http.Request) {
@@ -57,7 +57,7 @@ func (s *Server) HandleQuery(pattern string, h, refuse http.Handler, kinds ...Cr
 	})
 }
 
-// hideQuery removes the credentials from the query that the handler sees.
+// hideQuery removes the credentials from the query that the handler gets.
 func (x *exchange) hideQuery(r *http.Request) {
 	q := r.URL.Query()
 	maps.DeleteFunc(q, func(name string, _ []string) bool { return isCredentialParam(name) })
@@ -67,9 +67,9 @@ func (x *exchange) hideQuery(r *http.Request) {
 	x.r.URL, x.r.RequestURI = &u, u.RequestURI()
 }
 
-// loggedQuery returns the query of a request as the log shows it, and the credentials that
-// it hides. A credential on a route that does not expect one there is shown, because that
-// is a mistake to be found.
+// loggedQuery returns the query of a request for the log, and the credentials that it
+// replaced. It does not replace a credential on a route that does not expect one in the
+// query, because that is a bug that a test should find.
 func (s *Server) loggedQuery(r *http.Request) (shown url.Values, hidden []string) {
 	q := r.URL.Query()
 	for _, name := range slices.Sorted(maps.Keys(q)) {
@@ -88,13 +88,13 @@ func (s *Server) expectsCredential(r *http.Request) bool {
 	return ok
 }
 
-// isCredentialParam reports whether a parameter may carry a credential. Its case is
-// ignored, so that a misspelled one is not logged either.
+// isCredentialParam reports whether a parameter may have a credential. It ignores case,
+// so that a misspelled parameter is not logged either.
 func isCredentialParam(name string) bool {
 	return ascii.EqualFold(name, paramAPIKey) || ascii.EqualFold(name, paramSessionToken)
 }
 
-// refuseQuery responds to a request whose credential is not accepted.
+// refuseQuery responds to a request with a credential that is not accepted.
 func (x *exchange) refuseQuery(f *failure, refuse http.Handler) {
 	if refuse == nil {
 		x.refuse(f)
@@ -142,10 +142,10 @@ func (s *Server) identifyQuery(r *http.Request, lagging bool, kinds []Credential
 }
 
 // Revoked returns a channel that is closed when a credential is revoked: an API key, a
-// user token, or a session that is ended before it expires. The ID is
-// [Principal].CredentialID. For a credential that is revoked already, or that the server
-// does not know, the channel is closed at once. The expiry of a session or token closes
-// no channel, because nothing happens on the server then.
+// user token, or a session that is ended before it expires. credentialID is
+// [Principal].CredentialID. If the credential is already revoked or unknown, the channel
+// is closed at once. The channel is not closed when a session or token expires, because
+// nothing happens on the server then.
 func (s *Server) Revoked(credentialID string) <-chan struct{} {
 	d := s.dir
 	d.mu.Lock()
@@ -181,7 +181,7 @@ func (d *directory) alive(credentialID string) bool {
 	return false
 }
 
-// revoked tells those who wait for the end of a credential. It needs the lock.
+// revoked closes the channel of a revoked credential. It needs the lock.
 func (d *directory) revoked(credentialID string) {
 	if c := d.ends[credentialID]; c != nil {
 		close(c)
@@ -189,11 +189,11 @@ func (d *directory) revoked(credentialID string) {
 	}
 }
 
-// BeforeClose has [Server.Close] call f before it cuts the connections, so that a handler
-// can end what it has hijacked in an orderly way, such as a WebSocket. The server admits no
-// request by then. Functions run at the same time, and Close waits for all of them, so f
-// should not take long. f must not call Close. On a closed server, BeforeClose calls f at
-// once.
+// BeforeClose makes [Server.Close] call f before it closes the connections, so that a
+// handler can end a hijacked connection, such as a WebSocket, in an orderly way. At that
+// time, the server no longer accepts requests. Functions run at the same time, and Close
+// waits for all of them, so f should return soon. f must not call Close. If the server is
+// already closed, BeforeClose calls f at once.
 func (s *Server) BeforeClose(f func()) {
 	s.ownedMu.Lock()
 	closed := s.farewells.closed
@@ -206,7 +206,7 @@ func (s *Server) BeforeClose(f func()) {
 	}
 }
 
-// farewells are the functions of [Server.BeforeClose].
+// farewells has the functions of [Server.BeforeClose].
 type farewells struct {
 	closed bool
 	all    []func()

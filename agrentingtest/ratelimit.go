@@ -7,29 +7,35 @@ import (
 	"time"
 )
 
-// RateLimits are the numbers of the platform's rate-limit page. Zero fields
-// mean the documented number.
+// RateLimits are the limits of the platform's rate-limit page, such as
+// RateLimits{Authenticate: 3}. A zero field means the documented default. Most
+// programs only set Authenticate or General.
 type RateLimits struct {
-	// General is the allowance of an agent or a user in a window: 100. An agent
-	// of high reputation gets twice as much, of low reputation half, and a
-	// sandbox agent twice its share.
+	// General is the number of requests that an agent or a user may send in a window.
+	// The default is 100. An agent with a high reputation has twice this limit, an
+	// agent with a low reputation half of it, and a sandbox agent has twice its limit
+	// in production.
 	General int
-	// Channel is the allowance of an agent or a user for channels in a window: 30,
-	// adjusted as General is. What the platform counts is not documented; this server
-	// counts each handshake of a socket, see [Server.HandleQuery].
+	// Channel is the number of channel requests of an agent or a user in a window.
+	// The default is 30, adjusted like General. The platform does not document what
+	// it counts. This server counts each handshake of a socket, see
+	// [Server.HandleQuery].
 	Channel int
-	// Authenticate is the allowance of a source address in a window: 10.
+	// Authenticate is the number of calls of authenticate from a source address in a
+	// window. The default is 10.
 	Authenticate int
-	// Window is how long an allowance lasts: 60 seconds from the first request.
+	// Window is the length of a window, which begins with the first request. The
+	// default is 60 seconds.
 	Window time.Duration
-	// AuthenticateWindow is how long the allowance of authenticate lasts: as long
-	// as Window.
+	// AuthenticateWindow is the length of a window for authenticate. The default is
+	// Window.
 	AuthenticateWindow time.Duration
-	// Lockout is how long a source address that exceeded Authenticate is
-	// refused: 5 minutes. A negative value means until AuthenticateWindow ends.
+	// Lockout is how long a source address that exceeded Authenticate is refused. The
+	// default is 5 minutes. A negative value means until the window of authenticate
+	// ends.
 	Lockout time.Duration
-	// Registrations is how many agents a source address may register without a
-	// credential: 3.
+	// Registrations is the number of agents that a source address may register
+	// without a credential. The default is 3.
 	Registrations int
 }
 
@@ -62,8 +68,8 @@ type limiter struct {
 
 	mu         sync.Mutex
 	buckets    map[string]bucket
-	locked     map[string]time.Time // source address → end of its lockout
-	registered map[string]int       // source address → anonymous registrations
+	locked     map[string]time.Time // end of the lockout by source address
+	registered map[string]int       // anonymous registrations by source address
 }
 
 type bucket struct {
@@ -71,7 +77,7 @@ type bucket struct {
 	used int
 }
 
-// allowance is what the rate-limit headers say.
+// allowance has the values of the rate-limit headers.
 type allowance struct{ limit, remaining int }
 
 func newLimiter(limits RateLimits, off bool) *limiter {
@@ -84,7 +90,8 @@ func newLimiter(limits RateLimits, off bool) *limiter {
 	}
 }
 
-// take charges one request to a bucket and says how long to wait if it is empty.
+// take counts one request in a bucket. If the bucket is empty, it returns how long
+// to wait.
 func (l *limiter) take(name string, limit int) (allowance, time.Duration) {
 	if l.off {
 		return allowance{limit, limit}, 0
@@ -108,7 +115,7 @@ func (l *limiter) takeLocked(name string, limit int, window time.Duration, now t
 	return allowance{limit, limit - b.used}, 0
 }
 
-// peek reads a bucket without charging it.
+// peek reads a bucket without counting a request.
 func (l *limiter) peek(name string, limit int) allowance {
 	if l.off {
 		return allowance{limit, limit}
@@ -118,7 +125,8 @@ func (l *limiter) peek(name string, limit int) allowance {
 	return allowance{limit, max(0, limit-l.current(name, time.Now()).used)}
 }
 
-// authenticate charges the exchange endpoint, which locks an address out.
+// authenticate counts a call of authenticate. It locks out an address that exceeds
+// the limit.
 func (l *limiter) authenticate(ip string) (allowance, time.Duration) {
 	limit := l.limits.Authenticate
 	if l.off {
@@ -142,7 +150,8 @@ func (l *limiter) authenticate(ip string) (allowance, time.Duration) {
 	return a, wait
 }
 
-// register reserves one of the anonymous registrations of an address.
+// register counts one anonymous registration of an address, and reports whether it
+// is allowed.
 func (l *limiter) register(ip string) bool {
 	if l.off {
 		return true
@@ -164,7 +173,8 @@ func (l *limiter) current(name string, now time.Time) bucket {
 	return b
 }
 
-// sweep forgets windows that are over, now and then, as no goroutine may tick.
+// sweep removes windows that have ended. It runs from time to time as part of a
+// request, because the limiter has no goroutine.
 func (l *limiter) sweep(now time.Time) {
 	if len(l.buckets) < 4096 {
 		return
@@ -176,10 +186,11 @@ func (l *limiter) sweep(now time.Time) {
 	}
 }
 
-// general is the allowance of an agent by its reputation and environment.
+// general returns the limit of an agent, which depends on its reputation and
+// environment.
 func (l *limiter) general(a *agent) int { return adjusted(l.limits.General, a) }
 
-// channel is the allowance of an agent for channels.
+// channel returns the limit of an agent for channels.
 func (l *limiter) channel(a *agent) int { return adjusted(l.limits.Channel, a) }
 
 func adjusted(n int, a *agent) int {
@@ -198,7 +209,7 @@ func adjusted(n int, a *agent) int {
 	return n
 }
 
-// limited is the 429. The platform does not tell a lockout from any other.
+// limited returns the 429. The platform uses the same response for a lockout.
 func limited(wait time.Duration) *failure {
 	f := fail(http.StatusTooManyRequests, CodeRateLimited, "rate limit exceeded")
 	seconds := int64((wait + time.Second - 1) / time.Second)

@@ -11,74 +11,81 @@ import (
 	"time"
 )
 
-// Report says what happened since the server was made. It has no credential in it: a
-// fingerprint, such as "sha256:1e7974539f", is that of the SDK and of agrenting whoami.
-// The lists are sorted, and never null in JSON.
+// Report summarizes what happened since the server was created. It has no credentials: a
+// fingerprint, such as "sha256:1e7974539f", is the same as that of the SDK and of
+// agrenting whoami. The lists are sorted, and never null in JSON. Most programs only read
+// Refused and Misplaced.
 type Report struct {
 	StartedAt time.Time `json:"started_at"` // on the server's clock
 	Stats     Stats     `json:"stats"`
-	// Requests has a row for each route that was called, with the pattern that serves
-	// it, such as "GET /api/v1/tasks/{id}", or "unknown route".
+	// Requests has a row for each route that was called, with its pattern, such as "GET
+	// /api/v1/tasks/{id}", or "unknown route".
 	Requests []RouteReport `json:"requests"`
-	// Faults are those that were scripted, the oldest first. Those that no request meets
-	// anymore are dropped after the latest 1,000.
+	// Faults are the scripted faults, the oldest first. Of the faults that can no longer
+	// apply, only the latest 1,000 are kept.
 	Faults []FaultReport `json:"faults"`
 	Chaos  *ChaosReport  `json:"chaos"` // nil without [Server.Chaos]
-	// Refused are the credentials, or their absence, that a response of 401 or 403 was
-	// about.
+	// Refused are the credentials that caused a response of 401 or 403. A request without a
+	// credential has a row too.
 	Refused []RefusedCredential `json:"refused_credentials"`
-	// Misplaced are live and dead credentials of this server that were seen where they do
-	// not belong, such as in a query.
+	// Misplaced are credentials of this server, live or not, that were sent in a wrong
+	// place, such as in a query.
 	Misplaced []MisplacedCredential `json:"misplaced_credentials"`
-	// Omitted is how many requests the lists leave out, because there were more than
-	// 1,000 different rows.
+	// Omitted is the number of requests that are not in the lists, because there were more
+	// than 1,000 different rows.
 	Omitted int `json:"omitted"`
 }
 
-// RouteReport is how a route responded.
+// RouteReport counts the responses of a route.
 type RouteReport struct {
 	Route    string `json:"route"`
-	Requests int    `json:"requests"` // that were answered or cut off
-	// Responses are the requests by status, such as "200". "none" are those that got no
-	// response because the server ended the connection, or the client left before.
+	Requests int    `json:"requests"` // requests with a response or a cut connection
+	// Responses has the number of requests by status, such as "200". "none" counts the
+	// requests without a response, because the server closed the connection or the client
+	// left before.
 	Responses map[string]int `json:"responses"`
 }
 
-// FaultReport is a scripted fault and what became of it.
+// FaultReport is the state of a scripted fault, such as {"pattern": "GET *", "kind":
+// "status", "state": "consumed", "requests": 1}. Most programs only read Pattern and
+// Requests.
 type FaultReport struct {
 	ID       uint64 `json:"id"`
 	Pattern  string `json:"pattern"`
 	Kind     string `json:"kind"`           // such as "status", or "page+stall" if joined
 	State    string `json:"state"`          // "pending", "consumed", or "cleared"
-	Requests int    `json:"requests"`       // that met it; 0 means that it never matched
-	Left     int    `json:"left,omitempty"` // requests that can still meet it; 0 without limit
+	Requests int    `json:"requests"`       // that got the fault; 0 means that it never matched
+	Left     int    `json:"left,omitempty"` // requests that can still get the fault; 0 if there is no limit
 }
 
-// ChaosReport is how many requests met a fault of [Server.Chaos].
+// ChaosReport counts the requests that got a fault of [Server.Chaos], such as 12 requests
+// with a Share of 0.05. Most programs only read Requests.
 type ChaosReport struct {
 	Share    float64        `json:"share"`
 	Seed     uint64         `json:"seed"`
 	Requests int            `json:"requests"`
-	Faults   map[string]int `json:"faults"` // requests by name in the mix
+	Faults   map[string]int `json:"faults"` // number of requests by fault name
 }
 
-// RefusedCredential counts the requests that were answered with 401 or 403 for one
-// reason.
+// RefusedCredential counts the requests that were refused with 401 or 403 for the same
+// reason, such as 3 requests with a "revoked" key. Most programs only read Kind, State,
+// and Requests.
 type RefusedCredential struct {
 	Fingerprint string `json:"fingerprint"` // empty if the request had no credential
-	Header      string `json:"header"`      // that had it, such as "X-Api-Key", or "query" for a socket
-	Kind        string `json:"kind"`        // as [CredentialKind], or "unknown" to this server
+	Header      string `json:"header"`      // the header, such as "X-Api-Key", or "query" for a socket
+	Kind        string `json:"kind"`        // a [CredentialKind], or "unknown" if it is not of this server
 	ID          string `json:"id"`          // of the key, session, or token
 	AgentID     string `json:"agent_id"`    // of a key or session
 	State       string `json:"state"`       // "live", "expired", "ended", or "revoked" at that time
 	Status      int    `json:"status"`      // 401 or 403
 	Route       string `json:"route"`       // as in [RouteReport]
 	Reason      string `json:"reason"`      // the message of the response
-	Fault       string `json:"fault"`       // the kind of the fault that the requests met, if any
+	Fault       string `json:"fault"`       // the kind of the fault of the requests; empty if none
 	Requests    int    `json:"requests"`
 }
 
-// MisplacedCredential counts the requests that had a credential where it does not belong.
+// MisplacedCredential counts the requests that had a credential in a wrong place, such as
+// an "api_key" in a "query". Most programs only read Place and Route.
 type MisplacedCredential struct {
 	Fingerprint string `json:"fingerprint"`
 	Kind        string `json:"kind"`
@@ -89,7 +96,8 @@ type MisplacedCredential struct {
 	Requests    int    `json:"requests"`
 }
 
-// Report returns what happened so far. [Server.ResetLog] does not change it.
+// Report returns a summary of what happened since the server was created.
+// [Server.ResetLog] does not reset it.
 func (s *Server) Report() Report {
 	r := Report{StartedAt: s.started, Stats: s.Stats()}
 	s.script.mu.Lock()
@@ -123,16 +131,16 @@ func (e *scripted) report() FaultReport {
 	return r
 }
 
-// tally counts what [Report] lists.
+// tally counts the rows of [Report].
 type tally struct {
 	mu        sync.Mutex
-	routes    map[string]map[int]int // by route and status, 0 for none
+	routes    map[string]map[int]int // by route and status; status 0 means that there was no response
 	refused   map[RefusedCredential]int
 	misplaced map[MisplacedCredential]int
 	omitted   int
 }
 
-// maxTallied is how many rows a list of the report has at most.
+// maxTallied is the maximum number of rows in a list of the report.
 const maxTallied = 1000
 
 func newTally() *tally {
@@ -183,7 +191,7 @@ func (t *tally) report(r *Report) {
 	})
 }
 
-// add counts a row, unless there are too many of them already.
+// add counts a row, unless there are too many different rows already.
 func add[Row comparable](t *tally, m map[Row]int, row Row) {
 	if m[row] == 0 && len(m) >= maxTallied {
 		t.omitted++
@@ -192,7 +200,7 @@ func add[Row comparable](t *tally, m map[Row]int, row Row) {
 	m[row]++
 }
 
-// count enters a request in the report, before anything is sent to the client. Status 0
+// count adds a request to the report before anything is sent to the client. Status 0
 // means that the client gets no response.
 func (x *exchange) count(status int) {
 	x.counted = true
@@ -221,8 +229,8 @@ func (x *exchange) count(status int) {
 	}
 }
 
-// routeName is the name of a route in the report. Unknown routes share one, and
-// patterns without a method get that of the request.
+// routeName returns the name of a route in the report. All unknown routes have the same
+// name, and patterns without a method get the method of the request.
 func (x *exchange) routeName() string {
 	if x.route == "" {
 		_, x.route = x.s.findRoute(x.r)

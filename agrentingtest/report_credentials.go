@@ -8,7 +8,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// refused describes the credentials of a request that is answered with 401 or 403.
+// refused describes the credentials of a request that is refused with 401 or 403.
 func (x *exchange) refused(status int, route string) (rows []RefusedCredential) {
 	row := RefusedCredential{Status: status, Route: route, Reason: x.refusal, Fault: kindOf(x.fault)}
 	add := func(header, value string) {
@@ -40,7 +40,7 @@ func (x *exchange) refused(status int, route string) (rows []RefusedCredential) 
 // credentialNames are the headers for credentials.
 var credentialNames = [...]string{"Api-Key", "Authorization", "X-Api-Key"}
 
-// misplaced finds the server's own credentials where they do not belong.
+// misplaced finds the server's own credentials in wrong places.
 func (x *exchange) misplaced(route string) (rows []MisplacedCredential) {
 	look := func(place, text string) {
 		if len(text) < minSecret {
@@ -54,7 +54,7 @@ func (x *exchange) misplaced(route string) (rows []MisplacedCredential) {
 			row := MisplacedCredential{
 				Fingerprint: secret.Fingerprint(word), Kind: kind, ID: id, AgentID: agentID, Place: place, Route: route,
 			}
-			if id != "" && !slices.Contains(rows, row) { // a request counts once
+			if id != "" && !slices.Contains(rows, row) { // a request counts once for each place
 				rows = append(rows, row)
 			}
 		}
@@ -76,11 +76,12 @@ func (x *exchange) misplaced(route string) (rows []MisplacedCredential) {
 	return rows
 }
 
-// socketPrefix is that of the sockets, which take the credential in the query.
+// socketPrefix is the path prefix of the sockets, which accept the credential in the
+// query.
 const socketPrefix = "/socket/"
 
 // The lengths of the shortest and the longest secret of this server: an API key of 40
-// hexadecimal digits, and a user token of the sandbox.
+// hexadecimal digits, and a sandbox user token.
 const (
 	minSecret = 40
 	maxSecret = 51
@@ -90,8 +91,8 @@ func notInCredential(r rune) bool {
 	return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && r != '_' && r != '-'
 }
 
-// describeCredential says what the directory knows of a secret. kind is "unknown" and
-// the rest is empty if it knows nothing.
+// describeCredential returns the kind, ID, agent, and state of a secret. For an
+// unknown secret, kind is "unknown" and the other values are empty.
 func (s *Server) describeCredential(value string) (kind, id, agentID, state string) {
 	d, now := sum(value), s.now()
 	s.dir.mu.RLock()

@@ -5,7 +5,8 @@ import (
 	"net/http"
 )
 
-// routes is the platform's table. Paths that no source publishes are marked.
+// routes returns the platform's routes. Comments mark the paths that no source
+// publishes.
 func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	add := func(pattern string, a access, h func(*exchange) (reply, *failure)) {
@@ -30,20 +31,20 @@ func (s *Server) routes() *http.ServeMux {
 	add("DELETE /api/v1/auth/logout", known(agentIfGiven), s.logout)
 	add("POST /api/v1/auth/rotate-key", known(agentMust, "credentials:write", "agents:write"), s.rotateKey)
 
-	// The first token of a machine sign-up holds only read scopes and is meant
-	// for registering owned agents: registration asks for no scope.
+	// The first token of a user who signs up by program has only read scopes. It is meant
+	// for registering owned agents, so registration does not require a scope.
 	add("POST /api/v1/agents/register", optional, s.registerAgent)
 	add("POST /api/v1/agents", user, s.registerAgent)
 	add("GET /api/v1/agents", optional.scoped("agents:discover", "agents:read"), s.listAgents)
-	add("GET /api/v1/agents/mine", userScoped("agents:read"), s.listMine) // path assumed
+	add("GET /api/v1/agents/mine", userScoped("agents:read"), s.listMine) // the path is an assumption
 	add("GET /api/v1/agents/discover", known(agentIfGiven, "agents:discover"), s.working(s.discoverAgents))
 	add("GET /api/v1/capabilities", optional.scoped("agents:discover", "agents:read"), s.working(s.listCapabilities))
 	add("GET /api/v1/agents/{id}", optional.scoped("agents:read"), s.getAgent)
 	add("PATCH /api/v1/agents/{id}", known(agentIfGiven, "agents:write"), s.patchAgent)
 
 	add("POST /api/v1/agents/{id}/credentials", known(agentIfGiven, "credentials:write", "agents:write"), s.createKey)
-	// The paths of the next two are assumed: "DELETE credential endpoint" is all
-	// there is.
+	// The paths of the next two are assumptions: the sources only say "DELETE credential
+	// endpoint".
 	add("GET /api/v1/agents/{id}/credentials", known(agentIfGiven, "credentials:read", "agents:read"), s.listKeys)
 	add("DELETE /api/v1/agents/{id}/credentials/{cid}", known(agentIfGiven, "credentials:write", "agents:write"), s.deleteKey)
 
@@ -51,9 +52,9 @@ func (s *Server) routes() *http.ServeMux {
 	add("POST /api/v1/user/tokens", userScoped("account:write"), s.createToken)
 	add("DELETE /api/v1/user/tokens/{id}", userScoped("account:write"), s.deleteToken)
 
-	// Which scope a token needs for tasks, documents, and webhooks is not published:
-	// those of the dashboard's list that come nearest are accepted too. A user need not
-	// act as an agent where the official clients send no X-Agent-ID.
+	// The scope that a token needs for tasks, documents, and webhooks is not published. The
+	// most similar scopes of the dashboard's list are accepted too. A user need not act as
+	// an agent where the official clients do not send X-Agent-ID.
 	taskRead := known(agentIfClear, "tasks:read", "hirings:read")
 	taskWrite := known(agentIfClear, "tasks:write", "hire:create")
 	add("GET /api/v1/tasks", known(agentMust, "tasks:read"), s.working(s.listTasks))
@@ -71,7 +72,7 @@ func (s *Server) routes() *http.ServeMux {
 
 	hiringRead := known(agentIfGiven, "hirings:read")
 	hiringWrite := userScoped("hire:create")
-	hiringWork := known(agentMust, "hirings:write") // scope assumed; workers use their key
+	hiringWork := known(agentMust, "hirings:write") // the scope is an assumption; workers use their key
 	add("POST /api/v1/agents/{id}/hire", hiringWrite, s.working(s.hireAgent))
 	add("GET /api/v1/hirings", userScoped("hirings:read"), s.working(s.listHirings))
 	add("GET /api/v1/hirings/pending", known(agentMust, "hirings:read"), s.working(s.listPendingHirings))
@@ -79,7 +80,7 @@ func (s *Server) routes() *http.ServeMux {
 	add("POST /api/v1/hirings/{id}/messages", known(agentIfGiven, "hire:create"), s.working(s.sendHiringMessage))
 	add("POST /api/v1/hirings/{id}/cancel", userScoped("hirings:cancel"), s.working(s.cancelHiring))
 	add("POST /api/v1/hirings/{id}/retry", hiringWrite, s.working(s.retryHiring))
-	add("POST /api/v1/hirings/{id}/revision", hiringWrite, s.working(s.reviseHiring)) // path assumed
+	add("POST /api/v1/hirings/{id}/revision", hiringWrite, s.working(s.reviseHiring)) // the path is an assumption
 	add("POST /api/v1/hirings/{id}/result", hiringWork, s.working(s.submitResult))
 	add("POST /api/v1/hirings/{id}/failure", hiringWork, s.working(s.reportFailure))
 	add("GET /api/v1/artifacts/{id}/download", known(agentIfGiven, "artifacts:read"), s.download(true))
@@ -93,7 +94,7 @@ func (s *Server) routes() *http.ServeMux {
 	add("GET /api/v1/ledger/balance", known(agentIfClear, "balance:read"), s.working(s.getBalance))
 	add("GET /api/v1/ledger/transactions", known(agentIfClear, "balance:read"), s.working(s.listTransactions))
 	add("POST /api/v1/ledger/deposit", money, s.working(s.deposit))
-	add("POST /api/v1/ledger/withdraw", known(agentIfClear, "account:write"), s.working(s.withdraw)) // scope assumed
+	add("POST /api/v1/ledger/withdraw", known(agentIfClear, "account:write"), s.working(s.withdraw)) // the scope is an assumption
 	add("POST /api/v1/payments/create-intent", money, s.working(s.createPaymentIntent))
 
 	add("GET /api/v1/webhooks", known(agentIfGiven, "account:read"), s.working(s.listWebhooks))
@@ -107,7 +108,7 @@ func (a access) scoped(scopes ...string) access {
 	return a
 }
 
-// exchangeOf is never nil in a route: routes are reached only through serve.
+// exchangeOf never returns nil in a route, because routes are called only by serve.
 func exchangeOf(r *http.Request) *exchange {
 	x, _ := r.Context().Value(exchangeKey{}).(*exchange)
 	return x
@@ -115,7 +116,7 @@ func exchangeOf(r *http.Request) *exchange {
 
 // platform runs one of the platform's own routes.
 func (x *exchange) platform(r *http.Request, a access, h func(*exchange) (reply, *failure)) {
-	x.r = r // with the path's values
+	x.r = r // has the path's values
 	if f := x.admit(a); f != nil {
 		x.refuse(f)
 		return
@@ -142,7 +143,7 @@ func (x *exchange) platform(r *http.Request, a access, h func(*exchange) (reply,
 	})
 }
 
-// scripted is the failure of [HandlerError].
+// scripted returns the failure of [HandlerError].
 func (x *exchange) scripted() *failure {
 	if x.fault.response != respondFailure {
 		return nil
@@ -150,38 +151,38 @@ func (x *exchange) scripted() *failure {
 	return x.fault.failure()
 }
 
-// Handle adds a route of the caller's own behind the platform's authentication,
-// limits and idempotency. Any valid credential is let in; scopes are the
-// handler's business, see [Principal.Allows]. Patterns are those of
-// http.ServeMux, and like it Handle panics on conflicting ones; a pattern that
-// the platform serves too is taken from it.
+// Handle adds the caller's own route, with the platform's authentication, rate limits,
+// and idempotency. It accepts any valid credential, and the handler checks the scopes;
+// see [Principal.Allows]. Patterns are those of http.ServeMux. Like it, Handle panics on
+// conflicting patterns. A route with a pattern of the platform replaces the platform's
+// route.
 //
-// The context of a request to such a route ends when the client leaves or the server
-// is closed. The handler may pass requests with that context to [Server.Handler], to
-// use other routes for the same caller: they are authorized, logged, and hit by faults
-// like any request. Their rate is not limited, since the limit was applied to the first
-// request. If they have its credential headers, they are served also when the credential
-// has expired or was revoked since the first request arrived, unless the fault
-// [RevokeNow] hits them.
+// The context of a request to such a route ends when the client leaves or the server is
+// closed. The handler may pass requests with that context to [Server.Handler], to use
+// other routes for the same caller. Such requests are authorized and logged, and faults
+// apply to them, like any request. They are not rate-limited again, because the limit
+// was applied to the first request. With the same credential headers, they are also
+// served if the credential has expired or was revoked since the first request arrived,
+// unless the fault [RevokeNow] applies to them.
 func (s *Server) Handle(pattern string, h http.Handler) {
 	s.handle(pattern, access{level: levelKnown, mode: agentIfClear}, h)
 }
 
-// HandleAgent is [Server.Handle] for a route that acts as an agent: users with
-// several agents must send X-Agent-ID.
+// HandleAgent is like [Server.Handle] for a route that requires an acting agent: users
+// with several agents must send X-Agent-ID.
 func (s *Server) HandleAgent(pattern string, h http.Handler) {
 	s.handle(pattern, access{level: levelKnown, mode: agentMust}, h)
 }
 
 // HandleUser is like [Server.Handle] for a route on which users act for themselves: the
-// principal of a user token has no agent, unless X-Agent-ID names one. Agents are let
-// in too.
+// principal of a user token has no agent, unless X-Agent-ID names one. Agents are
+// accepted too.
 func (s *Server) HandleUser(pattern string, h http.Handler) {
 	s.handle(pattern, access{level: levelKnown, mode: agentIfGiven}, h)
 }
 
-// HandlePublic adds a route that looks at no credential. It is logged, limited
-// by source address, and faults befall it.
+// HandlePublic adds a route that does not check credentials. Its requests are logged and
+// rate-limited by source address, and faults apply to them.
 func (s *Server) HandlePublic(pattern string, h http.Handler) {
 	s.handle(pattern, access{level: levelOpen}, h)
 }

@@ -9,8 +9,8 @@ import (
 
 var pricingModels = []string{"fixed", "auction", "hybrid"}
 
-// registerAgent creates an agent: an autonomous one without a credential, an
-// owned one with a user token or the key of an owned agent.
+// registerAgent creates an agent: an autonomous one without a credential, or an owned
+// one with a user token or the key of an owned agent.
 func (s *Server) registerAgent(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {
@@ -35,7 +35,7 @@ func (s *Server) registerAgent(x *exchange) (reply, *failure) {
 		return reply{}, invalid("did", "has already been taken")
 	}
 	if x.who.kind == "" && !s.limits.register(x.ip) {
-		// The limit has no window and hence no time at which to try again.
+		// The limit has no window, so there is no time after which a retry succeeds.
 		return reply{}, forbidden("this address has registered as many agents as it may")
 	}
 	cfg.ID = newUUID()
@@ -55,8 +55,8 @@ func (s *Server) registerAgent(x *exchange) (reply, *failure) {
 	}}, nil
 }
 
-// parseRegistration reads the documented form {"agent": {…}} and the flat sample
-// of the sandbox page, {"name": …, "sandbox": true}.
+// parseRegistration reads the documented form {"agent": {…}} and the flat example of
+// the sandbox page, {"name": …, "sandbox": true}.
 func parseRegistration(body fields) (AgentConfig, profile, *failure) {
 	v := validator{fields: body}
 	raw, wrapped := body["agent"]
@@ -82,8 +82,8 @@ func parseRegistration(body fields) (AgentConfig, profile, *failure) {
 	return cfg, prof, v.failure()
 }
 
-// profile reads what may also be changed later. Fields that are absent keep what
-// p has.
+// profile reads the fields that may also be changed later. Missing fields keep their
+// values in p.
 func (v *validator) profile(p *profile, full bool) {
 	if s := v.text("name", true, 255); s != "" {
 		p.name = s
@@ -119,8 +119,8 @@ func (v *validator) profile(p *profile, full bool) {
 	}
 }
 
-// render is the public profile. It needs the lock, the result does not: what it
-// refers to is replaced, never changed.
+// render returns the public profile. It needs the lock. The result does not, because
+// the data that it refers to is replaced, never changed.
 func (a *agent) render() map[string]any {
 	p := &a.profile
 	m := map[string]any{
@@ -150,7 +150,7 @@ func (a *agent) render() map[string]any {
 	return m
 }
 
-// renderFor is the profile as the actor may see it.
+// renderFor returns the profile with the fields that are visible to the actor.
 func (a *agent) renderFor(w *actor) map[string]any {
 	m := a.render()
 	if w.manages(a) && a.profile.metadata != nil {
@@ -159,7 +159,7 @@ func (a *agent) renderFor(w *actor) map[string]any {
 	return m
 }
 
-// listAgents serves the marketplace, filtered by status and capability.
+// listAgents lists the agents of the marketplace, filtered by status and capability.
 func (s *Server) listAgents(x *exchange) (reply, *failure) {
 	q := x.r.URL.Query()
 	status, capability := q.Get("status"), q.Get("capability")
@@ -169,7 +169,7 @@ func (s *Server) listAgents(x *exchange) (reply, *failure) {
 	})
 }
 
-// listMine serves the agents of the user.
+// listMine lists the agents of the user.
 func (s *Server) listMine(x *exchange) (reply, *failure) {
 	return s.agentPage(x, func(a *agent) bool { return x.who.manages(a) && x.who.sees(a) })
 }
@@ -199,7 +199,7 @@ func page[T any](x *exchange, items []T, seq func(T) uint64, render func(T) map[
 	return reply{status: http.StatusOK, data: data, page: info}, nil
 }
 
-// getAgent serves one public profile, by UUID or DID.
+// getAgent returns one public profile, by UUID or DID.
 func (s *Server) getAgent(x *exchange) (reply, *failure) {
 	if !agentPath(x.r.PathValue("id")) {
 		return reply{}, routeNotFound(x.r)
@@ -213,8 +213,8 @@ func (s *Server) getAgent(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusOK, data: a.renderFor(&x.who)}, nil
 }
 
-// agentPath reports whether the path can name an agent, and not a collection that this
-// server does not have.
+// agentPath reports whether a path segment can identify an agent. Otherwise it may
+// name a collection that this server does not have.
 func agentPath(idOrDID string) bool { return isUUID(idOrDID) || strings.HasPrefix(idOrDID, "did:") }
 
 // patchAgent changes the profile of the agent itself, or of one that the user
@@ -250,8 +250,8 @@ func (s *Server) patchAgent(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusOK, data: a.renderFor(&x.who)}, nil
 }
 
-// managedAgent is the agent in the path, if the actor may administer it. It
-// needs the lock.
+// managedAgent returns the agent in the path if the actor may administer it. It needs
+// the lock.
 func (s *Server) managedAgent(x *exchange) (*agent, *failure) {
 	a := s.dir.find(x.r.PathValue("id"))
 	switch {

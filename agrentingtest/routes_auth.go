@@ -5,19 +5,19 @@ import (
 	"net/http"
 )
 
-// authenticate exchanges an API key for a session. It needs no body.
+// authenticate exchanges an API key for a session. It does not need a body.
 func (s *Server) authenticate(x *exchange) (reply, *failure) {
 	s.dir.mu.Lock()
 	defer s.dir.mu.Unlock()
-	if k := x.who.key; !s.nodes.accept(k.known, k.revoked, s.now(), x.lags) { // revoked since it was let in
+	if k := x.who.key; !s.nodes.accept(k.known, k.revoked, s.now(), x.lags) { // revoked since it was authenticated
 		return reply{}, unauthorized("invalid or revoked API key")
 	}
 	e, token := s.addSession(x.who.key, s.nodes.cfg.SessionLag)
 	return s.sessionReply(token, e), nil
 }
 
-// logout ends the session that it is called with, or, called with an API key,
-// every session obtained with that key. What it answers is not published.
+// logout ends the session of the request. With an API key, it ends every session
+// that was obtained with that key. The response is not published.
 func (s *Server) logout(x *exchange) (reply, *failure) {
 	if x.who.token != nil {
 		return reply{}, forbidden("a user token has no session")
@@ -34,10 +34,10 @@ func (s *Server) logout(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusOK}, nil
 }
 
-// rotateKey revokes a key at once and answers with its successor. Called with
-// the key itself or with a session obtained with it, that key is meant. Called by
-// the owner in the name of the agent, it is the agent's newest live key, or the
-// one that key_id in the body names.
+// rotateKey revokes a key at once and responds with its successor. A request with
+// a key, or with a session obtained with a key, rotates that key. A request of
+// the owner for the agent rotates the key with the key_id in the body, or the
+// agent's newest live key.
 func (s *Server) rotateKey(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {
@@ -71,10 +71,10 @@ func keyToRotate(who *actor, keyID string) (*key, *failure) {
 			}
 			return k, nil
 		case who.session != nil:
-			// The session outlived its key. Whether it could rotate what became
-			// of the key is not published: no false hopes.
+			// The session outlived its key. Whether it could rotate the successor of the
+			// key is not published, so it cannot.
 			return nil, notFound("live key of this session")
-		default: // lost a race against another rotation
+		default: // another rotation came first
 			return nil, unauthorized("invalid or revoked API key")
 		}
 	}
@@ -90,7 +90,7 @@ func keyToRotate(who *actor, keyID string) (*key, *failure) {
 	return newest, nil
 }
 
-// issuedKey renders a new key with its secret, which is shown only here.
+// issuedKey renders a new key with its secret, which no other response has.
 func (s *Server) issuedKey(k *key, secret string) map[string]any {
 	m := map[string]any{
 		"id":          k.id,

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// createKey creates a key of an agent. The secret is in this answer only.
+// createKey creates a key of an agent. Only this response has the secret.
 func (s *Server) createKey(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {
@@ -44,7 +44,7 @@ func (a *agent) liveKeys() (n int) {
 	return n
 }
 
-// listKeys lists the keys of an agent, revoked ones too, without their secrets.
+// listKeys lists the keys of an agent, including revoked ones, without their secrets.
 func (s *Server) listKeys(x *exchange) (reply, *failure) {
 	s.dir.mu.RLock()
 	defer s.dir.mu.RUnlock()
@@ -71,7 +71,7 @@ func (k *key) render() map[string]any {
 	return m
 }
 
-// deleteKey revokes a key of an agent; a key may revoke itself.
+// deleteKey revokes a key of an agent. A key may revoke itself.
 func (s *Server) deleteKey(x *exchange) (reply, *failure) {
 	s.dir.mu.Lock()
 	defer s.dir.mu.Unlock()
@@ -90,8 +90,8 @@ func (s *Server) deleteKey(x *exchange) (reply, *failure) {
 }
 
 // replaced reports whether a key that was just revoked has a successor, as at the end of
-// a rotation by overlap, and notes that the successor has replaced a key. A spare key,
-// such as one that was issued by mistake, is not replaced by another.
+// a rotation by overlap. If so, it records that the successor has replaced a key. A
+// spare key, such as one that was issued by mistake, does not have a successor.
 func (k *key) replaced() bool {
 	if k.spare {
 		return false
@@ -105,8 +105,8 @@ func (k *key) replaced() bool {
 	return false
 }
 
-// createToken creates a user token that may do no more than the one that creates
-// it. The secret is in this answer only.
+// createToken creates a user token with at most the permissions of the token that
+// creates it. Only this response has the secret.
 func (s *Server) createToken(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {
@@ -140,7 +140,7 @@ func (s *Server) createToken(x *exchange) (reply, *failure) {
 		}
 		for _, scope := range cfg.Scopes {
 			if !p.Allows(scope) {
-				return reply{}, forbidden("the token lacks the scope %s and cannot hand it on", scope)
+				return reply{}, forbidden("the token lacks the scope %s and cannot grant it", scope)
 			}
 		}
 	}
@@ -153,7 +153,7 @@ func (s *Server) createToken(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusCreated, data: m}, nil
 }
 
-// listTokens lists the tokens of the user that are not revoked.
+// listTokens lists the user's tokens that are not revoked.
 func (s *Server) listTokens(x *exchange) (reply, *failure) {
 	s.dir.mu.RLock()
 	defer s.dir.mu.RUnlock()
@@ -178,7 +178,7 @@ func (t *userToken) render() map[string]any {
 	}
 }
 
-// deleteToken revokes a token of the user; a token may revoke itself.
+// deleteToken revokes a token of the user. A token may revoke itself.
 func (s *Server) deleteToken(x *exchange) (reply, *failure) {
 	s.dir.mu.Lock()
 	defer s.dir.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 )
 
 // discoverAgents lists agents for hire. The two official clients read different members
-// of a row; each row has all of them.
+// of a row, so each row has the members for both.
 func (s *Server) discoverAgents(x *exchange) (reply, *failure) {
 	q := x.r.URL.Query()
 	limit, f := intParam(q, "limit", defaultPageSize, 1, maxPageSize)
@@ -44,7 +44,7 @@ func (s *Server) discoverAgents(x *exchange) (reply, *failure) {
 		switch {
 		case !x.who.sees(a), a.status != AgentActive,
 			capability != "" && !slices.Contains(a.profile.capabilities, capability),
-			// Agents without a price are in every range, as in the official client.
+			// An agent without a price is in every range, as in the official client.
 			priced && (atLeast && price < minPrice || atMost && price > maxPrice),
 			a.reputation < reputation:
 		default:
@@ -62,7 +62,7 @@ func (s *Server) discoverAgents(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusOK, data: rows}, nil
 }
 
-// orders are the values of sort_by. Only reputation is on record.
+// orders are the values of sort_by. The sources name only reputation.
 var orders = map[string]func(a, b *agent) int{
 	"":                 nil,
 	"reputation":       byReputation,
@@ -79,7 +79,7 @@ func byPrice(a, b *agent) int {
 	return cmp.Compare(x, y)
 }
 
-// renderRow is an agent in the list of agents for hire.
+// renderRow renders an agent for the list of agents for hire.
 func (a *agent) renderRow() map[string]any {
 	p := &a.profile
 	m := map[string]any{
@@ -98,10 +98,11 @@ func (a *agent) renderRow() map[string]any {
 	return m
 }
 
-// reputationScore is the reputation as the platform's own client declares it.
+// reputationScore returns the reputation in the form that the platform's own client
+// declares.
 func (a *agent) reputationScore() string { return strconv.FormatFloat(a.reputation, 'f', 2, 64) }
 
-// listCapabilities counts the agents of each capability.
+// listCapabilities lists the capabilities with the number of agents for each.
 func (s *Server) listCapabilities(x *exchange) (reply, *failure) {
 	type tally struct {
 		agents, priced int

@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// document is a file: an upload of a client, or an artifact of a hiring. It is never
-// changed.
+// document is a file: an upload of a client, or an artifact of a hiring. It is immutable.
 type document struct {
 	id          string
 	name        string
@@ -19,7 +18,7 @@ type document struct {
 	language    string
 	content     []byte
 	owner       party
-	job         *job // nil for a document that belongs to no task
+	job         *job // nil if the document does not belong to a task
 	created     time.Time
 }
 
@@ -33,7 +32,7 @@ func (d *directory) addDocument(doc document) *document {
 	return &doc
 }
 
-// artifact reports whether a document came from a hiring.
+// artifact reports whether a document is an artifact of a hiring.
 func (doc *document) artifact() bool { return doc.job != nil && doc.job.flow == hiringFlow }
 
 // visible reports whether the actor may read the document.
@@ -41,7 +40,7 @@ func (doc *document) visible(w *actor) bool {
 	return doc.owner.is(w) || doc.job != nil && doc.job.concerns(w)
 }
 
-// createDocument keeps a file. The official clients send the same body to two routes.
+// createDocument stores a file. The official clients send the same body to two routes.
 func (s *Server) createDocument(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {
@@ -74,7 +73,8 @@ func (s *Server) createDocument(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusCreated, data: added.render(x.origin())}, nil
 }
 
-// render has an absolute URL, so that clients must decide where to send their credential.
+// render includes an absolute URL, so that clients must decide whether to send their
+// credential to it.
 func (doc *document) render(origin string) map[string]any {
 	sum := sha256.Sum256(doc.content)
 	m := map[string]any{
@@ -89,8 +89,8 @@ func (doc *document) render(origin string) map[string]any {
 	return m
 }
 
-// renderArtifact has the members that live clients read. download_url is assumed; they
-// make the same URL from the ID.
+// renderArtifact renders the members that live clients read. That download_url exists is
+// an assumption. Live clients build the same URL from the ID.
 func (doc *document) renderArtifact(origin string) map[string]any {
 	m := map[string]any{
 		"id": doc.id, "name": doc.name, "artifact_type": doc.kind, "content_type": doc.contentType,
@@ -103,7 +103,7 @@ func (doc *document) renderArtifact(origin string) map[string]any {
 	return m
 }
 
-// download serves the bytes of a document, or of an artifact.
+// download returns the content of a document or of an artifact.
 func (s *Server) download(artifact bool) func(*exchange) (reply, *failure) {
 	return s.working(func(x *exchange) (reply, *failure) {
 		doc := s.dir.documents.get(x.r.PathValue("id"))
@@ -118,7 +118,7 @@ func (s *Server) download(artifact bool) func(*exchange) (reply, *failure) {
 	})
 }
 
-// origin is the scheme and host under which the request reached the server.
+// origin returns the scheme and host of the request URL.
 func (x *exchange) origin() string {
 	if x.r.TLS != nil {
 		return "https://" + x.r.Host

@@ -9,15 +9,15 @@ import (
 	"slices"
 )
 
-// hire is what a user has hired under a client_idempotency_key.
+// hire is a hiring that a user has created with a client_idempotency_key.
 type hire struct {
 	fingerprint [sha256.Size]byte
 	job         *job
 }
 
-// hireAgent has a user hire the agent in the path. The price goes into escrow at once,
-// which is assumed, as is the status 201. The capability need not be one that the agent
-// lists: workers report a mismatch as the reason of a failure.
+// hireAgent creates a hiring of the agent in the path for a user. Two assumptions: the
+// price goes into escrow at once, and the status is 201. The capability need not be in
+// the list of the agent: workers report a mismatch as the reason of a failure.
 func (s *Server) hireAgent(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {
@@ -58,8 +58,8 @@ func (s *Server) hireAgent(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusCreated, data: s.hired(x, j)}, nil
 }
 
-// hireSpec reads the body of the official client. An older sample has capability in
-// place of capability_requested. A token for a repository is accepted and not kept.
+// hireSpec reads the body of the official client. An older example has capability instead
+// of capability_requested. A repository token is accepted but not kept.
 func hireSpec(body fields) (spec jobSpec, key string, _ *failure) {
 	v := validator{fields: body}
 	capability := "capability_requested"
@@ -106,7 +106,7 @@ func (s *Server) hired(x *exchange, j *job) map[string]any {
 	return map[string]any{"hiring": j.renderHiring(x.origin()), "config": config}
 }
 
-// renderHiring has the members that the official client declares, and those that
+// renderHiring renders the members that the official client declares, and those that
 // workers of the marketplace read.
 func (j *job) renderHiring(origin string) map[string]any {
 	last := j.attempt()
@@ -167,7 +167,7 @@ func (j *job) renderHiring(origin string) map[string]any {
 	return m
 }
 
-// hiringReply responds with a hiring, or with the refusal.
+// hiringReply returns a response with a hiring, or the refusal.
 func hiringReply(x *exchange, j *job, f *failure) (reply, *failure) {
 	if f != nil {
 		return reply{}, f
@@ -175,8 +175,8 @@ func hiringReply(x *exchange, j *job, f *failure) (reply, *failure) {
 	return reply{status: http.StatusOK, data: j.renderHiring(x.origin())}, nil
 }
 
-// listHirings answers in the shape that the official client reads, which is not that of
-// the other lists: numbered pages, the newest hiring first.
+// listHirings uses the shape that the official client reads, which differs from that of
+// the other lists: numbered pages, with the newest hiring first.
 func (s *Server) listHirings(x *exchange) (reply, *failure) {
 	q := x.r.URL.Query()
 	limit, f := intParam(q, "limit", defaultPageSize, 1, maxPageSize)
@@ -207,9 +207,9 @@ func (s *Server) listHirings(x *exchange) (reply, *failure) {
 	}}, nil
 }
 
-// listPendingHirings lists what the acting agent is hired for and has not ended. Workers
-// expect them in data itself, with the statuses paid, in_progress, and
-// revision_requested. Reading them changes no status.
+// listPendingHirings lists the hirings of the acting agent that have not ended. Workers
+// expect the list in data itself, with the statuses paid, in_progress, and
+// revision_requested. Reading the list does not change a status.
 func (s *Server) listPendingHirings(x *exchange) (reply, *failure) {
 	pending := []map[string]any{}
 	for _, j := range s.dir.jobs.items {
@@ -220,13 +220,13 @@ func (s *Server) listPendingHirings(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusOK, data: pending}, nil
 }
 
-// getHiring serves a hiring to its user and to the hired agent.
+// getHiring returns a hiring to its user or to the hired agent.
 func (s *Server) getHiring(x *exchange) (reply, *failure) {
 	j, f := s.job(x, hiringFlow)
 	return hiringReply(x, j, f)
 }
 
-// cancelHiring ends a hiring for its user, who gets the price back.
+// cancelHiring cancels a hiring for its user, who gets the price back.
 func (s *Server) cancelHiring(x *exchange) (reply, *failure) {
 	j, f := s.clientJob(x, hiringFlow)
 	if f == nil {
@@ -235,7 +235,7 @@ func (s *Server) cancelHiring(x *exchange) (reply, *failure) {
 	return hiringReply(x, j, f)
 }
 
-// retryHiring gives a failed hiring to its agent again. It keeps its ID, and has a new
+// retryHiring assigns a failed hiring to its agent again. It keeps its ID and gets a new
 // dispatch_id and trace_attempt.
 func (s *Server) retryHiring(x *exchange) (reply, *failure) {
 	f := checkReason(x.body)
@@ -261,7 +261,7 @@ func (s *Server) retryHiring(x *exchange) (reply, *failure) {
 }
 
 // reviseHiring sends a completed hiring back to its agent. The platform has the status
-// revision_requested; the route is assumed.
+// revision_requested; the route is an assumption.
 func (s *Server) reviseHiring(x *exchange) (reply, *failure) {
 	f := checkReason(x.body)
 	if f != nil {
@@ -285,8 +285,8 @@ func checkReason(raw []byte) *failure {
 	return v.failure()
 }
 
-// providerJob is the hiring in the path, if the actor is the hired agent. A body that
-// names another attempt than the current one is refused, which is assumed.
+// providerJob returns the hiring in the path if the actor is the hired agent. It refuses
+// a body that names an earlier attempt, which is an assumption.
 func (s *Server) providerJob(x *exchange, body fields) (*job, *failure) {
 	v := validator{fields: body}
 	dispatch := v.text("dispatch_id", false, 100)
@@ -309,7 +309,7 @@ func (s *Server) providerJob(x *exchange, body fields) (*job, *failure) {
 	return j, nil
 }
 
-// submitResult completes a hiring. The documentation has the result in result, workers
+// submitResult completes a hiring. In the documentation, result has the result; workers
 // send output. Clients read the ID of the result from any of the three members.
 func (s *Server) submitResult(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
@@ -339,14 +339,14 @@ func (s *Server) submitResult(x *exchange) (reply, *failure) {
 		file.owner, file.job, file.created = x.who.party(), j, now
 		j.artifacts = append(j.artifacts, s.dir.addDocument(file))
 	}
-	_ = j.complete(s.dir, output, now) // it is allowed
+	_ = j.complete(s.dir, output, now) // already checked
 	return reply{status: http.StatusOK, data: map[string]any{
 		"id": j.resultID, "result_id": j.resultID, "submission_id": j.resultID, "hiring_id": j.id, "status": j.status,
 	}}, nil
 }
 
-// resultFiles reads the files of a result, which become artifacts. How the platform takes
-// them is not published; the names of the members are those of artifacts and documents.
+// resultFiles reads the files of a result, which become artifacts. The platform does not
+// publish their form. The names of the members are those of artifacts and documents.
 func resultFiles(body fields) ([]document, *failure) {
 	var files []struct {
 		Name         string `json:"name"`
@@ -375,8 +375,8 @@ func resultFiles(body fields) ([]document, *failure) {
 	return documents, nil
 }
 
-// reportFailure fails a hiring. The documentation has error and reason, workers send
-// only reason. The user gets the price back, which is assumed.
+// reportFailure fails a hiring. The documentation has error and reason; workers send only
+// reason. That the user gets the price back is an assumption.
 func (s *Server) reportFailure(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {

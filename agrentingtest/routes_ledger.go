@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// payment is the money that a client has locked for a task.
+// payment is money that a client has locked for a task.
 type payment struct {
 	id, kind string
 	created  time.Time
 }
 
-// lock takes the price of a job into escrow. The caller has checked that the balance
-// covers it.
+// lock moves the price of a job into escrow. The caller must have checked that the
+// balance is sufficient.
 func (j *job) lock(d *directory, now time.Time) {
 	a := j.client.account()
 	a.available -= j.spec.price
@@ -22,7 +22,7 @@ func (j *job) lock(d *directory, now time.Time) {
 	j.enter(d, a, "escrow_lock", now)
 }
 
-// settle pays the provider of a completed job, or gives the client its money back.
+// settle pays the provider of a completed job, or returns the money to the client.
 func (j *job) settle(d *directory, now time.Time) {
 	if j.escrow == 0 {
 		return
@@ -51,7 +51,7 @@ func (j *job) enter(d *directory, a *account, kind string, now time.Time) {
 	a.enter(d, t)
 }
 
-// getBalance serves the money of the user, or of an agent without an owner.
+// getBalance returns the balance of the user, or of an agent without an owner.
 func (s *Server) getBalance(x *exchange) (reply, *failure) {
 	a := x.who.party().account()
 	return reply{status: http.StatusOK, data: map[string]any{
@@ -59,7 +59,7 @@ func (s *Server) getBalance(x *exchange) (reply, *failure) {
 	}}, nil
 }
 
-// listTransactions lists the entries of the account, optionally of one type.
+// listTransactions lists the transactions of the account, optionally of only one type.
 func (s *Server) listTransactions(x *exchange) (reply, *failure) {
 	kind := x.r.URL.Query().Get("type")
 	entries := slices.DeleteFunc(slices.Clone(x.who.party().account().entries), func(t *transaction) bool {
@@ -69,7 +69,7 @@ func (s *Server) listTransactions(x *exchange) (reply, *failure) {
 }
 
 // transfer reads the amount of a deposit, a withdrawal, or a payment intent, and the
-// member that says how.
+// member that names the method.
 func transfer(raw []byte, how string) (money, string, *failure) {
 	body, f := decodeObject(raw)
 	if f != nil {
@@ -87,7 +87,7 @@ func transfer(raw []byte, how string) (money, string, *failure) {
 	return m, method, f
 }
 
-// deposit adds money at once, since it is simulated.
+// deposit adds money at once, because it is simulated.
 func (s *Server) deposit(x *exchange) (reply, *failure) {
 	m, method, f := transfer(x.body, "payment_method")
 	if f != nil {
@@ -101,8 +101,8 @@ func (s *Server) deposit(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusCreated, data: map[string]any{"transaction_id": t.id, "status": t.status}}, nil
 }
 
-// withdraw takes money off and processes the withdrawal at once. The response still calls
-// it pending, as it is on the platform.
+// withdraw subtracts money and processes the withdrawal at once. The response still has
+// the status pending, as on the platform.
 func (s *Server) withdraw(x *exchange) (reply, *failure) {
 	m, address, f := transfer(x.body, "withdrawal_address_id")
 	if f != nil {
@@ -121,8 +121,8 @@ func (s *Server) withdraw(x *exchange) (reply, *failure) {
 	return r, nil
 }
 
-// createPaymentIntent answers as if a payment provider waited for the money. It moves
-// none.
+// createPaymentIntent responds as if a payment provider waited for the money. It does not
+// move money.
 func (s *Server) createPaymentIntent(x *exchange) (reply, *failure) {
 	if _, _, f := transfer(x.body, "payment_type"); f != nil {
 		return reply{}, f
@@ -130,10 +130,10 @@ func (s *Server) createPaymentIntent(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusCreated, data: map[string]any{"id": newUUID(), "status": "pending"}}, nil
 }
 
-// payTask locks the price of a task, or else the base price of its provider. A second
-// payment is refused, which is assumed. A completed task can be paid too: the official
-// adapter creates a task and then pays for it, and an agent of the sandbox may have
-// completed it by then.
+// payTask locks the price of a task, or the base price of its provider if the task has
+// none. That a second payment is refused is an assumption. A completed task can be paid
+// too, because the official adapter creates a task and then pays for it. By then, a
+// sandbox agent may have completed it.
 func (s *Server) payTask(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {
@@ -141,7 +141,7 @@ func (s *Server) payTask(x *exchange) (reply, *failure) {
 	}
 	v := validator{fields: body}
 	kind, id := v.text("payment_type", false, 50), v.text("task_id", false, 100)
-	v.text("crypto_currency", false, 10) // every amount is in USD here
+	v.text("crypto_currency", false, 10) // all amounts are in USD here
 	if f := v.failure(); f != nil {
 		return reply{}, f
 	}
@@ -157,7 +157,7 @@ func (s *Server) payTask(x *exchange) (reply, *failure) {
 	case final(j.status) && j.status != statusCompleted:
 		return reply{}, invalid("status", "a task that is %s cannot be paid", j.status)
 	case j.payment != nil:
-		return reply{}, invalid("task_id", "has been paid already")
+		return reply{}, invalid("task_id", "is already paid")
 	}
 	if j.spec.price == 0 && j.provider != nil {
 		j.spec.price, _ = parseMoney(j.provider.profile.basePrice)
@@ -179,7 +179,7 @@ func (s *Server) payTask(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusCreated, data: j.renderPayment()}, nil
 }
 
-// getPayment serves the payment of a task.
+// getPayment returns the payment of a task.
 func (s *Server) getPayment(x *exchange) (reply, *failure) {
 	j, f := s.job(x, taskFlow)
 	if f == nil && j.payment == nil {
@@ -191,7 +191,7 @@ func (s *Server) getPayment(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusOK, data: j.renderPayment()}, nil
 }
 
-// paymentStatus is assumed.
+// paymentStatus returns the status of the payment, which is an assumption.
 func (j *job) paymentStatus() string {
 	switch {
 	case j.status == statusCompleted:

@@ -7,19 +7,20 @@ import (
 	"slices"
 )
 
-// taskForm is one of the bodies on record that create a task.
+// taskForm is one of the known forms of a body that creates a task.
 type taskForm struct {
 	marks      []string // members that only this form has
-	provider   string   // empty: the platform chooses the provider
-	registered bool     // whether the provider is a UUID, and must list the capability
+	provider   string   // if empty, the platform chooses the provider
+	registered bool     // the provider is a UUID and must list the capability
 	capability string
-	list       bool // whether the capability is a list
+	list       bool // the capability is a list
 	input      string
 	price      string
 	extra      []string
 }
 
-// taskForms are tried in order. A body that matches none is read as the last one.
+// taskForms are tried in order. A body that does not match any of them is read in the
+// last form.
 var taskForms = []taskForm{
 	{ // the official clients
 		marks: []string{"provider_agent_id"}, provider: "provider_agent_id", capability: "capability", input: "input",
@@ -48,8 +49,8 @@ func formOf(body fields) taskForm {
 	return taskForms[len(taskForms)-1]
 }
 
-// spec reads what the body asks for. The capabilities are those of which the provider
-// must have one.
+// spec reads a body of this form. The provider must have at least one of the
+// capabilities.
 func (form taskForm) spec(body fields) (spec jobSpec, provider string, capabilities []string, _ *failure) {
 	v := validator{fields: body}
 	if form.provider != "" {
@@ -82,8 +83,8 @@ func (form taskForm) spec(body fields) (spec jobSpec, provider string, capabilit
 	return spec, provider, capabilities, nil
 }
 
-// createTask has an agent or a user ask an agent for something. In the sandbox the
-// result is there at once, and simulated.
+// createTask creates a task of an agent or a user. In the sandbox, a simulated result is
+// available at once.
 func (s *Server) createTask(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {
@@ -105,7 +106,7 @@ func (s *Server) createTask(x *exchange) (reply, *failure) {
 		if provider.status != AgentActive {
 			return reply{}, unavailable()
 		}
-		// The documentation demands it of task_type. No source does of capability.
+		// The documentation requires this for task_type. No source requires it for capability.
 		if form.registered && !provider.offers(spec.capability) {
 			return reply{}, invalid(form.capability, "is not a capability of the agent")
 		}
@@ -115,16 +116,16 @@ func (s *Server) createTask(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusCreated, data: j.renderTask()}, nil
 }
 
-// offers reports whether an agent can be asked for a capability. Sandbox agents, and
-// those without a list of capabilities, take anything.
+// offers reports whether an agent accepts a capability. Sandbox agents, and agents
+// without a list of capabilities, accept all.
 func (a *agent) offers(capability string) bool {
 	known := a.profile.capabilities
 	return a.sandbox || len(known) == 0 || slices.Contains(known, capability)
 }
 
-// bestAgent chooses a provider, which is not the one that asks: among those that list
-// one of the capabilities, the one with the highest reputation. How the platform chooses
-// is not published. Without such an agent, the task stays unassigned.
+// bestAgent chooses a provider other than the client: the agent with the highest
+// reputation among those that list one of the capabilities. The platform does not
+// publish how it chooses. If there is no such agent, the task remains unassigned.
 func (s *Server) bestAgent(x *exchange, capabilities []string) *agent {
 	var best *agent
 	for _, a := range s.dir.agentList {
@@ -141,8 +142,8 @@ func (s *Server) bestAgent(x *exchange, capabilities []string) *agent {
 	return best
 }
 
-// renderTask has the members that the official clients read, and those of the older
-// sample with agent_id and task_type.
+// renderTask renders the members that the official clients read, and those of the older
+// example with agent_id and task_type.
 func (j *job) renderTask() map[string]any {
 	m := map[string]any{
 		"id":                j.id,
@@ -184,7 +185,7 @@ func (j *job) renderTask() map[string]any {
 	return m
 }
 
-// text is a value as the string that the official clients expect.
+// text returns a value as the string that the official clients expect.
 func text(v any) string {
 	if s, ok := v.(string); ok {
 		return s
@@ -197,7 +198,7 @@ func text(v any) string {
 	return string(b)
 }
 
-// listTasks lists what the acting agent asked for or was asked for.
+// listTasks lists the tasks of which the acting agent is the client or the provider.
 func (s *Server) listTasks(x *exchange) (reply, *failure) {
 	return page(x, s.tasksOf(x), func(j *job) uint64 { return j.seq }, (*job).renderTask)
 }
@@ -206,7 +207,7 @@ func (s *Server) tasksOf(x *exchange) []*job {
 	return s.dir.jobs.where(func(j *job) bool { return j.flow == taskFlow && j.concerns(&x.who) })
 }
 
-// listPendingTasks lists the open tasks of a provider. Its list is a member of data.
+// listPendingTasks lists the open tasks of a provider. The list is a member of data.
 func (s *Server) listPendingTasks(x *exchange) (reply, *failure) {
 	tasks := []map[string]any{}
 	for _, j := range s.tasksOf(x) {
@@ -217,7 +218,7 @@ func (s *Server) listPendingTasks(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusOK, data: map[string]any{"tasks": tasks}}, nil
 }
 
-// job is the job in the path, if the actor takes part in it.
+// job returns the job in the path if the actor is one of its parties.
 func (s *Server) job(x *exchange, flow *workflow) (*job, *failure) {
 	j := s.dir.jobs.get(x.r.PathValue("id"))
 	if j == nil || j.flow != flow || !j.concerns(&x.who) {
@@ -226,7 +227,7 @@ func (s *Server) job(x *exchange, flow *workflow) (*job, *failure) {
 	return j, nil
 }
 
-// clientJob is the job in the path, if the actor has asked for it.
+// clientJob returns the job in the path if the actor is its client.
 func (s *Server) clientJob(x *exchange, flow *workflow) (*job, *failure) {
 	j, f := s.job(x, flow)
 	if f == nil && !j.client.is(&x.who) {
@@ -248,7 +249,7 @@ func (s *Server) task(render func(*job) any) func(*exchange) (reply, *failure) {
 
 func (j *job) taskData() any { return j.renderTask() }
 
-// timeline lists what has happened to a task, under the names of the webhooks.
+// timeline lists the events of a task, under the names of the webhook events.
 func (j *job) timeline() any {
 	events := make([]map[string]any, len(j.events))
 	for i, e := range j.events {
@@ -257,7 +258,7 @@ func (j *job) timeline() any {
 	return map[string]any{"events": events}
 }
 
-// attemptList lists the attempts. One begins with each assignment.
+// attemptList lists the attempts. Each assignment begins an attempt.
 func (j *job) attemptList() any {
 	attempts := make([]map[string]any, len(j.attempts))
 	for i, a := range j.attempts {
@@ -276,7 +277,7 @@ func (j *job) attemptList() any {
 	return map[string]any{"attempts": attempts}
 }
 
-// cancelTask ends a task for its client.
+// cancelTask cancels a task for its client.
 func (s *Server) cancelTask(x *exchange) (reply, *failure) {
 	j, f := s.clientJob(x, taskFlow)
 	if f == nil {
@@ -288,7 +289,7 @@ func (s *Server) cancelTask(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusOK, data: j.renderTask()}, nil
 }
 
-// reassignTask gives a failed or canceled task to another agent, or to the best one.
+// reassignTask assigns a failed or canceled task to another agent, or to the best one.
 func (s *Server) reassignTask(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// registration is a webhook that a user or an agent has registered. It belongs to them,
-// not to the credential that registered it, which is assumed.
+// registration is a webhook that a user or an agent has registered. That it belongs to
+// them, and not to the credential that registered it, is an assumption.
 type registration struct {
 	id, url, secret string
 	seq             uint64
@@ -20,12 +20,12 @@ type registration struct {
 	created         time.Time
 
 	outbox   outbox
-	last     time.Time // when something was delivered
-	failures int       // deliveries that failed
+	last     time.Time // time of the latest delivery
+	failures int       // number of failed deliveries
 }
 
-// webhookForm is one of the two bodies on record that register a webhook. Each comes with
-// a list of events.
+// webhookForm is one of the two known forms of a body that registers a webhook. Each form
+// has its own list of events.
 type webhookForm struct {
 	at, list string
 	events   []string
@@ -41,9 +41,9 @@ var (
 	}}
 )
 
-// createWebhook reads both bodies on record: url, events, and an optional secret; or
-// callback_url and event_types. An event that is not listed for a form is refused, which
-// is assumed.
+// createWebhook reads both known forms of the body: url, events, and an optional secret;
+// or callback_url and event_types. That it refuses an event that is not listed for a form
+// is an assumption.
 func (s *Server) createWebhook(x *exchange) (reply, *failure) {
 	body, f := decodeObject(x.body)
 	if f != nil {
@@ -80,14 +80,14 @@ func (s *Server) createWebhook(x *exchange) (reply, *failure) {
 	return reply{status: http.StatusCreated, data: m}, nil
 }
 
-// callable reports whether a webhook may be sent to a URL. The platform demands https.
-// This server also allows http on a loopback host, so that receivers can be tested.
+// callable reports whether webhooks may be sent to a URL. The platform requires https.
+// This server also accepts http on a loopback host, so that receivers can be tested.
 func callable(raw string) bool {
 	u, err := url.Parse(raw)
 	return err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && onLoopback(raw))
 }
 
-// onLoopback reports whether the host of a URL is this machine.
+// onLoopback reports whether the host of a URL is a loopback host.
 func onLoopback(raw string) bool {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -97,8 +97,8 @@ func onLoopback(raw string) bool {
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// concerns reports whether the owner takes part in a change: an agent in its own ones, a
-// user in those of all of its agents.
+// concerns reports whether the owner takes part in a change. For a user, changes of all
+// its agents count too.
 func (hook *registration) concerns(c *Change) bool {
 	if a := hook.owner.agent; a != nil {
 		return a.id == c.ClientAgentID || a.id == c.AgentID
@@ -106,12 +106,13 @@ func (hook *registration) concerns(c *Change) bool {
 	return hook.owner.user.id == c.UserID || hook.owner.user.id == c.OwnerID
 }
 
-// active reports whether the registration gets anything at the moment.
+// active reports whether the registration currently gets deliveries.
 func (hook *registration) active() bool {
 	return hook.owner.agent == nil || hook.owner.agent.reachable()
 }
 
-// postWebhooks sends a change to those who have registered for it. It needs the lock.
+// postWebhooks sends a change to the webhooks that are registered for it. It needs the
+// lock.
 func (d *directory) postWebhooks(c *Change, data func() map[string]any) {
 	var body []byte
 	for _, hook := range d.webhooks.items {
@@ -137,9 +138,9 @@ func (d *directory) postWebhooks(c *Change, data func() map[string]any) {
 	}
 }
 
-// webhookBody has the members of tasks that the official client reads. The body of the
-// other events is not published. created_at is the time of the event, so that no two
-// events of a task have the same body; the client does not say of what it is the time.
+// webhookBody returns the members of a task that the official client reads. The bodies of
+// other events are not published. created_at is the time of the event, so that no two
+// events of a task have the same body. The client does not say which time it is.
 func (c *Change) webhookBody(data map[string]any) []byte {
 	m := map[string]any{"status": c.Status, "created_at": timestamp(c.At)}
 	members := []string{"amount", "currency"}
@@ -177,7 +178,7 @@ func (s *Server) listWebhooks(x *exchange) (reply, *failure) {
 	return page(x, hooks, func(hook *registration) uint64 { return hook.seq }, (*registration).render)
 }
 
-// deleteWebhook forgets a webhook, and what is on its way to it.
+// deleteWebhook deletes a webhook and cancels its deliveries.
 func (s *Server) deleteWebhook(x *exchange) (reply, *failure) {
 	hook := s.dir.webhooks.get(x.r.PathValue("id"))
 	if hook == nil || !hook.owner.is(&x.who) {

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// Server is one platform with its own users, agents, keys and clock. All its
-// methods are safe for concurrent use. It must be closed.
+// Server is an embedded platform with its own users, agents, keys, and clock. All
+// its methods are safe for concurrent use. It must be closed.
 type Server struct {
-	// URL is the base URL, such as http://127.0.0.1:41234, without a slash at
-	// the end. It is never changed.
+	// URL is the base URL without a slash at the end, such as http://127.0.0.1:41234.
+	// It does not change.
 	URL string
 
 	cfg      config
@@ -24,7 +24,7 @@ type Server struct {
 	memory   *memListener
 	http     *http.Server
 	platform *http.ServeMux
-	patterns []string // of platform
+	patterns []string // patterns of platform
 	extra    *http.ServeMux
 	inQuery  sync.Map // patterns of HandleQuery
 	dir      *directory
@@ -41,7 +41,7 @@ type Server struct {
 
 	ttl atomic.Int64
 
-	gate     sync.RWMutex // guards closed against inflight.Add
+	gate     sync.RWMutex // protects closed against inflight.Add
 	closed   bool
 	inflight sync.WaitGroup
 	conns    sync.WaitGroup
@@ -51,7 +51,7 @@ type Server struct {
 	closing  sync.Once
 
 	courierOnce sync.Once
-	courier     *http.Client // of deliveries
+	courier     *http.Client // for deliveries
 
 	ownedMu    sync.Mutex
 	transports []*http.Transport
@@ -59,9 +59,9 @@ type Server struct {
 	farewells  farewells
 }
 
-// NewServer starts a platform and panics if it cannot listen, which suits tests;
-// programs use [Listen]. Without options it speaks plain http on a free port of
-// 127.0.0.1.
+// NewServer starts a platform. Without options, it serves plain http on a free port
+// of 127.0.0.1. It panics if it cannot listen, which is suitable for tests;
+// programs use [Listen].
 func NewServer(opts ...Option) *Server {
 	s, err := start(newConfig(opts))
 	if err != nil {
@@ -70,10 +70,10 @@ func NewServer(opts ...Option) *Server {
 	return s
 }
 
-// Listen starts a platform on addr, such as "127.0.0.1:4000" or "127.0.0.1:0"
-// for any free port. It is [NewServer] for programs: what the operating system
-// has against the address is an error, which matches its cause, such as
-// [syscall.EADDRINUSE]. addr has no effect on an [InMemory] server.
+// Listen starts a platform on addr, such as "127.0.0.1:4000", or "127.0.0.1:0" for
+// any free port. It is like [NewServer], but returns an error if it cannot listen.
+// The error matches its cause, such as [syscall.EADDRINUSE]. addr has no effect on
+// an [InMemory] server.
 func Listen(addr string, opts ...Option) (*Server, error) {
 	cfg := newConfig(opts)
 	cfg.addr = addr
@@ -124,7 +124,7 @@ func start(cfg config) (*Server, error) {
 	}
 	go func() {
 		defer close(s.served)
-		// Serve always returns an error, and after Close it is the expected one.
+		// Serve always returns an error, which is the expected one after Close.
 		if cfg.tls {
 			_ = s.http.ServeTLS(l, "", "")
 		} else {
@@ -146,8 +146,8 @@ func (s *Server) listen() (l net.Listener, host string, err error) {
 	return l, l.Addr().String(), nil
 }
 
-// trackConn lets Close wait for the goroutine of each connection. The new state
-// is always reported by the accept loop, so Add happens before that loop ends.
+// trackConn lets Close wait for the goroutine of each connection. The accept loop
+// reports the new state, so Add happens before that loop ends.
 func (s *Server) trackConn(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
@@ -158,9 +158,10 @@ func (s *Server) trackConn(_ net.Conn, state http.ConnState) {
 	}
 }
 
-// Close stops listening, cuts every connection, hijacked ones too, and waits
-// until nothing of the server runs any more. It may be called twice, but not from
-// a handler of the server itself, which it would wait for.
+// Close stops listening, closes every connection, including hijacked ones, and
+// waits until all goroutines of the server have ended. It may be called twice. It
+// must not be called from a handler of the same server, because it would wait for
+// that handler.
 func (s *Server) Close() {
 	s.closing.Do(func() {
 		s.gate.Lock()
@@ -173,11 +174,11 @@ func (s *Server) Close() {
 			s.alarm.timer.Stop()
 		}
 		s.dir.mu.Unlock()
-		_ = s.http.Close() // the listener's own error is of no use to anybody here
+		_ = s.http.Close() // no caller can use the listener's error
 		<-s.served
 		s.ownedMu.Lock()
 		for _, c := range s.hijacked {
-			_ = c.Close() // most are closed already
+			_ = c.Close() // most are already closed
 		}
 		for _, t := range s.transports {
 			t.CloseIdleConnections()
@@ -189,7 +190,7 @@ func (s *Server) Close() {
 	})
 }
 
-// enter admits a request unless the server is closed.
+// enter accepts a request unless the server is closed.
 func (s *Server) enter() bool {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
@@ -200,20 +201,20 @@ func (s *Server) enter() bool {
 	return true
 }
 
-// Handler returns the platform as a handler, to be mounted in a server of the
-// caller's own. After [Server.Close] it answers 503.
+// Handler returns the platform as a handler, which can be mounted in another
+// server. After [Server.Close], it responds with 503.
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 
-// Transport returns a new transport that reaches the server: it dials through
-// memory for an [InMemory] server and trusts the certificate of [WithTLS]. It
-// uses no proxy. A request with Expect: 100-continue keeps its body for up to 10 s,
-// which is more than by default, so that a busy machine does not matter. Close
+// Transport returns a new transport that reaches the server. It uses the pipes of
+// an [InMemory] server and trusts the certificate of [WithTLS]. It does not use a
+// proxy. A request with Expect: 100-continue waits up to 10 s before it sends its
+// body, longer than by default, so that a busy machine does not affect it. Close
 // closes the transport's idle connections.
 func (s *Server) Transport() *http.Transport { return s.TransportFrom("") }
 
-// TransportFrom is like [Server.Transport], but the server sees ip as the
-// address of the client, for everything that is counted by source address. On a
-// socket ip must be an address of this machine, such as 127.0.0.2 on Linux.
+// TransportFrom is like [Server.Transport], but the server sees ip as the address
+// of the client. Limits by source address use it. On a socket, ip must be an
+// address of this machine, such as 127.0.0.2 on Linux.
 func (s *Server) TransportFrom(ip string) *http.Transport {
 	t := &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 256, ExpectContinueTimeout: 10 * time.Second}
 	if s.memory != nil {
@@ -233,27 +234,27 @@ func (s *Server) TransportFrom(ip string) *http.Transport {
 	return t
 }
 
-// adopt has Close close the idle connections of a transport.
+// adopt makes Close close the idle connections of a transport.
 func (s *Server) adopt(t *http.Transport) {
 	s.ownedMu.Lock()
 	defer s.ownedMu.Unlock()
 	s.transports = append(s.transports, t)
 }
 
-// own remembers a hijacked connection, which http.Server forgets about.
+// own records a hijacked connection, which http.Server no longer tracks.
 func (s *Server) own(c net.Conn) {
 	s.ownedMu.Lock()
 	defer s.ownedMu.Unlock()
 	select {
 	case <-s.alive.Done():
-		_ = c.Close() // it came too late
+		_ = c.Close() // the server was closed before
 	default:
 		s.hijacked = append(s.hijacked, c)
 	}
 }
 
-// Certificate returns what [WithTLS] serves, for a root pool of the caller's
-// own, and nil without TLS.
+// Certificate returns the certificate of [WithTLS], for the caller's own root pool,
+// or nil without TLS.
 func (s *Server) Certificate() *x509.Certificate {
 	if s.certs == nil {
 		return nil
@@ -261,8 +262,9 @@ func (s *Server) Certificate() *x509.Certificate {
 	return s.certs.leaf
 }
 
-// now is the time on the server's clock.
+// now returns the time on the server's clock.
 func (s *Server) now() time.Time { return time.Now().Add(s.cfg.skew) }
 
-// SetSessionTTL sets the lifetime of sessions that are issued from now on.
+// SetSessionTTL sets the lifetime of sessions that are issued from now on, such as
+// time.Minute.
 func (s *Server) SetSessionTTL(d time.Duration) { s.ttl.Store(int64(d)) }

@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// SessionShape is one of the forms in which authenticate is documented, or seen,
-// or feared to answer.
+// SessionShape is a form of the authenticate response. Some are documented or used
+// by live clients, and others test clients for robustness.
 type SessionShape uint32
 
 const (
-	// ShapeLive is what clients of the live API read: data.session_token and
+	// ShapeLive is the form that clients of the live API read: data.session_token and
 	// data.expires_at.
 	ShapeLive SessionShape = iota
-	// ShapeDocs is what the platform's API page shows: data.token and
-	// data.agent{id, name}, without any expiry.
+	// ShapeDocs is the form in the platform's API page: data.token and data.agent{id,
+	// name}, without an expiry.
 	ShapeDocs
-	// ShapeBoth has the fields of both.
+	// ShapeBoth has the fields of both forms.
 	ShapeBoth
 	// ShapeBadExpiry is ShapeLive with an expires_at that is not a time.
 	ShapeBadExpiry
-	// ShapePastExpiry is ShapeLive with an expires_at an hour ago, though the
-	// session is good for its whole lifetime.
+	// ShapePastExpiry is ShapeLive with an expires_at that is an hour ago. The session
+	// is still valid for its whole lifetime.
 	ShapePastExpiry
 	// ShapeFlat is ShapeLive without an envelope.
 	ShapeFlat
@@ -43,13 +43,13 @@ type session struct {
 	key     *key
 	sum     digest
 	expires time.Time
-	known   time.Time // by nodes that lag behind
-	ended   time.Time // before it expires, zero = not
+	known   time.Time // when lagging nodes accept it
+	ended   time.Time // before it expires; zero if not ended
 }
 
 // NewSession exchanges a key for a session, as authenticate does, but without a
-// request. All nodes of [WithNodes] know it at once. It panics if the secret is not
-// that of a live key.
+// request. All nodes of [WithNodes] accept it at once. It panics if keySecret does
+// not belong to a live key.
 func (s *Server) NewSession(keySecret string) (token string, expires time.Time) {
 	d := s.dir
 	d.mu.Lock()
@@ -77,19 +77,20 @@ func (s *Server) addSession(k *key, lag time.Duration) (*session, string) {
 		id: newUUID(), key: k, sum: sum(token), expires: now.Add(time.Duration(s.ttl.Load())), known: now.Add(lag),
 	}
 	if s.cfg.dyingSessions {
-		e.ended = k.revoked // a node that lags behind has accepted a revoked key
+		e.ended = k.revoked // a lagging node has accepted a revoked key
 	}
 	d.sessions[e.sum] = e
 	s.stats.sessions.Add(1)
 	return e, token
 }
 
-// forgetSessions drops those that no node accepts anymore. It needs the lock.
+// forgetSessions removes the sessions that no node accepts anymore. It needs the
+// lock.
 func (s *Server) forgetSessions(now time.Time) {
 	maps.DeleteFunc(s.dir.sessions, func(_ digest, e *session) bool {
 		gone := !now.Before(e.expires) || !e.ended.IsZero() && !now.Before(e.ended.Add(s.nodes.cfg.RevocationLag))
 		if gone {
-			delete(s.dir.ends, e.id) // nobody can revoke it anymore
+			delete(s.dir.ends, e.id) // it can no longer be revoked
 		}
 		return gone
 	})
@@ -119,7 +120,7 @@ func (s *Server) RevokeSessions() {
 	s.endSessions(func(*session) bool { return true })
 }
 
-// RevokeSession ends one session; an unknown token is left alone.
+// RevokeSession ends one session. It has no effect on an unknown token.
 func (s *Server) RevokeSession(token string) {
 	s.dir.mu.Lock()
 	defer s.dir.mu.Unlock()
@@ -128,7 +129,7 @@ func (s *Server) RevokeSession(token string) {
 	}
 }
 
-// sessionReply renders a new session in the selected shape.
+// sessionReply returns the response with a new session in the configured shape.
 func (s *Server) sessionReply(token string, e *session) reply {
 	name := e.key.agent.profile.name
 	shape := s.cfg.shape

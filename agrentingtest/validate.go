@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// fields is a JSON object whose values are looked at one by one, so that a
-// refusal can say everything that is wrong with it.
+// fields is a JSON object. Its values are checked one by one, so that a refusal
+// can list all errors.
 type fields map[string]json.RawMessage
 
 func decodeObject(body []byte) (fields, *failure) {
@@ -24,11 +24,11 @@ func decodeObject(body []byte) (fields, *failure) {
 	return f, nil
 }
 
-// validator collects complaints by field.
+// validator collects the errors by field.
 type validator struct {
 	fields   fields
 	details  map[string][]string
-	optional bool // absent fields are fine
+	optional bool // missing fields are allowed
 }
 
 func (v *validator) complain(field, message string) {
@@ -38,7 +38,7 @@ func (v *validator) complain(field, message string) {
 	v.details[field] = append(v.details[field], message)
 }
 
-// get decodes a field and reports whether it is there and sound.
+// get decodes a field and reports whether it is present and valid.
 func (v *validator) get(field, what string, required bool, into any) bool {
 	raw, ok := v.fields[field]
 	if !ok || string(raw) == "null" {
@@ -80,7 +80,7 @@ func (v *validator) list(field string, required bool) (l []string) {
 	return l
 }
 
-// failure is the 422 with everything that was found, or nil.
+// failure returns the 422 with all errors, or nil if there are none.
 func (v *validator) failure() *failure {
 	if v.details == nil {
 		return nil

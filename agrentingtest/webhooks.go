@@ -13,37 +13,41 @@ import (
 	"time"
 )
 
-// Webhook is what the platform sends to a receiver when something has happened
-// to a task.
+// Webhook is a webhook request about a task, as the platform sends it to a
+// receiver, such as Webhook{Event: "task.completed", TaskID: "42", Secret: "s"}.
+// Most programs only set these three fields.
 type Webhook struct {
-	// Event goes into X-Webhook-Event, such as "task.completed".
+	// Event is the value of X-Webhook-Event, such as "task.completed".
 	Event string
-	// TaskID goes into X-Webhook-Task-Id, and into the body unless Body is given.
+	// TaskID is the value of X-Webhook-Task-Id, and part of the body unless Body is
+	// set.
 	TaskID string
-	// Status, Output and ErrorReason go into the body.
+	// Status, Output, and ErrorReason are part of the body unless Body is set.
 	Status      string
 	Output      any
 	ErrorReason string
-	// Body is sent unchanged, instead of a body made from the fields above.
+	// Body is sent unchanged instead of a body with the fields above.
 	Body []byte
 
-	// Secret signs the body. Without one, the request has no signature. Signature is
-	// sent in place of the right one, for receivers that should refuse it.
+	// Secret signs the body. If it is empty, the request has no signature. If
+	// Signature is set, it is sent instead of the valid one, to test that receivers
+	// refuse it.
 	Secret, Signature string
-	// Header names the header of the signature; X-Webhook-Signature if empty.
+	// Header is the name of the signature header. The default is
+	// X-Webhook-Signature.
 	Header string
 }
 
-// SignWebhook returns the base64 of the HMAC-SHA256 of body, as the platform's
-// own client checks it.
+// SignWebhook returns the base64-encoded HMAC-SHA256 of body, in the form that
+// the platform's own client verifies.
 func SignWebhook(secret string, body []byte) string {
 	mac := hmac.New(sha256.New, []byte(secret))
 	_, _ = mac.Write(body)
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// Request is the webhook as a request to url, to be sent, or to be handed to a
-// handler. The time in the body is that of the moment.
+// Request returns the webhook as a request to url, which can be sent or passed to
+// a handler. The body has the current time.
 func (h Webhook) Request(ctx context.Context, url string) (*http.Request, error) {
 	body, err := h.body(time.Now())
 	if err != nil {
@@ -94,19 +98,19 @@ func (h Webhook) request(ctx context.Context, url string, body []byte) (*http.Re
 	return req, nil
 }
 
-// The platform retries with exponential backoff and publishes no numbers; these
-// are assumptions.
+// The platform retries with exponential backoff and does not publish numbers.
+// These numbers are assumptions.
 const (
 	webhookTries = 5
 	webhookPause = time.Second
 )
 
 // DeliverWebhook sends a webhook to url as the platform does: up to five times,
-// with pauses of 1, 2, 4 and 8 s, until the receiver answers with success. The
-// platform says that it backs off exponentially; the numbers are this server's.
-// Every try has the same body, signature and time, that of the server's clock.
-// It follows no redirects. Nil for client is one of its own, which waits 10 s
-// for an answer.
+// with pauses of 1, 2, 4, and 8 s, until the receiver responds with success. The
+// platform documents an exponential backoff; the numbers are those of this
+// server. Every try has the same body, signature, and time, which is that of the
+// server's clock. DeliverWebhook does not follow redirects. If client is nil, it
+// uses a client that waits up to 10 s for a response.
 //
 // It returns the status of each try, 0 for one without an answer. The error is
 // nil if the last one is a success. It ends early, with an error, when ctx does
@@ -122,7 +126,7 @@ func (s *Server) DeliverWebhook(ctx context.Context, client *http.Client, url st
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { // Close waits for the delivery, so it has to end
+	go func() { // Close waits for the delivery, so the delivery must end
 		select {
 		case <-s.alive.Done():
 			cancel()

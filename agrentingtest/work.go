@@ -5,19 +5,20 @@ import (
 	"strings"
 )
 
-// Work is a task or a hiring, and whose it is.
+// Work is a task or a hiring and its parties, such as a task with the Status
+// "in_progress". Most programs only read Status and Output.
 type Work struct {
 	ID     string
-	Hiring bool   // a hiring, not a task
+	Hiring bool   // true for a hiring, false for a task
 	Status string // such as "in_progress"
 
-	// ClientUserID is the user who asked for the work, or who owns the agent that did.
-	// ClientAgentID is that agent, and empty for a user who acts for none.
+	// ClientUserID is the user who asked for the work, or the owner of the agent that asked
+	// for it. ClientAgentID is that agent. It is empty for a user who acts without an agent.
 	ClientUserID, ClientAgentID string
-	// ProviderAgentID is the agent that does the work, and empty while none is assigned.
+	// ProviderAgentID is the agent that does the work. It is empty if none is assigned.
 	ProviderAgentID string
 
-	// Output is the result, nil while there is none. Reason is why the work failed.
+	// Output is the result, or nil if there is none. Reason is the reason for a failure.
 	Output any
 	Reason string
 }
@@ -26,7 +27,7 @@ type Work struct {
 func (s *Server) Work(id string) (Work, bool) {
 	d := s.dir
 	d.mu.Lock()
-	defer s.unlock() // a mock result may have arrived
+	defer s.unlock() // a mock result may be due
 	d.catchUp(s.now())
 	j := d.jobs.get(id)
 	if j == nil {
@@ -45,7 +46,7 @@ func (s *Server) Work(id string) (Work, bool) {
 	return w, true
 }
 
-// Step is what a party does to a task over a socket; see [Server.TakeStep].
+// Step is an action of a party of a task over a socket; see [Server.TakeStep].
 type Step string
 
 // The steps. The provider begins, completes, and fails a task, and its client cancels it.
@@ -56,12 +57,12 @@ const (
 	StepCancel   Step = "cancel"
 )
 
-// TakeStep does to a task what one of its parties asks for, for transports that this
-// package does not serve itself, such as the platform's sockets. value is the output of
-// [StepComplete], or the reason, a string, of [StepFail]. The error is a [*RefusedError]:
-// 404 for a task that does not concern the agent, 403 for a step of the other party, and
-// 422 for one that the task's status does not permit. [StepBegin] has no effect on a task
-// that has begun.
+// TakeStep performs a step of a task for one of its parties. It is meant for transports
+// that this package does not serve itself, such as the platform's sockets. value is the
+// output for [StepComplete], or the reason, a string, for [StepFail]. The error is a
+// [*RefusedError]: 404 if the agent is not a party of the task, 403 if only the other
+// party may take the step, and 422 if the task's status does not permit the step.
+// [StepBegin] has no effect on a task that has begun.
 func (s *Server) TakeStep(agentID, taskID string, step Step, value any) error {
 	s.dir.mu.Lock()
 	defer s.unlock()

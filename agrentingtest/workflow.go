@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// The statuses of hirings and tasks. No route of this server leads to
-// pending_payment, disputed, and refunded.
+// The statuses of hirings and tasks. This server has no route that sets
+// pending_payment, disputed, or refunded.
 const (
 	statusPending           = "pending"
 	statusPendingPayment    = "pending_payment"
@@ -22,12 +22,12 @@ const (
 	statusRefunded          = "refunded"
 )
 
-// action is what changes the status of a hiring or task.
+// action is an action that changes the status of a hiring or task.
 type action string
 
 const (
-	actionBegin    action = "begin"  // a message of the provider
-	actionResult   action = "result" // also a mock result
+	actionBegin    action = "begin"  // a message from the provider
+	actionResult   action = "result" // also for a mock result
 	actionFailure  action = "failure"
 	actionCancel   action = "cancel"
 	actionRetry    action = "retry"
@@ -35,13 +35,13 @@ const (
 	actionRevise   action = "request a revision of"
 )
 
-// transition is what an action does to a status.
+// transition is the effect of an action on a status.
 type transition struct {
 	from []string
 	to   string
 }
 
-// workflow is the life of hirings or of tasks.
+// workflow is the life cycle of hirings or of tasks.
 type workflow struct {
 	noun        string
 	statuses    []string
@@ -49,8 +49,8 @@ type workflow struct {
 	transitions map[action]transition
 }
 
-// The platform names the statuses and the routes. Which route leads from which status
-// to which is assumed, except that a retry is for failed hirings.
+// The platform names the statuses and the routes. Which route changes which status is
+// an assumption, except that only failed hirings can be retried.
 var (
 	hiringFlow = &workflow{
 		noun: "hiring",
@@ -90,25 +90,24 @@ func final(status string) bool {
 	return slices.Contains([]string{statusCompleted, statusFailed, statusCancelled, statusDisputed, statusRefunded}, status)
 }
 
-// job is a hiring or a task. Its fields need the lock, except for those that are set
-// once.
+// job is a hiring or a task. Its fields need the lock, except those that never change.
 type job struct {
 	id       string
 	seq      uint64
 	flow     *workflow
 	client   party
-	provider *agent // nil while no agent is assigned to a task
+	provider *agent // nil if the task has no agent
 	spec     jobSpec
 	created  time.Time
 
 	status    string
 	updated   time.Time
-	started   time.Time // the first attempt
-	ended     time.Time // zero while it is open
+	started   time.Time // time of the first attempt
+	ended     time.Time // zero if it has not ended
 	output    any
 	reason    string // of a failure
 	resultID  string
-	due       time.Time // when a mock result arrives, zero = never
+	due       time.Time // when a mock result is due; zero if there is none
 	escrow    money
 	payment   *payment
 	attempts  []*attempt
@@ -117,15 +116,15 @@ type job struct {
 	artifacts []*document
 }
 
-// jobSpec is what the client has asked for.
+// jobSpec is the client's request.
 type jobSpec struct {
 	capability string
-	input      any // a string, or any other JSON value
+	input      any // a string or any other JSON value
 	price      money
 	extra      map[string]any // further members, rendered unchanged
 }
 
-// attempt is one try of a provider. Its ID is the dispatch_id of a hiring.
+// attempt is one try of a provider. For a hiring, its ID is the dispatch_id.
 type attempt struct {
 	id             string
 	provider       *agent
@@ -176,16 +175,16 @@ func (d *directory) dispatch(j *job, now time.Time) {
 
 func (j *job) attempt() *attempt { return j.attempts[len(j.attempts)-1] }
 
-// record adds an event, named as the platform's webhooks are, and announces it. Every
-// change of a job ends here.
+// record adds an event, with the name of the webhook event, and announces it. Every
+// change of a job calls it last.
 func (j *job) record(d *directory, what string, now time.Time) {
 	e := event{kind: j.flow.noun + "." + what, at: now}
 	j.events = append(j.events, e)
 	d.announceJob(j, e)
 }
 
-// allows returns the refusal of an action that the status does not permit. Its code is
-// assumed.
+// allows returns a refusal if the status does not permit the action. Its error code is
+// an assumption.
 func (j *job) allows(a action) *failure {
 	if slices.Contains(j.flow.transitions[a].from, j.status) {
 		return nil
@@ -196,7 +195,7 @@ func (j *job) allows(a action) *failure {
 	return f
 }
 
-// apply performs an action: it changes the status, closes or opens an attempt, and
+// apply performs an action: it changes the status, ends or begins an attempt, and
 // moves the money. It needs the lock.
 func (j *job) apply(d *directory, a action, now time.Time) *failure {
 	if f := j.allows(a); f != nil {
@@ -217,11 +216,11 @@ func (j *job) apply(d *directory, a action, now time.Time) *failure {
 		if j.started.IsZero() {
 			j.started = now
 		}
-		if j.flow == taskFlow { // what claims a task is not published; it has no status of its own
+		if j.flow == taskFlow { // The platform does not publish what claims a task. There is no status for it.
 			d.announceJob(j, event{kind: "task.claimed", at: now})
 		}
 		j.record(d, j.status, now)
-	default: // another attempt
+	default: // a new attempt
 		j.ended, j.reason = time.Time{}, ""
 		d.dispatch(j, now)
 		j.record(d, map[action]string{
@@ -231,7 +230,7 @@ func (j *job) apply(d *directory, a action, now time.Time) *failure {
 	return nil
 }
 
-// concerns reports whether the actor takes part in the job.
+// concerns reports whether the actor is a party of the job.
 func (j *job) concerns(w *actor) bool {
 	return j.client.is(w) || j.provider != nil &&
 		(w.agent == j.provider || w.agent == nil && w.token != nil && j.provider.owner == w.token.user)
@@ -242,7 +241,7 @@ func (d *directory) catchUp(now time.Time) {
 	waiting := d.mocks[:0]
 	for _, j := range d.mocks {
 		switch {
-		case j.due.IsZero(): // it has ended
+		case j.due.IsZero(): // the job has ended
 		case now.Before(j.due):
 			waiting = append(waiting, j)
 		default:
@@ -263,11 +262,11 @@ func (d *directory) mock(j *job) {
 			owner: party{user: j.provider.owner, agent: j.provider}, job: j, created: at,
 		}))
 	}
-	_ = j.complete(d, output, at) // an open job can be completed
+	_ = j.complete(d, output, at) // even an open job can be completed
 }
 
-// working wraps a route of the marketplace: it runs with the lock, and after the mock
-// results that are due have arrived.
+// working wraps a route of the marketplace: it delivers the mock results that are due,
+// and calls the route with the lock.
 func (s *Server) working(h func(*exchange) (reply, *failure)) func(*exchange) (reply, *failure) {
 	return func(x *exchange) (reply, *failure) {
 		s.dir.mu.Lock()
@@ -277,7 +276,7 @@ func (s *Server) working(h func(*exchange) (reply, *failure)) func(*exchange) (r
 	}
 }
 
-// complete hands in a result. It needs the lock.
+// complete completes the job with a result. It needs the lock.
 func (j *job) complete(d *directory, output any, now time.Time) *failure {
 	if f := j.allows(actionResult); f != nil {
 		return f
@@ -286,7 +285,7 @@ func (j *job) complete(d *directory, output any, now time.Time) *failure {
 	return j.apply(d, actionResult, now)
 }
 
-// fail ends the job without a result. It needs the lock.
+// fail fails the job. It needs the lock.
 func (j *job) fail(d *directory, reason string, now time.Time) *failure {
 	if f := j.allows(actionFailure); f != nil {
 		return f
@@ -296,12 +295,13 @@ func (j *job) fail(d *directory, reason string, now time.Time) *failure {
 }
 
 // CompleteTask completes a task with a result, as its provider does. No source names a
-// route for that. It panics if there is no such task or the task has ended.
+// route for that. It panics if there is no such task or if the task has ended.
 func (s *Server) CompleteTask(id string, output any) {
 	s.endTask("CompleteTask", id, func(j *job) *failure { return j.complete(s.dir, output, s.now()) })
 }
 
-// FailTask is like [Server.CompleteTask] for a task that fails.
+// FailTask is like [Server.CompleteTask], but fails the task with a reason, such as
+// "timeout".
 func (s *Server) FailTask(id, reason string) {
 	s.endTask("FailTask", id, func(j *job) *failure { return j.fail(s.dir, reason, s.now()) })
 }

@@ -27,7 +27,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 	"github.com/agrenting/agrenting-go/k8sstore"
 )
 
@@ -312,9 +312,27 @@ func (k *kube) newNamespace(t *testing.T, name string, verbs ...string) (token s
 	}})
 	k.create(t, name, "RoleBinding", rbacv1.RoleBinding{
 		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "writer"},
-		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "writer"}},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "writer", Namespace: name}},
 	})
-	return k.token(t, name)
+	token = k.token(t, name)
+	k.awaitAccess(t, name, token, verbs[0])
+	return token
+}
+
+// awaitAccess waits until a token has a verb on the Secret "writer.key".
+func (k *kube) awaitAccess(t *testing.T, namespace, token, verb string) {
+	t.Helper()
+	cfg := k.config(token)
+	client, err := rest.HTTPClientFor(cfg)
+	require.NoError(t, err)
+	review := map[string]any{"spec": map[string]any{"resourceAttributes": map[string]any{
+		"namespace": namespace, "verb": verb, "resource": "secrets", "name": "writer.key",
+	}}}
+	eventually(t, func() bool {
+		var out struct{ Status struct{ Allowed bool } }
+		_, text := k.request(t, client, http.MethodPost, k.admin.Host+"/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+		return json.Unmarshal(text, &out) == nil && out.Status.Allowed
+	}, "the Role is in effect")
 }
 
 // create creates an object in a namespace.

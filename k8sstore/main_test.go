@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 )
 
 func TestMain(m *testing.M) {

@@ -86,7 +86,7 @@ func open(cfg Config, namespaceFile string, opts []Option) (*Store, error) {
 	var err error
 	if cfg.REST == nil {
 		if cfg.REST, err = rest.InClusterConfig(); err != nil {
-			return nil, fmt.Errorf("%w: k8sstore: Open: there is no service account of a pod: %w. Outside a pod, set Config.REST, "+
+			return nil, fmt.Errorf("%w: k8sstore: Open: the service account of the pod cannot be used: %w. Outside a pod, set Config.REST, "+
 				"for example to the result of clientcmd.BuildConfigFromFlags", agrenting.ErrInvalidOption, err)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest/storetest"
-	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 	"github.com/agrenting/agrenting-go/k8sstore"
 )
 
@@ -87,6 +87,7 @@ func TestGuideRBAC_isEnough(t *testing.T) {
 	}
 	k.send(t, http.MethodPost, "/api/v1/namespaces/"+ns+"/secrets", map[string]any{"metadata": map[string]any{"name": "another"}}, nil)
 	token := k.token(t, ns)
+	k.awaitAccess(t, ns, token, "get")
 	client := func(opts ...agrenting.Option) *agrenting.Client {
 		s := open(t, k8sstore.Config{REST: k.config(token), Namespace: ns, Name: "writer"})
 		c := w.Client(t, s, w.Policy(agrenting.Overlap), append(opts, agrenting.WithSession())...)
@@ -164,14 +165,14 @@ func TestRBAC_eachVerbIsNeeded(t *testing.T) {
 					verbs = append(verbs, v)
 				}
 			}
-			s := k.open(t, ns, k.newNamespace(t, ns, verbs...))
+			s := k.open(t, ns, k.newNamespace(t, ns, verbs...), k8sstore.WithPlaintext())
 			if missing != "create" {
 				full := k.newNamespace(t, ns+"-full", allVerbs()...)
-				save(t, k.open(t, ns+"-full", full), "1", "")
+				save(t, k.open(t, ns+"-full", full, k8sstore.WithPlaintext()), "1", "")
 				// The same Secret, created by another account.
 				var secret corev1.Secret
 				k.send(t, http.MethodGet, "/api/v1/namespaces/"+ns+"-full/secrets/fleet.key", nil, &secret)
-				secret.Namespace, secret.ResourceVersion, secret.UID = ns, "", ""
+				secret.Namespace, secret.ResourceVersion, secret.UID, secret.ManagedFields = ns, "", "", nil
 				k.send(t, http.MethodPost, "/api/v1/namespaces/"+ns+"/secrets", secret, nil)
 			}
 			switch missing {

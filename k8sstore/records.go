@@ -88,7 +88,7 @@ func (r *records) load(ctx context.Context, what, secret string) (current *corev
 // recordOf returns the record that is kept in a Secret, which is nil if there is none.
 func (r *records) recordOf(secret string, current *corev1.Secret) (agrenting.Record, error) {
 	if current == nil {
-		return agrenting.Record{}, fmt.Errorf("%w: there is no Secret %q in the namespace %q", agrenting.ErrNoRecord, secret, r.namespace)
+		return agrenting.Record{}, fmt.Errorf("%w: Secret %q was not found in namespace %q", agrenting.ErrNoRecord, secret, r.namespace)
 	}
 	data, ok := current.Data[dataKey]
 	if !ok || current.Type != SecretType || current.Labels[Label] != r.name {
@@ -127,8 +127,8 @@ func complete(s *corev1.Secret) (*corev1.Secret, error) {
 	return s, nil
 }
 
-// isMissing reports whether the API server has said that there is no such object. A
-// proxy that returns 404 has not.
+// isMissing reports whether err is the API server's response for a missing object. The 404
+// of a proxy is not.
 func isMissing(err error) bool {
 	return apierrors.IsNotFound(err) && !apierrors.IsUnexpectedServerError(err)
 }

@@ -21,7 +21,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest/storetest"
-	"github.com/agrenting/agrenting-go/internal/sdktest/fleettest"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 	"github.com/agrenting/agrenting-go/k8sstore"
 )
 

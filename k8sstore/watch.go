@@ -94,7 +94,7 @@ func (f *follower) follow(ctx context.Context) error {
 // stream gives the changes after the resource version at until the API server ends the
 // stream. It returns the version to resume from, empty if the Secret has to be loaded
 // again. at is empty for a Secret that was missing: the stream then begins with the
-// Secret if it exists by then.
+// Secret if it has been created since.
 func (f *follower) stream(ctx context.Context, at string) (next string, err error) {
 	if err := f.limiter.Wait(ctx); err != nil {
 		return "", err
@@ -107,7 +107,7 @@ func (f *follower) stream(ctx context.Context, at string) (next string, err erro
 	if at != "" {
 		req = req.Param("resourceVersion", at)
 	}
-	begin := time.AfterFunc(f.timeout, cancel) // the API server responds at once, also if there are no changes
+	begin := time.AfterFunc(f.timeout, cancel) // the API server responds at once, even if nothing has changed
 	w, err := req.Watch(ctx)
 	begin.Stop()
 	if err != nil {

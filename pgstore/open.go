@@ -82,7 +82,7 @@ func connStringProblem(err error) string {
 func connectionProblem(cfg *pgconn.Config) string {
 	hosts := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}}, cfg.Fallbacks...)
 	for _, h := range hosts {
-		if network, _ := pgconn.NetworkAddress(h.Host, h.Port); network == "unix" || isLoopback(h.Host) {
+		if network, _ := pgconn.NetworkAddress(h.Host, h.Port); network == "unix" || isLoopback(strings.ToLower(h.Host)) {
 			continue
 		}
 		if problem := tlsProblem(h.TLSConfig); problem != "" {
@@ -103,11 +103,11 @@ func tlsProblem(cfg *tls.Config) string {
 	return ""
 }
 
-// isLoopback reports whether a host is this machine, whatever a name server says.
+// isLoopback reports whether a host in lower case is this machine, whatever a name server says.
 func isLoopback(host string) bool {
 	a, err := netip.ParseAddr(host)
 	if err != nil {
-		return strings.ToLower(host) == "localhost"
+		return host == "localhost"
 	}
 	return a.Unmap().IsLoopback()
 }

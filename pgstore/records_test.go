@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -189,11 +188,22 @@ func TestSchemaIsCreatedOnDemand(t *testing.T) {
 	require.NoError(t, err)
 	_, err = store.Save(t.Context(), key, []byte("1"), "")
 	require.Error(t, err)
-	var wg sync.WaitGroup
-	for range 8 { // several processes at the same time
-		wg.Go(func() { assert.NoError(t, store.CreateSchema(t.Context())) })
-	}
-	wg.Wait()
+	// Another process creates it at the same time.
+	direct := s.pool(t)
+	tx, err := direct.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), store.Schema())
+	require.NoError(t, err)
+	created := make(chan error, 1)
+	go func() { created <- store.CreateSchema(t.Context()) }()
+	require.Eventually(t, func() bool {
+		var waiting bool
+		err := direct.QueryRow(t.Context(),
+			`SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE TABLE%')`).Scan(&waiting)
+		return err == nil && waiting
+	}, 20*time.Second, 10*time.Millisecond)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, <-created)
 	save(t, store, "1", "")
 	require.NoError(t, store.CreateSchema(t.Context()), "it keeps the records")
 	data, _ := load(t, store)

@@ -33,7 +33,9 @@ func (r *records) Watch(ctx context.Context, name string) iter.Seq2[agrenting.Re
 		const missing = "missing" // is not a revision
 		var seen agrenting.Revision
 		for ctx.Err() == nil {
-			rec, err := r.Load(ctx, name)
+			load, done := withGrace(ctx)
+			rec, err := r.Load(load, name)
+			done()
 			now := rec.Revision
 			if errors.Is(err, agrenting.ErrNoRecord) {
 				now = missing
@@ -50,6 +52,21 @@ func (r *records) Watch(ctx context.Context, name string) iter.Seq2[agrenting.Re
 			seen = now
 			r.await(ctx, changed)
 		}
+	}
+}
+
+// cancelGrace is how long a load may continue after the end of a watch.
+const cancelGrace = 250 * time.Millisecond
+
+// withGrace returns a context that ends a moment after ctx. pgx closes the connection of a
+// canceled query, in the background and for up to 15 s. A load in flight usually ends
+// first, and its connection can be used again.
+func withGrace(ctx context.Context) (longer context.Context, done func()) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(cancelGrace, cancel) })
+	return longer, func() {
+		stop()
+		cancel()
 	}
 }
 

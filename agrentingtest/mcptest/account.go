@@ -11,7 +11,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// githubToken is what the server remembers of a token.
+// githubToken records that a token is set, but not the token.
 type githubToken struct{ set time.Time }
 
 // addAccountTools adds the tools for the account of a user.
@@ -26,7 +26,7 @@ func (e *Endpoints) addAccountTools(s *mcp.Server) {
 	}, setGitHubToken)
 	addTool(e, s, &mcp.Tool{
 		Name: "get_github_token_status", Annotations: readOnly,
-		Description: "Tell whether the account has a GitHub token.",
+		Description: "Check if the account has a GitHub token.",
 	}, gitHubTokenStatus)
 	addTool(e, s, &mcp.Tool{
 		Name:        "clear_github_token",
@@ -38,7 +38,8 @@ type depositInput struct {
 	Currency string `json:"currency,omitempty" jsonschema:"a symbol such as USDC, which is the default"`
 }
 
-// generateDepositAddress always returns the same address for an account and a currency.
+// generateDepositAddress always returns the same address for the same account and
+// currency.
 func generateDepositAddress(_ context.Context, c *call, in depositInput) (any, error) {
 	if err := c.needs("deposits:create"); err != nil {
 		return nil, err

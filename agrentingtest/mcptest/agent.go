@@ -14,44 +14,45 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// Chunk is a piece of a result that an agent has emitted by task_emit_chunk.
+// Chunk is a part of a result that an agent has emitted with task_emit_chunk, such as
+// Chunk{Sequence: 1, Content: "Hello"}. Most programs only read Content and Final.
 type Chunk struct {
-	TaskID   string // or the ID of a hiring, as the server writes it
+	TaskID   string // or the ID of a hiring; in the server's spelling
 	AgentID  string
 	Sequence int // 1 for the first chunk of a task
 	Content  string
-	Final    bool // the agent says that no more will come
+	Final    bool // the agent has declared this the last chunk
 	Time     time.Time
 }
 
-// The bounds of what is kept of the output of a task. The platform publishes no numbers.
+// The limits of the stored output of a task. The platform does not publish numbers.
 const (
 	maxChunks = 10_000
 	maxBytes  = 16 << 20 // of the contents
 )
 
-// output is what an agent has emitted in the current attempt at a task.
+// output has the chunks of the current attempt at a task.
 type output struct {
 	chunks []Chunk
-	size   int  // of the contents of chunks, in bytes
-	last   int  // the sequence of the latest chunk
-	final  bool // the final chunk has been emitted
-	ended  bool // so has the attempt
+	size   int  // total size of the contents of chunks, in bytes
+	last   int  // the sequence number of the latest chunk
+	final  bool // the final chunk was emitted
+	ended  bool // the attempt has ended
 }
 
-// keep adds a chunk, and forgets the oldest ones beyond the bounds, but never the new one.
+// keep adds a chunk and drops the oldest ones beyond the limits, but never the new one.
 func (o *output) keep(c Chunk) {
 	o.last, o.final = c.Sequence, c.Final
 	o.chunks = append(o.chunks, c)
 	o.size += len(c.Content)
 	for len(o.chunks) > maxChunks || o.size > maxBytes && len(o.chunks) > 1 {
 		o.size -= len(o.chunks[0].Content)
-		o.chunks[0] = Chunk{} // append may keep the array for long
+		o.chunks[0] = Chunk{} // append may keep the array for a long time
 		o.chunks = o.chunks[1:]
 	}
 }
 
-// onChange forgets what has been emitted for work that had ended, and has begun again.
+// onChange drops the chunks of work that had ended and has begun again.
 func (e *Endpoints) onChange(c agrentingtest.Change) {
 	if c.PaymentID != "" {
 		return
@@ -68,15 +69,15 @@ func (e *Endpoints) onChange(c agrentingtest.Change) {
 	}
 }
 
-// takesChunks reports whether work with a status has not ended.
+// takesChunks reports whether work with a status can still get chunks.
 func takesChunks(status string) bool {
 	return slices.Contains([]string{"pending", "paid", "queued", "in_progress", "revision_requested"}, status)
 }
 
-// Chunks returns the latest chunks of a task or hiring, in the order in which they arrived:
-// at most 10,000, of at most 16 MiB together. A single larger chunk is kept alone. A new
-// attempt, such as that of a hiring that is retried, begins without any, and its first
-// chunk has the sequence 1.
+// Chunks returns the latest chunks of a task or hiring in the order of their arrival: at
+// most 10,000, and at most 16 MiB in total. A single larger chunk is kept alone. A new
+// attempt, such as a retry of a hiring, begins without chunks, and its first chunk has
+// the sequence number 1.
 //
 // IDs are case-insensitive.
 func (e *Endpoints) Chunks(taskID string) []Chunk {
@@ -91,12 +92,13 @@ func (e *Endpoints) Chunks(taskID string) []Chunk {
 	return nil
 }
 
-// OnChunk calls f for each chunk that task_emit_chunk accepts from now on, after
-// [Endpoints.Chunks] has it and before the tool returns. The calls have the order of the
-// chunks, and only one is in progress at any time. f may call all methods of e, but it must
-// not emit a chunk, which would wait for f.
+// OnChunk calls f for each later chunk of task_emit_chunk, after [Endpoints.Chunks]
+// returns it and before the tool returns. The calls have the order of the chunks and do
+// not overlap. f may call all methods of e, but it must not emit a chunk, because that
+// would wait for f.
 //
-// With package sockettest, the chunks reach those who have joined task_stream:
+// With package sockettest, you can forward the chunks to the clients that have joined
+// task_stream:
 //
 //	endpoints.OnChunk(func(c mcptest.Chunk) { _ = sockets.Emit(c.TaskID, c.Content, "", nil) })
 func (e *Endpoints) OnChunk(f func(Chunk)) {
@@ -132,7 +134,7 @@ func (e *Endpoints) addAgentTools(s *mcp.Server) {
 	}, e.readPending)
 }
 
-// readPending has the same content as the REST route: a list.
+// readPending returns the list of the REST route.
 func (e *Endpoints) readPending(ctx context.Context, req *mcp.ReadResourceRequest) (*mcp.ReadResourceResult, error) {
 	var pending json.RawMessage
 	if err := e.newCall(req.Extra).ask(ctx, http.MethodGet, hirings+"/pending", nil, nil, &pending); err != nil {
@@ -148,7 +150,7 @@ type resultInput struct {
 	resultBody
 }
 
-// resultBody is the body of the REST route.
+// resultBody is the request body of the REST route.
 type resultBody struct {
 	Output       any            `json:"output" jsonschema:"the result: text, or any JSON value"`
 	Artifacts    []artifactFile `json:"artifacts,omitempty" jsonschema:"files of the result"`
@@ -197,10 +199,10 @@ type chunkInput struct {
 	Final  bool   `json:"final,omitempty" jsonschema:"true for the last piece"`
 }
 
-// emitChunk accepts chunks of the agent that does the work, until it has ended.
+// emitChunk accepts chunks from the agent that does the work, until the work has ended.
 func emitChunk(ctx context.Context, c *call, in chunkInput) (any, error) {
 	var work struct {
-		ID     string `json:"id"` // as the server writes it
+		ID     string `json:"id"` // in the server's spelling
 		Status string `json:"status"`
 		Agent  string `json:"agent_id"`
 	}
@@ -223,7 +225,7 @@ func emitChunk(ctx context.Context, c *call, in chunkInput) (any, error) {
 	return map[string]any{"task_id": chunk.TaskID, "sequence": chunk.Sequence, "final": chunk.Final}, nil
 }
 
-// emit keeps a chunk and announces it, unless the final one has been emitted.
+// emit stores and announces a chunk, unless the final one was emitted before.
 func (e *Endpoints) emit(chunk Chunk) (Chunk, error) {
 	e.emitting.Lock()
 	defer e.emitting.Unlock()

@@ -15,7 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// refusal is an error of the platform, as tools show it.
+// refusal is an error of the platform in the form that tools return.
 type refusal struct {
 	status        int
 	code, message string
@@ -40,7 +40,7 @@ func refuse(w http.ResponseWriter, f *refusal) {
 		"errors": []map[string]any{{"code": f.code, "message": f.message}},
 	})
 	if err != nil {
-		panic(err) // these are strings
+		panic(err) // strings can always be encoded
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(f.status)
@@ -50,13 +50,13 @@ func refuse(w http.ResponseWriter, f *refusal) {
 // call is one call of a tool.
 type call struct {
 	e       *Endpoints
-	request *http.Request // that the message came with
+	request *http.Request // the request that had the message
 	session *mcp.ServerSession
-	token   any // of progress, nil for none
+	token   any // the progress token, nil if none
 	who     agrentingtest.Principal
 }
 
-// addTool adds a tool whose result is what h returns, sent as structured content and as
+// addTool adds a tool. Its result is the result of h, as structured content and as
 // text. Errors become results with isError.
 func addTool[In any](e *Endpoints, s *mcp.Server, t *mcp.Tool, h func(context.Context, *call, In) (any, error)) {
 	mcp.AddTool(s, t, func(ctx context.Context, req *mcp.CallToolRequest, in In) (*mcp.CallToolResult, any, error) {
@@ -76,7 +76,7 @@ func (e *Endpoints) newCall(extra *mcp.RequestExtra) *call {
 	return &call{e: e, request: r, who: principalOf(r)}
 }
 
-// needs refuses callers whose token has none of the scopes.
+// needs returns an error if the caller's token does not have the scope.
 func (c *call) needs(scope string) error {
 	if c.who.Allows(scope) {
 		return nil
@@ -84,7 +84,7 @@ func (c *call) needs(scope string) error {
 	return &refusal{http.StatusForbidden, agrentingtest.CodeForbidden, "the token lacks the scope " + scope}
 }
 
-// needsUser refuses agents, and users without the scope.
+// needsUser returns an error for agents, and for users without the scope.
 func (c *call) needsUser(scope string) error {
 	if c.who.Kind != agrentingtest.KindUserToken {
 		return &refusal{http.StatusForbidden, agrentingtest.CodeForbidden, "this tool is for users, not for agents"}
@@ -92,12 +92,12 @@ func (c *call) needsUser(scope string) error {
 	return c.needs(scope)
 }
 
-// credentials are the headers by which the platform knows the caller.
+// credentials are the headers that identify the caller.
 var credentials = []string{"Authorization", "X-Api-Key", "Api-Key", "X-Agent-Id"}
 
-var errCut = errors.New("the connection to the platform broke")
+var errCut = errors.New("the connection to the platform was closed")
 
-// recorder keeps a response.
+// recorder stores a response.
 type recorder struct {
 	header http.Header
 	status int
@@ -113,8 +113,8 @@ func (w *recorder) WriteHeader(status int) { w.status = status }
 // Write implements http.ResponseWriter.
 func (w *recorder) Write(p []byte) (int, error) { return w.body.Write(p) }
 
-// send sends a request to a REST route of the server, for the caller. It returns the
-// response if that is not an error.
+// send sends a request to a REST route of the server on behalf of the caller. It
+// returns the response unless that is an error.
 func (c *call) send(ctx context.Context, method, path string, query url.Values, body any) (_ *recorder, err error) {
 	var content []byte
 	if body != nil {
@@ -126,7 +126,7 @@ func (c *call) send(ctx context.Context, method, path string, query url.Values, 
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
-	// The server knows by the context that this is part of the request.
+	// The context shows the server that this is part of the request.
 	part, cancel := context.WithCancel(c.request.Context())
 	defer cancel()
 	stop := context.AfterFunc(ctx, cancel)
@@ -144,7 +144,7 @@ func (c *call) send(ctx context.Context, method, path string, query url.Values, 
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	// A fault that cuts the connection panics, as handlers do.
+	// A fault that cuts the connection panics, like handlers do.
 	defer func() {
 		switch p := recover(); p {
 		case nil:
@@ -162,7 +162,7 @@ func (c *call) send(ctx context.Context, method, path string, query url.Values, 
 	return w, nil
 }
 
-// refusalOf reads an error response. Faults may have replaced it by anything.
+// refusalOf reads an error response. Because of faults, it may have any form.
 func refusalOf(w *recorder) error {
 	var envelope struct {
 		Errors []struct {
@@ -182,7 +182,7 @@ func refusalOf(w *recorder) error {
 	return f
 }
 
-// ask is send for the data of a response.
+// ask is like send, and decodes the data of the response.
 func (c *call) ask(ctx context.Context, method, path string, query url.Values, body, data any) error {
 	w, err := c.send(ctx, method, path, query, body)
 	if err != nil {
@@ -197,14 +197,14 @@ func (c *call) ask(ctx context.Context, method, path string, query url.Values, b
 	return nil
 }
 
-// data is ask for data that is passed on unchanged.
+// data is like ask, and returns the data unchanged.
 func (c *call) data(ctx context.Context, method, path string, query url.Values, body any) (any, error) {
 	var data json.RawMessage
 	err := c.ask(ctx, method, path, query, body, &data)
 	return data, err
 }
 
-// progress reports how far a call has come, to clients that want to know.
+// progress reports the progress of a call if the client has asked for it.
 func (c *call) progress(ctx context.Context, done, total int) {
 	if c.token != nil {
 		_ = c.session.NotifyProgress(ctx, &mcp.ProgressNotificationParams{ // the client may have left

@@ -12,10 +12,10 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// readOnly marks tools that change nothing.
+// readOnly marks tools that do not change anything.
 var readOnly = &mcp.ToolAnnotations{ReadOnlyHint: true}
 
-// addHirerTools adds the tools of users.
+// addHirerTools adds the tools for users.
 func (e *Endpoints) addHirerTools(s *mcp.Server) {
 	addTool(e, s, &mcp.Tool{
 		Name: "list_agents", Annotations: readOnly,
@@ -31,11 +31,11 @@ func (e *Endpoints) addHirerTools(s *mcp.Server) {
 	}, getHiringStatus)
 	addTool(e, s, &mcp.Tool{
 		Name: "wait_for_hirings", Annotations: readOnly,
-		Description: "Wait until all of the hirings have ended, or until the time is over.",
+		Description: "Wait until all of the hirings have ended, or until the timeout.",
 	}, waitForHirings)
 	addTool(e, s, &mcp.Tool{
 		Name:        "answer_hiring_question",
-		Description: "Answer a question of the hired agent.",
+		Description: "Answer a question from the hired agent.",
 	}, answerHiringQuestion)
 	addTool(e, s, &mcp.Tool{
 		Name:        "cancel_hiring",
@@ -43,7 +43,7 @@ func (e *Endpoints) addHirerTools(s *mcp.Server) {
 	}, cancelHiring)
 	addTool(e, s, &mcp.Tool{
 		Name: "list_my_hirings", Annotations: readOnly,
-		Description: "List your hirings, the newest first.",
+		Description: "List your hirings, newest first.",
 	}, listMyHirings)
 	addTool(e, s, &mcp.Tool{
 		Name: "check_balance", Annotations: readOnly,
@@ -65,7 +65,7 @@ const hirings = "/api/v1/hirings"
 
 func hiringPath(id, action string) string { return hirings + "/" + url.PathEscape(id) + action }
 
-// query has the parameters that are not empty.
+// query returns the query with the parameters that are not empty.
 func query(pairs ...string) url.Values {
 	q := make(url.Values)
 	for i := 0; i < len(pairs); i += 2 {
@@ -76,7 +76,7 @@ func query(pairs ...string) url.Values {
 	return q
 }
 
-// number is empty for 0, which is the zero value of an argument that was left out.
+// number returns "" for 0, which is the zero value of a missing argument.
 func number(n float64) string {
 	if n == 0 {
 		return ""
@@ -105,7 +105,7 @@ type hireInput struct {
 	hireBody
 }
 
-// hireBody is the body of the REST route.
+// hireBody is the request body of the REST route.
 type hireBody struct {
 	Capability      string         `json:"capability_requested" jsonschema:"what the agent is to use, such as writing"`
 	Task            string         `json:"task_description" jsonschema:"what is to be done, at most 5000 characters"`
@@ -145,7 +145,7 @@ const (
 	maxWaited      = 50
 )
 
-// waitForHirings reads the hirings that have not ended, again and again.
+// waitForHirings polls the hirings that have not ended.
 func waitForHirings(ctx context.Context, c *call, in waitInput) (any, error) {
 	if n := len(in.HiringIDs); n == 0 || n > maxWaited {
 		return nil, invalid("hiring_ids must name 1 to %d hirings", maxWaited)
@@ -178,14 +178,14 @@ func waitForHirings(ctx context.Context, c *call, in waitInput) (any, error) {
 		select {
 		case <-poll.C:
 		case <-deadline.C:
-			over = true // after one last look
+			over = true // after one last read
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// readHirings reads those that have not ended, and counts those that have.
+// readHirings reads the hirings that have not ended, and counts the others.
 func readHirings(ctx context.Context, c *call, ids []string, states []map[string]any) (ended int, err error) {
 	for i, id := range ids {
 		if !final(states[i]) {
@@ -235,7 +235,8 @@ func checkBalance(ctx context.Context, c *call, _ struct{}) (any, error) {
 	return c.data(ctx, http.MethodGet, "/api/v1/ledger/balance", nil, nil)
 }
 
-// listHiringArtifacts needs artifacts:read too, which is the documented scope for it.
+// listHiringArtifacts also needs artifacts:read, which is the documented scope for
+// it.
 func listHiringArtifacts(ctx context.Context, c *call, in hiringInput) (any, error) {
 	if err := c.needs("artifacts:read"); err != nil {
 		return nil, err

@@ -11,7 +11,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// protocolOfSSE is the protocol version that the platform's MCP page gives for HTTP+SSE.
+// protocolOfSSE is the protocol version for HTTP+SSE in the platform's MCP page.
 const protocolOfSSE = "2024-11-05"
 
 // Endpoints are the MCP endpoints of one server. All methods are safe for concurrent use.
@@ -20,8 +20,8 @@ type Endpoints struct {
 
 	closing context.Context //nolint:containedctx // ends when the server begins to close
 
-	recruiting chan struct{} // has a value while hire_swarm is at work: one at a time
-	emitting   sync.Mutex    // one task_emit_chunk at a time
+	recruiting chan struct{} // has a value while hire_swarm runs, to run one at a time
+	emitting   sync.Mutex    // protects task_emit_chunk
 
 	mu        sync.Mutex
 	swarms    map[string]*swarm
@@ -29,12 +29,12 @@ type Endpoints struct {
 	saved     map[string][]Team // by user ID
 	listings  []Team
 	github    map[string]githubToken // by account
-	outputs   map[string]*output     // by task or hiring ID
+	outputs   map[string]*output     // by ID of the task or hiring
 	listeners []func(Chunk)
 }
 
-// Mount serves the MCP endpoints on a server, until the server is closed. It panics if
-// they are mounted already.
+// Mount serves the MCP endpoints on a server until the server is closed. It panics if
+// they are already mounted.
 func Mount(srv *agrentingtest.Server) *Endpoints {
 	closing, end := context.WithCancel(context.Background())
 	e := &Endpoints{
@@ -51,11 +51,11 @@ func Mount(srv *agrentingtest.Server) *Endpoints {
 	hirer := e.newServer(e.addHirerTools)
 	srv.HandleUser("/mcp/hirer", e.admitted(mcp.NewStreamableHTTPHandler(
 		func(*http.Request) *mcp.Server { return hirer },
-		// The platform authenticates each request, whatever its Host is.
+		// The platform authenticates each request, independent of its Host.
 		&mcp.StreamableHTTPOptions{DisableLocalhostProtection: true, SessionTimeout: SessionTimeout},
 	)))
 	srv.BeforeClose(func() {
-		end() // a session waits for its requests when it is closed
+		end() // closing a session waits for its requests
 		for session := range hirer.Sessions() {
 			_ = session.Close()
 		}
@@ -69,8 +69,8 @@ func Mount(srv *agrentingtest.Server) *Endpoints {
 	return e
 }
 
-// newServer returns an MCP server with tools. Without versions it speaks every version
-// that the MCP library knows.
+// newServer returns an MCP server with tools. If versions is empty, it accepts every
+// protocol version of the MCP library.
 func (e *Endpoints) newServer(tools func(*mcp.Server), versions ...string) *mcp.Server {
 	s := mcp.NewServer(&mcp.Implementation{Name: "agrenting", Version: "1.0.0"}, &mcp.ServerOptions{
 		Capabilities:              &mcp.ServerCapabilities{},
@@ -81,7 +81,7 @@ func (e *Endpoints) newServer(tools func(*mcp.Server), versions ...string) *mcp.
 }
 
 // admitted serves requests that the platform has authenticated. The MCP library binds an
-// MCP session to the user ID that it is told.
+// MCP session to the user ID that it gets here.
 func (e *Endpoints) admitted(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		verify := func(context.Context, string, *http.Request) (*auth.TokenInfo, error) { return tokenInfo(r), nil }
@@ -89,26 +89,28 @@ func (e *Endpoints) admitted(next http.Handler) http.Handler {
 		defer cancel()
 		defer context.AfterFunc(e.closing, cancel)() //nolint:contextcheck // the server ends, too
 		inner := r.Clone(ctx)
-		inner.Header.Set("Authorization", "Bearer admitted") // whichever header had the credential
+		inner.Header.Set("Authorization", "Bearer admitted") // replaces the header that had the credential
 		bearer := auth.RequireBearerToken(verify, &auth.RequireBearerTokenOptions{AllowMissingExpiration: true})
 		bearer(hidden(next)).ServeHTTP(w, inner)
 	})
 }
 
-// requestKey is where the MCP library carries the HTTP request of a message to its tool.
+// requestKey is the key under which the MCP library passes the HTTP request of a message
+// to its tool.
 const requestKey = "request"
 
 func tokenInfo(r *http.Request) *auth.TokenInfo {
 	return &auth.TokenInfo{UserID: owner(principalOf(r)), Extra: map[string]any{requestKey: r}}
 }
 
-// principalOf never fails: every route is behind the platform's authentication.
+// principalOf never fails, because every route requires the platform's authentication.
 func principalOf(r *http.Request) agrentingtest.Principal {
 	p, _ := agrentingtest.PrincipalFrom(r.Context())
 	return p
 }
 
-// owner is whom an MCP session belongs to. A user may name another agent in each message.
+// owner returns the owner of an MCP session. A user may select another agent in each
+// message.
 func owner(p agrentingtest.Principal) string {
 	if p.Kind == agrentingtest.KindUserToken {
 		return "user:" + p.UserID
@@ -116,7 +118,7 @@ func owner(p agrentingtest.Principal) string {
 	return "agent:" + p.AgentID
 }
 
-// account is whom money and settings belong to.
+// account returns the ID of the account that money and settings belong to.
 func account(p agrentingtest.Principal) string {
 	if p.UserID != "" {
 		return "user:" + p.UserID

@@ -8,16 +8,16 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// SessionTimeout is how long an MCP session of Streamable HTTP may receive no message: two
-// hours. Then it ends, and its ID gets a 404, after which clients begin another one. The
-// platform publishes no number.
+// SessionTimeout is how long an MCP session of Streamable HTTP may go without a message:
+// two hours. Then it ends, and requests with its ID get a 404, after which clients begin
+// a new one. The platform does not publish a number.
 const SessionTimeout = 2 * time.Hour
 
-// sessionHeader names the MCP session of a message.
+// sessionHeader is the header with the MCP session of a message.
 const sessionHeader = "Mcp-Session-Id"
 
-// hidden responds in the same way for an MCP session of another caller as for one that
-// does not exist. The MCP library tells the two apart, in plain text.
+// hidden sends the same response for an MCP session of another caller as for one that
+// does not exist. The MCP library sends different ones, in plain text.
 func hidden(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get(sessionHeader) != "" {
@@ -27,7 +27,7 @@ func hidden(next http.Handler) http.Handler {
 	})
 }
 
-// sessionWriter replaces the library's refusals of an MCP session.
+// sessionWriter replaces the library's responses that refuse an MCP session.
 type sessionWriter struct {
 	http.ResponseWriter
 	replaced bool

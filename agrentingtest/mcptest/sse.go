@@ -11,15 +11,15 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// maxMessage bounds a message, in bytes.
+// maxMessage is the maximum size of a message in bytes.
 const maxMessage = 4 << 20
 
 // streams are the MCP sessions of an HTTP+SSE endpoint. The handler of the MCP library
-// does not serve the platform's URL for messages, and does not tell tools which request
-// a message came with.
+// cannot be used: it does not serve the platform's URL for messages, and does not pass
+// the request of a message to its tool.
 type streams struct {
 	server   *mcp.Server
-	messages string // what the URL for messages begins with
+	messages string // the prefix of the URL for messages
 
 	mu   sync.Mutex
 	live map[string]*stream
@@ -65,11 +65,11 @@ func (s *streams) open(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 	case <-t.done:
 	}
-	t.end()             // tools that are at work are canceled
+	t.end()             // cancels the tools that are running
 	_ = session.Close() // waits for them
 }
 
-// message takes a message of the client.
+// message accepts a message from the client.
 func (s *streams) message(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	t := s.live[r.PathValue("session")]
@@ -111,10 +111,11 @@ func (t *stream) Connect(ctx context.Context) (mcp.Connection, error) {
 	return &connection{conn, t}, nil
 }
 
-// end has Read return, and the MCP library cancel what is going on.
+// end makes Read return, after which the MCP library cancels the running calls.
 func (t *stream) end() { t.ending.Do(func() { close(t.done) }) }
 
-// connection writes events to the stream, and reads what message has taken.
+// connection writes events to the stream and reads the messages that message has
+// accepted.
 type connection struct {
 	mcp.Connection
 	stream *stream

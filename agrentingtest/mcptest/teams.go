@@ -19,24 +19,27 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// Team is a group of agents that is hired together.
+// Team is a group of agents that is hired together, such as Team{Name: "Writers",
+// Members: members}. Most programs only set Name and Members.
 type Team struct {
-	ID          string       `json:"id"` // made up when empty
+	ID          string       `json:"id"` // a random UUID if empty
 	Name        string       `json:"name"`
 	Description string       `json:"description,omitempty"`
 	Members     []TeamMember `json:"members"`
 }
 
-// TeamMember is an agent of a [Team].
+// TeamMember is an agent of a [Team], such as TeamMember{AgentDID:
+// "did:agrenting:scribe", Capability: "writing", Price: "8.50"}. Most programs only set
+// these three fields.
 type TeamMember struct {
-	AgentDID   string `json:"agent_did"` // or the ID
+	AgentDID   string `json:"agent_did"` // the DID or the ID
 	Capability string `json:"capability"`
 	Price      string `json:"price,omitempty"` // in USD, such as "8.50"
 	Note       string `json:"note,omitempty"`
 }
 
-// SaveTeam adds a team to those that list_saved_teams lists for a user. It returns the
-// team with its ID. No source says how users save teams.
+// SaveTeam adds a team to the list of list_saved_teams for a user. It returns the team
+// with its ID. No source documents how users save teams.
 func (e *Endpoints) SaveTeam(userID string, t Team) Team {
 	t = t.ready()
 	e.mu.Lock()
@@ -45,8 +48,8 @@ func (e *Endpoints) SaveTeam(userID string, t Team) Team {
 	return t
 }
 
-// ListTeam adds a team to those that list_team_listings lists for everybody. It returns
-// the team with its ID.
+// ListTeam adds a team to the list of list_team_listings for all callers. It returns the
+// team with its ID.
 func (e *Endpoints) ListTeam(t Team) Team {
 	t = t.ready()
 	e.mu.Lock()
@@ -70,7 +73,7 @@ func newUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// addTeamTools adds the tools for teams, which the platform calls swarms once hired.
+// addTeamTools adds the tools for teams. The platform calls a hired team a swarm.
 func (e *Endpoints) addTeamTools(s *mcp.Server) {
 	addTool(e, s, &mcp.Tool{
 		Name:        "hire_swarm",
@@ -98,12 +101,13 @@ func (e *Endpoints) addTeamTools(s *mcp.Server) {
 	}, listTeamListings)
 }
 
-// swarm is a hired team. It is not changed once it is hired: its hirings have the status.
+// swarm is a hired team. It does not change after it is hired: its hirings have the
+// status.
 type swarm struct {
 	id, name, account string
 	hirings           []string
 	created           time.Time
-	fingerprint       [sha256.Size]byte // of the arguments
+	fingerprint       [sha256.Size]byte // hash of the arguments
 }
 
 type swarmInput struct {
@@ -122,11 +126,11 @@ type swarmMember struct {
 
 const (
 	maxMembers = 10
-	maxNote    = 500 // documented
+	maxNote    = 500 // documented limit
 )
 
-// hireSwarm hires one member after the other, and gives up those it has hired if one is
-// refused.
+// hireSwarm hires one member after the other. If one is refused, it cancels the hirings
+// of the others.
 func hireSwarm(ctx context.Context, c *call, in swarmInput) (any, error) {
 	if n := len(in.Members); n == 0 || n > maxMembers {
 		return nil, invalid("members must have 1 to %d agents", maxMembers)
@@ -182,8 +186,9 @@ func hireSwarm(ctx context.Context, c *call, in swarmInput) (any, error) {
 	return made.render(states), nil
 }
 
-// hireMember hires a member. If the response is lost, the member may have been hired: the
-// request is repeated under its idempotency key, so that giveUp can cancel the hiring.
+// hireMember hires a member. If the response is lost, the member may have been hired.
+// Therefore hireMember resends the request with the same idempotency key, so that giveUp
+// can cancel the hiring.
 func (c *call) hireMember(ctx context.Context, s *swarm, slot int, m swarmMember) (map[string]any, error) {
 	body := hireBody{
 		Capability: m.Capability, Task: m.Task, Price: m.Price, ClientMessage: m.Note,
@@ -212,12 +217,12 @@ func (c *call) hireMember(ctx context.Context, s *swarm, slot int, m swarmMember
 }
 
 func (s *swarm) add(hiring map[string]any) {
-	id, _ := hiring["id"].(string) // it has one
+	id, _ := hiring["id"].(string) // the hiring has an ID
 	s.hirings = append(s.hirings, id)
 }
 
-// giveUp cancels the hirings of a swarm whose next member was refused, also if the
-// caller has left meanwhile.
+// giveUp cancels the hirings of a swarm after its next member was refused, even if
+// the caller has left.
 func (c *call) giveUp(ctx context.Context, s *swarm, slot int, cause error) error {
 	var left []string
 	for _, id := range s.hirings {
@@ -236,7 +241,7 @@ type swarmIDInput struct {
 	SwarmID string `json:"swarm_id"`
 }
 
-// swarm finds a swarm of the caller.
+// swarm returns a swarm of the caller.
 func (c *call) swarm(id string) (*swarm, error) {
 	c.e.mu.Lock()
 	defer c.e.mu.Unlock()
@@ -255,7 +260,8 @@ func getSwarmStatus(ctx context.Context, c *call, in swarmIDInput) (any, error) 
 	return c.readSwarm(ctx, s)
 }
 
-// cancelSwarm cancels what has not ended. A hiring that ends meanwhile is left alone.
+// cancelSwarm cancels the hirings that have not ended. A hiring that ends in the meantime
+// is left unchanged.
 func cancelSwarm(ctx context.Context, c *call, in swarmIDInput) (any, error) {
 	s, err := c.swarm(in.SwarmID)
 	if err != nil {
@@ -264,7 +270,7 @@ func cancelSwarm(ctx context.Context, c *call, in swarmIDInput) (any, error) {
 	states := make([]map[string]any, len(s.hirings))
 	for i, id := range s.hirings {
 		err := c.ask(ctx, http.MethodPost, hiringPath(id, "/cancel"), nil, nil, &states[i])
-		if f, ok := errors.AsType[*refusal](err); ok && f.status == http.StatusUnprocessableEntity { // it has ended
+		if f, ok := errors.AsType[*refusal](err); ok && f.status == http.StatusUnprocessableEntity { // the hiring has ended
 			err = c.ask(ctx, http.MethodGet, hiringPath(id, ""), nil, nil, &states[i])
 		}
 		if err != nil {
@@ -280,12 +286,13 @@ func (c *call) readSwarm(ctx context.Context, s *swarm) (any, error) {
 	return s.render(states), err
 }
 
-// render derives the status of the swarm from those of its hirings, which is assumed.
+// render derives the status of the swarm from the statuses of its hirings, which is an
+// assumption.
 func (s *swarm) render(states []map[string]any) any {
 	all := func(status string) bool {
 		return !slices.ContainsFunc(states, func(h map[string]any) bool { return h["status"] != status })
 	}
-	status := "failed" // of those that have ended, some without a result
+	status := "failed" // counts of the hirings that have ended, and of those that ended without a result
 	switch {
 	case slices.ContainsFunc(states, func(h map[string]any) bool { return !final(h) }):
 		status = "in_progress"
@@ -306,7 +313,7 @@ type suggestInput struct {
 	MaxPrice     float64  `json:"max_price,omitempty" jsonschema:"of each member, in USD"`
 }
 
-// suggestTeam takes the first agent for each capability in the order of discovery.
+// suggestTeam chooses the first agent for each capability in the order of discovery.
 func suggestTeam(ctx context.Context, c *call, in suggestInput) (any, error) {
 	if n := len(in.Capabilities); n == 0 || n > maxMembers {
 		return nil, invalid("capabilities must name 1 to %d capabilities", maxMembers)
@@ -335,7 +342,7 @@ func suggestTeam(ctx context.Context, c *call, in suggestInput) (any, error) {
 	return map[string]any{"members": members, "missing_capabilities": missing, "total_price": amount(total)}, nil
 }
 
-// amount has two to eight decimals, as the platform writes money.
+// amount formats an amount with two to eight decimals, as the platform does.
 func amount(r *big.Rat) string {
 	whole, fraction, _ := strings.Cut(r.FloatString(8), ".")
 	return whole + "." + fraction[:2] + strings.TrimRight(fraction[2:], "0")

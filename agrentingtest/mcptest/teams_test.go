@@ -123,7 +123,7 @@ func TestLostResponsesAreReported(t *testing.T) {
 	user := w.session(streamable, w.token(w.user))
 	w.Fault("POST /api/v1/agents/"+w.worker.DID+"/hire", agrentingtest.DropAfter().Times(2))
 	reason := user.fails("hire_swarm", object{"members": []object{member(w.worker, "1")}})
-	assert.Equal(t, "members[0]: the connection to the platform broke. The agent may have been hired: see list_my_hirings", reason)
+	assert.Equal(t, "members[0]: the connection to the platform was closed. The agent may have been hired: see list_my_hirings", reason)
 	assert.Len(t, list(user.do("list_my_hirings", nil), "hirings"), 1)
 }
 

@@ -251,7 +251,7 @@ func TestFaultsHitTools(t *testing.T) {
 		s := w.session(path, w.token(w.user))
 		w.Fault("GET /api/v1/ledger/balance", agrentingtest.Status(503, ""), agrentingtest.DropBefore(), agrentingtest.Page(502), agrentingtest.MalformedJSON())
 		assert.Contains(t, s.fails("check_balance", nil), "AGENT_UNAVAILABLE (HTTP 503)")
-		assert.Contains(t, s.fails("check_balance", nil), "connection to the platform broke")
+		assert.Contains(t, s.fails("check_balance", nil), "connection to the platform was closed")
 		assert.Contains(t, s.fails("check_balance", nil), "HTTP_ERROR (HTTP 502): Bad Gateway")
 		assert.Contains(t, s.fails("check_balance", nil), "malformed")
 		s.do("check_balance", nil)

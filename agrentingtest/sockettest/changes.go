@@ -6,7 +6,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// The events of hirer, and those of agent, which are named by the webhooks as well.
+// The events on hirer and on agent. Webhooks have the same names for them.
 var (
 	hirerEvents = []string{"hiring.created", "hiring.completed", "hiring.cancelled"}
 	agentEvents = slices.Concat(hirerEvents, []string{
@@ -14,7 +14,7 @@ var (
 	})
 )
 
-// onChange pushes what has happened on the server.
+// onChange pushes a change that happened on the server.
 func (s *Sockets) onChange(c agrentingtest.Change) {
 	id := c.TaskID + c.HiringID // one of them is empty
 	if id == "" || c.PaymentID != "" {
@@ -38,8 +38,8 @@ func (s *Sockets) onChange(c agrentingtest.Change) {
 	}
 }
 
-// endStream ends the stream of a task that has ended, and begins another one when the
-// task has begun again. It needs the lock.
+// endStream ends the stream of a task that has ended, and begins a new stream when
+// the task has begun again. It needs the lock.
 func (s *Sockets) endStream(id string, c agrentingtest.Change) {
 	w := agrentingtest.Work{Status: c.Status}
 	if !ended(w) {
@@ -59,8 +59,8 @@ func (s *Sockets) endStream(id string, c agrentingtest.Change) {
 	s.broadcast(end.topic, end.event, end.payload, nil)
 }
 
-// first returns the first of two members that is there: tasks and hirings name them
-// differently.
+// first returns the first of two members that is present, because tasks and hirings
+// have different names for it.
 func first(data map[string]any, task, hiring string) any {
 	if v := data[task]; v != nil {
 		return v

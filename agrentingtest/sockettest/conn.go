@@ -12,45 +12,45 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// maxChannels is how many channels a socket may have, as in Phoenix.
+// maxChannels is the maximum number of channels of a socket, as in Phoenix.
 const maxChannels = 100
 
-// conn is one socket. Its fields below the queue need the lock of Sockets.
+// conn is one socket. Its fields from queue on need the lock of Sockets.
 type conn struct {
 	sockets  *Sockets
 	endpoint endpoint
 	who      agrentingtest.Principal
 	version  version
 	ws       *websocket.Conn
-	silence  *time.Timer // ends a socket that sends nothing
+	silence  *time.Timer // ends a socket that does not send anything
 	done     chan struct{}
 	work     sync.WaitGroup
 
 	queue    chan frame
-	closing  bool // nothing is queued anymore
+	closing  bool // nothing more is queued
 	channels map[string]*channel
 }
 
 // channel is a topic that a socket has joined.
 type channel struct {
 	conn      *conn
-	topic     string // as the client writes it
-	kind, id  string // of the topic, with the canonical ID
+	topic     string // as the client wrote it
+	kind, id  string // the ID in the topic, in canonical form
 	joinedRef ref
 }
 
-// key is the topic with the canonical ID.
+// key returns the topic with the canonical ID.
 func (ch *channel) key() string { return ch.kind + ch.id }
 
-// frame is one place in the queue: messages that belong together, or the end of the
+// frame is one entry of the queue: messages that belong together, or the end of the
 // socket.
 type frame struct {
 	messages []message
-	code     websocket.StatusCode // of the end
+	code     websocket.StatusCode // the code that ends the socket
 	reason   string
 }
 
-// id identifies whose socket it is: an agent, or else a user.
+// id returns the ID of the agent, or of the user, that has opened the socket.
 func (c *conn) id() string {
 	if c.who.AgentID != "" {
 		return c.who.AgentID
@@ -58,7 +58,7 @@ func (c *conn) id() string {
 	return c.who.UserID
 }
 
-// handler serves an endpoint.
+// handler returns the handler of an endpoint.
 func (s *Sockets) handler(e endpoint) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		v, ok := versionOf(r.URL.Query().Get("vsn"))
@@ -75,13 +75,13 @@ func (s *Sockets) handler(e endpoint) http.HandlerFunc {
 		if !s.cfg.surviving {
 			revoked = s.srv.Revoked(c.who.CredentialID)
 		}
-		s.add(c) // before the client learns that it is connected
+		s.add(c) // registered before the client learns that it is connected
 		defer s.remove(c)
 		c.silence = time.AfterFunc(s.cfg.timeout, c.timeOut)
 		defer c.silence.Stop()
 		var err error
 		c.ws, err = websocket.Accept(w, r, &websocket.AcceptOptions{
-			InsecureSkipVerify: true, // the credential in the URL is what counts, not the page that has it
+			InsecureSkipVerify: true, // the credential in the URL authenticates, not the origin of the page
 			OnPingReceived: func(context.Context, []byte) bool {
 				c.alive()
 				return true
@@ -96,24 +96,24 @@ func (s *Sockets) handler(e endpoint) http.HandlerFunc {
 		c.work.Go(func() { c.write(ctx, revoked) })
 		c.read(ctx)
 		close(c.done)
-		_ = c.ws.CloseNow() // mostly closed already
+		_ = c.ws.CloseNow() // usually already closed
 		s.remove(c)
 		c.work.Wait()
 	}
 }
 
-// alive notes that the client has sent something.
+// alive records that the client has sent something.
 func (c *conn) alive() { c.silence.Reset(c.sockets.cfg.timeout) }
 
-// timeOut ends a socket that has sent nothing for too long.
+// timeOut ends a socket that has not sent anything for too long.
 func (c *conn) timeOut() {
 	c.sockets.mu.Lock()
 	defer c.sockets.mu.Unlock()
 	c.end(websocket.StatusProtocolError, "timeout")
 }
 
-// send queues messages, which take one place in the queue. It needs the lock. A client
-// that does not read its messages is cut off.
+// send queues messages, which take one entry of the queue. It needs the lock. It
+// disconnects a client that does not read its messages.
 func (c *conn) send(messages ...message) { c.enqueue(frame{messages: messages}) }
 
 // end closes the socket after the messages in the queue. It needs the lock.
@@ -131,7 +131,7 @@ func (c *conn) enqueue(f frame) {
 	case c.queue <- f:
 	default:
 		c.closing = true
-		c.work.Go(func() { _ = c.ws.CloseNow() }) // may wait for a write that is in progress
+		c.work.Go(func() { _ = c.ws.CloseNow() }) // may have to wait for a write that is in progress
 	}
 }
 
@@ -155,14 +155,14 @@ func (c *conn) read(ctx context.Context) {
 	}
 }
 
-// fail ends the socket because of what the client has sent.
+// fail ends the socket because of an invalid message from the client.
 func (c *conn) fail(code websocket.StatusCode, reason string) {
 	c.sockets.mu.Lock()
 	defer c.sockets.mu.Unlock()
 	c.end(code, reason)
 }
 
-// write sends what is queued, until the socket ends.
+// write sends the queued messages until the socket ends.
 func (c *conn) write(ctx context.Context, revoked <-chan struct{}) {
 	for {
 		select {
@@ -173,7 +173,7 @@ func (c *conn) write(ctx context.Context, revoked <-chan struct{}) {
 			c.fail(websocket.StatusGoingAway, "")
 		case f := <-c.queue:
 			if f.code != 0 {
-				_ = c.ws.Close(f.code, f.reason) // the client may have gone
+				_ = c.ws.Close(f.code, f.reason) // the client may have left
 				return
 			}
 			for _, m := range f.messages {
@@ -199,7 +199,7 @@ func (c *conn) writeMessage(ctx context.Context, b []byte) error {
 
 var errSlow = errors.New("sockettest: the client does not read")
 
-// reply is the answer to a message of the client.
+// reply returns the response to a message of the client.
 func reply(m message, joined ref, status string, response object) message {
 	return message{
 		joinRef: joined, ref: m.ref, topic: m.topic, event: eventReply,
@@ -207,17 +207,17 @@ func reply(m message, joined ref, status string, response object) message {
 	}
 }
 
-// accept grants what a message asks for, and sends what follows from it. It needs the lock.
+// accept sends a positive reply and the messages that follow from it. It needs the lock.
 func (c *conn) accept(m message, joined ref, then ...message) {
 	c.send(append([]message{reply(m, joined, "ok", object{})}, then...)...)
 }
 
-// refuse needs the lock.
+// refuse sends a negative reply. It needs the lock.
 func (c *conn) refuse(m message, joined ref, reason string) {
 	c.send(reply(m, joined, "error", object{"reason": reason}))
 }
 
-// handle does what a message asks for.
+// handle processes a message.
 func (c *conn) handle(m message) {
 	s := c.sockets
 	if m.event == eventJoin && m.topic != topicPhoenix {
@@ -229,7 +229,8 @@ func (c *conn) handle(m message) {
 	}
 }
 
-// control handles what belongs to the protocol. It returns the channel of anything else.
+// control processes messages of the protocol itself. For all others, it returns the
+// channel.
 func (c *conn) control(m message) *channel {
 	c.sockets.mu.Lock()
 	defer c.sockets.mu.Unlock()
@@ -245,7 +246,7 @@ func (c *conn) control(m message) *channel {
 	case ch == nil:
 		c.refuse(m, nil, reasonUnmatched)
 	case !m.joinRef.none() && !m.joinRef.equal(ch.joinedRef):
-		// It belongs to an earlier join of the topic.
+		// The message belongs to an earlier join of the topic.
 	case m.event == eventLeave:
 		c.accept(m, ch.joinedRef)
 		c.closeChannel(ch)
@@ -255,7 +256,7 @@ func (c *conn) control(m message) *channel {
 	return nil
 }
 
-// join has the client join a topic, again if it has done so before.
+// join makes the client join a topic. The client may have joined it before.
 func (c *conn) join(m message) {
 	s := c.sockets
 	kind, id, matched := c.endpoint.match(m.topic)
@@ -294,10 +295,10 @@ func (c *conn) join(m message) {
 	}
 }
 
-// closeChannel ends a channel in an orderly way. It needs the lock.
+// closeChannel closes a channel in an orderly way. It needs the lock.
 func (c *conn) closeChannel(ch *channel) { c.dropChannel(ch, eventClose, object{}) }
 
-// dropChannel needs the lock.
+// dropChannel removes a channel and sends an event about it. It needs the lock.
 func (c *conn) dropChannel(ch *channel, event string, payload object) {
 	c.sockets.leave(ch)
 	c.send(message{

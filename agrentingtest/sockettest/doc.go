@@ -1,5 +1,5 @@
-// Package sockettest serves the platform's WebSockets at an embedded platform of package
-// agrentingtest: Phoenix channels, as the official Phoenix clients speak them.
+// Package sockettest serves the platform's WebSockets on an embedded platform of package
+// agrentingtest: Phoenix channels that work with the official Phoenix clients.
 //
 //	srv := agrentingtest.NewServer()
 //	defer srv.Close()
@@ -21,21 +21,21 @@
 //	                                                        analytics:user:<user_id>,
 //	                                                        analytics:global
 //
-// The first two are of the platform's page "Channels", the third one of its page
-// "WebSocket". A refused credential, or a vsn other than 1.0.* and 2.0.*, gets a 403
-// without a body, as from Phoenix, see [WithRefusal]. A socket without vsn speaks 1.0.0.
+// The first two are from the platform's page "Channels", and the third one is from its
+// page "WebSocket". A refused credential, or a vsn other than 1.0.* and 2.0.*, gets a 403
+// without a body, as in Phoenix; see [WithRefusal]. A socket without vsn uses 1.0.0.
 //
-// An agent joins the topics of itself and of its tasks. A user joins those of itself and
-// of the tasks that it, or an agent of it, asked for. The others are refused with the
-// reason "unauthorized", and topics that the endpoint does not have with "unmatched
-// topic". Negotiations and payment channels have no routes on the embedded platform:
-// [Sockets.Allow] says who may join one. The ID of a hiring stands for that of its task in
-// task_stream. The IDs of tasks and hirings are case-insensitive: events arrive on the
-// topic as the client has written it.
+// An agent can join its own topics and those of its tasks. A user can join its own topics
+// and those of the tasks that it, or an agent of it, has requested. Other topics are
+// refused with the reason "unauthorized", and topics that do not exist on the endpoint
+// with "unmatched topic". The embedded platform has no routes for negotiations and
+// payment channels: [Sockets.Allow] sets who may join one. In task_stream, the ID of a
+// hiring is used like the ID of a task. The IDs of tasks and hirings are
+// case-insensitive: events arrive on the topic as the client wrote it.
 //
-// # What is pushed
+// # Outbound events
 //
-// Only events that the platform's pages name are pushed:
+// Only events that are named in the platform's pages are pushed:
 //
 //	topic          event                                          payload
 //	agent          task.created, .claimed, .in_progress,          the task, as REST renders it
@@ -48,34 +48,34 @@
 //	               progress                                       percent, message
 //	               task_completed                                 task
 //
-// A join of task_stream replays the chunks so far, and the end of a stream that has
-// ended. [Sockets.Push] pushes anything else, for a test of what your program does with
-// it, such as the platform's task.submitted, of which no page says when it happens.
+// A join of task_stream replays the earlier chunks, and the end of the stream if it has
+// ended. [Sockets.Push] pushes any other event, such as the platform's task.submitted,
+// for which no page documents the cause.
 //
-// # What is accepted
+// # Inbound events
 //
 // On agent, the provider of a task sends task.stream_chunk with task_id, content, and
-// kind; [Sockets.Emit] does the same for the other transports. On task, the provider sends
-// output_stream, output_complete, progress, checkpoint, complete with a result, and error
-// with type and details; the client sends input_stream, input_complete, and cancel. The
-// platform documents them as bidirectional streams of the two parties: what one sends, the
-// other gets. complete, error, and cancel end the task, as for REST.
+// kind. [Sockets.Emit] does the same for the other transports. On task, the provider
+// sends output_stream, output_complete, progress, checkpoint, complete with a result, and
+// error with type and details. The client sends input_stream, input_complete, and cancel.
+// The platform documents these events as bidirectional streams, so each event is passed
+// on to the other party. complete, error, and cancel end the task, as with REST.
 //
-// # What the platform does not say
+// # Undocumented behavior
 //
-// Assumed are, beside what is said above:
+// These are assumptions too:
 //
 //   - The payloads of agent and hirer, and the names of the events on agent, which are
 //     those of the webhooks and of hirer. Canceled work ends a stream with stream.error.
-//   - A socket is closed with code 1001 when its credential is revoked, or its session
+//   - A socket is closed with code 1001 when its credential is revoked or its session is
 //     ended, and clients connect again. See [WithSurvivingSockets]. The expiry of a session
-//     closes nothing.
-//   - 30 handshakes in a minute, see agrentingtest.RateLimits.
-//   - Phoenix answers an event that a channel does not know with phx_error, which ends the
-//     channel. So does this package.
+//     does not close a socket.
+//   - An agent or user may open 30 sockets in a minute, see agrentingtest.RateLimits.
+//   - An event that a channel does not support gets a phx_error, which ends the channel,
+//     as in Phoenix.
 //
-// Phoenix closes a socket that sends nothing for 60 seconds, see [WithTimeout], and so
-// does this package, with code 1002.
+// Like Phoenix, this package closes a socket that has not sent anything for 60 seconds,
+// with code 1002; see [WithTimeout].
 //
-// Close of the server closes all sockets with code 1001.
+// Closing the server closes all sockets with code 1001.
 package sockettest

@@ -21,8 +21,8 @@ const (
 // object is the payload of a message.
 type object = map[string]any
 
-// ref identifies a message or a join. Clients choose it, mostly as a string, and get it
-// back unchanged.
+// ref identifies a message or a join. The client chooses it, usually as a string, and
+// gets it back unchanged.
 type ref json.RawMessage
 
 func (r ref) none() bool { return len(r) == 0 || string(r) == "null" }
@@ -43,31 +43,31 @@ func (r *ref) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// message is one message of either version.
+// message is one message of either protocol version.
 type message struct {
 	joinRef, ref ref
 	topic, event string
 	payload      json.RawMessage
 }
 
-// fields reads the payload, which must be an object.
+// fields returns the payload, which must be an object.
 func (m message) fields() (map[string]json.RawMessage, bool) {
 	var fields map[string]json.RawMessage
 	err := json.Unmarshal(m.payload, &fields)
 	return fields, err == nil && fields != nil
 }
 
-// version is a version of the protocol.
+// version is a version of the Phoenix protocol.
 type version uint8
 
 const (
-	version1 version = 1 // objects
-	version2 version = 2 // arrays of [join_ref, ref, topic, event, payload]
+	version1 version = 1 // messages are objects
+	version2 version = 2 // messages are arrays of [join_ref, ref, topic, event, payload]
 )
 
 var versionPattern = regexp.MustCompile(`\A([12])\.0\.\d+\z`)
 
-// versionOf reads the parameter vsn.
+// versionOf parses the parameter vsn.
 func versionOf(vsn string) (version, bool) {
 	if vsn == "" {
 		return version1, true
@@ -94,7 +94,7 @@ type objectMessage struct {
 	JoinRef ref             `json:"join_ref"`
 }
 
-// decode reads a message of a client.
+// decode decodes a message from a client.
 func (v version) decode(b []byte) (message, error) {
 	if v == version1 {
 		var o objectMessage
@@ -114,7 +114,7 @@ func (v version) decode(b []byte) (message, error) {
 	return m, nil
 }
 
-// encode renders a message to a client. The payload is JSON already.
+// encode encodes a message to a client. The payload is already JSON.
 func (v version) encode(m message) []byte {
 	var value any = []any{m.joinRef, m.ref, m.topic, m.event, m.payload}
 	if v == version1 {
@@ -127,11 +127,11 @@ func (v version) encode(m message) []byte {
 	return b
 }
 
-// encodePayload renders a payload. Those of this package always encode.
+// encodePayload encodes a payload. It cannot fail for the payloads of this package.
 func encodePayload(payload any) json.RawMessage {
 	b, err := json.Marshal(payload)
 	if err != nil {
-		panic("sockettest: the payload does not encode: " + err.Error())
+		panic("sockettest: cannot encode the payload:  " + err.Error())
 	}
 	return b
 }

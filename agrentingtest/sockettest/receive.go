@@ -9,11 +9,11 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// taskEvent is what an event on task does.
+// taskEvent is the effect of an event on task.
 type taskEvent struct {
 	client bool               // sent by the client, not by the provider
-	shared bool               // passed on to the other party
-	step   agrentingtest.Step // what it does to the task
+	shared bool               // forwarded to the other party
+	step   agrentingtest.Step // its effect on the task
 }
 
 // taskEvents are the inbound events of the page "WebSocket".
@@ -30,7 +30,7 @@ var taskEvents = map[string]taskEvent{
 }
 
 // receive handles an event on a channel. It must be called without the lock, because it
-// may change the server, which then announces the change.
+// may change the task on the server, which then announces the change.
 func (s *Sockets) receive(ch *channel, m message) {
 	var reason string
 	known := false
@@ -44,14 +44,14 @@ func (s *Sockets) receive(ch *channel, m message) {
 		if e, known = taskEvents[m.event]; known {
 			reason = s.receiveTask(ch, e, m)
 		}
-	default: // no inbound events
+	default: // there are no inbound events
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := ch.conn
 	switch {
 	case c.closing || c.channels[ch.topic] != ch:
-		// It has ended meanwhile.
+		// It has ended in the meantime.
 	case !known:
 		c.dropChannel(ch, eventError, object{})
 	case reason != "":
@@ -116,7 +116,7 @@ func (s *Sockets) step(ch *channel, w agrentingtest.Work, step agrentingtest.Ste
 	return ""
 }
 
-// failure is the reason of a failed task: the type of an error, and its details.
+// failure returns the reason of a failed task: the type of the error and its details.
 func failure(fields map[string]json.RawMessage) string {
 	parts := make([]string, 0, 2)
 	for _, name := range []string{"type", "details"} {
@@ -133,7 +133,7 @@ func failure(fields map[string]json.RawMessage) string {
 }
 
 // Checkpoint returns the payload of the latest checkpoint that the provider of a task has
-// sent, with state and seq, and false if there is none.
+// sent, with state and seq. It returns false if there is none.
 func (s *Sockets) Checkpoint(taskID string) (json.RawMessage, bool) {
 	taskID = s.canonical(taskID)
 	s.mu.Lock()

@@ -12,10 +12,10 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// closeGrace is how long Close of the server waits for clients to confirm the end.
+// closeGrace is how long closing the server waits for clients to confirm the end.
 const closeGrace = time.Second
 
-// Sockets are the sockets of one server. All methods are safe for concurrent use.
+// Sockets are the WebSockets of one server. All methods are safe for concurrent use.
 type Sockets struct {
 	srv *agrentingtest.Server
 	cfg config
@@ -23,14 +23,15 @@ type Sockets struct {
 	mu          sync.Mutex
 	conns       []*conn
 	joined      map[string][]*channel      // by topic, with the canonical ID
-	allowed     map[string][]string        // agents by topic
+	allowed     map[string][]string        // IDs of agents by topic
 	streams     map[string]*stream         // by task
 	checkpoints map[string]json.RawMessage // by task
 	closed      bool
-	idle        chan struct{} // closed once the last socket of a closed server has ended
+	idle        chan struct{} // closed when the last socket of a closed server has ended
 }
 
-// Mount adds the platform's sockets to a server. It must be called once for a server.
+// Mount adds the platform's sockets to a server. It must be called at most once for a
+// server.
 func Mount(srv *agrentingtest.Server, opts ...Option) *Sockets {
 	s := &Sockets{
 		srv:         srv,
@@ -49,17 +50,17 @@ func Mount(srv *agrentingtest.Server, opts ...Option) *Sockets {
 	return s
 }
 
-// refuse responds to a handshake that is not accepted, as Phoenix does.
+// refuse responds to a handshake that is not accepted, as in Phoenix.
 func (s *Sockets) refuse(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(s.cfg.refusal) }
 
 // Connection describes an open socket.
 type Connection struct {
 	Path      string // such as /socket/agent/websocket
 	Principal agrentingtest.Principal
-	Topics    []string // that it has joined, sorted
+	Topics    []string // the topics that it has joined, sorted
 }
 
-// Connections returns the open sockets, the oldest first.
+// Connections returns the open sockets, oldest first.
 func (s *Sockets) Connections() []Connection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,8 +75,8 @@ func (s *Sockets) Connections() []Connection {
 	return out
 }
 
-// Push sends an event to all who have joined a topic, and returns their number. It panics
-// if the payload is not a JSON object.
+// Push sends an event to all clients that have joined a topic, and returns their number.
+// It panics if the payload is not a JSON object.
 func (s *Sockets) Push(topic, event string, payload any) int {
 	b := encodePayload(payload)
 	if _, ok := (message{payload: b}).fields(); !ok {
@@ -87,7 +88,8 @@ func (s *Sockets) Push(topic, event string, payload any) int {
 	return s.broadcast(topic, event, b, nil)
 }
 
-// broadcast needs the lock. It leaves out one socket.
+// broadcast sends an event to all sockets that have joined a topic, except one. It needs
+// the lock.
 func (s *Sockets) broadcast(topic, event string, payload json.RawMessage, except *conn) int {
 	n := 0
 	for _, ch := range s.joined[topic] {
@@ -100,7 +102,7 @@ func (s *Sockets) broadcast(topic, event string, payload json.RawMessage, except
 }
 
 // Allow lets agents join the topic of a negotiation or a payment channel, such as
-// "negotiation:42", for which the embedded platform has no route.
+// "negotiation:42". The embedded platform has no routes for these.
 func (s *Sockets) Allow(topic string, agentIDs ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,7 +110,7 @@ func (s *Sockets) Allow(topic string, agentIDs ...string) {
 }
 
 // Disconnect closes the sockets of an agent or a user with code 1001, after which clients
-// connect again, and returns their number.
+// connect again. It returns the number of sockets.
 func (s *Sockets) Disconnect(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,8 +124,8 @@ func (s *Sockets) Disconnect(id string) int {
 	return n
 }
 
-// close ends all sockets of a server that is being closed. Those whose client does not
-// confirm it in time are cut by the server.
+// close ends all sockets when the server is closed. The server then closes the
+// connections of clients that do not confirm the end in time.
 func (s *Sockets) close() {
 	s.mu.Lock()
 	s.closed = true
@@ -152,7 +154,7 @@ func (s *Sockets) add(c *conn) {
 	}
 }
 
-// remove forgets a socket that has ended. It may be called again.
+// remove removes a socket that has ended. It may be called again.
 func (s *Sockets) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -18,46 +18,48 @@ const (
 	eventStreamError = "stream.error"
 )
 
-// The bounds of what is kept of a stream for those who join later. The platform publishes
-// no numbers.
+// The limits of the stored stream, for clients that join later. The platform does not
+// publish numbers.
 const (
 	maxChunks = 10_000
 	maxBytes  = 16 << 20 // of contents and kinds
 )
 
-// Chunk is a part of what an agent says about a task while it works on it.
+// Chunk is a part of the output of an agent while it works on a task, such as Chunk{Seq:
+// 1, Content: "Hello", Kind: "text"}. Most programs only read Content.
 type Chunk struct {
-	Seq       int            `json:"seq"` // 1 for the first one
+	Seq       int            `json:"seq"` // 1 for the first chunk
 	Content   string         `json:"content"`
-	Kind      string         `json:"kind"` // "text" unless the agent says otherwise, which is assumed
+	Kind      string         `json:"kind"` // "text" unless the agent sets it, which is an assumption
 	Timestamp time.Time      `json:"timestamp"`
 	Metadata  map[string]any `json:"metadata"`
 }
 
-// size is in bytes.
+// size returns the size in bytes.
 func (c Chunk) size() int { return len(c.Content) + len(c.Kind) }
 
 // stream is the output of the current attempt at a task.
 type stream struct {
-	last   int // the number of the latest chunk
+	last   int // the sequence number of the latest chunk
 	chunks []Chunk
-	size   int      // of chunks
+	size   int      // total size of chunks
 	end    *message // stream.done or stream.error
 }
 
-// keep adds a chunk, and forgets the oldest ones beyond the bounds, but never the new one.
+// keep adds a chunk and drops the oldest ones beyond the limits, but never the new one.
 // It needs the lock.
 func (st *stream) keep(c Chunk) {
 	st.chunks = append(st.chunks, c)
 	st.size += c.size()
 	for len(st.chunks) > maxChunks || st.size > maxBytes && len(st.chunks) > 1 {
 		st.size -= st.chunks[0].size()
-		st.chunks[0] = Chunk{} // append may keep the array for long
+		st.chunks[0] = Chunk{} // append may keep the array for a long time
 		st.chunks = st.chunks[1:]
 	}
 }
 
-// replay returns what a client that joins late has missed. It needs the lock.
+// replay returns the messages that a client has missed if it joins late. It needs the
+// lock.
 func (st *stream) replay(topic string) []message {
 	missed := make([]message, 0, len(st.chunks)+1)
 	for _, c := range st.chunks {
@@ -79,17 +81,17 @@ func (s *Sockets) stream(id string) *stream {
 	return st
 }
 
-// Emit adds a chunk to the stream of a task or hiring, for an agent that uses another
-// transport than the sockets, such as the tool task_emit_chunk of the platform's MCP
-// server. An empty kind means "text". The error says that there is no such task or
-// hiring, or that it has ended.
+// Emit adds a chunk to the stream of a task or hiring. It is meant for agents that use a
+// transport other than the sockets, such as the tool task_emit_chunk of the platform's
+// MCP server. An empty kind means "text". Emit returns an error if there is no such task
+// or hiring, or if it has ended.
 func (s *Sockets) Emit(id, content, kind string, metadata map[string]any) error {
 	w, ok := s.srv.Work(id)
 	if !ok {
 		return fmt.Errorf("sockettest: no task or hiring %q on this server", id)
 	}
 	if ended(w) {
-		return fmt.Errorf("sockettest: the task or hiring %q is %s already", id, w.Status)
+		return fmt.Errorf("sockettest: the task or hiring %q is already %s", id, w.Status)
 	}
 	s.emit(w.ID, content, kind, metadata)
 	return nil
@@ -111,9 +113,9 @@ func (s *Sockets) emit(id, content, kind string, metadata map[string]any) {
 	s.broadcast(topicStream+id, eventChunk, encodePayload(c), nil)
 }
 
-// Chunks returns the latest chunks of a task or hiring, the oldest first: at most 10,000,
-// of at most 16 MiB together. A single larger chunk is kept alone.
-// A new attempt begins without any.
+// Chunks returns the latest chunks of a task or hiring, oldest first: at most 10,000, and
+// at most 16 MiB in total. A single larger chunk is kept alone. A new attempt begins
+// without chunks.
 func (s *Sockets) Chunks(id string) []Chunk {
 	id = s.canonical(id)
 	s.mu.Lock()
@@ -124,7 +126,7 @@ func (s *Sockets) Chunks(id string) []Chunk {
 	return nil
 }
 
-// receiveChunk handles the task.stream_chunk of an agent.
+// receiveChunk handles a task.stream_chunk from an agent.
 func (s *Sockets) receiveChunk(c *conn, m message) (reason string) {
 	var p struct {
 		TaskID  string  `json:"task_id"`

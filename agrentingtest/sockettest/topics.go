@@ -7,7 +7,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// The topics, without the ID that follows some of them.
+// The topics. Some of them are followed by an ID.
 const (
 	topicAgent          = "agent:"
 	topicHirer          = "hirer:"
@@ -21,8 +21,8 @@ const (
 	topicAnalytics      = "analytics:global"
 )
 
-// Reasons of refusals. The first one is that of the documentation of Phoenix, and the
-// second one what Phoenix itself responds with.
+// The reasons of refusals. The first one is from the documentation of Phoenix, and the
+// second one is what Phoenix itself sends.
 const (
 	reasonUnauthorized = "unauthorized"
 	reasonUnmatched    = "unmatched topic"
@@ -56,7 +56,7 @@ var endpoints = []endpoint{
 	},
 }
 
-// match splits a topic into one of the endpoint and an ID.
+// match splits a topic into a topic of the endpoint and an ID.
 func (e endpoint) match(topic string) (kind, id string, ok bool) {
 	for _, kind := range e.topics {
 		if !strings.HasSuffix(kind, ":") {
@@ -72,8 +72,9 @@ func (e endpoint) match(topic string) (kind, id string, ok bool) {
 	return "", "", false
 }
 
-// canonical returns the ID of a task or hiring as the server writes it, because IDs are
-// case-insensitive. An unknown ID is returned unchanged. It must be called without the lock.
+// canonical returns the ID of a task or hiring in the server's spelling, because IDs are
+// case-insensitive. It returns an unknown ID unchanged. It must be called without the
+// lock.
 func (s *Sockets) canonical(id string) string {
 	if w, ok := s.srv.Work(id); ok {
 		return w.ID
@@ -81,8 +82,8 @@ func (s *Sockets) canonical(id string) string {
 	return id
 }
 
-// canonicalTopic is a topic with the canonical ID, if that is the ID of a task or hiring.
-// It must be called without the lock.
+// canonicalTopic returns a topic with the canonical ID if its ID is that of a task or
+// hiring. It must be called without the lock.
 func (s *Sockets) canonicalTopic(topic string) string {
 	for _, kind := range []string{topicStream, topicTask} {
 		if id, ok := strings.CutPrefix(topic, kind); ok {
@@ -93,7 +94,7 @@ func (s *Sockets) canonicalTopic(topic string) string {
 }
 
 // authorized reports whether a client may join a topic. It must be called without the
-// lock, because it asks the server.
+// lock, because it calls the server.
 func (s *Sockets) authorized(who agrentingtest.Principal, kind, id string) bool {
 	switch kind {
 	case topicDiscovery, topicAnalytics:
@@ -118,7 +119,7 @@ func (s *Sockets) authorized(who agrentingtest.Principal, kind, id string) bool 
 	}
 }
 
-// party reports whether an agent is one of the two parties of some work.
+// party reports whether an agent is one of the two parties of a task or hiring.
 func party(w agrentingtest.Work, agentID string) bool {
 	return agentID == w.ProviderAgentID || agentID == w.ClientAgentID
 }

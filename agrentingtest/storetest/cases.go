@@ -47,7 +47,7 @@ func mustSave(t *tester, s agrenting.Store, name string, data []byte, previous a
 	return rev
 }
 
-// mustHold fails the test unless the store has the data at the revision.
+// mustHold fails the test unless the store has data at the revision.
 func mustHold(t *tester, s agrenting.Store, name string, want []byte, at agrenting.Revision) {
 	t.Helper()
 	rec, err := s.Load(t.Context(), name)
@@ -78,7 +78,7 @@ func mustBeMissing(t *tester, s agrenting.Store, name string) {
 	}
 }
 
-// mustConflict fails the test unless err is that of a lost compare-and-swap.
+// mustConflict fails the test unless err is a lost compare-and-swap.
 func mustConflict(t *tester, rev agrenting.Revision, err error) {
 	t.Helper()
 	switch {
@@ -93,7 +93,7 @@ func mustConflict(t *tester, rev agrenting.Revision, err error) {
 	}
 }
 
-// difference describes how two records differ, without showing them.
+// difference describes how two records differ, without their content.
 func difference(want, got []byte) string {
 	if bytes.Equal(want, got) {
 		return ""
@@ -105,7 +105,7 @@ func difference(want, got []byte) string {
 	return fmt.Sprintf("%d bytes instead of %d, different from byte %d on", len(got), len(want), n)
 }
 
-// someData returns data that no other record has.
+// someData returns data that is different from that of all other records.
 func someData() []byte { return []byte("data " + rand.Text()) }
 
 func testMissing(t *tester) {
@@ -113,7 +113,7 @@ func testMissing(t *tester) {
 	name := newName()
 	mustBeMissing(t, a, name)
 	mustBeMissing(t, b, name)
-	mustBeMissing(t, a, name) // a load does not create a record
+	mustBeMissing(t, a, name) // a load must not create a record
 }
 
 func testFirstSave(t *tester) {
@@ -130,7 +130,7 @@ func testFirstSave(t *tester) {
 	}
 	mustHold(t, b, name, data, rev)
 	data = someData()
-	rev = mustSave(t, b, name, data, rev) // over the revision of the other handle
+	rev = mustSave(t, b, name, data, rev) // with the revision that the other handle returned
 	mustHold(t, a, name, data, rev)
 }
 
@@ -142,7 +142,7 @@ func testFirstSaveWithRevision(t *tester) {
 		mustConflict(t, rev, err)
 	}
 	mustBeMissing(t, b, name)
-	rev := mustSave(t, b, newName(), someData(), "") // of another record
+	rev := mustSave(t, b, newName(), someData(), "") // the revision of another record
 	got, err := a.Save(t.Context(), name, someData(), rev)
 	mustConflict(t, got, err)
 	mustBeMissing(t, b, name)
@@ -155,7 +155,7 @@ func testEmptyRecord(t *tester) {
 		rev := mustSave(t, a, name, empty, "")
 		mustHold(t, b, name, nil, rev)
 		again, err := b.Save(t.Context(), name, someData(), "")
-		mustConflict(t, again, err) // an empty record is not a missing one
+		mustConflict(t, again, err) // an empty record is different from a missing one
 		rev = mustSave(t, b, name, someData(), rev)
 		rev = mustSave(t, a, name, empty, rev)
 		mustHold(t, b, name, nil, rev)
@@ -212,7 +212,7 @@ func testStale(t *tester) {
 			mustHold(t, b, name, data, rev)
 		}
 	}
-	mustSave(t, a, name, someData(), rev) // the current one still works
+	mustSave(t, a, name, someData(), rev) // the current revision is still valid
 }
 
 func testInvented(t *tester) {
@@ -223,7 +223,7 @@ func testInvented(t *tester) {
 	invented := []agrenting.Revision{
 		"0", "-1", "99999999999999999999999", "not a revision", " " + rev, rev + " ", rev + rev, "0" + rev, rev + ".0", "+" + rev, rev + "\n",
 	}
-	if other != rev { // revisions of different records may be the same
+	if other != rev { // revisions of different records may be equal
 		invented = append(invented, other)
 	}
 	for _, previous := range invented {
@@ -281,7 +281,7 @@ func testNames(t *tester) {
 		data[i] = someData()
 		rec, err := a.Load(t.Context(), name)
 		switch {
-		case name == "aux" && err == nil: // left by another test
+		case name == "aux" && err == nil: // another test has created the record
 			revs[i] = rec.Revision
 		case !errors.Is(err, agrenting.ErrNoRecord):
 			t.Fatalf("Load of %q, which was not saved: error %v; want one that matches ErrNoRecord", name, err)
@@ -326,7 +326,7 @@ func testCopies(t *tester) {
 	}
 }
 
-// spoil overwrites data, up to its capacity.
+// spoil overwrites data up to its capacity.
 func spoil(data []byte) { clear(data[:cap(data)]) }
 
 func testCanceled(t *tester) {
@@ -342,7 +342,7 @@ func testCanceled(t *tester) {
 			case err == nil:
 				t.Fatalf("%s succeeded although the context %s", op, what)
 			case errors.Is(err, agrenting.ErrNoRecord) || errors.Is(err, agrenting.ErrConflictingWrite):
-				t.Fatalf("%s: %v; that is not the reason: the context %s", op, err, what)
+				t.Fatalf("%s: %v; want the reason, because the context %s", op, err, what)
 			}
 		}
 		name := newName()
@@ -361,7 +361,7 @@ func testCanceled(t *tester) {
 		refused("Save", err)
 		mustHold(t, other, name, data, rev)
 	}
-	// A context that ends after Save has returned changes nothing.
+	// A context that ends after Save has returned has no effect.
 	ctx, cancel := context.WithCancel(t.Context())
 	name, data := newName(), someData()
 	rev, err := s.Save(ctx, name, data, "")
@@ -403,8 +403,8 @@ func testPrinting(t *tester) {
 	}
 }
 
-// describe returns a store that prints itself. Other stores are not printed: fmt
-// would read fields that are in use.
+// describe returns a store that implements a printing method. Other stores are not
+// printed, because fmt would read fields that are in use.
 func describe(s agrenting.Store) any {
 	switch s.(type) {
 	case fmt.Formatter, fmt.Stringer, fmt.GoStringer, slog.LogValuer:
@@ -414,7 +414,7 @@ func describe(s agrenting.Store) any {
 	}
 }
 
-// printed is a value in the ways in which programs print.
+// printed returns a value in the forms in which programs print it.
 func printed(v any, verbs ...string) string {
 	var b bytes.Buffer
 	for _, verb := range verbs {
@@ -429,7 +429,8 @@ func printed(v any, verbs ...string) string {
 	return b.String()
 }
 
-// leaks reports whether text contains data, in the forms in which Go prints bytes.
+// leaks reports whether text contains data in one of the forms in which Go prints
+// bytes.
 func leaks(text string, data []byte) bool {
 	list := strings.Trim(fmt.Sprintf("%d", data), "[]")
 	for _, form := range []string{string(data), hex.EncodeToString(data), list, base64.StdEncoding.EncodeToString(data)} {

@@ -38,8 +38,8 @@ func testRace(t *tester) {
 	}
 }
 
-// race lets two goroutines for each handle save over one revision. Exactly one
-// of them must win, and its data must be what all handles load.
+// race makes two goroutines for each handle save with the same previous revision.
+// Exactly one of them must succeed, and all handles must load its data.
 func race(t *tester, handles []agrenting.Store, name string, previous agrenting.Revision) agrenting.Revision {
 	t.Helper()
 	n := 2 * len(handles)
@@ -98,14 +98,14 @@ func testInterruptedSaves(t *tester) {
 	var n atomic.Int64
 	runLog(t, func() time.Duration {
 		if n.Add(1)%3 == 0 {
-			return 0 // lets the writers make progress
+			return 0 // lets the other writers make progress
 		}
 		return mathrand.N(3 * usual) // #nosec G404 -- not a secret
 	})
 }
 
-// testLateSave interrupts a save after a time. Whether it takes effect or not, it must
-// not do so after the next save.
+// testLateSave interrupts a save after a time. The save may or may not take effect,
+// but not after the next save.
 func testLateSave(t *tester, s agrenting.Store, after time.Duration) {
 	t.Helper()
 	name := newName()
@@ -126,7 +126,7 @@ func testLateSave(t *tester, s agrenting.Store, after time.Duration) {
 			break
 		}
 		if !errors.Is(err, agrenting.ErrConflictingWrite) || n == 10 {
-			t.Fatal(err) // the interrupted save can have caused one conflict
+			t.Fatal(err) // the interrupted save may have caused one conflict
 		}
 	}
 	<-time.After(5 * time.Millisecond)
@@ -139,10 +139,11 @@ func testLateSave(t *tester, s agrenting.Store, after time.Duration) {
 	}
 }
 
-// runLog lets writers append the IDs of their updates to one record, while others
-// read it. An update interrupts its save after the time that interrupt returns,
-// unless that is 0. After any error, it loads the record again and searches it
-// for its ID. In the end, each ID must be there once.
+// runLog makes writers append the IDs of their updates to one record, while other
+// goroutines read it. An update interrupts its save after the time that interrupt
+// returns, or does not interrupt it for 0. After any error, the writer loads the
+// record again and searches it for its ID. At the end, the record must have each ID
+// once.
 func runLog(t *tester, interrupt func() time.Duration) {
 	t.Helper()
 	const each = 6
@@ -182,7 +183,7 @@ func runLog(t *tester, interrupt func() time.Duration) {
 		})
 	}
 	working.Wait()
-	<-time.After(20 * time.Millisecond) // for interrupted saves that take effect late
+	<-time.After(20 * time.Millisecond) // waits for interrupted saves that take effect late
 	close(done)
 	reading.Wait()
 	if t.Failed() {
@@ -206,17 +207,17 @@ func runLog(t *tester, interrupt func() time.Duration) {
 	}
 }
 
-// sharedLog is a record to which updates are only ever appended.
+// sharedLog is a record that only grows: each update is appended.
 type sharedLog struct {
 	name      string
 	interrupt func() time.Duration
 
 	mu        sync.Mutex
-	newest    []byte // the longest log that was loaded or saved
+	newest    []byte // the longest log that any goroutine has loaded or saved
 	revisions map[agrenting.Revision]bool
 }
 
-// append appends an update, however often another writer is faster.
+// append appends an update. It retries after each conflict with another writer.
 func (l *sharedLog) append(ctx context.Context, s agrenting.Store, id string) error {
 	for range 1000 {
 		rec, err := l.load(ctx, s)
@@ -224,7 +225,7 @@ func (l *sharedLog) append(ctx context.Context, s agrenting.Store, id string) er
 			return err
 		}
 		if strings.Contains(string(rec.Data), id) {
-			return nil // an error has hidden a successful save
+			return nil // the save succeeded in spite of its error
 		}
 		err = l.save(ctx, s, append(rec.Data, id+"\n"...), rec.Revision)
 		if err == nil || ctx.Err() != nil {
@@ -265,7 +266,7 @@ func (l *sharedLog) save(ctx context.Context, s agrenting.Store, data []byte, pr
 	return nil
 }
 
-// load loads the log, and fails if it does not continue the newest one that was
+// load loads the log. It fails if the log does not begin with the longest log that was
 // known when the load began.
 func (l *sharedLog) load(ctx context.Context, s agrenting.Store) (agrenting.Record, error) {
 	l.mu.Lock()

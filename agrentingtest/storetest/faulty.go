@@ -20,20 +20,22 @@ const (
 	Save Kind = "save"
 )
 
-// Operation is a call of a store that [Faulty] has made.
+// Operation is a call of a method of the store that [Faulty] returns, such as the
+// first save of the record "key": Operation{Kind: Save, Name: "key"}. Most plans
+// only read Kind and Nth.
 type Operation struct {
-	// Index counts all operations from 0, Nth those of the same kind. In a plan
-	// under [Only], they count the operations on that record.
+	// Index counts all operations from 0, and Nth counts those of the same kind from
+	// 0. In a plan inside [Only], they count only the operations on that record.
 	Index, Nth int
 	Kind       Kind
 	// Name is the name of the record.
 	Name string
-	// Data and Previous are what is to be saved; zero for a load.
+	// Data and Previous are the arguments of a save. They are zero for a load.
 	Data     []byte
 	Previous agrenting.Revision
 }
 
-// Fault is what happens to an operation. The zero value does nothing.
+// Fault is a failure of an operation. The zero value has no effect.
 type Fault struct {
 	delay    time.Duration
 	before   error
@@ -41,42 +43,43 @@ type Fault struct {
 	conflict bool
 }
 
-// FailBefore fails with err before anything is done.
+// FailBefore makes an operation fail with err before it has any effect.
 func FailBefore(err error) Fault { return Fault{before: err} }
 
-// FailAfter does the operation and fails with err nevertheless: a save has taken
-// effect, and its response was lost.
+// FailAfter performs the operation and then fails with err: a save has taken
+// effect, but its response was lost.
 func FailAfter(err error) Fault { return Fault{after: err} }
 
-// Conflict lets another writer come first. It saves the current data again, so
-// that the record has a new revision and a save fails until the record is loaded
-// again. If there is no record, the save fails without one. Conflict does nothing
-// to a load.
+// Conflict makes another writer save first. That writer saves the current data
+// again, so that the record has a new revision and a save fails until the record
+// is loaded again. If there is no record, the save fails anyway. Conflict has no
+// effect on a load.
 func Conflict() Fault { return Fault{conflict: true} }
 
-// Delay waits before anything is done. If the context ends first, the operation
-// fails.
+// Delay delays an operation. If the context ends first, the operation fails.
 func Delay(d time.Duration) Fault { return Fault{delay: d} }
 
-// Delayed returns f after a delay.
+// Delayed returns f with a delay before it.
 func (f Fault) Delayed(d time.Duration) Fault {
 	f.delay = d
 	return f
 }
 
-// Plan decides about each operation. It is called for one at a time, in the
-// order of their indexes.
+// Plan returns the fault for each operation. It is called for one operation at a
+// time, in the order of their indexes.
 type Plan func(Operation) Fault
 
-// Script is a plan by index, counting all operations from 0.
+// Script returns a plan with faults by index, which counts all operations from 0.
 func Script(faults map[int]Fault) Plan {
 	return func(op Operation) Fault { return faults[op.Index] }
 }
 
-// OnSave is a plan for saves, counting them from 0. Loads do not fail.
+// OnSave returns a plan with faults for saves, which it counts from 0. Loads do
+// not fail.
 func OnSave(faults map[int]Fault) Plan { return on(Save, faults) }
 
-// OnLoad is a plan for loads, counting them from 0. Saves do not fail.
+// OnLoad returns a plan with faults for loads, which it counts from 0. Saves do
+// not fail.
 func OnLoad(faults map[int]Fault) Plan { return on(Load, faults) }
 
 func on(k Kind, faults map[int]Fault) Plan {
@@ -88,8 +91,9 @@ func on(k Kind, faults map[int]Fault) Plan {
 	}
 }
 
-// Only restricts a plan to the record of one name, such as "key". The plan counts
-// the operations on that record alone. Each use needs its own Only.
+// Only restricts a plan to the record with a name, such as "key". The plan counts
+// only the operations on that record. Do not use the returned plan for more than
+// one store.
 func Only(name string, plan Plan) Plan {
 	var c counter
 	return func(op Operation) Fault {
@@ -116,9 +120,9 @@ func (c *counter) number(op Operation) Operation {
 	return op
 }
 
-// Faulty returns a store that fails by plan, and otherwise does what store does.
-// It is an [agrenting.Watcher] if store is one; Watch does not fail. A plan that
-// returns no faults can be used to observe a store.
+// Faulty returns a store that fails according to plan, and otherwise behaves like
+// store. It is an [agrenting.Watcher] if store is one; Watch does not fail. To
+// observe a store, use a plan that returns no faults.
 func Faulty(store agrenting.Store, plan Plan) agrenting.Store {
 	f := &faulty{inner: store, plan: plan}
 	if w, ok := store.(agrenting.Watcher); ok {
@@ -135,14 +139,14 @@ type faulty struct {
 	count counter
 }
 
-// next asks the plan.
+// next calls the plan.
 func (f *faulty) next(op Operation) Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.plan(f.count.number(op))
 }
 
-// begin is what comes before the operation itself.
+// begin applies the delay and the failure that come before the operation itself.
 func (f Fault) begin(ctx context.Context) error {
 	if f.delay > 0 {
 		t := time.NewTimer(f.delay)
@@ -185,7 +189,7 @@ func (f *faulty) Save(ctx context.Context, name string, data []byte, previous ag
 	return rev, err
 }
 
-// comeFirst is another writer.
+// comeFirst saves as another writer.
 func (f *faulty) comeFirst(ctx context.Context, name string) error {
 	rec, err := f.inner.Load(ctx, name)
 	if err != nil {

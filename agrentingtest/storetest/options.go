@@ -39,7 +39,7 @@ func needsUnreachable(s *suite) string {
 	return ""
 }
 
-// mustFail fails the test unless err says that the store has failed.
+// mustFail fails the test unless err reports a failure of the store.
 func mustFail(t *tester, what string, err error) {
 	t.Helper()
 	switch {
@@ -48,7 +48,7 @@ func mustFail(t *tester, what string, err error) {
 	case errors.Is(err, agrenting.ErrNoRecord):
 		t.Fatalf("%s: %v; it matches ErrNoRecord, so the store would be filled again", what, err)
 	case errors.Is(err, agrenting.ErrConflictingWrite):
-		t.Fatalf("%s: %v; it matches ErrConflictingWrite, and no other writer was there", what, err)
+		t.Fatalf("%s: %v; it matches ErrConflictingWrite, but there was no other writer", what, err)
 	}
 }
 
@@ -72,7 +72,7 @@ func testDeleted(t *tester) {
 	seen := map[agrenting.Revision]bool{}
 	var stale []agrenting.Revision
 	for range 4 {
-		rev := mustSave(t, a, name, data, "") // the same data each time
+		rev := mustSave(t, a, name, data, "") // saves the same data each time
 		rev2 := mustSave(t, b, name, someData(), rev)
 		for _, r := range []agrenting.Revision{rev, rev2} {
 			if seen[r] {
@@ -142,8 +142,8 @@ func testUnreachable(t *tester) {
 	}
 }
 
-// mustSaveEventually replaces a record. A save from before an outage may still
-// come first.
+// mustSaveEventually replaces a record. A save from before the outage may still
+// take effect first.
 func mustSaveEventually(t *tester, s agrenting.Store, name string) {
 	t.Helper()
 	var err error

@@ -1,7 +1,7 @@
 // Package storetest has a conformance suite for implementations of
-// [agrenting.Store], and a wrapper that makes stores fail on purpose.
+// [agrenting.Store], and a wrapper that makes stores fail on demand.
 //
-// A test of a store is one call:
+// Test a store with one call:
 //
 //	func TestConformance(t *testing.T) {
 //		folder := t.TempDir()
@@ -23,57 +23,59 @@ import (
 )
 
 const (
-	// patience bounds each subtest, however slow the store.
+	// patience is the time limit of each subtest, for slow stores.
 	patience = 2 * time.Minute
-	// writers is how many goroutines write at the same time.
+	// writers is the number of goroutines that write at the same time.
 	writers = 8
 	// maxName and maxSize are the limits that [agrenting.Store] documents.
 	maxName = 63
 	maxSize = 64 << 10
 )
 
-// Option adds to what [Test] checks.
+// Option adds checks to [Test].
 type Option func(*suite)
 
-// Gone checks that a place that is gone is not taken for an empty one. open
-// returns a store whose folder, table or volume existed and has been removed.
+// Gone checks that a store reports an error, and not a missing record, if its
+// place is gone. open returns a store whose folder, table, or volume existed and
+// was removed.
 func Gone(open func(t *testing.T) agrenting.Store) Option {
 	return func(s *suite) { s.gone = open }
 }
 
-// Delete checks deletions. remove deletes the named record of a store that the
-// suite has opened, as another program would.
+// Delete checks deletions. remove deletes a record by name from a store that the
+// suite has opened, as another program would do it.
 func Delete(remove func(t *testing.T, s agrenting.Store, name string)) Option {
 	return func(s *suite) { s.remove = remove }
 }
 
-// Unreachable checks what happens while a store cannot be reached. open returns a
-// working store. cut makes its place unreachable, and restore reachable again.
+// Unreachable checks the behavior while a store cannot be reached. open returns a
+// working store. cut makes its place unreachable, and restore makes it reachable
+// again.
 func Unreachable(open func(t *testing.T) (s agrenting.Store, cut, restore func())) Option {
 	return func(s *suite) { s.unreachable = open }
 }
 
-// ReadOnly checks that a store that cannot write returns ErrReadOnlyStore. open
-// returns such a store.
+// ReadOnly checks that a store without write access returns ErrReadOnlyStore.
+// open returns such a store.
 func ReadOnly(open func(t *testing.T) agrenting.Store) Option {
 	return func(s *suite) { s.readOnly = open }
 }
 
-// LongestName sets how long the names of records may be, 63 characters by
-// default. A store made by [agrenting.Namespace] leaves less.
+// LongestName sets the maximum length of record names. The default is 63
+// characters. A store from [agrenting.Namespace] has a lower maximum.
 func LongestName(n int) Option {
 	return func(s *suite) { s.longest = n }
 }
 
-// Test runs the conformance suite. open opens a handle on the place under test,
-// may register cleanups, and fails t if it cannot. It is called several times.
-// If all handles share one place, as those of several processes do, the suite
-// tests them against each other. If each call opens a new place, the suite says
-// so in the log and uses one handle at a time.
+// Test runs the conformance suite. open returns a new handle for the place under
+// test. It may register cleanups, and it fails t if it cannot open the place. It
+// is called several times. If all handles share one place, like the handles of
+// several processes, the suite also tests them against each other. If each call
+// opens a new place, the suite logs that and uses one handle at a time.
 //
 // The place need not be empty. The suite uses new random names for its records,
-// and the name "aux". A store that is an [agrenting.Watcher] is tested as such.
-// Subtests run one after the other.
+// and the name "aux". If the store is an [agrenting.Watcher], Watch is tested
+// too. Subtests run one after the other.
 func Test(t *testing.T, open func(t *testing.T) agrenting.Store, opts ...Option) {
 	t.Helper()
 	s := &suite{open: open, longest: maxName}
@@ -100,14 +102,15 @@ func Test(t *testing.T, open func(t *testing.T) agrenting.Store, opts ...Option)
 // suite is one call of Test.
 type suite struct {
 	open           func(t *testing.T) agrenting.Store
-	shared         bool // handles share one place
+	shared         bool // the handles share one place
 	longest        int
 	gone, readOnly func(t *testing.T) agrenting.Store
 	remove         func(t *testing.T, s agrenting.Store, name string)
 	unreachable    func(t *testing.T) (s agrenting.Store, cut, restore func())
 }
 
-// testCase is a subtest. If needs is set, it runs only if needs returns "".
+// testCase is a subtest. If needs is set, the subtest runs only if needs returns
+// "".
 type testCase struct {
 	name  string
 	run   func(t *tester)
@@ -129,8 +132,8 @@ func (s *suite) run(t *testing.T, c testCase) {
 	})
 }
 
-// detect finds out whether handles share one place. A handle that was opened
-// before the first save must see it too.
+// detect determines whether handles share one place. A handle that was opened
+// before the first save must load that record too.
 func (s *suite) detect(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -158,11 +161,12 @@ func (s *suite) detect(t *testing.T) {
 		t.Fatalf("a saved record is seen by a handle that was opened before: %t, after: %t; want both or neither", early, late)
 	}
 	if s.shared = early; !s.shared {
-		t.Log("each call of open opens a place of its own: handles are not tested against each other")
+		t.Log("each call of open opens a new place: handles are not tested against each other")
 	}
 }
 
-// tester is a test with a context that ends with it, or before it hangs.
+// tester is a test with a context that ends when the test ends, or at the time
+// limit.
 type tester struct {
 	*testing.T
 
@@ -170,11 +174,11 @@ type tester struct {
 	suite *suite
 }
 
-// Context hides that of the test.
+// Context replaces the method of the test.
 func (t *tester) Context() context.Context { return t.ctx }
 
-// handles opens n handles on one place. They are the same one if handles do not
-// share a place.
+// handles opens n handles for one place. If handles do not share a place, it
+// returns the same handle n times.
 func (t *tester) handles(n int) []agrenting.Store {
 	t.Helper()
 	all := make([]agrenting.Store, n)
@@ -188,14 +192,15 @@ func (t *tester) handles(n int) []agrenting.Store {
 	return all
 }
 
-// pair opens two handles on one place.
+// pair opens two handles for one place.
 func (t *tester) pair() (a, b agrenting.Store) {
 	t.Helper()
 	all := t.handles(2)
 	return all[0], all[1]
 }
 
-// reopened opens another handle on the place of s, or returns s.
+// reopened opens another handle for the place of s, or returns s if handles do
+// not share a place.
 func (t *tester) reopened(s agrenting.Store) agrenting.Store {
 	t.Helper()
 	if t.suite.shared {
@@ -204,5 +209,5 @@ func (t *tester) reopened(s agrenting.Store) agrenting.Store {
 	return s
 }
 
-// newName returns a name that no other test uses.
+// newName returns a unique name.
 func newName() string { return "test-" + strings.ToLower(rand.Text()) }

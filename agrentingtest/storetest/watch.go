@@ -13,8 +13,8 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// soon is how long a change may take to be noticed, and a goroutine to end. It is
-// shorter in a test run with little time.
+// soon is how long a watcher may take to yield a change, and a goroutine may take
+// to end. It is shorter if the test run has little time left.
 func (t *tester) soon() time.Duration {
 	d := 20 * time.Second
 	if end, ok := t.Deadline(); ok {
@@ -40,18 +40,19 @@ var watchCases = []testCase{
 	{name: "unreachable place", run: testWatchUnreachable, needs: needsUnreachable},
 }
 
-// watchers opens a handle to save through, and one to watch.
+// watchers opens one handle for saving and one for watching.
 func (t *tester) watchers() (agrenting.Store, agrenting.Watcher) {
 	t.Helper()
 	a, b := t.pair()
 	w, ok := b.(agrenting.Watcher)
 	if !ok {
-		t.Fatal("open returns a Watcher sometimes, and sometimes not")
+		t.Fatal("open does not always return a Watcher")
 	}
 	return a, w
 }
 
-// numbered returns data with a number, by which watchers tell which is newer.
+// numbered returns data that begins with a number, which shows watchers the order
+// of the records.
 func numbered(n int) []byte { return fmt.Appendf(nil, "%d %s", n, rand.Text()) }
 
 func numberOf(data []byte) (n int) {
@@ -125,7 +126,7 @@ func testWatchBurst(t *tester) {
 	name := newName()
 	rev := mustSave(t, s, name, numbered(1), "")
 	busy, idle := watch(t, watcher, name), watch(t, watcher, name)
-	busy.await(t, 1) // and then reads nothing during the burst
+	busy.await(t, 1) // then reads nothing during the burst
 	idle.await(t, 1)
 	idle.collect(t, last)
 	for n := 2; n <= last; n++ {
@@ -177,11 +178,11 @@ func testWatchEnds(t *tester) {
 	name := newName()
 	w := watch(t, watcher, name)
 	w.awaitMissing(t)
-	w.stop(t) // while there is no record
+	w.stop(t) // there is no record yet
 	mustSave(t, s, name, numbered(1), "")
 	w = watch(t, watcher, name)
 	w.await(t, 1)
-	w.stop(t) // while it waits for a change
+	w.stop(t) // it waits for a change
 }
 
 func testWatchBreak(t *tester) {
@@ -204,9 +205,9 @@ func testWatchBreak(t *tester) {
 			t.Fatalf("Watch yields the error: %v", err)
 		}
 	case <-time.After(t.soon()):
-		t.Fatal("the loop was left after the first value, and Watch does not return")
+		t.Fatal("the loop has ended after the first value, but Watch does not return")
 	}
-	w.mustBeGone(t) // although its context continues
+	w.mustBeGone(t) // the context has not ended
 	mustSave(t, s, name, numbered(2), rev)
 }
 
@@ -276,15 +277,15 @@ func testWatchUnreachable(t *tester) {
 	s, cut, restore := t.suite.unreachable(t.T)
 	watcher, ok := s.(agrenting.Watcher)
 	if !ok {
-		t.Fatal("the store that Unreachable opens is not a Watcher, and that of open is one")
+		t.Fatal("the store of Unreachable is not a Watcher, but the store of open is")
 	}
 	name := newName()
 	rev := mustSave(t, s, name, numbered(1), "")
 	w := watch(t, watcher, name)
 	w.await(t, 1)
 	cut()
-	w.mustFailAndEnd(t)             // one that was waiting
-	mustWatchFail(t, watcher, name) // and one that starts
+	w.mustFailAndEnd(t)             // a watcher that was waiting
+	mustWatchFail(t, watcher, name) // a watcher that starts now
 	restore()
 	for end := time.Now().Add(t.soon()); ; {
 		w = watch(t, watcher, name)
@@ -305,21 +306,21 @@ func testWatchUnreachable(t *tester) {
 	}
 }
 
-// mustWatchFail fails the test unless Watch yields nothing but an error.
+// mustWatchFail fails the test unless Watch yields only an error.
 func mustWatchFail(t *tester, watcher agrenting.Watcher, name string) {
 	t.Helper()
 	watch(t, watcher, name).mustFailAndEnd(t)
 }
 
-// watching is a Watch in its own goroutine. The goroutine has a label, which the
-// goroutines that it starts inherit. So one that is left behind is found.
+// watching is a Watch in a separate goroutine. The goroutine has a label that its
+// child goroutines inherit, so that the test finds any of them that do not end.
 type watching struct {
 	label     string
 	ctx       context.Context //nolint:containedctx // what it ends with
 	cancel    context.CancelFunc
 	yields    chan yielded
 	collected chan error
-	seen      int // the number of the newest record
+	seen      int // the number of the newest record so far
 }
 
 type yielded struct {
@@ -373,7 +374,7 @@ func (w *watching) next(t *tester) yielded {
 	return yielded{}
 }
 
-// await waits for the record with a number. Earlier ones may be skipped or
+// await waits for the record with a number. Earlier records may be skipped or
 // repeated, but must not come after later ones.
 func (w *watching) await(t *tester, n int) agrenting.Record {
 	t.Helper()
@@ -406,13 +407,13 @@ func (w *watching) until(t *tester, n int) (agrenting.Record, error) {
 				return got.rec, nil
 			}
 		case <-timeout:
-			return agrenting.Record{}, fmt.Errorf("record %d was saved, and Watch does not yield it", n)
+			return agrenting.Record{}, fmt.Errorf("record %d was saved, but Watch does not yield it", n)
 		}
 	}
 }
 
-// mustNotChange fails the test if anything but the record that was seen last is
-// yielded within d.
+// mustNotChange fails the test if Watch yields anything within d except the
+// record that it has yielded last.
 func (w *watching) mustNotChange(t *tester, d time.Duration) {
 	t.Helper()
 	for timeout := time.After(d); ; {
@@ -436,8 +437,8 @@ func (w *watching) collect(t *tester, n int) {
 	}()
 }
 
-// awaitMissing waits for ErrNoRecord. The record that was seen last may be
-// repeated.
+// awaitMissing waits for ErrNoRecord. Before it, Watch may repeat the last
+// record.
 func (w *watching) awaitMissing(t *tester) {
 	t.Helper()
 	for {
@@ -452,13 +453,13 @@ func (w *watching) awaitMissing(t *tester) {
 		case got.err != nil:
 			t.Fatalf("Watch yields the error %v; want ErrNoRecord", got.err)
 		case w.seen == 0 || numberOf(got.rec.Data) != w.seen:
-			t.Fatalf("Watch yields %v, and there is no record", got.rec)
+			t.Fatalf("Watch yields %v, but there is no record", got.rec)
 		}
 	}
 }
 
-// stop ends the context, and fails the test unless the sequence ends with it and
-// leaves nothing behind.
+// stop cancels the context. It fails the test unless the sequence then ends and
+// no goroutine remains.
 func (w *watching) stop(t *tester) {
 	t.Helper()
 	w.cancel()
@@ -479,7 +480,8 @@ func (w *watching) stop(t *tester) {
 	}
 }
 
-// mustFailAndEnd fails the test unless the sequence yields an error and ends.
+// mustFailAndEnd fails the test unless the sequence yields an error and then
+// ends.
 func (w *watching) mustFailAndEnd(t *tester) {
 	t.Helper()
 	got := w.next(t)
@@ -490,7 +492,7 @@ func (w *watching) mustFailAndEnd(t *tester) {
 			t.Fatalf("Watch continues after its error, with %v, error %v", got.rec, got.err)
 		}
 	case <-time.After(t.soon()):
-		t.Fatal("Watch yields an error and does not end")
+		t.Fatal("Watch yields an error, but does not end")
 	}
 	w.mustBeGone(t)
 }
@@ -508,7 +510,7 @@ func (w *watching) mustBeGone(t *tester) {
 	}
 }
 
-// goroutines returns one that has the label.
+// goroutines returns the stack of a goroutine with the label.
 func (w *watching) goroutines() string {
 	var b bytes.Buffer
 	if err := pprof.Lookup("goroutine").WriteTo(&b, 1); err != nil {

@@ -232,7 +232,7 @@ func (c *agentsRegisterCmd) Run(a *app) error {
 // undo says what to do about an agent whose key is lost. id may be empty.
 func (c *agentsRegisterCmd) undo(id string) string {
 	if c.Anonymous {
-		return "register another under another DID: nobody owns this one, so nobody can make it another key"
+		return "register another agent under another DID: this one has no owner who can create a key for it"
 	}
 	return "make it another key by agrenting keys create " + cmp.Or(visible(id), "ID") + ", and revoke the lost one by agrenting keys revoke"
 }

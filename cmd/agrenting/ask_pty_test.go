@@ -61,7 +61,7 @@ func TestCtrlCEndsReadOfBody(t *testing.T) {
 	assert.Empty(t, srv.Requests())
 }
 
-// A pipe without a writer blocks whoever opens it.
+// Opening a pipe without a writer blocks.
 func TestCanceledRunEndsRead(t *testing.T) {
 	t.Parallel()
 

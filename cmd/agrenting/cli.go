@@ -131,10 +131,10 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 	if a.Verbose {
 		a.log = slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	a.command = command.Target.(runner)
+	a.command, _ = command.Target.(runner) // a test makes sure that all are
 	if l, ok := a.command.(interface{ shows() bool }); ok && l.shows() {
-		// The default is to end without a word when the reader of standard output
-		// has gone. Somebody has to say what has become of the secret.
+		// By default, the program ends silently when the reader of standard output
+		// has gone. This command must report what happened to the secret.
 		gone := make(chan os.Signal, 1)
 		signal.Notify(gone, syscall.SIGPIPE)
 		defer signal.Stop(gone)

@@ -145,10 +145,10 @@ func (a *app) options() ([]agrenting.Option, error) {
 	return opts, nil
 }
 
-// unmarked reports whether somebody answers for tokens without a sandbox mark. To
-// the SDK the variable answers for the environment's credential alone; here the
-// one on standard input is the same person's. A word that is not known is left
-// to the SDK to refuse.
+// unmarked reports whether the user allows tokens without a sandbox mark. For
+// the SDK, the variable covers only the environment's credential. Here, it also covers
+// the one on standard input, which is the same user's. The SDK refuses an unknown
+// value.
 func (a *app) unmarked() bool {
 	return a.Unmarked || ascii.EqualFold(a.env(varUnmarked), unmarkedAllowed)
 }
@@ -241,7 +241,7 @@ func (a *app) credentialFromInput() (agrenting.Credential, error) {
 	}
 }
 
-// as makes a client of its own for one credential, at the same platform.
+// as makes a separate client for one credential, at the same platform.
 func (a *app) as(c agrenting.Credential, more ...agrenting.Option) (*agrenting.Client, error) {
 	opts, err := a.optionsWithoutCredential()
 	if err != nil {

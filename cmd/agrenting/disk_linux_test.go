@@ -16,7 +16,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// A disk is a small file system of its own. Mounting one takes root.
+// A disk is a small separate file system. Mounting one needs root.
 type disk struct {
 	t    *testing.T
 	path string
@@ -156,7 +156,7 @@ func TestSecretHasItsRoomReserved(t *testing.T) {
 	only(t, d.path, "filler", "secret")
 }
 
-// A folder takes the name of the file meanwhile.
+// A folder takes the name of the file in the meantime.
 func TestSecretThatCannotBeWrittenIsKeptAndNamed(t *testing.T) {
 	t.Parallel()
 

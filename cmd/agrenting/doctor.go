@@ -375,7 +375,7 @@ func (e *examination) obtain(client *agrenting.Client) (agrenting.Credential, er
 	return client.Credential(e.app.ctx)
 }
 
-// files looks at the file that holds the credential, and at who can read it.
+// files checks the file that contains the credential, and who can read it.
 func (e *examination) files() {
 	path := e.app.env(varKeyFile)
 	if path == "" || e.app.KeyFile == "-" {
@@ -391,7 +391,7 @@ func (e *examination) files() {
 		e.note("key file", checkFail, path+" is a folder", "give the path of the file in it that holds the credential")
 	case !info.Mode().IsRegular():
 		e.codes["key file"] = codeCredential
-		e.note("key file", checkFail, path+" is no regular file", "give the path of one that holds the credential, or the credential itself by --key-file -")
+		e.note("key file", checkFail, path+" is not a regular file", "give the path of one that holds the credential, or the credential itself by --key-file -")
 	case e.app.assignmentInFile():
 		e.note("key file", checkWarn, path+" looks like a file of variables", bareKey)
 	}

@@ -190,7 +190,7 @@ func (e *examination) clock(j *jsonConnection, resp *healthAnswer, wrote, first 
 	j.ClockSkew = &seconds
 	switch {
 	case skew.Abs() <= time.Second:
-		e.note("clock", checkOK, "in step with the platform's", "")
+		e.note("clock", checkOK, "equal to the platform's", "")
 	case skew.Abs() <= skewTolerated:
 		e.note("clock", checkOK, fmt.Sprintf("the platform's is %+.1f s from this one", seconds), "")
 	default:
@@ -231,7 +231,7 @@ func (e *examination) platform(client *agrenting.Client) {
 	if r := e.report.Rate; r != nil {
 		status, hint := checkOK, ""
 		if r.Remaining*10 < r.Limit {
-			status, hint = checkWarn, "slow down, or use several agents: each has an allowance of its own"
+			status, hint = checkWarn, "slow down, or use several agents: each has a separate allowance"
 		}
 		e.note("rate limit", status, fmt.Sprintf("%d of %d requests left in this window", r.Remaining, r.Limit), hint)
 	}

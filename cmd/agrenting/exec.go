@@ -53,7 +53,7 @@ func (c *execCmd) Run(a *app) error {
 		return err
 	}
 	if c.Var == varSession && cred.Kind() != agrenting.KindSession {
-		return usage("leave --credential out, or choose another --var", "--var %s is for sessions, and this is none (%s)", varSession, cred.Kind())
+		return usage("omit --credential, or choose another --var", "--var %s is for sessions, and this is not a session (%s)", varSession, cred.Kind())
 	}
 	if exchanged && !c.Keep {
 		defer func() {
@@ -81,7 +81,7 @@ func (c *execCmd) checkVar() error {
 	case !variableName.MatchString(c.Var):
 		return usage("it is letters, digits and underscores, and begins with no digit", "--var is not the name of a variable")
 	case meansSomethingElse.MatchString(c.Var):
-		return usage("choose another name", "--var %s: this variable has a meaning of its own", c.Var)
+		return usage("choose another name", "--var %s: this variable has another meaning", c.Var)
 	default:
 		return nil
 	}
@@ -152,7 +152,7 @@ func (c *execCmd) environment(a *app, cred agrenting.Credential) []string {
 	}
 	if unmarked(cred) && ascii.EqualFold(a.env(varEnv), string(agrenting.Sandbox)) {
 		// The token bears no mark, so that the command's SDK would refuse it. This
-		// one has looked at the key that it was obtained with, or was told.
+		// one has checked the key that it was obtained with, or was notified.
 		if name == varAPIKey || name == varSandboxKey || name == varSession {
 			set(varUnmarked, unmarkedAllowed)
 		} else {
@@ -163,8 +163,8 @@ func (c *execCmd) environment(a *app, cred agrenting.Credential) []string {
 	return env
 }
 
-// unmarked reports whether a token bears no mark by which another process could
-// tell where it belongs. Keys without one are production's.
+// unmarked reports whether a token has no mark that shows another process
+// which environment it belongs to. Keys without a mark are production keys.
 func unmarked(c agrenting.Credential) bool {
 	switch c.Kind() {
 	case agrenting.KindSession:

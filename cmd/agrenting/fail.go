@@ -266,7 +266,7 @@ func (a *app) hint(err, is error, hint string) error {
 	return &e
 }
 
-// What to do when a call is refused because it is somebody else's to make.
+// What to do when a call is refused because another party must make it.
 const (
 	hintUser  = "this is for users: give a user token (ap_…) instead of an agent's key, with the scope for it"
 	hintAgent = "agrenting agents list shows all"

@@ -32,7 +32,7 @@ var beyondCommands = regexp.MustCompile(`^(agrenting: (a|the|New)\w* |agrenting\
 	`Name (the|that) origin in|This is a WebSocket handshake|address of an agrentingtest server|` +
 	`GetBody|SealingKey|WithClientSideKeys|CredentialSourceFunc|RotationPolicy.AgentID is needed|is plain. To seal it|it needs WithStore|neither Overlap nor InPlace`)
 
-// TestErrorsOfTheSDKSpeakOfFlags reads the SDK's source: whoever changes a text
+// TestErrorsOfTheSDKSpeakOfFlags reads the SDK's source: a change of a text
 // there that names an option finds out here that the command line has to
 // translate it.
 func TestErrorsOfTheSDKSpeakOfFlags(t *testing.T) {

@@ -128,7 +128,7 @@ func (c *whoamiCmd) askKey(a *app, client *agrenting.Client, cred agrenting.Cred
 			a.ui.note("the session could not be ended: %s", textOf(err))
 		}
 		if who.AgentID == "" {
-			a.ui.note("the platform did not tell which agent's key it exchanged")
+			a.ui.note("the platform did not name the agent whose key it exchanged")
 		}
 	}
 	if who.AgentID != "" && who.AgentName == "" {
@@ -222,7 +222,7 @@ func (c *loginCmd) Run(a *app) error {
 		if err := a.end(cred); err != nil {
 			return err
 		}
-		a.ui.note("the session was ended again, since nobody would have it: keep it by --out FILE, or print it by --show")
+		a.ui.note("the session was ended again, because it was neither saved nor printed: save it with --out FILE, or print it with --show")
 	}
 	if a.JSON {
 		a.encode(jsonSession{

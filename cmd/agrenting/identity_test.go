@@ -128,7 +128,7 @@ func TestAnExchangeThatTellsNoAgentSaysSo(t *testing.T) {
 
 	w := newWorld(t)
 	assert.Equal(t, codeOK, w.run(t, "whoami", "--exchange"))
-	assert.Contains(t, w.err, "did not tell which agent's key")
+	assert.Contains(t, w.err, "did not name the agent whose key")
 	assert.Equal(t, codeOK, w.run(t, "whoami", "--exchange", "--agent", w.agent.ID))
 	assert.Contains(t, w.out, "Scribe")
 	assert.Empty(t, w.err)

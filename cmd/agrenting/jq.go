@@ -96,7 +96,7 @@ func (a *app) filterBody(body []byte) error {
 	return nil
 }
 
-// filtered prints the results of the filter, one a line: strings as they are, anything else
+// filtered prints the results of the filter, one per line: strings unquoted, anything else
 // as JSON.
 func (a *app) filtered(v any) error {
 	var b bytes.Buffer

@@ -109,7 +109,7 @@ func (i *issuing) begin(a *app, client *agrenting.Client, f issueFlags, command 
 		Format: pendingFormat, Command: command, URL: client.BaseURL(), Inputs: encoded, Key: f.IdempotencyKey,
 		Began: time.Now().UTC().Truncate(time.Second),
 		Note: "The outcome of this call is not known. The same command repeats it and gets the same secret. " +
-			"Whoever has the key below may get that secret, too.",
+			"Anyone who has the key below can get that secret, too.",
 	}
 	if i.call.Key == "" {
 		i.call.Key = newUUID()
@@ -183,7 +183,7 @@ func (i *issuing) resume(chosen string) error {
 // readPending reads a file that write has made.
 func readPending(path string) (*pendingCall, error) {
 	fail := func(why string) error {
-		return usage("choose another --out, or remove it if nobody needs it", "%s is there, and %s", path, why)
+		return usage("choose another --out, or remove the file if it is not needed", "%s is there, and %s", path, why)
 	}
 	info, err := os.Lstat(path)
 	if err != nil {

@@ -22,7 +22,7 @@ type printer struct {
 	out, err       io.Writer
 	json           bool
 	quiet          bool // no notes
-	color, onError bool // whether standard output and error take colour
+	color, onError bool // whether standard output and error are colored
 }
 
 func newPrinter(s streams, asJSON bool) *printer {
@@ -49,7 +49,7 @@ func underlying(f any) (*os.File, bool) {
 	return file, ok
 }
 
-// The colours.
+// The colors.
 type paint string
 
 const (

@@ -150,7 +150,7 @@ func (c *proxyCmd) config(a *app) (proxy.Config, error) {
 	}
 	for _, o := range c.AllowOrigin {
 		if u, err := url.Parse(o); err != nil || u.Host == "" || u.Path != "" || (u.Scheme != "http" && u.Scheme != "https") {
-			return cfg, usage("an origin is scheme, host and port, such as http://localhost:5173", "--allow-origin is no origin")
+			return cfg, usage("an origin is scheme, host and port, such as http://localhost:5173", "--allow-origin is not an origin")
 		}
 	}
 	if err := proxy.CheckAddr(c.Listen); err != nil {
@@ -298,7 +298,7 @@ func (c *proxyCmd) serveAdmin(a *app, client *agrenting.Client, health *proxy.He
 	return at, stop, nil
 }
 
-// tokenFile is where the token is for those who find the ready file; "" for nowhere.
+// tokenFile is the file with the token, which the ready file names; "" for none.
 func (c *proxyCmd) tokenFile() string {
 	if c.ReadyFile == "" || !c.RequireToken {
 		return ""

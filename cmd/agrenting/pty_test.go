@@ -110,7 +110,7 @@ func TestOnATerminal(t *testing.T) {
 	assert.Contains(t, out, "Revoke the key ("+spare.ID)
 	assert.NotContains(t, out, "itself uses")
 	assert.Contains(t, out, "nothing was done")
-	assert.Contains(t, out, "\x1b[", "there is colour")
+	assert.Contains(t, out, "\x1b[", "the output is colored")
 	assert.True(t, srv.KeyAlive(spare.Secret))
 
 	out, code = terminal(t, srv, key.Secret, nil, prompt, "\n", revoke...)

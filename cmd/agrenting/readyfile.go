@@ -22,16 +22,16 @@ type readyFile struct {
 // Nothing is changed yet.
 func newReadyFile(flag, path string, ours func(text string) bool) (*readyFile, error) {
 	r := &readyFile{flag: flag, path: path, ours: ours}
-	_, err := r.stale()
+	_, err := r.outdated()
 	return r, err
 }
 
-// maxReadyFile is more than a file of ours has.
+// maxReadyFile is more than a ready file has.
 const maxReadyFile = 4 << 10
 
-// stale reports whether a killed run has left the file behind. Whatever else is
-// there is somebody's, and an error.
-func (r *readyFile) stale() (bool, error) {
+// outdated reports whether a killed run has left the file behind. Any other file
+// is an error.
+func (r *readyFile) outdated() (bool, error) {
 	if r.path == "" {
 		return false, nil
 	}
@@ -42,7 +42,7 @@ func (r *readyFile) stale() (bool, error) {
 	case err != nil:
 		return false, failure("", "cannot look at %s: %v", r.path, cause(err))
 	case !info.Mode().IsRegular():
-		return false, usage("choose another name", "%s: %s is there and is no regular file", r.flag, r.path)
+		return false, usage("choose another name", "%s: %s exists and is not a regular file", r.flag, r.path)
 	}
 	f, err := os.Open(r.path)
 	if err != nil {
@@ -54,7 +54,7 @@ func (r *readyFile) stale() (bool, error) {
 		return false, failure("remove it, or choose another name", "%s: %s is there and cannot be read: %v", r.flag, r.path, cause(err))
 	}
 	if !r.ours(string(text)) {
-		return false, usage("choose another name, or remove it if nobody needs it",
+		return false, usage("choose another name, or remove the file if it is not needed",
 			"%s: %s is there, and was not written by this command; it is left as it is", r.flag, r.path)
 	}
 	return true, nil
@@ -63,7 +63,7 @@ func (r *readyFile) stale() (bool, error) {
 // clear removes the file of a killed run, so that a process that waits for the file does
 // not find it. It is called before the command listens, after the flags were checked.
 func (r *readyFile) clear() error {
-	stale, err := r.stale()
+	stale, err := r.outdated()
 	if err != nil || !stale {
 		return err
 	}

@@ -85,7 +85,7 @@ func TestReadyFileFromBefore(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("text\n"), 0o600))
 	if os.Symlink(path, link) == nil {
 		_, err = newReadyFile("--ready-file", link, isText)
-		require.ErrorContains(t, err, "is no regular file")
+		require.ErrorContains(t, err, "is not a regular file")
 		assert.FileExists(t, path)
 	}
 

@@ -405,7 +405,7 @@ func setField(root map[string]any, path string, value any) error {
 		parts = parts[:len(parts)-1]
 	}
 	if slices.Contains(parts, "") {
-		return usage("", "[] stands at the end of a field's key only")
+		return usage("", "[] is allowed only at the end of a field's key")
 	}
 	at := root
 	for _, p := range parts[:len(parts)-1] {

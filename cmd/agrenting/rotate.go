@@ -164,7 +164,7 @@ func howItWent(r *agrenting.Rotation, interrupted bool) string {
 		all = append(all, "recovered: this finished what an earlier run had begun")
 	}
 	if r.Adopted {
-		all = append(all, "adopted: another process made this key meanwhile")
+		all = append(all, "adopted: another process has created this key")
 	}
 	if interrupted {
 		all = append(all, "interrupted, and finished nevertheless")
@@ -240,7 +240,7 @@ func (w *rotationWatch) show(text, progress string) {
 	w.stop = w.app.waiting("%s", progress)
 }
 
-// finishing tells why an interruption does not end the command at once.
+// finishing explains why an interruption does not end the command at once.
 func (w *rotationWatch) finishing() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -317,7 +317,7 @@ func hold(t *testing.T, srv *agrentingtest.Server, suffix string) (reached <-cha
 }
 
 // holdRequests lets the platform wait with requests that match: reached is closed when one
-// has come, and release lets all of them go on.
+// has arrived, and release lets all of them continue.
 func holdRequests(t *testing.T, srv *agrentingtest.Server, match func(*http.Request) bool) (reached <-chan struct{}, release func()) {
 	t.Helper()
 	arrived, free := make(chan struct{}), make(chan struct{})

@@ -101,12 +101,12 @@ func (c *sandboxCmd) Run(a *app) error {
 	return nil
 }
 
-// mount adds what modules of their own serve. A chunk that an agent emits over MCP reaches
+// mount adds the routes of other modules. A chunk that an agent emits over MCP reaches
 // the sockets that have joined the stream of its task.
 func mount(srv *agrentingtest.Server) *sockettest.Sockets {
 	sockets := sockettest.Mount(srv)
 	mcptest.Mount(srv).OnChunk(func(c mcptest.Chunk) {
-		_ = sockets.Emit(c.TaskID, c.Content, "", nil) // refused if the work has ended meanwhile
+		_ = sockets.Emit(c.TaskID, c.Content, "", nil) // refused if the work has ended in the meantime
 	})
 	return sockets
 }
@@ -141,7 +141,7 @@ func (c *sandboxCmd) options() ([]agrentingtest.Option, error) {
 // envFileMark is the first line of --env-file, by which the next run knows it.
 const envFileMark = "# written by agrenting sandbox; it is removed when the sandbox ends"
 
-// envFile is all of it: who adds a line of their own keeps it.
+// envFile matches a whole file: a file with other lines is kept.
 var envFile = regexp.MustCompile(`\A` + regexp.QuoteMeta(envFileMark) + `\n(export AGRENTING_[A-Z_]+=[!-~]+\n)+\z`)
 
 // loopback checks that addr is a loopback address: everyone who reaches a sandbox or a
@@ -149,7 +149,7 @@ var envFile = regexp.MustCompile(`\A` + regexp.QuoteMeta(envFileMark) + `\n(expo
 func loopback(addr, hint string) (string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", usage(hint, "--listen: %q is no address such as 127.0.0.1:8080", addr)
+		return "", usage(hint, "invalid --listen address %q (want host:port, for example 127.0.0.1:8080)", addr)
 	}
 	if ascii.EqualFold(host, "localhost") {
 		host = "127.0.0.1" // whatever the name server says

@@ -38,7 +38,7 @@ func (*loginCmd) lost() (msg, hint string) {
 func (c *agentsRegisterCmd) lost() (msg, hint string) {
 	msg = "the agent " + visible(c.DID) + " was registered, but its key is lost"
 	if c.Anonymous {
-		return msg, "nobody owns it, so nobody can make it another key: register one under another DID"
+		return msg, "it has no owner who can create a key for it: register an agent under another DID"
 	}
 	return msg, "agrenting agents mine shows its id; make it another key by agrenting keys create ID, and revoke the lost one by agrenting keys revoke"
 }

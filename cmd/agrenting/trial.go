@@ -127,7 +127,7 @@ func (a *app) probe(client *agrenting.Client) error {
 		return a.hint(err, agrenting.ErrRouteNotFound, "check the path of the URL "+client.BaseURL()+
 			": --url and "+varURL+" take the platform's without /api/v1, such as "+agrenting.DefaultBaseURL)
 	case errors.Is(err, agrenting.ErrForeignOrigin):
-		return a.hint(err, agrenting.ErrForeignOrigin, "somebody leads elsewhere, such as the login page of a network or of a proxy: "+
+		return a.hint(err, agrenting.ErrForeignOrigin, "another server redirects, such as the login page of a network or of a proxy: "+
 			"log in there, or check --url")
 	case err != nil:
 		return err

@@ -66,7 +66,7 @@ func TestARotationSaysWhatIsOutOfTheOrdinary(t *testing.T) {
 
 	assert.Empty(t, howItWent(&agrenting.Rotation{}, false))
 	assert.Equal(t, "recovered: this finished what an earlier run had begun", howItWent(&agrenting.Rotation{Recovered: true}, false))
-	assert.Equal(t, "adopted: another process made this key meanwhile; interrupted, and finished nevertheless",
+	assert.Equal(t, "adopted: another process has created this key; interrupted, and finished nevertheless",
 		howItWent(&agrenting.Rotation{Adopted: true}, true))
 }
 
@@ -112,7 +112,7 @@ func TestSecretsLeaveTheEnvironmentOfCommands(t *testing.T) {
 	}
 }
 
-// TestDoctorLooksAtTLS meets a certificate that nobody trusts.
+// TestDoctorLooksAtTLS meets a certificate that is not trusted.
 func TestDoctorLooksAtTLS(t *testing.T) {
 	t.Parallel()
 

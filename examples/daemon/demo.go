@@ -17,10 +17,11 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// shown are the metrics that the demo shows: those that do not depend on timing.
+// shown are the metrics in the output of the demo, which do not depend on
+// timing.
 var shown = regexp.MustCompile(`^agrenting_(credential_state\{state="(ready|rejected)"\}|key_overdue|rejections_total|rotations_total.*) `)
 
-// demo runs the daemon for a moment.
+// demo runs the daemon for a short time.
 func demo(ctx context.Context, out io.Writer) error {
 	folder, err := os.MkdirTemp("", "agrenting-daemon-")
 	if err != nil {
@@ -48,7 +49,7 @@ func demo(ctx context.Context, out io.Writer) error {
 	return errors.Join(err, <-ended)
 }
 
-// on returns the options of a client of the embedded platform.
+// on returns the options for a client of the embedded platform.
 func on(srv *agrentingtest.Server, key string) []agrenting.Option {
 	return []agrenting.Option{
 		agrenting.WithoutEnvironment(), agrenting.WithBaseURL(srv.URL), agrenting.WithTransport(srv.Transport()),
@@ -69,7 +70,7 @@ func (d *daemon) demonstrate(ctx context.Context, srv *agrentingtest.Server, url
 	if _, err := d.client.Do(ctx, http.MethodGet, "/api/v1/hirings/pending", nil, nil); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintln(out, "the session was ended and replaced, and no request has failed")
+	_, _ = fmt.Fprintln(out, "the session was ended and replaced, and no request failed")
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/metrics", http.NoBody)
 	if err != nil {
 		return err

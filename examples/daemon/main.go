@@ -1,13 +1,14 @@
-// Command daemon is a long-lived agent with all that keeps its credential alive: its key is
-// in a store and is rotated, requests carry sessions, and Prometheus reads how it goes.
+// Command daemon is a long-lived agent with all features that keep its credential valid:
+// its key is in a store and is rotated, requests use sessions, and Prometheus reads its
+// metrics.
 //
 //	AGRENTING_API_KEY=… daemon -keys /var/lib/my-agent/keys -listen 127.0.0.1:9464
 //	go run ./examples/daemon -demo
 //
-// The variable is needed only while the store is empty. GET /metrics, /readyz, and /status
-// say how it goes; promagrenting/alerts.yml has alert rules for the metrics. With -demo, it
-// serves an embedded platform, rotates the key and ends the session, shows some metrics,
-// and ends.
+// The variable is needed only while the store is empty. GET /metrics, /readyz, and
+// /status report the state; promagrenting/alerts.yml has alert rules for the metrics.
+// With -demo, the daemon serves an embedded platform, rotates the key, ends the session,
+// shows some metrics, and ends.
 package main
 
 import (
@@ -34,7 +35,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
 	switch {
@@ -51,7 +52,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("daemon", flag.ContinueOnError)
 	listen := flags.String("listen", "127.0.0.1:9464", "`address` for probes and metrics")
 	keys := flags.String("keys", "", "`folder` that keeps the key and its sessions")
-	show := flags.Bool("demo", false, "show it with an embedded platform")
+	show := flags.Bool("demo", false, "run a demo with an embedded platform")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return nil
@@ -60,7 +61,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case *show:
 		return demo(ctx, out)
 	case *keys == "":
-		return errors.New("-keys is needed: a folder that only this user can write to")
+		return errors.New("-keys is required: a folder that only this user can write to")
 	}
 	d, err := newDaemon(*keys, agrenting.RotationPolicy{}, agrenting.WithLogger(slog.New(slog.NewJSONHandler(os.Stderr, nil))))
 	if err != nil {
@@ -74,14 +75,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return d.run(ctx, ln)
 }
 
-// daemon is the agent, and what others see of it.
+// daemon is the agent with its probes and metrics.
 type daemon struct {
 	client *agrenting.Client
 	mux    *http.ServeMux
-	every  time.Duration // between two calls of the platform
+	every  time.Duration // pause between two calls of the platform
 }
 
-// newDaemon makes no request. The key is in a folder, and rotated as the policy says.
+// newDaemon creates the daemon without sending a request. The key is in a folder and is
+// rotated according to the policy.
 func newDaemon(keys string, policy agrenting.RotationPolicy, opts ...agrenting.Option) (*daemon, error) {
 	store, err := agrenting.FileStore(keys)
 	if err != nil {
@@ -106,12 +108,13 @@ func newDaemon(keys string, policy agrenting.RotationPolicy, opts ...agrenting.O
 	d.mux.Handle("GET /readyz", client.ReadyHandler())
 	d.mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(client.Status()) // the reader has gone
+		_ = json.NewEncoder(w).Encode(client.Status()) // the reader has left
 	})
 	return d, nil
 }
 
-// run works until ctx ends, and closes the client. A rotation under way is finished.
+// run works until ctx ends, and then closes the client. It finishes a rotation that is in
+// progress.
 func (d *daemon) run(ctx context.Context, ln net.Listener) error {
 	server := &http.Server{Handler: d.mux, ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
@@ -122,10 +125,10 @@ func (d *daemon) run(ctx context.Context, ln net.Listener) error {
 	return errors.Join(err, server.Shutdown(grace), d.client.Close())
 }
 
-// work is what the agent is there for.
+// work is the work of the agent.
 func (d *daemon) work(ctx context.Context, failed <-chan error) error {
 	for {
-		// What fails is in the metrics and in the log, and is tried again.
+		// Errors are in the metrics and in the log, and the call is repeated later.
 		_, _ = d.client.Do(ctx, http.MethodGet, "/api/v1/hirings/pending", nil, nil)
 		select {
 		case <-ctx.Done():

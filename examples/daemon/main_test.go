@@ -25,7 +25,7 @@ func TestDemoShowsMetrics(t *testing.T) {
 	require.NoError(t, run(t.Context(), []string{"-demo"}, &out), &out)
 	text := out.String()
 	for _, line := range []string{
-		"the key was rotated to generation 2", "no request has failed\n", `agrenting_credential_state{state="ready"} 1` + "\n",
+		"the key was rotated to generation 2", "no request failed\n", `agrenting_credential_state{state="ready"} 1` + "\n",
 		"agrenting_key_overdue 0\n", `agrenting_rotations_total{result="success",stage="done"} 1` + "\n",
 	} {
 		assert.Contains(t, text, line)
@@ -46,7 +46,7 @@ func TestInterruptCleansUp(t *testing.T) {
 
 func TestArgumentsAreChecked(t *testing.T) {
 	t.Parallel()
-	require.ErrorContains(t, run(t.Context(), nil, &bytes.Buffer{}), "-keys is needed")
+	require.ErrorContains(t, run(t.Context(), nil, &bytes.Buffer{}), "-keys is required")
 	require.Error(t, run(t.Context(), []string{"-nonsense"}, &bytes.Buffer{}))
 	require.NoError(t, run(t.Context(), []string{"-h"}, &bytes.Buffer{}))
 }

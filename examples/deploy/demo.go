@@ -15,7 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// demo is the life of a pod.
+// demo shows the life of a pod.
 func demo(ctx context.Context, out io.Writer) error {
 	folder, err := os.MkdirTemp("", "agrenting-deploy-")
 	if err != nil {
@@ -34,7 +34,7 @@ func demo(ctx context.Context, out io.Writer) error {
 	client, err := agrenting.New(
 		agrenting.WithBaseURL(srv.URL), agrenting.WithTransport(srv.Transport()),
 		agrenting.WithLookupEnv(func(name string) (string, bool) {
-			return mount.path(), name == "AGRENTING_KEY_FILE" // as the pod's specification says
+			return mount.path(), name == "AGRENTING_KEY_FILE" // the options that the pod's specification sets
 		}))
 	if err != nil {
 		return err
@@ -55,19 +55,19 @@ func demo(ctx context.Context, out io.Writer) error {
 		err = serr
 	}
 	if err == nil {
-		_, err = fmt.Fprintln(out, "the service has ended; each request was answered")
+		_, err = fmt.Fprintln(out, "the service has ended; each request got a response")
 	}
 	return err
 }
 
-// pod is the service as others see it.
+// pod is the service as seen from outside.
 type pod struct {
 	url    string
 	client *http.Client
 	out    io.Writer
 }
 
-// live has happen to the pod what happens to pods.
+// live does to the pod what can happen to a pod.
 func (p *pod) live(ctx context.Context, srv *agrentingtest.Server, agentID, firstID string, m *mount, terminate func()) error {
 	if err := p.expect(ctx, "a mounted key", http.StatusOK, http.StatusOK); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (p *pod) live(ctx context.Context, srv *agrentingtest.Server, agentID, firs
 	if err := p.expect(ctx, "the secret is replaced, and the old key revoked", http.StatusOK, http.StatusOK); err != nil {
 		return err
 	}
-	srv.RevokeKey(second.ID) // and the operator forgets the secret
+	srv.RevokeKey(second.ID) // the operator does not replace the secret
 	if err := p.expect(ctx, "the key is revoked, and the secret is not replaced", http.StatusBadGateway, http.StatusServiceUnavailable); err != nil {
 		return err
 	}
@@ -93,19 +93,20 @@ func (p *pod) live(ctx context.Context, srv *agrentingtest.Server, agentID, firs
 	srv.Fault("GET /api/v1/hirings/pending", agrentingtest.Delay(2*unready))
 	slow := make(chan error, 1)
 	go func() { slow <- p.get(ctx, "/hirings", http.StatusOK) }()
-	for srv.Stats().Faults == 0 { // the request is on the wire
+	for srv.Stats().Faults == 0 { // the request is in progress
 		if err := pause(ctx, 5*time.Millisecond); err != nil {
 			return err
 		}
 	}
 	terminate()
-	if err := p.expect(ctx, "asked to end, with a request under way", http.StatusOK, http.StatusServiceUnavailable); err != nil {
+	if err := p.expect(ctx, "asked to end, with a request in progress", http.StatusOK, http.StatusServiceUnavailable); err != nil {
 		return err
 	}
 	return <-slow
 }
 
-// expect waits until the probe has the status, and checks that the service has its own.
+// expect waits until the probe returns its status, and checks the status of the
+// service.
 func (p *pod) expect(ctx context.Context, when string, service, probe int) error {
 	var err error
 	for range 1000 {
@@ -135,13 +136,13 @@ func (p *pod) get(ctx context.Context, path string, want int) error {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	if err == nil && resp.StatusCode != want {
-		err = fmt.Errorf("%s answers %d (%s), want %d", path, resp.StatusCode, strings.TrimSpace(string(body)), want)
+		err = fmt.Errorf("%s returned %d (%s), want %d", path, resp.StatusCode, strings.TrimSpace(string(body)), want)
 	}
 	return err
 }
 
 // mount is a mounted secret. As on Kubernetes, the file is a link through ..data to a
-// folder, and the secret is replaced by swapping that link.
+// folder, and replacing that link replaces the secret.
 type mount struct {
 	folder  string
 	version int
@@ -162,7 +163,7 @@ func (m *mount) publish(secret string) error {
 	if err := os.Symlink(version, next); err != nil {
 		return err
 	}
-	if err := os.Rename(next, data); err != nil { // this swaps the link
+	if err := os.Rename(next, data); err != nil { // replaces the link
 		return err
 	}
 	if m.version > 1 {

@@ -1,13 +1,13 @@
-// Command deploy is a service as one runs it on Kubernetes: its key is a mounted secret, a
-// probe reads /readyz, and it shuts down gracefully.
+// Command deploy is a service for Kubernetes: its key is a mounted secret, a probe reads
+// /readyz, and it shuts down gracefully.
 //
 //	AGRENTING_KEY_FILE=/etc/agrenting/key deploy -listen 0.0.0.0:8080
 //	go run ./examples/deploy -demo
 //
-// With -demo, it serves an embedded platform and does itself what happens to a pod: the
-// secret is replaced as the kubelet does it, by swapping a symbolic link; the old key is
-// revoked; the mount goes bad; and at last the process is asked to end while it serves a
-// request.
+// With -demo, it serves an embedded platform and simulates what happens to a pod: the
+// secret is replaced as the kubelet does it, by replacing a symbolic link; the old key is
+// revoked; the mounted file becomes invalid; and finally the process is asked to end
+// while it serves a request.
 package main
 
 import (
@@ -29,7 +29,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
 	if err != nil {
@@ -63,16 +63,16 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 }
 
 const (
-	// unready is for how long the service still takes requests after it was asked to end,
-	// until the load balancer has noticed.
+	// unready is how long the service still accepts requests after it was asked to end, so
+	// that the load balancer can notice.
 	unready = time.Second
-	// drain is for how long requests under way may still take after that. Both together
-	// are less than the 30 s that Kubernetes grants by default.
+	// drain is how long the requests in progress may take after that. Together, both are
+	// less than the 30 s that Kubernetes allows by default.
 	drain = 20 * time.Second
 )
 
-// serve serves until ctx ends, and then finishes the requests under way. It closes the
-// client after them.
+// serve serves until ctx ends, and then finishes the requests in progress. After them, it
+// closes the client.
 func serve(ctx context.Context, client *agrenting.Client, ln net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
@@ -99,7 +99,7 @@ func serve(ctx context.Context, client *agrenting.Client, ln net.Listener) error
 	case err = <-failed:
 	case <-ctx.Done():
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), unready+drain)
-		_ = pause(grace, unready) // it serves meanwhile
+		_ = pause(grace, unready) // it continues to serve until then
 		err = server.Shutdown(grace)
 		cancel()
 	}

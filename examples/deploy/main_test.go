@@ -25,8 +25,8 @@ func TestDemoShowsTheLifeOfAPod(t *testing.T) {
 the secret is replaced, and the old key revoked    /hirings 200, /readyz 200
 the key is revoked, and the secret is not replaced /hirings 502, /readyz 503
 the secret is replaced                             /hirings 200, /readyz 200
-asked to end, with a request under way             /hirings 200, /readyz 503
-the service has ended; each request was answered
+asked to end, with a request in progress           /hirings 200, /readyz 503
+the service has ended; each request got a response
 `, out.String())
 }
 
@@ -47,5 +47,5 @@ func TestPodReportsAnUnexpectedStatus(t *testing.T) {
 	srv := httptest.NewServer(http.NotFoundHandler())
 	defer srv.Close()
 	p := &pod{url: srv.URL, client: srv.Client(), out: &bytes.Buffer{}}
-	require.ErrorContains(t, p.get(t.Context(), "/readyz", http.StatusOK), "/readyz answers 404")
+	require.ErrorContains(t, p.get(t.Context(), "/readyz", http.StatusOK), "/readyz returned 404")
 }

@@ -1,9 +1,9 @@
 // Command fleet shows eight workers that share one API key and its sessions
-// through etcd: the key is rotated under their hands, sessions end, and a member
-// of etcd is killed, while they go on calling the platform. The platform and
-// three members of etcd run inside the program; it needs nothing, touches
-// nothing, and ends by itself. The exit code is 1 if a request has failed, and
-// 130 after an interrupt.
+// through etcd. The key is rotated, sessions end, and a member of etcd is
+// killed, while the workers continue to call the platform. The platform and
+// three members of etcd run inside the program. It needs no setup, leaves
+// nothing behind, and ends by itself. The exit code is 1 if a request has
+// failed, and 130 after an interrupt.
 package main
 
 import (
@@ -28,17 +28,17 @@ import (
 
 const (
 	workers = 8
-	// step is the pause between two things that happen.
+	// step is the pause between two events.
 	step = 1300 * time.Millisecond
-	// closeGrace is how long an interrupted program waits for what it closes.
+	// closeGrace is how long an interrupted program waits for its cleanup.
 	closeGrace = time.Second
 )
 
 func main() {
-	signal.Ignore(syscall.SIGPIPE) // sockets break here all the time; who reads this is looked after by reader
+	signal.Ignore(syscall.SIGPIPE) // sockets break here all the time; the type reader detects that the reader has left
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, leave := context.WithCancel(ctx)
-	context.AfterFunc(ctx, stop) // who interrupts twice does not want to wait
+	context.AfterFunc(ctx, stop) // a second interrupt ends the program at once
 	failed, err := run(ctx, reader{os.Stdout, leave}, step)
 	stop()
 	switch {
@@ -48,12 +48,13 @@ func main() {
 		fmt.Fprintln(os.Stderr, "fleet: interrupted")
 		os.Exit(130)
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "it did not work:", err)
+		fmt.Fprintln(os.Stderr, "fleet:", err)
 		os.Exit(1)
 	}
 }
 
-// reader is who reads the output. That it has gone is an interrupt.
+// reader writes to the reader of the output. If the reader has left, it acts as
+// an interrupt.
 type reader struct {
 	io.Writer
 	gone func()
@@ -67,7 +68,7 @@ func (r reader) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// show is the fleet and what became of it.
+// show is the fleet and its results.
 type show struct {
 	srv     *agrentingtest.Server
 	etcd    *members
@@ -79,8 +80,8 @@ type show struct {
 	mu      sync.Mutex
 	out     io.Writer
 	began   time.Time
-	mark    time.Time             // when the latest change began
-	adopted map[int]time.Duration // by worker, since then
+	mark    time.Time             // when the latest event began
+	adopted map[int]time.Duration // by worker, since mark
 }
 
 func (s *show) say(format string, args ...any) {
@@ -95,7 +96,7 @@ func run(ctx context.Context, out io.Writer, step time.Duration) (failed int64, 
 		return 0, err
 	}
 	defer func() {
-		if gone := os.RemoveAll(folder); ctx.Err() == nil { // else a member may still write to it
+		if gone := os.RemoveAll(folder); ctx.Err() == nil { // otherwise, a member may still write to it
 			err = errors.Join(err, gone)
 		}
 	}()
@@ -123,8 +124,9 @@ func run(ctx context.Context, out io.Writer, step time.Duration) (failed int64, 
 	return s.failed.Load(), ctx.Err()
 }
 
-// within calls end, and waits for it. After an interrupt it does not wait for
-// long: who waits for a lease, or for a member of etcd, dies with the program.
+// within calls end and waits for it. After an interrupt, it does not wait for
+// long: work that still waits for a lease or for a member of etcd ends with the
+// program.
 func within(ctx context.Context, end func()) {
 	done := make(chan struct{})
 	go func() {
@@ -144,12 +146,12 @@ func within(ctx context.Context, end func()) {
 	}
 }
 
-// hire makes the workers. Each has a connection to etcd of its own, like one on
-// another host.
+// hire creates the workers. Each has its own connection to etcd, like a worker
+// on another host.
 func (s *show) hire() error {
 	agent := s.srv.NewAgent(s.srv.NewUser("Ada"), agrentingtest.AgentConfig{Name: "Scribe"})
 	key := s.srv.NewKey(agent.ID)
-	sealing := agrenting.NewSealingKey() // a real fleet reads one key everywhere, with ParseSealingKey
+	sealing := agrenting.NewSealingKey() // all hosts of a real fleet read the same key, with ParseSealingKey
 	for i := range workers {
 		store, err := etcdstore.Open(etcdstore.Config{Endpoints: s.etcd.endpoints, Name: "scribes"},
 			etcdstore.WithSealingKey(sealing))
@@ -159,7 +161,7 @@ func (s *show) hire() error {
 		s.stores = append(s.stores, store)
 		c, err := agrenting.New(
 			agrenting.WithoutEnvironment(), agrenting.WithBaseURL(s.srv.URL), agrenting.WithInsecureHTTP(),
-			agrenting.WithCredential(agrenting.APIKey(key.Secret)), // fills the store while that is empty
+			agrenting.WithCredential(agrenting.APIKey(key.Secret)), // fills the store while it is empty
 			agrenting.WithStore(store),
 			agrenting.WithSession(), // shared through the store
 			agrenting.WithRotation(agrenting.RotationPolicy{AgentID: agent.ID, KeyID: key.ID, Grace: 300 * time.Millisecond}),
@@ -184,7 +186,7 @@ func (s *show) observe(worker int, e agrenting.Event) {
 	}
 }
 
-// work calls the platform without a pause worth mentioning.
+// work calls the platform almost without a pause.
 func (s *show) work(ctx context.Context, c *agrenting.Client) {
 	for ctx.Err() == nil {
 		_, err := c.Do(ctx, http.MethodGet, "/api/v1/tasks", nil, nil)
@@ -209,7 +211,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// play has things happen, one after the other.
+// play runs the events one after the other.
 func (s *show) play(ctx context.Context, step time.Duration) {
 	pause(ctx, step)
 	if ctx.Err() != nil {
@@ -236,7 +238,7 @@ func (s *show) play(ctx context.Context, step time.Duration) {
 	}
 }
 
-// patience is how long a busy machine may take beyond the pause.
+// patience is how long a busy machine may take in addition to the pause.
 const patience = 15 * time.Second
 
 // awaitAll waits until every worker has the new session.
@@ -251,13 +253,13 @@ func (s *show) awaitAll(ctx context.Context) {
 	}
 }
 
-// tell says who has noticed the change.
+// tell prints which workers have noticed the event.
 func (s *show) tell(n int, exchanges, calls int64) {
 	s.mu.Lock()
 	took := slices.Sorted(maps.Values(s.adopted))
 	s.mu.Unlock()
 	if len(took) == 0 {
-		s.say("  %d. %d of %d workers have kept their session: %s, %s meanwhile", n, workers, workers,
+		s.say("  %d. %d of %d workers have kept their session: %s, %s in the meantime", n, workers, workers,
 			counted(exchanges, "exchange"), counted(calls, "request"))
 		return
 	}
@@ -265,7 +267,7 @@ func (s *show) tell(n int, exchanges, calls int64) {
 		took[len(took)/2].Round(time.Millisecond), counted(exchanges, "exchange"))
 }
 
-// counted is a number of things.
+// counted formats a number of things.
 func counted(n int64, thing string) string {
 	if n != 1 {
 		thing += "s"
@@ -280,10 +282,10 @@ func (s *show) rotate(ctx context.Context) (newSession bool) {
 		case ctx.Err() != nil:
 			return false
 		case err != nil:
-			s.say("worker %d could not rotate, and tries again: %v", i, err)
+			s.say("worker %d could not rotate, will retry: %v", i, err)
 			pause(ctx, 300*time.Millisecond)
 		case rot != nil:
-			s.say("worker %d has rotated the key (%s): %s is dead, %s lives, in %v", i, rot.Strategy, rot.From, rot.To,
+			s.say("worker %d has rotated the key (%s): %s is dead, %s is live, in %v", i, rot.Strategy, rot.From, rot.To,
 				rot.Took.Round(time.Millisecond))
 			return true
 		}
@@ -308,7 +310,7 @@ func (s *show) sum() {
 		counted(st.KeysCreated, "rotation"), counted(st.Authenticates, "exchange"), s.failed.Load())
 }
 
-// close ends the workers first: they release their leases.
+// close closes the workers first, so that they release their leases.
 func (s *show) close() {
 	var wg sync.WaitGroup
 	for _, c := range s.clients {

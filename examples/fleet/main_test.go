@@ -47,7 +47,7 @@ func TestAStepThatNobodyNoticesIsToldToo(t *testing.T) {
 	var out strings.Builder
 	s := &show{out: &out, began: time.Now()}
 	s.tell(4, 0, 1)
-	assert.Contains(t, out.String(), "  4. 8 of 8 workers have kept their session: 0 exchanges, 1 request meanwhile\n")
+	assert.Contains(t, out.String(), "  4. 8 of 8 workers have kept their session: 0 exchanges, 1 request in the meantime\n")
 }
 
 func TestAnInterruptEndsItCleanly(t *testing.T) {

@@ -16,7 +16,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// members are etcd servers inside this process. In earnest they run elsewhere.
+// members are etcd servers inside this process. In production, they run on
+// other hosts.
 type members struct {
 	running   []*embed.Etcd
 	endpoints []string
@@ -25,7 +26,7 @@ type members struct {
 
 func startMembers(ctx context.Context, folder string, n int) (*members, error) {
 	var errs error
-	for attempt := range 5 { // somebody may take a port that was found free
+	for attempt := range 5 { // another process may take a port that was found free
 		m, err := tryMembers(ctx, filepath.Join(folder, strconv.Itoa(attempt)), n)
 		if err == nil || ctx.Err() != nil {
 			return m, err
@@ -61,7 +62,7 @@ func tryMembers(ctx context.Context, folder string, n int) (*members, error) {
 			cfg.InitialCluster = strings.Join(initial, ",")
 			cfg.TickMs, cfg.ElectionMs = 50, 500
 			cfg.EnableGRPCGateway = false
-			cfg.UnsafeNoFsync = true // nothing here is to be kept
+			cfg.UnsafeNoFsync = true // no data is kept
 			cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 			m.running[i], errs[i] = start(ctx, cfg)
 		})
@@ -74,7 +75,8 @@ func tryMembers(ctx context.Context, folder string, n int) (*members, error) {
 	return m, nil
 }
 
-// start returns a member that does not get ready too, to be closed.
+// start returns an error for a member that does not become ready, and also the
+// member, so that the caller can close it.
 func start(ctx context.Context, cfg *embed.Config) (*embed.Etcd, error) {
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
@@ -88,7 +90,7 @@ func start(ctx context.Context, cfg *embed.Config) (*embed.Etcd, error) {
 	case <-ctx.Done():
 		return e, ctx.Err()
 	case <-time.After(20 * time.Second):
-		return e, errors.New("a member of etcd did not get ready")
+		return e, errors.New("a member of etcd did not become ready")
 	}
 }
 
@@ -101,7 +103,7 @@ func freeAddr(ctx context.Context) (string, error) {
 	return l.Addr().String(), nil
 }
 
-// killLeader stops the leader without a word to the others.
+// killLeader stops the leader without notice to the other members.
 func (m *members) killLeader() string {
 	for i, e := range m.running {
 		if e != nil && e.Server.Leader() == e.Server.MemberID() {
@@ -119,7 +121,7 @@ func (m *members) close() {
 		if e != nil {
 			m.running[i] = nil
 			m.closing.Go(func() {
-				e.Server.HardStop() // there is nothing to hand over
+				e.Server.HardStop() // there is no work to hand over
 				e.Close()
 			})
 		}

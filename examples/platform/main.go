@@ -1,5 +1,6 @@
-// Command platform serves an embedded Agrenting platform to try things on. All it
-// prints, keys included, is made up for the occasion and dies with it.
+// Command platform serves an embedded Agrenting platform for experiments. All
+// that it prints, including keys, is made up and becomes invalid when the program
+// ends.
 //
 //	go run ./examples/platform
 //	go run ./examples/platform -addr 127.0.0.1:4000 -session-ttl 1m -no-rate-limits
@@ -20,7 +21,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // who interrupts twice does not want to wait
+	context.AfterFunc(ctx, stop) // a second interrupt ends the program at once
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
 	if err != nil {
@@ -33,7 +34,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("platform", flag.ContinueOnError)
 	addr := flags.String("addr", "127.0.0.1:0", "listen on this `address`")
 	ttl := flags.Duration("session-ttl", 20*time.Hour, "lifetime of sessions")
-	unlimited := flags.Bool("no-rate-limits", false, "lift rate limits and the authenticate lockout")
+	unlimited := flags.Bool("no-rate-limits", false, "disable rate limits and the authenticate lockout")
 	switch err := flags.Parse(args); {
 	case err == flag.ErrHelp: //nolint:errorlint // the flag package returns it bare
 		return nil
@@ -59,7 +60,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return err
 }
 
-// introduce makes a small world and says how to use it.
+// introduce creates users, agents, and keys, and prints how to use them.
 func introduce(out io.Writer, srv *agrentingtest.Server) error {
 	user := srv.NewUser("Ada")
 	agent := srv.NewAgent(user, agrentingtest.AgentConfig{Name: "Scribe", Capabilities: []string{"writing"}})
@@ -68,7 +69,7 @@ func introduce(out io.Writer, srv *agrentingtest.Server) error {
 	token := srv.NewToken(user.ID, agrentingtest.TokenConfig{Name: "everything"})
 
 	_, err := fmt.Fprintf(out, `An Agrenting platform is serving at %[1]s
-Stop it with Ctrl-C. Nothing below is worth anything elsewhere.
+Stop it with Ctrl-C. The keys below work only here.
 
 user         %[2]s  %[3]s
   token      %[4]s
@@ -81,7 +82,7 @@ For a program that uses the SDK:
 
   export AGRENTING_URL=%[1]s AGRENTING_API_KEY=%[7]s
 
-By hand:
+With curl:
 
   curl -s %[1]s/api/v1/agents/%[5]s
   curl -s -X POST -H 'X-API-Key: %[7]s' %[1]s/api/v1/auth/authenticate

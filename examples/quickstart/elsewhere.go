@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// elsewhere is a host that is not the platform. It remembers the headers that it
-// was sent.
+// elsewhere is a host that is not the platform. It records the headers that it
+// gets.
 type elsewhere struct {
 	url    string
 	server *http.Server
@@ -26,7 +26,7 @@ func listenElsewhere(ctx context.Context) (*elsewhere, error) {
 	}
 	e := &elsewhere{url: "http://" + l.Addr().String()}
 	e.server = &http.Server{Handler: e, ReadHeaderTimeout: time.Minute}
-	go func() { _ = e.server.Serve(l) }() // ends with close, which it says as an error
+	go func() { _ = e.server.Serve(l) }() // runs until close, which it reports as an error
 	return e, nil
 }
 
@@ -44,4 +44,4 @@ func (e *elsewhere) requests() []http.Header {
 	return slices.Clone(e.seen)
 }
 
-func (e *elsewhere) close() { _ = e.server.Close() } // nothing is left to lose
+func (e *elsewhere) close() { _ = e.server.Close() } // an error here does not matter

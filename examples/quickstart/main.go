@@ -1,10 +1,10 @@
-// Command quickstart shows what the SDK does, step by step, and checks it.
+// Command quickstart shows step by step what the SDK does, and checks each
+// step.
 //
 //	go run ./examples/quickstart
 //
-// It runs against a platform of its own inside the process, unless the
-// environment names a real one: with AGRENTING_URL or a credential variable set
-// it uses that, and only reads.
+// It uses an embedded platform inside the process. If AGRENTING_URL or a
+// credential variable is set, it uses that platform instead, and only reads.
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 	}
 }
 
-// naming are the variables that tell which platform, and as whom.
+// naming are the variables that select the platform and the credential.
 var naming = []string{
 	"AGRENTING_URL", "AGRENTING_KEY_FILE", "AGRENTING_SANDBOX_API_KEY", "AGRENTING_API_KEY", "AGRENTING_SESSION_TOKEN",
 }

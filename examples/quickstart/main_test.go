@@ -33,7 +33,7 @@ func TestEveryStepDoesWhatItSays(t *testing.T) {
 	for _, want := range []string{
 		"\n1  ", "\n2  ", "\n3  ", "\n4  ", "\n5  ", "\n6  ", "\n7  ",
 		"X-API-Key: sha256:", "Authorization: Bearer sha256:", "X-Agent-ID: ", "ErrEnvironmentMismatch",
-		"nothing about its sender", "ErrForeignOrigin", "<- 401 ", "<- 404  NOT_FOUND", "All 7 steps",
+		"no credential", "ErrForeignOrigin", "<- 401 ", "<- 404  NOT_FOUND", "All 7 steps",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in the output:\n%s", want, out.String())
@@ -43,7 +43,7 @@ func TestEveryStepDoesWhatItSays(t *testing.T) {
 		t.Errorf("the output has a secret, %q:\n%s", found, out.String())
 	}
 	if strings.Contains(out.String(), "\x1b") {
-		t.Error("the output has colours, and is no terminal")
+		t.Error("the output has colors, but is not a terminal")
 	}
 	for line := range strings.Lines(out.String()) {
 		if n := len([]rune(line)); n > 120 {

@@ -11,7 +11,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// printer writes the steps, in colour where that can be seen.
+// printer prints the steps, in color if the output supports it.
 type printer struct {
 	out    io.Writer
 	colour bool
@@ -51,22 +51,22 @@ func (p *printer) begin(title string) {
 	p.line("\n%s  %s", p.paint(green, strconv.Itoa(p.step)), p.paint(bold, title))
 }
 
-// sent shows a request: what it asks for, and how it says who asks.
+// sent prints a request and its credential.
 func (p *printer) sent(method, path string, h http.Header) {
 	p.line("   %s %-4s %-29s %s", p.paint(cyan, "->"), method, shortened(path), identity(h))
 }
 
-// back shows an answer.
+// back prints a response.
 func (p *printer) back(status int, format string, args ...any) {
 	p.line("   %s %-4d %s", p.paint(cyan, "<-"), status, fmt.Sprintf(format, args...))
 }
 
-// note says what it means.
+// note prints an explanation.
 func (p *printer) note(format string, args ...any) {
 	p.line("      %s", p.paint(dim, fmt.Sprintf(format, args...)))
 }
 
-// identity is what a request tells of its sender, secrets as fingerprints.
+// identity describes the credential of a request, with secrets as fingerprints.
 func identity(h http.Header) string {
 	var parts []string
 	for _, name := range []string{"X-API-Key", "Api-Key"} {
@@ -82,14 +82,14 @@ func identity(h http.Header) string {
 		parts = append(parts, "X-Agent-ID: "+shortened(value))
 	}
 	if len(parts) == 0 {
-		return "nothing about its sender"
+		return "no credential"
 	}
 	return strings.Join(parts, "  ")
 }
 
 func fingerprint(secret string) string { return agrenting.APIKey(secret).Fingerprint() }
 
-// shortened cuts the UUIDs in a text down to their beginning.
+// shortened cuts the UUIDs in a text to their first characters.
 func shortened(text string) string {
 	parts := strings.Split(text, "/")
 	for i, s := range parts {

@@ -10,8 +10,8 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// realPlatform takes the platform and the credential of the environment, because
-// the variable called reason is set. It only reads.
+// realPlatform uses the platform and the credential from the environment,
+// because the variable reason is set. It only reads.
 func realPlatform(ctx context.Context, p *printer, lookupEnv lookupFunc, reason string) error {
 	p.line("%s", p.paint(bold, "Agrenting quickstart"))
 	p.line("against the platform of your environment, because %s is set; it only reads", reason)
@@ -51,11 +51,11 @@ func realPlatform(ctx context.Context, p *printer, lookupEnv lookupFunc, reason 
 	_, err = client.Agents.Get(ctx, "did:agrenting:there-is-no-such-agent")
 	var api *agrenting.APIError
 	if !errors.As(err, &api) {
-		return fmt.Errorf("step %d: an agent that cannot exist was to be an *agrenting.APIError: got %w", p.step, errOr(err, "no error"))
+		return fmt.Errorf("step %d: want an *agrenting.APIError for an agent that cannot exist: got %w", p.step, errOr(err, "no error"))
 	}
 	p.note("errors.Is(err, agrenting.ErrNotFound) is %v; code %q, request id %q", errors.Is(err, agrenting.ErrNotFound), api.Code, api.RequestID)
 	if r := client.Status().Rate; r.Known {
-		p.note("%d of %d requests of this window are left", r.Remaining, r.Limit)
+		p.note("%d of %d requests are left in this window", r.Remaining, r.Limit)
 	}
 	return nil
 }
@@ -67,7 +67,7 @@ func errOr(err error, text string) error {
 	return err
 }
 
-// tap shows what is sent, on its way to the network.
+// tap prints each request before it is sent.
 type tap struct {
 	*printer
 	base http.RoundTripper

@@ -12,16 +12,16 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// stage is the embedded platform and who is on it.
+// stage is the embedded platform with its agents.
 type stage struct {
 	*printer
 	srv           *agrentingtest.Server
 	user          *agrentingtest.User
 	scribe, scout *agrentingtest.Agent
-	shown         int // requests of the log that have been shown
+	shown         int // number of logged requests that were printed
 }
 
-// embedded goes through all steps on a platform inside this process.
+// embedded runs all steps on a platform inside this process.
 func embedded(ctx context.Context, p *printer) error {
 	srv := agrentingtest.NewServer()
 	defer srv.Close()
@@ -43,7 +43,7 @@ func embedded(ctx context.Context, p *printer) error {
 		{"A user's token, acting as two agents", s.twoAgents},
 		{"The sandbox refuses a production key", s.sandboxGuard},
 		{"A redirect to another host gets no key", s.redirect},
-		{"A key that was replaced meanwhile", s.renewal},
+		{"A key that was replaced in the meantime", s.renewal},
 		{"An error with a type", s.typedError},
 	} {
 		p.begin(step.title)
@@ -51,11 +51,12 @@ func embedded(ctx context.Context, p *printer) error {
 			return fmt.Errorf("step %d, %q: %w", p.step, step.title, err)
 		}
 	}
-	p.line("\n%s", p.paint(green, fmt.Sprintf("All %d steps did what they should.", p.step)))
+	p.line("\n%s", p.paint(green, fmt.Sprintf("All %d steps worked as expected.", p.step)))
 	return nil
 }
 
-// fresh shows what the platform has logged since the last time, and returns it.
+// fresh prints and returns the requests that the platform has logged since the
+// last call.
 func (s *stage) fresh() []agrentingtest.Request {
 	news := s.news()
 	for i := range news {
@@ -64,7 +65,7 @@ func (s *stage) fresh() []agrentingtest.Request {
 	return news
 }
 
-// want fails a step whose outcome is another one.
+// want returns an error if the outcome of a step is wrong.
 func want(what string, ok bool, got any) error {
 	if ok {
 		return nil
@@ -72,7 +73,7 @@ func want(what string, ok bool, got any) error {
 	return fmt.Errorf("%s: got %v", what, got)
 }
 
-// open makes a client of the embedded platform.
+// open creates a client of the embedded platform.
 func (s *stage) open(opts ...agrenting.Option) (*agrenting.Client, error) {
 	return agrenting.New(append([]agrenting.Option{agrenting.WithoutEnvironment(), agrenting.WithBaseURL(s.srv.URL)}, opts...)...)
 }
@@ -93,7 +94,7 @@ func (s *stage) fromTheEnvironment(ctx context.Context) error {
 		return err
 	}
 	log := s.fresh()
-	s.back(resp.StatusCode, "the agent %s, %d of %d requests of this minute left", agent.Name, resp.Rate.Remaining, resp.Rate.Limit)
+	s.back(resp.StatusCode, "the agent %s, %d of %d requests left in this minute", agent.Name, resp.Rate.Remaining, resp.Rate.Limit)
 	s.note("AGRENTING_URL and AGRENTING_API_KEY were set; New() needed no options")
 	return errors.Join(
 		want("the agent's name", agent.Name == "Scribe", agent.Name),
@@ -191,16 +192,16 @@ func (s *stage) redirect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_ = resp.Body.Close() // its headers are all that is looked at
+	_ = resp.Body.Close() // only its headers matter
 	s.fresh()
 	s.back(http.StatusFound, "go to %s", foreign.url)
 	arrived := foreign.requests()
 	for _, h := range arrived {
 		s.sent(http.MethodGet, "/ on the other host", h)
 	}
-	s.note("a plain http.Client followed it, and arrived bare")
+	s.note("a plain http.Client followed it, without a credential")
 	bare := len(arrived) == 1 && identity(arrived[0]) == identity(nil)
-	if err := want("one bare request over there", bare, len(arrived)); err != nil {
+	if err := want("one request without a credential on the other host", bare, len(arrived)); err != nil {
 		return err
 	}
 
@@ -212,14 +213,14 @@ func (s *stage) redirect(ctx context.Context) error {
 	_, err = client.Do(ctx, http.MethodGet, "/api/v1/tasks", nil, nil)
 	s.fresh()
 	s.line("   %s Do: agrenting.ErrForeignOrigin", s.paint(cyan, "!!"))
-	s.note("the Client does not follow it at all")
+	s.note("the Client does not follow it")
 	return errors.Join(
 		want("ErrForeignOrigin", errors.Is(err, agrenting.ErrForeignOrigin), err),
-		want("no further request over there", len(foreign.requests()) == 1, len(foreign.requests())),
+		want("no further request on the other host", len(foreign.requests()) == 1, len(foreign.requests())),
 	)
 }
 
-// vault is a source whose key somebody replaces.
+// vault is a source with a key that can be replaced.
 type vault struct {
 	mu  sync.Mutex
 	key agrentingtest.Key
@@ -238,8 +239,8 @@ func (v *vault) replace(key agrentingtest.Key) (old agrentingtest.Key) {
 	return old
 }
 
-// news are the requests since the last call. Those by which the SDK asks whether a
-// credential is dead are left out.
+// news returns the requests since the last call, except those with which the SDK
+// checks whether a credential is dead.
 func (s *stage) news() []agrentingtest.Request {
 	all := s.srv.Requests()
 	news := slices.DeleteFunc(all[s.shown:], func(r agrentingtest.Request) bool {
@@ -256,7 +257,7 @@ func (s *stage) renewal(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
-	if _, err := client.Credential(ctx); err != nil { // the first key is in use now
+	if _, err := client.Credential(ctx); err != nil { // from now on, the first key is in use
 		return err
 	}
 	old := source.replace(s.srv.NewKey(s.scribe.ID))

@@ -44,7 +44,7 @@ func TestAnInterruptInTheMiddleOfACrashIsPrompt(t *testing.T) {
 	for s := bufio.NewScanner(out); s.Scan(); {
 		lines = append(lines, s.Text())
 		// This line comes when the scene has been on for a while.
-		if interrupted.IsZero() && strings.Contains(s.Text(), " failed  in place, by a process that is killed") {
+		if interrupted.IsZero() && strings.Contains(s.Text(), " failed  in place: the process is killed") {
 			interrupted = time.Now()
 			require.NoError(t, cmd.Process.Signal(os.Interrupt))
 		}
@@ -55,7 +55,7 @@ func TestAnInterruptInTheMiddleOfACrashIsPrompt(t *testing.T) {
 	assert.Less(t, time.Since(interrupted), 4*time.Second)
 	assert.Equal(t, 130, cmd.ProcessState.ExitCode())
 	assert.Equal(t, "rotation: interrupted\n", errs.String())
-	assert.Regexp(t, `(?m)^in place, by a process that is killed.* ms, interrupted$`, text)
+	assert.Regexp(t, `(?m)^in place: the process is killed.* ms, interrupted$`, text)
 	assert.Contains(t, text, " 0 failed\n")
 	left, err := os.ReadDir(folder)
 	require.NoError(t, err)

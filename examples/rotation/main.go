@@ -1,13 +1,14 @@
-// Command rotation shows keys being rotated under load: by both strategies, with
-// an answer that gets lost, and with a process that is killed in the middle.
-// Sixteen workers call the platform all the while, and none of them may notice.
+// Command rotation shows how keys are rotated under load: with both strategies,
+// with a lost response, and with a process that is killed during a rotation. At
+// the same time, sixteen workers call the platform, and none of their calls may
+// fail.
 //
 //	go run ./examples/rotation
 //	go run ./examples/rotation -duration 1m
 //
-// The platform is an embedded one, so nothing is needed and nothing is touched
-// but a temporary folder. The exit code is 1 if any call has failed, or if more
-// or less than one key is live at the end, and 130 after an interrupt.
+// The platform is an embedded one, so the program needs no setup, and it uses
+// only a temporary folder. The exit code is 1 if any call has failed, or if the
+// number of live keys at the end is not 1. It is 130 after an interrupt.
 package main
 
 import (
@@ -30,7 +31,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// crashCommand makes this program the process that is going to be killed.
+// crashCommand makes this program the process that is killed.
 const crashCommand = "rotate-and-be-killed"
 
 const routeRotate = "POST /api/v1/auth/rotate-key"
@@ -39,7 +40,7 @@ func main() {
 	ignorePipe()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, leave := context.WithCancel(ctx)
-	context.AfterFunc(ctx, stop) // who interrupts twice does not want to wait
+	context.AfterFunc(ctx, stop) // a second interrupt ends the program at once
 	err := run(ctx, os.Args[1:], reader{os.Stdout, leave})
 	stop()
 	switch {
@@ -57,7 +58,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return rotateOnce(ctx, args[1:])
 	}
 	flags := flag.NewFlagSet("rotation", flag.ContinueOnError)
-	duration := flags.Duration("duration", 12*time.Second, "how long to go on, as a `time` such as 1m")
+	duration := flags.Duration("duration", 12*time.Second, "how long to continue, as a `time` such as 1m")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return nil
@@ -77,9 +78,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return s.run(ctx, *duration)
 }
 
-// policy is for keys that are rotated on demand, by processes that crash: the
-// lease is how long other processes wait for a rotation whose process writes
-// nothing.
+// policy is the policy for keys that are rotated on demand and by processes that
+// may crash. The lease is how long other processes wait for a rotation after its
+// process has stopped writing.
 func policy(strategy agrenting.Strategy, agentID string) agrenting.RotationPolicy {
 	return agrenting.RotationPolicy{
 		Strategy: strategy, Every: -1, AgentID: agentID,
@@ -87,7 +88,8 @@ func policy(strategy agrenting.Strategy, agentID string) agrenting.RotationPolic
 	}
 }
 
-// rotateOnce is the other process. It has the store, and needs no key of its own.
+// rotateOnce is the other process. It uses the store, so it does not need a
+// separate key.
 func rotateOnce(ctx context.Context, args []string) error {
 	if len(args) != 3 {
 		return errors.New(crashCommand + " takes a URL, a folder and the ID of an agent")
@@ -107,8 +109,8 @@ func rotateOnce(ctx context.Context, args []string) error {
 	return err
 }
 
-// show is a platform, a key in a folder, and two clients of it, each as it would
-// be in a process of its own.
+// show is a platform, a key in a folder, and two clients. Each client behaves as
+// if it were in a separate process.
 type show struct {
 	srv     *agrentingtest.Server
 	agent   *agrentingtest.Agent
@@ -127,8 +129,8 @@ func newShow(folder string, out io.Writer) (*show, error) {
 	srv := agrentingtest.NewServer(agrentingtest.WithoutRateLimits(), agrentingtest.WithLogLimit(100))
 	agent := srv.NewAgent(srv.NewUser("Ada"), agrentingtest.AgentConfig{Name: "Scribe"})
 	s := &show{srv: srv, agent: agent, store: store, folder: folder, screen: newScreen(out)}
-	// The initial key, which the environment would name. It fills the store and
-	// is ignored once it was rotated away.
+	// The initial key, which the environment would have. It fills the empty store,
+	// and is ignored after it was rotated.
 	initial := agrenting.APIKey(srv.NewKey(agent.ID).Secret)
 	if s.overlap, err = s.client(agrenting.Overlap, initial); err == nil {
 		s.inPlace, err = s.client(agrenting.InPlace, initial)
@@ -146,7 +148,7 @@ func (s *show) client(strategy agrenting.Strategy, initial agrenting.Credential)
 		agrenting.WithRotation(policy(strategy, s.agent.ID)), agrenting.WithObserver(s.screen.observe))
 }
 
-// scene is one thing that happens to the key.
+// scene is one rotation.
 type scene struct {
 	title string
 	play  func(context.Context) error
@@ -165,12 +167,13 @@ func (s *show) run(ctx context.Context, duration time.Duration) error {
 	drawing := s.screen.start()
 
 	scenes := []scene{
-		{"overlap: a second key, and the first one is revoked", s.byOverlap},
-		{"in place: the old key dies with the call", s.rotateInPlace},
-		{"in place, and the answer with the new key gets lost", s.loseTheAnswer},
-		{"in place, by a process that is killed in the middle", s.crash},
+		{"overlap: create a second key, then revoke the first", s.byOverlap},
+		{"in place: the call revokes the old key", s.rotateInPlace},
+		{"in place: the response with the new key gets lost", s.loseTheAnswer},
+		{"in place: the process is killed during the rotation", s.crash},
 	}
-	// A call is replayed with the successor of its key: let that live a little.
+	// A call is resent with the successor of its key, so keep that key valid for
+	// some time.
 	gap := max(duration/16, 200*time.Millisecond)
 	var failure error
 	end := time.Now().Add(duration)
@@ -192,7 +195,7 @@ func (s *show) run(ctx context.Context, duration time.Duration) error {
 		s.screen.line("%-55s %5d ms%s", sc.title, time.Since(began).Milliseconds(), how)
 		s.screen.setScene("")
 	}
-	_ = pause(ctx, gap) // let the workers use the last key
+	_ = pause(ctx, gap) // lets the workers use the last key
 
 	resting.Store(true)
 	workers.Wait()
@@ -205,11 +208,12 @@ func (s *show) run(ctx context.Context, duration time.Duration) error {
 	return ctx.Err()
 }
 
-// closeGrace is how long an interrupted program lets a rotation finish.
+// closeGrace is how long an interrupted program waits for a rotation to finish.
 const closeGrace = time.Second
 
-// close ends the clients, which finish a rotation that they have begun. After an
-// interrupt nobody waits long for that: platform and key die with the program.
+// close closes the clients, which finish a rotation that they have begun. After an
+// interrupt, it does not wait long for that, because platform and key end with the
+// program.
 func (s *show) close(ctx context.Context) error {
 	closed := make(chan error, 1)
 	go func() { closed <- errors.Join(s.overlap.Close(), s.inPlace.Close()) }()
@@ -228,9 +232,9 @@ func (s *show) close(ctx context.Context) error {
 	}
 }
 
-// work calls the platform until it may rest, and finishes what it has begun. An
-// interrupt ends its call too, which has neither succeeded nor failed then: in
-// the middle of a crash it would wait for a key until the lease runs out.
+// work calls the platform until it may rest, and finishes its last call. An
+// interrupt also cancels a call, which then has neither succeeded nor failed.
+// During a crash, the call would otherwise wait for a key until the lease ends.
 func (s *show) work(ctx context.Context, c *agrenting.Client, resting *atomic.Bool) {
 	for n := 0; ctx.Err() == nil && !resting.Load(); n++ {
 		method, in := http.MethodGet, any(nil)
@@ -256,16 +260,17 @@ func (s *show) rotateInPlace(ctx context.Context) error {
 	return err
 }
 
-// loseTheAnswer has the platform rotate the key and hang up. The SDK asks again
-// by the same idempotency key, under a session that it took before.
+// loseTheAnswer makes the platform rotate the key and close the connection. The
+// SDK repeats the request with the same idempotency key and a session that it
+// obtained before.
 func (s *show) loseTheAnswer(ctx context.Context) error {
 	s.srv.Fault(routeRotate, agrentingtest.DropAfter())
 	return s.rotateInPlace(ctx)
 }
 
-// crash kills another process when the platform has rotated the key and that
-// process has not heard of it. Nobody knows the new key then, and the old one is
-// dead: the workers wait until one of the clients has taken the work over.
+// crash kills another process after the platform has rotated the key and before
+// that process gets the response. The new key is then unknown and the old one is
+// dead. The workers wait until one of the clients has taken over the rotation.
 func (s *show) crash(ctx context.Context) error {
 	before, err := agrenting.LoadKeyState(ctx, s.store)
 	if err != nil {
@@ -277,7 +282,7 @@ func (s *show) crash(ctx context.Context) error {
 	}
 	rotations := s.srv.Stats().Rotations
 	s.srv.Fault(routeRotate, agrentingtest.DropAfter())
-	// The child's second attempt, and whatever else it may try, is held up.
+	// Later requests of the child are delayed.
 	s.srv.Fault(routeRotate, agrentingtest.Delay(time.Minute))
 	//nolint:gosec // it is this very program
 	child := exec.CommandContext(ctx, program, crashCommand, s.srv.URL, s.folder, s.agent.ID)
@@ -297,11 +302,11 @@ func (s *show) crash(ctx context.Context) error {
 	})
 }
 
-// await looks until done says so.
+// await polls until done returns true.
 func (s *show) await(ctx context.Context, done func() bool) error {
 	for end := time.Now().Add(30 * time.Second); !done(); {
 		if time.Now().After(end) {
-			return errors.New("it has not happened within 30 s")
+			return errors.New("the expected change has not happened within 30 s")
 		}
 		if err := pause(ctx, 2*time.Millisecond); err != nil {
 			return err
@@ -310,7 +315,8 @@ func (s *show) await(ctx context.Context, done func() bool) error {
 	return nil
 }
 
-// verdict sums up, and is an error if anybody noticed.
+// verdict prints a summary. It returns an error if a call has failed or if the
+// live keys are wrong.
 func (s *show) verdict(ctx context.Context) error {
 	live := s.srv.LiveKeys(s.agent.ID)
 	stats := s.srv.Stats()
@@ -326,7 +332,7 @@ func (s *show) verdict(ctx context.Context) error {
 		return err
 	}
 	if len(live) != 1 || !s.srv.KeyAlive(key.Credential.Reveal()) {
-		return fmt.Errorf("found %s, and there should be one, the store's", counted(len(live), "live key"))
+		return fmt.Errorf("found %s; want one live key, the one in the store", counted(len(live), "live key"))
 	}
 	return nil
 }

@@ -12,8 +12,9 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// reader is who reads the output. That it has gone is an interrupt: the Ctrl-C
-// that ends a pipeline ends both, and there is a folder to remove.
+// reader writes to the reader of the output. If the reader has left, it acts as
+// an interrupt: the Ctrl-C that ends a pipeline ends both programs, and the
+// temporary folder must still be removed.
 type reader struct {
 	*os.File
 
@@ -28,8 +29,8 @@ func (r reader) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// screen shows how it goes: one line that changes on a terminal, and elsewhere a
-// line each second in which something has changed.
+// screen shows the progress. On a terminal, it is one line that changes.
+// Otherwise, it is one line for each second in which something has changed.
 type screen struct {
 	out      io.Writer
 	terminal bool
@@ -42,7 +43,7 @@ type screen struct {
 	fingerprint string
 	rotations   map[string]int
 	scene       string
-	drawn       string // the latest state
+	drawn       string // the state that was drawn last
 }
 
 func newScreen(out io.Writer) *screen {
@@ -54,7 +55,7 @@ func newScreen(out io.Writer) *screen {
 	return s
 }
 
-// observe follows the key. Events carry fingerprints and no secrets.
+// observe records rotations. Events have fingerprints but no secrets.
 func (s *screen) observe(e agrenting.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +115,7 @@ func (s *screen) start() (stop func()) {
 	}
 }
 
-// state is what goes on at the moment: a scene, or the use of the latest key.
+// state returns the current state: a scene or the use of the latest key.
 func (s *screen) state() string {
 	what := s.scene
 	if what == "" {
@@ -142,8 +143,8 @@ func (s *screen) draw() {
 	}
 }
 
-// overwrite replaces the live line, and whatever was typed behind it. A line that
-// is wider than the terminal could not be replaced.
+// overwrite replaces the changing line and everything that was typed after it. A
+// line that is wider than the terminal could not be replaced.
 func (s *screen) overwrite(text string) {
 	const width = 79
 	if len(text) > width {
@@ -152,7 +153,7 @@ func (s *screen) overwrite(text string) {
 	fmt.Fprint(s.out, "\r"+text+"\x1b[K")
 }
 
-// line prints something that stays.
+// line prints a line that remains.
 func (s *screen) line(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,7 +177,7 @@ func (s *screen) summary(live int, revoked int64) {
 	fmt.Fprintf(s.out, "%s revoked, %d live\n", counted(revoked, "key"), live)
 }
 
-// counted is a number of things.
+// counted formats a number of things.
 func counted[N int | int64](n N, thing string) string {
 	if n != 1 {
 		thing += "s"

@@ -7,6 +7,7 @@ import (
 	"syscall"
 )
 
-// ignorePipe leaves it to the writes to say that nobody reads any more. The signal
-// comes for sockets too as soon as it is listened to, and those break all the time.
+// ignorePipe ignores SIGPIPE, so that a write returns an error if the reader has
+// left. Once a program listens to that signal, it also gets it for sockets, which
+// break here all the time.
 func ignorePipe() { signal.Ignore(syscall.SIGPIPE) }

@@ -1,6 +1,7 @@
-// Command tenants shows a service that acts for many agents, each with its own key: one
-// client for each, over one shared base transport. It makes the clients, sends requests as
-// all of them, closes one, and prints what a client costs.
+// Command tenants shows a service that acts for many agents. Each agent has its own key
+// and its own client, and all clients share one base transport. The program creates the
+// clients, sends requests as all agents, closes one client, and prints the cost of a
+// client.
 //
 //	go run ./examples/tenants
 //	go run ./examples/tenants -tenants 5000
@@ -28,7 +29,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second interrupt ends it at once
+	context.AfterFunc(ctx, stop) // a second interrupt ends the program at once
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
 	switch {
@@ -43,7 +44,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("tenants", flag.ContinueOnError)
-	count := flags.Int("tenants", 500, "how many agents there are")
+	count := flags.Int("tenants", 500, "`number` of agents")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return nil
@@ -80,7 +81,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	if err := pool.call(ctx, 0); !errors.Is(err, agrenting.ErrClosed) {
-		return fmt.Errorf("a closed client answers: %w", err)
+		return fmt.Errorf("a closed client returned: %w", err)
 	}
 	if err := pool.call(ctx, 1); err != nil {
 		return err
@@ -100,7 +101,7 @@ func newPool(url string, keys []string) (*pool, error) {
 	p.base.MaxIdleConnsPerHost = inParallel // about the number of concurrent requests
 	for _, key := range keys {
 		c, err := agrenting.New(
-			agrenting.WithoutEnvironment(), // the environment has one key, and these are many
+			agrenting.WithoutEnvironment(), // the environment has only one key
 			agrenting.WithBaseURL(url),
 			agrenting.WithTransport(p.base),
 			agrenting.WithCredential(agrenting.APIKey(key)),
@@ -114,15 +115,15 @@ func newPool(url string, keys []string) (*pool, error) {
 	return p, nil
 }
 
-// close closes the clients, and then the connections that they have shared.
+// close closes the clients, and then their shared connections.
 func (p *pool) close() {
 	for _, c := range p.clients {
-		_ = c.Close() // a fixed key has nothing to save
+		_ = c.Close() // a fixed key has no state to save
 	}
 	p.base.CloseIdleConnections()
 }
 
-// inParallel is how many requests are sent at the same time.
+// inParallel is the number of requests that are sent at the same time.
 const inParallel = 8
 
 // callAll sends one request as each tenant.
@@ -165,7 +166,7 @@ func (p *pool) call(ctx context.Context, tenant int) error {
 	return err
 }
 
-// heap returns the bytes in use.
+// heap returns the number of bytes in use.
 func heap() int64 {
 	var m runtime.MemStats
 	runtime.GC()

@@ -12,12 +12,12 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// assignments are what the agent is hired for.
+// assignments are the hirings of the agent.
 var assignments = []struct{ capability, task string }{
 	{"uppercase", "one"}, {"reverse", "two"}, {"juggling", "three"}, {"uppercase", "four"}, {"reverse", "five"},
 }
 
-// embedded has a user hire the agent, and ends when all hirings have ended.
+// embedded hires the agent as a user, and ends when all hirings have ended.
 func embedded(ctx context.Context, out io.Writer) error {
 	srv := agrentingtest.NewServer(agrentingtest.WithoutRateLimits())
 	defer srv.Close()
@@ -44,8 +44,8 @@ func embedded(ctx context.Context, out io.Writer) error {
 		}
 		hired = append(hired, answer.Hiring.ID)
 	}
-	// What goes wrong: the second report gets no answer though it is taken, then the
-	// platform is out of order, and the session ends.
+	// The faults: the second report is accepted, but its response is lost. Then the
+	// platform is unavailable, and the session ends.
 	const report = "POST /api/v1/hirings/{id}/result"
 	srv.Fault(report, agrentingtest.Delay(0), agrentingtest.DropAfter(), agrentingtest.Status(http.StatusServiceUnavailable, ""))
 	srv.Fault("GET /api/v1/hirings/pending", agrentingtest.Delay(0), agrentingtest.RevokeNow())
@@ -73,14 +73,14 @@ func clientOf(srv *agrentingtest.Server, c agrenting.Credential, opts ...agrenti
 		agrenting.WithTransport(srv.Transport()), agrenting.WithCredential(c))...)
 }
 
-// state is what the user sees of a hiring.
+// state is a hiring as the user sees it.
 type state struct {
 	Status string                   `json:"status"`
 	Final  bool                     `json:"final"`
 	Output struct{ Summary string } `json:"task_output"`
 }
 
-// await waits until all hirings have ended, or ctx has.
+// await waits until all hirings have ended or ctx ends.
 func await(ctx context.Context, hirer *agrenting.Client, ids []string) ([]state, error) {
 	states := make([]state, len(ids))
 	for i := 0; i < len(ids); {

@@ -3,11 +3,11 @@
 //
 //	go run ./examples/worker
 //
-// Without a credential in the environment, it serves an embedded platform, has itself hired
-// five times, and ends when all hirings have ended. On the way the platform fails, ends the
-// worker's session, and loses an answer; no hiring is lost or done twice. With a credential,
-// it works on the hirings of that agent until it is interrupted. Then it finishes the
-// hiring that it is at.
+// Without a credential in the environment, the worker serves an embedded platform, hires
+// itself five times, and ends when all hirings have ended. During that time, the platform
+// fails, ends the worker's session, and loses a response. No hiring is lost or done
+// twice. With a credential, the worker works on the hirings of that agent until it is
+// interrupted. Then it finishes its current hiring.
 package main
 
 import (
@@ -28,7 +28,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second interrupt ends it at once
+	context.AfterFunc(ctx, stop) // a second interrupt ends the program at once
 	err := run(ctx, os.Stdout, os.LookupEnv)
 	stop()
 	if err != nil {
@@ -47,11 +47,11 @@ func run(ctx context.Context, out io.Writer, lookupEnv func(string) (string, boo
 		return err
 	}
 	defer client.Close()
-	w := &worker{client: client, out: out, every: 15 * time.Second} // four requests a minute, of 100 that are allowed
+	w := &worker{client: client, out: out, every: 15 * time.Second} // four requests in a minute, of 100 that are allowed
 	return w.run(ctx)
 }
 
-// hiring is what the worker reads of a hiring.
+// hiring has the fields of a hiring that the worker reads.
 type hiring struct {
 	ID         string `json:"id"`
 	Capability string `json:"capability_requested"`
@@ -65,10 +65,10 @@ type hiring struct {
 type worker struct {
 	client *agrenting.Client
 	out    io.Writer
-	every  time.Duration // pause between two listings
+	every  time.Duration // pause between two lists
 }
 
-// run works until ctx ends, and finishes the hiring that it is at.
+// run works until ctx ends, and finishes the current hiring.
 func (w *worker) run(ctx context.Context) error {
 	for {
 		var pending []hiring
@@ -85,7 +85,7 @@ func (w *worker) run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				break
 			}
-			// What was begun is finished, within a minute.
+			// Work that has begun is finished, within a minute.
 			atWork, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 			w.handle(atWork, h)
 			cancel()
@@ -98,7 +98,8 @@ func (w *worker) run(ctx context.Context) error {
 	}
 }
 
-// handle does one hiring. If it cannot be reported, it is still pending, and is done again.
+// handle does one hiring. If the report fails, the hiring is still pending and is done
+// again.
 func (w *worker) handle(ctx context.Context, h hiring) {
 	action, body := "result", map[string]any{"dispatch_id": h.DispatchID, "trace_attempt": h.Attempt}
 	output, err := work(h)
@@ -108,7 +109,8 @@ func (w *worker) handle(ctx context.Context, h hiring) {
 	} else {
 		body["output"] = map[string]any{"summary": output}
 	}
-	// The key names the attempt. The same report, also by another process, is taken once.
+	// The idempotency key names the attempt, so the same report is accepted only once, even
+	// from another process.
 	resp, err := w.client.Do(ctx, http.MethodPost, "/api/v1/hirings/"+url.PathEscape(h.ID)+"/"+action, body, nil,
 		agrenting.CallIdempotencyKey(h.DispatchID+"-"+action))
 	switch {
@@ -121,7 +123,7 @@ func (w *worker) handle(ctx context.Context, h hiring) {
 	}
 }
 
-// work is what the agent is good for.
+// work does the actual work of the agent.
 func work(h hiring) (string, error) {
 	switch h.Capability {
 	case "uppercase":

@@ -2,7 +2,8 @@ package ascii
 
 import "strings"
 
-// EqualFold reports whether a and b are equal if A-Z count as a-z.
+// EqualFold reports whether a and b are equal when A-Z and a-z are treated as
+// the same letters.
 func EqualFold(a, b string) bool {
 	if len(a) != len(b) {
 		return false

@@ -16,30 +16,34 @@ import (
 // Kind is a kind of fault.
 type Kind string
 
-// The kinds of faults. The zero value is none.
+// The kinds of faults. The zero value means that there is no fault.
 const (
-	// Latency holds the request back for a while.
+	// Latency delays the request.
 	Latency Kind = "latency"
 	// Reset cuts the connection before anything of the request is forwarded.
 	Reset Kind = "reset"
-	// Silent takes the request, forwards nothing and answers nothing, until the
-	// client hangs up or [Mix.Hang] is over.
+	// Silent reads the request, but forwards nothing and sends nothing back,
+	// until the client closes the connection or [Mix.Hang] has passed.
 	Silent Kind = "silence"
-	// Lost forwards the request and cuts the connection in place of the answer.
+	// Lost forwards the request and cuts the connection instead of passing the
+	// response on.
 	Lost Kind = "lost answer"
-	// Slow lets the answer through in small pieces.
+	// Slow passes the response on in small pieces.
 	Slow Kind = "slow answer"
 )
 
-// Mix says how likely each kind of fault is for an exchange, from 0 to 1; what
-// is left of 1 passes unharmed. Durations that are zero have their defaults.
+// Mix gives the probability of each kind of fault for an exchange, from 0 to 1.
+// All other exchanges pass unharmed. Durations that are zero have their
+// defaults. Most tests only set one or two kinds, such as Mix{Reset: 0.05,
+// Lost: 0.05}.
 type Mix struct {
 	Latency, Reset, Silent, Lost, Slow float64
-	// Delay bounds what Latency adds; default 20 ms.
+	// Delay bounds the delay that Latency adds; default 20 ms.
 	Delay time.Duration
 	// Hang bounds a silence; default 1 min.
 	Hang time.Duration
-	// Pause is what Slow waits before each piece of an answer; default 2 ms.
+	// Pause is how long Slow waits before each piece of a response; default
+	// 2 ms.
 	Pause time.Duration
 }
 
@@ -71,12 +75,12 @@ type Proxy struct {
 	closed bool
 	script []Kind
 	counts map[Kind]int
-	harm   map[string]Kind // of the latest exchange, by the client's address
+	harm   map[string]Kind // of the latest exchange, by client address
 	links  map[*link]struct{}
 }
 
-// New starts a proxy for target, a host and port. It passes everything on until
-// it is told otherwise.
+// New starts a proxy for target, a host and port. The proxy forwards everything
+// unharmed until Set or Next is called.
 func New(target string, seed uint64) (*Proxy, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
@@ -93,40 +97,41 @@ func New(target string, seed uint64) (*Proxy, error) {
 	return p, nil
 }
 
-// Addr is the host and port to connect to.
+// Addr returns the host and port to connect to.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Set replaces the mix that faults are drawn from. The zero Mix is peace.
+// Set replaces the mix that faults are drawn from. The zero Mix causes no
+// faults.
 func (p *Proxy) Set(m Mix) {
 	m = m.withDefaults()
 	p.mix.Store(&m)
 }
 
-// Next scripts the faults of the exchanges to come, before anything is drawn.
-// The empty Kind lets one pass.
+// Next scripts the faults of the next exchanges, before any fault is drawn from
+// the mix. The empty Kind lets one exchange pass.
 func (p *Proxy) Next(kinds ...Kind) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.script = append(p.script, kinds...)
 }
 
-// Counts tells how many exchanges have suffered what.
+// Counts returns how many exchanges had each kind of fault.
 func (p *Proxy) Counts() map[Kind]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.counts)
 }
 
-// Harm tells what befell the latest exchange of the connection that a client
-// made from addr, "" for nothing. It is known until another connection comes
-// from there.
+// Harm returns the fault of the latest exchange on the connection that a client
+// made from addr, or "" if it had none. The result is kept until another
+// connection comes from that address.
 func (p *Proxy) Harm(addr string) Kind {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.harm[addr]
 }
 
-// Cut resets every connection there is.
+// Cut resets all connections.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	links := maps.Clone(p.links)
@@ -138,14 +143,14 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Close stops listening, cuts every connection, and waits until no goroutine of
-// the proxy is left. It may be called twice.
+// Close stops listening, cuts every connection, and waits until all goroutines
+// of the proxy have ended. It may be called twice.
 func (p *Proxy) Close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
 	p.cancel()
-	_ = p.listener.Close() // the second time it is closed already
+	_ = p.listener.Close() // a second call gets an error
 	p.mu.Lock()
 	links := maps.Clone(p.links)
 	p.mu.Unlock()
@@ -172,11 +177,11 @@ type link struct {
 	p      *Proxy
 	client net.Conn
 	server net.Conn
-	// begins tells that the client's next bytes begin an exchange.
+	// begins is set if the client's next bytes begin an exchange.
 	begins atomic.Bool
-	lose   atomic.Bool // the answer
-	slow   atomic.Bool // the answer
-	doomed atomic.Bool // Cut has taken it
+	lose   atomic.Bool // the response
+	slow   atomic.Bool // the response
+	doomed atomic.Bool // Cut resets it
 }
 
 func (p *Proxy) serve(client net.Conn) {
@@ -213,10 +218,10 @@ func (p *Proxy) remove(l *link) {
 	delete(p.links, l)
 }
 
-// draw decides about the next exchange.
+// draw chooses the fault of the next exchange.
 func (p *Proxy) draw(m *Mix) (kind Kind, delay time.Duration) {
 	n := p.exchanges.Add(1)
-	r := rand.New(rand.NewPCG(p.seed, n)) // #nosec G404 -- the same in every run is the point
+	r := rand.New(rand.NewPCG(p.seed, n)) // #nosec G404 -- it must be the same in every run
 	x, delay := r.Float64(), time.Duration(r.Float64()*float64(m.Delay))
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -236,14 +241,14 @@ func (p *Proxy) draw(m *Mix) (kind Kind, delay time.Duration) {
 	return "", delay
 }
 
-// note remembers what befalls an exchange, nothing included.
+// note records the fault of an exchange, which may be none.
 func (p *Proxy) note(l *link, kind Kind) {
 	addr := l.client.RemoteAddr().String()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case kind == "" && l.doomed.Load():
-		return // an exchange that began meanwhile ends with the others
+		return // Cut also ends an exchange that begins while it runs
 	case kind == "":
 		delete(p.harm, addr)
 		return
@@ -262,7 +267,7 @@ func (l *link) up() {
 				break
 			}
 		} else if n > 0 {
-			return // the fault has seen to the connection
+			return // the fault has already ended the connection
 		}
 		if err != nil {
 			break
@@ -272,7 +277,7 @@ func (l *link) up() {
 }
 
 // suffer applies the fault of an exchange that begins. It reports whether the
-// request is to be forwarded.
+// request must be forwarded.
 func (l *link) suffer() bool {
 	m := l.p.mix.Load()
 	kind, delay := l.p.draw(m)
@@ -285,19 +290,19 @@ func (l *link) suffer() bool {
 		l.cut()
 		return false
 	case Silent:
-		_ = l.server.Close() // nobody is going to speak to it
+		_ = l.server.Close() // it gets no request
 		_ = l.client.SetReadDeadline(time.Now().Add(m.Hang))
-		_, _ = io.Copy(io.Discard, l.client) // until either side gives up
+		_, _ = io.Copy(io.Discard, l.client) // until the client closes, or the deadline passes
 		l.cut()
 		return false
 	case Lost:
 		l.lose.Store(true)
-	default: // Slow is for the answer
+	default: // Slow applies to the response
 	}
 	return true
 }
 
-// down forwards what the server answers.
+// down forwards what the server sends.
 func (l *link) down() {
 	buf := make([]byte, 16<<10)
 	for {
@@ -321,11 +326,11 @@ func (l *link) down() {
 	}
 }
 
-// silent reports whether the server's side was closed while the client's is to
+// silent reports whether the server's side was closed but the client's must
 // stay open.
 func (l *link) silent() bool { return l.p.Harm(l.client.RemoteAddr().String()) == Silent }
 
-// answer hands bytes to the client, in pieces where that is the fault.
+// answer sends bytes to the client, in pieces if the fault is Slow.
 func (l *link) answer(b []byte) error {
 	const piece = 64
 	for len(b) > piece && l.slow.Load() {
@@ -361,7 +366,7 @@ func reset(c net.Conn) {
 	_ = c.Close()
 }
 
-// sleep waits; it is false when the proxy was closed meanwhile.
+// sleep waits for d. It returns false if the proxy was closed during that time.
 func (p *Proxy) sleep(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -1,11 +1,11 @@
 // Package chaos is a TCP proxy on the loopback interface for tests. It does to
-// connections what networks, load balancers, and dying servers do: it delays, resets,
-// stalls, and loses and trickles responses.
+// connections what networks, load balancers, and dying servers do: it delays and
+// resets them, stalls them, and loses or slows down responses.
 //
-// It knows that the two sides take turns: what the client sends first, or after a
-// response, begins an exchange, and each exchange may have one fault. Faults are
-// scripted ([Proxy.Next]) or drawn from a mix ([Proxy.Set]), and the n-th exchange of
-// a seed draws the same fault in every run.
+// The two sides take turns: an exchange begins with the client's first bytes, or with
+// its first bytes after a response. Each exchange may have one fault. Faults are
+// scripted ([Proxy.Next]) or drawn from a mix ([Proxy.Set]). For a given seed, the
+// n-th exchange draws the same fault in every run.
 //
 // It must not know HTTP or the SDK.
 package chaos

@@ -16,8 +16,8 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// Timeout limits one run of a program. It is shorter than the 30 s that a source may take
-// altogether, so that its error names the program.
+// Timeout limits one run of a program. It is shorter than the 30 s that a source may take in total,
+// so that its error names the program.
 const Timeout = 25 * time.Second
 
 const (
@@ -26,13 +26,13 @@ const (
 	// maxOutput bounds what a program may print. It leaves room for a secret of 4096 bytes and
 	// other members.
 	maxOutput = 64 << 10
-	// pipeWait is how long the output of a program that has ended, or was ended, is read: a
-	// process that it has left behind may hold it open.
+	// pipeWait is how long the output of a program is read after the program has ended. A process
+	// that the program has left behind may hold the output open.
 	pipeWait = time.Second
 )
 
-// secretVariables have a credential of the platform. A program that yields one does not need
-// another.
+// secretVariables are variables that may contain a credential of the platform. The program does not
+// inherit them: a program that yields a credential does not need another one.
 var secretVariables = []string{"AGRENTING_API_KEY", "AGRENTING_SANDBOX_API_KEY", "AGRENTING_SESSION_TOKEN"} // #nosec G101 -- names
 
 // A Command is a program that prints a credential. It is safe for concurrent use.
@@ -45,7 +45,7 @@ type Command struct {
 	run *run
 }
 
-// New returns the command. It starts nothing. A zero timeout means [Timeout].
+// New returns the command. It does not start the program. A zero timeout means [Timeout].
 func New(timeout time.Duration, name string, args ...string) *Command {
 	if timeout == 0 {
 		timeout = Timeout
@@ -53,12 +53,13 @@ func New(timeout time.Duration, name string, args ...string) *Command {
 	return &Command{name: name, args: slices.Clone(args), timeout: timeout}
 }
 
-// Name returns the program's name for texts. Arguments may contain secrets, and are never shown.
+// Name returns the program's name for texts. Arguments may contain secrets, so they are never
+// shown.
 func (c *Command) Name() string {
 	return fmt.Sprintf("%q", secret.RedactLikely(c.name[:min(len(c.name), maxName)]))
 }
 
-// run is one process, shared by all callers that ask while it runs.
+// run is one process. It is shared by all callers that ask while it runs.
 type run struct {
 	done    chan struct{}
 	cancel  context.CancelFunc
@@ -67,15 +68,15 @@ type run struct {
 	err     error
 }
 
-// Credential runs the program, or waits for the run under way, and returns the credential that
-// it prints. A run that no caller waits for any more is ended, and Credential waits for its end.
+// Credential runs the program, or waits for the run under way, and returns the credential that it
+// prints. When all callers of a run have left, the run is ended, and Credential waits for its end.
 func (c *Command) Credential(ctx context.Context) (secret.Credential, error) {
 	cred, _, err := c.once(ctx)
 	return cred, err
 }
 
-// Refresh is Credential after a credential was rejected. A run that was under way may have read
-// that one before it was replaced, so the program then runs once more.
+// Refresh is like Credential, after a credential was rejected. A run that was under way may have
+// read the rejected credential before it was replaced, so the program then runs once more.
 func (c *Command) Refresh(ctx context.Context, rejected secret.Credential) (secret.Credential, error) {
 	cred, joined, err := c.once(ctx)
 	if err == nil && joined && cred.Equal(rejected) {
@@ -84,7 +85,7 @@ func (c *Command) Refresh(ctx context.Context, rejected secret.Credential) (secr
 	return cred, err
 }
 
-// once is Credential. It also reports whether the run was already under way.
+// once does what Credential does. It also reports whether the run was already under way.
 func (c *Command) once(ctx context.Context) (cred secret.Credential, joined bool, err error) {
 	if ctx.Err() != nil {
 		return secret.Credential{}, false, context.Cause(ctx)
@@ -101,7 +102,7 @@ func (c *Command) once(ctx context.Context) (cred secret.Credential, joined bool
 	return secret.Credential{}, joined, context.Cause(ctx)
 }
 
-// join returns the run under way, and true. If there is none, it starts one.
+// join returns the run under way, and true. If none is under way, it starts one.
 func (c *Command) join(ctx context.Context) (*run, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -125,7 +126,7 @@ func (c *Command) join(ctx context.Context) (*run, bool) {
 	return r, false
 }
 
-// leave ends the run if no other caller waits for it, and reports whether it did.
+// leave ends the run if no other caller waits for it, and reports whether it did so.
 func (c *Command) leave(r *run) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,7 +141,7 @@ func (c *Command) leave(r *run) bool {
 	return true
 }
 
-// errTimeout is the cause of a run that took too long.
+// errTimeout is the cause if a run took too long.
 var errTimeout = errors.New("timeout")
 
 // execute runs the program once.
@@ -185,8 +186,8 @@ func (c *Command) execute(ctx context.Context) (secret.Credential, error) {
 	return cred, err
 }
 
-// hasSecret reports whether an entry of the environment has a credential. The names of variables
-// are case-insensitive on Windows.
+// hasSecret reports whether an entry of the environment contains a credential. The names of
+// variables are case-insensitive on Windows.
 func hasSecret(entry string) bool {
 	name, _, _ := strings.Cut(entry, "=")
 	return slices.ContainsFunc(secretVariables, func(secret string) bool { return ascii.EqualFold(name, secret) })
@@ -199,10 +200,11 @@ const (
 	maxEchoes = 100
 )
 
-// quoted returns what a program wrote to standard error as the end of an error, "" if it wrote
-// nothing. What looks like a secret, and what the program printed, is removed.
+// quoted returns what a program wrote to standard error, as the end of an error text; it is "" if
+// the program wrote nothing. Anything that looks like a secret, and anything that the program
+// printed, is removed.
 func quoted(stderr, stdout string) string {
-	// A secret may have colons, and so may the names before one.
+	// A secret may contain colons, and a name before it may, too.
 	printed := slices.Concat(fields(stdout, "\r\n", 1),
 		fields(stdout, "\"{}[] \t\r\n", minEcho), fields(stdout, "\"{}[],: \t\r\n", minEcho))
 	text := secret.RedactLikely(secret.CleanText(stderr, printed...))
@@ -212,8 +214,8 @@ func quoted(stderr, stdout string) string {
 	return "; it wrote: " + text
 }
 
-// fields splits text at the separators. It leaves out what is shorter than shortest, and
-// punctuation.
+// fields splits text at the separators. It leaves out punctuation and all parts that are shorter
+// than shortest.
 func fields(text, separators string, shortest int) []string {
 	all := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(separators, r) })
 	for i := range all {
@@ -227,7 +229,7 @@ func fields(text, separators string, shortest int) []string {
 // A buffer keeps the beginning of what is written to it.
 type buffer struct {
 	limit  int
-	refuse bool // more is an error, which ends the program
+	refuse bool // further output is an error, which ends the program
 	full   bool
 	bytes  []byte
 }

@@ -4,5 +4,6 @@ package command
 
 import "os/exec"
 
-// isolate does nothing: the context ends the program, and not what it has started.
+// isolate does nothing. The context ends the program, but not the processes that
+// it has started.
 func isolate(*exec.Cmd) {}

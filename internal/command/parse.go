@@ -11,12 +11,13 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// kinds are the kinds as "agrenting credential" writes them.
+// kinds maps the names that "agrenting credential" writes to the kinds.
 var kinds = map[string]secret.Kind{
 	"api_key": secret.KindAPIKey, "user_token": secret.KindUserToken, "session": secret.KindSession,
 }
 
-// secretMembers may hold the secret, with the kind that each one implies; zero for a guess.
+// secretMembers may contain the secret, with the kind that each one implies; zero means that the
+// kind is guessed.
 var secretMembers = []struct {
 	name string
 	kind secret.Kind
@@ -28,14 +29,15 @@ var secretMembers = []struct {
 	{"token", 0},                         // ExecCredential of Kubernetes
 }
 
-// expiryMembers may hold the time at which the credential ends.
+// expiryMembers may contain the time at which the credential ends.
 var expiryMembers = []string{"expires", "expires_at", "expiry", "expiration", "expirationTimestamp"}
 
-// nests may hold all of these: status in an ExecCredential, and data in the platform's envelope.
+// nests may contain all of these: status in an ExecCredential, and data in the platform's
+// envelope.
 var nests = []string{"status", "data"}
 
 // parse reads the output of a program: the secret alone, or a JSON object with the secret and
-// its expiry. Errors show nothing of it.
+// its expiry. Errors do not show any part of the output.
 func parse(name, output string) (secret.Credential, error) {
 	output = strings.TrimSpace(strings.TrimPrefix(output, "\xef\xbb\xbf"))
 	what := "the output of command " + name
@@ -59,7 +61,7 @@ func parse(name, output string) (secret.Credential, error) {
 	return secret.Credential{}, fmt.Errorf(`%w: %s has no member "secret" with a text`, secret.ErrInvalidCredential, what)
 }
 
-// fromObject makes the credential of an object whose member has the secret.
+// fromObject makes the credential from an object, of which member contains the secret.
 func fromObject(what string, o wire.Object, member string, kind secret.Kind) (secret.Credential, error) {
 	if k, ok := kinds[o.String("kind")]; ok {
 		kind = k
@@ -76,7 +78,7 @@ func fromObject(what string, o wire.Object, member string, kind secret.Kind) (se
 	return secret.NewCredential(secret.Material{Kind: c.Kind(), Secret: c.Reveal(), Expires: expires}), nil
 }
 
-// expiry reads when the credential ends; zero if the object does not say.
+// expiry returns when the credential ends; zero if the object does not say.
 func expiry(what string, o wire.Object) (time.Time, error) {
 	for _, name := range expiryMembers {
 		raw := string(o[name])

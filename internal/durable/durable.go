@@ -13,8 +13,8 @@ import (
 	"syscall"
 )
 
-// Step names one operation of Write that a crash can come before. Their order
-// is the order of execution.
+// Step names an operation of Write before which a crash may occur. The constants are in
+// the order of execution.
 type Step string
 
 // The steps of a write.
@@ -26,20 +26,20 @@ const (
 	StepSyncDir Step = "sync folder"
 )
 
-// File is one file, 0600 in a folder of 0700. Read may be called at any time,
-// Write only while holding the lock.
+// File is one file with mode 0600 in a folder with mode 0700. Read may be called at any
+// time, Write only while the caller holds the lock.
 type File struct {
 	path string
 	lock string
 	max  int64
-	// before, when set, is called before each step; an error stops the write
-	// there. Tests crash there.
+	// before, if set, is called before each step. An error stops the write at that step.
+	// Tests simulate crashes with it.
 	before func(Step) error
 	warn   func(text string) // may be nil
 }
 
-// New describes a file, whose lock is the file path + ".lock". It touches nothing.
-// limit bounds the file's size in bytes.
+// New describes a file. Its lock is the file path + ".lock". New does not access the
+// file system. limit bounds the file's size in bytes.
 func New(path string, limit int64, before func(Step) error) *File {
 	if before == nil {
 		before = func(Step) error { return nil }
@@ -54,7 +54,7 @@ func (f *File) LockedBy(path string) *File {
 	return &g
 }
 
-// Warning returns the same file, with warn called about what is accepted and could be
+// Warning returns the same file. warn is called about what is accepted but could be
 // safer.
 func (f *File) Warning(warn func(text string)) *File {
 	g := *f
@@ -65,9 +65,9 @@ func (f *File) Warning(warn func(text string)) *File {
 // Path returns the file's path.
 func (f *File) Path() string { return f.path }
 
-// Read returns the content. The error matches [fs.ErrNotExist] if there is no file, and
-// [ErrUnsafe] if the file is not regular, belongs to another user, or can be opened by
-// other users, and if they can replace it, see [CheckFolder].
+// Read returns the content. The error matches [fs.ErrNotExist] if the file does not
+// exist. It matches [ErrUnsafe] if the file is not regular, belongs to another user, or
+// can be opened or replaced by other users; see [CheckFolder].
 func (f *File) Read() (content []byte, err error) {
 	err = whileInUse(inUse, func() (err error) {
 		content, err = f.read()
@@ -92,7 +92,7 @@ func (f *File) read() ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()                      //nolint:errcheck // only read
-	if err := checkOpen(file); err != nil { // it may have been replaced since
+	if err := checkOpen(file); err != nil { // the file may have been replaced since the check
 		return nil, err
 	}
 	b, err := io.ReadAll(io.LimitReader(file, f.max+1))
@@ -105,8 +105,8 @@ func (f *File) read() ([]byte, error) {
 	return b, nil
 }
 
-// Write replaces the content: after it returns, the new content is on disk;
-// after a crash at any moment, the old or the new content is there, whole.
+// Write replaces the content. When it returns, the new content is on disk. After a crash
+// at any moment, the file has either the old or the new content, complete.
 func (f *File) Write(b []byte) (err error) {
 	if int64(len(b)) > f.max {
 		return fmt.Errorf("%d bytes are more than the %d that %s may have", len(b), f.max, f.path)
@@ -159,8 +159,8 @@ func (f *File) Write(b []byte) (err error) {
 	return f.syncFolder()
 }
 
-// closeSynced closes a file that has been synced. A close that a signal interrupts has
-// closed it.
+// closeSynced closes a file that has been synced. If a signal interrupts the close, the
+// file is closed all the same.
 func closeSynced(file io.Closer) error {
 	if err := file.Close(); !errors.Is(err, syscall.EINTR) {
 		return err
@@ -169,13 +169,13 @@ func closeSynced(file io.Closer) error {
 }
 
 func (f *File) syncFolder() error {
-	// The rename has happened: from here on an error no longer means that the
-	// old content is there.
+	// The rename has happened. After this point, an error does not mean that the old
+	// content is still there.
 	if err := f.before(StepSyncDir); err != nil {
 		return err
 	}
 	if runtime.GOOS == "windows" {
-		return nil // folders cannot be synced there
+		return nil // folders cannot be synced on Windows
 	}
 	dir, err := os.Open(filepath.Dir(f.path))
 	if err != nil {
@@ -185,8 +185,8 @@ func (f *File) syncFolder() error {
 	return dir.Sync()
 }
 
-// checkOpen is [checkFile] for what was opened. Also a file that was just created is
-// checked: some file systems give all files to one user, or let others read them.
+// checkOpen is [checkFile] for an open file. A file that was just created is checked,
+// too: some file systems give all files to one user, or let other users read them.
 func checkOpen(file *os.File) error {
 	info, err := file.Stat()
 	if err != nil {
@@ -195,10 +195,11 @@ func checkOpen(file *os.File) error {
 	return checkFile(file.Name(), info)
 }
 
-// prepareFolder creates the folder, or refuses one in which others may replace the file.
+// prepareFolder creates the folder, or returns an error if other users may replace files
+// in it.
 func (f *File) prepareFolder() error { return f.prepare(filepath.Dir(f.path)) }
 
-// prepare creates nothing below a folder that is refused.
+// prepare creates nothing below a folder that it refuses.
 func (f *File) prepare(dir string) error {
 	err := CheckFolder(dir, f.warn)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -215,8 +216,8 @@ func (f *File) tempPrefix() string {
 	return filepath.Join(dir, "."+name+".tmp-")
 }
 
-// sweep removes what crashed writers left. Only the holder of the lock writes,
-// so nobody is using them.
+// sweep removes temporary files of writers that have crashed. Only the holder of the
+// lock writes, so no process uses them.
 func (f *File) sweep() {
 	dir, prefix := filepath.Split(f.tempPrefix())
 	entries, err := os.ReadDir(dir)

@@ -13,18 +13,19 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// ErrNoLocks is returned if a file system does not support locks, like some network file
-// systems.
+// ErrNoLocks is returned if a file system does not support locks, as is the case for
+// some network file systems.
 var ErrNoLocks = errors.New("does not support locks")
 
 // lockPoll is how often a lock that another process holds is tried.
 const lockPoll = 5 * time.Millisecond
 
-// Lock takes the lock of the file. It waits for another process that holds it, as long
-// as ctx allows. The kernel releases the lock when the process dies. The lock file
-// stays: unlinking it would give two holders. The error matches [ErrNoLocks] if the
-// file system does not support locks, and [ErrUnsafe] if there is no regular file of the
-// effective user in the lock's place, or others can replace it.
+// Lock takes the lock of the file. If another process holds the lock, Lock waits for it
+// until ctx ends. The kernel releases the lock when the process dies. The lock file is
+// not removed, because then two processes could hold a lock. The error matches
+// [ErrNoLocks] if the file system does not support locks. It matches [ErrUnsafe] if the
+// lock file is not a regular file of the effective user, or if other users can replace
+// it.
 func (f *File) Lock(ctx context.Context) (unlock func(), err error) {
 	if err := f.prepareFolder(); err != nil {
 		return nil, err
@@ -37,16 +38,16 @@ func (f *File) Lock(ctx context.Context) (unlock func(), err error) {
 	return acquire(ctx, newCheckedLock(f.lock))
 }
 
-// checkedLock is a kernel lock on a file that is checked like the others. No link is
-// followed, and a pipe is not waited for.
+// checkedLock is a kernel lock on a file that is checked like the others. It does not
+// follow a link and does not wait for a pipe.
 type checkedLock struct{ *flock.Flock }
 
 func newCheckedLock(path string) checkedLock {
 	return checkedLock{flock.New(path, flock.SetPermissions(0o600), flock.SetFlag(lockFlags()))}
 }
 
-// TryLock reports false also if the file was replaced since it was opened. The next call
-// opens the other one.
+// TryLock also returns false if the file was replaced since it was opened. The next call
+// opens the new file.
 func (l checkedLock) TryLock() (bool, error) {
 	if err := checkFileAt(l.Path()); err != nil {
 		return false, err
@@ -64,12 +65,12 @@ func (l checkedLock) TryLock() (bool, error) {
 	}
 	if there, err := os.Lstat(l.Path()); err != nil || !os.SameFile(held, there) {
 		release(l)
-		return false, nil //nolint:nilerr // the next call finds out
+		return false, nil //nolint:nilerr // the next call finds the cause
 	}
 	return true, nil
 }
 
-// kernelLock is the part of [flock.Flock] that locks are taken with.
+// kernelLock is the part of [flock.Flock] that this package uses.
 type kernelLock interface {
 	Path() string
 	// TryLock reports false if another process holds the lock.
@@ -77,8 +78,8 @@ type kernelLock interface {
 	Close() error
 }
 
-// acquire tries a lock until it gets it or ctx ends. A call that a signal interrupts is
-// repeated.
+// acquire tries a lock until it gets it or ctx ends. It repeats a call that a signal has
+// interrupted.
 func acquire(ctx context.Context, l kernelLock) (unlock func(), err error) {
 	for ctx.Err() == nil {
 		ok, err := l.TryLock()
@@ -98,15 +99,15 @@ func acquire(ctx context.Context, l kernelLock) (unlock func(), err error) {
 	return nil, fmt.Errorf("waiting for the lock %s: %w", l.Path(), context.Cause(ctx))
 }
 
-// release gives a lock back. If an interrupted call were not repeated, the file would
-// stay open, and with it the lock.
+// release releases a lock. It repeats an interrupted call. Otherwise, the file would
+// stay open and locked.
 func release(l kernelLock) {
 	for errors.Is(l.Close(), syscall.EINTR) {
 	}
 }
 
 // isUnsupported reports whether the error of a lock means that the file system does not
-// support locks. An error of finding or opening the lock file has other causes.
+// support locks. An error from finding or opening the lock file has other causes.
 func isUnsupported(err error) bool {
 	if e, ok := errors.AsType[*fs.PathError](err); ok && (e.Op == "open" || e.Op == "lstat") {
 		return false

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// unescape undoes how /proc/self/mountinfo writes paths.
+// unescape decodes paths in the form of /proc/self/mountinfo.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
-// isMounted reports whether a list in the format of /proc/self/mountinfo has a mount at
-// path. The fifth field of a line is where the mount is.
+// isMounted reports whether a list in the format of /proc/self/mountinfo contains a
+// mount at path. The fifth field of each line is the path of the mount.
 func isMounted(list io.Reader, path string) (bool, error) {
 	lines := bufio.NewScanner(list)
 	lines.Buffer(nil, 1<<20)

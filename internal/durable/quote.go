@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// quote writes a path such that it can be pasted into a shell and shows no character that
-// a terminal interprets.
+// quote quotes a path so that it can be pasted into a shell and shows no character that a
+// terminal interprets.
 func quote(path string) string {
 	plain := func(r rune) bool {
 		return r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)) || strings.ContainsRune("/._-", r)
@@ -24,7 +24,7 @@ func quote(path string) string {
 	}
 }
 
-// quoteBytes quotes as $'…', in which shells read \ooo as a byte.
+// quoteBytes quotes in the form $'…', in which shells read \ooo as a byte.
 func quoteBytes(path string) string {
 	var b strings.Builder
 	b.WriteString("$'")

@@ -13,15 +13,15 @@ const (
 )
 
 // inUse reports whether an error may be due to another process having the file
-// open. Windows answers "access denied" to a rename that would replace an open
-// file, so a file that is really forbidden is tried again, too.
+// open. Windows returns "access denied" for a rename that would replace an open
+// file, so an operation that is really forbidden is also tried again.
 func inUse(err error) bool {
 	return errors.Is(err, syscall.ERROR_ACCESS_DENIED) || errors.Is(err, errSharingViolation) ||
 		errors.Is(err, errDeletePending)
 }
 
-// openShared opens a file for reading such that it can be replaced meanwhile.
-// os.Open does not allow that; the files of an os.Root do.
+// openShared opens a file for reading so that it can be replaced while it is
+// open. os.Open does not allow that; the files of an os.Root do.
 func openShared(path string) (*os.File, error) {
 	root, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {

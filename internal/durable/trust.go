@@ -11,17 +11,17 @@ import (
 	"syscall"
 )
 
-// ErrUnsafe says that a file or folder may be read or replaced by other users. The text
-// ends with the command that fixes it, if one does.
+// ErrUnsafe means that other users may read or replace a file or folder. The text ends
+// with the command that fixes it, if there is one.
 var ErrUnsafe = errors.New("unsafe file")
 
-// maxLinks bounds the symbolic links in a path, as systems do.
+// maxLinks bounds the symbolic links in a path, as operating systems do.
 const maxLinks = 40
 
-// hasModes is false where the access list of a folder decides instead.
+// hasModes is false if the access list of a folder decides instead of its mode.
 const hasModes = runtime.GOOS != "windows"
 
-// checkFile refuses what is not a regular file, belongs to another user, or can be
+// checkFile returns an error if a file is not regular, belongs to another user, or can be
 // opened by other users.
 func checkFile(path string, info fs.FileInfo) error {
 	mode := info.Mode()
@@ -66,13 +66,13 @@ func checkFileAt(path string) error {
 	return checkFile(path, info)
 }
 
-// CheckFolder refuses, by [ErrUnsafe], a folder in which other users may replace files.
-// They may if they own the folder or a folder above it, or may write to one that is not
-// sticky. Symbolic links above the folder are followed, and the folders that they are in
-// and that they lead to are checked too; the folder itself must not be a link.
+// CheckFolder returns [ErrUnsafe] for a folder in which other users may replace files.
+// They may do so if they own the folder or a folder above it, or may write to one that is
+// not sticky. Symbolic links above the folder are followed, and the folders that contain
+// them and that they lead to are checked, too. The folder itself must not be a link.
 //
-// The root of a mount may have any mode: who may mount decides who uses it. If others
-// may write to it, CheckFolder tells warn, which may be nil.
+// The root of a mount may have any mode: the user who may mount it decides who uses it.
+// If other users may write to it, CheckFolder calls warn, which may be nil.
 //
 // The error matches [fs.ErrNotExist] if the folder does not exist and nothing above it is
 // unsafe.
@@ -83,7 +83,7 @@ func CheckFolder(dir string, warn func(text string)) error {
 	const root = string(filepath.Separator)
 	at, names := root, append([]string{"."}, namesOf(dir)...)
 	for links := 0; len(names) > 0; {
-		next := filepath.Join(at, names[0]) // ".." occurs in the targets of links alone
+		next := filepath.Join(at, names[0]) // ".." occurs only in the targets of links
 		names = names[1:]
 		info, err := os.Lstat(next)
 		if err != nil {
@@ -112,7 +112,7 @@ func CheckFolder(dir string, warn func(text string)) error {
 	return nil
 }
 
-// namesOf splits a path. It does not resolve "..": the links must be first.
+// namesOf splits a path. It does not resolve "..", because links must be resolved first.
 func namesOf(path string) []string {
 	return strings.FieldsFunc(path, func(r rune) bool { return r == filepath.Separator })
 }
@@ -134,7 +134,7 @@ func checkLink(path string, info fs.FileInfo, last bool) (target string, err err
 	return target, nil
 }
 
-// checkFolderAt checks one folder, and last whether it is the one that files are kept in.
+// checkFolderAt checks one folder. last is set for the folder that contains the files.
 func checkFolderAt(path string, info fs.FileInfo, last bool, warn func(string)) error {
 	mode := info.Mode()
 	switch {
@@ -161,7 +161,7 @@ func checkFolderAt(path string, info fs.FileInfo, last bool, warn func(string)) 
 	}
 }
 
-// checkKind is what can be checked on systems without owners.
+// checkKind makes the checks that are possible on systems without file owners.
 func checkKind(dir string) error {
 	info, err := os.Stat(dir)
 	if err == nil && !info.IsDir() {
@@ -178,8 +178,8 @@ func isTrusted(info fs.FileInfo) bool { return isOurs(info) || ownerOf(info) == 
 
 func chown(uid int) string { return fmt.Sprintf("chown %d", uid) }
 
-// unsafe makes an [ErrUnsafe]. The first verb of the format is the path. command, if
-// there is one, fixes it when the path is appended.
+// unsafe returns an [ErrUnsafe]. The first verb of the format is the path. command,
+// unless it is empty, fixes the problem when the path is appended to it.
 func unsafe(info fs.FileInfo, command, path, format string, args ...any) error {
 	text := fmt.Sprintf(format, append([]any{quote(path)}, args...)...)
 	if command == "" {

@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// hasOwners is false: there, files have no owner that a number names.
+// hasOwners is false because files on these systems have no numeric owner.
 const hasOwners = false
 
 func ownerOf(fs.FileInfo) int { return -1 }

@@ -21,8 +21,8 @@ func ownerOf(info fs.FileInfo) int {
 }
 
 // isMountRoot reports whether a folder, given by its path without links, is the root of a
-// mount. Linux has a list of those, which also has bind mounts; elsewhere, a mount has
-// another device number than the folder above it.
+// mount. Linux has a list of mounts, which includes bind mounts. On other systems, a
+// mount has a different device number than the folder above it.
 func isMountRoot(path string, info fs.FileInfo) bool {
 	if path == "/" {
 		return true
@@ -44,11 +44,12 @@ func isMountRoot(path string, info fs.FileInfo) bool {
 	return ok && ok2 && a.Dev != b.Dev
 }
 
-// openFlags keep an open from following a symbolic link and from waiting for the other
+// openFlags prevent an open from following a symbolic link and from waiting for the other
 // end of a pipe.
 const openFlags = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 
-// lockFlags open a lock file. Some systems lock only what is open for writing.
+// lockFlags returns the flags for opening a lock file. Some systems lock only files that
+// are open for writing.
 func lockFlags() int {
 	switch runtime.GOOS {
 	case "aix", "solaris", "illumos":

@@ -11,9 +11,9 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// Environment variables. The platform's Sandbox page documents AGRENTING_API_KEY
-// and AGRENTING_ENV, and a client of the live API reads AGRENTING_URL. The others
-// are the SDK's own.
+// Environment variables. The platform's Sandbox page documents AGRENTING_API_KEY and
+// AGRENTING_ENV, and a client of the live API reads AGRENTING_URL. The others are specific to the
+// SDK.
 const (
 	Environment    = "AGRENTING_ENV"
 	AgentID        = "AGRENTING_AGENT_ID"
@@ -27,13 +27,13 @@ const (
 	Log            = "AGRENTING_LOG"
 )
 
-// UnmarkedAllowed is the one value that [UnmarkedTokens] accepts. It must be written
-// out, because it disables a guard.
+// UnmarkedAllowed is the only value that [UnmarkedTokens] accepts. It must be written out,
+// because it disables a guard.
 const UnmarkedAllowed = "allow"
 
-// Reader reads variables. White space around a value is removed. An empty variable counts
-// as unset, and one of white space only is an error. Errors name the variable and what it
-// accepts, and show no secret.
+// Reader reads variables. It removes white space around a value. An empty variable counts as
+// unset. A variable that contains only white space is an error. Errors name the variable and the
+// values that it accepts, and do not show secrets.
 type Reader struct {
 	lookup func(name string) (value string, found bool)
 }
@@ -41,8 +41,8 @@ type Reader struct {
 // New returns a reader. A nil lookup is an empty environment.
 func New(lookup func(string) (string, bool)) Reader { return Reader{lookup: lookup} }
 
-// Get returns a variable, and "" if it is not set. A value of white space only is returned
-// unchanged.
+// Get returns a variable, or "" if it is not set. A value that contains only white space is
+// returned unchanged.
 func (r Reader) Get(name string) string {
 	if r.lookup == nil {
 		return ""
@@ -67,8 +67,8 @@ func (r Reader) Text(name, what string) (string, error) {
 	return value, nil
 }
 
-// Kind returns what [CredentialType] says about the credential in a key file or an
-// API key variable; zero if it says nothing, so that the prefix decides.
+// Kind returns the kind that [CredentialType] gives for the credential in a key file or an API
+// key variable. It returns zero if the variable is unset, so that the prefix decides.
 func (r Reader) Kind() (secret.Kind, error) {
 	value := r.Get(CredentialType)
 	switch ascii.ToLower(value) {
@@ -85,7 +85,7 @@ func (r Reader) Kind() (secret.Kind, error) {
 	}
 }
 
-// AllowsUnmarkedTokens reports what [UnmarkedTokens] says.
+// AllowsUnmarkedTokens reports whether [UnmarkedTokens] is set to [UnmarkedAllowed].
 func (r Reader) AllowsUnmarkedTokens() (bool, error) {
 	switch value := r.Get(UnmarkedTokens); {
 	case value == "":
@@ -98,9 +98,9 @@ func (r Reader) AllowsUnmarkedTokens() (bool, error) {
 	}
 }
 
-// Logger returns a logger that writes records of the level that [Log] names and above to w,
-// as text; nil if it says that none is wanted. Another value is logged as a warning and taken for
-// info: a variable for diagnosis must not stop a program.
+// Logger returns a logger that writes records to w as text, at the level that [Log] names and
+// above. It returns nil if [Log] is unset or turns logging off. Any other value is logged as a
+// warning and treated as info, because a variable for diagnosis must not stop a program.
 func (r Reader) Logger(w io.Writer) *slog.Logger {
 	value := r.Get(Log)
 	level, known := slog.LevelInfo, true
@@ -126,12 +126,12 @@ func (r Reader) Logger(w io.Writer) *slog.Logger {
 	return log
 }
 
-// Invalid makes the error of a variable.
+// Invalid returns the error of a variable.
 func Invalid(name, format string, args ...any) error {
 	return fmt.Errorf("%w: %s %s", origin.ErrInvalid, name, fmt.Sprintf(format, args...))
 }
 
-// Candidate is a variable that may give the credential.
+// Candidate is a variable that may contain the credential.
 type Candidate struct {
 	Name string
 	// Ignored is set if the variable is not read in this environment.
@@ -143,8 +143,8 @@ type Candidate struct {
 // IsSet reports whether the variable has a value.
 func (c Candidate) IsSet() bool { return c.value.Reveal() != "" }
 
-// Candidates returns the variables that may give the credential, in the order of
-// precedence. The key of the sandbox is listed outside the sandbox only if it is set.
+// Candidates returns the variables that may contain the credential, in the order of precedence.
+// Outside the sandbox, the sandbox key is listed only if it is set.
 func (r Reader) Candidates(sandbox bool) []Candidate {
 	var found []Candidate
 	for _, name := range []string{KeyFile, SandboxAPIKey, APIKey, SessionToken} {
@@ -156,8 +156,7 @@ func (r Reader) Candidates(sandbox bool) []Candidate {
 	return found
 }
 
-// Path returns the path of the key file, if that is what the variable has. The file
-// need not exist.
+// Path returns the path of the key file, if the variable contains one. The file need not exist.
 func (c Candidate) Path() (path string, ok bool, err error) {
 	if c.Name != KeyFile {
 		return "", false, nil
@@ -165,7 +164,7 @@ func (c Candidate) Path() (path string, ok bool, err error) {
 	return c.value.Reveal(), true, c.check("the path of a file that holds one")
 }
 
-// Credential parses the value. kind is what [Reader.Kind] returns.
+// Credential parses the value. kind is the result of [Reader.Kind].
 func (c Candidate) Credential(kind secret.Kind) (secret.Credential, error) {
 	if err := c.check("a credential"); err != nil {
 		return secret.Credential{}, err

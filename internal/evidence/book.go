@@ -11,24 +11,24 @@ import (
 )
 
 const (
-	// youngFor is for how long a credential that the platform has issued may be unknown
-	// to parts of it.
+	// youngFor is how long parts of the platform may not know a credential that it has
+	// issued.
 	youngFor = 4 * time.Second
-	// usedFor is for how long a success makes it unlikely that the credential is dead.
+	// usedFor is how long after a success the credential is unlikely to be dead.
 	usedFor = time.Second
-	// watchFor is for how long all responses are recorded after a 401, and refusingMax
-	// for how long because of a path that refuses all requests.
+	// watchFor is how long all responses are recorded after a 401. refusingMax is the same
+	// for a 401 of a path that refuses all requests.
 	watchFor, refusingMax = 10 * time.Second, time.Minute
 	// sampleEvery is how often a success is recorded at other times.
 	sampleEvery = usedFor / 2
 	// maxHistories bounds how many credentials are remembered.
 	maxHistories = 8
-	// maxUnproven is how many renewals verdicts that prove nothing may cause in
-	// unprovenWindow.
+	// maxUnproven is how many renewals may be caused within unprovenWindow by verdicts that
+	// prove nothing.
 	maxUnproven, unprovenWindow = 2, time.Minute
 )
 
-// Book has the evidence about the credentials of one client. It is safe for concurrent
+// Book keeps the evidence about the credentials of one client. It is safe for concurrent
 // use.
 type Book struct {
 	asker  Asker
@@ -90,8 +90,8 @@ type History struct {
 	book *Book
 	cred secret.Credential
 
-	// quiet is set while there is nothing to record about a success, and noted while
-	// there is nothing to record about one of this route.
+	// quiet is set while no success needs to be recorded. noted is the route of which no
+	// success needs to be recorded.
 	quiet atomic.Bool
 	noted atomic.Pointer[Route]
 
@@ -99,7 +99,7 @@ type History struct {
 	from         Provenance
 	verdict      Verdict
 	accepted     bool
-	believed     bool // Dead counts, though the platform may refuse all credentials of this kind
+	believed     bool // Dead counts, although the platform may refuse all credentials of this kind
 	contradicted bool // a request has succeeded although the verdict is Dead
 	lost         bool // a route that had accepted the credential has refused it
 
@@ -122,14 +122,14 @@ type History struct {
 	refusedSince time.Time // the first 401 since a request succeeded
 }
 
-// Provenance says where a credential is from.
+// Provenance says where a credential comes from.
 type Provenance uint8
 
 // The provenances.
 const (
 	Given  Provenance = iota // by the user, or issued long ago
 	Fixed                    // by the user, and it cannot be replaced
-	Issued                   // by the platform, as far as this process knows just now
+	Issued                   // by the platform, and just now, as far as this process knows
 )
 
 // Of returns the history of a credential.
@@ -160,12 +160,12 @@ func (h *History) Quiet(r Route) bool {
 // always quiet.
 func (h *History) IsQuiet() bool { return h == nil || h.quiet.Load() }
 
-// NeedsTime reports whether it matters when a request is sent.
+// NeedsTime reports whether the time at which a request is sent must be known.
 func (h *History) NeedsTime() bool { return h != nil && !h.quiet.Load() && h.noted.Load() == nil }
 
-// Succeeded records a response that is not a 401. sent is from Sending. accepted is set
-// if the response shows that the platform accepts the credential, should the route check
-// it, and success if it is a success.
+// Succeeded records a response that is not a 401. sent is the time when the request was
+// sent. accepted is set if the response shows that the platform accepts the credential,
+// provided that the route checks it. success is set if the response is a success.
 func (h *History) Succeeded(r Route, sent time.Time, accepted, success bool) {
 	b, now := h.book, time.Now()
 	b.mu.Lock()
@@ -195,8 +195,9 @@ func (h *History) Answered() {
 	h.answeredLocked()
 }
 
-// acceptLocked notes that the platform accepts the credential. A zero sent is long ago. A
-// request that was sent before the credential was found dead does not bring it back.
+// acceptLocked notes that the platform accepts the credential. A zero sent means long ago.
+// A request that was sent before the credential was found dead does not make it valid
+// again.
 func (h *History) acceptLocked(sent time.Time) {
 	h.accepted = true
 	if sent.After(h.sent) {
@@ -207,8 +208,8 @@ func (h *History) acceptLocked(sent time.Time) {
 	}
 }
 
-// quietLocked stops recording successes for a moment if there is nothing to learn. While
-// the credential is young, it matters which routes have accepted it.
+// quietLocked stops recording successes for a moment if nothing can be learned from them.
+// While the credential is young, the routes that have accepted it must be known.
 func (h *History) quietLocked(now time.Time, r Route) {
 	b := h.book
 	switch {
@@ -237,8 +238,8 @@ func (h *History) youngLocked(now time.Time) bool {
 // accepted.
 const maxLent = 2
 
-// Lend records that the credential is given to a client that reports refusals alone. One
-// that is lent again and again was accepted.
+// Lend records that the credential is given to a client that reports only refusals. A
+// credential that is lent repeatedly without a refusal was accepted.
 func (h *History) Lend() {
 	h.book.mu.Lock()
 	defer h.book.mu.Unlock()
@@ -248,7 +249,7 @@ func (h *History) Lend() {
 	}
 }
 
-// Refused records a 401. It returns when the refused request was sent, at the latest.
+// Refused records a 401. It returns the latest time at which the refused request was sent.
 func (h *History) Refused(r Route, sent time.Time) time.Time {
 	b, now := h.book, time.Now()
 	b.mu.Lock()
@@ -261,7 +262,7 @@ func (h *History) Refused(r Route, sent time.Time) time.Time {
 	h.lent = 0
 	p := b.pathLocked(r, now)
 	h.refusedLocked(now, p.accepted == h)
-	if !p.unauthorized && p.accepted == h { // so the route checks credentials, and accepted this one
+	if !p.unauthorized && p.accepted == h { // so the route checks credentials, and it has accepted this one
 		h.acceptLocked(p.acceptedSent)
 	}
 	h.lost = h.lost || p.accepted == h
@@ -275,8 +276,8 @@ func (h *History) Refused(r Route, sent time.Time) time.Time {
 	return sent
 }
 
-// Describe fills in what is known about the credential and a request of a route that was
-// sent at sent.
+// Describe fills in what is known about the credential, and about a request of a route that
+// was sent at sent.
 func (h *History) Describe(f *Facts, r Route, sent time.Time) {
 	b, now := h.book, time.Now()
 	b.mu.Lock()
@@ -300,9 +301,9 @@ func (h *History) WasUsed() bool {
 	return !h.used.IsZero()
 }
 
-// Known returns the latest verdict without asking: Dead, Alive if the platform accepted the
-// credential within the last 10 s when it was asked, and Unknown otherwise. That of a nil
-// History is Unknown.
+// Known returns the latest verdict without asking the platform. It is Dead, or Alive if the
+// platform accepted the credential within the last 10 s when it was asked, or otherwise
+// Unknown. The verdict of a nil History is Unknown.
 func (h *History) Known() Verdict {
 	if h == nil {
 		return Unknown
@@ -319,13 +320,14 @@ func (h *History) Known() Verdict {
 	}
 }
 
-// deadLocked reports whether the platform calls the credential dead, and is believed.
+// deadLocked reports whether the platform calls the credential dead, and that verdict
+// counts.
 func (h *History) deadLocked() bool {
 	return h.verdict == Dead && (h.believed || h.book.verifiable[h.cred.Kind()])
 }
 
-// RefusesAll records that a route has refused all resends of a request whose credential
-// is not known to be dead.
+// RefusesAll records that a route has refused all resends of a request, although its
+// credential is not known to be dead.
 func (b *Book) RefusesAll(r Route) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -342,9 +344,9 @@ func (h *History) MayRenewUnproven() bool {
 	return h.renewing > 0 || h.book.mayRenewUnprovenLocked()
 }
 
-// RenewUnproven records a renewal of the credential because of a verdict that proves
-// nothing. ok reports whether it was still allowed. Call end when the renewal has ended:
-// renewals that overlap count as one.
+// RenewUnproven records a renewal of the credential that a verdict that proves nothing has
+// caused. ok reports whether the renewal was still allowed. Call end when the renewal has
+// ended: renewals that overlap count as one.
 func (h *History) RenewUnproven() (end func(), ok bool) {
 	h.book.mu.Lock()
 	defer h.book.mu.Unlock()

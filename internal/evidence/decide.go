@@ -7,28 +7,30 @@ type Verdict uint8
 
 // The verdicts.
 const (
-	Unasked Verdict = iota // nobody has asked because of this 401
-	Unknown                // the answer says nothing about the credential
+	Unasked Verdict = iota // the platform was not asked because of this 401
+	Unknown                // the response says nothing about the credential
 	Alive
 	Dead
 )
 
-// Facts are what is known about a request that got a 401, and about its credential.
+// Facts describes what is known about a request that got a 401, and about its
+// credential. For example, Facts{Verified: -1, Expired: true} describes an expired
+// credential.
 type Facts struct {
 	// Fixed is set if the credential cannot be replaced.
 	Fixed bool
-	// RefusingPath is set if the path has refused all resends of a request, and has
-	// accepted none since. It is not set if the credential is known to be dead.
+	// RefusingPath is set if the path has refused all resends of a request and has
+	// accepted no request since then. It is not set if the credential is known to be dead.
 	RefusingPath bool
 	// Newer is set if another generation is in use, and Rotating if a rotation is
 	// replacing the credential.
 	Newer, Rotating bool
 	// Expired is set if the credential's own expiry has passed.
 	Expired bool
-	// Young is set if the platform may not know the credential everywhere yet.
+	// Young is set if parts of the platform may not know the credential yet.
 	Young bool
-	// Verified is how long ago the platform last accepted the credential when asked;
-	// negative if it never did.
+	// Verified is the time since the platform last accepted the credential when it was
+	// asked. It is negative if the platform never did.
 	Verified time.Duration
 	// AcceptedSince is set if the platform accepted a request that was sent after this
 	// one.
@@ -38,12 +40,13 @@ type Facts struct {
 	// MayRenew is set if an unknown verdict may cause a renewal.
 	MayRenew bool
 
-	// Verdict is the outcome of asking because of this 401. Paused is set after the
-	// pause that precedes a resend.
+	// Verdict is what the platform said when it was asked because of this 401. Paused
+	// is set after the pause that precedes a resend.
 	Verdict Verdict
 	Paused  bool
-	// Waits counts the resends of the request while its credential was young, Resends
-	// all others. Last is set if the platform was asked after the last resend.
+	// Waits counts the resends of the request while its credential was young. Resends
+	// counts all other resends. Last is set if the platform was asked after the last
+	// resend.
 	Waits, Resends int
 	Last           bool
 }
@@ -54,7 +57,7 @@ type Action uint8
 // The actions.
 const (
 	Return       Action = iota + 1 // give the 401 to the caller
-	GiveUp                         // as Return, or the error of the last renewal if there is one
+	GiveUp                         // like Return, or the error of the last renewal if there is one
 	Switch                         // resend with the newer generation
 	Await                          // wait for the end of the rotation, then resend
 	RenewExpired                   // renew, since the credential has expired
@@ -62,7 +65,7 @@ const (
 	RenewDoubted                   // renew, since the credential may be dead
 	Pause                          // wait, then decide again
 	Ask                            // ask the platform about the credential, then decide again
-	AskLast                        // the same, after the last resend
+	AskLast                        // like Ask, after the last resend
 	Resend                         // resend with the same credential
 )
 
@@ -70,13 +73,13 @@ const (
 	// maxResends bounds how often a request is resent with a credential that may be
 	// alive, and maxFixedResends if it cannot be replaced.
 	maxResends, maxFixedResends = 6, 2
-	// refusingFor is for how long an acceptance by Verify explains the 401 of a path
-	// that refuses all requests, and lastWord that of any other path.
+	// refusingFor is how long an acceptance by Verify explains the 401 of a path that
+	// refuses all requests. lastWord is the same for any other path.
 	refusingFor, lastWord = 10 * time.Second, time.Second
 )
 
-// Decide says what to do next. The rows are those of docs/sessions.md; the first one
-// that matches applies.
+// Decide returns what to do next. The rows are those of docs/sessions.md. The first
+// row that matches applies.
 func Decide(f Facts) Action {
 	switch {
 	case f.Fixed:

@@ -8,35 +8,35 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// Asker asks the platform about a credential. It makes one call, whose connection is not
-// used again. Dead means one refusal here.
+// Asker asks the platform about a credential. Each call uses a connection that is not used
+// again. Here, Dead means a single refusal.
 type Asker interface {
 	Verdict(ctx context.Context, c secret.Credential) Verdict
 }
 
 const (
-	// deadAfter is how many refusals in a row prove that a credential is dead, and
-	// firstPause the pause after the first one, which doubles.
+	// deadAfter is how many consecutive refusals prove that a credential is dead.
+	// firstPause is the pause after the first refusal; it doubles with each further one.
 	deadAfter, firstPause = 3, 50 * time.Millisecond
-	// believedFor is for how long a verdict other than Dead is believed. A young
-	// credential is asked about as often.
+	// believedFor is how long a verdict other than Dead counts. The platform is asked about
+	// a young credential equally often.
 	believedFor = time.Second
 	// askTimeout limits one inquiry.
 	askTimeout = 5 * time.Second
 )
 
-// inquiry is a series of calls about one credential, on behalf of all who wait.
+// inquiry is a series of calls about one credential. All callers that wait share it.
 type inquiry struct {
 	done    chan struct{}
-	verdict Verdict // when done
+	verdict Verdict // set when done
 }
 
-// Judge returns the platform's verdict about a credential, and asks if need be. A
-// canceled caller gets Unknown; the others are not affected.
+// Judge returns the platform's verdict about a credential, and asks the platform if
+// necessary. A canceled caller gets Unknown; the other callers are not affected.
 //
-// As long as the platform has accepted no credential of this kind when asked, its route
-// may refuse them all. Dead then counts only as often as a verdict that proves nothing
-// may cause a renewal.
+// Until the platform has accepted a credential of this kind when it was asked, its route
+// may refuse all of them. Until then, Dead counts only as often as a verdict that proves
+// nothing may cause a renewal.
 func (h *History) Judge(ctx context.Context) Verdict {
 	v := h.inquire(ctx)
 	b := h.book
@@ -50,11 +50,11 @@ func (h *History) Judge(ctx context.Context) Verdict {
 	return v
 }
 
-// Confirms reports whether the platform calls the credential dead, after another call was
-// refused, too.
+// Confirms reports whether the platform calls the credential dead, too, after another call
+// was refused.
 func (h *History) Confirms(ctx context.Context) bool { return h.inquire(ctx) == Dead }
 
-// Accept records that a call other than a request of the caller was accepted.
+// Accept records that the platform accepted a call other than a request of the caller.
 func (h *History) Accept() {
 	h.book.mu.Lock()
 	defer h.book.mu.Unlock()
@@ -62,9 +62,9 @@ func (h *History) Accept() {
 	h.succeededLocked(time.Time{})
 }
 
-// Try asks about a credential in the background, if it is not known yet whether the
-// platform accepts credentials of this kind when asked. Call it for the successor of one
-// that is dead. The verdict does not count as an answer to a later 401.
+// Try asks about a credential in the background, if it is not yet known whether the
+// platform accepts credentials of this kind when it is asked. Call it for the successor of
+// a dead credential. The verdict does not count for a later 401.
 func (h *History) Try() {
 	h.book.mu.Lock()
 	defer h.book.mu.Unlock()
@@ -73,8 +73,8 @@ func (h *History) Try() {
 	}
 }
 
-// inquire returns the outcome of the last inquiry while that counts, and of a new one
-// otherwise.
+// inquire returns the verdict of the last inquiry while it counts. Otherwise, it returns
+// the verdict of a new inquiry.
 func (h *History) inquire(ctx context.Context) Verdict {
 	b := h.book
 	b.mu.Lock()
@@ -82,7 +82,7 @@ func (h *History) inquire(ctx context.Context) Verdict {
 		defer b.mu.Unlock()
 		return h.verdict
 	}
-	q := h.inquireLocked(false) //nolint:contextcheck // it serves all who wait
+	q := h.inquireLocked(false) //nolint:contextcheck // it serves all callers that wait
 	b.mu.Unlock()
 	if q == nil {
 		return Unknown
@@ -95,7 +95,7 @@ func (h *History) inquire(ctx context.Context) Verdict {
 	}
 }
 
-// inquireLocked returns the inquiry under way, or begins one. It is nil after Close.
+// inquireLocked returns the inquiry under way, or begins one. It returns nil after Close.
 func (h *History) inquireLocked(trial bool) *inquiry {
 	b := h.book
 	if h.inquiry != nil || b.closed {
@@ -136,8 +136,8 @@ func (h *History) ask() Verdict {
 	}
 }
 
-// weigh decides after the n-th call of an inquiry. Requests that were accepted meanwhile do
-// not count: the route may be open to everybody.
+// weigh decides after the n-th call of an inquiry. Requests that were accepted during the
+// inquiry do not count, because their route may accept every caller.
 func (h *History) weigh(v Verdict, n int, sent time.Time) (done bool, verdict Verdict) {
 	b := h.book
 	b.mu.Lock()
@@ -158,7 +158,7 @@ func (h *History) weigh(v Verdict, n int, sent time.Time) (done bool, verdict Ve
 	}
 }
 
-// Verifies records that the platform accepted a credential when the SDK verified it for
+// Verifies records that the platform accepted a credential that the SDK verified for
 // another reason.
 func (b *Book) Verifies(c secret.Credential) {
 	b.mu.Lock()
@@ -173,18 +173,18 @@ func (b *Book) Verifies(c secret.Credential) {
 	}
 }
 
-// Jittered is d, give or take a fifth.
+// Jittered returns d, plus or minus up to a fifth.
 func Jittered(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64())) // #nosec G404 -- jitter needs no secrecy
 }
 
-// PauseBefore is the pause before the n-th resend, from 0.
+// PauseBefore returns the pause before the n-th resend, counted from 0.
 func PauseBefore(n int) time.Duration {
 	const first, last = 50 * time.Millisecond, 300 * time.Millisecond
 	return Jittered(min(first<<min(n, 3), last))
 }
 
-// sleep waits for d. It reports whether ctx has not ended.
+// sleep waits for d. It returns false if ctx has ended.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -42,8 +42,8 @@ func (r Route) key() pathKey {
 // maxName is the length of a segment above which it counts as an ID.
 const maxName = 32
 
-// isID reports whether a segment of a path identifies something: if it has a digit, and
-// is not a version such as v1, or if it is long.
+// isID reports whether a segment of a path is an ID: it is long, or it contains a digit and
+// is not a version such as v1.
 func isID(segment string) bool {
 	if len(segment) > maxName {
 		return true
@@ -55,10 +55,10 @@ func isID(segment string) bool {
 // path is what is known about a route.
 type path struct {
 	key          pathKey
-	unauthorized bool // it has answered 401
+	unauthorized bool // it has returned a 401
 	refusing     bool // it has refused all resends of a request, and accepted none since
 	refused      time.Time
-	used         time.Time // to find the one that was not used for the longest time
+	used         time.Time // used to find the least recently used route
 
 	// The last history whose credential it accepted, and when that request was sent.
 	accepted     *History
@@ -84,8 +84,8 @@ func (b *Book) pathLocked(r Route, now time.Time) *path {
 	return p
 }
 
-// findPathLocked returns nil if nothing is known about a route. There are few, and most
-// clients have one or two, so a map would be larger and not faster.
+// findPathLocked returns nil if nothing is known about a route. The list is short, and most
+// clients use one or two routes, so a map would be larger and not faster.
 func (b *Book) findPathLocked(key pathKey) *path {
 	for _, p := range b.paths {
 		if p.key == key {
@@ -95,7 +95,7 @@ func (b *Book) findPathLocked(key pathKey) *path {
 	return nil
 }
 
-// oldestPathLocked returns the index of the route that was not used for the longest time.
+// oldestPathLocked returns the index of the least recently used route.
 func (b *Book) oldestPathLocked() (oldest int) {
 	for i, p := range b.paths {
 		if p.used.Before(b.paths[oldest].used) {

@@ -5,24 +5,26 @@ import (
 	"time"
 )
 
-// askAgainEvery is how often a rejected credential is asked about without a 401.
+// askAgainEvery is the interval at which the platform is asked about a rejected credential
+// without a 401.
 const askAgainEvery = 30 * time.Second
 
-// Rejection says that the platform rejects a credential. The zero value says that it does
-// not, as far as is known.
+// Rejection says that the platform rejects a credential. The zero value means that no
+// rejection is known.
 type Rejection struct {
-	// Verdict is Dead; or Unknown if the platform does not say whether the credential is
-	// alive and has answered 401 to all requests for 10 s; or Unasked if the credential
-	// cannot be replaced, so that requests do not ask about it.
+	// Verdict is Dead if the platform calls the credential dead. It is Unknown if the
+	// platform does not say whether the credential is alive and has responded with 401 to
+	// all requests for 10 s. It is Unasked if the credential cannot be replaced, because
+	// requests do not ask about such a credential.
 	Verdict Verdict
-	// Since is when the first of these 401s came.
+	// Since is when the first of these 401s arrived.
 	Since time.Time
 	// Expired is set if the credential's own expiry has passed.
 	Expired bool
 }
 
-// Rejected reports whether the platform rejects the credential. One 401 does not show that.
-// These do:
+// Rejected reports whether the platform rejects the credential. A single 401 does not show
+// that. Each of the following does:
 //
 //   - The platform calls the credential dead. This ends when a route that checks credentials
 //     accepts it. If the platform has accepted no credential of this kind when asked, and
@@ -94,14 +96,16 @@ func (h *History) answeredLocked() {
 	h.refusedSince, h.refusals, h.lasting = time.Time{}, 0, false
 }
 
-// Denied records that the platform, when asked by the caller, has refused the credential.
+// Denied records that the platform has refused the credential when the caller asked about
+// it.
 func (h *History) Denied() {
 	h.book.mu.Lock()
 	defer h.book.mu.Unlock()
 	h.denied = true
 }
 
-// Report reports whether the credential is rejected, once until a request succeeds.
+// Report reports whether the credential is rejected. It returns true only once until a
+// request succeeds.
 func (h *History) Report() bool {
 	h.book.mu.Lock()
 	defer h.book.mu.Unlock()
@@ -112,9 +116,10 @@ func (h *History) Report() bool {
 	return true
 }
 
-// AskAgain asks about a rejected credential, every 30 s at most, and waits for the answer.
-// Only an acceptance ends a rejection that the platform has confirmed. One that rests on the
-// number of 401s ends unless the platform confirms it.
+// AskAgain asks the platform about a rejected credential, at most every 30 s, and waits for
+// the response. A rejection that the platform has confirmed ends only when the platform
+// accepts the credential. A rejection that is based on the number of 401s ends unless the
+// platform confirms it.
 func (h *History) AskAgain(ctx context.Context) {
 	b := h.book
 	b.mu.Lock()

@@ -22,25 +22,26 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// Config describes a [Store].
+// Config describes a [Store]. Folder and Invalid are required, such as Folder:
+// "/var/lib/agent/keys". Most programs only set these two.
 type Config struct {
-	// Folder is where the files are.
+	// Folder is the folder that contains the files.
 	Folder string
-	// Invalid makes the error for a folder or a name that cannot be used.
+	// Invalid returns the error for a folder or a name that cannot be used.
 	Invalid func(format string, args ...any) error
-	// Before is called before each step of a write; nil means not at all. An
-	// error stops the write there. Tests crash there.
+	// Before is called before each step of a write, unless it is nil. An error
+	// stops the write at that step. Tests simulate crashes with it.
 	Before func(durable.Step) error
 }
 
-// Store keeps each record in a file of its own.
+// Store keeps each record in a separate file.
 type Store struct {
 	cfg    Config
-	seen   atomic.Bool // the folder was there once
-	warned atomic.Bool // the user was told about the folder
+	seen   atomic.Bool // the folder has existed
+	warned atomic.Bool // a warning about the folder was given
 }
 
-// New returns a store. It creates nothing.
+// New returns a store. It does not create the folder.
 func New(cfg Config) (*Store, error) {
 	if cfg.Folder == "" {
 		return nil, cfg.Invalid("the folder has no name")
@@ -58,7 +59,7 @@ func New(cfg Config) (*Store, error) {
 	return &Store{cfg: cfg}, nil
 }
 
-// String names the folder.
+// String returns a name for the store that contains the folder.
 func (s *Store) String() string {
 	return "agrenting.FileStore(" + secret.Line(secret.RedactPatterns(s.cfg.Folder)) + ")"
 }
@@ -76,7 +77,7 @@ const (
 )
 
 // file describes the file of a record. Windows reserves some names, with any
-// extension; an underscore makes them ordinary.
+// extension. An underscore turns them into ordinary names.
 func (s *Store) file(ctx context.Context, name string) (*durable.File, error) {
 	if problem := record.NameProblem(name); problem != "" {
 		return nil, s.cfg.Invalid("the record's name %s", problem)
@@ -99,20 +100,20 @@ func (s *Store) file(ctx context.Context, name string) (*durable.File, error) {
 	return f, nil
 }
 
-// fileMagic begins the first line of a file, after which comes a random word: it
-// makes the revision of each write unique.
+// fileMagic begins the first line of a file. A random word follows it, so that each
+// write has a different revision.
 const (
 	fileMagic    = fileMagicAny + "2 "
 	fileMagicAny = "agrenting-record "
 )
 
-// contentOf returns what is written for data.
+// contentOf returns the content of the file for data.
 func contentOf(data []byte) []byte {
 	return append([]byte(fileMagic+rand.Text()+"\n"), data...)
 }
 
-// revisionOf is the hash of the content, so that an edit with another program
-// counts as a change, too.
+// revisionOf returns the hash of the content, so that an edit by another program
+// also counts as a change.
 func revisionOf(content []byte) string {
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:16])
@@ -130,8 +131,8 @@ func (s *Store) Load(ctx context.Context, name string) (record.Raw, error) {
 	return s.read(f)
 }
 
-// read returns the revision also of a damaged file, so that a record that is worth
-// nothing can be replaced.
+// read also returns the revision of a damaged file, so that the file can be
+// replaced.
 func (s *Store) read(f *durable.File) (record.Raw, error) {
 	content, err := f.Read()
 	switch {
@@ -154,7 +155,7 @@ func (s *Store) read(f *durable.File) (record.Raw, error) {
 	}
 }
 
-// missing says why a file does not exist.
+// missing returns an error that says why a file does not exist.
 func (s *Store) missing(path string) error {
 	if _, err := os.Stat(s.cfg.Folder); err != nil {
 		if s.seen.Load() {
@@ -176,7 +177,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// lockTimeout bounds the wait for another process's write, which takes
+// lockTimeout bounds the wait for a write of another process. A write takes
 // milliseconds.
 const lockTimeout = 10 * time.Second
 
@@ -189,7 +190,7 @@ func (s *Store) Save(ctx context.Context, name string, data []byte, previous str
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
 	if previous != "" {
-		// The folder is created for a first record alone.
+		// The folder is created only for the first record.
 		if _, err := s.read(f); err != nil && !errors.Is(err, record.ErrNoRecord) && !errors.Is(err, record.ErrInvalid) {
 			return "", err
 		}
@@ -202,7 +203,7 @@ func (s *Store) Save(ctx context.Context, name string, data []byte, previous str
 	old, err := s.read(f)
 	switch {
 	case err != nil && old.Revision == "" && !errors.Is(err, record.ErrNoRecord):
-		return "", err // it is left intact
+		return "", err // the file is left intact
 	case old.Revision != previous:
 		return "", fmt.Errorf("%w: another process has changed or removed %s", record.ErrConflict, secret.QuotePath(f.Path()))
 	}
@@ -213,11 +214,11 @@ func (s *Store) Save(ctx context.Context, name string, data []byte, previous str
 	return revisionOf(content), nil
 }
 
-// Watch implements [record.Store]: files cannot be watched.
+// Watch implements [record.Store]. It returns nil, because files cannot be watched.
 func (*Store) Watch(context.Context, string) iter.Seq2[record.Raw, error] { return nil }
 
 // writeError adds [record.ErrReadOnly] to the error of a write that the system does
-// not permit, and what to do about a file system without locks.
+// not permit. For a file system without locks, it adds what to do.
 func writeError(err error) error { return secret.WithoutSecrets(explained(err)) }
 
 func explained(err error) error {

@@ -6,10 +6,10 @@ import (
 	"sync/atomic"
 )
 
-// A Gate counts the requests of one generation that were sent and whose response
-// headers have not arrived. It can be closed, so that a rotation waits until no
-// request is left that the platform could receive with a dead key. Response bodies do
-// not count, because the platform checks the credential before it sends the headers.
+// A Gate counts the requests of one generation that were sent but whose response
+// headers have not arrived. It can be closed, so that a rotation can wait until the
+// platform cannot receive any more requests with a dead key. Response bodies do not
+// count, because the platform checks the credential before it sends the headers.
 //
 // The zero value is an open gate. A nil *Gate is always open and counts nothing. A
 // request that passes an open gate costs two atomic additions.
@@ -24,8 +24,8 @@ type Gate struct {
 
 const closed = int64(1) << 40
 
-// Enter reports whether the request may proceed. If so, call Leave when its response
-// headers are there; if not, call Wait first.
+// Enter reports whether the request may proceed. If it may, call Leave when its
+// response headers have arrived. If it may not, call Wait first.
 func (g *Gate) Enter() bool { return g == nil || g.enter() }
 
 func (g *Gate) enter() bool {
@@ -39,7 +39,7 @@ func (g *Gate) enter() bool {
 // Closed reports whether new requests have to wait or use another generation.
 func (g *Gate) Closed() bool { return g != nil && g.state.Load() >= closed }
 
-// Leave ends what Enter began.
+// Leave ends what Enter has begun.
 func (g *Gate) Leave() {
 	if g != nil && g.state.Add(-1) == closed {
 		g.mu.Lock()
@@ -52,7 +52,7 @@ func (g *Gate) Leave() {
 }
 
 // Wait returns when the gate is open or has passed its waiters on. If ctx ends first,
-// it returns the cause.
+// Wait returns the cause.
 func (g *Gate) Wait(ctx context.Context) error {
 	g.mu.Lock()
 	opened := g.opened
@@ -68,8 +68,8 @@ func (g *Gate) Wait(ctx context.Context) error {
 	}
 }
 
-// Shut closes the gate to new requests. The channel is closed when those inside have
-// left.
+// Shut closes the gate to new requests. The returned channel is closed when all
+// requests inside have left.
 func (g *Gate) Shut() (drained <-chan struct{}) {
 	if drained, ok := g.shutIfOpen(); ok {
 		return drained
@@ -84,7 +84,7 @@ func (g *Gate) Shut() (drained <-chan struct{}) {
 	return done
 }
 
-// shutIfOpen is Shut for a gate that is not shut yet.
+// shutIfOpen is like Shut, for a gate that is not shut yet.
 func (g *Gate) shutIfOpen() (drained <-chan struct{}, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -128,7 +128,7 @@ func (g *Gate) wakeLocked() {
 	}
 }
 
-// Over reports whether the gate has passed its waiters on, and so will not admit any
+// Over reports whether the gate has passed its waiters on. Such a gate never admits a
 // request again.
 func (g *Gate) Over() bool {
 	if g == nil {

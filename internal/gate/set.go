@@ -2,18 +2,19 @@ package gate
 
 import "sync"
 
-// A Set makes the gates of a client. While it holds, the gates that it makes begin
-// shut: a session that is obtained with the old key while the platform replaces that
-// key would die with it. The zero value is ready for use.
+// A Set makes the gates of a client. Between Hold and Release, the gates that it makes
+// are shut from the start: a session that is obtained with the old key while the
+// platform replaces that key would become invalid with it. The zero value is ready for
+// use.
 type Set struct {
 	mu      sync.Mutex
-	recent  []*Gate // the latest, which may come into use soon
+	recent  []*Gate // the latest, which may be used soon
 	holding bool
 	held    []*Gate
 }
 
-// maxRecent is how many gates may be made between the making of one and its use. Some
-// are for sessions of a store that turn out to be unusable.
+// maxRecent is how many gates may be made between the creation of a gate and its use.
+// Some gates are for sessions from a store that turn out to be unusable.
 const maxRecent = 4
 
 // New returns a new gate.
@@ -29,8 +30,8 @@ func (s *Set) New() *Gate {
 	return g
 }
 
-// Hold shuts the recent gates and those that New makes until Release. The channels are
-// closed when the requests inside have left.
+// Hold shuts the recent gates, and those that New makes until Release. The returned
+// channels are closed when the requests inside have left.
 func (s *Set) Hold() (drained []<-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,8 +45,8 @@ func (s *Set) Hold() (drained []<-chan struct{}) {
 	return drained
 }
 
-// Release opens them again, other than those that are over: a late request would be
-// sent with a dead key. Waiters then take the credential in use.
+// Release opens these gates again, except those that are over, because a late request
+// would be sent with a dead key. Waiters then use the current credential.
 func (s *Set) Release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,32 +9,34 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// KeyPage is where owners make keys (platform documentation, "Claude Code").
+// KeyPage is the page on which owners create keys (platform documentation, "Claude Code").
 const KeyPage = "https://agrenting.com/dashboard/api-keys"
 
-// Credential describes the credential of a request. The zero value is no credential: the
-// client is anonymous.
+// Credential describes the credential of a request, such as {Source: Source{Name:
+// "AGRENTING_API_KEY"}, Dead: true}. The zero value means that the client is anonymous.
 type Credential struct {
 	Kind        secret.Kind
 	Fingerprint string
-	// Source is where it comes from, and Initial where the first key of a store does; zero
-	// without a store.
+	// Source is where the credential comes from. Initial is where the first key of a store
+	// comes from; it is zero without a store.
 	Source, Initial Source
 	// Exchanged is set if the credential is a session that the SDK has obtained with the
 	// key of Source.
 	Exchanged bool
 	// Marked is set if the credential begins with ap_, as user tokens do.
 	Marked bool
-	// Expired is when the credential expired by its own statement; zero if it has not.
+	// Expired is when the credential expired, according to its own expiry; zero if it has not
+	// expired.
 	Expired time.Time
-	// Alive and Dead are what the platform says when asked. Neither: unknown.
+	// Alive and Dead are what the platform says when asked. If both are false, the verdict is
+	// unknown.
 	Alive, Dead bool
 }
 
 // Source is where a credential comes from.
 type Source struct {
 	Name  string // an option or a variable, such as AGRENTING_KEY_FILE
-	Place string // what that means: the path of a file, or the name of a store; may be empty
+	Place string // the path of a file, or the name of a store; may be empty
 }
 
 // String returns the name and the place, such as AGRENTING_KEY_FILE ("/run/key").
@@ -47,7 +49,7 @@ func (s Source) String() string {
 
 func (s Source) isVariable() bool { return strings.HasPrefix(s.Name, variablePrefix) }
 
-// into says how the source gets a valid credential.
+// into says how a valid credential is put into the source.
 func (s Source) into() string {
 	switch {
 	case s.isVariable() && s.Place != "":
@@ -61,7 +63,7 @@ func (s Source) into() string {
 	}
 }
 
-// Describe describes c. verdict is what is known about it.
+// Describe describes c. verdict is what is known about c.
 func Describe(c secret.Credential, verdict evidence.Verdict) *Credential {
 	d := &Credential{
 		Kind: c.Kind(), Fingerprint: c.Fingerprint(), Marked: c.Marked(),
@@ -73,8 +75,8 @@ func Describe(c secret.Credential, verdict evidence.Verdict) *Credential {
 	return d
 }
 
-// Place describes a source or a store in an error as [secret.NameOf] does. It is empty for nil
-// and for functions.
+// Place describes a source or a store in an error, as [secret.NameOf] does. It returns "" for
+// nil and for functions.
 func Place(from any) string {
 	if from == nil || reflect.TypeOf(from).Kind() == reflect.Func {
 		return ""
@@ -91,7 +93,7 @@ func (c *Credential) Subject() string {
 	return text + " from " + c.Source.String()
 }
 
-// Rejected says what a 401 to a credential means, and what to do.
+// Rejected says what a 401 to a credential means and what to do.
 func (c *Credential) Rejected() string {
 	switch {
 	case c.Kind == 0:
@@ -119,7 +121,7 @@ func (c *Credential) Rejected() string {
 	return text + "It is invalid, expired, or revoked: " + c.replace()
 }
 
-// replace says where a valid credential goes.
+// replace says where a valid credential must be put.
 func (c *Credential) replace() string {
 	text := c.Source.into()
 	if c.Initial.Name != "" {
@@ -137,8 +139,9 @@ const (
 	typeVariable   = "AGRENTING_CREDENTIAL_TYPE"
 )
 
-// wrongKind says what to do if the credential seems to be of another kind; empty if it does
-// not. The prefix is a guess and no more: a page of the platform gives agents keys with ap_.
+// wrongKind says what to do if the credential seems to be of another kind; otherwise it
+// returns "". The prefix is only a guess, because a page of the platform gives agents keys
+// with ap_.
 func (c *Credential) wrongKind() string {
 	variable := c.Source.isVariable()
 	switch {

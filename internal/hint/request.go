@@ -12,7 +12,8 @@ import (
 )
 
 // Why says why req gets no credential of the SDK. own is set if the reason is a credential of
-// the caller, and otherwise set has not its origin, or that of a redirect before it.
+// the caller. Otherwise, the reason is that set does not contain the origin of req, or of a
+// redirect before it.
 func Why(set origin.Set, req *http.Request, own bool) Missing {
 	name := origin.CredentialHeader(req.Header)
 	switch {
@@ -34,7 +35,7 @@ func IsHandshake(req *http.Request) bool {
 	return ascii.EqualFold(req.Header.Get("Upgrade"), "websocket")
 }
 
-// Fill takes what the response and its request say. The request may be nil.
+// Fill adds what the response and its request say. The request may be nil.
 func (r *Response) Fill(resp *http.Response) {
 	r.Status, r.ContentType = resp.StatusCode, resp.Header.Get("Content-Type")
 	if req := resp.Request; req != nil && req.URL != nil {
@@ -42,7 +43,7 @@ func (r *Response) Fill(resp *http.Response) {
 	}
 }
 
-// maxOnce bounds the memory of a Once: paths contain IDs, and redirects name hosts.
+// maxOnce bounds the memory of a Once, because paths contain IDs, and redirects name hosts.
 const maxOnce = 256
 
 // Once remembers what has been logged. The zero value is ready for use. It is safe for
@@ -52,8 +53,8 @@ type Once struct {
 	seen map[string]struct{}
 }
 
-// First reports whether key was not logged before, and notes it. It forgets nothing, and
-// reports false for all further keys when it is full.
+// First reports whether key was not logged before, and records it. A key is never forgotten.
+// When the memory is full, First returns false for all further keys.
 func (o *Once) First(key string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -77,8 +78,9 @@ func (o *Once) LogMissing(log *slog.Logger, set origin.Set, req *http.Request, o
 		slog.String("host", secret.Clean(req.URL.Host)), slog.String("reason", why.Why), slog.String("hint", why.Option))
 }
 
-// LogHandshake logs that a WebSocket handshake was refused because its credential was in a
-// header, once for each host: libraries show only the status. resp may be about anything.
+// LogHandshake logs, once for each host, that a WebSocket handshake was refused because its
+// credential was in a header. Libraries show only the status. LogHandshake ignores all other
+// responses, so any resp may be passed.
 func (o *Once) LogHandshake(log *slog.Logger, req *http.Request, resp *http.Response) {
 	r := Response{Handshake: IsHandshake(req), Credential: &Credential{}}
 	r.Fill(resp)

@@ -10,18 +10,18 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// baseURL names the base URL and what sets it.
+// baseURL is a text for the base URL and for what sets it.
 const baseURL = "the base URL (AGRENTING_URL or WithBaseURL)"
 
-// Missing says why a request got no credential of the SDK. The zero value means that it got
-// one.
+// Missing says why a request got no credential of the SDK. The zero value means that the
+// request got one.
 type Missing struct {
-	// Why is the reason, a clause without a subject before it, and Option is what changes
-	// it.
+	// Why is the reason, as a clause. Option is the change that would add the credential.
 	Why, Option string
 }
 
-// Own is for a request that has a credential of the caller, in a header or a parameter.
+// Own returns the reason for a request that has a credential of the caller, in a header or
+// a parameter.
 func Own(where string) Missing {
 	return Missing{
 		Why:    "the request has the caller's own credential, in " + where,
@@ -29,12 +29,14 @@ func Own(where string) Missing {
 	}
 }
 
-// Foreign is for a request to an origin that may not receive credentials. why says which.
+// Foreign returns the reason for a request to an origin that may not receive credentials.
+// why names the origin.
 func Foreign(why string) Missing {
 	return Missing{Why: why, Option: "Name the origin in WithAllowedOrigins, or make it " + baseURL}
 }
 
-// Left is for a request of a redirect chain that has left the pinned origins.
+// Left returns the reason for a request of a redirect chain that has left the pinned
+// origins.
 func Left() Missing {
 	return Missing{
 		Why:    "a redirect led to it through an origin that may not receive credentials",
@@ -42,13 +44,14 @@ func Left() Missing {
 	}
 }
 
-// Response describes a response with an error status.
+// Response describes a response with an error status, such as {Status: 404, Host:
+// "agrenting.com", Path: "/api/v1/api/v1/agents", Base: "/api/v1"}.
 type Response struct {
 	Status int
 	// Host is the host and port of the request. Path and Base are the escaped paths of
 	// the request and of the base URL.
 	Host, Path, Base string
-	// ContentType is that of the response.
+	// ContentType is the content type of the response.
 	ContentType string
 	// Handshake is set for a WebSocket handshake whose credential is in a header.
 	Handshake bool
@@ -57,7 +60,8 @@ type Response struct {
 	Credential *Credential
 }
 
-// handshake returns what to do about a refused WebSocket handshake; empty if it is not one.
+// handshake returns what to do about a refused WebSocket handshake; it returns "" for other
+// requests.
 func (r *Response) handshake() string {
 	if !r.Handshake || (r.Status != http.StatusUnauthorized && r.Status != http.StatusForbidden) {
 		return ""
@@ -66,7 +70,7 @@ func (r *Response) handshake() string {
 		"Dial with Client.SocketHTTPClient instead of Client.HTTPClient"
 }
 
-// Text returns what can be done about the response; empty if that is not known.
+// Text returns what can be done about the response, or "" if that is not known.
 func (r *Response) Text() string {
 	var all []string
 	switch repeated, handshake := Repeated(r.Base, r.Path), r.handshake(); {
@@ -85,8 +89,8 @@ func (r *Response) Text() string {
 	return strings.Join(all, ". ")
 }
 
-// WebPage says what a page in place of the platform's answer means; empty if a response of
-// this type is not a page.
+// WebPage returns the meaning of a web page in place of the platform's response. It returns
+// "" if a response of this type is not a web page.
 func WebPage(host, contentType string) string {
 	kind, _, _ := strings.Cut(strings.ToLower(contentType), ";")
 	switch kind = strings.TrimSpace(kind); kind {
@@ -97,8 +101,8 @@ func WebPage(host, contentType string) string {
 	}
 }
 
-// NotPlatform says what an answer that the platform does not give means. contentType may be
-// empty.
+// NotPlatform returns the meaning of a response that does not come from the platform.
+// contentType may be empty.
 func NotPlatform(host, contentType string) string {
 	what := "something else"
 	if contentType != "" {
@@ -109,7 +113,7 @@ func NotPlatform(host, contentType string) string {
 }
 
 // Repeated returns the end of the path of a base URL, such as /api/v1, if the rest of path
-// begins with it again; otherwise it is empty.
+// begins with it again. Otherwise, it returns "".
 func Repeated(base, path string) string {
 	rest, ok := strings.CutPrefix(path, base)
 	if !ok || base == "" || !strings.HasPrefix(rest, "/") {
@@ -128,8 +132,8 @@ func Repeated(base, path string) string {
 	return ""
 }
 
-// Shape says what to decode data into, if err is that of encoding/json for data of another
-// kind than out: a list, or not a list. It is empty otherwise.
+// Shape returns what to decode data into, if err is an error of encoding/json because data
+// is a list and out is not, or vice versa. Otherwise, it returns "".
 func Shape(err error, data []byte, out any) string {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); !ok || e.Field != "" || len(data) == 0 {
 		return ""

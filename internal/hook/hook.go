@@ -5,24 +5,24 @@ import (
 	"slices"
 )
 
-// A Func is called when an operation begins. It returns the context of the operation, and
-// what is called when the operation ends. Both may be nil.
+// A Func is called when an operation begins. It returns the context of the operation, and a
+// function that is called when the operation ends. Both may be nil.
 type Func[Info, Result any] func(context.Context, Info) (context.Context, func(Result))
 
-// A Chain calls several functions around an operation. The zero Chain calls none. It may be
-// used concurrently once all functions have been added.
+// A Chain calls several functions before and after an operation. The zero Chain calls none. A
+// Chain may be used concurrently once all functions have been added.
 type Chain[Info, Result any] struct {
 	funcs []Func[Info, Result]
 }
 
-// Add adds f unless it is nil. panicked is called with the value of its panics.
+// Add adds f unless it is nil. panicked is called with the value of each panic of f.
 func (c *Chain[Info, Result]) Add(f Func[Info, Result], panicked func(value any)) {
 	if f != nil {
 		c.funcs = append(c.funcs, guarded(f, panicked))
 	}
 }
 
-// guarded returns f without its panics.
+// guarded returns f with its panics recovered.
 func guarded[Info, Result any](f Func[Info, Result], panicked func(value any)) Func[Info, Result] {
 	return func(ctx context.Context, info Info) (next context.Context, end func(Result)) {
 		var done func(Result)
@@ -40,9 +40,9 @@ func guarded[Info, Result any](f Func[Info, Result], panicked func(value any)) F
 // Empty reports whether the chain has no functions.
 func (c *Chain[Info, Result]) Empty() bool { return len(c.funcs) == 0 }
 
-// Begin calls the functions in order, each with the context that the one before it returned.
-// It returns the last one. end calls what they returned, in reverse order; it is nil if there
-// is nothing to call.
+// Begin calls the functions in order, each with the context that the previous one returned.
+// It returns the last context. end calls the returned functions in reverse order; it is nil
+// if there are none.
 func (c *Chain[Info, Result]) Begin(ctx context.Context, info Info) (_ context.Context, end func(Result)) {
 	var ends []func(Result)
 	for _, f := range c.funcs {

@@ -15,19 +15,18 @@ import (
 )
 
 const (
-	// maxKeyFile bounds what is read of a key file. It leaves room for blank
-	// lines around the longest secret.
+	// maxKeyFile bounds how much of a key file is read. It leaves room for blank lines around the
+	// longest secret.
 	maxKeyFile = 64 << 10
 
-	// mtimeGranularity is the coarsest resolution of modification times that is
-	// still met (FAT: two seconds). A file that was modified less than this
-	// before it was read may have been modified again since with no trace in its
-	// times, so it is read again.
+	// mtimeGranularity is the coarsest resolution of modification times in use today (FAT: two
+	// seconds). If a file was modified less than this before it was read, a later modification
+	// may not change its times. Such a file is read again.
 	mtimeGranularity = 2 * time.Second
 )
 
-// Recheck is how often a key file in use is checked again. Kubernetes itself takes up
-// to a minute to update a mounted secret.
+// Recheck is how often a key file in use is checked again. Kubernetes takes up to a minute to
+// update a mounted secret.
 const Recheck = 10 * time.Second
 
 // A File is a file that holds one credential. It is safe for concurrent use.
@@ -36,18 +35,18 @@ type File struct {
 	kind secret.Kind
 
 	mu       sync.Mutex
-	last     secret.Credential // the last good one
-	rejected secret.Credential // not to be served from last any more
+	last     secret.Credential // the last valid one
+	rejected secret.Credential // last must not be returned if it is this one
 	seen     fs.FileInfo       // of the content that was last read, good or bad; nil if it must be read
 	problem  error             // of the last check of the file
 }
 
-// New returns the file at path. It touches nothing. If kind is zero, it is guessed as
-// [secret.Parse] does.
+// New returns the file at path. It does not access the file system. If kind is zero, it is
+// guessed as [secret.Parse] does.
 func New(path string, kind secret.Kind) *File { return &File{path: path, kind: kind} }
 
-// Path returns the path of the file. It may be a key that was taken for a path by
-// mistake: print it with [secret.QuotePath].
+// Path returns the path of the file. It may be a key that was mistaken for a path: print it with
+// [secret.QuotePath].
 func (f *File) Path() string { return f.path }
 
 // String returns the path, quoted.
@@ -56,8 +55,8 @@ func (f *File) String() string { return secret.QuotePath(f.path) }
 // ShowsNoSecret implements [secret.Named].
 func (*File) ShowsNoSecret() {}
 
-// Credential returns what the file holds. It reads the file only if its metadata has
-// changed. While the file is bad, it returns the last good credential, unless that was
+// Credential returns the credential in the file. It reads the file only if its metadata has
+// changed. While the file is bad, Credential returns the last valid credential, unless that was
 // rejected.
 func (f *File) Credential(ctx context.Context) (secret.Credential, error) {
 	if err := ctx.Err(); err != nil {
@@ -85,8 +84,8 @@ func (f *File) Credential(ctx context.Context) (secret.Credential, error) {
 	return f.last, nil
 }
 
-// Refresh reads the file regardless of its metadata. It returns what the file holds
-// now, even if that is still the rejected credential.
+// Refresh reads the file regardless of its metadata. It returns the credential in the file now,
+// even if it is still the rejected one.
 func (f *File) Refresh(ctx context.Context, rejected secret.Credential) (secret.Credential, error) {
 	if err := ctx.Err(); err != nil {
 		return secret.Credential{}, err
@@ -119,8 +118,8 @@ func (f *File) Check() error {
 	return err
 }
 
-// lastGood returns the last good credential in spite of the problem, unless it was
-// rejected.
+// lastGood returns the last valid credential although there is a problem, unless the credential
+// was rejected.
 func (f *File) lastGood() (secret.Credential, error) {
 	if f.last.IsZero() || f.last.Equal(f.rejected) {
 		return secret.Credential{}, f.problem
@@ -129,8 +128,8 @@ func (f *File) lastGood() (secret.Credential, error) {
 	return f.last, nil
 }
 
-// stat follows symlinks and refuses whatever is not a regular file: opening a
-// pipe would wait for a writer, and a device may never end.
+// stat follows symlinks and returns an error if the file is not regular: opening a pipe would
+// wait for a writer, and reading a device may never end.
 func (f *File) stat() (fs.FileInfo, error) {
 	if f.path == "" {
 		return nil, fmt.Errorf("%w: the path of the key file is empty", secret.ErrNoCredential)
@@ -171,7 +170,7 @@ func (f *File) checkRegular(info fs.FileInfo) error {
 		errUnusable, secret.QuotePath(f.path), kind)
 }
 
-// read reads the content and keeps the outcome.
+// read reads the content and stores the outcome.
 func (f *File) read() {
 	f.seen, f.problem = nil, nil
 
@@ -182,24 +181,23 @@ func (f *File) read() {
 		f.last = c
 	}
 
-	// A bad file is remembered as well as a good one, so that it is not read on
-	// every request until it is fixed.
+	// The state of a bad file is stored, too, so that the file is not read for every request
+	// until it is fixed.
 	if info != nil && time.Since(info.ModTime()) > mtimeGranularity {
 		f.seen = info
 	}
 }
 
-// open reads and parses the content. The info is nil when there was no content
-// to judge.
+// open reads and parses the content. The info is nil if no content was read.
 func (f *File) open() (secret.Credential, fs.FileInfo, error) {
 	file, err := os.Open(f.path)
 	if err != nil {
 		return secret.Credential{}, nil, f.unreadable(err)
 	}
-	defer func() { _ = file.Close() }() // nothing was written
+	defer func() { _ = file.Close() }() // the file is only read
 
-	// Of the open file, and before reading: whatever changes from here on shows
-	// as a difference at the next check.
+	// Stat is called on the open file, before reading: any later change shows as a difference at
+	// the next check.
 	info, err := file.Stat()
 	if err != nil {
 		return secret.Credential{}, nil, f.unreadable(err)
@@ -214,7 +212,7 @@ func (f *File) open() (secret.Credential, fs.FileInfo, error) {
 		return secret.Credential{}, nil, f.unreadable(err)
 	}
 
-	// Editors on Windows put a byte order mark in front.
+	// Editors on Windows put a byte order mark at the beginning.
 	content = bytes.TrimSpace(bytes.TrimPrefix(content, []byte("\xef\xbb\xbf")))
 
 	switch {
@@ -233,8 +231,9 @@ func (f *File) open() (secret.Credential, fs.FileInfo, error) {
 	return c, info, nil
 }
 
-// errUnusable says that there is a file, but no credential in it. It matches
-// [secret.ErrInvalidCredential], too: a chain of sources must not continue with another identity.
+// errUnusable means that there is a file, but no credential in it. It also matches
+// [secret.ErrInvalidCredential], because a chain of sources must not continue with another
+// identity.
 var errUnusable error = unusable{}
 
 type unusable struct{}
@@ -245,9 +244,9 @@ func (unusable) Is(target error) bool {
 	return target == secret.ErrNoCredential || target == secret.ErrInvalidCredential
 }
 
-// unreadable wraps what the operating system says, without the path, which it would
-// repeat. Only a file that does not exist means that there is no credential: another
-// one may have one in a moment.
+// unreadable wraps the error of the operating system, without the path, which would be repeated.
+// Only a file that does not exist means that there is no credential. A file that cannot be read
+// may become readable in a moment.
 func (f *File) unreadable(err error) error {
 	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) {
 		err = pathErr.Err
@@ -261,9 +260,8 @@ func (f *File) unreadable(err error) error {
 	return fmt.Errorf("%w: key file %s: %w", kind, secret.QuotePath(f.path), err)
 }
 
-// sameContent reports whether nothing in the metadata indicates a change. The identity
-// of the file changes if a symlink was pointed elsewhere, as Kubernetes does when a
-// mounted secret changes.
+// sameContent reports whether the metadata is unchanged. The identity of the file changes if a
+// symlink gets another target, as Kubernetes does when a mounted secret changes.
 func sameContent(a, b fs.FileInfo) bool {
 	return a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && os.SameFile(a, b)
 }

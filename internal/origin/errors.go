@@ -4,7 +4,8 @@ import "errors"
 
 // The errors of this package.
 var (
-	// ErrForeign means that a path or a redirect leads out of the pinned origins.
+	// ErrForeign means that a path or a redirect leads to another origin than the
+	// pinned ones.
 	ErrForeign = errors.New("agrenting: foreign origin")
 	// ErrInsecure means that plain http was refused.
 	ErrInsecure = errors.New("agrenting: plain http refused")

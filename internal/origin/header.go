@@ -8,9 +8,10 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Identity reports which headers the caller has set: a credential, an agent.
-// Header maps may have names that are not canonical, and servers read them too, so it
-// checks each name, once: ranging over a map is a large part of the transport's cost.
+// Identity reports which headers the caller has set: a credential, an agent. A header map
+// may contain names that are not canonical, and servers read them, too. So Identity checks
+// each name, but only once, because ranging over a map is a large part of the transport's
+// cost.
 func Identity(h http.Header) (credential, agent bool) {
 	rest := len(h)
 	for name := range h {
@@ -29,14 +30,14 @@ func Identity(h http.Header) (credential, agent bool) {
 		}
 		rest--
 		if rest == 0 {
-			break // saves the search of the map for another name
+			break // avoids searching the map for another name
 		}
 	}
 	return credential, agent
 }
 
-// CredentialHeader returns the name of a header in which the caller has set a credential, as
-// the platform's documents spell it, and "" if there is none.
+// CredentialHeader returns the name of a header in which the caller has set a credential, in
+// the spelling of the platform's documents. It returns "" if there is none.
 func CredentialHeader(h http.Header) string {
 	for _, want := range []string{wire.HeaderAuthorization, "X-API-Key", wire.HeaderAPIKeyAlias} {
 		for name := range h {
@@ -48,12 +49,12 @@ func CredentialHeader(h http.Header) string {
 	return ""
 }
 
-// identityLengths has a bit for each length of a name that [Identity] looks for.
+// identityLengths has a bit for the length of each name that [Identity] searches for.
 const identityLengths = uint64(1)<<len(wire.HeaderAuthorization) | 1<<len(wire.HeaderAPIKey) |
 	1<<len(wire.HeaderAPIKeyAlias) | 1<<len(wire.HeaderAgentID)
 
 // readAs reports whether a server may read name as the header want, which has the same
-// length: header names are case-insensitive, and some servers treat "_" as "-".
+// length. Header names are case-insensitive, and some servers treat "_" as "-".
 func readAs(name, want string) bool {
 	const lower = 'a' - 'A'
 	for i := range len(want) {
@@ -68,13 +69,13 @@ func readAs(name, want string) bool {
 	return true
 }
 
-// plainName is the canonical form of a header's name as servers may read it.
+// plainName returns the canonical form of a header name, as servers may read it.
 func plainName(name string) string {
 	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
 
-// Sensitive reports whether a header names or proves an identity, or may carry a
-// secret in a URL.
+// Sensitive reports whether a header identifies or authenticates the sender, or may contain
+// a URL with a secret.
 func Sensitive(name string) bool {
 	switch plainName(name) {
 	case wire.HeaderAgentID, "Referer", "Www-Authenticate":
@@ -94,10 +95,10 @@ func Secret(name string) bool {
 	}
 }
 
-// WithoutUser returns the request to send for one that a redirect has caused: without the
-// user information of its URL, and without the header that net/http has made of that.
-// The response has chosen it, not the caller. If the caller's first request had the same,
-// WithoutUser returns req itself.
+// WithoutUser returns the request to send in place of one that a redirect has caused:
+// without the user information of its URL, and without the header that net/http has made
+// from it. The response has chosen that user, not the caller. If the caller's first request
+// had the same user, WithoutUser returns req itself.
 func WithoutUser(req *http.Request) *http.Request {
 	user, first := req.URL.User, req
 	for p := previous(first); p != nil; p = previous(first) {
@@ -120,7 +121,7 @@ func WithoutUser(req *http.Request) *http.Request {
 	return &out
 }
 
-// DeleteCredentials removes the headers that [Identity] finds a credential in.
+// DeleteCredentials removes the headers in which [Identity] finds a credential.
 func DeleteCredentials(h http.Header) {
 	for name := range h {
 		switch plainName(name) {
@@ -137,7 +138,7 @@ func Credentials(h http.Header) []string {
 		switch plainName(name) {
 		case wire.HeaderAuthorization, wire.HeaderAPIKey, wire.HeaderAPIKeyAlias, "Proxy-Authorization":
 			for _, v := range values {
-				// The scheme is not a secret, and occurs in innocent text.
+				// The scheme is not a secret, and it occurs in ordinary text.
 				if _, rest, ok := strings.Cut(v, " "); ok {
 					v = rest
 				}

@@ -13,15 +13,15 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// Origin is scheme, host, and port: the unit to which credentials are pinned. When
-// net/http strips credentials on redirects, it compares only host names and leaves
-// custom headers alone, which is not enough here.
+// Origin is a scheme, host, and port: the unit to which credentials are pinned. net/http
+// strips credentials on redirects, too, but it compares only host names and keeps custom
+// headers, which is not enough here.
 type Origin struct {
 	scheme string
 	host   string // lower case, without the scheme's default port
 }
 
-// Of returns the origin of a URL in normal form.
+// Of returns the origin of a URL, in normal form.
 func Of(u *url.URL) Origin {
 	o := Origin{scheme: ascii.ToLower(u.Scheme)}
 	host, port := ascii.ToLower(u.Hostname()), u.Port()
@@ -39,7 +39,7 @@ func Of(u *url.URL) Origin {
 	return o
 }
 
-// matches does not allocate in the common case, a URL in normal form.
+// matches does not allocate for a URL in normal form, which is the common case.
 func (o Origin) matches(u *url.URL) bool {
 	return (u.Host == o.host && u.Scheme == o.scheme) || Of(u) == o
 }
@@ -47,7 +47,7 @@ func (o Origin) matches(u *url.URL) bool {
 // String returns the origin as a URL without a path.
 func (o Origin) String() string { return o.scheme + "://" + o.host }
 
-// IsLoopback reports whether a URL's host is this machine: localhost or a loopback
+// IsLoopback reports whether the host of a URL is this machine: localhost or a loopback
 // address. It does not resolve other names, because their addresses may change.
 func IsLoopback(u *url.URL) bool {
 	host := ascii.ToLower(u.Hostname())
@@ -58,10 +58,10 @@ func IsLoopback(u *url.URL) bool {
 	return a.Unmap().IsLoopback()
 }
 
-// IsLocal reports whether a URL's host means the machine that resolves it. That is more
-// than [IsLoopback], because a resolver may read such a name differently: a name below
-// localhost, one with a dot at its end, an unspecified address. To a proxy, it would mean
-// the proxy's machine.
+// IsLocal reports whether the host of a URL means the machine that resolves it. It accepts
+// more than [IsLoopback], because resolvers differ: it also accepts names below localhost,
+// names with a dot at the end, and unspecified addresses. For a proxy, such a host would
+// mean the machine of the proxy.
 func IsLocal(u *url.URL) bool {
 	host := strings.TrimRight(ascii.ToLower(u.Hostname()), ".")
 	a, err := netip.ParseAddr(host)
@@ -72,11 +72,11 @@ func IsLocal(u *url.URL) bool {
 	return a.IsLoopback() || a.IsUnspecified()
 }
 
-// Secure reports whether a request may be sent to u at all: by https, or by http to
-// this machine, or by http if insecureOK is set.
+// Secure reports whether a request may be sent to u: over https, over http to this
+// machine, or over http to any host if insecureOK is set.
 func Secure(u *url.URL, insecureOK bool) bool {
 	switch {
-	case u.Scheme == "https", ascii.EqualFold(u.Scheme, "https"): // the first comparison is cheaper
+	case u.Scheme == "https", ascii.EqualFold(u.Scheme, "https"): // the first comparison is faster
 		return true
 	case ascii.EqualFold(u.Scheme, "http"):
 		return insecureOK || IsLoopback(u)
@@ -105,8 +105,8 @@ func ParseBase(raw string, insecureOK bool) (*url.URL, error) {
 	return u, trimPath(u)
 }
 
-// trimPath removes the slashes at the end of a path, except escaped ones, which are
-// part of the last segment.
+// trimPath removes the slashes at the end of a path. It keeps escaped slashes, because
+// they are part of the last segment.
 func trimPath(u *url.URL) error {
 	escaped := strings.TrimRight(u.EscapedPath(), "/")
 	path, err := url.PathUnescape(escaped)
@@ -139,8 +139,8 @@ func Parse(raw string, insecureOK bool) (*url.URL, error) {
 	return u, nil
 }
 
-// strayIn describes the first character that is invalid in a URL; it is empty if there is
-// none.
+// strayIn describes the first character that is invalid in a URL. It returns "" if there
+// is none.
 func strayIn(raw string) string {
 	i := strings.IndexFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune("\"'`<>", r) })
 	switch {
@@ -155,8 +155,8 @@ func strayIn(raw string) string {
 	}
 }
 
-// Set has the pinned origins: those that may receive credentials. The base URL's is
-// the first.
+// Set is the list of pinned origins, which may receive credentials. The first one is the
+// origin of the base URL.
 type Set []Origin
 
 // NewSet returns the origins of the base URL and of the allowed URLs.
@@ -187,9 +187,9 @@ func (set Set) Has(u *url.URL) bool {
 	return false
 }
 
-// opaqueStays reports whether an opaque part, which is written to the wire unchanged,
-// names the same host as the URL. In absolute form it would decide where a front end
-// forwards to.
+// opaqueStays reports whether an opaque part names the same host as the URL. It is written
+// to the wire unchanged. In absolute form, it would decide to which host a front end
+// forwards the request.
 func opaqueStays(u *url.URL) bool {
 	rest, absolute := strings.CutPrefix(u.Opaque, "//")
 	if !absolute {
@@ -199,13 +199,13 @@ func opaqueStays(u *url.URL) bool {
 	return ascii.EqualFold(host, u.Host)
 }
 
-// Foreign returns the error for a URL that the set does not have. It matches [ErrForeign].
+// Foreign returns the error for a URL that is not in the set. It matches [ErrForeign].
 func (set Set) Foreign(u *url.URL) error {
 	o := Of(u)
 	return set.foreignError(o.String()+" is not an origin of this client", o)
 }
 
-// Why says why a URL that the set does not have gets no credential.
+// Why says why a URL that is not in the set gets no credential.
 func (set Set) Why(u *url.URL) string {
 	o := Of(u)
 	similar := set.similar(o)
@@ -220,8 +220,8 @@ func (set Set) foreignError(text string, o Origin) error {
 		ErrForeign, text, set.similar(o))
 }
 
-// similar explains what an origin has in common with a pinned one, if it is easily taken
-// for that.
+// similar says what an origin has in common with a pinned one, if the two are easily
+// confused.
 func (set Set) similar(o Origin) string {
 	for _, pinned := range set {
 		switch {
@@ -234,10 +234,10 @@ func (set Set) similar(o Origin) string {
 	return ""
 }
 
-// Manages reports whether the SDK adds its credential to req: its URL is at a pinned
-// origin, and so was every request of the redirect chain before it. A chain that has
-// left once gets no credential, even when it comes back: the foreign host has chosen
-// the target.
+// Manages reports whether the SDK adds its credential to req. It does so if the URL is at
+// a pinned origin, and if every earlier request of the redirect chain was, too. A chain
+// that has left the pinned origins once gets no credential, even when it comes back,
+// because the foreign host has chosen the target.
 func (set Set) Manages(req *http.Request) bool {
 	if !set.Has(req.URL) {
 		return false
@@ -250,16 +250,16 @@ func (set Set) Manages(req *http.Request) bool {
 	return true
 }
 
-// IsBase reports whether req goes to the base URL's origin, written in normal form, and
-// not because of a redirect: then the SDK manages it, and may send it. It decides the
-// common case faster than [Secure] and [Set.Manages].
+// IsBase reports whether req goes to the origin of the base URL, written in normal form,
+// and was not caused by a redirect. The SDK then manages req and may send it. For this
+// common case, IsBase is faster than [Secure] and [Set.Manages].
 func (set Set) IsBase(req *http.Request) bool {
 	u, base := req.URL, &set[0]
 	return u.Host == base.host && u.Scheme == base.scheme && u.Opaque == "" && req.Response == nil
 }
 
-// previous is the request whose redirect caused req. net/http sets
-// Request.Response on such requests.
+// previous returns the request whose redirect caused req. net/http sets Request.Response
+// on such requests.
 func previous(req *http.Request) *http.Request {
 	if req.Response == nil || req.Response.Request == nil || req.Response.Request.URL == nil {
 		return nil
@@ -267,9 +267,9 @@ func previous(req *http.Request) *http.Request {
 	return req.Response.Request
 }
 
-// Bare returns the request to send where the SDK's credential may not go. The caller's
-// own credentials go where the caller sent them, but do not follow a redirect to
-// another origin.
+// Bare returns the request to send to a place that may not receive the SDK's credential.
+// The caller's own credentials are sent where the caller sent them, but do not follow a
+// redirect to another origin.
 func Bare(req *http.Request) *http.Request {
 	target := Of(req.URL)
 	for p := previous(req); p != nil; p = previous(p) {
@@ -291,9 +291,9 @@ func stripped(req *http.Request) *http.Request {
 	return &out
 }
 
-// CheckRedirect is the redirect policy of a client: it follows redirects only within the
-// pinned origins. A redirect that leaves them would end with a request without a
-// credential, whose answer the caller did not ask for.
+// CheckRedirect is the redirect policy of a client. It follows redirects only within the
+// pinned origins. A redirect to another origin would end with a request without a
+// credential and with a response that the caller did not ask for.
 func (set Set) CheckRedirect(req *http.Request, via []*http.Request) error {
 	switch {
 	case !set.Has(req.URL):

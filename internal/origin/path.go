@@ -9,8 +9,8 @@ import (
 	"github.com/agrenting/agrenting-go/internal/ascii"
 )
 
-// CheckPath refuses paths that would not lead where they seem to, such as those with a
-// host or with dot segments.
+// CheckPath returns an error for paths that lead elsewhere than they seem to, such as paths
+// with a host or with dot segments.
 func CheckPath(path string) error {
 	_, err := parsePath(path)
 	return err
@@ -30,7 +30,8 @@ func parsePath(path string) (*url.URL, error) {
 	return u, checkParts(path, u)
 }
 
-// checkParts refuses what would make a path lead elsewhere. text is what u was parsed from.
+// checkParts returns an error for parts that would make a path lead elsewhere. u is text,
+// parsed.
 func checkParts(text string, u *url.URL) error {
 	switch {
 	case strings.Contains(text, "#"):
@@ -49,8 +50,8 @@ func checkParts(text string, u *url.URL) error {
 	return nil
 }
 
-// Join returns the URL of a path under the base URL. The query is added to that of the
-// path and wins over it.
+// Join returns the URL of a path under the base URL. The query is added to the query of the
+// path and overrides it.
 func Join(base *url.URL, path string, query url.Values) (*url.URL, error) {
 	ref, err := parsePath(path)
 	if err != nil {
@@ -69,8 +70,9 @@ func merged(ref *url.URL, query url.Values) string {
 	return q.Encode()
 }
 
-// Target is [Join] for a path, and also takes a whole URL at a pinned origin, such as one
-// that the platform has returned. Its path is not put under that of the base URL.
+// Target is like [Join], but also accepts a whole URL at a pinned origin, such as one that
+// the platform has returned. The path of such a URL is not put under the path of the base
+// URL.
 func (set Set) Target(base *url.URL, target string, query url.Values) (*url.URL, error) {
 	u, err := url.Parse(target)
 	if err != nil || u.Host == "" || (!ascii.EqualFold(u.Scheme, "https") && !ascii.EqualFold(u.Scheme, "http")) {

@@ -2,8 +2,8 @@ package queue
 
 import "sync"
 
-// A Queue runs reports in the order in which they are added. It has no bound. It is
-// safe for concurrent use.
+// A Queue runs reports in the order in which they are added. Its length is not
+// limited. It is safe for concurrent use.
 type Queue struct {
 	mu   sync.Mutex
 	idle sync.Cond
@@ -18,7 +18,7 @@ func New() *Queue {
 	return q
 }
 
-// Put adds a report. It does not wait for it.
+// Put adds a report. It does not wait for the report to run.
 func (q *Queue) Put(report func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -42,7 +42,7 @@ func (q *Queue) deliver() {
 	finished = true
 }
 
-// next returns false if there is no report left. The delivery ends then.
+// next returns false if no reports are left. The delivery then ends.
 func (q *Queue) next() (func(), bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -56,8 +56,8 @@ func (q *Queue) next() (func(), bool) {
 	return report, true
 }
 
-// shielded protects the queue from a panic in a report, which is a bug of an observer
-// or a logger. The other reports still run.
+// shielded recovers a panic in a report, which is a bug of an observer or a logger.
+// The other reports still run.
 func shielded(report func()) {
 	defer func() { _ = recover() }()
 	report()

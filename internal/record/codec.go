@@ -7,11 +7,11 @@ import (
 )
 
 // Version is the version of the encoding. Records of other versions are refused
-// and left intact, so that an older program does not destroy what a newer one
-// wrote.
+// and left intact, so that an older program does not destroy what a newer one has
+// written.
 const Version = 2
 
-// Identity says where a record belongs. Empty fields are not known.
+// Identity says where a record belongs. A field that is not known is empty.
 type Identity struct{ Origin, Environment, Agent string }
 
 // mismatch returns the first field that is known on both sides and differs.
@@ -29,7 +29,7 @@ func (i Identity) mismatch(other Identity) (field, mine, theirs string) {
 }
 
 // Lease is the right to work on a record. It ends when the record's revision has
-// not changed for Duration. The zero value is no lease.
+// not changed for Duration. The zero value means that there is no lease.
 type Lease struct {
 	// Holder is a random name of a process.
 	Holder   string
@@ -60,12 +60,13 @@ type leaseJSON struct {
 // codec encodes the body of one kind of record.
 type codec[T any] struct {
 	kind string
-	// encode returns what is encoded as JSON, empty returns a pointer to decode it
-	// into, and decode takes that pointer.
+	// encode returns the value that is encoded as JSON. empty returns a pointer to
+	// decode the JSON into, and decode takes that pointer.
 	encode func(T) (any, error)
 	empty  func() any
 	decode func(any) (T, error)
-	// agent returns whose body it is, and setAgent returns the body with that.
+	// agent returns the ID of the agent that a body belongs to. setAgent returns
+	// the body with that ID.
 	agent    func(T) string
 	setAgent func(T, string) T
 }
@@ -95,7 +96,7 @@ func (c codec[T]) marshal(e Entry[T], of Identity) ([]byte, error) {
 	return b, nil
 }
 
-// unmarshal decodes a record. No part of the data is in the error.
+// unmarshal decodes a record. The error does not show any part of the data.
 func (c codec[T]) unmarshal(data []byte) (Entry[T], Identity, error) {
 	kind := ErrInvalid
 	fail := func(format string, args ...any) (Entry[T], Identity, error) {

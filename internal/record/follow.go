@@ -8,26 +8,26 @@ import (
 )
 
 const (
-	// minPoll and maxPoll are the pauses between two loads of a record that
-	// cannot be watched.
+	// minPoll and maxPoll are the shortest and the longest pause between two loads of a
+	// record that cannot be watched.
 	minPoll = 25 * time.Millisecond
 	maxPoll = 2 * time.Second
-	// minWatchPause and maxWatchPause are the pauses before a watch that has
-	// ended is begun again.
+	// minWatchPause and maxWatchPause are the shortest and the longest pause before a
+	// watch that has ended is started again.
 	minWatchPause = time.Second
 	maxWatchPause = time.Minute
 )
 
 // Notify calls changed after each change of the record, until stop is called. stop is nil
-// if the store cannot do this, see [Notifier].
+// if the store does not support this; see [Notifier].
 func (s *Slot[T]) Notify(changed func()) (stop func()) { return notify(s.cfg.Store, s.name, changed) }
 
 // Watched reports whether the store can be watched.
 func (s *Slot[T]) Watched(ctx context.Context) bool { return s.cfg.Store.Watch(ctx, s.name) != nil }
 
-// Follow yields the record, or [ErrNoRecord], and again after changes, until ctx
-// ends or the loop is left. A record that cannot be watched is polled. Follow
-// yields the error of a store that fails and tries again after a pause.
+// Follow yields the record, or [ErrNoRecord], and yields it again after each change,
+// until ctx ends or the loop ends. It polls a record that cannot be watched. If the store
+// fails, Follow yields the error and tries again after a pause.
 func (s *Slot[T]) Follow(ctx context.Context) iter.Seq2[Entry[T], error] {
 	if s.Watched(ctx) {
 		return s.watch(ctx)
@@ -72,7 +72,8 @@ func (s *Slot[T]) poll(ctx context.Context) iter.Seq2[Entry[T], error] {
 	}
 }
 
-// Await waits until the record differs from e, for at most d. The error is that of ctx.
+// Await waits until the record differs from e, but at most for d. The error is that of
+// ctx.
 func (s *Slot[T]) Await(ctx context.Context, e Entry[T], d time.Duration) error {
 	within, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -84,7 +85,7 @@ func (s *Slot[T]) Await(ctx context.Context, e Entry[T], d time.Duration) error 
 	return context.Cause(ctx)
 }
 
-// jitter is d, plus or minus a quarter.
+// jitter returns d, plus or minus up to a quarter.
 func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.75 + rand.Float64()/2)) // #nosec G404 -- not a secret
 }

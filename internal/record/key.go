@@ -17,55 +17,54 @@ const KeyName = "key"
 // StoredKey is an API key in a record.
 type StoredKey struct {
 	Credential secret.Credential
-	// ID is the platform's ID of the key, which is needed to revoke it; empty if
-	// it is not known, as for a key from the environment.
+	// ID is the platform's ID of the key, which is needed to revoke the key. It is empty
+	// if it is not known, as for a key from the environment.
 	ID string
-	// Created is when the key was issued, or, if that is not known, when it was
-	// stored. Expires is zero for keys that do not expire.
+	// Created is when the key was issued or, if that is not known, when it was stored.
+	// Expires is zero for keys that do not expire.
 	Created, Expires time.Time
 }
 
 // IsZero reports whether there is no key.
 func (k StoredKey) IsZero() bool { return k.Credential.IsZero() }
 
-// Intent says what a rotation is about to do. It is saved before the rotation
-// does it, so that another process can finish what was begun.
+// Intent says what a rotation is about to do. It is saved before the rotation does it,
+// so that another process can finish an interrupted rotation.
 type Intent struct {
-	// Key is the idempotency key of the platform call, the same on every
-	// attempt.
+	// Key is the idempotency key of the platform call. It is the same for every attempt.
 	Key string
-	// Strategy and Stage are named by the rotation.
+	// Strategy and Stage have the names that package rotation defines.
 	Strategy, Stage string
-	// From is the fingerprint of the key to replace, Generation the one that
+	// From is the fingerprint of the key to replace. Generation is the generation that
 	// the rotation leads to.
 	From       string
 	Generation uint64
 	Started    time.Time
 	Attempts   int
-	// Grace is for how long the previous key stays live after it was replaced, and
-	// GraceEnd when that ends by the wall clock; zero before there is one.
+	// Grace is how long the previous key stays live after it was replaced. GraceEnd is
+	// when that time ends by the wall clock. Both are zero before the grace begins.
 	Grace    time.Duration
 	GraceEnd time.Time
 	// Unknown is set if the intent may have created a key that is in no record: the
 	// outcome of a call was unknown, or the process that made it may have died.
 	Unknown bool
-	// Known are the IDs of the keys that the agent had before, if they could be
-	// listed. A key that appears later was made by this rotation.
+	// Known contains the IDs of the keys that the agent had before, if they could be
+	// listed. A key that appears later was created by this rotation.
 	Known []string
-	// Lifeline is a session that was obtained with the old key beforehand. It
-	// can fetch the response of an in-place rotation again if that was lost.
+	// Lifeline is a session that was obtained with the old key beforehand. It can fetch
+	// the response of an in-place rotation again if that response was lost.
 	Lifeline secret.Credential
 }
 
-// Key is the body of a key record.
+// Key is the body of a key record. A new record of the credential c is Key{Lineage:
+// LineageOf(c), Series: NewSeries(), Generation: 1, Current: StoredKey{Credential: c}}.
 type Key struct {
-	// Agent is the ID of the agent whose key it is; empty if it is not known.
+	// Agent is the ID of the agent that the key belongs to; empty if it is not known.
 	Agent string
-	// Lineage is [LineageOf] the first key. It stays the same through all
-	// rotations.
+	// Lineage is [LineageOf] the first key. It does not change in rotations.
 	Lineage string
-	// Series is in the names of the keys that rotations of this record create. It is
-	// random, so that a record that was created separately has another one.
+	// Series is part of the names of the keys that rotations of this record create. It
+	// is random, so a record that was created separately has a different series.
 	Series string
 	// Generation counts the keys that were Current, from 1.
 	Generation uint64
@@ -73,22 +72,23 @@ type Key struct {
 	Current StoredKey
 	// Pending was issued by an unfinished rotation and is not yet in use.
 	Pending StoredKey
-	// Previous was Current before, and may still be live.
+	// Previous is the key that was Current before. It may still be live.
 	Previous StoredKey
 	// Intent is set while a rotation is unfinished.
 	Intent *Intent
-	// Ancestors are fingerprints of earlier keys, the newest last. An initial
-	// key among them is outdated and ignored.
+	// Ancestors are the fingerprints of earlier keys, the newest last. An initial key
+	// that is among them is outdated and ignored.
 	Ancestors []string
-	// Kin are fingerprints of other keys of which the platform has said that they belong
-	// to the same agent.
+	// Kin are the fingerprints of other keys that belong to the same agent according to
+	// the platform.
 	Kin []string
 }
 
 // IsZero reports whether there is no record.
 func (k Key) IsZero() bool { return k.Current.IsZero() }
 
-// LineageOf names the lineage that begins with a key. It reveals nothing of it.
+// LineageOf returns the name of the lineage that begins with a key. The name reveals
+// nothing about the key.
 func LineageOf(first secret.Credential) string {
 	sum := sha256.Sum256([]byte("agrenting key lineage\x00" + first.Reveal()))
 	return hex.EncodeToString(sum[:16])
@@ -101,10 +101,11 @@ func NewSeries() string {
 	return hex.EncodeToString(b)
 }
 
-// maxAncestors bounds the memory of earlier keys: 16 years of one each 90 days.
+// maxAncestors bounds the memory of earlier keys. It is enough for 16 years of one
+// rotation every 90 days.
 const maxAncestors = 64
 
-// Clone copies what the record points to.
+// Clone returns a deep copy of the record.
 func (k Key) Clone() Key {
 	if k.Intent != nil {
 		in := *k.Intent
@@ -121,7 +122,7 @@ func (k Key) Knows(c secret.Credential) bool {
 		slices.Contains(k.Ancestors, c.Fingerprint())
 }
 
-// Credentials returns all that the record holds.
+// Credentials returns all credentials that the record contains.
 func (k Key) Credentials() []secret.Credential {
 	all := []secret.Credential{k.Current.Credential, k.Pending.Credential, k.Previous.Credential}
 	if k.Intent != nil {
@@ -130,7 +131,7 @@ func (k Key) Credentials() []secret.Credential {
 	return slices.DeleteFunc(all, secret.Credential.IsZero)
 }
 
-// Remember returns the ancestors with one more.
+// Remember returns the ancestors with fingerprint added.
 func (k Key) Remember(fingerprint string) []string {
 	if fingerprint == "" || slices.Contains(k.Ancestors, fingerprint) {
 		return k.Ancestors
@@ -180,7 +181,8 @@ var keyCodec = codec[Key]{
 	setAgent: func(k Key, agent string) Key { k.Agent = agent; return k },
 }
 
-// DecodeKey decodes the data of a key record, without a check of where it belongs.
+// DecodeKey decodes the data of a key record. It does not check where the record
+// belongs.
 func DecodeKey(data []byte) (Entry[Key], error) {
 	e, _, err := keyCodec.unmarshal(data)
 	return e, err

@@ -9,21 +9,23 @@ import (
 	"time"
 )
 
-// ErrLeaseLost says that another process has taken the lease over.
+// ErrLeaseLost means that another process has taken over the lease.
 var ErrLeaseLost = errors.New("agrenting: another process has taken over the work on the record")
 
 const (
 	// holderLimit bounds each store operation of a holder.
 	holderLimit = time.Second
-	// maxTakeoverPause spreads the processes that have waited for a lease to end.
+	// maxTakeoverPause bounds the random pause of processes that have waited for a
+	// lease to end.
 	maxTakeoverPause = 100 * time.Millisecond
-	// maxOwnWrites bounds how often one write is repeated: over other writes of the
-	// same holder, and if the store was slower than the limit.
+	// maxOwnWrites bounds how often one write is repeated. A write is repeated
+	// after other writes of the same holder, and if the store was slower than the
+	// limit.
 	maxOwnWrites = 8
 )
 
-// Left returns how long the lease of e may still last, 0 if it has ended. What
-// counts is for how long this process has seen the record unchanged.
+// Left returns how long the lease of e may still last, or 0 if it has ended. It
+// depends on how long this process has seen the record unchanged.
 func (s *Slot[T]) Left(e Entry[T]) time.Duration {
 	if e.Lease.Holder == "" {
 		return 0
@@ -31,11 +33,11 @@ func (s *Slot[T]) Left(e Entry[T]) time.Duration {
 	return max(0, e.Lease.Duration-s.seen.unchanged(e.Revision))
 }
 
-// Unchanged returns for how long this process has seen e unchanged.
+// Unchanged returns how long this process has seen e unchanged.
 func (s *Slot[T]) Unchanged(e Entry[T]) time.Duration { return s.seen.unchanged(e.Revision) }
 
-// TakeoverPause returns how long to wait after the end of another process's
-// lease before trying to get it.
+// TakeoverPause returns how long to wait after the end of another process's lease
+// before trying to acquire it.
 func TakeoverPause() time.Duration {
 	return mathrand.N(maxTakeoverPause) // #nosec G404 -- not a secret
 }
@@ -57,8 +59,8 @@ type Held[T any] struct {
 	slot  *Slot[T]
 	terms Terms
 
-	// turn has room for the one call that may use what follows; waiting for it
-	// respects the context.
+	// turn has room for the one caller that may use the fields below. Waiting for
+	// it respects the context.
 	turn  chan struct{}
 	entry Entry[T]
 	began time.Duration // when the last successful write began
@@ -67,9 +69,9 @@ type Held[T any] struct {
 }
 
 // Acquire takes the lease by replacing e with a record that has body. The error
-// matches [ErrConflict] if another process was faster, and
-// [context.DeadlineExceeded] if the store took longer than 1 s, as when a stopped
-// process keeps it locked.
+// matches [ErrConflict] if another process was faster. It matches
+// [context.DeadlineExceeded] if the store took longer than 1 s, for example because
+// a stopped process keeps it locked.
 func (s *Slot[T]) Acquire(ctx context.Context, e Entry[T], body T, terms Terms) (*Held[T], error) {
 	h := &Held[T]{slot: s, terms: terms, turn: make(chan struct{}, 1), entry: e}
 	if err := h.attempt(ctx, h.entry, body, h.lease()); err != nil {
@@ -86,10 +88,10 @@ func (h *Held[T]) lease() Lease {
 	return Lease{Holder: h.terms.Holder, Duration: d}
 }
 
-// attempt writes once.
+// attempt makes one write.
 func (h *Held[T]) attempt(ctx context.Context, over Entry[T], body T, lease Lease) error {
 	began := h.slot.cfg.Clock()
-	lease.Counter = max(over.Lease.Counter, h.entry.Lease.Counter) // it never decreases, even if the store was set back
+	lease.Counter = max(over.Lease.Counter, h.entry.Lease.Counter) // it never decreases, even if the store was rolled back
 	over.Body, over.Lease, over.write = body, lease, rand.Text()
 	h.tried = append(h.tried, over.write)
 	saved, err := h.slot.save(ctx, over, holderLimit)
@@ -100,14 +102,14 @@ func (h *Held[T]) attempt(ctx context.Context, over Entry[T], body T, lease Leas
 	return nil
 }
 
-// own reports whether a record is this holder's work: it names the holder, or it
-// came by one of the holder's writes.
+// own reports whether a record is the work of this holder: it names the holder, or
+// one of the holder's writes made it.
 func (h *Held[T]) own(e Entry[T]) bool {
 	return e.Lease.Holder == h.terms.Holder || e.write == h.entry.write || slices.Contains(h.tried, e.write)
 }
 
 // write replaces the record. A conflict means that the lease is lost, unless the
-// record is still this holder's, or is gone.
+// record was still written by this holder or is missing.
 func (h *Held[T]) write(ctx context.Context, body T, lease Lease) error {
 	over := h.entry
 	for n := 1; ; n++ {
@@ -134,7 +136,7 @@ func (h *Held[T]) write(ctx context.Context, body T, lease Lease) error {
 	}
 }
 
-// take waits for the turn.
+// take waits for the turn of the caller.
 func (h *Held[T]) take(ctx context.Context) error {
 	select {
 	case h.turn <- struct{}{}:
@@ -162,8 +164,8 @@ func (h *Held[T]) Save(ctx context.Context, body T) error {
 	return h.write(ctx, body, h.lease())
 }
 
-// Extend extends the lease. An error other than [ErrLeaseLost] says that the
-// store failed; the lease may then end.
+// Extend extends the lease. An error other than [ErrLeaseLost] means that the store
+// failed. The lease may then end.
 func (h *Held[T]) Extend(ctx context.Context) error {
 	if err := h.take(ctx); err != nil {
 		return err
@@ -172,8 +174,8 @@ func (h *Held[T]) Extend(ctx context.Context) error {
 	return h.write(ctx, h.entry.Body, h.lease())
 }
 
-// Check returns nil if the platform may be called: the lease cannot have ended.
-// If it may have, Check tries to extend it first.
+// Check returns nil if the platform may be called, because the lease cannot have
+// ended. If the lease may have ended, Check first tries to extend it.
 func (h *Held[T]) Check(ctx context.Context) error {
 	if err := h.take(ctx); err != nil {
 		return err
@@ -189,7 +191,7 @@ func (h *Held[T]) Check(ctx context.Context) error {
 	}
 }
 
-// Release replaces the body and gives the lease up.
+// Release replaces the body and releases the lease.
 func (h *Held[T]) Release(ctx context.Context, body T) error {
 	if err := h.take(ctx); err != nil {
 		return err
@@ -198,8 +200,8 @@ func (h *Held[T]) Release(ctx context.Context, body T) error {
 	return h.write(ctx, body, Lease{})
 }
 
-// Keep extends the lease from time to time until stop is called or ctx ends.
-// stop waits for an extension that has begun.
+// Keep extends the lease from time to time until stop is called or ctx ends. If an
+// extension has begun, stop waits for it.
 func (h *Held[T]) Keep(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

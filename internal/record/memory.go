@@ -17,7 +17,7 @@ type Memory struct {
 	changed chan struct{}
 }
 
-// memoryRecord is a record, and those who follow it.
+// memoryRecord is a record and its followers.
 type memoryRecord struct {
 	get       func() Raw // a function, so that no printer shows the data; nil for no record
 	followers []*func()
@@ -28,13 +28,13 @@ func NewMemory() *Memory {
 	return &Memory{records: map[string]*memoryRecord{}, changed: make(chan struct{})}
 }
 
-// String names the store.
+// String returns a name for the store.
 func (*Memory) String() string { return "agrenting.MemoryStore()" }
 
 // ShowsNoSecret implements [secret.Named].
 func (*Memory) ShowsNoSecret() {}
 
-// Volatile reports that the records are lost with the process.
+// Volatile reports that the records are lost when the process ends.
 func (*Memory) Volatile() bool { return true }
 
 // Load implements [Store].

@@ -12,7 +12,7 @@ const MaxName = 63
 const MaxSize = 64 << 10
 
 // NameProblem returns what is wrong with the name of a record, in words that
-// follow a noun, or "".
+// follow a noun, or "" if the name is valid.
 func NameProblem(name string) string {
 	switch {
 	case name == "":

@@ -8,14 +8,16 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// Namespace is a part of a store: its names get a prefix and a dot in front.
+// Namespace is a part of a store. The names of its records have a prefix and a
+// dot in front.
 type Namespace struct {
 	inner  Store
 	prefix string // with the dot
 }
 
 // PrefixProblem returns what is wrong with the prefix of a namespace, in words
-// that follow a noun, or "". A prefix leaves room for the SDK's names.
+// that follow a noun, or "" if the prefix is valid. A valid prefix leaves room
+// for the SDK's names.
 func PrefixProblem(prefix string) string {
 	if problem := NameProblem(prefix); problem != "" {
 		return problem
@@ -26,12 +28,13 @@ func PrefixProblem(prefix string) string {
 	return ""
 }
 
-// NewNamespace returns a part of a store. The prefix has no [PrefixProblem].
+// NewNamespace returns a part of a store. The prefix must not have a
+// [PrefixProblem].
 func NewNamespace(inner Store, prefix string) *Namespace {
 	return &Namespace{inner: inner, prefix: prefix + "."}
 }
 
-// fullName returns the name that a record of s has without namespaces.
+// fullName returns the name of a record of s in the store without namespaces.
 func fullName(s Store, name string) string {
 	for {
 		n, ok := s.(*Namespace)
@@ -42,7 +45,7 @@ func fullName(s Store, name string) string {
 	}
 }
 
-// String names the store and the part.
+// String returns a name for the store and the part.
 func (n *Namespace) String() string {
 	return "agrenting.Namespace(" + secret.NameOf(n.inner) + ", " + n.prefix + ")"
 }

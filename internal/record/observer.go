@@ -12,14 +12,14 @@ var started = time.Now()
 
 func monotonic() time.Duration { return time.Since(started) }
 
-// observer measures how long a record's revision has been unchanged. Time in
+// observer measures how long a record's revision has been unchanged. Time during
 // which the store could not be reached does not count.
 type observer struct {
 	mu       sync.Mutex
 	revision string
 	anchor   time.Duration // since when it has been unchanged without a failure
 	last     time.Duration // when the last successful load began
-	before   time.Duration // what was measured before the last failure
+	before   time.Duration // the time measured before the last failure
 	broken   bool          // the last load failed
 }
 
@@ -37,8 +37,8 @@ func (o *observer) loaded(revision string, began, ended time.Duration) {
 	}
 }
 
-// told notes what a watch reports. It may repeat a record that has been replaced
-// already, so it does not prove that a record is unchanged.
+// told notes a report of a watch. The report may be about a record that has
+// already been replaced, so it does not prove that a record is unchanged.
 func (o *observer) told(revision string, now time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -61,7 +61,7 @@ func (o *observer) failed() {
 	}
 }
 
-// unchanged returns for how long a revision is known to have been unchanged.
+// unchanged returns how long a revision is known to have been unchanged.
 func (o *observer) unchanged(revision string) time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -19,15 +19,17 @@ var (
 	ErrNotSealed = errors.New("agrenting: the stored record is not sealed")
 )
 
-// Sealed is a store that encrypts records before the store inside gets them. Each
-// record is bound to a place and to its name, with the prefixes of all namespaces.
+// Sealed is a store that encrypts records before it passes them to the inner
+// store. Each record is bound to a place and to its name, including the prefixes
+// of all namespaces.
 type Sealed struct {
 	inner Store
 	place string
-	keys  []seal.Key // the first seals
+	keys  []seal.Key // the first one seals
 }
 
-// NewSealed returns a store over inner. The first key seals, and all open.
+// NewSealed returns a store around inner. The first key seals records, and all
+// keys open them.
 func NewSealed(inner Store, place string, keys []seal.Key) *Sealed {
 	return &Sealed{inner: inner, place: place, keys: keys}
 }
@@ -38,7 +40,8 @@ func IsSealed(s Store) bool {
 	return ok
 }
 
-// unsealed returns the store inside a sealed one.
+// unsealed returns the inner store of a sealed store. It returns other stores
+// unchanged.
 func unsealed(s Store) Store {
 	if s, ok := s.(*Sealed); ok {
 		return s.inner
@@ -46,14 +49,14 @@ func unsealed(s Store) Store {
 	return s
 }
 
-// String names the store inside.
+// String returns a name that contains the name of the inner store.
 func (s *Sealed) String() string { return "agrenting.Sealed(" + secret.NameOf(s.inner) + ")" }
 
 // ShowsNoSecret implements [secret.Named].
 func (*Sealed) ShowsNoSecret() {}
 
-// Load implements [Store]. It returns the revision also with an error that says
-// that the record cannot be opened.
+// Load implements [Store]. It also returns the revision if the error says that the
+// record cannot be opened.
 func (s *Sealed) Load(ctx context.Context, name string) (Raw, error) {
 	raw, err := s.inner.Load(ctx, name)
 	if err != nil {
@@ -100,10 +103,10 @@ func (s *Sealed) Watch(ctx context.Context, name string) iter.Seq2[Raw, error] {
 }
 
 const (
-	// sealedPrefix begins a sealed record. After it come the fingerprint of the
-	// sealing key, a dot, and the sealed data in base64url.
+	// sealedPrefix begins a sealed record. The fingerprint of the sealing key, a
+	// dot, and the sealed data in base64url follow it.
 	sealedPrefix = "sealed2."
-	// fingerprintPrefix is left out there.
+	// fingerprintPrefix is omitted from that fingerprint.
 	fingerprintPrefix = "sha256:"
 )
 
@@ -143,7 +146,8 @@ func (s *Sealed) open(name string, raw Raw) (Raw, error) {
 	return fail(ErrSealed, "was sealed under %s, and given is %s", sealingKeyName(fp), s.fingerprints())
 }
 
-// sealingKeyName is the fingerprint of a key as it is given in a record.
+// sealingKeyName returns the fingerprint of a key, from the form that it has in a
+// record.
 func sealingKeyName(fp string) string {
 	if fp == "" || len(fp) > 64 || strings.Trim(fp, "0123456789abcdef") != "" {
 		return "an unnamed key"
@@ -159,8 +163,8 @@ func (s *Sealed) fingerprints() string {
 	return strings.Join(all, ", ")
 }
 
-// Reseal copies the key record of one store into another. They may be views of
-// the same place, of which one or both are sealed. If they are not the same place,
+// Reseal copies the key record of one store to another. The two stores may be
+// views of the same place, one or both of them sealed. If they are not, the store
 // to must be empty.
 func Reseal(ctx context.Context, from, to Store) error {
 	raw, err := from.Load(ctx, KeyName)

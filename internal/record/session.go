@@ -18,42 +18,42 @@ func SessionName(origin, lineage string) string {
 	return "session." + hex.EncodeToString(sum[:8])
 }
 
-// Session is the body of a session record: the session that was obtained last,
-// and whether the authenticate endpoint must be left alone, which holds for all
-// processes.
+// Session is the body of a session record. It contains the latest session, and until
+// when no process may call the authenticate endpoint.
 type Session struct {
-	// Agent is the ID of the agent whose session it is; empty if it is not known.
+	// Agent is the ID of the agent that the session belongs to; empty if it is not
+	// known.
 	Agent string `json:"-"`
 	// Key is the fingerprint of the key that the session was obtained with.
 	Key string `json:"-"`
 
 	Token string `json:"token,omitempty"`
-	// Expires is given by the platform's clock, which was ahead of the local one
-	// by Skew.
+	// Expires is by the platform's clock, which was ahead of the local clock by Skew.
 	Expires time.Time     `json:"expires,omitzero"`
 	Skew    time.Duration `json:"skew,omitempty"`
 	Issued  time.Time     `json:"issued,omitzero"`
-	// NotBefore is when the endpoint may be called again after Failures in a
-	// row. Locked is set if it was a lockout, Refused if the key was refused.
+	// NotBefore is when the endpoint may be called again, after Failures consecutive
+	// failures. Locked is set if the address was locked out, Refused if the key was
+	// refused.
 	NotBefore time.Time `json:"not_before,omitzero"`
 	Failures  int       `json:"failures,omitempty"`
 	Locked    bool      `json:"locked,omitempty"`
 	Refused   bool      `json:"refused,omitempty"`
 	Reason    string    `json:"reason,omitempty"`
-	// Exchanges are those of the last minute, by the clocks of the processes that made
-	// them.
+	// Exchanges contains the times of the exchanges in the last minute, by the clocks
+	// of the processes that made them.
 	Exchanges []time.Time `json:"exchanges,omitempty"`
 }
 
-// sessionJSON is sealed under the key, so that a store for sessions alone is of
-// no use without the key.
+// sessionJSON is sealed under the API key, so that access to a store of sessions is
+// useless without the key.
 type sessionJSON struct {
 	Key    string `json:"key,omitempty"`
 	Sealed []byte `json:"sealed,omitempty"`
 }
 
-// sessionCodec encodes sessions of one key. A session of another key, and one
-// that cannot be unsealed, decodes as no session: it is going to be replaced.
+// sessionCodec encodes the sessions of one key. If a session belongs to another key or
+// cannot be unsealed, the result is an empty session, which will be replaced.
 func sessionCodec(name string, key secret.Credential) codec[Session] {
 	s := seal.Sealer{Secret: secret.New(key.Reveal()), Info: "agrenting session v2 " + name}
 	return codec[Session]{
@@ -83,11 +83,11 @@ func sessionCodec(name string, key secret.Credential) codec[Session] {
 			}
 			plain, err := s.Open(j.Sealed)
 			if err != nil {
-				return Session{}, nil //nolint:nilerr // it is going to be replaced
+				return Session{}, nil //nolint:nilerr // it will be replaced
 			}
 			var v Session
 			if json.Unmarshal(plain, &v) != nil {
-				return Session{}, nil //nolint:nilerr // it is going to be replaced
+				return Session{}, nil //nolint:nilerr // it will be replaced
 			}
 			v.Key = j.Key
 			return v, nil

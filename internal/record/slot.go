@@ -11,8 +11,8 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// Entry is a decoded record. The zero value stands for a record that does not
-// exist yet.
+// Entry is a decoded record. The zero value represents a record that does not exist
+// yet.
 type Entry[T any] struct {
 	Body     T
 	Lease    Lease
@@ -21,15 +21,16 @@ type Entry[T any] struct {
 	write string // the random ID of the write that made it
 }
 
-// Config describes a [Slot].
+// Config describes a [Slot]. Store and Mismatch are required. Most programs only set
+// these two and Of, such as Identity{Origin: "https://agrenting.com"}.
 type Config struct {
 	Store Store
-	// Of is where records of this client belong.
+	// Of is where the records of this client belong.
 	Of Identity
-	// Mismatch makes the error for a record that belongs elsewhere.
+	// Mismatch returns the error for a record that belongs elsewhere.
 	Mismatch func(name, field, stored, configured string) error
-	// Warn is told what the store accepts and its user should change; nil means not at
-	// all.
+	// Warn is called about what the store accepts but the user should change. If it is
+	// nil, there are no warnings.
 	Warn func(text string)
 	// Clock is for tests; nil means the monotonic clock.
 	Clock Clock
@@ -50,8 +51,8 @@ type Slot[T any] struct {
 // Keys returns the slot of the key record.
 func Keys(cfg Config) *Slot[Key] { return newSlot(cfg, KeyName, keyCodec) }
 
-// Sessions returns the slot of the sessions of a lineage of keys, as read and
-// written with key.
+// Sessions returns the slot of the sessions of a lineage of keys. The sessions are
+// read and written with key.
 func Sessions(cfg Config, lineage string, key secret.Credential) *Slot[Session] {
 	name := SessionName(cfg.Of.Origin, lineage)
 	return newSlot(cfg, name, sessionCodec(name, key))
@@ -67,9 +68,9 @@ func newSlot[T any](cfg Config, name string, c codec[T]) *Slot[T] {
 // Name returns the name of the record.
 func (s *Slot[T]) Name() string { return s.name }
 
-// Load returns the record. Its error matches [ErrNoRecord] if there is none,
-// and [ErrInvalid] if it cannot be used. With an error, the entry has the
-// revision alone, if the store gives one.
+// Load returns the record. The error matches [ErrNoRecord] if the record does not
+// exist, and [ErrInvalid] if it cannot be used. With an error, the entry contains only
+// the revision, if the store returns one.
 func (s *Slot[T]) Load(ctx context.Context) (Entry[T], error) {
 	began := s.cfg.Clock()
 	raw, err := s.cfg.Store.Load(s.warned(ctx), s.name)
@@ -105,16 +106,16 @@ func (s *Slot[T]) decode(raw Raw) (Entry[T], error) {
 	return e, nil
 }
 
-// Save replaces the record if it still has the revision of e, and returns what
-// is stored then. A store may report a failure, and even a conflict, for a write
-// that took effect: Save recognizes its own write and reports success.
+// Save replaces the record if it still has the revision of e, and returns the record
+// that is then stored. A store may report a failure, or even a conflict, for a write
+// that took effect. Save recognizes its own write and reports success.
 func (s *Slot[T]) Save(ctx context.Context, e Entry[T]) (Entry[T], error) {
 	e.write = rand.Text()
 	return s.save(ctx, e, 0)
 }
 
-// save writes e under its write ID. It limits each operation of the store,
-// unless limit is 0.
+// save writes e with its write ID. It limits each operation of the store, unless limit
+// is 0.
 func (s *Slot[T]) save(ctx context.Context, e Entry[T], limit time.Duration) (Entry[T], error) {
 	e.Lease.Counter++
 	data, err := s.codec.marshal(e, s.cfg.Of)

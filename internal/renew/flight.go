@@ -13,7 +13,7 @@ type flight[T any] struct {
 	began      time.Time
 	query      Query[T]
 	base       uint64 // generation when it began
-	again      bool   // a rejection came after it began: its answer may be outdated
+	again      bool   // a rejection came after it began, so its result may be outdated
 	waiters    int
 	generation *Generation[T]
 	put        *Generation[T] // by Put during the fetch: readers are served, whatever its outcome
@@ -49,7 +49,7 @@ func (e *Engine[T]) run(f *flight[T]) {
 		out := e.fetch(f)
 		e.mu.Lock()
 		if f.again && (e.rejected || e.doubted) && !e.closed && out.err == nil && e.cfg.Same(out.grant.Value, e.last.Value) {
-			// The answer predates the rejection; ask once more.
+			// The fetch began before the rejection, so the source is asked once more.
 			f.again, f.began = false, time.Now()
 			f.query.Reason, f.query.Rejected, f.query.HasRejected = Rejected, e.last.Value, true
 			f.query.Proven = e.rejected
@@ -57,7 +57,7 @@ func (e *Engine[T]) run(f *flight[T]) {
 			continue
 		}
 		if f.mayRepeat() && !e.closed && out.err == nil && e.repeatsLocked(out.grant) && e.last.expired(time.Now()) {
-			// It may not have asked for a successor, and that is needed now.
+			// This fetch may not have asked for a successor, which is needed now.
 			f.began, f.query.Reason = time.Now(), Expired
 			e.mu.Unlock()
 			continue
@@ -68,17 +68,17 @@ func (e *Engine[T]) run(f *flight[T]) {
 	}
 }
 
-// mayRepeat reports whether the source may answer with the value in use even if it could
+// mayRepeat reports whether the source may return the current value even if it could
 // obtain a successor.
 func (f *flight[T]) mayRepeat() bool { return f.query.Reason == Recheck || f.query.Reason == Manual }
 
-// repeatsLocked reports whether a grant is of the value in use.
+// repeatsLocked reports whether a grant contains the current value.
 func (e *Engine[T]) repeatsLocked(g Grant[T]) bool {
 	return e.last != nil && e.cfg.Same(g.Value, e.last.Value)
 }
 
 // fetch calls the source with the engine's timeout. It does not wait for a source that
-// ignores its context; if that source answers later, its value is used.
+// ignores its context. If that source returns a value later, the value is used.
 func (e *Engine[T]) fetch(f *flight[T]) outcome[T] {
 	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.Timeout)
 	if !e.begin(f, cancel) {
@@ -114,7 +114,7 @@ func (e *Engine[T]) fetch(f *flight[T]) outcome[T] {
 	}
 }
 
-// begin has Close end the fetch. It reports whether the engine is open.
+// begin lets Close end the fetch. It reports whether the engine is open.
 func (e *Engine[T]) begin(f *flight[T], cancel context.CancelFunc) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -152,7 +152,7 @@ func (e *Engine[T]) finishLocked(f *flight[T], out outcome[T]) {
 	case e.closed:
 		f.err = ErrClosed
 	case e.last != nil && e.last.Number != f.base && e.last.Reason != Restored && e.served.cur.Load() != nil:
-		f.generation = e.served.cur.Load() // something newer was put in during the fetch
+		f.generation = e.served.cur.Load() // a newer value was put in during the fetch
 	case out.err != nil:
 		e.failLocked(f, out.err, now)
 	case (e.rejected || e.doubted) && e.cfg.Same(out.grant.Value, e.last.Value):
@@ -204,8 +204,8 @@ func (e *Engine[T]) failLocked(f *flight[T], err error, now time.Time) {
 	})
 }
 
-// confirmLocked takes the word of a source that, asked after the rejection,
-// insists on the rejected value.
+// confirmLocked accepts the rejected value again, because the source returned it although
+// it was asked after the rejection.
 func (e *Engine[T]) confirmLocked(f *flight[T], g Grant[T], now time.Time) {
 	if now.Sub(e.insisted.at) > 2*e.cfg.MaxBackoff {
 		e.insisted.n = 0
@@ -223,13 +223,13 @@ func (e *Engine[T]) confirmLocked(f *flight[T], g Grant[T], now time.Time) {
 
 func (e *Engine[T]) successLocked() { e.failing = failing{} }
 
-// installLocked makes a grant the value in use. The same value again keeps its
-// generation.
+// installLocked makes a grant the current value. If the value is unchanged, the generation
+// stays the same.
 func (e *Engine[T]) installLocked(g Grant[T], reason Reason, began, now time.Time) *Generation[T] {
 	prev := e.last
 	e.successLocked()
 	if r := e.older.refused; r != nil && !e.rejected && !e.doubted && e.cfg.Same(g.Value, r.Value) {
-		g = Grant[T]{Value: prev.Value, Expires: prev.ends, Recheck: g.Recheck} // the source still has it
+		g = Grant[T]{Value: prev.Value, Expires: prev.ends, Recheck: g.Recheck} // the source still returns it
 	}
 	if prev != nil && e.cfg.Same(g.Value, prev.Value) {
 		e.publishLocked(e.plan.generationOf(g, *prev, began, now))
@@ -249,7 +249,7 @@ func (e *Engine[T]) installLocked(g Grant[T], reason Reason, began, now time.Tim
 	return l
 }
 
-// publishLocked makes l, which no reader has yet, the generation in use.
+// publishLocked makes l the current generation. No reader has l yet.
 func (e *Engine[T]) publishLocked(l *Generation[T]) {
 	l.limit(l.due())
 	e.last = l
@@ -257,9 +257,9 @@ func (e *Engine[T]) publishLocked(l *Generation[T]) {
 	e.armLocked()
 }
 
-// unattendedLocked returns the time of the next attempt without readers; zero means never.
-// It is when the value must be renewed, and after a failure not before the backoff has
-// ended. Rechecks are for readers.
+// unattendedLocked returns the time of the next attempt without readers, or zero if there
+// is none. It is the time at which the value must be renewed but, after a failure, not
+// before the backoff has ended. Rechecks are made only for readers.
 func (e *Engine[T]) unattendedLocked() time.Time {
 	needed := e.served.cur.Load() == nil || e.doubted || e.last.Reason == Restored
 	at := e.last.RenewAt
@@ -269,7 +269,7 @@ func (e *Engine[T]) unattendedLocked() time.Time {
 	return at
 }
 
-// armLocked sets the timer that renews without traffic.
+// armLocked sets the timer for renewals without traffic.
 func (e *Engine[T]) armLocked() {
 	e.stopTimerLocked()
 	if at := e.unattendedLocked(); e.cfg.Proactive && !e.closed && !at.IsZero() {

@@ -6,11 +6,11 @@ import "time"
 // under the engine's lock.
 type planner[T any] struct {
 	cfg  *Config[T]
-	skew time.Duration // issuer's clock minus ours
+	skew time.Duration // the issuer's clock minus the local clock
 }
 
-// generationOf translates a grant to the local clock and decides when to renew. like has
-// the same number: a value that is fetched again keeps its lead, because otherwise each
+// generationOf converts a grant to the local clock and decides when to renew it. If like
+// has the same number, the value was fetched again and keeps its lead. Otherwise, each
 // recheck would find a shorter life and renew later.
 func (p *planner[T]) generationOf(g Grant[T], like Generation[T], began, now time.Time) *Generation[T] {
 	l := &Generation[T]{Value: g.Value, Number: like.Number, Obtained: now, Reason: like.Reason, ends: g.Expires}
@@ -31,13 +31,14 @@ func (p *planner[T]) generationOf(g Grant[T], like Generation[T], began, now tim
 		l.Expires = now.Add(life)
 		p.setWindow(l, like, max(life, g.Life), began, now)
 	case known:
-		// The value has expired, and the source returns it again: the source is late.
-		// The value is served, because no other is available, and fetched often.
+		// The value has expired, and the source still returns it, so the source is late.
+		// The value continues to be used, because no other one is available, and is
+		// fetched often.
 		l.over = true
 		l.RenewAt = now.Add(min(max(-life/4, p.cfg.MinBackoff), p.cfg.MaxBackoff))
 	default:
-		// The issuer has just issued it as expired, so its time cannot be right. The
-		// expiry is unknown.
+		// The issuer has just issued the value, and it has already expired by the
+		// issuer's own clock. That expiry cannot be right, so the expiry is unknown.
 	}
 	return l
 }
@@ -46,8 +47,8 @@ func (p *planner[T]) generationOf(g Grant[T], like Generation[T], began, now tim
 // expressed in nanoseconds since 1970.
 const endless = 100 * 365 * 24 * time.Hour
 
-// setWindow decides when a generation that expires is renewed ahead. whole is its life
-// from the beginning.
+// setWindow decides when a generation that expires is renewed before its end. whole is
+// its full life.
 func (p *planner[T]) setWindow(l *Generation[T], like Generation[T], whole time.Duration, began, now time.Time) {
 	if p.cfg.Window <= 0 {
 		return
@@ -63,16 +64,18 @@ func (p *planner[T]) setWindow(l *Generation[T], like Generation[T], whole time.
 	if !like.inWindow(began) {
 		return
 	}
-	// The source was asked for a successor in the window, and has none yet. To ask
-	// without a pause would spin, and a recheck in between does not delay it.
+	// The source was asked for a successor in the window and has none yet. Asking
+	// without a pause would be a busy loop. A recheck in between does not delay the
+	// renewal.
 	l.RenewAt = like.RenewAt
 	if reached(like.RenewAt, began) {
 		l.RenewAt = now.Add(max(p.cfg.MinBackoff, life/4))
 	}
 }
 
-// SkewOf returns by how much the issuer's clock is certainly ahead: its time was read
-// between two of ours. It has whole seconds, so less than two counts as none.
+// SkewOf returns by how much the issuer's clock is certainly ahead. The issuer's time
+// was read between two local times. It has whole seconds, so less than 2 s counts as
+// zero.
 func SkewOf(issued, began, now time.Time) time.Duration {
 	skew := time.Duration(0)
 	switch {
@@ -87,9 +90,9 @@ func SkewOf(issued, began, now time.Time) time.Duration {
 	return skew
 }
 
-// leadOf is how long before its end a life is renewed.
+// leadOf returns how long before its end a value with the given life is renewed.
 func (p *planner[T]) leadOf(life time.Duration) time.Duration {
 	lead := min(time.Duration(float64(life)*p.cfg.Window), p.cfg.MaxLead)
-	lead = time.Duration(float64(lead) * (0.9 + 0.2*p.cfg.Spread()))
+	lead = time.Duration(float64(lead) * (0.9 + 0.2*p.cfg.Jitter()))
 	return min(lead, life/2)
 }

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Engine holds the value. Its methods are safe for concurrent use.
+// Engine keeps the value. Its methods are safe for concurrent use.
 //
-// The contract, with a test for each clause:
+// These are its promises. A test checks each of them:
 //
 //   - Any number of concurrent readers cause one fetch, whether it succeeds or fails,
 //     and all of them share its outcome.
@@ -43,7 +43,7 @@ type Engine[T any] struct {
 	mu       sync.Mutex
 	last     *Generation[T] // the newest generation, served or rejected
 	rejected bool           // last was rejected
-	doubted  bool           // last may be dead, and is served nevertheless
+	doubted  bool           // last may be dead, but is still served
 	flight   *flight[T]
 	failing  failing
 	pausing  int // readers that wait for the next attempt
@@ -54,7 +54,7 @@ type Engine[T any] struct {
 	closed   bool
 }
 
-// New returns an engine. It makes no fetch: the first reader causes it.
+// New returns an engine. It does not fetch: the first reader starts the first fetch.
 func New[T any](cfg Config[T]) *Engine[T] {
 	setDefault(&cfg.Timeout, 30*time.Second)
 	setDefault(&cfg.MaxLead, time.Hour)
@@ -64,8 +64,8 @@ func New[T any](cfg Config[T]) *Engine[T] {
 		cfg.Window = 0.2
 	}
 	cfg.Window = min(cfg.Window, 0.5)
-	if cfg.Spread == nil {
-		cfg.Spread = rand.Float64
+	if cfg.Jitter == nil {
+		cfg.Jitter = rand.Float64
 	}
 	e := &Engine[T]{cfg: cfg}
 	e.plan.cfg = &e.cfg
@@ -78,8 +78,9 @@ func setDefault(d *time.Duration, v time.Duration) {
 	}
 }
 
-// Get returns a generation to use now. A fresh one costs an atomic load. It waits
-// only when there is nothing to serve, and then no longer than ctx allows.
+// Get returns a generation that can be used now. If the generation is fresh, this costs
+// one atomic load. Get waits only if there is no value to return, and no longer than ctx
+// allows.
 func (e *Engine[T]) Get(ctx context.Context) (*Generation[T], error) {
 	if l := e.served.hot.Load(); l != nil {
 		return l, nil
@@ -109,8 +110,8 @@ func (e *Engine[T]) get(ctx context.Context) (*Generation[T], error) {
 	return e.awaitLocked(ctx, now, 0)
 }
 
-// awaitLocked waits until there is a value: it joins the fetch under way, or starts one,
-// and waits for further attempts after a failure for as long as that is allowed. It
+// awaitLocked waits until there is a value. It joins the fetch under way or starts one,
+// and after a failure it waits for further attempts as long as that is allowed. It
 // releases the lock.
 func (e *Engine[T]) awaitLocked(ctx context.Context, now time.Time, reason Reason) (*Generation[T], error) {
 	until := now.Add(e.cfg.Wait)
@@ -166,7 +167,7 @@ func (e *Engine[T]) joinLocked(ctx context.Context, now, until time.Time, reason
 		defer t.Stop()
 		late = t.C
 	}
-	var news <-chan struct{} // of a value that was put in meanwhile
+	var news <-chan struct{} // of a value that was put in during the wait
 	if e.served.cur.Load() == nil && reason != Manual {
 		news = e.served.change()
 	}
@@ -221,8 +222,8 @@ func (e *Engine[T]) failureLocked() error {
 	return &f
 }
 
-// renewAheadLocked starts a background fetch. The fast path serves the value while it
-// runs.
+// renewAheadLocked starts a background fetch. Until it ends, the fast path serves the
+// value.
 func (e *Engine[T]) renewAheadLocked(now time.Time) {
 	if e.flight == nil && !now.Before(e.failing.retryAt) {
 		reason := Recheck
@@ -237,15 +238,15 @@ func (e *Engine[T]) renewAheadLocked(now time.Time) {
 // decideAgainLocked returns when the fast path must decide again.
 func (e *Engine[T]) decideAgainLocked() time.Time {
 	if e.flight != nil {
-		return time.Time{} // its end publishes again
+		return time.Time{} // the end of the fetch publishes again
 	}
 	return e.failing.retryAt
 }
 
 // Reject reports that the value of a generation was refused, and returns the generation
-// to try instead. proven is set if the value is known to be dead: it is not served any
-// more. Otherwise, it is served until there is another one. If a newer generation is in
-// use already, the report is late and has no effect. If Reject returns the same
+// to try instead. proven is set if the value is known to be dead: it is then not served
+// again. Otherwise, it is served until there is another value. If a newer generation is
+// already in use, the report is late and has no effect. If Reject returns the same
 // generation, no other value is available.
 func (e *Engine[T]) Reject(ctx context.Context, generation uint64, proven bool) (*Generation[T], error) {
 	e.mu.Lock()
@@ -276,7 +277,7 @@ func (e *Engine[T]) Reject(ctx context.Context, generation uint64, proven bool) 
 func (e *Engine[T]) refuseLocked(l *Generation[T], proven bool, now time.Time) {
 	e.rejected, e.doubted = proven, !proven
 	if (proven || !e.cfg.Costly) && !now.Before(e.failing.wanted) {
-		// The pause was for attempts that no reader waited for.
+		// The pause applies only to attempts that no reader waits for.
 		pause := time.Duration(0)
 		if e.cfg.Costly {
 			pause = e.cfg.MinBackoff
@@ -289,13 +290,13 @@ func (e *Engine[T]) refuseLocked(l *Generation[T], proven bool, now time.Time) {
 	if e.flight != nil {
 		e.flight.again, e.flight.put = true, nil
 	} else {
-		e.armLocked() // another value is needed, also if no reader waits for it
+		e.armLocked() // another value is needed, even if no reader waits for it
 	}
 	e.observe(Event[T]{Kind: Refused, Reason: Rejected, Prev: l})
 }
 
 // awaitOtherLocked waits for one attempt to replace a value that is only doubted. If the
-// attempt fails, the value continues to be used. It releases the lock.
+// attempt fails, the value continues to be used. awaitOtherLocked releases the lock.
 func (e *Engine[T]) awaitOtherLocked(ctx context.Context, now time.Time, l *Generation[T]) (*Generation[T], error) {
 	if e.flight == nil && now.Before(e.failing.retryAt) {
 		e.mu.Unlock()
@@ -319,8 +320,8 @@ func (e *Engine[T]) awaitOtherLocked(ctx context.Context, now time.Time, l *Gene
 	}
 }
 
-// FallBack serves the value before a rejected one again, until the source has another one
-// than the rejected one. It reports false if there is none.
+// FallBack serves the value before a rejected one again, until the source has a value
+// other than the rejected one. It returns false if there is no such value.
 func (e *Engine[T]) FallBack(generation uint64) (*Generation[T], bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -337,8 +338,8 @@ func (e *Engine[T]) FallBack(generation uint64) (*Generation[T], bool) {
 	return l, true
 }
 
-// Failure returns the error that readers share while the source is failing, nil if it is
-// not.
+// Failure returns the error that readers share while the source is failing, or nil if it
+// is not failing.
 func (e *Engine[T]) Failure() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -349,7 +350,7 @@ func (e *Engine[T]) Failure() error {
 }
 
 // Renew fetches now, regardless of the state of the value, and waits for the outcome.
-// While the value is good, the source may return the same one. Renew respects a pause
+// While the value is valid, the source may return the same one. Renew respects a pause
 // that the source has asked for.
 func (e *Engine[T]) Renew(ctx context.Context) (*Generation[T], error) {
 	e.mu.Lock()
@@ -369,8 +370,8 @@ func (e *Engine[T]) Renew(ctx context.Context) (*Generation[T], error) {
 	return e.awaitLocked(ctx, now, Manual)
 }
 
-// Put makes a value from outside the one in use, as the outcome of a fetch
-// would. A fetch under way that began before is discarded when it ends.
+// Put replaces the current value with one from outside, as if it had been fetched. A
+// fetch that began before is discarded when it ends.
 func (e *Engine[T]) Put(g Grant[T], reason Reason) (*Generation[T], error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -385,8 +386,8 @@ func (e *Engine[T]) Put(g Grant[T], reason Reason) (*Generation[T], error) {
 	return l, nil
 }
 
-// backoff is the pause after the n-th failure in a row: doubled each time,
-// capped, the upper half of it random.
+// backoff returns the pause after the n-th consecutive failure. The pause doubles each
+// time, up to a limit, and its upper half is random.
 func (c *Config[T]) backoff(n int) time.Duration {
 	d := Doubled(c.MinBackoff, c.MaxBackoff, n)
 	return d/2 + time.Duration(rand.Int64N(int64(d/2)+1)) // #nosec G404 -- jitter needs no secrecy
@@ -401,8 +402,8 @@ func (e *Engine[T]) observe(ev Event[T]) {
 // closeGrace bounds how long Close waits for a source that ignores its context.
 const closeGrace = 5 * time.Second
 
-// Close ends every fetch and waits for its goroutine. Readers that wait get
-// ErrClosed. The error says that a source ignored the end of its context for 5 s.
+// Close ends every fetch and waits for its goroutine. Waiting readers get ErrClosed. The
+// error means that a source ignored the end of its context for 5 s.
 func (e *Engine[T]) Close() error {
 	e.mu.Lock()
 	e.closed = true
@@ -429,18 +430,18 @@ func (e *Engine[T]) Close() error {
 	}
 }
 
-// Current returns the generation in use, nil while readers have to wait. It causes
-// nothing and never waits.
+// Current returns the current generation, or nil while readers have to wait. It starts no
+// fetch and never waits.
 func (e *Engine[T]) Current() *Generation[T] { return e.served.cur.Load() }
 
-// Status describes the engine now. It causes nothing and never waits.
+// Status returns the current state of the engine. It starts no fetch and never waits.
 func (e *Engine[T]) Status() Status[T] {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.statusLocked(time.Now())
 }
 
-// Fixed returns a generation outside any engine that is always fresh.
+// Fixed returns a generation that is always fresh and belongs to no engine.
 func Fixed[T any](v T) *Generation[T] {
 	l := &Generation[T]{Value: v, Number: 1, Obtained: time.Now(), Reason: First}
 	return l.until(time.Time{})
@@ -458,7 +459,7 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Doubled is base doubled n-1 times, but no more than limit.
+// Doubled returns base, doubled n-1 times, but at most limit.
 func Doubled(base, limit time.Duration, n int) time.Duration {
 	d := base
 	for range n - 1 {

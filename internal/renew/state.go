@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// served is what readers get. Its methods are called under the engine's lock; the fast
-// path loads hot without it.
+// served is what readers get. Its methods are called with the engine's lock held. The
+// fast path loads hot without the lock.
 type served[T any] struct {
-	// hot is cur, for a short time after a reader has read the clocks. Readers take it
-	// without another check. A timer removes it.
+	// hot is equal to cur for a short time after a reader has read the clocks. Readers
+	// use it without another check. A timer clears it.
 	hot atomic.Pointer[Generation[T]]
-	// cur is what may be served; nil while readers have to wait. It is written by set
-	// only.
+	// cur is the generation that may be served; nil while readers have to wait. Only
+	// set writes it.
 	cur  atomic.Pointer[Generation[T]]
-	cool *time.Timer   // empties hot
+	cool *time.Timer   // clears hot
 	news chan struct{} // closed when there is something to serve, or the engine is closed
 }
 
-// set changes what may be served.
+// set changes the generation that may be served.
 func (s *served[T]) set(l *Generation[T]) {
 	s.cur.Store(l)
 	s.hot.Store(nil)
@@ -28,7 +28,7 @@ func (s *served[T]) set(l *Generation[T]) {
 	}
 }
 
-// change returns a channel that is closed when there is something to serve.
+// change returns a channel that is closed when a generation can be served.
 func (s *served[T]) change() <-chan struct{} {
 	if s.news == nil {
 		s.news = make(chan struct{})
@@ -45,14 +45,15 @@ func (s *served[T]) announce() {
 }
 
 const (
-	// hotFor is for how long the clocks are not read. Timers stop while a machine is
-	// suspended, so afterwards an expired value is served for at most this long.
+	// hotFor is how long the clocks are not read. Timers stop while a machine is
+	// suspended, so after that, an expired value may be served for at most this long.
 	hotFor = time.Second
-	// coolEarly lets the timer come in time, even if it is late.
+	// coolEarly is subtracted from the timer, so that it fires in time even if it is
+	// late.
 	coolEarly = time.Millisecond
 )
 
-// heat lets readers take l without reading the clocks.
+// heat lets readers use l without reading the clocks.
 func (s *served[T]) heat(l *Generation[T], now time.Time) {
 	if l.freshWall == forever {
 		s.hot.Store(l)
@@ -83,22 +84,22 @@ type failing struct {
 	err       *SourceError
 	since, at time.Time // of the first failure and of the last one
 	retryAt   time.Time // also set to delay rechecks
-	wanted    time.Time // until then the source has asked for a pause
+	wanted    time.Time // the source has asked for a pause until then
 	permanent bool      // another attempt will fail, too
 }
 
-// insisted counts how often in a row the source insisted on a rejected value. Until
-// the time in until, further rejections cause no fetch: otherwise, a value that is dead
-// and has no successor would exhaust the source.
+// insisted counts how often in a row the source has insisted on a rejected value.
+// Before the time until, further rejections start no fetch. Otherwise, a value that is
+// dead and has no successor would exhaust the source.
 type insisted struct {
 	n         int
 	proven    bool // the value was known to be dead
 	at, until time.Time
 }
 
-// older has what FallBack needs.
+// older contains the generations that FallBack needs.
 type older[T any] struct {
-	good    *Generation[T] // the last one that was replaced without having been rejected
+	good    *Generation[T] // the last one that was replaced without being rejected
 	refused *Generation[T] // the one that was replaced by good; the source may still have it
 }
 
@@ -110,12 +111,12 @@ func (f *failing) hurry(pause time.Duration) {
 	}
 }
 
-// mayWait reports whether a reader may wait for the next attempt, or for the one under
-// way, until a given time. limit is how long readers wait at all.
+// mayWait reports whether a reader may wait for the next attempt, or for the attempt
+// under way, until a given time. limit is the longest time that readers wait.
 func (f *failing) mayWait(ctx context.Context, now, until time.Time, limit time.Duration, underWay bool) bool {
 	switch {
 	case !underWay && !now.Before(f.retryAt):
-		return true // it makes the attempt
+		return true // the reader makes the attempt
 	case limit <= 0:
 		return underWay
 	case f.permanent, now.Sub(f.since) >= limit, !now.Before(until):
@@ -127,8 +128,8 @@ func (f *failing) mayWait(ctx context.Context, now, until time.Time, limit time.
 	return !f.retryAt.After(until) && (!limited || f.retryAt.Before(end))
 }
 
-// waitFor waits for d, or until a channel is closed. If ctx ends first, it returns the
-// cause.
+// waitFor waits for d, or until a channel is closed. If ctx ends first, waitFor returns
+// the cause.
 func waitFor(ctx context.Context, news <-chan struct{}, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

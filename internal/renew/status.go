@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// State sums up what an engine is doing.
+// State summarizes what an engine is doing.
 type State uint8
 
 // The states.
@@ -17,10 +17,12 @@ const (
 	Shut                       // closed
 )
 
-// Status is a picture of an engine.
+// Status is a snapshot of the state of an engine. For example, a status with
+// Failures of 3, Err set, and a Generation describes a source that is failing
+// while its last value is still in use.
 type Status[T any] struct {
 	State      State
-	Generation *Generation[T] // the newest one, nil when none
+	Generation *Generation[T] // the newest one; nil if there is none
 	Rejected   bool
 	Insisted   bool // after a rejection, the source has yielded the newest value again
 	Fetching   bool

@@ -13,7 +13,7 @@ type Reason uint8
 
 // The reasons of a fetch.
 const (
-	First    Reason = iota + 1 // nothing was there yet
+	First    Reason = iota + 1 // there was no value yet
 	Early                      // the window before the expiry began
 	Expired                    // the value had expired
 	Rejected                   // the value was rejected
@@ -29,7 +29,7 @@ var reasonNames = [...]string{
 	Restored: "restored",
 }
 
-// String gives the reason in one lower-case word.
+// String returns the reason in one lower-case word.
 func (r Reason) String() string {
 	if int(r) < len(reasonNames) && reasonNames[r] != "" {
 		return reasonNames[r]
@@ -43,39 +43,40 @@ var ErrClosed = errors.New("renew: closed")
 // Grant is what a fetch yields.
 type Grant[T any] struct {
 	Value T
-	// Expires is the end of the value's life by the issuer's clock; zero means
+	// Expires is when the value expires by the issuer's clock; zero means that this is
 	// unknown.
 	Expires time.Time
-	// Issued is what the issuer's clock showed when it answered; zero means
-	// unknown, and then the skew learned last is applied.
+	// Issued is the issuer's time when it returned the value. Zero means that it is
+	// unknown; the last known skew is then applied.
 	Issued time.Time
-	// Life is how long the value lives in all, where it is older than Issued;
-	// zero means from now on. The window is a fraction of it.
+	// Life is the full lifetime of the value, if the value is older than Issued. Zero
+	// means that its life begins now. The window is a fraction of Life.
 	Life time.Duration
-	// Recheck asks for another fetch in the background at the first read after that
-	// long; zero means never. Without readers, the source is not asked.
+	// Recheck requests another fetch in the background at the first read after this
+	// time; zero means never. Without readers, the source is not asked.
 	Recheck time.Duration
-	// Reason, when set, replaces the reason of the fetch in what is reported:
-	// a source that finds a newer value of another process says Adopted.
+	// Reason, if set, replaces the reason of the fetch in events. A source that finds a
+	// newer value of another process sets it to Adopted.
 	Reason Reason
 }
 
-// Query tells a source why it is asked.
+// Query says why a source is asked. For example, a query with HasRejected set asks for
+// a value other than Rejected.
 type Query[T any] struct {
 	Reason Reason
-	// Rejected is the value that was rejected; only meaningful when
-	// HasRejected. It stays set until a different value has been fetched.
+	// Rejected is the value that was rejected. It is meaningful only if HasRejected is
+	// set. It stays set until a different value has been fetched.
 	Rejected    T
 	HasRejected bool
 	// Proven is set if Rejected is known to be dead, and not only doubted.
 	Proven bool
-	// Current is the newest value, rejected or not; only meaningful when
-	// HasCurrent.
+	// Current is the newest value, rejected or not. It is meaningful only if HasCurrent
+	// is set.
 	Current    T
 	HasCurrent bool
 }
 
-// Kind tells events apart.
+// Kind is the kind of an event.
 type Kind uint8
 
 // The kinds of events.
@@ -90,81 +91,83 @@ const (
 type Event[T any] struct {
 	Kind       Kind
 	Reason     Reason
-	Generation *Generation[T] // the one in use after the event; nil when there is none
+	Generation *Generation[T] // the one in use after the event; nil if there is none
 	Prev       *Generation[T] // the one in use before
 	Err        error
 	RetryAt    time.Time
 	Took       time.Duration
 }
 
-// Config describes a source and when it is asked.
+// Config describes a source and when it is asked. Fetch and Same are required. Most
+// programs only set these two.
 type Config[T any] struct {
-	// Fetch asks the source. It runs detached from every reader and is never
-	// called concurrently with itself, save after it overran its timeout.
+	// Fetch asks the source. It runs independently of every reader. It is not called
+	// concurrently with itself, except after it exceeded its timeout.
 	Fetch func(ctx context.Context, q Query[T]) (Grant[T], error)
-	// Same reports whether two values are the same one.
+	// Same reports whether two values are equal.
 	Same func(a, b T) bool
 	// Timeout bounds one fetch; 0 means 30 s.
 	Timeout time.Duration
-	// Window is the fraction of a lifetime before its end in which it is
-	// renewed ahead; 0 means 0.2, negative means never ahead.
+	// Window is the fraction of a lifetime, before its end, in which the value is
+	// renewed ahead; 0 means 0.2, and a negative value means that it is not renewed
+	// ahead.
 	Window float64
-	// MaxLead clamps the window; 0 means 1 h.
+	// MaxLead bounds the window; 0 means 1 h.
 	MaxLead time.Duration
-	// Spread draws the jitter of the window from [0, 1); nil means random.
-	Spread func() float64
+	// Jitter returns the jitter of the window, from [0, 1); nil means random.
+	Jitter func() float64
 	// MinBackoff and MaxBackoff bound the pause after a failure; 0 means 0.25 s
 	// and 30 s.
 	MinBackoff, MaxBackoff time.Duration
 	// Wait is how long readers wait for further attempts after a failure; 0 means
 	// that they fail at once.
 	Wait time.Duration
-	// Costly is set if asking the source costs something. A rejection then shortens the
-	// pause after a failure only if the value is known to be dead, and a source that
-	// insists on a rejected value is asked again after a pause only, even then.
+	// Costly is set if asking the source has a cost. A rejection then shortens the
+	// pause after a failure only if the value is known to be dead. A source that
+	// insists on a rejected value is then always asked again after a pause.
 	Costly bool
 	// Permanent reports whether another attempt would fail in the same way, so that
-	// readers do not wait for it; nil means never.
+	// readers do not wait for it; nil means that no failure is permanent.
 	Permanent func(error) bool
-	// RetryAt reads from an error when the source may be asked again;
-	// nil or a zero time means that backoff decides alone.
+	// RetryAt returns the time at which the source may be asked again, according to an
+	// error. If it is nil or returns the zero time, only the backoff decides.
 	RetryAt func(error) time.Time
 	// Proactive renews by a timer, even without readers.
 	Proactive bool
-	// Observe is told of events, in order, under the engine's lock: it must
-	// neither block nor call back.
+	// Observe is called with each event, in order, with the engine's lock held. It must
+	// not block or call the engine.
 	Observe func(Event[T])
 }
 
 // Generation is one generation of the value. It is immutable.
 type Generation[T any] struct {
 	Value T
-	// Number counts different values, from 1.
+	// Number counts the different values, starting at 1.
 	Number uint64
-	// Obtained and Expires are on the local clock; Expires is zero when the
-	// end is unknown.
+	// Obtained and Expires are on the local clock. Expires is zero if the end is
+	// unknown.
 	Obtained, Expires time.Time
-	// RenewAt is when the engine means to renew; zero when it does not. It may
-	// read the source in between.
+	// RenewAt is when the engine intends to renew the value; zero if it does not. The
+	// engine may read the source before that time.
 	RenewAt time.Time
 	Reason  Reason
 
-	// Both clocks decide: the monotonic one survives a wall clock that jumps
-	// back, the wall clock survives a suspended machine.
+	// Both clocks decide. The monotonic clock is not affected if the wall clock is set
+	// back, and the wall clock advances while a machine is suspended.
 	freshUntil time.Time
 	freshWall  int64
 
-	ends time.Time     // on the issuer's clock, as the grant had it
-	lead time.Duration // of the window before Expires; zero when there is none
-	over bool          // it came again after its end
+	ends time.Time     // by the issuer's clock, as in the grant
+	lead time.Duration // of the window before Expires; zero if there is none
+	over bool          // the source returned it again after its end
 
-	recheck   time.Duration // after which the source is read again; zero for never
+	recheck   time.Duration // the source is read again after this time; zero for never
 	recheckAt time.Time
 }
 
 const forever = math.MaxInt64
 
-// fresh is the whole of the fast path's decision.
+// fresh is the complete check of the fast path.
 func (l *Generation[T]) fresh() bool {
 	if l.freshWall == forever {
 		return true
@@ -173,8 +176,7 @@ func (l *Generation[T]) fresh() bool {
 	return now.UnixNano() < l.freshWall && now.Before(l.freshUntil)
 }
 
-// due is when the source is asked next, for any reason; zero when it is
-// not.
+// due returns when the source is asked next, for any reason, or zero if it is not.
 func (l *Generation[T]) due() time.Time {
 	if !l.recheckAt.IsZero() && (l.RenewAt.IsZero() || l.recheckAt.Before(l.RenewAt)) {
 		return l.recheckAt
@@ -187,7 +189,7 @@ func (l *Generation[T]) inWindow(now time.Time) bool {
 	return l.lead > 0 && reached(l.Expires.Add(-l.lead), now)
 }
 
-// reached reports whether a time has come by one of the two clocks.
+// reached reports whether a time has come by either of the two clocks.
 func reached(t, now time.Time) bool {
 	return !now.Before(t) || !now.Round(0).Before(t.Round(0))
 }
@@ -196,15 +198,15 @@ func (l *Generation[T]) expired(now time.Time) bool {
 	return !l.Expires.IsZero() && (!now.Before(l.Expires) || now.UnixNano() >= l.Expires.UnixNano())
 }
 
-// until returns a copy that the fast path serves up to t, a zero t meaning for
-// ever, but never past the expiry.
+// until returns a copy that the fast path serves up to t, but never after its expiry. A
+// zero t means that there is no other limit.
 func (l *Generation[T]) until(t time.Time) *Generation[T] {
 	c := *l
 	c.limit(t)
 	return &c
 }
 
-// limit is until for a generation that is not shared yet.
+// limit is like until, for a generation that is not shared yet.
 func (l *Generation[T]) limit(t time.Time) {
 	if t.IsZero() || (!l.Expires.IsZero() && l.Expires.Before(t)) {
 		t = l.Expires
@@ -228,11 +230,11 @@ func (f *SourceError) Error() string {
 	return fmt.Sprintf("renew: %v (attempt %d, next at %s)", f.Err, f.Failures, f.RetryAt.Format(time.RFC3339))
 }
 
-// Unwrap gives the source's error.
+// Unwrap returns the source's error.
 func (f *SourceError) Unwrap() error { return f.Err }
 
 // PanicError is a panic of the source.
 type PanicError struct{ Value any }
 
-// Error names the panic value.
+// Error returns a text with the panic value.
 func (p *PanicError) Error() string { return fmt.Sprintf("the source panicked: %v", p.Value) }

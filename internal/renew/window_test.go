@@ -237,7 +237,7 @@ func TestLooksAtTheSourceDoNotNarrowTheWindow(t *testing.T) {
 				began := time.Now()
 				end, early, looks := began.Add(life), time.Time{}, 0
 				e := renew.New(renew.Config[string]{
-					Same: func(a, b string) bool { return a == b }, Proactive: true, Spread: func() float64 { return 0.5 },
+					Same: func(a, b string) bool { return a == b }, Proactive: true, Jitter: func() float64 { return 0.5 },
 					Fetch: func(_ context.Context, q renew.Query[string]) (renew.Grant[string], error) {
 						if q.Reason == renew.Early {
 							early = time.Now()
@@ -345,7 +345,7 @@ func TestAnEndThatMovesHasAWindowOfItsOwn(t *testing.T) {
 		s.fetch = func(context.Context, int) (renew.Grant[string], error) {
 			return renew.Grant[string]{Value: "a", Expires: end}, nil
 		}
-		e := s.engine(t, func(c *renew.Config[string]) { c.Spread = func() float64 { return 0.5 } })
+		e := s.engine(t, func(c *renew.Config[string]) { c.Jitter = func() float64 { return 0.5 } })
 		lead := func() time.Duration {
 			l, err := e.Renew(t.Context())
 			require.NoError(t, err)
@@ -385,7 +385,7 @@ func TestWindowIsAtMostHalfOfTheLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for window, want := range map[float64]time.Duration{0.1: 10 * time.Second, 0.4: 40 * time.Second, 7: 50 * time.Second} {
 			s := &source{life: 100 * time.Second}
-			e := s.engine(t, func(c *renew.Config[string]) { c.Window, c.Spread = window, func() float64 { return 0.5 } })
+			e := s.engine(t, func(c *renew.Config[string]) { c.Window, c.Jitter = window, func() float64 { return 0.5 } })
 			l, err := e.Get(t.Context())
 			require.NoError(t, err)
 			assert.Equal(t, want, l.Expires.Sub(l.RenewAt))

@@ -11,14 +11,14 @@ import (
 // ErrNot means that the body of a request cannot be sent again.
 var ErrNot = errors.New("agrenting: request body cannot be sent again")
 
-// A Body is the body of one request over several attempts. It can be sent again if
-// there is none, if GetBody makes another, or if not one byte of it has been read.
+// A Body is the body of one request, for several attempts. It can be sent again if it is
+// empty, if GetBody returns another one, or if no byte of it has been read.
 type Body struct {
-	guard *guardedBody // of a body that cannot be made again; nil otherwise
+	guard *guardedBody // for a body that GetBody cannot return again; otherwise nil
 }
 
-// Of prepares the body of req. It costs nothing if the body is not to be sent again,
-// or if GetBody makes another.
+// Of prepares the body of req. It costs nothing if again is false or if GetBody returns
+// another body.
 func Of(req *http.Request, again bool) Body {
 	if !again || req.Body == nil || req.Body == http.NoBody || req.GetBody != nil {
 		return Body{}
@@ -57,10 +57,10 @@ func (b Body) Again(req *http.Request) (io.ReadCloser, error) {
 	}
 }
 
-// Unread returns a function that returns a guarded body again, as long as nothing of it was
+// Unread returns a function that returns a guarded body again, as long as no byte of it was
 // read. It is a GetBody for an [http.Transport], which calls it if a connection turns out to
-// be dead before the request is sent on it: the body that was returned before cannot be used
-// any more.
+// be dead before the request is sent. After that call, the body that was returned before
+// cannot be used.
 func (b Body) Unread() func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) {
 		if !b.guard.reclaim() {
@@ -70,17 +70,16 @@ func (b Body) Unread() func() (io.ReadCloser, error) {
 	}
 }
 
-// Release says that no attempt follows. A close that was held back happens now.
+// Release means that no attempt follows. If a close was deferred, the body is now closed.
 func (b Body) Release() {
 	if b.guard != nil {
 		b.guard.release()
 	}
 }
 
-// guardedBody gives a body that exists only once to one attempt after the other, as
-// long as nothing was read. A close is held back until it is clear that no attempt
-// follows. net/http may read and close from its own goroutine, also after RoundTrip
-// has returned.
+// guardedBody lets several attempts use a body that exists only once, one after another, as
+// long as nothing was read. A close is deferred until it is clear that no attempt follows.
+// net/http may read and close from its own goroutine, also after RoundTrip has returned.
 type guardedBody struct {
 	mu       sync.Mutex
 	body     io.ReadCloser
@@ -91,7 +90,7 @@ type guardedBody struct {
 	closed   bool
 }
 
-// attemptBody is the body as the n-th attempt sees it.
+// attemptBody is the body for the n-th attempt.
 type attemptBody struct {
 	guard *guardedBody
 	n     uint64
@@ -137,7 +136,7 @@ func (g *guardedBody) closeLocked() error {
 	return g.body.Close()
 }
 
-// reclaim takes the body back from the attempt that had it, if it is untouched.
+// reclaim takes the body back from the attempt that used it, if no byte of it was read.
 func (g *guardedBody) reclaim() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

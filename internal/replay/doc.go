@@ -1,6 +1,6 @@
-// Package replay knows how a request can be sent once more without buffering it: how
-// its body is obtained again, and how the response of the earlier attempt is ended so
-// that neither its connection nor the body is in use any longer.
+// Package replay makes it possible to send a request once more without buffering it.
+// It obtains the body again, and ends the response of the earlier attempt so that
+// neither its connection nor the body is in use.
 //
 // It must not know why a request is sent again, with which credential, or how often.
 package replay

@@ -8,42 +8,43 @@ import (
 )
 
 const (
-	// maxDrain limits what is read of a response that is discarded, so that its
-	// connection can be used again.
+	// maxDrain limits how much is read of a discarded response, so that its connection can
+	// be used again.
 	maxDrain = 4 << 10
-	// maxKept limits what is kept of a response that is settled.
+	// maxKept limits how much is kept of a response that Settle has ended.
 	maxKept = 64 << 10
-	// maxRedirect is how much net/http reads of the response of a redirect.
+	// maxRedirect is how much net/http reads of a redirect response.
 	maxRedirect = 2 << 10
 )
 
-// Settle ends the attempt that resp answers, and keeps what has arrived of its body within
-// 200 ms. If that is not the whole body, its reader gets an error at the end. net/http may
-// continue to read the request's body until its response is closed, and GetBody may
-// rewind that same body.
+// Settle ends the attempt that has returned resp, and keeps the part of its body that
+// arrives within 200 ms. If that is not the whole body, its reader gets an error at the
+// end. Until the response is closed, net/http may continue to read the request's body,
+// which GetBody may rewind.
 func Settle(resp *http.Response) {
 	kept, err := wire.Peek(resp, maxKept)
 	_ = resp.Body.Close()
 	resp.Body = wire.Part(kept, err)
 }
 
-// Discard ends the attempt that resp answers. It reads a little of the response for at
-// most 200 ms, so that its connection can be used again.
+// Discard ends the attempt that has returned resp. For at most 200 ms, it reads a small
+// part of the response, so that its connection can be used again.
 func Discard(resp *http.Response) {
 	_, _ = wire.Peek(resp, maxDrain)
 	_ = resp.Body.Close()
 	resp.Body = http.NoBody
 }
 
-// Bound ends the response of a redirect if its beginning does not arrive within 200 ms.
-// net/http reads that much of it before it follows the redirect, for any length of time.
+// Bound ends a redirect response if its beginning does not arrive within 200 ms. Without
+// this limit, net/http waits for that beginning for any length of time before it follows
+// the redirect.
 func Bound(resp *http.Response) {
 	if head, err := wire.Peek(resp, maxRedirect); err != nil && len(head) <= maxRedirect {
 		Settle(resp)
 	}
 }
 
-// Abandon ends the attempt that resp answers, without its connection being used again.
+// Abandon ends the attempt that has returned resp. Its connection is not used again.
 func Abandon(resp *http.Response) {
 	_ = resp.Body.Close()
 	resp.Body = wire.Part(nil, errAbandoned)

@@ -10,9 +10,9 @@ import (
 	"sync/atomic"
 )
 
-// Rewind lets the body of req be sent again if in, which it reads, can be rewound: in is
-// an [io.Seeker] that reports where it is. Each attempt then starts there. Otherwise, and
-// if GetBody makes the body already, the request does not change.
+// Rewind lets the body of req be sent again if its source in can be rewound, that is, if
+// in is an [io.Seeker] that reports its position. Each attempt then starts at that
+// position. Otherwise, or if req already has GetBody, Rewind does not change the request.
 //
 // The caller calls release after the last attempt. Closing the body has no effect until
 // then, because a further attempt needs it.
@@ -32,8 +32,8 @@ func Rewind(req *http.Request, in any) (release func()) {
 	return r.release
 }
 
-// isDevice reports whether in is an open file that is not a regular one. A seek in a
-// terminal succeeds on some systems, without effect.
+// isDevice reports whether in is an open file that is not a regular file. On some
+// systems, a seek in a terminal succeeds without effect.
 func isDevice(in any) bool {
 	file, ok := in.(interface{ Stat() (fs.FileInfo, error) })
 	if !ok {
@@ -43,8 +43,8 @@ func isDevice(in any) bool {
 	return err != nil || !info.Mode().IsRegular()
 }
 
-// rewinder gives one reader to one attempt after another. net/http may read from its own
-// goroutine, also after RoundTrip has returned.
+// rewinder lets several attempts use one reader, one after another. net/http may read
+// from its own goroutine, also after RoundTrip has returned.
 type rewinder struct {
 	body    io.ReadCloser
 	seeker  io.Seeker
@@ -58,8 +58,8 @@ var errEnded = errors.New("agrenting: the call has ended, its body may no longer
 // released marks a body that no attempt may read any more.
 const released = ^uint64(0)
 
-// again rewinds the reader for a further attempt. It waits for a read of the attempt
-// before, but not longer than ctx allows.
+// again rewinds the reader for a further attempt. It waits for a read of the previous
+// attempt, but not longer than ctx allows.
 func (r *rewinder) again(ctx context.Context) (io.ReadCloser, error) {
 	select {
 	case r.turn <- struct{}{}:
@@ -78,13 +78,13 @@ func (r *rewinder) again(ctx context.Context) (io.ReadCloser, error) {
 }
 
 // release ends all attempts and closes the reader. Like net/http, it does not wait for a
-// read.
+// read under way.
 func (r *rewinder) release() {
 	r.attempt.Store(released)
 	_ = r.body.Close()
 }
 
-// rewoundBody is the body of the n-th attempt.
+// rewoundBody is the body for the n-th attempt.
 type rewoundBody struct {
 	rewinder *rewinder
 	n        uint64

@@ -10,8 +10,8 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// repeatable reports whether a request may be sent again. It depends on the request
-// alone, whatever the outcome of an attempt.
+// repeatable reports whether a request may be sent again. This depends only on the
+// request, not on the outcome of an attempt.
 func repeatable(req *http.Request) bool {
 	if !replayable(req) {
 		return false
@@ -95,7 +95,7 @@ func isPermanent(err error) bool {
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return true
 	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok { // plain http on the other side
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok { // the server speaks plain http
 		return true
 	}
 	return wire.IsProxyAuth(err)
@@ -104,8 +104,9 @@ func isPermanent(err error) bool {
 // maxPeek limits what is read ahead of a 409 to find its code.
 const maxPeek = 64 << 10
 
-// isPending reads the code of a 409, if it arrives within 200 ms. The body can still be
-// read from its beginning.
+// isPending reports whether the code of a 409 says that the platform is still working on
+// an earlier request. The code must arrive within 200 ms. The body can still be read from
+// its beginning.
 func isPending(resp *http.Response) bool {
 	head, _ := wire.Peek(resp, maxPeek)
 	env, err := wire.Decode(head)

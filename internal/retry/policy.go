@@ -15,12 +15,14 @@ type Policy struct {
 	BaseDelay     time.Duration
 	MaxDelay      time.Duration
 	MaxRetryAfter time.Duration
-	// Decide, if set, decides instead of the defaults, within the limits above. It is called
-	// once for each outcome of a request whose body can be sent again. retry is the default.
+	// Decide, if set, replaces the default decision, within the limits above. It is called
+	// once for each outcome of a request that has a body that can be sent again. retry is
+	// the default decision.
 	Decide func(o Outcome, retry bool) bool
 }
 
-// An Outcome is the response to an attempt, or its error.
+// An Outcome is the response to an attempt, or its error, such as {Request: req, Err:
+// io.EOF, Attempt: 1}.
 type Outcome struct {
 	Request  *http.Request
 	Response *http.Response // nil if there is an error
@@ -45,9 +47,9 @@ func (p Policy) WithDefaults() Policy {
 	return p
 }
 
-// pause returns how long to wait after the n-th attempt: full jitter below a doubling
-// limit, or what Retry-After asks for. It is not ok if the platform asks for more than
-// the policy allows.
+// pause returns how long to wait after the n-th attempt. The pause is random, below a limit
+// that doubles, or it is the time in Retry-After. The bool is false if the platform asks for
+// a longer pause than the policy allows.
 func (p Policy) pause(n int, resp *http.Response) (time.Duration, bool) {
 	top := renew.Doubled(p.BaseDelay, p.MaxDelay, n)
 	jitter := time.Duration(rand.Int64N(int64(top) + 1)) // #nosec G404 -- jitter needs no secrecy
@@ -61,7 +63,8 @@ func (p Policy) pause(n int, resp *http.Response) (time.Duration, bool) {
 	case after > p.MaxRetryAfter:
 		return 0, false
 	default:
-		// Never before the time it asked for, and not all clients at that moment.
+		// Requests are never sent before the time in Retry-After. Jitter keeps clients from
+		// sending all at that moment.
 		return after + min(jitter, after/10+p.BaseDelay), true
 	}
 }

@@ -16,26 +16,26 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// A Sender makes one attempt. local reports that the error was made by the SDK and not
-// by the base transport, so that no further attempt can help.
+// A Sender makes one attempt. local is true if the SDK, not the base transport, made
+// the error, so that further attempts cannot help.
 type Sender func(context.Context, *http.Request) (resp *http.Response, local bool, err error)
 
-// A Retrier sends requests again if that is safe. A request that succeeds at once does
-// not pay for it: the caller makes the first attempt, and only if that is
+// A Retrier sends requests again if that is safe. A request that succeeds at once has
+// no extra cost: the caller makes the first attempt. Only if the outcome is
 // [Retrier.Worthwhile], go-retryablehttp takes it as its attempt 0.
 type Retrier struct {
 	policy Policy
 	log    *slog.Logger
 }
 
-// New returns a Retrier. A nil log is silent.
+// New returns a Retrier. If log is nil, nothing is logged.
 func New(policy Policy, log *slog.Logger) *Retrier {
 	return &Retrier{policy: policy.WithDefaults(), log: log}
 }
 
-// series is one request with several attempts. It is the transport under
-// go-retryablehttp: to that library, every outcome is an empty success, and the series
-// decides whether and when another attempt follows.
+// series is one request with several attempts. It is the transport of go-retryablehttp.
+// For that library, every outcome is an empty success, and the series decides whether
+// and when another attempt follows.
 type series struct {
 	retrier *Retrier
 	send    Sender
@@ -50,10 +50,10 @@ type series struct {
 	body    io.ReadCloser // of the next attempt, if it has one
 }
 
-// Run makes further attempts after a first one that ended in resp or err, and returns
-// the outcome of the last one. go-retryablehttp makes the loop. It sees neither the
-// URL, whose query string it would print, nor the headers, nor the body, which it would
-// buffer. Pauses end with ctx.
+// Run makes further attempts after a first attempt that ended in resp or err. It
+// returns the outcome of the last attempt. go-retryablehttp runs the loop. It does not
+// get the URL, because it would print the query string, nor the headers, nor the body,
+// which it would buffer. Pauses end when ctx ends.
 func (r *Retrier) Run(ctx context.Context, req *http.Request, resp *http.Response, err error, send Sender) (*http.Response, error) {
 	s := &series{retrier: r, send: send, ctx: ctx, req: req, resp: resp, err: err}
 	conductor := &retryablehttp.Client{
@@ -70,13 +70,14 @@ func (r *Retrier) Run(ctx context.Context, req *http.Request, resp *http.Respons
 	if berr != nil {
 		return resp, err
 	}
-	// The series already has what the conductor returns.
+	// The series already has the response that the conductor returns.
 	_, _ = conductor.Do(baton)
 	if s.pausing {
 		if s.body != nil {
 			_ = s.body.Close()
 		}
-		// Canceled between two attempts: the last response is drained already.
+		// The call was canceled between two attempts. The last response is already
+		// drained.
 		return nil, context.Cause(ctx)
 	}
 	return s.resp, s.err
@@ -105,13 +106,14 @@ func (s *series) attempt() (*http.Response, bool, error) {
 	return s.send(s.ctx, req)
 }
 
-// again reports whether the outcome calls for another attempt, and sets when.
+// again reports whether the outcome calls for another attempt, and sets the pause
+// before it.
 func (s *series) again() bool {
 	p, ctx := s.retrier.policy, s.ctx
 	if s.local || s.n >= p.MaxAttempts || ctx.Err() != nil {
 		return false
 	}
-	// The first outcome was Worthwhile.
+	// The first outcome was already found Worthwhile.
 	if s.n > 1 && !p.wants(ctx, Outcome{Request: s.req, Response: s.resp, Err: s.err, Attempt: s.n}) {
 		return false
 	}
@@ -120,7 +122,7 @@ func (s *series) again() bool {
 		return false
 	}
 	if end, limited := ctx.Deadline(); limited && time.Until(end) <= wait {
-		return false // the response at hand says more than a missed deadline
+		return false // the current response says more than an error about the deadline
 	}
 	cause := s.err
 	if s.resp != nil {
@@ -132,7 +134,7 @@ func (s *series) again() bool {
 	if s.req.GetBody != nil {
 		body, err := s.req.GetBody()
 		if err != nil {
-			return false // there is nothing to send again; the response at hand is returned
+			return false // the body cannot be sent again; the current response is returned
 		}
 		s.body = body
 	}
@@ -141,7 +143,7 @@ func (s *series) again() bool {
 	return true
 }
 
-// logRetry logs that another attempt follows. cause is nil if the status says why.
+// logRetry logs that another attempt follows. cause is nil if the status is the reason.
 func (r *Retrier) logRetry(ctx context.Context, s *series, cause error) {
 	if r.log == nil {
 		return

@@ -8,18 +8,18 @@ import (
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
-// adopter has requests use the keys of records.
+// adopter makes requests use the keys of records.
 type adopter struct {
 	ledger   *ledger
 	handover Handover
 	report   Report
 
 	mu       sync.Mutex
-	outdated Generation // in use since before a key that requests could not be changed over to
+	outdated Generation // in use since before a key that requests could not change to
 }
 
-// takeUp adopts the key of a record that another process has written, if a key is
-// in use that it replaces.
+// takeUp adopts the key of a record that another process has written, if it
+// replaces the current key.
 func (a *adopter) takeUp(ctx context.Context, rec record.Key) error {
 	if a.handover.InUse().IsZero() || rec.Current.IsZero() || replaced(rec) ||
 		a.handover.Serves(rec.Current.Credential) {
@@ -28,18 +28,18 @@ func (a *adopter) takeUp(ctx context.Context, rec record.Key) error {
 	return a.change(ctx, rec.Current, renew.Adopted)
 }
 
-// change has requests use a key from now on.
+// change makes requests use a key from now on.
 func (a *adopter) change(ctx context.Context, k record.StoredKey, reason renew.Reason) error {
 	err := a.handover.Adopt(ctx, k, reason)
 	if err == nil && !a.handover.Serves(k.Credential) {
-		// A renewal that was under way was joined, and it had begun with the key
-		// before.
+		// A renewal that was under way was joined. It had begun with the previous
+		// key.
 		err = a.handover.Adopt(ctx, k, reason)
 	}
 	return err
 }
 
-// changeOver has requests use the current key of a record, and reports whether
+// changeOver makes requests use the current key of a record, and reports whether
 // they do. A session that cannot be replaced now continues to be used.
 func (a *adopter) changeOver(ctx context.Context, rec record.Key) bool {
 	before := a.handover.InUse()
@@ -56,7 +56,8 @@ func (a *adopter) changeOver(ctx context.Context, rec record.Key) bool {
 	return err == nil
 }
 
-// stillOn reports whether requests use what the previous key authenticates.
+// stillOn reports whether requests use a credential that the previous key
+// authenticates.
 func (a *adopter) stillOn(previous record.StoredKey) bool {
 	g := a.handover.InUse()
 	a.mu.Lock()

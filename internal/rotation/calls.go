@@ -13,8 +13,8 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// calls makes calls of the platform: bounded, repeated while their outcome is not
-// final, and only while the lease is held.
+// calls makes calls to the platform. They are bounded, are repeated while their outcome
+// is not final, and are made only while the lease is held.
 type calls struct {
 	platform Platform
 	keys     Keys
@@ -22,7 +22,8 @@ type calls struct {
 	hold     *hold
 }
 
-// agentOf returns whose key a record has, "" if that is not known.
+// agentOf returns the ID of the agent that the key of a record belongs to, or "" if it
+// is not known.
 func (c *calls) agentOf(rec record.Key) string {
 	for _, id := range []string{c.policy.AgentID, rec.Agent, c.policy.DefaultAgent} {
 		if id != "" {
@@ -32,7 +33,7 @@ func (c *calls) agentOf(rec record.Key) string {
 	return ""
 }
 
-// manager returns who creates, lists and revokes keys.
+// manager returns the caller that creates, lists, and revokes keys.
 func (c *calls) manager(ctx context.Context, agent string) (Caller, error) {
 	if !c.keys.HasOwner() {
 		return Caller{Credential: c.hold.rec.Current.Credential}, nil
@@ -47,9 +48,9 @@ func (c *calls) ask(ctx context.Context, by Caller, call func(ctx context.Contex
 	return a, err
 }
 
-// askFor is ask, with no attempt begun after patience. more is set if another one
-// would have been made. The error says that no further call may be made; the
-// outcome of a call is in the answer.
+// askFor is like ask, but begins no attempt after patience has passed. more is set if
+// another attempt would have been made. An error means that no further call may be made.
+// The outcome of a call is in the answer.
 func (c *calls) askFor(ctx context.Context, patience time.Duration, by Caller, call func(ctx context.Context) Answer) (a Answer, more bool, err error) {
 	began := time.Now()
 	for n := 1; ; n++ {
@@ -78,10 +79,10 @@ func (c *calls) once(ctx context.Context, call func(ctx context.Context) Answer)
 	return call(ctx)
 }
 
-// weigh compares a refusal with what the platform says about the caller. If the
-// caller is dead, the refusal is about that. A 401 although the caller is alive, or
-// any refusal while that is not known, is not the platform's word: the call may have
-// taken effect.
+// weigh compares a refusal with the verdict about the caller. If the caller is dead, the
+// refusal is about the caller. If the caller is alive, a 401 does not count as the
+// platform's response. If the verdict is unknown, no refusal does. The call may then
+// have taken effect.
 func (c *calls) weigh(ctx context.Context, by Caller, a Answer) Answer {
 	if !a.Outcome.refused() {
 		return a
@@ -95,8 +96,8 @@ func (c *calls) weigh(ctx context.Context, by Caller, a Answer) Answer {
 	return a
 }
 
-// issue creates a key. It notes if the outcome of an attempt is unknown, so that a
-// key may be live that is in no record.
+// issue creates a key. If the outcome of an attempt is unknown, it notes that a live key
+// may exist that is not in any record.
 func (c *calls) issue(ctx context.Context, by Caller, agent, idempotencyKey string) (Answer, error) {
 	name := mark(c.hold.rec)
 	a, err := c.ask(ctx, by, func(ctx context.Context) Answer {
@@ -108,8 +109,9 @@ func (c *calls) issue(ctx context.Context, by Caller, agent, idempotencyKey stri
 	return a, err
 }
 
-// noteUnknown notes that a key may be live that is in no record. It is saved with the
-// next change of the record: if there is none, the next attempt notes it.
+// noteUnknown notes that a live key may exist that is not in any record. The note is
+// saved with the next change of the record. If there is none, the next attempt makes the
+// note again.
 func (c *calls) noteUnknown() {
 	if c.hold.rec.Intent.Unknown {
 		return
@@ -119,12 +121,13 @@ func (c *calls) noteUnknown() {
 	c.hold.rec = rec
 }
 
-// verify asks about a credential.
+// verify asks the platform about a credential.
 func (c *calls) verify(ctx context.Context, cred secret.Credential) (Verdict, error) {
 	return verify(ctx, c.platform, c.policy, cred)
 }
 
-// verdict asks about a credential until the platform answers, at most askAttempts times.
+// verdict asks the platform about a credential, at most askAttempts times, until it
+// responds.
 func (c *calls) verdict(ctx context.Context, cred secret.Credential) (v Verdict, err error) {
 	for n := 1; ; n++ {
 		v, err = c.verify(ctx, cred)
@@ -137,8 +140,8 @@ func (c *calls) verdict(ctx context.Context, cred secret.Credential) (v Verdict,
 	}
 }
 
-// awaitKnown waits, at most VerifyTimeout, until the platform knows a key that it
-// has just issued. lost says that the lease is not held any more.
+// awaitKnown waits until the platform knows a key that it has just issued, but at most
+// for VerifyTimeout. lost means that the lease is not held any more.
 func (c *calls) awaitKnown(ctx context.Context, cred secret.Credential) (v Verdict, err, lost error) {
 	began := time.Now()
 	end := began.Add(c.policy.VerifyTimeout)
@@ -157,8 +160,8 @@ func (c *calls) awaitKnown(ctx context.Context, cred secret.Credential) (v Verdi
 	}
 }
 
-// revokeKey revokes a key by its ID. Whatever the platform says is fine, if the key
-// does not authenticate any more.
+// revokeKey revokes a key by its ID. It succeeds whenever the key does not authenticate
+// any more, whatever the platform says.
 func (c *calls) revokeKey(ctx context.Context, k record.StoredKey) (Answer, error) {
 	if agent := c.agentOf(c.hold.rec); k.ID == "" && agent != "" {
 		k.ID, _ = c.findID(ctx, agent, k)
@@ -172,7 +175,7 @@ func (c *calls) revokeKey(ctx context.Context, k record.StoredKey) (Answer, erro
 	case verdict == Dead:
 		return Answer{Outcome: Done}, nil
 	case verdict == Alive && a.Missing:
-		// It is alive under another ID than the one that we were told.
+		// The key is alive under a different ID than the recorded one.
 		id, ferr := c.findID(ctx, c.agentOf(c.hold.rec), k)
 		if errors.Is(ferr, record.ErrLeaseLost) {
 			return Answer{}, ferr
@@ -215,7 +218,7 @@ func (c *calls) list(ctx context.Context, agent string) (keys []ListedKey, a Ans
 }
 
 // sweep lists the keys of the agent and revokes those that rotations have left behind.
-// If it is not known whose keys they are, there is nothing to list.
+// If the agent is not known, it does nothing.
 func (c *calls) sweep(ctx context.Context) (Answer, error) {
 	agent := c.agentOf(c.hold.rec)
 	if agent == "" {
@@ -229,7 +232,7 @@ func (c *calls) sweep(ctx context.Context) (Answer, error) {
 	if len(left) == 0 {
 		return a, nil
 	}
-	// Another process may have made keys since the last check.
+	// Another process may have created keys since the last check.
 	if err := c.hold.fence(ctx); err != nil {
 		return Answer{}, err
 	}
@@ -241,9 +244,9 @@ func (c *calls) sweep(ctx context.Context) (Answer, error) {
 	return Answer{Outcome: Done}, nil
 }
 
-// leftBehind returns the IDs of the live keys that should not be live: those that have
-// the mark of a rotation of this record, the successor that a rotation in place has
-// lost, and the previous key. The current key may have a mark, too.
+// leftBehind returns the IDs of live keys that should not be live: keys with the mark of
+// a rotation of this record, the lost successor of a rotation in place, and the previous
+// key. The current key may also have a mark.
 func (c *calls) leftBehind(keys []ListedKey) (ids []string) {
 	rec := c.hold.rec
 	own, ok := c.ownID(keys)
@@ -266,8 +269,9 @@ func (c *calls) leftBehind(keys []ListedKey) (ids []string) {
 	return ids
 }
 
-// ownID returns the ID of the current key. If the list does not have it, no other key
-// may be revoked because of the list: it could be the one in use.
+// ownID returns the ID of the current key. If the list does not contain the current key,
+// other keys must not be revoked because of the list: one of them could be the key in
+// use.
 func (c *calls) ownID(keys []ListedKey) (id string, ok bool) {
 	cur := c.hold.rec.Current
 	if slices.ContainsFunc(live(keys), func(k ListedKey) bool { return k.ID != "" && k.ID == cur.ID }) {
@@ -277,22 +281,23 @@ func (c *calls) ownID(keys []ListedKey) (id string, ok bool) {
 	return id, id != ""
 }
 
-// lostKey returns the ID of the key that a rotation in place has made and that no
-// process has seen; "" if there is none, or in doubt: others may create keys of the
-// agent at the same time, and those must not be revoked. It is a live key that
-// was not there before and that no other intent has named; a platform may pass the
-// name of the old key on to the new one. The platform makes it as it revokes the
-// old one; if its list shows when that was, the two times have to agree.
+// lostKey returns the ID of the key that a rotation in place has created and that no
+// process has received. It returns "" if there is no such key, or in case of doubt:
+// other programs may create keys of the agent at the same time, and those must not be
+// revoked. The lost key is a live key that did not exist before and that no other intent
+// has named; a platform may give the new key the name of the old one. The platform
+// creates it when it revokes the old key. If its list shows when that happened, the two
+// times must agree.
 func (c *calls) lostKey(keys []ListedKey) string {
-	in, own := c.hold.rec.Intent, c.hold.rec.Current.ID // which may be dead
+	in, own := c.hold.rec.Intent, c.hold.rec.Current.ID // the current key may be dead
 	if own == "" {
 		own = idOf(live(keys), c.hold.rec.Current.Credential)
 	}
 	if len(in.Known) == 0 || own == "" {
 		return ""
 	}
-	var revoked []time.Time // when keys were revoked that had been live before
-	var names []string      // of the keys that were live before
+	var revoked []time.Time // revocation times of keys that were live before
+	var names []string      // names of the keys that were live before
 	for _, k := range keys {
 		if slices.Contains(in.Known, k.ID) {
 			names = append(names, k.Name)
@@ -315,15 +320,15 @@ func (c *calls) lostKey(keys []ListedKey) string {
 	return found[0]
 }
 
-// madeByOneOf reports whether a key may have been created by one of the
-// revocations. If nothing is known, it may.
+// madeByOneOf reports whether a key may have been created by one of the revocations. If
+// nothing is known about them, it may have been.
 func madeByOneOf(revoked []time.Time, created time.Time) bool {
 	const sameMoment = 10 * time.Second
 	return len(revoked) == 0 || created.IsZero() ||
 		slices.ContainsFunc(revoked, func(t time.Time) bool { return created.Sub(t).Abs() <= sameMoment })
 }
 
-// findID looks for the ID of a key of which only the secret is known.
+// findID finds the ID of a key of which only the secret is known.
 func (c *calls) findID(ctx context.Context, agent string, k record.StoredKey) (string, error) {
 	keys, a, err := c.list(ctx, agent)
 	if err != nil || a.Outcome != Done {
@@ -334,17 +339,17 @@ func (c *calls) findID(ctx context.Context, agent string, k record.StoredKey) (s
 
 const markPrefix = "agrenting-go/"
 
-// mark names the keys that an intent creates, so that one whose response was lost
-// can be told from all others. It begins with the series of the record.
+// mark returns the name of the keys that an intent creates. With it, a key whose
+// response was lost can be recognized. It begins with the series of the record.
 func mark(rec record.Key) string { return seriesPrefix(rec) + rec.Intent.Key }
 
-// marked reports whether a name is the mark of an intent of the record: of the one
-// under way, or of any other if the record has a series.
+// marked reports whether a name is the mark of an intent of the record. It may be the
+// current intent or, if the record has a series, any other intent.
 func marked(rec record.Key, name string) bool {
 	return name == mark(rec) || (rec.Series != "" && strings.HasPrefix(name, seriesPrefix(rec)))
 }
 
-// seriesPrefix is what the marks of a record have in common. Records of earlier
+// seriesPrefix returns the common prefix of the marks of a record. Records of earlier
 // versions have no series.
 func seriesPrefix(rec record.Key) string {
 	if rec.Series == "" {

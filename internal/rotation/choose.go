@@ -10,7 +10,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// chooser gives out the key to use.
+// chooser returns the key to use.
 type chooser struct {
 	ledger  *ledger
 	watcher *watcher
@@ -18,9 +18,9 @@ type chooser struct {
 	runner  *runner
 }
 
-// choose returns the store's key, and in place of one that the platform rejected
-// its successor. It asks the store first, so a rotation by another process costs no
-// call of the platform.
+// choose returns the store's key. If the platform has rejected that key, choose returns
+// its successor. It loads the store first, so a rotation by another process does not cost
+// a call to the platform.
 func (c *chooser) choose(ctx context.Context, rejected secret.Credential) (record.StoredKey, renew.Reason, error) {
 	c.watcher.watch(c.changed)
 	if rejected.IsZero() {
@@ -48,15 +48,15 @@ func (c *chooser) choose(ctx context.Context, rejected secret.Credential) (recor
 				return k, reason, err
 			}
 		case refused && !rec.Previous.IsZero() && !fellBack:
-			// While parts of the platform do not know a new key, the previous one may
-			// still be accepted.
+			// While parts of the platform do not know a new key, they may still accept
+			// the previous one.
 			fellBack = true
 			if c.alive(ctx, rec.Previous) {
 				return rec.Previous, renew.Adopted, nil
 			}
 		}
-		// The key was rejected while it is being rotated: its successor is on the
-		// way, or the work of a process that died must be finished.
+		// The key was rejected while it is being rotated. Its successor will arrive soon,
+		// or the work of a process that has died must be finished.
 		if rec.Intent != nil && !c.runner.atWork(e) {
 			if err := c.resume(); err != nil {
 				if replaced(rec) && !rec.Pending.Credential.Equal(rejected) {
@@ -71,15 +71,15 @@ func (c *chooser) choose(ctx context.Context, rejected secret.Credential) (recor
 	}
 }
 
-// changed is told of records that another process has saved.
+// changed is called with records that another process has saved.
 func (c *chooser) changed(ctx context.Context, rec record.Key) {
-	if !c.runner.running() { // else it is woken by the news, and takes the key up
-		_ = c.adopter.takeUp(ctx, rec) // or at the next load of the store
+	if !c.runner.running() { // a running rotation is woken and adopts the key itself
+		_ = c.adopter.takeUp(ctx, rec) // or it is adopted at the next load of the store
 	}
 }
 
-// resume has an unfinished rotation finished, unless the last attempt has just
-// failed.
+// resume starts a run that finishes an unfinished rotation, unless the last attempt has
+// just failed.
 func (c *chooser) resume() error {
 	if until, err := c.runner.schedule.pausing(); err != nil {
 		return &PausedError{At: until, Err: err}
@@ -90,10 +90,10 @@ func (c *chooser) resume() error {
 	return nil
 }
 
-// replaceRejected looks for another key if no rotation explains why the current one was
-// rejected: one that an operator has provided, or that of an older record that the store
-// has instead. If there is none, it has the owner issue one. It returns no key while that
-// is under way.
+// replaceRejected finds another key if no rotation explains why the current one was
+// rejected. The other key may be one that an operator has provided, or one of an older
+// record that the store contains instead. If there is none, the owner issues a new key.
+// While that is under way, replaceRejected returns no key.
 func (c *chooser) replaceRejected(ctx context.Context, e entry) (record.StoredKey, renew.Reason, error) {
 	rec := e.Body
 	provided, err := c.provided(ctx, rec)
@@ -106,7 +106,7 @@ func (c *chooser) replaceRejected(ctx context.Context, e entry) (record.StoredKe
 	older, set := c.ledger.alternative()
 	repairs := c.repairs(rec)
 	if provided.IsZero() && !set && !repairs {
-		return rec.Current, renew.Rejected, nil // the caller sees the 401
+		return rec.Current, renew.Rejected, nil // the caller gets the 401
 	}
 	verdict, _ := verify(ctx, c.runner.platform, c.runner.policy, rec.Current.Credential)
 	switch {
@@ -130,7 +130,7 @@ func (c *chooser) repairs(rec record.Key) bool {
 	return c.runner.keys.HasOwner() && (&calls{policy: c.runner.policy}).agentOf(rec) != ""
 }
 
-// adopt makes a key that an operator has provided the current one.
+// adopt makes a key that an operator has provided the current key.
 func (c *chooser) adopt(ctx context.Context, e entry, provided secret.Credential) (record.StoredKey, renew.Reason, error) {
 	next := e.Body.Clone()
 	next.Ancestors = next.Remember(next.Current.Credential.Fingerprint())
@@ -152,21 +152,22 @@ func (c *chooser) adopt(ctx context.Context, e entry, provided secret.Credential
 	return next.Current, renew.Adopted, nil
 }
 
-// alive reports whether the platform accepts a key that a request was refused with.
+// alive reports whether the platform accepts a key although a request with it was
+// refused.
 func (c *chooser) alive(ctx context.Context, k record.StoredKey) bool {
 	v, _ := verify(ctx, c.runner.platform, c.runner.policy, k.Credential)
 	return v == Alive
 }
 
-// provided returns the initial key if the store has never had it and the platform
-// knows it. The error says that it could not be tried.
+// provided returns the initial key if the store has never contained it and the platform
+// accepts it. The error means that it could not be checked.
 func (c *chooser) provided(ctx context.Context, rec record.Key) (secret.Credential, error) {
 	if !c.runner.keys.HasInitial() {
 		return secret.Credential{}, nil
 	}
 	k, err := c.runner.keys.Initial(ctx)
 	if err != nil || k.Problem() != "" || rec.Knows(k) {
-		return secret.Credential{}, nil //nolint:nilerr // there is no such key, which is not an error here
+		return secret.Credential{}, nil //nolint:nilerr // a missing initial key is not an error here
 	}
 	switch v, err := verify(ctx, c.runner.platform, c.runner.policy, k); v {
 	case Alive:
@@ -181,8 +182,8 @@ func (c *chooser) provided(ctx context.Context, rec record.Key) (secret.Credenti
 	}
 }
 
-// warnOfAge reports a key that is older than the platform recommends while nothing
-// is going to rotate it. The report drops repetitions.
+// warnOfAge reports a key that is older than the platform recommends if nothing will
+// rotate it. The report drops repetitions.
 func (c *chooser) warnOfAge(rec record.Key) {
 	created := rec.Current.Created
 	if c.runner.policy.Every <= 0 && !created.IsZero() && time.Since(created) >= Recommended {

@@ -244,10 +244,10 @@ func TestARotationSurvivesAnyOneFault(t *testing.T) {
 			for i, f := range op.faults() {
 				endings := []modelEnding{itStays, itDies}
 				if sdktest.FewerScenarios { // TestAnyOneFault tries all, and the same code runs
-					if (n+i)%4 != 0 {
+					if (n+i)%8 != 0 {
 						continue
 					}
-					endings = endings[(n+i)/4%2:][:1]
+					endings = endings[(n+i)/8%2:][:1]
 				}
 				for _, ending := range endings {
 					name := fmt.Sprintf("operation %d, %s: %s", n, op, f)

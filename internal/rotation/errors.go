@@ -8,21 +8,23 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// Errors of rotations. The root package gives callers its own sentinels for them.
+// Errors of rotations. The root package replaces them with its own sentinels.
 var (
-	// ErrClosed says that the manager was closed.
+	// ErrClosed means that the manager was closed.
 	ErrClosed = errors.New("agrenting: the rotation was ended by Close")
-	// ErrNotRotatable says that the credential in the store is not an API key.
+	// ErrNotRotatable means that the credential in the store is not an API key.
 	ErrNotRotatable = errors.New("agrenting: the platform rotates API keys only")
-	// ErrNotKnown says that the ID of a key, or whose key it is, is not known.
+	// ErrNotKnown means that the ID of a key, or the agent that it belongs to, is
+	// not known.
 	ErrNotKnown = errors.New("agrenting: the key is not fully known")
-	// ErrNoKeyFound says that no key was found in a response that should have one.
+	// ErrNoKeyFound means that a response that should contain a key does not
+	// contain one.
 	ErrNoKeyFound = errors.New("agrenting: no key was found in the platform's response")
-	// ErrEmpty says that the store is empty and there is no initial key.
+	// ErrEmpty means that the store is empty and there is no initial key.
 	ErrEmpty = errors.New("agrenting: the store is empty")
 )
 
-// PausedError says that the next attempt to finish a rotation is not due yet.
+// PausedError means that the next attempt to finish a rotation is not due yet.
 type PausedError struct {
 	At  time.Time
 	Err error
@@ -34,17 +36,19 @@ func (e *PausedError) Error() string { return e.Err.Error() }
 // Unwrap returns the error of the last attempt.
 func (e *PausedError) Unwrap() error { return e.Err }
 
-// errDropped says that an unfinished rotation could only be undone.
+// errDropped means that an unfinished rotation could only be undone.
 var errDropped = errors.New("agrenting: an unfinished rotation was undone")
 
-// Error says where a rotation stopped, what is known, and what to do.
+// Error says where a rotation stopped, what is known, and what to do. For example,
+// an error with Stage StageRevoke means that requests already use the new key, but
+// the old key may still be live.
 type Error struct {
 	Stage    Stage
 	Strategy Strategy
-	// State says which key is live and what was saved, Advice what to do.
+	// State says which key is live and what was saved. Advice says what to do.
 	State, Advice string
 	Err           error
-	// New is a key that was issued and could not be saved; Raw is a response in
+	// New is a key that was issued but could not be saved. Raw is a response in
 	// which no key was found.
 	New secret.Credential
 	Raw secret.Text
@@ -61,7 +65,7 @@ func isError(err error) bool {
 	return ok
 }
 
-// What is known in most failures.
+// These texts say what is known after most failures.
 const (
 	nothingChanged = "nothing was changed, the key is live"
 	fixStore       = "fix the store"

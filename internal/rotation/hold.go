@@ -9,21 +9,21 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// hold is the record while this process works on it, and the lease on it.
+// hold is the record while this process works on it, and the lease on that record.
 type hold struct {
 	ledger *ledger
 	tasks  *tasks
 	policy *Policy
 
-	entry entry // what the work began with, or what was released last
+	entry entry // the record at the beginning of the work, or the one that was released last
 	rec   record.Key
 	lease *record.Held[record.Key] // nil before it is acquired, and after it is released
 	keep  func()                   // ends the extension of the lease
 }
 
-// save writes the record and extends the lease, or acquires it, or gives it up
-// with the intent. It does not respect the end of ctx: what is known by now must
-// not be lost because the client is closed.
+// save writes the record. It also extends the lease, acquires it, or releases it together
+// with the intent. It continues after the end of ctx, because what is known must not be
+// lost when the client is closed.
 func (h *hold) save(ctx context.Context, rec record.Key) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.policy.CallTimeout)
 	defer cancel()
@@ -50,14 +50,14 @@ func (h *hold) put(ctx context.Context, rec record.Key) error {
 	}
 }
 
-// acquire takes the lease. A slow store gets as long as ctx lasts.
+// acquire takes the lease. A slow store may take until ctx ends.
 func (h *hold) acquire(ctx context.Context, rec record.Key) error {
 	terms := record.Terms{Holder: h.ledger.holder, Duration: h.policy.Lease, Every: h.policy.Lease / 4}
 	for {
 		lease, err := h.ledger.store.Acquire(ctx, h.entry, rec, terms)
 		switch {
 		case err == nil:
-			h.lease, h.keep = lease, lease.Keep(h.tasks.ctx) //nolint:contextcheck // it lasts longer than this call
+			h.lease, h.keep = lease, lease.Keep(h.tasks.ctx) //nolint:contextcheck // the lease lasts longer than this call
 			return nil
 		case errors.Is(err, record.ErrConflict):
 			return fmt.Errorf("%w: %w", record.ErrLeaseLost, err)
@@ -67,7 +67,7 @@ func (h *hold) acquire(ctx context.Context, rec record.Key) error {
 	}
 }
 
-// current is the stored record.
+// current returns the stored record.
 func (h *hold) current() entry {
 	if h.lease != nil {
 		return h.lease.Entry()
@@ -77,7 +77,7 @@ func (h *hold) current() entry {
 	return e
 }
 
-// release gives the lease up with a last write.
+// release releases the lease with a last write.
 func (h *hold) release(ctx context.Context, rec record.Key) error {
 	h.keep()
 	if err := h.lease.Release(ctx, rec); err != nil {
@@ -88,7 +88,7 @@ func (h *hold) release(ctx context.Context, rec record.Key) error {
 	return nil
 }
 
-// letGo gives the lease up, so that others need not wait for its end.
+// letGo releases the lease, so that other processes need not wait for its end.
 func (h *hold) letGo(ctx context.Context) {
 	if h.lease == nil {
 		return
@@ -108,15 +108,14 @@ func (h *hold) retake(ctx context.Context, e entry) error {
 	return h.save(ctx, e.Body.Clone())
 }
 
-// changed reports whether another process has written the record since it was
-// loaded.
+// changed reports whether another process has written the record since it was loaded.
 func (h *hold) changed(ctx context.Context) bool {
 	e, err := h.ledger.load(ctx, secret.Credential{})
 	return err == nil && e.Revision != h.entry.Revision
 }
 
-// regain prepares to acquire the lease again if no other process has it: the store was set
-// back, and the newest record is the one that this process works on.
+// regain prepares to acquire the lease again if no other process has it: the store was
+// rolled back, and the newest record is the one that this process works on.
 func (h *hold) regain(ctx context.Context) bool {
 	e, err := h.ledger.load(context.WithoutCancel(ctx), secret.Credential{})
 	mine, theirs := h.rec.Intent, e.Body.Intent
@@ -136,7 +135,7 @@ func (h *hold) stop() {
 	}
 }
 
-// allowed returns nil if the platform may be called: the lease is held, or none is
+// allowed returns nil if the platform may be called, because the lease is held or is not
 // needed.
 func (h *hold) allowed(ctx context.Context) error {
 	if h.lease == nil {
@@ -151,9 +150,9 @@ func (h *hold) allowed(ctx context.Context) error {
 	return err
 }
 
-// errUnreachable says that the lease may have ended, since the store could not be
-// reached for so long.
+// errUnreachable means that the lease may have ended, because the store could not be
+// reached for too long.
 var errUnreachable = errors.New("agrenting: the store could not be reached for as long as the right to rotate lasts")
 
-// fence makes sure that the lease is still held, by extending it.
+// fence makes sure that the lease is still held. It does so by extending the lease.
 func (h *hold) fence(ctx context.Context) error { return h.save(ctx, h.rec.Clone()) }

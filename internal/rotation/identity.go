@@ -13,11 +13,11 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// MismatchError says that the key in the store belongs to another agent than the key
+// MismatchError means that the key in the store belongs to a different agent than the key
 // that this client was given or has used so far, or that this cannot be ruled out.
 type MismatchError struct {
-	// Stored and Configured are the IDs of the agents; empty if the platform does not
-	// say whose key it is.
+	// Stored and Configured are the IDs of the agents. They are empty if the platform
+	// does not say which agent a key belongs to.
 	Stored, Configured string
 }
 
@@ -31,29 +31,29 @@ func isForeign(err error) bool {
 	return ok
 }
 
-// identity makes sure that a client never acts with the key of another agent, as when two
-// programs were given one store. Keys of one lineage, and keys of the same agent, may
-// replace each other. Whose a key is, only the platform knows: it says so when the key is
-// exchanged.
+// identity makes sure that a client never acts with the key of another agent, for example
+// because two programs were given the same store. Keys of the same lineage or of the same
+// agent may replace each other. Only the platform knows which agent a key belongs to: it
+// says so when the key is exchanged.
 type identity struct {
 	platform Platform
 	keys     Keys
 	policy   *Policy
 
-	made   sync.Once           // turn, which most clients never need
-	turn   chan struct{}       // has room for the one call that may use what follows
-	agents map[question]string // what the platform has said
-	failed error               // of the last call, until then
+	made   sync.Once           // makes turn, which most clients never need
+	turn   chan struct{}       // has room for the one call that may use the fields below
+	agents map[question]string // the agents that the platform has named
+	failed error               // the error of the last call, kept until the time in until
 	until  time.Time
 
-	failures int // in a row
+	failures int // consecutive ones
 }
 
 func newIdentity(p Platform, k Keys, policy *Policy) *identity {
 	return &identity{platform: p, keys: k, policy: policy}
 }
 
-// relates reports whether two records are of one history, as far as they say.
+// relates reports whether two records belong to the same history, as far as they show.
 func relates(a, b record.Key) bool {
 	if a.IsZero() || b.IsZero() || a.Lineage == "" || b.Lineage == "" || a.Lineage == b.Lineage {
 		return true
@@ -61,8 +61,9 @@ func relates(a, b record.Key) bool {
 	return a.Agent != "" && a.Agent == b.Agent
 }
 
-// check refuses a record that is of another agent than the newest one known, or, if none
-// is, than the initial key. It returns the record with what it has learned.
+// check refuses a record that belongs to another agent than the newest known record or,
+// if no record is known, than the initial key. It returns the record, extended by what it
+// has learned.
 func (i *identity) check(ctx context.Context, known, rec record.Key) (learned record.Key, err error) {
 	if !known.IsZero() {
 		if relates(known, rec) {
@@ -79,10 +80,10 @@ func (i *identity) check(ctx context.Context, known, rec record.Key) (learned re
 	}
 	c, err := i.keys.Initial(ctx)
 	if err != nil || c.Problem() != "" {
-		return rec, nil //nolint:nilerr // then there is nothing to compare
+		return rec, nil //nolint:nilerr // without it, there is nothing to compare
 	}
 	learned, err = i.compare(ctx, c, "", rec)
-	if errors.Is(err, errDeadRecord) { // whose it was is not known, so nothing of it is used
+	if errors.Is(err, errDeadRecord) { // its agent is not known, so no part of it is used
 		return record.Key{
 			Lineage: record.LineageOf(c), Series: record.NewSeries(), Generation: rec.Generation + 1,
 			Current: record.StoredKey{Credential: c, ID: i.policy.KeyID, Created: wallNow(), Expires: c.Expires()},
@@ -93,7 +94,7 @@ func (i *identity) check(ctx context.Context, known, rec record.Key) (learned re
 
 var errDeadRecord = errors.New("agrenting: the key of the record is dead, and whose it was is not known")
 
-// compare refuses a record whose agent is not that of a key.
+// compare refuses a record if its agent is not the agent of a key.
 func (i *identity) compare(ctx context.Context, c secret.Credential, mine string, rec record.Key) (learned record.Key, err error) {
 	fingerprint := c.Fingerprint()
 	if rec.Knows(c) || rec.Lineage == record.LineageOf(c) || slices.Contains(rec.Kin, fingerprint) {
@@ -137,10 +138,10 @@ func (i *identity) compare(ctx context.Context, c secret.Credential, mine string
 	return rec, nil
 }
 
-// maxKin bounds how many keys of the same agent a record names.
+// maxKin bounds how many other keys of the same agent a record names.
 const maxKin = 8
 
-// liveKey is the key of a record that may be live.
+// liveKey returns the key of a record that may be live.
 func liveKey(rec record.Key) secret.Credential {
 	if replaced(rec) {
 		return rec.Pending.Credential
@@ -148,17 +149,19 @@ func liveKey(rec record.Key) secret.Credential {
 	return rec.Current.Credential
 }
 
-// The pauses between calls that fail double: the authenticate endpoint allows few.
+// The pauses between failing calls double, because the authenticate endpoint allows only a few calls.
 const (
 	whosePause    = 3 * time.Second
 	maxWhosePause = time.Minute
 )
 
-// question is whose a key is: that of the likely agent, or of which one.
+// question asks which agent a key belongs to. likely is the agent to try first; it may be
+// empty.
 type question struct{ fingerprint, likely string }
 
-// whose returns the agent of a key, empty if the platform does not say. It is likely if
-// it is in the list of that agent's keys; else the key is exchanged.
+// whose returns the ID of the agent that a key belongs to, or "" if the platform does not
+// say. If the list of the likely agent's keys contains the key, it is that agent.
+// Otherwise, the key is exchanged to find out.
 func (i *identity) whose(ctx context.Context, c secret.Credential, likely string) (string, error) {
 	q := question{c.Fingerprint(), likely}
 	if agent, ok := i.agents[q]; ok {
@@ -182,7 +185,7 @@ func (i *identity) whose(ctx context.Context, c secret.Credential, likely string
 	err := failed(a, nil)
 	if err != nil {
 		if v, _ := verify(ctx, i.platform, i.policy, c); v == Dead {
-			err = nil // it is of no use to any agent
+			err = nil // the key is useless to every agent
 		}
 	}
 	if err == nil {

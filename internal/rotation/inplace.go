@@ -10,16 +10,17 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// inPlace has the platform replace the key, which revokes the old one the moment
-// it issues the new one. Requests wait from before the call until the new key is
-// in use.
+// inPlace has the platform replace the key. The platform revokes the old key at the
+// moment at which it issues the new one. Requests wait from before the call until the new
+// key is in use.
 type inPlace struct{ w *work }
 
 // openLifeline makes sure that the response to a rotation in place can be fetched again
-// if it gets lost: by the owner, or by a session. The intent is saved already, so
-// that of many processes one opens a session. If the platform grants none, the
-// rotation continues: a lost response is rare, a leaked key is not. If the platform
-// cannot be asked, responses are being lost just now.
+// if it is lost: by the owner, or with a session. The intent is already saved, so only
+// one of many processes opens a session. If the platform does not grant a session, the
+// rotation continues, because a lost response is rare and a leaked key is urgent. If the
+// platform cannot be reached, the rotation stops, because a response is then likely to be
+// lost.
 func (p inPlace) openLifeline(ctx context.Context) error {
 	w := p.w
 	next := w.hold.rec.Clone()
@@ -34,14 +35,14 @@ func (p inPlace) openLifeline(ctx context.Context) error {
 		return reason
 	case reason == nil, err == nil && w.refusedForGood(a):
 		return w.unsaved(StagePrepare, w.hold.save(ctx, next), nothingChanged)
-	case a.Denied: // the attempts are counted
+	case a.Denied: // the number of attempts is limited
 		return w.fail(StagePrepare, reason, nothingChanged+": a lost response could not be fetched again", "")
 	default:
 		return w.dropFor(ctx, w.fail(StagePrepare, reason, nothingChanged+": a lost response could not be fetched again", ""))
 	}
 }
 
-// noteKnown notes which keys there are, so that the owner can tell a new one.
+// noteKnown notes which keys exist, so that the owner can recognize a new one.
 func (p inPlace) noteKnown(ctx context.Context, next *record.Key) (Answer, error) {
 	w := p.w
 	agent := w.calls.agentOf(*next)
@@ -61,7 +62,7 @@ func (p inPlace) noteKnown(ctx context.Context, next *record.Key) (Answer, error
 	return a, nil
 }
 
-// takeSession takes the session in use, or opens one.
+// takeSession uses the current session, or opens one.
 func (p inPlace) takeSession(ctx context.Context, next *record.Key) (Answer, error) {
 	w := p.w
 	key := next.Current.Credential
@@ -80,7 +81,7 @@ func (p inPlace) takeSession(ctx context.Context, next *record.Key) (Answer, err
 	return a, err
 }
 
-// replace keeps requests waiting, waits for those on the wire, and has the
+// replace makes new requests wait, waits for the requests on the wire, and has the
 // platform replace the key.
 func (p inPlace) replace(ctx context.Context) error {
 	w := p.w
@@ -110,10 +111,10 @@ func (p inPlace) replace(ctx context.Context) error {
 	}
 }
 
-// unsure finds out what has become of a call that failed: whether the key is still
-// alive decides. A refusal does not: it may be a gateway's, which has not passed on
-// what the platform said. If more calls may help, the next one is made after a
-// pause in which requests continue.
+// unsure handles a call that failed. Whether the key is still alive decides. A refusal
+// does not decide, because it may come from a gateway that has not passed on the
+// platform's response. If more calls may help, the next call is made after a pause, and
+// requests continue during the pause.
 func (p inPlace) unsure(ctx context.Context, a Answer, more bool) error {
 	w := p.w
 	verdict, _ := w.calls.verify(ctx, w.hold.rec.Current.Credential)
@@ -125,7 +126,7 @@ func (p inPlace) unsure(ctx context.Context, a Answer, more bool) error {
 		w.release()
 		return renew.Sleep(ctx, max(maxAskPause, min(a.RetryAfter, w.policy.CallTimeout)))
 	case verdict == Alive && (a.Outcome == Failed || a.Outcome == Refused):
-		// After a failure the platform wants another idempotency key.
+		// After a failure, the platform requires a different idempotency key.
 		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "the key was not rotated, it is live", ""))
 	case verdict == Alive:
 		return w.fail(StageIssue, a.Err, "the present key is live; the next attempt uses the same idempotency key", "")
@@ -135,7 +136,7 @@ func (p inPlace) unsure(ctx context.Context, a Answer, more bool) error {
 	}
 }
 
-// holdRequests keeps new requests waiting, and waits for those on the wire.
+// holdRequests makes new requests wait, and waits for the requests on the wire.
 func (p inPlace) holdRequests(ctx context.Context) {
 	if g := p.w.adopter.handover.InUse(); p.w.held.IsZero() && !g.IsZero() {
 		p.w.held = g
@@ -143,9 +144,9 @@ func (p inPlace) holdRequests(ctx context.Context) {
 	}
 }
 
-// persist saves the successor of a key that is dead. The step after its
-// promotion is saved with it: StageForget, or StageVerify for nothing, if it is not known
-// whose keys would have to be listed.
+// persist saves the successor of a dead key. The record also names the step after the
+// promotion: StageForget, or StageVerify if there is no such step, because the agent is
+// not known and its keys cannot be listed.
 func (p inPlace) persist(ctx context.Context, k record.StoredKey) error {
 	p.w.enter(StagePersist)
 	then := StageVerify
@@ -158,8 +159,8 @@ func (p inPlace) persist(ctx context.Context, k record.StoredKey) error {
 	})
 }
 
-// promote makes the successor of a dead key the current one. If the platform does
-// not know it within the VerifyTimeout, it is still the only one.
+// promote makes the successor of a dead key the current key. It does so even if the
+// platform does not know the key within VerifyTimeout, because there is no other key.
 func (p inPlace) promote(ctx context.Context) error {
 	w := p.w
 	w.enter(StageVerify)
@@ -178,8 +179,9 @@ func (p inPlace) promote(ctx context.Context) error {
 	return nil
 }
 
-// saveDead saves a change of a record whose key is dead. If the store refuses, the
-// process continues with the new key in memory: it exists nowhere else.
+// saveDead saves a change of a record of which the key is dead. If the store refuses the
+// change, the process continues with the new key in memory, because that key exists
+// nowhere else.
 func (p inPlace) saveDead(ctx context.Context, change func(record.Key) record.Key) error {
 	w := p.w
 	var err error
@@ -195,7 +197,7 @@ func (p inPlace) saveDead(ctx context.Context, change func(record.Key) record.Ke
 			if k := change(w.hold.rec.Clone()).Pending; !k.IsZero() {
 				w.disown(ctx, k)
 			}
-			return err // the process that took over gets the same key, with the same idempotency key
+			return err // the process that took over gets the same key, because it uses the same idempotency key
 		}
 		if err == nil {
 			return nil
@@ -210,7 +212,7 @@ func (p inPlace) saveDead(ctx context.Context, change func(record.Key) record.Ke
 			w.report.StoreFailed("save", lost)
 		}
 		if rec = promoted(rec); rec.Intent != nil && !rec.Intent.Unknown {
-			rec.Intent = nil // the next rotation revokes what others have left behind
+			rec.Intent = nil // the next rotation revokes the keys that others have left behind
 		}
 	}
 	w.hold.rec = rec
@@ -222,9 +224,10 @@ func (p inPlace) saveDead(ctx context.Context, change func(record.Key) record.Ke
 	return e
 }
 
-// orphaned reports whether the record, after another process took the lease over,
-// has no successor of the dead key and no work under way that finds it. The store
-// may also be out of reach; then the key is kept until it can be asked.
+// orphaned reports whether the record, after another process took over the lease,
+// contains neither the successor of the dead key nor unfinished work that finds it. It
+// also returns true if the store cannot be reached. The key is then kept until the store
+// can be loaded.
 func (p inPlace) orphaned(ctx context.Context) bool {
 	e, err := p.w.hold.ledger.load(context.WithoutCancel(ctx), secret.Credential{})
 	rec := e.Body

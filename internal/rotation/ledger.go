@@ -15,10 +15,11 @@ import (
 // entry is the key record with its lease and revision.
 type entry = record.Entry[record.Key]
 
-// ledger is the store, guarded: the process does not forget what it knows. The store
-// is authoritative among records that are at least as new as what this process has
-// seen. A store that is empty or damaged, or has an older record, has failed: the
-// process continues with the newest record that it knows, and writes that back.
+// ledger is the store, with a guard: the process does not forget what it has seen. Among
+// records that are at least as new as the newest one that this process has seen, the store
+// decides. If the store is empty or damaged, or contains an older record, it has failed.
+// The process then continues with the newest record that it knows, and writes that record
+// back.
 type ledger struct {
 	store    Store
 	keys     Keys
@@ -27,27 +28,26 @@ type ledger struct {
 	holder   string // random name of this process in leases
 	tasks    *tasks
 	identity *identity
-	written  func(e entry) // told of a record that may have left something to be done
+	written  func(e entry) // called with a record that may have left work to do
 
 	mu       sync.Mutex
-	last     entry               // the newest record known; zero if none is
-	behind   error               // why the store does not have it; nil if it has
-	instead  *entry              // an older record that the store has instead; nil if there is none
+	last     entry               // the newest known record; zero if there is none
+	behind   error               // why the store does not contain it; nil if it does
+	instead  *entry              // an older record that the store contains instead; nil if there is none
 	foreign  error               // why the store's record is not used; nil if it is
-	passed   string              // the revision of a record of the store that is not used, and to be replaced
-	saving   bool                // a goroutine tries to save last, or to have orphan revoked
-	orphan   *record.StoredKey   // a live key that the store does not know; nil if there is none
-	seen     []secret.Credential // of the latest records
-	storeErr error               // of the last attempt to use the store
-	failedAt time.Time           // when it failed
+	passed   string              // the revision of a record of the store that is not used and must be replaced
+	saving   bool                // a goroutine tries to save last, or to get orphan revoked
+	orphan   *record.StoredKey   // a live key that the store does not contain; nil if there is none
+	seen     []secret.Credential // the credentials of the latest records
+	storeErr error               // the error of the last attempt to use the store
+	failedAt time.Time           // when that attempt failed
 }
 
 // neededLoad limits a load of the store that a request depends on.
 const neededLoad = 30 * time.Second
 
-// read loads the record. A store that hangs does not get all the time of the
-// caller if there is a key in memory that can be used: one other than rejected,
-// which may be zero.
+// read loads the record. If a key in memory can be used, a store that hangs does not use up
+// all of the caller's time. The key must not be rejected, which may be zero.
 func (l *ledger) read(ctx context.Context, rejected secret.Credential) (entry, error) {
 	l.mu.Lock()
 	patience := l.policy.CallTimeout
@@ -69,8 +69,8 @@ func (l *ledger) usableLocked(rejected secret.Credential) bool {
 	return !k.IsZero() && !k.Credential.Equal(rejected)
 }
 
-// successor returns the key of a record that is live: the pending one if the platform has
-// put that in place of the current one.
+// successor returns the live key of a record. It is the pending key if the platform has put
+// that in place of the current key.
 func successor(rec record.Key) record.StoredKey {
 	if replaced(rec) {
 		return rec.Pending
@@ -78,16 +78,16 @@ func successor(rec record.Key) record.StoredKey {
 	return rec.Current
 }
 
-// remembered returns the key as last seen. ok is false if the store can be asked
-// for a newer one, or the key cannot be used.
+// remembered returns the key as last seen. ok is false if the store can be loaded, and may
+// have a newer key, or if the key cannot be used.
 func (l *ledger) remembered(rejected secret.Credential) (k record.StoredKey, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return successor(l.last.Body), (l.storeErr != nil || l.foreign != nil) && l.usableLocked(rejected)
 }
 
-// spared returns the key as last seen if the store has just failed: a store that hangs
-// must not cost each step of a renewal another wait.
+// spared returns the key as last seen if the store has just failed. Otherwise, each step of
+// a renewal would wait again for a store that hangs.
 func (l *ledger) spared() (record.StoredKey, bool) {
 	k, ok := l.remembered(secret.Credential{})
 	l.mu.Lock()
@@ -95,8 +95,8 @@ func (l *ledger) spared() (record.StoredKey, bool) {
 	return k, ok && l.storeErr != nil && time.Since(l.failedAt) < plainRecheck
 }
 
-// load returns the newest record. An empty store is filled with the initial key, if
-// no record is known.
+// load returns the newest record. If no record is known and the store is empty, load fills
+// it with the initial key.
 func (l *ledger) load(ctx context.Context, rejected secret.Credential) (entry, error) {
 	before := l.latest()
 	e, err := l.read(ctx, rejected)
@@ -122,9 +122,9 @@ func (l *ledger) load(ctx context.Context, rejected secret.Credential) (entry, e
 	return e, err
 }
 
-// checked returns a record that this client may use: it is of the same agent, and its
+// checked returns a record that this client may use: it belongs to the same agent, and its
 // times are credible. What was found out is saved, if that is possible now. begun is set if
-// the store's record is not used, and the first one of another lineage is.
+// the store's record is not used and the first record of another lineage is used instead.
 func (l *ledger) checked(ctx context.Context, before, e entry) (_ entry, begun bool, err error) {
 	rec, err := l.identity.check(ctx, before.Body, e.Body)
 	if err != nil {
@@ -144,7 +144,7 @@ func (l *ledger) checked(ctx context.Context, before, e entry) (_ entry, begun b
 	return e, false, nil
 }
 
-// begin replaces a record that is not used by the first one of another lineage.
+// begin replaces a record that is not used with the first record of another lineage.
 func (l *ledger) begin(ctx context.Context, e entry, rec record.Key) (_ entry, begun bool, _ error) {
 	if newest := l.latest(); !newest.Body.IsZero() { // another load was faster
 		return newest, true, nil
@@ -162,8 +162,8 @@ func (l *ledger) begin(ctx context.Context, e entry, rec record.Key) (_ entry, b
 	return l.keep(rec, err), true, nil
 }
 
-// passedOver returns the newest record if the store still has one that is not used, because
-// it could not be replaced.
+// passedOver returns the newest record if the store still contains a record that is not
+// used because it could not be replaced.
 func (l *ledger) passedOver(e entry) (newest entry, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -172,9 +172,9 @@ func (l *ledger) passedOver(e entry) (newest entry, ok bool) {
 	return newest, ok
 }
 
-// accept returns the newest record after a load. before is what was known when the load
-// began: if a record became known since then, the store has not failed. failure says why
-// the store has failed, if this is the first load that shows it.
+// accept returns the newest record after a load. before is the newest record when the load
+// began. If a newer record became known since then, the store has not failed. failure says
+// why the store has failed, if this is the first load that shows it.
 func (l *ledger) accept(before, e entry, err error) (newest entry, failure, _ error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -206,8 +206,8 @@ func (l *ledger) accept(before, e entry, err error) (newest entry, failure, _ er
 	return newest, failure, nil
 }
 
-// first returns the error of a series that has begun with before, if that is not nil. isNew
-// is err if it begins the series.
+// first returns the error of a series of failures that began with before, unless that is
+// nil. isNew is err if the series begins with it.
 func first(before, err error) (isNew, of error) {
 	if before != nil {
 		return nil, before
@@ -215,9 +215,9 @@ func first(before, err error) (isNew, of error) {
 	return err, err
 }
 
-// adoptLocked makes a record of the store the newest one. If that does not know a key that
-// this process has seen as live, the store was set back, and another process has
-// continued from there: two keys are live then, and the store's remains.
+// adoptLocked makes a record of the store the newest one. If that record does not contain a
+// key that this process has seen as live, the store was rolled back, and another process
+// has continued from there. Two keys are then live, and the store's key remains.
 func (l *ledger) adoptLocked(e entry) {
 	for _, k := range []record.StoredKey{l.last.Body.Pending, l.last.Body.Current} {
 		if !k.IsZero() && !e.Body.Knows(k.Credential) {
@@ -228,13 +228,13 @@ func (l *ledger) adoptLocked(e entry) {
 		}
 	}
 	if known, c := l.last.Body.Current.Credential, e.Body.Current.Credential; known.Equal(c) && known.Expires().Equal(c.Expires()) {
-		e.Body.Current.Credential = known // one copy of each key in memory
+		e.Body.Current.Credential = known // keeps one copy of each key in memory
 	}
 	l.last, l.behind, l.instead = e, nil, nil
 }
 
-// older reports whether a is an earlier record than b. Each rotation raises the
-// generation, and each write the counter.
+// older reports whether a is an earlier record than b. Each rotation increases the
+// generation, and each write increases the counter.
 func older(a, b entry) bool {
 	if a.Body.Generation != b.Body.Generation {
 		return a.Body.Generation < b.Body.Generation
@@ -242,8 +242,8 @@ func older(a, b entry) bool {
 	return a.Lease.Counter < b.Lease.Counter
 }
 
-// lost reports whether a store has lost the record: it has none, or one that is
-// damaged. A record of another version, and one that cannot be unsealed, may be newer.
+// lost reports whether a store has lost the record, because it has none or has a damaged
+// one. A record of another version, or one that cannot be unsealed, may be newer.
 func lost(err error) bool {
 	return errors.Is(err, record.ErrNoRecord) || (errors.Is(err, record.ErrInvalid) && !errors.Is(err, record.ErrOtherVersion))
 }
@@ -258,9 +258,8 @@ func behind(stored, known entry, err error) error {
 		stored.Body.Generation, stored.Lease.Counter, known.Body.Generation, known.Lease.Counter, then)
 }
 
-// fill puts the initial key into an empty store. If the store refuses it, no
-// request fails: the key is used from memory, and nothing is rotated until it can
-// be saved.
+// fill puts the initial key into an empty store. If the store refuses it, requests do not
+// fail: the key is used from memory, and rotations wait until it can be saved.
 func (l *ledger) fill(ctx context.Context, empty error) (e entry, refused bool, err error) {
 	c, err := l.keys.Initial(ctx)
 	if !l.keys.HasInitial() {
@@ -294,7 +293,7 @@ func (l *ledger) write(ctx context.Context, e entry, rec record.Key) error {
 	return l.replace(ctx, e, rec, record.Lease{})
 }
 
-// replace is write with a lease: that of a process that may still be at work.
+// replace is like write, with a lease: the lease of a process that may still be at work.
 func (l *ledger) replace(ctx context.Context, e entry, rec record.Key, lease record.Lease) error {
 	if e.Lease.Holder != l.holder && l.store.Left(e) > 0 {
 		return fmt.Errorf("%w: another process is rotating the key", record.ErrConflict)
@@ -321,9 +320,9 @@ func (l *ledger) note(e entry) {
 	}
 }
 
-// told returns the record to use after the store has reported one. sure is false if the
-// store must be loaded: a report may be late, so it does not show that the store has lost
-// something, and the first record has to be checked.
+// told returns the record to use after the store has reported a change. sure is false if
+// the store must be loaded: a report may be late, so it does not show that the store has
+// lost a record, and the first record must be checked.
 func (l *ledger) told(e entry, err error) (rec record.Key, newer, sure bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -338,15 +337,15 @@ func (l *ledger) told(e entry, err error) (rec record.Key, newer, sure bool) {
 	return e.Body, true, true
 }
 
-// latest returns the newest record known.
+// latest returns the newest known record.
 func (l *ledger) latest() entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last
 }
 
-// alternative returns the key of the older record that the store has instead of the
-// newest one; zero if there is none.
+// alternative returns the older record that the store contains instead of the newest one.
+// ok is false if there is none.
 func (l *ledger) alternative() (e entry, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -357,20 +356,20 @@ func (l *ledger) alternative() (e entry, ok bool) {
 	return e, !e.Body.IsZero() && !replaced(e.Body)
 }
 
-// revert continues with an older record that the store has: its key is alive, and that
-// of the newest record is dead.
+// revert continues with an older record from the store, because its key is alive and the
+// key of the newest record is dead.
 func (l *ledger) revert(e entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.last, l.behind, l.instead = e, nil, nil
 }
 
-// maxSeen bounds how many of the latest credentials are looked for in the errors
-// of a store. A rotation has five.
+// maxSeen bounds how many of the latest credentials are removed from the errors of a store.
+// A rotation uses five.
 const maxSeen = 20
 
-// redact removes the keys of a record, and those of the records before, from what
-// a store says: a database may quote a row.
+// redact removes the keys of a record and of earlier records from the error of a store,
+// because a database may quote a row.
 func (l *ledger) redact(err error, rec record.Key) error {
 	l.mu.Lock()
 	for _, c := range rec.Credentials() {
@@ -380,7 +379,7 @@ func (l *ledger) redact(err error, rec record.Key) error {
 	}
 	seen := l.seen
 	l.mu.Unlock()
-	// These themselves have no secret, and are frequent.
+	// These errors contain no secret and are frequent.
 	if slices.Contains([]error{nil, record.ErrNoRecord, record.ErrConflict, record.ErrReadOnly, record.ErrLeaseLost}, err) {
 		return err
 	}
@@ -391,12 +390,12 @@ func (l *ledger) redact(err error, rec record.Key) error {
 	return secret.WithoutSecrets(err, secrets...)
 }
 
-// reached notes whether the store did what it was asked for, and reports the first
-// failure in a row.
+// reached notes whether the store did what it was asked to do, and reports the first of
+// consecutive failures.
 func (l *ledger) reached(what string, err error) {
 	if errors.Is(err, record.ErrNoRecord) || errors.Is(err, record.ErrConflict) || errors.Is(err, record.ErrReadOnly) ||
 		errors.Is(err, record.ErrLeaseLost) {
-		err = nil // an answer, too
+		err = nil // this is also a response of the store
 	}
 	l.mu.Lock()
 	first := err != nil && l.storeErr == nil
@@ -407,7 +406,7 @@ func (l *ledger) reached(what string, err error) {
 	}
 }
 
-// unreachable returns why the store could not be used in the last attempt; nil if it could.
+// unreachable returns why the last attempt to use the store failed, or nil if it succeeded.
 func (l *ledger) unreachable() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

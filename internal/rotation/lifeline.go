@@ -10,11 +10,12 @@ import (
 	"github.com/agrenting/agrenting-go/internal/record"
 )
 
-// byLifeline gets the successor of a dead key whose response was lost: with the same
-// call under a credential that is still good, or a new key from the owner.
+// byLifeline gets the successor of a dead key if the response with it was lost. It
+// repeats the call under a credential that is still valid, or the owner issues a new
+// key.
 func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 	w := p.w
-	// Another process may have the successor by now, and that is live.
+	// Another process may have received the successor, which is then live.
 	if err := w.hold.fence(ctx); err != nil {
 		return w.unsaved(w.stage(), err, "nothing was changed in this step; the next attempt continues from here")
 	}
@@ -23,7 +24,7 @@ func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 	if by := (Caller{Credential: in.Lifeline}); !by.Credential.IsZero() {
 		a, err := w.calls.ask(ctx, by, func(ctx context.Context) Answer {
 			a := w.calls.platform.RotateInPlace(ctx, by, in.Key)
-			if a.Outcome == Refused { // and yet the key is dead, so it was rotated
+			if a.Outcome == Refused { // the key is dead, so it was rotated all the same
 				a.Outcome, a.Denied = Unknown, true
 			}
 			return a
@@ -54,9 +55,9 @@ func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 	lost := w.fail(StageIssue, cause, "the present key is dead; if the platform has rotated it, the response with the new key was lost",
 		"create a key in the dashboard and put it into the environment or the option that gives the initial key: it will be adopted; "+
 			"to avoid this, set RotationPolicy.Owner")
-	// With an owner, the intent is kept until the platform has answered: it says
-	// which keys were known, and so which one is lost. Without one, a key that an
-	// operator provides is adopted only once the intent is dropped.
+	// With an owner, the intent is kept until the platform has responded: the intent
+	// says which keys were known, and so which key is lost. Without an owner, a key
+	// that an operator provides is adopted only after the intent is dropped.
 	if unsure && (w.keys.HasOwner() || in.Attempts < w.policy.MaxAttempts) {
 		lost.Advice = "the next attempt tries the lifeline again"
 		return lost
@@ -64,14 +65,14 @@ func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 	return w.dropFor(ctx, lost)
 }
 
-// ownersCalls is how many keys the owner is asked for: after a failure the platform
-// wants another idempotency key.
+// ownersCalls is how often the owner is asked for a key. After a failure, the
+// platform requires a different idempotency key.
 const ownersCalls = 3
 
-// byOwner has the owner fetch the lost response, or issue another key. It asks for
-// the rotation again only if the list shows that it did happen, and if the platform
-// still knows the idempotency key, since the owner's call might otherwise rotate
-// another key of the agent.
+// byOwner has the owner fetch the lost response or issue another key. It repeats the
+// rotation only if the list shows that the rotation happened and the platform still
+// knows the idempotency key. Otherwise, the owner's call might rotate another key of
+// the agent.
 func (p inPlace) byOwner(ctx context.Context) (k record.StoredKey, refused bool, err error) {
 	w := p.w
 	in := w.hold.rec.Intent
@@ -106,8 +107,8 @@ func (p inPlace) byOwner(ctx context.Context) (k record.StoredKey, refused bool,
 			return k, false, err
 		}
 	}
-	// The key that was rotated to and that no process has seen may be live, and if a
-	// gateway has answered in the platform's place, the old one may be, too.
+	// The lost successor may be live. If a gateway has responded in the platform's
+	// place, the old key may be live, too.
 	w.calls.noteUnknown()
 	for n := 1; ; n++ {
 		a, err := w.calls.issue(ctx, by, agent, in.Key+"-again-"+strconv.Itoa(n))
@@ -124,6 +125,6 @@ func (p inPlace) byOwner(ctx context.Context) (k record.StoredKey, refused bool,
 }
 
 // forgotten reports whether the platform may have forgotten the idempotency key of an
-// intent. If a clock is wrong, so may be the answer: nothing but the way to a new key
-// depends on it.
+// intent. If a clock is wrong, the result may be wrong, too. Only the way in which a
+// new key is obtained depends on it.
 func forgotten(in *record.Intent) bool { return time.Since(in.Started).Abs() > idempotencyKept }

@@ -2,11 +2,11 @@ package rotation
 
 import "github.com/agrenting/agrenting-go/internal/record"
 
-// The state of a key is its record, so a process that takes over does the same as
-// one that never died. Each row says what the record contains, which keys are live,
-// what comes next, what a crash leaves behind, and who picks that up. A client picks
-// up an unfinished rotation when it starts, when its key is rejected, or when its
-// timer fires.
+// The state of a key is in its record, so a process that takes over does the same as one
+// that has not died. Each row says what the record contains, which keys are live, what
+// comes next, what a crash leaves behind, and who finishes it. A client finishes an
+// interrupted rotation when it starts, when its key is rejected, or when its timer
+// fires.
 //
 // | state | record says | live keys | next | a crash leaves behind | picked up by |
 // |---|---|---|---|---|---|

@@ -13,7 +13,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Config is what a [Manager] works with.
+// Config contains what a [Manager] works with.
 type Config struct {
 	Policy   Policy
 	Store    Store
@@ -35,7 +35,7 @@ type Manager struct {
 // New returns a manager. It does nothing until it is used.
 func New(cfg Config) *Manager {
 	var r *runner
-	shared := cfg.Policy // by all parts
+	shared := cfg.Policy // shared by all parts
 	policy := &shared
 	t := newTasks()
 	l := &ledger{
@@ -53,23 +53,24 @@ func New(cfg Config) *Manager {
 	return &Manager{tasks: t, ledger: l, watcher: w, runner: r, chooser: c}
 }
 
-// Choose returns the key to use. rejected is the credential that the platform has
-// refused, if any. While the key is being replaced, Choose waits for its successor.
+// Choose returns the key to use. rejected is the credential that the platform has refused,
+// or zero. While the key is being replaced, Choose waits for its successor.
 func (m *Manager) Choose(ctx context.Context, rejected secret.Credential) (record.StoredKey, renew.Reason, error) {
 	return m.chooser.choose(ctx, rejected)
 }
 
-// Remembered returns the key as last seen. ok is false if the store can be asked, or
+// Remembered returns the key as last seen. ok is false if the store can be loaded, or if
 // the key cannot be used in place of rejected.
 func (m *Manager) Remembered(rejected secret.Credential) (k record.StoredKey, ok bool) {
 	return m.ledger.remembered(rejected)
 }
 
-// Knows reports whether the record has been seen, or begun.
+// Knows reports whether a record has been loaded or created.
 func (m *Manager) Knows() bool { return !m.ledger.latest().Body.IsZero() }
 
-// Rotate replaces the key now and waits for the end of it. If another process
-// rotates it, that rotation is awaited and adopted. ctx bounds the wait alone.
+// Rotate replaces the key now and waits until that has ended. If another process is
+// rotating the key, Rotate waits for that rotation and adopts its key. ctx limits only the
+// wait.
 func (m *Manager) Rotate(ctx context.Context) (*Result, error) { return m.runner.rotate(ctx) }
 
 // Recheck returns when Choose must be called again while there is traffic.
@@ -83,25 +84,26 @@ func (m *Manager) Lineage(key secret.Credential) string {
 	return record.LineageOf(key)
 }
 
-// Issued reports whether a key that Choose has returned was issued to replace another one,
-// as far as the record says. The first key is given.
+// Issued reports whether a key that Choose has returned was issued to replace another key,
+// according to the record. The first key was not issued.
 func (m *Manager) Issued(key secret.Credential) bool {
 	rec := m.ledger.latest().Body
 	return rec.Generation > 1 && rec.Current.ID != "" && rec.Current.Credential.Equal(key)
 }
 
-// Superseded reports whether a key was replaced, as far as the record was seen. It
-// does not ask the store.
+// Superseded reports whether a key was replaced, according to the record as last seen. It
+// does not load the store.
 func (m *Manager) Superseded(key secret.Credential) bool {
 	rec := m.ledger.latest().Body
 	return !rec.Current.Credential.Equal(key) && slices.Contains(rec.Ancestors, key.Fingerprint())
 }
 
-// DueAt returns when the key is due, as far as the record was seen; zero for never.
+// DueAt returns when the key is due, according to the record as last seen; zero means
+// never.
 func (m *Manager) DueAt() time.Time { return dueAt(m.ledger.latest().Body, m.runner.policy.Every) }
 
-// Check does what is due or was left unfinished, as the timer does. The channel is
-// closed when that is done; it is nil after Close.
+// Check does what is due or unfinished, as the timer does. The returned channel is closed
+// when that is done. It is nil after Close.
 func (m *Manager) Check() <-chan struct{} {
 	f := m.runner.start(cause{})
 	if f == nil {
@@ -110,15 +112,15 @@ func (m *Manager) Check() <-chan struct{} {
 	return f.done
 }
 
-// StoreError is the error of the last attempt to use the store.
+// StoreError returns the error of the last attempt to use the store.
 func (m *Manager) StoreError() error { return m.ledger.storeError() }
 
-// closeGrace is how long Close lets a rotation finish before it ends it; the next start
-// finishes what is left then.
+// closeGrace is how long Close lets a rotation continue before ending it. The next start
+// finishes the rest.
 const closeGrace = 15 * time.Second
 
-// Close finishes the rotation under way, within 15 s, and saves what could not be
-// saved. It does not wait for other processes.
+// Close finishes the rotation under way, within 15 s, and saves what could not be saved
+// before. It does not wait for other processes.
 func (m *Manager) Close() error {
 	m.tasks.shut()
 	m.watcher.close()

@@ -11,8 +11,8 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// overlap creates a second key, changes over, and revokes the first one when no
-// request uses it any more.
+// overlap creates a second key, makes requests use it, and revokes the first key when no
+// request uses that any more.
 type overlap struct{ w *work }
 
 // create creates the second key and saves it as pending.
@@ -53,8 +53,8 @@ func (o overlap) create(ctx context.Context) error {
 	}
 }
 
-// changeToInPlace is for the automatic choice, if the platform does not let the
-// key create another.
+// changeToInPlace changes the strategy that was chosen automatically, if the platform does
+// not let the key create another key.
 func (o overlap) changeToInPlace(ctx context.Context) error {
 	next := o.w.hold.rec.Clone()
 	next.Intent.Strategy, next.Intent.Key, next.Intent.Stage = InPlace.String(), wire.NewUUID(), string(StagePrepare)
@@ -65,9 +65,9 @@ func (o overlap) changeToInPlace(ctx context.Context) error {
 	return err
 }
 
-// persist saves the new key. If the store refuses, nothing is lost: the next
-// attempt gets the same answer with the same idempotency key. The key is not
-// revoked, since then that answer would name a dead key.
+// persist saves the new key. If the store refuses it, nothing is lost: the next attempt
+// gets the same response with the same idempotency key. The key is not revoked, because the
+// response would then contain a dead key.
 func (o overlap) persist(ctx context.Context, k record.StoredKey) error {
 	w := o.w
 	w.enter(StagePersist)
@@ -90,7 +90,7 @@ func (o overlap) persist(ctx context.Context, k record.StoredKey) error {
 		"the new key was created and not saved; the next attempt gets it again with the same idempotency key, the present key is live", fixStore)
 }
 
-// promote verifies the pending key, makes it the current one, and changes over.
+// promote verifies the pending key, makes it the current key, and makes requests use it.
 func (o overlap) promote(ctx context.Context) error {
 	w := o.w
 	w.enter(StageVerify)
@@ -123,10 +123,10 @@ func (o overlap) promote(ctx context.Context) error {
 	return nil
 }
 
-// What is known while the previous key is still live.
+// stillLive says what is known while the previous key is still live.
 const stillLive = "the new key is in use; the old one is still live, and will be revoked by the next attempt"
 
-// revoke waits until no request uses the previous key any more, and revokes it.
+// revoke waits until no request uses the previous key, and then revokes it.
 func (o overlap) revoke(ctx context.Context) error {
 	w := o.w
 	w.enter(StageRevoke)
@@ -145,7 +145,7 @@ func (o overlap) revoke(ctx context.Context) error {
 		}
 	}
 	if g := w.adopter.handover.InUse(); !g.IsZero() && g.Credential.Equal(w.hold.rec.Previous.Credential) {
-		// It was used again while the new key was not known everywhere.
+		// The previous key was used again because the new key was not known everywhere.
 		w.adopter.changeOver(ctx, w.hold.rec)
 		o.retire(ctx, g)
 	}
@@ -154,7 +154,7 @@ func (o overlap) revoke(ctx context.Context) error {
 	}
 	verdict, err := w.calls.verdict(ctx, w.hold.rec.Current.Credential)
 	if left := youngFor - time.Since(w.promotedAt); verdict == Dead && !w.promotedAt.IsZero() && left > 0 {
-		// Parts of the platform may not know it yet.
+		// Parts of the platform may not know the new key yet.
 		if serr := renew.Sleep(ctx, left); serr != nil {
 			return serr
 		}
@@ -173,12 +173,12 @@ func (o overlap) revoke(ctx context.Context) error {
 		return reason
 	case reason == nil:
 		return o.revoked(ctx)
-	case errors.Is(reason, ErrNotKnown): // the next attempt would not know it, either
+	case errors.Is(reason, ErrNotKnown): // the next attempt would not know it either
 	case err != nil || !w.refusedForGood(a) || w.hold.rec.Intent.Attempts < w.policy.MaxAttempts:
 		return w.fail(StageRevoke, reason, stillLive, "")
 	}
-	// The platform does not permit it, and the intent prevents every later
-	// rotation.
+	// The platform does not permit the revocation, and the intent would block all later
+	// rotations.
 	old := w.hold.rec.Previous
 	if err := w.finish(ctx); err != nil {
 		return err
@@ -188,12 +188,12 @@ func (o overlap) revoke(ctx context.Context) error {
 		"revoke it in the dashboard; to avoid this, set RotationPolicy.Owner")
 }
 
-// youngFor is for how long after it was accepted first a new key may be refused by parts of
-// the platform.
+// youngFor is how long parts of the platform may refuse a new key after it was first
+// accepted.
 const youngFor = 4 * time.Second
 
-// giveBack makes the previous key the current one again: the new one has died, as when
-// another process has revoked it because the store had lost the record of it.
+// giveBack makes the previous key the current one again, because the new one has died. For
+// example, another process has revoked the new key because the store had lost its record.
 func (o overlap) giveBack(ctx context.Context, cause error) error {
 	w := o.w
 	switch verdict, _ := w.calls.verdict(ctx, w.hold.rec.Previous.Credential); verdict {
@@ -218,9 +218,9 @@ func (o overlap) giveBack(ctx context.Context, cause error) error {
 	return o.undone(ctx, w.fail(StageRevoke, cause, "the new key is dead; the previous one is live and in use again", ""))
 }
 
-// awaitGrace waits without the lease while the previous key stays live for other
-// processes. If one of them has finished the rotation by then, the record has no
-// intent.
+// awaitGrace waits, without the lease, while the previous key stays live for other
+// processes. If one of them finishes the rotation in that time, the record has no intent
+// afterwards.
 func (o overlap) awaitGrace(ctx context.Context, left time.Duration) error {
 	w := o.w
 	intent, generation := w.hold.rec.Intent.Key, w.hold.rec.Generation
@@ -241,8 +241,9 @@ func (o overlap) awaitGrace(ctx context.Context, left time.Duration) error {
 	return w.hold.retake(ctx, e)
 }
 
-// revoked revokes what rotations have left behind, and ends this one. The record is
-// saved with that: a process that takes over before finds the previous key dead.
+// revoked revokes the keys that rotations have left behind, and ends this rotation. The
+// record is saved at the same time: a process that takes over earlier finds that the
+// previous key is dead.
 func (o overlap) revoked(ctx context.Context) error {
 	next := o.w.hold.rec.Clone()
 	next.Previous, next.Intent.Stage = record.StoredKey{}, string(StageForget)
@@ -250,14 +251,14 @@ func (o overlap) revoked(ctx context.Context) error {
 	return o.w.forget(ctx)
 }
 
-// graceSeen bounds for how long a process has to see the record unchanged, once the
-// grace is over by the wall clock.
+// graceSeen bounds how long a process must have seen the record unchanged after the grace
+// has ended by the wall clock.
 const graceSeen = 3 * time.Second
 
-// graceLeft returns for how long the previous key stays live. It depends on the
-// record, so it does not begin again when the rotation is taken over. A wall clock may be
-// wrong, in either direction: the grace ends when the record has been unchanged for as
-// long as it was to last, and not before it has been unchanged for a moment.
+// graceLeft returns how long the previous key stays live. It depends only on the record, so
+// the grace does not start again when another process takes over the rotation. A wall clock
+// may be wrong in either direction. So the grace ends when the record has been unchanged
+// for the whole grace, and not before it has been unchanged for a moment.
 func graceLeft(in *record.Intent, grace, unchanged time.Duration) time.Duration {
 	if in.GraceEnd.IsZero() {
 		return grace
@@ -276,16 +277,15 @@ func (o overlap) retire(ctx context.Context, g Generation) {
 	}
 }
 
-// beginUndo writes down that keys that the intent has created must be revoked: from
-// here on no process asks for it again, so a revocation that comes late hits
-// nothing that is in use.
+// beginUndo notes that the keys of the intent must be revoked. After that, no process asks
+// for such a key again, so a late revocation does not hit a key in use.
 func (o overlap) beginUndo(ctx context.Context) error {
 	next := o.w.hold.rec.Clone()
 	next.Intent.Stage = string(StageForget)
 	return o.w.unsaved(StageForget, o.w.hold.save(ctx, next), "a key may have been created that is not in use; the present key is live")
 }
 
-// undone undoes the intent because of err.
+// undone undoes the intent. err is the reason.
 func (o overlap) undone(ctx context.Context, err error) error {
 	if uerr := o.w.forget(ctx); !errors.Is(uerr, errDropped) {
 		return uerr

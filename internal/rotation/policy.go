@@ -9,7 +9,7 @@ import (
 // Strategy is a way to replace a key.
 type Strategy uint8
 
-// The strategies. The zero value chooses.
+// The strategies. The zero value selects one automatically.
 const (
 	Automatic Strategy = iota
 	Overlap
@@ -28,8 +28,8 @@ func (s Strategy) String() string {
 	}
 }
 
-// StrategyNamed returns the strategy of a record. One that this version does not
-// know counts as Overlap, which leaves the key in use alone.
+// StrategyNamed returns the strategy of a record. A strategy that this version does not
+// know counts as Overlap, which does not affect the key in use.
 func StrategyNamed(name string) Strategy {
 	if name == InPlace.String() {
 		return InPlace
@@ -40,7 +40,7 @@ func StrategyNamed(name string) Strategy {
 // Stage is a step of a rotation, as records name it.
 type Stage string
 
-// The stages in their order.
+// The stages, in their order.
 const (
 	StagePrepare Stage = "prepare"
 	StageIssue   Stage = "issue"
@@ -51,11 +51,12 @@ const (
 	StageForget  Stage = "forget"
 )
 
-// Policy says how and when keys are rotated. All defaults have been applied. The
-// root's RotationPolicy documents the fields.
+// Policy says how and when keys are rotated. All defaults have been applied, such as
+// Every: 90 * 24 * time.Hour. The root's RotationPolicy documents the fields and which
+// of them most programs set.
 type Policy struct {
 	Strategy       Strategy
-	Every          time.Duration // not positive: only on demand
+	Every          time.Duration // if not positive, keys are rotated only on demand
 	AgentID, KeyID string
 	DrainTimeout   time.Duration
 	Grace          time.Duration
@@ -64,30 +65,30 @@ type Policy struct {
 	Lease          time.Duration
 	RetryEvery     time.Duration
 	MaxAttempts    int
-	// DefaultAgent is the client's agent, used if neither AgentID nor the record
+	// DefaultAgent is the client's agent. It is used if neither AgentID nor the record
 	// names one.
 	DefaultAgent string
 }
 
-// Recommended is the age at which the platform recommends to rotate a key
-// (platform documentation, "Authentication": every 90 days).
+// Recommended is the age after which the platform recommends to rotate a key (platform
+// documentation, "Authentication": every 90 days).
 const Recommended = 90 * 24 * time.Hour
 
 const (
 	// plainRecheck is how often a store that cannot be watched is loaded while there is
 	// traffic.
 	plainRecheck = time.Second
-	// askAttempts is how often a call is made whose outcome is not final.
+	// askAttempts is how often a call without a final outcome is made.
 	askAttempts = 4
 	// saveAttempts is how often a record with a new key is saved. Requests may wait for
-	// that, so no attempt begins after the CallTimeout of the first.
+	// that, so no attempt begins later than CallTimeout after the first.
 	saveAttempts = 4
-	// maxHold is for how long after the first call another one is made while
-	// requests wait. A live key continues to be used; for a dead one, requests have to
-	// wait for the successor.
+	// maxHold is how long after the first call another call is made while requests
+	// wait. If the key is live, it then continues to be used. If it is dead, requests
+	// have to wait for its successor.
 	maxHold = 2 * time.Second
-	// idempotencyKept is how long the platform answers a repeated call with the
-	// first answer (platform documentation, "Idempotency": 24 h), less a margin.
+	// idempotencyKept is how long the platform repeats its first response for an
+	// idempotency key (platform documentation, "Idempotency": 24 h), less a margin.
 	idempotencyKept = 23 * time.Hour
 	// maxAskPause bounds the pause between two attempts of a call.
 	maxAskPause = 2 * time.Second
@@ -95,22 +96,22 @@ const (
 
 func askPause(n int) time.Duration { return renew.Doubled(100*time.Millisecond, maxAskPause, n) }
 
-// verifyPause is the pause after the n-th refusal of a credential that is asked about.
+// verifyPause returns the pause after the n-th refusal of a credential.
 func verifyPause(n int) time.Duration {
 	return renew.Doubled(50*time.Millisecond, 100*time.Millisecond, n)
 }
 
 func savePause(n int) time.Duration { return renew.Doubled(50*time.Millisecond, time.Second, n) }
 
-// patience bounds all attempts of a call together.
+// patience returns the time limit for all attempts of a call together.
 func (p *Policy) patience() time.Duration {
 	return askAttempts * (p.CallTimeout + max(maxAskPause, p.CallTimeout))
 }
 
-// maxCreatedOff is how far from the local clock the creation of a key may be that
-// was issued just now, or, by a repeated call, up to a day ago.
+// maxCreatedOff is how far from the local clock the creation time of a key may be. The
+// key was issued just now or, in the case of a repeated call, up to a day ago.
 const maxCreatedOff = 48 * time.Hour
 
-// wallNow is the time for a record, by the wall clock alone: it advances while a
-// machine sleeps, and other processes know no other.
+// wallNow returns the time for a record, by the wall clock only. That clock advances
+// while a machine sleeps, and it is the only one that other processes know.
 func wallNow() time.Time { return time.Now().Round(0) }

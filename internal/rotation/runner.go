@@ -10,19 +10,20 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// Result says how a rotation went.
+// Result describes a rotation that has succeeded, such as {From: "sha256:1a2b3c4d5e",
+// To: "sha256:6f7a8b9c0d"}.
 type Result struct {
 	// From and To are fingerprints.
 	From, To   string
 	Generation uint64
 	Strategy   Strategy
 	Took       time.Duration
-	// Recovered is set if the rotation had been begun by a process that did not
-	// finish it, Adopted if another process made it.
+	// Recovered is set if another process had begun the rotation but not finished it.
+	// Adopted is set if another process made the rotation.
 	Recovered, Adopted bool
 }
 
-// runner allows one run at a time in this process.
+// runner makes one run at a time in this process.
 type runner struct {
 	policy   *Policy
 	platform Platform
@@ -41,10 +42,11 @@ type runner struct {
 	last     lastRun
 }
 
-// cause is why a run was started. The zero value is the timer.
+// cause is the reason for a run. The zero value means the timer.
 type cause struct {
 	onDemand bool
-	// dead is a key to replace because it is dead, by one that the owner issues.
+	// dead is a key that must be replaced because it is dead. The owner issues the new
+	// key.
 	dead secret.Credential
 }
 
@@ -64,7 +66,7 @@ type flight struct {
 	err   error
 }
 
-// rotate replaces the key now and waits for the end of it.
+// rotate replaces the key now and waits until that has ended.
 func (r *runner) rotate(ctx context.Context) (*Result, error) {
 	for {
 		f := r.start(cause{onDemand: true})
@@ -76,16 +78,16 @@ func (r *runner) rotate(ctx context.Context) (*Result, error) {
 			if f.cause.onDemand || f.res != nil || f.err != nil {
 				return f.res, f.err
 			}
-			// The timer had caused it, and nothing was due.
+			// The timer had started this run, and nothing was due.
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
 }
 
-// start joins the run under way, or begins one. On demand it rotates whatever the
-// age; otherwise it does only what is due or was left unfinished. It returns nil
-// after close.
+// start joins the run under way, or begins one. On demand, the run rotates the key
+// regardless of its age. Otherwise, it does only what is due or unfinished. start
+// returns nil after close.
 func (r *runner) start(why cause) *flight {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -123,7 +125,7 @@ func (r *runner) finished(ctx context.Context, f *flight) {
 	}
 	r.arm(last)
 	if f.err == nil && !r.tasks.isShut() {
-		_ = r.adopter.takeUp(ctx, r.ledger.latest().Body) // what the store has reported since
+		_ = r.adopter.takeUp(ctx, r.ledger.latest().Body) // the store may have reported it since
 	}
 	close(f.done)
 }
@@ -138,14 +140,14 @@ func (r *runner) running() bool {
 // arm sets the timer for the next run.
 func (r *runner) arm(e entry) { r.schedule.arm(e.Body, r.busy(e)) }
 
-// waitingFor is a process that is waited for.
+// waitingFor describes the process that is waited for.
 type waitingFor struct {
 	holder string
-	ever   bool // some process was waited for
+	ever   bool // a process was waited for
 }
 
-// run rotates: it acquires the lease, or waits for the process that has it. Close
-// ends that wait: there is nothing of ours to be finished.
+// run rotates the key. It acquires the lease, or waits for the process that holds it.
+// Close ends that wait, because this process then has nothing to finish.
 func (r *runner) run(ctx context.Context, why cause) (*Result, error) {
 	began := time.Now()
 	var first record.Key
@@ -160,9 +162,9 @@ func (r *runner) run(ctx context.Context, why cause) (*Result, error) {
 			first = e.Body
 		}
 		if d := r.wait(&waiting, e, p); d > 0 {
-			_ = r.adopter.takeUp(ctx, e.Body) // or when it has ended
+			_ = r.adopter.takeUp(ctx, e.Body) // or when the run has ended
 			if err := r.ledger.unreachable(); err != nil {
-				return nil, loadFailed(err, true) // no lease can be seen to end
+				return nil, loadFailed(err, true) // the end of a lease cannot be observed
 			}
 			if pause(ctx, d, news, r.tasks.shutting()) != nil {
 				return nil, ErrClosed
@@ -175,7 +177,7 @@ func (r *runner) run(ctx context.Context, why cause) (*Result, error) {
 		case e.Body.Intent == nil && !why.wants(e.Body, r.policy.Every, began):
 			return nil, nil //nolint:nilnil // nothing to do is neither a rotation nor an error
 		}
-		if err := r.keys.Admit(e.Body.Current.Credential); err != nil { // the work would send it
+		if err := r.keys.Admit(e.Body.Current.Credential); err != nil { // the work would send the credential
 			return nil, &Error{
 				Stage: StagePrepare, Strategy: r.policy.Strategy, Err: err,
 				State: "no credential was sent anywhere, and nothing was changed",
@@ -191,7 +193,7 @@ func (r *runner) run(ctx context.Context, why cause) (*Result, error) {
 				return nil, ErrClosed
 			}
 		case (errors.Is(err, errDropped) || w.cleanedUp(err)) && why.onDemand:
-			// What was left behind is cleared away; now the rotation itself.
+			// The keys left behind have been revoked. The rotation itself follows.
 		case errors.Is(err, errDropped) || w.cleanedUp(err):
 			return nil, nil //nolint:nilnil // as above
 		case err != nil:
@@ -211,9 +213,9 @@ func (r *runner) run(ctx context.Context, why cause) (*Result, error) {
 	}
 }
 
-// wait returns for how long to wait for the process that is at work on a record; 0
-// if none is. When a holder's lease has ended, all that have waited for it come at
-// the same time, so they pause first.
+// wait returns how long to wait for the process that is working on a record, or 0 if
+// there is none. When a holder's lease ends, all processes that have waited for it
+// continue at the same time, so they pause first.
 func (r *runner) wait(waiting *waitingFor, e entry, p time.Duration) time.Duration {
 	left := r.busy(e)
 	switch {
@@ -257,19 +259,19 @@ func (r *runner) work(e entry) *work {
 	return w
 }
 
-// works notes which intent this process works on.
+// works notes the intent that this process works on.
 func (r *runner) works(intent string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.begun = intent
 }
 
-// headStart is what the process that began a rotation has over others when the
-// grace of the previous key is over.
+// headStart is how much earlier than others the process that began a rotation continues
+// when the grace of the previous key has ended.
 const headStart = 2 * time.Second
 
-// busy returns for how long another process may still be at work on a record: it
-// holds the lease, or waits to revoke the previous key and is due to continue.
+// busy returns how long another process may still be working on a record: it holds the
+// lease, or it waits to revoke the previous key and is due to continue.
 func (r *runner) busy(e entry) time.Duration {
 	if e.Lease.Holder == r.ledger.holder {
 		return 0
@@ -288,7 +290,7 @@ func (r *runner) busy(e entry) time.Duration {
 	return max(0, graceLeft(in, r.policy.Grace, r.ledger.store.Unchanged(e))+headStart)
 }
 
-// atWork reports whether a process is at work on an unfinished rotation.
+// atWork reports whether a process is working on an unfinished rotation.
 func (r *runner) atWork(e entry) bool {
 	if e.Lease.Holder == r.ledger.holder {
 		return r.running()
@@ -296,8 +298,8 @@ func (r *runner) atWork(e entry) bool {
 	return r.busy(e) > 0
 }
 
-// adopted takes over the key that another process has rotated to. If sessions
-// cannot be replaced now, they will be at the next load of the store.
+// adopted adopts the key that another process has rotated to. If sessions cannot be
+// replaced now, they are replaced at the next load of the store.
 func (r *runner) adopted(ctx context.Context, first, rec record.Key, began time.Time) *Result {
 	if err := r.adopter.takeUp(ctx, rec); err != nil {
 		r.report.StoreFailed("adopt", err)
@@ -312,14 +314,14 @@ func (r *runner) adopted(ctx context.Context, first, rec record.Key, began time.
 	return res
 }
 
-// repairPause is the shortest pause between two repairs: if issued keys die at once, as
-// when two programs use copies of one store, another one does not help.
+// repairPause is the shortest pause between two repairs. If issued keys become invalid
+// at once, for example because two programs use copies of one store, another key does
+// not help.
 const repairPause = time.Minute
 
 var errRepaired = errors.New("agrenting: the owner has issued a key in place of a dead one less than a minute ago, and that is dead, too")
 
-// repair has the owner issue a key in place of one that is dead and whose successor is
-// not known.
+// repair has the owner issue a key in place of a dead one without a known successor.
 func (r *runner) repair(dead secret.Credential) error {
 	if until, err := r.schedule.pausing(); err != nil {
 		return &PausedError{At: until, Err: err}
@@ -336,7 +338,7 @@ func (r *runner) repair(dead secret.Credential) error {
 	return nil
 }
 
-// awaitFlight waits for the run under way, but not for ever.
+// awaitFlight waits for the run under way, but only for a limited time.
 func (r *runner) awaitFlight(patience time.Duration) {
 	r.mu.Lock()
 	f := r.flight

@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// minKeyLife is the age before which no key is due because of its expiry: else
-	// one that is said to live for moments would be rotated all the time.
+	// minKeyLife is the age before which a key is not due because of its expiry.
+	// Otherwise, a key with a very short life would be rotated all the time.
 	minKeyLife = time.Minute
-	// minRetryEvery spaces attempts that found nothing to do.
+	// minRetryEvery is the shortest time between attempts that found nothing to do.
 	minRetryEvery = time.Second
 	maxRetryEvery = 6 * time.Hour
 	// keyLeftShare is the share of a key's remaining life that a pause may take.
 	keyLeftShare = 8
 )
 
-// dueAt returns when a key should be rotated, zero for never. The jitter depends on
-// the key alone, so a restart does not change it, and all processes agree.
+// dueAt returns when a key should be rotated; zero means never. The jitter depends only
+// on the key, so a restart does not change it, and all processes agree on it.
 func dueAt(rec record.Key, every time.Duration) time.Time {
 	if every <= 0 || rec.Current.IsZero() {
 		return time.Time{}
@@ -30,14 +30,15 @@ func dueAt(rec record.Key, every time.Duration) time.Time {
 	_, _ = h.Write([]byte(rec.Current.Credential.Fingerprint())) // never fails
 	jitter := float64(h.Sum64()>>11) / (1 << 53)
 	life := every
-	if k := rec.Current; k.Expires.After(k.Created) { // else the expiry is not credible
+	if k := rec.Current; k.Expires.After(k.Created) { // otherwise, the expiry is not credible
 		life = min(life, max(k.Expires.Sub(k.Created)/5*4, minKeyLife))
 	}
 	return rec.Current.Created.Add(life - time.Duration(float64(life)*0.1*jitter))
 }
 
-// credible returns a key with times that the local clock can have. A key that was stored
-// while a clock was far ahead counts as created now, or when this process saw it first.
+// credible returns a key with times that are possible by the local clock. If a key was
+// stored while a clock was far ahead, its creation time becomes the time at which this
+// process first saw it, or now.
 func credible(k, known record.StoredKey, every time.Duration) record.StoredKey {
 	if every <= 0 {
 		every = Recommended
@@ -63,24 +64,24 @@ func due(rec record.Key, every time.Duration, now time.Time) bool {
 	return !at.IsZero() && !now.Before(at)
 }
 
-// schedule sets a timer for the next attempt, and spaces attempts that fail.
+// schedule sets a timer for the next attempt, and delays attempts after failures.
 type schedule struct {
 	every, retryEvery time.Duration
 	fire              func()
 
 	mu      sync.Mutex
 	timer   *time.Timer
-	next    time.Time // when the timer ends
+	next    time.Time // when the timer fires
 	running bool
 	closed  bool
-	failed  int       // attempts in a row
-	endedAt time.Time // of the last attempt
+	failed  int       // consecutive failed attempts
+	endedAt time.Time // the end of the last attempt
 	lastErr error
 }
 
-// arm sets the timer for a record. busy is for how long another process may be at
-// work on it. arm is called at every load of the store, so the time that it sets
-// depends on points in time alone: a pause that began now would never end.
+// arm sets the timer for a record. busy is how long another process may be working on
+// it. arm is called after every load of the store, so the time must depend only on fixed
+// points in time: a pause that starts now would never end.
 func (s *schedule) arm(rec record.Key, busy time.Duration) {
 	at := dueAt(rec, s.every)
 	if rec.Intent != nil {
@@ -98,7 +99,7 @@ func (s *schedule) arm(rec record.Key, busy time.Duration) {
 	if s.failed > 0 {
 		pause = renew.Doubled(s.retryEvery, maxRetryEvery, s.failed)
 	}
-	if e := rec.Current.Expires; e.After(s.endedAt) { // attempts must fit in before it
+	if e := rec.Current.Expires; e.After(s.endedAt) { // there must be time for attempts before the key expires
 		pause = max(minRetryEvery, min(pause, e.Sub(s.endedAt)/keyLeftShare))
 	}
 	if t := s.endedAt.Add(pause); t.After(at) {
@@ -129,8 +130,8 @@ func (s *schedule) ended(err error) {
 	}
 }
 
-// pausing returns the error of the last attempt while the next one has to wait,
-// and until when.
+// pausing returns until when the next attempt has to wait, and the error of the last
+// attempt.
 func (s *schedule) pausing() (until time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

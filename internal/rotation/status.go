@@ -6,27 +6,28 @@ import (
 	"github.com/agrenting/agrenting-go/internal/record"
 )
 
-// Status describes the key of a record and its rotation, as far as this process has seen
-// the record. It is zero before the first load.
+// Status describes the key of a record and its rotation, as this process last saw the
+// record. It is zero before the first load. For example, a status with a nonzero Due and
+// Failures of 0 describes a key that will be rotated at that time.
 type Status struct {
 	Key        record.StoredKey
 	Generation uint64
-	// Due is when the key should be rotated; zero for never. Overdue is set if that time has
-	// passed, or if nothing is going to rotate a key that is older than recommended. It is
-	// not set while the first attempt of this process runs.
+	// Due is when the key should be rotated; zero means never. Overdue is set if that time
+	// has passed, or if nothing will rotate a key that is older than recommended. It is not
+	// set while the first attempt of this process is running.
 	Due     time.Time
 	Overdue bool
 	// Running is set while a run is under way in this process.
 	Running bool
-	// Last is when the last rotation ended, Err why it failed, nil if it did not.
-	// Failures counts failed runs in a row, and RetryAt is when the next one is due.
+	// Last is when the last rotation ended. Err is why it failed; nil if it succeeded.
+	// Failures counts consecutive failed runs, and RetryAt is when the next run is due.
 	Last     time.Time
 	Err      error
 	Failures int
 	RetryAt  time.Time
 }
 
-// Status describes the key. It makes no call and waits for none.
+// Status describes the key. It makes no call and does not wait.
 func (m *Manager) Status() Status {
 	rec, now := m.ledger.latest().Body, time.Now()
 	s := Status{Key: rec.Current, Generation: rec.Generation, Due: dueAt(rec, m.runner.policy.Every), Running: m.runner.running()}
@@ -50,11 +51,11 @@ func (m *Manager) Status() Status {
 	return s
 }
 
-// lastRun is the end of a run that has rotated the key or failed.
+// lastRun describes the end of a run that has rotated the key or failed.
 type lastRun struct {
 	ended      time.Time
 	err        error
-	generation uint64 // of the record, as far as known then
+	generation uint64 // the generation of the record, as far as it was known then
 }
 
 func (r *runner) ended() lastRun {
@@ -63,7 +64,7 @@ func (r *runner) ended() lastRun {
 	return r.last
 }
 
-// note keeps the end of a run. One that found nothing to do has none.
+// note records the end of a run. A run that found nothing to do is not recorded.
 func (r *runner) note(f *flight, generation uint64) {
 	if f.res == nil && f.err == nil {
 		return
@@ -73,7 +74,7 @@ func (r *runner) note(f *flight, generation uint64) {
 	r.last = lastRun{time.Now(), f.err, generation}
 }
 
-// failing returns how many runs in a row have failed, and when the next one is due.
+// failing returns how many consecutive runs have failed, and when the next run is due.
 func (s *schedule) failing() (n int, next time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// tasks runs the work that no caller waits for, until it is closed.
+// tasks runs work that no caller waits for, until it is closed.
 type tasks struct {
-	ctx    context.Context //nolint:containedctx // of that work, ended by close
+	ctx    context.Context //nolint:containedctx // the context of that work, ended by close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
 	mu      sync.Mutex
 	closed  bool
-	closing chan struct{} // closed with closed set; nil if no caller waits for it
+	closing chan struct{} // closed when closed is set; nil if no caller waits for it
 }
 
 func newTasks() *tasks {
@@ -24,7 +24,7 @@ func newTasks() *tasks {
 	return t
 }
 
-// start runs f, unless tasks are closing.
+// start runs f, unless shut was called.
 func (t *tasks) start(f func(ctx context.Context)) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -35,7 +35,7 @@ func (t *tasks) start(f func(ctx context.Context)) bool {
 	return true
 }
 
-// shut lets nothing new begin.
+// shut prevents new work from starting.
 func (t *tasks) shut() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -48,7 +48,8 @@ func (t *tasks) shut() {
 	}
 }
 
-// shutting is closed once nothing new can begin.
+// shutting returns a channel that is closed when new work cannot start any
+// more.
 func (t *tasks) shutting() <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -70,10 +71,11 @@ func (t *tasks) isShut() bool {
 // deafGrace is how long Close waits for a store that ignores its context.
 const deafGrace = 5 * time.Second
 
-// errDeaf says that a store ignored the end of its context.
+// errDeaf means that a store ignored the end of its context.
 var errDeaf = errors.New("agrenting: the store ignored the end of its context")
 
-// end ends what is running, and waits for it, but not for ever.
+// end ends the work that is running, and waits for it, but only for a limited
+// time.
 func (t *tasks) end(patience time.Duration) error {
 	t.cancel()
 	ended := make(chan struct{})

@@ -8,11 +8,11 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// deadAfter is how many refusals in a row prove that a credential is dead.
+// deadAfter is how many consecutive refusals prove that a credential is dead.
 const deadAfter = 3
 
-// verify asks about a credential. It takes more than one refusal for Dead: a gateway
-// may refuse one call of many.
+// verify asks the platform about a credential. The verdict Dead takes more than one refusal,
+// because a gateway may refuse a single call.
 func verify(ctx context.Context, p Platform, policy *Policy, cred secret.Credential) (v Verdict, err error) {
 	for n := 1; ; n++ {
 		v, err = verifyOnce(ctx, p, policy, cred)
@@ -31,7 +31,7 @@ func verifyOnce(ctx context.Context, p Platform, policy *Policy, cred secret.Cre
 	return p.Verify(ctx, cred)
 }
 
-// failed returns the error of a call, or of the call that could not be made.
+// failed returns the error of a call, or the reason why the call could not be made.
 func failed(a Answer, err error) error {
 	switch {
 	case err != nil:
@@ -45,8 +45,8 @@ func failed(a Answer, err error) error {
 	}
 }
 
-// isInitial reports whether a key may be the initial one: it is, or there is none to compare
-// it with.
+// isInitial reports whether a key may be the initial key. It returns true if the initial key
+// is not available.
 func isInitial(ctx context.Context, keys Keys, c secret.Credential) bool {
 	if !keys.HasInitial() {
 		return true

@@ -13,16 +13,16 @@ const (
 	// watchedRecheck is how often a store that can be watched is loaded while there is
 	// traffic.
 	watchedRecheck = 30 * time.Second
-	// maxPoll is the longest pause between two loads of a record on which another
-	// process is at work. The pauses grow up to it; a watched store ends them early.
+	// maxPoll is the longest pause between two loads of a record that another process is
+	// working on. The pauses grow up to this limit. A watched store ends them early.
 	maxPoll = 2 * time.Second
-	// quietWatch is for how long a store must have let itself be watched before its
+	// quietWatch is how long a store must have been watched without failure before its
 	// next failure is reported again.
 	quietWatch = time.Minute
 )
 
-// watcher follows the record, if the store can be watched. A store that notifies needs no
-// goroutine for that.
+// watcher follows the record if the store can be watched. For a store that sends
+// notifications, this takes no goroutine.
 type watcher struct {
 	ledger *ledger
 	tasks  *tasks
@@ -30,23 +30,23 @@ type watcher struct {
 
 	mu       sync.Mutex
 	watching bool
-	stop     func()        // ends the notifications of the store; nil if there are none
-	watched  bool          // the store reports changes, and has not failed to
+	stop     func()        // stops the notifications of the store; nil if there are none
+	watched  bool          // the store reports changes and has not failed
 	news     chan struct{} // closed at the next change; nil if no caller waits for it
 	loading  bool          // a goroutine loads the record because of a notification
-	outdated bool          // there was a notification since that last began to load it
+	outdated bool          // a notification came after the latest load began
 
-	// The rest is used by one goroutine at a time.
+	// Only one goroutine at a time uses these fields.
 	failing bool
-	good    time.Time // since when the store reports records
+	good    time.Time // when the store began to report records
 }
 
 func newWatcher(l *ledger, t *tasks, report Report) *watcher {
 	return &watcher{ledger: l, tasks: t, report: report}
 }
 
-// watch begins to follow the record, once. Each record that is not older than what
-// was seen is passed to changed.
+// watch starts to follow the record, once. It passes each record that is not older than
+// the last one to changed.
 func (w *watcher) watch(changed func(ctx context.Context, rec record.Key)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -62,7 +62,7 @@ func (w *watcher) watch(changed func(ctx context.Context, rec record.Key)) {
 	}
 }
 
-// close ends the notifications.
+// close stops the notifications.
 func (w *watcher) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -71,7 +71,7 @@ func (w *watcher) close() {
 	}
 }
 
-// notified has the record loaded, after the latest notification at least once.
+// notified starts loads of the record, at least one after the latest notification.
 func (w *watcher) notified(changed func(context.Context, record.Key)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -102,7 +102,7 @@ func (w *watcher) follow(ctx context.Context, changed func(context.Context, reco
 	}
 }
 
-// take takes up what the store reports.
+// take processes a report of the store.
 func (w *watcher) take(ctx context.Context, e entry, err error, changed func(context.Context, record.Key)) {
 	if err != nil && !lost(err) {
 		w.mu.Lock()
@@ -120,7 +120,7 @@ func (w *watcher) take(ctx context.Context, e entry, err error, changed func(con
 	}
 	rec, newer, sure := w.ledger.told(e, err)
 	if !sure {
-		_, _ = w.ledger.load(ctx, secret.Credential{}) // it reports what it finds
+		_, _ = w.ledger.load(ctx, secret.Credential{}) // load reports what it finds
 	}
 	w.mu.Lock()
 	w.watched = true
@@ -139,7 +139,7 @@ func (w *watcher) wakeLocked() {
 	}
 }
 
-// next is closed at the next change that the store reports.
+// next returns a channel that is closed at the next change that the store reports.
 func (w *watcher) next() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -149,7 +149,7 @@ func (w *watcher) next() <-chan struct{} {
 	return w.news
 }
 
-// recheck returns when the store must be loaded again while there is traffic.
+// recheck returns after which time the store must be loaded again while there is traffic.
 func (w *watcher) recheck() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -159,7 +159,7 @@ func (w *watcher) recheck() time.Duration {
 	return plainRecheck
 }
 
-// pause waits for d, for news, or until closing is closed.
+// pause waits for d, or until news or closing is closed.
 func pause(ctx context.Context, d time.Duration, news, closing <-chan struct{}) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -11,13 +11,13 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// work takes one intent to its end. [Next] says what to do; the strategies do it.
+// work completes one intent. [Next] decides what to do, and the strategies do it.
 //
-// A process that was stopped for longer than its lease may continue while another
-// one has taken over. So each write is fenced by the record's revision, and what
-// cannot be fenced, a call of the platform, is one that does no harm when it comes
-// late: a repetition under the same idempotency key, or the revocation of a key
-// that the record has given up already.
+// A process that was stopped for longer than its lease may continue after another
+// process has taken over. So the record's revision fences each write. A call to the
+// platform cannot be fenced. Each call is therefore harmless if it comes late: it is a
+// repetition with the same idempotency key, or it revokes a key that the record does not
+// contain any more.
 type work struct {
 	policy  *Policy
 	keys    Keys
@@ -26,30 +26,30 @@ type work struct {
 	hold    *hold
 	calls   *calls
 
-	began func(intent string) // told which intent the work begins
+	began func(intent string) // called with the intent that the work begins
 
 	wanted    bool
-	repairs   bool // the current key is dead, and the owner is to issue another one
+	repairs   bool // the current key is dead, and the owner must issue another one
 	resumed   bool
 	rechecked bool
 	strategy  Strategy
-	from      string // the fingerprint of the key to replace
+	from      string // fingerprint of the key to replace
 	recovered bool
-	// waited is for how long the record had been unchanged before, if the grace of
-	// the previous key had begun. promotedAt is when it began, if this process has
+	// waited is how long the record had been unchanged before, if the grace of the
+	// previous key had begun. promotedAt is when the grace began, if this process has
 	// promoted the key.
 	waited     time.Duration
 	promotedAt time.Time
-	// replaced is the generation in use before this process changed over; zero if
-	// another process did.
+	// replaced is the generation that was in use before this process changed to the new
+	// key. It is zero if another process made the change.
 	replaced Generation
-	// held is the generation whose requests are kept waiting.
+	// held is the generation of the requests that wait.
 	held Generation
-	// pauses is how often they were let through between calls.
+	// pauses counts how often these requests were let through between calls.
 	pauses int
 }
 
-// do takes the work to its end.
+// do completes the work.
 func (w *work) do(ctx context.Context) error {
 	defer w.release()
 	defer w.hold.stop()
@@ -79,7 +79,8 @@ func (w *work) do(ctx context.Context) error {
 	return err
 }
 
-// cleanedUp reports whether the intent was one of [cleanup]: nothing was rotated.
+// cleanedUp reports whether the intent was created by [cleanup], so that nothing was
+// rotated.
 func (w *work) cleanedUp(err error) bool {
 	return err == nil && w.hold.rec.Current.Credential.Fingerprint() == w.from
 }
@@ -117,7 +118,7 @@ func (w *work) perform(ctx context.Context, action Action) error {
 	return nil
 }
 
-// stage is the stage that the record is at.
+// stage returns the stage of the record.
 func (w *work) stage() Stage {
 	if w.hold.rec.Intent == nil {
 		return StagePrepare
@@ -125,13 +126,13 @@ func (w *work) stage() Stage {
 	return Stage(w.hold.rec.Intent.Stage)
 }
 
-// fail makes the error of a stage.
+// fail returns the error of a stage.
 func (w *work) fail(stage Stage, err error, state, advice string) *Error {
 	return &Error{Stage: stage, Strategy: w.strategy, Err: err, State: state, Advice: advice}
 }
 
-// unsaved makes the error of a record that could not be saved. A lost lease is
-// passed on.
+// unsaved returns the error for a record that could not be saved. If err says that the
+// lease was lost, it is returned unchanged.
 func (w *work) unsaved(stage Stage, err error, state string) error {
 	if err == nil || errors.Is(err, record.ErrLeaseLost) {
 		return err
@@ -142,12 +143,12 @@ func (w *work) unsaved(stage Stage, err error, state string) error {
 // enter reports that a stage begins.
 func (w *work) enter(s Stage) { w.report.Stage(w.hold.rec, string(s)) }
 
-// prepare writes the intent down before anything is done.
+// prepare saves the intent before anything else is done.
 func (w *work) prepare(ctx context.Context) error {
 	w.wanted = false
 	cur := w.hold.rec.Current
 	w.strategy = w.policy.Strategy
-	if w.repairs { // there is nothing to overlap with
+	if w.repairs { // the key is dead, so nothing can overlap
 		w.strategy = InPlace
 	}
 	if kind := cur.Credential.Kind(); kind != secret.KindAPIKey {
@@ -170,7 +171,7 @@ func (w *work) prepare(ctx context.Context) error {
 	}
 	if err := w.choose(agent != "", next.Current.ID != ""); err != nil {
 		if w.hold.changed(ctx) {
-			return record.ErrLeaseLost // another process has rotated, so the key was not in the list
+			return record.ErrLeaseLost // another process has rotated the key, so it was not in the list
 		}
 		return err
 	}
@@ -192,7 +193,7 @@ func (w *work) prepare(ctx context.Context) error {
 	return nil
 }
 
-// choose settles the strategy, by what is known of the key.
+// choose decides the strategy, by what is known about the key.
 func (w *work) choose(agentKnown, idKnown bool) error {
 	switch {
 	case w.strategy == Automatic && agentKnown && idKnown:
@@ -213,20 +214,20 @@ func (w *work) choose(agentKnown, idKnown bool) error {
 	return nil
 }
 
-// takeOver continues a rotation that another process, or an earlier attempt, has
-// not finished.
+// takeOver continues a rotation that another process or an earlier attempt has not
+// finished.
 func (w *work) takeOver(ctx context.Context) error {
 	next := w.hold.rec.Clone()
 	w.strategy = StrategyNamed(next.Intent.Strategy)
 	next.Intent.Attempts++
 	if w.stage() == StageIssue && (w.strategy == Overlap || w.keys.HasOwner()) {
-		next.Intent.Unknown = true // the attempt before may have created a key
+		next.Intent.Unknown = true // the previous attempt may have created a key
 	}
 	return w.unsaved(Stage(next.Intent.Stage), w.hold.save(ctx, next), "an unfinished rotation could not be taken over")
 }
 
-// recheck drops an exhausted intent if its key is alive. If not, the successor
-// must be found, however old the intent.
+// recheck drops an exhausted intent if its key is alive. If the key is dead, its
+// successor must be found, however old the intent is.
 func (w *work) recheck(ctx context.Context) error {
 	w.rechecked = true
 	if verdict, _ := w.calls.verify(ctx, w.hold.rec.Current.Credential); verdict == Alive {
@@ -245,7 +246,7 @@ func (w *work) drop(ctx context.Context) error {
 	return errDropped
 }
 
-// dropFor deletes the intent because of err.
+// dropFor deletes the intent. err is the reason.
 func (w *work) dropFor(ctx context.Context, err *Error) error {
 	if derr := w.drop(ctx); !errors.Is(derr, errDropped) {
 		err.Err = errors.Join(err.Err, derr)
@@ -253,7 +254,7 @@ func (w *work) dropFor(ctx context.Context, err *Error) error {
 	return err
 }
 
-// finish deletes the intent, and what only it needed.
+// finish deletes the intent and the data that only the intent needed.
 func (w *work) finish(ctx context.Context) error {
 	next := w.hold.rec.Clone()
 	next.Intent, next.Previous = nil, record.StoredKey{}
@@ -264,10 +265,10 @@ func (w *work) finish(ctx context.Context) error {
 	return nil
 }
 
-// forget revokes what should not be live any more, and ends the intent: a pending key
-// that is not to be used, and everything that this rotation and others have left behind.
-// If the list of keys cannot be read, the next rotation does that, unless a call of this
-// one had an unknown outcome.
+// forget revokes the keys that should not be live any more, and ends the intent. These
+// are a pending key that must not be used and all keys that this rotation and others
+// have left behind. If the list of keys cannot be read, the next rotation revokes them,
+// unless a call of this rotation had an unknown outcome.
 func (w *work) forget(ctx context.Context) error {
 	a, err := Answer{Outcome: Done}, error(nil)
 	pending := w.hold.rec.Pending.ID != ""
@@ -285,7 +286,7 @@ func (w *work) forget(ctx context.Context) error {
 	case reason == nil, !pending && !w.hold.rec.Intent.Unknown:
 		return w.end(ctx)
 	case err == nil && w.refusedForGood(a):
-		// The intent prevents everything else.
+		// The intent would block all other work.
 		name := mark(w.hold.rec)
 		if err := w.end(ctx); err != nil && !errors.Is(err, errDropped) {
 			return err
@@ -298,13 +299,14 @@ func (w *work) forget(ctx context.Context) error {
 	}
 }
 
-// refusedForGood reports whether the platform would refuse a call tomorrow, too: it says
-// so, or something in its place has said so in all attempts of the intent.
+// refusedForGood reports whether the platform would still refuse a call later. Either
+// the platform says so, or something in its place has refused the call in all attempts
+// of the intent.
 func (w *work) refusedForGood(a Answer) bool {
 	return a.Outcome.refused() || (a.Denied && w.hold.rec.Intent.Attempts >= w.policy.MaxAttempts)
 }
 
-// end deletes the intent, with a result if its key is in use.
+// end deletes the intent. It returns a result if the key of the intent is in use.
 func (w *work) end(ctx context.Context) error {
 	if reached(w.hold.rec) {
 		return w.finish(ctx)
@@ -312,7 +314,7 @@ func (w *work) end(ctx context.Context) error {
 	return w.drop(ctx)
 }
 
-// issued finds the key in an answer.
+// issued returns the key in an answer.
 func (w *work) issued(a Answer) (record.StoredKey, error) {
 	if a.Key.Credential.IsZero() {
 		e := w.fail(StageIssue, fmt.Errorf("%w, although it says that it has issued one", ErrNoKeyFound),
@@ -333,10 +335,10 @@ func (w *work) issued(a Answer) (record.StoredKey, error) {
 	return k, nil
 }
 
-// localTimes returns the times of a new key. If the platform's clock is so far
-// from ours that the key would be due at once, or never, they are moved to ours:
-// how long the key lives, and how old it was when the answer was sent, hold on
-// either.
+// localTimes returns the times of a new key. If the platform's clock is so far from the
+// local clock that the key would be due at once or never, the times are moved to the
+// local clock. The lifetime of the key, and its age when the response was sent, are the
+// same by both clocks.
 func localTimes(k IssuedKey, sent time.Time, every time.Duration) (created, expires time.Time) {
 	now := wallNow()
 	if sent.IsZero() {
@@ -350,7 +352,7 @@ func localTimes(k IssuedKey, sent time.Time, every time.Duration) (created, expi
 		every = Recommended
 	}
 	length := expires.Sub(created)
-	if length <= 0 { // none, or not credible
+	if length <= 0 { // there is no expiry, or it is not credible
 		expires = time.Time{}
 	} else {
 		every = min(every, length)
@@ -369,10 +371,10 @@ func localTimes(k IssuedKey, sent time.Time, every time.Duration) (created, expi
 	return created, expires
 }
 
-// disown revokes a key that came too late: another process has taken the lease
-// over and dropped the intent, perhaps before the call that made the key had
-// arrived. While the intent is there, and not being undone, the process that works
-// on it gets the same key with the same idempotency key.
+// disown revokes a key that came too late: another process has taken over the lease and
+// dropped the intent, perhaps before the call that created the key arrived. As long as
+// the intent exists and is not being undone, the process that works on it gets the same
+// key with the same idempotency key.
 func (w *work) disown(ctx context.Context, k record.StoredKey) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.policy.patience())
 	defer cancel()
@@ -385,7 +387,7 @@ func (w *work) disown(ctx context.Context, k record.StoredKey) {
 		return
 	}
 	if w.strategy == InPlace && rec.Current.Credential.Fingerprint() == w.from {
-		return // the record's key is dead, and this one may be the only one
+		return // the record's key is dead, so this key may be the only live one
 	}
 	late := &calls{platform: w.calls.platform, keys: w.keys, policy: w.policy, hold: &hold{ledger: w.hold.ledger, tasks: w.hold.tasks, policy: w.policy, rec: rec}}
 	a, err := late.revokeKey(ctx, k)
@@ -396,8 +398,7 @@ func (w *work) disown(ctx context.Context, k record.StoredKey) {
 	}
 }
 
-// drain waits for requests on the wire, for all of them no longer than
-// DrainTimeout.
+// drain waits for requests on the wire, in total for at most DrainTimeout.
 func (w *work) drain(ctx context.Context, drained ...<-chan struct{}) {
 	ctx, cancel := context.WithTimeout(ctx, w.policy.DrainTimeout)
 	defer cancel()
@@ -410,8 +411,8 @@ func (w *work) drain(ctx context.Context, drained ...<-chan struct{}) {
 	}
 }
 
-// release lets requests continue that are kept waiting: with the new key if there
-// is one, else with the old one.
+// release lets waiting requests continue. They use the new key if there is one, and
+// otherwise the old one.
 func (w *work) release() {
 	if g := w.held; !g.IsZero() {
 		w.held = Generation{}

@@ -11,8 +11,8 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// keep makes rec the newest record, although the store has refused it, and keeps trying
-// to save it: its key may exist nowhere else.
+// keep makes rec the newest record although the store has refused it. It keeps trying to
+// save the record, because its key may exist nowhere else.
 func (l *ledger) keep(rec record.Key, refusal error) entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -25,7 +25,8 @@ func (l *ledger) keep(rec record.Key, refusal error) entry {
 	return l.last
 }
 
-// startSaving starts the goroutine that saves what the store lacks. l.mu is held.
+// startSaving starts the goroutine that saves what the store does not contain. l.mu must
+// be held.
 func (l *ledger) startSaving() {
 	if l.saving {
 		return
@@ -50,16 +51,16 @@ func (l *ledger) startSaving() {
 // maxSavePause is the longest pause between two attempts to save a record.
 const maxSavePause = time.Minute
 
-// saved ends the attempts if nothing is left to be saved.
+// saved ends the attempts if nothing is left to save.
 func (l *ledger) saved(err error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.saving = (err != nil || l.behind != nil || l.orphan != nil) && !isForeign(err) // more may have come since
+	l.saving = (err != nil || l.behind != nil || l.orphan != nil) && !isForeign(err) // there may be more to save by now
 	return !l.saving
 }
 
-// save saves the newest record if the store does not have it. Where the histories of the
-// store and of this process have diverged, it has the other key revoked.
+// save saves the newest record if the store does not contain it. If the histories of the
+// store and of this process have diverged, it revokes the key that is not in use.
 func (l *ledger) save(ctx context.Context) error {
 	l.mu.Lock()
 	mine, nothing, passed := l.last, l.behind == nil && l.orphan == nil, l.passed
@@ -83,7 +84,7 @@ func (l *ledger) save(ctx context.Context) error {
 		}
 	}
 	next := mine.Body.Clone()
-	if next.Intent == nil && e.Revision != mine.Revision { // what the store has lost may include an intent, or what came of one
+	if next.Intent == nil && e.Revision != mine.Revision { // the store may have lost an intent, or the outcome of one
 		next.Intent = cleanup(next)
 	}
 	if err := l.replace(ctx, e, next, mine.Lease); err != nil {
@@ -94,8 +95,9 @@ func (l *ledger) save(ctx context.Context) error {
 	return nil
 }
 
-// reverted continues with an older record if it has a key that the newest record does not
-// know, such as one that an operator has put there, and if that is live and ours is dead.
+// reverted continues with an older record of the store if that record contains a live key
+// that the newest record does not contain, such as one from an operator, and if the key
+// of the newest record is dead.
 func (l *ledger) reverted(ctx context.Context, mine, e entry) (bool, error) {
 	v, err := verify(ctx, l.identity.platform, l.policy, liveKey(mine.Body))
 	switch v {
@@ -116,8 +118,8 @@ func (l *ledger) reverted(ctx context.Context, mine, e entry) (bool, error) {
 	}
 }
 
-// catchUp continues with a record of the store that is newer than what was known, and has
-// the key revoked that it does not know.
+// catchUp continues with a record of the store that is newer than the known one. It
+// revokes the key that the newer record does not contain.
 func (l *ledger) catchUp(ctx context.Context, mine, e entry) error {
 	_, _, _ = l.accept(mine, e, nil)
 	l.mu.Lock()
@@ -142,11 +144,12 @@ func (l *ledger) catchUp(ctx context.Context, mine, e entry) error {
 	return nil
 }
 
-// cleanupGrace is how long a cleanup waits for other processes, which may know a newer
-// record than this one, to notice what the store has lost and to write that back.
+// cleanupGrace is how long a cleanup waits for other processes. They may have seen a
+// newer record than this process, and can notice that the store has lost it and write it
+// back.
 const cleanupGrace = 5 * time.Second
 
-// cleanup is an intent to revoke what is live and not in use.
+// cleanup returns an intent to revoke the keys that are live and not in use.
 func cleanup(rec record.Key) *record.Intent {
 	now := wallNow()
 	return &record.Intent{
@@ -155,7 +158,7 @@ func cleanup(rec record.Key) *record.Intent {
 	}
 }
 
-// saveAtLast is the last attempt, when the manager is closed.
+// saveAtLast makes the last attempt, when the manager is closed.
 func (l *ledger) saveAtLast() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

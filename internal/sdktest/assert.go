@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// AssertClean fails when text has the secret in any form, or a query string.
+// AssertClean fails if text contains the secret in any form, or a query string.
 func AssertClean(t *testing.T, text string, secrets ...string) {
 	t.Helper()
 	AssertNoSecret(t, text, secrets...)
@@ -20,10 +20,10 @@ func AssertClean(t *testing.T, text string, secrets ...string) {
 	}
 }
 
-// publicMark is the part of a secret that says what it is, which may be shown.
+// publicMark is the part of a secret that says what it is. It may be shown.
 var publicMark = regexp.MustCompile(`^[A-Za-z0-9]+_(sandbox_)?`)
 
-// AssertNoSecret fails when out has a part of a secret in any form.
+// AssertNoSecret fails if out contains a part of a secret in any form.
 func AssertNoSecret(t *testing.T, out string, secrets ...string) {
 	t.Helper()
 
@@ -34,12 +34,12 @@ func AssertNoSecret(t *testing.T, out string, secrets ...string) {
 	}
 }
 
-// publicIDs are fingerprints and IDs of requests and things, which are shown. They are random,
-// and would contain six characters of a random key by chance.
+// publicIDs are fingerprints and the IDs of requests and resources, which are shown. They are
+// random, so by chance they would contain six characters of a random key.
 var publicIDs = regexp.MustCompile(`sha256:[0-9a-f]{10}|req_[0-9a-f]{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
-// formIn says in which form any six bytes of the secret behind its mark, or a
-// few characters of its base64, occur in out; "" when none does.
+// formIn returns the form in which any six bytes of the secret after its mark, or a few
+// characters of its base64, occur in out. It returns "" if none occur.
 func formIn(out, secret string) string {
 	private := publicMark.ReplaceAllString(secret, "")
 	out = publicIDs.ReplaceAllString(out, "-")

@@ -15,9 +15,9 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// Canary hears all that a client says outside its store: log records, events,
-// the texts of errors and what a test prints. It knows the secrets, and finds
-// those that have got out.
+// Canary records everything that a client writes outside its store: log
+// records, events, the texts of errors, and what a test prints. It knows the
+// secrets, and finds those that have leaked.
 type Canary struct {
 	mu      sync.Mutex
 	said    bytes.Buffer
@@ -55,7 +55,7 @@ func formOf(text []byte) string {
 	return string(form)
 }
 
-// NewCanary returns a canary that knows some secrets.
+// NewCanary returns a canary for the given secrets.
 func NewCanary(secrets ...string) *Canary {
 	c := &Canary{secrets: map[string]bool{}}
 	for _, s := range secrets {
@@ -68,7 +68,7 @@ func NewCanary(secrets ...string) *Canary {
 // have not searched. Call it before the first text.
 func (c *Canary) Skip(clean *CleanTexts) { c.clean = clean }
 
-// Hide adds secrets that must not show.
+// Hide adds secrets that must not leak.
 func (c *Canary) Hide(creds ...agrenting.Credential) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -79,7 +79,7 @@ func (c *Canary) Hide(creds ...agrenting.Credential) {
 	}
 }
 
-// HideRecord hides what a record keeps.
+// HideRecord adds the secrets of a record.
 func (c *Canary) HideRecord(rec record.Key) {
 	for _, cred := range rec.Credentials() {
 		c.Hide(agrenting.APIKey(cred.Reveal()))
@@ -100,7 +100,7 @@ func (c *Canary) Write(b []byte) (int, error) {
 	return c.said.Write(b)
 }
 
-// Hear takes anything that a program may print.
+// Hear records values that a program may print.
 func (c *Canary) Hear(values ...any) {
 	for _, v := range values {
 		_, _ = fmt.Fprintf(c, "%v\n%+v\n%#v\n", v, v, v)
@@ -112,13 +112,14 @@ func (c *Canary) Hear(values ...any) {
 	}
 }
 
-// Options let a client speak to the canary.
+// Options returns the options that connect a client to the canary.
 func (c *Canary) Options() []agrenting.Option {
 	log := slog.New(slog.NewTextHandler(c, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	return []agrenting.Option{agrenting.WithLogger(log), agrenting.WithObserver(func(e agrenting.Event) { c.Hear(e) })}
 }
 
-// Leaks are the secrets that have got out in any form, each by its end only.
+// Leaks returns the secrets that have leaked in any form. It shows only the end
+// of each.
 func (c *Canary) Leaks() (out []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,7 +138,7 @@ func (c *Canary) Leaks() (out []string) {
 	return out
 }
 
-// SpyStore tells the canary what it keeps.
+// SpyStore adds the records that it saves to a canary.
 type SpyStore struct {
 	agrenting.Store
 	Canary *Canary

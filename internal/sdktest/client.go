@@ -15,17 +15,17 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// TestKey is what keyed clients carry. It has no mark and no shape that a
-// pattern could tell, so that only knowledge of it redacts it.
+// TestKey is the key of clients from [Keyed]. It has no mark and no typical
+// form, so redaction must know it to remove it.
 const TestKey = "Zq7Wm3Xp9Rt5Kv2Ln8Yd4"
 
-// Keyed is a client with TestKey over a base that needs no connection.
+// Keyed returns a client with TestKey over a base that needs no connection.
 func Keyed(tb testing.TB, base http.RoundTripper, opts ...agrenting.Option) *agrenting.Client {
 	tb.Helper()
 	return ClientOver(tb, base, agrenting.Static(agrenting.APIKey(TestKey)), opts...)
 }
 
-// LookupIn is an environment for WithLookupEnv.
+// LookupIn returns an option that makes vars the environment.
 func LookupIn(vars map[string]string) agrenting.Option {
 	return agrenting.WithLookupEnv(func(name string) (string, bool) {
 		v, ok := vars[name]
@@ -33,7 +33,8 @@ func LookupIn(vars map[string]string) agrenting.Option {
 	})
 }
 
-// MemoryServer is an embedded platform without limits that ends with the test.
+// MemoryServer starts an embedded platform without limits. It ends with the
+// test.
 func MemoryServer(tb testing.TB, opts ...agrentingtest.Option) *agrentingtest.Server {
 	tb.Helper()
 	srv := agrentingtest.NewServer(append([]agrentingtest.Option{
@@ -43,7 +44,8 @@ func MemoryServer(tb testing.TB, opts ...agrentingtest.Option) *agrentingtest.Se
 	return srv
 }
 
-// ClientOf is a client of an embedded platform. It is closed before the server.
+// ClientOf returns a client of an embedded platform. It is closed before the
+// server.
 func ClientOf(tb testing.TB, srv *agrentingtest.Server, opts ...agrenting.Option) *agrenting.Client {
 	tb.Helper()
 	c, err := agrenting.New(append([]agrenting.Option{agrenting.WithoutEnvironment(), agrenting.WithBaseURL(srv.URL), agrenting.WithTransport(srv.Transport())}, opts...)...)
@@ -58,12 +60,12 @@ func LetPass(d time.Duration) {
 	synctest.Wait()
 }
 
-// Advance waits in virtual time: its callers are in a bubble. It does not wait
-// for others to settle; synctest.Wait does.
-func Advance(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the one place where these tests wait
+// Advance waits in virtual time, so its callers must be in a bubble. It does
+// not wait for other goroutines; synctest.Wait does.
+func Advance(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the only place where these tests wait
 
-// TransportOver is a transport for APIURL that ignores the environment and ends
-// with the test.
+// TransportOver returns a transport for APIURL that ignores the environment and
+// ends with the test.
 func TransportOver(tb testing.TB, base http.RoundTripper, src agrenting.CredentialSource, opts ...agrenting.Option) *agrenting.Transport {
 	tb.Helper()
 	opts = append([]agrenting.Option{agrenting.WithoutEnvironment(), agrenting.WithBaseURL(APIURL), agrenting.WithTransport(base)}, opts...)
@@ -73,7 +75,7 @@ func TransportOver(tb testing.TB, base http.RoundTripper, src agrenting.Credenti
 	return tr
 }
 
-// ClientOver is the same with a client.
+// ClientOver is like TransportOver, for a client.
 func ClientOver(tb testing.TB, base http.RoundTripper, src agrenting.CredentialSource, opts ...agrenting.Option) *agrenting.Client {
 	tb.Helper()
 	opts = append([]agrenting.Option{agrenting.WithoutEnvironment(), agrenting.WithBaseURL(APIURL), agrenting.WithTransport(base), agrenting.WithCredentialSource(src)}, opts...)

@@ -1,8 +1,9 @@
-// Package sdktest has what the tests of the root package and of the packages
-// below it share: platforms with clients, scripted transports, sources and
-// stores, and checks for leaked secrets and goroutines. Only tests import it.
+// Package sdktest contains what the tests of the root package and of the
+// packages below it share: platforms with clients, scripted transports, sources,
+// and stores, and checks for leaked secrets and goroutines. Only tests import
+// it.
 //
-// It knows the public surface of the SDK, the platform of agrentingtest, and the
+// It uses the public API of the SDK, the platform of agrentingtest, and the
 // format of records. It must not know how the SDK does its work: tests that do
-// stay beside what they test.
+// stay next to what they test.
 package sdktest

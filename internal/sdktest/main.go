@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// GoroutineGrace is how long goroutines may take to end after the last test:
-// net/http ends those of a connection a moment after it is closed.
+// GoroutineGrace is how long goroutines may take to end after the last test.
+// net/http ends the goroutines of a connection shortly after it is closed.
 const GoroutineGrace = 10 * time.Second
 
-// LastingGoroutines are those that neither belong to the runtime or the testing
-// package nor end within the grace.
+// LastingGoroutines returns the stacks of goroutines that do not belong to the
+// runtime or the testing package and do not end within the grace.
 func LastingGoroutines(grace time.Duration) []string {
 	for end := time.Now().Add(grace); ; <-time.After(10 * time.Millisecond) {
 		left := goroutines()
@@ -26,14 +26,15 @@ func LastingGoroutines(grace time.Duration) []string {
 	}
 }
 
-// ownGoroutines are the functions of goroutines that run in every test binary.
+// ownGoroutines are functions of goroutines that run in every test binary.
 var ownGoroutines = []string{
 	"testing.(*M).", "testing.runTests", "testing.tRunner", "testing.runFuzz", "testing.RunTests",
 	"os/signal.loop", "os/signal.signal_recv", "runtime.ReadTrace", "runtime.ensureSigM",
 	"runtime/pprof.", "runtime/trace.",
 }
 
-// goroutines are the stacks of all others. The first one is the caller's.
+// goroutines returns the stacks of all other goroutines. The first one is the
+// caller's.
 func goroutines() []string {
 	buf := make([]byte, 1<<20)
 	for {
@@ -56,7 +57,8 @@ func goroutines() []string {
 // run fails if it leaves goroutines behind.
 func Main(m *testing.M) int {
 	code := m.Run()
-	// A fuzzing run keeps its workers' goroutines; its tests have run before.
+	// A fuzzing run keeps the goroutines of its workers. Its tests have already
+	// run.
 	if f := flag.Lookup("test.fuzz"); code == 0 && (f == nil || f.Value.String() == "") {
 		if left := LastingGoroutines(GoroutineGrace); len(left) > 0 {
 			fmt.Fprintf(os.Stderr, "FAIL: %d goroutines are left after all tests:\n\n%s\n",

@@ -2,6 +2,6 @@
 
 package sdktest
 
-// RaceEnabled reports whether the race detector is on, which makes everything
-// slower and allocates for itself.
+// RaceEnabled reports whether the race detector is on. The detector makes the
+// program slower and allocates memory.
 const RaceEnabled = true

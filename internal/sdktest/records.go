@@ -10,13 +10,13 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// WallNow is the current time without a monotonic reading, as records keep it.
+// WallNow returns the current time without a monotonic reading, as records keep it.
 func WallNow() time.Time { return time.Now().Round(0) }
 
-// Marker is the name of the keys that an intent creates.
+// Marker returns the name of the keys that an intent creates.
 func Marker(in *record.Intent) string { return "agrenting-go/" + in.Key }
 
-// AskAttempts is how often a rotation makes a call whose outcome is not known.
+// AskAttempts is how often a rotation makes a call with an unknown outcome.
 const AskAttempts = 4
 
 // LoadRecord loads the key record of a store.
@@ -35,22 +35,22 @@ func SaveHeld(ctx context.Context, s agrenting.Store, rec record.Key, previous a
 	return save(ctx, s, rec, previous, record.Lease{Holder: holder, Duration: d})
 }
 
-// save counts the writes as every writer does: a record with an earlier count would be
-// one from a backup.
+// save counts the writes as every writer does. A record with an earlier count would
+// look like one from a backup.
 func save(ctx context.Context, s agrenting.Store, rec record.Key, previous agrenting.Revision, lease record.Lease) (agrenting.Revision, error) {
 	slot := keySlot(s)
-	now, _ := slot.Load(ctx) // without a record, the count begins
+	now, _ := slot.Load(ctx) // without a record, the count starts at 0
 	lease.Counter = now.Lease.Counter
 	e, err := slot.Save(ctx, record.Entry[record.Key]{Body: rec, Revision: string(previous), Lease: lease})
 	return agrenting.Revision(e.Revision), err
 }
 
-// keySlot is the key record of a store.
+// keySlot returns the key record of a store.
 func keySlot(s agrenting.Store) *record.Slot[record.Key] {
 	return record.Keys(record.Config{Store: recordStore{s}, Mismatch: mismatch})
 }
 
-// StoreWith is a memory store that has a key.
+// StoreWith returns a memory store that contains a key.
 func StoreWith(key agrenting.Credential) agrenting.Store {
 	s := agrenting.MemoryStore()
 	_, err := SaveRecord(context.Background(), s, record.Key{
@@ -62,7 +62,7 @@ func StoreWith(key agrenting.Credential) agrenting.Store {
 	return s
 }
 
-// RecordIn decodes what is about to be saved; ok is false for other records.
+// RecordIn decodes data that will be saved; ok is false for other records.
 func RecordIn(name string, data []byte) (e record.Entry[record.Key], ok bool) {
 	if name != record.KeyName {
 		return record.Entry[record.Key]{}, false
@@ -71,18 +71,18 @@ func RecordIn(name string, data []byte) (e record.Entry[record.Key], ok bool) {
 	return e, err == nil
 }
 
-// SecretCredential is the internal counterpart of a credential, which records keep.
+// SecretCredential returns the internal counterpart of a credential, as records keep
+// it.
 func SecretCredential(c agrenting.Credential) secret.Credential {
 	return secret.NewCredential(secret.Material{Kind: secret.Kind(c.Kind()), Secret: c.Reveal(), Expires: c.Expires()})
 }
 
-// mismatch is the error of a record that belongs elsewhere.
+// mismatch returns the error for a record that belongs elsewhere.
 func mismatch(name, field, stored, configured string) error {
 	return &agrenting.RecordMismatchError{Record: name, Field: field, Stored: stored, Configured: configured}
 }
 
-// recordStore gives a public store the shape that internal/record uses. It is not
-// watched.
+// recordStore adapts a public store to internal/record. The store is not watched.
 type recordStore struct{ store agrenting.Store }
 
 func (s recordStore) Load(ctx context.Context, name string) (record.Raw, error) {

@@ -26,7 +26,7 @@ const RouteCreateKey = "POST /api/v1/agents/{id}/credentials"
 // RouteRotate is the route that rotates a key in place.
 const RouteRotate = "POST /api/v1/auth/rotate-key"
 
-// RotationWorld is a platform with an owner, an agent and its key.
+// RotationWorld is a platform with an owner, an agent, and the agent's key.
 type RotationWorld struct {
 	T      *testing.T
 	Server *agrentingtest.Server
@@ -48,7 +48,8 @@ func NewRotationWorld(t *testing.T, opts ...agrentingtest.Option) *RotationWorld
 	return w
 }
 
-// Client keeps the key in store, which it fills; nil if the policy has a store.
+// Client returns a client that keeps the key in store, which it fills; store is
+// nil if the policy has a store.
 func (w *RotationWorld) Client(store agrenting.Store, p agrenting.RotationPolicy, opts ...agrenting.Option) *agrenting.Client {
 	w.T.Helper()
 	if p.AgentID == "" {
@@ -72,8 +73,8 @@ func (w *RotationWorld) Call(c *agrenting.Client) error {
 	return err
 }
 
-// OneLiveKey asserts what every rotation must end with: one live key, and it is
-// the store's.
+// OneLiveKey asserts the required end of every rotation: one key is live, and the
+// store contains it.
 func (w *RotationWorld) OneLiveKey(store agrenting.Store) record.Key {
 	w.T.Helper()
 	rec, _, err := LoadRecord(w.T.Context(), store)
@@ -85,7 +86,8 @@ func (w *RotationWorld) OneLiveKey(store agrenting.Store) record.Key {
 	return rec
 }
 
-// Load runs workers that call the platform until stop, and reports failures.
+// Load starts workers that call the platform until stop is called. stop reports
+// failures.
 func (w *RotationWorld) Load(c *agrenting.Client, workers int) (stop func() (calls, failed int64)) {
 	var calls, failed atomic.Int64
 	ctx, cancel := context.WithCancel(w.T.Context())
@@ -114,7 +116,7 @@ func (w *RotationWorld) Load(c *agrenting.Client, workers int) (stop func() (cal
 	}
 }
 
-// HeldBy puts the intent of somebody else into a store that holds the key.
+// HeldBy returns a store that contains the key and the intent of another process.
 func (w *RotationWorld) HeldBy(holder string, lease time.Duration) (store agrenting.Store, until time.Time) {
 	w.T.Helper()
 	store, until = StoreWith(agrenting.APIKey(w.Key.Secret)), time.Now().Add(lease)
@@ -130,7 +132,8 @@ func (w *RotationWorld) HeldBy(holder string, lease time.Duration) (store agrent
 	return store, until
 }
 
-// AgedStore holds the world's key, so many days old.
+// AgedStore returns a store with the world's key, which is the given number of
+// days old.
 func (w *RotationWorld) AgedStore(days int, in *record.Intent) agrenting.Store {
 	w.T.Helper()
 	store := agrenting.MemoryStore()
@@ -141,9 +144,9 @@ func (w *RotationWorld) AgedStore(days int, in *record.Intent) agrenting.Store {
 	return store
 }
 
-// PacedLoad is Load whose workers pause, so that rotations are not mostly waits
-// for a processor, and whose requests cost the platform little. Some of them have
-// bodies that can be sent only once, if asked for.
+// PacedLoad is like Load, but its workers pause, so that rotations do not mostly
+// wait for a processor. Its requests take little work on the platform. If bodies
+// is set, some requests have bodies that can be sent only once.
 func (w *RotationWorld) PacedLoad(c *agrenting.Client, workers int, bodies bool) (sent func() int64, stop func() (calls, failed int64)) {
 	var calls, failed atomic.Int64
 	ctx, cancel := context.WithCancel(w.T.Context())

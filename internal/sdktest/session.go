@@ -26,7 +26,7 @@ type SessionWorld struct {
 	Key    agrentingtest.Key
 }
 
-// NewSessionWorld lives in memory, so that it works inside a bubble.
+// NewSessionWorld starts a platform in memory, so that it works inside a bubble.
 func NewSessionWorld(t *testing.T, opts ...agrentingtest.Option) *SessionWorld {
 	t.Helper()
 	opts = append([]agrentingtest.Option{agrentingtest.InMemory()}, opts...)
@@ -37,7 +37,7 @@ func NewSessionWorld(t *testing.T, opts ...agrentingtest.Option) *SessionWorld {
 	return w
 }
 
-// Client makes a client that uses sessions.
+// Client returns a client that uses sessions.
 func (w *SessionWorld) Client(opts ...agrenting.Option) *agrenting.Client {
 	w.T.Helper()
 	c, err := agrenting.New(append([]agrenting.Option{
@@ -58,11 +58,11 @@ func (w *SessionWorld) Call(c *agrenting.Client) error {
 // Exchanges counts the calls of the authenticate endpoint.
 func (w *SessionWorld) Exchanges() int { return w.Server.Count(RouteAuthenticate) }
 
-// RouteVerify is the route that the SDK asks about a credential.
+// RouteVerify is the route with which the SDK asks about a credential.
 const RouteVerify = "GET " + verifyPath
 
-// Unauthorized counts the requests that the platform answered with 401, except those of
-// the SDK that ask about a credential.
+// Unauthorized counts the requests that the platform rejected with 401, except those
+// with which the SDK asks about a credential.
 func (w *SessionWorld) Unauthorized() (n int) {
 	for _, r := range w.Server.Requests() {
 		if r.Status == http.StatusUnauthorized && r.Path != verifyPath {
@@ -72,7 +72,7 @@ func (w *SessionWorld) Unauthorized() (n int) {
 	return n
 }
 
-// KeySources are the ways to come by the key that is exchanged for sessions.
+// KeySources are the ways to obtain the key that is exchanged for sessions.
 var KeySources = map[string]func(w *SessionWorld) []agrenting.Option{
 	"fixed key": func(*SessionWorld) []agrenting.Option { return nil },
 	"key file": func(w *SessionWorld) []agrenting.Option {
@@ -91,7 +91,7 @@ var KeySources = map[string]func(w *SessionWorld) []agrenting.Option{
 	},
 }
 
-// RenewSession ends the session that a client uses, and has the client obtain another
+// RenewSession ends the current session of a client and makes the client obtain another
 // one. If the session is young, this takes up to 5 s.
 func RenewSession(ctx context.Context, srv *agrentingtest.Server, c *agrenting.Client) error {
 	a, err := c.Authorize(ctx, c.Status().Origin)
@@ -108,8 +108,8 @@ func RenewSession(ctx context.Context, srv *agrentingtest.Server, c *agrenting.C
 	return nil
 }
 
-// SessionSlot returns the record in which a client shares the sessions of a key. The
-// client has made no request yet: its environment is the configured one.
+// SessionSlot returns the record in which a client shares the sessions of a key. If the
+// client has not made a request yet, its environment is the configured one.
 func SessionSlot(c *agrenting.Client, store agrenting.Store, key agrenting.Credential) *record.Slot[record.Session] {
 	s := c.Status()
 	return record.Sessions(record.Config{
@@ -118,8 +118,8 @@ func SessionSlot(c *agrenting.Client, store agrenting.Store, key agrenting.Crede
 	}, record.LineageOf(SecretCredential(key)), SecretCredential(key))
 }
 
-// Dial makes the handshake of a library with a network of its own, and returns the
-// status.
+// Dial makes a handshake as a library with a separate network stack does, and returns
+// the status.
 func (w *SessionWorld) Dial(a *agrenting.Authorization) int {
 	w.T.Helper()
 	req, err := http.NewRequestWithContext(w.T.Context(), http.MethodGet, w.Server.URL+"/api/v1/agents", http.NoBody)

@@ -8,7 +8,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// Refreshing is a source that answers after a rejection what it is told to.
+// Refreshing is a source with a configurable result after a rejection.
 type Refreshing struct {
 	Source
 	mu       sync.Mutex
@@ -25,8 +25,8 @@ func (r *Refreshing) Refresh(_ context.Context, rejected agrenting.Credential) (
 	return r.Next, r.NextErr
 }
 
-// Source is a source whose credential can be replaced. It counts how often it is
-// asked, and may keep the asker waiting.
+// Source is a source with a replaceable credential. It counts how often it is
+// asked, and can make the caller wait.
 type Source struct {
 	mu      sync.Mutex
 	Cred    agrenting.Credential
@@ -56,14 +56,14 @@ func (m *Source) Credential(ctx context.Context) (agrenting.Credential, error) {
 	return m.Cred, m.Err
 }
 
-// Replace lets the source give another credential from now on.
+// Replace makes the source return another credential from now on.
 func (m *Source) Replace(c agrenting.Credential) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.Cred = c
 }
 
-// Hold makes the fetches from now on wait for the returned function.
+// Hold makes the fetches from now on wait until release is called.
 func (m *Source) Hold() (release func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -77,14 +77,14 @@ func (m *Source) Hold() (release func()) {
 	}
 }
 
-// Count is how often the source was asked.
+// Count returns how often the source was asked.
 func (m *Source) Count() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.fetches
 }
 
-// ChangingKey is an initial key that changes while the client runs.
+// ChangingKey returns an initial key that changes while the client runs.
 func ChangingKey(secret string) (set func(secret string), opt agrenting.Option) {
 	var p atomic.Pointer[agrenting.Credential]
 	set = func(s string) {

@@ -16,8 +16,8 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// FailingStore is a memory store that can be made to fail by operation, "load" or
-// "save".
+// FailingStore is a memory store that can be made to fail, separately for the
+// operations "load" and "save".
 type FailingStore struct {
 	agrenting.Store
 
@@ -25,12 +25,12 @@ type FailingStore struct {
 	fail map[string]error
 }
 
-// NewFailingStore returns a memory store that works until it is told to fail.
+// NewFailingStore returns a memory store that works until Failing is called.
 func NewFailingStore() *FailingStore {
 	return &FailingStore{Store: agrenting.MemoryStore(), fail: map[string]error{}}
 }
 
-// Failing lets an operation fail with err, or succeed if err is nil.
+// Failing makes an operation fail with err, or succeed if err is nil.
 func (s *FailingStore) Failing(operation string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,8 +59,7 @@ func (s *FailingStore) Save(ctx context.Context, name string, data []byte, previ
 	return s.Store.Save(ctx, name, data, previous)
 }
 
-// Saying is a transport that changes what the platform says of a key that it has
-// rotated.
+// Saying is a transport that changes the platform's response about a rotated key.
 func Saying(base http.RoundTripper, change func(key map[string]any)) http.RoundTripper {
 	return RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 		resp, err := base.RoundTrip(req)
@@ -85,7 +84,7 @@ func Saying(base http.RoundTripper, change func(key map[string]any)) http.RoundT
 	})
 }
 
-// LivingFor has keys say that they live for d.
+// LivingFor returns a change that gives keys a lifetime of d.
 func LivingFor(d time.Duration) func(map[string]any) {
 	return func(key map[string]any) {
 		text, _ := key["created_at"].(string)
@@ -129,7 +128,7 @@ func (s *HookedStore) Save(ctx context.Context, name string, data []byte, prev a
 	return s.Store.Save(ctx, name, data, prev)
 }
 
-// Interposed lets another process act right before a save.
+// Interposed lets another process act immediately before a save.
 type Interposed struct {
 	agrenting.Store
 	Other atomic.Pointer[func()]
@@ -143,15 +142,15 @@ func (s *Interposed) Save(ctx context.Context, name string, data []byte, prev ag
 	return s.Store.Save(ctx, name, data, prev)
 }
 
-// ErrDown is the error of a [BreakableStore] that is out of reach.
+// ErrDown is the error of a [BreakableStore] that cannot be reached.
 var ErrDown = errors.New("connection refused")
 
-// BreakableStore is a store that can be out of reach.
+// BreakableStore is a store that can be made unreachable.
 type BreakableStore struct {
 	agrenting.Store
 	Down  atomic.Bool
 	Loads atomic.Int64
-	Slow  atomic.Int64 // how long an answer is on its way, in ns
+	Slow  atomic.Int64 // how long a response takes to arrive, in ns
 }
 
 // Load implements agrenting.Store.
@@ -181,13 +180,13 @@ func (s *WatchedStore) Watch(ctx context.Context, name string) iter.Seq2[agrenti
 	return s.Store.(agrenting.Watcher).Watch(ctx, name) //nolint:errcheck,forcetypeassert // it is one in memory
 }
 
-// RefusingStore can be read, and refuses what is saved with an error, if it has one.
+// RefusingStore can be read. It refuses each save with its error, if it has one.
 type RefusingStore struct {
 	agrenting.Store
 	Err atomic.Pointer[error]
 }
 
-// Refusing returns a store that refuses what is saved with err.
+// Refusing returns a store that refuses each save with err.
 func Refusing(store agrenting.Store, err error) *RefusingStore {
 	s := &RefusingStore{Store: store}
 	s.Err.Store(&err)
@@ -202,7 +201,7 @@ func (s *RefusingStore) Save(ctx context.Context, name string, data []byte, prev
 	return s.Store.Save(ctx, name, data, prev)
 }
 
-// FaultyStore refuses to save, after a number of successes.
+// FaultyStore refuses to save after a number of successes.
 type FaultyStore struct {
 	agrenting.Store
 	Refuse atomic.Bool

@@ -29,7 +29,7 @@ var Scribe = agrenting.AgentRegistration{
 	Description: "writes", Category: "text", Metadata: map[string]any{"callback_url": "https://scribe.example"},
 }
 
-// Refuser is a source that gives k1 once and k2 ever after.
+// Refuser returns a source that yields k1 once and k2 after that.
 func Refuser() agrenting.CredentialSource {
 	var n atomic.Int64
 	return agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
@@ -37,7 +37,7 @@ func Refuser() agrenting.CredentialSource {
 	})
 }
 
-// Loopback is a transport of its own, whose connections end with the test.
+// Loopback returns a separate transport. Its connections end with the test.
 func Loopback(t *testing.T) *http.Transport {
 	t.Helper()
 	tr := &http.Transport{ExpectContinueTimeout: time.Hour}
@@ -45,12 +45,12 @@ func Loopback(t *testing.T) *http.Transport {
 	return tr
 }
 
-// Answering is a base that always answers the same.
+// Answering returns a base that always sends the same response.
 func Answering(code int, body string, header ...string) *Recorder {
 	return &Recorder{Then: func(int, Seen) *http.Response { return Reply(code, body, header...) }}
 }
 
-// Endless is a body without an end.
+// Endless is a body that never ends.
 type Endless struct{}
 
 // Read implements io.Reader.
@@ -61,8 +61,8 @@ func (Endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Counter counts the bytes that are written to it. It is safe for concurrent use: a body
-// may still be read when the call that read it has returned.
+// Counter counts the bytes that are written to it. It is safe for concurrent use,
+// because a body may still be read after the call that read it has returned.
 type Counter struct{ n atomic.Int64 }
 
 // Write implements io.Writer.
@@ -77,17 +77,17 @@ func (c *Counter) Bytes() int { return int(c.n.Load()) }
 // APIURL is the base URL of tests that need no server.
 const APIURL = "https://api.agrenting.test"
 
-// RevokedBody is the body of a [Platform] that refuses a credential.
+// RevokedBody is the response body with which a [Platform] refuses a credential.
 const RevokedBody = "the key was revoked"
 
-// RoundTripFunc makes a base of a function.
+// RoundTripFunc turns a function into a base.
 type RoundTripFunc func(*http.Request) (*http.Response, error)
 
 // RoundTrip implements http.RoundTripper.
 func (f RoundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// Reply is an answer that needs no connection; header holds names and values in
-// turn.
+// Reply returns a response that needs no connection. header contains alternating names
+// and values.
 func Reply(code int, body string, header ...string) *http.Response {
 	h := http.Header{}
 	for i := 0; i+1 < len(header); i += 2 {
@@ -99,7 +99,7 @@ func Reply(code int, body string, header ...string) *http.Response {
 	}
 }
 
-// ReadBody reads and closes a request's body, as a base has to.
+// ReadBody reads and closes a request's body, as a base must do.
 func ReadBody(req *http.Request) string {
 	if req.Body == nil {
 		return ""
@@ -109,7 +109,8 @@ func ReadBody(req *http.Request) string {
 	return string(b)
 }
 
-// Script answers the n-th request, from 1, by a function, and counts.
+// Script answers the n-th request, counted from 1, with a function, and counts the
+// requests.
 type Script struct {
 	calls  atomic.Int64
 	Answer func(n int, req *http.Request) (*http.Response, error)
@@ -120,10 +121,10 @@ func (s *Script) RoundTrip(req *http.Request) (*http.Response, error) {
 	return s.Answer(int(s.calls.Add(1)), req)
 }
 
-// Count is how many requests there were.
+// Count returns the number of requests so far.
 func (s *Script) Count() int { return int(s.calls.Load()) }
 
-// Answers is a script of status codes; the last one is repeated. A zero is a
+// Answers returns a script of status codes. The last one is repeated. A zero means a
 // dropped connection.
 func Answers(codes ...int) *Script {
 	return &Script{Answer: func(n int, req *http.Request) (*http.Response, error) {
@@ -136,13 +137,13 @@ func Answers(codes ...int) *Script {
 	}}
 }
 
-// Seen is a request as a base got it.
+// Seen is a request as a base received it.
 type Seen struct {
 	Method, URL, Host, Body string
 	Header                  http.Header
 }
 
-// Capture reads a request as a base gets it.
+// Capture reads a request as a base receives it.
 func Capture(req *http.Request) Seen {
 	return Seen{
 		Method: req.Method, URL: req.URL.String(), Host: req.Host,
@@ -150,10 +151,10 @@ func Capture(req *http.Request) Seen {
 	}
 }
 
-// Credentials are the credential headers of a request, under canonical names.
+// Credentials returns the credential headers of a request, under canonical names.
 func (s Seen) Credentials() map[string][]string { return CredentialsOf(s.Header) }
 
-// CredentialsOf are the credential headers of h, under canonical names.
+// CredentialsOf returns the credential headers of h, under canonical names.
 func CredentialsOf(h http.Header) map[string][]string {
 	out := map[string][]string{}
 	for name, values := range h {
@@ -165,8 +166,8 @@ func CredentialsOf(h http.Header) map[string][]string {
 	return out
 }
 
-// SecretOf is the one credential that a request carries, as the secret alone;
-// empty when there is none or more than one.
+// SecretOf returns the secret of the only credential that a request carries. It returns
+// "" if there are none or several.
 func SecretOf(h http.Header) string {
 	var all []string
 	for _, values := range CredentialsOf(h) {
@@ -178,8 +179,7 @@ func SecretOf(h http.Header) string {
 	return strings.TrimPrefix(all[0], "Bearer ")
 }
 
-// Recorder is a base that remembers what it was sent, and answers 200 or what
-// then says.
+// Recorder is a base that records its requests. It responds with 200, or as then says.
 type Recorder struct {
 	mu   sync.Mutex
 	got  []Seen
@@ -199,14 +199,14 @@ func (r *Recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	return Reply(http.StatusOK, "{}"), nil
 }
 
-// Requests are those that were sent so far.
+// Requests returns the requests that were sent so far.
 func (r *Recorder) Requests() []Seen {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.got)
 }
 
-// Only is the one request that a base got.
+// Only returns the only request that a base received.
 func (r *Recorder) Only(tb testing.TB) Seen {
 	tb.Helper()
 	got := r.Requests()
@@ -233,10 +233,10 @@ func NewPlatform(secret string) *Platform {
 	return p
 }
 
-// Accept lets the platform accept another secret from now on.
+// Accept makes the platform accept another secret from now on.
 func (p *Platform) Accept(secret string) { p.accepted.Store(&secret) }
 
-// Count is how many requests came with a secret.
+// Count returns how many requests came with a secret.
 func (p *Platform) Count(secret string) int {
 	n := 0
 	for _, s := range p.Requests() {
@@ -247,7 +247,7 @@ func (p *Platform) Count(secret string) int {
 	return n
 }
 
-// Request makes one for APIURL, unless the target is a whole URL.
+// Request returns a request for APIURL, unless the target is a whole URL.
 func Request(tb testing.TB, method, target string, body io.Reader) *http.Request {
 	tb.Helper()
 	if strings.HasPrefix(target, "/") {
@@ -267,7 +267,7 @@ func ReadAll(tb testing.TB, resp *http.Response) string {
 	return string(b)
 }
 
-// Failure sends a request that is expected to get no answer.
+// Failure sends a request that must not get a response, and returns the error.
 func Failure(rt http.RoundTripper, req *http.Request) error {
 	resp, err := rt.RoundTrip(req)
 	if resp != nil {
@@ -276,8 +276,8 @@ func Failure(rt http.RoundTripper, req *http.Request) error {
 	return err
 }
 
-// Get sends a GET, also from other goroutines than the test's, and returns
-// status and body.
+// Get sends a GET and returns the status and the body. It may be called from any
+// goroutine.
 func Get(ctx context.Context, rt http.RoundTripper, target string) (int, string, error) {
 	if strings.HasPrefix(target, "/") {
 		target = APIURL + target
@@ -295,13 +295,13 @@ func Get(ctx context.Context, rt http.RoundTripper, target string) (int, string,
 	return resp.StatusCode, string(b), err
 }
 
-// SpyBody is a body that cannot be made again. It counts.
+// SpyBody is a body that can be read only once. It counts reads and closes.
 type SpyBody struct {
 	io.Reader
 	Bytes, closes atomic.Int64
 }
 
-// NewSpyBody returns a body with some content.
+// NewSpyBody returns a body with the given content.
 func NewSpyBody(content string) *SpyBody { return &SpyBody{Reader: strings.NewReader(content)} }
 
 // Read implements io.Reader.
@@ -320,12 +320,11 @@ func (b *SpyBody) Close() error {
 	return nil
 }
 
-// Closed is how often the body was closed.
+// Closed returns how often the body was closed.
 func (b *SpyBody) Closed() int { return int(b.closes.Load()) }
 
-// Freeze remembers everything that can be seen of a request, and returns a
-// check that nothing of it has changed: not the fields, not the header map, not
-// the slices in it, and not what is in those.
+// Freeze records all visible parts of a request. It returns a check that none of them
+// has changed: the fields, the header map, the slices in it, and the content of those.
 func Freeze(tb testing.TB, req *http.Request) (check func()) {
 	tb.Helper()
 	before, header, ctx := *req, req.Header.Clone(), req.Context()
@@ -349,7 +348,7 @@ func Freeze(tb testing.TB, req *http.Request) (check func()) {
 	}
 }
 
-// identical compares references by what they refer to, not by content.
+// identical compares references by their targets, not by content.
 func identical(a, b reflect.Value) bool {
 	switch a.Kind() {
 	case reflect.Interface:
@@ -361,7 +360,7 @@ func identical(a, b reflect.Value) bool {
 	}
 }
 
-// Trusting is a [Loopback] transport that trusts some servers.
+// Trusting returns a [Loopback] transport that trusts the given servers.
 func Trusting(t *testing.T, servers ...*httptest.Server) *http.Transport {
 	t.Helper()
 	tr := Loopback(t)
@@ -373,15 +372,14 @@ func Trusting(t *testing.T, servers ...*httptest.Server) *http.Transport {
 	return tr
 }
 
-// AnyPort is an address to listen at.
+// AnyPort is an address for servers to listen at.
 const AnyPort = "127.0.0.1:0"
 
-// Sleepless repeats without pauses worth the name, for tests on real
-// connections.
+// Sleepless retries almost without pauses, for tests with real connections.
 var Sleepless = agrenting.WithRetryPolicy(agrenting.RetryPolicy{BaseDelay: 1, MaxDelay: 1})
 
-// Between is a base that may answer in place of the platform: nil lets the
-// request through.
+// Between is a base that may respond in place of the platform. If answer returns nil,
+// the request is sent to base.
 func Between(base http.RoundTripper, answer func(*http.Request) *http.Response) http.RoundTripper {
 	return RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if resp := answer(req); resp != nil {

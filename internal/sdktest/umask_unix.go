@@ -4,6 +4,6 @@ package sdktest
 
 import "syscall"
 
-// Stores refuse folders that the group may write to, as [testing.T.TempDir] creates them
-// under other values.
+// Stores refuse folders that the group may write to. With other values,
+// [testing.T.TempDir] creates such folders.
 func init() { syscall.Umask(0o022) } //nolint:gochecknoinits // before any test

@@ -8,8 +8,8 @@ const verifyPath = "/api/v1/hirings/pending"
 // IsVerify reports whether the SDK asks about the credential of a request.
 func IsVerify(r *http.Request) bool { return r.Method == http.MethodGet && r.URL.Path == verifyPath }
 
-// Verifying is a base that answers the SDK's questions about credentials apart from all
-// other requests: every secret but the valid one is dead.
+// Verifying is a base that responds separately when the SDK asks about a credential:
+// every secret except the valid one is dead.
 func Verifying(valid string, base http.RoundTripper) http.RoundTripper {
 	return Between(base, func(r *http.Request) *http.Response {
 		switch {

@@ -27,9 +27,9 @@ func NewKey() Key {
 	return Key{bits: secret.New(string(raw))}
 }
 
-// ParseKey reads what [Key.Reveal] returned. White space around it is dropped. If
-// text is not a key, problem says why, in words that follow a noun. It shows
-// nothing of text.
+// ParseKey reads a text that [Key.Reveal] returned. It ignores white space around
+// the text. If text is not a key, problem says why, in words that follow a noun.
+// It does not show any part of text.
 func ParseKey(text string) (key Key, problem string) {
 	text = strings.TrimSpace(text)
 	const advice = "give it as SealingKey.Reveal returned it"
@@ -68,9 +68,9 @@ func (k Key) Reveal() string {
 	return keyPrefix + base64.RawURLEncoding.EncodeToString([]byte(bits+checksumOf(bits)))
 }
 
-// Fingerprint returns a short name of the key like "sha256:1a2b3c4d5e", or "" for
-// the zero value.
+// Fingerprint returns a short name of the key, such as "sha256:1a2b3c4d5e", or ""
+// for the zero value.
 func (k Key) Fingerprint() string { return k.bits.Fingerprint() }
 
-// For returns the sealer of texts that info describes.
+// For returns a sealer for the texts that info describes.
 func (k Key) For(info string) Sealer { return Sealer{Secret: k.bits, Info: info} }

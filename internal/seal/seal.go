@@ -13,9 +13,9 @@ import (
 
 // Sealer encrypts with AES-256-GCM under a key that only holders of the secret
 // can derive (HKDF-SHA-256). The secret is long and random, so no password
-// hashing is needed. Every sealed text has a salt, and therefore a key, of its
-// own, so nonces cannot collide. Info binds a sealed text to its purpose and
-// place: it opens nowhere else.
+// hashing is needed. Every sealed text has its own salt and therefore its own
+// key, so nonces cannot collide. Info binds a sealed text to its purpose and
+// place: it cannot be opened with a different Info.
 type Sealer struct {
 	Secret secret.Text
 	Info   string
@@ -26,8 +26,8 @@ const (
 	sealSalt  = 32
 )
 
-// ErrUnsealable says that a sealed text is damaged, or was sealed under another
-// key or for another place.
+// ErrUnsealable means that a sealed text is damaged, or was sealed under
+// another key or for another place.
 var ErrUnsealable = errors.New("agrenting: the record is damaged, or was sealed under another key")
 
 func (s Sealer) aead(salt []byte) (cipher.AEAD, error) {

@@ -14,16 +14,15 @@ import (
 const (
 	// MaxClean bounds the text that Clean returns, in characters.
 	MaxClean = 500
-	// MaxText bounds the text of others that is searched for secrets, in bytes. An error
-	// may be of any length: the body of a response may have a mebibyte, and net/http quotes
-	// up to 10 MB of what is not HTTP.
+	// MaxText bounds the text from outside that is searched for secrets, in bytes. An error may
+	// be of any length: the body of a response may have 1 MiB, and net/http quotes up to 10 MB of
+	// a response that is not HTTP.
 	MaxText = 2 << 10
 )
 
-// Clean makes text of others fit for an error message: one line of at most
-// [MaxClean] characters, without the given secrets, without anything that
-// looks like one, and without invisible characters. Of a text of more than 2 KiB, it uses
-// only the beginning.
+// Clean prepares text from outside for an error message. The result is one line of at most
+// [MaxClean] characters, without the given secrets, without anything that looks like a secret,
+// and without invisible characters. Clean uses only the beginning of a text of more than 2 KiB.
 func Clean(text string, secrets ...string) string {
 	text, _ = cut(text, MaxText)
 	text = Line(RedactPatterns(Redact(text, secrets...)))
@@ -35,15 +34,15 @@ func Clean(text string, secrets ...string) string {
 
 const ellipsis = "…"
 
-// CleanText is Clean for the text of an error: it keeps up to 2 KiB, and removes the query
+// CleanText is like Clean, for the text of an error: it keeps up to 2 KiB, and removes the query
 // strings of URLs.
 func CleanText(text string, secrets ...string) string {
 	return Line(WithoutQueries(Redact(Bounded(text), secrets...)))
 }
 
-// cut returns text, or as much of it as fits into limit bytes and ends at white space or at a
-// character of another script than Latin, which no credential has. A secret may be at the end of
-// the limit.
+// cut returns text, or the part of it that fits into limit bytes and ends at white space or at a
+// character of a script other than Latin, which credentials do not contain. The part must not end
+// inside a word, because a secret may be there.
 func cut(text string, limit int) (beginning string, short bool) {
 	if len(text) <= limit {
 		return text, false
@@ -53,9 +52,9 @@ func cut(text string, limit int) (beginning string, short bool) {
 	}), true
 }
 
-// Line returns text on one line: white space of any kind becomes one space, and a question mark
-// replaces what is not printable, such as control, bidirectional, and zero-width characters,
-// and invalid UTF-8.
+// Line returns text on one line. White space of any kind becomes one space. A question mark
+// replaces invalid UTF-8 and characters that are not printable, such as control, bidirectional,
+// and zero-width characters.
 func Line(text string) string {
 	plain := strings.Map(func(r rune) rune {
 		switch {
@@ -73,9 +72,9 @@ func Line(text string) string {
 // maxQuoted is the longest text that Quote shows.
 const maxQuoted = 16
 
-// Quote quotes a value that is not meant to be a secret, such as a misspelled choice,
-// for an error. It shows words of up to 16 characters, and only the length of anything
-// else, which may be a secret in the wrong place.
+// Quote quotes a value that is not meant to be a secret, such as a misspelled choice, for an
+// error. It shows words of up to 16 characters. For any other value, which may be a misplaced
+// secret, it shows only the length.
 func Quote(s string) string {
 	word := func(r rune) bool { return r|0x20 >= 'a' && r|0x20 <= 'z' || strings.ContainsRune("-_ \t\r\n", r) }
 	if len(s) > maxQuoted || strings.ContainsFunc(s, func(r rune) bool { return !word(r) }) {
@@ -85,7 +84,7 @@ func Quote(s string) string {
 }
 
 // urlQuery finds the query strings of URLs. Transports put URLs into their errors. Punctuation at
-// the end is that of the text around.
+// the end belongs to the surrounding text.
 var urlQuery = regexp.MustCompile(`(?i)([a-z][a-z0-9+.-]*://[^\s"'?#]*)\?([^\s"'#]*[^\s"'#)}>.,;:!])?`)
 
 // WithoutQueries returns text without the query strings of its URLs and without
@@ -95,7 +94,7 @@ func WithoutQueries(text string) string {
 	return RedactPatterns(urlQuery.ReplaceAllString(text, "${1}"))
 }
 
-// Bounded returns text, or as much of it as is searched for secrets.
+// Bounded returns text, or the part of it that is searched for secrets.
 func Bounded(text string) string {
 	text, short := cut(text, MaxText)
 	if short {
@@ -107,9 +106,9 @@ func Bounded(text string) string {
 // maxPath is how much of a path is shown, in characters.
 const maxPath = 256
 
-// Path makes the path of a request fit for an error or a log. It has to be escaped already, as
-// by [url.URL.EscapedPath]. The given secrets, what looks like one, and the end of a long path
-// are removed.
+// Path prepares the path of a request for an error or a log. The path must be escaped, as by
+// [url.URL.EscapedPath]. Path removes the given secrets, anything that looks like a secret, and
+// the end of a long path.
 func Path(escaped string, secrets ...string) string {
 	escaped = escaped[:min(len(escaped), MaxText)]
 	path := []rune(Line(RedactPatterns(Redact(escaped, secrets...))))
@@ -119,9 +118,9 @@ func Path(escaped string, secrets ...string) string {
 	return string(path)
 }
 
-// NewError returns an error with the given text. It unwraps to beneath, which may
-// be nil, and matches what original matches. The original is behind a func, where
-// no formatter finds it.
+// NewError returns an error with the given text. It unwraps to beneath, which may be nil, and
+// matches what original matches. It keeps original in a function, where formatters cannot find
+// it.
 func NewError(text string, beneath, original error) error {
 	return &redactedError{text: text, beneath: beneath, is: func(target error) bool { return errors.Is(original, target) }}
 }
@@ -136,9 +135,9 @@ func (e *redactedError) Error() string        { return e.text }
 func (e *redactedError) Unwrap() error        { return e.beneath }
 func (e *redactedError) Is(target error) bool { return e.is(target) }
 
-// RedactJSON removes secrets from JSON that the caller gets undecoded. It searches
-// the decoded strings, because JSON escapes what URLs and others have escaped.
-// JSON that does not decode is dropped.
+// RedactJSON removes secrets from JSON that the caller gets undecoded. It searches the decoded
+// strings, because JSON escapes characters that URLs and other formats have already escaped. JSON
+// that cannot be decoded is dropped.
 func RedactJSON(raw json.RawMessage, secrets ...string) json.RawMessage {
 	if len(raw) == 0 || len(secrets) == 0 {
 		return raw
@@ -153,7 +152,7 @@ func RedactJSON(raw json.RawMessage, secrets ...string) json.RawMessage {
 	found := false
 	v = redactValue(v, func(s string, number bool) string {
 		if number && !hidden.in(s) {
-			return s // a number that has only a part of a secret is likely to be another one
+			return s // a number that contains only a part of a secret is probably unrelated
 		}
 		clean := hidden.redact(s)
 		found = found || clean != s

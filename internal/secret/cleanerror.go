@@ -17,10 +17,11 @@ const (
 
 var errTooMany = errors.New("agrenting: further errors are not shown")
 
-// CleanError returns err without what redact removes from texts. It checks the error and all
-// that it wraps: their texts, and what the verbs %+v and %#v print. What shows nothing is
-// returned unchanged. Otherwise, the result matches all that err matches. [errors.As] finds
-// the errors that show nothing, and copies of a [url.Error] and a [net.OpError].
+// CleanError returns err without the parts that redact removes from texts. It checks the error
+// and all errors that it wraps: their texts, and the output of the verbs %+v and %#v. An error
+// that shows no secret is returned unchanged. Otherwise, the result matches everything that err
+// matches. [errors.As] finds the wrapped errors that show no secret, and copies of a
+// [url.Error] and a [net.OpError].
 func CleanError(err error, redact func(string) string) error {
 	if err == nil {
 		return nil
@@ -30,7 +31,7 @@ func CleanError(err error, redact func(string) string) error {
 	return out
 }
 
-// WithoutSecrets is [CleanError] for secrets that are known. The text of the result is one line
+// WithoutSecrets is like [CleanError], for known secrets. The text of the result is one line
 // without invisible characters, and is cut off after 2 KiB.
 func WithoutSecrets(err error, secrets ...string) error {
 	if err == nil {
@@ -46,8 +47,8 @@ func WithoutSecrets(err error, secrets ...string) error {
 	return err
 }
 
-// CleanPanic is [CleanError] for the value of a panic. A value other than an error is replaced
-// by its redacted text. same reports that it shows nothing.
+// CleanPanic is like [CleanError], for the value of a panic. A value that is not an error is
+// replaced with its redacted text. same reports that the value shows no secret.
 func CleanPanic(value any, redact func(string) string) (out any, same bool) {
 	c := cleaner{redact: redact, left: maxErrors}
 	if err, ok := value.(error); ok {
@@ -59,8 +60,8 @@ func CleanPanic(value any, redact func(string) string) (out any, same bool) {
 	return value, true
 }
 
-// PanicError makes an error of the value of a panic, without the given secrets and without what
-// looks like one.
+// PanicError returns an error for the value of a panic, without the given secrets and without
+// anything that looks like a secret.
 func PanicError(who string, value any, secrets ...string) error {
 	c := cleaner{redact: func(text string) string { return Clean(RedactLikely(Redact(text, secrets...))) }}
 	return fmt.Errorf("agrenting: %s panicked: %s", who, c.cut(fmt.Sprint(value)))
@@ -72,7 +73,8 @@ type cleaner struct {
 	left   int // how many errors may still be read
 }
 
-// clean returns err without what redact removes. same reports that this is err itself.
+// clean returns err without the parts that redact removes. same reports that the result is err
+// itself.
 func (c *cleaner) clean(err error) (out error, same bool) { //nolint:revive // the error is a value
 	c.left--
 	if c.left < 0 {
@@ -94,8 +96,8 @@ func (c *cleaner) clean(err error) (out error, same bool) { //nolint:revive // t
 	return out, false
 }
 
-// beneath returns what err wraps, without what redact removes. same reports that nothing was
-// removed.
+// beneath returns what err wraps, without the parts that redact removes. same reports that
+// nothing was removed.
 func (c *cleaner) beneath(err error) (beneath error, same bool) { //nolint:revive // the error is a value
 	var wrapped []error
 	switch w := err.(type) { //nolint:errorlint // this one, not what it wraps
@@ -124,7 +126,8 @@ func (c *cleaner) beneath(err error) (beneath error, same bool) { //nolint:reviv
 	return errors.Join(kept...), same
 }
 
-// copied returns a clean copy of an error that callers search for; nil if there is none.
+// copied returns a clean copy of an error of a type that callers search for. It returns nil for
+// other types.
 func (c *cleaner) copied(err, beneath error) error {
 	if beneath == nil {
 		return nil
@@ -144,15 +147,15 @@ func (c *cleaner) copied(err, beneath error) error {
 	return out
 }
 
-// shows reports whether fmt prints something of a value that redact removes. text is what it
-// prints first.
+// shows reports whether fmt prints a part of a value that redact removes. text is the first
+// form in which fmt prints it.
 func (c *cleaner) shows(value any, text string) bool {
 	if len(text) > maxDump || c.redact(text) != text {
 		return true
 	}
 	if t := reflect.TypeOf(value); t.Kind() == reflect.Pointer {
 		switch t.Elem().PkgPath() {
-		case "errors", "fmt": // they have nothing besides their text and what they wrap
+		case "errors", "fmt": // they contain only their text and what they wrap
 			return false
 		}
 	}
@@ -167,7 +170,7 @@ func (c *cleaner) shows(value any, text string) bool {
 // cut redacts a text of limited length.
 func (c *cleaner) cut(text string) string { return c.redact(Bounded(text)) }
 
-// timeoutError is the clean form of an error that reports whether it is a timeout.
+// timeoutError is the clean form of an error with a Timeout method.
 type timeoutError struct {
 	error
 

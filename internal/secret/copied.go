@@ -7,27 +7,26 @@ import (
 )
 
 var (
-	// placeholder is what a shell or a template engine should have replaced: ${NAME},
-	// $(command), {{ .name }}, #{name}, $NAME, $env:NAME, %NAME%, and the name of a
-	// variable of the SDK alone.
+	// placeholder is text that a shell or a template engine should have replaced: ${NAME},
+	// $(command), {{ .name }}, #{name}, $NAME, $env:NAME, %NAME%, or only the name of a
+	// variable of the SDK.
 	placeholder = regexp.MustCompile(`\$\{|\$\(|\{\{|#\{|^\$(env:)?[A-Za-z_][A-Za-z0-9_]*$|^%[A-Za-z_][A-Za-z0-9_]*%$|^AGRENTING_[A-Z_]+=?$`)
-	// assignment begins a line of a shell or of a .env file. An equals sign at the end of
-	// a secret is padding.
+	// assignment begins a line of a shell or of a .env file. An equals sign at the end of a
+	// secret is padding, so it does not count.
 	assignment = regexp.MustCompile(`^((export|set|setx) +|\$env:)?[A-Za-z_][A-Za-z0-9_.-]*[ \t]*=[ \t]*[^= \t]`)
-	// field begins a header, or a line of YAML. A secret may have a colon after another
-	// word.
+	// field begins a header or a line of YAML. In a secret, a colon may follow another word.
 	field = regexp.MustCompile(`(?i)^["']?(authorization|bearer|token|secret|(x-)?api[-_]?key|agrenting_[a-z_]*)["']?[ \t]*:`)
 )
 
 const (
-	// notFirst and notLast neither begin nor end a secret. They are left over from the
-	// text that it was copied from.
+	// notFirst and notLast are characters that do not begin or end a secret. They come from
+	// the text that the secret was copied from.
 	notFirst = "\"'`,;:=\\([{<"
 	notLast  = "\"'`,;:\\)]}>"
 )
 
-// surroundings returns what a text has of the place that a secret was copied from, and how to
-// fix it, in words that follow a noun, or "" if it has nothing. It shows no part of it.
+// surroundings returns what was copied together with a secret and how to fix that, in words
+// that follow a noun, or "" if nothing was. It does not show any part of the text.
 func surroundings(text string) string {
 	switch {
 	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "\xfe\xff"):
@@ -43,8 +42,8 @@ func surroundings(text string) string {
 	}
 }
 
-// punctuation is surroundings for a quotation mark, a bracket, or a comma at one end of the
-// text, which is not empty.
+// punctuation is like surroundings, for a quotation mark, a bracket, or a comma at one end of
+// the text. The text must not be empty.
 func punctuation(text string) string {
 	const form = "has %c at byte %d of %d, which is not part of a credential; give the credential without it"
 	last := len(text) - 1

@@ -10,18 +10,17 @@ import (
 	"time"
 )
 
-// Kind says what a [Credential] is. The zero value is the kind of no credential.
+// Kind says what a [Credential] is. The zero value is the kind of the zero Credential.
 type Kind uint8
 
-// The kinds. Their order is part of no format: records name kinds by
-// [Kind.String].
+// The kinds. Formats do not depend on their order: records name kinds by [Kind.String].
 const (
 	KindAPIKey Kind = iota + 1
 	KindSession
 	KindUserToken
 )
 
-// Kinds is larger than every kind.
+// Kinds is greater than every kind.
 const Kinds = int(KindUserToken) + 1
 
 // String returns "api key", "session", "user token", or "none" for the zero
@@ -41,7 +40,7 @@ func (k Kind) String() string {
 	}
 }
 
-// ParseKind returns the kind that [Kind.String] names.
+// ParseKind returns the kind that has the given name, as returned by [Kind.String].
 func ParseKind(name string) (Kind, bool) {
 	for _, k := range []Kind{KindAPIKey, KindSession, KindUserToken} {
 		if k.String() == name {
@@ -51,27 +50,28 @@ func ParseKind(name string) (Kind, bool) {
 	return 0, false
 }
 
-// Credential is the internal counterpart of the SDK's public type of this name.
-// The zero value is no credential. A Credential is immutable, safe for
-// concurrent use, and prints as a summary without the secret.
+// Credential is the internal counterpart of the SDK's public type of this name. The zero
+// value means that there is none. A Credential is immutable, safe for concurrent use, and
+// prints as a summary without the secret.
 type Credential struct {
-	// The secret is behind a closure for the reason given at [Text].
+	// The secret is in a closure, for the reason given at [Text].
 	m func() *material
 }
 
-// Material is what a [Credential] is made of.
+// Material contains what a [Credential] is made from, such as {Kind: KindAPIKey, Secret:
+// "ak_…"}. Most programs only set Kind, Secret, and Expires.
 type Material struct {
 	Kind   Kind
 	Secret string
 	// Expires is when the credential ends; zero if that is not known.
 	Expires time.Time
-	// Environment is used if the secret carries no mark of its own.
+	// Environment is used if the secret itself does not carry a mark.
 	Environment string
 	// Exchanged is set for a session that was obtained with a key.
 	Exchanged bool
 }
 
-// material is never modified once built.
+// material is not modified after it was built.
 type material struct {
 	of          Material
 	digest      [sha256.Size]byte
@@ -79,8 +79,8 @@ type material struct {
 	values      []string // of the header; shared by all requests
 }
 
-// NewSession makes the credential of a session that was obtained with key. It has no
-// mark of its own and belongs to the key's environment.
+// NewSession returns the credential of a session that was obtained with key. Its token does
+// not carry a mark, so it belongs to the key's environment.
 func NewSession(token string, expires time.Time, key Credential) Credential {
 	return NewCredential(Material{
 		Kind: KindSession, Secret: token, Expires: expires, Environment: key.Environment(), Exchanged: true,
@@ -89,10 +89,10 @@ func NewSession(token string, expires time.Time, key Credential) Credential {
 
 const bearerPrefix = "Bearer "
 
-// NewCredential makes a credential. It does not check the secret, see [Problem].
+// NewCredential returns a credential. It does not check the secret; see [Problem].
 func NewCredential(m Material) Credential {
-	// Clone the secret, so that the file or response that it is a part of does
-	// not stay in memory for as long as the credential does.
+	// The secret is cloned, so that the file or response that contains it does not stay in
+	// memory as long as the credential.
 	m.Secret = strings.Clone(m.Secret)
 	m.Expires = m.Expires.Round(0) // the monotonic clock stops while a machine sleeps
 	if mark := Mark(m.Secret); mark != "" {
@@ -108,15 +108,15 @@ func NewCredential(m Material) Credential {
 	return Credential{m: func() *material { return built }}
 }
 
-// sandboxMark follows a prefix of letters and digits in the secrets of the
-// sandbox, such as "sk_sandbox_" (platform documentation, "Sandbox").
+// sandboxMark follows a prefix of letters and digits in the secrets of the sandbox, such as
+// "sk_sandbox_" (platform documentation, "Sandbox").
 const sandboxMark = "_sandbox_"
 
 // Sandbox is the environment of secrets that carry the sandbox mark.
 const Sandbox = "sandbox"
 
-// Mark returns [Sandbox] if a secret carries the sandbox mark, and "" if not.
-// The mark counts only after the first prefix of a secret.
+// Mark returns [Sandbox] if a secret carries the sandbox mark, and "" if not. The mark
+// counts only directly after the first prefix of a secret.
 func Mark(text string) string {
 	prefix, _, found := strings.Cut(text, sandboxMark)
 	if !found || prefix == "" {
@@ -130,10 +130,10 @@ func Mark(text string) string {
 	return Sandbox
 }
 
-// IsZero reports whether c is no credential.
+// IsZero reports whether c is the zero value.
 func (c Credential) IsZero() bool { return c.m == nil }
 
-// Kind returns what c is; zero for no credential.
+// Kind returns the kind of c, or zero for the zero value.
 func (c Credential) Kind() Kind { return c.material().of.Kind }
 
 // Reveal returns the secret. No other method does.
@@ -142,7 +142,7 @@ func (c Credential) Reveal() string { return c.material().of.Secret }
 // Expires returns when c ends; zero if that is not known.
 func (c Credential) Expires() time.Time { return c.material().of.Expires }
 
-// WithExpiry returns a copy of c that expires at another time. c must not be the zero value.
+// WithExpiry returns a copy of c with another expiry. c must not be the zero value.
 func (c Credential) WithExpiry(expires time.Time) Credential {
 	m := c.material().of
 	m.Expires = expires
@@ -155,11 +155,11 @@ func (c Credential) Environment() string { return c.material().of.Environment }
 // Exchanged reports whether c is a session that was obtained with a key.
 func (c Credential) Exchanged() bool { return c.material().of.Exchanged }
 
-// Fingerprint returns [Fingerprint] of the secret, and "" for no credential.
+// Fingerprint returns [Fingerprint] of the secret, or "" for the zero value.
 func (c Credential) Fingerprint() string { return c.material().fingerprint }
 
-// Values returns the values of the header that carries c, and nil for no
-// credential. All requests share the slice: do not write to it.
+// Values returns the values of the header that carries c, or nil for the zero value. All
+// requests share the slice: do not write to it.
 func (c Credential) Values() []string { return c.material().values }
 
 var none material
@@ -171,8 +171,8 @@ func (c Credential) material() *material {
 	return c.m()
 }
 
-// Equal reports whether both are of the same kind and have the same secret. The
-// time it takes depends on neither secret.
+// Equal reports whether both have the same kind and the same secret. The time that it takes
+// does not depend on the secrets.
 func (c Credential) Equal(other Credential) bool {
 	if c.m == nil || other.m == nil {
 		return c.m == nil && other.m == nil
@@ -181,8 +181,8 @@ func (c Credential) Equal(other Credential) bool {
 	return subtle.ConstantTimeCompare(a.digest[:], b.digest[:]) == 1 && a.of.Kind == b.of.Kind
 }
 
-// Problem returns what is wrong with the credential, as [Problem] does, and ""
-// if it can be sent.
+// Problem returns what is wrong with the credential, as [Problem] does, or "" if it can be
+// sent.
 func (c Credential) Problem() string {
 	m := c.material().of
 	if m.Kind == 0 || m.Kind > KindUserToken {
@@ -191,8 +191,8 @@ func (c Credential) Problem() string {
 	return Problem(m.Secret)
 }
 
-// Summary returns kind, environment, fingerprint and expiry, such as "api key,
-// sandbox, sha256:1a2b3c4d5e", and "none" for no credential.
+// Summary returns kind, environment, fingerprint, and expiry, such as "api key, sandbox,
+// sha256:1a2b3c4d5e", or "none" for the zero value.
 func (c Credential) Summary() string {
 	if c.m == nil {
 		return "none"
@@ -220,7 +220,7 @@ func (c Credential) String() string { return "Credential(" + c.Summary() + ")" }
 // GoString returns what String returns.
 func (c Credential) GoString() string { return c.String() }
 
-// Format writes what String returns, whatever the verb and its flags.
+// Format writes what String returns, for every verb and flag.
 func (c Credential) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // LogValue returns what String returns.

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// A stream is what a text decodes to. Byte i comes from the bytes from[i] to to[i] of the
-// original text. Both are nil for the original text itself.
+// A stream is the decoded form of a text. Byte i of it comes from the bytes from[i] to to[i] of
+// the original text. Both slices are nil for the original text itself.
 type stream struct {
 	text     []byte
 	from, to []int32
@@ -34,8 +34,8 @@ func (s *stream) derived(size int) stream {
 	return stream{text: make([]byte, 0, size), from: make([]int32, 0, size), to: make([]int32, 0, size)}
 }
 
-// add adds a byte that was decoded from the bytes first to last of in. Zero bytes are left
-// out, because texts in UTF-16 have them between the characters.
+// add adds a byte that was decoded from the bytes first to last of in. It omits zero bytes,
+// because texts in UTF-16 have them between the characters.
 func (s *stream) add(b byte, in *stream, first, last int) {
 	if b == 0 {
 		return
@@ -45,12 +45,12 @@ func (s *stream) add(b byte, in *stream, first, last int) {
 	s.to = append(s.to, int32(in.end(last)))        //nolint:gosec // the same
 }
 
-// An unescape decodes the escape that b begins with. The size is 0 if there is none. It looks
-// at a bounded number of bytes.
+// An unescape decodes the escape at the beginning of b. The size is 0 if b does not begin with
+// an escape. An unescape reads a bounded number of bytes.
 type unescape func(b []byte) (r rune, size int)
 
-// escapesIn returns a character that escapes begin with, 0 if the text has none, and whether
-// it has several of them.
+// escapesIn returns a character that begins escapes, or 0 if the text has none, and whether it
+// has several of them.
 func escapesIn(text []byte) (lead byte, several bool) {
 	for _, b := range text {
 		if b != '%' && b != '\\' && b != '&' || b == lead {
@@ -64,7 +64,7 @@ func escapesIn(text []byte) (lead byte, several bool) {
 	return lead, false
 }
 
-// unescaped decodes the escapes of a stream. It reports whether there are any.
+// unescaped decodes the escapes of a stream. It reports whether it found any.
 func (r *redaction) unescaped(in *stream, decode unescape) (stream, bool) {
 	if lead, _ := escapesIn(in.text); lead == 0 {
 		return stream{}, false
@@ -144,7 +144,7 @@ func backslashEscape(b []byte) (rune, int) {
 	}
 }
 
-// maxEntity is the length of the longest name of an HTML entity, and more.
+// maxEntity is at least the length of the longest name of an HTML entity.
 const maxEntity = 33
 
 // htmlEntity decodes &amp;, &#38;, and &#x26;.
@@ -181,8 +181,8 @@ func htmlEntity(b []byte) (rune, int) {
 	return r, size - (len(plain) - width) // "&ltx" is "<" and "x"
 }
 
-// number reads a number of least to most digits at b[at:]. The size includes what comes before
-// it.
+// number reads a number of least to most digits at b[at:]. The size includes the bytes before
+// the number.
 func number(b []byte, at, least, most, base int) (rune, int) {
 	size := at
 	for size < min(len(b), at+most) && digit(b[size]) < base {
@@ -198,7 +198,7 @@ func number(b []byte, at, least, most, base int) (rune, int) {
 	return rune(v), size
 }
 
-// digit returns the value of a digit in hex; 16 for other characters.
+// digit returns the value of a hex digit, or 16 for other characters.
 func digit(b byte) int {
 	switch {
 	case b >= '0' && b <= '9':
@@ -210,7 +210,7 @@ func digit(b byte) int {
 	}
 }
 
-// squeezed leaves out white space and invisible characters. It reports whether there are any.
+// squeezed removes white space and invisible characters. It reports whether it found any.
 func (r *redaction) squeezed(in *stream) (stream, bool) {
 	out := in.derived(len(in.text))
 	for i := 0; i < len(in.text); {
@@ -226,7 +226,7 @@ func (r *redaction) squeezed(in *stream) (stream, bool) {
 	return out, len(out.text) < len(in.text)
 }
 
-// sextet returns the value of a character of base64 in either alphabet; 64 for others.
+// sextet returns the value of a character of base64 in either alphabet, or 64 for others.
 func sextet(b byte) uint {
 	switch {
 	case b >= 'A' && b <= 'Z':
@@ -244,9 +244,9 @@ func sextet(b byte) uint {
 	}
 }
 
-// base64 decodes all characters of base64 but the first skip, and skips the others. The groups
-// of four begin anywhere, so that the encoded text is found wherever it begins for one of four
-// values of skip.
+// base64 decodes all characters of base64 after the first skip ones, and ignores other
+// characters. The groups of four begin at the first decoded character, so for one of four
+// values of skip the encoded text is found, wherever it begins.
 func (r *redaction) base64(in *stream, skip int) stream {
 	out := in.derived(len(in.text)*3/4 + 1)
 	out.coded = true
@@ -271,8 +271,8 @@ func (r *redaction) base64(in *stream, skip int) stream {
 	return out
 }
 
-// hex decodes all hex digits but the first skip, and skips everything else. The 0 of a 0x is no
-// digit.
+// hex decodes all hex digits after the first skip ones, and ignores other characters. The 0 of
+// a prefix 0x does not count as a digit.
 func (r *redaction) hex(in *stream, skip int) stream {
 	out := in.derived(len(in.text)/2 + 1)
 	out.coded = true
@@ -296,8 +296,8 @@ func (r *redaction) hex(in *stream, skip int) stream {
 	return out
 }
 
-// numbers decodes decimal numbers up to 255 as bytes, and skips everything else. If indexed is
-// set, a number before a colon is an index: {"0":65,"1":66}.
+// numbers decodes decimal numbers up to 255 as bytes, and ignores other characters. If indexed
+// is set, a number before a colon is an index: {"0":65,"1":66}.
 func (r *redaction) numbers(in *stream, indexed bool) stream {
 	out := in.derived(len(in.text)/2 + 1)
 	out.coded = true
@@ -316,7 +316,7 @@ func (r *redaction) numbers(in *stream, indexed bool) stream {
 	return out
 }
 
-// isIndex reports whether what follows a number makes it an index.
+// isIndex reports whether the text after a number makes it an index.
 func isIndex(after []byte) bool {
 	if len(after) > 0 && after[0] == '"' {
 		after = after[1:]

@@ -10,10 +10,10 @@ var (
 	uuid = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 )
 
-// RedactLikely is [RedactPatterns] for texts that may have a secret without any mark, such as
-// the errors of a credential source. It also removes words of 20 or more characters that look
-// random: those in which letters and digits, or upper and lower case, alternate often. UUIDs
-// remain: they are IDs.
+// RedactLikely is like [RedactPatterns], for texts that may contain a secret without a mark,
+// such as the errors of a credential source. It also removes words of 20 or more characters that
+// look random: words that often alternate between letters and digits or between upper and lower
+// case. UUIDs are kept, because they are IDs.
 func RedactLikely(text string) string {
 	return word.ReplaceAllStringFunc(RedactPatterns(text), func(w string) string {
 		if IsUUID(w) || !looksRandom(w) {
@@ -28,7 +28,8 @@ func IsUUID(s string) bool { return uuid.MatchString(s) }
 
 // looksRandom reports whether the characters of a word change between letters and digits, or
 // from lower to upper case, more often than in a word that people write, such as
-// "AccessDeniedException2": one in eight, or one in six if there are both cases.
+// "AccessDeniedException2". The limit is one change per eight characters, or one per six if the
+// word has both cases.
 func looksRandom(w string) bool {
 	every := 8
 	if w != strings.ToUpper(w) && w != strings.ToLower(w) {
@@ -71,18 +72,18 @@ var code = regexp.MustCompile(`^(?:[A-Z]{1,20}|[A-Z]{0,12}[0-9]{1,3})(?:[_.-](?:
 
 var digits = regexp.MustCompile(`\d+`)
 
-// hasFewNumbers reports that a text cannot be the list of the byte values of a secret.
+// hasFewNumbers reports whether a text is certainly not the list of the byte values of a secret.
 func hasFewNumbers(s string) bool { return len(digits.FindAllString(s, minSecret)) < minSecret }
 
-// IsCode reports whether s has the form of an error code, such as ROUTE_NOT_FOUND or
-// invalid_request, and is not a secret: words of one case, and numbers of up to three digits.
+// IsCode reports whether s is not a secret and has the form of an error code, such as
+// ROUTE_NOT_FOUND or invalid_request: words of one case, and numbers of up to three digits.
 func IsCode(s string) bool {
 	oneCase := s == strings.ToUpper(s) || s == strings.ToLower(s)
 	return len(s) <= maxCode && hasFewNumbers(s) && oneCase && code.MatchString(strings.ToUpper(s)) && RedactLikely(s) == s
 }
 
 // IsPlain reports whether a text, which may be JSON, consists of words such as those of an error
-// code, and so has no secret.
+// code. Such a text does not contain a secret.
 func IsPlain(s string) bool {
 	words := strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(" \t\r\n{}[](),.:;!?'\"", r) })
 	for _, w := range words {

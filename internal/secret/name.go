@@ -2,14 +2,16 @@ package secret
 
 import "fmt"
 
-// Named is implemented by the SDK's own sources and stores. What String returns has no secret.
+// Named is implemented by the SDK's own sources and stores. The result of String contains no
+// secret.
 type Named interface {
 	fmt.Stringer
 	ShowsNoSecret()
 }
 
-// NameOf names a source or a store in an error: a [Named] by its String, and anything else by
-// its type, because it may print the URL of a vault with the password in it. It is empty for nil.
+// NameOf returns the name of a source or a store for an error. It uses the String method of a
+// [Named]. For anything else it uses the type, because a value may print the URL of a vault with
+// a password. NameOf returns "" for nil.
 func NameOf(v any) (name string) {
 	if v == nil {
 		return ""

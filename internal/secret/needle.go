@@ -6,31 +6,33 @@ import (
 )
 
 const (
-	// minSecret is the length of the shortest secret that is searched within words.
+	// minSecret is the length of the shortest secret that is searched for inside words.
 	minSecret = 8
 	// maxGram is how many consecutive characters of a secret are replaced.
 	maxGram = 16
-	// minEnd is how many characters of a secret's beginning are replaced at the end of a text.
+	// minEnd is how many characters of the beginning of a secret are replaced at the end of a
+	// text.
 	minEnd = 8
 )
 
-// A needle is a secret in the form in which it is searched.
+// A needle is a secret in the form in which it is searched for.
 type needle struct {
 	text string
-	// gram is the length of the parts that are found: that of the secret, but at most maxGram.
+	// gram is the length of the parts that are searched for: the length of the secret, but at
+	// most maxGram.
 	gram   int
 	minEnd int
 	grams  map[string]struct{}
-	// pairs has a bit for the first two characters of each part. Most positions of a text
-	// need no further comparison.
+	// pairs has a bit for the first two characters of each part. At most positions of a text,
+	// this makes further comparisons unnecessary.
 	pairs [1 << 16 / 64]uint64
 }
 
 // needles are sorted by length, the shortest first.
 type needles []*needle
 
-// newNeedles returns the secrets, and what they are without the escapes that they seem to
-// contain: the text that they are searched in loses them too.
+// newNeedles returns the needles of the secrets, and of their forms without the escapes that
+// they seem to contain, because the escapes in the searched text are removed, too.
 func newNeedles(secrets []string) (out needles) {
 	add := func(form string) {
 		if form != "" && !slices.ContainsFunc(out, func(n *needle) bool { return n.text == form }) {
@@ -56,7 +58,7 @@ func newNeedles(secrets []string) (out needles) {
 	return out
 }
 
-// in reports whether text has one of the needles, as it is.
+// in reports whether text contains one of the needles unchanged.
 func (n needles) in(text string) bool {
 	return slices.ContainsFunc(n, func(n *needle) bool { return strings.Contains(text, n.text) })
 }
@@ -75,8 +77,8 @@ func newNeedle(s string) *needle {
 	return n
 }
 
-// publicPrefix is the part of a secret that says what it is, such as "sk_sandbox_". Texts
-// explain it.
+// publicPrefix is the part of a secret that says what it is, such as "sk_sandbox_". Texts may
+// contain it.
 func publicPrefix(s string) string {
 	if Mark(s) != "" {
 		return s[:strings.Index(s, sandboxMark)+len(sandboxMark)]
@@ -95,7 +97,7 @@ func (n *needle) mayBegin(a, b byte) bool {
 	return n.pairs[pair/64]&(1<<(pair%64)) != 0
 }
 
-// has reports whether the secret contains part, which has the length gram.
+// has reports whether the secret contains part. The length of part must be gram.
 func (n *needle) has(part []byte) bool {
 	_, ok := n.grams[string(part)]
 	return ok

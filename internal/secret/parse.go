@@ -9,19 +9,19 @@ import (
 var (
 	// ErrNoCredential means that a source has no credential.
 	ErrNoCredential = errors.New("agrenting: no credential")
-	// ErrInvalidCredential means that a text cannot be a credential, see [Problem].
+	// ErrInvalidCredential means that a text cannot be a credential; see [Problem].
 	ErrInvalidCredential = errors.New("agrenting: invalid credential")
 )
 
-// userTokenPrefix begins the tokens of users. The platform's Channels page gives agents
-// keys with the same prefix, so it supports a guess and no more.
+// userTokenPrefix begins user tokens. According to the platform's Channels page, keys of
+// agents have the same prefix, so it supports only a guess.
 const userTokenPrefix = "ap_"
 
-// Parse returns the credential in a text from outside the program. White space around
-// it is removed. Anything else that was copied with it is refused, although a credential
-// that the platform has issued may look like that. If kind is zero, it is guessed by the
-// prefix. The error matches [ErrInvalidCredential], names the text as what, and shows no
-// part of it.
+// Parse returns the credential in a text from outside the program. It removes white
+// space around the text. If other characters seem to have been copied with the
+// credential, Parse returns an error, even though the platform may issue a credential
+// that looks like this. If kind is zero, it is guessed from the prefix. The error
+// matches [ErrInvalidCredential], calls the text what, and shows no part of it.
 func Parse(what, text string, kind Kind) (Credential, error) {
 	text = strings.TrimSpace(text)
 	problem := surroundings(text)
@@ -43,5 +43,5 @@ func Parse(what, text string, kind Kind) (Credential, error) {
 	return NewCredential(Material{Kind: kind, Secret: text}), nil
 }
 
-// Marked reports whether c begins as the tokens of users do.
+// Marked reports whether c begins with the prefix of user tokens.
 func (c Credential) Marked() bool { return strings.HasPrefix(c.Reveal(), userTokenPrefix) }

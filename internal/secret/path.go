@@ -5,12 +5,13 @@ import (
 	"strings"
 )
 
-// minKeyLen is the length from which a path without any separator or dot is
-// taken for a key: production keys have no prefix to recognize them by.
+// minKeyLen is the length from which a path without a separator or a dot is
+// treated as a key. Production keys have no prefix by which they could be
+// recognized.
 const minKeyLen = 20
 
-// QuotePath quotes a path of a file for an error, with escapes for invisible characters. A key that was taken for a path by
-// mistake is not shown.
+// QuotePath quotes the path of a file for an error, with escapes for invisible
+// characters. It does not show a key that was mistaken for a path.
 func QuotePath(path string) string {
 	if len(path) >= minKeyLen && !strings.ContainsAny(path, `/\.`) {
 		return Placeholder

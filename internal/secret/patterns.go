@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// names are the ends of the names of members, parameters, and headers that announce a
-// secret. The longer ones come first.
+// names are the ends of the names of members, parameters, and headers that indicate a secret.
+// Longer names come first.
 var names = func() []string {
 	out := []string{"authorization", "credential", "password", "passwd", "token", "secret", `"key`, `'key`}
 	for _, of := range []string{"api", "new", "old", "raw", "plain", "plaintext", "secret", "private", "signing"} {
@@ -16,7 +16,7 @@ var names = func() []string {
 	return out
 }()
 
-// beginsName has the first characters of names, in both cases.
+// beginsName contains the first characters of names, in both cases.
 var beginsName = func() (out [256]bool) {
 	for _, n := range names {
 		out[n[0]], out[strings.ToUpper(n)[0]] = true, true
@@ -27,10 +27,10 @@ var beginsName = func() (out [256]bool) {
 // maxPatterns bounds the text that RedactPatterns searches, in bytes.
 const maxPatterns = 8 << 10
 
-// RedactPatterns returns text with everything that looks like a secret replaced
-// by [Placeholder]: keys and tokens with a telling prefix, bearer tokens, the user information
-// of URLs, and the values of parameters, headers and JSON members with telling names. It serves
-// text whose secrets are not known, and rather hides too much than too little. A text of
+// RedactPatterns returns text with everything that looks like a secret replaced with
+// [Placeholder]: keys and tokens with a known prefix, bearer tokens, the user information of
+// URLs, and the values of parameters, headers, and JSON members with names that indicate a
+// secret. It is meant for text with unknown secrets, and prefers to hide too much. A text of
 // more than 8 KiB is cut off at white space.
 func RedactPatterns(text string) string {
 	text, _ = cut(text, maxPatterns)
@@ -51,8 +51,8 @@ func RedactPatterns(text string) string {
 	return string(append(out, text[done:]...))
 }
 
-// secretAt returns where a secret is that can be recognized at text[i:]. It may begin before i,
-// but not before done. Both results are equal if there is none.
+// secretAt returns the position of a secret that can be recognized at text[i:]. The secret may
+// begin before i, but not before done. If there is none, both results are equal.
 func secretAt(text string, i, done int) (from, to int) {
 	rest := text[i:]
 	if from, to = shapedAt(text, i, done); from < to {
@@ -84,7 +84,7 @@ func secretAt(text string, i, done int) (from, to int) {
 	return 0, 0
 }
 
-// shapedAt recognizes a secret by its shape.
+// shapedAt recognizes a secret by its form.
 func shapedAt(text string, i, done int) (from, to int) {
 	shapes := []struct {
 		prefix string
@@ -127,8 +127,8 @@ func standsAlone(before string) bool {
 		n > 1 && before[n-2] == '\\' && strings.IndexByte("bfnrt", before[n-1]) >= 0
 }
 
-// bearerProse are words that follow "bearer" in sentences; everything else that
-// follows it is taken for a token.
+// bearerProse are words that follow "bearer" in sentences. Anything else after "bearer" is
+// treated as a token.
 var bearerProse = []string{
 	"and", "auth", "authentication", "authorization", "credential", "credentials", "format", "header",
 	"invalid", "is", "missing", "not", "or", "realm", "required", "scheme", "token", "tokens", "was",
@@ -154,7 +154,7 @@ func bearerToken(text string) (from, to int) {
 	return from, to
 }
 
-// assigned finds the value that a telling name has. after is what follows the name.
+// assigned finds the value of a name that indicates a secret. after is the text after the name.
 func assigned(name, after string) (from, to int) {
 	if i := skip(after, 0, `\`); i > 0 {
 		return assignedEscaped(after, i)
@@ -202,7 +202,8 @@ func assigned(name, after string) (from, to int) {
 	}
 }
 
-// separator returns the length of what is between a name and its value; 0 if nothing is.
+// separator returns the length of the separator between a name and its value, or 0 if there is
+// none.
 func separator(s string) int {
 	switch {
 	case strings.HasPrefix(s, "=>"):
@@ -216,7 +217,7 @@ func separator(s string) int {
 	}
 }
 
-// assignedEscaped is assigned for JSON in a JSON string: the name is followed by i backslashes.
+// assignedEscaped is like assigned, for JSON in a JSON string: i backslashes follow the name.
 func assignedEscaped(after string, i int) (from, to int) {
 	for _, want := range []string{`"`, ":"} {
 		if !strings.HasPrefix(after[i:], want) {
@@ -236,8 +237,8 @@ func assignedEscaped(after string, i int) (from, to int) {
 	return from, to
 }
 
-// headerValue finds the value of a header: what begins at value, or at list if that is
-// behind a bracket, as in a map that was printed.
+// headerValue finds the value of a header. The value begins at value, or at list if it follows
+// a bracket, as in a printed map.
 func headerValue(name, after string, value, list int) (from, to int) {
 	if list > value {
 		return list, skipUnless(after, list, "]}")
@@ -260,7 +261,7 @@ func headerValue(name, after string, value, list int) (from, to int) {
 	return from, skipUnless(after, value, " \t\r\n\v\f")
 }
 
-// endOfString returns where the string ends that begins with the quotation mark at i.
+// endOfString returns the end of the string that begins with the quotation mark at i.
 func endOfString(s string, i int) int {
 	quote := s[i]
 	for i++; i < len(s) && s[i] != quote; i++ {
@@ -271,7 +272,7 @@ func endOfString(s string, i int) int {
 	return min(i, len(s))
 }
 
-// skip returns where the characters of set that begin at i end.
+// skip returns the end of the run of characters of set that begins at i.
 func skip(s string, i int, set string) int {
 	for i < len(s) && strings.IndexByte(set, s[i]) >= 0 {
 		i++
@@ -281,7 +282,7 @@ func skip(s string, i int, set string) int {
 
 func skipSpace(s string, i int) int { return skip(s, i, " \t\r\n\v\f") }
 
-// skipUnless returns where the first character of set is, from i.
+// skipUnless returns the position of the first character of set at or after i.
 func skipUnless(s string, i int, set string) int {
 	for i < len(s) && strings.IndexByte(set, s[i]) < 0 {
 		i++
@@ -291,8 +292,8 @@ func skipUnless(s string, i int, set string) int {
 
 func isAlphanumeric(b byte) bool { return isWord(b) && b != '_' && b < 0x80 }
 
-// hasPrefixFold reports whether s begins with prefix, which is in lower case, in any case of
-// ASCII.
+// hasPrefixFold reports whether s begins with prefix, ignoring the case of ASCII letters.
+// prefix must be in lower case.
 func hasPrefixFold(s, prefix string) bool {
 	if len(s) < len(prefix) {
 		return false

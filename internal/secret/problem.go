@@ -2,19 +2,19 @@ package secret
 
 import "fmt"
 
-// MaxLen bounds a secret in bytes. Servers commonly refuse a request header
-// beyond 8 KiB, and no credential comes near.
+// MaxLen bounds a secret in bytes. Servers commonly refuse a request header of
+// more than 8 KiB, and credentials are much shorter.
 const MaxLen = 4096
 
-// enclosures never surround a secret. They are left over from a line of a
-// .env file or of YAML, from JSON, or from a placeholder in documentation.
+// enclosures never surround a secret. They come from a line of a .env file or
+// of YAML, from JSON, or from a placeholder in documentation.
 var enclosures = []struct{ first, last byte }{
 	{'"', '"'}, {'\'', '\''}, {'`', '`'}, {'<', '>'}, {'{', '}'},
 }
 
 // Problem returns what is wrong with a secret and how to fix it, in words that
-// follow a noun, or "" if the secret can be sent. It shows only the secret's
-// length and where in it the problem is.
+// follow a noun, or "" if the secret can be sent. It shows only the length of
+// the secret and the position of the problem.
 func Problem(s string) string {
 	switch {
 	case s == "":

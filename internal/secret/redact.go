@@ -5,26 +5,25 @@ import (
 	"strings"
 )
 
-// Redact returns text with every occurrence of each secret replaced by [Placeholder]. It
-// decodes the text and compares, so that it finds a secret in any of these forms, also in one
-// of them inside another:
+// Redact returns text with every occurrence of each secret replaced with [Placeholder]. It
+// compares the decoded text, so it finds a secret in any of these forms, and in one form nested in
+// another:
 //
-//   - unchanged, or with white space or invisible characters inside,
-//   - with escapes of URLs, JSON, Go, and HTML, each up to three times,
-//   - in base64 of either alphabet, wherever in the encoded bytes it begins,
-//   - in hex with any separators, and as a list of the decimal values of its bytes.
+//   - unchanged, or with white space or invisible characters inside
+//   - with escapes of URLs, JSON, Go, and HTML, each up to three times
+//   - in base64 of either alphabet, at any position in the encoded bytes
+//   - in hex with any separators, and as a list of the decimal values of its bytes
 //
-// Any 16 consecutive characters of a longer secret are replaced too, and so is the beginning
-// of a secret at the end of the text, where it was cut off. A secret of fewer than 8
-// characters is replaced only where no letter or digit is next to it. Empty secrets are
-// skipped.
+// Any 16 consecutive characters of a longer secret are also replaced, and so is the beginning of a
+// secret at the end of the text, where it was cut off. A secret of fewer than 8 characters is
+// replaced only if it is not next to a letter or a digit. Empty secrets are ignored.
 //
-// The time is linear in the length of the text, whatever text and secrets are.
+// The time is linear in the length of the text, for all texts and secrets.
 func Redact(text string, secrets ...string) string {
 	return newNeedles(secrets).redact(text)
 }
 
-// redact is [Redact].
+// redact does what [Redact] does.
 func (n needles) redact(text string) string {
 	if len(n) == 0 || len(text) < min(minEnd, len(n[0].text)) {
 		return text
@@ -38,11 +37,11 @@ func (n needles) redact(text string) string {
 type redaction struct {
 	text    string
 	needles needles
-	covered []bool // byte by byte, because finds may overlap; nil if nothing was found
+	covered []bool // one per byte, because matches may overlap; nil if nothing was found
 	steps   int    // counts the work, for tests
 }
 
-// maxUnescape is how often escapes are decoded: a URL in JSON in a JSON string, for example.
+// maxUnescape is how often escapes are decoded, for example for a URL in JSON in a JSON string.
 const maxUnescape = 3
 
 func (r *redaction) run() {
@@ -55,7 +54,7 @@ func (r *redaction) run() {
 		return
 	}
 	if several {
-		// The text may contain what is an escape only by chance.
+		// The text may contain by chance what looks like an escape.
 		for _, decode := range []unescape{percentEscape, backslashEscape, htmlEntity} {
 			r.searchUnescaped(&raw, decode, func(*stream) {})
 		}
@@ -66,7 +65,7 @@ func (r *redaction) run() {
 	})
 }
 
-// searchUnescaped searches a stream each time that its escapes were decoded.
+// searchUnescaped searches a stream each time after its escapes were decoded.
 func (r *redaction) searchUnescaped(s *stream, decode unescape, also func(*stream)) {
 	for range maxUnescape {
 		out, changed := r.unescaped(s, decode)
@@ -86,11 +85,11 @@ func (r *redaction) searchSqueezed(s *stream) {
 	}
 }
 
-// minNested is the length of the shortest form of a secret of 8 characters that decodes to it.
+// minNested is the length of the shortest encoded form of a secret of 8 characters.
 const minNested = 11
 
-// searchCoded searches what a stream decodes to as base64, hex, and a list of numbers. If nested
-// is set, it decodes the result once more.
+// searchCoded searches the decoded forms of a stream: from base64, from hex, and from a list of
+// numbers. If nested is set, it decodes each result once more.
 func (r *redaction) searchCoded(s *stream, nested bool) {
 	r.eachCoded(s, func(out *stream) {
 		r.search(out)
@@ -119,14 +118,14 @@ func (r *redaction) eachCoded(s *stream, each func(*stream)) {
 	}
 }
 
-// search covers what a stream has of the secrets.
+// search covers the secrets in a stream.
 func (r *redaction) search(s *stream) {
 	for _, n := range r.needles {
 		if n.gram < minSecret {
 			r.searchShort(s, n)
 			continue
 		}
-		done := 0 // where in the original text the last find ends
+		done := 0 // the end of the last match in the original text
 		for i := 0; i+n.gram <= len(s.text); i++ {
 			r.steps++
 			if !n.mayBegin(s.text[i], s.text[i+1]) {
@@ -143,8 +142,8 @@ func (r *redaction) search(s *stream) {
 	}
 }
 
-// maxCut is the length of what may follow the beginning of a secret that was cut off: a part of an
-// escape, or dots.
+// maxCut is the maximum length of the text after the beginning of a secret that was cut off: a
+// part of an escape, or dots.
 const maxCut = 12
 
 // searchEnd covers the beginning of a secret at the end of a stream.
@@ -163,8 +162,8 @@ func (r *redaction) searchEnd(s *stream, n *needle) {
 	}
 }
 
-// minCodedShort is the length from which a short secret is searched in what was decoded from
-// base64, hex, and numbers. A shorter one would be found by chance.
+// minCodedShort is the length from which a short secret is searched for in text decoded from
+// base64, hex, and numbers. A shorter secret would be found by chance.
 const minCodedShort = 4
 
 // searchShort covers a secret that may be part of ordinary words.

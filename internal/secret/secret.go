@@ -10,16 +10,16 @@ import (
 	"log/slog"
 )
 
-// Placeholder is what stands where a secret would have stood.
+// Placeholder replaces each secret in a text.
 const Placeholder = "[redacted]"
 
-// fingerprintDomain keeps a fingerprint from being looked up in a table of
-// plain SHA-256 sums, and from matching a sum that somebody else publishes.
+// fingerprintDomain prevents looking up a fingerprint in a table of plain
+// SHA-256 sums, and prevents matches with sums that are published elsewhere.
 const fingerprintDomain = "secret fingerprint v1\x00"
 
-// fingerprintBytes is how much of the sum a fingerprint shows: enough to tell
-// apart the few secrets that one deployment ever sees, too little to confirm a
-// guess beyond doubt.
+// fingerprintBytes is how many bytes of the sum a fingerprint shows. They
+// suffice to distinguish the few secrets of one deployment, but not to confirm
+// a guess with certainty.
 const fingerprintBytes = 5
 
 var (
@@ -27,23 +27,22 @@ var (
 	errEncode = errors.New("secret: a secret cannot be encoded: encode what Reveal returns, if that is meant")
 )
 
-// Text is a secret string. The zero value holds the empty string.
+// Text is a secret string. The zero value contains the empty string.
 //
-// A Text is immutable and safe for concurrent use. The string sits behind a
-// closure, because fmt, log/slog, encoders and the diff printers of test
-// libraries all reach plain fields, exported or not, and pointers as well, but
-// none of them looks into a func. For the same reason == does not compile; use
-// [Text.Equal].
+// A Text is immutable and safe for concurrent use. The string is in a closure.
+// fmt, log/slog, encoders, and the diff printers of test libraries all read
+// plain fields, exported or not, and pointers, but none of them reads a
+// function value. For the same reason == does not compile; use [Text.Equal].
 type Text struct {
 	v func() string
 }
 
-// New returns a Text that holds s.
+// New returns a Text that contains s.
 func New(s string) Text {
 	return Text{v: func() string { return s }}
 }
 
-// Reveal returns the secret. Nothing else does.
+// Reveal returns the secret. No other method does.
 func (t Text) Reveal() string {
 	if t.v == nil {
 		return ""
@@ -52,10 +51,10 @@ func (t Text) Reveal() string {
 	return t.v()
 }
 
-// IsZero reports whether t holds the empty string.
+// IsZero reports whether t contains the empty string.
 func (t Text) IsZero() bool { return t.Reveal() == "" }
 
-// Equal reports whether both hold the same secret, in a time that does not
+// Equal reports whether both contain the same secret, in a time that does not
 // depend on where they differ.
 func (t Text) Equal(other Text) bool { return Equal(t.Reveal(), other.Reveal()) }
 
@@ -68,7 +67,7 @@ func (Text) String() string { return Placeholder }
 // GoString returns [Placeholder].
 func (Text) GoString() string { return Placeholder }
 
-// Format writes [Placeholder], whatever the verb and its flags.
+// Format writes [Placeholder], for every verb and flag.
 func (Text) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, Placeholder) }
 
 // LogValue returns [Placeholder].
@@ -80,12 +79,12 @@ func (Text) MarshalText() ([]byte, error) { return []byte(Placeholder), nil }
 // MarshalJSON returns [Placeholder] as a JSON string.
 func (Text) MarshalJSON() ([]byte, error) { return []byte(`"` + Placeholder + `"`), nil }
 
-// UnmarshalText always fails: what MarshalText wrote is not the secret, and
-// taking it for one would only be noticed much later.
+// UnmarshalText always fails. The output of MarshalText is not the secret, and
+// using it as the secret would be noticed only much later.
 func (Text) UnmarshalText([]byte) error { return errDecode }
 
-// GobEncode always fails: gob is meant for reading back, and a redacted secret
-// read back is a wrong secret.
+// GobEncode always fails. Gob data is meant to be decoded, and a decoded
+// redacted secret would be a wrong secret.
 func (Text) GobEncode() ([]byte, error) { return nil, errEncode }
 
 // GobDecode always fails, as UnmarshalText does.
@@ -94,8 +93,9 @@ func (Text) GobDecode([]byte) error { return errDecode }
 // Digest returns a sum of fixed length by which secrets are compared.
 func Digest(s string) [sha256.Size]byte { return sha256.Sum256([]byte(s)) }
 
-// Equal reports whether a and b are the same. Both are hashed to a fixed length
-// first, so that neither content nor length shows in the time it takes.
+// Equal reports whether a and b are equal. Both are hashed to a fixed length
+// first, so that the time it takes depends neither on their content nor on
+// their length.
 func Equal(a, b string) bool {
 	da, db := Digest(a), Digest(b)
 
@@ -103,10 +103,10 @@ func Equal(a, b string) bool {
 }
 
 // Fingerprint returns a short name of s that is safe in logs, such as
-// "sha256:1a2b3c4d5e", and "" for the empty string. It is the same in every
-// process and on every machine. It cannot be turned back, but whoever can list
-// all secrets that come into question can find the one it belongs to, so it is
-// no protection for a secret with little entropy, such as a word.
+// "sha256:1a2b3c4d5e", or "" for the empty string. It is the same in every
+// process and on every machine. It cannot be reversed. But someone who can list
+// all possible secrets can find the matching one, so it does not protect a
+// secret with little entropy, such as a word.
 func Fingerprint(s string) string {
 	if s == "" {
 		return ""

@@ -16,11 +16,11 @@ import (
 type Endpoint struct {
 	platform Platform
 	path     string
-	// swapped is set while the platform knows the other documented path, and not
-	// the configured one.
+	// swapped is set while the platform knows the other documented path but not the
+	// configured one.
 	swapped atomic.Bool
 	// failed is set while the last exchange has failed. Its connection may be dead, or
-	// lead to a node that is at fault.
+	// may lead to a faulty node.
 	failed atomic.Bool
 }
 
@@ -30,18 +30,18 @@ func NewEndpoint(path string, p Platform) *Endpoint { return &Endpoint{platform:
 // Session is a session that was obtained by an exchange.
 type Session struct {
 	Credential secret.Credential
-	// AgentID and AgentName describe whose key was exchanged; empty if the
-	// platform does not say.
+	// AgentID and AgentName describe the agent that the exchanged key belongs to;
+	// empty if the platform does not say.
 	AgentID, AgentName string
-	// Issued is the platform's clock when it answered; zero if it is not known, as for
-	// a response that a cache had stored.
+	// Issued is the platform's time when it responded; zero if it is not known, as for
+	// a response from a cache.
 	Issued time.Time
 }
 
 // Exchange exchanges a key for a session. If the platform does not know the path,
-// the other documented form is tried once, and remembered if it is the right one.
-// What is remembered may be wrong another day, as when a gateway knew neither for
-// a while.
+// Exchange tries the other documented form once, and remembers it if it works. The
+// remembered path may later turn out to be wrong, for example because a gateway knew
+// neither path for some time.
 func (e *Endpoint) Exchange(ctx context.Context, key secret.Credential) (Session, error) {
 	path := e.path
 	other, swapped := otherPath(path), false
@@ -60,8 +60,8 @@ func (e *Endpoint) Exchange(ctx context.Context, key secret.Credential) (Session
 	return found, oerr
 }
 
-// otherPath returns the other of the two documented paths, and "" for a path that
-// is neither (platform documentation, "Authentication" and "API overview").
+// otherPath returns the other one of the two documented paths, or "" if path is
+// neither (platform documentation, "Authentication" and "API overview").
 func otherPath(path string) string {
 	const long, short = "/api/v1/auth/authenticate", "/auth/authenticate"
 	switch path {
@@ -91,9 +91,9 @@ func (e *Endpoint) exchangeAt(ctx context.Context, path string, key secret.Crede
 	return s, nil
 }
 
-// decode reads the documented shapes: "token" with "agent" in the platform's API
-// overview, "session_token" with "expires_at" in its live responses. An expiry
-// that is missing or cannot be read does not cost the token.
+// decode reads the documented forms: "token" with "agent" in the platform's API
+// overview, and "session_token" with "expires_at" in its live responses. If the expiry
+// is missing or cannot be read, the token is still used.
 func decode(a *wire.Answer, key secret.Credential) (Session, error) {
 	if a.JSONErr != nil {
 		return Session{}, a.JSONErr

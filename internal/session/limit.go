@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	// defaultMaxExchanges stays below the 10 calls a minute after which the platform
+	// defaultMaxExchanges is less than the 10 calls per minute after which the platform
 	// locks an address out (platform documentation, "Rate Limits").
 	defaultMaxExchanges = 8
 	limitWindow         = time.Minute
 )
 
-// RefusedError reports that the platform has refused a key, and confirms that the key is
+// RefusedError reports that the platform has refused a key and confirms that the key is
 // dead.
 type RefusedError struct{ Err error }
 
@@ -31,18 +31,19 @@ func IsRefused(err error) bool {
 	return ok
 }
 
-// wasRefused reports whether the key of this very exchange is dead. A limited one was not
-// made.
+// wasRefused reports whether the key of this exchange is dead. An exchange that the limit
+// prevented was not made.
 func wasRefused(err error) bool {
 	_, limited := errors.AsType[*LimitError](err)
 	return !limited && IsRefused(err)
 }
 
-// LimitError reports that the SDK makes no exchange now, because there were too many.
+// LimitError reports that the SDK does not make an exchange now, because there were too
+// many.
 type LimitError struct {
 	// Until is when the next exchange is allowed.
 	Until time.Time
-	// Err is why the last exchange failed; nil if it did not.
+	// Err is why the last exchange failed; nil if it succeeded.
 	Err error
 
 	limit int
@@ -60,10 +61,10 @@ func (e *LimitError) Error() string {
 // Unwrap returns why the last exchange failed.
 func (e *LimitError) Unwrap() error { return e.Err }
 
-// limit counts an exchange that is about to be made. limited is set if there were too
-// many: it then returns the session in use, if that is not known to be dead, or the
-// error. An exchange because of an expiry, and the first one, is always made. shared are
-// the exchanges of all processes.
+// limit counts an exchange that will be made. limited is set if there were too many.
+// limit then returns the current session, if that is not known to be dead, or the error.
+// The first exchange, and an exchange because of an expiry, are always made. shared
+// contains the exchanges of all processes.
 func (s *Source) limit(q query, shared []time.Time) (g grant, limited bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,8 +92,8 @@ func (s *Source) limit(q query, shared []time.Time) (g grant, limited bool, err 
 	return grant{}, false, nil
 }
 
-// isFreeLocked reports whether the first attempt because of a query is not subject to the
-// limit: if it is made because of an expiry, or at the request of the program.
+// isFreeLocked reports whether the limit does not apply to the first attempt for a query,
+// because an expiry has caused it or the program has asked for it.
 func (s *Source) isFreeLocked(q query, now time.Time) bool {
 	switch q.Reason {
 	case renew.First, renew.Early, renew.Expired, renew.Manual:
@@ -105,7 +106,8 @@ func (s *Source) isFreeLocked(q query, now time.Time) bool {
 
 func isOver(g grant, now time.Time) bool { return !g.Expires.IsZero() && !now.Before(g.Expires) }
 
-// within returns the times of the last minute. Times of another clock may be ahead.
+// within returns the times in the last minute. Times by another clock may be in the
+// future.
 func within(times []time.Time, now time.Time) []time.Time {
 	var recent []time.Time
 	for _, t := range times {

@@ -8,15 +8,16 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Platform makes the calls. Each is one attempt.
+// Platform makes the calls. Each method makes one attempt.
 type Platform interface {
 	// Authenticate calls the authenticate endpoint at path with a key. Its error
 	// matches [wire.ErrUnauthorized] if the platform refused the key, and
 	// [wire.ErrRouteNotFound] if it does not know the path. leave is set if no further
 	// request may use the connection of the call.
 	Authenticate(ctx context.Context, path string, key secret.Credential, leave bool) (*wire.Answer, error)
-	// SessionDead reports whether the platform has proven a session dead. lately is set
-	// if it was issued a moment ago, so that a part of the platform may not know it yet.
+	// SessionDead reports whether the platform has proven that a session is dead. lately
+	// is set if the session was issued a moment ago, so that parts of the platform may
+	// not know it yet.
 	SessionDead(ctx context.Context, session secret.Credential, lately bool) bool
 	// KeyDead reports whether a key that Authenticate has refused is dead.
 	KeyDead(ctx context.Context, key secret.Credential) bool
@@ -30,8 +31,8 @@ type Platform interface {
 type Keys interface {
 	// Key returns the key to exchange.
 	Key(ctx context.Context) (secret.Credential, error)
-	// Successor returns the key to use after the platform refused one. It may be
-	// the same.
+	// Successor returns the key to use after the platform has refused a key. It may be
+	// the same one.
 	Successor(ctx context.Context, refused secret.Credential) (secret.Credential, error)
 	// Lineage identifies the keys that share sessions with key.
 	Lineage(key secret.Credential) string
@@ -42,8 +43,8 @@ type Keys interface {
 	Admit(c secret.Credential) error
 }
 
-// Report is told what happens. Its methods must not block.
+// Report receives events. Its methods must not block.
 type Report interface {
-	// StoreFailed reports that the store could not do what it was asked for.
+	// StoreFailed reports that the store could not do what it was asked to do.
 	StoreFailed(what string, err error)
 }

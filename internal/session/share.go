@@ -12,53 +12,54 @@ import (
 )
 
 const (
-	// leaseDuration is how long the lease for an exchange lasts after each write
-	// to the store, at least; a slow store extends it. Other processes wait this
-	// long for a holder that was killed or stopped.
+	// leaseDuration is the minimum duration of the lease for an exchange after each write
+	// to the store; a slow store extends it. Other processes wait this long for a holder
+	// that was killed or stopped.
 	leaseDuration = 3 * time.Second
 	leasePatience = 4
 	leaseExtend   = time.Second
 	// maxLeaseWait is how long a process waits for the lease before it makes an
 	// exchange without it.
 	maxLeaseWait = 10 * time.Second
-	// slowWrite is how long package record waits for one write of a lease. A write
-	// that fails earlier has not waited for other processes.
+	// slowWrite is how long package record waits for one write of a lease. A write that
+	// fails earlier did not wait for other processes.
 	slowWrite = time.Second
-	// stuckStore is for how long a record that cannot be written may stay unchanged
-	// before the store counts as stuck: as long as the lease of a holder that was
-	// stopped, and one write. Until then, it may be busy with other processes.
+	// stuckStore is how long a record that cannot be written may stay unchanged before
+	// the store counts as stuck. It is the lease duration of a stopped holder, plus one
+	// write. Until then, other processes may be keeping the store busy.
 	stuckStore = leaseDuration + slowWrite
-	// exchangeReserve is the part of a fetch's time that is kept for the exchange,
-	// should the lease not become free.
+	// exchangeReserve is the part of a fetch's time that is kept for the exchange, in
+	// case the lease does not become free.
 	exchangeReserve = 5 * time.Second
-	// MaxPause bounds how long the endpoint is left alone because of a response or
-	// a record, which may have been written under a wrong clock.
+	// MaxPause bounds how long the endpoint is not called because of a response or a
+	// record. A record may have been written under a wrong clock.
 	MaxPause = 30 * time.Minute
-	// saveTimeout bounds the attempts to save a new session, which is worth more
-	// than the remaining time of the call that it was obtained for.
+	// saveTimeout bounds the attempts to save a new session. It may exceed the remaining
+	// time of the call that the session was obtained for, because the session is worth
+	// more.
 	saveTimeout  = 5 * time.Second
 	saveAttempts = 4
-	// loadTimeout bounds a load of the record, so that a store that hangs costs
-	// sharing alone.
+	// loadTimeout bounds a load of the record, so that a store that hangs prevents only
+	// the sharing of sessions.
 	loadTimeout = 5 * time.Second
 )
 
-// obtainShared takes a usable session from the store, waits for the process that
-// is obtaining one, or obtains one under the lease. A store that fails costs
-// sharing alone.
+// obtainShared uses a session from the store if possible, waits for the process that is
+// obtaining one, or obtains one under the lease. A store that fails prevents only the
+// sharing.
 func (s *Source) obtainShared(ctx context.Context, q query, key secret.Credential, usable func(record.Session) (grant, bool)) (grant, error) {
 	slot := s.slotFor(key)
 	end := time.Now().Add(leaseWait(ctx))
 	waited := false
 	var revision string
-	changed := time.Now() // when the record was last seen to change
+	changed := time.Now() // when the record last changed, as seen here
 	lost := false         // another process was faster
 	for {
 		e, err := load(ctx, slot)
 		switch {
 		case e.Revision != revision:
 			revision, changed = e.Revision, time.Now()
-		case lost: // and yet the record is unchanged: the store's loads lag behind
+		case lost: // the record is still unchanged, so the store's loads are delayed
 			if err := renew.Sleep(ctx, record.TakeoverPause()); err != nil {
 				return grant{}, err
 			}
@@ -119,8 +120,8 @@ func (s *Source) obtainShared(ctx context.Context, q query, key secret.Credentia
 	}
 }
 
-// keyReplacedError reports that the key was replaced while another process's lease
-// was waited for.
+// keyReplacedError reports that the key was replaced during the wait for the lease of
+// another process.
 type keyReplacedError struct{ by secret.Credential }
 
 func (*keyReplacedError) Error() string {
@@ -133,8 +134,9 @@ func load(ctx context.Context, slot *record.Slot[record.Session]) (record.Entry[
 	return slot.Load(ctx)
 }
 
-// withPart limits one operation of the store to a third of the time that is left: a store
-// that ignores its context takes twice that, and the exchange needs some too.
+// withPart limits one operation of the store to a third of the remaining time. A store
+// that ignores its context takes twice that, and the exchange needs some of the time,
+// too.
 func withPart(ctx context.Context) (context.Context, context.CancelFunc) {
 	limit := loadTimeout
 	if end, ok := ctx.Deadline(); ok {
@@ -143,15 +145,15 @@ func withPart(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, limit)
 }
 
-// replaceable reports whether a session record that cannot be read is replaced: if
-// it is damaged or sealed under another key, but not if another version of the SDK
-// wrote it.
+// replaceable reports whether a session record that cannot be read may be replaced. It
+// may be if it is damaged or sealed under another key, but not if another version of the
+// SDK wrote it.
 func replaceable(err error) bool {
 	return (errors.Is(err, record.ErrInvalid) && !errors.Is(err, record.ErrOtherVersion)) ||
 		errors.Is(err, record.ErrSealed) || errors.Is(err, record.ErrNotSealed)
 }
 
-// leaseWait returns for how long a fetch may wait for a lease.
+// leaseWait returns how long a fetch may wait for a lease.
 func leaseWait(ctx context.Context) time.Duration {
 	end, ok := ctx.Deadline()
 	if !ok {
@@ -161,8 +163,8 @@ func leaseWait(ctx context.Context) time.Duration {
 	return min(maxLeaseWait, left-min(exchangeReserve, left/2))
 }
 
-// exchangeHeld makes the exchange under the lease and saves the outcome for the
-// other processes, also if it is a failure.
+// exchangeHeld makes the exchange under the lease and saves the outcome for the other
+// processes, even if it is a failure.
 func (s *Source) exchangeHeld(ctx context.Context, held *record.Held[record.Session], q query, key secret.Credential) (grant, error) {
 	stop := held.Keep(ctx)
 	began := time.Now()
@@ -172,7 +174,7 @@ func (s *Source) exchangeHeld(ctx context.Context, held *record.Held[record.Sess
 	rec := held.Entry().Body
 	exchanges := append(within(rec.Exchanges, ended), ended)
 	switch _, limited := errors.AsType[*LimitError](err); {
-	case limited, err == nil && q.HasCurrent && g.Value.Equal(q.Current): // no exchange was made
+	case limited, err == nil && q.HasCurrent && g.Value.Equal(q.Current): // the exchange was not made
 	case err != nil:
 		rec.Exchanges = exchanges
 		s.pause(&rec, err)
@@ -194,7 +196,7 @@ func (s *Source) exchangeHeld(ctx context.Context, held *record.Held[record.Sess
 		serr = held.Release(saveCtx, rec)
 	}
 	switch {
-	case errors.Is(serr, record.ErrLeaseLost): // another process has a session by now, or soon
+	case errors.Is(serr, record.ErrLeaseLost): // another process has a session now, or will have one soon
 	case serr != nil:
 		s.failed("save", serr)
 	default:
@@ -214,14 +216,14 @@ func (s *Source) slotFor(key secret.Credential) *record.Slot[record.Session] {
 	return s.slot
 }
 
-// pause notes in a record that the endpoint must be left alone. It does not touch
-// the session.
+// pause notes in a record that the endpoint must not be called for some time. It does not
+// change the session.
 func (s *Source) pause(rec *record.Session, err error) {
 	rec.Failures++
 	at, locked := s.cfg.Platform.RetryAt(err)
 	rec.Locked, rec.Refused = locked, IsRefused(err)
 	first, most := 250*time.Millisecond, 30*time.Second
-	if rec.Refused { // a dead key stays dead, and other processes need time to find it out
+	if rec.Refused { // a dead key stays dead, and other processes need time to learn it
 		first, most = time.Second, time.Minute
 	}
 	rec.NotBefore = time.Now().Add(renew.Doubled(first, most, rec.Failures))
@@ -231,9 +233,10 @@ func (s *Source) pause(rec *record.Session, err error) {
 	rec.Reason = secret.Clean(err.Error())
 }
 
-// PausedError reports that the authenticate endpoint must be left alone, because
-// another process was refused. It matches [wire.ErrUnauthorized] if its key was
-// refused: the key may have been replaced, which each process finds out itself.
+// PausedError reports that the authenticate endpoint must not be called, because another
+// process was refused. If the key of that process was refused, the error matches
+// [wire.ErrUnauthorized]. The key may have been replaced since then, which each process
+// finds out itself.
 type PausedError struct {
 	// Until is when the endpoint may be called again.
 	Until time.Time
@@ -248,7 +251,7 @@ func pausedBy(rec record.Session) error {
 	return &PausedError{Until: rec.NotBefore, Locked: rec.Locked, refused: rec.Refused, reason: rec.Reason}
 }
 
-// Error says what the other process was told.
+// Error returns a text with the response that the other process got.
 func (e *PausedError) Error() string { return "agrenting: another process was refused: " + e.reason }
 
 // Is implements errors.Is.

@@ -18,29 +18,31 @@ type (
 	grant = renew.Grant[secret.Credential]
 )
 
-// Config describes a [Source].
+// Config describes a [Source]. Platform, Path, Keys, and Report are required. Most
+// programs also set Records, such as record.Config{Store: store}.
 type Config struct {
 	Endpoint *Endpoint
 	Platform Platform
 	Keys     Keys
 	Report   Report
-	// Records describes the store in which sessions are shared. Without a store,
-	// they are not.
+	// Records describes the store in which sessions are shared. Without a store, they are
+	// not shared.
 	Records record.Config
-	// MaxExchanges limits the exchanges in 60 s that no expiry has caused; 0 means 8.
+	// MaxExchanges limits the exchanges in 60 s that were not caused by an expiry; 0
+	// means 8.
 	MaxExchanges int
 }
 
-// Source yields sessions: from the store if another process has obtained a usable
-// one, else by an exchange. It is safe for concurrent use.
+// Source yields sessions: from the store if another process has obtained a usable one,
+// otherwise by an exchange. It is safe for concurrent use.
 type Source struct {
 	cfg    Config
 	holder string // random name of this process in leases
 
 	mu       sync.Mutex
-	key      secret.Credential // that the last session was obtained with
+	key      secret.Credential // the last session was obtained with this key
 	last     grant
-	refused  secret.Credential            // the source's key, if key is used because this one is dead
+	refused  secret.Credential            // the source's key, if it is dead and key is used instead
 	recent   []time.Time                  // exchanges of the last minute
 	failure  error                        // of the last exchange, nil if it succeeded
 	skew     time.Duration                // the platform\'s clock minus ours, about
@@ -54,28 +56,29 @@ type Source struct {
 func New(cfg Config) *Source { return &Source{cfg: cfg, holder: wire.NewUUID()} }
 
 const (
-	// maxKeyChanges bounds how many successors of a refused key are tried in one
-	// fetch. A key may be replaced while its predecessor is.
+	// maxKeyChanges bounds how many successors of a refused key are tried in one fetch. A
+	// key may be replaced while its predecessor is being replaced.
 	maxKeyChanges = 3
 	// maxReplaced bounds how many replaced sessions are remembered.
 	maxReplaced = 8
 )
 
-// Fetch returns a session in use, or obtains one.
+// Fetch returns the current session, or obtains a new one.
 func (s *Source) Fetch(ctx context.Context, q renew.Query[secret.Credential]) (renew.Grant[secret.Credential], error) {
 	key, err := s.Key(ctx)
 	if err != nil {
 		return grant{}, err
 	}
 	if s.expired(key) {
-		// If the source has no other key, the platform decides: a clock may be wrong.
+		// If the source does not have another key, the platform decides, because a clock
+		// may be wrong.
 		if next, err := s.cfg.Keys.Successor(ctx, key); err == nil {
 			key = next
 		}
 	}
-	// The key may have changed, but this renewal may be late: the session in use may
-	// be of the new key already.
-	// And a session that ends with its key cannot be prolonged by another one of the key.
+	// The key may have changed, but this renewal may be late: the current session may
+	// already belong to the new key. Also, a session that ends with its key cannot be
+	// extended by another session of that key.
 	if (q.Reason == renew.Recheck || q.Reason == renew.Manual || (q.Reason == renew.Early && s.endsWith(key))) && q.HasCurrent && !q.HasRejected {
 		if g, ok := s.unchanged(key, q.Current); ok {
 			return g, nil
@@ -83,8 +86,8 @@ func (s *Source) Fetch(ctx context.Context, q renew.Query[secret.Credential]) (r
 	}
 	g, key, err := s.obtain(ctx, q, key)
 	for n := 0; n < maxKeyChanges && wasRefused(err); n++ {
-		// The key was refused, not a session: it may have just been replaced in its
-		// source.
+		// The platform refused the key, not a session. The key may have just been
+		// replaced in its source.
 		next, kerr := s.cfg.Keys.Successor(ctx, key)
 		if kerr != nil {
 			return g, errors.Join(err, kerr)
@@ -95,8 +98,8 @@ func (s *Source) Fetch(ctx context.Context, q renew.Query[secret.Credential]) (r
 		g, key, err = s.obtain(ctx, q, next)
 	}
 	if old, ok := s.before(key); ok && wasRefused(err) {
-		// As when a file has half a key. The last key that was accepted is used until
-		// the source has another one.
+		// For example, a file contains only half a key. The last accepted key is used
+		// until the source has another one.
 		if g, err := s.exchangeWith(ctx, q, old); err == nil {
 			s.fallBack(key)
 			g.Recheck = s.cfg.Keys.Recheck()
@@ -112,8 +115,8 @@ func (s *Source) Fetch(ctx context.Context, q renew.Query[secret.Credential]) (r
 	return g, nil
 }
 
-// instead returns the key to use: the last one that was accepted if the source still has
-// the one that was refused.
+// instead returns the key to use: the last accepted key, if the source still has the key
+// that was refused.
 func (s *Source) instead(key secret.Credential) secret.Credential {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,7 +126,7 @@ func (s *Source) instead(key secret.Credential) secret.Credential {
 	return key
 }
 
-// before returns the last key that was accepted, if that is another one.
+// before returns the last accepted key, if it differs from key.
 func (s *Source) before(key secret.Credential) (secret.Credential, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,7 +139,7 @@ func (s *Source) fallBack(refused secret.Credential) {
 	s.refused = refused
 }
 
-// exchangeWith is obtain for a key that must not be replaced while it is used.
+// exchangeWith is like obtain, for a key that must not be replaced while it is used.
 func (s *Source) exchangeWith(ctx context.Context, q query, key secret.Credential) (grant, error) {
 	g, _, err := s.obtain(ctx, q, key)
 	return g, err
@@ -148,8 +151,8 @@ func (s *Source) Key(ctx context.Context) (secret.Credential, error) {
 	return s.instead(key), err
 }
 
-// unchanged answers a recheck of the key: while the session in use is of that key,
-// there is nothing to exchange.
+// unchanged handles a recheck of the key. As long as the current session belongs to that
+// key, an exchange is not needed.
 func (s *Source) unchanged(key, current secret.Credential) (grant, bool) {
 	s.mu.Lock()
 	g := s.last
@@ -159,11 +162,11 @@ func (s *Source) unchanged(key, current secret.Credential) (grant, bool) {
 		return grant{}, false
 	}
 	g.Recheck = s.cfg.Keys.Recheck()
-	g.Issued = time.Time{} // that was then; it would be taken for a skewed clock
+	g.Issued = time.Time{} // the time is in the past and would look like a skewed clock
 	return g, true
 }
 
-// note remembers the session in use.
+// note records the current session.
 func (s *Source) note(key secret.Credential, g grant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,16 +179,16 @@ func (s *Source) note(key secret.Credential, g grant) {
 	s.key, s.last, s.failure = key, g, nil
 }
 
-// wasReplaced reports whether a session was in use here and was replaced by
-// another of its key: a store that cannot be written may still have it.
+// wasReplaced reports whether a session was used here and was replaced by another session
+// of its key. A store that cannot be written may still contain it.
 func (s *Source) wasReplaced(session secret.Credential) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.ContainsFunc(s.replaced, session.Equal)
 }
 
-// obtain gets a session for a key. It returns the key that the session is of:
-// another one if the key was replaced while another process was waited for.
+// obtain gets a session for a key. It also returns the key that the session belongs to.
+// That is a different key if the key was replaced during the wait for another process.
 func (s *Source) obtain(ctx context.Context, q query, key secret.Credential) (grant, secret.Credential, error) {
 	if s.cfg.Records.Store == nil {
 		g, err := s.exchange(ctx, q, key, nil)
@@ -195,9 +198,9 @@ func (s *Source) obtain(ctx context.Context, q query, key secret.Credential) (gr
 	usable := func(rec record.Session) (grant, bool) {
 		g, ok := s.adopt(rec, q, key)
 		if ok = ok && rec.Token != dead; ok && q.HasRejected && s.cfg.Platform.SessionDead(ctx, g.Value, Lately(g)) {
-			// It met the same end as the rejected one, as when all sessions of a key
-			// are ended at once. To ask costs a call, but spares the caller a 401 that
-			// no other session could have prevented.
+			// This session has probably ended like the rejected one, for example because
+			// all sessions of a key were ended at once. Asking costs a call, but saves
+			// the caller a 401 that no other session could have prevented.
 			dead, ok = rec.Token, false
 		}
 		return g, ok
@@ -220,7 +223,7 @@ func (s *Source) endsWith(key secret.Credential) bool {
 }
 
 // limited returns a session that ends no later than its key. skew is how far the
-// platform's clock is ahead. An end that the platform has not respected does not count.
+// platform's clock is ahead. An end that the platform has not enforced does not count.
 func limited(session, key secret.Credential, skew time.Duration) secret.Credential {
 	end := key.Expires()
 	if end.IsZero() || isPast(end, skew) || (!session.Expires().IsZero() && !end.Before(session.Expires())) {
@@ -231,17 +234,17 @@ func limited(session, key secret.Credential, skew time.Duration) secret.Credenti
 
 func isPast(end time.Time, skew time.Duration) bool { return !time.Now().Add(skew).Before(end) }
 
-// expired reports whether the key has expired by the platform's clock, as far as that is
-// known.
+// expired reports whether the key has expired by the platform's clock, as far as that
+// clock is known.
 func (s *Source) expired(key secret.Credential) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !key.Expires().IsZero() && isPast(key.Expires(), s.skew)
 }
 
-// exchange makes the exchange, unless there were too many; shared are those of all
-// processes, as far as a record says. A key that the platform refuses is dead only if
-// the platform confirms it: a gateway may have answered.
+// exchange makes the exchange, unless there were too many. shared contains the exchanges
+// of all processes, according to a record. A key that the platform refuses counts as dead
+// only if the platform confirms that, because the response may come from a gateway.
 func (s *Source) exchange(ctx context.Context, q query, key secret.Credential, shared []time.Time) (grant, error) {
 	if g, over, err := s.limit(q, shared); over {
 		return g, err
@@ -268,7 +271,7 @@ func (s *Source) exchange(ctx context.Context, q query, key secret.Credential, s
 	return grant{Value: c, Expires: c.Expires(), Issued: got.Issued}, nil
 }
 
-// Lately reports whether a session was issued a moment ago, as far as is known.
+// Lately reports whether a session was issued a moment ago, as far as that is known.
 func Lately(g renew.Grant[secret.Credential]) bool {
 	const lately = 4 * time.Second
 	if g.Reason != renew.Adopted || g.Life <= 0 || g.Expires.IsZero() {
@@ -277,8 +280,8 @@ func Lately(g renew.Grant[secret.Credential]) bool {
 	return g.Life-g.Expires.Sub(g.Issued) < lately
 }
 
-// adopt takes the session of a record if it serves the query: not the one that
-// was rejected or is about to be replaced, and not expired.
+// adopt returns the session of a record if it can be used for the query: it has not
+// expired, and it is not the session that was rejected or must be replaced.
 func (s *Source) adopt(rec record.Session, q query, key secret.Credential) (grant, bool) {
 	if rec.Token == "" {
 		return grant{}, false
@@ -296,8 +299,8 @@ func (s *Source) adopt(rec record.Session, q query, key secret.Credential) (gran
 	return grant{Value: c, Expires: c.Expires(), Issued: now, Life: max(0, life), Reason: renew.Adopted}, true
 }
 
-// StoreError returns why the store could not do what it was asked for when it was
-// last used; nil if it could.
+// StoreError returns why the store could not do what it was asked to do when it was last
+// used, or nil if it could.
 func (s *Source) StoreError() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -310,7 +313,7 @@ func (s *Source) setStoreError(err error) {
 	s.storeErr = err
 }
 
-// failed reports that the store did not do what it was asked for.
+// failed reports that the store did not do what it was asked to do.
 func (s *Source) failed(what string, err error) {
 	s.setStoreError(err)
 	s.cfg.Report.StoreFailed(what, err)

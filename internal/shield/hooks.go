@@ -12,9 +12,9 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// hookContext is a context whose hooks do not see credentials. A hook cannot be removed from a
-// context ([httptrace.WithClientTrace] adds to those that it has), and net/http finds them under
-// a key of its own, so hookContext recognizes them by their type.
+// hookContext is a context with hooks that do not see credentials. A hook cannot be removed from
+// a context ([httptrace.WithClientTrace] adds to the existing ones), and net/http finds hooks
+// under a private key, so hookContext recognizes them by their type.
 type hookContext struct {
 	context.Context //nolint:containedctx // it is one
 
@@ -40,8 +40,8 @@ func (c *hookContext) Value(key any) any {
 	}
 }
 
-// cleanHooks returns hooks that are called without credentials. Those that get neither headers
-// nor errors are the same.
+// cleanHooks returns hooks that are called without credentials. Hooks that get neither headers
+// nor errors are unchanged.
 func cleanHooks(trace *httptrace.ClientTrace, redact func(string) string) *httptrace.ClientTrace {
 	out := *trace
 	clean := func(err error) error { return secret.CleanError(err, redact) }

@@ -12,10 +12,10 @@ import (
 	"github.com/agrenting/agrenting-go/internal/socket"
 )
 
-// Send sends req through base. cred is the credential that the SDK has put into req, if it has.
-// It and the credentials that the caller has put there are removed from an error, from the value
-// of a panic, and from what hooks in the request's context are told. If none of them has a
-// credential, Send does what base does.
+// Send sends req through base. cred is the credential that the SDK has put into req, if any. Send
+// removes cred, and the credentials that the caller has put into req, from errors, from the value
+// of a panic, and from what hooks in the request's context receive. If req contains no
+// credential, Send only calls base.
 func Send(base http.RoundTripper, req *http.Request, cred secret.Credential) (*http.Response, error) {
 	if trace := httptrace.ContextClientTrace(req.Context()); trace != nil {
 		req = req.WithContext(withHooks(req.Context(), trace, redactor(req, cred)))
@@ -30,8 +30,9 @@ func Send(base http.RoundTripper, req *http.Request, cred secret.Credential) (*h
 	return resp, err
 }
 
-// send returns the value of a panic that had a credential, without it. The panic itself has
-// ended then: the runtime would print its value. Other panics continue, with the frames of base.
+// send returns the value of a panic that contained a credential, with the credential removed. The
+// panic itself has then ended, because the runtime would print its value. Other panics continue,
+// with the frames of base.
 func send(base http.RoundTripper, req *http.Request, cred secret.Credential) (resp *http.Response, panicked any, err error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -46,8 +47,8 @@ func send(base http.RoundTripper, req *http.Request, cred secret.Credential) (re
 	return resp, nil, err
 }
 
-// minHidden is the shortest credential of the caller, in bytes, that is looked for. A shorter one
-// would be found in innocent text.
+// minHidden is the length of the shortest credential of the caller that is removed, in bytes. A
+// shorter one would also match ordinary text.
 const minHidden = 8
 
 // redactor returns a function that removes the credentials of a request from texts.
@@ -70,8 +71,8 @@ func redactor(req *http.Request, cred secret.Credential) func(string) string {
 	return func(text string) string { return prepared().Redact(text) }
 }
 
-// Body removes the credentials of req from the errors of the body of its response. It leaves the
-// body of a 101 alone, which is a connection.
+// Body removes the credentials of req from the errors of the body of its response. It does not
+// change the body of a 101, which is a connection.
 func Body(req *http.Request, cred secret.Credential, resp *http.Response) {
 	if resp.Body != http.NoBody && resp.StatusCode != http.StatusSwitchingProtocols {
 		resp.Body = &body{ReadCloser: resp.Body, redact: func(text string) string { return redactor(req, cred)(text) }}
@@ -81,7 +82,7 @@ func Body(req *http.Request, cred secret.Credential, resp *http.Response) {
 type body struct {
 	io.ReadCloser
 
-	redact func(string) string // printers do not read what it refers to
+	redact func(string) string // printers do not read function values
 }
 
 func (b *body) Read(p []byte) (int, error) {

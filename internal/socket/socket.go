@@ -9,8 +9,8 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-// Parameters that carry a credential to a socket. The platform documents no
-// header for it.
+// Parameters that carry a credential to a socket. The platform does not document a header for
+// it.
 const (
 	paramAPIKey       = "api_key"
 	paramSessionToken = "session_token"
@@ -71,8 +71,8 @@ func WithCredential(u *url.URL, cred secret.Credential) *url.URL {
 	return &out
 }
 
-// Clean removes the credentials in the query of u from the headers of a response. A redirect
-// repeats the query, for example.
+// Clean removes the credentials in the query of u from the headers of a response. For example,
+// a redirect repeats the query.
 func Clean(u *url.URL, header http.Header) {
 	hidden := Credentials(u)
 	if len(hidden) == 0 {
@@ -81,11 +81,12 @@ func Clean(u *url.URL, header http.Header) {
 	redactHeader(header, hidden...)
 }
 
-// maxHeader bounds the header values that are searched, in bytes. Handshakes have no more than
-// a few.
+// maxHeader bounds the header values that are searched, in bytes. Handshakes have only a few
+// headers.
 const maxHeader = 64 << 10
 
-// redactHeader removes the secrets from the values of h, and all values beyond maxHeader bytes.
+// redactHeader removes the secrets from the values of h. It removes all values beyond maxHeader
+// bytes.
 func redactHeader(h http.Header, hidden ...string) {
 	left := maxHeader
 	for _, values := range h {

@@ -26,7 +26,7 @@ import (
 const fullEnv = "AGRENTING_FLEET"
 
 // Full reports whether the full fleet test is wanted: AGRENTING_FLEET is "full".
-func Full() bool { return os.Getenv(fullEnv) == "full" }
+func Full() bool { return os.Getenv(fullEnv) == "full" } //nolint:forbidigo // a switch of tests
 
 // Fleet describes a fleet test.
 type Fleet struct {
@@ -126,7 +126,7 @@ func (s *supervisor) start(i int) *process {
 	exe, err := os.Executable()
 	require.NoError(s.t, err)
 	p := &process{ready: make(chan struct{}), rotated: make(chan string, 10), done: make(chan struct{})}
-	p.cmd = exec.Command(exe)
+	p.cmd = exec.CommandContext(s.t.Context(), exe)
 	p.cmd.Env = append(os.Environ(), workerEnv+"="+string(b))
 	p.cmd.Stderr = os.Stderr
 	p.in, err = p.cmd.StdinPipe()

@@ -26,21 +26,27 @@ type Store interface {
 
 // workerConfig is the value of workerEnv.
 type workerConfig struct {
-	Place, BaseURL      string
-	AgentID, KeyID, Key string
-	Strategy            agrenting.Strategy
-	Sessions            bool
-	Grace, Lease, Call  time.Duration
-	Interval            time.Duration
+	Place    string             `json:"place"`
+	BaseURL  string             `json:"base_url"`
+	AgentID  string             `json:"agent_id"`
+	KeyID    string             `json:"key_id"`
+	Key      string             `json:"key"`
+	Strategy agrenting.Strategy `json:"strategy"`
+	Sessions bool               `json:"sessions"`
+	Grace    time.Duration      `json:"grace"`
+	Lease    time.Duration      `json:"lease"`
+	Call     time.Duration      `json:"call"`
+	Interval time.Duration      `json:"interval"`
 }
 
-// report is a line that a worker writes.
+// report is a line that a worker writes. Its kind is ready, saving, adopted, renewed,
+// alone, rotated, "rotation failed", failed or done.
 type report struct {
-	Kind        string // ready, saving, adopted, renewed, alone, rotated, rotation failed, failed, done
-	Fingerprint string `json:",omitempty"`
-	At          int64
-	Text        string `json:",omitempty"`
-	Calls       int64  `json:",omitempty"`
+	Kind        string `json:"kind"`
+	Fingerprint string `json:"fingerprint,omitempty"`
+	At          int64  `json:"at"` // in nanoseconds since 1970
+	Text        string `json:"text,omitempty"`
+	Calls       int64  `json:"calls,omitempty"`
 }
 
 type reporter struct {
@@ -52,7 +58,9 @@ func (r *reporter) put(v report) {
 	v.At = time.Now().UnixNano()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_ = r.enc.Encode(v)
+	if err := r.enc.Encode(v); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 }
 
 // reportingStore reports when a new key is about to be saved.
@@ -80,7 +88,7 @@ func (s *reportingStore) Save(ctx context.Context, name string, data []byte, pre
 // whether it was. TestMain calls it first, and exits with the code. open opens the
 // store of a place, see [Fleet]. A store that is an io.Closer is closed at the end.
 func Worker(open func(place string) (Store, error)) (code int, ok bool) {
-	text, ok := os.LookupEnv(workerEnv)
+	text, ok := os.LookupEnv(workerEnv) //nolint:forbidigo // set by Run
 	if !ok {
 		return 0, false
 	}

@@ -25,7 +25,8 @@ const keyRecord = "key"
 type World struct {
 	Server *agrentingtest.Server
 	Agent  *agrentingtest.Agent
-	Key    agrentingtest.Key
+	// Key is the agent's initial key.
+	Key agrentingtest.Key
 }
 
 // NewWorld starts a platform without rate limits. It ends with the test.

@@ -9,8 +9,8 @@ import (
 	"github.com/agrenting/agrenting-go/bench/internal/stampede"
 )
 
-// check is a target. A count has to be met on every machine. A time depends on what else
-// the machine does, so a miss is reported and is not a failure.
+// check is a target. A count must be met on every machine. A time also depends on other
+// work of the machine, so a missed time is reported but is not a failure.
 type check struct {
 	stampede.Check
 	count bool
@@ -18,9 +18,9 @@ type check struct {
 
 // The targets for times.
 const (
-	maxTransport = 1.10 // the Transport, relative to the floor that checks the caller's headers
-	maxCall      = 1.15 // an http.Client with everything on, relative to one over the floor
-	maxRead      = 1.00 // reading the credential at GOMAXPROCS 8, relative to 1
+	maxTransport = 1.10 // Transport, relative to the floor that checks the caller's headers
+	maxCall      = 1.15 // http.Client with everything on, relative to one over the floor
+	maxRead      = 1.00 // reading the credential at GOMAXPROCS 8, relative to GOMAXPROCS 1
 	maxTail      = 1.10 // p99.9 across expiries, relative to the same run without expiries
 )
 
@@ -36,13 +36,13 @@ func atMost(name string, got, limit float64) check {
 	}}
 }
 
-// asTransport are our Transports with a credential.
+// asTransport are this SDK's Transports with a credential.
 var asTransport = []string{"ours-static", "ours-live", "ours-session"}
 
 func (r *report) checks() []check {
 	list := r.counts()
 	if r.quick {
-		return list // its times mean nothing
+		return list // its times are not meaningful
 	}
 	return append(list, r.times()...)
 }

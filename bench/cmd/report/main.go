@@ -5,8 +5,8 @@
 //	go run ./cmd/report -quick   # a smoke test of about a minute; writes nothing
 //	go run ./cmd/report -check   # fails if a count misses its target
 //
-// All clients run in turn, in rounds. Times are compared only within one round, and the
-// report has the medians of these ratios.
+// The clients run in turn, in rounds. Times are compared only within one round, and the
+// report has the medians of the ratios.
 package main
 
 import (
@@ -55,21 +55,21 @@ func main() {
 	}
 }
 
-// report is all that was measured.
+// report has all results.
 type report struct {
 	procs []int
-	// get, small and large are requests without a body, of 1 KiB and of
-	// 16 MiB; bare is get on the heap of a test; read is the cached credential.
+	// get, small, and large are requests without a body, with a body of 1 KiB, and with a
+	// body of 16 MiB; bare is get with the heap of a test; read is the cached credential.
 	get, small, large, bare, read *figures
 	stampede                      *stampede.Result
 	rounds                        int
 	quick                         bool
 	began                         time.Time
-	load                          [2]string // of the machine, before and after
+	load                          [2]string // load averages of the machine, before and after
 }
 
-// native is the GOMAXPROCS that tables without a column for it show: the
-// machine's, as far as it was measured.
+// native returns the GOMAXPROCS of tables without a column for it: that of the machine
+// if it was measured, and otherwise the middle one of those that were measured.
 func (r *report) native() int {
 	n := runtime.NumCPU()
 	if slices.Contains(r.procs, n) {
@@ -78,8 +78,8 @@ func (r *report) native() int {
 	return r.procs[len(r.procs)/2]
 }
 
-// liveHeap is what benchmarks keep alive, in MiB, so that the collector runs as
-// often as in a program, and not each few thousand requests.
+// liveHeap is the memory in MiB that benchmarks keep alive, so that the garbage
+// collector runs as often as in a typical program, and not every few thousand requests.
 const liveHeap = 64
 
 func run(ctx context.Context, f flags) error {
@@ -166,8 +166,8 @@ func (r *report) write(docs, text string) error {
 	return nil
 }
 
-// busy reports whether the machine has more to do, by its load average of one
-// minute, than its CPUs and this program account for.
+// busy reports whether the load average of the last minute is higher than the CPUs and
+// this program account for.
 func busy(load string) bool {
 	one, err := strconv.ParseFloat(strings.Split(load, ",")[0], 64)
 	return err == nil && one > float64(runtime.NumCPU())+1
@@ -189,7 +189,7 @@ func settle(ctx context.Context, limit time.Duration) {
 	}
 }
 
-// loadAverage is the machine's, where it tells.
+// loadAverage returns the load average of the machine if it is available.
 func loadAverage() string {
 	b, err := os.ReadFile("/proc/loadavg")
 	f := strings.Fields(string(b))
@@ -199,8 +199,8 @@ func loadAverage() string {
 	return strings.Join(f[:3], ", ")
 }
 
-// moduleDir is the folder of this module, wherever the program is run from
-// within it.
+// moduleDir returns the folder of this module. The program may run in any folder of the
+// module.
 func moduleDir(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/agrenting/agrenting-go/bench")
 	cmd.Env = append(os.Environ(), "GOWORK=off")

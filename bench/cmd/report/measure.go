@@ -27,28 +27,28 @@ type point struct {
 	procs int
 }
 
-// reading is what one run of a benchmark says.
+// reading is the result of one run of a benchmark.
 type reading struct {
 	ns            float64
 	bytes, allocs int
 }
 
-// round is one run of all benchmarks: what is compared was measured within
-// seconds of each other.
+// round is one run of all benchmarks. Its results were measured within seconds
+// of each other, so they can be compared.
 type round map[point]reading
 
-// figures are all rounds of one set of benchmarks.
+// figures has all rounds of one set of benchmarks.
 type figures struct {
 	rounds []round
 	shares []float64 // CPU time over wall time of each round's process
-	all    int       // rounds before calm
+	all    int       // number of rounds before calm
 	cpu    string
 }
 
-// calm leaves out the rounds in which other work took the CPUs away: those whose
-// process got less than nine tenths of the share that it got in the best round.
-// What was measured has no say in it. Fewer than three rounds decide nothing, so
-// then all stay.
+// calm removes the rounds in which other work used the CPUs: those whose process
+// got less than nine tenths of the CPU share of the best round. The measured
+// times do not affect the choice. With fewer than three remaining rounds, calm
+// removes none.
 func (f *figures) calm() {
 	f.all = len(f.rounds)
 	var kept []round
@@ -62,7 +62,7 @@ func (f *figures) calm() {
 	}
 }
 
-// ns is the median time of a point.
+// ns returns the median time of a point.
 func (f *figures) ns(p point) float64 {
 	var v []float64
 	for _, r := range f.rounds {
@@ -73,7 +73,7 @@ func (f *figures) ns(p point) float64 {
 	return stampede.Median(v)
 }
 
-// spread is the least and the greatest time of a point.
+// spread returns the minimum and the maximum time of a point.
 func (f *figures) spread(p point) (low, high float64) {
 	low = math.Inf(1)
 	for _, r := range f.rounds {
@@ -84,7 +84,7 @@ func (f *figures) spread(p point) (low, high float64) {
 	return low, high
 }
 
-// ratio is the median over the rounds of the ratio of two points.
+// ratio returns the median over the rounds of the ratio of two points.
 func (f *figures) ratio(a, b point) float64 {
 	var v []float64
 	for _, r := range f.rounds {
@@ -97,18 +97,19 @@ func (f *figures) ratio(a, b point) float64 {
 	return stampede.Median(v)
 }
 
-// toFloor is the ratio to the floor of the same group and GOMAXPROCS.
+// toFloor returns the ratio to the floor of the same group and GOMAXPROCS.
 func (f *figures) toFloor(p point) float64 {
 	return f.ratio(p, point{p.group, "floor", p.procs})
 }
 
-// toChecked is the ratio to the floor that checks the caller's headers.
+// toChecked returns the ratio to the floor that checks the caller's headers.
 func (f *figures) toChecked(p point) float64 {
 	return f.ratio(p, point{p.group, "floor-checked", p.procs})
 }
 
-// cost is what a point allocates: the least of all rounds, since a round in
-// which the collector emptied a pool counts its refilling too.
+// cost returns the allocations of a point. It is the minimum of all rounds,
+// because a round in which the garbage collector emptied a pool also counts
+// filling it again.
 func (f *figures) cost(p point) (allocs, bytes int) {
 	allocs, bytes = math.MaxInt, math.MaxInt
 	for _, r := range f.rounds {
@@ -126,7 +127,7 @@ func (f *figures) has(p point) bool {
 	})
 }
 
-// runner builds the benchmarks once and runs them again and again.
+// runner builds the benchmarks once and runs them many times.
 type runner struct {
 	binary string
 
@@ -137,7 +138,7 @@ type runner struct {
 // newRunner builds the benchmarks of the module in dir into tmp.
 func newRunner(ctx context.Context, dir, tmp string) (*runner, error) {
 	r := &runner{binary: filepath.Join(tmp, "bench.test")}
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", r.binary, ".") // #nosec G204 -- a path of our own making
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", r.binary, ".") // #nosec G204 -- the path is made here
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building the benchmarks: %w\n%s", err, out)
@@ -145,14 +146,14 @@ func newRunner(ctx context.Context, dir, tmp string) (*runner, error) {
 	return r, nil
 }
 
-// set is a number of benchmarks that are run together.
+// set is a group of benchmarks that run together.
 type set struct {
 	pattern string
 	procs   []int
 	heap    int // MiB of live heap
 }
 
-// run makes one round of a set.
+// run runs one round of a set.
 func (r *runner) run(ctx context.Context, s set) (found round, cpu string, share float64, err error) {
 	procs := make([]string, len(s.procs))
 	for i, p := range s.procs {
@@ -173,7 +174,7 @@ func (r *runner) run(ctx context.Context, s set) (found round, cpu string, share
 	return found, cpu, share, err
 }
 
-// measure runs the sets in turn, as many rounds as asked for.
+// measure runs the sets in turn for a number of rounds.
 func (r *runner) measure(ctx context.Context, rounds int, sets []set) ([]*figures, error) {
 	all := make([]*figures, len(sets))
 	for i := range sets {

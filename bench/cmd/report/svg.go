@@ -8,22 +8,22 @@ import (
 	"time"
 )
 
-// bar is one line of a chart.
+// bar is one bar of a chart.
 type bar struct {
 	label string
 	value float64
-	text  string // what is written at its end
+	text  string // the text at its end
 	ours  bool
 }
 
-// chart is a bar chart. It is readable on light and on dark ground: the colours
-// follow what the reader's system prefers.
+// chart is a bar chart. It is readable on a light and on a dark background: its
+// colors follow the color scheme that the reader's system prefers.
 type chart struct {
 	title string
 	note  string
 	bars  []bar
-	log   bool    // logarithmic, from the least power of ten below all values
-	mark  float64 // a line at this value; 0 is none
+	log   bool    // the scale is logarithmic and begins at a power of ten below all values
+	mark  float64 // draws a line at this value; 0 means no line
 }
 
 const style = `<style>
@@ -72,7 +72,7 @@ func (c *chart) svg() string {
 	return b.String()
 }
 
-// scale maps values to lengths.
+// scale returns the function that maps values to lengths.
 func (c *chart) scale() func(float64) float64 {
 	low, high := math.Inf(1), 0.0
 	for _, r := range c.bars {
@@ -88,7 +88,7 @@ func (c *chart) scale() func(float64) float64 {
 	}
 }
 
-// charts are the pictures of the document by file name.
+// charts returns the charts of the document by file name.
 func (r *report) charts() map[string]string {
 	return map[string]string{
 		"bench-transport.svg":  r.ratioChart("Time to add a credential to a request, relative to the floor", "Transport/GET", transportOrder).svg(),

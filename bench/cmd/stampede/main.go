@@ -1,5 +1,5 @@
-// Command stampede has many callers use our client and its peers while credentials end,
-// against a server on loopback. See package stampede.
+// Command stampede makes many callers use this SDK and its peers while credentials end,
+// with a server on loopback. See package stampede.
 package main
 
 import (

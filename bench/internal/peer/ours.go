@@ -9,7 +9,7 @@ import (
 
 const key = "key-of-the-benchmark"
 
-// options are what every client of ours here starts from.
+// options returns the options that all clients of this SDK start with.
 func options(cfg Config, more ...agrenting.Option) []agrenting.Option {
 	opts := []agrenting.Option{agrenting.WithTransport(cfg.Base), agrenting.WithoutEnvironment()}
 	if cfg.URL != "" {
@@ -18,7 +18,7 @@ func options(cfg Config, more ...agrenting.Option) []agrenting.Option {
 	return append(opts, more...)
 }
 
-// source asks the exchange for sessions that expire.
+// source returns a source of sessions that expire.
 func source(cfg Config) agrenting.CredentialSource {
 	return agrenting.CredentialSourceFunc(func(ctx context.Context) (agrenting.Credential, error) {
 		t, err := cfg.Exchange(ctx)
@@ -39,18 +39,18 @@ func transport(name string, src agrenting.CredentialSource, opts []agrenting.Opt
 	return p, nil
 }
 
-// OursStatic is the Transport with a key that never changes.
+// OursStatic returns the Transport with a key that never changes.
 func OursStatic(cfg Config) (*Peer, error) {
 	return transport("agrenting, static key", agrenting.Static(agrenting.APIKey(key)), options(cfg))
 }
 
-// OursLive is the Transport with a cached credential that expires, from a
-// source of the caller's.
+// OursLive returns the Transport with a cached credential that expires and comes
+// from the caller's source.
 func OursLive(cfg Config) (*Peer, error) {
 	return transport("agrenting, live credential", source(cfg), options(cfg))
 }
 
-// OursSession is the Transport with sessions that it exchanges itself.
+// OursSession returns the Transport with sessions that it exchanges itself.
 func OursSession(cfg Config) (*Peer, error) {
 	return transport("agrenting, session", agrenting.Static(agrenting.APIKey(key)), options(cfg, agrenting.WithSession()))
 }
@@ -69,20 +69,20 @@ func client(name string, opts []agrenting.Option) (*Peer, error) {
 	return p, nil
 }
 
-// OursClient is a Client with sessions: renewal ahead, replay and retries are on
-// by default.
+// OursClient returns a Client with sessions. Renewal ahead of the expiry,
+// resending, and retries are on by default.
 func OursClient(cfg Config) (*Peer, error) {
 	return client("agrenting", options(cfg, agrenting.WithCredential(agrenting.APIKey(key)), agrenting.WithSession()))
 }
 
-// OursBehind is the same, but told never to renew ahead.
+// OursBehind is like OursClient, but never renews ahead of the expiry.
 func OursBehind(cfg Config) (*Peer, error) {
 	return client("agrenting, never ahead", options(cfg, agrenting.WithCredential(agrenting.APIKey(key)),
 		agrenting.WithSession(agrenting.SessionPolicy{Window: -1})))
 }
 
-// OursAll is a Client with everything on: sessions, retries, an agent, a logger
-// and an observer.
+// OursAll returns a Client with all features: sessions, retries, an agent, a
+// logger, and an observer.
 func OursAll(cfg Config) (*Peer, error) {
 	return client("agrenting, everything on", options(cfg,
 		agrenting.WithCredential(agrenting.APIKey(key)),

@@ -1,6 +1,6 @@
-// Package peer wires other people's clients and this SDK in the same way, so
-// that one harness can drive them all. Each gets the settings that show it at
-// its best; what these are is said beside them.
+// Package peer makes other Go clients and this SDK available in the same form,
+// so that one harness can drive all of them. Each client has the settings that
+// show it at its best, which comments explain.
 package peer
 
 import (
@@ -29,57 +29,63 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Token is what an exchange yields.
+// Token is the result of an exchange.
 type Token struct {
 	Value   string    `json:"value"`
 	Expires time.Time `json:"expires"`
 }
 
-// Config is what a peer is built from.
+// Config configures a peer, such as Config{Base: Stub{}, URL:
+// "https://agrenting.com", Exchange: Fixed}. Most callers only set these three
+// fields.
 type Config struct {
 	// Base sends the requests.
 	Base http.RoundTripper
 	// URL is the origin of the platform.
 	URL string
-	// Exchange asks the token endpoint. Peers that have an endpoint of their
-	// own call it from there.
+	// Exchange calls the token endpoint. Peers with their own endpoint call it
+	// from there.
 	Exchange func(ctx context.Context) (Token, error)
-	// Early is how long before the expiry those renew who can be told so.
+	// Early is how long before the expiry a peer renews, such as 200 ms, if that
+	// can be set.
 	Early time.Duration
 }
 
-// Peer is a client under test. Fields that it has no equivalent of are nil.
+// Peer is a client under test, such as the peer "agrenting, static key". A
+// field is nil if the client has no equivalent of it. Most callers only use
+// Call.
 type Peer struct {
 	Name string
-	// Transport adds the credential to any request.
+	// Transport adds the credential to a request.
 	Transport http.RoundTripper
-	// Call makes a whole call: it builds the request, with the headers, sends
-	// it and returns the answer.
+	// Call makes a whole call: it builds the request with the headers, sends it,
+	// and returns the response.
 	Call func(ctx context.Context, method, url string, header http.Header, body []byte) (*http.Response, error)
-	// Read reads the credential in use.
+	// Read reads the current credential.
 	Read func(ctx context.Context) error
-	// Close ends what runs in the background.
+	// Close stops background work.
 	Close func()
 }
 
-// Builder makes a peer.
+// Builder builds a peer.
 type Builder struct {
 	Name  string
 	Build func(cfg Config) (*Peer, error)
 }
 
-// Fixed is an exchange for benchmarks: it answers at once with a credential
-// that expires, but not soon.
+// Fixed is an exchange for benchmarks: it returns at once with a credential
+// that expires much later.
 func Fixed(context.Context) (Token, error) {
 	return Token{Value: "token-of-the-benchmark", Expires: time.Now().Add(24 * time.Hour)}, nil
 }
 
-// OverTransport completes a peer that is nothing but an [http.RoundTripper].
+// OverTransport returns a peer for a client that is only an
+// [http.RoundTripper].
 func OverTransport(name string, rt http.RoundTripper) *Peer {
 	return OverClient(name, &http.Client{Transport: rt})
 }
 
-// OverClient completes a peer that is an [http.Client].
+// OverClient returns a peer for a client that is an [http.Client].
 func OverClient(name string, c *http.Client) *Peer {
 	return &Peer{
 		Name: name, Transport: c.Transport, Close: func() {},
@@ -93,8 +99,8 @@ func OverClient(name string, c *http.Client) *Peer {
 	}
 }
 
-// newRequest builds a request as callers do: bodies get a GetBody from
-// net/http, headers are set one by one.
+// newRequest builds a request as callers do: net/http gives a body its GetBody,
+// and headers are set one by one.
 func newRequest(ctx context.Context, method, url string, header http.Header, body []byte) (*http.Request, error) {
 	var r io.Reader
 	if body != nil {
@@ -110,10 +116,10 @@ func newRequest(ctx context.Context, method, url string, header http.Header, bod
 	return req, nil
 }
 
-// Bare is the base alone.
+// Bare is the base without a client.
 func Bare(cfg Config) (*Peer, error) { return OverTransport("bare base", cfg.Base), nil }
 
-// Least is the floor.
+// Least is the floor without checks.
 func Least(cfg Config) (*Peer, error) {
 	t, err := cfg.Exchange(context.Background())
 	if err != nil {
@@ -122,7 +128,7 @@ func Least(cfg Config) (*Peer, error) {
 	return OverTransport("floor", &Floor{Base: cfg.Base, Values: []string{"Bearer " + t.Value}}), nil
 }
 
-// LeastChecked is the floor with the caller's headers checked.
+// LeastChecked is the floor that checks the caller's headers.
 func LeastChecked(cfg Config) (*Peer, error) {
 	t, err := cfg.Exchange(context.Background())
 	if err != nil {
@@ -135,17 +141,17 @@ func LeastChecked(cfg Config) (*Peer, error) {
 type oauth2Source struct{ cfg Config }
 
 func (s oauth2Source) Token() (*oauth2.Token, error) {
-	t, err := s.cfg.Exchange(context.Background()) // its interface has no context
+	t, err := s.cfg.Exchange(context.Background()) // the interface has no context
 	if err != nil {
 		return nil, err
 	}
 	return &oauth2.Token{AccessToken: t.Value, Expiry: t.Expires}, nil
 }
 
-// margin is how long before the expiry those renew who make their callers wait
-// for it: enough for a request that is on its way, and no more, since they wait
-// in it all the same. Their defaults, from 10 s to 225 s, would never let a
-// session of 1 s be valid.
+// margin is how long before the expiry clients renew if their callers wait for
+// the renewal. It is just long enough for a request that is in progress,
+// because the callers wait in any case. The default margins, from 10 s to 225
+// s, are longer than a session of 1 s.
 const margin = 20 * time.Millisecond
 
 // OAuth2 is golang.org/x/oauth2.
@@ -179,7 +185,7 @@ func cloudCredentials(cfg Config, sync bool) *auth.Credentials {
 	})
 }
 
-// cloud builds cloud.google.com/go/auth.
+// cloud returns a peer with cloud.google.com/go/auth.
 func cloud(cfg Config, name string, sync, telemetry bool) (*Peer, error) {
 	creds := cloudCredentials(cfg, sync)
 	c, err := httptransport.NewClient(&httptransport.Options{
@@ -197,11 +203,11 @@ func cloud(cfg Config, name string, sync, telemetry bool) (*Peer, error) {
 	return p, nil
 }
 
-// CloudDefault is cloud.google.com/go/auth as it comes: renewed in the
+// CloudDefault is cloud.google.com/go/auth with its defaults: renewal in the
 // background, with telemetry hooks.
 func CloudDefault(cfg Config) (*Peer, error) { return cloud(cfg, "cloud auth", false, true) }
 
-// CloudQuiet is the same without its telemetry.
+// CloudQuiet is the same without telemetry.
 func CloudQuiet(cfg Config) (*Peer, error) {
 	return cloud(cfg, "cloud auth, no telemetry", false, false)
 }
@@ -211,7 +217,7 @@ func CloudSync(cfg Config) (*Peer, error) {
 	return cloud(cfg, "cloud auth, sync", true, false)
 }
 
-// CloudMiddleware is the credential alone, its cheapest form.
+// CloudMiddleware only adds the credential, which is its least expensive form.
 func CloudMiddleware(cfg Config) (*Peer, error) {
 	c := &http.Client{Transport: cfg.Base}
 	creds := cloudCredentials(cfg, false)
@@ -235,9 +241,9 @@ type azureTransport struct{ base http.RoundTripper }
 
 func (t azureTransport) Do(req *http.Request) (*http.Response, error) { return t.base.RoundTrip(req) }
 
-// azure builds a pipeline of azcore around a policy that authenticates. It has
-// no RoundTripper of its own. Its retries of failed requests are off, since
-// they would hide what is counted here.
+// azure returns a peer with an azcore pipeline and an authentication policy.
+// azcore has no RoundTripper. Its retries of failed requests are off, because
+// they would hide failures that are counted here.
 func azure(cfg Config, name string, auth policy.Policy) *Peer {
 	pl := runtime.NewPipeline("bench", "v1", runtime.PipelineOptions{PerRetry: []policy.Policy{auth}},
 		&policy.ClientOptions{
@@ -270,8 +276,8 @@ type readSeekNopCloser struct{ *bytes.Reader }
 
 func (readSeekNopCloser) Close() error { return nil }
 
-// AzureBearer is azcore with its policy for tokens. It asks ahead at most once
-// in 30 s, so short sessions show it renewing at the expiry.
+// AzureBearer is azcore with its policy for tokens. It renews ahead of the
+// expiry at most once in 30 s, so it renews short sessions at their expiry.
 func AzureBearer(cfg Config) (*Peer, error) {
 	return azure(cfg, "azcore bearer", runtime.NewBearerTokenPolicy(azureCredential{cfg}, []string{"scope"},
 		&policy.BearerTokenOptions{InsecureAllowCredentialWithHTTP: true})), nil
@@ -283,12 +289,13 @@ func AzureKey(cfg Config) (*Peer, error) {
 		&runtime.KeyCredentialPolicyOptions{InsecureAllowCredentialWithHTTP: true})), nil
 }
 
-// githubBase answers GitHub's call for an installation token by an exchange;
-// ghinstallation makes it through the base of its requests.
+// githubBase replaces GitHub's response to a request for an installation token
+// with an exchange. ghinstallation sends that request through the base of its
+// requests.
 type githubBase struct{ cfg Config }
 
 // githubMargin is how long before the expiry ghinstallation renews. It cannot
-// be changed; what is more than our margin is added to the expiry.
+// be changed, so the difference from margin is added to the expiry.
 const githubMargin = time.Minute
 
 // RoundTrip implements [http.RoundTripper].
@@ -310,7 +317,7 @@ func (b githubBase) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// githubKey is made once: it signs what nobody verifies here.
+// githubKey is made once. It only makes signatures that are not verified here.
 var githubKey = sync.OnceValues(func() ([]byte, error) {
 	k, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -337,8 +344,8 @@ func GitHub(cfg Config) (*Peer, error) {
 	return p, nil
 }
 
-// Gophercloud is gophercloud's provider client. It knows no expiry: it renews
-// on a 401 and repeats the request.
+// Gophercloud is the provider client of gophercloud. It does not use the
+// expiry: it renews after a 401 and repeats the request.
 func Gophercloud(cfg Config) (*Peer, error) {
 	c := &gophercloud.ProviderClient{HTTPClient: http.Client{Transport: cfg.Base}}
 	c.UseTokenLock()
@@ -378,7 +385,7 @@ func Gophercloud(cfg Config) (*Peer, error) {
 
 var errNoToken = errors.New("no token")
 
-// Retryable is hashicorp/go-retryablehttp alone, without any credential.
+// Retryable is hashicorp/go-retryablehttp alone, without a credential.
 func Retryable(cfg Config) (*Peer, error) {
 	c := retryablehttp.NewClient()
 	c.HTTPClient = &http.Client{Transport: cfg.Base}

@@ -9,20 +9,20 @@ import (
 	"time"
 )
 
-// Target is where benchmarks pretend to send requests. Nothing is ever sent.
+// Target is the URL of the requests in benchmarks. They are never sent over the network.
 const Target = "https://agrenting.com/api/v1/agents/mine"
 
-// Stub is a base that answers at once. It reads request bodies to their end,
-// through a buffer of the size that net/http uses, and closes them.
+// Stub is a base that responds at once. It reads request bodies to their end, through a
+// buffer of the size that net/http uses, and closes them.
 type Stub struct{}
 
 var (
 	buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
-	// noHeader is shared by all answers; nobody writes to it.
+	// noHeader is shared by all responses and never changes.
 	noHeader = http.Header{}
 )
 
-// authenticatePath is where the platform exchanges keys for sessions.
+// authenticatePath is the path on which the platform exchanges keys for sessions.
 const authenticatePath = "/api/v1/auth/authenticate"
 
 // RoundTrip implements [http.RoundTripper].
@@ -38,7 +38,7 @@ func (Stub) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: noHeader, Body: http.NoBody, Request: req}, nil
 }
 
-// session answers an exchange with a session of a day.
+// session responds to an exchange with a session of one day.
 func session(req *http.Request) (*http.Response, error) {
 	body := `{"data":{"session_token":"session-of-the-benchmark","expires_at":"` +
 		time.Now().Add(24*time.Hour).UTC().Format(time.RFC3339) + `"}}`
@@ -48,8 +48,8 @@ func session(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// drain reads to the end by Read alone: a body's WriteTo would spare it the
-// copying that every connection costs.
+// drain reads a body to its end with Read only. WriteTo would avoid the copying that
+// every connection needs.
 func drain(body io.ReadCloser) error {
 	buf, ok := buffers.Get().(*[32 << 10]byte)
 	if !ok {
@@ -84,9 +84,9 @@ func (f *Floor) RoundTrip(req *http.Request) (*http.Response, error) {
 	return f.Base.RoundTrip(out)
 }
 
-// CheckedFloor is [Floor] with the least that it costs to let the caller's own credential
-// win, in any spelling: one loop over the header map. A map finds only the spelling that
-// it is asked for, and servers accept others.
+// CheckedFloor is [Floor] with a check whether the caller has set a credential, which
+// then takes precedence, in any spelling. The least expensive check is one loop over the
+// header map, because a map lookup finds only one spelling, and servers accept others.
 type CheckedFloor struct{ Floor }
 
 // RoundTrip implements [http.RoundTripper].
@@ -99,9 +99,9 @@ func (f *CheckedFloor) RoundTrip(req *http.Request) (*http.Response, error) {
 	return f.Floor.RoundTrip(req)
 }
 
-// namesCredential reports whether a server may read a header as a credential.
+// namesCredential reports whether a server may treat a header as a credential.
 func namesCredential(name string) bool {
-	switch len(name) { // spares most names a comparison
+	switch len(name) { // excludes most names without a comparison
 	case len("Authorization"):
 		return spells(name, "authorization")
 	case len("X-Api-Key"):

@@ -7,13 +7,14 @@ import (
 	"time"
 )
 
-// Check is a target.
+// Check is a target and its result, such as Check{Name: "exchanges per expiry", Got:
+// "1.00", Want: "1.00", Pass: true}. Most callers only read Pass and Verdict.
 type Check struct {
 	Name, Got, Want string
 	Pass            bool
 }
 
-// Verdict is PASS or MISS.
+// Verdict returns PASS or MISS.
 func (c *Check) Verdict() string {
 	if c.Pass {
 		return "PASS"
@@ -25,15 +26,15 @@ func exactly(name string, got, want int) Check {
 	return Check{Name: name, Got: strconv.Itoa(got), Want: strconv.Itoa(want), Pass: got == want}
 }
 
-// Targets of an outage of 2 s. One attempt per backoff step (0.25 s, doubled, with a
-// jitter of a fifth) makes 4, or 5 if a renewal had begun before. The last step before
-// the endpoint is back may be of 2 s.
+// Targets for an outage of 2 s. One attempt for each backoff step (0.25 s, doubled, with
+// a jitter of a fifth) makes 4, or 5 if a renewal had begun before. The last step before
+// the end of the outage may take 2 s.
 const (
 	maxAttempts = 5
 	maxRecovery = 2500 * time.Millisecond
 )
 
-// Checks are the counts of our client, which hold on every machine.
+// Checks returns the counts of this SDK, which are valid on every machine.
 func (r *Result) Checks() []Check {
 	w := r.With
 	checks := []Check{
@@ -64,7 +65,7 @@ func (r *Result) Checks() []Check {
 	return append(checks, r.compared()...)
 }
 
-// Times are the targets of our client that depend on what else the machine does.
+// Times returns the targets of this SDK that also depend on other work of the machine.
 func (r *Result) Times() []Check {
 	var c comparison
 	for _, e := range r.Deadlines {
@@ -98,11 +99,12 @@ func (e *Outage) scenario() string {
 	return "an outage that the session outlives"
 }
 
-// compared has the checks for scenarios in which no call of some peer failed.
+// compared returns the checks for scenarios in which at least one peer has no failed
+// calls.
 func (r *Result) compared() []Check {
 	var c comparison
 	for _, e := range r.Expiries {
-		if e.Exchanges > 0 { // otherwise, its sessions do not expire
+		if e.Exchanges > 0 { // otherwise, the sessions of the peer do not expire
 			c.add("expiry", e.Ours, e.Tally)
 		}
 	}
@@ -115,8 +117,8 @@ func (r *Result) compared() []Check {
 	return c.checks()
 }
 
-// comparison counts the failed calls in each scenario. If no call of some peer failed, no
-// call of our client may fail.
+// comparison counts the failed calls in each scenario. If at least one peer has no failed
+// calls, this SDK must not have any either.
 type comparison []struct {
 	scenario string
 	ours     int

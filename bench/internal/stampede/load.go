@@ -17,9 +17,9 @@ import (
 	"github.com/agrenting/agrenting-go/bench/internal/peer"
 )
 
-// sample is one call of one caller.
+// sample is one call by one caller.
 type sample struct {
-	at      time.Duration // since the load began
+	at      time.Duration // since the start of the load
 	took    time.Duration
 	outcome outcome
 }
@@ -30,19 +30,20 @@ const (
 	good         outcome = iota
 	unauthorized         // a 401 reached the caller
 	late                 // the caller's deadline passed
-	failed               // anything else
+	failed               // any other failure
 )
 
-// Tally sums up the calls of a load.
+// Tally summarizes the calls of a load, such as Tally{Calls: 20000, Slow: 12}.
+// Most callers only read Calls, P999, and Failures.
 type Tally struct {
 	Calls        int `json:"calls"`
 	Unauthorized int `json:"unauthorized"`
 	Late         int `json:"late"`
 	Failed       int `json:"failed"`
-	// Slow is how many calls took longer than 80 ms: they waited for an
-	// exchange.
+	// Slow is the number of calls that took longer than 80 ms, because they waited
+	// for an exchange.
 	Slow int `json:"slow"`
-	// Percentiles of the time that calls took, those that failed included.
+	// Percentiles of the duration of all calls, including failed ones.
 	P50  time.Duration `json:"p50"`
 	P99  time.Duration `json:"p99"`
 	P999 time.Duration `json:"p999"`
@@ -51,10 +52,10 @@ type Tally struct {
 
 const slow = 80 * time.Millisecond
 
-// stuck is how long a call takes at least that waited for longer than an exchange.
+// stuck is the minimum duration of a call that waited for longer than an exchange.
 const stuck = 250 * time.Millisecond
 
-// Failures is how many calls failed, for whatever reason.
+// Failures returns the number of calls that failed, for any reason.
 func (t Tally) Failures() int { return t.Unauthorized + t.Late + t.Failed }
 
 func tally(samples []sample) Tally {
@@ -84,20 +85,20 @@ func tally(samples []sample) Tally {
 	return t
 }
 
-// after leaves out what began before d.
+// after removes the samples that began before d.
 func after(samples []sample, d time.Duration) []sample {
 	return slices.DeleteFunc(slices.Clone(samples), func(s sample) bool { return s.at < d })
 }
 
-// crowd is a number of callers who each pause, call, and so on.
+// crowd is a group of callers. Each pauses and makes a call, repeatedly.
 type crowd struct {
 	peer     *peer.Peer
 	url      string
 	workers  int
-	deadline time.Duration // of each call; 0 is none
+	deadline time.Duration // for each call; 0 means no deadline
 }
 
-// callers pause that long between calls, at random in between.
+// Callers pause for a random time between these two before each call.
 const (
 	minPause = 20 * time.Millisecond
 	maxPause = 60 * time.Millisecond
@@ -107,7 +108,7 @@ func between(lo, hi time.Duration) time.Duration {
 	return lo + rand.N(hi-lo) // #nosec G404 -- load, not secrets
 }
 
-// run lets the crowd call for that long and gathers what came of it.
+// run runs the crowd for a duration and returns the samples.
 func (c *crowd) run(ctx context.Context, d time.Duration) []sample {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -117,7 +118,7 @@ func (c *crowd) run(ctx context.Context, d time.Duration) []sample {
 	var wg sync.WaitGroup
 	for i := range c.workers {
 		wg.Go(func() {
-			wait := between(0, maxPause) // they do not start in step
+			wait := between(0, maxPause) // prevents callers from starting at the same time
 			for pause(ctx, wait) == nil {
 				start := time.Now()
 				o := c.call(ctx, header)
@@ -130,7 +131,8 @@ func (c *crowd) run(ctx context.Context, d time.Duration) []sample {
 	return slices.Concat(all...)
 }
 
-// call makes one call. It outlives the load, whose end is nobody's failure.
+// call makes one call. It may outlive the load, so that the end of the load does
+// not count as a failure.
 func (c *crowd) call(ctx context.Context, header http.Header) outcome {
 	limit := 20 * time.Second
 	if c.deadline > 0 {
@@ -157,20 +159,20 @@ func (c *crowd) call(ctx context.Context, header http.Header) outcome {
 	}
 }
 
-// scene is one peer against one server.
+// scene is one peer with one server.
 type scene struct {
 	server *server
 	crowd  *crowd
 	close  func()
 }
 
-// warmTime is how long the server holds a connection that is being warmed up.
+// warmTime is how long the server holds a request that warms up a connection.
 const warmTime = 400 * time.Millisecond
 
 // warm opens a connection for each caller, one after the other, and leaves them
-// idle in the pool. Hundreds of callers who are let go at the same moment would
-// otherwise all dial at once, and what came out would be how long the kernel
-// takes to accept.
+// idle in the pool. Otherwise, hundreds of callers that start at the same time
+// would all dial at once, and the result would show how long the kernel takes to
+// accept connections.
 func warm(ctx context.Context, base http.RoundTripper, url string, n int) error {
 	errs := make([]error, n)
 	var wg sync.WaitGroup
@@ -199,15 +201,15 @@ func warm(ctx context.Context, base http.RoundTripper, url string, n int) error 
 	return errors.Join(errs...)
 }
 
-// stage builds a peer against a server of its own and makes one call, so that
-// nobody's first exchange is counted.
+// stage builds a peer with a separate server and makes one call, so that the first
+// exchange of a peer is not counted.
 func stage(ctx context.Context, b peer.Builder, set settings, early time.Duration, workers int, deadline time.Duration) (*scene, error) {
 	s, err := newServer(ctx, set)
 	if err != nil {
 		return nil, err
 	}
-	// A pool as large as the crowd, and no proxy: connections are not what is
-	// looked at here.
+	// The pool is as large as the crowd, and there is no proxy, because connections
+	// are not measured here.
 	base := &http.Transport{MaxIdleConns: 2 * workers, MaxIdleConnsPerHost: 2 * workers, IdleConnTimeout: time.Minute}
 	if err := warm(ctx, base, s.url, workers+8); err != nil {
 		s.close()

@@ -16,9 +16,9 @@ import (
 	"github.com/agrenting/agrenting-go/bench/internal/peer"
 )
 
-// Paths of the server. The exchange has two forms: the platform's, for whoever
-// speaks it, and a plain one behind [peer.Config.Exchange] for all others. They
-// are one endpoint: same delay, same outages, same sessions.
+// Paths of the server. The exchange has two forms: that of the platform, for
+// clients that use it, and a plain one behind [peer.Config.Exchange] for all
+// others. They are one endpoint with the same delay, outages, and sessions.
 const (
 	pathAuthenticate = "/api/v1/auth/authenticate"
 	pathToken        = "/token"
@@ -27,23 +27,23 @@ const (
 	pathWarm         = "/warm" // opens connections
 )
 
-// settings of a server; a change counts from the next request on.
+// settings of a server. A change takes effect with the next request.
 type settings struct {
-	life     time.Duration // of a session
-	exchange time.Duration // how long an exchange takes
-	resource time.Duration // how long an answer of the resource takes
-	down     bool          // exchanges answer 503
+	life     time.Duration // lifetime of a session
+	exchange time.Duration // duration of an exchange
+	resource time.Duration // response time of the resource
+	down     bool          // exchanges respond with 503
 }
 
-// server hands out sessions and takes them, on a loopback address that the
-// kernel chooses.
+// server issues sessions and checks them. It listens on a free port of
+// loopback.
 type server struct {
 	url  string
 	http *http.Server
 
 	mu       sync.Mutex
 	set      settings
-	sessions map[string]time.Time // end of life
+	sessions map[string]time.Time // end of each session
 	serial   int
 	newest   session
 	inFlight int
@@ -52,13 +52,13 @@ type server struct {
 
 type session struct{ issued, expires time.Time }
 
-// counts of a server since it began, or since the last reset.
+// counts has the counts of a server since its start or since the last reset.
 type counts struct {
-	// Exchanges is how often a session was asked for, Extra how often without
-	// need: while another exchange was under way, or while the newest session
-	// had more than half of its life before it.
+	// Exchanges is the number of exchanges. Extra is the number of exchanges that
+	// were not needed, because another exchange was in progress, or because the
+	// newest session had more than half of its lifetime left.
 	Exchanges, Extra int
-	// Refused is how many requests were answered with 401.
+	// Refused is the number of requests that got a 401.
 	Refused int
 }
 
@@ -75,20 +75,20 @@ func newServer(ctx context.Context, set settings) (*server, error) {
 	mux.HandleFunc("GET "+pathVerify, s.verify)
 	mux.HandleFunc("GET "+pathWarm, func(_ http.ResponseWriter, r *http.Request) { _ = pause(r.Context(), warmTime) })
 	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = s.http.Serve(ln) }() // ends with close
+	go func() { _ = s.http.Serve(ln) }() // runs until close
 	return s, nil
 }
 
 func (s *server) close() { _ = s.http.Close() }
 
-// change adapts the settings.
+// change changes the settings.
 func (s *server) change(f func(*settings)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(&s.set)
 }
 
-// reset begins to count anew, and says what was counted so far.
+// reset returns the counts and sets them to zero.
 func (s *server) reset() counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,7 +97,7 @@ func (s *server) reset() counts {
 	return c
 }
 
-// revoke ends all sessions at once.
+// revoke ends all sessions.
 func (s *server) revoke() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +110,7 @@ var (
 	errGone   = errors.New("the client went away")
 )
 
-// open makes a session.
+// open issues a session.
 func (s *server) open(ctx context.Context) (peer.Token, error) {
 	now := time.Now()
 	s.mu.Lock()
@@ -142,7 +142,7 @@ func (s *server) open(ctx context.Context) (peer.Token, error) {
 	return t, nil
 }
 
-// authenticate has the platform's form.
+// authenticate is the exchange in the platform's form.
 func (s *server) authenticate(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("X-Api-Key") == "" {
 		w.WriteHeader(http.StatusUnauthorized)
@@ -153,7 +153,7 @@ func (s *server) authenticate(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// token has the plain form.
+// token is the exchange in the plain form.
 func (s *server) token(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, func(t peer.Token) string {
 		return fmt.Sprintf(`{"value":%q,"expires":%q}`, t.Value, t.Expires.Format(time.RFC3339Nano))
@@ -167,10 +167,10 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, form func(peer.T
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = io.WriteString(w, form(t)) // the client may be gone
+	_, _ = io.WriteString(w, form(t)) // the client may have left
 }
 
-// resource demands a session that is alive when the answer is made.
+// resource requires a session that is valid when the response is made.
 func (s *server) resource(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	delay := s.set.resource
@@ -188,7 +188,8 @@ func (s *server) resource(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, `{"data":[]}`)
 }
 
-// verify answers what a client asks about a session that was refused.
+// verify responds to the request with which a client checks whether a refused
+// session is dead.
 func (s *server) verify(w http.ResponseWriter, r *http.Request) {
 	if !s.alive(r) {
 		refuse(w)
@@ -198,7 +199,7 @@ func (s *server) verify(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, `{"data":[]}`)
 }
 
-// alive reports whether a request has a session that has not ended.
+// alive reports whether a request has a valid session.
 func (s *server) alive(r *http.Request) bool {
 	value := r.Header.Get("X-Auth-Token")
 	if value == "" {
@@ -210,14 +211,15 @@ func (s *server) alive(r *http.Request) bool {
 	return ok && time.Now().Before(end)
 }
 
-// refuse answers 401 as the platform does.
+// refuse responds with 401 as the platform does.
 func refuse(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusUnauthorized)
 	_, _ = io.WriteString(w, `{"errors":[{"code":"UNAUTHORIZED","message":"invalid or expired session"}]}`)
 }
 
-// exchange asks the plain endpoint through a client of its own.
+// exchange returns a function that calls the plain endpoint with a separate
+// client.
 func (s *server) exchange(base http.RoundTripper) func(ctx context.Context) (peer.Token, error) {
 	c := &http.Client{Transport: base}
 	return func(ctx context.Context) (peer.Token, error) {
@@ -233,14 +235,14 @@ func (s *server) exchange(base http.RoundTripper) func(ctx context.Context) (pee
 		defer resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
 			_, _ = io.Copy(io.Discard, resp.Body)
-			return t, fmt.Errorf("the token endpoint answers %d", resp.StatusCode)
+			return t, fmt.Errorf("the token endpoint responded with %d", resp.StatusCode)
 		}
 		err = json.NewDecoder(resp.Body).Decode(&t)
 		return t, err
 	}
 }
 
-// pause waits, but no longer than ctx lives.
+// pause waits for d or until ctx ends.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -1,7 +1,7 @@
-// Package stampede puts many callers around the moments at which credentials
-// end: expiry, early revocation, an outage of the token endpoint, and deadlines
-// shorter than an exchange. All traffic stays on loopback, and every run is
-// bounded in time and in the number of callers.
+// Package stampede runs many callers during the moments at which credentials end: expiry,
+// early revocation, an outage of the token endpoint, and deadlines shorter than an
+// exchange. All traffic stays on loopback, and every run is limited in time and in the
+// number of callers.
 package stampede
 
 import (
@@ -18,23 +18,23 @@ import (
 	"github.com/agrenting/agrenting-go/bench/internal/peer"
 )
 
-// Options of a run.
+// Options configure a run, such as Options{Workers: 200, Segment: 4 * time.Second,
+// Rounds: 3}. Most callers only set these three fields.
 type Options struct {
-	// Workers is how many callers there are, Segment how long they call.
+	// Workers is the number of callers. Segment is how long they make calls in one load.
 	Workers int
 	Segment time.Duration
-	// Rounds is how often our client is looked at with and without expiry, in
-	// turn.
+	// Rounds is how many times this SDK runs with and without expiry, in turn.
 	Rounds int
-	// OnlyOurs leaves the peers out.
+	// OnlyOurs skips the peers.
 	OnlyOurs bool
-	// NoOutage leaves out the outages, which take half a minute for our client alone.
+	// NoOutage skips the outages, which take half a minute for this SDK alone.
 	NoOutage bool
-	// Progress is told what is being done; nil for silence.
+	// Progress receives progress messages. If it is nil, there are none.
 	Progress io.Writer
 }
 
-// Times of the experiments. Exchanges are slow, sessions short.
+// Durations of the experiments. Exchanges are slow and sessions are short.
 const (
 	exchangeTime = 100 * time.Millisecond
 	shortLife    = time.Second
@@ -43,21 +43,23 @@ const (
 	deadline     = 50 * time.Millisecond
 	slowResource = 500 * time.Millisecond
 	outage       = 2 * time.Second
-	// windowLife is a session whose last fifth has room for an outage.
+	// windowLife is the lifetime of a session with a last fifth that is long enough for an
+	// outage.
 	windowLife = 15 * time.Second
-	// outageBegin is when an outage begins that sessions of shortLife do not survive,
-	// and outageAfter is how long the load continues after it.
+	// outageBegin is when an outage begins that sessions of shortLife do not survive.
+	// outageAfter is how long the load continues after the outage.
 	outageBegin = 1500 * time.Millisecond
 	outageAfter = 4 * time.Second
 )
 
-// early is the last fifth of a life, for peers who can be told when to renew.
+// early returns the last fifth of a lifetime, for peers that accept a time of renewal.
 func early(life time.Duration) time.Duration { return life / 5 }
 
-// Expiry is a load across expiries.
+// Expiry is the result of a load across expiries, such as 200 callers with sessions of 1
+// s. Most callers only read PerExpiry and Tally.
 type Expiry struct {
 	Name string `json:"name"`
-	// PerExpiry is how many exchanges were made for one that was needed.
+	// PerExpiry is the number of exchanges for each needed exchange, such as 1.0.
 	PerExpiry float64 `json:"per_expiry"`
 	Exchanges int     `json:"exchanges"`
 	Refused   int     `json:"refused"`
@@ -65,48 +67,52 @@ type Expiry struct {
 	Ours      bool    `json:"ours"`
 }
 
-// Revocation is a load around the moment at which the server ends all sessions
-// before their time.
+// Revocation is the result of a load during which the server ends all sessions early.
+// Most callers only read Exchanges and Tally, such as 1 exchange without failed calls.
 type Revocation struct {
 	Name      string `json:"name"`
-	Slow      bool   `json:"slow"` // the resource took 500 ms
+	Slow      bool   `json:"slow"` // the resource takes 500 ms
 	Exchanges int    `json:"exchanges"`
 	Refused   int    `json:"refused"`
-	Tally     Tally  `json:"tally"` // of the calls that ended after it
+	Tally     Tally  `json:"tally"` // of the calls that ended after the revocation
 	Ours      bool   `json:"ours"`
 }
 
-// Deadline is a load whose calls have half the time that an exchange takes.
+// Deadline is the result of a load with a deadline for each call that is half the
+// duration of an exchange. Most callers only read Served, such as 0.95, and Tally.
 type Deadline struct {
 	Name      string  `json:"name"`
 	Exchanges int     `json:"exchanges"`
-	Served    float64 `json:"served"` // share of calls that succeeded in the last half
+	Served    float64 `json:"served"` // share of the calls that succeeded in the second half
 	Tally     Tally   `json:"tally"`
 	Ours      bool    `json:"ours"`
 }
 
-// Outage is a load while the token endpoint answers 503 for two seconds.
+// Outage is the result of a load during which the token endpoint responds with 503 for
+// two seconds. Most callers only read Recovery, such as 300 ms, and Tally.
 type Outage struct {
 	Name string `json:"name"`
-	// Across is set if sessions of 1 s ended within the outage, and all callers called.
-	// Otherwise the session outlived it, and an eighth of the callers called.
+	// Across is true if sessions of 1 s ended during the outage and all callers made calls.
+	// Otherwise, the session outlived the outage and an eighth of the callers made calls.
 	Across   bool  `json:"across"`
-	Attempts int   `json:"attempts"` // exchanges during the outage
+	Attempts int   `json:"attempts"` // number of exchanges during the outage
 	Tally    Tally `json:"tally"`
-	// Recovery is how long after the outage the last call ended that failed or was
-	// stuck.
+	// Recovery is the time from the end of the outage to the end of the last call that
+	// failed or was stuck.
 	Recovery time.Duration `json:"recovery"`
 	Ours     bool          `json:"ours"`
 }
 
-// Result of all experiments.
+// Result has the results of all experiments, such as those of 200 Workers. Most callers
+// only read Expiries and Outages, or call Checks and Text.
 type Result struct {
 	Workers int           `json:"workers"`
 	Took    time.Duration `json:"took"`
-	// Without and With are our client without and across expiries, in turn.
+	// Without and With are the results of this SDK without and with expiries, which run in
+	// turn.
 	Without Expiry `json:"without"`
 	With    Expiry `json:"with"`
-	// Ratios of the p99.9 across expiries to that without, one for each round.
+	// Ratios has the ratio of the p99.9 with expiries to that without, one for each round.
 	Ratios      []float64    `json:"ratios"`
 	Expiries    []Expiry     `json:"expiries"`
 	Revocations []Revocation `json:"revocations"`
@@ -114,7 +120,7 @@ type Result struct {
 	Outages     []Outage     `json:"outages"`
 }
 
-// ours is our client, oursBehind the same with renewal ahead switched off.
+// ours is this SDK. oursBehind is the same without renewal ahead of the expiry.
 var (
 	ours       = peer.Builder{Name: "agrenting", Build: peer.OursClient}
 	oursBehind = peer.Builder{Name: "agrenting, never ahead", Build: peer.OursBehind}
@@ -143,7 +149,7 @@ func subjects(o *Options) []subject {
 	return all
 }
 
-// Run makes all experiments.
+// Run runs all experiments.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	begin := time.Now()
 	r := &Result{Workers: o.Workers}
@@ -164,7 +170,7 @@ func (o *Options) say(format string, args ...any) {
 	}
 }
 
-// across lets a crowd call for one segment and leaves out how it began.
+// across runs a crowd for one segment and removes the samples from its start.
 func across(ctx context.Context, o *Options, b peer.Builder, life time.Duration) ([]sample, counts, error) {
 	runtime.GC()
 	sc, err := stage(ctx, b, settings{life: life, exchange: exchangeTime}, early(life), o.Workers, 0)
@@ -183,8 +189,8 @@ func expiryOf(name string, ours bool, samples []sample, c counts) Expiry {
 	}
 }
 
-// turns takes our client without and across expiries in turn, so that whatever
-// else the machine does meets both alike.
+// turns runs this SDK without and with expiries in turn, so that other work of the
+// machine affects both in the same way.
 func turns(ctx context.Context, o *Options, r *Result) error {
 	var samples [2][]sample
 	var sums [2]counts
@@ -263,7 +269,7 @@ func revocations(ctx context.Context, o *Options, r *Result) error {
 	return ctx.Err()
 }
 
-// shift dates calls by their end.
+// shift sets the time of each sample to the end of its call.
 func shift(samples []sample) []sample {
 	for i := range samples {
 		samples[i].at += samples[i].took
@@ -297,9 +303,9 @@ func deadlines(ctx context.Context, o *Options, r *Result) error {
 	return ctx.Err()
 }
 
-// outages runs the clients against a token endpoint that is down for a while. If the
+// outages runs the clients with a token endpoint that is down for some time. If the
 // session outlives the outage, all clients run at the same time with a part of the
-// callers. If it does not, they run in turn with all callers.
+// callers. Otherwise, they run in turn with all callers.
 func outages(ctx context.Context, o *Options, r *Result) error {
 	if o.NoOutage {
 		return nil
@@ -328,21 +334,22 @@ func outages(ctx context.Context, o *Options, r *Result) error {
 	return nil
 }
 
-// outlived is an outage in the last fifth of a session, which ends 1.4 s after it.
+// outlived runs an outage in the last fifth of a session, which ends 1.4 s after the
+// outage.
 func outlived(ctx context.Context, o *Options, sub subject) (Outage, error) {
 	return outageOf(ctx, sub, windowLife, max(8, o.Workers/8), windowLife-3400*time.Millisecond, 2400*time.Millisecond)
 }
 
-// crossed is an outage during which sessions end.
+// crossed runs an outage during which sessions end.
 func crossed(ctx context.Context, o *Options, sub subject) (Outage, error) {
 	out, err := outageOf(ctx, sub, shortLife, o.Workers, outageBegin, outageAfter)
 	out.Across = true
 	return out, err
 }
 
-// outageOf runs one client. The outage begins at a time of the load, which continues for
-// rest after the outage. Sessions that are issued after the outage do not expire, so that
-// what happens then is due to the outage.
+// outageOf runs one client. The outage begins at the time begin of the load, which
+// continues for rest after the outage. Sessions that are issued after the outage do not
+// expire, so all later failures are due to the outage.
 func outageOf(ctx context.Context, sub subject, life time.Duration, workers int, begin, rest time.Duration) (Outage, error) {
 	sc, err := stage(ctx, sub.Builder, settings{life: life, exchange: exchangeTime}, early(life), workers, 0)
 	if err != nil {
@@ -375,7 +382,7 @@ func outageOf(ctx context.Context, sub subject, life time.Duration, workers int,
 	return res, ctx.Err()
 }
 
-// Median of values; NaN of none.
+// Median returns the median of values, or NaN if there are none.
 func Median(values []float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()

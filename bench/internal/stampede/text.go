@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Text prints the result as tables, and the targets.
+// Text returns the result as tables, with the targets.
 func (r *Result) Text() string {
 	var b strings.Builder
 	for _, t := range r.Tables() {
@@ -19,7 +19,7 @@ func (r *Result) Text() string {
 		for _, row := range append([][]string{t.Head}, t.Rows...) {
 			fmt.Fprintln(w, strings.Join(row, "\t"))
 		}
-		_ = w.Flush() // into memory
+		_ = w.Flush() // writes to memory do not fail
 		fmt.Fprintf(&b, "\n%s\n\n", t.Note)
 	}
 	for _, c := range append(r.Checks(), r.Times()...) {
@@ -29,7 +29,8 @@ func (r *Result) Text() string {
 	return b.String()
 }
 
-// Table is one experiment for readers.
+// Table is the result of one experiment in readable form, such as a Table with
+// the Title "Calls with a deadline of 50 ms". Most callers print all fields.
 type Table struct {
 	Title string
 	Note  string
@@ -37,7 +38,7 @@ type Table struct {
 	Rows  [][]string
 }
 
-// Tables for readers, one for each experiment.
+// Tables returns one table for each experiment.
 func (r *Result) Tables() []Table {
 	tables := []Table{r.expiryTable(), r.revocationTable(), r.deadlineTable()}
 	if len(r.Outages) > 0 {
@@ -107,7 +108,7 @@ func (r *Result) deadlineTable() Table {
 
 func (r *Result) outageTable() Table {
 	t := Table{
-		Title: "The token endpoint answers 503 for 2 s",
+		Title: "The token endpoint responds with 503 for 2 s",
 		Note: fmt.Sprintf("A session of 15 s outlives the outage: it ends 1.4 s after it. An eighth of the callers call, all clients at the same time. "+
 			"A client that renews only at the expiry holds its callers up there, as after every session. cloud auth tries to renew in the background once in each session. "+
 			"Sessions of 1 s do not outlive the outage. All %d callers call, one client after the other. No call can then succeed for more than a second, so it waits or fails. "+

@@ -1,7 +1,7 @@
-// Command agent is a program of somebody else's that uses the SDK, in a module of
-// its own: it is built with the dependencies that a user gets, from outside the
-// workspace, and with nothing but the public packages. It runs against the
-// embedded platform and says "ok".
+// Command agent is an example of a third-party program that uses the SDK from a
+// separate module. It is built outside the workspace, with the dependencies that
+// a user gets, and with only the public packages. It runs against the embedded
+// platform and prints "ok".
 package main
 
 import (
@@ -21,8 +21,8 @@ import (
 	"github.com/agrenting/agrenting-go/webhook"
 )
 
-// What users implement has to stay possible to implement, so each of these is
-// written out.
+// Users must be able to implement these interfaces and functions, so each is
+// written out here.
 var (
 	_ agrenting.CredentialSource = agrenting.CredentialSourceFunc(nil)
 	_ agrenting.Refresher        = (*vault)(nil)
@@ -44,7 +44,7 @@ func (v *vault) Refresh(ctx context.Context, _ agrenting.Credential) (agrenting.
 	return v.Credential(ctx)
 }
 
-// store wraps another, as one that counts or encrypts would.
+// store wraps another store, as one that counts or encrypts would.
 type store struct {
 	inner agrenting.Store
 	saved atomic.Int64
@@ -68,7 +68,7 @@ func (s *store) Watch(ctx context.Context, name string) iter.Seq2[agrenting.Reco
 	}
 }
 
-// ledger forgets everything.
+// ledger does not remember anything.
 type ledger struct{}
 
 func (ledger) Begin(context.Context, string) (webhook.State, error) {
@@ -206,7 +206,7 @@ func receive(ctx context.Context, srv *agrentingtest.Server, _ string) error {
 	return nil
 }
 
-// local answers requests by a handler.
+// local handles requests with a handler.
 type local struct{ handler http.Handler }
 
 func (l local) RoundTrip(req *http.Request) (*http.Response, error) {

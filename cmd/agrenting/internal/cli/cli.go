@@ -56,7 +56,7 @@ type Value struct {
 //	help:"…"        its description, where ${default} and ${enum} are replaced
 //	default:"60s"   its value if it is not given
 //	enum:"a,b"      the values it may have
-//	required:""     the flag has to be given
+//	required:"true" the flag has to be given
 //	optional:""     the argument may be missing; only the last ones
 //	short:"v"       the flag's letter
 //	placeholder:"X" the name of the flag's value in help
@@ -302,14 +302,14 @@ func (v *Value) Set(text string) error {
 	return nil
 }
 
-// elements splits the value of a flag at its separators, except at those behind a backslash.
+// elements splits the value of a flag at its separators, except at those that follow a backslash.
 func (v *Value) elements(text string) []string {
 	if v.separator == "" {
 		return []string{text}
 	}
 	const escaped = "\x00" // no argument of a process has it
 	var all []string
-	for _, element := range strings.Split(strings.ReplaceAll(text, `\`+v.separator, escaped), v.separator) {
+	for element := range strings.SplitSeq(strings.ReplaceAll(text, `\`+v.separator, escaped), v.separator) {
 		all = append(all, strings.ReplaceAll(element, escaped, v.separator))
 	}
 	if all[len(all)-1] == "" { // also if there is nothing

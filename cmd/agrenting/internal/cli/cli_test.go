@@ -31,19 +31,19 @@ type common struct {
 
 // sendCmd has a field of each type.
 type sendCmd struct {
-	Force   bool          `short:"f" help:"Even if it is there."`
-	Tag     []string      `help:"A tag; may be repeated."`
-	Header  []string      `short:"H" sep:"none" placeholder:"NAME:VALUE" help:"A header."`
-	Count   int           `default:"2" help:"How often; ${default} by default."`
-	Seed    *uint64       `placeholder:"A-RATHER-LONG-NUMBER" help:"A seed."`
-	Filter  *string       `help:"A filter that is applied to everything before it is sent."`
-	Wait    time.Duration `default:"1m" help:"How long."`
-	Level   level         `help:"How loud."`
-	Mode    string        `enum:"fast,slow" default:"fast" help:"How. (${enum})"`
-	To      string        `required:"" help:"Who gets it."`
-	FileID  string        `arg:"" help:"What to send."`
-	Copies  []string      `arg:"" optional:"" help:"Who else gets it."`
-	ignored int
+	Force  bool          `short:"f" help:"Even if it is there."`
+	Tag    []string      `help:"A tag; may be repeated."`
+	Header []string      `short:"H" sep:"none" placeholder:"NAME:VALUE" help:"A header."`
+	Count  int           `default:"2" help:"How often; ${default} by default."`
+	Seed   *uint64       `placeholder:"A-RATHER-LONG-NUMBER" help:"A seed."`
+	Filter *string       `help:"A filter that is applied to everything before it is sent."`
+	Wait   time.Duration `default:"1m" help:"How long."`
+	Level  level         `help:"How loud."`
+	Mode   string        `enum:"fast,slow" default:"fast" help:"How. (${enum})"`
+	To     string        `required:"true" help:"Who gets it."`
+	FileID string        `arg:"" help:"What to send."`
+	Copies []string      `arg:"" optional:"" help:"Who else gets it."`
+	_      int
 }
 
 type program struct {
@@ -52,8 +52,8 @@ type program struct {
 	List struct {
 		Old struct{} `cmd:"" help:"List what is old."`
 		New struct {
-			Since string `required:"" help:"Since when."`
-			By    string `required:"" help:"By whom."`
+			Since string `required:"true" help:"Since when."`
+			By    string `required:"true" help:"By whom."`
 		} `cmd:"" help:"List what is new."`
 	} `cmd:"" help:"List things."`
 	Run struct {

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"go/doc/comment"
+	"slices"
 	"strings"
 )
 
@@ -11,11 +12,11 @@ import (
 // width columns, where that is possible.
 func (c *Command) Usage(width int) string {
 	var b strings.Builder
-	path, flags := "", c.Flags
+	name, flags := c.program().Name, c.Flags
 	if c.Parent != nil {
-		path, flags = " "+c.Path(), c.AllFlags()[len(c.program().Flags):]
+		name, flags = name+" "+c.Path(), c.AllFlags()[len(c.program().Flags):]
 	}
-	fmt.Fprintf(&b, "Usage: %s%s%s\n", c.program().Name, path, c.summary())
+	fmt.Fprintf(&b, "Usage: %s\n", strings.TrimSpace(name+" "+c.summary()))
 	if c.Help != "" {
 		b.WriteString("\n" + strings.Join(wrap(strings.TrimSpace(c.Help), width), "\n") + "\n")
 	}
@@ -39,35 +40,37 @@ func (c *Command) program() *Command {
 	return c
 }
 
-// summary returns what the usage line shows behind the names of the commands.
+// summary returns what the usage line shows after the names of the commands.
 func (c *Command) summary() string {
-	var required, args, tail string
+	var parts []string
 	for _, f := range c.AllFlags() {
 		if f.Required {
-			required += " " + f.Summary()
+			parts = append(parts, f.Summary())
 		}
 	}
+	optional := 0
 	for _, arg := range c.Args {
 		text := arg.Summary()
 		if !arg.Required {
 			text = strings.TrimSuffix(text, "]")
-			tail += "]"
+			optional++
 		}
-		args += " " + text
+		parts = append(parts, text)
 	}
-	if len(c.Args) == 0 && len(c.Commands) > 0 {
-		args = " <command>"
+	switch {
+	case len(c.Args) > 0:
+		parts[len(parts)-1] += strings.Repeat("]", optional)
+	case len(c.Commands) > 0:
+		parts = append(parts, "<command>")
 	}
-	flags := ""
-	for _, f := range c.Flags {
-		if !f.Required && f.Name != "help" {
-			flags = " [flags]"
-		}
+	own := c.Flags
+	if c.Parent != nil {
+		own = slices.Concat(c.Parent.Flags, c.Flags)
 	}
-	if c.Parent != nil && len(c.Parent.Flags) > 0 {
-		flags = " [flags]"
+	if slices.ContainsFunc(own, func(f *Value) bool { return !f.Required && f.Name != "help" }) {
+		parts = append(parts, "[flags]")
 	}
-	return required + args + tail + flags
+	return strings.Join(parts, " ")
 }
 
 func argumentRows(args []*Value) [][2]string {

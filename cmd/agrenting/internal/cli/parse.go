@@ -14,13 +14,13 @@ var errUnknownFlag = errors.New("unknown flag")
 type parser struct {
 	command *Command
 	words   []string // that are left
-	literal bool     // none of them is a flag: they are behind "--"
+	literal bool     // none of them is a flag: they follow "--"
 	given   int      // how many of the command's arguments have been read
 }
 
 // Parse reads a command line into the structs of the program and its commands. selected is
-// the command that was named, or the program, also if there is an error. help reports
-// whether --help was given; what else is missing on the line is then no error.
+// the last command on the line, or the program, even if there is an error. help reports
+// whether --help was given. In that case, Parse does not check what else is missing.
 func (c *Command) Parse(args []string) (selected *Command, help bool, err error) {
 	p := &parser{command: c, words: args}
 	for len(p.words) > 0 && err == nil {
@@ -229,7 +229,7 @@ func (v *Value) checkEnum() error {
 	return fmt.Errorf("%s must be one of %s but got %q", v, strings.Join(all, ","), v.target.String())
 }
 
-// suggestion returns the names that a misspelled word may stand for, as the end of an error.
+// suggestion returns the names that a misspelled word may mean, as the end of an error.
 func suggestion(word string, names []string) string {
 	var near []string
 	for _, name := range names {
@@ -247,8 +247,8 @@ func suggestion(word string, names []string) string {
 	}
 }
 
-// distance returns the Levenshtein distance of two words: how many letters are to be
-// inserted, removed, or replaced to make one of the other.
+// distance returns the Levenshtein distance of two words: the number of letters to insert,
+// remove, or replace that turns one into the other.
 func distance(a, b string) int {
 	to := []rune(b)
 	row := make([]int, len(to)+1) // the distances between the letters of a so far and the first letters of b

@@ -178,7 +178,7 @@ func (u *upload) free() {
 }
 
 // ended calls onEnd, unless that was done. u.mu is held, so that no other attempt begins
-// meanwhile.
+// in the meantime.
 func (u *upload) ended() {
 	if u.onEnd != nil {
 		u.onEnd()

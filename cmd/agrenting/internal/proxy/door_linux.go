@@ -39,7 +39,7 @@ func shut(l *net.TCPListener) (done bool) {
 	return done
 }
 
-// queued reports whether somebody waits to be let in. That a deadline has passed
+// queued reports whether a connection waits to be accepted. That a deadline has passed
 // does not tell: on a busy machine it passes before anybody has looked.
 func queued(l net.Listener) (found bool) {
 	c, ok := l.(syscall.Conn)

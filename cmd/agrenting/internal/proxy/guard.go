@@ -54,7 +54,7 @@ func (g *guard) check(r *http.Request) *refusal {
 	}
 	switch {
 	case r.URL.Host != "" && !g.ownHost(r.URL.Host), r.Method == http.MethodConnect:
-		return &refusal{http.StatusForbidden, "PROXY_NOT_FORWARD", "this is no forward proxy: use its URL in place of the platform's"}
+		return &refusal{http.StatusForbidden, "PROXY_NOT_FORWARD", "this is not a forward proxy: use its URL instead of the platform's"}
 	case !isMethod(r.Method):
 		// Servers differ in how they read others, and the response to TRACE would show
 		// the credential.
@@ -67,7 +67,7 @@ func (g *guard) check(r *http.Request) *refusal {
 		return ref
 	}
 	if g.asks && !g.isPreflight(r) && !g.hasToken(r.Header) && !g.hasParameter(r) {
-		// Not 407: this is no forward proxy, and fetch gives that status to no program.
+		// Not 407: this is not a forward proxy, and fetch hides that status from programs.
 		return &refusal{http.StatusUnauthorized, "PROXY_TOKEN", "send the proxy's own token as Proxy-Authorization: Bearer or X-Proxy-Token"}
 	}
 	if !g.namesAgent(r.Header) {
@@ -168,7 +168,7 @@ func ignoreOffers(r *http.Request) {
 
 func (g *guard) ownHost(host string) bool { return g.hosts == nil || g.hosts[ascii.ToLower(host)] }
 
-// checkPage refuses what a web page of somebody else makes a browser send.
+// checkPage refuses requests that a foreign web page makes a browser send.
 func (g *guard) checkPage(r *http.Request) *refusal {
 	foreign := &refusal{http.StatusForbidden, "PROXY_ORIGIN", "this proxy does not serve web pages of other origins; permit one by --allow-origin"}
 	origins := r.Header.Values("Origin")
@@ -185,7 +185,7 @@ func (g *guard) checkPage(r *http.Request) *refusal {
 		}
 	}
 	for _, site := range r.Header.Values("Sec-Fetch-Site") {
-		// Another port of this machine is "same-site", and none of ours.
+		// Another port of this machine is "same-site", but foreign.
 		if site != "same-origin" && site != "none" {
 			return foreign
 		}

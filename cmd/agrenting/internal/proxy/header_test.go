@@ -63,7 +63,7 @@ func inFrontOf(tb testing.TB, p http.RoundTripper, agent string, change ...func(
 	return proxy.New(cfg)
 }
 
-// ask sends a request with headers in pairs, whose names are left as they are.
+// ask sends a request with headers in pairs, whose names are not changed.
 func ask(tb testing.TB, p *proxy.Proxy, method, target string, header ...string) *httptest.ResponseRecorder {
 	tb.Helper()
 	return askBody(tb, p, method, target, http.NoBody, header...)

@@ -112,7 +112,7 @@ func (p *Proxy) transport() http.RoundTripper {
 	return transports{plain: p.cfg.Transport, socket: p.cfg.Socket}
 }
 
-// transports sends the requests that open a WebSocket through a transport of their own.
+// transports sends the requests that open a WebSocket through a separate transport.
 type transports struct{ plain, socket http.RoundTripper }
 
 // RoundTrip implements [http.RoundTripper].
@@ -220,7 +220,7 @@ func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	if r.Context().Err() != nil && errors.Is(err, r.Context().Err()) {
-		// Nobody is there to be told, or the proxy is closing.
+		// The caller has gone, or the proxy is closing.
 		refuse(w, http.StatusServiceUnavailable, "PROXY_CLOSING", "the request was cut short", 0)
 		return
 	}

@@ -16,7 +16,7 @@ var errRule = errors.New("a rule is a method, or *, and a path that begins with 
 
 var errMethod = errors.New("the method of a rule is *, or one of " + strings.Join(methods, ", ") + ", in capitals")
 
-// ParseRule reads a rule such as "GET /api/v1/agents*". A star in the path stands
+// ParseRule reads a rule such as "GET /api/v1/agents*". A star in the path matches
 // for any characters, slashes too.
 func ParseRule(s string) (Rule, error) {
 	method, path, ok := strings.Cut(strings.TrimSpace(s), " ")

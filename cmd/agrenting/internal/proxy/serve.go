@@ -20,7 +20,7 @@ import (
 )
 
 // Listen opens a loopback port or, for "unix:PATH", a socket that only its owner
-// can use. Other addresses are refused: whoever reaches the proxy acts with its
+// can use. Other addresses are refused: anyone who reaches the proxy acts with its
 // credential.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	at, err := resolve(addr)
@@ -64,16 +64,16 @@ func resolve(addr string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// listenUnix makes the socket in a folder of its own that nobody else can enter,
+// listenUnix makes the socket in a separate folder that no other user can enter,
 // and moves it into place once its mode is right.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&fs.ModeSocket == 0 {
-			return nil, fmt.Errorf("%s exists and is no socket", path)
+			return nil, fmt.Errorf("%s exists and is not a socket", path)
 		}
 		if c, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 			_ = c.Close()
-			return nil, fmt.Errorf("another program serves on %s", path)
+			return nil, fmt.Errorf("another program listens on %s", path)
 		}
 	}
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".agrenting-") // 0700
@@ -146,7 +146,7 @@ func Hosts(l net.Listener) []string {
 	return hosts
 }
 
-// A closing proxy goes on taking requests on connections that are open until none
+// A closing proxy continues to accept requests on open connections until none
 // has come for a while, that is in so many glances of this length one after the
 // other: what was sent before its callers could know is answered, with the word
 // that the connection ends. Glances are counted, because on a busy machine a
@@ -253,7 +253,7 @@ type draining struct {
 	ended chan struct{}
 }
 
-// settle is how long nobody may have come before the door is shut.
+// settle is how long no connection may have arrived before the listener is closed.
 const settle = 20 * time.Millisecond
 
 // shut keeps newcomers from joining those who wait, where the system can.
@@ -266,7 +266,7 @@ func (d *draining) shut() {
 	}
 }
 
-// drain returns when nobody waits at the door, or at the limit, which only a door
+// drain returns when no connection waits, or at the limit, which only a listener
 // that could not be shut reaches.
 func (d *draining) drain() {
 	t, ok := d.Listener.(interface{ SetDeadline(time.Time) error })

@@ -156,7 +156,7 @@ func TestOpenConnectionsHaveOneMoreRequest(t *testing.T) {
 	require.NoError(t, <-served)
 }
 
-// watched is a port that tells when it is closed.
+// watched is a listener that reports when it is closed.
 type watched struct {
 	*net.TCPListener
 	once   sync.Once
