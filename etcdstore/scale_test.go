@@ -69,10 +69,9 @@ var (
 		hears: 10 * time.Millisecond, fanOut: 50 * time.Microsecond,
 		perSecond: 50, burst: 100,
 		attempt: 5 * time.Second / 5, connections: 1,
-		source: "Cautious assumptions for one API server, not measured. The limit of 50 requests per second with bursts of " +
-			"100, the load before each save, and the stream that contains the record are those of the package. " +
-			"HTTP/2 carries requests and watches on one connection. The requests that resume a stream, one in about four " +
-			"minutes, are left out.",
+		source: "Speeds are assumptions for one API server, not measured. As in the package, a process makes at most 50 attempts " +
+			"per second with bursts of 100, a save reads first, and the watch contains the record. HTTP/2 shares one connection. " +
+			"Requests that resume a watch, one in about four minutes, are left out.",
 	}
 	listenModel = storeModel{
 		name:      "`pgstore`, `WithListen`",
@@ -81,8 +80,11 @@ var (
 		hears: time.Millisecond, fanOut: 20 * time.Microsecond,
 		poll:    10 * time.Second,
 		attempt: 5 * time.Second / 4, connections: 2,
-		source: "Cautious assumptions, not measured. A load after each notification and every 10 s is what the package does. " +
-			"One connection is of the pool, one is for LISTEN.",
+		source: "Latencies are above those measured without fsync on two busy cores: 0.4 ms for a load, 0.5 ms for a save, and " +
+			"1.3 ms until the first of 30 watchers has loaded the record. Operations per second and the time of a further watcher " +
+			"are assumptions for a server on a separate host. On the busy cores, 16 clients made 1,700 loads a second, and the last watcher had " +
+			"the record after 50 ms. As in the package, a watch loads the record after each notification and every 10 s. " +
+			"One connection is for LISTEN; concurrent operations may open more than the other one.",
 	}
 	pollModel = storeModel{
 		name:      "`pgstore`, polling",
@@ -90,7 +92,7 @@ var (
 		readLatency: listenModel.readLatency, writeLatency: listenModel.writeLatency,
 		poll:    time.Second,
 		attempt: listenModel.attempt, connections: 1,
-		source: "The same server. A load every second is the default of the package.",
+		source: "The same server. As in the package, a watch loads the record once a second by default.",
 	}
 )
 
