@@ -60,7 +60,7 @@ func TestTheAgentIsTheOneNamedMostClosely(t *testing.T) {
 	}
 }
 
-func TestAnAgentSetByTheCallerStandsAloneInAnySpelling(t *testing.T) {
+func TestCallersAgentHeaderIsKeptInAnySpelling(t *testing.T) {
 	t.Parallel()
 
 	for _, name := range []string{"X-Agent-Id", "X-Agent-ID", "x-agent-id", "X-AGENT-ID"} {
@@ -123,7 +123,7 @@ func TestDocumentedAgentIDsAreAccepted(t *testing.T) {
 	}
 }
 
-func TestTheAgentOfAContextCanBeReadBack(t *testing.T) {
+func TestAgentFromContext(t *testing.T) {
 	t.Parallel()
 
 	id, ok := agrenting.AgentFromContext(t.Context())

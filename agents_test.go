@@ -15,7 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestAnAnonymousClientRegistersAnAgentAndItsKeyWorks(t *testing.T) {
+func TestAnonymousClientRegistersAgent(t *testing.T) {
 	t.Parallel()
 	srv := sdktest.MemoryServer(t)
 	got, err := sdktest.ClientOf(t, srv, agrenting.WithAnonymous()).Agents.Register(t.Context(), sdktest.Scribe)
@@ -72,7 +72,7 @@ func TestAUserRegistersOwnedAgents(t *testing.T) {
 	assert.Equal(t, 26, n)
 }
 
-func TestALostRegistrationDoesNotMakeASecondAgent(t *testing.T) {
+func TestLostRegistrationIsRepeatedWithSameKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		srv := agrentingtest.NewServer(agrentingtest.InMemory())
@@ -89,7 +89,7 @@ func TestALostRegistrationDoesNotMakeASecondAgent(t *testing.T) {
 	})
 }
 
-func TestNothingInARegistrationsAnswerCostsTheKey(t *testing.T) {
+func TestRegistrationKeepsKeyOfUnusualResponses(t *testing.T) {
 	t.Parallel()
 	const rest = `"message":{"text":[1]},"legal":17}}`
 	for name, body := range map[string]string{
@@ -134,7 +134,7 @@ func TestARegistrationWithoutAKeySaysSo(t *testing.T) {
 }
 
 // The key is shown only in this answer, so no shape of it may cost the key.
-func TestARegistrationWithAKeyUnderAnUnknownNameHandsItsAnswerOver(t *testing.T) {
+func TestRegistrationReturnsResponseWithUnknownKeyName(t *testing.T) {
 	t.Parallel()
 	for _, data := range []string{
 		`{"data":{"agent":{"id":"a1"},"novelty":"` + sdktest.TestKey + `","message":"keep ` + sdktest.TestKey + `"}}`,
@@ -170,7 +170,7 @@ func TestARefusedRegistrationIsTyped(t *testing.T) {
 	assert.Contains(t, string(api.Details), "pricing_model")
 }
 
-func TestAnAgentIsFoundByIDAndByDID(t *testing.T) {
+func TestAgentGetByIDAndDID(t *testing.T) {
 	t.Parallel()
 	srv := sdktest.MemoryServer(t)
 	a := srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe", DID: "did:web:scribe.example:a%20b"})
@@ -191,7 +191,7 @@ func TestAnAgentIsFoundByIDAndByDID(t *testing.T) {
 	assert.Len(t, srv.Requests(), 3, "what cannot be an id is not sent")
 }
 
-func TestAnAgentKeepsWhatItsTypeDoesNotName(t *testing.T) {
+func TestAgentKeepsUnknownMembers(t *testing.T) {
 	t.Parallel()
 	const profile = `{"id":"a1","reputation_score":"4.90","base_price":12.0,"pricing_tiers":[1],"owner_id":null}`
 	got, err := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, `{"data":`+profile+`}`)).Agents.Get(t.Context(), "a1")

@@ -82,7 +82,7 @@ func TestTheTransportAddsAtMostThreeAllocations(t *testing.T) {
 }
 
 //nolint:paralleltest // AllocsPerRun counts the whole process
-func TestAnAnswerThatIsNotRetriedCostsNoMore(t *testing.T) {
+func TestResponseWithoutRetryAllocatesNoMore(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates too")
 	}
@@ -100,7 +100,7 @@ func TestAnAnswerThatIsNotRetriedCostsNoMore(t *testing.T) {
 }
 
 //nolint:paralleltest // AllocsPerRun counts the whole process
-func TestLookingUpTheCredentialAllocatesNothing(t *testing.T) {
+func TestCredentialLookupDoesNotAllocate(t *testing.T) {
 	ctx := ContextWithAgent(t.Context(), "agent-1")
 	for name, src := range map[string]CredentialSource{
 		"static": Static(APIKey("k1")),

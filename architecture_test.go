@@ -93,7 +93,7 @@ func importsOf(t *testing.T, folder string) string {
 	return strings.Join(slices.Compact(names), ", ")
 }
 
-func TestEachInternalPackageSaysWhatItKnows(t *testing.T) {
+func TestInternalPackagesDocumentTheirScope(t *testing.T) {
 	t.Parallel()
 	folders, err := filepath.Glob("internal/*")
 	require.NoError(t, err)

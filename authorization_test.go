@@ -137,7 +137,7 @@ func TestARejectedAuthorizationIsRenewedOnceForAll(t *testing.T) {
 	})
 }
 
-func TestRejectionsEndWhereThereIsNothingElseToTry(t *testing.T) {
+func TestRejectionsEndWithoutAnotherCredential(t *testing.T) {
 	t.Parallel()
 	fixed, err := sdktest.Keyed(t, &sdktest.Recorder{}).Authorize(t.Context(), sdktest.APIURL)
 	require.NoError(t, err)
@@ -198,7 +198,7 @@ func TestAnAuthorizationWaitsForARotationInPlace(t *testing.T) {
 
 // Those who sent their request before the rotation are refused in the middle of
 // it, when the SDK is about to get them the next session anyway.
-func TestARejectionInTheMiddleOfARotationCostsNoSession(t *testing.T) {
+func TestRejectionDuringRotationKeepsSession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -232,7 +232,7 @@ func TestARejectionInTheMiddleOfARotationCostsNoSession(t *testing.T) {
 
 // A reconnecting socket that keeps its Authorization: it works for hours each
 // time, and after the fourth end of a session it is refused for ever.
-func TestAnAuthorizationThatWorkedForHoursIsNotWorn(t *testing.T) {
+func TestLongLivedAuthorizationKeepsItsResends(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)
@@ -251,7 +251,7 @@ func TestAnAuthorizationThatWorkedForHoursIsNotWorn(t *testing.T) {
 	})
 }
 
-func TestRejectedHeedsItsContext(t *testing.T) {
+func TestRejectedRespectsItsContext(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewSessionWorld(t)
 	c := w.Client()
@@ -268,7 +268,7 @@ func TestRejectedHeedsItsContext(t *testing.T) {
 	require.NotErrorIs(t, err, agrenting.ErrUnauthorized, "another session is available")
 }
 
-func TestRejectedCallsNobodyAfterClose(t *testing.T) {
+func TestRejectedAsksNoSourceAfterClose(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewSessionWorld(t)
 	c := w.Client()
@@ -294,7 +294,7 @@ func TestRejectedCallsNobodyAfterClose(t *testing.T) {
 
 // A bad hour of the platform, over by now, must not leave its mark on a client
 // that only authorizes.
-func TestClientsThatOnlyAuthorizeRecover(t *testing.T) {
+func TestAuthorizeOnlyClientRecovers(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"authorize", "transport"} {
 		t.Run(how, func(t *testing.T) {

@@ -86,7 +86,7 @@ type sharedRecorder struct {
 func (r *sharedRecorder) CloseIdleConnections() { r.closed++ }
 
 //nolint:paralleltest // it replaces http.DefaultTransport
-func TestDefaultBaseHasItsOwnConnections(t *testing.T) {
+func TestDefaultBaseKeepsSeparateConnections(t *testing.T) {
 	std, ok := http.DefaultTransport.(*http.Transport)
 	require.True(t, ok)
 	for name, from := range map[string]http.RoundTripper{"default": std, "no limits": &http.Transport{}, "none": nil} {

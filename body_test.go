@@ -63,7 +63,7 @@ type closeBoth struct {
 
 func (c closeBoth) Close() error { return c.request.Close() }
 
-func TestABodyIsReplayedWholeOrNotAtAll(t *testing.T) {
+func TestBodyIsReplayedCompletely(t *testing.T) {
 	t.Parallel()
 
 	const content = "the whole body"
@@ -106,7 +106,7 @@ func TestABodyIsReplayedWholeOrNotAtAll(t *testing.T) {
 	}
 }
 
-func TestDoAndHTTPClientTellThatABodyIsNotReplayable(t *testing.T) {
+func TestDoAndHTTPClientReportNotReplayable(t *testing.T) {
 	t.Parallel()
 
 	src := newMint("k1")
@@ -131,7 +131,7 @@ func TestDoAndHTTPClientTellThatABodyIsNotReplayable(t *testing.T) {
 	assert.Empty(t, bodies)
 }
 
-func TestABodyThatCannotBeMadeAgainIsNotReplayable(t *testing.T) {
+func TestFailingGetBodyIsNotReplayable(t *testing.T) {
 	t.Parallel()
 
 	src := newMint("k1")
@@ -149,7 +149,7 @@ func TestABodyThatCannotBeMadeAgainIsNotReplayable(t *testing.T) {
 	assert.Empty(t, bodies)
 }
 
-func TestTheFirstAttemptCannotReadOnceTheBodyWasTakenBack(t *testing.T) {
+func TestRewoundBodyIsClosedForFirstAttempt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const content = "the whole body"

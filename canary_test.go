@@ -55,7 +55,7 @@ func TestCanarySkipsOnlyCleanTexts(t *testing.T) {
 	}
 }
 
-func TestARotationThatGoesWrongTellsNoSecret(t *testing.T) {
+func TestFailedRotationShowsNoSecret(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]agrentingtest.Fault{
 		"no answer":  agrentingtest.DropAfter().Always(),
@@ -121,7 +121,7 @@ func (s *quotingStore) Save(ctx context.Context, name string, data []byte, prev 
 	return s.SpyStore.Save(ctx, name, data, prev)
 }
 
-func TestAStoreThatQuotesItsRowsTellsNoSecret(t *testing.T) {
+func TestStoreErrorsShowNoSecret(t *testing.T) {
 	t.Parallel()
 	for _, strategy := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		for _, panics := range []bool{false, true} {

@@ -152,7 +152,7 @@ func TestChain_followsItsFiles(t *testing.T) {
 	})
 }
 
-func TestChain_isAskedAgainOnlyAsFarAsThatIsMeant(t *testing.T) {
+func TestChain_recheck_asksOnlyEarlierSources(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		vault := &sdktest.Source{Err: agrenting.ErrNoCredential}

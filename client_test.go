@@ -91,7 +91,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	})
 }
 
-func TestCloseEndsARequestThatWaitsForACredential(t *testing.T) {
+func TestCloseEndsWaitingRequests(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		source := agrenting.CredentialSourceFunc(func(ctx context.Context) (agrenting.Credential, error) {
@@ -111,7 +111,7 @@ func TestCloseEndsARequestThatWaitsForACredential(t *testing.T) {
 	})
 }
 
-func TestCloseNamesASourceThatDoesNotReturn(t *testing.T) {
+func TestCloseNamesHungSource(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -262,7 +262,7 @@ func TestAClientPrintsAsASummary(t *testing.T) {
 	assert.Equal(t, "agrenting.Client()", new(agrenting.Client).String())
 }
 
-func TestTheBaseURLIsTheOneThatCallsGoTo(t *testing.T) {
+func TestBaseURLReturnsWhereCallsGo(t *testing.T) {
 	t.Parallel()
 	for given, want := range map[string]string{
 		"":                                 agrenting.DefaultBaseURL,

@@ -105,7 +105,7 @@ func (a asked) Done() <-chan struct{} {
 	return a.Context.Done()
 }
 
-func TestCommandSource_rejectionDuringARun_runsTheCommandAgain(t *testing.T) {
+func TestCommandSource_rejectionDuringRun_runsAgain(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -199,7 +199,7 @@ func TestTheDefaultIsTheApexOverHTTPS(t *testing.T) {
 	assert.Equal(t, "https://agrenting.com/x", base.only(t).url)
 }
 
-func TestNewWithoutACredentialListsWhatItTried(t *testing.T) {
+func TestNewWithoutCredentialListsSources(t *testing.T) {
 	t.Parallel()
 	_, err := New(lookupIn(map[string]string{"AGRENTING_SANDBOX_API_KEY": "sk_sandbox_" + testKey}))
 	var none *NoCredentialError
@@ -213,7 +213,7 @@ func TestNewWithoutACredentialListsWhatItTried(t *testing.T) {
 	assertClean(t, err.Error(), testKey)
 }
 
-func TestTheGuardLooksAtEveryCredential(t *testing.T) {
+func TestEnvironmentCheckCoversEveryCredential(t *testing.T) {
 	t.Parallel()
 	const production, sandbox = "Zq7Wm3Xp9Rt5Kv2Ln8", "sk_sandbox_Zq7Wm3Xp9Rt5Kv2Ln8"
 	file := filepath.Join(t.TempDir(), "key")
@@ -252,7 +252,7 @@ func TestTheGuardLooksAtEveryCredential(t *testing.T) {
 	}
 }
 
-func TestTheGuardLooksAtRenewedCredentialsToo(t *testing.T) {
+func TestEnvironmentCheckCoversRenewedCredentials(t *testing.T) {
 	t.Parallel()
 	src := newMint("sk_sandbox_first")
 	p := newPlatform("sk_sandbox_first")
@@ -266,7 +266,7 @@ func TestTheGuardLooksAtRenewedCredentialsToo(t *testing.T) {
 	assert.Zero(t, p.count("production-key"))
 }
 
-func TestTokensWithoutAMarkNeedALoudOptIn(t *testing.T) {
+func TestUnmarkedTokensNeedOptIn(t *testing.T) {
 	t.Parallel()
 	for _, cred := range []Credential{UserToken("ap_x"), SessionToken("st_x", time.Time{})} {
 		c, err := New(WithoutEnvironment(), WithEnvironment(Sandbox), WithCredential(cred), WithUnmarkedSandboxTokens())
@@ -330,7 +330,7 @@ func TestKeysStayOutOfBrowsers(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-func TestASourceThatYieldsRubbishSendsNothing(t *testing.T) {
+func TestInvalidCredentialOfSourceIsNotSent(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		cred Credential
@@ -353,7 +353,7 @@ func TestASourceThatYieldsRubbishSendsNothing(t *testing.T) {
 	}
 }
 
-func TestTwoClientsKnowNothingOfEachOther(t *testing.T) {
+func TestClientsAreIndependent(t *testing.T) {
 	t.Parallel()
 	var wg sync.WaitGroup
 	for i := range 8 {

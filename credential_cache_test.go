@@ -15,7 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/gate"
 )
 
-func TestWhoWaitsAtAGateLearnsOfTheEnd(t *testing.T) {
+func TestCloseReleasesRequestsAtGate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := new(gate.Gate)
@@ -32,7 +32,7 @@ func TestWhoWaitsAtAGateLearnsOfTheEnd(t *testing.T) {
 	})
 }
 
-func TestTheSameSecretOfAnotherKindIsAnotherCredential(t *testing.T) {
+func TestSameSecretOfOtherKindIsNewGeneration(t *testing.T) {
 	t.Parallel()
 	key, token := &preparedCredential{cred: APIKey(testKey)}, &preparedCredential{cred: UserToken(testKey)}
 	assert.True(t, sameCredential(key, &preparedCredential{cred: APIKey(testKey)}))
@@ -78,7 +78,7 @@ func TestConcurrentRefusalsCountAsOneUnprovenRenewal(t *testing.T) {
 }
 
 // A source that takes its time replaces a good credential by a dead one, and insists on it.
-func TestConcurrentRequestsUseTheCredentialBeforeADeadOne(t *testing.T) {
+func TestConcurrentRequestsFallBackToPreviousCredential(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		src := newMint("k1")

@@ -24,7 +24,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestKeyFileWithBadContentKeepsTheOldKey(t *testing.T) {
+func TestInvalidKeyFileKeepsOldKey(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]func(key string) string{
 		"half a key": func(key string) string { return key[:len(key)/2] },
@@ -303,7 +303,7 @@ func TestLongOutageFailsRequestsAtOnce(t *testing.T) {
 	})
 }
 
-func TestResendsUseAnotherConnection(t *testing.T) {
+func TestResendsUseNewConnection(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var requests, questions []bool // whether their connection is closed
@@ -342,7 +342,7 @@ func withVerify(base http.RoundTripper, code int) http.RoundTripper {
 	})
 }
 
-func TestVerifyRouteThatSaysNothingOfSessions(t *testing.T) {
+func TestVerifyRouteWithoutVerdictOnSessions(t *testing.T) {
 	t.Parallel()
 	const lasts = 10 * time.Minute
 	for name, code := range map[string]int{"missing": http.StatusNotFound, "refuses all": http.StatusUnauthorized} {

@@ -30,7 +30,7 @@ func TestKindHasAName(t *testing.T) {
 	}
 }
 
-func TestCredentialGivesBackWhatItWasMadeOf(t *testing.T) {
+func TestCredentialAccessors(t *testing.T) {
 	t.Parallel()
 
 	ends := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -158,7 +158,7 @@ func TestUsingACredentialDoesNotAllocate(t *testing.T) { //nolint:paralleltest /
 	}
 }
 
-func TestParseCredentialTellsTheKindByPrefix(t *testing.T) {
+func TestParseCredentialGuessesKindByPrefix(t *testing.T) {
 	t.Parallel()
 
 	cases := map[string]struct {
@@ -247,7 +247,7 @@ func TestConstructorsDoNotTrim(t *testing.T) {
 	require.ErrorContains(t, err, "line break at byte 4 of 4")
 }
 
-func TestTheZeroCredentialIsNoCredential(t *testing.T) {
+func TestZeroCredential(t *testing.T) {
 	t.Parallel()
 	require.ErrorIs(t, Credential{}.validate(), ErrNoCredential)
 	require.NotErrorIs(t, Credential{}.validate(), ErrInvalidCredential)
@@ -282,7 +282,7 @@ func TestCredentialRefusesToBeDecodedOrGobEncoded(t *testing.T) {
 	require.Error(t, json.Unmarshal(encoded, new(holder)), "a redacted credential does not come back as one")
 }
 
-func TestStaticYieldsItsCredentialOrTheReasonWhyNot(t *testing.T) {
+func TestStaticReturnsCredentialOrError(t *testing.T) {
 	t.Parallel()
 
 	c, err := Static(APIKey("k")).Credential(t.Context())

@@ -85,7 +85,7 @@ func TestRepeatedDeletion(t *testing.T) {
 	}
 }
 
-func TestLogoutWhoseResponseWasLost(t *testing.T) {
+func TestLogoutWithLostResponse(t *testing.T) {
 	t.Parallel()
 	dead := refusal(http.StatusUnauthorized, "UNAUTHORIZED")
 	for name, tc := range map[string]struct {

@@ -103,7 +103,7 @@ func brokenAfter(code int, part string, err error) *http.Response {
 	return resp
 }
 
-func TestDoRepeatsACallWhoseAnswerBreaksOff(t *testing.T) {
+func TestDoRetriesTruncatedResponse(t *testing.T) {
 	t.Parallel()
 	const half, whole = `{"data":{"name":"h`, `{"data":{"name":"whole"}}`
 	once := []agrenting.Option{agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1})}
@@ -171,7 +171,7 @@ func TestDoRepeatsACallWhoseAnswerBreaksOff(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatBreaksOffInAWriterIsNotRequestedAgain(t *testing.T) {
+func TestTruncatedResponseInWriterIsNotRetried(t *testing.T) {
 	t.Parallel()
 	base := &sdktest.Script{Answer: func(int, *http.Request) (*http.Response, error) {
 		return brokenAfter(http.StatusOK, "part", io.ErrUnexpectedEOF), nil
@@ -234,7 +234,7 @@ func TestTheRetryOfABrokenAnswerIsLogged(t *testing.T) {
 }
 
 // A refusal that is returned after all is never cut with a clean end.
-func TestALargeResponseIsReturnedWholeOrWithAnError(t *testing.T) {
+func TestLargeResponseIsCompleteOrError(t *testing.T) {
 	t.Parallel()
 	large := strings.Repeat("x", 128<<10)
 	lost := errors.New("the file is gone")

@@ -18,7 +18,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestAMethodThatIsNoneIsRefused(t *testing.T) {
+func TestInvalidMethodIsRefused(t *testing.T) {
 	t.Parallel()
 	_, err := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, "{}")).Do(t.Context(), "GE T", "/x", nil, nil)
 	require.ErrorIs(t, err, agrenting.ErrInvalidOption)
@@ -148,7 +148,7 @@ func TestNoTimeoutMeansNone(t *testing.T) {
 	})
 }
 
-func TestATimeoutIsOneForThoseWhoAskAnyError(t *testing.T) {
+func TestTimeoutErrorReportsTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		base := sdktest.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -174,7 +174,7 @@ func TestACallersTraceIsFilledByDo(t *testing.T) {
 	})
 }
 
-func TestErrorsOfTheConnectionComeThroughWithoutTheQuery(t *testing.T) {
+func TestConnectionErrorsOmitQuery(t *testing.T) {
 	t.Parallel()
 	errDial := errors.New("dial tcp: connection refused")
 	cases := map[string]error{
@@ -215,7 +215,7 @@ func TestARenewalErrorSurvivesTheSourcesURLError(t *testing.T) {
 	sdktest.AssertClean(t, renewal.Error())
 }
 
-func TestARedirectElsewhereIsRefusedAndItsAnswerKept(t *testing.T) {
+func TestForeignRedirectIsRefusedAndResponseKept(t *testing.T) {
 	t.Parallel()
 	base := sdktest.Answering(http.StatusFound, "", "Location", "https://evil.example/?q=query-value", "X-Request-Id", "req_1")
 	resp, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodGet, "/x?q=query-value", nil, nil)

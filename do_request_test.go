@@ -53,7 +53,7 @@ func TestTheCallersIdempotencyKeyWins(t *testing.T) {
 	}
 }
 
-func TestTheIdempotencyKeyIsTheSameOverRetriesAndReplays(t *testing.T) {
+func TestIdempotencyKeyIsTheSameInAllAttempts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		src := sdktest.NewSource("old-key")
@@ -86,7 +86,7 @@ func TestTheIdempotencyKeyIsTheSameOverRetriesAndReplays(t *testing.T) {
 	})
 }
 
-func TestALostAnswerDoesNotDoTheWorkTwice(t *testing.T) {
+func TestLostResponseDoesNotRepeatWork(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		srv := agrentingtest.NewServer(agrentingtest.InMemory())
@@ -156,7 +156,7 @@ func TestQueriesOfPathAndOptionsAreMerged(t *testing.T) {
 	assert.Equal(t, url.Values{"b": {"2", "3"}, "a": {"over the path's"}}, first, "the caller's map is unchanged")
 }
 
-func TestCallOptionsRefuseWhatCannotBeSent(t *testing.T) {
+func TestCallOptionsRefuseInvalidValues(t *testing.T) {
 	t.Parallel()
 	base := sdktest.Answering(http.StatusOK, "{}")
 	c := sdktest.Keyed(t, base)
@@ -210,7 +210,7 @@ func TestTheCallersCredentialHeaderWins(t *testing.T) {
 	}
 }
 
-func TestPathsThatLeadElsewhereAreRefused(t *testing.T) {
+func TestForeignPathsAreRefused(t *testing.T) {
 	t.Parallel()
 	base := sdktest.Answering(http.StatusOK, "{}")
 	c := sdktest.Keyed(t, base)
@@ -277,7 +277,7 @@ func TestPathsArriveAsTheyAre(t *testing.T) {
 	}
 }
 
-func TestWholeURLsOfPinnedOriginsAreCalled(t *testing.T) {
+func TestFullURLsOfPinnedOriginsAreCalled(t *testing.T) {
 	t.Parallel()
 	rec := sdktest.Answering(http.StatusOK, "{}")
 	const files = "https://files.agrenting.test"

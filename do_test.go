@@ -82,7 +82,7 @@ func TestDoPutsTheDataWhereItIsWanted(t *testing.T) {
 	assert.Equal(t, []any{1.0, 2.0}, anything)
 }
 
-func TestAWriterTakesWhatIsNoJSONAndHasNoBound(t *testing.T) {
+func TestWriterGetsUnlimitedBodyOfAnyType(t *testing.T) {
 	t.Parallel()
 	const size = agrenting.MaxBody + 1<<10
 	base := sdktest.RoundTripFunc(func(*http.Request) (*http.Response, error) {
@@ -96,7 +96,7 @@ func TestAWriterTakesWhatIsNoJSONAndHasNoBound(t *testing.T) {
 	assert.Equal(t, size, n.Bytes())
 }
 
-func TestAnOutThatCannotBeFilledIsRefusedBeforeSending(t *testing.T) {
+func TestInvalidOutIsRefusedBeforeSending(t *testing.T) {
 	t.Parallel()
 	base := sdktest.Answering(http.StatusOK, "{}")
 	c := sdktest.Keyed(t, base)
@@ -108,7 +108,7 @@ func TestAnOutThatCannotBeFilledIsRefusedBeforeSending(t *testing.T) {
 	assert.Empty(t, base.Requests())
 }
 
-func TestAnAnswerThatDoesNotDecodeIsMalformed(t *testing.T) {
+func TestUndecodableResponseIsMalformed(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
 		body string
@@ -208,7 +208,7 @@ func TestDoSendsEveryKindOfBody(t *testing.T) {
 	}
 }
 
-func TestABodyThatDoesNotEncodeIsNotSent(t *testing.T) {
+func TestUnencodableBodyIsNotSent(t *testing.T) {
 	t.Parallel()
 	base := sdktest.Answering(http.StatusOK, "{}")
 	_, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodPost, "/x?q=query-value", make(chan int), nil)
@@ -217,7 +217,7 @@ func TestABodyThatDoesNotEncodeIsNotSent(t *testing.T) {
 	assert.Empty(t, base.Requests())
 }
 
-func TestDoSaysWhoItIs(t *testing.T) {
+func TestDoSetsUserAgent(t *testing.T) {
 	t.Parallel()
 	base := sdktest.Answering(http.StatusOK, "{}")
 	_, err := sdktest.Keyed(t, base, agrenting.WithUserAgent("my-agent/1.2")).Do(t.Context(), http.MethodGet, "/x", nil, nil)

@@ -68,9 +68,9 @@ func blocksOf(t *testing.T, document string) (blocks []block, lines []string) {
 	return blocks, lines
 }
 
-// TestTheCommandsOfTheGuidesShowWhatTheGuidesSay runs every command, so that a
+// TestCommandsInGuidesPrintDocumentedOutput runs every command, so that a
 // newcomer's first hour is a test.
-func TestTheCommandsOfTheGuidesShowWhatTheGuidesSay(t *testing.T) {
+func TestCommandsInGuidesPrintDocumentedOutput(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("it builds and runs the command-line tool")

@@ -117,7 +117,7 @@ func TestEachVariableShadowsTheNext(t *testing.T) {
 	}
 }
 
-func TestAnExplicitCredentialKeepsTheEnvironmentUnreadForCredentials(t *testing.T) {
+func TestExplicitCredentialSkipsEnvironment(t *testing.T) {
 	t.Parallel()
 
 	env := &fakeEnv{vars: map[string]string{
@@ -141,7 +141,7 @@ func TestAnExplicitEnvironmentKeepsItsVariableUnread(t *testing.T) {
 	assert.NotContains(t, env.looked, "AGRENTING_ENV")
 }
 
-func TestNoLookupIsAnEmptyEnvironment(t *testing.T) {
+func TestNilLookupIsEmptyEnvironment(t *testing.T) {
 	t.Parallel()
 
 	cfg, err := readEnvironment(nil, Sandbox, true)
@@ -186,7 +186,7 @@ func TestTheCredentialTypeOverridesTheGuess(t *testing.T) {
 	}
 }
 
-func TestBadValuesAreNamedByTheirVariableAndNotShown(t *testing.T) {
+func TestInvalidVariableIsNamedButNotShown(t *testing.T) {
 	t.Parallel()
 
 	const part = "Zq7Wm3Xp9Rt5Kv2Ln8"
@@ -242,7 +242,7 @@ func TestBadValuesAreNamedByTheirVariableAndNotShown(t *testing.T) {
 	}
 }
 
-func TestWhatIsShadowedIsNotJudged(t *testing.T) {
+func TestShadowedVariableIsNotChecked(t *testing.T) {
 	t.Parallel()
 
 	cfg, err := readVars(map[string]string{"AGRENTING_API_KEY": "k", "AGRENTING_SESSION_TOKEN": " bad value "}, "")
@@ -282,7 +282,7 @@ func TestAKeyFileNeedNotExistYet(t *testing.T) {
 	}
 }
 
-func TestNoCredentialListsWhatWasTriedAndHowToMendIt(t *testing.T) {
+func TestNoCredentialErrorListsSourcesAndRemedy(t *testing.T) {
 	t.Parallel()
 
 	cfg, err := readVars(map[string]string{"AGRENTING_SANDBOX_API_KEY": "sk_sandbox_x"}, "")
@@ -314,7 +314,7 @@ func TestNoCredentialListsWhatWasTriedAndHowToMendIt(t *testing.T) {
 	assert.NotEmpty(t, new(NoCredentialError).Error())
 }
 
-func TestTheProcessEnvironmentIsReadableThroughLookup(t *testing.T) {
+func TestProcessEnvironmentLookup(t *testing.T) {
 	t.Setenv("AGRENTING_TEST_ONLY", "x")
 
 	value, found := processEnvironment("AGRENTING_TEST_ONLY")

@@ -18,7 +18,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-func TestSentinelsMatchWhatTheyStandFor(t *testing.T) {
+func TestSentinelsMatchStatusCodes(t *testing.T) {
 	t.Parallel()
 	all := map[string]error{
 		"unauthorized": agrenting.ErrUnauthorized, "forbidden": agrenting.ErrForbidden, "not found": agrenting.ErrNotFound, "route": agrenting.ErrRouteNotFound,
@@ -86,7 +86,7 @@ func TestTheTextOfAnAPIErrorIsComplete(t *testing.T) {
 	}
 }
 
-func TestAnAPIErrorCarriesRetryAfterBeyondThePolicy(t *testing.T) {
+func TestAPIErrorHasRetryAfterBeyondPolicy(t *testing.T) {
 	t.Parallel()
 	base := sdktest.Answering(http.StatusTooManyRequests, `{"errors":[{"code":"RATE_LIMIT_EXCEEDED","message":"m"}]}`, "Retry-After", "3600")
 	resp, err := sdktest.Keyed(t, base).Do(t.Context(), http.MethodGet, "/x", nil, nil)
@@ -143,7 +143,7 @@ func TestForeignTextIsBoundedAndOnOneLine(t *testing.T) {
 	assert.Equal(t, "a? b", secret.Clean("a\xff\n b"))
 }
 
-func TestARenewalErrorSaysWhatHappened(t *testing.T) {
+func TestRenewalErrorText(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	cause := errors.New("agrenting: the store is away")
@@ -158,7 +158,7 @@ func TestARenewalErrorSaysWhatHappened(t *testing.T) {
 	assert.Equal(t, "agrenting: cannot obtain a credential", new(agrenting.RenewalError).Error())
 }
 
-func TestARenewalErrorHidesWhatItsSourceSays(t *testing.T) {
+func TestRenewalErrorRedactsSourceError(t *testing.T) {
 	t.Parallel()
 	const secret = "sk_sandbox_Zq7Wm3Xp9Rt5"
 	for _, text := range []string{
@@ -173,7 +173,7 @@ func TestARenewalErrorHidesWhatItsSourceSays(t *testing.T) {
 	}
 }
 
-func TestAPanickingSourceIsAnErrorWithoutItsSecret(t *testing.T) {
+func TestPanickingSourceIsErrorWithoutSecret(t *testing.T) {
 	t.Parallel()
 	const secret = "sk_sandbox_Zq7Wm3Xp9Rt5"
 	src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { panic("no use for " + secret) })

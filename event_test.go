@@ -91,7 +91,7 @@ func TestAFailedRenewalIsAnEvent(t *testing.T) {
 }
 
 // A test's require in an observer ends the goroutine that it runs on.
-func TestAnObserverThatPanicsOrLeavesCostsNoEvent(t *testing.T) {
+func TestPanickingObserverLosesNoEvent(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func(){
 		"panic":  func() { panic("a bug of the observer") },
@@ -129,7 +129,7 @@ func loggerThat(fn func()) Option {
 	}), nil)))
 }
 
-func TestASlowObserverOrLoggerHoldsNobodyUp(t *testing.T) {
+func TestSlowObserverDoesNotDelayRequests(t *testing.T) {
 	t.Parallel()
 	for name, slow := range map[string]func(func()) Option{
 		"observer": func(wait func()) Option { return WithObserver(func(Event) { wait() }) },
@@ -160,7 +160,7 @@ func TestASlowObserverOrLoggerHoldsNobodyUp(t *testing.T) {
 }
 
 // Observers and loggers run outside the engine's lock.
-func TestAnObserverAndALoggerMayAskTheClient(t *testing.T) {
+func TestObserverAndLoggerMayCallClient(t *testing.T) {
 	t.Parallel()
 	var c *Client
 	ready := make(chan struct{})
@@ -209,7 +209,7 @@ func TestEventsAreLoggedWithoutSecrets(t *testing.T) {
 	assertClean(t, text, testKey, "sk_sandbox_Zq7Wm3Xp9Rt5")
 }
 
-func TestALoggedEventHasWhatIsKnown(t *testing.T) {
+func TestLoggedEventHasKnownFields(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	e := Event{

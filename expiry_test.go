@@ -16,7 +16,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestWithExpiry_changesNothingElse(t *testing.T) {
+func TestWithExpiry_keepsOtherFields(t *testing.T) {
 	t.Parallel()
 	end := time.Date(2099, 3, 1, 12, 0, 0, 0, time.UTC)
 	for _, c := range []agrenting.Credential{agrenting.APIKey("sk_sandbox_1"), agrenting.UserToken("ap_1"), agrenting.SessionToken("s1", time.Now())} {

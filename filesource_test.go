@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestFileSourceReadsWhatTheFileHolds(t *testing.T) {
+func TestFileSourceReadsCredential(t *testing.T) {
 	t.Parallel()
 
 	cases := map[string]struct {
@@ -46,7 +46,7 @@ func TestFileSourceReadsWhatTheFileHolds(t *testing.T) {
 	}
 }
 
-func TestAKeyWithinThePathOfAFileIsNotShown(t *testing.T) {
+func TestKeyInFilePathIsNotShown(t *testing.T) {
 	t.Parallel()
 
 	const key = "sk_sandbox_0123456789abcdef0123"

@@ -457,7 +457,7 @@ func TestWarningsAboutHostsAreBounded(t *testing.T) {
 	assert.Equal(t, before, log.Bytes(), "the memory is full")
 }
 
-func TestAnonymousRequestsElsewhereAreNotLogged(t *testing.T) {
+func TestAnonymousForeignRequestsAreNotLogged(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithAnonymous(), agrenting.WithTransport(sdktest.Answering(http.StatusOK, "{}")),

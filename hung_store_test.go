@@ -58,7 +58,7 @@ func exchanging(life time.Duration) tripFunc {
 	}
 }
 
-func TestStoreThatIgnoresItsContextHangsNoRequest(t *testing.T) {
+func TestHungStoreDoesNotBlockRequests(t *testing.T) {
 	t.Parallel()
 	for _, hangs := range []string{"load", "save", "load and save"} {
 		for _, where := range []string{"sessions", "key and sessions"} {
@@ -93,7 +93,7 @@ func TestStoreThatIgnoresItsContextHangsNoRequest(t *testing.T) {
 	}
 }
 
-func TestFewCallsWaitInAStoreThatIgnoresItsContext(t *testing.T) {
+func TestHungStoreHoldsFewCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &hungStore{Store: MemoryStore(), hangs: "load", stop: make(chan struct{})}
@@ -124,7 +124,7 @@ func (slowStore) Load(ctx context.Context, _ string) (Record, error) {
 	return Record{}, fmt.Errorf("the database did not answer: %w", ctx.Err())
 }
 
-func TestErrorOfAStoreThatRespectsItsContextIsKept(t *testing.T) {
+func TestStoreErrorAfterContextEndIsKept(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

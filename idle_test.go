@@ -95,7 +95,7 @@ func TestBusyClientReadsStoreAtIntervals(t *testing.T) {
 	}
 }
 
-func TestIdleClientNoticesRotationElsewhere(t *testing.T) {
+func TestIdleClientAdoptsRotationOfOtherProcess(t *testing.T) {
 	t.Parallel()
 	for name, newStore := range countedStores {
 		for _, strategy := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
@@ -143,7 +143,7 @@ func TestIdleClientLeavesKeyFileAlone(t *testing.T) {
 	})
 }
 
-func TestThousandsOfIdleClientsDoNothing(t *testing.T) {
+func TestIdleClientsMakeNoCalls(t *testing.T) {
 	t.Parallel()
 	clients := 5000
 	if sdktest.RaceEnabled {

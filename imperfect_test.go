@@ -225,7 +225,7 @@ func TestRefusingRouteDoesNotAffectOthers(t *testing.T) {
 	})
 }
 
-func TestSessionThatEndsEarlyCostsOneExchange(t *testing.T) {
+func TestEarlySessionEndCausesOneExchange(t *testing.T) {
 	t.Parallel()
 	exactly := func(n int) func(*testing.T, loadResult) {
 		return func(t *testing.T, r loadResult) {

@@ -74,7 +74,7 @@ func TestTwoStaleNodesFailFewRequests(t *testing.T) {
 	runScenarios(t, cases)
 }
 
-func TestSessionThatEndsTwiceCostsTwoExchanges(t *testing.T) {
+func TestTwoSessionEndsCauseTwoExchanges(t *testing.T) {
 	t.Parallel()
 	twice := []event{sessionsEndAt(7 * time.Second), sessionsEndAt(17 * time.Second)}
 	exactly := func(t *testing.T, r loadResult) {
@@ -104,7 +104,7 @@ func TestSessionThatEndsTwiceCostsTwoExchanges(t *testing.T) {
 	})
 }
 
-func TestSessionThatEndsInAnOutageFailsNoRequest(t *testing.T) {
+func TestSessionEndDuringOutageFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	outage := interval{3 * time.Second, 5 * time.Second}
 	runScenarios(t, map[string]limited{

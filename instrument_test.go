@@ -292,7 +292,7 @@ func TestRequestIDShowsNoSecret(t *testing.T) {
 	}
 }
 
-func TestPanickingInstrumentationChangesNothing(t *testing.T) {
+func TestPanickingInstrumentationDoesNotAffectRequests(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]agrenting.Instrumentation{
 		"request": {Request: func(context.Context, agrenting.RequestInfo) (context.Context, func(agrenting.RequestResult)) {
@@ -389,7 +389,7 @@ func TestInstrumentationWithoutFunctionsIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, agrenting.ErrInvalidOption)
 }
 
-func TestClientBelowAClientHasItsOwnAttempts(t *testing.T) {
+func TestNestedClientsCountAttemptsSeparately(t *testing.T) {
 	t.Parallel()
 	var above, below spy
 	inner := sdktest.Keyed(t, sdktest.Answers(http.StatusOK), agrenting.WithBaseURL("https://inner.test"), below.option())

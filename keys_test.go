@@ -61,7 +61,7 @@ func TestKeysAreCreatedListedAndRevoked(t *testing.T) {
 	}
 }
 
-func TestAnUnknownAnswerIsHandedOverAsItIs(t *testing.T) {
+func TestUnknownIssueResponseIsReturnedUnchanged(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewRotationWorld(t, agrentingtest.WithRotateKeyField("novelty"))
 	c := sdktest.ClientOf(t, w.Server, agrenting.WithCredential(agrenting.APIKey(w.Key.Secret)))
@@ -81,7 +81,7 @@ func TestAnUnknownAnswerIsHandedOverAsItIs(t *testing.T) {
 	assert.Empty(t, hears.Leaks())
 }
 
-func TestAnAnswerWithAKeyThatBreaksOffIsHandedOverAsFarAsItCame(t *testing.T) {
+func TestTruncatedIssueResponseIsReturned(t *testing.T) {
 	t.Parallel()
 	part := `{"data":{"api_key":"` + sdktest.TestKey + `","id":"`
 	base := &sdktest.Recorder{Then: func(int, sdktest.Seen) *http.Response {
@@ -107,7 +107,7 @@ func TestAnAnswerWithAKeyThatBreaksOffIsHandedOverAsFarAsItCame(t *testing.T) {
 }
 
 // A success may complain of something beside the secret that it has.
-func TestAnAnswerWithAKeyAndAnErrorHandsTheKeyOver(t *testing.T) {
+func TestIssueResponseWithErrorReturnsKey(t *testing.T) {
 	t.Parallel()
 	const complaint = `"errors":[{"code":"AUDIT_DELAYED","message":"later"}]`
 	for name, issue := range map[string]func(*agrenting.Client) (agrenting.Credential, error){
@@ -159,7 +159,7 @@ func credentialOf(k *agrenting.IssuedKey) agrenting.Credential {
 	return k.Credential
 }
 
-func TestKeysRefuseIdsThatLeadElsewhere(t *testing.T) {
+func TestKeysRefusePathsInIDs(t *testing.T) {
 	t.Parallel()
 	base := sdktest.Answering(http.StatusOK, "{}")
 	c := sdktest.Keyed(t, base)
@@ -195,7 +195,7 @@ func TestAKeyDecodesWhateverItsMembersAre(t *testing.T) {
 	assert.False(t, (&agrenting.Key{}).Fits("anything"))
 }
 
-func TestAKeyMatchesByWhatIsShownOfIt(t *testing.T) {
+func TestKeyMatchesByVisiblePart(t *testing.T) {
 	t.Parallel()
 	const text = "sk_sandbox_0a1b2c3d"
 	for members, want := range map[string]bool{

@@ -211,7 +211,7 @@ func TestLogVariable_program(t *testing.T) {
 	}
 }
 
-func TestMessages_eachEventHasItsOwn(t *testing.T) {
+func TestMessages_areDistinctForEachEvent(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	types := []agrenting.EventType{

@@ -31,7 +31,7 @@ type vaultStore struct {
 	agrenting.Store
 }
 
-func TestURLPassword_ofSourceOrStore_isNotShown(t *testing.T) {
+func TestURLPassword_inSourceOrStoreName_isNotShown(t *testing.T) {
 	t.Parallel()
 	u := &url.URL{Scheme: "https", User: url.UserPassword("u", "hunter2"), Host: "vault.test", Path: "/v1/key", RawQuery: "token=hunter2"}
 	down := vaultSource{u, fmt.Errorf("vault (%s): down", u)}

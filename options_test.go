@@ -16,7 +16,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestAnOptionRefusesWhatCannotBeUsed(t *testing.T) {
+func TestOptionsRefuseInvalidValues(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
 		opt  agrenting.Option
@@ -104,7 +104,7 @@ func TestTheLastCredentialOptionWins(t *testing.T) {
 	}
 }
 
-func TestTheSourceOfATransportIsItsFirstArgument(t *testing.T) {
+func TestNewTransportUsesGivenSource(t *testing.T) {
 	t.Parallel()
 	for name, opt := range map[string]agrenting.Option{
 		"credential": agrenting.WithCredential(agrenting.APIKey("other")), "source": agrenting.WithCredentialSource(sdktest.NewSource("other")), "anonymous": agrenting.WithAnonymous(),

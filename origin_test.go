@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestCredentialsAndAgentGoToThePinnedOriginsOnly(t *testing.T) {
+func TestCredentialsAreSentOnlyToPinnedOrigins(t *testing.T) {
 	t.Parallel()
 
 	allowed := []string{
@@ -86,7 +86,7 @@ func TestCredentialsAndAgentGoToThePinnedOriginsOnly(t *testing.T) {
 	}
 }
 
-func TestPlainHTTPToThePinnedHostGetsNothing(t *testing.T) {
+func TestPlainHTTPToPinnedHostGetsNoCredential(t *testing.T) {
 	t.Parallel()
 
 	// Even where plain http is permitted, http is not the pinned https.
@@ -122,7 +122,7 @@ func TestForeignRequestsPassAsTheyAre(t *testing.T) {
 	assert.Equal(t, "virtual.test", got[0].host)
 }
 
-func TestAHostHeaderCannotCarryTheCredentialToAnotherVirtualHost(t *testing.T) {
+func TestForeignHostHeaderGetsNoCredential(t *testing.T) {
 	t.Parallel()
 
 	type arrival struct{ host, key string }
@@ -147,7 +147,7 @@ func TestAHostHeaderCannotCarryTheCredentialToAnotherVirtualHost(t *testing.T) {
 
 // An opaque URL is written to the wire unchanged: in absolute form it names the
 // host that a front end forwards to.
-func TestAnOpaqueURLCannotCarryTheCredentialToAnotherHost(t *testing.T) {
+func TestOpaqueURLGetsNoCredential(t *testing.T) {
 	t.Parallel()
 
 	cases := map[string]bool{
@@ -188,7 +188,7 @@ func TestAnOpaqueURLCannotCarryTheCredentialToAnotherHost(t *testing.T) {
 	}
 }
 
-func TestBadBaseURLsAreRefusedWithoutShowingThem(t *testing.T) {
+func TestInvalidBaseURLIsRefusedAndNotShown(t *testing.T) {
 	t.Parallel()
 
 	cases := map[string]error{
@@ -230,7 +230,7 @@ func TestABasePathStandsBeforeEveryPath(t *testing.T) {
 	assert.Equal(t, apiURL+"/v%2F2/a%2Fb?q=1&r=2", base.requests()[0].url)
 }
 
-func TestABasePathKeepsAnEscapedSlashAtItsEnd(t *testing.T) {
+func TestBasePathKeepsTrailingEscapedSlash(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]string{
 		"": "", "/": "", "//": "", "/a": "/a", "/a/": "/a", "/a//": "/a",
@@ -246,7 +246,7 @@ func TestABasePathKeepsAnEscapedSlashAtItsEnd(t *testing.T) {
 }
 
 // The name that net/http dials is the name that was compared.
-func TestWhatIsPinnedIsWhatIsDialled(t *testing.T) {
+func TestPinnedOriginIsDialed(t *testing.T) {
 	t.Parallel()
 
 	for _, target := range []string{"https://api.agrenting.test/x", "https://API.agrenting.test:443/x", "https://evil.test@api.agrenting.test/x"} {

@@ -53,7 +53,7 @@ func TestOverride_replacesEveryCredentialHeader(t *testing.T) {
 	}
 }
 
-func TestOverride_elsewhere_changesNothing(t *testing.T) {
+func TestOverride_foreignOrigin_keepsCredential(t *testing.T) {
 	t.Parallel()
 	var base sdktest.Recorder
 	c := sdktest.ClientOver(t, &base, agrenting.Static(agrenting.APIKey("ours")), agrenting.WithCredentialOverride())
@@ -67,7 +67,7 @@ func TestOverride_elsewhere_changesNothing(t *testing.T) {
 }
 
 // A redirect to another origin brings neither credential there.
-func TestOverride_redirect_bringsNoCredentialElsewhere(t *testing.T) {
+func TestOverride_foreignRedirect_getsNoCredential(t *testing.T) {
 	t.Parallel()
 	for _, header := range []string{"Authorization", "X-Api-Key"} {
 		var elsewhere, home sdktest.Recorder

@@ -13,10 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestNothingAboutAClientPrintsASecret holds what a client hands out against
+// TestClientPrintsNoSecret holds what a client hands out against
 // every way of making text of a value, with a platform that echoes the key
 // wherever it can.
-func TestNothingAboutAClientPrintsASecret(t *testing.T) {
+func TestClientPrintsNoSecret(t *testing.T) {
 	t.Parallel()
 	key := APIKey(probeSecret)
 	quoted, err := json.Marshal("you sent " + probeSecret + " or " + url.QueryEscape(probeSecret) + " or " +

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestNoClientPrintsWhatItsSourceGave(t *testing.T) {
+func TestClientPrintsNoSecretOfItsSource(t *testing.T) {
 	t.Parallel()
 	key := APIKey(probeSecret)
 	fine := forgetful(http.StatusOK, `{"data":{"session_token":"`+probeSecret+`","expires_at":"2036-12-24T18:00:00Z"}}`)

@@ -33,9 +33,9 @@ import (
 
 const probeSecret = "sk_sandbox_Zq7+Wm/3Xp9=Rt5~Kv2&Ln8"
 
-// TestNothingPrintsASecret holds every type that contains secrets against
+// TestValuesPrintNoSecret holds every type that contains secrets against
 // every way of making text of a value. To cover another type, add a probe.
-func TestNothingPrintsASecret(t *testing.T) {
+func TestValuesPrintNoSecret(t *testing.T) {
 	t.Parallel()
 
 	key := APIKey(probeSecret)
@@ -380,8 +380,8 @@ func formIn(out, secret string) string {
 	return ""
 }
 
-// TestTheProbeFindsWhatIsThere keeps the tests of this file honest.
-func TestTheProbeFindsWhatIsThere(t *testing.T) {
+// TestSecretProbeFindsSecrets keeps the tests of this file honest.
+func TestSecretProbeFindsSecrets(t *testing.T) {
 	t.Parallel()
 
 	raw := []byte(probeSecret)

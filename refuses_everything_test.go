@@ -16,9 +16,9 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-// TestPlatformThatRefusesEverythingCostsFewExchanges sends requests one after the other to
+// TestPlatformRefusingEverythingCausesFewExchanges sends requests one after the other to
 // a platform that issues sessions and accepts none, in Verify neither.
-func TestPlatformThatRefusesEverythingCostsFewExchanges(t *testing.T) {
+func TestPlatformRefusingEverythingCausesFewExchanges(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var exchanges, calls atomic.Int64

@@ -173,7 +173,7 @@ func herd(t *testing.T, base *platform, src CredentialSource, n int, apart time.
 	return int(good.Load())
 }
 
-func TestAReplacedKeyCostsAHerdNothingButOneFetch(t *testing.T) {
+func TestReplacedKeyCausesOneFetchForManyRequests(t *testing.T) {
 	t.Parallel()
 
 	const n = 50
@@ -204,7 +204,7 @@ func TestAReplacedKeyCostsAHerdNothingButOneFetch(t *testing.T) {
 	}
 }
 
-func TestALate401OfAnOldCredentialHarmsNotTheNewOne(t *testing.T) {
+func TestLate401OfOldCredentialKeepsNewOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		src, base := newMint("k1"), newPlatform("k1")
@@ -288,7 +288,7 @@ func TestRequestsNotYetSentWaitForTheRenewal(t *testing.T) {
 	})
 }
 
-func TestTheRequestThatMeetsThe401MayLeave(t *testing.T) {
+func TestRequestWith401MayBeCanceled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		src, base := newMint("k1"), newPlatform("k1")
@@ -321,7 +321,7 @@ func TestTheRequestThatMeetsThe401MayLeave(t *testing.T) {
 	})
 }
 
-func TestA401IsReturnedUnchangedWhenNothingElseCanBeTried(t *testing.T) {
+func Test401IsReturnedUnchangedWithoutAnotherCredential(t *testing.T) {
 	t.Parallel()
 
 	for name, src := range map[string]CredentialSource{
@@ -365,7 +365,7 @@ func TestOnlyA401IsReplayed(t *testing.T) {
 	}
 }
 
-func TestAFailedRenewalIsTheErrorOfTheRequest(t *testing.T) {
+func TestFailedRenewalIsReturnedToRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		src := newMint("k1")
@@ -396,7 +396,7 @@ func TestAFailedRenewalIsTheErrorOfTheRequest(t *testing.T) {
 	})
 }
 
-func TestARouteThatAlwaysAnswers401DoesNotExhaustTheSource(t *testing.T) {
+func TestRouteThatAlwaysReturns401CausesFewRenewals(t *testing.T) {
 	t.Parallel()
 
 	fresh := func() CredentialSource { // gives another key each time
@@ -467,7 +467,7 @@ func TestARouteThatAlwaysAnswers401DoesNotExhaustTheSource(t *testing.T) {
 	}
 }
 
-func TestAReplayGoesOnWhileTheCredentialKeepsChanging(t *testing.T) {
+func TestReplayFollowsChangingCredentials(t *testing.T) {
 	t.Parallel()
 
 	// Another process rotates the shared key each time the request is on the wire.
@@ -515,7 +515,7 @@ func TestAReplayGoesOnWhileTheCredentialKeepsChanging(t *testing.T) {
 
 // The replay has to pass the gate of the new credential, which a rotation may
 // have closed.
-func TestAReplayThatIsHeldBackLeavesAtItsDeadline(t *testing.T) {
+func TestReplayWaitingAtGateEndsAtDeadline(t *testing.T) {
 	t.Parallel()
 
 	for name, getBody := range map[string]bool{"no body": false, "a body": true} {
@@ -573,7 +573,7 @@ func (r *readsOn) Close() error {
 	return err
 }
 
-func TestABodyThatIsRewoundIsRewoundWhenItsAttemptIsOver(t *testing.T) {
+func TestBodyIsRewoundAfterItsAttempt(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{http.StatusUnauthorized, http.StatusServiceUnavailable} {
 		for name, failing := range map[string]bool{"": false, ", GetBody fails": true} {

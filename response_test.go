@@ -22,7 +22,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestTheResponseTellsWhatCameWithTheAnswer(t *testing.T) {
+func TestResponseHasMetadata(t *testing.T) {
 	t.Parallel()
 	const meta = `{"request_id":"req_meta","pagination":{"total_count":7,"cursor":"c","has_more":true}}`
 	base := sdktest.Answering(http.StatusOK, `{"data":[],"meta":`+meta+`}`, "X-Request-Id", "req_header", "X-RateLimit-Limit", "100",
@@ -44,7 +44,7 @@ func TestTheResponseTellsWhatCameWithTheAnswer(t *testing.T) {
 	assert.Equal(t, agrenting.APIKey(sdktest.TestKey).Fingerprint(), resp.Fingerprint)
 }
 
-func TestTheRequestIDComesFromAHeaderWhereTheEnvelopeHasNone(t *testing.T) {
+func TestRequestIDFallsBackToHeader(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"X-Request-Id", "Request-Id"} {
 		resp, err := sdktest.Keyed(t, sdktest.Answering(http.StatusOK, "{}", name, "req_1")).Do(t.Context(), http.MethodGet, "/x", nil, nil)
@@ -53,7 +53,7 @@ func TestTheRequestIDComesFromAHeaderWhereTheEnvelopeHasNone(t *testing.T) {
 	}
 }
 
-func TestRateLimitHeadersThatCannotBeReadAreUnknown(t *testing.T) {
+func TestInvalidRateLimitHeadersAreUnknown(t *testing.T) {
 	t.Parallel()
 	for _, header := range [][]string{
 		nil, {"X-RateLimit-Limit", "100"}, {"X-RateLimit-Limit", "many", "X-RateLimit-Remaining", "4"},
@@ -188,7 +188,7 @@ func TestABareMessageInASuccessIsData(t *testing.T) {
 	assert.Equal(t, "stored", out.Message)
 }
 
-func TestASecretThatThePlatformEchoesIsRedacted(t *testing.T) {
+func TestEchoedSecretIsRedacted(t *testing.T) {
 	t.Parallel()
 	const key = "Zq7+Wm/3Xp9=Rt5&Kv2~Ln8"
 	forms := map[string]string{
@@ -295,7 +295,7 @@ func TestCheckResponseTakesABareResponse(t *testing.T) {
 	assert.Empty(t, readAll(t, resp))
 }
 
-func TestCheckResponseTellsThatARequestCouldNotBeReplayed(t *testing.T) {
+func TestCheckResponseReportsNotReplayable(t *testing.T) {
 	t.Parallel()
 	src := sdktest.NewSource("old-key")
 	base := &sdktest.Recorder{Then: func(_ int, s sdktest.Seen) *http.Response {
@@ -332,7 +332,7 @@ func TestCheckResponseRedactsTheCallersOwnCredential(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 }
 
-func TestCheckResponseRedactsWhatTheRequestWasSentWith(t *testing.T) {
+func TestCheckResponseRedactsSentCredential(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable} {
 		synctest.Test(t, func(t *testing.T) {

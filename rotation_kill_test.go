@@ -231,11 +231,11 @@ func (s rotatingChild) run(t *testing.T) (out string, err error) {
 	return string(b), err
 }
 
-// TestARotationKilledAtAnyStepIsFinishedByTheNextStart has a process killed
+// TestRotationResumesAfterKillAtAnyStep has a process killed
 // before each step that its rotation takes in the file and on the wire, and
 // after each answer. Other processes fail at one of these steps in another way, and
 // are killed when their rotation has ended. Another process then has to find the way.
-func TestARotationKilledAtAnyStepIsFinishedByTheNextStart(t *testing.T) {
+func TestRotationResumesAfterKillAtAnyStep(t *testing.T) {
 	t.Parallel()
 	srv := agrentingtest.NewServer(agrentingtest.WithoutRateLimits())
 	t.Cleanup(srv.Close)

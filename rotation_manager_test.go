@@ -14,7 +14,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestARotationByHandIsNotServedByALookThatFindsNothingDue(t *testing.T) {
+func TestRotateDoesNotJoinScheduledCheck(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewRotationWorld(t)
 	held := make(chan struct{})
@@ -40,7 +40,7 @@ func (s *slowStore) Load(ctx context.Context, name string) (agrenting.Record, er
 	return s.Store.Load(ctx, name)
 }
 
-func TestRotateByHandRotatesThoughALookOfItsOwnFindsNothingDue(t *testing.T) {
+func TestRotateOnDemandRotatesKeyThatIsNotDue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -55,7 +55,7 @@ func TestRotateByHandRotatesThoughALookOfItsOwnFindsNothingDue(t *testing.T) {
 	})
 }
 
-func TestARotationElsewhereIsTakenUpThoughThisProcessWasLookingAtTheTime(t *testing.T) {
+func TestRotationOfOtherProcessIsAdoptedDuringCheck(t *testing.T) {
 	t.Parallel()
 	for name, sessions := range map[string]bool{"key": false, "session": true} {
 		t.Run(name, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestARotationElsewhereIsTakenUpThoughThisProcessWasLookingAtTheTime(t *test
 
 // A look that a request causes, and the watch of the store, may find the same new
 // key at the same time.
-func TestAKeyThatIsTakenUpTwiceBuysOneSession(t *testing.T) {
+func TestKeyAdoptedTwiceCausesOneExchange(t *testing.T) {
 	t.Parallel()
 	for name, opts := range map[string][]agrenting.Option{"shared": {agrenting.WithSession(agrenting.SessionPolicy{Store: sdktest.NewFailingStore()})}, "its own": {agrenting.WithSession()}} {
 		t.Run(name, func(t *testing.T) {
@@ -124,7 +124,7 @@ func TestAKeyThatIsTakenUpTwiceBuysOneSession(t *testing.T) {
 }
 
 // A store may report a record after this process has replaced it.
-func TestAKeyThatIsReportedLateIsNotAdopted(t *testing.T) {
+func TestLateReportedKeyIsNotAdopted(t *testing.T) {
 	t.Parallel()
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		t.Run(s.String(), func(t *testing.T) {

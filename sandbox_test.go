@@ -126,7 +126,7 @@ func TestTheGuardKeepsEnvironmentsApart(t *testing.T) {
 	}
 }
 
-func TestTheGuardOffersTheOptInOnlyWhereItHelps(t *testing.T) {
+func TestEnvironmentErrorOffersOptInOnlyForTokens(t *testing.T) {
 	t.Parallel()
 
 	require.ErrorContains(t, checkEnvironment(Sandbox, UserToken("ap_x"), false), "WithUnmarkedSandboxTokens")
@@ -134,7 +134,7 @@ func TestTheGuardOffersTheOptInOnlyWhereItHelps(t *testing.T) {
 	assert.NotContains(t, checkEnvironment(Sandbox, APIKey("x"), false).Error(), "WithUnmarkedSandboxTokens")
 }
 
-func TestTheEffectiveEnvironmentIsTheChoiceOrElseTheMark(t *testing.T) {
+func TestEffectiveEnvironment(t *testing.T) {
 	t.Parallel()
 
 	cases := map[string]struct {
@@ -160,7 +160,7 @@ func TestTheEffectiveEnvironmentIsTheChoiceOrElseTheMark(t *testing.T) {
 	}
 }
 
-func TestUnmarkedTokensOfTheEnvironmentAreAnsweredForByItsVariable(t *testing.T) {
+func TestUnmarkedTokensVariableAllowsEnvironmentTokens(t *testing.T) {
 	t.Parallel()
 	env := func(more map[string]string) Option {
 		vars := map[string]string{"AGRENTING_ENV": "sandbox", "AGRENTING_UNMARKED_SANDBOX_TOKENS": "allow"}

@@ -51,7 +51,7 @@ func TestResealMovesTheKeyOfAFolder(t *testing.T) {
 	assert.Equal(t, "sk_sealed_0123456789", string(load(t, plain).Data))
 }
 
-func TestSealedRefusesWhatCannotWork(t *testing.T) {
+func TestSealedRefusesInvalidArguments(t *testing.T) {
 	t.Parallel()
 	key, inner := agrenting.NewSealingKey(), agrenting.MemoryStore()
 	for name, build := range map[string]func() (agrenting.Store, error){

@@ -91,7 +91,7 @@ func TestAuthenticateReadsEveryShapeOfThePlatform(t *testing.T) {
 	}
 }
 
-func TestAuthenticateSendsOneKeyAndNothingElse(t *testing.T) {
+func TestAuthenticateSendsOnlyTheKey(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
 		cred   agrenting.Credential
@@ -128,7 +128,7 @@ func TestTheExchangedSessionStandsForItsKey(t *testing.T) {
 	require.ErrorIs(t, err, agrenting.ErrEnvironmentMismatch)
 }
 
-func TestWhatCannotBeExchangedIsNotSent(t *testing.T) {
+func TestUnexchangeableCredentialIsNotSent(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		opt agrenting.Option
@@ -188,7 +188,7 @@ func TestALockoutSaysWhenToComeBack(t *testing.T) {
 	}
 }
 
-func TestTheEleventhExchangeOfAMinuteIsALockout(t *testing.T) {
+func TestEleventhExchangeInAMinuteIsLockout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		srv := agrentingtest.NewServer(agrentingtest.InMemory())
@@ -261,7 +261,7 @@ func TestTheExchangesBodyIsBounded(t *testing.T) {
 	assert.LessOrEqual(t, n.Bytes(), 1<<20)
 }
 
-func TestAnExchangeEndsWithItsContextAndTheTimeout(t *testing.T) {
+func TestExchangeEndsWithContextOrTimeout(t *testing.T) {
 	t.Parallel()
 	waiting := sdktest.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 		<-req.Context().Done()

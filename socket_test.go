@@ -52,7 +52,7 @@ func TestSocketClientEscapesTheCredential(t *testing.T) {
 	assert.Equal(t, []string{probeSecret}, parsed.Query()["api_key"], "it arrives unchanged")
 }
 
-func TestTheSocketClientPutsTheCredentialIntoTheQueryAlone(t *testing.T) {
+func TestSocketClientSendsCredentialOnlyInQuery(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		cred  Credential
@@ -134,7 +134,7 @@ func TestTheSocketClientLeavesOthersAlone(t *testing.T) {
 	}
 }
 
-func TestTheSocketClientSendsNothingInClear(t *testing.T) {
+func TestSocketClientRefusesPlainConnections(t *testing.T) {
 	t.Parallel()
 	base := &recorder{}
 	client := keyed(t, base).SocketHTTPClient()
@@ -150,7 +150,7 @@ func TestTheSocketClientSendsNothingInClear(t *testing.T) {
 	assert.Empty(t, base.requests())
 }
 
-func TestRefusedSocketIsDialedAgainWithTheNewCredential(t *testing.T) {
+func TestRefusedSocketIsRedialedWithNewCredential(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden} {
 		t.Run(http.StatusText(status), func(t *testing.T) {
@@ -189,7 +189,7 @@ func TestForbiddenSocketReachesTheCaller(t *testing.T) {
 	assert.Equal(t, http.StatusForbidden, resp.StatusCode)
 }
 
-func TestWhatComesBackFromASocketHasNoCredential(t *testing.T) {
+func TestSocketResponseHasNoCredential(t *testing.T) {
 	t.Parallel()
 	const other = "https://other.test/socket?api_key="
 	base := answering(http.StatusTemporaryRedirect, "", "Location", other+testKey, "X-Echo", testKey)
@@ -213,7 +213,7 @@ func TestWhatComesBackFromASocketHasNoCredential(t *testing.T) {
 	assertClean(t, fmt.Sprintf("%v %#v", err, errors.Unwrap(err)), testKey)
 }
 
-func TestSocketClientDoesNotChangeWhatAnswersACallersCredential(t *testing.T) {
+func TestSocketClientKeepsResponseToCallersCredential(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{"/socket?api_key=a", "https://elsewhere.test/socket?session_token=a"} {
 		base := answering(http.StatusSwitchingProtocols, "", "Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")

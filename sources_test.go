@@ -17,7 +17,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestSourcesTellsHowEachWasFound(t *testing.T) {
+func TestSourcesReportsState(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "key")
@@ -160,7 +160,7 @@ func TestSourcesAgreesWithNew(t *testing.T) {
 	}
 }
 
-func TestARefresherIsToldWhatWasRejected(t *testing.T) {
+func TestRefresherGetsRejectedCredential(t *testing.T) {
 	t.Parallel()
 	src := &sdktest.Refreshing{Source: sdktest.Source{Cred: agrenting.APIKey("k1")}, Next: agrenting.APIKey("k2")}
 	p := sdktest.NewPlatform("k2")

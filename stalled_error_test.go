@@ -26,7 +26,7 @@ func stalling(status int) sdktest.RoundTripFunc {
 	}
 }
 
-func TestErrorWhoseBodyStalls(t *testing.T) {
+func TestErrorWithStalledBody(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{401, 403, 404, 409, 422, 429, 503} {
 		t.Run(http.StatusText(status), func(t *testing.T) {

@@ -48,7 +48,7 @@ func TestTheStatusNamesTheSource(t *testing.T) {
 	}
 }
 
-func TestTheStatusTellsTheEnvironmentOfTheCredential(t *testing.T) {
+func TestStatusReportsEnvironmentOfCredential(t *testing.T) {
 	t.Parallel()
 	for secret, want := range map[string]Environment{"plain": Production, "sk_sandbox_x": Sandbox} {
 		c, err := New(WithoutEnvironment(), WithCredential(APIKey(secret)))

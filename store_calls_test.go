@@ -35,7 +35,7 @@ func (s *pacedStore) Load(ctx context.Context, name string) (Record, error) {
 	}
 }
 
-func TestManyCallsOfAStoreAtOnceAreNotDelayed(t *testing.T) {
+func TestConcurrentStoreCallsAreNotDelayed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		port := recordStore(&pacedStore{Store: MemoryStore()})
@@ -68,7 +68,7 @@ func TestStoreIsNotCalledAfterTheEnd(t *testing.T) {
 	})
 }
 
-func TestEndOfAContextIsNotTheFaultOfTheStore(t *testing.T) {
+func TestCanceledContextIsNotReportedAsStoreError(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		quit := errors.New("quit")
@@ -101,7 +101,7 @@ func (s *lateStore) Save(_ context.Context, _ string, data []byte, _ Revision) (
 	return "1", nil
 }
 
-func TestAbandonedSaveHasItsOwnData(t *testing.T) {
+func TestAbandonedSaveUsesCopyOfData(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &lateStore{Store: MemoryStore(), open: make(chan struct{}), saved: make(chan string, 1)}
@@ -127,7 +127,7 @@ func (brokenWatcher) Watch(context.Context, string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) { yield(Record{}, new(brokenError)) }
 }
 
-func TestErrorOfAWatcherThatPanicsIsAnError(t *testing.T) {
+func TestPanickingWatcherReturnsError(t *testing.T) {
 	t.Parallel()
 	for _, err := range recordStore(brokenWatcher{MemoryStore()}).Watch(t.Context(), "key") {
 		require.ErrorContains(t, err, "the store panicked")
@@ -144,7 +144,7 @@ func TestListRefusesANilContext(t *testing.T) {
 	}
 }
 
-func TestErrorOfASourceKeepsWhenToAskAgain(t *testing.T) {
+func TestSourceErrorKeepsRetryTime(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"6ba7b810-9dad-11d1-80b4-00c04fd430c8", "4bf92f3577b34da6a3ce929d0e0e4736"} {
 		synctest.Test(t, func(t *testing.T) {

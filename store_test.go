@@ -77,7 +77,7 @@ func (panickingStore) Watch(context.Context, string) iter.Seq2[agrenting.Record,
 	panic("watch")
 }
 
-func TestWrappedStoreIsAWatcherIfTheInnerOneIs(t *testing.T) {
+func TestWrappedStoreWatchesOnlyIfInnerDoes(t *testing.T) {
 	t.Parallel()
 	file, err := agrenting.FileStore(t.TempDir())
 	require.NoError(t, err)
@@ -146,7 +146,7 @@ type misnamedStore struct{ bareStore }
 
 func (misnamedStore) String() string { panic("string") }
 
-func TestWrappedStoreNamesAStoreWhoseStringPanics(t *testing.T) {
+func TestWrappedStoreToleratesPanickingString(t *testing.T) {
 	t.Parallel()
 	inner := misnamedStore{bareStore{agrenting.MemoryStore()}}
 	save(t, inner, "plain", "")

@@ -45,7 +45,7 @@ func TestTokensAreCreatedListedAndRevoked(t *testing.T) {
 	require.ErrorIs(t, c.Tokens.Revoke(t.Context(), ci.ID), agrenting.ErrNotFound)
 }
 
-func TestTokensNeedAUserAndALifetimeOfSeconds(t *testing.T) {
+func TestTokensValidateArguments(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewRotationWorld(t)
 	agent := sdktest.ClientOf(t, w.Server, agrenting.WithCredential(agrenting.APIKey(w.Key.Secret)))

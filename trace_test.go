@@ -13,7 +13,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestTraceRedactsCredentialThatWasSent(t *testing.T) {
+func TestTraceRedactsSentCredential(t *testing.T) {
 	t.Parallel()
 	var trace agrenting.Trace
 	assert.Equal(t, "key "+sdktest.TestKey, trace.Redact("key "+sdktest.TestKey), "nothing was sent")
@@ -38,7 +38,7 @@ func TestTraceRedactsCredentialThatWasSent(t *testing.T) {
 	assert.Equal(t, "key "+sdktest.TestKey, trace.Redact("key "+sdktest.TestKey), "no credential was sent")
 }
 
-func TestTraceRedactsCredentialThatWasRenewed(t *testing.T) {
+func TestTraceRedactsRenewedCredential(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)

@@ -44,7 +44,7 @@ func TestAPanicOfTheBaseLeavesTheGate(t *testing.T) {
 	assert.True(t, isClosed(g.Shut()))
 }
 
-func TestWhoComesLateGetsTheNewGeneration(t *testing.T) {
+func TestLateRequestsUseNewGeneration(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		base := answering(http.StatusOK, "{}")
@@ -91,7 +91,7 @@ func streamingServer(t *testing.T, release <-chan struct{}) *httptest.Server {
 	return srv
 }
 
-func TestADownloadAndAnUpgradeDoNotHoldTheGate(t *testing.T) {
+func TestDownloadsAndUpgradesLeaveTheGate(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	srv := streamingServer(t, release)
@@ -127,9 +127,9 @@ func TestADownloadAndAnUpgradeDoNotHoldTheGate(t *testing.T) {
 	l.Value.gate.Open()
 }
 
-// TestTheGateSurvivesTheStoreBeingLookedAt holds the rule that all requests
+// TestGateSurvivesStoreLoad holds the rule that all requests
 // with one key pass one gate: a store load must not bring an open one.
-func TestTheGateSurvivesTheStoreBeingLookedAt(t *testing.T) {
+func TestGateSurvivesStoreLoad(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c, g := clientAtGate(t, answering(http.StatusOK, "{}"))

@@ -188,7 +188,7 @@ func TestQuotingSource_showsNoSecret(t *testing.T) {
 // fresh is a new secret that a client has not seen.
 const fresh = "nEwNeWnEw7Zq8Xw9Cv0Bn1Mm2Ll3Kk4Jj5"
 
-func TestResponseThatIssuesASecret_isNotShown(t *testing.T) {
+func TestIssueResponse_error_isNotShown(t *testing.T) {
 	t.Parallel()
 	message := `"the key is now ` + fresh + `"`
 	bodies := map[string]string{
@@ -271,7 +271,7 @@ func check(ctx context.Context, c *agrenting.Client, path string, header ...stri
 	return agrenting.CheckResponse(resp)
 }
 
-func TestResponseThatIssuesASecret_showsItsCode(t *testing.T) {
+func TestIssueResponse_error_showsCode(t *testing.T) {
 	t.Parallel()
 	const id = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 	base := sdktest.Answering(http.StatusUnprocessableEntity, `{"data":null,"meta":{"request_id":"`+id+

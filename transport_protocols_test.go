@@ -176,7 +176,7 @@ func TestContract_trailers_passInBothDirections(t *testing.T) {
 
 // A server that refuses a request need not read its body: net/http may still be reading
 // the file when it is rewound.
-func TestDoRewindsAFileThatIsBeingSent(t *testing.T) {
+func TestDoRewindsFileBody(t *testing.T) {
 	t.Parallel()
 	content := strings.Repeat("0123456789abcdef", 256<<10) // 4 MiB, more than all buffers
 	for name, open := range protocols {

@@ -101,7 +101,7 @@ func TestACredentialOfTheCallerWins(t *testing.T) {
 	}
 }
 
-func TestHeadersThatOnlyLookLikeCredentialsDoNotCount(t *testing.T) {
+func TestSimilarHeaderNamesAreNotCredentials(t *testing.T) {
 	t.Parallel()
 
 	for _, name := range []string{"X-Api-Kex", "Api-Kez", "Authorizations", "Authorizatiox", "X-Api-Key-2", "Api.Key"} {
@@ -199,7 +199,7 @@ func TestTheCallersRequestIsNeverChanged(t *testing.T) {
 	}
 }
 
-func TestABaseThatWritesToItsHeadersReachesNoOtherRequest(t *testing.T) {
+func TestBaseCannotChangeHeadersOfOtherRequests(t *testing.T) {
 	t.Parallel()
 
 	var got []string
@@ -334,7 +334,7 @@ func TestARequestWithoutURLIsAnError(t *testing.T) {
 	assert.Equal(t, 1, body.Closed())
 }
 
-func TestErrorsOfTheBaseAndOfTheSourceComeThrough(t *testing.T) {
+func TestBaseAndSourceErrorsAreReturned(t *testing.T) {
 	t.Parallel()
 
 	broken := errors.New("broken")
@@ -435,7 +435,7 @@ func TestConnectionsOfRetriesAndResends(t *testing.T) {
 	}
 }
 
-func TestARenewalThatFailsAfterA401IsNotRepeated(t *testing.T) {
+func TestFailedRenewalAfter401IsNotRepeated(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		base := sdktest.Answers(http.StatusUnauthorized)

@@ -14,7 +14,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestVerifyTellsWhetherThePlatformKnowsTheCredential(t *testing.T) {
+func TestVerifyReportsVerdict(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]error{
 		200: nil, 204: nil, 402: nil, 403: nil, 409: nil, 422: nil,
@@ -37,7 +37,7 @@ func TestVerifyTellsWhetherThePlatformKnowsTheCredential(t *testing.T) {
 	}
 }
 
-func TestVerifyLeavesTheQuestionOpenWhereNobodyAnswersIt(t *testing.T) {
+func TestVerifyWithoutVerdictReturnsOtherErrors(t *testing.T) {
 	t.Parallel()
 	dropped := sdktest.RoundTripFunc(func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF })
 	c := sdktest.Keyed(t, dropped, agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1}))

@@ -75,7 +75,7 @@ func TestReplacedRefusalIsNotCounted(t *testing.T) {
 	assert.EqualValues(t, 1, w.Stats().Unauthorized)
 }
 
-func TestAfterServingBelongsToTheResponse(t *testing.T) {
+func TestAfterServingRunsPerResponse(t *testing.T) {
 	t.Parallel()
 	late := agrentingtest.Page(502).AfterServing()
 	for name, c := range map[string]struct {

@@ -111,7 +111,7 @@ func TestEverythingElseIsUnauthorized(t *testing.T) {
 	assert.False(t, w.KeyAlive("nobody"))
 }
 
-func TestAgentHeaderSettlesWhoActs(t *testing.T) {
+func TestAgentHeaderSelectsAgent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	second := w.NewAgent(w.user, agrentingtest.AgentConfig{Name: "Second"})
@@ -290,7 +290,7 @@ func TestSetupMistakesPanic(t *testing.T) {
 	}
 }
 
-func TestPrincipalOfNobodyIsEmpty(t *testing.T) {
+func TestPrincipalWithoutCredentialIsEmpty(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	s.HandlePublic("GET /whoami", http.HandlerFunc(whoami))

@@ -81,7 +81,7 @@ func TestChaosHasTheDocumentedMix(t *testing.T) {
 	})
 }
 
-func TestChaosDependsOnTheSeedAlone(t *testing.T) {
+func TestChaosDependsOnlyOnSeed(t *testing.T) {
 	t.Parallel()
 	seed, chaos := agrentingtest.WithSeed, agrentingtest.WithChaos
 	first := outcomes(t, chaos(0.3), seed(1))

@@ -362,9 +362,9 @@ func TestControlNamesItsRoutes(t *testing.T) {
 	assert.Equal(t, "ROUTE_NOT_FOUND", w.get("/_sandboxes").code())
 }
 
-// TestControlTakesWhatCurlSends speaks HTTP over a socket, without an HTTP
+// TestControlAcceptsCurlRequests speaks HTTP over a socket, without an HTTP
 // client.
-func TestControlTakesWhatCurlSends(t *testing.T) {
+func TestControlAcceptsCurlRequests(t *testing.T) {
 	t.Parallel()
 	s := agrentingtest.NewServer(agrentingtest.WithControl())
 	defer s.Close()
@@ -453,7 +453,7 @@ func TestRevocationOfAllSessions_withoutAny(t *testing.T) {
 	assert.Equal(t, 200, w.asKey().get(tasksPath).status)
 }
 
-func TestRevocationSaysWhatItTakes(t *testing.T) {
+func TestRevocationReportsRemovedCredentials(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, agrentingtest.WithControl())
 	for body, want := range map[string]string{

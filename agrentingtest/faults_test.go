@@ -40,7 +40,7 @@ func TestFaultsBefallTheirRequestsInOrder(t *testing.T) {
 	assert.EqualValues(t, 8, s.Stats().Faults)
 }
 
-func TestStatusFaultsLookLikeThePlatform(t *testing.T) {
+func TestStatusFaultsHavePlatformFormat(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	c := newCaller(t, s)
@@ -91,7 +91,7 @@ func TestDroppedConnectionsAreErrors(t *testing.T) {
 	}
 }
 
-func TestAnswersCanBeCutShort(t *testing.T) {
+func TestResponsesCanBeTruncated(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.HandlePublic("/stream", http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
@@ -120,7 +120,7 @@ func TestAnswersCanBeCutShort(t *testing.T) {
 	assert.True(t, w.KeyAlive(keyed(w.asToken(), "k").post(rotatePath, "").text("api_key")))
 }
 
-func TestRevokeNowRejectsWhatIsPresented(t *testing.T) {
+func TestRevokeNowRejectsPresentedCredential(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	session, _ := w.NewSession(w.key.Secret)
@@ -202,7 +202,7 @@ func TestShareAppliesAtRandom(t *testing.T) {
 	}
 }
 
-func TestSeedDecidesWhoGetsTheFault(t *testing.T) {
+func TestSeedSelectsFaultyRequests(t *testing.T) {
 	t.Parallel()
 	outcomes := func(opts ...agrentingtest.Option) (statuses []int) {
 		s := newServer(t, append(opts, agrentingtest.WithoutRateLimits())...)

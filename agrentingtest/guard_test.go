@@ -56,7 +56,7 @@ func readRest(t *testing.T, r io.Reader) string {
 	return string(b)
 }
 
-func TestGuardLetsInWhatThePlatformLetsIn(t *testing.T) {
+func TestGuardAcceptsPlatformCredentials(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	session, _ := w.NewSession(w.key.Secret)
@@ -116,7 +116,7 @@ func TestGuardLetsInWhatThePlatformLetsIn(t *testing.T) {
 	}
 }
 
-func TestGuardNoticesExpiryAndRevocationAtTheNextRequest(t *testing.T) {
+func TestGuardChecksExpiryAndRevocationPerRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, agrentingtest.WithSessionTTL(time.Hour))

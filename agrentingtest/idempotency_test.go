@@ -79,7 +79,7 @@ func TestPendingIsAConflict(t *testing.T) {
 	})
 }
 
-func TestFailuresAreRepeatedUnderTheirKey(t *testing.T) {
+func TestFailuresAreRepeatedForIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	body := `{"agent_id":"` + w.agent.ID + `","task_type":"t"}`

@@ -15,7 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-func TestLogTellsWhatArrived(t *testing.T) {
+func TestLogListsRequests(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	before := time.Now()
@@ -148,7 +148,7 @@ func TestStreamsArePassedOnAsTheyCome(t *testing.T) {
 	})
 }
 
-func TestUnreadBodyOfAWaitingClientIsLeftAlone(t *testing.T) {
+func TestUnreadBodyOfWaitingClientIsNotRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.with("Expect", "100-continue").post(tasksPath, `{"secret":1}`)
@@ -156,7 +156,7 @@ func TestUnreadBodyOfAWaitingClientIsLeftAlone(t *testing.T) {
 	assert.Empty(t, w.Requests()[0].Body, "it was never sent")
 }
 
-func TestInformationalAnswersPassThrough(t *testing.T) {
+func TestInformationalResponsesPass(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Handle("/hints", http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {

@@ -124,7 +124,7 @@ func TestUserRoutesActForTheUser(t *testing.T) {
 }
 
 // The other server's connections are not the platform's to cut.
-func TestCloseEndsStreamsMountedElsewhere(t *testing.T) {
+func TestCloseEndsStreamsOfMountedHandler(t *testing.T) {
 	t.Parallel()
 	s := agrentingtest.NewServer(agrentingtest.InMemory())
 	t.Cleanup(s.Close)

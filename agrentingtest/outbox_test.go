@@ -290,7 +290,7 @@ func TestDelivery_isRetriedInOrder(t *testing.T) {
 	assert.NotContains(t, log.String(), "/xxrxbo", "a path may be a secret")
 }
 
-func TestDelivery_endsWithWhatItIsFor(t *testing.T) {
+func TestDelivery_endsWithContextOrServer(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		answers string
@@ -569,7 +569,7 @@ func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) { retu
 
 // JSON can spell the same name in several ways. The member that is used for a hire is
 // also the one that is hidden.
-func TestCallbackCredentialIsHiddenHoweverSpelled(t *testing.T) {
+func TestCallbackCredentialIsHiddenInAnySpelling(t *testing.T) {
 	t.Parallel()
 	for name, metadata := range map[string]string{
 		"escaped":       `{"callback_url":"https://worker.test/o","callback_auth_heade\u0072":"Bearer used"}`,

@@ -56,7 +56,7 @@ func TestHandleQueryAuthenticatesByTheQuery(t *testing.T) {
 	assert.Equal(t, 401, w.get(tasksPath+"?api_key="+w.key.Secret).status, "a credential in the query is refused on other routes")
 }
 
-func TestHandleQueryRefusesInTheWayOfTheRoute(t *testing.T) {
+func TestHandleQueryUsesRefusalOfRoute(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	teapot := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
@@ -98,7 +98,7 @@ func TestHandleQueryHasTheLimitOfChannels(t *testing.T) {
 	assert.Equal(t, 200, w.asKey().get(tasksPath).status, "other requests have their own allowance")
 }
 
-func TestRevokedTellsOfTheEndOfACredential(t *testing.T) {
+func TestRevokedReportsEndOfCredential(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	isClosed := func(c <-chan struct{}) bool {
@@ -132,7 +132,7 @@ func TestRevokedTellsOfTheEndOfACredential(t *testing.T) {
 	assert.True(t, isClosed(w.Revoked("unknown")))
 }
 
-func TestSessionsThatDieWithTheirKeyAreRevoked(t *testing.T) {
+func TestSessionsOfRevokedKeyAreRevoked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, agrentingtest.WithSessionsDyingWithKey())
 	session, _ := w.NewSession(w.key.Secret)

@@ -150,7 +150,7 @@ func TestTenAuthenticatesAMinuteNeverLockOut(t *testing.T) {
 	})
 }
 
-func TestWithoutRateLimitsNothingIsRefused(t *testing.T) {
+func TestWithoutRateLimits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, agrentingtest.WithoutRateLimits())
 	for range 120 {

@@ -60,7 +60,7 @@ func TestReportCountsByRouteAndStatus(t *testing.T) {
 	})
 }
 
-func TestReportSaysWhatBecameOfFaults(t *testing.T) {
+func TestReportListsFaults(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Fault("GET  "+health, agrentingtest.Status(500, "").Times(2))

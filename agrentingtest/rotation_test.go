@@ -38,7 +38,7 @@ func TestRotationKillsTheOldKeyAtOnce(t *testing.T) {
 	}
 }
 
-func TestOwnerRotatesTheNewestKeyOrTheOneNamed(t *testing.T) {
+func TestOwnerRotatesNewestOrNamedKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	second, third := w.NewKey(w.agent.ID), w.NewKey(w.agent.ID)
@@ -78,7 +78,7 @@ func TestSecretHasTheChosenFieldName(t *testing.T) {
 	}
 }
 
-func TestBrokenAnswersStillCarryTheKey(t *testing.T) {
+func TestTruncatedResponsesContainKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, agrentingtest.WithBrokenKeyAnswers())
 	a := w.asKey().post(rotatePath, "")
@@ -87,7 +87,7 @@ func TestBrokenAnswersStillCarryTheKey(t *testing.T) {
 	assert.IsType(t, map[string]any{}, a.object()["id"])
 }
 
-func TestLostRotationIsReplayedByAnotherCredential(t *testing.T) {
+func TestLostRotationIsReplayedForOtherCredential(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	session, _ := w.NewSession(w.key.Secret)

@@ -60,7 +60,7 @@ func TestSandboxSampleRegisters(t *testing.T) {
 	assert.True(t, strings.HasPrefix(a.text("api_key"), "sk_sandbox_"))
 }
 
-func TestRegistrationSaysEverythingThatIsWrong(t *testing.T) {
+func TestRegistrationReportsAllProblems(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.NewAgent(nil, agrentingtest.AgentConfig{DID: "did:web:taken"})
@@ -129,7 +129,7 @@ func TestAnonymousRegistrationsAreThreeAnAddress(t *testing.T) {
 	assert.Equal(t, 201, register(w.asToken(), 6).status, "owners are not counted")
 }
 
-func TestProfileIsPatchedByTheAgentAndItsOwner(t *testing.T) {
+func TestAgentAndOwnerMayPatchProfile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	stranger := w.NewKey(w.NewAgent(nil, agrentingtest.AgentConfig{}).ID)

@@ -57,7 +57,7 @@ func TestServerIsReachableByEveryListener(t *testing.T) {
 	})
 }
 
-func TestTLSServesHTTP1ToThoseWhoAskForIt(t *testing.T) {
+func TestTLSServesHTTP1OnRequest(t *testing.T) {
 	t.Parallel()
 	s := agrentingtest.NewServer(agrentingtest.WithTLS())
 	defer s.Close()
@@ -107,7 +107,7 @@ func TestListenRefusesUnusableAddress(t *testing.T) {
 	require.ErrorContains(t, err, "256.0.0.1:0")
 }
 
-func TestInMemoryServerReachesNothingElse(t *testing.T) {
+func TestInMemoryServerOpensNoConnection(t *testing.T) {
 	t.Parallel()
 	s, other := newServer(t), newServer(t)
 	c := newCaller(t, s)
@@ -134,7 +134,7 @@ func TestDialIntoAClosedServerFails(t *testing.T) {
 	assert.Equal(t, http.StatusServiceUnavailable, w.Code)
 }
 
-func TestHandlerCanBeMountedElsewhere(t *testing.T) {
+func TestHandlerCanBeMounted(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	w := httptest.NewRecorder()

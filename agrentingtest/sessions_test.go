@@ -11,7 +11,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-func TestAuthenticateAnswersInTheChosenShape(t *testing.T) {
+func TestAuthenticateUsesChosenFormat(t *testing.T) {
 	t.Parallel()
 	cases := map[agrentingtest.SessionShape]struct {
 		token   string
@@ -86,7 +86,7 @@ func TestSessionsCanBeRevoked(t *testing.T) {
 	assert.EqualValues(t, 2, w.Stats().SessionsIssued)
 }
 
-func TestLogoutEndsTheSessionOrAllOfTheKey(t *testing.T) {
+func TestLogoutEndsSessionOrSessionsOfKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	other := w.NewKey(w.agent.ID)

@@ -143,7 +143,7 @@ var dashboardScopes = []string{
 }
 
 // The official clients send a user token without X-Agent-ID on these routes.
-func TestUserTokenNeedsNoAgentWhereOfficialClientsSendNone(t *testing.T) {
+func TestUserTokenWithoutAgentOnOfficialRoutes(t *testing.T) {
 	t.Parallel()
 	m := newMarket(t)
 	task := m.newTask(m.asToken())
@@ -180,7 +180,7 @@ func TestUserTokenNeedsNoAgentWhereOfficialClientsSendNone(t *testing.T) {
 	}
 }
 
-func TestTaskIsVisibleToThoseWhoTakePart(t *testing.T) {
+func TestTaskIsVisibleToParticipants(t *testing.T) {
 	t.Parallel()
 	m := newMarket(t)
 	ofUser, ofAgent := m.newTask(m.asToken()), m.newTask(m.asKey())

@@ -82,7 +82,7 @@ func TestAWebhookIsSentAgainUntilItSucceeds(t *testing.T) {
 	}
 }
 
-func TestDeliveryDoesNotWaitForTheRestOfAnAnswer(t *testing.T) {
+func TestDeliveryDoesNotWaitForResponseBody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		srv := newServer(t)
@@ -102,7 +102,7 @@ func (s stalling) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Body: s.body, Request: req}, nil
 }
 
-func TestADeliveryEndsWithItsContextAndWithTheServer(t *testing.T) {
+func TestDeliveryEndsWithContextOrServer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		srv := newServer(t)

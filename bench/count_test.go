@@ -117,7 +117,7 @@ func TestBodiesAreNotBuffered(t *testing.T) { //nolint:paralleltest // counts al
 
 // The whole chain, everything on, allocates what an http.Client over the floor
 // does.
-func TestWholeCallAllocatesAsTheFloor(t *testing.T) { //nolint:paralleltest // counts allocations
+func TestCallAllocatesAsMuchAsBaseline(t *testing.T) { //nolint:paralleltest // counts allocations
 	for _, p := range payloads {
 		data := payload(p.size)
 		floor, _ := callCost(t, peer.Builder{Name: "floor", Build: peer.Least}, data)
@@ -128,7 +128,7 @@ func TestWholeCallAllocatesAsTheFloor(t *testing.T) { //nolint:paralleltest // c
 	}
 }
 
-func TestReadingTheCredentialAllocatesNothing(t *testing.T) { //nolint:paralleltest // counts allocations
+func TestCredentialReadDoesNotAllocate(t *testing.T) { //nolint:paralleltest // counts allocations
 	read := build(t, peer.Builder{Name: "ours", Build: peer.OursClient}).Read
 	if allocs, _ := cost(t, func() error { return read(t.Context()) }); allocs != 0 {
 		t.Errorf("%d allocations", allocs)

@@ -111,7 +111,7 @@ func TestManyClientsMakeOneExchange(t *testing.T) {
 	assert.Equal(t, 2, w.Server.Count(fleettest.RouteAuth), "and one more after a revocation")
 }
 
-func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
+func TestRotationUnderLoadFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	for _, strategy := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		t.Run(strings.ReplaceAll(strategy.String(), " ", "-"), func(t *testing.T) {

@@ -252,7 +252,7 @@ func TestForeignValuesAreRefusedAndLeftIntact(t *testing.T) {
 	require.ErrorIs(t, err, agrenting.ErrNoRecord)
 }
 
-func TestARecordMayBeNamedLikeThatOfOlderBuilds(t *testing.T) {
+func TestRecordNamesOfOlderBuilds(t *testing.T) {
 	t.Parallel()
 	s := shared.open(t, "named")
 	_, err := s.Save(t.Context(), "record", []byte("x"), "")

@@ -238,7 +238,7 @@ func TestPlainConnection_isRefused(t *testing.T) {
 	assert.Equal(t, codes.Unauthenticated, status.Code(err), "the security of the connection is not known")
 }
 
-func TestSourceThatFails_isUnavailable(t *testing.T) {
+func TestFailingSource_isUnavailable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.client(agrenting.WithCredentialSource(agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
@@ -263,7 +263,7 @@ func TestWaitingForACredential_endsWithTheCall(t *testing.T) {
 	assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
 }
 
-func TestSourceThatTimesOut_isUnavailable(t *testing.T) {
+func TestSourceTimeout_isUnavailable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.client(agrenting.WithCredentialSource(agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
@@ -282,7 +282,7 @@ func (otherCredentials) GetRequestMetadata(context.Context, ...string) (map[stri
 	return nil, status.Error(codes.Unauthenticated, "not logged in")
 }
 
-func TestOtherCredentialsThatFail_areNotReported(t *testing.T) {
+func TestOtherCredentials_failure_isNotReported(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.client(agrenting.WithSession())

@@ -180,7 +180,7 @@ func lent(t *testing.T, h http.Handler, opts ...agrenting.Option) (c *agrenting.
 	return c, seen, srv.URL
 }
 
-func TestKeyOfAnotherSDK_isReplacedAtPinnedOriginsOnly(t *testing.T) {
+func TestKeyOfOtherSDK_pinnedOrigin_isReplaced(t *testing.T) {
 	t.Parallel()
 	for _, sdk := range aiSDKs {
 		for name, cred := range map[string]agrenting.Credential{
@@ -214,7 +214,7 @@ func TestKeyOfAnotherSDK_isReplacedAtPinnedOriginsOnly(t *testing.T) {
 	}
 }
 
-func TestKeyOfAnotherSDK_withoutOverride_wins(t *testing.T) {
+func TestKeyOfOtherSDK_withoutOverride_isKept(t *testing.T) {
 	t.Parallel()
 	for _, sdk := range aiSDKs {
 		c, seen, url := lent(t, modelServer(), agrenting.WithCredential(agrenting.APIKey("ours")))

@@ -67,7 +67,7 @@ func advance(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the one pl
 
 // What the platform announces never reaches a client as a refusal: sessions are
 // renewed before they end, and keys are rotated when they are due, automatically.
-func TestClockEndsSessionsAndKeysAndNoClientNotices(t *testing.T) {
+func TestClockJumpsFailNoRequest(t *testing.T) {
 	t.Parallel()
 	const (
 		ttl  = 20 * time.Hour

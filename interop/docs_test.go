@@ -20,7 +20,7 @@ func trimmed(code string) string {
 	return strings.Join(lines, "\n")
 }
 
-func TestTheCodeOfTheManualIsThatOfTheExamples(t *testing.T) {
+func TestGuideCodeMatchesExamples(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("*_test.go")
 	require.NoError(t, err)

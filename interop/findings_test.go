@@ -18,7 +18,7 @@ import (
 // connect-go's GetBody rewinds the one body that it has and returns it again.
 // That works with net/http, which calls GetBody when the attempt before is over;
 // net/http's HTTP/2 reads a body until the response of its attempt is closed.
-func TestReplayGetsTheBodyWhenTheRefusedAttemptIsOver(t *testing.T) {
+func TestReplayReadsBodyAfterRefusedAttempt(t *testing.T) {
 	t.Parallel()
 	srv := agrentingtest.NewServer()
 	t.Cleanup(srv.Close)

@@ -64,7 +64,7 @@ func generated(t *testing.T, dir string, args ...string) []byte {
 	return b
 }
 
-func TestGeneratedFilesAreWhatGoGenerateMakes(t *testing.T) {
+func TestGeneratedFilesAreUpToDate(t *testing.T) {
 	t.Parallel()
 	checked := func(name string) string {
 		b, err := os.ReadFile(name)

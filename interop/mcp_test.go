@@ -124,7 +124,7 @@ func mcpContact(w *world, caller string, transport func() mcp.Transport) contact
 
 // The stream for messages from the server is opened again when it breaks, and by
 // then its session has long ended: the one in use takes its place.
-func TestMCPStreamComesBackWithTheCredentialInUse(t *testing.T) {
+func TestMCPStreamReconnectsWithCurrentCredential(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, agrenting.InPlace)
 	c := mcpStreamable(w)

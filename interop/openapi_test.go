@@ -99,7 +99,7 @@ func platformRoutes(t *testing.T) []string {
 	return found
 }
 
-func TestDocumentHasTheRoutesOfTheEmbeddedPlatformAndNoOther(t *testing.T) {
+func TestOpenAPIListsEmbeddedRoutes(t *testing.T) {
 	t.Parallel()
 	var described []string
 	for path, item := range document(t).Paths.Map() {
@@ -331,7 +331,7 @@ func (v *witness) truncated(t *testing.T, srv *agrentingtest.Server, credential 
 	return resp.StatusCode
 }
 
-func TestSDKAndEmbeddedPlatformSpeakWhatTheDocumentSays(t *testing.T) {
+func TestTrafficMatchesOpenAPI(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	srv := agrentingtest.NewServer(agrentingtest.WithoutRateLimits())
@@ -439,7 +439,7 @@ func TestSDKAndEmbeddedPlatformSpeakWhatTheDocumentSays(t *testing.T) {
 	v.verdict(t)
 }
 
-func TestFailuresOfTheEmbeddedPlatformAreAsTheDocumentSays(t *testing.T) {
+func TestFailuresMatchOpenAPI(t *testing.T) {
 	t.Parallel()
 	srv := agrentingtest.NewServer(agrentingtest.WithRateLimits(agrentingtest.RateLimits{General: 1000}))
 	t.Cleanup(srv.Close)
@@ -504,7 +504,7 @@ func TestFailuresOfTheEmbeddedPlatformAreAsTheDocumentSays(t *testing.T) {
 	v.verdict(t)
 }
 
-func TestWitnessSeesWhatIsWrong(t *testing.T) {
+func TestValidatorFindsMismatches(t *testing.T) {
 	t.Parallel()
 	const meta = `"meta":{"version":"1.0"}`
 	answers := map[string]struct {

@@ -255,9 +255,9 @@ func TestRemoveDeletesTheNamedRecords(t *testing.T) {
 	assert.Equal(t, []string{"agent-1 b"}, f.names())
 }
 
-// TestInterruptedSaveKeepsTheOldOrTheNewRecord has a save fail after each of its
+// TestInterruptedSaveKeepsOldOrNewRecord has a save fail after each of its
 // steps.
-func TestInterruptedSaveKeepsTheOldOrTheNewRecord(t *testing.T) {
+func TestInterruptedSaveKeepsOldOrNewRecord(t *testing.T) {
 	t.Parallel()
 	died := errors.New("died")
 	for step := 0; ; step++ {
@@ -331,7 +331,7 @@ func TestTooLargeRecordIsAnError(t *testing.T) {
 	require.ErrorContains(t, err, "too large")
 }
 
-func TestKeyringThatForgetsIsNoticed(t *testing.T) {
+func TestForgetfulKeyringIsDetected(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(f *fake){
 		"forgets": func(f *fake) { clear(f.items) },
@@ -381,7 +381,7 @@ func TestForeignItemsAreLeftIntact(t *testing.T) {
 	}
 }
 
-func TestItemOfAnotherProgramIsIgnored(t *testing.T) {
+func TestItemOfOtherProgramIsIgnored(t *testing.T) {
 	t.Parallel()
 	f, s := opened(t, freeItem)
 	f.set("agent-1", "hunter2")

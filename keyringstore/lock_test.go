@@ -34,7 +34,7 @@ func TestALockHasOneHolder(t *testing.T) {
 	assert.FileExists(t, string(l), "unlinking it would give two holders")
 }
 
-func TestALockThatOthersCouldReplaceIsRefused(t *testing.T) {
+func TestUnsafeLockIsRefused(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("there modes say nothing")

@@ -112,7 +112,7 @@ func TestStoreUsesTheSystemsKeyring(t *testing.T) {
 	require.NoError(t, err, out)
 }
 
-func TestWithoutASecretServiceNothingIsKept(t *testing.T) {
+func TestMissingSecretServiceIsAnError(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Log("a system with its own keyring")

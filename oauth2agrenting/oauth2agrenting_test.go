@@ -69,7 +69,7 @@ func TestTokenSource_transport_usesTheCredentialInUse(t *testing.T) {
 	assert.Equal(t, http.StatusOK, get())
 }
 
-func TestTokenSource_credentialsThatAreNotBearerTokens(t *testing.T) {
+func TestTokenSource_nonBearerCredentials(t *testing.T) {
 	t.Parallel()
 	srv, key := platform(t)
 	_, err := oauth2agrenting.TokenSource(t.Context(), client(t, srv, agrenting.WithCredential(agrenting.APIKey(key.Secret)))).Token()
@@ -169,7 +169,7 @@ func TestCredentialSource_tokens_areChecked(t *testing.T) {
 	require.ErrorContains(t, err, "panicked")
 }
 
-func TestCredentialSource_tokenThatHangs_endsWithTheContext(t *testing.T) {
+func TestCredentialSource_hungToken_endsWithContext(t *testing.T) {
 	t.Parallel()
 	for name, reopens := range map[string]bool{"kept": false, "opened again": true} {
 		t.Run(name, func(t *testing.T) {
@@ -208,7 +208,7 @@ func TestCredentialSource_tokenThatHangs_endsWithTheContext(t *testing.T) {
 	}
 }
 
-func TestCredentialSourceFunc_openThatHangs_endsWithTheContext(t *testing.T) {
+func TestCredentialSourceFunc_hungOpen_endsWithContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

@@ -141,7 +141,7 @@ func TestClientsOpenAndCloseDuringCollections(t *testing.T) {
 	w.assertValues(map[string]float64{"clients{agrenting.credential.state=empty}": 1})
 }
 
-func TestRenewalDurationOmitsRenewalsThatTookNoTime(t *testing.T) {
+func TestRenewalDurationOmitsInstantRenewals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -154,7 +154,7 @@ func TestRenewalDurationOmitsRenewalsThatTookNoTime(t *testing.T) {
 	})
 }
 
-func TestRateLimitIsThatOfTheProgramsRequests(t *testing.T) {
+func TestRateLimitCountsOnlyProgramRequests(t *testing.T) {
 	t.Parallel()
 
 	w := newWorld(t)

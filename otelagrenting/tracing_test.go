@@ -223,7 +223,7 @@ func TestFindFindsSecrets(t *testing.T) {
 	}
 }
 
-func TestNothingIsPropagatedByDefault(t *testing.T) {
+func TestContextIsNotPropagatedByDefault(t *testing.T) {
 	t.Parallel()
 
 	w := newWorld(t)

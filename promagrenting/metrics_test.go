@@ -220,7 +220,7 @@ func TestMetricsCountStoreErrors(t *testing.T) {
 	})
 }
 
-func TestMetricsReportTheRateLimitOfTheProgramsRequests(t *testing.T) {
+func TestMetricsReportRateLimitOfProgram(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	limits := map[string]string{tasks: "12", authenticate: "3"}

@@ -24,7 +24,7 @@ func TestChunksIgnoreTheCaseOfIDs(t *testing.T) {
 	assert.Equal(t, w.Chunks(id), w.Chunks(upper))
 }
 
-func TestAnotherAttemptEmitsChunksAgain(t *testing.T) {
+func TestRetryEmitsChunksAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	t.Cleanup(w.Close)

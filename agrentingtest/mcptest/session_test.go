@@ -337,7 +337,7 @@ func TestCloseEndsStreams(t *testing.T) {
 }
 
 // The endpoints are reached through another server, by whatever name.
-func TestEndpointsCanBeMountedElsewhere(t *testing.T) {
+func TestEndpointsCanBeMounted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	t.Cleanup(w.Close)

@@ -50,7 +50,7 @@ func TestSwarmIsHiredAndCanceledTogether(t *testing.T) {
 	}
 }
 
-func TestSwarmIsHiredWholeOrNotAtAll(t *testing.T) {
+func TestSwarmIsHiredCompletelyOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	t.Cleanup(w.Close)

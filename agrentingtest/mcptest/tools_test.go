@@ -197,7 +197,7 @@ func TestChunksAreForTasksToo(t *testing.T) {
 }
 
 // What the REST routes refuse, tools refuse with the same code.
-func TestToolsRefuseWhatRESTRefuses(t *testing.T) {
+func TestToolsAndRESTRefuseTheSame(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	t.Cleanup(w.Close)

@@ -77,7 +77,7 @@ func TestClientConnectsWithEachKindOfCredential(t *testing.T) {
 	})
 }
 
-func TestClientRenewsSessionsThatExpireBetweenConnects(t *testing.T) {
+func TestClientRenewsSessionExpiredBetweenConnects(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {
 		t := w.t
@@ -98,7 +98,7 @@ func TestClientRenewsSessionsThatExpireBetweenConnects(t *testing.T) {
 }
 
 // The platform ends the sessions early, and the socket refuses them with 403.
-func TestClientRenewsSessionsThatEndBetweenConnects(t *testing.T) {
+func TestClientRenewsSessionEndedBetweenConnects(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {
 		t := w.t
@@ -147,7 +147,7 @@ func TestClientConnectsWithTheRotatedKey(t *testing.T) {
 	}
 }
 
-func TestClientConnectsWithTheKeyThatAnotherClientRotated(t *testing.T) {
+func TestClientConnectsWithKeyOfOtherRotation(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {
 		t := w.t
@@ -169,7 +169,7 @@ func TestClientConnectsWithTheKeyThatAnotherClientRotated(t *testing.T) {
 	})
 }
 
-func TestClientRetriesAHandshakeThatFails(t *testing.T) {
+func TestClientRetriesFailedHandshake(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {
 		t := w.t

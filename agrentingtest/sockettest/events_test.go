@@ -199,7 +199,7 @@ func TestStreamEndsWithTheReasonOfAFailure(t *testing.T) {
 	})
 }
 
-func TestAnotherAttemptHasAnotherStream(t *testing.T) {
+func TestNewAttemptHasNewStream(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {
 		t := w.t
@@ -254,7 +254,7 @@ func TestStreamKeepsTheLatestChunks(t *testing.T) {
 }
 
 // A client that joins late is not treated as slow, even with many chunks.
-func TestLateJoinerGetsTheWholeStream(t *testing.T) {
+func TestLateJoinerGetsCompleteStream(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {
 		t := w.t

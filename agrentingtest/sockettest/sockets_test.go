@@ -78,7 +78,7 @@ func TestHandshakeRefusesACredentialInAHeader(t *testing.T) {
 	})
 }
 
-func TestHandshakeIsRefusedWithTheStatusOfTheOption(t *testing.T) {
+func TestRefusedHandshakeUsesConfiguredStatus(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {
 		t := w.t
@@ -218,7 +218,7 @@ func TestRevocationClosesSockets(t *testing.T) {
 	})
 }
 
-func TestRotationOverHTTPClosesSocketsOfTheOldKey(t *testing.T) {
+func TestRotationClosesSocketsOfOldKey(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {
 		t := w.t
@@ -316,7 +316,7 @@ func TestServersOfOthersHaveNoSockets(t *testing.T) {
 	assert.Equal(t, http.StatusNotFound, resp.StatusCode)
 }
 
-func TestSocketThatHasEndedGetsNoPushes(t *testing.T) {
+func TestClosedSocketGetsNoPushes(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(w *world) {
 		t := w.t

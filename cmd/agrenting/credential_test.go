@@ -11,7 +11,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-func TestCredentialThatIsReplacedWhileItIsRead(t *testing.T) {
+func TestCredentialReplacedDuringRead(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct {

@@ -89,7 +89,7 @@ func (s *shell) run(args ...string) (output string, code int) {
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
-func TestSecretIsNotRequestedIfItCannotBeWritten(t *testing.T) {
+func TestSecretIsNotRequestedForUnwritableOutput(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct {
@@ -127,7 +127,7 @@ func TestSecretIsNotRequestedIfItCannotBeWritten(t *testing.T) {
 	}
 }
 
-func TestSecretIsNotRequestedBeyondTheLimitForFiles(t *testing.T) {
+func TestSecretIsNotRequestedBeyondFileLimit(t *testing.T) {
 	t.Parallel()
 
 	s := newShell(t)
@@ -157,7 +157,7 @@ func TestSecretHasItsRoomReserved(t *testing.T) {
 }
 
 // A folder takes the name of the file in the meantime.
-func TestSecretThatCannotBeWrittenIsKeptAndNamed(t *testing.T) {
+func TestUnwritableSecretGoesToRescueFile(t *testing.T) {
 	t.Parallel()
 
 	s, target := newShell(t), folder(t)
@@ -180,7 +180,7 @@ func TestSecretThatCannotBeWrittenIsKeptAndNamed(t *testing.T) {
 }
 
 // The folder of the file is gone, and so is what was written there.
-func TestSecretWithoutItsFolderIsKeptElsewhere(t *testing.T) {
+func TestSecretWithoutFolderGoesToRescueFile(t *testing.T) {
 	t.Parallel()
 
 	s, target := newShell(t), folder(t)
@@ -201,7 +201,7 @@ func TestSecretWithoutItsFolderIsKeptElsewhere(t *testing.T) {
 }
 
 // A session that no program has is ended again.
-func TestSessionThatCannotBeWrittenIsEnded(t *testing.T) {
+func TestUnwritableSessionIsEnded(t *testing.T) {
 	t.Parallel()
 
 	s, target := newShell(t), folder(t)
@@ -246,7 +246,7 @@ func TestRotationOnAFillingDiskKeepsTheKey(t *testing.T) {
 	only(t, d.path, "secret")
 }
 
-func TestExecOnAFullDiskRunsWithoutItsStore(t *testing.T) {
+func TestExecOnFullDiskRunsWithoutStore(t *testing.T) {
 	t.Parallel()
 
 	s, d := newShell(t), newDisk(t, 0)

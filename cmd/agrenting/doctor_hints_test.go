@@ -127,7 +127,7 @@ func TestDoctorPermissionHints(t *testing.T) {
 	assert.Contains(t, readHint(others), "run: sudo chown \"$(id -un)\" "+others)
 }
 
-func TestDoctorStoreOfAnotherAgent(t *testing.T) {
+func TestDoctorReportsStoreOfOtherAgent(t *testing.T) {
 	t.Parallel()
 
 	for name, args := range map[string][]string{"online": nil, "offline": {"--offline"}} {

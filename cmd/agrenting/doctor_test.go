@@ -92,7 +92,7 @@ func finding(t *testing.T, r *jsonDoctor, name string) jsonCheck {
 	return worst
 }
 
-func TestDoctorTellsThePlatformFromWhoeverElseAnswers(t *testing.T) {
+func TestDoctorDetectsForeignServer(t *testing.T) {
 	t.Parallel()
 
 	answer := func(status int, kind, body string) http.HandlerFunc {
@@ -160,7 +160,7 @@ func TestDoctorSeesAPathTooMany(t *testing.T) {
 	assert.Contains(t, w.err, "without /api/v1")
 }
 
-func TestDoctorDoesNotPraiseAClockThatIsOff(t *testing.T) {
+func TestDoctorReportsClockSkew(t *testing.T) {
 	t.Parallel()
 
 	for skew, want := range map[time.Duration]string{7 * time.Hour: "7 h ahead of", -50 * time.Hour: "2 days behind", 45 * time.Second: "s ahead of"} {
@@ -320,7 +320,7 @@ func TestDoctorSeesAnUnfinishedRotation(t *testing.T) {
 	}
 }
 
-func TestDoctorLooksAtTheKindOfTheKeyFile(t *testing.T) {
+func TestDoctorChecksKindOfKeyFile(t *testing.T) {
 	t.Parallel()
 
 	w := newWorld(t)
@@ -358,7 +358,7 @@ func TestDoctorLooksAtTheKindOfTheKeyFile(t *testing.T) {
 	}
 }
 
-func TestDoctorSaysHowToMendTheConfiguration(t *testing.T) {
+func TestDoctorExplainsConfigurationErrors(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct {
@@ -388,7 +388,7 @@ func TestDoctorSaysHowToMendTheConfiguration(t *testing.T) {
 	}
 }
 
-func TestDoctorSaysHowToMendTheConnection(t *testing.T) {
+func TestDoctorExplainsConnectionErrors(t *testing.T) {
 	t.Parallel()
 
 	w := newWorld(t)

@@ -75,7 +75,7 @@ func unfinish(ctx context.Context, store agrenting.Store, stage agrenting.Stage,
 	return err
 }
 
-func TestWhoamiShowsTheKeyThatWasAdopted(t *testing.T) {
+func TestWhoamiShowsAdoptedKey(t *testing.T) {
 	t.Parallel()
 
 	for _, command := range []string{"whoami", "doctor"} {
@@ -92,7 +92,7 @@ func TestWhoamiShowsTheKeyThatWasAdopted(t *testing.T) {
 	}
 }
 
-func TestTheStoreKnowsWhoseKeyItHas(t *testing.T) {
+func TestStoreRecordNamesAgent(t *testing.T) {
 	t.Parallel()
 
 	w := newWorld(t)
@@ -111,7 +111,7 @@ func TestTheStoreKnowsWhoseKeyItHas(t *testing.T) {
 	assert.Equal(t, "Scribe", login.AgentName)
 }
 
-func TestWhoseKeysIsAnsweredByWhoCan(t *testing.T) {
+func TestAgentIsTakenFromFirstSource(t *testing.T) {
 	t.Parallel()
 
 	w := newWorld(t)
@@ -123,7 +123,7 @@ func TestWhoseKeysIsAnsweredByWhoCan(t *testing.T) {
 	assert.Contains(t, w.err, "agrenting agents mine lists yours")
 }
 
-func TestAnExchangeThatTellsNoAgentSaysSo(t *testing.T) {
+func TestExchangeWithoutAgentIsReported(t *testing.T) {
 	t.Parallel()
 
 	w := newWorld(t)
@@ -141,7 +141,7 @@ func TestAnExchangeThatTellsNoAgentSaysSo(t *testing.T) {
 	}
 }
 
-func TestARefusedCredentialIsMendedWhereItIs(t *testing.T) {
+func TestRefusedCredentialHintNamesItsSource(t *testing.T) {
 	t.Parallel()
 
 	w := newWorld(t)
@@ -173,7 +173,7 @@ func TestARefusedCredentialIsMendedWhereItIs(t *testing.T) {
 	assert.Contains(t, w.out+w.err, bareKey)
 }
 
-func TestWhoamiIsOneBlock(t *testing.T) {
+func TestWhoamiPrintsOneBlock(t *testing.T) {
 	t.Parallel()
 
 	w := newWorld(t)
@@ -185,7 +185,7 @@ func TestWhoamiIsOneBlock(t *testing.T) {
 	assert.True(t, strings.HasPrefix(lines[len(lines)-1], "owns "))
 }
 
-func TestTLSToAPlainPortIsTroubleOfTheNetwork(t *testing.T) {
+func TestTLSToPlainPortIsNetworkError(t *testing.T) {
 	t.Parallel()
 
 	w := newWorld(t)

@@ -38,7 +38,7 @@ func TestFilterResults(t *testing.T) {
 	}
 }
 
-func TestFilterErrorQuotesNothing(t *testing.T) {
+func TestFilterErrorShowsNoInput(t *testing.T) {
 	t.Parallel()
 	const fixed = "--jq failed: the filter does not fit the output"
 	for expr, want := range map[string]string{

@@ -51,7 +51,7 @@ func newForgetful(t *testing.T) *forgetful {
 	return p
 }
 
-func TestRepetitionNotesWhatElseItMade(t *testing.T) {
+func TestRepeatedCallListsOtherNewKeys(t *testing.T) {
 	t.Parallel()
 
 	for _, what := range []string{"keys", "tokens"} {

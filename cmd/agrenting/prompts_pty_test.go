@@ -17,7 +17,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-func TestQuestionsNameWhatIsAtStake(t *testing.T) {
+func TestPromptsNameKeyAndSource(t *testing.T) {
 	t.Parallel()
 
 	srv := agrentingtest.NewServer()
@@ -109,7 +109,7 @@ func TestQuestionNamesTheKeyInTheStore(t *testing.T) {
 }
 
 // The folder of the file is gone, and there is no folder for temporary files.
-func TestSecretThatFitsNowhereIsPrintedToATerminal(t *testing.T) {
+func TestUnwritableSecretIsPrintedToTerminal(t *testing.T) {
 	t.Parallel()
 
 	for name, show := range map[string]bool{"terminal": true, "pipe": false} {

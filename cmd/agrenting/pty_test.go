@@ -140,7 +140,7 @@ func TestOnATerminal(t *testing.T) {
 	assert.NotContains(t, out, "got 2")
 }
 
-func TestSlowCallsShowThatSomethingHappens(t *testing.T) {
+func TestSlowCallsShowProgress(t *testing.T) {
 	t.Parallel()
 
 	srv := agrentingtest.NewServer()
@@ -154,8 +154,8 @@ func TestSlowCallsShowThatSomethingHappens(t *testing.T) {
 	assert.Contains(t, out, "Scribe")
 }
 
-// TestProgressStaysInOneRow: a terminal takes away no more than the last row.
-func TestProgressStaysInOneRow(t *testing.T) {
+// TestProgressUsesOneRow: a terminal takes away no more than the last row.
+func TestProgressUsesOneRow(t *testing.T) {
 	t.Parallel()
 
 	srv := agrentingtest.NewServer()
@@ -190,7 +190,7 @@ func TestShownSecretOnATerminal(t *testing.T) {
 	assert.Regexp(t, `^[0-9a-f]{40}\r?\n$`, out)
 }
 
-func TestRemedyHasItsOwnLineOnATerminal(t *testing.T) {
+func TestRemedyIsOnSeparateLineOnTerminal(t *testing.T) {
 	t.Parallel()
 
 	srv := agrentingtest.NewServer()

@@ -131,7 +131,7 @@ func TestFilesOfOthersAreNotReadyFiles(t *testing.T) {
 	}
 }
 
-func TestFilesThatTheCommandsKnowAsTheirOwn(t *testing.T) {
+func TestKnownFilesOfCommands(t *testing.T) {
 	t.Parallel()
 
 	own := envFileMark + "\n" + exports(&jsonSandbox{Env: map[string]string{
@@ -201,7 +201,7 @@ func TestReadyFileGoesBeforeTheLastRequestsEnd(t *testing.T) {
 	assert.Equal(t, codeOK, <-ended)
 }
 
-func TestAFileThatCannotBeWrittenLeavesNothingBehind(t *testing.T) {
+func TestFailedWriteLeavesNoFile(t *testing.T) {
 	t.Parallel()
 
 	dir := t.TempDir()

@@ -133,7 +133,7 @@ func echo(value string) http.Handler {
 	})
 }
 
-func TestRequestKeepsWhatIsNotTheCredential(t *testing.T) {
+func TestRequestRedactsOnlyCredential(t *testing.T) {
 	t.Parallel()
 	const data = `{"b": 1.50, "a": "Zq7Wm3Xp9", "c": [1, 2, "<&>"], "d": "\u0041"}`
 	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"data":`+data+`}`) })
@@ -143,7 +143,7 @@ func TestRequestKeepsWhatIsNotTheCredential(t *testing.T) {
 	assert.JSONEq(t, data, out)
 }
 
-func TestRequestShowsWhatWasAskedFor(t *testing.T) {
+func TestRequestOutputOptions(t *testing.T) {
 	t.Parallel()
 	_, out, _ := request(t, echo(`"`+echoedKey+`"`), "GET", "/x", "--show")
 	assert.Contains(t, out, echoedKey)
@@ -162,7 +162,7 @@ func TestRequestWritesBodyUnchanged(t *testing.T) {
 	assert.Equal(t, body, string(got))
 }
 
-func TestRequestPrintsNothingThatItCannotSearch(t *testing.T) {
+func TestRequestRefusesUnsearchableBodies(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		serve http.HandlerFunc

@@ -146,7 +146,7 @@ func TestAnInterruptedRotationIsFinishedForScriptsToo(t *testing.T) {
 	assert.Nil(t, state.Unfinished)
 }
 
-func TestAnInterruptedRotationThatCannotBeFinishedSaysWhatIsInUse(t *testing.T) {
+func TestInterruptedRotationNamesKeyInUse(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -165,7 +165,7 @@ func TestAnInterruptedRotationThatCannotBeFinishedSaysWhatIsInUse(t *testing.T) 
 	assert.False(t, r.srv.KeyAlive(r.key.Secret))
 }
 
-func TestWhoWaitsForTheRotationOfAnotherProcessSeesItAndMayLeave(t *testing.T) {
+func TestWaitForOtherRotationIsShownAndCancelable(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -181,9 +181,9 @@ func TestWhoWaitsForTheRotationOfAnotherProcessSeesItAndMayLeave(t *testing.T) {
 	assert.True(t, r.srv.KeyAlive(r.key.Secret))
 }
 
-// TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt: the platform has issued the key,
+// TestKeyRefusedByStoreGoesToRescueFile: the platform has issued the key,
 // and in place, so that the old one is dead. The store's folder has become a file.
-func TestAKeyThatTheStoreDoesNotTakeIsKeptBesideIt(t *testing.T) {
+func TestKeyRefusedByStoreGoesToRescueFile(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -226,7 +226,7 @@ func (r *rotating) start(args ...string) (*exec.Cmd, *bytes.Buffer) {
 }
 
 // An answer without a known key, to a rotation that was interrupted.
-func TestAnAnswerThatCannotBeReadIsNotLostToAnInterruption(t *testing.T) {
+func TestUnreadableIssueResponseSurvivesInterrupt(t *testing.T) {
 	t.Parallel()
 
 	r := &rotating{t: t, srv: agrentingtest.NewServer(agrentingtest.WithRotateKeyField("marvel")), path: filepath.Join(t.TempDir(), "keys")}
@@ -269,7 +269,7 @@ func TestAnInterruptedRecoveryIsARecovery(t *testing.T) {
 }
 
 // Another process takes over when this one has changed the key already.
-func TestWhoLostTheLeaseDoesNotSayThatNothingWasChanged(t *testing.T) {
+func TestLostLeaseIsNotReportedAsUnchanged(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -358,7 +358,7 @@ func only(t *testing.T, folder string, names ...string) {
 	assert.ElementsMatch(t, names, found)
 }
 
-func TestInterruptedRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T) {
+func TestInterruptedStorelessRotationIsResumed(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -379,7 +379,7 @@ func TestInterruptedRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T)
 	only(t, temp, "key")
 }
 
-func TestLostRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T) {
+func TestLostStorelessRotationIsResumed(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -406,7 +406,7 @@ func TestLostRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T) {
 }
 
 // Another key is given to the command that continues the rotation of the first.
-func TestStoreOfAnotherRotationIsNotUsed(t *testing.T) {
+func TestStoreOfOtherRotationIsNotUsed(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -433,7 +433,7 @@ func TestStoreOfAnotherRotationIsNotUsed(t *testing.T) {
 }
 
 // The folder beside --out is not of an earlier run, and would be removed at the end.
-func TestFolderThatNoRotationHasMadeIsNotUsed(t *testing.T) {
+func TestForeignRotationFolderIsNotUsed(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct {
@@ -486,7 +486,7 @@ func TestFolderThatNoRotationHasMadeIsNotUsed(t *testing.T) {
 }
 
 // The kernel ends the command while the platform answers.
-func TestKilledRotationWithoutStoreIsFinishedByTheSameCommand(t *testing.T) {
+func TestKilledStorelessRotationIsResumed(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -521,7 +521,7 @@ func (r *rotating) bare(temp string, args ...string) (*exec.Cmd, *bytes.Buffer) 
 }
 
 // Other users may write in the folder of the file, so that a store there would not be safe.
-func TestRotationWithoutStoreInAnOpenFolderUsesTheTemporaryOne(t *testing.T) {
+func TestStorelessRotationInOpenFolderUsesTempFolder(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -545,7 +545,7 @@ func TestRotationWithoutStoreInAnOpenFolderUsesTheTemporaryOne(t *testing.T) {
 	r.written(key)
 }
 
-func TestRefusedRotationWithoutStoreLeavesNothing(t *testing.T) {
+func TestRefusedStorelessRotationLeavesNoFiles(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -560,7 +560,7 @@ func TestRefusedRotationWithoutStoreLeavesNothing(t *testing.T) {
 }
 
 // The platform was not asked to replace the key.
-func TestRotationWithoutStoreThatWasOnlyPreparedLeavesNothing(t *testing.T) {
+func TestPreparedStorelessRotationLeavesNoFiles(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -576,7 +576,7 @@ func TestRotationWithoutStoreThatWasOnlyPreparedLeavesNothing(t *testing.T) {
 }
 
 // The folder of the file is removed while the platform answers, and the store with it.
-func TestKeyThatCannotBeWrittenIsKeptElsewhere(t *testing.T) {
+func TestUnwritableKeyGoesToRescueFile(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -598,7 +598,7 @@ func TestKeyThatCannotBeWrittenIsKeptElsewhere(t *testing.T) {
 
 // A folder takes the name of the file while the platform answers, so that the key cannot be
 // written there; the same command writes it later.
-func TestKeyThatCannotBeWrittenIsWrittenByTheSameCommand(t *testing.T) {
+func TestUnwritableKeyIsWrittenByRepeatedCommand(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)
@@ -657,7 +657,7 @@ func TestHangupFinishesARotation(t *testing.T) {
 }
 
 // nohup has turned the signal off.
-func TestIgnoredHangupInterruptsNothing(t *testing.T) {
+func TestIgnoredHangupIsIgnored(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)

@@ -49,7 +49,7 @@ func TestHangupEndsTheSessionOfExec(t *testing.T) {
 }
 
 // The signal comes before the command runs.
-func TestHangupWhileExecExchangesTheKeyRunsNothing(t *testing.T) {
+func TestHangupDuringExchangePreventsExec(t *testing.T) {
 	t.Parallel()
 
 	r := newRotating(t)

@@ -21,7 +21,7 @@ import (
 	"github.com/agrenting/agrenting-go/cmd/agrenting/internal/proxy"
 )
 
-func TestWhatTheProxyTellsItsCallers(t *testing.T) {
+func TestProxyErrorResponses(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct {
@@ -61,7 +61,7 @@ func TestProgressFits(t *testing.T) {
 	assert.Equal(t, " … 3 s", fitting("text", " … 3 s", 0))
 }
 
-func TestARotationSaysWhatIsOutOfTheOrdinary(t *testing.T) {
+func TestRotationReportsUnusualOutcome(t *testing.T) {
 	t.Parallel()
 
 	assert.Empty(t, howItWent(&agrenting.Rotation{}, false))
@@ -112,8 +112,8 @@ func TestSecretsLeaveTheEnvironmentOfCommands(t *testing.T) {
 	}
 }
 
-// TestDoctorLooksAtTLS meets a certificate that is not trusted.
-func TestDoctorLooksAtTLS(t *testing.T) {
+// TestDoctorChecksTLS meets a certificate that is not trusted.
+func TestDoctorChecksTLS(t *testing.T) {
 	t.Parallel()
 
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))

@@ -17,9 +17,9 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// TestAReaderThatHasGoneIsToldOnlyWhatMatters: head and its like end a command
+// TestClosedPipeShowsOnlyImportantMessages: head and its like end a command
 // without a word, but a secret is not lost so.
-func TestAReaderThatHasGoneIsToldOnlyWhatMatters(t *testing.T) {
+func TestClosedPipeShowsOnlyImportantMessages(t *testing.T) {
 	t.Parallel()
 
 	srv := agrentingtest.NewServer()
@@ -60,9 +60,9 @@ type full struct{ err error }
 
 func (f full) Write([]byte) (int, error) { return 0, f.err }
 
-// TestAReaderThatHasGoneIsNoErrorWhereSignalsAreIgnored is about services, whose
+// TestClosedPipeIsNotAnErrorWithIgnoredSignals is about services, whose
 // manager ignores SIGPIPE for them.
-func TestAReaderThatHasGoneIsNoErrorWhereSignalsAreIgnored(t *testing.T) {
+func TestClosedPipeIsNotAnErrorWithIgnoredSignals(t *testing.T) {
 	t.Parallel()
 
 	for err, want := range map[error]int{syscall.EPIPE: codeOK, syscall.EIO: codeFailure} {

@@ -7,7 +7,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-func TestTheVersionIsThatOfTheReleaseElseOfTheModule(t *testing.T) {
+func TestVersionComesFromReleaseOrModule(t *testing.T) {
 	t.Parallel()
 
 	installed := &debug.BuildInfo{Main: debug.Module{Version: "v1.2.3"}}

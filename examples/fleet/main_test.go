@@ -42,7 +42,7 @@ func TestNoRequestFails(t *testing.T) {
 	assert.Empty(t, wrongNumber.FindAllString(out.String(), -1))
 }
 
-func TestAStepThatNobodyNoticesIsToldToo(t *testing.T) {
+func TestUnnoticedStepIsReported(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	s := &show{out: &out, began: time.Now()}
@@ -105,7 +105,7 @@ func TestAfterAnInterruptClosingIsBounded(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotInterruptedIsClosedToTheEnd(t *testing.T) {
+func TestUninterruptedRunClosesEverything(t *testing.T) {
 	t.Parallel()
 	var closed bool
 	within(t.Context(), func() {

@@ -39,7 +39,7 @@ func TestRunServesUntilInterrupted(t *testing.T) {
 	assert.True(t, strings.HasSuffix(text, "\nserved 0 requests\n"))
 }
 
-func TestRunRefusesWhatItCannotDo(t *testing.T) {
+func TestRunRefusesInvalidArguments(t *testing.T) {
 	t.Parallel()
 	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)

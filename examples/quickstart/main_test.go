@@ -24,7 +24,7 @@ func environment(vars map[string]string) lookupFunc {
 	}
 }
 
-func TestEveryStepDoesWhatItSays(t *testing.T) {
+func TestEachStepSucceeds(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	if err := run(t.Context(), &out, environment(map[string]string{"AGRENTING_API_KEY": ""})); err != nil {
@@ -120,7 +120,7 @@ func TestFailuresAreToldApart(t *testing.T) {
 	}
 }
 
-func TestAStepThatGoesWrongFails(t *testing.T) {
+func TestFailedStepIsReported(t *testing.T) {
 	t.Parallel()
 	if err := want("a result", false, 17); err == nil || !strings.Contains(err.Error(), "a result: got 17") {
 		t.Errorf("got %v", err)

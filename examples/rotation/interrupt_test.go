@@ -27,9 +27,9 @@ func program(t *testing.T, folder string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestAnInterruptInTheMiddleOfACrashIsPrompt interrupts while no process has a
+// TestInterruptDuringCrashEndsPromptly interrupts while no process has a
 // live key, and the lease on the rotation has seconds left.
-func TestAnInterruptInTheMiddleOfACrashIsPrompt(t *testing.T) {
+func TestInterruptDuringCrashEndsPromptly(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	cmd := program(t, folder, "-duration", "1s")

@@ -51,7 +51,7 @@ func (w *transcript) String() string {
 // secretShape is what the embedded platform's keys and sessions look like.
 var secretShape = regexp.MustCompile(`\b[0-9a-f]{40}\b|\b[A-Za-z0-9_-]{43}\b`)
 
-func TestNobodyNoticesTheRotations(t *testing.T) {
+func TestRotationsFailNoRequest(t *testing.T) {
 	t.Parallel()
 	out := &transcript{}
 	folder := filepath.Join(t.TempDir(), "keys")
@@ -155,7 +155,7 @@ func TestATerminalHasOneLiveLine(t *testing.T) {
 	}
 }
 
-func TestElsewhereALineSaysSomethingNew(t *testing.T) {
+func TestNonTerminalOutputPrintsChangesOnly(t *testing.T) {
 	t.Parallel()
 	out := &transcript{}
 	s := newScreen(out)

@@ -79,7 +79,7 @@ func (w *world) post(t *testing.T) (addr string, err error) {
 	return addr, err
 }
 
-func TestEachFaultDoesWhatItsNameSays(t *testing.T) {
+func TestFaults(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		kind   Kind
@@ -136,7 +136,7 @@ func TestConnectionsAreKeptAndEveryExchangeCounts(t *testing.T) {
 	assert.Equal(t, map[Kind]int{Latency: 1, Slow: 1, Lost: 1}, w.proxy.Counts())
 }
 
-func TestASeedDrawsTheSameFaultsAgain(t *testing.T) {
+func TestSeedReproducesFaults(t *testing.T) {
 	t.Parallel()
 	mix := Mix{Latency: 0.1, Reset: 0.2, Silent: 0.1, Lost: 0.2, Slow: 0.1}
 	var runs [2][]Kind
@@ -160,7 +160,7 @@ func TestASeedDrawsTheSameFaultsAgain(t *testing.T) {
 	assert.InDelta(t, 100, count[Silent], 50)
 }
 
-func TestCutResetsWhatIsOnTheWire(t *testing.T) {
+func TestCutResetsConnections(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
 	addr, err := w.post(t)
@@ -182,7 +182,7 @@ func TestASilenceEndsByItself(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestNobodyBehindTheProxyIsAReset(t *testing.T) {
+func TestMissingBackendIsReset(t *testing.T) {
 	t.Parallel()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -200,7 +200,7 @@ func TestNobodyBehindTheProxyIsAReset(t *testing.T) {
 }
 
 // What Close leaves behind is seen by TestMain.
-func TestCloseEndsWhateverIsUnderWay(t *testing.T) {
+func TestCloseEndsConnections(t *testing.T) {
 	t.Parallel()
 	for range 20 {
 		w := newWorld(t, 7)

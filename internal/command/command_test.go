@@ -162,7 +162,7 @@ func TestCommand_expiresIn_isRelative(t *testing.T) {
 	assert.False(t, cred.Expires().After(time.Now().Add(time.Hour)))
 }
 
-func TestCommand_malformedOutput_showsNothing(t *testing.T) {
+func TestCommand_malformedOutput_isNotShown(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		output string
@@ -368,7 +368,7 @@ func counted(t *testing.T) (*command.Command, func() net.Conn, <-chan error, fun
 	}
 }
 
-func TestCommand_refreshDuringARun_runsAgainAfterIt(t *testing.T) {
+func TestCommand_refreshDuringRun_runsAgain(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		rejected string

@@ -26,7 +26,7 @@ func newFile(t *testing.T, before func(durable.Step) error) *durable.File {
 	return durable.New(filepath.Join(t.TempDir(), "folder", "file"), 1<<10, before)
 }
 
-func TestWhatIsWrittenIsRead(t *testing.T) {
+func TestReadReturnsWrittenData(t *testing.T) {
 	t.Parallel()
 	f := newFile(t, nil)
 	_, err := f.Read()
@@ -54,7 +54,7 @@ func TestFilesAreForTheirOwnerOnly(t *testing.T) {
 	assert.Equal(t, fs.FileMode(0o700), info.Mode().Perm())
 }
 
-func TestErrorAtAnyStepLeavesTheOldOrTheNewContentAndNoRubbish(t *testing.T) {
+func TestWriteErrorLeavesOldOrNewContent(t *testing.T) {
 	t.Parallel()
 	boom := errors.New("boom")
 	for _, at := range steps {
@@ -92,7 +92,7 @@ func TestEveryWriteTakesAllStepsInOrder(t *testing.T) {
 	assert.Equal(t, steps, seen)
 }
 
-func TestRubbishOfCrashedWritersIsSwept(t *testing.T) {
+func TestTemporaryFilesOfCrashedWritersAreRemoved(t *testing.T) {
 	t.Parallel()
 	f := newFile(t, nil)
 	require.NoError(t, f.Write([]byte("x")))
@@ -109,7 +109,7 @@ func TestRubbishOfCrashedWritersIsSwept(t *testing.T) {
 	assert.ElementsMatch(t, []string{"file", ".other.tmp-ABC"}, names)
 }
 
-func TestUnsafeFilesAreRefusedWithTheCommandThatMendsThem(t *testing.T) {
+func TestUnsafeFileErrorHasFixingCommand(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		return // no such permissions
@@ -144,7 +144,7 @@ func TestUnsafeFilesAreRefusedWithTheCommandThatMendsThem(t *testing.T) {
 	}
 }
 
-func TestFolderInWhichOthersMayWriteIsRefused(t *testing.T) {
+func TestFolderWritableByOthersIsRefused(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		return // no such permissions

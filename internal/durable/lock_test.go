@@ -72,7 +72,7 @@ func TestInterruptedLockCallsAreRepeated(t *testing.T) {
 	}
 }
 
-func TestInterruptedCloseOfASyncedFileIsNotAnError(t *testing.T) {
+func TestInterruptedCloseAfterSyncIsNotAnError(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ err, want error }{
 		{nil, nil},

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestFileInUseIsTriedAgainForAWhile(t *testing.T) {
+func TestFileInUseIsRetried(t *testing.T) {
 	t.Parallel()
 	busy, other := errors.New("busy"), errors.New("other")
 	isBusy := func(err error) bool { return errors.Is(err, busy) }
@@ -44,7 +44,7 @@ func TestFileInUseIsTriedAgainForAWhile(t *testing.T) {
 
 // On Windows, a file that another process has open cannot simply be replaced, and
 // one that is being replaced cannot simply be opened.
-func TestReadersAndAWriterDoNotDisturbEachOther(t *testing.T) {
+func TestConcurrentReadersAndWriter(t *testing.T) {
 	t.Parallel()
 	f := New(filepath.Join(t.TempDir(), "file"), 1<<10, nil)
 	require.NoError(t, f.Write([]byte("0")))

@@ -21,7 +21,7 @@ func mount(t *testing.T, source, folder, kind string, flags uintptr, data string
 	t.Cleanup(func() { assert.NoError(t, syscall.Unmount(folder, syscall.MNT_DETACH)) })
 }
 
-func TestRootOfAMountMayBeOpenToOthers(t *testing.T) {
+func TestMountRootMayBeOpenToOthers(t *testing.T) {
 	t.Parallel()
 	for name, do := range map[string]func(t *testing.T, folder string){
 		"tmpfs": func(t *testing.T, folder string) { t.Helper(); mount(t, "tmpfs", folder, "tmpfs", 0, "mode=0777") },

@@ -190,7 +190,7 @@ func socketFolder(t *testing.T) string {
 	return dir
 }
 
-func TestNothingIsCreatedBelowAnUnsafeFolder(t *testing.T) {
+func TestNoFolderIsCreatedBelowUnsafeFolder(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	p.remove(p.above)
@@ -201,7 +201,7 @@ func TestNothingIsCreatedBelowAnUnsafeFolder(t *testing.T) {
 	assert.NoDirExists(t, p.above)
 }
 
-func TestOpenFollowsNoLinkAndWaitsForNoPipe(t *testing.T) {
+func TestOpenRefusesLinksAndPipes(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	p.link(p.file, p.file+"2")
@@ -250,7 +250,7 @@ func TestLockOfAReplacedFileIsNotHeld(t *testing.T) {
 	}
 }
 
-func TestCreatedFileIsCheckedBeforeItHasTheSecret(t *testing.T) {
+func TestCreatedFileIsCheckedBeforeWrite(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	f := New(p.file, 1<<10, nil)

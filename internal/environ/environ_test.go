@@ -41,7 +41,7 @@ func TestCandidateDoesNotPrintItsValue(t *testing.T) {
 	}
 }
 
-func TestNameOfTheVariableDecidesWhatItHas(t *testing.T) {
+func TestVariableNameDecidesKind(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]secret.Kind{
 		environ.APIKey: secret.KindAPIKey, environ.SandboxAPIKey: secret.KindAPIKey, environ.SessionToken: secret.KindSession, environ.KeyFile: 0,
@@ -78,7 +78,7 @@ func TestOneWordDisablesTheGuard(t *testing.T) {
 	}
 }
 
-func TestValueOfAVariableThatIsNotSetIsIgnored(t *testing.T) {
+func TestValueOfUnsetVariableIsIgnored(t *testing.T) {
 	t.Parallel()
 	vars := environ.New(func(string) (string, bool) { return "k", false })
 	assert.Empty(t, vars.Get(environ.APIKey))

@@ -221,7 +221,7 @@ func TestRequestSentLaterIsAccepted(t *testing.T) {
 	})
 }
 
-func TestRefusedReturnsWhenTheRequestWasSentAtTheLatest(t *testing.T) {
+func TestRefusedReturnsLatestSendTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b, _ := newBook(t)
@@ -336,7 +336,7 @@ func TestNoHistoryIsQuiet(t *testing.T) {
 	assert.True(t, sending(h).IsZero())
 }
 
-func TestRouteThatRefusesAllResends(t *testing.T) {
+func TestRouteRefusingAllResends(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		happens  func(t *testing.T, h *evidence.History)

@@ -177,7 +177,7 @@ func TestAcceptanceDuringAnInquiryDoesNotOutweighIt(t *testing.T) {
 	})
 }
 
-func TestOneInquiryForAllWhoWait(t *testing.T) {
+func TestWaitersShareOneInquiry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b, a := newBook(t, evidence.Dead)
@@ -275,7 +275,7 @@ func TestUnconfirmedRouteMayCauseTwoRenewalsAMinute(t *testing.T) {
 	})
 }
 
-func TestDeadCountsIfAnotherCallWasRefusedToo(t *testing.T) {
+func TestDeadVerdictNeedsSecondRefusal(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b, a := newBook(t, evidence.Dead)
@@ -330,7 +330,7 @@ func TestTryLearnsWhetherTheRouteWorks(t *testing.T) {
 }
 
 // A trial is not an answer to a 401 that comes later.
-func TestTrialIsNoVerdict(t *testing.T) {
+func TestTrialIsNotAVerdict(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b, a := newBook(t, evidence.Alive)

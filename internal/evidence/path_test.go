@@ -41,7 +41,7 @@ func TestPathOfFoldsIDs(t *testing.T) {
 	}
 }
 
-func TestPathOfAllocatesNothing(t *testing.T) { //nolint:paralleltest // counts allocations
+func TestPathOfDoesNotAllocate(t *testing.T) { //nolint:paralleltest // counts allocations
 	path := "/api/v1/agents/7f1c9a52-8d3e-4c6b-9f0a-2e5d7b1c4a90/credentials/" + strings.Repeat("x", 100)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { evidence.PathOf(http.MethodGet, path) }))
 }

@@ -88,7 +88,7 @@ func TestFileStoreTakesAFolder(t *testing.T) {
 	require.ErrorContains(t, err, "older build")
 }
 
-func TestFileStoreDoesNothingUntilItIsUsed(t *testing.T) {
+func TestFileStoreCreatesNothingBeforeUse(t *testing.T) {
 	t.Parallel()
 	folder := storeFolder(t)
 	s := fileStore(t, folder)
@@ -115,7 +115,7 @@ func TestFileStoreIsForItsOwnerOnly(t *testing.T) {
 	}
 }
 
-func TestFileStoreRefusesWhatOthersCanTouch(t *testing.T) {
+func TestFileStoreRefusesFilesOpenToOthers(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		return // no such permissions
@@ -233,7 +233,7 @@ func TestOtherVersionIsToldFromDamage(t *testing.T) {
 	require.ErrorIs(t, err, record.ErrOtherVersion)
 }
 
-func TestEditedFileHasAnotherRevision(t *testing.T) {
+func TestEditedFileHasNewRevision(t *testing.T) {
 	t.Parallel()
 	folder := storeFolder(t)
 	s := fileStore(t, folder)
@@ -248,7 +248,7 @@ func TestEditedFileHasAnotherRevision(t *testing.T) {
 	assert.Equal(t, "two", string(rec.Data))
 }
 
-func TestFolderThatIsGoneIsNotAnEmptyStore(t *testing.T) {
+func TestDeletedFolderIsNotAnEmptyStore(t *testing.T) {
 	t.Parallel()
 	folder := storeFolder(t)
 	s := fileStore(t, folder)
@@ -267,7 +267,7 @@ func TestFolderThatIsGoneIsNotAnEmptyStore(t *testing.T) {
 	require.ErrorIs(t, err, agrenting.ErrNoRecord, "a program that starts cannot know")
 }
 
-func TestFileNamesThatWindowsReserves(t *testing.T) {
+func TestReservedWindowsFileNames(t *testing.T) {
 	t.Parallel()
 	folder := storeFolder(t)
 	s := fileStore(t, folder)

@@ -40,7 +40,7 @@ func passGate(g *Gate) {
 }
 
 //nolint:paralleltest // AllocsPerRun counts the whole process
-func TestGateAllocatesNothing(t *testing.T) {
+func TestGateDoesNotAllocate(t *testing.T) {
 	for name, g := range map[string]*Gate{"a gate": new(Gate), "none": nil} {
 		assert.Zero(t, testing.AllocsPerRun(1000, func() { passGate(g) }), name)
 	}

@@ -190,7 +190,7 @@ func TestSetHoldsNewAndRecentGates(t *testing.T) {
 
 // A rotation passes the gate of the dead key, and then releases the set that holds
 // it.
-func TestAReleasedSetKeepsAGateShutThatIsOver(t *testing.T) {
+func TestReleasedSetKeepsRetiredGateShut(t *testing.T) {
 	t.Parallel()
 	var s Set
 	g := s.New()

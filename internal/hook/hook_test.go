@@ -53,7 +53,7 @@ func TestChainSurvivesPanics(t *testing.T) {
 	assert.Equal(t, "ab", ctx.Value(key{}))
 }
 
-func TestEmptyChainChangesNothing(t *testing.T) {
+func TestEmptyChain(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]*Chain[string, int]{"zero": {}, "nil functions": chain(nil, nil)} {
 		assert.True(t, c.Empty(), name)

@@ -51,7 +51,7 @@ func readKey(t *testing.T, src *File) string {
 	return c.Reveal()
 }
 
-func TestFileReadsWhatTheFileHolds(t *testing.T) {
+func TestFileReadsCredential(t *testing.T) {
 	t.Parallel()
 
 	cases := map[string]struct {
@@ -215,7 +215,7 @@ func TestFileFollowsEveryKindOfChange(t *testing.T) {
 	}
 }
 
-func TestFileSeesTwoWritesWithinOneTickOfTheClock(t *testing.T) {
+func TestFileSeesTwoWritesWithinOneClockTick(t *testing.T) {
 	t.Parallel()
 
 	path := filepath.Join(t.TempDir(), "key")
@@ -230,7 +230,7 @@ func TestFileSeesTwoWritesWithinOneTickOfTheClock(t *testing.T) {
 	}
 }
 
-func TestFileFollowsTheSymlinkSwapOfAMountedSecret(t *testing.T) {
+func TestFileFollowsSymlinkSwap(t *testing.T) {
 	t.Parallel()
 
 	// As the kubelet lays it out: key → ..data/key, ..data → ..<timestamp>.
@@ -254,7 +254,7 @@ func TestFileFollowsTheSymlinkSwapOfAMountedSecret(t *testing.T) {
 	require.Equal(t, "key-2", readKey(t, src))
 }
 
-func TestFileServesTheLastGoodKeyWhileTheFileIsBad(t *testing.T) {
+func TestInvalidFileKeepsLastGoodKey(t *testing.T) {
 	t.Parallel()
 
 	spoil := map[string]func(t *testing.T, path string){
@@ -328,7 +328,7 @@ func TestRefreshReadsTheFileWhateverItsMetadataSay(t *testing.T) {
 	assert.Equal(t, "key-2", c.Reveal())
 }
 
-func TestRefreshReturnsTheRejectedKeyWhenTheFileStillHoldsIt(t *testing.T) {
+func TestRefreshReturnsUnchangedKey(t *testing.T) {
 	t.Parallel()
 
 	path := filepath.Join(t.TempDir(), "key")
@@ -343,7 +343,7 @@ func TestRefreshReturnsTheRejectedKeyWhenTheFileStillHoldsIt(t *testing.T) {
 	assert.True(t, c.Equal(rejected))
 }
 
-func TestRefreshFallsBackOnAKeyNewerThanTheRejectedOne(t *testing.T) {
+func TestRefreshFallsBackToNewerKey(t *testing.T) {
 	t.Parallel()
 
 	path := filepath.Join(t.TempDir(), "key")
@@ -359,7 +359,7 @@ func TestRefreshFallsBackOnAKeyNewerThanTheRejectedOne(t *testing.T) {
 	require.Error(t, problemOf(src))
 }
 
-func TestFileDoesNothingOnceTheContextHasEnded(t *testing.T) {
+func TestFileIsNotReadAfterContextEnd(t *testing.T) {
 	t.Parallel()
 
 	path := filepath.Join(t.TempDir(), "key")
@@ -411,7 +411,7 @@ func TestFileIsSafeForConcurrentUse(t *testing.T) {
 	assert.Equal(t, "key-2", readKey(t, src))
 }
 
-func TestFileReadsAgainWhenTheMetadataHaveChangedOnly(t *testing.T) {
+func TestFileIsReadAgainOnlyAfterMetadataChange(t *testing.T) {
 	t.Parallel()
 
 	long := time.Now().Add(-time.Hour).Truncate(time.Second)
@@ -446,7 +446,7 @@ func TestFileReadsAgainWhenTheMetadataHaveChangedOnly(t *testing.T) {
 	}
 }
 
-func TestAKeyWithinThePathOfAFileIsNotShown(t *testing.T) {
+func TestKeyInFilePathIsNotShown(t *testing.T) {
 	t.Parallel()
 
 	const key = "sk_sandbox_0123456789abcdef0123"

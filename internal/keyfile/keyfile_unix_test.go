@@ -12,7 +12,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
-func TestFileDoesNotWaitForTheWriterOfAPipe(t *testing.T) {
+func TestFileDoesNotWaitForPipeWriter(t *testing.T) {
 	t.Parallel()
 
 	path := filepath.Join(t.TempDir(), "pipe")

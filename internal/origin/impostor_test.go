@@ -20,7 +20,7 @@ import (
 )
 
 // A network's portal answers 200 to everything.
-func TestAWebPageIsNoAnswerOfThePlatform(t *testing.T) {
+func TestWebPageIsNotAPlatformResponse(t *testing.T) {
 	t.Parallel()
 	const agent = "6f1f1b0e-9d0f-4d39-8a51-94f9e0d4c7a1"
 	page := func(t *testing.T) *agrenting.Client {
@@ -57,7 +57,7 @@ func TestAWebPageIsNoAnswerOfThePlatform(t *testing.T) {
 	assert.Empty(t, none)
 }
 
-func TestAKeyIsNotPromotedOnTheWordOfAWebPage(t *testing.T) {
+func TestWebPageDoesNotVerifyNewKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -83,7 +83,7 @@ func TestAKeyIsNotPromotedOnTheWordOfAWebPage(t *testing.T) {
 	})
 }
 
-func TestAnAnswerThatWasCutOffIsFetchedAgain(t *testing.T) {
+func TestTruncatedRotationResponseIsFetchedAgain(t *testing.T) {
 	t.Parallel()
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		t.Run(s.String(), func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestAnAnswerThatWasCutOffIsFetchedAgain(t *testing.T) {
 	}
 }
 
-func TestACredentialIsNoAgent(t *testing.T) {
+func TestCredentialIsNotAnAgentID(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"ap_0123456789abcdef0123", "sk_live_0123456789abcdef", sdktest.TestKey} {
 		_, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithCredential(agrenting.APIKey(sdktest.TestKey)), agrenting.WithAgentID(id))
@@ -131,7 +131,7 @@ func TestACredentialIsNoAgent(t *testing.T) {
 	}
 }
 
-func TestAnUnsafeFolderForSessionsIsRefusedOrSeen(t *testing.T) {
+func TestUnsafeSessionFolderIsRefusedOrReported(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("mode bits mean little there")
@@ -152,7 +152,7 @@ func TestAnUnsafeFolderForSessionsIsRefusedOrSeen(t *testing.T) {
 	require.NoError(t, c.Status().StoreError)
 }
 
-func TestWhatASourceSaysIsWithoutTheCredentialInUse(t *testing.T) {
+func TestSourceErrorOmitsCredentialInUse(t *testing.T) {
 	t.Parallel()
 	errVault := errors.New("vault")
 	for name, fail := range map[string]func() error{

@@ -18,7 +18,7 @@ import (
 // net/http, makes i + U+0307 of it, which is another domain.
 const lookalike = "https://agrent\u0130ng.com"
 
-func TestAuthorizeRefusesALookalikeOfTheOrigin(t *testing.T) {
+func TestAuthorizeRefusesLookalikeOrigin(t *testing.T) {
 	t.Parallel()
 	c, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithBaseURL("https://agrenting.com"), agrenting.WithCredential(agrenting.APIKey(sdktest.TestKey)))
 	require.NoError(t, err)
@@ -38,7 +38,7 @@ func TestAuthorizeRefusesALookalikeOfTheOrigin(t *testing.T) {
 	assert.ErrorIs(t, err, agrenting.ErrForeignOrigin)
 }
 
-func TestARedirectToALookalikeOfTheOriginGoesWithoutTheKey(t *testing.T) {
+func TestRedirectToLookalikeOriginGetsNoKey(t *testing.T) {
 	t.Parallel()
 	dialed, sent := "", ""
 	dial := &http.Transport{DialTLSContext: func(_ context.Context, _, addr string) (net.Conn, error) {

@@ -18,7 +18,7 @@ func pinned(t *testing.T, base string, allowed ...string) (*url.URL, Set) {
 	return u, set
 }
 
-func TestTargetTakesWholeURLsAtPinnedOrigins(t *testing.T) {
+func TestTargetAcceptsURLsAtPinnedOrigins(t *testing.T) {
 	t.Parallel()
 	base, set := pinned(t, apiURL+"/tenant", "https://files.agrenting.test:8443")
 	for target, want := range map[string]string{

@@ -176,7 +176,7 @@ func assertBare(t *testing.T, h hop) {
 	}
 }
 
-func TestNoCredentialSurvivesARedirectOutOfTheOrigin(t *testing.T) {
+func TestForeignRedirectRemovesCredentials(t *testing.T) {
 	t.Parallel()
 
 	for where, open := range places {
@@ -231,7 +231,7 @@ func TestNoCredentialSurvivesARedirectOutOfTheOrigin(t *testing.T) {
 	}
 }
 
-func TestAChainThatBeganElsewhereStaysBare(t *testing.T) {
+func TestForeignRedirectChainGetsNoCredential(t *testing.T) {
 	t.Parallel()
 
 	// Else anybody could make the SDK send authenticated requests of their choice.
@@ -256,7 +256,7 @@ func TestAChainThatBeganElsewhereStaysBare(t *testing.T) {
 	}
 }
 
-func TestTheClientDoesNotFollowOutOfTheOrigin(t *testing.T) {
+func TestClientRefusesForeignRedirect(t *testing.T) {
 	t.Parallel()
 
 	for where, open := range places {
@@ -344,7 +344,7 @@ func TestARedirectToPlainHTTPIsRefused(t *testing.T) {
 	assert.Len(t, base.Requests(), 1)
 }
 
-func TestWhatLeavesAnOriginLosesEveryHeaderThatTellsWhoSentIt(t *testing.T) {
+func TestForeignRedirectRemovesIdentifyingHeaders(t *testing.T) {
 	t.Parallel()
 
 	sensitive := []string{

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestQueueKeepsOrderAndLosesNothing(t *testing.T) {
+func TestQueueKeepsOrderAndAllItems(t *testing.T) {
 	t.Parallel()
 	const writers, each = 16, 500
 	q := New()

@@ -77,7 +77,7 @@ func TestUnusableRecordsAreRefused(t *testing.T) {
 	}
 }
 
-func TestRecordOfAnotherPlaceIsRefused(t *testing.T) {
+func TestRecordOfOtherPlaceIsRefused(t *testing.T) {
 	t.Parallel()
 	mine := Identity{Origin: "https://a.test", Environment: "production", Agent: "a1"}
 	for name, tc := range map[string]struct {
@@ -129,7 +129,7 @@ func TestRecordBeyondTheLimitIsNotSaved(t *testing.T) {
 	assert.Empty(t, m.inner.records)
 }
 
-func TestSessionIsSealedUnderItsKey(t *testing.T) {
+func TestSessionIsSealedWithItsKey(t *testing.T) {
 	t.Parallel()
 	m := newMemory()
 	first, second := apiKey("sk_first_0123456789"), apiKey("sk_second_0123456789")

@@ -74,7 +74,7 @@ func TestTimeWithoutTheStoreDoesNotCount(t *testing.T) {
 	assert.Zero(t, s.Left(mustLoad(t, s)))
 }
 
-func TestHolderDoesNotCallThePlatformAfterItsLease(t *testing.T) {
+func TestHolderMakesNoCallAfterLeaseEnd(t *testing.T) {
 	t.Parallel()
 	m := newMemory()
 	var c clock
@@ -262,7 +262,7 @@ func sleepFor(d time.Duration) {
 	synctest.Wait()
 }
 
-func TestFollowSurvivesAStoreThatFails(t *testing.T) {
+func TestFollowSurvivesStoreFailure(t *testing.T) {
 	t.Parallel()
 	for _, watched := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {

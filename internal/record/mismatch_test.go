@@ -12,7 +12,7 @@ import (
 )
 
 // A client uses nothing of a record that belongs elsewhere.
-func TestStoredKeyOfAnotherPlaceIsNotUsed(t *testing.T) { //nolint:tparallel // they count the requests of one platform
+func TestStoredKeyOfOtherPlaceIsNotUsed(t *testing.T) { //nolint:tparallel // they count the requests of one platform
 	t.Parallel()
 	w := sdktest.NewRotationWorld(t)
 	other := sdktest.NewRotationWorld(t)

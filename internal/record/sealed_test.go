@@ -161,7 +161,7 @@ func TestDamageOfASealedRecordIsNoticed(t *testing.T) {
 	}
 }
 
-func TestPlainRecordIsNotTakenForASealedOne(t *testing.T) {
+func TestPlainRecordIsNotReadAsSealed(t *testing.T) {
 	t.Parallel()
 	inner := record.NewMemory()
 	s := sealed(inner, seal.NewKey())

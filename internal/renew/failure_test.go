@@ -94,7 +94,7 @@ func TestTheSourcesOwnRetryTimeIsObeyed(t *testing.T) {
 	})
 }
 
-func TestFetchHasATimeoutOfItsOwn(t *testing.T) {
+func TestFetchHasSeparateTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -116,7 +116,7 @@ func TestFetchHasATimeoutOfItsOwn(t *testing.T) {
 	})
 }
 
-func TestFailedRenewalServesUntilTheRealExpiryAndNotLonger(t *testing.T) {
+func TestFailedRenewalKeepsValueUntilExpiry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{life: 100 * time.Second}
@@ -144,7 +144,7 @@ func TestFailedRenewalServesUntilTheRealExpiryAndNotLonger(t *testing.T) {
 	})
 }
 
-func TestOutageAcrossTheExpiryFailsFastAndRecoversWithinOneStep(t *testing.T) {
+func TestOutageAcrossExpiryFailsFastAndRecovers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{life: 10 * time.Second}
@@ -194,7 +194,7 @@ func TestPanicOfTheSourceIsAnError(t *testing.T) {
 	}
 }
 
-func TestRenewByHandReportsItsFailureWhileReadersAreServed(t *testing.T) {
+func TestFailedRenewOnDemandKeepsReadersServed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{life: time.Hour}
@@ -219,7 +219,7 @@ func TestDoublingStopsAtItsLimit(t *testing.T) {
 	}
 }
 
-func TestBackoffStartsAnewAfterASuccess(t *testing.T) {
+func TestBackoffResetsAfterSuccess(t *testing.T) {
 	t.Parallel()
 	for name, succeed := range map[string]func(*testing.T, *source, *renew.Engine[string]){
 		"of a fetch": func(t *testing.T, _ *source, e *renew.Engine[string]) { t.Helper(); get(t, e) },
@@ -268,7 +268,7 @@ func TestBackoffStartsAnewAfterASuccess(t *testing.T) {
 	}
 }
 
-func TestSourceThatNamesNoLaterTimeIsLeftToTheBackoff(t *testing.T) {
+func TestSourceWithoutRetryTimeUsesBackoff(t *testing.T) {
 	t.Parallel()
 	for name, at := range map[string]func() time.Time{
 		"no time":   func() time.Time { return time.Time{} },
@@ -289,7 +289,7 @@ func TestSourceThatNamesNoLaterTimeIsLeftToTheBackoff(t *testing.T) {
 	}
 }
 
-func TestRenewByHandHeedsNoPauseButTheSources(t *testing.T) {
+func TestRenewOnDemandRespectsOnlySourcePause(t *testing.T) {
 	t.Parallel()
 	for name, retryAt := range map[string]func(error) time.Time{
 		"of which there is none":   nil,

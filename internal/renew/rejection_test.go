@@ -77,7 +77,7 @@ func TestReadersWaitForTheRenewalAfterARejection(t *testing.T) {
 	})
 }
 
-func TestFetchBegunBeforeTheRejectionCannotBringTheValueBack(t *testing.T) {
+func TestFetchBegunBeforeRejectionIsDiscarded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{life: 100 * time.Second, value: "old"}
@@ -138,7 +138,7 @@ func TestFetchBegunBeforeTheRejection(t *testing.T) {
 	}
 }
 
-func TestSourceThatInsistsIsAskedAgainAfterAPause(t *testing.T) {
+func TestInsistingSourceIsAskedAfterPause(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ proven, costly, held bool }{
 		"doubted":                  {held: true},
@@ -180,7 +180,7 @@ func TestSourceThatInsistsIsAskedAgainAfterAPause(t *testing.T) {
 }
 
 // A source that continues to insist is asked at intervals that double.
-func TestSourceThatKeepsInsistingIsAskedLessOften(t *testing.T) {
+func TestInsistingSourceIsAskedLessOften(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{value: "same"}
@@ -198,7 +198,7 @@ func TestSourceThatKeepsInsistingIsAskedLessOften(t *testing.T) {
 
 // The pause after failed renewals ahead does not delay the successor of a dead value by more
 // than the first step.
-func TestDeadValueOfAFailingSourceIsReplacedSoon(t *testing.T) {
+func TestDeadValueOfFailingSourceIsReplacedSoon(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		proven bool
@@ -232,7 +232,7 @@ func TestDeadValueOfAFailingSourceIsReplacedSoon(t *testing.T) {
 	}
 }
 
-func TestSourceIsToldWhatWasRejectedUntilItHasAnother(t *testing.T) {
+func TestSourceGetsRejectedValueUntilReplaced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{life: 100 * time.Second}
@@ -268,7 +268,7 @@ func TestRejectionBeforeAnythingWasFetchedFetches(t *testing.T) {
 
 // The pause after a failure is for fetches without waiting readers, unless the source
 // has asked for it.
-func TestRejectionAsksAtOnceUnlessTheSourceWantsToBeLeftAlone(t *testing.T) {
+func TestRejectionAsksAtOnceExceptDuringSourcePause(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		wanted  time.Duration
@@ -306,7 +306,7 @@ func TestRejectionAsksAtOnceUnlessTheSourceWantsToBeLeftAlone(t *testing.T) {
 	}
 }
 
-func TestValueThatIsPutAndRejectedDuringAFetchLeavesItsOutcome(t *testing.T) {
+func TestPutAndRejectDuringFetchKeepFetchResult(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{delay: time.Second}

@@ -137,7 +137,7 @@ func TestReaderLeavesAtItsOwnDeadline(t *testing.T) {
 	})
 }
 
-func TestCancellingTheFirstReaderCostsNobodyAnything(t *testing.T) {
+func TestCanceledFirstReaderDoesNotAffectOthers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{delay: 60 * time.Millisecond}
@@ -163,7 +163,7 @@ func TestCancellingTheFirstReaderCostsNobodyAnything(t *testing.T) {
 	})
 }
 
-func TestCancelledReaderStartsNothing(t *testing.T) {
+func TestCanceledReaderStartsNoFetch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{}
@@ -190,7 +190,7 @@ func TestFetchCarriesNoValuesOfAnyReader(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestPutDiscardsTheFetchThatBeganBefore(t *testing.T) {
+func TestPutDiscardsEarlierFetch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{delay: time.Second}
@@ -235,7 +235,7 @@ func TestCloseEndsFetchesAndReaders(t *testing.T) {
 	})
 }
 
-func TestClosedEngineAsksTheSourceForNothing(t *testing.T) {
+func TestClosedEngineDoesNotAskSource(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{}
@@ -270,7 +270,7 @@ func TestCloseSaysWhenASourceIgnoresItsContext(t *testing.T) {
 	})
 }
 
-func TestReadingAFreshValueAllocatesNothing(t *testing.T) { //nolint:paralleltest // counts allocations
+func TestFreshValueReadDoesNotAllocate(t *testing.T) { //nolint:paralleltest // counts allocations
 	s := &source{life: time.Hour}
 	e := s.engine(t)
 	get(t, e)
@@ -336,7 +336,7 @@ func BenchmarkGet(b *testing.B) {
 	})
 }
 
-func TestWhoWaitsForAFetchThatCloseEndsGetsWhatWasPutMeanwhile(t *testing.T) {
+func TestReadersEndedByCloseGetPutValue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		e := renew.New(renew.Config[string]{

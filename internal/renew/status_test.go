@@ -13,7 +13,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/renew"
 )
 
-func TestStatusTellsTheState(t *testing.T) {
+func TestStatusReportsState(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{life: 100 * time.Second}
@@ -52,7 +52,7 @@ func TestStatusTellsTheState(t *testing.T) {
 	})
 }
 
-func TestStatusCountsReadersThatWaitForTheNextAttempt(t *testing.T) {
+func TestStatusCountsWaitingReaders(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{err: errDown}
@@ -140,7 +140,7 @@ func TestReasonOfTheGrantReplacesTheFetchs(t *testing.T) {
 	assert.Equal(t, renew.Adopted, l.Reason)
 }
 
-func TestEventsSayWhatHappened(t *testing.T) {
+func TestEvents(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{value: "a", delay: 2 * time.Second}

@@ -53,7 +53,7 @@ func TestTheWallClockDecidesAfterASuspend(t *testing.T) {
 	}
 }
 
-func TestTheMonotonicClockDecidesWhenTheWallClockIsSetBack(t *testing.T) {
+func TestExpiryUsesMonotonicClock(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	// Two hours have passed, and the wall clock was set back by them.

@@ -204,7 +204,7 @@ func TestShortDeadlineIsRespectedWhileOthersWait(t *testing.T) {
 	})
 }
 
-func TestWaitingReadersGetWhatIsPut(t *testing.T) {
+func TestWaitingReadersGetPutValue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{err: errDown}
@@ -294,7 +294,7 @@ func TestDoubtedValueIsServed(t *testing.T) {
 	}
 }
 
-func TestDoubtedValueThatIsProvenDeadIsNotServed(t *testing.T) {
+func TestDeadDoubtedValueIsNotServed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{}
@@ -420,7 +420,7 @@ func TestFallBackNeverServes(t *testing.T) {
 
 // An attempt that succeeds at the moment at which a reader is canceled serves that
 // reader.
-func TestReaderWhoseWaitEndsWithTheOutage(t *testing.T) {
+func TestReaderWaitEndingWithOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{err: errDown}

@@ -122,7 +122,7 @@ func TestTheIssuersClockDecidesAboutExpiry(t *testing.T) {
 	}
 }
 
-func TestExpiryThatHasPassedAlreadyDoesNotCostTheValue(t *testing.T) {
+func TestPastExpiryKeepsValue(t *testing.T) {
 	t.Parallel()
 	for _, ago := range []time.Duration{0, time.Hour} {
 		t.Run(ago.String(), func(t *testing.T) {
@@ -159,7 +159,7 @@ func TestProactiveRenewalNeedsNoTraffic(t *testing.T) {
 	})
 }
 
-func TestSourceWithoutASuccessorIsNotAskedInALoop(t *testing.T) {
+func TestSourceWithoutSuccessorIsNotAskedInLoop(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		end := time.Now().Add(100 * time.Second)
@@ -176,7 +176,7 @@ func TestSourceWithoutASuccessorIsNotAskedInALoop(t *testing.T) {
 	})
 }
 
-func TestRecheckAsksInTheBackgroundAndKeepsTheGeneration(t *testing.T) {
+func TestRecheckKeepsGeneration(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		value := "a"
@@ -204,7 +204,7 @@ func TestRecheckAsksInTheBackgroundAndKeepsTheGeneration(t *testing.T) {
 	})
 }
 
-func TestWhoAsksByHandForWhatHasExpiredGetsASuccessor(t *testing.T) {
+func TestRenewOnDemandReplacesExpiredValue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{}
@@ -227,7 +227,7 @@ func TestWhoAsksByHandForWhatHasExpiredGetsASuccessor(t *testing.T) {
 	})
 }
 
-func TestLooksAtTheSourceDoNotNarrowTheWindow(t *testing.T) {
+func TestRechecksKeepRenewalWindow(t *testing.T) {
 	t.Parallel()
 	for _, recheck := range []time.Duration{time.Second, 10 * time.Second, 7 * time.Minute} {
 		t.Run(recheck.String(), func(t *testing.T) {
@@ -308,7 +308,7 @@ func TestRecheckWithoutReaders(t *testing.T) {
 	}
 }
 
-func TestRefusedValueIsReplacedWithoutReadersAfterAFailedRecheck(t *testing.T) {
+func TestRefusedValueIsReplacedAfterFailedRecheck(t *testing.T) {
 	t.Parallel()
 	for name, proven := range map[string]bool{"doubted": false, "dead": true} {
 		t.Run(name, func(t *testing.T) {
@@ -337,7 +337,7 @@ func TestRefusedValueIsReplacedWithoutReadersAfterAFailedRecheck(t *testing.T) {
 	}
 }
 
-func TestAnEndThatMovesHasAWindowOfItsOwn(t *testing.T) {
+func TestMovedExpiryHasNewWindow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		end := time.Now().Add(time.Hour)
@@ -359,7 +359,7 @@ func TestAnEndThatMovesHasAWindowOfItsOwn(t *testing.T) {
 	})
 }
 
-func TestWithoutAWindowNothingIsRenewedAhead(t *testing.T) {
+func TestNegativeWindowDisablesEarlyRenewal(t *testing.T) {
 	t.Parallel()
 	for _, life := range []time.Duration{500 * time.Millisecond, 100 * time.Second} {
 		t.Run(life.String(), func(t *testing.T) {
@@ -393,7 +393,7 @@ func TestWindowIsAtMostHalfOfTheLifetime(t *testing.T) {
 	})
 }
 
-func TestRenewalThatFailsPastTheExpiryServesNobody(t *testing.T) {
+func TestFailedRenewalAfterExpiryFailsReaders(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{life: 100 * time.Second}
@@ -409,7 +409,7 @@ func TestRenewalThatFailsPastTheExpiryServesNobody(t *testing.T) {
 	})
 }
 
-func TestExpiryThatIsPutOffServesWhoWaitsForAFetchThatFails(t *testing.T) {
+func TestPostponedExpiryServesReadersOfFailedFetch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{life: 100 * time.Second}
@@ -432,7 +432,7 @@ func TestExpiryThatIsPutOffServesWhoWaitsForAFetchThatFails(t *testing.T) {
 	})
 }
 
-func TestLessThanTwoSecondsAreNoSkew(t *testing.T) {
+func TestSmallClockDifferenceIsNotSkew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{}

@@ -16,7 +16,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestAKeyThatDiesUnderTheReplayTooFailsNobody(t *testing.T) {
+func TestKeyDyingDuringReplayFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
 	path := filepath.Join(t.TempDir(), "keys", "key.json")
@@ -42,7 +42,7 @@ func TestAKeyThatDiesUnderTheReplayTooFailsNobody(t *testing.T) {
 	require.NoError(t, w.Call(c))
 }
 
-func TestALate401WhoseReplayMeetsADeadSessionFailsNobody(t *testing.T) {
+func TestLate401WithDeadSessionFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)
@@ -71,7 +71,7 @@ func TestALate401WhoseReplayMeetsADeadSessionFailsNobody(t *testing.T) {
 
 // A source that has returned a dead key for minutes is not left alone for longer than one
 // that has just begun to.
-func TestSuccessorOfADeadKeyIsFoundWithinASecond(t *testing.T) {
+func TestSuccessorOfDeadKeyIsFoundWithinSecond(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		src := sdktest.NewSource("k1")

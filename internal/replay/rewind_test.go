@@ -220,7 +220,7 @@ func TestRewindWaitsForTheReadInProgress(t *testing.T) {
 	}
 }
 
-func TestBodyThatIsLostIsAnError(t *testing.T) {
+func TestLostBodyIsAnError(t *testing.T) {
 	t.Parallel()
 	in := &seekable{Reader: strings.NewReader("body"), lost: errors.New("the volume is gone")}
 	req := post(t, in)

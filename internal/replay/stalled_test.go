@@ -105,7 +105,7 @@ func echoTime(t *testing.T, c *agrenting.Client, method, target string) time.Dur
 	return time.Since(began)
 }
 
-func TestConflictThatStallsIsReturnedWhole(t *testing.T) {
+func TestStalledConflictIsReturnedComplete(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const start, rest = "what comes at once, ", "and what comes late"
@@ -139,7 +139,7 @@ func TestConflictThatStallsIsReturnedWhole(t *testing.T) {
 
 // A response that was ended because its request was to be sent again, and that the caller
 // gets in the end, never looks whole if it is not.
-func TestEndedResponseIsWholeOrEndsWithError(t *testing.T) {
+func TestEndedResponseIsCompleteOrError(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken off")
 	text := strings.Repeat("x", 1<<20)
@@ -234,7 +234,7 @@ func TestStalled401IsResentOverEachProtocol(t *testing.T) {
 
 // A 401 that may be the fault of one node leads to a resend elsewhere. If the request cannot
 // be resent, the caller gets the 401 whole.
-func TestResponseToRequestThatCannotBeResentIsWhole(t *testing.T) {
+func TestResponseToUnreplayableRequestIsComplete(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		getBody func() (io.ReadCloser, error)
@@ -268,7 +268,7 @@ func TestResponseToRequestThatCannotBeResentIsWhole(t *testing.T) {
 
 // The redirect policy of the client may be part of another one, which returns the response
 // of the redirect to its caller.
-func TestRedirectThatIsNotFollowedIsWhole(t *testing.T) {
+func TestUnfollowedRedirectIsComplete(t *testing.T) {
 	t.Parallel()
 	for name, size := range map[string]int{"empty": 0, "short": 100, "long": 100 << 10} {
 		t.Run(name, func(t *testing.T) {

@@ -80,7 +80,7 @@ type sinkFunc func([]byte) (int, error)
 
 func (f sinkFunc) Write(p []byte) (int, error) { return f(p) }
 
-func TestDoHandsEventsToAWriterAsTheyAreSent(t *testing.T) {
+func TestDoStreamsEventsToWriter(t *testing.T) {
 	t.Parallel()
 
 	first := make(chan struct{})
@@ -266,7 +266,7 @@ func TestAReverseProxyUpgradesConnections(t *testing.T) {
 	}
 }
 
-func TestAReverseProxyPassesEventsAsTheyAreSent(t *testing.T) {
+func TestReverseProxyStreamsEvents(t *testing.T) {
 	t.Parallel()
 
 	first := make(chan struct{})

@@ -20,7 +20,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestProxyThatRequiresCredentialsIsAskedOnce(t *testing.T) {
+func TestProxyAuthRequiredIsNotRetried(t *testing.T) {
 	t.Parallel()
 	own := func() *http.Transport { return &http.Transport{} }
 	for name, tc := range map[string]struct {
@@ -72,7 +72,7 @@ func TestA407IsTriedOnce(t *testing.T) {
 // nothing is a base that breaks the contract of RoundTripper.
 var nothing = &sdktest.Script{Answer: func(int, *http.Request) (*http.Response, error) { return nil, nil }} //nolint:nilnil // see above
 
-func TestBaseThatReturnsNothingIsAnError(t *testing.T) {
+func TestNilResponseOfBaseIsAnError(t *testing.T) {
 	t.Parallel()
 	for name, target := range map[string]string{"platform": "/x", "another host": "https://other.test/x"} {
 		for source, src := range map[string]func() agrenting.CredentialSource{
@@ -90,7 +90,7 @@ func TestBaseThatReturnsNothingIsAnError(t *testing.T) {
 	}
 }
 
-func TestCallsOfTheSDKSurviveABaseThatReturnsNothing(t *testing.T) {
+func TestSDKCallsSurviveNilResponse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const want = "the base transport returned neither a response nor an error"
@@ -226,7 +226,7 @@ func TestRequestCanceledDuringAnAttemptIsNotRepeated(t *testing.T) {
 // errCanceledByBase has the text of an unexported error of net/http.
 var errCanceledByBase = errors.New("net/http: request canceled")
 
-func TestOpenCancelChannelChangesNothing(t *testing.T) {
+func TestOpenCancelChannel(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		src := sdktest.NewSource("k1")

@@ -31,7 +31,7 @@ import (
 
 // What go-retryablehttp does unless told otherwise, and this SDK must not do.
 
-func TestADroppedPOSTIsSentOnceAndWithAKeyAgain(t *testing.T) {
+func TestDroppedPOSTIsResentOnlyWithIdempotencyKey(t *testing.T) {
 	t.Parallel()
 
 	for _, key := range []string{"", "the-key"} {
@@ -70,7 +70,7 @@ func TestADroppedPOSTIsSentOnceAndWithAKeyAgain(t *testing.T) {
 	}
 }
 
-func TestDoSendsTheSameRandomKeyWithEachAttempt(t *testing.T) {
+func TestDoSendsSameKeyInEachAttempt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var keys []string
@@ -93,7 +93,7 @@ func TestDoSendsTheSameRandomKeyWithEachAttempt(t *testing.T) {
 	})
 }
 
-func TestBodiesAreMadeAnewForEachAttemptAndNeverBuffered(t *testing.T) {
+func TestBodiesAreReopenedAndNotBuffered(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
@@ -117,7 +117,7 @@ func TestBodiesAreMadeAnewForEachAttemptAndNeverBuffered(t *testing.T) {
 	})
 }
 
-func TestABodyThatIsLostBetweenAttemptsEndsThem(t *testing.T) {
+func TestLostBodyEndsRetries(t *testing.T) {
 	t.Parallel()
 
 	for _, code := range []int{503, 0} {
@@ -137,7 +137,7 @@ func TestABodyThatIsLostBetweenAttemptsEndsThem(t *testing.T) {
 	}
 }
 
-func TestABodyMadeForAnAttemptThatNeverComesIsClosed(t *testing.T) {
+func TestUnusedBodyIsClosed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		second := sdktest.NewSpyBody("body")
@@ -220,7 +220,7 @@ func TestRetriesInASilentChild(t *testing.T) {
 	})
 }
 
-func TestRetriesWriteNothingToStderr(t *testing.T) {
+func TestRetriesDoNotWriteToStderr(t *testing.T) {
 	t.Parallel()
 	exe, err := os.Executable()
 	require.NoError(t, err)
@@ -248,7 +248,7 @@ func (h onRecord) Handle(ctx context.Context, r slog.Record) error {
 
 func (onRecord) Enabled(context.Context, slog.Level) bool { return true }
 
-func TestACancelledCallLeavesTheConnectionsToTheOthers(t *testing.T) {
+func TestCanceledCallKeepsOtherConnections(t *testing.T) {
 	t.Parallel()
 
 	var dialled atomic.Int64
@@ -284,7 +284,7 @@ func TestACancelledCallLeavesTheConnectionsToTheOthers(t *testing.T) {
 	assert.EqualValues(t, 1, dialled.Load(), "the idle connection is still there")
 }
 
-func TestWhatAnotherAttemptCannotMendIsTriedOnce(t *testing.T) {
+func TestPermanentFailuresAreNotRetried(t *testing.T) {
 	t.Parallel()
 
 	secure := httptest.NewUnstartedServer(http.NotFoundHandler())

@@ -20,7 +20,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestOnlyWhatIsSafeAndTransientIsRepeated(t *testing.T) {
+func TestOnlySafeTransientFailuresAreRetried(t *testing.T) {
 	t.Parallel()
 
 	const dropped = 0
@@ -144,7 +144,7 @@ func inAWhile(d time.Duration) func(time.Time) string {
 	return func(now time.Time) string { return now.Add(d).UTC().Format(http.TimeFormat) }
 }
 
-func TestARetryAfterBeyondThePolicyIsHandedOver(t *testing.T) {
+func TestRetryAfterBeyondPolicyIsReturned(t *testing.T) {
 	t.Parallel()
 
 	for value, want := range map[string]time.Duration{
@@ -236,7 +236,7 @@ func TestAPauseBeyondTheDeadlineIsNotTaken(t *testing.T) {
 	})
 }
 
-func TestACallerWhoGivesUpInAPauseIsFreeAtOnce(t *testing.T) {
+func TestCanceledCallerReturnsDuringPause(t *testing.T) {
 	t.Parallel()
 
 	for name, first := range map[string]int{"after an answer": 503, "after an error": 0} {
@@ -359,7 +359,7 @@ func TestAPendingIdempotencyKeyIsWaitedFor(t *testing.T) {
 	}
 }
 
-func TestA409ThatBreaksOffIsReturnedAsItCame(t *testing.T) {
+func TestTruncated409IsReturnedUnchanged(t *testing.T) {
 	t.Parallel()
 
 	broken := errors.New("broken off")

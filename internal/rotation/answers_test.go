@@ -51,7 +51,7 @@ func withWarning(status int, body []byte) (int, []byte) {
 	return status, append([]byte(`{"errors":[{"code":"AUDIT_DELAYED","message":"later"}],`), bytes.TrimPrefix(body, []byte("{"))...)
 }
 
-func TestNoAnswerOfAnybodyCostsAKeyThatWasIssued(t *testing.T) {
+func TestNoResponseLosesIssuedKey(t *testing.T) {
 	t.Parallel()
 	type answer struct {
 		name    string

@@ -22,7 +22,7 @@ import (
 // lost key remains to be looked for. The process that does this is stopped while
 // another one rotates in place: the platform passes the name, and so the marker,
 // on to the newest key.
-func TestWhatAnOwnersKeyLeftBehindIsForgottenWithoutHarmToTheNextKey(t *testing.T) {
+func TestLeftoverOfOwnersKeyIsForgotten(t *testing.T) {
 	t.Parallel()
 	for n := range 14 {
 		for _, f := range stopFaults {
@@ -68,7 +68,7 @@ func TestWhatAnOwnersKeyLeftBehindIsForgottenWithoutHarmToTheNextKey(t *testing.
 
 // The monotonic clock stops while a machine sleeps, and is meaningless to
 // other processes.
-func TestWhatARotationStoresGoesByTheWallClock(t *testing.T) {
+func TestStoredTimesUseWallClock(t *testing.T) {
 	t.Parallel()
 	for _, strategy := range []agrenting.Strategy{agrenting.InPlace, agrenting.Overlap} {
 		t.Run(strategy.String(), func(t *testing.T) {

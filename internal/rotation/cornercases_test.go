@@ -18,7 +18,7 @@ import (
 
 // The stored key of an agent is dead while the program of another agent starts with the
 // same store.
-func TestDeadKeyOfAnotherAgent(t *testing.T) {
+func TestDeadKeyOfOtherAgent(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ session, named bool }{
 		"keys": {}, "keys, named": {named: true}, "sessions": {session: true}, "sessions, named": {session: true, named: true},
@@ -86,7 +86,7 @@ func TestStrayRefusalsWhileFindingOutTheAgent(t *testing.T) {
 	})
 }
 
-func TestStoredKeyOfAnotherEnvironmentIsNotSent(t *testing.T) {
+func TestStoredKeyOfOtherEnvironmentIsNotSent(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)

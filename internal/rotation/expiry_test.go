@@ -23,7 +23,7 @@ func unborn(then func(map[string]any)) func(map[string]any) {
 	return func(key map[string]any) { then(key); delete(key, "created_at") }
 }
 
-func TestAKeyIsNotRotatedAllTheTimeWhateverItsEndIsSaidToBe(t *testing.T) {
+func TestUnusualExpiryCausesFewRotations(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
 	for name, tc := range map[string]struct {

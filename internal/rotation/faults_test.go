@@ -23,7 +23,7 @@ const (
 	routeListKeys = "GET /api/v1/agents/{id}/credentials"
 )
 
-func TestARotationIsTriedAgainByItselfHoweverMuchTrafficThereIs(t *testing.T) {
+func TestFailedRotationIsRetriedUnderTraffic(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -137,7 +137,7 @@ func TestARotationLeavesKeysOfOthersAlone(t *testing.T) {
 	})
 }
 
-func TestAnOwnerWithoutAListStillEndsTheRotation(t *testing.T) {
+func TestRotationEndsWithoutKeyList(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
@@ -161,7 +161,7 @@ func TestAnOwnerWithoutAListStillEndsTheRotation(t *testing.T) {
 	})
 }
 
-func TestAWrongKeyIDIsPutRightByTheHint(t *testing.T) {
+func TestWrongKeyIDIsCorrectedByHint(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewRotationWorld(t)
 	store := agrenting.MemoryStore()
@@ -172,7 +172,7 @@ func TestAWrongKeyIDIsPutRightByTheHint(t *testing.T) {
 	assert.False(t, w.Server.KeyAlive(w.Key.Secret))
 }
 
-func TestTheOldKeyLivesUntilSessionsHaveChangedOver(t *testing.T) {
+func TestOldKeyIsKeptUntilSessionsAreReplaced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
@@ -195,7 +195,7 @@ func TestTheOldKeyLivesUntilSessionsHaveChangedOver(t *testing.T) {
 	})
 }
 
-func TestWhileANewKeySpreadsTheOneBeforeStillDoes(t *testing.T) {
+func TestPreviousKeyIsUsedWhileNewKeySpreads(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -227,7 +227,7 @@ func TestWhileANewKeySpreadsTheOneBeforeStillDoes(t *testing.T) {
 	})
 }
 
-func TestAKeyPutThereByHandIsKeptWhenTheStoreRefusesIt(t *testing.T) {
+func TestProvidedKeyIsKeptIfStoreRefusesIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -307,7 +307,7 @@ func TestARotationMayMeetTheEnd(t *testing.T) {
 	}
 }
 
-func TestKeyOfAnotherProcessIsFoundAfterOneInquiry(t *testing.T) {
+func TestKeyOfOtherProcessIsFoundAfterOneInquiry(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewRotationWorld(t)
 	store := sdktest.StoreWith(agrenting.APIKey(w.Key.Secret))

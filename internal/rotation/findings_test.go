@@ -18,7 +18,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestTwoProcessesThatAdoptOneSeedAtOnceBothGoOn(t *testing.T) {
+func TestTwoProcessesAdoptInitialKeyConcurrently(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewRotationWorld(t)
 	path := filepath.Join(t.TempDir(), "keys", "key.json")
@@ -39,7 +39,7 @@ func TestTwoProcessesThatAdoptOneSeedAtOnceBothGoOn(t *testing.T) {
 	require.NoError(t, w.Call(a))
 }
 
-func TestASeedThatCannotBeTriedIsNotTakenForNone(t *testing.T) {
+func TestUntestableInitialKeyIsAnError(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -87,7 +87,7 @@ func TestKeyThatIsAliveIsNotReplacedByTheInitialKey(t *testing.T) {
 	}
 }
 
-func TestNothingIsRotatedInPlaceWhileTheOwnerCannotTellALostKey(t *testing.T) {
+func TestInPlaceRotationNeedsReadableKeyList(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
@@ -112,7 +112,7 @@ func TestNothingIsRotatedInPlaceWhileTheOwnerCannotTellALostKey(t *testing.T) {
 
 // The platform hands the name of a key on to its successor, and the name may be
 // the mark of an earlier rotation.
-func TestALostKeyIsRevokedThoughItBearsTheMarkOfAnEarlierRotation(t *testing.T) {
+func TestLostKeyOfEarlierRotationIsRevoked(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
@@ -135,7 +135,7 @@ func TestALostKeyIsRevokedThoughItBearsTheMarkOfAnEarlierRotation(t *testing.T) 
 
 // A process that is stopped while it creates a key may continue when others have
 // taken its rotation over and undone it.
-func TestAKeyThatComesAfterItsRotationWasGivenUpIsRevoked(t *testing.T) {
+func TestKeyIssuedAfterAbandonedRotationIsRevoked(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -176,7 +176,7 @@ func TestAKeyThatComesAfterItsRotationWasGivenUpIsRevoked(t *testing.T) {
 	})
 }
 
-func TestNobodyIsGivenAKeyThatIsBeingReplaced(t *testing.T) {
+func TestKeyBeingReplacedIsNotReturned(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)

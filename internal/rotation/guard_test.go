@@ -16,7 +16,7 @@ import (
 )
 
 // Every load of the store sets the timer, also one that ends in a refusal.
-func TestAKeyOfTheOtherEnvironmentIsNotRotated(t *testing.T) {
+func TestKeyOfOtherEnvironmentIsNotRotated(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		byHand bool

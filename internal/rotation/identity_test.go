@@ -108,7 +108,7 @@ func twoAgents(t *testing.T, shape agrentingtest.SessionShape, session, firstNam
 	assert.Len(t, w.Server.LiveKeys(second.ID), 1)
 }
 
-func TestAnotherKeyOfTheAgentIsAccepted(t *testing.T) {
+func TestOtherKeyOfSameAgentIsAccepted(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		shape agrentingtest.SessionShape
@@ -160,7 +160,7 @@ func TestFindingOutTheAgentFailsForAWhile(t *testing.T) {
 }
 
 // An operator's key replaces one that is dead, but not one of another agent.
-func TestProvidedKeyOfAnotherAgentIsNotAdopted(t *testing.T) {
+func TestProvidedKeyOfOtherAgentIsNotAdopted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionShape(agrentingtest.ShapeDocs))
@@ -192,7 +192,7 @@ func TestProvidedKeyOfAnotherAgentIsNotAdopted(t *testing.T) {
 }
 
 // The store that a client uses is emptied, and the program of another agent fills it.
-func TestRecordOfAnotherLineageIsNotAdopted(t *testing.T) {
+func TestRecordOfOtherLineageIsNotAdopted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)

@@ -32,7 +32,7 @@ func rotateWithAnothersID(t *testing.T, listFails bool, strategy agrenting.Strat
 	}
 }
 
-func TestTheKeyIDOfTheSeedIsNotThatOfAnotherKeyInTheStore(t *testing.T) {
+func TestInitialKeyIDIsNotUsedForStoredKey(t *testing.T) {
 	t.Parallel()
 	for _, s := range []agrenting.Strategy{0, agrenting.Overlap} {
 		t.Run("unlisted "+s.String(), func(t *testing.T) { t.Parallel(); rotateWithAnothersID(t, true, s) })

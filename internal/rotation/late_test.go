@@ -20,7 +20,7 @@ import (
 
 // A process that undoes a rotation has listed the keys already when another one,
 // late, gets the key that the rotation was to make.
-func TestAKeyThatComesWhileItsRotationIsUndoneIsRevoked(t *testing.T) {
+func TestKeyIssuedDuringUndoIsRevoked(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -82,7 +82,7 @@ func (s *overtakenStore) Save(ctx context.Context, name string, data []byte, pre
 	return s.Store.Save(ctx, name, data, prev)
 }
 
-func TestTheOnlyLiveKeySurvivesOthersWhoWriteMeanwhile(t *testing.T) {
+func TestOnlyLiveKeySurvivesConcurrentWrites(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -109,7 +109,7 @@ func (panickyWatch) Watch(context.Context, string) iter.Seq2[agrenting.Record, e
 	return func(func(agrenting.Record, error) bool) { panic("no channel") }
 }
 
-func TestAStoreThatPanicsWhileItIsWatchedHasFailed(t *testing.T) {
+func TestPanickingWatchIsStoreFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)

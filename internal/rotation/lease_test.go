@@ -15,7 +15,7 @@ import (
 )
 
 // Its holder has died, and its clock was wrong.
-func TestRotationBegunUnderAWrongClockIsTakenOver(t *testing.T) {
+func TestRotationBegunWithWrongClockIsResumed(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
 	for name, ahead := range map[string]time.Duration{"a day": day, "a year": 365 * day, "250 years": 250 * 365 * day} {

@@ -108,12 +108,12 @@ func (s *lateStore) Save(ctx context.Context, name string, data []byte, prev agr
 	return s.Store.Save(ctx, name, data, prev)
 }
 
-// TestTheGateHoldsRequestsNoLongerThanTheRotationTakes measures on virtual
+// TestGateIsReleasedAfterRotation measures on virtual
 // time. What a request waits for in an in-place rotation is bounded by the
 // requests on the wire, at most the DrainTimeout, the call that rotates, the
 // look at the new key, and two writes of the store. In an overlap it waits for
 // nothing.
-func TestTheGateHoldsRequestsNoLongerThanTheRotationTakes(t *testing.T) {
+func TestGateIsReleasedAfterRotation(t *testing.T) {
 	t.Parallel()
 	const (
 		rotate, verify, others = 300 * time.Millisecond, 40 * time.Millisecond, 100 * time.Millisecond
@@ -180,10 +180,10 @@ func TestTheGateHoldsRequestsNoLongerThanTheRotationTakes(t *testing.T) {
 	}
 }
 
-// TestRotationsBackToBackByManyProcessesFailNoRequest has half of the processes
+// TestBackToBackRotationsFailNoRequest has half of the processes
 // use sessions, which become invalid with the key that they were obtained with. Requests meet one dead
 // credential after the other.
-func TestRotationsBackToBackByManyProcessesFailNoRequest(t *testing.T) { //nolint:tparallel // each has the processors for itself
+func TestBackToBackRotationsFailNoRequest(t *testing.T) { //nolint:tparallel // each has the processors for itself
 	t.Parallel()
 	rotations := 60
 	if sdktest.FewerScenarios && !*rotation.Every {

@@ -17,7 +17,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestSessionsAreBoughtWithTheKeyInMemoryWhileTheStoresAreOutOfReach(t *testing.T) {
+func TestExchangeUsesKeyInMemoryDuringStoreOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionTTL(time.Minute))
@@ -76,7 +76,7 @@ func (s *hungStore) Save(ctx context.Context, name string, data []byte, prev agr
 	return s.Store.Save(ctx, name, data, prev)
 }
 
-func TestAStoreThatHangsWithTheNewKeyKeepsRequestsWaitingForTwoCallTimeoutsAtMost(t *testing.T) {
+func TestHungSaveBlocksRequestsForTwoCallTimeouts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -104,7 +104,7 @@ func TestAStoreThatHangsWithTheNewKeyKeepsRequestsWaitingForTwoCallTimeoutsAtMos
 	})
 }
 
-func TestAStoreThatTellsOfChangesIsNotLookedAtAllTheTime(t *testing.T) {
+func TestWatchedStoreIsRarelyPolled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -144,7 +144,7 @@ func (s *deafStore) Load(ctx context.Context, name string) (agrenting.Record, er
 	return s.Store.Load(ctx, name)
 }
 
-func TestAStoreThatHangsCostsNoSession(t *testing.T) {
+func TestHungStoreKeepsSession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionTTL(time.Hour))
@@ -178,7 +178,7 @@ func (s *slowToLoad) Load(ctx context.Context, name string) (agrenting.Record, e
 	}
 }
 
-func TestALookWithoutWhichNoRequestCanBeMadeMayTakeLongerThanACall(t *testing.T) {
+func TestRequiredStoreLoadMayExceedCallTimeout(t *testing.T) {
 	t.Parallel()
 	for name, opts := range map[string][]agrenting.Option{"keys": nil, "sessions": {agrenting.WithSession()}} {
 		t.Run(name, func(t *testing.T) {

@@ -168,7 +168,7 @@ func (m *member) tell(order string) (said fleetSaid, err error) {
 	return said, err
 }
 
-// TestAFleetRotatesItsKeyTogetherAndNoRequestFails has eight processes under
+// TestFleetRotatesKeyWithoutFailedRequests has eight processes under
 // load share one key, and any of them rotate it, several at the same time.
 //
 // The members of a fleet do not know each other's gates. After an in-place
@@ -177,7 +177,7 @@ func (m *member) tell(order string) (said fleetSaid, err error) {
 // store. A body that can be read only once cannot be sent again after the
 // platform has begun to read it, so the load has none there. It has them in an
 // overlap with the grace that the others need to look into the store.
-func TestAFleetRotatesItsKeyTogetherAndNoRequestFails(t *testing.T) { //nolint:tparallel // each fleet has the processors for itself
+func TestFleetRotatesKeyWithoutFailedRequests(t *testing.T) { //nolint:tparallel // each fleet has the processors for itself
 	t.Parallel()
 	for _, tc := range []struct { //nolint:paralleltest // one after the other, see above
 		name      string

@@ -129,7 +129,7 @@ func TestTwoStoresForOneKey(t *testing.T) {
 
 // Without an owner there is no successor, so the caller gets the 401. With one that may
 // not create keys, the error says so.
-func TestDeadKeyThatCannotBeReplaced(t *testing.T) {
+func TestDeadKeyWithoutReplacement(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		owner bool
@@ -232,7 +232,7 @@ func TestKeyCreatedInTheFuture(t *testing.T) {
 
 // A store has an older record whose key is live, as if an operator had put it there, and
 // the newer key is dead.
-func TestOlderRecordIsAdoptedOnceTheNewerKeyIsDead(t *testing.T) {
+func TestOlderRecordIsAdoptedIfNewerKeyIsDead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)

@@ -146,7 +146,7 @@ func believed(stranger string) bool { return stranger == "403" || stranger == "4
 
 // A gateway refuses everything that is sent with the key, in the platform's format, for
 // so long that the SDK takes the key for dead. The owner issues another one.
-func TestKeyThatSeemedDead(t *testing.T) {
+func TestKeyWronglyConsideredDead(t *testing.T) {
 	t.Parallel()
 	for _, strategy := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		for _, owner := range []bool{false, true} {
@@ -190,7 +190,7 @@ func refuseKey(t *testing.T, strategy agrenting.Strategy, owner bool, times int)
 }
 
 // A page that replaces the list of keys does not end a rotation that may have left a key.
-func TestLeftKeyIsLookedForUntilTheListCanBeRead(t *testing.T) {
+func TestLeftoverKeyIsSearchedUntilListIsReadable(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -216,7 +216,7 @@ func TestLeftKeyIsLookedForUntilTheListCanBeRead(t *testing.T) {
 }
 
 // If every outcome was known, nothing can be left of this rotation.
-func TestListThatCannotBeReadDoesNotFailARotation(t *testing.T) {
+func TestUnreadableListDoesNotFailRotation(t *testing.T) {
 	t.Parallel()
 	for _, strategy := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		for name, fault := range map[string]agrentingtest.Fault{
@@ -241,7 +241,7 @@ func TestListThatCannotBeReadDoesNotFailARotation(t *testing.T) {
 }
 
 // A page in place of each response to a revocation does not prevent later rotations.
-func TestRevocationThatIsAnsweredByAPageForeverDoesNotEndRotation(t *testing.T) {
+func TestWebPageAsRevocationResponseKeepsRotationOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -300,7 +300,7 @@ func TestRefusalAfterAnUnknownOutcomeLeavesNoKey(t *testing.T) {
 }
 
 // A process that takes a rotation over does not know what the one before has created.
-func TestResumedRotationEndsOnlyWhenTheListWasRead(t *testing.T) {
+func TestResumedRotationEndsAfterListIsRead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)

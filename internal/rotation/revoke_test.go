@@ -22,7 +22,7 @@ const defaultMaxAttempts = 5
 
 const routeRevokeKey = "DELETE /api/v1/agents/*"
 
-func TestARevocationThatIsRefusedForGoodDoesNotEndRotation(t *testing.T) {
+func TestPermanentlyRefusedRevocationKeepsRotationOpen(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{400, 401, 403, 405} {
 		synctest.Test(t, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestARevocationThatIsRefusedForGoodDoesNotEndRotation(t *testing.T) {
 	}
 }
 
-func TestARevocationThatIsRefusedForAWhileIsMadeAfterAll(t *testing.T) {
+func TestTemporarilyRefusedRevocationIsRetried(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -78,7 +78,7 @@ func TestARevocationThatIsRefusedForAWhileIsMadeAfterAll(t *testing.T) {
 	})
 }
 
-func TestTheGraceIsServedOnceHoweverOftenARotationIsTakenOver(t *testing.T) {
+func TestResumedRotationWaitsGraceOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -103,7 +103,7 @@ func TestTheGraceIsServedOnceHoweverOftenARotationIsTakenOver(t *testing.T) {
 }
 
 // For how long the key was in use before says nothing about the grace.
-func TestAKeyThatWasLongInUseHasItsWholeGrace(t *testing.T) {
+func TestLongUsedKeyHasFullGrace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -126,7 +126,7 @@ func TestAKeyThatWasLongInUseHasItsWholeGrace(t *testing.T) {
 	})
 }
 
-func TestTheGraceIsThatOfWhoeverBeganTheRotation(t *testing.T) {
+func TestGraceOfFirstHolderApplies(t *testing.T) {
 	t.Parallel()
 	for _, grace := range []time.Duration{time.Minute, time.Hour, 3 * time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
@@ -155,7 +155,7 @@ func TestTheGraceIsThatOfWhoeverBeganTheRotation(t *testing.T) {
 }
 
 // The end of the grace is in the record, and a clock may have been wrong.
-func TestAGraceThatEndsInTheFarFutureIsCutShort(t *testing.T) {
+func TestGraceInFarFutureIsLimited(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)

@@ -18,7 +18,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestRotationReplacesTheKeyAndRevokesTheOldOne(t *testing.T) {
+func TestRotationReplacesAndRevokesKey(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		strategy agrenting.Strategy
@@ -72,7 +72,7 @@ func TestRotationReplacesTheKeyAndRevokesTheOldOne(t *testing.T) {
 	}
 }
 
-func TestNoRequestFailsThroughRotationsUnderLoad(t *testing.T) {
+func TestRotationsUnderLoadFailNoRequest(t *testing.T) {
 	t.Parallel()
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		for _, session := range []bool{false, true} {
@@ -105,7 +105,7 @@ func TestNoRequestFailsThroughRotationsUnderLoad(t *testing.T) {
 	}
 }
 
-func TestRotationHappensByItselfWhenTheKeyIsDue(t *testing.T) {
+func TestDueKeyIsRotatedAutomatically(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -126,7 +126,7 @@ func TestRotationHappensByItselfWhenTheKeyIsDue(t *testing.T) {
 	})
 }
 
-func TestLostAnswerOfAnInPlaceRotationIsFetchedAgain(t *testing.T) {
+func TestLostInPlaceResponseIsFetchedAgain(t *testing.T) {
 	t.Parallel()
 	for name, owner := range map[string]bool{"by a session": false, "by the owner": true} {
 		t.Run(name, func(t *testing.T) {
@@ -149,7 +149,7 @@ func TestLostAnswerOfAnInPlaceRotationIsFetchedAgain(t *testing.T) {
 	}
 }
 
-func TestStoreThatRefusesTheNewKeyDoesNotCostIt(t *testing.T) {
+func TestStoreRefusingNewKeyDoesNotLoseIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -174,7 +174,7 @@ func TestStoreThatRefusesTheNewKeyDoesNotCostIt(t *testing.T) {
 	})
 }
 
-func TestAnswerWithoutAKnownNameForTheKeyIsKeptForItsFinder(t *testing.T) {
+func TestResponseWithUnknownKeyNameIsKept(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewRotationWorld(t, agrentingtest.WithRotateKeyField("brand_new_name"))
 	store := agrenting.MemoryStore()
@@ -216,7 +216,7 @@ func TestProcessesAdoptEachOthersRotations(t *testing.T) {
 	assert.Len(t, rec.Ancestors, 4)
 }
 
-func TestRotationStartedByAllAtOnceHappensOneAtATime(t *testing.T) {
+func TestConcurrentRotationsRunOneAtATime(t *testing.T) {
 	t.Parallel()
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		t.Run(s.String(), func(t *testing.T) {
@@ -252,7 +252,7 @@ func TestRotationStartedByAllAtOnceHappensOneAtATime(t *testing.T) {
 	}
 }
 
-func TestSeedIsIgnoredOnceRotatedAndAdoptedWhenPutThereByHand(t *testing.T) {
+func TestInitialKeyIsIgnoredAfterRotation(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -279,7 +279,7 @@ func TestSeedIsIgnoredOnceRotatedAndAdoptedWhenPutThereByHand(t *testing.T) {
 	})
 }
 
-func TestRotationNeedsAStoreThatCanBeWritten(t *testing.T) {
+func TestRotationNeedsWritableStore(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewRotationWorld(t)
 	plain, err := agrenting.New(agrenting.WithoutEnvironment(), agrenting.WithCredential(agrenting.APIKey(w.Key.Secret)))

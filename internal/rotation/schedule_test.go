@@ -162,7 +162,7 @@ func TestScheduleIsNotPutOffByLoads(t *testing.T) {
 	})
 }
 
-func TestScheduleSpacesAttemptsThatFail(t *testing.T) {
+func TestScheduleSpacesFailedAttempts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFired(-1)
@@ -252,7 +252,7 @@ func TestScheduleIsNotBusy(t *testing.T) {
 	}
 }
 
-func TestScheduleWaitsForAnotherProcess(t *testing.T) {
+func TestScheduleWaitsForOtherProcess(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFired(-1)

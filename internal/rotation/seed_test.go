@@ -23,7 +23,7 @@ import (
 
 var errDiskFull = errors.New("no space left on device")
 
-func TestAnEmptyStoreThatRefusesTheSeedFailsNobody(t *testing.T) {
+func TestEmptyStoreRefusingInitialKeyFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	for name, refusal := range map[string]error{"read-only": agrenting.ErrReadOnlyStore, "full": errDiskFull} {
 		for _, session := range []bool{false, true} {
@@ -84,7 +84,7 @@ func (s tellingStore) Watch(ctx context.Context, name string) iter.Seq2[agrentin
 // The key has died, and an operator has provided the next one. A body that can
 // be sent only once would otherwise find the dead key again after each load of
 // the store.
-func TestADeadKeyInAReadOnlyStoreDoesNotComeBack(t *testing.T) {
+func TestDeadKeyInReadOnlyStoreIsNotReused(t *testing.T) {
 	t.Parallel()
 	for _, watched := range []bool{false, true} {
 		for _, session := range []bool{false, true} {
@@ -148,7 +148,7 @@ func TestADeadKeyInAReadOnlyStoreDoesNotComeBack(t *testing.T) {
 	}
 }
 
-func TestAnEmptyStoreWithoutASeedTellsWhereOneWasLookedFor(t *testing.T) {
+func TestEmptyStoreErrorListsSources(t *testing.T) {
 	t.Parallel()
 	for _, session := range []bool{false, true} {
 		w := sdktest.NewRotationWorld(t)
@@ -169,7 +169,7 @@ func TestAnEmptyStoreWithoutASeedTellsWhereOneWasLookedFor(t *testing.T) {
 }
 
 // The doc comment of RotationPolicy.AgentID says so.
-func TestARotationInPlaceLearnsTheAgentForThoseThatFollow(t *testing.T) {
+func TestInPlaceRotationStoresAgent(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewRotationWorld(t)
 	store := sdktest.StoreWith(agrenting.APIKey(w.Key.Secret))

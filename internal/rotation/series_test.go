@@ -23,7 +23,7 @@ func named(t *testing.T, w *sdktest.RotationWorld, name string) *agrenting.Issue
 	return k
 }
 
-func TestRotationRevokesWhatEarlierOnesHaveLeft(t *testing.T) {
+func TestRotationRevokesEarlierLeftovers(t *testing.T) {
 	t.Parallel()
 	for _, strategy := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		for name, owner := range map[string]bool{"key": false, "owner": true} {

@@ -19,7 +19,7 @@ import (
 // defaultCallTimeout is what CallTimeout of a RotationPolicy is by default.
 const defaultCallTimeout = 8 * time.Second
 
-func TestARotationInPlaceThatThePlatformPutsOffStallsNobody(t *testing.T) {
+func TestPostponedInPlaceRotationDoesNotBlockRequests(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		fault agrentingtest.Fault
@@ -69,7 +69,7 @@ func TestARotationInPlaceThatThePlatformPutsOffStallsNobody(t *testing.T) {
 
 // A session that is renewed while the platform replaces its key in place dies with
 // that key.
-func TestASessionThatIsRenewedWhileItsKeyIsReplacedFailsNobody(t *testing.T) {
+func TestSessionRenewalDuringRotationFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	for _, before := range []time.Duration{0, time.Second, 1500 * time.Millisecond, time.Minute} {
 		t.Run(before.String(), func(t *testing.T) {

@@ -424,9 +424,9 @@ func (*scriptedStore) Save(context.Context, string, []byte, agrenting.Revision) 
 	return "", errStoreIO
 }
 
-// TestRotateReportsStoreThatIsGone has the store show an older record and then go away,
+// TestRotateReportsMissingStore has the store show an older record and then go away,
 // while another process holds the lease: nothing can show when that ends.
-func TestRotateReportsStoreThatIsGone(t *testing.T) {
+func TestRotateReportsMissingStore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)

@@ -17,7 +17,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestCloseDoesNotWaitForTheRotationOfAnotherProcess(t *testing.T) {
+func TestCloseDoesNotWaitForOtherProcess(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -36,7 +36,7 @@ func TestCloseDoesNotWaitForTheRotationOfAnotherProcess(t *testing.T) {
 	})
 }
 
-func TestAnEventTellsWhomARotationWaitsForAndHowLong(t *testing.T) {
+func TestWaitingEventNamesHolderAndTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -125,7 +125,7 @@ func TestALeaseIsNeverFarAway(t *testing.T) {
 // A slow platform: the lease runs out while the id of a key is looked for, and
 // another process finishes the rotation. Who has lost the lease is to adopt what
 // it has done, and to report no failure.
-func TestALostLeaseIsNoFailureOfTheRevocation(t *testing.T) {
+func TestLostLeaseIsNotRevocationFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -166,7 +166,7 @@ func TestALostLeaseIsNoFailureOfTheRevocation(t *testing.T) {
 // A request that was on the wire for longer than the drain, when its key died in
 // a rotation of this very process. Close comes while the rotation, which Close
 // waits for, is about to bring the successor.
-func TestRequestsAreServedWhileCloseWaitsForTheRotation(t *testing.T) {
+func TestRequestsAreServedWhileCloseWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)

@@ -34,7 +34,7 @@ func (s *unwatchedStore) Watch(ctx context.Context, name string) iter.Seq2[agren
 	return func(yield func(agrenting.Record, error) bool) { yield(agrenting.Record{}, sdktest.ErrDown) }
 }
 
-func TestAStoreThatCannotBeWatchedIsLeftAlone(t *testing.T) {
+func TestUnwatchableStoreIsNotWatchedAgain(t *testing.T) {
 	t.Parallel()
 	for _, panics := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -72,7 +72,7 @@ func (stubbornStore) Watch(context.Context, string) iter.Seq2[agrenting.Record, 
 	return func(func(agrenting.Record, error) bool) { sdktest.Advance(10 * time.Hour) }
 }
 
-func TestCloseSaysThatAStoreIgnoresItsContext(t *testing.T) {
+func TestCloseReportsHungStore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(sdktest.Main(m)) }
 
-func TestTheGateSeesAGoroutineThatStays(t *testing.T) { //nolint:paralleltest // looks at all goroutines
+func TestLeakCheckFindsGoroutine(t *testing.T) { //nolint:paralleltest // looks at all goroutines
 	stop, done := make(chan struct{}), make(chan struct{})
 	go lingering(stop, done)
 	stays := func(stack string) bool { return strings.Contains(stack, "sdktest_test.lingering(") }

@@ -117,7 +117,7 @@ func TestCleanError_withoutSecret_isUnchanged(t *testing.T) {
 	}
 }
 
-func TestCleanError_matchesWhatTheErrorMatches(t *testing.T) {
+func TestCleanError_matchesSameTargets(t *testing.T) {
 	t.Parallel()
 	op := &net.OpError{Op: "dial", Net: "tcp", Err: context.DeadlineExceeded}
 	quoting := fmt.Errorf("%s: %w", value, op)

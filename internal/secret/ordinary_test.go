@@ -23,7 +23,7 @@ func TestBytesOfASecretAreNotPlain(t *testing.T) {
 	assert.True(t, secret.IsPlain(`{"limit":[1,100],"retry":3}`))
 }
 
-func TestWordsThatEndLikeAPrefixRemain(t *testing.T) {
+func TestWordsEndingLikePrefixAreKept(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"map_entry_limit_exceeded", "did:agrenting:recap_writer_production", "task_not_found_anywhere"} {
 		assert.Equal(t, text, secret.RedactPatterns(text))

@@ -25,7 +25,7 @@ type exported struct{ Text secret.Text }
 
 type unexported struct{ text secret.Text }
 
-func TestTextIsRedactedByEveryVerbInEveryHolder(t *testing.T) {
+func TestTextIsRedactedByEveryVerb(t *testing.T) {
 	t.Parallel()
 
 	text := secret.New(value)
@@ -90,7 +90,7 @@ func TestTextRefusesToBeDecodedOrGobEncoded(t *testing.T) {
 	assert.Empty(t, text.Reveal())
 }
 
-func TestTextRevealsAndComparesWhatItHolds(t *testing.T) {
+func TestTextRevealAndEqual(t *testing.T) {
 	t.Parallel()
 
 	var zero secret.Text
@@ -104,7 +104,7 @@ func TestTextRevealsAndComparesWhatItHolds(t *testing.T) {
 	assert.False(t, secret.New(value).IsZero())
 }
 
-func TestFingerprintIsStableShortAndNotThePlainSum(t *testing.T) {
+func TestFingerprintIsShortAndStable(t *testing.T) {
 	t.Parallel()
 
 	got := secret.New(value).Fingerprint()
@@ -168,7 +168,7 @@ func TestRedactLeavesTheRestAlone(t *testing.T) {
 	assert.Equal(t, "<[redacted]>", secret.Redact("<abcabcabcabc>", "abcabcabc", "bcabcabc"), "overlapping finds leave no rest")
 }
 
-func TestRedactPatternsMasksWhatLooksLikeASecret(t *testing.T) {
+func TestRedactPatternsMasksSecrets(t *testing.T) {
 	t.Parallel()
 
 	const hidden = "Zq7Wm3Xp9Rt5Kv2Ln8"

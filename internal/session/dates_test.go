@@ -106,7 +106,7 @@ func TestClockSkewOutlivesStoredResponses(t *testing.T) {
 	}
 }
 
-func TestSlowResponseIsNoClockSkew(t *testing.T) {
+func TestSlowResponseIsNotClockSkew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute))

@@ -20,7 +20,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestSessionsAreUsedAndTheKeyGoesToTheExchangeOnly(t *testing.T) {
+func TestKeyIsSentOnlyToAuthenticate(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewSessionWorld(t)
 	c := w.Client()
@@ -61,7 +61,7 @@ func TestSessionsAreRenewedBeforeAnyoneNotices(t *testing.T) {
 // A client that looks for another key every few seconds still renews the
 // session as early as any session of that length, with time to survive an
 // outage.
-func TestSessionsOfKeysThatMayChangeAreRenewedAsEarlyAsOthers(t *testing.T) {
+func TestSessionsOfChangingKeysAreRenewedEarly(t *testing.T) {
 	t.Parallel()
 	for name, keys := range sdktest.KeySources {
 		t.Run(name, func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestSessionShapesAllServe(t *testing.T) {
 	}
 }
 
-func TestEarlyRevocationByThePlatformFailsNobody(t *testing.T) {
+func TestEarlyRevocationFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithoutRateLimits())
@@ -155,7 +155,7 @@ func TestLockoutIsTypedAndSilentUntilItEnds(t *testing.T) {
 	})
 }
 
-func TestTheOtherDocumentedPathIsTriedOnceAndRemembered(t *testing.T) {
+func TestOtherDocumentedPathIsTriedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithAuthPath("/auth/authenticate"), agrentingtest.WithoutRateLimits(), agrentingtest.WithSessionTTL(time.Minute))
@@ -207,7 +207,7 @@ func TestExchangeFollowsNoRedirect(t *testing.T) {
 	assert.NotContains(t, err.Error(), w.Key.Secret)
 }
 
-func TestExchangeAnswersAreBoundedAndNeverPrinted(t *testing.T) {
+func TestExchangeResponsesAreBoundedAndNotPrinted(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewSessionWorld(t)
 	for name, body := range map[string]string{
@@ -277,7 +277,7 @@ func TestReplacedKeyFileMeansANewSession(t *testing.T) {
 	})
 }
 
-func TestExchangeDownWhileTheSessionIsGoodFailsNobody(t *testing.T) {
+func TestExchangeOutageWithValidSessionFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute), agrentingtest.WithoutRateLimits())
@@ -300,7 +300,7 @@ func TestExchangeDownWhileTheSessionIsGoodFailsNobody(t *testing.T) {
 	})
 }
 
-func TestExchangeDownAcrossTheExpiryFailsFastTypedAndRecovers(t *testing.T) {
+func TestExchangeOutageAcrossExpiryRecovers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(10*time.Second), agrentingtest.WithoutRateLimits())
@@ -326,7 +326,7 @@ func TestExchangeDownAcrossTheExpiryFailsFastTypedAndRecovers(t *testing.T) {
 	})
 }
 
-func TestRequestsWaitForAnExchangeThatIsDown(t *testing.T) {
+func TestRequestsWaitDuringExchangeOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(10*time.Second), agrentingtest.WithoutRateLimits())
@@ -347,7 +347,7 @@ func TestRequestsWaitForAnExchangeThatIsDown(t *testing.T) {
 	})
 }
 
-func TestDeadlineShorterThanTheExchangeIsKeptAndTheExchangeCompletes(t *testing.T) {
+func TestShortDeadlineDoesNotCancelExchange(t *testing.T) {
 	t.Parallel()
 	for name, policy := range map[string]agrenting.SessionPolicy{"ahead": {}, "not ahead": {Window: -1}} {
 		t.Run(name, func(t *testing.T) {
@@ -429,7 +429,7 @@ func TestSessionTokenCannotBeExchanged(t *testing.T) {
 	assert.ErrorContains(t, err, "API key")
 }
 
-func TestSessionOfASandboxKeyIsLetIntoTheSandbox(t *testing.T) {
+func TestSessionOfSandboxKeyIsAccepted(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewSessionWorld(t)
 	agent := w.Server.NewAgent(nil, agrentingtest.AgentConfig{Name: "s", Sandbox: true})
@@ -464,7 +464,7 @@ func TestSessionEventsTellTheirReasonsInOrder(t *testing.T) {
 	})
 }
 
-func TestAKeyThatIsRefusedIsSentOnceWhereThereIsNoOther(t *testing.T) {
+func TestOnlyRefusedKeyIsSentOnce(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewSessionWorld(t)
 	path := filepath.Join(t.TempDir(), "key")
@@ -476,7 +476,7 @@ func TestAKeyThatIsRefusedIsSentOnceWhereThereIsNoOther(t *testing.T) {
 	}
 }
 
-func TestWhateverASourceYieldsIsCheckedBeforeItIsExchanged(t *testing.T) {
+func TestSourceCredentialIsCheckedBeforeExchange(t *testing.T) {
 	t.Parallel()
 	errSource := errors.New("the vault is sealed")
 	sandbox, session := agrenting.APIKey("sk_sandbox_0123456789abcdef"), agrenting.SessionToken("token-0123456789", time.Time{})
@@ -539,7 +539,7 @@ func TestTheExchangeHasTheTimeoutOfThePolicy(t *testing.T) {
 	}
 }
 
-func TestTheExchangeHeedsRetryAfterWithinReason(t *testing.T) {
+func TestExchangeRespectsRetryAfterUpToLimit(t *testing.T) {
 	t.Parallel()
 	for header, want := range map[string]time.Duration{"120": 2 * time.Minute, "86400": 30 * time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
@@ -560,7 +560,7 @@ func TestTheExchangeHeedsRetryAfterWithinReason(t *testing.T) {
 	}
 }
 
-func TestALockoutIsTypedAfterASessionHasBeenInUseToo(t *testing.T) {
+func TestLockoutAfterSessionIsTyped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute), agrentingtest.WithoutRateLimits())
@@ -576,7 +576,7 @@ func TestALockoutIsTypedAfterASessionHasBeenInUseToo(t *testing.T) {
 	})
 }
 
-func TestWhatTheOtherDocumentedPathAnswersCounts(t *testing.T) {
+func TestResponseOfOtherDocumentedPathCounts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const route = "POST /auth/authenticate"

@@ -55,7 +55,7 @@ func (e editing) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-func TestASessionWithoutEndIsOneOfUnknownExpiry(t *testing.T) {
+func TestSessionWithoutExpiry(t *testing.T) {
 	t.Parallel()
 	for _, end := range []string{"2099-12-31T23:59:59Z", "2262-04-12T00:00:00Z", "2300-01-01T00:00:00Z", "9999-12-31T23:59:59Z"} {
 		t.Run(end, func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestASessionWithoutEndIsOneOfUnknownExpiry(t *testing.T) {
 	}
 }
 
-func TestACallersTokenWithoutEndIsAskedForOnce(t *testing.T) {
+func TestTokenWithoutExpiryIsFetchedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)
@@ -92,7 +92,7 @@ func TestACallersTokenWithoutEndIsAskedForOnce(t *testing.T) {
 }
 
 // A platform may give the same session again until shortly before its end.
-func TestAPlatformWithoutASuccessorIsNotAskedAtEveryLook(t *testing.T) {
+func TestUnchangedSessionIsNotRequestedAtEveryCheck(t *testing.T) {
 	t.Parallel()
 	for name, keys := range sdktest.KeySources {
 		t.Run(name, func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestExtendedSessionHasItsNewExpiry(t *testing.T) {
 }
 
 // A slow load of the store may last until after the session's end.
-func TestASessionThatEndsDuringALookIsReplaced(t *testing.T) {
+func TestSessionEndingDuringCheckIsReplaced(t *testing.T) {
 	t.Parallel()
 	for _, window := range []float64{-1, 0} {
 		synctest.Test(t, func(t *testing.T) {
@@ -160,7 +160,7 @@ func TestASessionThatEndsDuringALookIsReplaced(t *testing.T) {
 	}
 }
 
-func TestASourceThatIsLateIsAskedUntilItHasASuccessor(t *testing.T) {
+func TestLateSourceIsAskedUntilSuccessor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(10*time.Minute))
@@ -182,7 +182,7 @@ func TestASourceThatIsLateIsAskedUntilItHasASuccessor(t *testing.T) {
 	})
 }
 
-func TestAnOutageThatIsOverDoesNotDelayWhatARejectionNeeds(t *testing.T) {
+func TestPastOutageDoesNotDelayRejection(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(2*time.Hour), agrentingtest.WithoutRateLimits())
@@ -197,7 +197,7 @@ func TestAnOutageThatIsOverDoesNotDelayWhatARejectionNeeds(t *testing.T) {
 	})
 }
 
-func TestARetryAfterIsOverWhenItsTimeHasCome(t *testing.T) {
+func TestRetryAfterEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -214,7 +214,7 @@ func TestARetryAfterIsOverWhenItsTimeHasCome(t *testing.T) {
 	})
 }
 
-func TestWaitingForAnExchangeIsNoClockSkew(t *testing.T) {
+func TestExchangeWaitIsNotClockSkew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(15*time.Second))
@@ -232,7 +232,7 @@ func TestWaitingForAnExchangeIsNoClockSkew(t *testing.T) {
 	})
 }
 
-func TestARouteThatRefusesEverySessionCostsFewOfThem(t *testing.T) {
+func TestRouteRefusingEverySessionCausesFewExchanges(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)
@@ -289,7 +289,7 @@ func TestPanickingSessionStoreCostsOnlySharing(t *testing.T) {
 }
 
 // A holder that never finishes and keeps extending the lease costs 10 s.
-func TestLeaseThatNeverEndsCostsOnlySharing(t *testing.T) {
+func TestEndlessLeaseDisablesOnlySharing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)
@@ -308,7 +308,7 @@ func TestLeaseThatNeverEndsCostsOnlySharing(t *testing.T) {
 }
 
 // The store still has the session that was renewed early, and not the new one.
-func TestAnOlderSessionOfAStoreThatCannotBeWrittenIsNotAdopted(t *testing.T) {
+func TestOlderSessionOfReadOnlyStoreIsNotAdopted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for range 12 { // the jitter of the windows decides for how long an adopted one would be used
@@ -333,7 +333,7 @@ func TestAnOlderSessionOfAStoreThatCannotBeWrittenIsNotAdopted(t *testing.T) {
 }
 
 // The key is replaced while the process that obtains a session with it is waited for.
-func TestKeyReplacedDuringTheWaitForALeaseIsNotExchanged(t *testing.T) {
+func TestKeyReplacedDuringLeaseWaitIsNotExchanged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)
@@ -357,7 +357,7 @@ func TestKeyReplacedDuringTheWaitForALeaseIsNotExchanged(t *testing.T) {
 
 // A session that was obtained with another key does not make a session of this one too
 // old.
-func TestTheSessionOfANewKeyIsAdoptedHoweverLongThatOfTheOldOneLives(t *testing.T) {
+func TestSessionOfNewKeyIsAdopted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)
@@ -379,7 +379,7 @@ func TestTheSessionOfANewKeyIsAdoptedHoweverLongThatOfTheOldOneLives(t *testing.
 	})
 }
 
-func TestAnAdoptedSessionIsRenewedAsEarlyAsABoughtOne(t *testing.T) {
+func TestAdoptedSessionIsRenewedEarly(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(20*time.Hour))
@@ -401,7 +401,7 @@ func TestAnAdoptedSessionIsRenewedAsEarlyAsABoughtOne(t *testing.T) {
 	})
 }
 
-func TestThePauseThatThePlatformAsksForIsKeptByAll(t *testing.T) {
+func TestRetryAfterIsSharedByProcesses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)
@@ -417,7 +417,7 @@ func TestThePauseThatThePlatformAsksForIsKeptByAll(t *testing.T) {
 	})
 }
 
-func TestLogoutOnCloseEndsNobodyElsesSession(t *testing.T) {
+func TestLogoutOnCloseEndsOnlyItsSession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)
@@ -430,7 +430,7 @@ func TestLogoutOnCloseEndsNobodyElsesSession(t *testing.T) {
 	})
 }
 
-func TestLogoutOnCloseEndsTheSessionThatARotationHasBroughtMeanwhile(t *testing.T) {
+func TestLogoutOnCloseEndsSessionOfRotatedKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewRotationWorld(t)
@@ -456,7 +456,7 @@ func TestLogoutOnCloseEndsTheSessionThatARotationHasBroughtMeanwhile(t *testing.
 	})
 }
 
-func TestASessionOfAFixedKeyIsLookedAtWithoutHarm(t *testing.T) {
+func TestSessionOfFixedKeyIsRechecked(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)

@@ -191,7 +191,7 @@ func TestExchangesBecauseOfAnExpiryAreNotLimited(t *testing.T) {
 	}
 }
 
-func TestSessionThatIsNotProvenDeadIsUsedAtTheLimit(t *testing.T) {
+func TestUnprovenSessionIsUsedAtLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := &fakePlatform{life: 30 * time.Second}
@@ -301,7 +301,7 @@ func TestLimitWithOtherClocks(t *testing.T) {
 	}
 }
 
-func TestKeyIsRefusedOnlyIfThePlatformConfirmsIt(t *testing.T) {
+func TestKeyIsRefusedOnlyAfterConfirmation(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		confirmed, refused bool
@@ -324,7 +324,7 @@ func TestKeyIsRefusedOnlyIfThePlatformConfirmsIt(t *testing.T) {
 }
 
 // A file may have half a key for a moment.
-func TestLastAcceptedKeyIsUsedUntilTheSourceHasAnother(t *testing.T) {
+func TestLastAcceptedKeyIsUsedUntilReplaced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := &fakePlatform{dead: map[string]bool{"k": true}}

@@ -14,7 +14,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestARouteThatAlwaysRefusesHidesNoDeadSession(t *testing.T) {
+func TestAlwaysRefusingRouteHidesNoDeadSession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithoutRateLimits())
@@ -37,7 +37,7 @@ func TestARouteThatAlwaysRefusesHidesNoDeadSession(t *testing.T) {
 	})
 }
 
-func TestASessionThatIsEndedUnderItsFirstRequestIsRenewedOnceMore(t *testing.T) {
+func TestSessionEndedAtFirstRequestIsRenewed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithoutRateLimits())
@@ -57,7 +57,7 @@ func TestASessionThatIsEndedUnderItsFirstRequestIsRenewedOnceMore(t *testing.T) 
 
 // A platform that refuses all sessions when asked must not make the SDK obtain
 // sessions without end.
-func TestVerifyThatRefusesAllSessionsCostsTwoAMinute(t *testing.T) {
+func TestVerifyRefusingAllSessionsLimitsExchanges(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithoutRateLimits())

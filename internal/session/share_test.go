@@ -24,7 +24,7 @@ func (p refusing) SessionDead(context.Context, secret.Credential, bool) bool { r
 func (p refusing) KeyDead(context.Context, secret.Credential) bool           { return false }
 func (p refusing) RetryAt(error) (time.Time, bool)                           { return time.Time{}, false }
 
-func TestOnlyTheRefusalOfAKeyIsSharedAsOne(t *testing.T) {
+func TestOnlyKeyRefusalIsSharedAsRefusal(t *testing.T) {
 	t.Parallel()
 	other := errors.New("server error")
 	for err, refused := range map[error]bool{

@@ -54,7 +54,7 @@ func sharing(t *testing.T) (w *sdktest.RotationWorld, sources [2]*keyQueue, clie
 	return w, sources, clients
 }
 
-func TestASessionOfTheStoreThatWasEndedTooIsNotAdopted(t *testing.T) {
+func TestEndedSessionOfStoreIsNotAdopted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, _, clients := sharing(t)
@@ -78,7 +78,7 @@ func TestASessionOfTheStoreThatWasEndedTooIsNotAdopted(t *testing.T) {
 	})
 }
 
-func TestAKeyThatAnotherProcessSawRefusedIsLookedForAnew(t *testing.T) {
+func TestKeyRefusedForOtherProcessIsReloaded(t *testing.T) {
 	t.Parallel()
 	w, sources, clients := sharing(t)
 	next := w.Server.NewKey(w.Agent.ID)
@@ -92,7 +92,7 @@ func TestAKeyThatAnotherProcessSawRefusedIsLookedForAnew(t *testing.T) {
 	assert.Equal(t, 3, w.Server.Count("POST /api/v1/auth/authenticate"), "the dead key was sent once")
 }
 
-func TestAKeyMayBeReplacedWhileItsPredecessorIs(t *testing.T) {
+func TestKeyReplacedDuringReplacement(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewRotationWorld(t)
 	second, third := w.Server.NewKey(w.Agent.ID), w.Server.NewKey(w.Agent.ID)

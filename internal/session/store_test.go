@@ -28,7 +28,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-func TestClientsWithAStoreShareOneExchangePerExpiry(t *testing.T) {
+func TestClientsShareOneExchangePerExpiry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute), agrentingtest.WithoutRateLimits())
@@ -107,7 +107,7 @@ func TestLockoutIsSharedThroughTheStore(t *testing.T) {
 	})
 }
 
-func TestFailuresOfTheExchangeAreSharedThroughTheStore(t *testing.T) {
+func TestExchangeFailuresAreShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t, agrentingtest.WithoutRateLimits())
@@ -131,7 +131,7 @@ func TestFailuresOfTheExchangeAreSharedThroughTheStore(t *testing.T) {
 	})
 }
 
-func TestBrokenStoreCostsSharingAndNothingElse(t *testing.T) {
+func TestBrokenStoreDisablesOnlySharing(t *testing.T) {
 	t.Parallel()
 	for _, op := range []string{"load", "save"} {
 		t.Run(op, func(t *testing.T) {
@@ -159,7 +159,7 @@ func TestBrokenStoreCostsSharingAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestAStoreThatWorksIsNotReported(t *testing.T) {
+func TestWorkingStoreIsNotReported(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewSessionWorld(t)
 	store := sdktest.NewFailingStore()
@@ -174,7 +174,7 @@ func TestAStoreThatWorksIsNotReported(t *testing.T) {
 	assert.Zero(t, w.Server.Count(sdktest.RouteVerify), "a session that nothing is known against is not tried first")
 }
 
-func TestASessionOfTheStoreIsAdoptedAsLongAsItLives(t *testing.T) {
+func TestValidSessionOfStoreIsAdopted(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		opts   []agrentingtest.Option
@@ -211,7 +211,7 @@ func TestASessionOfTheStoreIsAdoptedAsLongAsItLives(t *testing.T) {
 	}
 }
 
-func TestAPauseThatIsTooLongIsAWrongClock(t *testing.T) {
+func TestTooLongPauseIsIgnored(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for pause, bought := range map[time.Duration]int{29 * time.Minute: 0, 30 * time.Minute: 1} {
@@ -236,7 +236,7 @@ func TestAPauseThatIsTooLongIsAWrongClock(t *testing.T) {
 	})
 }
 
-func TestStoredSessionsAreOfNoUseWithoutTheKey(t *testing.T) {
+func TestStoredSessionsNeedTheKey(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewSessionWorld(t)
 	folder := filepath.Join(t.TempDir(), "sessions")
@@ -277,7 +277,7 @@ func TestDamagedSessionRecordIsReplaced(t *testing.T) {
 	}
 }
 
-func TestSessionRecordOfAnotherVersionIsLeftIntact(t *testing.T) {
+func TestSessionRecordOfOtherVersionIsKept(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewSessionWorld(t)
 	store := sdktest.NewFailingStore()
@@ -373,7 +373,7 @@ func (lockedStore) Save(ctx context.Context, _ string, _ []byte, _ agrenting.Rev
 
 // A holder that was stopped in the middle of a write keeps the store locked. It
 // costs its lease and the time limit of one write.
-func TestHolderThatKeepsTheStoreLockedCostsFourSeconds(t *testing.T) {
+func TestLockedStoreDelaysExchangeByFourSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := sdktest.NewSessionWorld(t)
@@ -461,7 +461,7 @@ func (s deadStore) Save(context.Context, string, []byte, agrenting.Revision) (ag
 	return "", fmt.Errorf("dial: %w", context.DeadlineExceeded)
 }
 
-func TestDeadStoreIsNotTakenForABusyOne(t *testing.T) {
+func TestFailedStoreIsNotTreatedAsBusy(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewSessionWorld(t)
 	store := deadStore{agrenting.MemoryStore(), new(atomic.Int64)}

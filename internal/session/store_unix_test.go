@@ -21,7 +21,7 @@ import (
 
 // A process that is stopped while it exchanges the key for all, as by a debugger
 // or a frozen container, costs the others no more than 7 s.
-func TestStoppedHolderOfAnExchangeIsNotWaitedFor(t *testing.T) {
+func TestStoppedHolderDoesNotDelayExchange(t *testing.T) {
 	t.Parallel()
 	srv := agrentingtest.NewServer()
 	defer srv.Close()

@@ -92,7 +92,7 @@ func TestSend_error_showsNoCredential(t *testing.T) {
 }
 
 // A transport may remove the header before it fails.
-func TestSend_baseThatChangesTheHeader(t *testing.T) {
+func TestSend_baseChangesHeader(t *testing.T) {
 	t.Parallel()
 	base := tripFunc(func(req *http.Request) (*http.Response, error) {
 		sent := fmt.Sprint(req.Header)
@@ -103,7 +103,7 @@ func TestSend_baseThatChangesTheHeader(t *testing.T) {
 	require.EqualError(t, err, "map[X-Api-Key:[[redacted]]]")
 }
 
-func TestSend_shortCredentialOfTheCaller_changesNothing(t *testing.T) {
+func TestSend_shortCallerCredential_isKept(t *testing.T) {
 	t.Parallel()
 	_, err := shield.Send(failing(errors.New("no route to host")), newRequest(t, "https://a.test/?api_key=a"), none) //nolint:bodyclose // there is no response
 	require.EqualError(t, err, "no route to host")
@@ -161,7 +161,7 @@ func TestBody_error_showsNoCredential(t *testing.T) {
 }
 
 //nolint:paralleltest // AllocsPerRun counts the whole process
-func TestSend_withoutHooks_allocatesNothing(t *testing.T) {
+func TestSend_withoutHooks_doesNotAllocate(t *testing.T) {
 	resp := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}
 	base := tripFunc(func(*http.Request) (*http.Response, error) { return resp, nil })
 	req := newRequest(t, "https://a.test/?x=y", "X-Api-Key", ours)

@@ -100,7 +100,7 @@ func TestNewBaseUsesNoProxyForDirectURLs(t *testing.T) {
 }
 
 // As after http2.ConfigureTransport of golang.org/x/net, which keeps its own connections.
-func TestBaseHasItsOwnHTTP2(t *testing.T) {
+func TestBaseConfiguresHTTP2(t *testing.T) {
 	t.Parallel()
 	std := &http.Transport{TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{"h2": nil}}
 	base := newBase(std, nowhere)

@@ -133,7 +133,7 @@ func TestFromPlatform(t *testing.T) {
 	assert.False(t, a.FromPlatform(), "it broke off")
 }
 
-func TestDoNamesTheCallThatFails(t *testing.T) {
+func TestDoErrorNamesCall(t *testing.T) {
 	t.Parallel()
 	errDial := errors.New("connection refused")
 	failing := func(err error) Sender { return func(*http.Request) (*http.Response, error) { return nil, err } }

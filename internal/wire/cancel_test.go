@@ -61,7 +61,7 @@ func TestContextEndsWithTheRequest(t *testing.T) {
 	}
 }
 
-func TestContextOfARequestWithoutCancelIsItsOwn(t *testing.T) {
+func TestContextWithoutCancelIsUsedDirectly(t *testing.T) {
 	t.Parallel()
 	req := (&http.Request{}).WithContext(t.Context())
 	ctx, stop := Context(req)

@@ -49,7 +49,7 @@ func TestProblemsReadsEveryShapeOfAnError(t *testing.T) {
 	}
 }
 
-func TestPaginationIgnoresWhatItCannotRead(t *testing.T) {
+func TestPaginationIgnoresUnreadableFields(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]Pagination{
 		`{}`: {},

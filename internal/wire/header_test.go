@@ -51,7 +51,7 @@ func parsed(t *testing.T, lines ...string) http.Header {
 	return resp.Header
 }
 
-func TestDateIsThatOfResponsesThePlatformSent(t *testing.T) {
+func TestDateIgnoresForeignResponses(t *testing.T) {
 	t.Parallel()
 	const sent = "Fri, 02 Jan 2026 03:04:05 GMT"
 	for name, tc := range map[string]struct {

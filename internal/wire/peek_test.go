@@ -54,7 +54,7 @@ func (b *timedBody) Close() error {
 
 const never = 1000 * time.Hour
 
-func TestPeekIsBoundedByTimeAndLosesNothing(t *testing.T) {
+func TestPeekIsBoundedAndKeepsBody(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		parts []timedPart
@@ -148,7 +148,7 @@ func TestPeekDoesNotWrapEmptyBody(t *testing.T) {
 	assert.Equal(t, http.NoBody, resp.Body)
 }
 
-func TestCallDoesNotWaitForTheRestOfAFailure(t *testing.T) {
+func TestCallDoesNotReadWholeErrorBody(t *testing.T) {
 	t.Parallel()
 	const refusal = `{"errors":[{"code":"UNAUTHORIZED"}]}`
 	for name, tc := range map[string]struct {

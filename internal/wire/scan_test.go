@@ -36,14 +36,14 @@ func checkScan(t *testing.T, text string) {
 	}
 }
 
-func TestScannerFindsWhatJSONDecodes(t *testing.T) {
+func TestScannerMatchesJSONDecoder(t *testing.T) {
 	t.Parallel()
 	for _, text := range scanned {
 		checkScan(t, strings.TrimSpace(text))
 	}
 }
 
-func FuzzScannerFindsWhatJSONDecodes(f *testing.F) {
+func FuzzScannerMatchesJSONDecoder(f *testing.F) {
 	for _, text := range scanned {
 		f.Add(text)
 	}

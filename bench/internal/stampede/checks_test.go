@@ -17,7 +17,7 @@ func verdicts(checks []Check, names ...string) []string {
 	return out
 }
 
-func TestNoCallMayFailWhereAPeerHasNoFailure(t *testing.T) {
+func TestReportFailsIfOnlySDKCallsFail(t *testing.T) {
 	t.Parallel()
 	const name = "failed calls where a peer has none: an outage across expiries"
 	for what, tc := range map[string]struct {
@@ -40,7 +40,7 @@ func TestNoCallMayFailWhereAPeerHasNoFailure(t *testing.T) {
 	}
 }
 
-func TestOnlyPeersThatRenewAreCompared(t *testing.T) {
+func TestOnlyRenewingPeersAreCompared(t *testing.T) {
 	t.Parallel()
 	const expiry, deadline = "failed calls where a peer has none: expiry", "failed calls where a peer has none: calls with a deadline"
 	floor := "floor, no expiry"

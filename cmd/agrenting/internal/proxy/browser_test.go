@@ -153,7 +153,7 @@ func (r *recording) WriteHeader(status int) {
 // Unwrap is for [http.ResponseController].
 func (r *recording) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-func TestBrowserPagesOfOtherOriginsReachNothing(t *testing.T) {
+func TestBrowserPagesOfOtherOriginsAreRefused(t *testing.T) {
 	t.Parallel()
 	browser := chromium(t)
 	// The first is of the same site as the proxy, and the second of another one.

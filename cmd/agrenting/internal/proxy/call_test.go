@@ -157,7 +157,7 @@ type closer func()
 
 func (c closer) Close() error { c(); return nil }
 
-func TestErrorBodyThatStallsIsReplaced(t *testing.T) {
+func TestStalledErrorBodyIsReplaced(t *testing.T) {
 	t.Parallel()
 	for _, decompressed := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestAShutDoorLetsInWhoHadComeAndNobodyElse(t *testing.T) {
+func TestDrainingProxyServesEarlierConnectionsOnly(t *testing.T) {
 	t.Parallel()
 	var listen net.ListenConfig
 	listen.SetMultipathTCP(false) // the kernel refuses filters there
@@ -66,7 +66,7 @@ func TestAShutDoorLetsInWhoHadComeAndNobodyElse(t *testing.T) {
 
 // A caller has been answered, and the port has not heard of it: that is how it is
 // for a moment on any network, and here until the caller says something.
-func TestAShutDoorLetsInWhoHadBeenAnswered(t *testing.T) {
+func TestDrainingProxyServesKeepAliveConnections(t *testing.T) {
 	t.Parallel()
 	listen := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error

@@ -74,7 +74,7 @@ func TestCredentialsOfCallersDoNotComeThrough(t *testing.T) {
 	assert.Equal(t, w.agent.ID, w.arrived().Get("X-Agent-ID"))
 }
 
-func TestTheProxyIsAddressedByItsOwnNameOnly(t *testing.T) {
+func TestProxyRefusesForeignHostNames(t *testing.T) {
 	t.Parallel()
 
 	w := start(t, setup{})
@@ -128,7 +128,7 @@ func TestForeignWebPagesAreRefused(t *testing.T) {
 	assert.Equal(t, page, resp.Header.Get("Access-Control-Allow-Origin"))
 }
 
-func TestATokenOfTheProxysOwnCanBeRequired(t *testing.T) {
+func TestProxyRequiresToken(t *testing.T) {
 	t.Parallel()
 
 	w := start(t, setup{change: func(c *proxy.Config) { c.Token = "made-up-token" }})
@@ -158,7 +158,7 @@ func TestATokenOfTheProxysOwnCanBeRequired(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatIsAllowedGoesThrough(t *testing.T) {
+func TestProxyForwardsOnlyAllowedRequests(t *testing.T) {
 	t.Parallel()
 
 	w := start(t, setup{change: func(c *proxy.Config) {
@@ -239,7 +239,7 @@ func TestCallersGetNoSecretsOfTheirOwn(t *testing.T) {
 	assert.Equal(t, http.StatusOK, w.status(http.MethodPost, "/api/v1/auth/authenticate"))
 }
 
-func TestWhatWouldShowTheKeyIsRefused(t *testing.T) {
+func TestProxyRefusesRoutesThatShowKeys(t *testing.T) {
 	t.Parallel()
 
 	w := start(t, setup{})
@@ -265,7 +265,7 @@ func TestWhatWouldShowTheKeyIsRefused(t *testing.T) {
 
 // Each piece is asked for only when the one before it has arrived, so that a
 // proxy that waits for more would wait for ever.
-func TestAnswersArriveAsTheyAreSent(t *testing.T) {
+func TestResponsesAreStreamed(t *testing.T) {
 	t.Parallel()
 
 	for name, header := range map[string][2]string{

@@ -90,7 +90,7 @@ func TestRecipeSurvivesDeadSession(t *testing.T) {
 	}
 }
 
-func TestRecipeRetriesWhatIsSafe(t *testing.T) {
+func TestRecipeRetriesSafeRequests(t *testing.T) {
 	t.Parallel()
 	w := start(t, setup{recipe: true, client: []agrenting.Option{agrenting.WithRetryPolicy(agrenting.RetryPolicy{BaseDelay: 1, MaxDelay: 1})}})
 	w.srv.Fault("PUT /echo", agrentingtest.Status(http.StatusServiceUnavailable, "").Always())

@@ -119,7 +119,7 @@ func TestBodySurvivesDeadSession(t *testing.T) {
 	}
 }
 
-func TestBodySurvivesRotationByAnotherProcess(t *testing.T) {
+func TestBodySurvivesRotationByOtherProcess(t *testing.T) {
 	t.Parallel()
 	folder := filepath.Join(t.TempDir(), "keys")
 	store := func() agrenting.Store {
@@ -361,7 +361,7 @@ func TestTrailersOfPausingBodyPass(t *testing.T) {
 
 // The proxy's own Expect is answered by the platform, and no caller sees that answer: Node's
 // fetch fails if it gets one that it has not asked for.
-func TestContinueIsForCallersThatWaitForIt(t *testing.T) {
+func TestContinueIsSentOnlyToWaitingCallers(t *testing.T) {
 	t.Parallel()
 	for _, expects := range []bool{false, true} {
 		t.Run(strconv.FormatBool(expects), func(t *testing.T) {

@@ -98,7 +98,7 @@ func TestShutdownLosesNoRequest(t *testing.T) {
 	}
 }
 
-func TestCallersWhoWaitToBeLetInAreServed(t *testing.T) {
+func TestWaitingConnectionsAreServed(t *testing.T) {
 	t.Parallel()
 
 	for _, listen := range []string{"127.0.0.1:0", "unix:" + filepath.Join(t.TempDir(), "s")} {
@@ -217,7 +217,7 @@ func TestShutdownWaitsForStreamsAndThenCutsThem(t *testing.T) {
 	require.NoError(t, conn.Close())
 }
 
-func TestARequestUnderWayIsFinished(t *testing.T) {
+func TestRunningRequestIsFinished(t *testing.T) {
 	t.Parallel()
 
 	w := start(t, setup{})

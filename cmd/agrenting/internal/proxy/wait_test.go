@@ -102,7 +102,7 @@ func TestOnlyTheWaitForHeadersIsBounded(t *testing.T) {
 }
 
 // Reads of the body after the response has come do not start the wait again.
-func TestResponseBeforeTheEndOfTheUploadIsNotCut(t *testing.T) {
+func TestEarlyResponseToUploadIsComplete(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const pieces = 5

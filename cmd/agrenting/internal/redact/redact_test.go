@@ -23,7 +23,7 @@ func byteList(sep string) string {
 	return strings.ReplaceAll(strings.Trim(string(b), "[]"), ",", sep)
 }
 
-func TestBodyStaysValidJSON(t *testing.T) {
+func TestRedactedBodyIsValidJSON(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat(`{"a": "b", "n": [1, 2]},`, 10_000)
 	for name, tc := range map[string]struct{ body, want string }{
