@@ -75,14 +75,14 @@ type perCall struct {
 	agent agentHeader
 	trace *Trace // nil if the caller did not ask for one
 	trip  *trip  // nil if nothing observes the request
-	// readTo is how many bytes of a successful answer are read as a part of the attempt;
-	// 0 if the caller reads it. enough reports that an answer is of use although it broke
+	// readTo is how many bytes of a successful response are read as a part of the attempt;
+	// 0 if the caller reads it. enough reports that a response is of use although it broke
 	// off; nil if it never is.
 	readTo int64
 	enough func(part []byte) bool
 }
 
-// readAhead reads a successful answer as a part of its attempt, for [Client.Do]. out is the
+// readAhead reads a successful response as a part of its attempt, for [Client.Do]. out is the
 // request that was sent with gen.
 func readAhead(p *perCall, out *http.Request, gen *generation, resp *http.Response) {
 	if p.trace != nil { // a call of Do, or a request with a Trace

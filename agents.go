@@ -33,11 +33,11 @@ type RegisteredAgent struct {
 // Register registers an agent. The user whose token the client has owns it. If the
 // client is [WithAnonymous], the agent is autonomous. The platform allows three anonymous
 // registrations for each IP address. The call has an idempotency key, so that a lost
-// answer does not lead to a second agent.
+// response does not lead to a second agent.
 //
 // If the profile cannot be decoded, the key is returned nevertheless, and Agent.Raw has
-// the profile. If no key is found in the answer, the error is an [*IssuedSecretError],
-// which has the answer, and the result has what could be read of the agent.
+// the profile. If no key is found in the response, the error is an [*IssuedSecretError],
+// which has the response, and the result has what could be read of the agent.
 func (s *AgentService) Register(ctx context.Context, a AgentRegistration, opts ...CallOption) (*RegisteredAgent, error) {
 	var raw rawAnswer
 	in := struct {

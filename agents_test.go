@@ -133,7 +133,7 @@ func TestARegistrationWithoutAKeySaysSo(t *testing.T) {
 	}
 }
 
-// The key is shown only in this answer, so no shape of it may cost the key.
+// The key is shown only in this response, so no shape of it may cost the key.
 func TestRegistrationReturnsResponseWithUnknownKeyName(t *testing.T) {
 	t.Parallel()
 	for _, data := range []string{
@@ -148,7 +148,7 @@ func TestRegistrationReturnsResponseWithUnknownKeyName(t *testing.T) {
 		require.ErrorIs(t, err, agrenting.ErrMalformedResponse, data)
 		var lost *agrenting.IssuedSecretError
 		require.ErrorAs(t, err, &lost, data)
-		assert.Equal(t, data, string(lost.RawAnswer()))
+		assert.Equal(t, data, string(lost.RawResponse()))
 		hears := sdktest.NewCanary(sdktest.TestKey)
 		hears.Hear(err)
 		assert.Empty(t, hears.Leaks(), data)

@@ -105,7 +105,7 @@ func (a *Authorization) Header() http.Header {
 // successful handshakes are not reported.
 const forgetAfter = time.Minute
 
-// Rejected reports to the client that the platform answered 401, and returns what to
+// Rejected reports to the client that the platform returned 401, and returns what to
 // try next, after a short pause. That is another credential, or the same one if it is
 // not the reason for the 401. The client renews a dead credential, once for all
 // concurrent callers, unless it has another one already. Call it only after a 401, and

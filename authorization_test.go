@@ -206,7 +206,7 @@ func TestRejectionDuringRotationKeepsSession(t *testing.T) {
 		base := sdktest.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 			resp, err := platform.RoundTrip(req)
 			if strings.HasSuffix(req.URL.Path, "/rotate-key") {
-				return resp, errors.Join(err, renew.Sleep(req.Context(), 5*time.Second)) // the answer takes its time
+				return resp, errors.Join(err, renew.Sleep(req.Context(), 5*time.Second)) // the response takes its time
 			}
 			return resp, err
 		})

@@ -25,7 +25,7 @@ const (
 	readsNothing reading = iota
 	readsSome
 	readsAll
-	readsSomeAndKeepsIt // and closes it after it has answered
+	readsSomeAndKeepsIt // and closes it after it has responded
 )
 
 // reader is a base that accepts k2 alone, reads as much as told of the bodies of
@@ -54,7 +54,7 @@ func reader(src *mint, how reading, bodies *[]string) tripFunc {
 	}))
 }
 
-// closeBoth is the body of an answer that came before the request was sent to
+// closeBoth is the body of a response that came before the request was sent to
 // its end.
 type closeBoth struct {
 	io.Reader
@@ -92,7 +92,7 @@ func TestBodyIsReplayedCompletely(t *testing.T) {
 					require.ErrorIs(t, err, ErrNotReplayable)
 					require.ErrorIs(t, err, ErrUnauthorized)
 					assert.Contains(t, err.Error(), "the key was revoked")
-					assert.JSONEq(t, revokedBody, readAll(t, resp), "the answer is still there")
+					assert.JSONEq(t, revokedBody, readAll(t, resp), "the response is still there")
 					return
 				}
 				assert.Equal(t, http.StatusOK, resp.StatusCode)
@@ -279,7 +279,7 @@ func TestABodyIsClosedOnceWhateverHappens(t *testing.T) {
 	}
 }
 
-// intake is a server that accepts k2 alone and answers others without reading
+// intake is a server that accepts k2 alone and responds to others without reading
 // their bodies. It notes the bodies it took.
 type intake struct {
 	mu       sync.Mutex

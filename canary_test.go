@@ -58,10 +58,10 @@ func TestCanarySkipsOnlyCleanTexts(t *testing.T) {
 func TestFailedRotationShowsNoSecret(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]agrentingtest.Fault{
-		"no answer":  agrentingtest.DropAfter().Always(),
-		"no json":    agrentingtest.MalformedJSON().Always(),
-		"failing":    agrentingtest.HandlerError(http.StatusInternalServerError, "").Always(),
-		"redirected": agrentingtest.Redirect(http.StatusTemporaryRedirect, "https://elsewhere.test/?key=x").Always(),
+		"no response": agrentingtest.DropAfter().Always(),
+		"no json":     agrentingtest.MalformedJSON().Always(),
+		"failing":     agrentingtest.HandlerError(http.StatusInternalServerError, "").Always(),
+		"redirected":  agrentingtest.Redirect(http.StatusTemporaryRedirect, "https://elsewhere.test/?key=x").Always(),
 	} {
 		for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 			t.Run(name+", "+s.String(), func(t *testing.T) {

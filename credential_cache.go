@@ -231,7 +231,7 @@ type refusal struct {
 	gen  *generation
 	path evidence.Route
 	sent time.Time // at the latest
-	date time.Time // the platform's clock when it answered; zero if unknown
+	date time.Time // the platform's clock when it responded; zero if unknown
 }
 
 // after returns the generation to try after a 401, nil when there is none.

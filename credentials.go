@@ -200,7 +200,7 @@ type CredentialSource interface {
 // A Refresher is a source that is told which of its credentials was rejected. The SDK
 // then calls Refresh instead of Credential, once for each rejected credential, and again
 // after a pause if it fails. A credential is rejected if the platform says that it is
-// dead. If the platform answers 401 to requests but does not say so, the credential may
+// dead. If the platform returns 401 to requests but does not say so, the credential may
 // be alive; Refresh is then called at most twice a minute.
 //
 // Refresh returns a credential that replaces the rejected one. If it has nothing newer,

@@ -30,7 +30,7 @@ func refusal(status int, code string) reply {
 
 func page(status int) reply { return reply{status: status, body: "<html>"} }
 
-// replies answers with one after the other.
+// replies responds with one after the other.
 func replies(t *testing.T, all []reply) http.RoundTripper {
 	t.Helper()
 	return sdktest.RoundTripFunc(func(req *http.Request) (*http.Response, error) {

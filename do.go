@@ -36,7 +36,7 @@ type callConfig struct {
 
 // CallIdempotencyKey sets X-Idempotency-Key, which makes any method safe to
 // repeat. Without it, POST and PUT get a random UUID. The platform keeps a key
-// for 24 h and answers the same request with the same result; another request
+// for 24 h and responds to the same request with the same result; another request
 // with the same key is an [*APIError] with the code IDEMPOTENCY_MISMATCH (platform
 // documentation, "Idempotency"; the platform's own client expects IDEMPOTENCY_CONFLICT).
 func CallIdempotencyKey(key string) CallOption {
@@ -83,7 +83,7 @@ func CallAgent(id string) CallOption {
 	}
 }
 
-// CallTimeout limits this call, with all its attempts and the reading of the answer, instead of
+// CallTimeout limits this call, with all its attempts and the reading of the response, instead of
 // the client's [WithTimeout]. 0 means no limit. The call's context limits it, too. An iterator
 // such as [List] has the limit for each page. The error matches [context.DeadlineExceeded].
 func CallTimeout(d time.Duration) CallOption {
@@ -96,7 +96,7 @@ func CallTimeout(d time.Duration) CallOption {
 	}
 }
 
-// checkOut refuses an out that cannot take an answer, before anything is sent.
+// checkOut refuses an out that cannot take a response, before anything is sent.
 func checkOut(out any) error {
 	if out == nil {
 		return nil
@@ -123,14 +123,14 @@ func checkOut(out any) error {
 // repeated after the platform has begun to read it.
 //
 // out takes the data of the envelope. nil discards the data; a web page is still an
-// [ErrMalformedResponse], because the platform does not answer with one. An
+// [ErrMalformedResponse], because the platform does not respond with one. An
 // [io.Writer] takes the body unchanged, and a *[json.RawMessage] takes the data
 // undecoded. Anything else is decoded into; unknown members are ignored.
 //
-// If a successful answer breaks off and the call is safe to repeat, Do repeats it as
+// If a successful response breaks off and the call is safe to repeat, Do repeats it as
 // [RetryPolicy] says, except that an io.Writer may already have a part of the answer.
 //
-// POST and PUT carry an X-Idempotency-Key, the same in all attempts. An answer with
+// POST and PUT carry an X-Idempotency-Key, the same in all attempts. A response with
 // an error status, or with errors in its envelope, is an [*APIError]; the Response is
 // returned too. Other errors wrap the cause: the error of a context or a connection,
 // or one of the sentinels.
@@ -226,7 +226,7 @@ func (c *Client) request(ctx context.Context, method, path string, in, out any, 
 	return req, err
 }
 
-// An answerTaker takes the body of an answer as far as it came, in place of its decoded
+// An answerTaker takes the body of a response as far as it came, in place of its decoded
 // data. enough reports whether a part of the body is enough, so that the call is not
 // repeated for the rest.
 type answerTaker interface {
@@ -312,7 +312,7 @@ func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, ou
 // the response to a repetition means that an earlier attempt had done it.
 type deletion interface{ done(a *wire.Answer) bool }
 
-// isWebPage reports whether something other than the platform has answered, such as
+// isWebPage reports whether something other than the platform has responded, such as
 // the login page of a network.
 func isWebPage(resp *http.Response) bool {
 	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // "" if it cannot be read

@@ -96,7 +96,7 @@ func TestDoSendsAFileAgain(t *testing.T) {
 	}
 }
 
-// brokenAfter is an answer that breaks off after a part of its body.
+// brokenAfter is a response that breaks off after a part of its body.
 func brokenAfter(code int, part string, err error) *http.Response {
 	resp := sdktest.Reply(code, "")
 	resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(part), iotest.ErrReader(err)))
@@ -109,7 +109,7 @@ func TestDoRetriesTruncatedResponse(t *testing.T) {
 	once := []agrenting.Option{agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1})}
 	for name, tc := range map[string]struct {
 		method   string
-		code     int // of the answers that break off
+		code     int // of the responses that break off
 		broken   int // how many do
 		cause    error
 		in       any
@@ -153,7 +153,7 @@ func TestDoRetriesTruncatedResponse(t *testing.T) {
 					c := sdktest.ClientOver(t, base, src, tc.opts...)
 					var out struct{ Name string }
 					resp, err := c.Do(t.Context(), tc.method, "/x", tc.in, &out)
-					require.NotNil(t, resp, "the last answer is never discarded")
+					require.NotNil(t, resp, "the last response is never discarded")
 					assert.Equal(t, tc.attempts, resp.Attempts)
 					assert.Equal(t, tc.attempts, base.Count())
 					for _, key := range keys {

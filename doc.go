@@ -94,7 +94,7 @@
 //
 // Requests are retried only when that is safe: idempotent methods, and requests with
 // X-Idempotency-Key. Do adds one to POST and PUT. It is the same in all attempts, so
-// that a lost answer does not do the work twice. [CallIdempotencyKey] sets your own.
+// that a lost response does not do the work twice. [CallIdempotencyKey] sets your own.
 // Pauses are random and capped. Retry-After is respected up to a limit, see
 // [RetryPolicy]. [Response] has the number of attempts, the rate limit, and the Sunset
 // date of a route.

@@ -268,7 +268,7 @@ func TestHeadingsAreLinkedAsTheHostDoes(t *testing.T) {
 	t.Parallel()
 	for heading, want := range map[string]string{
 		"Where it goes": "where-it-goes", "`exec` -- COMMAND": "exec----command",
-		"The token endpoint answers 503 for 2 s": "the-token-endpoint-answers-503-for-2-s", "What happens when …": "what-happens-when-",
+		"The token endpoint returns 503 for 2 s": "the-token-endpoint-returns-503-for-2-s", "What happens when …": "what-happens-when-",
 		"Sandbox, and CI": "sandbox-and-ci", "a_b": "a_b",
 	} {
 		assert.Equal(t, want, anchorOf(heading))

@@ -15,7 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Sentinels for answers of the platform. Use [errors.Is] on any error of a call. The
+// Sentinels for responses of the platform. Use [errors.Is] on any error of a call. The
 // [*APIError] in its chain has the details.
 var (
 	// ErrUnauthorized is a 401: the credential is invalid, expired, or revoked.
@@ -80,7 +80,7 @@ var (
 	ErrConflictingWrite = record.ErrConflict
 	// ErrClosed means that the client was closed.
 	ErrClosed = errors.New("agrenting: client is closed")
-	// ErrMalformedResponse means that the platform's answer could not be decoded, or
+	// ErrMalformedResponse means that the platform's response could not be decoded, or
 	// was larger than the SDK reads.
 	ErrMalformedResponse = wire.ErrMalformed
 )
@@ -110,7 +110,7 @@ type APIError struct {
 	// envelope of a success.
 	StatusCode int
 	// Code is the platform's machine-readable code, such as "NOT_FOUND"; empty if the
-	// answer has none.
+	// response has none.
 	Code string
 	// Message is the platform's text, redacted and bounded.
 	Message string

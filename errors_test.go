@@ -189,7 +189,7 @@ func TestALockoutErrorSaysUntilWhen(t *testing.T) {
 	answer := &agrenting.APIError{StatusCode: http.StatusTooManyRequests}
 	e := &agrenting.LockoutError{RetryAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Err: answer}
 	require.ErrorIs(t, e, agrenting.ErrLockedOut)
-	require.ErrorIs(t, e, agrenting.ErrRateLimited, "the platform's answer is within")
+	require.ErrorIs(t, e, agrenting.ErrRateLimited, "the platform's response is within")
 	require.NotErrorIs(t, e, agrenting.ErrUnauthorized)
 	assert.Contains(t, e.Error(), "until 2026-01-02T03:04:05Z")
 }

@@ -9,7 +9,7 @@ type EventType string
 const (
 	// EventRenewed: a new generation is in use. Reason says why it was obtained.
 	EventRenewed EventType = "renewed"
-	// EventRejected: the credential in use is dead, or the platform has answered 401 to
+	// EventRejected: the credential in use is dead, or the platform has returned 401 to
 	// it and does not say whether it is. The source is asked for another one. A credential
 	// that cannot be replaced is reported once the platform calls it dead. Another 401 that
 	// causes no renewal is not reported.

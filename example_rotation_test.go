@@ -54,7 +54,7 @@ func ExampleClient_Rotate() {
 }
 
 // With a policy, keys are rotated by themselves, each 90 days unless it says
-// otherwise. An owner is a second net under an answer that gets lost.
+// otherwise. An owner is a second net under a response that gets lost.
 func ExampleWithRotation() {
 	srv, user, scribe, _ := world()
 	defer srv.Close()
@@ -78,7 +78,7 @@ func ExampleWithRotation() {
 	must(err)
 	defer client.Close()
 
-	srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.DropAfter()) // the answer gets lost
+	srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.DropAfter()) // the response gets lost
 	rotation, err := client.Rotate(context.Background())
 	must(err)
 	fmt.Println(rotation.Strategy, rotation.Generation)

@@ -241,7 +241,7 @@ func ExampleWithObserver() {
 	// renewed because: rejected
 }
 
-// A POST is repeated with the same idempotency key when its answer is lost, so
+// A POST is repeated with the same idempotency key when its response is lost, so
 // that the work is done once.
 func ExampleCallIdempotencyKey() {
 	srv, _, scribe, scout := world()

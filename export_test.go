@@ -50,12 +50,12 @@ func KeyEndingIn(hint string) *Key { return &Key{hintEnd: hint} }
 
 func (k *Key) Fits(s string) bool { return k.fits(s) }
 
-// IssuedErrorWith is an error that keeps an answer.
+// IssuedErrorWith is an error that keeps a response.
 func IssuedErrorWith(err error, answer string) *IssuedSecretError {
 	return &IssuedSecretError{Err: err, raw: secret.New(answer)}
 }
 
-// RotationErrorWith is an error that keeps a key and an answer.
+// RotationErrorWith is an error that keeps a key and a response.
 func RotationErrorWith(key Credential, answer string) *RotationError {
 	return &RotationError{new: key, raw: secret.New(answer)}
 }

@@ -28,7 +28,7 @@ func isVerify(r *http.Request) bool {
 	return r.Method == http.MethodGet && r.URL.Path == (&Routes{}).withDefaults().Verify
 }
 
-// verdict is the answer to such a call.
+// verdict is the response to such a call.
 func verdict(alive bool) *http.Response {
 	if alive {
 		return reply(http.StatusOK, `{"data":[]}`)
@@ -52,7 +52,7 @@ type tripFunc func(*http.Request) (*http.Response, error)
 
 func (f tripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// reply is an answer that needs no connection; header holds names and values in
+// reply is a response that needs no connection; header holds names and values in
 // turn.
 func reply(code int, body string, header ...string) *http.Response {
 	h := http.Header{}
@@ -144,7 +144,7 @@ func secretOf(h http.Header) string {
 	return strings.TrimPrefix(all[0], "Bearer ")
 }
 
-// recorder is a base that remembers what it was sent, and answers 200 or what
+// recorder is a base that remembers what it was sent, and returns 200 or what
 // then says.
 type recorder struct {
 	mu   sync.Mutex

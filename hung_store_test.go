@@ -121,7 +121,7 @@ type slowStore struct{ Store }
 
 func (slowStore) Load(ctx context.Context, _ string) (Record, error) {
 	<-ctx.Done()
-	return Record{}, fmt.Errorf("the database did not answer: %w", ctx.Err())
+	return Record{}, fmt.Errorf("the database did not respond: %w", ctx.Err())
 }
 
 func TestStoreErrorAfterContextEndIsKept(t *testing.T) {
@@ -131,7 +131,7 @@ func TestStoreErrorAfterContextEndIsKept(t *testing.T) {
 		defer cancel()
 		start := time.Now()
 		_, err := recordStore(slowStore{MemoryStore()}).Load(ctx, "key")
-		require.ErrorContains(t, err, "the database did not answer")
+		require.ErrorContains(t, err, "the database did not respond")
 		assert.Equal(t, time.Second, time.Since(start))
 	})
 }

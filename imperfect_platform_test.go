@@ -45,7 +45,7 @@ type imperfections struct {
 	ttl time.Duration
 	// endsSessions is set if a rotation ends the sessions of the old key.
 	endsSessions bool
-	// outage is when authenticate answers 503.
+	// outage is when authenticate returns 503.
 	outage interval
 	verify verifyMode
 	// unlimited allows any number of calls of authenticate.

@@ -44,16 +44,16 @@ type IssuedSecretError struct {
 // Error implements error.
 func (e *IssuedSecretError) Error() string {
 	return e.Err.Error() + "; the platform issued one under a name that the SDK does not know; " +
-		"RawAnswer of this error has the answer; save the secret from it"
+		"RawResponse of this error has the response; save the secret from it"
 }
 
 // Unwrap returns the cause.
 func (e *IssuedSecretError) Unwrap() error { return e.Err }
 
-// RawAnswer returns the platform's answer. It is a secret.
-func (e *IssuedSecretError) RawAnswer() []byte { return []byte(e.raw.Reveal()) }
+// RawResponse returns the platform's answer. It is a secret.
+func (e *IssuedSecretError) RawResponse() []byte { return []byte(e.raw.Reveal()) }
 
-// issue reports whether req asks for a new key, token, or session. Nothing of the answer is
+// issue reports whether req asks for a new key, token, or session. Nothing of the response is
 // shown then: it may have the secret anywhere, also if it reports an error.
 func (r *Routes) issue(req *http.Request) bool {
 	switch req.Method {
@@ -72,7 +72,7 @@ func (r *Routes) issue(req *http.Request) bool {
 	return false
 }
 
-// issued reports whether resp, which is not a success, is the answer to such a request.
+// issued reports whether resp, which is not a success, is the response to such a request.
 func (r *Routes) issued(req *http.Request, resp *http.Response) bool {
 	return resp != nil && resp.StatusCode >= http.StatusMultipleChoices && r.issue(req)
 }
@@ -99,7 +99,7 @@ func endsWith(path, route []string) bool {
 	return true
 }
 
-// issuedIn finds a new secret in the body of an answer.
+// issuedIn finds a new secret in the body of a response.
 func issuedIn(body []byte, wrap func(string) Credential) (IssuedKey, bool) {
 	k, ok := wire.IssuedIn(body)
 	if !ok {
@@ -111,7 +111,7 @@ func issuedIn(body []byte, wrap func(string) Credential) (IssuedKey, bool) {
 	}, true
 }
 
-// issue makes a call that answers with a new secret.
+// issue makes a call that responds with a new secret.
 func issue(ctx context.Context, c *Client, path string, in any, wrap func(string) Credential, opts []CallOption) (*IssuedKey, error) {
 	var raw rawAnswer
 	_, err := c.Do(ctx, http.MethodPost, path, in, &raw, opts...)
@@ -125,15 +125,15 @@ func issue(ctx context.Context, c *Client, path string, in any, wrap func(string
 	return &k, nil
 }
 
-// unfoundSecret makes the error of an answer in which no new secret was found. err is
-// why the answer broke off, if it did, or the errors that it reports. An answer with
+// unfoundSecret makes the error of a response in which no new secret was found. err is
+// why the response broke off, if it did, or the errors that it reports. A response with
 // errors and no data has issued nothing: its error is err.
 func unfoundSecret(path string, answer rawAnswer, err error) error {
 	_, complains := errors.AsType[*APIError](err)
 	if complains && wire.IsNull(wire.Data(answer)) {
 		return err
 	}
-	cause := fmt.Errorf("%w: no new secret was found in the answer", ErrMalformedResponse)
+	cause := fmt.Errorf("%w: no new secret was found in the response", ErrMalformedResponse)
 	switch {
 	case complains:
 		cause = fmt.Errorf("%w, which says: %w", cause, err)
@@ -145,20 +145,20 @@ func unfoundSecret(path string, answer rawAnswer, err error) error {
 	}
 }
 
-// rawAnswer takes the body of an answer as far as it came, whatever it is: it may
+// rawAnswer takes the body of a response as far as it came, whatever it is: it may
 // contain a secret that is shown only once.
 type rawAnswer []byte
 
 // takeAnswer takes the body in place of its decoded data.
 func (r *rawAnswer) takeAnswer(body []byte) { *r = body }
 
-// enough reports whether a new secret is in the part of an answer that came.
+// enough reports whether a new secret is in the part of a response that came.
 func (r *rawAnswer) enough(part []byte) bool {
 	_, found := wire.IssuedIn(part)
 	return found
 }
 
-// deleted takes any JSON, for calls that delete something: their answer has no data that
+// deleted takes any JSON, for calls that delete something: their response has no data that
 // the SDK needs, and yet must come from the platform.
 type deleted struct{}
 

@@ -67,7 +67,7 @@ func (k *Key) fits(s string) bool {
 
 // Create creates a key of an agent (POST /api/v1/agents/:id/credentials,
 // platform documentation, "Authentication"). name is a label for people; it may be
-// empty. The platform shows the key only in this answer, which may have any
+// empty. The platform shows the key only in this response, which may have any
 // shape: if no key is found in it, the error is an [*IssuedSecretError], which has
 // the answer.
 func (s *KeyService) Create(ctx context.Context, agentID, name string, opts ...CallOption) (*IssuedKey, error) {

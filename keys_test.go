@@ -72,7 +72,7 @@ func TestUnknownIssueResponseIsReturnedUnchanged(t *testing.T) {
 	var raw struct {
 		Data map[string]any `json:"data"`
 	}
-	require.NoError(t, json.Unmarshal(e.RawAnswer(), &raw))
+	require.NoError(t, json.Unmarshal(e.RawResponse(), &raw))
 	hidden, ok := raw.Data["novelty"].(string)
 	require.True(t, ok)
 	assert.True(t, w.Server.KeyAlive(hidden))
@@ -101,7 +101,7 @@ func TestTruncatedIssueResponseIsReturned(t *testing.T) {
 		var lost *agrenting.IssuedSecretError
 		require.ErrorAs(t, err, &lost, name)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF, name)
-		assert.Equal(t, part, string(lost.RawAnswer()), name)
+		assert.Equal(t, part, string(lost.RawResponse()), name)
 		sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 	}
 }
@@ -140,7 +140,7 @@ func TestIssueResponseWithErrorReturnsKey(t *testing.T) {
 		_, err := issue(sdktest.Keyed(t, sdktest.Answering(http.StatusCreated, unknown)))
 		var lost *agrenting.IssuedSecretError
 		require.ErrorAs(t, err, &lost, name)
-		assert.Equal(t, unknown, string(lost.RawAnswer()), name)
+		assert.Equal(t, unknown, string(lost.RawResponse()), name)
 		require.ErrorContains(t, err, "AUDIT_DELAYED", name)
 		sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
 

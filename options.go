@@ -17,7 +17,7 @@ import (
 // Defaults of a client.
 const (
 	// DefaultBaseURL is the apex host, which the platform's own client has used
-	// since its version 0.4.0. The www host answers with redirects, which that
+	// since its version 0.4.0. The www host responds with redirects, which that
 	// client and this SDK refuse.
 	DefaultBaseURL = "https://agrenting.com"
 
@@ -232,7 +232,7 @@ func NewBaseTransport() *http.Transport {
 }
 
 // WithTimeout limits one [Client.Do] with all its attempts and the reading of the
-// answer, and one [SessionService.Authenticate]. The default is 60 s; 0 means no limit.
+// response, and one [SessionService.Authenticate]. The default is 60 s; 0 means no limit.
 // Requests through [Client.HTTPClient] are limited only by their contexts, because
 // streams may take long.
 func WithTimeout(d time.Duration) Option {

@@ -26,7 +26,7 @@ type platformCalls struct{ core *core }
 
 // direct is a call that the SDK makes for its own purposes. It goes directly to the
 // base transport: without retries, redirects, and any credential other than the given
-// one. No error contains the body of an answer.
+// one. No error contains the body of a response.
 type direct struct {
 	method, path string
 	purpose      string // see RequestInfo
@@ -42,7 +42,7 @@ type direct struct {
 	close bool
 }
 
-// maxDirectBody bounds the answers of such calls.
+// maxDirectBody bounds the responses of such calls.
 const maxDirectBody = 256 << 10
 
 func (p platformCalls) direct(ctx context.Context, d direct) (_ *directAnswer, err error) {
@@ -92,7 +92,7 @@ func (p platformCalls) direct(ctx context.Context, d direct) (_ *directAnswer, e
 	}, nil
 }
 
-// directAnswer is the answer to a direct call.
+// directAnswer is the response to a direct call.
 type directAnswer struct {
 	answer  *wire.Answer
 	status  int
@@ -110,10 +110,10 @@ func (a *directAnswer) ok() bool { return a.answer.OK() }
 // fromPlatform reports whether the platform gave the answer.
 func (a *directAnswer) fromPlatform() bool { return a.answer.FromPlatform() }
 
-// issued is the key in an answer.
+// issued is the key in a response.
 func (a *directAnswer) issued() (IssuedKey, bool) { return issuedIn(a.raw, APIKey) }
 
-// apiError makes the typed error of an answer that is not ok.
+// apiError makes the typed error of a response that is not ok.
 func (a *directAnswer) apiError() *APIError {
 	r := &Response{StatusCode: a.status, Header: a.header, Attempts: 1}
 	r.readHeader()
@@ -244,7 +244,7 @@ func accepts(status int) bool {
 	}
 }
 
-// notThePlatform is the error of an answer that another party gave in the platform's place.
+// notThePlatform is the error of a response that another party gave in the platform's place.
 func notThePlatform(a *directAnswer) error {
 	problem := "not in the platform's format"
 	if a.jsonErr != nil {

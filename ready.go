@@ -48,7 +48,7 @@ const probeWait = 500 * time.Millisecond
 //
 //	http.Handle("/readyz", client.ReadyHandler())
 //
-// It answers 200 if [Status.Ready] returns nil, and 503 otherwise, with a small JSON object
+// It returns 200 if [Status.Ready] returns nil, and 503 otherwise, with a small JSON object
 // such as
 //
 //	{"ready":false,"state":"failing","reason":"agrenting: not ready: ..."}
@@ -60,7 +60,7 @@ const probeWait = 500 * time.Millisecond
 // ready gets no traffic that would make it ready, so a probe then does what a request
 // would: it obtains the first credential, asks the source again after a failure or a
 // rejection, and every 30 s at most asks the platform whether it still rejects the
-// credential. It waits for up to 0.5 s and answers with what is known then. The pauses of
+// credential. It waits for up to 0.5 s and responds with what is known then. The pauses of
 // renewals apply, however often probes come.
 func (c *Client) ReadyHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -561,8 +561,8 @@ func TestReplayWaitingAtGateEndsAtDeadline(t *testing.T) {
 	}
 }
 
-// readsOn is the body of an answer that came before its request was read:
-// net/http continues to read the request until the answer is closed.
+// readsOn is the body of a response that came before its request was read:
+// net/http continues to read the request until the response is closed.
 type readsOn struct {
 	io.Reader
 	request io.Reader

@@ -12,7 +12,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Limits of the bytes that are read from an answer.
+// Limits of the bytes that are read from a response.
 const (
 	maxBody      = 32 << 20 // decoded by Do
 	maxErrorBody = 1 << 20
@@ -59,13 +59,13 @@ type Pagination struct {
 	HasMore bool
 }
 
-// readHeader fills what the headers of an answer that has just come say.
+// readHeader fills what the headers of a response that has just come say.
 func (r *Response) readHeader() {
 	h := wire.ReadHeader(r.Header, time.Now())
 	r.RequestID, r.Rate, r.Sunset = h.RequestID, Rate(h.Rate), h.Sunset
 }
 
-// CheckResponse makes an [*APIError] of an answer with an error status. Use it with
+// CheckResponse makes an [*APIError] of a response with an error status. Use it with
 // [Client.HTTPClient] or a [Transport]. It reads a bounded part of the body, for at most 200 ms, closes
 // it, and replaces it by the part that it read. It returns nil for a 2xx and for the
 // 101 of a WebSocket, and leaves their bodies alone.
@@ -123,8 +123,8 @@ func (n answerNote) hint(resp *http.Response) string {
 // requestID is a form of request IDs that no key has.
 var requestID = regexp.MustCompile(`^req_[0-9a-f]{16}$`)
 
-// newAPIError makes the typed error of an answer. The given secrets, which the platform
-// may have echoed, are removed from all of it. If the answer may have a new secret, the error
+// newAPIError makes the typed error of a response. The given secrets, which the platform
+// may have echoed, are removed from all of it. If the response may have a new secret, the error
 // has only what cannot be one: codes, and a request ID that is a UUID or has the form of a code.
 func newAPIError(r *Response, env *wire.Envelope, body []byte, issues bool, secrets ...string) *APIError {
 	if env.RequestID != "" {

@@ -33,7 +33,7 @@ type RetryPolicy struct {
 	// The default is 60 s.
 	MaxRetryAfter time.Duration
 	// RenewalWait is how long a request waits for a new credential when the last attempt
-	// to obtain one has failed, as when the authenticate endpoint answers 503. The
+	// to obtain one has failed, as when the authenticate endpoint returns 503. The
 	// request's context also limits the wait. The default is 10 s. With a negative value,
 	// such requests fail at once. [RenewalError] lists the cases in which they always do.
 	RenewalWait time.Duration

@@ -138,7 +138,7 @@ func TestCallTimeout_replacesTheClientsTimeout(t *testing.T) {
 		client  time.Duration
 		call    []agrenting.CallOption
 		context time.Duration
-		want    time.Duration // 0: the answer arrives after 10 min
+		want    time.Duration // 0: the response arrives after 10 min
 		says    string
 	}{
 		"client":     {time.Minute, nil, 0, time.Minute, "the client's WithTimeout"},

@@ -274,10 +274,10 @@ func (e *RotationError) Unwrap() error { return e.Err }
 // lost with the process. ok is false if no key was issued, or if it was saved.
 func (e *RotationError) NewCredential() (c Credential, ok bool) { return e.new, !e.new.IsZero() }
 
-// RawAnswer returns the platform's answer if it reports a new key and the SDK found none
-// in it: the key may have a name that the SDK does not know. The answer is a secret.
-// RawAnswer returns nil otherwise.
-func (e *RotationError) RawAnswer() []byte {
+// RawResponse returns the platform's response if it reports a new key and the SDK found none
+// in it: the key may have a name that the SDK does not know. The response is a secret.
+// RawResponse returns nil otherwise.
+func (e *RotationError) RawResponse() []byte {
 	if e.raw.IsZero() {
 		return nil
 	}

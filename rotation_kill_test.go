@@ -57,8 +57,8 @@ type stepFault string
 const (
 	faultKill      stepFault = "killed"
 	faultBroken    stepFault = "cut off" // from the store and the platform, from this step on
-	faultTruncated stepFault = "a truncated answer"
-	faultFailed    stepFault = "an answer replaced by a 503"
+	faultTruncated stepFault = "a truncated response"
+	faultFailed    stepFault = "a response replaced by a 503"
 )
 
 // store is the file, sealed if there is a key for that.
@@ -132,7 +132,7 @@ func killSelf() {
 	select {}
 }
 
-// RoundTrip has two steps: before anything is sent, and when the answer is here
+// RoundTrip has two steps: before anything is sent, and when the response is here
 // and no process has seen it.
 func (k *killer) RoundTrip(req *http.Request) (*http.Response, error) {
 	if _, err := k.step(stepRequest); err != nil {

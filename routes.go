@@ -36,7 +36,7 @@ type Routes struct {
 	// makes it to try a new key, and requests make it after a 401. A 401 in JSON means
 	// that the platform does not know the credential. A 2xx, 402, 403, 409, or 422 in
 	// JSON means that it does. Everything else means nothing after a 401; to a rotation,
-	// all answers in JSON except 429, 5xx, and redirects mean that the platform knows the
+	// all responses in JSON except 429, 5xx, and redirects mean that the platform knows the
 	// key. The default is /api/v1/hirings/pending, which live agents call with their key.
 	Verify string
 }

@@ -87,7 +87,7 @@ type Session struct {
 	// AgentID and AgentName describe the agent whose key was exchanged; empty if the
 	// platform does not say.
 	AgentID, AgentName string
-	// Issued is the platform's clock when it answered; zero if unknown, as for a
+	// Issued is the platform's clock when it responded; zero if unknown, as for a
 	// response that a cache had stored.
 	Issued time.Time
 }

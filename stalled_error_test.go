@@ -15,7 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-// stalling answers with a status and a body that never ends.
+// stalling responds with a status and a body that never ends.
 func stalling(status int) sdktest.RoundTripFunc {
 	return func(req *http.Request) (*http.Response, error) {
 		body, w := io.Pipe()

@@ -33,7 +33,7 @@ const (
 	// are obtained with, and the source has no other one. LastError says why. One 401 does
 	// not cause this state, unless the credential's own expiry has passed: either the
 	// platform calls the credential dead when asked, with three 401s in a row, or it does
-	// not say, and has answered 401 to all requests for 10 s. About a credential that
+	// not say, and has returned 401 to all requests for 10 s. About a credential that
 	// cannot be replaced, the SDK does not ask. There, three 401s in a row count, or only 401s
 	// for 10 s, or a 401 to [Client.Verify]. The state ends when the platform accepts
 	// the credential again, or another one is in use. If the platform ([Routes].Verify)

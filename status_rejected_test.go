@@ -200,7 +200,7 @@ func TestStatus_expiredSession_rejectedAtOnce(t *testing.T) {
 	})
 }
 
-// A platform that does not serve the route that would tell answers 401 to everything else.
+// A platform that does not serve the route that would tell returns 401 to everything else.
 func TestStatus_noVerdict_rejectedAfterTenSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

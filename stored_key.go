@@ -68,7 +68,7 @@ func (k *storedKey) Refresh(ctx context.Context, rejected Credential) (Credentia
 }
 
 // give chooses the key to obtain a session with. While the store is out of reach,
-// the one in memory is used, and while it does not answer at all, the initial key.
+// the one in memory is used, and while it does not respond at all, the initial key.
 func (k *storedKey) give(ctx context.Context, rejected secret.Credential) (Credential, error) {
 	key, err := k.chooseInTime(ctx, rejected)
 	if err != nil {

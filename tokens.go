@@ -54,7 +54,7 @@ type TokenRequest struct {
 }
 
 // Create creates a user token (POST /api/v1/user/tokens, platform
-// documentation, "User Tokens"). The platform shows it only in this answer;
+// documentation, "User Tokens"). The platform shows it only in this response;
 // if no token is found in it, the error is an [*IssuedSecretError], which has the
 // answer.
 func (s *TokenService) Create(ctx context.Context, r TokenRequest, opts ...CallOption) (*IssuedKey, error) {

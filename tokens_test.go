@@ -63,8 +63,8 @@ func TestTokensValidateArguments(t *testing.T) {
 
 	_, err = c.Tokens.Create(t.Context(), agrenting.TokenRequest{Name: "x", ExpiresIn: 90 * time.Second})
 	e, ok := errors.AsType[*agrenting.IssuedSecretError](err)
-	require.True(t, ok, "no token was found in the answer: %v", err)
-	assert.JSONEq(t, "{}", string(e.RawAnswer()))
+	require.True(t, ok, "no token was found in the response: %v", err)
+	assert.JSONEq(t, "{}", string(e.RawResponse()))
 	assert.JSONEq(t, `{"name":"x","expires_in":90}`, base.Only(t).Body)
 }
 

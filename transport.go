@@ -391,13 +391,13 @@ func (t *Transport) tripOf(pc *perCall) *trip {
 	return pc.trip
 }
 
-// answerNote goes with an answer that is an error, for [CheckResponse].
+// answerNote goes with a response that is an error, for [CheckResponse].
 type answerNote struct {
-	// generation is what the request was sent with: the answer may echo it.
+	// generation is what the request was sent with: the response may echo it.
 	generation *generation
 	// notReplayed is why the request was not resent after a 401.
 	notReplayed error
-	// issues is set if the answer may have a new secret.
+	// issues is set if the response may have a new secret.
 	issues bool
 	// t sent the request, and missing is why it added no credential.
 	t       *Transport
@@ -406,7 +406,7 @@ type answerNote struct {
 
 type answerNoteKey struct{}
 
-// on returns req with the note, as the Request of an answer.
+// on returns req with the note, as the Request of a response.
 func (n answerNote) on(req *http.Request) *http.Request {
 	if n == (answerNote{}) {
 		return req
@@ -414,14 +414,14 @@ func (n answerNote) on(req *http.Request) *http.Request {
 	return req.WithContext(context.WithValue(req.Context(), answerNoteKey{}, n))
 }
 
-// notedBody is the body of an answer to a request with the caller's own credential, which is
+// notedBody is the body of a response to a request with the caller's own credential, which is
 // the caller's request itself: a note cannot be in its context.
 type notedBody struct {
 	io.ReadCloser
 	note answerNote
 }
 
-// noteOf is the note of an answer, the zero one if there is none. Call it before the body is
+// noteOf is the note of a response, the zero one if there is none. Call it before the body is
 // replaced.
 func noteOf(resp *http.Response) answerNote {
 	if b, ok := resp.Body.(*notedBody); ok {

@@ -102,7 +102,7 @@ func TestContract_bodies_areClosedInEveryOutcome(t *testing.T) {
 									src.Replace(agrenting.APIKey("k2"))
 								}
 								resp := sdktest.Reply(code, "")
-								resp.Body = responses.make(strings.Repeat("answer ", 1<<10))
+								resp.Body = responses.make(strings.Repeat("response ", 1<<10))
 								return resp, nil
 							}
 						}}

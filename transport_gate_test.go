@@ -66,7 +66,7 @@ func TestLateRequestsUseNewGeneration(t *testing.T) {
 	})
 }
 
-// streamingServer answers with headers, and keeps what follows for later.
+// streamingServer responds with headers, and keeps what follows for later.
 func streamingServer(t *testing.T, release <-chan struct{}) *httptest.Server {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

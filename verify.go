@@ -18,7 +18,7 @@ import (
 //
 // [ErrUnauthorized] means that it does not. Any other error leaves the question open and
 // says why: the typed errors of [Client.Do], such as [ErrRateLimited], [ErrServer],
-// [ErrMalformedResponse] if the answer is not JSON, [ErrNotFound] if the platform does
+// [ErrMalformedResponse] if the response is not JSON, [ErrNotFound] if the platform does
 // not serve that path, and [ErrNoCredential] for a client without a credential.
 func (c *Client) Verify(ctx context.Context) error {
 	cred, err := c.Credential(ctx)

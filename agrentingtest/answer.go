@@ -75,14 +75,14 @@ func (a *answer) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	if !a.delivery.interrupted() {
-		return a.ResponseWriter.Write(p) // #nosec G705 -- the answer of a test server
+		return a.ResponseWriter.Write(p) // #nosec G705 -- the response of a test server
 	}
 	if len(p) >= a.bytes {
 		_, _ = a.ResponseWriter.Write(p[:a.bytes]) // #nosec G705 -- the response of a test server; the connection is closed anyway
 		a.interrupt()
 	}
 	a.bytes -= len(p)
-	return a.ResponseWriter.Write(p) // #nosec G705 -- the answer of a test server
+	return a.ResponseWriter.Write(p) // #nosec G705 -- the response of a test server
 }
 
 // interrupt sends what is buffered and closes the connection. In a stall, it

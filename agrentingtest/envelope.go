@@ -152,7 +152,7 @@ func htmlPage(status int) []byte {
 func encode(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
-		panic(fmt.Sprintf("agrentingtest: encode an answer: %v", err))
+		panic(fmt.Sprintf("agrentingtest: encode a response: %v", err))
 	}
 	return b
 }

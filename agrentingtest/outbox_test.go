@@ -32,12 +32,12 @@ const hooksPath = "/api/v1/webhooks"
 //	x  500
 //	r  a redirect to /elsewhere/o
 //	b  a broken connection
-//	s  no answer until the sender gives up
+//	s  no response until the sender gives up
 type receivers struct {
 	mu    sync.Mutex
 	tries map[string]int
 	got   []posted
-	ended int // tries without an answer
+	ended int // tries without a response
 }
 
 type posted struct {

@@ -112,7 +112,7 @@ const (
 // server's clock. DeliverWebhook does not follow redirects. If client is nil, it
 // uses a client that waits up to 10 s for a response.
 //
-// It returns the status of each try, 0 for one without an answer. The error is
+// It returns the status of each try, 0 for one without a response. The error is
 // nil if the last one is a success. It ends early, with an error, when ctx does
 // or the server is closed.
 func (s *Server) DeliverWebhook(ctx context.Context, client *http.Client, url string, h Webhook) ([]int, error) {

@@ -95,7 +95,7 @@ func TestDeliveryDoesNotWaitForResponseBody(t *testing.T) {
 	})
 }
 
-// stalling answers with a body that never comes.
+// stalling responds with a body that never comes.
 type stalling struct{ body io.ReadCloser }
 
 func (s stalling) RoundTrip(req *http.Request) (*http.Response, error) {

@@ -60,7 +60,7 @@ func modelServer() http.Handler {
 	})
 }
 
-var errNoText = errors.New("the answer has no text")
+var errNoText = errors.New("the response has no text")
 
 // aiSDK is an SDK of another platform, on top of a client of this SDK.
 type aiSDK struct {

@@ -72,7 +72,7 @@ func (p *place) close() {
 	p.platform.Close()
 }
 
-// echo answers with what it was sent, and with who sent it.
+// echo responds with what it was sent, and with who sent it.
 func echo(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	must(err)

@@ -56,7 +56,7 @@ func TestReplayReadsBodyAfterRefusedAttempt(t *testing.T) {
 	assert.Equal(t, "the message", string(got))
 }
 
-// readsOn is the body of an answer that came before the request was read: the
+// readsOn is the body of a response that came before the request was read: the
 // attempt continues to read until it is closed.
 type readsOn struct {
 	body io.Reader

@@ -19,7 +19,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// echoServer answers with what it was sent.
+// echoServer responds with what it was sent.
 func (w *world) echoServer() string {
 	return w.serve(w.guard(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(out, r.Body) // the client may have gone

@@ -434,7 +434,7 @@ func TestTrafficMatchesOpenAPI(t *testing.T) {
 
 	exerciseMarketplace(t, v, srv)
 	for _, r := range platformRoutes(t) {
-		assert.True(t, slices.ContainsFunc(v.answers[r], func(status int) bool { return status < 300 }), "%s was never answered with success", r)
+		assert.True(t, slices.ContainsFunc(v.answers[r], func(status int) bool { return status < 300 }), "%s never got a successful response", r)
 	}
 	v.verdict(t)
 }

@@ -22,7 +22,7 @@ func coderWebSocket(w *world) contact {
 	url := w.serve(w.guard(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		conn, err := coder.Accept(out, r, nil)
 		if err != nil {
-			return // Accept has answered
+			return // Accept has responded
 		}
 		defer func() { _ = conn.CloseNow() }()
 		for {
@@ -83,7 +83,7 @@ func gorillaEcho(w *world) string {
 	return webSocketURL(w.serve(w.guard(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		conn, err := upgrader.Upgrade(out, r, nil)
 		if err != nil {
-			return // Upgrade has answered
+			return // Upgrade has responded
 		}
 		defer conn.Close()
 		for {

@@ -124,7 +124,7 @@ func (w *world) cut() {
 	}
 }
 
-// guard asks the platform about every request and remembers the answers.
+// guard asks the platform about every request and remembers the responses.
 func (w *world) guard(next http.Handler) http.Handler {
 	type letIn struct{}
 	guarded := w.platform.Guard(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
@@ -408,9 +408,9 @@ type roundTripper func(*http.Request) (*http.Response, error)
 // RoundTrip implements http.RoundTripper.
 func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-var errWrongEcho = errors.New("the answer is not what was sent")
+var errWrongEcho = errors.New("the response is not what was sent")
 
-// echoed compares an answer with what was sent.
+// echoed compares a response with what was sent.
 func echoed(sent, got string) error {
 	if sent != got {
 		return fmt.Errorf("%w: sent %q, got %q", errWrongEcho, sent, got)

@@ -21,7 +21,7 @@ import (
 )
 
 // identifiers of the SDK, as its errors name them.
-var identifiers = regexp.MustCompile(`\b(With[A-Z]\w*|\w+Policy\b|New[A-Z]\w+|RawAnswer|InPlace|Overlap|Parse[A-Z]\w+|Client\.[A-Z]\w*|` +
+var identifiers = regexp.MustCompile(`\b(With[A-Z]\w*|\w+Policy\b|New[A-Z]\w+|RawResponse|InPlace|Overlap|Parse[A-Z]\w+|Client\.[A-Z]\w*|` +
 	`Call[A-Z]\w+|FileStore|Namespace|TokenRequest|CredentialSourceFunc|GetBody|Sealed|SealingKey\.\w+|MaxAttempts)\b`)
 
 // beyondCommands are the texts that no command can come to see: of options that

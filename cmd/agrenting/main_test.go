@@ -139,7 +139,7 @@ func fault(ts *testscript.TestScript, _ bool, args []string) {
 	servers.get(ts).Fault(args[0], agrentingtest.Status(status, "").Always())
 }
 
-// drop makes a route do its work and answer nothing: drop 'POST /api/v1/user/tokens'.
+// drop makes a route do its work and response nothing: drop 'POST /api/v1/user/tokens'.
 func drop(ts *testscript.TestScript, _ bool, args []string) {
 	servers.get(ts).Fault(args[0], agrentingtest.DropAfter().Always())
 }

@@ -407,7 +407,7 @@ func (i *issuing) rescue(s *sink, err error) error {
 		return i.failed(err)
 	}
 	rescued := s.rescue(i.app, err)
-	if json.Valid(w.RawAnswer()) {
+	if json.Valid(w.RawResponse()) {
 		i.forget()
 		return rescued
 	}

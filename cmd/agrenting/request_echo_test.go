@@ -111,7 +111,7 @@ func TestRequestRemovesEchoedCredential(t *testing.T) {
 	}
 }
 
-// echo is a platform that answers with a value everywhere.
+// echo is a platform that responds with a value everywhere.
 func echo(value string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, flat := w.Header(), strings.ReplaceAll(value, "\n", "")

@@ -200,7 +200,7 @@ func newRotationWatch(a *app) *rotationWatch {
 func (w *rotationWatch) unreadable() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if e, ok := errors.AsType[*agrenting.RotationError](w.err); ok && e.RawAnswer() != nil {
+	if e, ok := errors.AsType[*agrenting.RotationError](w.err); ok && e.RawResponse() != nil {
 		return w.err
 	}
 	return nil

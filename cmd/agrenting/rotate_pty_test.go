@@ -52,7 +52,7 @@ func (r *rotating) interruptedAt(moment string, args ...string) (output string, 
 }
 
 // interruptedAtRevoke presses Ctrl-C once the terminal shows that the old key is going to be
-// revoked. The platform does not answer before the interruption is noticed.
+// revoked. The platform does not respond before the interruption is noticed.
 func (r *rotating) interruptedAtRevoke(env []string, args ...string) (output string, code int) {
 	r.t.Helper()
 	return converse(r.t, r.srv, r.key.Secret, append(env, "AGRENTING_AGENT_ID="+r.agent.ID), []turn{
@@ -225,7 +225,7 @@ func (r *rotating) start(args ...string) (*exec.Cmd, *bytes.Buffer) {
 	return cmd, &out
 }
 
-// An answer without a known key, to a rotation that was interrupted.
+// A response without a known key, to a rotation that was interrupted.
 func TestUnreadableIssueResponseSurvivesInterrupt(t *testing.T) {
 	t.Parallel()
 
@@ -242,7 +242,7 @@ func TestUnreadableIssueResponseSurvivesInterrupt(t *testing.T) {
 	t.Logf("%d:\n%s", cmd.ProcessState.ExitCode(), out)
 	assert.False(t, r.srv.KeyAlive(r.key.Secret))
 	assert.NotContains(t, out.String(), agrenting.APIKey(r.key.Secret).Fingerprint()+" is in use", "it is dead")
-	assert.Contains(t, out.String(), "marvel", "the answer is shown, since --show asks for it")
+	assert.Contains(t, out.String(), "marvel", "the response is shown, since --show asks for it")
 }
 
 func TestAnInterruptedRecoveryIsARecovery(t *testing.T) {
@@ -391,7 +391,7 @@ func TestLostStorelessRotationIsResumed(t *testing.T) {
 	assert.NotZero(t, code, out)
 	assert.Contains(t, out, "run the same command again to finish the rotation: it uses the same idempotency key")
 	assert.NotContains(t, out, "try again")
-	assert.False(t, r.srv.KeyAlive(r.key.Secret), "the answer was lost")
+	assert.False(t, r.srv.KeyAlive(r.key.Secret), "the response was lost")
 	only(t, temp, "key.rotation")
 
 	out, code = r.withoutStore(temp, append(args, "--json")...)

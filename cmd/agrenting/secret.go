@@ -199,7 +199,7 @@ const hintLost = "find it with agrenting keys list or agrenting tokens list, and
 // RotationError.
 type withAnswer interface {
 	error
-	RawAnswer() []byte
+	RawResponse() []byte
 }
 
 // rescue saves the platform's response if the platform issued a secret that was not found in it.
@@ -208,7 +208,7 @@ func (s *sink) rescue(a *app, err error) error {
 	if !ok {
 		return err
 	}
-	secret, known := string(w.RawAnswer()), false
+	secret, known := string(w.RawResponse()), false
 	if r, ok := errors.AsType[*agrenting.RotationError](err); ok {
 		if c, ok := r.NewCredential(); ok {
 			secret, known = c.Reveal(), true

@@ -132,7 +132,7 @@ scrape_configs:
 	return url
 }
 
-// series asks Prometheus for the values of an expression now; none if it does not answer.
+// series asks Prometheus for the values of an expression now; none if it does not respond.
 func series(t *testing.T, base, expr string) []any {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/api/v1/query", http.NoBody)

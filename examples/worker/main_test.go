@@ -46,7 +46,7 @@ func TestWorkerEndsEachHiring(t *testing.T) {
 	} {
 		assert.Contains(t, text, line)
 	}
-	assert.Regexp(t, `result after [2-9] attempts`, text, "an answer was lost")
+	assert.Regexp(t, `result after [2-9] attempts`, text, "a response was lost")
 	assert.NotContains(t, text, "cannot")
 }
 
@@ -86,7 +86,7 @@ func TestWorkerReportsAnAttemptOnce(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, pending, 1)
 	require.Equal(t, id, pending[0].ID)
-	for range 2 { // the process was restarted before it saw the answer
+	for range 2 { // the process was restarted before it saw the response
 		w.handle(t.Context(), pending[0])
 	}
 	text := w.out.(*transcript).String() //nolint:errcheck,forcetypeassert // see above

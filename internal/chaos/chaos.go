@@ -27,9 +27,9 @@ const (
 	Silent Kind = "silence"
 	// Lost forwards the request and cuts the connection instead of passing the
 	// response on.
-	Lost Kind = "lost answer"
+	Lost Kind = "lost response"
 	// Slow passes the response on in small pieces.
-	Slow Kind = "slow answer"
+	Slow Kind = "slow response"
 )
 
 // Mix gives the probability of each kind of fault for an exchange, from 0 to 1,

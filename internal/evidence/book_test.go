@@ -143,11 +143,11 @@ func TestAcceptance(t *testing.T) {
 		"of a route that has not refused anybody": {func(_ *testing.T, _ *evidence.Book, h *evidence.History) {
 			success(h, agents)
 		}, false},
-		"of a route that has answered 401 before": {func(_ *testing.T, _ *evidence.Book, h *evidence.History) {
+		"of a route that has returned 401 before": {func(_ *testing.T, _ *evidence.Book, h *evidence.History) {
 			h.Refused(agents, sending(h))
 			success(h, agents)
 		}, true},
-		"of a route that answers 401 afterwards": {func(_ *testing.T, _ *evidence.Book, h *evidence.History) {
+		"of a route that returns 401 afterwards": {func(_ *testing.T, _ *evidence.Book, h *evidence.History) {
 			success(h, agents)
 			h.Refused(agents, sending(h))
 		}, true},

@@ -329,7 +329,7 @@ func TestTryLearnsWhetherTheRouteWorks(t *testing.T) {
 	}
 }
 
-// A trial is not an answer to a 401 that comes later.
+// A trial is not a response to a 401 that comes later.
 func TestTrialIsNotAVerdict(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -29,13 +29,13 @@ type Rejection struct {
 //   - The platform calls the credential dead. This ends when a route that checks credentials
 //     accepts it. If the platform has accepted no credential of this kind when asked, and
 //     no route that had accepted this one has refused it, any success ends it.
-//   - The platform has answered 401 to all requests for 10 s, and when asked after that it
+//   - The platform has returned 401 to all requests for 10 s, and when asked after that it
 //     does not say whether the credential is alive. This ends when any request succeeds.
-//   - The platform has answered 401, and the credential's own expiry has passed. This, too,
+//   - The platform has returned 401, and the credential's own expiry has passed. This, too,
 //     ends when any request succeeds: a clock may be wrong.
-//   - The credential cannot be replaced, and the platform has answered 401 to the last three
+//   - The credential cannot be replaced, and the platform has returned 401 to the last three
 //     requests, to all requests for 10 s, or when it was asked. Requests do not ask about
-//     such a credential: the answer would not help them. This ends when any request
+//     such a credential: the response would not help them. This ends when any request
 //     succeeds, or when the platform says that the credential is alive.
 func (h *History) Rejected() (Rejection, bool) {
 	if h == nil {
@@ -70,7 +70,7 @@ func (h *History) rejectedLocked() bool {
 }
 
 // refusedLocked notes a 401. known is set if the route has accepted the credential before: a
-// route that always answers 401 says nothing about a credential that works elsewhere.
+// route that always returns 401 says nothing about a credential that works elsewhere.
 func (h *History) refusedLocked(now time.Time, known bool) {
 	if h.youngLocked(now) {
 		return

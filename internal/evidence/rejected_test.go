@@ -149,17 +149,17 @@ func TestFixedCredentialIsRejectedWithoutAQuestion(t *testing.T) {
 		do   func(*evidence.History)
 		want bool
 	}{
-		"one 401":                            {refused(1, time.Hour), false},
-		"two 401s":                           {refused(2, time.Second), false},
-		"three 401s":                         {refused(3, time.Second), true},
-		"only 401s for 10 s":                 {refused(2, 10*time.Second), true},
-		"asked by the caller":                {func(h *evidence.History) { h.Denied() }, true},
-		"a route that always refuses":        {func(h *evidence.History) { success(h, agents); refused(9, time.Second)(h) }, false},
-		"a route that had accepted it":       {func(h *evidence.History) { success(h, tasks); refused(3, time.Second)(h) }, true},
-		"other answers in between":           {func(h *evidence.History) { refused(2, time.Minute)(h); h.Answered(); refused(1, 0)(h) }, false},
-		"other answers, asked by the caller": {func(h *evidence.History) { h.Denied(); h.Answered() }, true},
-		"a success in between":               {func(h *evidence.History) { refused(2, time.Second)(h); success(h, agents); refused(2, time.Second)(h) }, false},
-		"a success afterwards":               {func(h *evidence.History) { refused(3, time.Second)(h); h.Denied(); success(h, agents) }, false},
+		"one 401":                              {refused(1, time.Hour), false},
+		"two 401s":                             {refused(2, time.Second), false},
+		"three 401s":                           {refused(3, time.Second), true},
+		"only 401s for 10 s":                   {refused(2, 10*time.Second), true},
+		"asked by the caller":                  {func(h *evidence.History) { h.Denied() }, true},
+		"a route that always refuses":          {func(h *evidence.History) { success(h, agents); refused(9, time.Second)(h) }, false},
+		"a route that had accepted it":         {func(h *evidence.History) { success(h, tasks); refused(3, time.Second)(h) }, true},
+		"other responses in between":           {func(h *evidence.History) { refused(2, time.Minute)(h); h.Answered(); refused(1, 0)(h) }, false},
+		"other responses, asked by the caller": {func(h *evidence.History) { h.Denied(); h.Answered() }, true},
+		"a success in between":                 {func(h *evidence.History) { refused(2, time.Second)(h); success(h, agents); refused(2, time.Second)(h) }, false},
+		"a success afterwards":                 {func(h *evidence.History) { refused(3, time.Second)(h); h.Denied(); success(h, agents) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -19,7 +19,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
-// A network's portal answers 200 to everything.
+// A network's portal returns 200 to everything.
 func TestWebPageIsNotAPlatformResponse(t *testing.T) {
 	t.Parallel()
 	const agent = "6f1f1b0e-9d0f-4d39-8a51-94f9e0d4c7a1"

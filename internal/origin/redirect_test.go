@@ -36,7 +36,7 @@ type hop struct {
 	header             http.Header
 }
 
-// ServeHTTP redirects to where the query says, or else answers 200.
+// ServeHTTP redirects to where the query says, or else returns 200.
 func (tr *track) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b, _ := io.ReadAll(r.Body)
 	scheme := "http://"

@@ -84,7 +84,7 @@ func TestFetchBegunBeforeRejectionIsDiscarded(t *testing.T) {
 		e := s.engine(t)
 		require.Equal(t, "old", get(t, e))
 		advance(90 * time.Second)
-		// A renewal ahead is under way, and will answer with the old value.
+		// A renewal ahead is under way, and will respond with the old value.
 		s.fetch = func(_ context.Context, n int) (renew.Grant[string], error) {
 			advance(time.Second)
 			if n == 2 {
@@ -323,7 +323,7 @@ func TestPutAndRejectDuringFetchKeepFetchResult(t *testing.T) {
 	})
 }
 
-// TestLateAnswer lets a renewal overrun its timeout, and answer after what has
+// TestLateAnswer lets a renewal overrun its timeout, and respond after what has
 // happened since.
 func TestLateAnswer(t *testing.T) {
 	t.Parallel()
@@ -335,7 +335,7 @@ func TestLateAnswer(t *testing.T) {
 		answer    string
 		err       error
 		meanwhile func(context.Context, *source, *renew.Engine[string])
-		want      string // in use after the answer; "" means nothing
+		want      string // in use after the response; "" means nothing
 	}{
 		"replaces a rejected value": {answer: "late", meanwhile: refused, want: "late"},
 		"replaces an expired value": {answer: "late", want: "late", meanwhile: func(_ context.Context, s *source, _ *renew.Engine[string]) {

@@ -132,7 +132,7 @@ func TestLostBodyEndsRetries(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			assert.Equal(t, "Service Unavailable", readAll(t, resp), "the answer at hand is not thrown away")
+			assert.Equal(t, "Service Unavailable", readAll(t, resp), "the response at hand is not thrown away")
 		})
 	}
 }

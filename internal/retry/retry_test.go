@@ -76,7 +76,7 @@ func TestOnlySafeTransientFailuresAreRetried(t *testing.T) {
 					} else {
 						require.NoError(t, err)
 						assert.Equal(t, code, resp.StatusCode)
-						assert.Equal(t, http.StatusText(code), readAll(t, resp), "the last answer is the caller's, with its body")
+						assert.Equal(t, http.StatusText(code), readAll(t, resp), "the last response is the caller's, with its body")
 						assert.Equal(t, req.Header, resp.Request.Header)
 						assert.Same(t, req.URL, resp.Request.URL)
 					}
@@ -221,16 +221,16 @@ func TestAPauseBeyondTheDeadlineIsNotTaken(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		base := &sdktest.Script{Answer: func(n int, _ *http.Request) (*http.Response, error) {
-			return sdktest.Reply(429, fmt.Sprint("answer ", n), "Retry-After", "30"), nil
+			return sdktest.Reply(429, fmt.Sprint("response ", n), "Retry-After", "30"), nil
 		}}
 		tr := sdktest.TransportOver(t, base, agrenting.Static(agrenting.APIKey("k1")))
 		ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
 		defer cancel()
 		began := time.Now()
 		code, body, err := sdktest.Get(ctx, tr, "/x")
-		require.NoError(t, err, "the answer at hand says more than a missed deadline")
+		require.NoError(t, err, "the response at hand says more than a missed deadline")
 		assert.Equal(t, 429, code)
-		assert.Equal(t, "answer 2", body)
+		assert.Equal(t, "response 2", body)
 		assert.Less(t, time.Since(began), 45*time.Second)
 		assert.Equal(t, 2, base.Count())
 	})
@@ -239,7 +239,7 @@ func TestAPauseBeyondTheDeadlineIsNotTaken(t *testing.T) {
 func TestCanceledCallerReturnsDuringPause(t *testing.T) {
 	t.Parallel()
 
-	for name, first := range map[string]int{"after an answer": 503, "after an error": 0} {
+	for name, first := range map[string]int{"after a response": 503, "after an error": 0} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {

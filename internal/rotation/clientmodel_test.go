@@ -116,7 +116,7 @@ func (w *modelWorld) settle(heir *modelProcess, err error) (lost bool) {
 }
 
 // hopeless reports whether the platform has a live key that no process has: its
-// answer was lost in a case where the rules know no way back to it.
+// response was lost in a case where the rules know no way back to it.
 func (w *modelWorld) hopeless() bool {
 	if !w.tc.LosesKeys() {
 		return false

@@ -32,7 +32,7 @@ const (
 	// The operation fails before or after it took effect.
 	failsBefore modelFault = "fails before"
 	failsAfter  modelFault = "fails after"
-	// The answer is a 502, the operation done or not, or a 500 that the platform
+	// The response is a 502, the operation done or not, or a 500 that the platform
 	// remembers under the idempotency key.
 	gatewayBefore modelFault = "502 before"
 	gatewayAfter  modelFault = "502 after"
@@ -45,10 +45,10 @@ const (
 	pageAfter   modelFault = "403 page although it took effect"
 	emptyAfter  modelFault = "empty 200 although it took effect"
 	otherFormat modelFault = "200 of another format although it took effect"
-	// From here on nothing gets through, or no answer comes back, or the store
+	// From here on nothing gets through, or no response comes back, or the store
 	// refuses, until that process is fixed.
 	cutOff  modelFault = "cut off from here on"
-	mute    modelFault = "no answers from here on"
+	mute    modelFault = "no responses from here on"
 	refuses modelFault = "the store refuses from here on"
 
 	// The process is stopped, before the operation or after it, until a second one
@@ -428,7 +428,7 @@ func (p *modelProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// served is the platform's answer, without a connection. It comes whatever
+// served is the platform's response, without a connection. It comes whatever
 // becomes of who asked.
 func served(srv *agrentingtest.Server, req *http.Request) *http.Response {
 	in := req.Clone(context.WithoutCancel(req.Context()))

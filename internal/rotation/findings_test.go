@@ -103,7 +103,7 @@ func TestInPlaceRotationNeedsReadableKeyList(t *testing.T) {
 		assert.True(t, w.Server.KeyAlive(w.Key.Secret))
 		require.NoError(t, w.Call(c))
 		_, err = c.Rotate(t.Context())
-		require.NoError(t, err, "the answer is lost, and found again")
+		require.NoError(t, err, "the response is lost, and found again")
 		require.NoError(t, w.Call(c))
 		w.OneLiveKey(store)
 		require.NoError(t, c.Close())

@@ -334,7 +334,7 @@ func (r *modelRun) endings(s scenario, then func(scenario, outcome)) {
 }
 
 // harmless reports whether the rotation has to succeed: a single call went wrong
-// once, and each is repeated, unless the key is lost with its answer; or another
+// once, and each is repeated, unless the key is lost with its response; or another
 // process has rotated before this one began.
 func (s scenario) harmless(ops []trace) bool {
 	if s.plan.n != 1 || s.plan.faults[0].at >= len(ops) {

@@ -38,7 +38,7 @@ type platformKey struct {
 
 func (k *platformKey) live() bool { return k.revoked.IsZero() }
 
-// memory is what an answer is remembered under. All callers act as the agent.
+// memory is what a response is remembered under. All callers act as the agent.
 type memory struct{ route, idempotencyKey string }
 
 type remembered struct {

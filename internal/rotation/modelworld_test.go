@@ -32,27 +32,27 @@ const (
 	stopAfter
 	stopBefore2
 	stopAfter2
-	// The operation fails, or there is no answer, before or after it took effect.
+	// The operation fails, or there is no response, before or after it took effect.
 	failBefore
 	failAfter
 	// The store reports a conflict for a save that took effect.
 	conflict
-	// The answer to a call that took effect was cut off.
+	// The response to a call that took effect was cut off.
 	truncated
 	// The platform fails and remembers that under the idempotency key, or a gateway
 	// says so of a call that took effect.
 	failed5xx
 	failedAfter
-	// The answer to a call that took effect, or to a question, is replaced: by a 401
+	// The response to a call that took effect, or to a question, is replaced: by a 401
 	// although the caller is alive, or by a refusal in the platform's format.
 	denied
 	forbidden
-	// The call and three repetitions of it have no answer, before or after they took
+	// The call and three repetitions of it have no response, before or after they took
 	// effect, or a gateway says that the platform failed although they did.
 	unreached4
 	unanswered4
 	gateway4
-	// From here on, the store refuses, no call gets through, or no answer comes back,
+	// From here on, the store refuses, no call gets through, or no response comes back,
 	// until the process is repaired.
 	refuse
 	cutOff
@@ -80,11 +80,11 @@ var faultNames = [...]string{
 	noFault: "none", crashBefore: "crash before", crashAfter: "crash after", secondJoins: "a second process joins",
 	stopBefore: "stopped before, another rotates once", stopAfter: "stopped after, another rotates once",
 	stopBefore2: "stopped before, another rotates twice", stopAfter2: "stopped after, another rotates twice",
-	failBefore: "fails before", failAfter: "fails after", conflict: "succeeds and reports a conflict", truncated: "answer cut off",
+	failBefore: "fails before", failAfter: "fails after", conflict: "succeeds and reports a conflict", truncated: "response cut off",
 	failed5xx: "5xx that is remembered", failedAfter: "5xx although it took effect",
 	denied: "401 although the caller is alive", forbidden: "403 although it took effect",
-	unreached4: "not reached four times", unanswered4: "no answer four times", gateway4: "5xx four times although it took effect",
-	refuse: "the store refuses from here on", cutOff: "cut off from here on", mute: "no answers from here on",
+	unreached4: "not reached four times", unanswered4: "no response four times", gateway4: "5xx four times although it took effect",
+	refuse: "the store refuses from here on", cutOff: "cut off from here on", mute: "no responses from here on",
 	deleted: "the record is deleted", rolledBack: "the record is rolled back", rolledBackFirst: "the record is rolled back to the first one",
 	cutInHalf: "the record is cut in half", emptied: "the record is emptied", outdated: "loads an earlier record",
 	outdatedLong: "loads earlier records for a while", lostSave: "the save is lost", gone: "the store is gone from here on",
@@ -658,7 +658,7 @@ func (s fakeStore) Load(ctx context.Context, name string) (raw record.Raw, err e
 	return raw, loaded
 }
 
-// quickPoll is how long a store of a quick world takes to answer a process that asks
+// quickPoll is how long a store of a quick world takes to respond to a process that asks
 // again for what it has already got, so that processes that wait ask less often.
 const quickPoll = 600 * time.Millisecond
 
@@ -736,7 +736,7 @@ func (f fakePlatform) call(ctx context.Context, op operation, do func(fail bool)
 	return a
 }
 
-var errTruncated = errors.New("model: the answer was cut off")
+var errTruncated = errors.New("model: the response was cut off")
 
 func (f fakePlatform) Issue(ctx context.Context, by Caller, agent, name, idempotencyKey string) Answer {
 	f.p.checkAgent(agent)

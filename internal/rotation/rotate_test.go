@@ -31,7 +31,7 @@ func TestRotationReplacesAndRevokesKey(t *testing.T) {
 		"in place":                  {strategy: agrenting.InPlace, want: agrenting.InPlace},
 		"in place with an owner":    {strategy: agrenting.InPlace, owner: true, want: agrenting.InPlace},
 		"chosen":                    {want: agrenting.Overlap},
-		"in place, odd answer":      {strategy: agrenting.InPlace, broken: true, want: agrenting.InPlace},
+		"in place, odd response":    {strategy: agrenting.InPlace, broken: true, want: agrenting.InPlace},
 	} {
 		for _, session := range []bool{false, true} {
 			full := name
@@ -183,7 +183,7 @@ func TestResponseWithUnknownKeyNameIsKept(t *testing.T) {
 	_, err := c.Rotate(t.Context())
 	e, ok := errors.AsType[*agrenting.RotationError](err)
 	require.True(t, ok, "%v", err)
-	_, after, found := strings.Cut(string(e.RawAnswer()), `"brand_new_name":"`)
+	_, after, found := strings.Cut(string(e.RawResponse()), `"brand_new_name":"`)
 	require.True(t, found)
 	hidden, _, _ := strings.Cut(after, `"`)
 	assert.True(t, w.Server.KeyAlive(hidden))

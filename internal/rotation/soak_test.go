@@ -69,7 +69,7 @@ var mixOfSoak = chaos.Mix{
 // TestSoak runs workers on three clients that share a key: one with sessions
 // that rotates by overlap, one with sessions that rotates in place, one that
 // sends the key itself. All the while their connections suffer, the store fails,
-// sessions are short and are revoked, the platform answers 503, and the key is
+// sessions are short and are revoked, the platform returns 503, and the key is
 // rotated, and replaced manually. No call may fail that no fault explains, no key
 // may be lost, and no secret may show.
 //
@@ -436,7 +436,7 @@ func (s *soak) report(length time.Duration) {
 		s.counts["fault: "+string(kind)] = n
 	}
 	stats := s.srv.Stats()
-	s.counts["sessions issued"], s.counts["answers 401"] = int(stats.SessionsIssued), int(stats.Unauthorized)
+	s.counts["sessions issued"], s.counts["returns 401"] = int(stats.SessionsIssued), int(stats.Unauthorized)
 	s.counts["keys revoked"], s.counts["replays by idempotency key"] = int(stats.KeysRevoked), int(stats.IdempotentReplays)
 	s.counts["bytes of output searched for secrets"], s.counts["secrets searched for"] = s.output.bytes, len(s.secrets.all)
 	var b strings.Builder

@@ -129,7 +129,7 @@ const attemptsOfSoak = 6
 //
 //   - if the proxy harmed the last attempt, or a scripted 5xx answered it, and
 //     the call could not be repeated (its method is not idempotent), or was as
-//     often as the policy grants, or its answer had begun to arrive;
+//     often as the policy grants, or its response had begun to arrive;
 //   - if no credential was available, because the exchange was itself harmed in
 //     such a way and its pause is not over, because the key store failed, or
 //     because an operator had just revoked the key, so that the exchange
@@ -146,7 +146,7 @@ func (w *witness) explain(err error, j *journey, repeatable bool) string {
 	case j.attempts >= attemptsOfSoak:
 		why = "attempts exhausted"
 	case j.status >= http.StatusOK && j.status < http.StatusMultipleChoices:
-		why = "in the middle of the answer"
+		why = "in the middle of the response"
 	default:
 		why = ""
 	}

@@ -31,7 +31,7 @@ func TestPostponedInPlaceRotationDoesNotBlockRequests(t *testing.T) {
 		"429 for an hour":        {agrentingtest.StatusWithRetryAfter(429, "3600").Always(), time.Second, 2},
 		"429 for a second":       {agrentingtest.StatusWithRetryAfter(429, "1").Always(), 3 * time.Second, 2},
 		"503":                    {agrentingtest.Status(503, "").Always(), 2 * time.Second, 1},
-		"it does not answer":     {agrentingtest.Delay(time.Hour).Always(), defaultCallTimeout + time.Second, 2},
+		"it does not respond":    {agrentingtest.Delay(time.Hour).Always(), defaultCallTimeout + time.Second, 2},
 		"429 once, for a second": {agrentingtest.StatusWithRetryAfter(429, "1"), 2 * time.Second, 2},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -83,11 +83,11 @@ func TestALeaseIsNeverFarAway(t *testing.T) {
 	t.Parallel()
 	const documented = 20 * time.Second // docs/rotation.md, for the default policy
 	broken := map[string]func(*http.Request) bool{
-		"nothing":                  func(*http.Request) bool { return false },
-		"no key can be revoked":    func(r *http.Request) bool { return r.Method == http.MethodDelete },
-		"answers with keys vanish": func(r *http.Request) bool { return r.Method == http.MethodPost },
-		"rotated keys vanish":      func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/rotate-key") },
-		"keys cannot be listed":    func(r *http.Request) bool { return r.URL.Query().Has("limit") },
+		"nothing":                    func(*http.Request) bool { return false },
+		"no key can be revoked":      func(r *http.Request) bool { return r.Method == http.MethodDelete },
+		"responses with keys vanish": func(r *http.Request) bool { return r.Method == http.MethodPost },
+		"rotated keys vanish":        func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/rotate-key") },
+		"keys cannot be listed":      func(r *http.Request) bool { return r.URL.Query().Has("limit") },
 	}
 	for name, vanishes := range broken {
 		for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {

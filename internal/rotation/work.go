@@ -314,15 +314,15 @@ func (w *work) end(ctx context.Context) error {
 	return w.drop(ctx)
 }
 
-// issued returns the key in an answer.
+// issued returns the key in a response.
 func (w *work) issued(a Answer) (record.StoredKey, error) {
 	if a.Key.Credential.IsZero() {
 		e := w.fail(StageIssue, fmt.Errorf("%w, although the response says that a key was issued", ErrNoKeyFound),
 			"the new key is in the response, under a name that the SDK does not know",
-			"RawAnswer of this error contains the response; save the key from it")
+			"RawResponse of this error contains the response; save the key from it")
 		if a.Outcome == Truncated {
 			e.State = "the response with the new key is empty or not in the platform's format, as if it had been cut off"
-			e.Advice = "the next attempt asks for it again with the same idempotency key; RawAnswer of this error contains what arrived"
+			e.Advice = "the next attempt asks for it again with the same idempotency key; RawResponse of this error contains what arrived"
 		}
 		e.Raw = a.Raw
 		return record.StoredKey{}, e

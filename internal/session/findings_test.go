@@ -28,7 +28,7 @@ import (
 // failingAtOnce lets requests fail with a renewal, without waiting for the next attempt.
 var failingAtOnce = agrenting.WithRetryPolicy(agrenting.RetryPolicy{RenewalWait: -1})
 
-// editing changes the data of answers to POST requests to a path.
+// editing changes the data of responses to POST requests to a path.
 type editing struct {
 	http.RoundTripper
 

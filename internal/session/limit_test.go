@@ -116,7 +116,7 @@ func TestExchangeAfterFailedOneLeavesItsConnection(t *testing.T) {
 	t.Parallel()
 	p := &fakePlatform{}
 	e := session.NewEndpoint("/auth", p)
-	for _, err := range []error{nil, errors.New("no answer"), errors.New("no answer"), nil, nil} {
+	for _, err := range []error{nil, errors.New("no response"), errors.New("no response"), nil, nil} {
 		p.err = err
 		_, got := e.Exchange(t.Context(), apiKey("k1"))
 		require.ErrorIs(t, got, err)

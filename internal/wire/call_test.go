@@ -17,7 +17,7 @@ import (
 
 var target = &url.URL{Scheme: "https", Host: "a.test", Path: "/x", RawQuery: "q=query-value"}
 
-// answering sends nothing and answers with a body.
+// answering sends nothing and responds with a body.
 func answering(status int, body io.Reader) Sender {
 	return func(req *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(body), Request: req}, nil

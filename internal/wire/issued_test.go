@@ -90,7 +90,7 @@ func TestFindIssuedRejectsOtherJSON(t *testing.T) {
 	}
 }
 
-// FuzzIssued checks that no answer panics, that a secret that is found is valid, and
+// FuzzIssued checks that no response panics, that a secret that is found is valid, and
 // that a key is found next to any other members.
 func FuzzIssued(f *testing.F) {
 	for _, seed := range []string{

@@ -72,7 +72,7 @@ func TestListYieldsItsErrorLast(t *testing.T) {
 		"repeated cursor": {[]string{more}, 2, "cursor repeats"},
 		"repeated page":   {[]string{`{"data":{"h":[1],"page":1,"total_pages":9}}`}, 2, "cursor repeats"},
 		"no cursor":       {[]string{`{"data":[1],"meta":{"pagination":{"has_more":true}}}`}, 1, "no cursor leads to them"},
-		"empty answer":    {[]string{``}, 0, "the response is empty"},
+		"empty response":  {[]string{``}, 0, "the response is empty"},
 		"odd item":        {[]string{more, `["x"]`}, 1, "an item cannot be decoded"},
 		"no array":        {[]string{`{"a":1}`}, 0, "has no array"},
 		"two arrays":      {[]string{`{"a":[],"b":[]}`}, 0, "more than one array"},

@@ -25,7 +25,7 @@ type timeoutError struct {
 }
 
 func (e timeoutError) Error() string {
-	what := "no answer"
+	what := "no response"
 	if e.answered {
 		what = "the response was not complete"
 	}

@@ -180,7 +180,7 @@ func (c *call) WriteHeader(status int) {
 		// callers that wait for one. Others, such as Node's fetch, fail on it.
 		return
 	}
-	if status < http.StatusOK { // it did not pass through answer
+	if status < http.StatusOK { // it did not pass through response
 		c.remove(c.Header())
 		redact.Func(c.sent.Redact).Header(c.Header())
 	} else {

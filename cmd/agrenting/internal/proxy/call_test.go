@@ -128,7 +128,7 @@ func TestBodilessErrorsKeepTheirLength(t *testing.T) {
 	}
 }
 
-// stalled answers with an error whose body never ends. A body that net/http decompresses
+// stalled responds with an error whose body never ends. A body that net/http decompresses
 // ends with its request only, not when it is closed.
 type stalled struct {
 	closed       chan struct{}
@@ -194,7 +194,7 @@ func TestTrailersAreFiltered(t *testing.T) {
 	assert.Empty(t, resp.Trailer.Get("Set-Cookie"))
 }
 
-// informing answers with informational responses before the final one.
+// informing responds with informational responses before the final one.
 func informing(rw http.ResponseWriter, r *http.Request) {
 	for _, status := range []int{http.StatusProcessing, http.StatusEarlyHints} {
 		h := rw.Header()

@@ -26,7 +26,7 @@ const (
 type platform struct {
 	header http.Header
 	url    *url.URL
-	serve  http.HandlerFunc // nil answers 200
+	serve  http.HandlerFunc // nil returns 200
 }
 
 // RoundTrip implements [http.RoundTripper].

@@ -51,7 +51,7 @@ func keepBody(in, out *http.Request) {
 	out.Header.Del("Expect")
 }
 
-// noContinue hides the platform's answer to Expect from callers. Those that wait for one
+// noContinue hides the platform's response to Expect from callers. Those that wait for one
 // get it from net/http, and others may not expect it.
 type noContinue struct{ http.ResponseWriter }
 

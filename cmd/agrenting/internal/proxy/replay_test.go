@@ -359,7 +359,7 @@ func TestTrailersOfPausingBodyPass(t *testing.T) {
 	}
 }
 
-// The proxy's own Expect is answered by the platform, and no caller sees that answer: Node's
+// The proxy's own Expect is answered by the platform, and no caller sees that response: Node's
 // fetch fails if it gets one that it has not asked for.
 func TestContinueIsSentOnlyToWaitingCallers(t *testing.T) {
 	t.Parallel()

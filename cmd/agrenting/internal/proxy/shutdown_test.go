@@ -189,7 +189,7 @@ func (c *caller) send() {
 	require.NoError(c.t, err)
 }
 
-// last reads an answer, and reports whether it is the last one.
+// last reads a response, and reports whether it is the last one.
 func (c *caller) last() bool {
 	c.t.Helper()
 	resp, err := http.ReadResponse(c.r, nil)
