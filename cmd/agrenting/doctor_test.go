@@ -295,7 +295,7 @@ func TestDoctorSeesAnUnfinishedRotation(t *testing.T) {
 
 	for name, c := range map[string]struct{ holder, want string }{
 		"left to the next attempt": {"", "no process is working on it"},
-		"under way or killed":      {"another", "the process another is working on it, or was killed: another process takes over if it writes nothing for 20s"},
+		"under way or killed":      {"another", "the process another is working on it, or was killed; another process takes over if it writes nothing for 20s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
