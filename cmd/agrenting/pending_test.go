@@ -89,8 +89,8 @@ func TestRepetitionNotesWhatElseItMade(t *testing.T) {
 			for n := int64(1); n <= made; n++ {
 				others = append(others, fmt.Sprintf("id-%d", n))
 			}
-			assert.Contains(t, errs, "others with the same name, created since the first attempt: "+
-				strings.Join(others, ", ")+"; revoke what no program uses\n")
+			assert.Contains(t, errs, "others with the same name were created since the first attempt: "+
+				strings.Join(others, ", ")+"; revoke those that no program uses\n")
 		})
 	}
 }
