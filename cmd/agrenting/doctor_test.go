@@ -74,7 +74,7 @@ func (w *world) doctor(t *testing.T, args ...string) (int, jsonDoctor) {
 	}
 	assert.Equal(t, code == codeOK, report.OK)
 	assert.Equal(t, code, w.run(t, append([]string{"doctor"}, args...)...))
-	assert.Equal(t, bad > 0, !strings.Contains(w.out, "No problems found."), w.out)
+	assert.Equal(t, bad > 0, !strings.Contains(w.out, "No problems found"), w.out)
 	return code, report
 }
 
