@@ -58,7 +58,7 @@ func (w *world) run(t *testing.T, args ...string) int {
 	return code
 }
 
-// doctor runs doctor and checks what holds for all it says.
+// doctor runs doctor and checks what every report must satisfy.
 func (w *world) doctor(t *testing.T, args ...string) (int, jsonDoctor) {
 	t.Helper()
 	code := w.run(t, append([]string{"doctor", "--json"}, args...)...)
@@ -78,7 +78,7 @@ func (w *world) doctor(t *testing.T, args ...string) (int, jsonDoctor) {
 	return code, report
 }
 
-// finding is the worst finding of a name.
+// finding returns the worst finding with a name.
 func finding(t *testing.T, r *jsonDoctor, name string) jsonCheck {
 	t.Helper()
 	worst := jsonCheck{}

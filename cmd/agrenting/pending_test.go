@@ -16,7 +16,7 @@ import (
 )
 
 // forgetful is a platform that makes a new key or token for each call, whatever its
-// idempotency key, and that loses its answers while lost is set.
+// idempotency key, and that drops its responses while lost is set.
 type forgetful struct {
 	*httptest.Server
 
