@@ -388,7 +388,7 @@ func TestTheSocketIsItsOwners(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	_, err = proxy.Listen(t.Context(), "unix:"+path)
-	require.ErrorContains(t, err, "no socket")
+	require.ErrorContains(t, err, "is not a socket")
 }
 
 func TestOnlyLoopbackIsListenedOn(t *testing.T) {
