@@ -22,8 +22,8 @@ import (
 )
 
 // BenchmarkProxy compares the proxy with a bare reverse proxy that sets a header,
-// over the same kind of transport, in turns and in one run. Higher is better for
-// x-throughput, lower for x-p99; it says PASS or MISS for the two. Bodies are kept so that
+// over the same kind of transport, alternately and in one run. Higher is better for
+// x-throughput, lower for x-p99; it logs PASS or MISS for both. Bodies are kept so that
 // they can be sent again.
 func BenchmarkProxy(b *testing.B) {
 	b.Run("GET", func(b *testing.B) { compare(b, http.MethodGet, nil) })
@@ -117,7 +117,7 @@ func compare(b *testing.B, method string, body []byte) {
 	b.Logf("%s: %.2f of the p99, wanted at most %.1f", verdict(p99[1] <= mostP99*p99[0]), p99[1]/p99[0], mostP99)
 }
 
-// What the proxy may cost beside the bare one.
+// The limits of the proxy relative to the bare one.
 const (
 	leastThroughput = 0.9
 	mostP99         = 1.2
@@ -131,7 +131,7 @@ func verdict(kept bool) string {
 }
 
 // cpuTime returns the processor time of callers, proxies, and platform together. Unlike the
-// throughput, it does not depend on what else the machine does.
+// throughput, it does not depend on other load of the machine.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
@@ -139,8 +139,7 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// load lets callers send n requests each and returns how long it all and each of
-// them took.
+// load lets callers send n requests each. It returns the total time and the time of each request.
 func load(b *testing.B, method, target string, body []byte, callers, n int) (time.Duration, []time.Duration) {
 	b.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: callers}

@@ -36,7 +36,7 @@ func TestCredentialReplacedDuringRead(t *testing.T) {
 				},
 			)
 			if c.fails {
-				require.ErrorContains(t, err, "the credential was replaced each time that it was read")
+				require.ErrorContains(t, err, "the credential was replaced each time it was read")
 				assert.Empty(t, live.Secret)
 				return
 			}

@@ -35,7 +35,7 @@ func newDisk(t *testing.T, flags uintptr) *disk {
 	return d
 }
 
-// fill leaves no room.
+// fill fills the disk.
 func (d *disk) fill() {
 	d.t.Helper()
 	f, err := os.Create(filepath.Join(d.path, "filler"))
@@ -138,7 +138,7 @@ func TestSecretIsNotRequestedBeyondFileLimit(t *testing.T) {
 	only(t, s.temp)
 }
 
-// The disk is full by the time that the platform answers.
+// The disk becomes full before the platform responds.
 func TestSecretHasItsRoomReserved(t *testing.T) {
 	t.Parallel()
 
@@ -200,7 +200,7 @@ func TestSecretWithoutFolderGoesToRescueFile(t *testing.T) {
 	assert.True(t, s.srv.KeyAlive(strings.TrimSuffix(string(secret), "\n")))
 }
 
-// A session that no program has is ended again.
+// A session that could not be saved is ended.
 func TestUnwritableSessionIsEnded(t *testing.T) {
 	t.Parallel()
 

@@ -90,7 +90,7 @@ func TestDoctorStoreHints(t *testing.T) {
 	}
 }
 
-// The superuser may read everything, so these hints are asked for directly.
+// The superuser can read all files, so this test calls the functions directly.
 func TestDoctorPermissionHints(t *testing.T) {
 	t.Parallel()
 

@@ -58,7 +58,7 @@ func (w *world) run(t *testing.T, args ...string) int {
 	return code
 }
 
-// doctor runs doctor and checks what holds for all it says.
+// doctor runs doctor and checks what every report must satisfy.
 func (w *world) doctor(t *testing.T, args ...string) (int, jsonDoctor) {
 	t.Helper()
 	code := w.run(t, append([]string{"doctor", "--json"}, args...)...)
@@ -74,11 +74,11 @@ func (w *world) doctor(t *testing.T, args ...string) (int, jsonDoctor) {
 	}
 	assert.Equal(t, code == codeOK, report.OK)
 	assert.Equal(t, code, w.run(t, append([]string{"doctor"}, args...)...))
-	assert.Equal(t, bad > 0, !strings.Contains(w.out, "No problems found."), w.out)
+	assert.Equal(t, bad > 0, !strings.Contains(w.out, "No problems found"), w.out)
 	return code, report
 }
 
-// finding is the worst finding of a name.
+// finding returns the worst finding with a name.
 func finding(t *testing.T, r *jsonDoctor, name string) jsonCheck {
 	t.Helper()
 	worst := jsonCheck{}
@@ -295,7 +295,7 @@ func TestDoctorSeesAnUnfinishedRotation(t *testing.T) {
 
 	for name, c := range map[string]struct{ holder, want string }{
 		"left to the next attempt": {"", "no process is working on it"},
-		"under way or killed":      {"another", "the process another is working on it, or was killed: another process takes over if it writes nothing for 20s"},
+		"under way or killed":      {"another", "the process another is working on it, or was killed; another process takes over if it writes nothing for 20s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

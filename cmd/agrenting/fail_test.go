@@ -24,17 +24,16 @@ import (
 var identifiers = regexp.MustCompile(`\b(With[A-Z]\w*|\w+Policy\b|New[A-Z]\w+|RawResponse|InPlace|Overlap|Parse[A-Z]\w+|Client\.[A-Z]\w*|` +
 	`Call[A-Z]\w+|FileStore|Namespace|TokenRequest|CredentialSourceFunc|GetBody|Sealed|SealingKey\.\w+|MaxAttempts)\b`)
 
-// beyondCommands are the texts that no command can come to see: of options that
-// the command line does not have, and of things that it does not make.
+// beyondCommands matches texts that the command line cannot show: those of options and values
+// that it does not use.
 var beyondCommands = regexp.MustCompile(`^(agrenting: (a|the|New)\w* |agrenting\.|With(APIKeyHeader|AllowedOrigins|CredentialSource|Store|LookupEnv|Observer|RetryPolicy|` +
 	`Rotation|Routes|Transport|UserAgent)\b|%w: the zero Credential|RetryPolicy|RotationPolicy|MaxAttempts|` +
 	`Sealed$|New$|Namespace|FileStore|a field is negative|the key is older than 90 days)|` +
 	`Name (the|that) origin in|This is a WebSocket handshake|address of an agrentingtest server|` +
 	`GetBody|SealingKey|WithClientSideKeys|CredentialSourceFunc|RotationPolicy.AgentID is needed|is plain. To seal it|it needs WithStore|neither Overlap nor InPlace`)
 
-// TestErrorsOfTheSDKSpeakOfFlags reads the SDK's source: a change of a text
-// there that names an option finds out here that the command line has to
-// translate it.
+// TestErrorsOfTheSDKSpeakOfFlags reads the SDK's source. It fails if the SDK
+// has a text that names an option and the command line does not translate it.
 func TestErrorsOfTheSDKSpeakOfFlags(t *testing.T) {
 	t.Parallel()
 
@@ -75,7 +74,7 @@ func TestErrorsOfTheSDKSpeakOfFlags(t *testing.T) {
 	}
 }
 
-// literal is the text of a string, also of one that is put together of several.
+// literal returns the text of a string, or of a concatenation of strings.
 func literal(e ast.Expr) (string, bool) {
 	switch e := e.(type) {
 	case *ast.BasicLit:

@@ -41,8 +41,8 @@ func fill(t *testing.T, folder, url, agentID string, key agrentingtest.Key) agre
 	return store
 }
 
-// unfinish changes a key record so that a rotation by overlap is at a stage. A
-// holder has the lease; without one, the rotation is left to the next attempt.
+// unfinish changes a key record so that a rotation by overlap is at a stage. holder has the
+// lease. If holder is empty, the next attempt continues the rotation.
 func unfinish(ctx context.Context, store agrenting.Store, stage agrenting.Stage, holder string, lease time.Duration) error {
 	state, err := agrenting.LoadKeyState(ctx, store)
 	if err != nil {

@@ -71,7 +71,7 @@ func TestFilterEndsWithItsReader(t *testing.T) {
 	require.NoError(t, a.filterErr)
 }
 
-// refusing is a reader that has gone.
+// refusing is the output after its reader has exited.
 type refusing struct{}
 
 func (refusing) Write([]byte) (int, error) { return 0, errors.New("gone") }

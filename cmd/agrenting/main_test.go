@@ -84,7 +84,7 @@ func (r *registry) get(ts *testscript.TestScript) *agrentingtest.Server {
 	return s.(*agrentingtest.Server) //nolint:errcheck // nothing else is put in
 }
 
-// platform starts an embedded platform and puts what is on it into variables.
+// platform starts an embedded platform and sets variables for its agents and credentials.
 // The key is in AGRENTING_API_KEY unless the argument bare is given.
 func platform(ts *testscript.TestScript, _ bool, args []string) {
 	var opts []agrentingtest.Option
@@ -139,7 +139,7 @@ func fault(ts *testscript.TestScript, _ bool, args []string) {
 	servers.get(ts).Fault(args[0], agrentingtest.Status(status, "").Always())
 }
 
-// drop makes a route do its work and response nothing: drop 'POST /api/v1/user/tokens'.
+// drop makes a route do its work without a response: drop 'POST /api/v1/user/tokens'.
 func drop(ts *testscript.TestScript, _ bool, args []string) {
 	servers.get(ts).Fault(args[0], agrentingtest.DropAfter().Always())
 }
@@ -168,12 +168,12 @@ func age(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
 }
 
-// revoke kills the key.
+// revoke revokes the key.
 func revoke(ts *testscript.TestScript, _ bool, _ []string) {
 	servers.get(ts).RevokeKey(ts.Getenv("KEYID"))
 }
 
-// nothing checks that no request has come, or only so many: nothing 'POST *' 2.
+// nothing checks that no request has arrived, or the given number: nothing 'POST *' 2.
 func nothing(ts *testscript.TestScript, _ bool, args []string) {
 	want := 0
 	if len(args) == 2 {
@@ -184,7 +184,7 @@ func nothing(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// looksSecret finds what may be a secret of the embedded platform.
+// looksSecret matches text that may be a secret of the embedded platform.
 var looksSecret = regexp.MustCompile(`\b[0-9a-f]{40}\b|\bap_[0-9a-z_]{16,}|sk_sandbox_[0-9a-f]{8,}|(^|[^A-Za-z0-9_/+.-])[A-Za-z0-9_-]{43}($|[^A-Za-z0-9_/+.=-])`)
 
 // code runs a command, which must end with an exit code and print no secret.
@@ -197,7 +197,7 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// shows is code for what is meant to print a secret.
+// shows is like code, for commands that should print a secret.
 func shows(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -258,7 +258,7 @@ func mode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// save puts what a regular expression finds in a file into a variable:
+// save sets a variable to the match of a regular expression in a file:
 // save stdout NAME '"id": "(.*)"'.
 func save(ts *testscript.TestScript, _ bool, args []string) {
 	m := regexp.MustCompile(args[2]).FindStringSubmatch(ts.ReadFile(args[0]))

@@ -16,7 +16,7 @@ import (
 )
 
 // forgetful is a platform that makes a new key or token for each call, whatever its
-// idempotency key, and that loses its responses while lost is set.
+// idempotency key, and that drops its responses while lost is set.
 type forgetful struct {
 	*httptest.Server
 
@@ -89,8 +89,8 @@ func TestRepeatedCallListsOtherNewKeys(t *testing.T) {
 			for n := int64(1); n <= made; n++ {
 				others = append(others, fmt.Sprintf("id-%d", n))
 			}
-			assert.Contains(t, errs, "others with the same name, created since the first attempt: "+
-				strings.Join(others, ", ")+"; revoke what no program uses\n")
+			assert.Contains(t, errs, "others with the same name were created since the first attempt: "+
+				strings.Join(others, ", ")+"; revoke those that no program uses\n")
 		})
 	}
 }

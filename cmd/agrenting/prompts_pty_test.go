@@ -78,7 +78,7 @@ func TestPromptsNameKeyAndSource(t *testing.T) {
 			`Store the key "writer" from the key file ` + file + " (AGRENTING_KEY_FILE) (" + key.Fingerprint() + ") in " + store,
 		},
 		"end all sessions": {
-			secret, env, []string{"logout"}, "End the sessions of the key " + key.Fingerprint() + " from AGRENTING_API_KEY? The platform does not say how many that are",
+			secret, env, []string{"logout"}, "End the sessions of the key " + key.Fingerprint() + " from AGRENTING_API_KEY? The platform does not say how many it ends",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -21,8 +21,8 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// terminal runs the program behind a pseudo-terminal. It types the answer once
-// the prompt is there.
+// terminal runs the program in a pseudo-terminal. It types the answer once the prompt
+// appears.
 func terminal(t *testing.T, srv *agrentingtest.Server, key string, env []string, prompt, answer string, args ...string) (output string, code int) {
 	t.Helper()
 	var turns []turn
@@ -81,7 +81,7 @@ func converse(t *testing.T, srv *agrentingtest.Server, key string, env []string,
 	return output, 0
 }
 
-// progress is what a slow call shows and takes away again.
+// progress matches the progress of a slow call, which is erased at its end.
 var progress = regexp.MustCompile("\r\x1b\\[K(?:[^\r\n]* … \\d+ s(?:\x1b\\[0m)?)?")
 
 // withoutProgress is the output as it remains: on a slow machine every call may show progress.
@@ -154,7 +154,8 @@ func TestSlowCallsShowProgress(t *testing.T) {
 	assert.Contains(t, out, "Scribe")
 }
 
-// TestProgressUsesOneRow: a terminal takes away no more than the last row.
+// TestProgressUsesOneRow checks that progress has only one row, since a terminal erases only
+// the last row.
 func TestProgressUsesOneRow(t *testing.T) {
 	t.Parallel()
 

@@ -100,8 +100,8 @@ func TestReadyFileFromBefore(t *testing.T) {
 	require.ErrorContains(t, r.clear(), "--ready-file: "+path+" is there from before and cannot be removed")
 }
 
-// TestFilesOfOthersAreNotReadyFiles: what this command has not written is kept,
-// also when it comes while the command starts.
+// TestFilesOfOthersAreNotReadyFiles checks that the command keeps files that it has not written,
+// also if they are created while the command starts.
 func TestFilesOfOthersAreNotReadyFiles(t *testing.T) {
 	t.Parallel()
 
@@ -155,8 +155,8 @@ func TestKnownFilesOfCommands(t *testing.T) {
 	}
 }
 
-// TestReadyFileGoesBeforeTheLastRequestsEnd: a proxy that lets no newcomer in is
-// not ready.
+// TestReadyFileGoesBeforeTheLastRequestsEnd checks that the ready file is removed when the proxy
+// stops accepting connections.
 func TestReadyFileGoesBeforeTheLastRequestsEnd(t *testing.T) {
 	t.Parallel()
 

@@ -224,7 +224,7 @@ func (w *rotationWatch) event(e agrenting.Event) {
 		} else {
 			w.worked = true
 			w.asked = w.asked || e.Reason == string(agrenting.StageIssue)
-			w.show("rotating: "+e.Reason, "under way")
+			w.show("rotating: "+e.Reason, "in progress")
 		}
 	}
 }

@@ -87,7 +87,7 @@ func (r *rotating) state() agrenting.KeyState {
 	return state
 }
 
-// await waits until the store has an unfinished rotation that is as wanted.
+// await waits until the store has an unfinished rotation that satisfies a condition.
 func (r *rotating) await(wanted func(agrenting.UnfinishedRotation) bool) {
 	r.t.Helper()
 	store := r.store()
@@ -181,8 +181,8 @@ func TestWaitForOtherRotationIsShownAndCancelable(t *testing.T) {
 	assert.True(t, r.srv.KeyAlive(r.key.Secret))
 }
 
-// TestKeyRefusedByStoreGoesToRescueFile: the platform has issued the key,
-// and in place, so that the old one is dead. The store's folder has become a file.
+// TestKeyRefusedByStoreGoesToRescueFile rotates in place, so that the old key is revoked
+// when the new one is issued. The store's folder has become a file.
 func TestKeyRefusedByStoreGoesToRescueFile(t *testing.T) {
 	t.Parallel()
 
@@ -225,7 +225,7 @@ func (r *rotating) start(args ...string) (*exec.Cmd, *bytes.Buffer) {
 	return cmd, &out
 }
 
-// A response without a known key, to a rotation that was interrupted.
+// An interrupted rotation gets a response without a known key.
 func TestUnreadableIssueResponseSurvivesInterrupt(t *testing.T) {
 	t.Parallel()
 
@@ -485,7 +485,7 @@ func TestForeignRotationFolderIsNotUsed(t *testing.T) {
 	}
 }
 
-// The kernel ends the command while the platform answers.
+// The command is killed while the platform responds.
 func TestKilledStorelessRotationIsResumed(t *testing.T) {
 	t.Parallel()
 
@@ -656,7 +656,7 @@ func TestHangupFinishesARotation(t *testing.T) {
 	only(t, temp, "key")
 }
 
-// nohup has turned the signal off.
+// nohup has disabled the signal.
 func TestIgnoredHangupIsIgnored(t *testing.T) {
 	t.Parallel()
 

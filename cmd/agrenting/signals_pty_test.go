@@ -80,7 +80,7 @@ func TestHangupEndsTheSandboxInOrder(t *testing.T) {
 	assert.NoFileExists(t, env)
 }
 
-// What the kernel ends leaves what the next run needs.
+// A killed command leaves the files that the next run needs.
 func TestKilledCreationIsRepeatedByTheSameCommand(t *testing.T) {
 	t.Parallel()
 
@@ -93,7 +93,7 @@ func TestKilledCreationIsRepeatedByTheSameCommand(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRotating(t)
-			// The first attempt has made a key. The second is under way.
+			// The first attempt has created a key. The second is in progress.
 			r.srv.Fault("POST /api/v1/agents/{id}/credentials", agrentingtest.DropAfter(), agrentingtest.Delay(time.Minute))
 			key := filepath.Join(folder(t), "key")
 			args := []string{"keys", "create", "--name", "robot", "--out", key}

@@ -17,8 +17,8 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 )
 
-// TestClosedPipeShowsOnlyImportantMessages: head and its like end a command
-// without a word, but a secret is not lost so.
+// TestClosedPipeShowsOnlyImportantMessages checks that a reader such as head ends a command
+// silently, unless a secret is lost.
 func TestClosedPipeShowsOnlyImportantMessages(t *testing.T) {
 	t.Parallel()
 
@@ -55,13 +55,13 @@ func TestClosedPipeShowsOnlyImportantMessages(t *testing.T) {
 	assert.Contains(t, text, "was created, but its secret is lost: standard output could not be written: broken pipe; revoke it with")
 }
 
-// full fails as it is told to.
+// full is a writer that fails with a given error.
 type full struct{ err error }
 
 func (f full) Write([]byte) (int, error) { return 0, f.err }
 
-// TestClosedPipeIsNotAnErrorWithIgnoredSignals is about services, whose
-// manager ignores SIGPIPE for them.
+// TestClosedPipeIsNotAnErrorWithIgnoredSignals covers services that were started with
+// SIGPIPE ignored.
 func TestClosedPipeIsNotAnErrorWithIgnoredSignals(t *testing.T) {
 	t.Parallel()
 

@@ -25,7 +25,7 @@ import (
 //go:embed testdata/attacks.html
 var attacksPage []byte
 
-// attacked is what came of the attacks of a web page.
+// attacked is the result of the attacks of a web page.
 type attacked struct {
 	Made []string          // the names of all attacks
 	Read map[string]string // what the page could read
@@ -166,7 +166,7 @@ func TestBrowserPagesOfOtherOriginsAreRefused(t *testing.T) {
 			u, err := url.Parse(w.url)
 			require.NoError(t, err)
 			before := len(w.srv.Requests())
-			// The third is a name of the attacker's that leads to the proxy.
+			// The third is a name of the attacker that resolves to the proxy.
 			result := v.make(t, browser, v.origin(t, name), w.url, "http://localhost:"+u.Port(), "http://evil.example:"+u.Port())
 			assert.Empty(t, result.Read)
 			require.Greater(t, len(result.Made), 60)
@@ -185,7 +185,7 @@ func TestBrowserPagesOfOtherOriginsAreRefused(t *testing.T) {
 	}
 }
 
-// What a page is permitted shows that the attacks would work.
+// A permitted page shows that the attacks work without protection.
 func TestBrowserPageOfAPermittedOriginReads(t *testing.T) {
 	t.Parallel()
 	browser := chromium(t)

@@ -39,7 +39,7 @@ func TestDrainingProxyServesEarlierConnectionsOnly(t *testing.T) {
 		t.Skip("the kernel refuses filters")
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // an open door answers at once
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // an open port accepts immediately
 	defer cancel()
 	late, err := come(ctx)
 	if err == nil {
@@ -64,8 +64,8 @@ func TestDrainingProxyServesEarlierConnectionsOnly(t *testing.T) {
 	assert.False(t, queued(l))
 }
 
-// A caller has been answered, and the port has not heard of it: that is how it is
-// for a moment on any network, and here until the caller says something.
+// The kernel has answered a caller, but the last segment of the handshake has not arrived. That is
+// so for a moment on any network, and here until the caller sends data.
 func TestDrainingProxyServesKeepAliveConnections(t *testing.T) {
 	t.Parallel()
 	listen := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
@@ -92,7 +92,7 @@ func TestDrainingProxyServesKeepAliveConnections(t *testing.T) {
 
 	_, err = answered.Write([]byte("x"))
 	require.NoError(t, err)
-	require.NoError(t, tcp.SetDeadline(time.Now().Add(time.Minute))) // it comes at once or never
+	require.NoError(t, tcp.SetDeadline(time.Now().Add(time.Minute))) // it arrives immediately or never
 	let, err := l.Accept()
 	require.NoError(t, err)
 	defer func() { _ = let.Close() }()

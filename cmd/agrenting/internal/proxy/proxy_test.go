@@ -195,8 +195,8 @@ func TestProxyForwardsOnlyAllowedRequests(t *testing.T) {
 	}
 }
 
-// A web page that the proxy serves must not script faults, and the sandbox cannot know for
-// whom the proxy asks.
+// A web page that the proxy serves must not script faults. The sandbox cannot detect the caller
+// of the proxy.
 func TestControlRoutesAreNotPassedOn(t *testing.T) {
 	t.Parallel()
 	w := start(t, setup{change: func(c *proxy.Config) { c.Issuing = true }})
@@ -263,8 +263,8 @@ func TestProxyRefusesRoutesThatShowKeys(t *testing.T) {
 	assert.Contains(t, raw("CONNECT "+host+" HTTP/1.1\r\nHost: "+host+"\r\n\r\n"), "403")
 }
 
-// Each piece is asked for only when the one before it has arrived, so that a
-// proxy that waits for more would wait for ever.
+// Each part is sent only after the previous one has arrived. A proxy that waits for more would
+// wait forever.
 func TestResponsesAreStreamed(t *testing.T) {
 	t.Parallel()
 
@@ -388,7 +388,7 @@ func TestTheSocketIsItsOwners(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	_, err = proxy.Listen(t.Context(), "unix:"+path)
-	require.ErrorContains(t, err, "no socket")
+	require.ErrorContains(t, err, "is not a socket")
 }
 
 func TestOnlyLoopbackIsListenedOn(t *testing.T) {

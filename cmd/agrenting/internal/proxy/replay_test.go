@@ -55,9 +55,9 @@ func (w *world) echoes(path string) {
 	}))
 }
 
-// startMortal starts a world whose sessions may be ended one after the other. It returns once
-// the SDK has seen that the platform's word about a session can be believed, which it finds out
-// in the background after the first one has died.
+// startMortal starts a world in which the sessions can be ended one after the other. It returns
+// after the SDK has found out that the platform's verdict about a session is reliable. The SDK
+// checks that in the background after the first session was rejected.
 func startMortal(t *testing.T, s setup, method string) *world {
 	t.Helper()
 	asked := make(chan struct{}, 1000)
@@ -359,8 +359,8 @@ func TestTrailersOfPausingBodyPass(t *testing.T) {
 	}
 }
 
-// The proxy's own Expect is answered by the platform, and no caller sees that response: Node's
-// fetch fails if it gets one that it has not asked for.
+// Callers do not see the platform's response to the Expect of the proxy: Node's fetch fails on a
+// 100 that it has not requested.
 func TestContinueIsSentOnlyToWaitingCallers(t *testing.T) {
 	t.Parallel()
 	for _, expects := range []bool{false, true} {

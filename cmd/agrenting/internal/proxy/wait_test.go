@@ -129,7 +129,7 @@ func TestSlowBodyOfUnknownLengthIsNotCut(t *testing.T) {
 	})
 }
 
-// A retry that could not end in time is not begun, so the response at hand is not lost.
+// A retry that could not end in time is not started, so the existing response is not lost.
 func TestNoRetryIsPlannedBeyondTheTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -348,7 +348,7 @@ func TestHealthRechecksWhileFailing(t *testing.T) {
 	})
 }
 
-// The verdict is about the credential before it.
+// The verdict concerns the previous credential.
 func TestHealthIgnoresVerdictOnReplacedCredential(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
