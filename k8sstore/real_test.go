@@ -88,9 +88,9 @@ func TestGuideRBAC_isEnough(t *testing.T) {
 	k.send(t, http.MethodPost, "/api/v1/namespaces/"+ns+"/secrets", map[string]any{"metadata": map[string]any{"name": "another"}}, nil)
 	token := k.token(t, ns)
 	k.awaitAccess(t, ns, token, "get")
-	client := func(opts ...agrenting.Option) *agrenting.Client {
+	client := func() *agrenting.Client {
 		s := open(t, k8sstore.Config{REST: k.config(token), Namespace: ns, Name: "writer"})
-		c := w.Client(t, s, w.Policy(agrenting.Overlap), append(opts, agrenting.WithSession())...)
+		c := w.Client(t, s, w.Policy(agrenting.Overlap), agrenting.WithSession())
 		require.NoError(t, fleettest.Call(t.Context(), c))
 		return c
 	}
@@ -110,24 +110,12 @@ func TestGuideRBAC_isEnough(t *testing.T) {
 	}, "the Role is in effect")
 	exchanges := w.Server.Count(fleettest.RouteAuth)
 
-	adopted := make(chan string, 10)
-	rotating := client()
-	idle := client(agrenting.WithObserver(func(e agrenting.Event) {
-		if e.Type == agrenting.EventRenewed && e.Reason == "adopted" {
-			adopted <- e.Fingerprint
-		}
-	}))
+	rotating, idle := client(), client()
 	require.NoError(t, errors.Join(rotating.Status().StoreError, idle.Status().StoreError))
 	for range 3 {
 		rot, err := rotating.Rotate(t.Context())
 		require.NoError(t, err)
-		for fp := ""; fp != rot.To; {
-			select {
-			case fp = <-adopted:
-			case <-time.After(20 * time.Second):
-				t.Fatal("the other client does not adopt the key")
-			}
-		}
+		eventually(t, func() bool { return idle.Status().Key.Fingerprint == rot.To }, "the other client adopts the key")
 	}
 	t.Logf("%d exchanges for two clients and three rotations", w.Server.Count(fleettest.RouteAuth)-exchanges)
 

@@ -10,8 +10,10 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/agrenting/agrenting-go"
 )
@@ -32,7 +34,7 @@ const (
 // no response in time closes the connections of the store, because the network may have
 // cut them silently.
 func (r *records) try(ctx context.Context, what, secret string, f func(ctx context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, r.timeout)
+	limited, cancel := context.WithTimeout(quiet(ctx), r.timeout)
 	defer cancel()
 	var last error
 	limit := r.timeout / firstAttempt
@@ -64,6 +66,10 @@ func (r *records) try(ctx context.Context, what, secret string, f func(ctx conte
 		return fmt.Errorf("%w: %v: %s: no success within %v: %w", ErrUnavailable, r, what, r.timeout, last)
 	}
 }
+
+// quiet returns a context with which client-go does not log. By default, it writes failed
+// attempts to standard error.
+func quiet(ctx context.Context) context.Context { return klog.NewContext(ctx, logr.Discard()) }
 
 // transient reports whether another attempt may help.
 func transient(err error) bool {

@@ -99,7 +99,7 @@ func (f *follower) stream(ctx context.Context, at string) (next string, err erro
 	if err := f.limiter.Wait(ctx); err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, watchTime+f.timeout)
+	ctx, cancel := context.WithTimeout(quiet(ctx), watchTime+f.timeout)
 	defer cancel()
 	req := f.secrets("GET").Param("watch", "true").Param("allowWatchBookmarks", "true").
 		Param("fieldSelector", "metadata.name="+f.secret).
