@@ -116,7 +116,7 @@ func TestEmbeddedPlatformTestsMatchOpenAPI(t *testing.T) {
 
 // deviant are the tests of options that have the platform deviate from the document.
 var deviant = map[string]bool{
-	"TestSecretHasTheChosenFieldName":         true,
-	"TestTruncatedResponsesContainKey":       true,
+	"TestSecretHasTheChosenFieldName":  true,
+	"TestTruncatedResponsesContainKey": true,
 	"TestAuthenticateUsesChosenFormat": true,
 }
