@@ -44,7 +44,7 @@ type storeModel struct {
 	// poll is the interval at which a watch loads the record, plus or minus a quarter. It
 	// also does so when it hears of a change. It is 0 if the store sends the record.
 	poll time.Duration
-	// perSecond and burst limit the attempts of one process. The default is no limit.
+	// perSecond and burst limit the attempts of one process. By default, there is no limit.
 	perSecond, burst int
 	// attempt is how long the first attempt of an operation may take. The model does not
 	// repeat operations, so all of them must be shorter.

@@ -16,7 +16,7 @@
 // The transport's contract is tested over HTTP/3, with quic-go below the SDK.
 //
 // The package also compares the API's description in ../api with a validator, with
-// the embedded platform's responses and deliveries, also those of its own tests, and
+// the embedded platform's responses and deliveries, including those in its tests, and
 // with the generated code. The folder npm/openapi has linters, types for TypeScript,
 // and a validating proxy for it.
 //

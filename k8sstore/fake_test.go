@@ -80,7 +80,7 @@ func (f *fakeAPI) config() *rest.Config { return &rest.Config{Host: f.srv.URL, D
 // dialUnlabeled opens connections that do not have the labels of the goroutine that
 // needs them first. They belong to the store and outlive its watches.
 func dialUnlabeled(ctx context.Context, network, address string) (net.Conn, error) {
-	pprof.SetGoroutineLabels(context.Background())
+	pprof.SetGoroutineLabels(context.Background()) //nolint:contextcheck // a context without labels
 	return new(net.Dialer).DialContext(ctx, network, address)
 }
 
@@ -163,9 +163,9 @@ func (f *fakeAPI) write(name string, s *corev1.Secret) *corev1.Secret {
 	return s
 }
 
-// secret returns a copy of a Secret, nil if there is none.
-func (f *fakeAPI) secret(name string) (s *corev1.Secret) {
-	f.do(func() { s = f.secrets[name].DeepCopy() })
+// key returns a copy of the Secret of the key, nil if there is none.
+func (f *fakeAPI) key() (s *corev1.Secret) {
+	f.do(func() { s = f.secrets["writer.key"].DeepCopy() })
 	return s
 }
 

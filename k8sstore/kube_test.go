@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -131,7 +132,7 @@ func startKube(folder string) (*kube, error) {
 	}
 	var errs error
 	for attempt := range 3 {
-		k := &kube{folder: filepath.Join(folder, fmt.Sprint(attempt)), programs: paths}
+		k := &kube{folder: filepath.Join(folder, strconv.Itoa(attempt)), programs: paths}
 		err := k.prepare()
 		if err == nil {
 			err = errors.Join(k.startEtcd(), k.startAPI())
@@ -236,7 +237,7 @@ func (k *kube) ready() bool {
 		}
 		k.admin, k.http = cfg, client
 	}
-	resp, err := k.http.Get(k.admin.Host + "/readyz") //nolint:noctx // has a timeout
+	resp, err := k.http.Get(k.admin.Host + "/readyz")
 	if err != nil {
 		return false
 	}

@@ -3,6 +3,7 @@ package k8sstore_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -83,7 +84,7 @@ func TestGuideRBAC_isEnough(t *testing.T) {
 	w := fleettest.NewWorld(t)
 	k.newNamespace(t, ns)
 	for _, object := range guideRBAC(t, ns, "session.0123456789abcdef") {
-		k.create(t, ns, object["kind"].(string), object)
+		k.create(t, ns, fmt.Sprint(object["kind"]), object)
 	}
 	k.send(t, http.MethodPost, "/api/v1/namespaces/"+ns+"/secrets", map[string]any{"metadata": map[string]any{"name": "another"}}, nil)
 	token := k.token(t, ns)
@@ -302,7 +303,7 @@ func (k *kube) history(t *testing.T) (states []agrenting.KeyState) {
 				Value          []byte
 			}
 		}
-		code, text := k.request(t, http.DefaultClient, http.MethodPost, "http://"+k.etcdAddr+"/v3/kv/range",
+		code, text := k.request(t, new(http.Client), http.MethodPost, "http://"+k.etcdAddr+"/v3/kv/range",
 			map[string]any{"key": key, "revision": revision})
 		require.Equal(t, http.StatusOK, code, "%s", text)
 		require.NoError(t, json.Unmarshal(text, &out))

@@ -20,7 +20,7 @@ import (
 
 const (
 	// SecretType is the type of the Secrets.
-	SecretType corev1.SecretType = "agrenting.com/record"
+	SecretType corev1.SecretType = "agrenting.com/record" // #nosec G101 -- a type
 	// Label is the label of the Secrets. Its value is the name of the store.
 	Label = "agrenting.com/store"
 

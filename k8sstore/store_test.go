@@ -64,7 +64,7 @@ func TestSecret_isSealedAndLabeled(t *testing.T) {
 			t.Parallel()
 			f := newFakeAPI(t)
 			save(t, f.open(t, opt), secret, "")
-			s := f.secret("writer.key")
+			s := f.key()
 			assert.Equal(t, k8sstore.SecretType, s.Type)
 			assert.Equal(t, "writer", s.Labels[k8sstore.Label])
 			assert.Nil(t, s.Immutable)
@@ -77,7 +77,7 @@ func TestSealed_isBoundToNamespaceAndName(t *testing.T) {
 	t.Parallel()
 	f := newFakeAPI(t)
 	save(t, f.open(t), "x", "")
-	moved := f.secret("writer.key")
+	moved := f.key()
 	moved.Labels[k8sstore.Label] = "other"
 	f.put("other.key", moved)
 	other := open(t, k8sstore.Config{REST: f.config(), Namespace: namespace, Name: "other"})
@@ -130,12 +130,12 @@ func TestSave_keepsWhatOthersHaveAdded(t *testing.T) {
 	f := newFakeAPI(t)
 	s := f.open(t)
 	save(t, s, "1", "")
-	edited := f.secret("writer.key")
+	edited := f.key()
 	edited.Labels["backup"], edited.Annotations["note"], edited.Finalizers = "no", "ours", []string{"example.com/keep"}
 	f.put("writer.key", edited)
 	_, rev := load(t, s)
 	save(t, s, "2", rev)
-	got := f.secret("writer.key")
+	got := f.key()
 	assert.Equal(t, "no", got.Labels["backup"])
 	assert.Equal(t, "ours", got.Annotations["note"])
 	assert.Equal(t, []string{"example.com/keep"}, got.Finalizers)
@@ -161,7 +161,7 @@ func TestSave_refusesForeignSecrets(t *testing.T) {
 			foreign := ours()
 			change(foreign)
 			f.put("writer.key", foreign)
-			before := f.secret("writer.key")
+			before := f.key()
 			s := f.open(t)
 			check := func(err error) {
 				t.Helper()
@@ -177,7 +177,7 @@ func TestSave_refusesForeignSecrets(t *testing.T) {
 				check(err)
 			}
 			check(next(t, watched(t, s)).err)
-			assert.Equal(t, before, f.secret("writer.key"))
+			assert.Equal(t, before, f.key())
 		})
 	}
 }
@@ -187,7 +187,7 @@ func TestSave_afterRecreation_conflicts(t *testing.T) {
 	f := newFakeAPI(t)
 	s := f.open(t)
 	rev := save(t, s, "1", "")
-	old := f.secret("writer.key")
+	old := f.key()
 	f.put("writer.key", nil)
 	_, err := s.Save(t.Context(), key, []byte("2"), rev)
 	require.ErrorIs(t, err, agrenting.ErrConflictingWrite)
@@ -206,7 +206,7 @@ func TestSave_sendsVersionAndUID(t *testing.T) {
 	// The Secret changes between the load and the update of a Save.
 	f.before = func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPut {
-			f.put("writer.key", f.secret("writer.key"))
+			f.put("writer.key", f.key())
 		}
 		return false
 	}

@@ -32,19 +32,19 @@ func TestWatch_resumesAtChangeOrBookmark(t *testing.T) {
 	rev := save(t, s, "1", "")
 	c := watched(t, s)
 	require.Equal(t, seen{data: "1"}, next(t, c))
-	assert.Equal(t, f.secret("writer.key").ResourceVersion, streams(t, f, 1))
+	assert.Equal(t, f.key().ResourceVersion, streams(t, f, 1))
 	loads := len(f.sent(http.MethodGet))
 
 	rev = save(t, s, "2", rev)
 	require.Equal(t, seen{data: "2"}, next(t, c))
 	f.cut()
-	assert.Equal(t, f.secret("writer.key").ResourceVersion, streams(t, f, 2), "resumed at the last change")
+	assert.Equal(t, f.key().ResourceVersion, streams(t, f, 2), "resumed at the last change")
 	at := f.bookmark()
 	save(t, s, "3", rev) // after the bookmark, so it is known to have come
 	require.Equal(t, seen{data: "3"}, next(t, c))
 	at2 := f.bookmark()
 	require.Greater(t, at2, at)
-	f.put("other.key", f.secret("writer.key"))
+	f.put("other.key", f.key())
 	eventually(t, func() bool {
 		f.cut()
 		n := len(f.sent("WATCH"))
@@ -102,7 +102,7 @@ func TestWatch_ofMissingSecret_ignoresStaleCache(t *testing.T) {
 	f := newFakeAPI(t)
 	s := f.open(t)
 	save(t, s, "deleted", "")
-	old := f.secret("writer.key")
+	old := f.key()
 	f.put("writer.key", nil)
 	// A cache that is behind begins the first stream with the Secret that was deleted.
 	f.before = func(_ http.ResponseWriter, r *http.Request) bool {

@@ -692,7 +692,7 @@ type Token struct {
 	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
 	Name       *string    `json:"name,omitempty"`
 
-	// Scopes null stands for everything that the user may do
+	// Scopes null means everything that the user may do
 	Scopes *[]Scope `json:"scopes,omitempty"`
 }
 
