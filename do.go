@@ -152,7 +152,7 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, opts 
 	}
 	ctx, cancel := cfg.within(ctx, c.core)
 	defer cancel()
-	state := perCallFrom(ctx).trace // the caller wants to see it too
+	state := perCallFrom(ctx).trace // the caller reads it too
 	if state == nil {
 		state = new(Trace)
 	}

@@ -102,8 +102,8 @@ func (c *envConfig) noCredential(before ...SourceState) error {
 
 // readEnvironment reads the variables through lookup; nil is an empty
 // environment. An explicit environment takes the place of AGRENTING_ENV. Without
-// wantCredential, because there is an explicit credential, no variable that has to
-// do with credentials is so much as looked up.
+// wantCredential, because there is an explicit credential, variables about
+// credentials are not read.
 //
 // The first of these that is set gives the credential:
 //

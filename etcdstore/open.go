@@ -62,7 +62,7 @@ func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 const defaultKeepAlive = 10 * time.Second
 
 // client returns the configuration of etcd's client. Connections are not pinged
-// while there is no call, because etcd closes connections that are pinged. A connection that
+// between calls, because etcd closes connections that are pinged. A connection that
 // was cut in the meantime is pinged during the next call.
 func (c Config) client() clientv3.Config {
 	return clientv3.Config{

@@ -109,9 +109,9 @@ type watchable interface {
 var _ watchable = (*Store)(nil)
 
 // New returns a store that uses client. The client may have a namespace, and
-// remains the caller's to close, after the store is no longer used. name tells the
-// stores of several fleets or agents apart. It consists of letters, digits, dots,
-// dashes and underscores.
+// belongs to the caller, who closes it after the last use of the store. name distinguishes
+// the stores of several fleets or agents. It consists of letters, digits, dots, dashes, and
+// underscores.
 //
 // New requires [WithSealingKey] or [WithPlaintext]. It does not call etcd.
 //

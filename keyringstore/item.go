@@ -66,7 +66,7 @@ func (i item) read(account string) (text string, ok bool, err error) {
 	return text, true, nil
 }
 
-// readHead returns nil if there is no record.
+// readHead returns nil if the record is missing.
 func (i item) readHead() (*head, error) {
 	text, ok, err := i.read(i.account)
 	if err == nil && !ok {

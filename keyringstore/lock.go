@@ -47,7 +47,7 @@ func (l lockFile) take(ctx context.Context) (unlock func(), err error) {
 
 // checkFolder refuses a folder in which other users could replace the lock. The rules are
 // those of [agrenting.FileStore] for its folder, which Load checks before it finds that
-// there is no record.
+// the record is missing.
 func checkFolder(ctx context.Context, folder string) error {
 	s, err := agrenting.FileStore(folder)
 	if err != nil {

@@ -174,7 +174,7 @@ func end(span trace.Span, status int, err error) {
 	span.SetStatus(codes.Error, "")
 }
 
-// method is a method as the semantic conventions want it: one of a known few.
+// method returns the method in the form of the semantic conventions: one of a known few.
 func method(m string) string {
 	switch m {
 	case http.MethodConnect, http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodOptions,

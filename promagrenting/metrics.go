@@ -42,7 +42,7 @@ type config struct {
 }
 
 // WithConstLabels adds labels to all metrics, for example {"client": "billing"}. Metrics with
-// different values can be in the same registry. By default, there are no labels.
+// different values can be in the same registry. The default is none.
 func WithConstLabels(labels prometheus.Labels) Option {
 	return func(c *config) { c.labels = labels }
 }
