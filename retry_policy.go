@@ -17,8 +17,9 @@ import (
 // TRACE, DELETE, or PUT, or if they have an X-Idempotency-Key, and if their body can be
 // sent again (there is none, or GetBody is set). They are retried after connection
 // errors, 408, 425, 429, any 5xx except 501, and 409 IDEMPOTENCY_PENDING with the same
-// key, and by [Client.Do] also after a 2xx that breaks off. All other requests are sent
-// once, and so are requests through a proxy that requires credentials (407).
+// key, and by [Client.Do] also after a 2xx that breaks off. All other requests are not
+// retried, and neither are requests through a proxy that requires credentials (407).
+// Resends after a 401 are not retries, and do not count.
 type RetryPolicy struct {
 	// MaxAttempts limits how often a request is sent, including the first time. The
 	// default is 4, as in the platform's own client. With 1, nothing is retried.

@@ -76,8 +76,8 @@ const (
 //		AgentID: "7f9c24e5-2b1a-4c63-9d1e-0a4f3b6d8c11",
 //	})
 type RotationPolicy struct {
-	// Store keeps the key, instead of the store of [WithStore]. Set it to share sessions
-	// with more processes than the key. Most programs leave it nil.
+	// Store keeps the key, instead of the store of [WithStore]. Set it if more processes
+	// may share the sessions than may share the key. Most programs leave it nil.
 	Store Store
 	// Strategy is Overlap or InPlace. With zero, the SDK chooses, see [Strategy].
 	Strategy Strategy
@@ -107,17 +107,18 @@ type RotationPolicy struct {
 	// negative value means none.
 	Grace time.Duration
 	// VerifyTimeout limits how long a new key may be unknown to parts of the platform;
-	// default 15 s. After that, the new key is revoked (Overlap), or used nevertheless,
-	// because no other key is left (InPlace).
+	// default 15 s. After that, the new key is revoked (Overlap), or used anyway, because
+	// no other key is left (InPlace).
 	VerifyTimeout time.Duration
 	// CallTimeout limits one call of the platform and one of the store; default 8 s.
 	// Store loads that a request depends on may take up to 30 s: the first one, and
 	// the one for the successor of a rejected key.
 	CallTimeout time.Duration
 	// Lease is how long the lease of a rotation lasts if it is not extended, and so
-	// how long other processes wait for a process that died; default 20 s, at least
-	// twice the CallTimeout. It is extended four times in that time. Each process
-	// measures for how long the record has not changed, so clocks need not agree.
+	// how long other processes wait for a process that died; default 20 s. Smaller values
+	// are raised to twice CallTimeout. The holder extends the lease every quarter of Lease.
+	// Each process measures for how long the record has not changed, so clocks need not
+	// agree.
 	Lease time.Duration
 	// RetryEvery is the pause after a failure; default 1 min. It doubles with each
 	// failure, up to 6 h.
@@ -269,9 +270,10 @@ func (e *RotationError) Error() string {
 // Unwrap gives the cause.
 func (e *RotationError) Unwrap() error { return e.Err }
 
-// NewCredential returns the new key if one was issued but could not be saved. The
-// process uses it and keeps trying to save it. Save it elsewhere, because it would be
-// lost with the process. ok is false if no key was issued, or if it was saved.
+// NewCredential returns the new key if a rotation in place obtained one that could not be
+// saved. The process uses it and keeps trying to save it. Save it elsewhere, because it would
+// be lost with the process. ok is false otherwise: with Overlap, the old key stays in use, and
+// the next attempt gets the new key again.
 func (e *RotationError) NewCredential() (c Credential, ok bool) { return e.new, !e.new.IsZero() }
 
 // RawResponse returns the platform's response if it reports a new key and the SDK found none

@@ -14,8 +14,8 @@ import (
 //
 //	agrenting.WithSession(agrenting.SessionPolicy{Window: 0.1, LogoutOnClose: true})
 type SessionPolicy struct {
-	// Window is the last fraction of a session's lifetime, in which it is renewed
-	// before it expires; default 0.2, at most 0.5. A session of 15 min is renewed 3 min
+	// Window is the fraction of a session's lifetime, just before its expiry, in which the
+	// SDK renews it; default 0.2, at most 0.5. A session of 15 min is renewed 3 min
 	// before its end. The window is at most 1 h, with a jitter of a tenth, so that a
 	// fleet does not renew at the same time. Negative means that a session is renewed
 	// only after it has expired; requests then wait.

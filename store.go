@@ -20,8 +20,8 @@ import (
 //
 // A name has at most 63 characters and consists of labels of lowercase letters,
 // digits, and hyphens, joined by dots, such as "key" or "session.0123456789abcdef".
-// Data has at most 64 KiB and is usually under 4 KiB. It may contain secrets in
-// clear: wrap the store in [Sealed] if others can read it.
+// Data has at most 64 KiB and is usually under 4 KiB. It may contain unencrypted
+// secrets: wrap the store in [Sealed] if others can read it.
 //
 // Package agrentingtest/storetest has a conformance suite.
 type Store interface {
@@ -36,9 +36,9 @@ type Store interface {
 	// ErrConflictingWrite. It returns ErrReadOnlyStore if it cannot write.
 	// The record is durable when Save returns.
 	//
-	// Any error, including a conflict, may hide a successful write by the
-	// caller, because clients repeat calls automatically. Load the record and
-	// compare the write ID.
+	// An error, even ErrConflictingWrite, does not prove that nothing was
+	// written, because a database client may repeat a call whose response
+	// was lost. The SDK then loads the record and compares a write ID in it.
 	//
 	// Save does not retain data. A revision is never empty and never recurs,
 	// even if the record is deleted and created again.

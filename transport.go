@@ -34,9 +34,9 @@ import (
 //   - Requests to other origins get no credential. A redirect that leaves the pinned
 //     origins removes credentials and X-Agent-ID, even those that the caller set, and
 //     they are not added again if a later redirect comes back.
-//   - Plain http is refused, except on loopback.
-//   - After a 401 to the SDK's own credential, the credential is renewed if the platform
-//     says that it is dead. The request is resent if its body can be.
+//   - Plain http is refused, except on loopback and with [WithInsecureHTTP].
+//   - After a 401 to the SDK's own credential, the credential is renewed if it has expired
+//     or is dead, or if it may be. The request is resent if its body can be.
 //   - The caller's requests are not changed, and bodies are not buffered.
 //
 // A Transport is immutable and safe for concurrent use.
