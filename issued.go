@@ -50,7 +50,7 @@ func (e *IssuedSecretError) Error() string {
 // Unwrap returns the cause.
 func (e *IssuedSecretError) Unwrap() error { return e.Err }
 
-// RawResponse returns the platform's answer. It is a secret.
+// RawResponse returns the platform's response. It is a secret.
 func (e *IssuedSecretError) RawResponse() []byte { return []byte(e.raw.Reveal()) }
 
 // issue reports whether req asks for a new key, token, or session. Nothing of the response is

@@ -78,7 +78,7 @@ if ! windows quickstart; then
 	show
 	fail "quickstart.exe has failed"
 fi
-shows "steps did what they should."
+shows "steps worked as expected."
 
 # Its leases last a second, so a rotation may fail on a machine that is busy with
 # something else. A request may not.

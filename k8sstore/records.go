@@ -161,6 +161,12 @@ func (r *records) Save(ctx context.Context, name string, data []byte, previous a
 			return r.conflict(secret)
 		}
 		saved, err = r.put(ctx, secret, current, data, word)
+		if errors.Is(err, agrenting.ErrConflictingWrite) {
+			// An earlier attempt may have been slow, and have written in the meantime.
+			if current, _ = r.get(ctx, secret); current != nil && current.Annotations[writeAnnotation] == word {
+				saved, err = revision(current), nil
+			}
+		}
 		return err
 	})
 	return saved, err

@@ -125,6 +125,28 @@ func TestSave_recognizesItsOwnWrite(t *testing.T) {
 	}
 }
 
+// An attempt that is still processed when the next one begins makes that one conflict.
+func TestSave_afterSlowOwnWrite_succeeds(t *testing.T) {
+	t.Parallel()
+	f := newFakeAPI(t)
+	s := f.open(t)
+	conflicts := 0
+	f.after = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet {
+			return false
+		}
+		conflicts++
+		status(w, http.StatusConflict, metav1.StatusReasonConflict, "the object has been modified")
+		return true
+	}
+	rev := save(t, s, "1", "")
+	rev = save(t, s, "2", rev)
+	data, now := load(t, s)
+	assert.Equal(t, "2", data)
+	assert.Equal(t, rev, now)
+	assert.Equal(t, 2, conflicts)
+}
+
 func TestSave_keepsWhatOthersHaveAdded(t *testing.T) {
 	t.Parallel()
 	f := newFakeAPI(t)

@@ -130,6 +130,8 @@ func (f *follower) stream(ctx context.Context, at string) (next string, err erro
 			return "", apierrors.FromObject(e.Object)
 		case !isSecret:
 			return "", nil
+		case e.Type == watch.Bookmark && at == "":
+			continue // of a cache that may be behind what was loaded
 		case e.Type == watch.Bookmark:
 		case at == "":
 			return "", nil // it may come from a cache that is behind what was loaded

@@ -65,3 +65,13 @@ func mustRotate(t *testing.T, c *agrenting.Client) {
 	}
 	t.Fatalf("no rotation: %v", err)
 }
+
+func TestClosedStoreFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	store := sharedServer(t).open(t, "closed")
+	require.NoError(t, store.Close())
+	began := time.Now()
+	_, err := store.Load(t.Context(), key)
+	require.Error(t, err)
+	assert.Less(t, time.Since(began), time.Second)
+}

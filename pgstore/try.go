@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/puddle/v2"
 
 	"github.com/agrenting/agrenting-go"
 )
@@ -28,6 +29,8 @@ const (
 // Codes of errors of PostgreSQL.
 const (
 	uniqueViolation       = "23505"
+	duplicateTable        = "42P07"
+	duplicateObject       = "42710"
 	readOnlyTransaction   = "25006"
 	insufficientPrivilege = "42501"
 	undefinedTable        = "42P01"
@@ -71,10 +74,21 @@ func (r *records) attempt(ctx context.Context, f func(ctx context.Context, conn 
 		return withoutConfig(err)
 	}
 	defer conn.Release()
-	if err = f(ctx, conn.Conn()); errors.Is(err, errStandby) || code(err) == readOnlyTransaction {
-		_ = conn.Conn().Close(ctx) // the server has become a standby; the pool connects again
+	err = f(ctx, conn.Conn())
+	if code(err) == readOnlyTransaction && isStandby(ctx, conn.Conn()) {
+		err = errStandby
+	}
+	if errors.Is(err, errStandby) {
+		_ = conn.Conn().Close(ctx) // the pool connects again, perhaps to the new primary
 	}
 	return err
+}
+
+// isStandby reports whether a connection leads to a standby. Otherwise, transactions are
+// read-only because of a setting.
+func isStandby(ctx context.Context, conn *pgx.Conn) (standby bool) {
+	err := conn.QueryRow(ctx, "SELECT pg_is_in_recovery()", pgx.QueryExecModeExec).Scan(&standby)
+	return err == nil && standby
 }
 
 // withoutConfig removes the configuration, which has the password, from an error.
@@ -115,14 +129,14 @@ func (r *records) explain(what string, err error) error {
 
 // transient reports whether another attempt may help.
 func transient(err error) bool {
-	if errors.Is(err, agrenting.ErrConflictingWrite) {
+	if errors.Is(err, agrenting.ErrConflictingWrite) || errors.Is(err, puddle.ErrClosedPool) {
 		return false
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return false
 	}
 	c := code(err)
-	if c == "" {
+	if len(c) < 2 {
 		return true // the connection could not be made, or was lost
 	}
 	switch c[:2] {
@@ -134,7 +148,8 @@ func transient(err error) bool {
 		"58": // system error
 		return true
 	}
-	return c == uniqueViolation // two processes create the table at the same time
+	// Two processes create the table at the same time.
+	return c == uniqueViolation || c == duplicateTable || c == duplicateObject
 }
 
 // jitter varies d by up to a quarter.

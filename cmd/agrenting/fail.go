@@ -105,6 +105,7 @@ var phrases = []string{
 	"the SDK does not know", "is not known",
 	"The data is a list: decode it into a slice, or use List", "The data is a list",
 	"The data is not a list: decode it into a struct or a map", "The data is not a list",
+	"pass the credential with WithCredential", "pass the credential with --key-file or the environment",
 	"WithStore", "--store",
 	"FileStore", "--store",
 	", or give one to New by WithCredential", "",

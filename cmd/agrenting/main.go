@@ -32,7 +32,7 @@
 //     pricing_model, base_price, reputation_score, status, sandbox; get adds profile; register: agent,
 //     key, message
 //   - request: status, request_id, attempts, headers (with -i), data, meta; with --paginate only data
-//   - proxy: url, socket, token, token_file, health, allow
+//   - proxy: url, socket, token, token_file, health, metrics, allow
 //   - sandbox: url, user_id, user_token, agents[], env, user_env, control, seed
 //
 // An error is {"error": {"kind", "message", "hint", "exit_code", …}} on standard error.

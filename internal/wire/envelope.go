@@ -17,7 +17,7 @@ var (
 	// ErrNotJSON is the error of Decode.
 	ErrNotJSON = errors.New("it is not JSON")
 	// ErrNotPlatform is in the errors about responses that are not in the platform's envelope.
-	ErrNotPlatform = errors.New("the platform did not respond")
+	ErrNotPlatform = errors.New("the response is not from the platform")
 )
 
 // CodeIdempotencyPending is the error code of a 409 if the idempotency key belongs to a request
