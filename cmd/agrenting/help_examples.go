@@ -24,5 +24,5 @@ var examples = map[string][]string{
 	"sandbox":         {"agrenting sandbox", "agrenting sandbox --env-file env"},
 	"help":            {"agrenting help", "agrenting help keys rotate"},
 	"version":         {"agrenting version", "agrenting version --json"},
-	"completion":      {"source <(agrenting completion bash) # the same for zsh", "agrenting completion fish | source"},
+	"completion":      {"source <(agrenting completion bash)", "agrenting completion fish | source"},
 }
