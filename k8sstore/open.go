@@ -34,7 +34,7 @@ type Config struct {
 	// REST describes how to reach the API server. The default is the service account of
 	// the pod. Open copies it and does not use its timeout and rate limits: the store
 	// has its own connections, and its own limit of 50 requests per second with bursts
-	// of 100.
+	// of 100. Transport must be nil, except with [WithInsecure].
 	REST *rest.Config
 }
 
@@ -162,6 +162,9 @@ func checkHost(cfg *rest.Config, insecure bool) error {
 		return invalid("Open", "Config.REST.Host has a scheme other than https")
 	case insecure:
 		return nil
+	case cfg.Transport != nil:
+		return invalid("Open", "Config.REST.Transport is set, so the store cannot verify the connections to "+at+
+			"; set TLSClientConfig and Dial instead. WithInsecure allows this")
 	case u.Scheme == "http" && !isLoopback(strings.ToLower(u.Hostname())):
 		return invalid("Open", "Config.REST.Host "+at+" is not encrypted; use https. WithInsecure allows plain http, "+
 			"which anyone on the network path can read")

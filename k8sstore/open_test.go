@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -25,6 +26,8 @@ func TestOpen_checksOptions(t *testing.T) {
 	const good = "https://10.0.0.1:6443"
 	unverified := at(good)
 	unverified.REST.Insecure = true
+	custom := at(good)
+	custom.REST.Transport = http.DefaultTransport
 	for name, tc := range map[string]struct {
 		cfg  Config
 		opts []Option
@@ -39,6 +42,7 @@ func TestOpen_checksOptions(t *testing.T) {
 		"http allowed":     {at("http://10.0.0.1:8080"), []Option{plain, WithInsecure()}, ""},
 		"unverified":       {unverified, []Option{plain}, "Insecure is set"},
 		"allowed":          {unverified, []Option{plain, WithInsecure()}, ""},
+		"transport":        {custom, []Option{plain}, "Transport is set"},
 		"user information": {at("https://root:hunter2@10.0.0.1"), []Option{plain}, "has user information"},
 		"scheme":           {at("ftp://10.0.0.1"), []Option{plain}, "a scheme other than https"},
 		"not a URL":        {at("https://hunter2:x%zz"), []Option{plain}, "is not a valid URL"},
