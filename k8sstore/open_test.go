@@ -27,7 +27,7 @@ func TestOpen_checksOptions(t *testing.T) {
 	unverified := at(good)
 	unverified.REST.Insecure = true
 	custom := at(good)
-	custom.REST.Transport = http.DefaultTransport
+	custom.REST.Transport = &http.Transport{}
 	for name, tc := range map[string]struct {
 		cfg  Config
 		opts []Option
