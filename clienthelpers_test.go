@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/agrenting/agrenting-go/internal/sdktest/leak"
 )
 
 // testKey is what keyed clients carry. It has no mark and no shape that a
@@ -53,7 +55,7 @@ func lookupIn(vars map[string]string) Option {
 // assertClean fails when text has the secret in any form, or a query string.
 func assertClean(t *testing.T, text string, secrets ...string) {
 	t.Helper()
-	assertNoSecret(t, text, secrets...)
+	leak.AssertNone(t, text, secrets...)
 	if strings.Contains(text, "query-value") {
 		t.Errorf("text has a query string: %s", text)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/agrenting/agrenting-go/internal/sdktest/leak"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
@@ -273,7 +274,7 @@ func TestCredentialRefusesToBeDecodedOrGobEncoded(t *testing.T) {
 	} {
 		var b bytes.Buffer
 		require.Error(t, gob.NewEncoder(&b).Encode(v), name)
-		assertNoSecret(t, b.String(), probeSecret)
+		leak.AssertNone(t, b.String(), probeSecret)
 	}
 
 	encoded, err := json.Marshal(holder{APIKey("k")})
