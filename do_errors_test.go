@@ -202,17 +202,19 @@ func TestConnectionErrorsOmitQuery(t *testing.T) {
 // would lose what the caller has to know.
 func TestARenewalErrorSurvivesTheSourcesURLError(t *testing.T) {
 	t.Parallel()
-	errVault := errors.New("connection refused")
-	src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
-		return agrenting.Credential{}, fmt.Errorf("vault: %w", &url.Error{Op: "Get", URL: "https://vault.example/v1?token=query-value", Err: errVault})
+	synctest.Test(t, func(t *testing.T) {
+		errVault := errors.New("connection refused")
+		src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) {
+			return agrenting.Credential{}, fmt.Errorf("vault: %w", &url.Error{Op: "Get", URL: "https://vault.example/v1?token=query-value", Err: errVault})
+		})
+		_, err := sdktest.ClientOver(t, sdktest.Answering(http.StatusOK, "{}"), src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		renewal, ok := errors.AsType[*agrenting.RenewalError](err)
+		require.True(t, ok, "%v", err)
+		assert.False(t, renewal.RetryAt.IsZero())
+		require.ErrorIs(t, err, errVault)
+		sdktest.AssertClean(t, err.Error())
+		sdktest.AssertClean(t, renewal.Error())
 	})
-	_, err := sdktest.ClientOver(t, sdktest.Answering(http.StatusOK, "{}"), src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
-	renewal, ok := errors.AsType[*agrenting.RenewalError](err)
-	require.True(t, ok, "%v", err)
-	assert.False(t, renewal.RetryAt.IsZero())
-	require.ErrorIs(t, err, errVault)
-	sdktest.AssertClean(t, err.Error())
-	sdktest.AssertClean(t, renewal.Error())
 }
 
 func TestForeignRedirectIsRefusedAndResponseKept(t *testing.T) {

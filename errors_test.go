@@ -160,28 +160,32 @@ func TestRenewalErrorText(t *testing.T) {
 
 func TestRenewalErrorRedactsSourceError(t *testing.T) {
 	t.Parallel()
-	const secret = "sk_sandbox_Zq7Wm3Xp9Rt5"
-	for _, text := range []string{
-		"GET https://vault.example/v1?query-value=1 failed", "got " + secret, "Authorization: Bearer " + secret, `{"api_key":"` + secret + `"}`,
-	} {
-		src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { return agrenting.Credential{}, errors.New(text) })
-		_, err := sdktest.ClientOver(t, sdktest.Answering(http.StatusOK, "{}"), src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
-		var renewal *agrenting.RenewalError
-		require.ErrorAs(t, err, &renewal)
-		sdktest.AssertClean(t, err.Error(), secret)
-		sdktest.AssertClean(t, renewal.Error(), secret)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		const secret = "sk_sandbox_Zq7Wm3Xp9Rt5"
+		for _, text := range []string{
+			"GET https://vault.example/v1?query-value=1 failed", "got " + secret, "Authorization: Bearer " + secret, `{"api_key":"` + secret + `"}`,
+		} {
+			src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { return agrenting.Credential{}, errors.New(text) })
+			_, err := sdktest.ClientOver(t, sdktest.Answering(http.StatusOK, "{}"), src).Do(t.Context(), http.MethodGet, "/x", nil, nil)
+			var renewal *agrenting.RenewalError
+			require.ErrorAs(t, err, &renewal)
+			sdktest.AssertClean(t, err.Error(), secret)
+			sdktest.AssertClean(t, renewal.Error(), secret)
+		}
+	})
 }
 
 func TestPanickingSourceIsErrorWithoutSecret(t *testing.T) {
 	t.Parallel()
-	const secret = "sk_sandbox_Zq7Wm3Xp9Rt5"
-	src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { panic("no use for " + secret) })
-	c := sdktest.ClientOver(t, sdktest.Answering(http.StatusOK, "{}"), src)
-	_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
-	require.ErrorContains(t, err, "the credential source panicked: no use for [redacted]")
-	sdktest.AssertClean(t, err.Error(), secret)
-	sdktest.AssertClean(t, c.Status().LastError.Error(), secret)
+	synctest.Test(t, func(t *testing.T) {
+		const secret = "sk_sandbox_Zq7Wm3Xp9Rt5"
+		src := agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { panic("no use for " + secret) })
+		c := sdktest.ClientOver(t, sdktest.Answering(http.StatusOK, "{}"), src)
+		_, err := c.Do(t.Context(), http.MethodGet, "/x", nil, nil)
+		require.ErrorContains(t, err, "the credential source panicked: no use for [redacted]")
+		sdktest.AssertClean(t, err.Error(), secret)
+		sdktest.AssertClean(t, c.Status().LastError.Error(), secret)
+	})
 }
 
 func TestALockoutErrorSaysUntilWhen(t *testing.T) {

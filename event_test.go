@@ -183,30 +183,32 @@ func TestObserverAndLoggerMayCallClient(t *testing.T) {
 
 func TestEventsAreLoggedWithoutSecrets(t *testing.T) {
 	t.Parallel()
-	var out bytes.Buffer
-	src := newMint(testKey)
-	p := newPlatform(testKey)
-	c := clientOver(t, p, src, WithLogger(slog.New(slog.NewTextHandler(&out, nil))))
-	_, err := c.Do(t.Context(), http.MethodGet, "/x?q=query-value", nil, nil)
-	require.NoError(t, err)
-	src.mu.Lock()
-	src.err = errors.New("GET https://vault.example/v1?query-value: got sk_sandbox_Zq7Wm3Xp9Rt5")
-	src.mu.Unlock()
-	p.accept("other")
-	_, err = c.Do(t.Context(), http.MethodGet, "/x?q=query-value", nil, nil)
-	require.Error(t, err)
-	require.NoError(t, c.Close())
-	text := out.String()
-	for _, want := range []string{
-		`level=INFO msg="agrenting: credential renewed" event.type=renewed event.reason=first event.generation=1`,
-		"event.credential=" + APIKey(testKey).Fingerprint(),
-		`level=WARN msg="agrenting: credential rejected" event.type=rejected`,
-		`level=WARN msg="agrenting: renewal failed" event.type="renewal failed"`,
-		"event.retry_at=",
-	} {
-		assert.Contains(t, text, want)
-	}
-	assertClean(t, text, testKey, "sk_sandbox_Zq7Wm3Xp9Rt5")
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		src := newMint(testKey)
+		p := newPlatform(testKey)
+		c := clientOver(t, p, src, WithLogger(slog.New(slog.NewTextHandler(&out, nil))))
+		_, err := c.Do(t.Context(), http.MethodGet, "/x?q=query-value", nil, nil)
+		require.NoError(t, err)
+		src.mu.Lock()
+		src.err = errors.New("GET https://vault.example/v1?query-value: got sk_sandbox_Zq7Wm3Xp9Rt5")
+		src.mu.Unlock()
+		p.accept("other")
+		_, err = c.Do(t.Context(), http.MethodGet, "/x?q=query-value", nil, nil)
+		require.Error(t, err)
+		require.NoError(t, c.Close())
+		text := out.String()
+		for _, want := range []string{
+			`level=INFO msg="agrenting: credential renewed" event.type=renewed event.reason=first event.generation=1`,
+			"event.credential=" + APIKey(testKey).Fingerprint(),
+			`level=WARN msg="agrenting: credential rejected" event.type=rejected`,
+			`level=WARN msg="agrenting: renewal failed" event.type="renewal failed"`,
+			"event.retry_at=",
+		} {
+			assert.Contains(t, text, want)
+		}
+		assertClean(t, text, testKey, "sk_sandbox_Zq7Wm3Xp9Rt5")
+	})
 }
 
 func TestLoggedEventHasKnownFields(t *testing.T) {

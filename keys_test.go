@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"testing/iotest"
 	"time"
 
@@ -83,27 +84,29 @@ func TestUnknownIssueResponseIsReturnedUnchanged(t *testing.T) {
 
 func TestTruncatedIssueResponseIsReturned(t *testing.T) {
 	t.Parallel()
-	part := `{"data":{"api_key":"` + sdktest.TestKey + `","id":"`
-	base := &sdktest.Recorder{Then: func(int, sdktest.Seen) *http.Response {
-		resp := sdktest.Reply(http.StatusCreated, "")
-		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(part), iotest.ErrReader(io.ErrUnexpectedEOF)))
-		return resp
-	}}
-	for name, issue := range map[string]func(*agrenting.Client) error{
-		"create": func(c *agrenting.Client) error { _, err := c.Keys.Create(t.Context(), "a1", ""); return err },
-		"token": func(c *agrenting.Client) error {
-			_, err := c.Tokens.Create(t.Context(), agrenting.TokenRequest{})
-			return err
-		},
-		"register": func(c *agrenting.Client) error { _, err := c.Agents.Register(t.Context(), sdktest.Scribe); return err },
-	} {
-		err := issue(sdktest.Keyed(t, base))
-		var lost *agrenting.IssuedSecretError
-		require.ErrorAs(t, err, &lost, name)
-		require.ErrorIs(t, err, io.ErrUnexpectedEOF, name)
-		assert.Equal(t, part, string(lost.RawResponse()), name)
-		sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		part := `{"data":{"api_key":"` + sdktest.TestKey + `","id":"`
+		base := &sdktest.Recorder{Then: func(int, sdktest.Seen) *http.Response {
+			resp := sdktest.Reply(http.StatusCreated, "")
+			resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(part), iotest.ErrReader(io.ErrUnexpectedEOF)))
+			return resp
+		}}
+		for name, issue := range map[string]func(*agrenting.Client) error{
+			"create": func(c *agrenting.Client) error { _, err := c.Keys.Create(t.Context(), "a1", ""); return err },
+			"token": func(c *agrenting.Client) error {
+				_, err := c.Tokens.Create(t.Context(), agrenting.TokenRequest{})
+				return err
+			},
+			"register": func(c *agrenting.Client) error { _, err := c.Agents.Register(t.Context(), sdktest.Scribe); return err },
+		} {
+			err := issue(sdktest.Keyed(t, base))
+			var lost *agrenting.IssuedSecretError
+			require.ErrorAs(t, err, &lost, name)
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF, name)
+			assert.Equal(t, part, string(lost.RawResponse()), name)
+			sdktest.AssertClean(t, err.Error(), sdktest.TestKey)
+		}
+	})
 }
 
 // A success may complain of something beside the secret that it has.

@@ -336,24 +336,25 @@ func TestARequestWithoutURLIsAnError(t *testing.T) {
 
 func TestBaseAndSourceErrorsAreReturned(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		broken := errors.New("broken")
+		tr := sdktest.TransportOver(t, sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
+			sdktest.ReadBody(r)
+			return nil, broken
+		}), agrenting.Static(agrenting.APIKey("k1")), agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1}))
+		err := sdktest.Failure(tr, sdktest.Request(t, http.MethodGet, "/x", nil))
+		assert.Equal(t, broken, err)
 
-	broken := errors.New("broken")
-	tr := sdktest.TransportOver(t, sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
-		sdktest.ReadBody(r)
-		return nil, broken
-	}), agrenting.Static(agrenting.APIKey("k1")), agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1}))
-	err := sdktest.Failure(tr, sdktest.Request(t, http.MethodGet, "/x", nil))
-	assert.Equal(t, broken, err)
-
-	var rec sdktest.Recorder
-	tr = sdktest.TransportOver(t, &rec, agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { return agrenting.Credential{}, broken }))
-	body := sdktest.NewSpyBody("body")
-	err = sdktest.Failure(tr, sdktest.Request(t, http.MethodPost, "/x", body))
-	_, renewal := errors.AsType[*agrenting.RenewalError](err)
-	assert.True(t, renewal)
-	require.ErrorIs(t, err, broken)
-	assert.Equal(t, 1, body.Closed())
-	assert.Empty(t, rec.Requests())
+		var rec sdktest.Recorder
+		tr = sdktest.TransportOver(t, &rec, agrenting.CredentialSourceFunc(func(context.Context) (agrenting.Credential, error) { return agrenting.Credential{}, broken }))
+		body := sdktest.NewSpyBody("body")
+		err = sdktest.Failure(tr, sdktest.Request(t, http.MethodPost, "/x", body))
+		_, renewal := errors.AsType[*agrenting.RenewalError](err)
+		assert.True(t, renewal)
+		require.ErrorIs(t, err, broken)
+		assert.Equal(t, 1, body.Closed())
+		assert.Empty(t, rec.Requests())
+	})
 }
 
 func TestAnonymousRequestsCarryNoCredential(t *testing.T) {
