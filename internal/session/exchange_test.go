@@ -195,6 +195,53 @@ func TestOtherDocumentedPathIsTriedOnce(t *testing.T) {
 	require.NoError(t, w.Call(c))
 }
 
+// While it is deployed, a platform may not know its own path for a moment.
+func TestOtherDocumentedPath_servedByAnotherParty_isNotUsedAgain(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		status int
+		body   string
+	}{
+		"JSON without a code": {http.StatusNotFound, `{"errors":{"detail":"Not Found"}}`},
+		"page":                {http.StatusNotFound, "<html>"},
+		"redirect":            {http.StatusFound, ""},
+		"refused":             {http.StatusForbidden, `{"error":"invalid CSRF token"}`},
+		"page of a success":   {http.StatusOK, "<html>"},
+		"page of a failure":   {http.StatusServiceUnavailable, "<html>"},
+		"page of a 401":       {http.StatusUnauthorized, "<html>"},
+	} {
+		for was, remembered := range map[string]bool{"": false, ", remembered": true} {
+			t.Run(name+was, func(t *testing.T) {
+				t.Parallel()
+				w := sdktest.NewSessionWorld(t)
+				calls := 0
+				client := w.Client(agrenting.WithTransport(sdktest.Between(w.Server.Transport(), func(r *http.Request) *http.Response {
+					if r.URL.Path != "/auth/authenticate" {
+						return nil
+					}
+					calls++
+					if remembered && calls == 1 {
+						return sdktest.Reply(http.StatusServiceUnavailable, `{"errors":[{"code":"AGENT_UNAVAILABLE"}]}`)
+					}
+					return sdktest.Reply(c.status, c.body, "Location", "/maintenance")
+				})))
+				w.Server.Fault(sdktest.RouteAuthenticate, agrentingtest.HandlerError(http.StatusNotFound, "ROUTE_NOT_FOUND"))
+				_, err := client.Sessions.Authenticate(t.Context())
+				require.Error(t, err)
+				for range 3 {
+					_, err = client.Sessions.Authenticate(t.Context())
+					require.NoError(t, err)
+				}
+				want := 1
+				if remembered {
+					want = 2
+				}
+				assert.Equal(t, want, calls)
+			})
+		}
+	}
+}
+
 func TestExchangeFollowsNoRedirect(t *testing.T) {
 	t.Parallel()
 	foreign := sdktest.NewSessionWorld(t)
