@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -99,15 +100,13 @@ func permanentFailure(err error) bool {
 	if p, ok := errors.AsType[*pausedError](err); ok && p.lasting {
 		return true
 	}
-	for _, target := range []error{ErrNoCredential, ErrInvalidCredential, ErrEnvironmentMismatch, fs.ErrPermission} {
-		if errors.Is(err, target) {
-			return true
-		}
-	}
+	_, connecting := errors.AsType[*net.OpError](err) // a firewall may deny it now and allow it later
 	_, locked := errors.AsType[*LockoutError](err)
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	_, mismatch := errors.AsType[*RecordMismatchError](err)
-	return locked || untrusted || mismatch || wire.IsProxyAuth(err) || session.IsRefused(err) || isLasting(err)
+	return errors.Is(err, ErrNoCredential) || errors.Is(err, ErrInvalidCredential) || errors.Is(err, ErrEnvironmentMismatch) ||
+		(errors.Is(err, fs.ErrPermission) && !connecting) || locked || untrusted || mismatch ||
+		wire.IsProxyAuth(err) || session.IsRefused(err) || isLasting(err)
 }
 
 // isLasting reports whether the platform has refused a call for a reason that is not the
