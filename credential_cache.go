@@ -88,10 +88,17 @@ func newFixedCache(name string, s *preparedCredential, c *core) *credentialCache
 // something, such as one of the few calls that the authenticate endpoint allows.
 func (c *core) newRenewingCache(name string, from any, costly bool, cfg renew.Config[*preparedCredential]) *credentialCache {
 	cfg.Same, cfg.Observe = sameCredential, c.observe
-	cfg.Wait, cfg.Permanent, cfg.Costly = c.cfg.retry.renewalWait(), permanentFailure, costly
+	cfg.Wait, cfg.Permanent, cfg.Costly = c.cfg.retry.renewalWait(), c.isPermanent, costly
 	return &credentialCache{
 		name: name, from: from, engine: renew.New(cfg), evidence: c.evidence, costly: costly, restores: c.cfg.keyStore() == nil,
 	}
+}
+
+// isPermanent reports whether no request waits after a failure of the cache's source. Once
+// the platform has issued a session, a gateway that refuses exchanges may stop doing so.
+func (c *core) isPermanent(err error) bool {
+	worked := c.creds.exchanges && c.creds.seen.Load() != nil
+	return permanentFailure(err) && (!worked || !isLasting(err))
 }
 
 // permanentFailure reports whether the source would fail in the same way again, so that

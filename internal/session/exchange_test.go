@@ -254,6 +254,48 @@ func TestExchangeFollowsNoRedirect(t *testing.T) {
 	assert.NotContains(t, err.Error(), w.Key.Secret)
 }
 
+// For example, a gateway redirects to a page about maintenance.
+func TestRefusalByGateway_isWaitedOutOnceExchangesHaveWorked(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]agrentingtest.Fault{
+		"redirect":      agrentingtest.Redirect(http.StatusFound, "/maintenance"),
+		"forbidden":     agrentingtest.Status(http.StatusForbidden, "BLOCKED"),
+		"unknown route": agrentingtest.HandlerError(http.StatusNotFound, "ROUTE_NOT_FOUND"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(10*time.Second), agrentingtest.WithoutRateLimits())
+				store := agrenting.MemoryStore()
+				policy := agrenting.WithSession(agrenting.SessionPolicy{Window: -1, Store: store})
+				first, adopting := w.Client(policy), w.Client(policy)
+				require.NoError(t, w.Call(first))
+				require.NoError(t, w.Call(adopting))
+				require.Equal(t, 1, w.Exchanges())
+				sdktest.Advance(11 * time.Second)
+				w.Server.Fault(sdktest.RouteAuthenticate, fault.Always())
+				time.AfterFunc(2*time.Second, w.Server.ClearFaults)
+				began := time.Now()
+				var wg sync.WaitGroup
+				for n := range 20 {
+					c := first
+					if n%2 == 1 {
+						c = adopting
+					}
+					wg.Go(func() { assert.NoError(t, w.Call(c)) })
+				}
+				wg.Wait()
+				assert.Less(t, time.Since(began), 6*time.Second)
+
+				w.Server.Fault(sdktest.RouteAuthenticate, fault.Always())
+				began = time.Now()
+				require.Error(t, w.Call(w.Client()))
+				assert.Zero(t, time.Since(began), "no exchange of this client has worked")
+			})
+		})
+	}
+}
+
 func TestExchangeResponsesAreBoundedAndNotPrinted(t *testing.T) {
 	t.Parallel()
 	w := sdktest.NewSessionWorld(t)
