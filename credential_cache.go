@@ -120,15 +120,7 @@ func permanentFailure(err error) bool {
 // credential, and would do so again.
 func isLasting(err error) bool {
 	a, ok := errors.AsType[*APIError](err)
-	if !ok || a.StatusCode < http.StatusMultipleChoices || a.StatusCode >= http.StatusInternalServerError {
-		return false
-	}
-	switch a.StatusCode {
-	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
-		return false
-	default:
-		return true
-	}
+	return ok && a.StatusCode != http.StatusUnauthorized && (isRedirect(a.StatusCode) || refused(a.StatusCode))
 }
 
 // sourceFetch asks a source in its own terms.
@@ -327,13 +319,14 @@ func (k *credentialCache) facts(r refusal, seen *doubt) evidence.Facts {
 }
 
 // isExpired reports whether the credential was past its own expiry when the platform
-// refused it. An expiry that the platform has never respected does not count.
+// refused it. The Date of the response decides only close to the end, since a gateway may
+// have a wrong clock. An expiry that the platform has never respected does not count.
 func isExpired(r refusal) bool {
-	if r.gen.Expires.IsZero() {
-		return false
+	now := time.Now()
+	if !r.date.Before(r.gen.Value.cred.Expires()) {
+		now = now.Add(2 * time.Second)
 	}
-	end := r.gen.Value.cred.Expires()
-	return !time.Now().Before(r.gen.Expires) || (!r.date.IsZero() && !end.IsZero() && !r.date.Before(end))
+	return !r.gen.Expires.IsZero() && !now.Before(r.gen.Expires)
 }
 
 // renew replaces a credential that is dead. If the source has nothing newer, the one
