@@ -338,6 +338,51 @@ func TestPauseOfOtherClock(t *testing.T) {
 	}
 }
 
+// A process with another clock than that of the holder waits for its session.
+func TestAwaitedSessionIsYoungByEveryClock(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		behind  time.Duration // the holder's clock
+		awaited bool
+		want    bool
+	}{
+		"same clock":           {0, true, true},
+		"an hour behind":       {time.Hour, true, true},
+		"an hour ahead":        {-time.Hour, true, true},
+		"stored an hour ago":   {time.Hour, false, false},
+		"stored a moment ago":  {0, false, true},
+		"stored by clock fast": {-time.Hour, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				p, store := &fakePlatform{}, record.NewMemory()
+				slot := record.Sessions(recordsIn(store), apiKey("k1").Fingerprint(), apiKey("k1"))
+				held, err := slot.Acquire(t.Context(), record.Entry[record.Session]{}, record.Session{Token: "ended"}, record.Terms{
+					Holder: "another", Duration: 3 * time.Second, Every: time.Second,
+				})
+				require.NoError(t, err)
+				issue := func() {
+					sdktest.Advance(time.Second)
+					now := time.Now().Add(-c.behind)
+					require.NoError(t, held.Release(t.Context(), record.Session{Token: "issued", Issued: now, Expires: now.Add(20 * time.Hour)}))
+				}
+				if c.awaited {
+					go issue()
+				} else {
+					issue()
+				}
+				ended := secret.NewSession("ended", time.Time{}, apiKey("k1"))
+				g, err := newSource(p, &fakeKeys{key: "k1"}, sharedIn(store, 0)).Fetch(t.Context(), rejected(grant{Value: ended}, true))
+				require.NoError(t, err)
+				assert.Equal(t, "issued", g.Value.Reveal())
+				assert.Equal(t, c.want, session.Lately(g))
+				assert.Zero(t, p.exchanges())
+			})
+		})
+	}
+}
+
 func TestKeyIsRefusedOnlyAfterConfirmation(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -47,15 +47,19 @@ const (
 // obtainShared uses a session from the store if possible, waits for the process that is
 // obtaining one, or obtains one under the lease. A store that fails prevents only the
 // sharing.
-func (s *Source) obtainShared(ctx context.Context, q query, key secret.Credential, usable func(record.Session) (grant, bool)) (grant, error) {
+func (s *Source) obtainShared(ctx context.Context, q query, key secret.Credential, usable func(rec record.Session, fresh bool) (grant, bool)) (grant, error) {
 	slot := s.slotFor(key)
 	end := time.Now().Add(leaseWait(ctx))
 	waited := false
 	var revision string
 	changed := time.Now() // when the record last changed, as seen here
 	lost := false         // another process was faster
-	for {
+	var first string      // the token in the record when the wait began
+	for loads := 0; ; loads++ {
 		e, err := load(ctx, slot)
+		if loads == 0 {
+			first = e.Body.Token
+		}
 		switch {
 		case e.Revision != revision:
 			revision, changed = e.Revision, time.Now()
@@ -71,7 +75,7 @@ func (s *Source) obtainShared(ctx context.Context, q query, key secret.Credentia
 			return s.exchange(ctx, q, key, nil)
 		default:
 			s.setStoreError(nil)
-			if g, ok := usable(e.Body); ok {
+			if g, ok := usable(e.Body, e.Body.Token != first); ok {
 				return g, nil
 			}
 			if left := pauseLeft(e.Body, slot.Unchanged(e)); left > 0 && left < MaxPause {
