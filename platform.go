@@ -161,11 +161,11 @@ func (p platformCalls) Authenticate(ctx context.Context, path string, key secret
 	if a.status != http.StatusTooManyRequests {
 		return a.answer, e
 	}
-	after := e.RetryAfter
-	if after <= 0 {
+	after, ok := wire.RetryAfter(a.header, time.Now())
+	if !ok {
 		after = lockout
 	}
-	return a.answer, &LockoutError{RetryAt: time.Now().Add(min(after, session.MaxPause)), Err: e}
+	return a.answer, &LockoutError{RetryAt: time.Now().Add(min(max(after, time.Second), session.MaxPause)), Err: e}
 }
 
 // SessionDead implements session.Platform.
