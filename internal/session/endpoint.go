@@ -42,8 +42,8 @@ type Session struct {
 
 // Exchange exchanges a key for a session. If the platform does not know the path,
 // Exchange tries the other documented form once, and remembers it if the platform serves
-// it. If a response of a remembered path is not one of an endpoint that exists, Exchange
-// tries the configured path once: a gateway may have known neither path for some time.
+// it. If something else responds at a remembered path, Exchange tries the configured path
+// once. For example, a gateway may have known neither path for some time.
 func (e *Endpoint) Exchange(ctx context.Context, key secret.Credential) (Session, error) {
 	first, second := e.path, otherPath(e.path)
 	swapped := second != "" && e.swapped.Load()
