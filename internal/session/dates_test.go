@@ -81,7 +81,8 @@ func TestStray401WithWrongDate_causesNoExchange(t *testing.T) {
 			if r.URL.Path != "/api/v1/agents" {
 				return nil
 			}
-			if n++; n%3 != 0 {
+			n++
+			if n%3 != 0 {
 				return nil
 			}
 			return sdktest.Reply(http.StatusUnauthorized, `{"error":"no"}`, "Date", time.Now().Add(2*time.Hour).UTC().Format(http.TimeFormat))
