@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -87,10 +88,17 @@ func newFixedCache(name string, s *preparedCredential, c *core) *credentialCache
 // something, such as one of the few calls that the authenticate endpoint allows.
 func (c *core) newRenewingCache(name string, from any, costly bool, cfg renew.Config[*preparedCredential]) *credentialCache {
 	cfg.Same, cfg.Observe = sameCredential, c.observe
-	cfg.Wait, cfg.Permanent, cfg.Costly = c.cfg.retry.renewalWait(), permanentFailure, costly
+	cfg.Wait, cfg.Permanent, cfg.Costly = c.cfg.retry.renewalWait(), c.isPermanent, costly
 	return &credentialCache{
 		name: name, from: from, engine: renew.New(cfg), evidence: c.evidence, costly: costly, restores: c.cfg.keyStore() == nil,
 	}
+}
+
+// isPermanent reports whether no request waits after a failure of the cache's source. Once
+// the platform has issued a session, a gateway that refuses exchanges may stop doing so.
+func (c *core) isPermanent(err error) bool {
+	worked := c.creds.exchanges && c.creds.seen.Load() != nil
+	return permanentFailure(err) && (!worked || !isLasting(err))
 }
 
 // permanentFailure reports whether the source would fail in the same way again, so that
@@ -99,30 +107,20 @@ func permanentFailure(err error) bool {
 	if p, ok := errors.AsType[*pausedError](err); ok && p.lasting {
 		return true
 	}
-	for _, target := range []error{ErrNoCredential, ErrInvalidCredential, ErrEnvironmentMismatch, fs.ErrPermission} {
-		if errors.Is(err, target) {
-			return true
-		}
-	}
+	_, connecting := errors.AsType[*net.OpError](err) // a firewall may deny it now and allow it later
 	_, locked := errors.AsType[*LockoutError](err)
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	_, mismatch := errors.AsType[*RecordMismatchError](err)
-	return locked || untrusted || mismatch || wire.IsProxyAuth(err) || session.IsRefused(err) || isLasting(err)
+	return errors.Is(err, ErrNoCredential) || errors.Is(err, ErrInvalidCredential) || errors.Is(err, ErrEnvironmentMismatch) ||
+		(errors.Is(err, fs.ErrPermission) && !connecting) || locked || untrusted || mismatch ||
+		wire.IsProxyAuth(err) || session.IsRefused(err) || isLasting(err)
 }
 
 // isLasting reports whether the platform has refused a call for a reason that is not the
 // credential, and would do so again.
 func isLasting(err error) bool {
 	a, ok := errors.AsType[*APIError](err)
-	if !ok || a.StatusCode < http.StatusMultipleChoices || a.StatusCode >= http.StatusInternalServerError {
-		return false
-	}
-	switch a.StatusCode {
-	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
-		return false
-	default:
-		return true
-	}
+	return ok && a.StatusCode != http.StatusUnauthorized && (isRedirect(a.StatusCode) || refused(a.StatusCode))
 }
 
 // sourceFetch asks a source in its own terms.
@@ -321,13 +319,14 @@ func (k *credentialCache) facts(r refusal, seen *doubt) evidence.Facts {
 }
 
 // isExpired reports whether the credential was past its own expiry when the platform
-// refused it. An expiry that the platform has never respected does not count.
+// refused it. The Date of the response decides only close to the end, since a gateway may
+// have a wrong clock. An expiry that the platform has never respected does not count.
 func isExpired(r refusal) bool {
-	if r.gen.Expires.IsZero() {
-		return false
+	now := time.Now()
+	if !r.date.Before(r.gen.Value.cred.Expires()) {
+		now = now.Add(2 * time.Second)
 	}
-	end := r.gen.Value.cred.Expires()
-	return !time.Now().Before(r.gen.Expires) || (!r.date.IsZero() && !end.IsZero() && !r.date.Before(end))
+	return !r.gen.Expires.IsZero() && !now.Before(r.gen.Expires)
 }
 
 // renew replaces a credential that is dead. If the source has nothing newer, the one

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -159,6 +161,29 @@ func TestPermanentFailuresAreNotWaitedFor(t *testing.T) {
 				}
 				assert.Zero(t, time.Since(began))
 				require.NoError(t, c.Close())
+			})
+		})
+	}
+}
+
+// Local firewalls deny connections with the errors of files that may not be read.
+func TestDeniedConnectionIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	for _, errno := range []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.ECONNREFUSED} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := sdktest.NewSessionWorld(t)
+				base := w.Server.Transport()
+				until := time.Now().Add(2 * time.Second)
+				c := w.Client(agrenting.WithTransport(sdktest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
+					if time.Now().Before(until) {
+						return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", errno)}
+					}
+					return base.RoundTrip(r)
+				})))
+				require.NoError(t, w.Call(c))
+				assert.Less(t, time.Since(until), 4*time.Second)
 			})
 		})
 	}

@@ -126,7 +126,7 @@ func (a *directAnswer) apiError() *APIError {
 }
 
 // errRedirect is the cause if a call that must not be redirected gets a redirect.
-var errRedirect = fmt.Errorf("%w: credentials follow no redirect; make the platform's canonical URL the base URL (with and without www are different hosts)", ErrForeignOrigin)
+var errRedirect = fmt.Errorf("%w: credentials follow no redirect; if this call has never worked, make the platform's canonical URL the base URL (with and without www are different hosts)", ErrForeignOrigin)
 
 func isRedirect(status int) bool { return status >= 300 && status < 400 }
 
@@ -151,7 +151,7 @@ func (p platformCalls) Authenticate(ctx context.Context, path string, key secret
 	}
 	e := a.apiError()
 	if !a.fromPlatform() && !isRedirect(a.status) && a.status < http.StatusInternalServerError && a.status != http.StatusTooManyRequests {
-		return nil, notThePlatform(a)
+		return a.answer, notThePlatform(a)
 	}
 	r := hint.Response{
 		Status: a.status, Host: p.core.base.Host, Path: a.answer.Path, Base: p.core.base.EscapedPath(),
@@ -159,13 +159,13 @@ func (p platformCalls) Authenticate(ctx context.Context, path string, key secret
 	}
 	e.Hint = r.Text()
 	if a.status != http.StatusTooManyRequests {
-		return nil, e
+		return a.answer, e
 	}
-	after := e.RetryAfter
-	if after <= 0 {
+	after, ok := wire.RetryAfter(a.header, time.Now())
+	if !ok {
 		after = lockout
 	}
-	return nil, &LockoutError{RetryAt: time.Now().Add(min(after, session.MaxPause)), Err: e}
+	return a.answer, &LockoutError{RetryAt: time.Now().Add(min(max(after, time.Second), session.MaxPause)), Err: e}
 }
 
 // SessionDead implements session.Platform.

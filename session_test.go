@@ -171,7 +171,7 @@ func TestAuthenticate_unusableToken_isInvalidCredential(t *testing.T) {
 func TestALockoutSaysWhenToComeBack(t *testing.T) {
 	t.Parallel()
 	const body = `{"errors":[{"code":"RATE_LIMIT_EXCEEDED","message":"m"}]}`
-	for header, want := range map[string]time.Duration{"": 5 * time.Minute, "soon": 5 * time.Minute, "0": 5 * time.Minute, "120": 2 * time.Minute} {
+	for header, want := range map[string]time.Duration{"": 5 * time.Minute, "soon": 5 * time.Minute, "0": time.Second, "120": 2 * time.Minute} {
 		t.Run(header, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {

@@ -71,6 +71,48 @@ func TestUnreliableDateTeachesNoClockSkew(t *testing.T) {
 	}
 }
 
+// A firewall that refuses every third request has another clock than the platform.
+func TestStray401WithWrongDate_causesNoExchange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(time.Hour), agrentingtest.WithoutRateLimits())
+		n := 0
+		c := w.Client(agrenting.WithTransport(sdktest.Between(w.Server.Transport(), func(r *http.Request) *http.Response {
+			if r.URL.Path != "/api/v1/agents" {
+				return nil
+			}
+			n++
+			if n%3 != 0 {
+				return nil
+			}
+			return sdktest.Reply(http.StatusUnauthorized, `{"error":"no"}`, "Date", time.Now().Add(2*time.Hour).UTC().Format(http.TimeFormat))
+		})))
+		for range 100 {
+			began := time.Now()
+			require.NoError(t, w.Call(c))
+			require.Less(t, time.Since(began), time.Second)
+			sdktest.Advance(time.Second)
+		}
+		assert.Equal(t, 1, w.Exchanges())
+	})
+}
+
+// SkewOf ignores a difference of the clocks of less than 2 s.
+func TestSessionEndedBySlightlyFastPlatformIsRenewedUnasked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(time.Minute), agrentingtest.WithClockSkew(time.Second))
+		c := w.Client(agrenting.WithSession(agrenting.SessionPolicy{Window: -1}))
+		require.NoError(t, w.Call(c))
+		sdktest.Advance(time.Minute + 200*time.Millisecond)
+		began := time.Now()
+		require.NoError(t, w.Call(c))
+		assert.Zero(t, time.Since(began), "no pause, and no question about the session")
+		assert.Equal(t, 1, w.Unauthorized())
+		assert.Equal(t, 2, w.Exchanges())
+	})
+}
+
 func TestClockSkewOutlivesStoredResponses(t *testing.T) {
 	t.Parallel()
 	for name, shared := range map[string]bool{"alone": false, "shared": true} {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 type Endpoint struct {
 	platform Platform
 	path     string
-	// swapped is set while the platform knows the other documented path but not the
+	// swapped is set while the platform serves the other documented path but not the
 	// configured one.
 	swapped atomic.Bool
 	// failed is set while the last exchange has failed. Its connection may be dead, or
@@ -40,25 +41,37 @@ type Session struct {
 }
 
 // Exchange exchanges a key for a session. If the platform does not know the path,
-// Exchange tries the other documented form once, and remembers it if it works. The
-// remembered path may later turn out to be wrong, for example because a gateway knew
-// neither path for some time.
+// Exchange tries the other documented form once, and remembers it if the platform serves
+// it. If something else responds at a remembered path, Exchange tries the configured path
+// once. For example, a gateway may have known neither path for some time.
 func (e *Endpoint) Exchange(ctx context.Context, key secret.Credential) (Session, error) {
-	path := e.path
-	other, swapped := otherPath(path), false
-	if other != "" && e.swapped.Load() {
-		path, other, swapped = other, path, true
+	first, second := e.path, otherPath(e.path)
+	swapped := second != "" && e.swapped.Load()
+	if swapped {
+		first, second = second, first
 	}
-	s, err := e.exchangeAt(ctx, path, key)
-	if other == "" || !errors.Is(err, wire.ErrRouteNotFound) {
+	s, a, err := e.exchangeAt(ctx, first, key)
+	if second == "" || a == nil || serves(a, err) || (!swapped && !errors.Is(err, wire.ErrRouteNotFound)) {
 		return s, err
 	}
-	found, oerr := e.exchangeAt(ctx, other, key)
-	if errors.Is(oerr, wire.ErrRouteNotFound) {
+	found, a, oerr := e.exchangeAt(ctx, second, key)
+	switch {
+	case serves(a, oerr):
+		e.swapped.Store(!swapped)
+	case errors.Is(oerr, wire.ErrRouteNotFound):
 		return Session{}, err
 	}
-	e.swapped.Store(!swapped)
 	return found, oerr
+}
+
+// serves reports whether the outcome of an exchange shows that the platform serves the
+// path. Any other response may come from a gateway, or from a route for pages.
+func serves(a *wire.Answer, err error) bool {
+	if err == nil {
+		return true
+	}
+	return a != nil && a.FromPlatform() && (a.Status == http.StatusUnauthorized ||
+		a.Status == http.StatusTooManyRequests || a.Status >= http.StatusInternalServerError)
 }
 
 // otherPath returns the other one of the two documented paths, or "" if path is
@@ -75,21 +88,23 @@ func otherPath(path string) string {
 	}
 }
 
-func (e *Endpoint) exchangeAt(ctx context.Context, path string, key secret.Credential) (Session, error) {
+// exchangeAt makes the exchange at path. With an error, the answer is nil if there was no
+// response.
+func (e *Endpoint) exchangeAt(ctx context.Context, path string, key secret.Credential) (Session, *wire.Answer, error) {
 	a, err := e.platform.Authenticate(ctx, path, key, e.failed.Load())
 	e.failed.Store(err != nil)
 	if err != nil {
-		return Session{}, err
+		return Session{}, a, err
 	}
 	s, err := decode(a, key)
 	if err != nil && !a.FromPlatform() {
 		err = fmt.Errorf("%w, so %w", err, wire.ErrNotPlatform)
 	}
 	if err != nil {
-		return Session{}, &wire.CallError{Method: a.Method, Path: a.Path, Err: fmt.Errorf("%w: %w", wire.ErrMalformed, err)}
+		return Session{}, a, &wire.CallError{Method: a.Method, Path: a.Path, Err: fmt.Errorf("%w: %w", wire.ErrMalformed, err)}
 	}
 	s.Issued = a.Sent()
-	return s, nil
+	return s, a, nil
 }
 
 // decode reads the documented forms: "token" with "agent" in the platform's API

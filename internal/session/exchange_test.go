@@ -195,6 +195,53 @@ func TestOtherDocumentedPathIsTriedOnce(t *testing.T) {
 	require.NoError(t, w.Call(c))
 }
 
+// While it is deployed, a platform may not know its own path for a moment.
+func TestOtherDocumentedPath_servedByAnotherParty_isNotUsedAgain(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		status int
+		body   string
+	}{
+		"JSON without a code": {http.StatusNotFound, `{"errors":{"detail":"Not Found"}}`},
+		"page":                {http.StatusNotFound, "<html>"},
+		"redirect":            {http.StatusFound, ""},
+		"refused":             {http.StatusForbidden, `{"error":"invalid CSRF token"}`},
+		"page of a success":   {http.StatusOK, "<html>"},
+		"page of a failure":   {http.StatusServiceUnavailable, "<html>"},
+		"page of a 401":       {http.StatusUnauthorized, "<html>"},
+	} {
+		for was, remembered := range map[string]bool{"": false, ", remembered": true} {
+			t.Run(name+was, func(t *testing.T) {
+				t.Parallel()
+				w := sdktest.NewSessionWorld(t)
+				calls := 0
+				client := w.Client(agrenting.WithTransport(sdktest.Between(w.Server.Transport(), func(r *http.Request) *http.Response {
+					if r.URL.Path != "/auth/authenticate" {
+						return nil
+					}
+					calls++
+					if remembered && calls == 1 {
+						return sdktest.Reply(http.StatusServiceUnavailable, `{"errors":[{"code":"AGENT_UNAVAILABLE"}]}`)
+					}
+					return sdktest.Reply(c.status, c.body, "Location", "/maintenance")
+				})))
+				w.Server.Fault(sdktest.RouteAuthenticate, agrentingtest.HandlerError(http.StatusNotFound, "ROUTE_NOT_FOUND"))
+				_, err := client.Sessions.Authenticate(t.Context())
+				require.Error(t, err)
+				for range 3 {
+					_, err = client.Sessions.Authenticate(t.Context())
+					require.NoError(t, err)
+				}
+				want := 1
+				if remembered {
+					want = 2
+				}
+				assert.Equal(t, want, calls)
+			})
+		}
+	}
+}
+
 func TestExchangeFollowsNoRedirect(t *testing.T) {
 	t.Parallel()
 	foreign := sdktest.NewSessionWorld(t)
@@ -205,6 +252,48 @@ func TestExchangeFollowsNoRedirect(t *testing.T) {
 	require.ErrorContains(t, err, "base URL")
 	assert.Empty(t, foreign.Server.Requests())
 	assert.NotContains(t, err.Error(), w.Key.Secret)
+}
+
+// For example, a gateway redirects to a page about maintenance.
+func TestRefusalByGateway_isWaitedOutOnceExchangesHaveWorked(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]agrentingtest.Fault{
+		"redirect":      agrentingtest.Redirect(http.StatusFound, "/maintenance"),
+		"forbidden":     agrentingtest.Status(http.StatusForbidden, "BLOCKED"),
+		"unknown route": agrentingtest.HandlerError(http.StatusNotFound, "ROUTE_NOT_FOUND"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := sdktest.NewSessionWorld(t, agrentingtest.WithSessionTTL(10*time.Second), agrentingtest.WithoutRateLimits())
+				store := agrenting.MemoryStore()
+				policy := agrenting.WithSession(agrenting.SessionPolicy{Window: -1, Store: store})
+				first, adopting := w.Client(policy), w.Client(policy)
+				require.NoError(t, w.Call(first))
+				require.NoError(t, w.Call(adopting))
+				require.Equal(t, 1, w.Exchanges())
+				sdktest.Advance(11 * time.Second)
+				w.Server.Fault(sdktest.RouteAuthenticate, fault.Always())
+				time.AfterFunc(2*time.Second, w.Server.ClearFaults)
+				began := time.Now()
+				var wg sync.WaitGroup
+				for n := range 20 {
+					c := first
+					if n%2 == 1 {
+						c = adopting
+					}
+					wg.Go(func() { assert.NoError(t, w.Call(c)) })
+				}
+				wg.Wait()
+				assert.Less(t, time.Since(began), 6*time.Second)
+
+				w.Server.Fault(sdktest.RouteAuthenticate, fault.Always())
+				began = time.Now()
+				require.Error(t, w.Call(w.Client()))
+				assert.Zero(t, time.Since(began), "no exchange of this client has worked")
+			})
+		})
+	}
 }
 
 func TestExchangeResponsesAreBoundedAndNotPrinted(t *testing.T) {

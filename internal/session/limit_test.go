@@ -301,6 +301,88 @@ func TestLimitWithOtherClocks(t *testing.T) {
 	}
 }
 
+// Another process has failed once. Its clock may be wrong.
+func TestPauseOfOtherClock(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		offset, pause time.Duration // of the other clock, and by that clock
+		paused        time.Duration
+	}{
+		"same":                  {0, 20 * time.Second, 20 * time.Second},
+		"10 min ahead":          {10 * time.Minute, 250 * time.Millisecond, 250 * time.Millisecond},
+		"10 min ahead, lockout": {10 * time.Minute, 5 * time.Minute, 5 * time.Minute},
+		"an hour ahead":         {time.Hour, 20 * time.Second, 20 * time.Second},
+		"10 min behind":         {-10 * time.Minute, 20 * time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				p, store := &fakePlatform{}, record.NewMemory()
+				failed := time.Now().Add(c.offset)
+				_, err := record.Sessions(recordsIn(store), apiKey("k1").Fingerprint(), apiKey("k1")).Save(t.Context(),
+					record.Entry[record.Session]{Body: record.Session{NotBefore: failed.Add(c.pause), Failures: 1, Exchanges: []time.Time{failed}}})
+				require.NoError(t, err)
+				s := newSource(p, &fakeKeys{key: "k1"}, sharedIn(store, 0))
+				for passed := time.Duration(0); passed < c.paused; passed += c.paused / 2 {
+					_, err = s.Fetch(t.Context(), query{Reason: renew.First})
+					paused, ok := errors.AsType[*session.PausedError](err)
+					require.True(t, ok, "%v", err)
+					assert.Equal(t, c.paused-passed, time.Until(paused.Until))
+					sdktest.Advance(c.paused / 2)
+				}
+				_, err = s.Fetch(t.Context(), query{Reason: renew.First})
+				require.NoError(t, err)
+				assert.Equal(t, 1, p.exchanges())
+			})
+		})
+	}
+}
+
+// A process with another clock than that of the holder waits for its session.
+func TestAwaitedSessionIsYoungByEveryClock(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		behind  time.Duration // the holder's clock
+		awaited bool
+		want    bool
+	}{
+		"same clock":           {0, true, true},
+		"an hour behind":       {time.Hour, true, true},
+		"an hour ahead":        {-time.Hour, true, true},
+		"stored an hour ago":   {time.Hour, false, false},
+		"stored a moment ago":  {0, false, true},
+		"stored by clock fast": {-time.Hour, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				p, store := &fakePlatform{}, record.NewMemory()
+				slot := record.Sessions(recordsIn(store), apiKey("k1").Fingerprint(), apiKey("k1"))
+				held, err := slot.Acquire(t.Context(), record.Entry[record.Session]{}, record.Session{Token: "ended"}, record.Terms{
+					Holder: "another", Duration: 3 * time.Second, Every: time.Second,
+				})
+				require.NoError(t, err)
+				issue := func() {
+					sdktest.Advance(time.Second)
+					now := time.Now().Add(-c.behind)
+					require.NoError(t, held.Release(t.Context(), record.Session{Token: "issued", Issued: now, Expires: now.Add(20 * time.Hour)}))
+				}
+				if c.awaited {
+					go issue()
+				} else {
+					issue()
+				}
+				ended := secret.NewSession("ended", time.Time{}, apiKey("k1"))
+				g, err := newSource(p, &fakeKeys{key: "k1"}, sharedIn(store, 0)).Fetch(t.Context(), rejected(grant{Value: ended}, true))
+				require.NoError(t, err)
+				assert.Equal(t, "issued", g.Value.Reveal())
+				assert.Equal(t, c.want, session.Lately(g))
+				assert.Zero(t, p.exchanges())
+			})
+		})
+	}
+}
+
 func TestKeyIsRefusedOnlyAfterConfirmation(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -12,8 +12,9 @@ import (
 type Platform interface {
 	// Authenticate calls the authenticate endpoint at path with a key. Its error
 	// matches [wire.ErrUnauthorized] if the platform refused the key, and
-	// [wire.ErrRouteNotFound] if it does not know the path. leave is set if no further
-	// request may use the connection of the call.
+	// [wire.ErrRouteNotFound] if it does not know the path. With an error, the answer is
+	// the response, or nil if there was none. leave is set if no further request may use
+	// the connection of the call.
 	Authenticate(ctx context.Context, path string, key secret.Credential, leave bool) (*wire.Answer, error)
 	// SessionDead reports whether the platform has proven that a session is dead. lately
 	// is set if the session was issued a moment ago, so that parts of the platform may

@@ -47,15 +47,19 @@ const (
 // obtainShared uses a session from the store if possible, waits for the process that is
 // obtaining one, or obtains one under the lease. A store that fails prevents only the
 // sharing.
-func (s *Source) obtainShared(ctx context.Context, q query, key secret.Credential, usable func(record.Session) (grant, bool)) (grant, error) {
+func (s *Source) obtainShared(ctx context.Context, q query, key secret.Credential, usable func(rec record.Session, fresh bool) (grant, bool)) (grant, error) {
 	slot := s.slotFor(key)
 	end := time.Now().Add(leaseWait(ctx))
 	waited := false
 	var revision string
 	changed := time.Now() // when the record last changed, as seen here
 	lost := false         // another process was faster
-	for {
+	var first string      // the token in the record when the wait began
+	for loads := 0; ; loads++ {
 		e, err := load(ctx, slot)
+		if loads == 0 {
+			first = e.Body.Token
+		}
 		switch {
 		case e.Revision != revision:
 			revision, changed = e.Revision, time.Now()
@@ -71,11 +75,11 @@ func (s *Source) obtainShared(ctx context.Context, q query, key secret.Credentia
 			return s.exchange(ctx, q, key, nil)
 		default:
 			s.setStoreError(nil)
-			if g, ok := usable(e.Body); ok {
+			if g, ok := usable(e.Body, e.Body.Token != first); ok {
 				return g, nil
 			}
-			if wait := time.Until(e.Body.NotBefore); wait > 0 && wait < MaxPause {
-				return grant{}, pausedBy(e.Body)
+			if left := pauseLeft(e.Body, slot.Unchanged(e)); left > 0 && left < MaxPause {
+				return grant{}, pausedBy(e.Body, time.Now().Add(left))
 			}
 		}
 		left, remaining := slot.Left(e), time.Until(end)
@@ -233,6 +237,17 @@ func (s *Source) pause(rec *record.Session, err error) {
 	rec.Reason = secret.Clean(err.Error())
 }
 
+// pauseLeft returns how long the endpoint must not be called yet, according to a record that
+// this process has seen unchanged for some time. The pause began with the last exchange by
+// the clock that NotBefore is from. If that clock is ahead, the pause is not longer.
+func pauseLeft(rec record.Session, unchanged time.Duration) time.Duration {
+	left := time.Until(rec.NotBefore)
+	if n := len(rec.Exchanges); n > 0 {
+		left = min(left, rec.NotBefore.Sub(rec.Exchanges[n-1])-unchanged)
+	}
+	return left
+}
+
 // PausedError reports that the authenticate endpoint must not be called, because another
 // process was refused. If the key of that process was refused, the error matches
 // [wire.ErrUnauthorized]. The key may have been replaced since then, which each process
@@ -247,8 +262,8 @@ type PausedError struct {
 	reason  string
 }
 
-func pausedBy(rec record.Session) error {
-	return &PausedError{Until: rec.NotBefore, Locked: rec.Locked, refused: rec.Refused, reason: rec.Reason}
+func pausedBy(rec record.Session, until time.Time) error {
+	return &PausedError{Until: until, Locked: rec.Locked, refused: rec.Refused, reason: rec.Reason}
 }
 
 // Error returns a text with the response that the other process got.

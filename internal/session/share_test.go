@@ -33,7 +33,7 @@ func TestOnlyKeyRefusalIsSharedAsRefusal(t *testing.T) {
 		s := New(Config{Platform: refusing{err}})
 		var rec record.Session
 		s.pause(&rec, err)
-		shared := pausedBy(rec)
+		shared := pausedBy(rec, rec.NotBefore)
 		assert.Equal(t, refused, errors.Is(shared, wire.ErrUnauthorized), "%v", err)
 		require.NotErrorIs(t, shared, wire.ErrRouteNotFound)
 		assert.False(t, rec.Locked)

@@ -195,8 +195,8 @@ func (s *Source) obtain(ctx context.Context, q query, key secret.Credential) (gr
 		return g, key, err
 	}
 	var dead string // a token that the platform refuses
-	usable := func(rec record.Session) (grant, bool) {
-		g, ok := s.adopt(rec, q, key)
+	usable := func(rec record.Session, fresh bool) (grant, bool) {
+		g, ok := s.adopt(rec, q, key, fresh)
 		if ok = ok && rec.Token != dead; ok && q.HasRejected && s.cfg.Platform.SessionDead(ctx, g.Value, Lately(g)) {
 			// This session has probably ended like the rejected one, for example because
 			// all sessions of a key were ended at once. Asking costs a call, but saves
@@ -271,9 +271,12 @@ func (s *Source) exchange(ctx context.Context, q query, key secret.Credential, s
 	return grant{Value: c, Expires: c.Expires(), Issued: got.Issued}, nil
 }
 
+// lately is how long ago a session was issued at most if parts of the platform may not know
+// it yet.
+const lately = 4 * time.Second
+
 // Lately reports whether a session was issued a moment ago, as far as that is known.
 func Lately(g renew.Grant[secret.Credential]) bool {
-	const lately = 4 * time.Second
 	if g.Reason != renew.Adopted || g.Life <= 0 || g.Expires.IsZero() {
 		return true
 	}
@@ -281,8 +284,10 @@ func Lately(g renew.Grant[secret.Credential]) bool {
 }
 
 // adopt returns the session of a record if it can be used for the query: it has not
-// expired, and it is not the session that was rejected or must be replaced.
-func (s *Source) adopt(rec record.Session, q query, key secret.Credential) (grant, bool) {
+// expired, and it is not the session that was rejected or must be replaced. fresh is set if
+// this process has seen the session replace another one. It was then issued a moment ago,
+// even if the clock of the process that obtained it is behind.
+func (s *Source) adopt(rec record.Session, q query, key secret.Credential, fresh bool) (grant, bool) {
 	if rec.Token == "" {
 		return grant{}, false
 	}
@@ -291,6 +296,9 @@ func (s *Source) adopt(rec record.Session, q query, key secret.Credential) (gran
 		return grant{}, false
 	}
 	now := time.Now().Add(rec.Skew) // the platform's
+	if latest := rec.Issued.Add(rec.Skew + lately/2); fresh && now.After(latest) {
+		now = latest
+	}
 	life := rec.Expires.Sub(rec.Issued.Add(rec.Skew))
 	if (!rec.Expires.IsZero() && life > 0 && !now.Before(rec.Expires)) || s.wasReplaced(c) {
 		return grant{}, false
