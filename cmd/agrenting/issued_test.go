@@ -144,9 +144,8 @@ func TestRequestKeepsSecretBesideData(t *testing.T) {
 			if raw {
 				args = append(args, "--raw")
 			}
-			code, out, errs := p.run(t, body, append(args, "--show")...)
-			shown, codeShown := out, code
-			code, out, errs = p.run(t, body, append(args, "--out", file)...)
+			codeShown, shown, _ := p.run(t, body, append(args, "--show")...)
+			code, out, errs := p.run(t, body, append(args, "--out", file)...)
 			assert.Equal(t, code, codeShown, body)
 			assert.Empty(t, out)
 			text, err := os.ReadFile(file)
@@ -159,8 +158,8 @@ func TestRequestKeepsSecretBesideData(t *testing.T) {
 				assert.Equal(t, codeOK, code, errs)
 			}
 			if raw {
-				assert.Equal(t, body, string(text)) //nolint:testifylint // byte by byte
-				assert.Equal(t, body, shown)        //nolint:testifylint // byte by byte
+				assert.Equal(t, body, string(text))
+				assert.Equal(t, body, shown)
 				continue
 			}
 			assert.JSONEq(t, cmp.Or(want, body), string(text))
@@ -181,11 +180,11 @@ func TestRepeatedRequestIsTheSameCall(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotContains(t, string(pending), "robot", "a body may have a password")
 	for want, args := range map[string][]string{
-		"it was made with {": {"request", "POST", path, "-f", "name=toy", "--out", file},
-		"and it was made":    {"request", "POST", "/api/v1/user/tokens", "-f", "name=robot", "--out", file},
-		`"query":""`:         {"request", "POST", path, "-f", "name=robot", "--input", os.DevNull, "--out", file},
-		`"agent":"a-1"`:      append(slices.Clone(first), "--agent", "a-2"),
-		"by the command req": {"keys", "create", "--name", "robot", "--out", file},
+		"it was made with {":                     {"request", "POST", path, "-f", "name=toy", "--out", file},
+		"and it was made":                        {"request", "POST", "/api/v1/user/tokens", "-f", "name=robot", "--out", file},
+		`"query":""`:                             {"request", "POST", path, "-f", "name=robot", "--input", os.DevNull, "--out", file},
+		`"agent":"a-1"`:                          append(slices.Clone(first), "--agent", "a-2"),
+		"by the command req":                     {"keys", "create", "--name", "robot", "--out", file},
 		"leave out -H 'X-Idempotency-Key: mine'": append(slices.Clone(first), "-H", "X-Idempotency-Key: mine"),
 	} {
 		code, _, errs = p.run(t, `{"data":{"api_key":"`+newKey+`"}}`, args...)
