@@ -137,8 +137,12 @@ func (c *requestCmd) keep(a *app, s *sink, i *issuing, resp *agrenting.Response,
 		return i.failed(err)
 	}
 	body := i.witness.response()
-	if !conclusive(body) {
-		return i.failed(a.setAside(s, body, cmp.Or(err, errNoData)))
+	switch {
+	case conclusive(body):
+	case complains:
+		return i.failed(err)
+	default:
+		return i.failed(a.setAside(s, body, errNoData))
 	}
 	data, beside := dataOf(body)
 	if beside = beside || complains; beside {
