@@ -212,7 +212,7 @@ func (c *agentsRegisterCmd) Run(a *app) error {
 	}
 	secret := r.Credential.Reveal()
 	made := "the agent " + visible(cmp.Or(r.Agent.ID, c.DID)) + " was registered"
-	if err := i.keep(s, made, c.undo(r.Agent.ID), secret); err != nil {
+	if err := i.keep(s, made, c.undo(r.Agent.ID), secret+"\n"); err != nil {
 		return err
 	}
 	if a.JSON {

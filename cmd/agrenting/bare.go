@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -13,15 +14,13 @@ import (
 // rotationSuffix is added to the name of --out for the store of a rotation without --store.
 const rotationSuffix = ".rotation"
 
-// A bareRotation is a rotation without --store, over a temporary store. The store is beside
-// --out, so that the same command finds it again.
+// A bareRotation is a rotation without --store, over a temporary store that the same command
+// finds again.
 type bareRotation struct {
 	cmd    *keysRotateCmd
-	app    *app // with the temporary store
+	app    *app // with the temporary store; nil until that is found or created
 	before agrenting.Credential
-	// found is set if the same command finds the store again. asked is set if the platform
-	// was asked for a key.
-	found, asked bool
+	asked  bool // the platform was asked for a key
 }
 
 // fromFile is a file in the temporary store with the fingerprint of the key that is rotated.
@@ -67,49 +66,60 @@ func (c *keysRotateCmd) withoutStore(a *app) error {
 	return err
 }
 
-// beside returns the folder of the temporary store beside --out, or "" without --out.
-func (r *bareRotation) beside() (string, error) {
+// folders returns the folders for the temporary store in the order of preference: beside --out,
+// and in the folder for temporary files, which is for keys that are printed and for a folder of
+// --out that other users can write to.
+func (r *bareRotation) folders() ([]string, error) {
+	temp := filepath.Join(os.TempDir(), "agrenting-rotation-"+strings.ReplaceAll(r.before.Fingerprint(), ":", "-"))
 	if r.cmd.Out == "" {
-		return "", nil
+		return []string{temp}, nil
 	}
 	path, err := filepath.Abs(r.cmd.Out)
-	return path + rotationSuffix, err
+	return []string{path + rotationSuffix, temp}, err
 }
 
 // find looks for the store of an earlier run of the same command. finished is its
 // state if that run rotated the key but could not write it.
 func (r *bareRotation) find(a *app) (finished *agrenting.KeyState, err error) {
-	folder, err := r.beside()
-	if err != nil || folder == "" {
+	folders, err := r.folders()
+	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Lstat(folder); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // there is no earlier run
+	for _, folder := range folders {
+		if _, err := os.Lstat(folder); !errors.Is(err, fs.ErrNotExist) {
+			return r.resume(a.withStore(folder))
+		}
 	}
-	b := a.withStore(folder)
+	return nil, nil //nolint:nilnil // there is no earlier run
+}
+
+// resume uses the store of an earlier run, or returns an error if it is not one of the same
+// command.
+func (r *bareRotation) resume(b *app) (finished *agrenting.KeyState, err error) {
 	state, err := b.stored()
-	from, _ := os.ReadFile(filepath.Join(folder, fromFile)) // #nosec G304 -- checked with the store
-	same := strings.TrimSpace(string(from)) == r.before.Fingerprint()
-	if len(from) == 0 && (err == nil || errors.Is(err, agrenting.ErrNoRecord)) {
-		return nil, unmarkedFolder(folder)
-	}
-	switch {
-	case errors.Is(err, agrenting.ErrNoRecord) && same:
-		return nil, nil //nolint:nilnil // it was killed before it did anything
-	case err != nil && !errors.Is(err, agrenting.ErrNoRecord):
+	none := errors.Is(err, agrenting.ErrNoRecord)
+	if err != nil && !none {
 		return nil, err
-	case err == nil && state.Unfinished == nil && state.Credential.Equal(r.before):
-		return nil, nil //nolint:nilnil // the key that was saved there is in use
-	case !same:
-		return nil, usage("agrenting keys rotate --store "+folder+" finishes it; remove the folder if no program uses its key",
-			"%s has the unfinished rotation of a key other than %s", folder, r.before.Fingerprint())
-	case state.Unfinished == nil:
-		r.use(b, true)
-		return &state, nil
-	default:
-		a.ui.note("an earlier run has not finished this rotation; this one continues it (%s)", folder)
-		return nil, nil //nolint:nilnil // it is not finished
 	}
+	from, _ := os.ReadFile(filepath.Join(b.Store, fromFile)) // #nosec G304 -- checked with the store
+	switch {
+	case len(from) == 0:
+		if err := unmarkedFolder(b.Store); err != nil {
+			return nil, err
+		}
+	case !none && state.Unfinished == nil && state.Credential.Equal(r.before):
+		// The key that was saved there is in use.
+	case strings.TrimSpace(string(from)) != r.before.Fingerprint():
+		return nil, usage("agrenting keys rotate --store "+b.Store+" finishes it; remove the folder if no program uses its key",
+			"%s has the unfinished rotation of a key other than %s", b.Store, r.before.Fingerprint())
+	case none: // it was killed before it did anything
+	case state.Unfinished == nil:
+		finished = &state
+	default:
+		b.ui.note("an earlier run has not finished this rotation; this one continues it (%s)", b.Store)
+	}
+	r.app = b
+	return finished, nil
 }
 
 // unmarkedFolder checks a folder without fromFile. If an earlier run made the folder but did
@@ -129,33 +139,29 @@ func unmarkedFolder(folder string) error {
 	return nil
 }
 
-func (r *bareRotation) use(a *app, found bool) { r.app, r.found = a, found }
-
-// place creates the temporary store: beside --out if no other user can write there, otherwise in
-// the folder for temporary files.
+// place creates the temporary store, unless an earlier run has created it.
 func (r *bareRotation) place(a *app) error {
-	folder, err := r.beside()
-	if err != nil {
-		return failure("pass --store FOLDER", "cannot make a temporary store: %v", cause(err))
+	if r.app != nil {
+		return r.mark()
 	}
-	if folder != "" {
-		if err = os.Mkdir(folder, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
-			b := a.withStore(folder)
-			if _, lerr := b.stored(); lerr == nil || errors.Is(lerr, agrenting.ErrNoRecord) {
-				r.use(b, true)
-				return r.mark()
-			} else if err != nil { // it existed already
-				return lerr
-			}
-			_ = os.Remove(folder)
+	folders, err := r.folders()
+	for _, folder := range folders {
+		if err = os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			continue
 		}
+		b := a.withStore(folder)
+		_, lerr := b.stored()
+		if lerr == nil || errors.Is(lerr, agrenting.ErrNoRecord) {
+			r.app = b
+			return r.mark()
+		}
+		if err != nil { // it existed already
+			return lerr
+		}
+		_ = os.Remove(folder)
+		err = lerr
 	}
-	if folder, err = os.MkdirTemp("", "agrenting-rotation-*"); err != nil { // 0700
-		return failure("pass --store FOLDER", "cannot make a temporary folder: %v", cause(err))
-	}
-	r.use(a.withStore(folder), false)
-	a.ui.note("until the new key is written, it is in %s; if this run is killed, agrenting keys rotate --store %s finishes the rotation", folder, folder)
-	return r.mark()
+	return failure("pass --store FOLDER", "cannot make a temporary store: %v", cause(err))
 }
 
 // mark records which key is rotated.
@@ -171,22 +177,14 @@ func (r *bareRotation) mark() error {
 	return nil
 }
 
-// again returns how to continue.
-func (r *bareRotation) again() string {
-	if r.found {
-		return "run the same command again"
-	}
-	return "run agrenting keys rotate --store " + r.app.Store
-}
+// again is how to continue a rotation.
+const again = "run the same command again"
 
 // run rotates the key.
 func (r *bareRotation) run(s *sink) error {
 	a := r.app
 	watch := newRotationWatch(a)
-	watch.again = r.again()
-	if !r.found {
-		watch.next = " with --store " + a.Store
-	}
+	watch.again = again
 	defer watch.end()
 	policy := r.cmd.policy()
 	policy.Grace = -1 // no other process uses this store
@@ -239,8 +237,11 @@ func (r *bareRotation) settle(err error) error {
 			e.msg = "the key was rotated, and the old one is dead, but the temporary store could not be written: " + textOf(failed.Err)
 			return &e
 		}
+		if conclusive(failed.RawResponse()) { // the hint says to save it
+			e.hint = joinHints(e.hint, "then remove "+a.Store)
+			return &e
+		}
 	}
-	again := r.again()
 	switch {
 	case lerr == nil && state.Unfinished == nil:
 		e.msg = "the key was rotated, and the old one is dead, but " + e.msg
@@ -248,10 +249,7 @@ func (r *bareRotation) settle(err error) error {
 		if file, err := rescued(a.Store, state.Credential.Reveal()); err == nil {
 			where = "the new key is in " + file
 		}
-		e.hint = where
-		if r.found {
-			e.hint += "; " + again + " to write it to " + r.cmd.Out
-		}
+		e.hint = where + "; " + again + " to write it to " + cmp.Or(r.cmd.Out, "standard output")
 	case e.code == codeRefused, e.code == codeCredential:
 		e.hint = joinHints(e.hint, again+" with the same key to finish the rotation")
 	default: // a network hint would not mention the rotation

@@ -3,12 +3,16 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -198,6 +202,114 @@ func TestSecretWithoutFolderGoesToRescueFile(t *testing.T) {
 	secret, err := os.ReadFile(kept[0])
 	require.NoError(t, err)
 	assert.True(t, s.srv.KeyAlive(strings.TrimSuffix(string(secret), "\n")))
+}
+
+func TestUnwritableResponseGoesToRescueFile(t *testing.T) {
+	t.Parallel()
+
+	for _, raw := range []bool{false, true} {
+		s, target := newShell(t), folder(t)
+		file := filepath.Join(target, "secret")
+		command := []string{"agrenting", "request", "POST", "/api/v1/agents/" + s.agent.ID + "/credentials", "-f", "name=robot", "--out", file}
+		if raw {
+			command = append(command, "--raw")
+		}
+		reached, release := hold(t, s.srv, "/credentials")
+		cmd, out := s.command(command...)
+		require.NoError(t, cmd.Start())
+		<-reached
+		require.NoError(t, os.RemoveAll(target))
+		release()
+		require.Error(t, cmd.Wait())
+		kept, err := filepath.Glob(filepath.Join(s.temp, "agrenting-rescued-*"))
+		require.NoError(t, err)
+		require.Len(t, kept, 1, out.String())
+		assert.Regexp(t, `^agrenting: the call issued [0-9a-f-]{36}, but `+file+` could not be written: no such file or directory; its secret is in `+kept[0]+
+			`; .*; or revoke it with agrenting keys revoke or agrenting tokens revoke`+"\n$", out.String())
+		text, err := os.ReadFile(kept[0])
+		require.NoError(t, err)
+		assert.Contains(t, string(text), `"api_key":`)
+	}
+}
+
+func TestUnwritableResponseIsWrittenByRepeatedRequest(t *testing.T) {
+	t.Parallel()
+
+	s, target := newShell(t), folder(t)
+	file := filepath.Join(target, "secret")
+	command := []string{"agrenting", "request", "POST", "/api/v1/agents/" + s.agent.ID + "/credentials", "--out", file}
+	reached, release := hold(t, s.srv, "/credentials")
+	cmd, out := s.command(command...)
+	require.NoError(t, cmd.Start())
+	<-reached
+	require.NoError(t, os.Mkdir(file, 0o700))
+	release()
+	require.Error(t, cmd.Wait())
+	assert.Contains(t, out.String(), "its secret is in "+target+"/.agrenting-")
+	assert.Contains(t, out.String(), "repeat the same command within 24 h: the platform then returns the same secret; or revoke it")
+
+	require.NoError(t, os.Remove(file))
+	text, code := s.run(command...)
+	assert.Equal(t, codeOK, code, text)
+	assert.Len(t, s.srv.LiveKeys(s.agent.ID), 2, "the key in use, and one other")
+	assert.NoFileExists(t, file+pendingSuffix)
+}
+
+// The process is killed before the platform responds.
+func TestKilledRequestIsRepeated(t *testing.T) {
+	t.Parallel()
+
+	s := newShell(t)
+	file := filepath.Join(s.temp, "secret")
+	command := []string{"agrenting", "request", "POST", "/api/v1/agents/" + s.agent.ID + "/credentials", "--out", file}
+	s.srv.Fault("POST *", agrentingtest.Stall(0))
+	cmd, out := s.command(command...)
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool { return len(s.srv.LiveKeys(s.agent.ID)) == 2 }, 20*time.Second, 5*time.Millisecond)
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait(), out.String())
+
+	text, code := s.run(command...)
+	assert.Equal(t, codeOK, code, text)
+	assert.Len(t, s.srv.LiveKeys(s.agent.ID), 2, "no other key was created")
+}
+
+// The response of a call that issues nothing is larger than the disk.
+func TestLargeResponseIsNotCalledSecret(t *testing.T) {
+	t.Parallel()
+
+	for _, raw := range []string{"--raw", "--quiet"} {
+		s, d := newShell(t), newDisk(t, 0)
+		front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"data":"`+strings.Repeat("x", 300<<10)+`"}`)
+		}))
+		t.Cleanup(front.Close)
+		s.srv.URL = front.URL
+		out, code := s.run("agrenting", "request", "GET", "/api/v1/agents", "--out", d.file("list"), raw)
+		assert.Equal(t, codeFailure, code, out)
+		assert.Contains(t, out, "no space left on device; free space on the disk, or choose a folder on another disk\n")
+		assert.NotContains(t, out, "secret")
+		assert.NotContains(t, out, "create")
+		out, _ = s.run("agrenting", "request", "GET", "/api/v1/agents", "--out", d.file("list"), raw, "--json")
+		assert.Contains(t, out, `"kind": "file"`)
+		only(t, d.path)
+	}
+}
+
+// The new key is in use, so another one is not needed.
+func TestUnwritableCopyOfStoredKey(t *testing.T) {
+	t.Parallel()
+
+	s, target := newShell(t), folder(t)
+	file, store := filepath.Join(target, "secret"), filepath.Join(s.temp, "store")
+	reached, release := hold(t, s.srv, "/rotate-key")
+	cmd, out := s.command("agrenting", "keys", "rotate", "--yes", "--strategy", "inplace", "--store", store, "--out", file)
+	require.NoError(t, cmd.Start())
+	<-reached
+	require.NoError(t, os.RemoveAll(target))
+	release()
+	require.Error(t, cmd.Wait())
+	assert.Contains(t, out.String(), "agrenting: the key was rotated and is in --store "+store+", but "+file+" could not be written: no such file or directory; check the path\n")
 }
 
 // A session that could not be saved is ended.

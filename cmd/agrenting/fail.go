@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -211,8 +212,8 @@ func (a *app) classify(err error) *cliError {
 		if remedy != "" && !errors.Is(err, agrenting.ErrUnauthorized) {
 			e.hint = remedy
 		}
-		if s.code == codeCredential && errors.Is(err, fs.ErrNotExist) {
-			e.hint = "put the credential there, or name another file with --key-file or " + varKeyFile
+		if s.code == codeCredential {
+			e.hint = cmp.Or(a.keyFileHint(err), e.hint)
 		}
 		return e
 	}
@@ -223,6 +224,18 @@ func (a *app) classify(err error) *cliError {
 		e.code, e.kind, e.hint = codeNetwork, "network", networkHint(err)
 	}
 	return e
+}
+
+// keyFileHint returns what to do about a key file that cannot be read, or "".
+func (a *app) keyFileHint(err error) string {
+	switch path := a.env(varKeyFile); {
+	case errors.Is(err, fs.ErrNotExist):
+		return "put the credential there, or name another file with --key-file or " + varKeyFile
+	case path != "" && errors.Is(err, fs.ErrPermission):
+		return readHint(path)
+	default:
+		return ""
+	}
 }
 
 // fileError reports whether an error concerns a file or a folder, and returns the error of the

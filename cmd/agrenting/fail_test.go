@@ -3,9 +3,11 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -128,6 +130,40 @@ func TestErrorsNameNoTypesOfGo(t *testing.T) {
 		require.Error(t, err)
 		assert.Equal(t, want, textOf(err))
 	}
+}
+
+func TestUnreadableKeyFileHasRemedy(t *testing.T) {
+	t.Parallel()
+
+	key := filepath.Join(t.TempDir(), "key")
+	require.NoError(t, os.WriteFile(key, nil, 0o600))
+	for name, c := range map[string]struct {
+		file  string
+		cause error
+		want  string
+	}{
+		"unreadable": {key, fs.ErrPermission, readHint(key)},
+		"missing":    {key, fs.ErrNotExist, "put the credential there"},
+		"other":      {key, fs.ErrInvalid, ""},
+		"no file":    {"", fs.ErrPermission, ""},
+	} {
+		a := &app{ctx: t.Context(), globals: globals{KeyFile: c.file}}
+		a.lookup = func(string) (string, bool) { return "", false }
+		e := a.classify(fmt.Errorf("%w: the key file: %w", agrenting.ErrInvalidCredential, c.cause))
+		assert.Equal(t, codeCredential, e.code, name)
+		assert.True(t, strings.HasPrefix(e.hint, c.want) && (c.want == "") == (e.hint == ""), "%s: %q", name, e.hint)
+	}
+}
+
+func TestUncheckableOutHasRemedy(t *testing.T) {
+	t.Parallel()
+
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	_, err := secretFlags{Out: filepath.Join(file, "secret")}.open(true)
+	e, ok := errors.AsType[*cliError](err)
+	require.True(t, ok, err)
+	assert.NotEmpty(t, e.hint)
 }
 
 // TestRescuedKeepsTheSecretWithTheStore covers a rotation without --out and

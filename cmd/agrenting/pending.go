@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,8 +88,6 @@ type issuing struct {
 	path    string // of the file with the idempotency key; "" is none
 	call    pendingCall
 	chosen  bool // the user specified the idempotency key
-	// flag is how the user passes an idempotency key; "" means --idempotency-key.
-	flag string
 	// repeated is set if an earlier run may have made the call.
 	repeated bool
 
@@ -167,7 +167,7 @@ func (i *issuing) resume(chosen string) error {
 			"%s records a call with an unknown outcome, and %s", i.path, visible(why))
 	}
 	if chosen != "" && chosen != before.Key {
-		return usage("leave out --idempotency-key", "%s has another idempotency key", i.path)
+		return usage("leave out "+i.flag(chosen), "%s has another idempotency key", i.path)
 	}
 	if age := time.Since(before.Began); age > pendingFor {
 		return failure(i.check+": "+i.undo+", and remove "+i.path,
@@ -273,17 +273,26 @@ func (i *issuing) repeat() string {
 	case i.call.Credential == "" && !i.chosen: // the idempotency key alone is enough to get the secret
 		return i.check + ": " + i.undo + "; with --out FILE, the command could be repeated"
 	default:
-		return "repeat it with " + cmp.Or(i.flag, "--idempotency-key "+i.call.Key) + " within 24 h: the platform then returns the same secret; if it cannot be repeated, " +
+		return "repeat it with " + i.flag(i.call.Key) + " within 24 h: the platform then returns the same secret; if it cannot be repeated, " +
 			i.check + ": " + i.undo
 	}
 }
 
-// A witness records whether calls may have been carried out. It is the base transport of the
-// client.
+// flag returns how the user passes an idempotency key.
+func (i *issuing) flag(key string) string {
+	if i.call.Command == requestCommand {
+		return "-H '" + idempotencyHeader + ": " + key + "'"
+	}
+	return "--idempotency-key " + key
+}
+
+// A witness records whether calls may have been carried out, and the body of the last response
+// to one. It is the base transport of the client.
 type witness struct {
 	base http.RoundTripper
 
 	written, unanswered atomic.Bool
+	body                atomic.Pointer[bytes.Buffer]
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -299,8 +308,20 @@ func (w *witness) RoundTrip(req *http.Request) (*http.Response, error) {
 	if (err != nil && written.Load()) || (err == nil && uncertain(resp.StatusCode)) {
 		w.unanswered.Store(true)
 	}
+	if err == nil {
+		body := new(bytes.Buffer)
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.TeeReader(resp.Body, body), resp.Body}
+		w.body.Store(body)
+	}
 	return resp, err
 }
+
+// response returns the body of the last response, as far as it was read. It is for callers that
+// have the result of the call.
+func (w *witness) response() []byte { return w.body.Load().Bytes() }
 
 // uncertain reports whether a status leaves the outcome of a call open.
 func uncertain(status int) bool {
@@ -332,16 +353,16 @@ func syncFolder(path string) {
 	}
 }
 
-// keep writes the secret to the place that the flags name. If that fails, it keeps the secret
-// elsewhere and reports what was created, where the secret is, and how to undo the call.
-func (i *issuing) keep(s *sink, made, undo, secret string) error {
-	left, err := s.write(secret + "\n")
+// keep writes a text with the secret to the place that the flags name. If that fails, it keeps
+// the text elsewhere and reports what was created, where the secret is, and how to undo the call.
+func (i *issuing) keep(s *sink, made, undo, text string) error {
+	left, err := s.write(text)
 	if err == nil {
 		i.forget()
 		return nil
 	}
 	msg := made + ", but " + s.flags.Out + " could not be written: " + cause(err).Error()
-	where := cmp.Or(i.app.elsewhere(s, left, secret), "could not be kept elsewhere")
+	where := cmp.Or(i.app.elsewhere(s, left, strings.TrimSuffix(text, "\n")), "could not be kept elsewhere")
 	hint := fileHint(err)
 	if _, lerr := os.Lstat(i.path); lerr == nil { // the whole folder may be missing
 		hint += ", and repeat the same command within 24 h: the platform then returns the same secret"
@@ -406,36 +427,99 @@ func (i *issuing) rescue(s *sink, err error) error {
 	if !ok {
 		return i.failed(err)
 	}
-	rescued := s.rescue(i.app, err)
-	if json.Valid(w.RawResponse()) {
-		i.forget()
-		return rescued
+	body := w.RawResponse()
+	if !conclusive(body) {
+		return i.failed(i.app.setAside(s, body, w.Err))
 	}
-	// The response is incomplete, or not from the platform.
-	e := *i.app.classify(rescued)
-	e.hint = joinHints(e.hint, i.repeat())
-	e.unknown = true
-	return &e
+	if err := i.keep(s, "the platform issued a secret in an unknown field", i.undo, string(body)+"\n"); err != nil {
+		return err
+	}
+	if err := s.print(i.app, string(body)); err != nil {
+		return err
+	}
+	return unnamed(err, s.place())
 }
 
+// setAside keeps a response that is not conclusive: if it is JSON, it may have a secret
+// nevertheless. It returns err with the place.
+func (a *app) setAside(s *sink, body []byte, err error) error {
+	if len(body) <= len("{}") || !json.Valid(body) {
+		return err
+	}
+	if where := a.elsewhere(s, "", string(body)); where != "" {
+		return fmt.Errorf("%w; the response %s", err, where)
+	}
+	return err
+}
+
+// conclusive reports whether the body of a response shows that the platform has carried out a
+// call that issues a secret. Any other response may come from a gateway.
+func conclusive(body []byte) bool {
+	data, beside := dataOf(body)
+	return data != nil || beside
+}
+
+// dataOf returns the data in the platform's envelope, or nil if there is none. beside reports
+// whether a secret may be beside the data.
+func dataOf(body []byte) (data json.RawMessage, beside bool) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(bytes.TrimPrefix(body, []byte("\ufeff")), &members) != nil || members["data"] == nil {
+		return nil, false
+	}
+	for name, value := range members {
+		switch name {
+		case "data", "meta", "errors":
+		default:
+			beside = beside || mayHold(value)
+		}
+	}
+	if data = members["data"]; string(data) == "null" {
+		data = nil
+	}
+	return data, beside
+}
+
+// minSecret is shorter than any secret, in bytes.
+const minSecret = 16
+
+// mayHold reports whether a member of a response may hold a secret: a long word, or something
+// with members.
+func mayHold(value json.RawMessage) bool {
+	var text string
+	if json.Unmarshal(value, &text) != nil {
+		return len(value) > len("{}") && (value[0] == '{' || value[0] == '[')
+	}
+	return len(text) >= minSecret && len(strings.Fields(text)) == 1
+}
+
+const (
+	requestCommand    = "request"
+	idempotencyHeader = "X-Idempotency-Key"
+)
+
 // issuing returns an issuing for a call that issues a secret, and nil for other calls.
-func (c *requestCmd) issuing(a *app, client *agrenting.Client) (*issuing, error) {
+func (c *requestCmd) issuing(a *app, client *agrenting.Client, query url.Values, body any) (*issuing, error) {
 	if !c.issues() {
 		return nil, nil //nolint:nilnil // it may be repeated like any other
 	}
-	var flags issueFlags
+	flags := issueFlags{secretFlags: c.secretFlags}
 	for _, h := range c.Header {
 		if name, value, _ := strings.Cut(h, ":"); ascii.EqualFold(strings.TrimSpace(name), idempotencyHeader) {
 			flags.IdempotencyKey = strings.TrimSpace(value)
 		}
 	}
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	hash := sha256.Sum256(encoded) // the body may have a password
 	i := &issuing{
 		what: "the secret", done: "issued",
-		check: "agrenting keys list or agrenting tokens list shows whether there is a new one", undo: "revoke it",
+		check: "agrenting keys list or agrenting tokens list shows whether there is a new one",
+		undo:  "revoke it with agrenting keys revoke or agrenting tokens revoke",
 	}
-	err := i.begin(a, client, flags, "request", nil)
-	i.flag = "-H '" + idempotencyHeader + ": " + i.call.Key + "'"
+	err = i.begin(a, client, flags, requestCommand, map[string]string{
+		"path": c.Path, "query": query.Encode(), "body": fmt.Sprintf("sha256:%x", hash[:8]), "agent": a.env(varAgentID),
+	})
 	return i, err
 }
-
-const idempotencyHeader = "X-Idempotency-Key"

@@ -42,6 +42,9 @@ func (c *requestCmd) Run(a *app) error {
 	if a.filter != nil && c.Out != "" {
 		return usage("leave out one of them", "--jq filters what is printed, and --out prints nothing")
 	}
+	if c.Paginate && (method != http.MethodGet || c.Raw || c.Include || c.Out != "") {
+		return usage("", "--paginate requires GET, and cannot be combined with -i/--include, --raw, or --out")
+	}
 	body, query, err := c.body(a, method)
 	if err != nil {
 		return err
@@ -66,7 +69,7 @@ func (c *requestCmd) Run(a *app) error {
 		return err
 	}
 	defer client.Close()
-	issuing, err := c.issuing(a, client)
+	issuing, err := c.issuing(a, client, query, body)
 	if err != nil {
 		return err
 	}
@@ -83,12 +86,13 @@ func (c *requestCmd) Run(a *app) error {
 		hide = func(text string) string { return text }
 	}
 	if c.Paginate {
-		return c.pages(ctx, a, client, method, opts, hide)
+		return c.pages(ctx, a, client, opts, hide)
 	}
 	raw := limited{left: maxShown}
 	var data json.RawMessage
 	var into any = &data
 	switch {
+	case issuing != nil: // the witness has the body
 	case c.Raw && c.Out != "":
 		into = s.file // bodies of any size
 	case c.Raw:
@@ -102,11 +106,12 @@ func (c *requestCmd) Run(a *app) error {
 			head(a.out, resp)
 		}
 	}
+	if issuing != nil {
+		return c.keep(a, s, issuing, resp, err)
+	}
 	switch {
 	case errors.Is(err, errShown):
 		return failure("add --out FILE", "the body is larger than %d MiB, the limit for printing", maxShown>>20)
-	case err != nil && issuing != nil:
-		return issuing.failed(err)
 	case err != nil:
 		return err
 	case c.Raw && c.Out != "":
@@ -115,14 +120,69 @@ func (c *requestCmd) Run(a *app) error {
 		return s.put(string(data))
 	case c.Raw && !c.Show && len(raw.body) > 0 && !ascii.EqualFold(cmp.Or(resp.Header.Get("Content-Encoding"), "identity"), "identity"):
 		return failure("add --out FILE, or leave out Accept-Encoding", "the body is compressed, so it cannot be searched for the credential")
-	case c.Raw && a.filter != nil:
-		return a.filterBody(hide.Body(raw.body))
 	case c.Raw:
-		_, err := a.out.Write(hide.Body(raw.body))
-		return err
+		return a.printBody(hide.Body(raw.body))
 	default:
 		return c.show(a, resp, hide.JSON(data))
 	}
+}
+
+var errNoData = fmt.Errorf("%w: the response has no data", agrenting.ErrMalformedResponse)
+
+// keep keeps the response of a call that issues a secret: its data, or the whole body if that is
+// requested or if the secret may be beside the data.
+func (c *requestCmd) keep(a *app, s *sink, i *issuing, resp *agrenting.Response, err error) error {
+	api, complains := errors.AsType[*agrenting.APIError](err)
+	if err != nil && (!complains || api.StatusCode >= http.StatusMultipleChoices) {
+		return i.failed(err)
+	}
+	body := i.witness.response()
+	switch {
+	case conclusive(body):
+	case complains:
+		return i.failed(err)
+	default:
+		return i.failed(a.setAside(s, body, errNoData))
+	}
+	data, beside := dataOf(body)
+	if beside = beside || complains; beside {
+		data = body
+	}
+	text := string(data) + "\n"
+	if c.Raw {
+		text = string(body)
+	}
+	var named struct {
+		ID string `json:"id"`
+	}
+	made := "the call was carried out"
+	if json.Unmarshal(data, &named) == nil && named.ID != "" {
+		made = "the call issued " + visible(named.ID)
+	}
+	if err := i.keep(s, made, i.undo, text); err != nil {
+		return err
+	}
+	var unprinted error
+	switch {
+	case c.Out != "":
+	case c.Raw:
+		unprinted = a.printBody(body)
+	default:
+		unprinted = c.show(a, resp, data)
+	}
+	if beside && unprinted == nil {
+		return unnamed(err, s.place())
+	}
+	return unprinted
+}
+
+// printBody prints a body unchanged, or through the filter.
+func (a *app) printBody(body []byte) error {
+	if a.filter != nil {
+		return a.filterBody(body)
+	}
+	_, err := a.out.Write(body)
+	return err
 }
 
 // maxShown bounds a body that is printed unchanged. It is searched for the credential as a whole,
@@ -215,11 +275,8 @@ type jsonResponse struct {
 }
 
 func (c *requestCmd) pages(
-	ctx context.Context, a *app, client *agrenting.Client, method string, opts []agrenting.CallOption, hide redact.Func,
+	ctx context.Context, a *app, client *agrenting.Client, opts []agrenting.CallOption, hide redact.Func,
 ) error {
-	if method != http.MethodGet || c.Raw || c.Include || c.Out != "" {
-		return usage("", "--paginate requires GET, and cannot be combined with -i/--include, --raw, or --out")
-	}
 	items := []json.RawMessage{}
 	for item, err := range agrenting.List[json.RawMessage](ctx, client, c.Path, opts...) {
 		if err != nil {

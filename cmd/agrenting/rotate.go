@@ -129,7 +129,12 @@ func (c *keysRotateCmd) rotate(a *app, client *agrenting.Client, s *sink, watch 
 	}
 	secret := key.Credential.Reveal()
 	if err := s.put(secret); err != nil {
-		return err
+		if shown == "" { // settle reports it
+			return err
+		}
+		e := *a.classify(err)
+		e.msg = "the key was rotated and is in --store " + shown + ", but " + e.msg
+		return &e
 	}
 	c.report(a, s, r, secret, shown, interrupted)
 	return nil
@@ -189,7 +194,6 @@ type rotationWatch struct {
 	asked    bool   // a key was requested from the platform
 	recovers bool   // an earlier run left an unfinished rotation
 	again    string // how to continue
-	next     string // extra arguments of the next run
 }
 
 func newRotationWatch(a *app) *rotationWatch {
@@ -244,7 +248,7 @@ func (w *rotationWatch) finishing() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.waiting {
-		w.show("interrupted; finishing the current step (interrupt again to leave it to the next run"+w.next+")", "finishing")
+		w.show("interrupted; finishing the current step (interrupt again to leave it to the next run)", "finishing")
 	}
 }
 

@@ -532,17 +532,110 @@ func TestStorelessRotationInOpenFolderUsesTempFolder(t *testing.T) {
 	out, code := r.withoutStore(temp, "--out", key, "--strategy", "inplace")
 	assert.NotZero(t, code, out)
 	only(t, open)
-	left, err := filepath.Glob(filepath.Join(temp, "agrenting-rotation-*"))
-	require.NoError(t, err)
-	require.Len(t, left, 1, out)
-	assert.Contains(t, out, "if this run is killed, agrenting keys rotate --store "+left[0]+" finishes the rotation")
-	assert.Contains(t, out, "run agrenting keys rotate --store "+left[0]+" to finish the rotation")
+	only(t, temp, filepath.Base(r.tempStore(temp)))
+	assert.Contains(t, out, "run the same command again to finish the rotation")
 
 	r.srv.ClearFaults()
-	r.path = left[0]
-	out, code = r.interruptedAt("never", "--out", key)
+	out, code = r.withoutStore(temp, "--out", key, "--strategy", "inplace")
 	assert.Equal(t, codeOK, code, out)
+	assert.Contains(t, out, "this one continues it ("+r.tempStore(temp)+")")
 	r.written(key)
+	only(t, temp)
+}
+
+// tempStore returns the store of a rotation without a store whose key is not written beside it.
+func (r *rotating) tempStore(temp string) string {
+	r.t.Helper()
+	fingerprint := agrenting.APIKey(r.key.Secret).Fingerprint()
+	return filepath.Join(temp, "agrenting-rotation-"+strings.ReplaceAll(fingerprint, ":", "-"))
+}
+
+// A program reads standard output, so that notes are not printed.
+func TestKilledRotationOfPrintedKeyIsResumed(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	r.srv.Fault("POST /api/v1/auth/rotate-key", agrentingtest.Stall(0))
+	temp := folder(t)
+	args := []string{"--show", "--json", "--strategy", "inplace"}
+	cmd, out := r.bare(temp, args...)
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool { return !r.srv.KeyAlive(r.key.Secret) }, 20*time.Second, 5*time.Millisecond)
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait(), out.String())
+
+	// A folder beside a file is preferred, but another one has the rotation.
+	key := filepath.Join(temp, "key")
+	text, code := r.withoutStore(temp, "--out", key, "--strategy", "inplace")
+	assert.Equal(t, codeOK, code, text)
+	r.written(key)
+	only(t, temp, "key")
+}
+
+// Another user has made the folder under a name that is not a secret.
+func TestForeignTempFolderIsNotUsed(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	temp := folder(t)
+	store := r.tempStore(temp)
+	require.NoError(t, os.Mkdir(store, 0o700))
+	require.NoError(t, os.Chmod(store, 0o777)) // #nosec G302 -- that is the case
+	require.NoError(t, syscall.Mkfifo(filepath.Join(store, fromFile), 0o600))
+	out, code := r.withoutStore(temp, "--show", "--strategy", "inplace")
+	assert.NotZero(t, code, out)
+	assert.Contains(t, out, "others may replace files in "+store)
+	assert.Zero(t, r.srv.Count("POST *"), out)
+}
+
+// A gateway responds, or the response is not complete. A file with it would prevent the repetition.
+func TestStorelessRotationSurvivesGateways(t *testing.T) {
+	t.Parallel()
+
+	for name, fault := range map[string]agrentingtest.Fault{
+		"page": agrentingtest.Page(http.StatusOK).AfterServing(), "empty": agrentingtest.Empty(http.StatusOK).AfterServing(),
+		"half": agrentingtest.MalformedJSON(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRotating(t)
+			r.srv.Fault("POST /api/v1/auth/rotate-key", fault.Always())
+			temp := folder(t)
+			key := filepath.Join(temp, "key")
+			args := []string{"--out", key, "--strategy", "inplace"}
+			out, code := r.withoutStore(temp, args...)
+			assert.NotZero(t, code, out)
+			assert.NotContains(t, out, "issued a secret")
+			assert.Contains(t, out, "run the same command again to finish the rotation")
+			only(t, temp, "key.rotation")
+
+			r.srv.ClearFaults()
+			out, code = r.withoutStore(temp, args...)
+			assert.Equal(t, codeOK, code, out)
+			r.written(key)
+			only(t, temp, "key")
+		})
+	}
+}
+
+// The command cannot be repeated, because the file has the response.
+func TestStorelessRotationKeepsUnnamedKey(t *testing.T) {
+	t.Parallel()
+
+	r := &rotating{t: t, srv: agrentingtest.NewServer(agrentingtest.WithRotateKeyField("marvel"))}
+	t.Cleanup(r.srv.Close)
+	r.agent = r.srv.NewAgent(nil, agrentingtest.AgentConfig{Name: "Scribe"})
+	r.key = r.srv.NewKey(r.agent.ID)
+	temp := folder(t)
+	key := filepath.Join(temp, "key")
+	out, code := r.withoutStore(temp, "--out", key, "--strategy", "inplace")
+	assert.Equal(t, codeFailure, code, out)
+	assert.Contains(t, out, "its response contains the secret: it is in "+key)
+	assert.Contains(t, out, "save the secret from it; the platform does not show it again; then remove "+key+".rotation")
+	assert.NotContains(t, out, "run the same command again")
+	text, err := os.ReadFile(key)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), `"marvel":`)
 }
 
 func TestRefusedStorelessRotationLeavesNoFiles(t *testing.T) {

@@ -68,7 +68,7 @@ func (f secretFlags) open(need bool) (*sink, error) {
 	if _, err := os.Lstat(f.Out); err == nil && !f.Force {
 		return nil, usage("add --force to replace it, or choose another name", "%s exists", f.Out)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, failure("", "cannot check %s: %v", f.Out, cause(err))
+		return nil, failure(fileHint(err), "cannot check %s: %v", f.Out, cause(err))
 	}
 	if info, err := os.Stat(f.Out); err == nil && !info.Mode().IsRegular() {
 		return nil, usage("choose another name; --show prints the secret", "%s is not a regular file", f.Out)
@@ -117,14 +117,14 @@ func (s *sink) put(secret string) error { return s.end(secret + "\n") }
 // end writes the last part of the file.
 func (s *sink) end(text string) error {
 	left, err := s.write(text)
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case left != "":
-		return failure("", "%s could not be replaced: %v; the secret is in %s", s.flags.Out, cause(err), left)
-	default:
-		return failure("free space, and create another", "the secret was issued, but %s could not be written: %v", s.flags.Out, cause(err))
 	}
+	msg := s.flags.Out + " could not be written: " + cause(err).Error()
+	if left != "" {
+		msg += "; its content is in " + left
+	}
+	return &cliError{code: codeFailure, kind: "file", msg: msg, hint: fileHint(err), err: err}
 }
 
 // write is like end, but returns the error without a message. left is the path of the temporary
@@ -195,32 +195,25 @@ func (s *sink) shown(secret string) string {
 
 const hintLost = "find it with agrenting keys list or agrenting tokens list, and revoke it"
 
-// withAnswer is an error that has the platform's response: an IssuedSecretError or a
-// RotationError.
-type withAnswer interface {
-	error
-	RawResponse() []byte
-}
-
-// rescue saves the platform's response if the platform issued a secret that was not found in it.
+// rescue saves what a rotation that failed has of the new key: the key that could not be saved,
+// or the platform's response if the key was not found in it.
 func (s *sink) rescue(a *app, err error) error {
-	w, ok := errors.AsType[withAnswer](err)
+	r, ok := errors.AsType[*agrenting.RotationError](err)
 	if !ok {
 		return err
 	}
-	secret, known := string(w.RawResponse()), false
-	if r, ok := errors.AsType[*agrenting.RotationError](err); ok {
-		if c, ok := r.NewCredential(); ok {
-			secret, known = c.Reveal(), true
+	key, known := r.NewCredential()
+	secret := key.Reveal()
+	if !known {
+		body := r.RawResponse()
+		if !conclusive(body) {
+			return a.setAside(s, body, err)
 		}
+		secret = string(body)
 	}
-	if secret == "" {
-		return err
-	}
-	where := "was printed"
+	where := s.place()
 	switch {
 	case s.flags.Out != "":
-		where = "is in " + s.flags.Out
 		if left, werr := s.write(secret + "\n"); werr != nil {
 			if where = a.elsewhere(s, left, secret); where == "" {
 				return lostSecret(werr, "a secret was issued, but it is lost", hintLost)
@@ -232,17 +225,39 @@ func (s *sink) rescue(a *app, err error) error {
 			return err
 		}
 	}
+	if err := s.print(a, secret); err != nil {
+		return err
+	}
+	if !known {
+		return unnamed(err, where)
+	}
+	e := *a.classify(err)
+	e.hint = "the new key is saved: it " + where
+	return &e
+}
+
+// place returns where the flags put the secret.
+func (s *sink) place() string {
+	if s.flags.Out == "" {
+		return "was printed"
+	}
+	return "is in " + s.flags.Out
+}
+
+// print prints a secret if --show is given.
+func (s *sink) print(a *app, secret string) error {
 	if s.flags.Show {
 		a.ui.line("%s", secret)
 	}
-	if werr := a.unwritten(true); werr != nil && s.flags.shows() {
-		return lostSecret(werr, "a secret was issued, but it is lost", hintLost)
+	if err := a.unwritten(true); err != nil && s.flags.shows() {
+		return lostSecret(err, "a secret was issued, but it is lost", hintLost)
 	}
-	if known {
-		e := *a.classify(err)
-		e.hint = "the new key is saved: it " + where
-		return &e
-	}
+	return nil
+}
+
+// unnamed returns the error for a response that was saved because it has a secret in an unknown
+// field.
+func unnamed(err error, where string) error {
 	return &cliError{
 		code: codeFailure, kind: "malformed_response", err: err,
 		msg:  "the platform issued a secret in an unknown field; its response contains the secret: it " + where,
@@ -284,7 +299,7 @@ type jsonIssued struct {
 func (a *app) issued(s *sink, i *issuing, what string, k *agrenting.IssuedKey) error {
 	secret := k.Credential.Reveal()
 	made := "the " + what + " " + visible(cmp.Or(k.ID, k.Credential.Fingerprint())) + " was created"
-	if err := i.keep(s, made, revokeHint(what, k), secret); err != nil {
+	if err := i.keep(s, made, revokeHint(what, k), secret+"\n"); err != nil {
 		return err
 	}
 	if a.JSON {
