@@ -80,11 +80,10 @@ func (p inPlace) byOwner(ctx context.Context) (k record.StoredKey, refused bool,
 	if agent == "" {
 		return k, false, fmt.Errorf("%w: RotationPolicy.AgentID is needed for the owner to act", ErrNotKnown)
 	}
-	owner, err := w.keys.Owner(ctx)
+	by, err := w.calls.manager(ctx, agent)
 	if err != nil {
 		return k, false, err
 	}
-	by := Caller{Credential: owner, Agent: agent}
 	happened := false
 	if len(in.Known) > 0 {
 		keys, a, err := w.calls.list(ctx, agent)
