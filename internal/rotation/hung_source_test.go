@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -22,8 +23,8 @@ func rotateWithin(t *testing.T, c *agrenting.Client, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	_, err := c.Rotate(ctx)
-	var failed *agrenting.RotationError
-	require.ErrorAs(t, err, &failed)
+	_, ok := errors.AsType[*agrenting.RotationError](err)
+	require.True(t, ok, "%v", err)
 	require.ErrorContains(t, err, "RotationPolicy.Owner")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
@@ -106,6 +107,7 @@ func TestHangingInitialSourceDoesNotPreventRepair(t *testing.T) {
 		require.NoError(t, w.Call(c))
 		assert.Less(t, time.Since(began), defaultCallTimeout+time.Second)
 		release()
+		sdktest.Advance(time.Minute)
 		w.OneLiveKey(store)
 		require.NoError(t, c.Close())
 	})
@@ -123,8 +125,8 @@ func TestHangingInitialSourceEndsRotation(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		_, err := c.Rotate(ctx)
-		var failed *agrenting.RotationError
-		require.ErrorAs(t, err, &failed)
+		_, ok := errors.AsType[*agrenting.RotationError](err)
+		require.True(t, ok, "%v", err)
 		release()
 		_, err = c.Rotate(t.Context())
 		require.NoError(t, err)

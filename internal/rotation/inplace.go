@@ -99,13 +99,15 @@ func (p inPlace) replace(ctx context.Context) error {
 	case err != nil:
 		return err
 	case a.Outcome.made():
-		k, err := w.issued(a)
-		if err != nil {
-			return err
+		if k, ok := w.issued(a); ok {
+			return p.persist(ctx, k)
 		}
-		return p.persist(ctx, k)
+		if v, _ := w.calls.verify(ctx, by.Credential); v != Dead {
+			return w.noKey(a)
+		}
+		return p.byLifeline(ctx, a)
 	case a.Outcome == Unauthorized:
-		return p.byLifeline(ctx, a.Err)
+		return p.byLifeline(ctx, a)
 	default:
 		return p.unsure(ctx, a, more)
 	}
@@ -120,7 +122,7 @@ func (p inPlace) unsure(ctx context.Context, a Answer, more bool) error {
 	verdict, _ := w.calls.verify(ctx, w.hold.rec.Current.Credential)
 	switch {
 	case verdict == Dead:
-		return p.byLifeline(ctx, a.Err)
+		return p.byLifeline(ctx, a)
 	case verdict == Alive && more && w.pauses < askAttempts-1:
 		w.pauses++
 		w.release()
