@@ -173,12 +173,27 @@ func (p inPlace) promote(ctx context.Context) error {
 	if err := p.saveDead(ctx, promoted); err != nil {
 		return err
 	}
-	w.adopter.changeOver(ctx, w.hold.rec)
-	w.release()
+	p.changeOver(ctx)
 	if w.hold.rec.Intent == nil {
 		w.enter(StageForget)
 	}
 	return nil
+}
+
+// changeOver makes requests use the new key, and lets them continue. If a new session takes
+// longer than maxHold, they continue with the old one, unless that is dead.
+func (p inPlace) changeOver(ctx context.Context) {
+	w := p.w
+	short, cancel := context.WithTimeout(ctx, maxHold)
+	defer cancel()
+	if !w.adopter.changeOver(short, w.hold.rec) && short.Err() != nil && !w.held.IsZero() {
+		check, cancel := context.WithTimeout(ctx, maxHold)
+		defer cancel()
+		if v, _ := w.calls.verify(check, w.held.Credential); v == Dead {
+			w.adopter.changeOver(ctx, w.hold.rec)
+		}
+	}
+	w.release()
 }
 
 // saveDead saves a change of a record of which the key is dead. If the store refuses the
@@ -219,7 +234,7 @@ func (p inPlace) saveDead(ctx context.Context, change func(record.Key) record.Ke
 	}
 	w.hold.rec = rec
 	w.hold.ledger.keep(rec, err)
-	w.adopter.changeOver(ctx, rec)
+	p.changeOver(ctx)
 	e := w.fail(StagePersist, err, "the old key is dead; the new one is in use, in this process's memory only",
 		"fix the store, or save what NewCredential of this error returns; the SDK keeps trying to save it")
 	e.New = rec.Current.Credential
