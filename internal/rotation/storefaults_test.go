@@ -123,15 +123,16 @@ func loseRecord(t *testing.T, dir string, s agrenting.Strategy, session bool, lo
 		}
 		clients = append(clients, w.Client(fileStore(t, folder), agrenting.RotationPolicy{Strategy: s, Every: -1}, opts...))
 	}
-	call := func(n int) {
+	call := func(n int, every time.Duration) {
 		for range n {
 			for _, c := range clients {
 				require.NoError(t, w.Call(c))
 			}
-			sdktest.Advance(100 * time.Millisecond)
+			sdktest.Advance(every)
 		}
 	}
-	call(1)
+	const soon = 100 * time.Millisecond
+	call(1, soon)
 	var backups [][]byte
 	for range 2 {
 		b, err := os.ReadFile(path)
@@ -139,15 +140,15 @@ func loseRecord(t *testing.T, dir string, s agrenting.Strategy, session bool, lo
 		backups = append(backups, b)
 		_, err = clients[0].Rotate(t.Context())
 		require.NoError(t, err)
-		call(20) // both clients use the new key
+		call(20, soon) // both clients use the new key
 	}
 	loss.strike(t, path, backups)
-	call(100)
+	call(100, soon)
 	assert.Positive(t, events[0].failed.Load()+events[1].failed.Load(), "the loss is reported")
 	if loss.repair != nil {
 		require.Error(t, clients[0].Status().StoreError)
 		loss.repair(t, path)
-		call(700) // until the next attempt to save the record
+		call(140, 5*soon) // until the next attempt to save the record
 	}
 	for _, c := range clients {
 		require.NoError(t, c.Status().StoreError, "the store works")
@@ -155,7 +156,7 @@ func loseRecord(t *testing.T, dir string, s agrenting.Strategy, session bool, lo
 	assert.Equal(t, uint64(3), w.OneLiveKey(fileStore(t, folder)).Generation, "the newer record is in the store again")
 	_, err := clients[1].Rotate(t.Context())
 	require.NoError(t, err)
-	call(20)
+	call(20, soon)
 	fresh := w.Client(fileStore(t, folder), agrenting.RotationPolicy{Strategy: s, Every: -1})
 	require.NoError(t, w.Call(fresh))
 	w.OneLiveKey(fileStore(t, folder))
