@@ -73,7 +73,7 @@ func TestOperatorReplacesKeyMissingFromResponses(t *testing.T) {
 				_, err := c.Rotate(t.Context())
 				e, ok := errors.AsType[*agrenting.RotationError](err)
 				require.True(t, ok, "%v", err)
-				assert.ErrorIs(t, err, agrenting.ErrMalformedResponse)
+				require.ErrorIs(t, err, agrenting.ErrMalformedResponse)
 				assert.Contains(t, e.State, "the present key is dead")
 				assert.Equal(t, name == "empty", e.RawResponse() == nil)
 

@@ -107,7 +107,8 @@ func TestReplacedResponsesLeaveOneKey(t *testing.T) {
 			for call, matches := range keyCalls {
 				for stranger, with := range strangers {
 					for _, times := range []int{1, sdktest.AskAttempts} {
-						if n++; sdktest.FewerScenarios && n%3 != 0 {
+						n++
+						if sdktest.FewerScenarios && n%3 != 0 {
 							continue // others in each run, because the order of the maps is random
 						}
 						name := fmt.Sprintf("%s, owner %v, %d times %s in place of %s", strategy, owner, times, stranger, call)
