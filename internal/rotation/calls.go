@@ -33,11 +33,14 @@ func (c *calls) agentOf(rec record.Key) string {
 	return ""
 }
 
-// manager returns the caller that creates, lists, and revokes keys.
+// manager returns the caller that creates, lists, and revokes keys. It does not wait
+// longer than CallTimeout for the source of the owner credential.
 func (c *calls) manager(ctx context.Context, agent string) (Caller, error) {
 	if !c.keys.HasOwner() {
 		return Caller{Credential: c.hold.rec.Current.Credential}, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, c.policy.CallTimeout)
+	defer cancel()
 	owner, err := c.keys.Owner(ctx)
 	return Caller{Credential: owner, Agent: agent}, err
 }

@@ -244,10 +244,10 @@ func TestARotationSurvivesAnyOneFault(t *testing.T) {
 			for i, f := range op.faults() {
 				endings := []modelEnding{itStays, itDies}
 				if sdktest.FewerScenarios { // TestAnyOneFault tries all, and the same code runs
-					if (n+i)%8 != 0 {
+					if (n+i)%16 != 0 {
 						continue
 					}
-					endings = endings[(n+i)/8%2:][:1]
+					endings = endings[(n+i)/16%2:][:1]
 				}
 				for _, ending := range endings {
 					name := fmt.Sprintf("operation %d, %s: %s", n, op, f)
@@ -275,7 +275,7 @@ func TestARotationSurvivesAnyTwoFaults(t *testing.T) {
 	case *rotation.Every:
 		stride = 1
 	case sdktest.FewerScenarios:
-		stride, firsts = 150, 20
+		stride, firsts = 75, 50
 	}
 	first, pair := 0, 0
 	for _, tc := range rotation.ModelCases() {

@@ -42,7 +42,7 @@ type identity struct {
 
 	made   sync.Once           // makes turn, which most clients never need
 	turn   chan struct{}       // has room for the one call that may use the fields below
-	agents map[question]string // the agents that the platform has named
+	agents map[question]answer // what the platform has said
 	failed error               // the error of the last call, kept until the time in until
 	until  time.Time
 
@@ -78,7 +78,7 @@ func (i *identity) check(ctx context.Context, known, rec record.Key) (learned re
 	if !i.keys.HasInitial() {
 		return rec, nil
 	}
-	c, err := i.keys.Initial(ctx)
+	c, err := initialKey(ctx, i.keys, neededLoad)
 	if err != nil || c.Problem() != "" {
 		return rec, nil //nolint:nilerr // without it, there is nothing to compare
 	}
@@ -159,13 +159,21 @@ const (
 // empty.
 type question struct{ fingerprint, likely string }
 
+// answer is the agent that the platform has named, or "". It is valid until a given time,
+// or for good if that is zero.
+type answer struct {
+	agent string
+	until time.Time
+}
+
 // whose returns the ID of the agent that a key belongs to, or "" if the platform does not
 // say. If the list of the likely agent's keys contains the key, it is that agent.
-// Otherwise, the key is exchanged to find out.
+// Otherwise, the key is exchanged to find out. A dead key is asked about again after a
+// pause, because parts of the platform may not know a new key yet.
 func (i *identity) whose(ctx context.Context, c secret.Credential, likely string) (string, error) {
 	q := question{c.Fingerprint(), likely}
-	if agent, ok := i.agents[q]; ok {
-		return agent, nil
+	if a, ok := i.agents[q]; ok && (a.until.IsZero() || time.Now().Before(a.until)) {
+		return a.agent, nil
 	}
 	if i.failed != nil && time.Now().Before(i.until) {
 		return "", &PausedError{At: i.until, Err: i.failed}
@@ -182,20 +190,23 @@ func (i *identity) whose(ctx context.Context, c secret.Credential, likely string
 	if agent == "" {
 		_, agent, a = i.platform.OpenLifeline(ctx, c)
 	}
-	err := failed(a, nil)
-	if err != nil {
+	err, until := failed(a, nil), time.Time{}
+	if err == nil {
+		i.failures = 0
+	} else {
+		i.failures++
+		until = time.Now().Add(renew.Doubled(whosePause, maxWhosePause, i.failures))
 		if v, _ := verify(ctx, i.platform, i.policy, c); v == Dead {
-			err = nil // the key is useless to every agent
+			err = nil // no agent can use the key
 		}
 	}
 	if err == nil {
 		if i.agents == nil {
-			i.agents = map[question]string{}
+			i.agents = map[question]answer{}
 		}
-		i.agents[q], i.failed, i.failures = agent, nil, 0
+		i.agents[q], i.failed = answer{agent, until}, nil
 		return agent, nil
 	}
-	i.failures++
-	i.failed, i.until = fmt.Errorf("agrenting: finding the agent of the stored key: %w", err), time.Now().Add(renew.Doubled(whosePause, maxWhosePause, i.failures))
+	i.failed, i.until = fmt.Errorf("agrenting: finding the agent of the stored key: %w", err), until
 	return "", i.failed
 }

@@ -222,3 +222,43 @@ func TestRecordOfOtherLineageIsNotAdopted(t *testing.T) {
 		assert.Equal(t, foreign.Reveal(), rec.Current.Credential.Reveal(), "the record of the other program is left intact")
 	})
 }
+
+// A program starts with a key that the platform does not know yet, beside another key of
+// the same agent in the store.
+func TestKeyThatIsNotKnownYetIsAskedAboutAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := sdktest.NewRotationWorld(t, agrentingtest.WithNodes(agrentingtest.Nodes{KeyLag: 2 * time.Second}))
+		store := w.AgedStore(1, nil)
+		admin := sdktest.ClientOf(t, w.Server, agrenting.WithCredential(agrenting.UserToken(w.Owner.Secret)))
+		k, err := admin.Keys.Create(t.Context(), w.Agent.ID, "second")
+		require.NoError(t, err)
+		c := agentClient(t, w, store, k.Credential.Reveal(), "")
+		err = w.Call(c)
+		_, ok := errors.AsType[*agrenting.RecordMismatchError](err)
+		require.True(t, ok, "%v", err)
+		sdktest.Advance(5 * time.Second)
+		require.NoError(t, w.Call(c))
+		cred, err := c.Credential(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, w.Key.Secret, cred.Reveal(), "the store's key is used")
+	})
+}
+
+// A program starts with a key that is dead, beside the key of an agent in the store.
+func TestAgentOfDeadKeyIsAskedForSeldom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := sdktest.NewRotationWorld(t)
+		store := w.AgedStore(1, nil)
+		dead := w.Server.NewKey(w.Agent.ID)
+		w.Server.RevokeKey(dead.ID)
+		c := agentClient(t, w, store, dead.Secret, "")
+		for range 600 {
+			_, ok := errors.AsType[*agrenting.RecordMismatchError](w.Call(c))
+			require.True(t, ok)
+			sdktest.Advance(time.Second)
+		}
+		assert.LessOrEqual(t, w.Server.Count(sdktest.RouteAuthenticate), 15)
+	})
+}

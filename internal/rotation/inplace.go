@@ -99,13 +99,15 @@ func (p inPlace) replace(ctx context.Context) error {
 	case err != nil:
 		return err
 	case a.Outcome.made():
-		k, err := w.issued(a)
-		if err != nil {
-			return err
+		if k, ok := w.issued(a); ok {
+			return p.persist(ctx, k)
 		}
-		return p.persist(ctx, k)
+		if v, _ := w.calls.verify(ctx, by.Credential); v != Dead {
+			return w.noKey(a)
+		}
+		return p.byLifeline(ctx, a)
 	case a.Outcome == Unauthorized:
-		return p.byLifeline(ctx, a.Err)
+		return p.byLifeline(ctx, a)
 	default:
 		return p.unsure(ctx, a, more)
 	}
@@ -120,7 +122,7 @@ func (p inPlace) unsure(ctx context.Context, a Answer, more bool) error {
 	verdict, _ := w.calls.verify(ctx, w.hold.rec.Current.Credential)
 	switch {
 	case verdict == Dead:
-		return p.byLifeline(ctx, a.Err)
+		return p.byLifeline(ctx, a)
 	case verdict == Alive && more && w.pauses < askAttempts-1:
 		w.pauses++
 		w.release()
@@ -171,12 +173,27 @@ func (p inPlace) promote(ctx context.Context) error {
 	if err := p.saveDead(ctx, promoted); err != nil {
 		return err
 	}
-	w.adopter.changeOver(ctx, w.hold.rec)
-	w.release()
+	p.changeOver(ctx)
 	if w.hold.rec.Intent == nil {
 		w.enter(StageForget)
 	}
 	return nil
+}
+
+// changeOver makes requests use the new key, and lets them continue. If a new session takes
+// longer than maxHold, they continue with the old one, unless that is dead.
+func (p inPlace) changeOver(ctx context.Context) {
+	w := p.w
+	short, cancel := context.WithTimeout(ctx, maxHold)
+	defer cancel()
+	if !w.adopter.changeOver(short, w.hold.rec) && short.Err() != nil && !w.held.IsZero() {
+		check, cancel := context.WithTimeout(ctx, maxHold)
+		defer cancel()
+		if v, _ := w.calls.verify(check, w.held.Credential); v == Dead {
+			w.adopter.changeOver(ctx, w.hold.rec)
+		}
+	}
+	w.release()
 }
 
 // saveDead saves a change of a record of which the key is dead. If the store refuses the
@@ -217,7 +234,7 @@ func (p inPlace) saveDead(ctx context.Context, change func(record.Key) record.Ke
 	}
 	w.hold.rec = rec
 	w.hold.ledger.keep(rec, err)
-	w.adopter.changeOver(ctx, rec)
+	p.changeOver(ctx)
 	e := w.fail(StagePersist, err, "the old key is dead; the new one is in use, in this process's memory only",
 		"fix the store, or save what NewCredential of this error returns; the SDK keeps trying to save it")
 	e.New = rec.Current.Credential

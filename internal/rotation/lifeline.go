@@ -10,17 +10,17 @@ import (
 	"github.com/agrenting/agrenting-go/internal/record"
 )
 
-// byLifeline gets the successor of a dead key if the response with it was lost. It
-// repeats the call under a credential that is still valid, or the owner issues a new
-// key.
-func (p inPlace) byLifeline(ctx context.Context, cause error) error {
+// byLifeline gets the successor of a dead key if the response with it was lost, or has no
+// key. It repeats the call under a credential that is still valid, or the owner issues a
+// new key.
+func (p inPlace) byLifeline(ctx context.Context, a Answer) error {
 	w := p.w
 	// Another process may have received the successor, which is then live.
 	if err := w.hold.fence(ctx); err != nil {
 		return w.unsaved(w.stage(), err, "nothing was changed in this step; the next attempt continues from here")
 	}
 	in := w.hold.rec.Intent
-	unsure := false
+	lost, unsure := p.lost(a), a.Outcome.made()
 	if by := (Caller{Credential: in.Lifeline}); !by.Credential.IsZero() {
 		a, err := w.calls.ask(ctx, by, func(ctx context.Context) Answer {
 			a := w.calls.platform.RotateInPlace(ctx, by, in.Key)
@@ -29,15 +29,14 @@ func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 			}
 			return a
 		})
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case a.Outcome.made():
-			k, err := w.issued(a)
-			if err != nil {
-				return err
-			}
+		}
+		if k, ok := w.issued(a); ok {
 			return p.persist(ctx, k)
+		}
+		if a.Outcome.made() {
+			lost = p.lost(a)
 		}
 		unsure = !a.Outcome.refused()
 	}
@@ -49,20 +48,35 @@ func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 		case isError(err), errors.Is(err, record.ErrLeaseLost), errors.Is(err, errUnreachable):
 			return err
 		}
-		cause = errors.Join(cause, err)
+		lost.Err = errors.Join(lost.Err, err)
 		unsure = unsure || !refused
 	}
-	lost := w.fail(StageIssue, cause, "the present key is dead; if the platform has rotated it, the response with the new key was lost",
-		"create a key in the dashboard and put it into the environment or the option that gives the initial key: it will be adopted; "+
-			"to avoid this, set RotationPolicy.Owner")
 	// With an owner, the intent is kept until the platform has responded: the intent
 	// says which keys were known, and so which key is lost. Without an owner, a key
 	// that an operator provides is adopted only after the intent is dropped.
 	if unsure && (w.keys.HasOwner() || in.Attempts < w.policy.MaxAttempts) {
-		lost.Advice = "the next attempt tries the lifeline again"
+		if lost.Raw.IsZero() {
+			lost.Advice = "the next attempt tries the lifeline again"
+		}
 		return lost
 	}
+	lost.Advice = "create a key in the dashboard and put it into the environment or the option that gives the initial key: it will be adopted; " +
+		"to avoid this, set RotationPolicy.Owner"
+	if !lost.Raw.IsZero() {
+		lost.Advice += "; RawResponse of this error contains what arrived"
+	}
 	return w.dropFor(ctx, lost)
+}
+
+// lost returns the error for a dead key whose successor is not in the response.
+func (p inPlace) lost(a Answer) *Error {
+	const dead = "the present key is dead; "
+	if !a.Outcome.made() {
+		return p.w.fail(StageIssue, a.Err, dead+"if the platform has rotated it, the response with the new key was lost", "")
+	}
+	e := p.w.noKey(a)
+	e.State = dead + e.State
+	return e
 }
 
 // ownersCalls is how often the owner is asked for a key. After a failure, the
@@ -80,11 +94,10 @@ func (p inPlace) byOwner(ctx context.Context) (k record.StoredKey, refused bool,
 	if agent == "" {
 		return k, false, fmt.Errorf("%w: RotationPolicy.AgentID is needed for the owner to act", ErrNotKnown)
 	}
-	owner, err := w.keys.Owner(ctx)
+	by, err := w.calls.manager(ctx, agent)
 	if err != nil {
 		return k, false, err
 	}
-	by := Caller{Credential: owner, Agent: agent}
 	happened := false
 	if len(in.Known) > 0 {
 		keys, a, err := w.calls.list(ctx, agent)
@@ -102,9 +115,9 @@ func (p inPlace) byOwner(ctx context.Context) (k record.StoredKey, refused bool,
 			return k, false, err
 		case a.Outcome == Unknown || a.Outcome == Pending:
 			return k, false, a.Err
-		case a.Outcome.made():
-			k, err = w.issued(a)
-			return k, false, err
+		}
+		if k, ok := w.issued(a); ok {
+			return k, false, nil
 		}
 	}
 	// The lost successor may be live. If a gateway has responded in the platform's
@@ -116,8 +129,10 @@ func (p inPlace) byOwner(ctx context.Context) (k record.StoredKey, refused bool,
 		case err != nil:
 			return k, false, err
 		case a.Outcome.made():
-			k, err = w.issued(a)
-			return k, false, err
+			if k, ok := w.issued(a); ok {
+				return k, false, nil
+			}
+			return k, false, p.lost(a)
 		case a.Outcome != Failed || n == ownersCalls:
 			return k, w.refusedForGood(a), a.Err
 		}

@@ -30,7 +30,7 @@ func TestAThousandRotationsFailNoRequestOf64Workers(t *testing.T) { //nolint:tpa
 	const rotations = 100
 	platforms := 10
 	if sdktest.FewerScenarios && !*rotation.Every {
-		platforms = 2
+		platforms = 1
 	}
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} { //nolint:paralleltest // one after the other, see above
 		for n := range platforms {
@@ -162,7 +162,11 @@ func TestGateIsReleasedAfterRotation(t *testing.T) {
 					})
 				}
 				sdktest.Advance(time.Second)
-				for range 5 {
+				rotations := 5
+				if sdktest.FewerScenarios {
+					rotations = 2
+				}
+				for range rotations {
 					_, err := c.Rotate(t.Context())
 					require.NoError(t, err)
 					sdktest.Advance(time.Second)

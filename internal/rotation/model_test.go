@@ -364,7 +364,7 @@ func TestAnyOneFault(t *testing.T) {
 	var faults atomic.Int64
 	stride := int64(1)
 	if fewerScenarios {
-		stride = 5 // one of several, evenly distributed; all of them without the detector
+		stride = 10 // one of several, evenly distributed; all of them without the detector
 	}
 	r.each(false, func(o outcome) int { return len(o.ops) }, all, func(s scenario) {
 		if faults.Add(1)%stride != 0 {
@@ -385,15 +385,18 @@ func TestAnyTwoFaults(t *testing.T) {
 	t.Parallel()
 	defer debug.SetGCPercent(debug.SetGCPercent(2000))
 	r := &modelRun{t: t}
-	var pairs atomic.Int64
-	stride := int64(6)
+	var firsts, pairs atomic.Int64
+	step, stride := int64(1), int64(6)
 	if *Every {
 		stride = 1
 	}
 	if fewerScenarios || testing.Short() {
-		stride = 60 // one of many pairs, evenly distributed; other steps of CI run without the detector
+		step, stride = 5, 40 // one of many pairs, evenly distributed; other steps of CI run without the detector
 	}
 	r.each(true, func(o outcome) int { return o.first }, func(op operation) []fault { return notBelieved(op.faults()) }, func(s scenario) {
+		if firsts.Add(1)%step != 0 {
+			return
+		}
 		r.endings(s, func(s scenario, once outcome) {
 			at, from := s.plan.faults[0].at, 0
 			switch s.ending {

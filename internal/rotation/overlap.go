@@ -29,9 +29,9 @@ func (o overlap) create(ctx context.Context) error {
 	case err != nil:
 		return err
 	case a.Outcome.made():
-		k, err := w.issued(a)
-		if err != nil {
-			return err
+		k, ok := w.issued(a)
+		if !ok {
+			return w.noKey(a)
 		}
 		return o.persist(ctx, k)
 	case a.Outcome == Unauthorized:

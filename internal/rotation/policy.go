@@ -85,7 +85,8 @@ const (
 	saveAttempts = 4
 	// maxHold is how long after the first call another call is made while requests
 	// wait. If the key is live, it then continues to be used. If it is dead, requests
-	// have to wait for its successor.
+	// have to wait for its successor. It also limits how long requests wait for a new
+	// session while the old one is valid.
 	maxHold = 2 * time.Second
 	// idempotencyKept is how long the platform repeats its first response for an
 	// idempotency key (platform documentation, "Idempotency": 24 h), less a margin.

@@ -101,11 +101,16 @@ func (r *replacing) RoundTrip(req *http.Request) (*http.Response, error) {
 // error, but no request fails, and at the end one key is live.
 func TestReplacedResponsesLeaveOneKey(t *testing.T) {
 	t.Parallel()
+	n := 0
 	for _, strategy := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} {
 		for _, owner := range []bool{false, true} {
 			for call, matches := range keyCalls {
 				for stranger, with := range strangers {
 					for _, times := range []int{1, sdktest.AskAttempts} {
+						n++
+						if sdktest.FewerScenarios && n%3 != 0 {
+							continue // others in each run, because the order of the maps is random
+						}
 						name := fmt.Sprintf("%s, owner %v, %d times %s in place of %s", strategy, owner, times, stranger, call)
 						t.Run(name, func(t *testing.T) {
 							t.Parallel()

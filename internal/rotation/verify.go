@@ -3,6 +3,7 @@ package rotation
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/secret"
@@ -47,10 +48,18 @@ func failed(a Answer, err error) error {
 
 // isInitial reports whether a key may be the initial key. It returns true if the initial key
 // is not available.
-func isInitial(ctx context.Context, keys Keys, c secret.Credential) bool {
+func isInitial(ctx context.Context, keys Keys, policy *Policy, c secret.Credential) bool {
 	if !keys.HasInitial() {
 		return true
 	}
-	initial, err := keys.Initial(ctx)
+	initial, err := initialKey(ctx, keys, policy.CallTimeout)
 	return err == nil && initial.Equal(c)
+}
+
+// initialKey returns the initial key. It does not wait longer than limit for the source,
+// because a rotation has no deadline, and a request needs time for what comes next.
+func initialKey(ctx context.Context, keys Keys, limit time.Duration) (secret.Credential, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return keys.Initial(ctx)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
@@ -206,4 +207,44 @@ func TestRequestsAreServedWhileCloseWaits(t *testing.T) {
 			assert.NotEqual(t, agrenting.EventRenewalFailed, e.Type, e.Err)
 		}
 	})
+}
+
+// The platform replaces a key in place, and then its authenticate endpoint is slow.
+// Requests continue with the old session, unless that has died with its key.
+func TestSlowExchangeAfterRotationFailsNoRequest(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		opts  []agrentingtest.Option
+		delay time.Duration
+		most  time.Duration // that a request waits
+	}{
+		"sessions outlive the key":   {nil, time.Hour, 3 * time.Second},
+		"sessions die with the key":  {[]agrentingtest.Option{agrentingtest.WithSessionsDyingWithKey()}, 5 * time.Second, 6 * time.Second},
+		"a fast exchange, same time": {nil, time.Second, 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := sdktest.NewRotationWorld(t, tc.opts...)
+				store := agrenting.MemoryStore()
+				c := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.InPlace, Every: -1}, agrenting.WithSession())
+				require.NoError(t, w.Call(c))
+				w.Server.Fault(sdktest.RouteAuthenticate, agrentingtest.Delay(tc.delay).Always())
+				done := make(chan error)
+				go func() { _, err := c.Rotate(t.Context()); done <- err }()
+				var slowest time.Duration
+				for range 60 {
+					began := time.Now()
+					require.NoError(t, sdktest.CallOnce(t, c, w.Agent.ID))
+					slowest = max(slowest, time.Since(began))
+					sdktest.Advance(100 * time.Millisecond)
+				}
+				require.NoError(t, <-done)
+				assert.LessOrEqual(t, slowest, tc.most)
+				w.OneLiveKey(store)
+				w.Server.ClearFaults()
+				require.NoError(t, c.Close())
+			})
+		})
+	}
 }

@@ -159,7 +159,7 @@ func (w *work) prepare(ctx context.Context) error {
 	agent := w.calls.agentOf(w.hold.rec)
 	if w.strategy != InPlace && cur.ID == "" && agent != "" {
 		next.Current.ID, _ = w.calls.findID(ctx, agent, cur)
-		if next.Current.ID == "" && w.hold.rec.Generation <= 1 && isInitial(ctx, w.keys, cur.Credential) {
+		if next.Current.ID == "" && w.hold.rec.Generation <= 1 && isInitial(ctx, w.keys, w.policy, cur.Credential) {
 			next.Current.ID = w.policy.KeyID
 		}
 	}
@@ -314,25 +314,31 @@ func (w *work) end(ctx context.Context) error {
 	return w.drop(ctx)
 }
 
-// issued returns the key in a response.
-func (w *work) issued(a Answer) (record.StoredKey, error) {
+// issued returns the key in a response. ok is false if the response has none.
+func (w *work) issued(a Answer) (k record.StoredKey, ok bool) {
 	if a.Key.Credential.IsZero() {
-		e := w.fail(StageIssue, fmt.Errorf("%w, although the response says that a key was issued", ErrNoKeyFound),
-			"the new key is in the response, under a name that the SDK does not know",
-			"RawResponse of this error contains the response; save the key from it")
-		if a.Outcome == Truncated {
-			e.State = "the response with the new key is empty or not in the platform's format, as if it had been cut off"
-			e.Advice = "the next attempt asks for it again with the same idempotency key; RawResponse of this error contains what arrived"
-		}
-		e.Raw = a.Raw
-		return record.StoredKey{}, e
+		return record.StoredKey{}, false
 	}
-	k := record.StoredKey{Credential: a.Key.Credential, ID: a.Key.ID}
+	k = record.StoredKey{Credential: a.Key.Credential, ID: a.Key.ID}
 	k.Created, k.Expires = localTimes(a.Key, a.Sent, w.policy.Every)
 	if w.hold.rec.Agent == "" {
 		w.hold.rec.Agent = a.Key.AgentID
 	}
-	return k, nil
+	return k, true
+}
+
+// noKey returns the error for a response in which no key was found, although it says that
+// a key was issued.
+func (w *work) noKey(a Answer) *Error {
+	e := w.fail(StageIssue, fmt.Errorf("%w, although the response says that a key was issued", ErrNoKeyFound),
+		"the new key may be in the response, under a name that the SDK does not know",
+		"RawResponse of this error contains the response; save the key from it")
+	if a.Outcome == Truncated {
+		e.State = "the response with the new key is empty or not in the platform's format, as if it had been cut off"
+		e.Advice = "the next attempt asks for it again with the same idempotency key; RawResponse of this error contains what arrived"
+	}
+	e.Raw = a.Raw
+	return e
 }
 
 // localTimes returns the times of a new key. If the platform's clock is so far from the
