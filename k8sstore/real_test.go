@@ -174,7 +174,7 @@ func TestRBAC_eachVerbIsNeeded(t *testing.T) {
 			case "update":
 				var secret corev1.Secret
 				k.send(t, http.MethodGet, "/api/v1/namespaces/"+ns+"/secrets/fleet.key", nil, &secret)
-				_, err := s.Save(t.Context(), key, []byte("x"), agrenting.Revision(string(secret.UID)+"."+secret.ResourceVersion))
+				_, err := s.Save(t.Context(), key, []byte("x"), agrenting.Revision(string(secret.UID)+"."+secret.ResourceVersion+"."+secret.Annotations["agrenting.com/write"]))
 				require.ErrorIs(t, err, agrenting.ErrReadOnlyStore)
 			case "watch":
 				c := watched(t, s)
