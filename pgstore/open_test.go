@@ -66,7 +66,8 @@ func TestOpenRequiresVerifiedConnections(t *testing.T) {
 
 func TestOpenRefusesAnotherServersCertificate(t *testing.T) {
 	t.Parallel()
-	s, other := sharedServer(t), newServer(t)
+	s, other := sharedServer(t), &server{folder: t.TempDir()}
+	require.NoError(t, other.certify())
 	store, err := pgstore.Open("postgres://writer:"+password+"@"+s.addr()+"/postgres?sslmode=verify-full&sslrootcert="+other.roots,
 		"x", pgstore.WithPlaintext(), pgstore.WithTimeout(time.Minute))
 	require.NoError(t, err)

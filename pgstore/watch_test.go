@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 	"github.com/agrenting/agrenting-go/pgstore"
 )
 
@@ -198,15 +199,18 @@ func TestWatchSurvivesKilledServer(t *testing.T) {
 
 func TestSilentListenerIsReplaced(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
-	store := s.openNamed(t, s.proxy.Addr(), pgstore.WithListen(),
+	s := sharedServer(t)
+	proxy, err := fleettest.NewProxy(s.addr())
+	require.NoError(t, err)
+	t.Cleanup(proxy.Close)
+	store := s.openNamed(t, proxy.Addr(), pgstore.WithListen(),
 		pgstore.WithPollInterval(100*time.Millisecond), pgstore.WithTimeout(time.Second))
 	seen := watched(t, store)
 	await(t, seen, "")
 	pid := s.awaitListener(t, unique(t), 0)
-	s.proxy.Freeze()
+	proxy.Freeze()
 	<-time.After(3 * time.Second) // a ping each second, and a second to respond
-	s.proxy.Pass()
+	proxy.Pass()
 	s.awaitListener(t, unique(t), pid)
 }
 
