@@ -28,9 +28,9 @@ const (
 	firstAttempt = 5
 	minPause     = 20 * time.Millisecond
 	maxPause     = 500 * time.Millisecond
-	// maxSilence is how long a request must have waited at its deadline for connections to be
-	// closed. It is shorter than the second that the holder of a lease gives each operation.
-	// With a short timeout, half of the first attempt is enough.
+	// maxSilence is the wait for a response after which a deadline closes the connections. It
+	// is shorter than the second that the holder of a lease gives each operation. With a short
+	// timeout, half of the first attempt is enough.
 	maxSilence = 500 * time.Millisecond
 )
 
