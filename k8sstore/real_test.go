@@ -52,7 +52,7 @@ func TestConformance_realServer(t *testing.T) {
 				t.Cleanup(p.Close)
 				cfg := k.config(token)
 				cfg.Host = "https://" + p.Addr()
-				s := open(t, k8sstore.Config{REST: cfg, Namespace: ns, Name: "fleet"}, opt, k8sstore.WithTimeout(2*time.Second))
+				s := open(t, k8sstore.Config{REST: cfg, Namespace: ns, Name: "fleet"}, opt, k8sstore.WithTimeout(time.Second))
 				return s, p.Refuse, p.Pass
 			}))
 		})

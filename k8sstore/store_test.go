@@ -306,7 +306,7 @@ func TestSave_sendsVersionAndUID(t *testing.T) {
 func TestSave_withoutVersion_isRefused(t *testing.T) {
 	t.Parallel()
 	f := newFakeAPI(t)
-	s := f.open(t, k8sstore.WithSealingKey(sealingKey), k8sstore.WithTimeout(time.Second))
+	s := f.open(t, k8sstore.WithSealingKey(sealingKey), k8sstore.WithTimeout(400*time.Millisecond))
 	save(t, s, "1", "")
 	f.do(func() { f.secrets["writer.key"].ResourceVersion = "" })
 	_, err := s.Load(t.Context(), key)
