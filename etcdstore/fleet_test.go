@@ -32,15 +32,18 @@ func openFleet(text string) (fleettest.Store, error) {
 	return etcdstore.Open(etcdstore.Config{Endpoints: p.Endpoints, Name: "fleet"}, etcdstore.WithSealingKey(sealing))
 }
 
+// TestFleetOfProcesses has a fleet rotate its key, while some of its processes are killed.
+// AGRENTING_FLEET=full makes it a fleet of 16.
 func TestFleetOfProcesses(t *testing.T) { //nolint:paralleltest // it needs the machine for itself
-	if testing.Short() {
-		t.Skip("16 processes")
+	processes, rotations := 4, 12
+	if fleettest.Full() {
+		processes, rotations = 16, 100
 	}
 	c := trio(t)
 	text, err := json.Marshal(place{Endpoints: c.endpoints(), Sealing: sealingKey.Reveal()})
 	require.NoError(t, err)
 	fleettest.Run(t, fleettest.Fleet{
-		Place: string(text), Store: c.open(t, "fleet"), Processes: 16, Rotations: fleetRotations,
+		Place: string(text), Store: c.open(t, "fleet"), Processes: processes, Rotations: rotations,
 		History: func() []agrenting.KeyState { return c.history(t) },
 	})
 }

@@ -64,15 +64,19 @@ const defaultKeepAlive = 10 * time.Second
 // client returns the configuration of etcd's client. Connections are not pinged
 // between calls, because etcd closes connections that are pinged. A connection that
 // was cut in the meantime is pinged during the next call.
-func (c Config) client() clientv3.Config {
+func (c Config) client(timeout time.Duration) clientv3.Config {
 	return clientv3.Config{
 		Endpoints: c.Endpoints, TLS: c.TLS, Username: c.Username, Password: c.Password, Logger: c.Logger,
-		DialTimeout: DefaultTimeout, DialKeepAliveTime: c.KeepAlive, DialKeepAliveTimeout: c.KeepAlive / 2,
+		DialTimeout: timeout, DialKeepAliveTime: c.KeepAlive, DialKeepAliveTimeout: c.KeepAlive / 2,
 	}
 }
 
-// Open returns a store with its own client of etcd. Close closes both. Open does
-// not wait for etcd; the first operation does.
+// Open returns a store with its own client of etcd. Close closes both. Invalid options are
+// an [agrenting.ErrInvalidOption].
+//
+// Without a password, Open does not wait for etcd; the first operation does. With one, Open
+// authenticates. While etcd is down, it then fails after the timeout ([WithTimeout]) with an
+// error that matches [ErrUnavailable].
 func Open(cfg Config, opts ...Option) (*Store, error) {
 	if err := cfg.checkEndpoints(); err != nil {
 		return nil, err
@@ -86,11 +90,19 @@ func Open(cfg Config, opts ...Option) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	client, err := clientv3.New(cfg.client())
+	o, err := newOptions(cfg.Name, opts)
 	if err != nil {
-		return nil, fmt.Errorf("etcdstore: etcd: %w", err)
+		return nil, err
 	}
-	s, err := New(client, cfg.Name, append([]Option{inNamespace(cfg.Namespace)}, opts...)...)
+	o.namespace = cfg.Namespace
+	client, err := clientv3.New(cfg.client(o.timeout))
+	switch {
+	case err != nil && transient(err):
+		return nil, fmt.Errorf("%w: Open: %w", ErrUnavailable, err)
+	case err != nil:
+		return nil, fmt.Errorf("etcdstore: Open: %w", err)
+	}
+	s, err := newStore(client, cfg.Name, o)
 	if err != nil {
 		_ = client.Close()
 		return nil, err

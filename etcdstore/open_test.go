@@ -58,7 +58,7 @@ func TestAnIdleConnectionIsKept(t *testing.T) {
 		go func() { _ = srv.Serve(wire) }()
 		defer srv.Stop()
 
-		cfg := Config{Endpoints: []string{"http://etcd"}, KeepAlive: defaultKeepAlive, Logger: zap.NewNop()}.client()
+		cfg := Config{Endpoints: []string{"http://etcd"}, KeepAlive: defaultKeepAlive, Logger: zap.NewNop()}.client(DefaultTimeout)
 		cfg.DialOptions = []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return wire.DialContext(ctx)
 		})}

@@ -44,7 +44,7 @@ type storeModel struct {
 	// poll is the interval at which a watch loads the record, plus or minus a quarter. It
 	// also does so when it hears of a change. It is 0 if the store sends the record.
 	poll time.Duration
-	// perSecond and burst limit the attempts of one process. By default, there is no limit.
+	// perSecond and burst limit the requests of one process. By default, there is no limit.
 	perSecond, burst int
 	// attempt is how long the first attempt of an operation may take. The model does not
 	// repeat operations, so all of them must be shorter.
@@ -69,7 +69,7 @@ var (
 		hears: 10 * time.Millisecond, fanOut: 50 * time.Microsecond,
 		perSecond: 50, burst: 100,
 		attempt: 5 * time.Second / 5, connections: 1,
-		source: "Speeds are assumptions for one API server, not measured. As in the package, a process makes at most 50 attempts " +
+		source: "Speeds are assumptions for one API server, not measured. As in the package, a process makes at most 50 requests " +
 			"per second with bursts of 100, a save reads first, and the watch contains the record. HTTP/2 shares one connection. " +
 			"Requests that resume a watch, one in about four minutes, are left out.",
 	}
@@ -188,26 +188,28 @@ func (p *process) admit(ctx context.Context) error {
 	return pauseFor(ctx, wait)
 }
 
-func (p *process) Load(ctx context.Context, name string) (agrenting.Record, error) {
+// request makes one request, such as modelled.read, when the limiter admits it.
+func (p *process) request(ctx context.Context, send func(context.Context) error) error {
 	if err := p.admit(ctx); err != nil {
-		return agrenting.Record{}, err
+		return err
 	}
-	if err := p.read(ctx); err != nil {
+	return send(ctx)
+}
+
+func (p *process) Load(ctx context.Context, name string) (agrenting.Record, error) {
+	if err := p.request(ctx, p.read); err != nil {
 		return agrenting.Record{}, err
 	}
 	return p.Store.Load(ctx, name)
 }
 
 func (p *process) Save(ctx context.Context, name string, data []byte, previous agrenting.Revision) (agrenting.Revision, error) {
-	if err := p.admit(ctx); err != nil {
-		return "", err
-	}
 	if p.model.readsFirst {
-		if err := p.read(ctx); err != nil {
+		if err := p.request(ctx, p.read); err != nil {
 			return "", err
 		}
 	}
-	if err := p.write(ctx); err != nil {
+	if err := p.request(ctx, p.write); err != nil {
 		return "", err
 	}
 	rev, err := p.Store.Save(ctx, name, data, previous)

@@ -67,13 +67,6 @@ func WithPrefix(prefix string) Option {
 	}
 }
 
-func inNamespace(namespace string) Option {
-	return func(o *options) error {
-		o.namespace = namespace
-		return nil
-	}
-}
-
 // WithTimeout bounds every operation instead of [DefaultTimeout]. A shorter
 // deadline of the caller's context takes precedence. The timeout should be longer
 // than an election of a leader, which takes etcd about two seconds with its
@@ -122,22 +115,35 @@ func New(client *clientv3.Client, name string, opts ...Option) (*Store, error) {
 	if client == nil {
 		return nil, invalid("New", "the client is nil")
 	}
-	if name == "" || len(name) > 128 || strings.Trim(name, nameRunes) != "" {
-		return nil, invalid("New", "a name has 1 to 128 letters, digits, dots, dashes and underscores")
+	o, err := newOptions(name, opts)
+	if err != nil {
+		return nil, err
 	}
+	return newStore(client, name, o)
+}
+
+// newOptions checks the name of a store and its options.
+func newOptions(name string, opts []Option) (options, error) {
 	o := options{prefix: DefaultPrefix, timeout: DefaultTimeout}
+	if name == "" || len(name) > 128 || strings.Trim(name, nameRunes) != "" {
+		return o, invalid("New", "a name has 1 to 128 letters, digits, dots, dashes and underscores")
+	}
 	for _, opt := range opts {
 		if err := opt(&o); err != nil {
-			return nil, err
+			return o, err
 		}
 	}
 	switch {
 	case len(o.sealing) == 0 && !o.plaintext:
-		return nil, invalid("New", "a sealing key is missing: give WithSealingKey the result of agrenting.ParseSealingKey, "+
+		return o, invalid("New", "a sealing key is missing: give WithSealingKey the result of agrenting.ParseSealingKey, "+
 			"for a key made once with agrenting.NewSealingKey; WithPlaintext would store API keys in clear")
 	case len(o.sealing) > 0 && o.plaintext:
-		return nil, invalid("New", "WithSealingKey and WithPlaintext exclude each other")
+		return o, invalid("New", "WithSealingKey and WithPlaintext exclude each other")
 	}
+	return o, nil
+}
+
+func newStore(client *clientv3.Client, name string, o options) (*Store, error) {
 	r := &records{client: client, name: name, root: o.namespace + o.prefix + name + "/", timeout: o.timeout}
 	if o.plaintext {
 		return &Store{records: r, name: r.String()}, nil

@@ -304,6 +304,29 @@ func TestDeadEtcdIsAnErrorInBoundedTime(t *testing.T) {
 	}
 }
 
+func TestOpenWithPasswordNeedsEtcd(t *testing.T) {
+	t.Parallel()
+	addr, err := freeAddr()
+	require.NoError(t, err)
+	silent, err := fleettest.NewProxy(addr)
+	require.NoError(t, err)
+	defer silent.Close()
+	silent.Freeze()
+	for name, endpoint := range map[string]string{"no listener": addr, "silent listener": silent.Addr()} {
+		cfg := etcdstore.Config{Endpoints: []string{"http://" + endpoint}, Name: "dead", Username: "u", Password: "hunter2secret"}
+		began := time.Now()
+		_, err := etcdstore.Open(cfg, etcdstore.WithSealingKey(sealingKey), etcdstore.WithTimeout(400*time.Millisecond))
+		require.ErrorIs(t, err, etcdstore.ErrUnavailable, name)
+		require.NotErrorIs(t, err, agrenting.ErrInvalidOption, name)
+		assert.NotContains(t, err.Error(), cfg.Password)
+		assert.Less(t, time.Since(began), 3*time.Second, "%s: within the timeout of the store", name)
+
+		_, err = etcdstore.Open(cfg)
+		require.ErrorIs(t, err, agrenting.ErrInvalidOption, "%s: options are checked first", name)
+		require.ErrorContains(t, err, "a sealing key is missing")
+	}
+}
+
 func TestWatchSurvivesCompaction(t *testing.T) {
 	t.Parallel()
 	c := trio(t)

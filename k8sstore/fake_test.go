@@ -68,6 +68,53 @@ func unstartedFakeAPI(t *testing.T) *fakeAPI {
 	return f
 }
 
+// pipes is a listener for connections in memory.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	close func()
+}
+
+func newPipes() *pipes {
+	done := make(chan struct{})
+	return &pipes{conns: make(chan net.Conn), done: done, close: sync.OnceFunc(func() { close(done) })}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error { p.close(); return nil }
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+
+func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case p.conns <- server:
+		return client, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// virtualFakeAPI returns a server and a store for tests with virtual time.
+func virtualFakeAPI(t *testing.T) (*fakeAPI, *k8sstore.Store) {
+	t.Helper()
+	p, f := newPipes(), &fakeAPI{version: 10, secrets: map[string]*corev1.Secret{}, changed: make(chan struct{}), cutOff: make(chan struct{})}
+	f.srv = &httptest.Server{Listener: p, Config: &http.Server{Handler: f}} // #nosec G112 -- a server in memory
+	f.srv.Start()
+	t.Cleanup(f.close)
+	return f, open(t, k8sstore.Config{REST: &rest.Config{Host: f.srv.URL, Dial: p.dial}, Namespace: namespace, Name: "writer"})
+}
+
 func (f *fakeAPI) close() {
 	f.cut()
 	f.srv.CloseClientConnections()
@@ -189,6 +236,11 @@ func status(w http.ResponseWriter, code int, reason metav1.StatusReason, message
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(statusOf(code, reason, message))
+}
+
+// denied is the message for an account that lacks a verb on Secrets.
+func denied(verb string) string {
+	return `secrets "writer.key" is forbidden: User "writer" cannot ` + verb + ` resource "secrets" in API group "" in the namespace "production"`
 }
 
 func statusOf(code int, reason metav1.StatusReason, message string) metav1.Status {

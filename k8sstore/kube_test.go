@@ -97,29 +97,14 @@ func stopShared() {
 	_ = os.RemoveAll(sharedFolder)
 }
 
-// needsKube skips a test without a server.
-func needsKube(t *testing.T) {
+// sharedKube skips a test without a server.
+func sharedKube(t *testing.T) *kube {
 	t.Helper()
 	if os.Getenv(apiserverEnv) == "" {
 		t.Skipf("%s is not set: give the path of kube-apiserver, or \"build\"", apiserverEnv)
 	}
-}
-
-func sharedKube(t *testing.T) *kube {
-	t.Helper()
-	needsKube(t)
 	k, err := shared()
 	require.NoError(t, err)
-	return k
-}
-
-// newKube starts a server for one test.
-func newKube(t *testing.T) *kube {
-	t.Helper()
-	needsKube(t)
-	k, err := startKube(t.TempDir())
-	require.NoError(t, err)
-	t.Cleanup(k.close)
 	return k
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -134,18 +135,22 @@ func client(cfg *rest.Config, conns *connrotation.ConnectionTracker) (rest.Inter
 	cfg.ContentType, cfg.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 	cfg.UserAgent = "agrenting-go/" + agrenting.Version + " k8sstore"
 	cfg.Timeout = 0                                          // it would end watches
-	cfg.RateLimiter = flowcontrol.NewFakeAlwaysRateLimiter() // try waits for the store's own
+	cfg.RateLimiter = flowcontrol.NewFakeAlwaysRateLimiter() // send waits for the store's own
 	cfg.WarningHandler, cfg.WarningHandlerWithContext = nil, rest.NoWarnings{}
 	dial := cfg.Dial
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	}
 	cfg.Dial = connrotation.NewDialerWithTracker(dial, conns).DialContext
-	httpClient, err := rest.HTTPClientFor(cfg)
+	transport, err := rest.TransportFor(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return rest.RESTClientForConfigAndClient(cfg, httpClient)
+	return rest.RESTClientForConfigAndClient(cfg, &http.Client{
+		Transport: transport,
+		// The transport would send the credentials to wherever a redirect leads.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	})
 }
 
 // checkHost refuses a configuration that would send credentials or records in clear.

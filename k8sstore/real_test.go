@@ -52,7 +52,7 @@ func TestConformance_realServer(t *testing.T) {
 				t.Cleanup(p.Close)
 				cfg := k.config(token)
 				cfg.Host = "https://" + p.Addr()
-				s := open(t, k8sstore.Config{REST: cfg, Namespace: ns, Name: "fleet"}, opt, k8sstore.WithTimeout(2*time.Second))
+				s := open(t, k8sstore.Config{REST: cfg, Namespace: ns, Name: "fleet"}, opt, k8sstore.WithTimeout(time.Second))
 				return s, p.Refuse, p.Pass
 			}))
 		})
@@ -174,7 +174,7 @@ func TestRBAC_eachVerbIsNeeded(t *testing.T) {
 			case "update":
 				var secret corev1.Secret
 				k.send(t, http.MethodGet, "/api/v1/namespaces/"+ns+"/secrets/fleet.key", nil, &secret)
-				_, err := s.Save(t.Context(), key, []byte("x"), agrenting.Revision(string(secret.UID)+"."+secret.ResourceVersion))
+				_, err := s.Save(t.Context(), key, []byte("x"), agrenting.Revision(string(secret.UID)+"."+secret.ResourceVersion+"."+secret.Annotations["agrenting.com/write"]))
 				require.ErrorIs(t, err, agrenting.ErrReadOnlyStore)
 			case "watch":
 				c := watched(t, s)
@@ -185,9 +185,51 @@ func TestRBAC_eachVerbIsNeeded(t *testing.T) {
 	}
 }
 
-func TestOutage_requestsContinueFromMemory(t *testing.T) {
+// Quotas and namespaces that are being deleted refuse a write with the same status as a
+// missing permission.
+func TestRefusals_areNotReadOnly(t *testing.T) {
 	t.Parallel()
-	k := newKube(t)
+	k := sharedKube(t)
+	for name, tc := range map[string]struct {
+		refuse func(t *testing.T, namespace string)
+		want   string
+	}{
+		"quota": {func(t *testing.T, namespace string) {
+			t.Helper()
+			path, none := "/api/v1/namespaces/"+namespace+"/resourcequotas", map[string]string{"secrets": "0"}
+			quota := map[string]any{"metadata": map[string]any{"name": "all"}, "spec": map[string]any{"hard": none}}
+			k.send(t, http.MethodPost, path, quota, nil)
+			quota["status"] = map[string]any{"hard": none, "used": none} // as the controller writes it
+			k.send(t, http.MethodPut, path+"/all/status", quota, nil)
+		}, "exceeded quota"},
+		"deleted namespace": {func(t *testing.T, namespace string) {
+			t.Helper()
+			k.send(t, http.MethodDelete, "/api/v1/namespaces/"+namespace, nil, nil)
+		}, "is being terminated"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ns := "refused-" + strings.ReplaceAll(name, " ", "-")
+			s := k.open(t, ns, k.newNamespace(t, ns, allVerbs()...))
+			tc.refuse(t, ns)
+			n := 0
+			var err error
+			eventually(t, func() bool { // the API server notices a moment later
+				n++
+				_, err = s.Save(t.Context(), fmt.Sprintf("key%d", n), []byte("x"), "")
+				return err != nil
+			}, "the write is refused")
+			require.ErrorContains(t, err, tc.want)
+			require.NotErrorIs(t, err, agrenting.ErrReadOnlyStore)
+			require.NotErrorIs(t, err, agrenting.ErrConflictingWrite)
+			require.NotErrorIs(t, err, k8sstore.ErrUnavailable)
+			assert.NotContains(t, err.Error(), "The service account needs")
+		})
+	}
+}
+
+func TestOutage_requestsContinueFromMemory(t *testing.T) { //nolint:paralleltest // it kills the server that all tests share
+	k := sharedKube(t)
 	const ns = "outage"
 	token := k.newNamespace(t, ns, allVerbs()...)
 	w := fleettest.NewWorld(t)
@@ -245,12 +287,11 @@ func openFleet(text string) (fleettest.Store, error) {
 // TestFleetOfProcesses has processes rotate their key while the API server and etcd are
 // killed, and the network is cut.
 func TestFleetOfProcesses(t *testing.T) { //nolint:paralleltest // it needs the machine for itself
-	needsKube(t)
 	processes, rotations := 4, 12
 	if fleettest.Full() {
 		processes, rotations = 16, 50
 	}
-	k := newKube(t)
+	k := sharedKube(t)
 	token := k.newNamespace(t, fleetNamespace, allVerbs()...)
 	text, err := json.Marshal(place{
 		Host: "https://" + k.proxy.Addr(), CA: string(k.admin.CAData), Token: token, Sealing: sealingKey.Reveal(),

@@ -56,12 +56,13 @@ func (r *records) secretName(name string) (string, error) {
 }
 
 // revision returns the revision of a Secret, which is empty for nil. The UID is part of it,
-// because a Secret that was deleted and created again is another one.
+// because a Secret that was deleted and created again is another one. The word of the write
+// is part of it, because etcd repeats resource versions after a backup was restored.
 func revision(s *corev1.Secret) agrenting.Revision {
 	if s == nil {
 		return ""
 	}
-	return agrenting.Revision(string(s.UID) + "." + s.ResourceVersion)
+	return agrenting.Revision(string(s.UID) + "." + s.ResourceVersion + "." + s.Annotations[writeAnnotation])
 }
 
 func (r *records) Load(ctx context.Context, name string) (agrenting.Record, error) {
@@ -105,10 +106,25 @@ func (r *records) secrets(verb string) *rest.Request {
 	return r.client.Verb(verb).Namespace(r.namespace).Resource("secrets").MaxRetries(0)
 }
 
+// send makes a request when the limiter admits it, and decodes the response into out. If
+// there is no response in time, send closes the connections of the store, because the
+// network may have cut them silently.
+func (r *records) send(ctx context.Context, req *rest.Request, out *corev1.Secret) error {
+	if err := r.limiter.Wait(ctx); err != nil {
+		return err
+	}
+	began := time.Now()
+	err := req.Do(ctx).Into(out)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && time.Since(began) >= min(maxSilence, r.timeout/(2*firstAttempt)) {
+		r.conns.CloseAll()
+	}
+	return err
+}
+
 // get asks once for a Secret. It returns nil if there is none.
 func (r *records) get(ctx context.Context, secret string) (*corev1.Secret, error) {
 	var current corev1.Secret
-	err := r.secrets("GET").Name(secret).Do(ctx).Into(&current)
+	err := r.send(ctx, r.secrets("GET").Name(secret), &current)
 	switch {
 	case isMissing(err):
 		return nil, nil //nolint:nilnil // nil is a missing Secret
@@ -155,18 +171,12 @@ func (r *records) Save(ctx context.Context, name string, data []byte, previous a
 		}
 		switch {
 		case current != nil && current.Annotations[writeAnnotation] == word:
-			saved = revision(current) // by an earlier attempt, whose response was lost
+			saved = revision(current) // by an earlier attempt, whose response was lost or late
 			return nil
 		case revision(current) != previous:
 			return r.conflict(secret)
 		}
 		saved, err = r.put(ctx, secret, current, data, word)
-		if errors.Is(err, agrenting.ErrConflictingWrite) {
-			// An earlier attempt may have been slow, and have written in the meantime.
-			if current, _ = r.get(ctx, secret); current != nil && current.Annotations[writeAnnotation] == word {
-				saved, err = revision(current), nil
-			}
-		}
 		return err
 	})
 	return saved, err
@@ -176,7 +186,9 @@ func (r *records) conflict(secret string) error {
 	return fmt.Errorf("%w: %v: the Secret %q has another revision", agrenting.ErrConflictingWrite, r, secret)
 }
 
-// put writes the data to a Secret, if it is still the current one. nil creates it.
+// put writes the data to a Secret, if it is still the current one. nil creates it. A 409 is
+// returned unchanged: it may come from an earlier attempt that was slow, or be about another
+// object, such as a ResourceQuota. The next attempt finds out.
 func (r *records) put(ctx context.Context, secret string, current *corev1.Secret, data []byte, word string) (agrenting.Revision, error) {
 	var req *rest.Request
 	if current == nil {
@@ -194,11 +206,11 @@ func (r *records) put(ctx context.Context, secret string, current *corev1.Secret
 	current.Annotations[writeAnnotation] = word
 	current.Data[dataKey] = data
 	var saved corev1.Secret
-	err := req.Body(current).Do(ctx).Into(&saved)
+	err := r.send(ctx, req.Body(current), &saved)
 	switch {
-	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), isMissing(err) && current.UID != "":
+	case isMissing(err) && current.UID != "":
 		return "", r.conflict(secret)
-	case apierrors.IsForbidden(err):
+	case isDenied(err):
 		return "", fmt.Errorf("%w: %w", agrenting.ErrReadOnlyStore, err)
 	case err != nil:
 		return "", err

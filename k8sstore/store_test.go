@@ -5,12 +5,14 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"math"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -47,7 +49,7 @@ func TestConformance_fakeServer(t *testing.T) {
 					if r.Method == http.MethodGet {
 						return false
 					}
-					status(w, http.StatusForbidden, metav1.StatusReasonForbidden, "no")
+					status(w, http.StatusForbidden, metav1.StatusReasonForbidden, denied("create"))
 					return true
 				}
 				return f.open(t, opt)
@@ -147,6 +149,48 @@ func TestSave_afterSlowOwnWrite_succeeds(t *testing.T) {
 	assert.Equal(t, 2, conflicts)
 }
 
+// A quota whose own update has failed is a 409, too.
+func TestSave_afterConflictOfAnotherObject_isRepeated(t *testing.T) {
+	t.Parallel()
+	const message = `Operation cannot be fulfilled on resourcequotas "all": the object has been modified`
+	for name, tc := range map[string]struct {
+		conflicts int64
+		loads     bool // whether the record can be loaded after a conflict
+	}{
+		"passes": {3, true}, "remains": {math.MaxInt64, true}, "record cannot be loaded": {math.MaxInt64, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFakeAPI(t)
+			s := f.open(t, k8sstore.WithSealingKey(sealingKey), k8sstore.WithTimeout(time.Second))
+			var conflicts atomic.Int64
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case r.Method != http.MethodGet && conflicts.Add(1) <= tc.conflicts:
+					status(w, http.StatusConflict, metav1.StatusReasonConflict, message)
+				case r.Method == http.MethodGet && conflicts.Load() > 0 && !tc.loads:
+					status(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, "etcd")
+				default:
+					return false
+				}
+				return true
+			}
+			rev, err := s.Save(t.Context(), key, []byte("1"), "")
+			if tc.conflicts == 3 {
+				require.NoError(t, err)
+				_, now := load(t, s)
+				assert.Equal(t, rev, now)
+				return
+			}
+			require.ErrorIs(t, err, k8sstore.ErrUnavailable)
+			require.NotErrorIs(t, err, agrenting.ErrConflictingWrite)
+			if tc.loads {
+				require.ErrorContains(t, err, message)
+			}
+		})
+	}
+}
+
 func TestSave_keepsWhatOthersHaveAdded(t *testing.T) {
 	t.Parallel()
 	f := newFakeAPI(t)
@@ -194,7 +238,7 @@ func TestSave_refusesForeignSecrets(t *testing.T) {
 			}
 			_, err := s.Load(t.Context(), key)
 			check(err)
-			for _, rev := range []agrenting.Revision{"", agrenting.Revision(string(before.UID) + "." + before.ResourceVersion)} {
+			for _, rev := range []agrenting.Revision{"", agrenting.Revision(string(before.UID) + "." + before.ResourceVersion + ".")} {
 				_, err = s.Save(t.Context(), key, []byte("y"), rev)
 				check(err)
 			}
@@ -220,6 +264,29 @@ func TestSave_afterRecreation_conflicts(t *testing.T) {
 	require.ErrorIs(t, err, agrenting.ErrConflictingWrite)
 }
 
+// After etcd was restored without a revision bump, a Secret has its UID and again the
+// resource version of another write.
+func TestSave_afterRestoreOfEtcd_conflicts(t *testing.T) {
+	t.Parallel()
+	f := newFakeAPI(t)
+	s, other := f.open(t), f.open(t)
+	rev := save(t, s, "1", "")
+	backup, version := f.key(), 0
+	f.do(func() { version = f.version })
+	rev = save(t, s, "2", rev)
+	newest := f.key()
+	f.do(func() { f.secrets["writer.key"], f.version = backup, version })
+	_, old := load(t, other)
+	save(t, other, "other", old)
+	require.Equal(t, newest.UID, f.key().UID)
+	require.Equal(t, newest.ResourceVersion, f.key().ResourceVersion)
+	_, err := s.Save(t.Context(), key, []byte("3"), rev)
+	require.ErrorIs(t, err, agrenting.ErrConflictingWrite)
+	data, now := load(t, s)
+	assert.Equal(t, "other", data)
+	assert.NotEqual(t, rev, now)
+}
+
 func TestSave_sendsVersionAndUID(t *testing.T) {
 	t.Parallel()
 	f := newFakeAPI(t)
@@ -239,7 +306,7 @@ func TestSave_sendsVersionAndUID(t *testing.T) {
 func TestSave_withoutVersion_isRefused(t *testing.T) {
 	t.Parallel()
 	f := newFakeAPI(t)
-	s := f.open(t, k8sstore.WithSealingKey(sealingKey), k8sstore.WithTimeout(time.Second))
+	s := f.open(t, k8sstore.WithSealingKey(sealingKey), k8sstore.WithTimeout(400*time.Millisecond))
 	save(t, s, "1", "")
 	f.do(func() { f.secrets["writer.key"].ResourceVersion = "" })
 	_, err := s.Load(t.Context(), key)
@@ -257,7 +324,7 @@ func TestErrors_nameCauseAndRemedy(t *testing.T) {
 		want   string
 		is     error
 	}{
-		"forbidden":    {http.StatusForbidden, metav1.StatusReasonForbidden, `needs get, update, and watch on the Secret "writer.key"`, nil},
+		"webhook":      {http.StatusForbidden, metav1.StatusReasonForbidden, "load", nil},
 		"unauthorized": {http.StatusUnauthorized, metav1.StatusReasonUnauthorized, "does not accept the credentials", nil},
 		"invalid":      {http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "load", nil},
 		"busy":         {http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests, "no success within", k8sstore.ErrUnavailable},
@@ -288,6 +355,85 @@ func TestErrors_nameCauseAndRemedy(t *testing.T) {
 			_, err = s.Save(t.Context(), key, []byte(secret), "")
 			assert.NotContains(t, err.Error(), secret)
 			assert.NotContains(t, err.Error(), encoded)
+		})
+	}
+}
+
+func TestForbidden_withoutDenial_isNotReadOnly(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		message  string
+		readOnly bool
+	}{
+		"role":        {denied("create"), true},
+		"quota":       {`secrets "writer.key" is forbidden: exceeded quota: all, requested: secrets=1, used: secrets=1, limited: secrets=1`, false},
+		"terminating": {`secrets "writer.key" is forbidden: unable to create new content in namespace production because it is being terminated`, false},
+		"webhook":     {`admission webhook "policy.example.com" denied the request: no secrets here`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFakeAPI(t)
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == http.MethodGet {
+					return false
+				}
+				status(w, http.StatusForbidden, metav1.StatusReasonForbidden, tc.message)
+				return true
+			}
+			_, err := f.open(t).Save(t.Context(), key, []byte("x"), "")
+			require.ErrorContains(t, err, tc.message)
+			require.NotErrorIs(t, err, k8sstore.ErrUnavailable)
+			hint := `The service account needs get, update, and watch on the Secret "writer.key"`
+			if tc.readOnly {
+				require.ErrorIs(t, err, agrenting.ErrReadOnlyStore)
+				require.ErrorContains(t, err, hint)
+			} else {
+				require.NotErrorIs(t, err, agrenting.ErrReadOnlyStore)
+				assert.NotContains(t, err.Error(), hint)
+			}
+			assert.Len(t, f.sent(http.MethodPost), 1, "it is not repeated")
+		})
+	}
+}
+
+func TestRedirect_isNotFollowed(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int{http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
+		t.Run(strconv.Itoa(code), func(t *testing.T) {
+			t.Parallel()
+			elsewhere, f := newFakeAPI(t), newFakeAPI(t)
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				http.Redirect(w, r, elsewhere.srv.URL+r.URL.String(), code)
+				return true
+			}
+			cfg := f.config()
+			cfg.BearerToken = "hunter2"
+			s := open(t, k8sstore.Config{REST: cfg, Namespace: namespace, Name: "writer"})
+			_, err := s.Load(t.Context(), key)
+			require.ErrorContains(t, err, "The server redirects")
+			require.NotErrorIs(t, err, agrenting.ErrNoRecord)
+			_, err = s.Save(t.Context(), key, []byte("x"), "")
+			require.ErrorContains(t, err, "The server redirects")
+			// The watch and the update are redirected, too.
+			f.do(func() { f.before = nil })
+			rev := save(t, s, "1", "")
+			f.do(func() {
+				f.before = func(w http.ResponseWriter, r *http.Request) bool {
+					if r.Method == http.MethodGet && r.URL.Query().Get("watch") != "true" {
+						return false
+					}
+					http.Redirect(w, r, elsewhere.srv.URL+r.URL.String(), code)
+					return true
+				}
+			})
+			_, err = s.Save(t.Context(), key, []byte("2"), rev)
+			require.ErrorContains(t, err, "The server redirects")
+			c := watched(t, s)
+			require.Equal(t, seen{data: "1"}, next(t, c))
+			require.ErrorContains(t, next(t, c).err, "The server redirects")
+			for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, "WATCH"} {
+				assert.Empty(t, elsewhere.sent(method), method)
+			}
 		})
 	}
 }
@@ -359,34 +505,49 @@ func TestOperations_withoutServer_endInTime(t *testing.T) {
 	}
 }
 
-func TestLoad_onSilentConnection_opensAnother(t *testing.T) {
+func TestSilentConnection_isReplaced(t *testing.T) {
 	t.Parallel()
-	f := unstartedFakeAPI(t)
-	f.srv.EnableHTTP2 = true // one connection for all requests
-	f.srv.StartTLS()
-	addr := f.srv.Listener.Addr().String()
-	p, err := fleettest.NewProxy(addr)
-	require.NoError(t, err)
-	t.Cleanup(p.Close)
-	var silent atomic.Bool
-	cfg := &rest.Config{Host: f.srv.URL}
-	cfg.CAData = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.srv.Certificate().Raw})
-	cfg.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-		target := p.Addr()
-		if silent.Load() {
-			target = addr
-		}
-		return new(net.Dialer).DialContext(ctx, network, target)
+	for name, deadline := range map[string]time.Duration{
+		"no deadline": time.Minute,
+		"one second":  time.Second, // as for the holder of a lease
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := unstartedFakeAPI(t)
+			f.srv.EnableHTTP2 = true // one connection for all requests
+			f.srv.StartTLS()
+			addr := f.srv.Listener.Addr().String()
+			p, err := fleettest.NewProxy(addr)
+			require.NoError(t, err)
+			t.Cleanup(p.Close)
+			var silent atomic.Bool
+			cfg := &rest.Config{Host: f.srv.URL}
+			cfg.CAData = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.srv.Certificate().Raw})
+			cfg.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+				target := p.Addr()
+				if silent.Load() {
+					target = addr
+				}
+				return new(net.Dialer).DialContext(ctx, network, target)
+			}
+			s := open(t, k8sstore.Config{REST: cfg, Namespace: namespace, Name: "writer"})
+			rev := save(t, s, "1", "")
+			assert.Equal(t, "HTTP/2.0", f.sent(http.MethodPost)[0].Proto)
+			silent.Store(true)
+			p.Freeze() // the connection stays open
+			began := time.Now()
+			for range 5 { // a ping would find out after 45 s
+				ctx, cancel := context.WithTimeout(t.Context(), deadline)
+				_, err = s.Save(ctx, key, []byte("2"), rev)
+				cancel()
+				if !errors.Is(err, context.DeadlineExceeded) {
+					break
+				}
+			}
+			require.NoError(t, err)
+			t.Logf("saved over another connection after %v", time.Since(began).Round(time.Millisecond))
+		})
 	}
-	s := open(t, k8sstore.Config{REST: cfg, Namespace: namespace, Name: "writer"})
-	save(t, s, "1", "")
-	assert.Equal(t, "HTTP/2.0", f.sent(http.MethodPost)[0].Proto)
-	silent.Store(true)
-	p.Freeze() // the connection stays open
-	began := time.Now()
-	data, _ := load(t, s)
-	assert.Equal(t, "1", data)
-	t.Logf("loaded over another connection after %v", time.Since(began).Round(time.Millisecond))
 }
 
 func TestLimiter_isTheStoresOwn(t *testing.T) {
@@ -407,6 +568,21 @@ func TestLimiter_isTheStoresOwn(t *testing.T) {
 	for _, r := range f.sent(http.MethodPut) {
 		assert.Equal(t, "agrenting-go/"+agrenting.Version+" k8sstore", r.UserAgent())
 	}
+}
+
+func TestLimiter_countsRequests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, s := virtualFakeAPI(t)
+		began := time.Now()
+		var rev agrenting.Revision
+		for n := range 200 {
+			rev = save(t, s, strconv.Itoa(n), rev)
+		}
+		sent := len(f.sent(http.MethodGet)) + len(f.sent(http.MethodPost)) + len(f.sent(http.MethodPut))
+		assert.Equal(t, 400, sent)
+		assert.InDelta(t, 6, time.Since(began).Seconds(), 0.1, "100 requests at once, 300 at 50 a second")
+	})
 }
 
 func TestLimiter_waitEndsWithContext(t *testing.T) {

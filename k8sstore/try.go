@@ -28,26 +28,22 @@ const (
 	firstAttempt = 5
 	minPause     = 20 * time.Millisecond
 	maxPause     = 500 * time.Millisecond
+	// maxSilence is the wait for a response after which a deadline closes the connections. It
+	// is shorter than the second that the holder of a lease gives each operation. With a short
+	// timeout, half of the first attempt is enough.
+	maxSilence = 500 * time.Millisecond
 )
 
-// try calls f until it succeeds, fails for good, or the time is over. An attempt that gets
-// no response in time closes the connections of the store, because the network may have
-// cut them silently.
+// try calls f until it succeeds, fails for good, or the time is over.
 func (r *records) try(ctx context.Context, what, secret string, f func(ctx context.Context) error) error {
 	limited, cancel := context.WithTimeout(quiet(ctx), r.timeout)
 	defer cancel()
 	var last error
 	limit := r.timeout / firstAttempt
 	for pause := minPause; limited.Err() == nil; limit, pause = 2*limit, min(2*pause, maxPause) {
-		err := r.limiter.Wait(limited)
-		if err == nil {
-			attempt, stop := context.WithTimeout(limited, limit)
-			err = f(attempt)
-			if attempt.Err() != nil && limited.Err() == nil {
-				r.conns.CloseAll()
-			}
-			stop()
-		}
+		attempt, stop := context.WithTimeout(limited, limit)
+		err := f(attempt)
+		stop()
 		if err == nil || !transient(err) {
 			return r.wrap(what, secret, err)
 		}
@@ -78,14 +74,31 @@ func transient(err error) bool {
 			return false
 		}
 	}
-	var e apierrors.APIStatus
-	if errors.As(err, &e) {
-		code := e.Status().Code
-		return code == http.StatusTooManyRequests || code >= http.StatusInternalServerError
+	switch c := code(err); c {
+	case 0:
+		_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+		return !untrusted
+	case http.StatusConflict, http.StatusTooManyRequests:
+		return true
+	default:
+		return c >= http.StatusInternalServerError
 	}
-	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
-	return !untrusted
 }
+
+// code returns the HTTP status of a response of the API server, 0 for other errors.
+func code(err error) int32 {
+	if e, ok := errors.AsType[*apierrors.StatusError](err); ok {
+		return e.ErrStatus.Code
+	}
+	return 0
+}
+
+// denied matches how the API server says that an account lacks a permission.
+var denied = regexp.MustCompile(`cannot [a-z]+ resource "secrets"`)
+
+// isDenied reports whether the service account lacks a permission. Quotas, admission
+// webhooks, and namespaces that are being deleted cause a 403, too.
+func isDenied(err error) bool { return apierrors.IsForbidden(err) && denied.MatchString(err.Error()) }
 
 // wrap adds what was being done, and what can be done about it.
 func (r *records) wrap(what, secret string, err error) error {
@@ -94,11 +107,13 @@ func (r *records) wrap(what, secret string, err error) error {
 	}
 	hint := ""
 	switch {
-	case apierrors.IsForbidden(err):
+	case isDenied(err):
 		hint = fmt.Sprintf(". The service account needs get, update, and watch on the Secret %q in the namespace %q, "+
 			"and create on secrets", secret, r.namespace)
 	case apierrors.IsUnauthorized(err):
 		hint = ". The API server does not accept the credentials of Config.REST, or those of the service account"
+	case code(err)/100 == 3:
+		hint = ". The server redirects. Set Config.REST.Host to the address of the API server"
 	case isMissing(err):
 		hint = fmt.Sprintf(". Create the namespace %q, or set Config.Namespace", r.namespace)
 	}

@@ -16,7 +16,7 @@ import (
 
 const (
 	// minWatchPause is the pause between two streams of a watch. It doubles up to
-	// maxWatchPause while streams yield nothing.
+	// maxWatchPause while streams end early and yield nothing.
 	minWatchPause = 250 * time.Millisecond
 	maxWatchPause = 8 * time.Second
 	// watchTime is how long the API server keeps a stream.
@@ -49,8 +49,12 @@ func (r *records) Watch(ctx context.Context, name string) iter.Seq2[agrenting.Re
 	}
 }
 
-// errLeft says that the loop over a watch was left.
-var errLeft = errors.New("left")
+var (
+	// errLeft says that the loop over a watch was left.
+	errLeft = errors.New("left")
+	// errAppeared says that a Secret that was missing may exist now.
+	errAppeared = errors.New("appeared")
+)
 
 // follower follows the changes of a Secret.
 type follower struct {
@@ -75,6 +79,7 @@ func (f *follower) follow(ctx context.Context) error {
 				at = current.ResourceVersion
 			}
 		}
+		began := time.Now()
 		next, err := f.stream(ctx, at)
 		switch {
 		case errors.Is(err, errLeft):
@@ -82,7 +87,7 @@ func (f *follower) follow(ctx context.Context) error {
 		case err != nil && !transient(err) && !apierrors.IsGone(err) && !apierrors.IsResourceExpired(err):
 			return f.wrap("watch", f.secret, err)
 		}
-		if at = next; at != "" {
+		if at = next; at != "" || errors.Is(err, errAppeared) || time.Since(began) > maxWatchPause {
 			pause = minWatchPause
 		}
 		sleep(ctx, jitter(pause))
@@ -134,7 +139,7 @@ func (f *follower) stream(ctx context.Context, at string) (next string, err erro
 			continue // of a cache that may be behind what was loaded
 		case e.Type == watch.Bookmark:
 		case at == "":
-			return "", nil // it may come from a cache that is behind what was loaded
+			return "", errAppeared // perhaps in a cache that is behind what was loaded
 		case e.Type == watch.Deleted:
 			if !f.give(nil) {
 				return "", errLeft

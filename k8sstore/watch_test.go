@@ -2,8 +2,10 @@ package k8sstore_test
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -128,7 +130,7 @@ func TestWatch_withoutPermission_ends(t *testing.T) {
 		if r.URL.Query().Get("watch") != "true" {
 			return false
 		}
-		status(w, http.StatusForbidden, metav1.StatusReasonForbidden, "no watch")
+		status(w, http.StatusForbidden, metav1.StatusReasonForbidden, denied("watch"))
 		return true
 	}
 	s := f.open(t)
@@ -155,4 +157,77 @@ func TestWatch_whenServerGoes_endsUnavailable(t *testing.T) {
 	require.ErrorIs(t, next(t, c).err, k8sstore.ErrUnavailable)
 	_, more := <-c
 	assert.False(t, more)
+}
+
+// A stream without changes and bookmarks ends after some minutes.
+func TestWatch_afterQuietStreams_continuesSoon(t *testing.T) {
+	t.Parallel()
+	for name, exists := range map[string]bool{"Secret": true, "missing Secret": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f, s := virtualFakeAPI(t)
+				if exists {
+					save(t, s, "1", "")
+				}
+				var ended time.Time
+				var gaps []time.Duration
+				f.before = func(w http.ResponseWriter, r *http.Request) bool {
+					isWatch := r.URL.Query().Get("watch") == "true"
+					if isWatch {
+						quietStream(w, r)
+					}
+					f.do(func() {
+						switch {
+						case isWatch:
+							ended = time.Now()
+						case !ended.IsZero():
+							gaps = append(gaps, time.Since(ended))
+						}
+					})
+					return isWatch
+				}
+				watched(t, s)
+				<-time.After(time.Hour)
+				f.do(func() {
+					require.Greater(t, len(gaps), 10)
+					assert.Less(t, slices.Max(gaps), 400*time.Millisecond)
+				})
+			})
+		})
+	}
+}
+
+// quietStream is a stream without changes that ends at the time that the client has set.
+func quietStream(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusOK)
+	_ = http.NewResponseController(w).Flush()
+	seconds, _ := strconv.Atoi(r.URL.Query().Get("timeoutSeconds"))
+	select {
+	case <-time.After(time.Duration(seconds) * time.Second):
+	case <-r.Context().Done():
+	}
+}
+
+func TestWatch_afterShortStreams_yieldsCreationSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, s := virtualFakeAPI(t)
+		f.before = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Query().Get("watch") != "true" || len(f.sent("WATCH")) > 10 {
+				return false
+			}
+			w.Header().Set("Content-Type", "application/json")
+			return true // ends at once
+		}
+		c := watched(t, s)
+		require.ErrorIs(t, next(t, c).err, agrenting.ErrNoRecord)
+		<-time.After(2 * time.Minute)
+		require.Len(t, f.sent("WATCH"), 11, "ten short streams, with longer and longer pauses")
+		created := time.Now()
+		save(t, s, "1", "")
+		require.Equal(t, seen{data: "1"}, next(t, c))
+		assert.Less(t, time.Since(created), 400*time.Millisecond)
+	})
 }

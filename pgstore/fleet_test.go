@@ -35,7 +35,7 @@ func TestFleetOfProcesses(t *testing.T) { //nolint:paralleltest // it needs the 
 	if fleettest.Full() {
 		processes, rotations, adoption = 16, 50, 50*time.Millisecond
 	}
-	s := newServer(t)
+	s := sharedServer(t)
 	text, err := json.Marshal(place{URL: s.url(s.proxy.Addr(), writer), Sealing: sealingKey.Reveal()})
 	require.NoError(t, err)
 	// Every state of a record is copied, in the order of the commits.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -23,7 +24,8 @@ const maxMessage = 1 << 20
 // connString is a URL such as "postgres://writer@db.example.com/app?sslmode=verify-full",
 // or has the form "host=db.example.com dbname=app". pgxpool.ParseConfig describes it.
 // What it leaves out comes from the environment (PGPASSWORD) and from ~/.pgpass. Of
-// several hosts, the one that is the primary is used.
+// several hosts, the one that is the primary is used. The default of connect_timeout is
+// the timeout of the store ([WithTimeout]), or a quarter of it if there are several hosts.
 //
 // The connection to a host must be encrypted and its server verified
 // (sslmode=verify-full), unless the host is loopback, localhost or a socket.
@@ -44,8 +46,11 @@ func Open(connString, name string, opts ...Option) (*Store, error) {
 	if problem := connectionProblem(conn); problem != "" && !o.insecure {
 		return nil, invalid("Open", problem)
 	}
-	if conn.ConnectTimeout == 0 { // one silent host must not use up the time of all
-		conn.ConnectTimeout = o.timeout / attempts
+	if conn.ConnectTimeout == 0 {
+		conn.ConnectTimeout = o.timeout
+		if slices.ContainsFunc(conn.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.Host != conn.Host || f.Port != conn.Port }) {
+			conn.ConnectTimeout /= attempts // one silent host must not use up the time of all
+		}
 	}
 	if conn.ValidateConnect == nil {
 		conn.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -63,7 +66,8 @@ func TestOpenRequiresVerifiedConnections(t *testing.T) {
 
 func TestOpenRefusesAnotherServersCertificate(t *testing.T) {
 	t.Parallel()
-	s, other := sharedServer(t), newServer(t)
+	s, other := sharedServer(t), &server{folder: t.TempDir()}
+	require.NoError(t, other.certify())
 	store, err := pgstore.Open("postgres://writer:"+password+"@"+s.addr()+"/postgres?sslmode=verify-full&sslrootcert="+other.roots,
 		"x", pgstore.WithPlaintext(), pgstore.WithTimeout(time.Minute))
 	require.NoError(t, err)
@@ -72,6 +76,51 @@ func TestOpenRefusesAnotherServersCertificate(t *testing.T) {
 	_, err = store.Load(t.Context(), key)
 	require.ErrorContains(t, err, "certificate")
 	assert.Less(t, time.Since(began), 20*time.Second, "another attempt would not help")
+}
+
+// slow is a server whose connections take a while to be made. It returns its address.
+func slow(t *testing.T, target string, d time.Duration) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer conn.Close()
+				<-time.After(d)
+				up, err := new(net.Dialer).Dial("tcp", target)
+				if err != nil {
+					return
+				}
+				defer up.Close()
+				wg.Go(func() { _, _ = io.Copy(up, conn); _ = up.Close() })
+				_, _ = io.Copy(conn, up)
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	return l.Addr().String()
+}
+
+func TestSlowConnectionIsMade(t *testing.T) {
+	t.Parallel()
+	s := sharedServer(t)
+	const timeout = 2 * time.Second // an attempt has a quarter of it
+	store, err := pgstore.Open(s.url(slow(t, s.addr(), timeout/3), writer), unique(t),
+		pgstore.WithSealingKey(sealingKey), pgstore.WithTimeout(timeout))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	for range 3 {
+		if _, err = store.Load(t.Context(), key); !errors.Is(err, pgstore.ErrUnavailable) {
+			break
+		}
+	}
+	require.ErrorIs(t, err, agrenting.ErrNoRecord)
 }
 
 func TestMalformedConnectionStringsAreHidden(t *testing.T) {

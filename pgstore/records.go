@@ -31,17 +31,19 @@ type records struct {
 	load, insert, update string
 }
 
-// The statements change one row, and notify the listeners of the change. They raise
-// synchronous_commit for their own transaction. None depends on a prepared statement
-// or on the session, so all work through a transaction pooler.
+// The statements change one row, and notify the listeners of the change. They also change
+// the row if an earlier attempt of the same Save has written it: PostgreSQL commits locally
+// if an attempt is canceled that waits for a synchronous standby, and the next commit must
+// wait again. They raise synchronous_commit for their own transaction. None depends on a
+// prepared statement or on the session, so all work through a transaction pooler.
 const (
 	loadSQL = `SELECT pg_is_in_recovery(), r.revision, r.data FROM (SELECT 1) AS one LEFT JOIN %s AS r ON r.name = $1`
 
-	insertSQL = `WITH put AS (INSERT INTO %s (name, data, revision, updated_at) VALUES ($1, $2, $3, now())` +
-		` ON CONFLICT DO NOTHING RETURNING name)` + committedSQL
+	insertSQL = `WITH put AS (INSERT INTO %s AS r (name, data, revision, updated_at) VALUES ($1, $2, $3, now())` +
+		` ON CONFLICT (name) DO UPDATE SET updated_at = now() WHERE r.revision = $3 RETURNING r.name)` + committedSQL
 
 	updateSQL = `WITH put AS (UPDATE %s SET data = $2, revision = $3, updated_at = now()` +
-		` WHERE name = $1 AND revision = $4 RETURNING name)` + committedSQL
+		` WHERE name = $1 AND revision IN ($3, $4) RETURNING name)` + committedSQL
 
 	committedSQL = ` SELECT pg_notify('` + channel + `', put.name),` +
 		` CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')` +
@@ -150,16 +152,10 @@ func (r *records) Save(ctx context.Context, name string, data []byte, previous a
 	}
 	err = r.try(ctx, "save", func(ctx context.Context, conn *pgx.Conn) error {
 		tag, err := conn.Exec(ctx, sql, args...)
-		if err != nil || tag.RowsAffected() == 1 {
-			return err
-		}
-		switch n, _, err := r.get(ctx, conn, name); {
-		case err != nil:
-			return err
-		case n != next:
+		if err == nil && tag.RowsAffected() == 0 {
 			return conflict
 		}
-		return nil // saved by an earlier attempt, whose response was lost
+		return err
 	})
 	if err != nil {
 		return "", err

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
@@ -60,6 +61,74 @@ func TestSaveWaitsForTheDisk(t *testing.T) {
 		require.NoError(t, rows.Err())
 		assert.Equal(t, []string{tc.used, tc.used}, used, tc.configured)
 	}
+}
+
+// A commit without its synchronous standby waits. If it is canceled, PostgreSQL commits it on
+// the primary only.
+func TestSaveFailsWithoutSynchronousStandby(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	open := func(name string) *pgstore.Store { return s.open(t, name, pgstore.WithTimeout(2*time.Second)) }
+	updating, inserting := open("updating"), open("inserting")
+	rev := save(t, updating, "1", "")
+	direct := s.pool(t)
+	reload := func(sql string) {
+		for _, sql := range []string{sql, "SELECT pg_reload_conf()"} {
+			_, err := direct.Exec(t.Context(), sql)
+			require.NoError(t, err)
+		}
+	}
+	reload("ALTER SYSTEM SET synchronous_standby_names = 'absent'")
+	s.awaitStandbys(t)
+
+	_, err := updating.Save(t.Context(), key, []byte("2"), rev)
+	require.ErrorIs(t, err, pgstore.ErrUnavailable)
+	_, err = inserting.Save(t.Context(), key, []byte("2"), "")
+	require.ErrorIs(t, err, pgstore.ErrUnavailable)
+
+	reload("ALTER SYSTEM RESET synchronous_standby_names")
+	for _, store := range []*pgstore.Store{updating, inserting} {
+		data, rev := load(t, store)
+		assert.Equal(t, "2", data, "the error hides a write")
+		eventually(t, func() bool {
+			_, err = store.Save(t.Context(), key, []byte("3"), rev)
+			return err == nil
+		}, "the standby is not required any more")
+	}
+}
+
+// awaitStandbys waits until commits wait for a standby.
+func (s *server) awaitStandbys(t *testing.T) {
+	t.Helper()
+	cfg, err := pgx.ParseConfig(s.url(s.addr(), adminUser) + "&application_name=probe")
+	require.NoError(t, err)
+	direct := s.pool(t)
+	eventually(t, func() bool {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		conn, err := pgx.ConnectConfig(ctx, cfg)
+		require.NoError(t, err)
+		defer conn.Close(context.WithoutCancel(t.Context()))
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = conn.Exec(ctx, "CREATE TABLE IF NOT EXISTS probe (); DROP TABLE probe")
+		}()
+		defer func() { cancel(); <-done }()
+		for {
+			select {
+			case <-done:
+				return false
+			case <-time.After(10 * time.Millisecond):
+			}
+			var waits bool
+			err := direct.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'probe' AND wait_event = 'SyncRep')").Scan(&waits)
+			require.NoError(t, err)
+			if waits {
+				return true
+			}
+		}
+	}, "commits wait for a standby")
 }
 
 // lossy is a connection that loses a response after the server has sent it.

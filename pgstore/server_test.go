@@ -124,6 +124,18 @@ func asPostgres(cmd *exec.Cmd) error {
 	return nil
 }
 
+// runAsPostgres runs a command until it ends.
+func runAsPostgres(name string, args ...string) error {
+	cmd := exec.Command(name, args...) // #nosec G204 -- a command of the tests
+	if err := asPostgres(cmd); err != nil {
+		return err
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", name, err, out)
+	}
+	return nil
+}
+
 func postgresIDs() (uid, gid int, err error) {
 	u, err := user.Lookup(adminUser)
 	if err != nil {
@@ -167,16 +179,15 @@ func startServer(bin string) (s *server, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if err := errors.Join(s.own(s.folder), s.write("password", password+"\n", 0o600), s.certify()); err != nil {
+	if err := errors.Join(s.own(s.folder), s.certify()); err != nil {
 		return nil, err
 	}
-	initdb := exec.Command(filepath.Join(bin, "initdb"), "--pgdata", s.data(), "--username", adminUser, "--auth", "scram-sha-256",
-		"--pwfile", filepath.Join(s.folder, "password"), "--encoding", "UTF8", "--no-locale", "--no-sync")
-	if err := asPostgres(initdb); err != nil {
-		return nil, err
+	empty.once.Do(func() { empty.server, empty.err = initialize(bin) })
+	if empty.err != nil {
+		return nil, empty.err
 	}
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
+	if err := runAsPostgres("cp", "-a", empty.server.data(), s.data()); err != nil {
+		return nil, err
 	}
 	// A port that was free may be taken a moment later.
 	for range 5 {
@@ -191,6 +202,28 @@ func startServer(bin string) (s *server, err error) {
 		return nil, err
 	}
 	s.proxy, err = fleettest.NewProxy(s.addr())
+	return s, err
+}
+
+// empty is a server that is not started. Each server copies its data, because initdb takes
+// seconds.
+var empty struct {
+	once   sync.Once
+	server *server
+	err    error
+}
+
+// initialize returns a server with the data that initdb makes.
+func initialize(bin string) (s *server, err error) {
+	s = &server{bin: bin}
+	if s.folder, err = os.MkdirTemp("", "pgstore"); err != nil {
+		return nil, err
+	}
+	err = errors.Join(s.own(s.folder), s.write("password", password+"\n", 0o600))
+	if err == nil {
+		err = runAsPostgres(filepath.Join(bin, "initdb"), "--pgdata", s.data(), "--username", adminUser, "--auth", "scram-sha-256",
+			"--pwfile", filepath.Join(s.folder, "password"), "--encoding", "UTF8", "--no-locale", "--no-sync")
+	}
 	return s, err
 }
 
@@ -323,10 +356,13 @@ func sharedServer(t *testing.T) *server {
 }
 
 func closeShared() error {
-	if shared.server == nil {
-		return nil
+	var errs error
+	for _, s := range []*server{shared.server, empty.server} {
+		if s != nil {
+			errs = errors.Join(errs, s.close())
+		}
 	}
-	return shared.server.close()
+	return errs
 }
 
 // newServer is a server for one test.

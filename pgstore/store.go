@@ -199,7 +199,8 @@ func (s *Store) Load(ctx context.Context, name string) (agrenting.Record, error)
 	return s.records.Load(ctx, name)
 }
 
-// Save implements [agrenting.Store].
+// Save implements [agrenting.Store]. If a synchronous standby does not confirm the commit in
+// time, Save fails, but the primary has the new record, and other processes may use it.
 func (s *Store) Save(ctx context.Context, name string, data []byte, previous agrenting.Revision) (agrenting.Revision, error) {
 	return s.records.Save(ctx, name, data, previous)
 }

@@ -29,6 +29,14 @@ func load(t *testing.T, s agrenting.Store) (string, agrenting.Revision) {
 	return string(rec.Data), rec.Revision
 }
 
+// eventually waits until a condition holds.
+func eventually(t *testing.T, condition func() bool, what string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !condition(); <-time.After(10 * time.Millisecond) {
+		require.True(t, time.Now().Before(end), what)
+	}
+}
+
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	s := sharedServer(t)

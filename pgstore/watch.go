@@ -200,6 +200,8 @@ func (l *listener) listen(ctx context.Context) error {
 		idle := waiting.Err() != nil
 		cancel()
 		switch {
+		case err == nil && n == nil:
+			l.notify("") // the pool has its own handler, which got the notification
 		case err == nil:
 			l.notify(n.Payload)
 		case idle && ctx.Err() == nil:

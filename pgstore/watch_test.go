@@ -5,13 +5,17 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go"
+	"github.com/agrenting/agrenting-go/agrentingtest/storetest/fleettest"
 	"github.com/agrenting/agrenting-go/pgstore"
 )
 
@@ -134,6 +138,32 @@ func TestWatchIsNotifiedOnOneConnection(t *testing.T) {
 	t.Fatal("the connection continues after Close")
 }
 
+// A pool may have its own handler, which then gets the notifications.
+func TestWatchIsNotifiedDespiteHandlerOfPool(t *testing.T) {
+	t.Parallel()
+	s := sharedServer(t)
+	cfg, err := pgxpool.ParseConfig(s.url(s.addr(), writer) + "&application_name=" + unique(t))
+	require.NoError(t, err)
+	var handled atomic.Int64
+	cfg.ConnConfig.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) { handled.Add(1) }
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	store, err := pgstore.New(pool, unique(t), pgstore.WithSealingKey(sealingKey), pgstore.WithListen(), pgstore.WithPollInterval(never))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	seen := watched(t, store)
+	await(t, seen, "")
+	s.awaitListener(t, unique(t), 0)
+	other := s.open(t, unique(t))
+	var rev agrenting.Revision
+	for n := range 3 {
+		rev = save(t, other, strconv.Itoa(n), rev)
+		await(t, seen, strconv.Itoa(n))
+	}
+	assert.GreaterOrEqual(t, handled.Load(), int64(3))
+}
+
 func TestWatchSeesWhatChangedWithoutListener(t *testing.T) {
 	t.Parallel()
 	s := sharedServer(t)
@@ -169,15 +199,18 @@ func TestWatchSurvivesKilledServer(t *testing.T) {
 
 func TestSilentListenerIsReplaced(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
-	store := s.openNamed(t, s.proxy.Addr(), pgstore.WithListen(),
+	s := sharedServer(t)
+	proxy, err := fleettest.NewProxy(s.addr())
+	require.NoError(t, err)
+	t.Cleanup(proxy.Close)
+	store := s.openNamed(t, proxy.Addr(), pgstore.WithListen(),
 		pgstore.WithPollInterval(100*time.Millisecond), pgstore.WithTimeout(time.Second))
 	seen := watched(t, store)
 	await(t, seen, "")
 	pid := s.awaitListener(t, unique(t), 0)
-	s.proxy.Freeze()
+	proxy.Freeze()
 	<-time.After(3 * time.Second) // a ping each second, and a second to respond
-	s.proxy.Pass()
+	proxy.Pass()
 	s.awaitListener(t, unique(t), pid)
 }
 

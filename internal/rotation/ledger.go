@@ -278,15 +278,17 @@ func (l *ledger) fill(ctx context.Context, empty error) (e entry, refused bool, 
 	cancel()
 	err = l.redact(err, rec)
 	l.reached("save", err)
-	switch {
-	case err == nil:
+	if err == nil {
 		return e, false, nil
-	case errors.Is(err, record.ErrConflict):
-		e, err = l.read(ctx, secret.Credential{})
-		return e, false, err
-	default:
-		return l.keep(rec, err), true, nil
 	}
+	if errors.Is(err, record.ErrConflict) {
+		e, loadErr := l.read(ctx, secret.Credential{})
+		if !errors.Is(loadErr, record.ErrNoRecord) {
+			return e, false, loadErr
+		}
+		l.report.StoreFailed("save", err) // a conflict with no record
+	}
+	return l.keep(rec, err), true, nil
 }
 
 // write replaces the entry, unless another process holds the lease.

@@ -74,6 +74,35 @@ func TestEmptyStoreRefusingInitialKeyFailsNoRequest(t *testing.T) {
 	}
 }
 
+// A database may report a conflict that is not about the record.
+func TestEmptyStoreReportingConflictFailsNoRequest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := sdktest.NewRotationWorld(t)
+		store := sdktest.Refusing(agrenting.MemoryStore(), agrenting.ErrConflictingWrite)
+		var told atomic.Int64
+		c := w.Client(store, agrenting.RotationPolicy{Every: -1, Strategy: agrenting.InPlace}, agrenting.WithObserver(func(e agrenting.Event) {
+			if e.Type == agrenting.EventStoreFailed {
+				told.Add(1)
+			}
+		}))
+		for range 60 {
+			require.NoError(t, w.Call(c))
+			sdktest.Advance(time.Second)
+		}
+		assert.EqualValues(t, 1, told.Load())
+		require.ErrorIs(t, c.Status().StoreError, agrenting.ErrConflictingWrite)
+		store.Err.Store(new(error))
+		sdktest.Advance(2 * time.Minute)
+		assert.Equal(t, w.Key.Secret, w.OneLiveKey(store).Current.Credential.Reveal(), "it is saved when it can be")
+		_, err := c.Rotate(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, w.Call(c))
+		require.NoError(t, c.Status().StoreError)
+		require.NoError(t, c.Close())
+	})
+}
+
 // tellingStore is a store that cannot be written and reports changes.
 type tellingStore struct{ *sdktest.RefusingStore }
 

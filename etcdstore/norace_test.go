@@ -1,5 +1,0 @@
-//go:build !race
-
-package etcdstore_test
-
-const fleetRotations = 100
