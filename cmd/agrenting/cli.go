@@ -82,6 +82,8 @@ type app struct {
 
 	sibling string // the platform's other host, if the platform's links lead there
 
+	observe func(agrenting.Event) // observes the clients of options; nil means noteRenewal
+
 	filter    *gojq.Code // of --jq; nil prints JSON unchanged
 	filterErr error      // why the filter could not be applied to the output
 

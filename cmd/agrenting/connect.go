@@ -102,12 +102,16 @@ func (a *app) noteRenewal(e agrenting.Event) {
 // options returns the options of every client. Flags are passed as options too, so that
 // errors name them.
 func (a *app) options() ([]agrenting.Option, error) {
+	observe := a.observe
+	if observe == nil {
+		observe = a.noteRenewal
+	}
 	opts := []agrenting.Option{
 		agrenting.WithLookupEnv(a.lookupFlags),
 		agrenting.WithUserAgent("agrenting-cli/" + agrenting.Version),
 		agrenting.WithTimeout(a.Timeout),
 		agrenting.WithRetryPolicy(agrenting.RetryPolicy{RenewalWait: renewalWait}),
-		agrenting.WithObserver(a.noteRenewal),
+		agrenting.WithObserver(observe),
 	}
 	if a.log != nil {
 		opts = append(opts, agrenting.WithLogger(a.log))
