@@ -153,12 +153,16 @@ func TestNoRetryIsPlannedBeyondTheTimeout(t *testing.T) {
 
 func TestOfferOfHTTP2IsIgnored(t *testing.T) {
 	t.Parallel()
-	var up platform
-	w := ask(t, inFrontOf(t, &up, ""), http.MethodGet, pending,
-		"Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c", "Http2-Settings", "AAMAAABkAARAAAAAAAIAAAAA")
-	assert.Equal(t, http.StatusOK, w.Code)
-	for _, name := range []string{"Connection", "Upgrade", "Http2-Settings"} {
-		assert.NotContains(t, up.header, name)
+	for offer, want := range map[string][]string{
+		"h2c": nil, "h2c, websocket": {"websocket"}, "WebSocket,H2C": {"websocket"},
+	} {
+		var up platform
+		w := ask(t, inFrontOf(t, &up, ""), http.MethodGet, pending,
+			"Connection", "Upgrade, HTTP2-Settings", "Upgrade", offer, "Http2-Settings", "AAMAAABkAARAAAAAAAIAAAAA")
+		assert.Equal(t, http.StatusOK, w.Code, offer)
+		assert.Equal(t, want, up.header["Upgrade"], offer)
+		assert.Equal(t, want != nil, up.header["Connection"] != nil, offer)
+		assert.NotContains(t, up.header, "Http2-Settings", offer)
 	}
 }
 
