@@ -464,7 +464,7 @@ func TestRefusalOfSpentBodyIsReturnedComplete(t *testing.T) {
 	resp, err := tr.RoundTrip(req)
 	require.NoError(t, err)
 	require.ErrorIs(t, agrenting.CheckResponse(resp), spent)
-	assert.Equal(t, refusal, readAll(t, resp))
+	assert.JSONEq(t, refusal, readAll(t, resp))
 }
 
 func TestFailedRenewalAfter401IsNotRepeated(t *testing.T) {

@@ -102,7 +102,7 @@ func TestSecondHangupDoesNotCutProxy(t *testing.T) {
 			require.NoError(t, err)
 			answered := make(chan error, 1)
 			go func() {
-				resp, err := http.Get(strings.TrimSpace(string(at)) + "/slow") //nolint:noctx,forbidigo // loopback
+				resp, err := http.Get(strings.TrimSpace(string(at)) + "/slow") //nolint:forbidigo // loopback
 				if err == nil {
 					err = resp.Body.Close()
 				}

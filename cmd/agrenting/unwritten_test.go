@@ -84,7 +84,7 @@ func TestClosedPipeDoesNotEndServices(t *testing.T) {
 				}
 				at, err := os.ReadFile(up)
 				require.NoError(t, err)
-				resp, err := http.Get(strings.TrimSpace(string(at)) + "/api/v1/agents") //nolint:noctx,forbidigo // loopback
+				resp, err := http.Get(strings.TrimSpace(string(at)) + "/api/v1/agents") //nolint:forbidigo // loopback
 				require.NoError(t, err)
 				require.NoError(t, resp.Body.Close())
 				assert.Equal(t, http.StatusOK, resp.StatusCode)

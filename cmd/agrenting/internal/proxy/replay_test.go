@@ -145,7 +145,7 @@ func TestRefusalOfSentBodyReachesTheCaller(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		assert.Equal(t, http.StatusUnauthorized, resp.StatusCode, name)
-		assert.Equal(t, refusal, string(got), name)
+		assert.JSONEq(t, refusal, string(got), name)
 	}
 }
 
