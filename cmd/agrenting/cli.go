@@ -82,6 +82,8 @@ type app struct {
 
 	sibling string // the platform's other host, if the platform's links lead there
 
+	observe func(agrenting.Event) // observes the clients of options; nil means noteRenewal
+
 	filter    *gojq.Code // of --jq; nil prints JSON unchanged
 	filterErr error      // why the filter could not be applied to the output
 
@@ -132,9 +134,9 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 		a.log = slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	a.command, _ = command.Target.(runner) // a test checks that all targets implement runner
-	if l, ok := a.command.(interface{ shows() bool }); ok && l.shows() {
-		// By default, the program ends silently when the reader of standard output has
-		// gone. This command must report what happened to the secret.
+	if outlivesReader(a.command) {
+		// By default, the program ends silently when the reader of standard output or
+		// standard error has gone.
 		gone := make(chan os.Signal, 1)
 		signal.Notify(gone, syscall.SIGPIPE)
 		defer signal.Stop(gone)
@@ -147,6 +149,19 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 		code = a.report(err)
 	}
 	return code
+}
+
+// outlivesReader reports whether a command continues when the reader of its output has gone:
+// it serves without a log, or it must report what happened to a secret.
+func outlivesReader(command runner) bool {
+	switch c := command.(type) {
+	case *proxyCmd, *sandboxCmd:
+		return true
+	case interface{ shows() bool }:
+		return c.shows()
+	default:
+		return false
+	}
 }
 
 // asksForJSON reports whether an argument selects JSON output, also for errors.

@@ -24,8 +24,8 @@ type shellSession struct {
 	seen   bytes.Buffer
 }
 
-// startShell starts a shell without its configuration in a folder with the file "afile", the
-// folder "afolder", and the completion script. .ci/run makes sure that all shells exist.
+// startShell starts a shell without its configuration in a folder with the files "afile" and
+// "a:file" and the folders "afolder" and "a:folder". .ci/run makes sure that all shells exist.
 func startShell(t *testing.T, name string, args ...string) *shellSession {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -33,8 +33,10 @@ func startShell(t *testing.T, name string, args ...string) *shellSession {
 		t.Skipf("there is no %s; .ci/run shells installs it", name)
 	}
 	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "afile"), nil, 0o600))
-	require.NoError(t, os.Mkdir(filepath.Join(dir, "afolder"), 0o700))
+	for _, prefix := range []string{"a", "a:"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, prefix+"file"), nil, 0o600))
+		require.NoError(t, os.Mkdir(filepath.Join(dir, prefix+"folder"), 0o700))
+	}
 	cmd := exec.CommandContext(t.Context(), path, args...)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TERM=dumb", "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}
@@ -103,6 +105,14 @@ func TestCompletionInBash(t *testing.T) {
 	assert.NotContains(t, text, "afile")
 	s.typed(eraseLine, "")
 	s.typed("agrenting exec agrent\t", "agrenting ")
+	s.typed(eraseLine, "")
+	s.typed("agrenting request --url=http://h:80 DEL\t", "DELETE ")
+	s.typed(eraseLine, "")
+	s.typed("agrenting exec --url http://h:80 --key-f\t", "--key-file ")
+	s.typed("a:fi\t", "a:file ")
+	s.typed("--store=a:fo\t", "=a:folder")
+	s.typed(eraseLine, "")
+	s.typed("agrenting proxy --listen=:80 --log=js\t", "=json ")
 }
 
 func TestCompletionInZsh(t *testing.T) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -103,12 +102,16 @@ func (a *app) noteRenewal(e agrenting.Event) {
 // options returns the options of every client. Flags are passed as options too, so that
 // errors name them.
 func (a *app) options() ([]agrenting.Option, error) {
+	observe := a.observe
+	if observe == nil {
+		observe = a.noteRenewal
+	}
 	opts := []agrenting.Option{
 		agrenting.WithLookupEnv(a.lookupFlags),
 		agrenting.WithUserAgent("agrenting-cli/" + agrenting.Version),
 		agrenting.WithTimeout(a.Timeout),
 		agrenting.WithRetryPolicy(agrenting.RetryPolicy{RenewalWait: renewalWait}),
-		agrenting.WithObserver(a.noteRenewal),
+		agrenting.WithObserver(observe),
 	}
 	if a.log != nil {
 		opts = append(opts, agrenting.WithLogger(a.log))
@@ -210,9 +213,7 @@ const maxInput = 64 << 10
 // credentialFromInput reads a credential from the first line of standard input.
 func (a *app) credentialFromInput() (agrenting.Credential, error) {
 	read := func() ([]byte, error) {
-		return untilCanceled(a.ctx, func() ([]byte, error) {
-			return bufio.NewReader(io.LimitReader(a.in, maxInput)).ReadBytes('\n')
-		})
+		return untilCanceled(a.ctx, func() ([]byte, error) { return firstLine(a.in) })
 	}
 	if isTerminal(a.in) {
 		read = func() ([]byte, error) { return a.askSecret("Credential (not shown):") }
@@ -237,6 +238,18 @@ func (a *app) credentialFromInput() (agrenting.Credential, error) {
 	default:
 		return agrenting.Credential{}, usage("", "invalid --type (want api_key, user_token, or session)")
 	}
+}
+
+// firstLine reads the first line, up to maxInput bytes. It reads single bytes, because the rest is
+// for the command that exec runs.
+func firstLine(r io.Reader) ([]byte, error) {
+	var line []byte
+	for b := make([]byte, 1); len(line) < maxInput && b[0] != '\n'; line = append(line, b[0]) {
+		if _, err := io.ReadFull(r, b); err != nil {
+			return line, err
+		}
+	}
+	return line, nil
 }
 
 // as returns a separate client for one credential, at the same platform.

@@ -198,7 +198,7 @@ func (a *app) runCommand(path string, args, env []string) error {
 	cmd.Env = env
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.in, a.stdout.to, a.err
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwarded...)
+	signal.Notify(signals, forwarded()...)
 	defer signal.Stop(signals)
 	if err := a.ctx.Err(); err != nil { // checked last: later signals are passed on
 		return err
@@ -211,7 +211,7 @@ func (a *app) runCommand(path string, args, env []string) error {
 	for {
 		select {
 		case s := <-signals:
-			if !fromTerminal(s, isTerminal(a.in)) {
+			if !fromTerminal(s) {
 				_ = cmd.Process.Signal(s) // the command may have ended in the meantime
 			}
 		case err := <-done:

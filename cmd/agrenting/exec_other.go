@@ -9,11 +9,11 @@ import (
 	"syscall"
 )
 
-// forwarded are the signals that are passed on to the command. The console sends an
-// interruption to the command itself.
-var forwarded = []os.Signal{os.Interrupt}
+// forwarded returns the signals that are caught while the command runs.
+func forwarded() []os.Signal { return []os.Signal{os.Interrupt} }
 
-func fromTerminal(os.Signal, bool) bool { return true }
+// fromTerminal returns true: the console sends an interruption to the command itself.
+func fromTerminal(os.Signal) bool { return true }
 
 func endingSignal(*os.ProcessState) int { return 0 }
 
@@ -34,9 +34,6 @@ func readOnlyDisk(err error) bool {
 	const writeProtect = syscall.Errno(19)
 	return errors.Is(err, writeProtect)
 }
-
-// endings are the signals that end a command in an orderly way.
-func endings() []os.Signal { return []os.Signal{os.Interrupt, syscall.SIGTERM} }
 
 // privateFile returns true: the access list of the folder controls who can write the file.
 func privateFile(fs.FileInfo) bool { return true }

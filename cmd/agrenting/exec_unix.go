@@ -7,19 +7,37 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// forwarded are the signals that are passed on to the command.
-var forwarded = []os.Signal{
-	syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT,
-	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGWINCH,
+// forwarded returns the signals that are passed on to the command. A signal that is ignored,
+// such as SIGHUP under nohup, is left out, so that the command ignores it too.
+func forwarded() []os.Signal {
+	return slices.DeleteFunc([]os.Signal{
+		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGWINCH,
+	}, signal.Ignored)
 }
 
 // fromTerminal reports whether the command already got the signal: a terminal sends these
-// signals to the whole process group.
-func fromTerminal(s os.Signal, terminal bool) bool {
-	return terminal && (s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGWINCH)
+// signals to all processes in its foreground process group.
+func fromTerminal(s os.Signal) bool {
+	return (s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGWINCH) && inForeground()
+}
+
+// inForeground reports whether this process and its command are in the foreground process group
+// of their terminal. Standard input may be a file all the same.
+func inForeground() bool {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDONLY|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return false // there is no terminal
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
 }
 
 // endingSignal returns the signal that ended a process, or 0.
@@ -40,16 +58,6 @@ func diskFull(err error) bool {
 
 // readOnlyDisk reports whether a disk cannot be written at all.
 func readOnlyDisk(err error) bool { return errors.Is(err, syscall.EROFS) }
-
-// endings are the signals that end a command in an orderly way: an interruption, and
-// the end of the terminal, unless nohup disabled that.
-func endings() []os.Signal {
-	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) {
-		all = append(all, syscall.SIGHUP)
-	}
-	return all
-}
 
 // privateFile reports whether only the user of this process may have written a file.
 func privateFile(info fs.FileInfo) bool {

@@ -50,6 +50,23 @@ func TestHelpShowsOwnFlagsFirst(t *testing.T) {
 	}
 }
 
+// Only a single word, a flag, and the usage line may be longer than a line.
+func TestHelpFitsNarrowTerminals(t *testing.T) {
+	t.Parallel()
+
+	for _, width := range []int{20, 34, 35, 36, 40, 60, 80} {
+		program := newProgram(&grammar{})
+		for _, c := range append(program.Leaves(), program) {
+			for line := range strings.Lines(c.Usage(width)) {
+				line = strings.TrimRight(line, "\n")
+				if strings.Contains(strings.TrimSpace(line), " ") && !strings.HasPrefix(line, "Usage:") && !strings.HasPrefix(line, "  -") {
+					assert.LessOrEqual(t, len(line), width, "%s: %q", c.Path(), line)
+				}
+			}
+		}
+	}
+}
+
 func TestWrapped(t *testing.T) {
 	t.Parallel()
 

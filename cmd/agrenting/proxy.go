@@ -125,7 +125,7 @@ func (c *proxyCmd) Run(a *app) error {
 	if cut > 0 {
 		return failure("use a longer --grace for long streams", "%d requests were interrupted at the end", cut)
 	}
-	c.note(a, "the proxy has ended; no request was interrupted")
+	a.ui.note("the proxy has ended; no request was interrupted")
 	return nil
 }
 
@@ -172,6 +172,7 @@ func (c *proxyCmd) startLog(a *app) {
 	}
 	switch c.Log {
 	case "json":
+		a.ui.quiet = true // notes would be between the records
 		a.log = slog.New(slog.NewJSONHandler(a.err, opts))
 	case "text":
 		a.log = slog.New(slog.NewTextHandler(a.err, opts))
@@ -188,31 +189,23 @@ func (c *proxyCmd) tell(a *app, text string) {
 	fmt.Fprintln(a.err, a.ui.errPaint(red, "agrenting:")+" "+visible(text))
 }
 
-// note prints a note for people on standard error, unless programs read the log there.
-func (c *proxyCmd) note(a *app, text string) {
-	if c.Log != "json" {
-		a.ui.note("%s", text)
-	}
-}
-
 // client returns the client that lends its credential, and obtains the credential.
 func (c *proxyCmd) client(a *app, base *http.Transport, health *proxy.Health, metrics agrenting.Option) (*agrenting.Client, error) {
 	var obtained atomic.Bool // the command itself reports the error of the first credential
 	var rejected atomic.Uint64
-	opts := []agrenting.Option{
-		metrics, agrenting.WithTransport(base), agrenting.WithRetryPolicy(agrenting.RetryPolicy{}),
-		agrenting.WithObserver(func(e agrenting.Event) {
-			switch {
-			case e.Type == agrenting.EventRejected:
-				rejected.Store(e.Generation)
-			case !obtained.Load():
-			case e.Type == agrenting.EventRenewed:
-				health.Renewed("a new credential is in use: " + e.Fingerprint)
-			case e.Type == agrenting.EventRenewalFailed && (e.Generation == rejected.Load() || (!e.Expires.IsZero() && !e.Expires.After(e.Time))):
-				health.Failed("no valid credential, so requests may fail: " + textOf(e.Err))
-			}
-		}),
+	a.observe = func(e agrenting.Event) {
+		switch {
+		case e.Type == agrenting.EventRejected:
+			rejected.Store(e.Generation)
+		case !obtained.Load():
+			a.noteRenewal(e)
+		case e.Type == agrenting.EventRenewed:
+			health.Renewed("a new credential is in use: " + e.Fingerprint)
+		case e.Type == agrenting.EventRenewalFailed && (e.Generation == rejected.Load() || (!e.Expires.IsZero() && !e.Expires.After(e.Time))):
+			health.Failed("no valid credential, so requests may fail: " + textOf(e.Err))
+		}
 	}
+	opts := []agrenting.Option{metrics, agrenting.WithTransport(base), agrenting.WithRetryPolicy(agrenting.RetryPolicy{})}
 	if c.Session {
 		opts = append(opts, agrenting.WithSession(agrenting.SessionPolicy{LogoutOnClose: true, MaxExchanges: c.MaxExchanges}))
 	}
@@ -366,7 +359,7 @@ func (c *proxyCmd) announce(a *app, l net.Listener, token, admin string) string 
 		a.ui.line("health  %s", health)
 	}
 	if token == "" {
-		c.note(a, curl+j.URL+"/api/v1/agents")
+		a.ui.note("%s%s/api/v1/agents", curl, j.URL)
 		return j.URL
 	}
 	shown := "shown only once"

@@ -45,6 +45,12 @@ func converse(t *testing.T, srv *agrentingtest.Server, key string, env []string,
 	cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "TERM=xterm", "AGRENTING_URL=" + srv.URL, "AGRENTING_API_KEY=" + key, "GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
 	}, env...)
+	return interact(t, cmd, turns)
+}
+
+// interact runs a command in a pseudo-terminal.
+func interact(t *testing.T, cmd *exec.Cmd, turns []turn) (output string, code int) {
+	t.Helper()
 	f, err := pty.Start(cmd)
 	require.NoError(t, err)
 	defer f.Close()
@@ -131,13 +137,36 @@ func TestOnATerminal(t *testing.T) {
 	out, code = terminal(t, srv, key.Secret, []string{"TERM=dumb"}, "", "", "doctor")
 	assert.Equal(t, codeOK, code, out)
 	assert.NotContains(t, withoutProgress(out), "\x1b[")
+}
 
-	// Ctrl-C at the terminal reaches a command once, by the terminal.
-	out, code = terminal(t, srv, key.Secret, nil, "ready", "\x03", "exec", "--", "sh", "-c",
-		`trap 'n=$((n+1)); echo got $n' INT; echo ready; while [ -z "$n" ]; do sleep 0.1; done; sleep 0.5; exit 9`)
-	assert.Equal(t, 9, code, out)
-	assert.Contains(t, out, "got 1")
-	assert.NotContains(t, out, "got 2")
+// The terminal sends Ctrl-C to a command in the foreground, and exec to one in the background.
+func TestInterruptReachesCommandOnce(t *testing.T) {
+	t.Parallel()
+
+	// exec is stopped while the terminal sends the signal, so that two signals do not become one.
+	const command = `agrenting exec -- sh -c '
+trap "n=\$((n+1)); echo got \$n" INT
+[ -n "$BACKGROUND" ] || kill -STOP $PPID
+echo ready
+i=0; while [ -z "$n" ] && [ $i -lt 300 ]; do sleep 0.1; i=$((i+1)); done
+kill -CONT $PPID
+sleep 0.5; exit ${n:-0}'`
+	for name, c := range map[string]struct{ script, answer string }{
+		"foreground":       {"exec " + command, "\x03"},
+		"input from file":  {"exec " + command + " < /dev/null", "\x03"},
+		"background group": {"export BACKGROUND=1; set -m; " + command + " & read line; kill -INT $!; wait $!", "go\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRotating(t)
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", c.script)
+			cmd.Env = append(r.environment(), "TERM=xterm")
+			out, code := interact(t, cmd, []turn{{prompt: "ready", answer: c.answer}})
+			assert.Equal(t, 1, code, out)
+			assert.Contains(t, out, "got 1")
+			assert.NotContains(t, out, "got 2")
+		})
+	}
 }
 
 func TestSlowCallsShowProgress(t *testing.T) {

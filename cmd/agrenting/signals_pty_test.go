@@ -4,10 +4,12 @@ package main
 
 import (
 	"bytes"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -46,6 +48,82 @@ func TestHangupEndsTheSessionOfExec(t *testing.T) {
 	require.Error(t, cmd.Wait())
 	assert.Equal(t, 128+int(syscall.SIGHUP), cmd.ProcessState.ExitCode(), out.String())
 	assert.Equal(t, 1, r.srv.Count("DELETE /api/v1/auth/logout"), out.String())
+}
+
+// Under nohup, neither the program nor its command ends.
+func TestIgnoredHangupStaysIgnoredInExec(t *testing.T) {
+	t.Parallel()
+
+	r := newRotating(t)
+	ready := filepath.Join(t.TempDir(), "ready")
+	cmd := exec.CommandContext(t.Context(), "sh", "-c",
+		`trap '' HUP; exec agrenting exec -- sh -c 'kill -HUP $$; : > "$0"; exec sleep 60' "$0"`, ready)
+	cmd.Env = r.environment()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(t, cmd.Start())
+	appears(t, ready)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	require.Error(t, cmd.Wait())
+	assert.Equal(t, 128+int(syscall.SIGTERM), cmd.ProcessState.ExitCode(), out.String())
+}
+
+// A terminal that closes often causes two hangups.
+func TestSecondHangupDoesNotCutProxy(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct {
+		first, second syscall.Signal
+		code          int
+	}{
+		"two hangups":            {syscall.SIGHUP, syscall.SIGHUP, codeOK},
+		"hangup after interrupt": {syscall.SIGINT, syscall.SIGHUP, codeOK},
+		"interrupt after hangup": {syscall.SIGHUP, syscall.SIGINT, -1}, // it ends at once
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, dir := newRotating(t), t.TempDir()
+			arrived, held := make(chan struct{}), make(chan struct{})
+			release := sync.OnceFunc(func() { close(held) })
+			t.Cleanup(release)
+			r.srv.Handle("GET /slow", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+				close(arrived)
+				<-held
+			}))
+			cmd := exec.CommandContext(t.Context(), "agrenting", "proxy", "--session", "--ready-file", "ready", "--admin", "unix:admin")
+			cmd.Env, cmd.Dir = r.environment(), dir
+			var out bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &out
+			require.NoError(t, cmd.Start())
+			ready, admin := filepath.Join(dir, "ready"), filepath.Join(dir, "admin")
+			appears(t, ready)
+			at, err := os.ReadFile(ready)
+			require.NoError(t, err)
+			answered := make(chan error, 1)
+			go func() {
+				resp, err := http.Get(strings.TrimSpace(string(at)) + "/slow") //nolint:forbidigo // loopback
+				if err == nil {
+					err = resp.Body.Close()
+				}
+				answered <- err
+			}()
+			<-arrived
+			require.NoError(t, cmd.Process.Signal(c.first))
+			require.Eventually(t, func() bool { _, err := os.Stat(ready); return err != nil }, 20*time.Second, 5*time.Millisecond)
+			require.NoError(t, cmd.Process.Signal(c.second))
+			if c.code == codeOK {
+				release()
+			}
+			_ = cmd.Wait()
+			assert.Equal(t, c.code, cmd.ProcessState.ExitCode(), out.String())
+			if c.code == codeOK {
+				require.NoError(t, <-answered)
+				assert.Equal(t, 1, r.srv.Count("DELETE /api/v1/auth/logout"), out.String())
+				assert.NoFileExists(t, admin)
+			}
+		})
+	}
 }
 
 // The signal comes before the command runs.

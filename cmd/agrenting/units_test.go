@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -48,6 +49,30 @@ func TestProxyErrorResponses(t *testing.T) {
 		assert.Equal(t, c.code, code, name)
 		assert.NotContains(t, text, "inner", name)
 		assert.InDelta(t, c.after.Seconds(), after.Seconds(), 2, name)
+	}
+}
+
+func TestFirstLineLeavesTheRest(t *testing.T) {
+	t.Parallel()
+
+	long := strings.Repeat("x", maxInput)
+	for input, want := range map[string]struct {
+		line, rest string
+		err        error
+	}{
+		"key\nrest\n": {"key\n", "rest\n", nil},
+		"\nrest":      {"\n", "rest", nil},
+		"key":         {"key", "", io.EOF},
+		"":            {"", "", io.EOF},
+		long + "y\n":  {long, "y\n", nil},
+	} {
+		r := strings.NewReader(input)
+		line, err := firstLine(r)
+		assert.Equal(t, want.err, err, input)
+		assert.Equal(t, want.line, string(line))
+		rest, err := io.ReadAll(r)
+		require.NoError(t, err)
+		assert.Equal(t, want.rest, string(rest))
 	}
 }
 

@@ -5,8 +5,10 @@ package main
 import (
 	"bytes"
 	"errors"
+	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -53,6 +55,48 @@ func TestClosedPipeShowsOnlyImportantMessages(t *testing.T) {
 	require.True(t, ok, err)
 	assert.Equal(t, codeFailure, e.ExitCode(), text)
 	assert.Contains(t, text, "was created, but its secret is lost: standard output could not be written: broken pipe; revoke it with")
+}
+
+// TestClosedPipeDoesNotEndServices checks that a lost line of the log does not end a service.
+func TestClosedPipeDoesNotEndServices(t *testing.T) {
+	t.Parallel()
+
+	for name, args := range map[string][]string{
+		"proxy":   {"--session", "--log", "text", "--ready-file", "up"},
+		"sandbox": {"--env-file", "up"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			world, dir := newRotating(t), t.TempDir()
+			r, w, err := os.Pipe()
+			require.NoError(t, err)
+			cmd := exec.CommandContext(t.Context(), "agrenting", append([]string{name}, args...)...)
+			cmd.Env, cmd.Dir = world.environment(), dir
+			cmd.Stdout, cmd.Stderr = w, w
+			require.NoError(t, cmd.Start())
+			require.NoError(t, w.Close())
+			up := filepath.Join(dir, "up")
+			appears(t, up)
+			require.NoError(t, r.Close())
+			for range 2 {
+				if name == "sandbox" { // it writes when it ends
+					break
+				}
+				at, err := os.ReadFile(up)
+				require.NoError(t, err)
+				resp, err := http.Get(strings.TrimSpace(string(at)) + "/api/v1/agents") //nolint:forbidigo // loopback
+				require.NoError(t, err)
+				require.NoError(t, resp.Body.Close())
+				assert.Equal(t, http.StatusOK, resp.StatusCode)
+			}
+			require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+			require.NoError(t, cmd.Wait())
+			assert.NoFileExists(t, up)
+			if name == "proxy" {
+				assert.Equal(t, 1, world.srv.Count("DELETE /api/v1/auth/logout"))
+			}
+		})
+	}
 }
 
 // full is a writer that fails with a given error.

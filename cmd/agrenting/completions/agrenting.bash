@@ -1,12 +1,13 @@
 _agrenting() {
-	local program=${COMP_WORDS[0]} cursor=${COMP_CWORD} n=0 i word description value prefix=""
+	local program=${COMP_WORDS[0]} cursor=${COMP_CWORD} rest=${COMP_LINE#*"${COMP_WORDS[0]}"} n=0 i
+	local word description value gap head prefix="" separators='^[=:]+$'
 	local -a words=() names=() lines=()
-	# Bash splits --flag=value at the "=".
+	# Bash splits words at "=" and ":". They belong together unless there is space between them.
 	for ((i = 1; i <= cursor; i++)); do
 		word=${COMP_WORDS[i]}
-		if ((n)) && [[ $word == "=" && ${words[n - 1]} == --* && ${words[n - 1]} != *=* ]]; then
-			words[n - 1]+="="
-		elif ((n)) && [[ ${COMP_WORDS[i - 1]} == "=" && ${words[n - 1]} == --*= ]]; then
+		gap=${rest%%[![:space:]]*}
+		rest=${rest#*"$word"}
+		if ((n)) && [[ -z $gap && ($word =~ $separators || ${COMP_WORDS[i - 1]} =~ $separators) ]]; then
 			words[n - 1]+=$word
 		else
 			words[n]=$word
@@ -14,8 +15,11 @@ _agrenting() {
 		fi
 	done
 	value=${words[n - 1]}
+	# Bash replaces only the part after the last separator.
+	head=$value
+	[[ $word =~ $separators ]] || head=${value%"$word"}
 	if [[ $value == --*=* ]]; then
-		[[ $COMP_WORDBREAKS == *=* ]] || prefix=${value%%=*}=
+		prefix=${value%%=*}=
 		value=${value#*=}
 	fi
 	COMPREPLY=()
@@ -38,6 +42,9 @@ _agrenting() {
 			;;
 		esac
 	done < <("$program" __complete --describe -- "${words[@]}" 2>/dev/null)
+	for i in "${!names[@]}"; do
+		names[i]=${names[i]#"$head"}
+	done
 	if [[ ${#lines[@]} -gt 1 && ${COMP_TYPE:-9} == [36]3 ]]; then # a list is shown
 		for i in "${!lines[@]}"; do
 			printf -v 'names[i]' '%-24s  %s' "${names[i]}" "${lines[i]}"

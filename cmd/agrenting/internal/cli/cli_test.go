@@ -200,7 +200,7 @@ func TestUsage(t *testing.T) {
 	for file, got := range map[string]string{
 		"testdata/prog.txt": p.Usage(80),
 		"testdata/list.txt": p.Find("list").Usage(80),
-		"testdata/send.txt": p.Find("send").Usage(60),
+		"testdata/send.txt": p.Find("send").Usage(60), "testdata/narrow.txt": p.Find("send").Usage(40),
 	} {
 		want, err := os.ReadFile(file)
 		require.NoError(t, err)

@@ -28,7 +28,8 @@ func (c *Command) Usage(width int) string {
 	}
 	table(&b, "Commands:", commands, width)
 	if c.Parent == nil && len(commands) > 0 {
-		fmt.Fprintf(&b, "\nRun \"%s <command> --help\" for more information on a command.\n", c.Name)
+		more := fmt.Sprintf("Run \"%s <command> --help\" for more information on a command.", c.Name)
+		b.WriteString("\n" + strings.Join(wrap(more, width), "\n") + "\n")
 	}
 	return b.String()
 }
@@ -99,8 +100,11 @@ func flagRows(flags []*Value) [][2]string {
 	return rows
 }
 
+// narrow is the width below which the right column of a table is under the left one instead.
+const narrow = 30
+
 // table writes a heading and rows in two columns. A left cell that is too wide for its
-// column is on a separate line.
+// column, and every one in a narrow table, is on a separate line.
 func table(b *strings.Builder, title string, rows [][2]string, width int) {
 	if len(rows) == 0 {
 		return
@@ -112,6 +116,9 @@ func table(b *strings.Builder, title string, rows [][2]string, width int) {
 		if n := len(row[0]); n < widest {
 			left = max(left, n)
 		}
+	}
+	if width-left-gap < narrow {
+		widest, left = 0, 2
 	}
 	b.WriteString("\n" + title + "\n")
 	for _, row := range rows {
@@ -128,9 +135,10 @@ func table(b *strings.Builder, title string, rows [][2]string, width int) {
 	}
 }
 
-// wrap splits text into lines of at most width columns. An empty line separates paragraphs.
+// wrap splits text into lines of at most width columns, where words are not longer. An empty
+// line separates paragraphs.
 func wrap(text string, width int) []string {
-	printer := comment.Printer{TextCodePrefix: "    ", TextWidth: width}
+	printer := comment.Printer{TextCodePrefix: "    ", TextWidth: max(width, 1)} // 0 would mean 80
 	out := printer.Text(new(comment.Parser).Parse(text))
 	return strings.Split(strings.TrimRight(string(out), "\n"), "\n")
 }

@@ -205,7 +205,7 @@ func (c *call) answer(resp *http.Response) {
 		return           // the body is the connection
 	}
 	switch cfg := &c.proxy.cfg; {
-	case resp.StatusCode == http.StatusUnauthorized && cfg.Rejected != nil:
+	case c.refused(resp.StatusCode) && cfg.Rejected != nil:
 		cfg.Rejected(c.sent.Generation)
 	case resp.StatusCode < http.StatusBadRequest && cfg.Succeeded != nil:
 		cfg.Succeeded()
@@ -218,6 +218,12 @@ func (c *call) answer(resp *http.Response) {
 		c.peeked = peek(resp)
 	}
 	resp.Body = &trailed{resp.Body, c, resp}
+}
+
+// refused reports whether the platform may have rejected the credential. Phoenix refuses a
+// WebSocket with 403, whatever the reason.
+func (c *call) refused(status int) bool {
+	return status == http.StatusUnauthorized || (status == http.StatusForbidden && isSocket(c.in))
 }
 
 // filter removes the platform's cookies and the credential, and keeps redirects within the proxy.

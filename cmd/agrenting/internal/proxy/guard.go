@@ -138,18 +138,24 @@ const (
 	h2c = "h2c"
 )
 
-func knownUpgrade(h http.Header) bool {
-	for _, v := range h["Upgrade"] {
-		if v = strings.TrimSpace(v); !ascii.EqualFold(v, websocket) && !ascii.EqualFold(v, h2c) {
-			return false
+// offered returns the protocols that a request offers to upgrade to, in lower case.
+func offered(h http.Header) []string {
+	var all []string
+	for _, line := range h["Upgrade"] {
+		for name := range strings.SplitSeq(line, ",") {
+			all = append(all, ascii.ToLower(strings.TrimSpace(name)))
 		}
 	}
-	return true
+	return all
+}
+
+func knownUpgrade(h http.Header) bool {
+	return !slices.ContainsFunc(offered(h), func(name string) bool { return name != websocket && name != h2c })
 }
 
 // isSocket reports whether a request opens a WebSocket.
 func isSocket(r *http.Request) bool {
-	return r.Method == http.MethodGet && slices.ContainsFunc(r.Header["Upgrade"], func(v string) bool { return ascii.EqualFold(strings.TrimSpace(v), websocket) })
+	return r.Method == http.MethodGet && slices.Contains(offered(r.Header), websocket)
 }
 
 // ignoreOffers removes offers of protocols other than WebSocket from a request. It does not

@@ -45,16 +45,15 @@ type Health struct {
 	running    sync.WaitGroup
 }
 
-// verifyEvery bounds how often the platform is asked because of responses with a 401, and
-// while there is a problem. A route that refuses every caller would otherwise double the
-// requests.
+// verifyEvery bounds how often the platform is asked because of refused requests, and while
+// there is a problem. A route that refuses every caller would otherwise double the requests.
 const verifyEvery = 10 * time.Second
 
 // verifyLimit is how long to wait for the response of the platform.
 const verifyLimit = 30 * time.Second
 
-// Rejected records that a caller got a 401 from the platform. It asks the platform in the
-// background whether that is because of the credential, at most every 10 s per generation.
+// Rejected records that the platform has refused a request of a caller. It asks the platform in
+// the background whether that is because of the credential, at most every 10 s per generation.
 func (h *Health) Rejected(ctx context.Context, generation uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -54,7 +54,7 @@ type Config struct {
 	// DefaultAgent is the agent that is logged if a caller does not name one.
 	DefaultAgent string
 	// Rejected is called with the generation of the credential when the platform has
-	// responded to a caller's request with a 401. It may be nil.
+	// responded to a caller's request with a 401, or to a WebSocket with a 403. It may be nil.
 	Rejected func(generation uint64)
 	// Succeeded is called when the platform has responded with a status below 400. It may
 	// be nil.

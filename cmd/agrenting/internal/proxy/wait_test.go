@@ -153,12 +153,16 @@ func TestNoRetryIsPlannedBeyondTheTimeout(t *testing.T) {
 
 func TestOfferOfHTTP2IsIgnored(t *testing.T) {
 	t.Parallel()
-	var up platform
-	w := ask(t, inFrontOf(t, &up, ""), http.MethodGet, pending,
-		"Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c", "Http2-Settings", "AAMAAABkAARAAAAAAAIAAAAA")
-	assert.Equal(t, http.StatusOK, w.Code)
-	for _, name := range []string{"Connection", "Upgrade", "Http2-Settings"} {
-		assert.NotContains(t, up.header, name)
+	for offer, want := range map[string][]string{
+		"h2c": nil, "h2c, websocket": {"websocket"}, "WebSocket,H2C": {"websocket"},
+	} {
+		var up platform
+		w := ask(t, inFrontOf(t, &up, ""), http.MethodGet, pending,
+			"Connection", "Upgrade, HTTP2-Settings", "Upgrade", offer, "Http2-Settings", "AAMAAABkAARAAAAAAAIAAAAA")
+		assert.Equal(t, http.StatusOK, w.Code, offer)
+		assert.Equal(t, want, up.header["Upgrade"], offer)
+		assert.Equal(t, want != nil, up.header["Connection"] != nil, offer)
+		assert.NotContains(t, up.header, "Http2-Settings", offer)
 	}
 }
 
@@ -365,13 +369,30 @@ func TestHealthIgnoresVerdictOnReplacedCredential(t *testing.T) {
 	})
 }
 
-func TestRejectedIsCalledForThePlatforms401(t *testing.T) {
+// Phoenix refuses a WebSocket with 403, whatever the reason.
+func TestRejectedIsCalledForRefusedRequests(t *testing.T) {
 	t.Parallel()
-	var generations []uint64
-	up := platform{serve: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }}
-	p := inFrontOf(t, &up, "", func(c *proxy.Config) { c.Rejected = func(g uint64) { generations = append(generations, g) } })
-	assert.Equal(t, http.StatusUnauthorized, ask(t, p, http.MethodGet, pending).Code)
-	assert.Equal(t, []uint64{1}, generations)
+	upgrade := []string{"Connection", "Upgrade", "Upgrade", "websocket"}
+	for name, tc := range map[string]struct {
+		status int
+		header []string
+		want   []uint64
+	}{
+		"401":            {http.StatusUnauthorized, nil, []uint64{1}},
+		"403":            {http.StatusForbidden, nil, nil},
+		"WebSocket, 401": {http.StatusUnauthorized, upgrade, []uint64{1}},
+		"WebSocket, 403": {http.StatusForbidden, upgrade, []uint64{1}},
+		"WebSocket, 404": {http.StatusNotFound, upgrade, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var generations []uint64
+			up := platform{serve: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(tc.status) }}
+			p := inFrontOf(t, &up, "", func(c *proxy.Config) { c.Rejected = func(g uint64) { generations = append(generations, g) } })
+			assert.Equal(t, tc.status, ask(t, p, http.MethodGet, pending, tc.header...).Code)
+			assert.Equal(t, tc.want, generations)
+		})
+	}
 }
 
 func TestSucceededIsCalledForOtherResponses(t *testing.T) {
