@@ -101,7 +101,7 @@ func (c Credential) Expires() time.Time { return c.c.Expires() }
 // created with a lifetime. The zero time means that the expiry is not known.
 //
 // If c is from a [CredentialSource], the source is asked for the next credential ahead of that
-// time: in the last fifth of the credential's life, and at most an hour before its end. A
+// time: in the last fifth of the credential's life, and at most about an hour before its end. A
 // session that is obtained with c ends when c expires, or before. With [WithRotation], a key that
 // the store has adopted is rotated before it expires. The platform is not told.
 func (c Credential) WithExpiry(expires time.Time) Credential {

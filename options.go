@@ -16,9 +16,9 @@ import (
 
 // Defaults of a client.
 const (
-	// DefaultBaseURL is the apex host, which the platform's own client has used
-	// since its version 0.4.0. The www host responds with redirects, which that
-	// client and this SDK refuse.
+	// DefaultBaseURL is the host without www, the default of the platform's
+	// adapter since its version 0.4.0. Other clients of the platform use
+	// https://www.agrenting.com, which is another origin.
 	DefaultBaseURL = "https://agrenting.com"
 
 	defaultTimeout = 60 * time.Second

@@ -170,7 +170,7 @@ func TestUnwritableSecretGoesToRescueFile(t *testing.T) {
 	release()
 	require.Error(t, cmd.Wait())
 	assert.Regexp(t, `^agrenting: the key [0-9a-f-]{36} was created, but `+file+` could not be written: file exists; its secret is in `+target+
-		`/\.agrenting-\d+; .*, and repeat the same command within 24 h: .*; or revoke it with agrenting keys revoke [0-9a-f-]{36} --of `+s.agent.ID+"\n$", out.String())
+		`/\.agrenting-\d+; .*, and repeat the same command within 23 h: .*; or revoke it with agrenting keys revoke [0-9a-f-]{36} --of `+s.agent.ID+"\n$", out.String())
 
 	require.NoError(t, os.Remove(file))
 	text, code := s.run("agrenting", "keys", "create", "--out", file)
