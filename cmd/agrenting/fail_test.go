@@ -62,7 +62,7 @@ func TestErrorsOfTheSDKSpeakOfFlags(t *testing.T) {
 			said.WriteString(text + "\n")
 			if ok && identifiers.MatchString(text) && strings.Contains(text, " ") && !beyondCommands.MatchString(text) {
 				seen++
-				got := textOf(errors.New("state; " + text))
+				got := textOf(errors.New("state. " + text))
 				assert.Empty(t, identifiers.FindAllString(got, -1), "%s: %q becomes %q", filepath.Base(path), text, got)
 			}
 			return !ok
@@ -70,7 +70,7 @@ func TestErrorsOfTheSDKSpeakOfFlags(t *testing.T) {
 	}
 	assert.Greater(t, seen, 10)
 	for i := 0; i < len(phrases); i += 2 {
-		assert.Contains(t, said.String(), strings.TrimPrefix(phrases[i], "; "), "the SDK does not say this any more")
+		assert.Contains(t, said.String(), strings.TrimLeft(phrases[i], ".; "), "the SDK does not say this any more")
 	}
 }
 

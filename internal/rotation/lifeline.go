@@ -17,7 +17,7 @@ func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 	w := p.w
 	// Another process may have received the successor, which is then live.
 	if err := w.hold.fence(ctx); err != nil {
-		return w.unsaved(w.stage(), err, "nothing was changed in this step; the next attempt continues from here")
+		return w.unsaved(w.stage(), err, "Nothing was changed in this step; the next attempt continues from here")
 	}
 	in := w.hold.rec.Intent
 	unsure := false
@@ -52,14 +52,14 @@ func (p inPlace) byLifeline(ctx context.Context, cause error) error {
 		cause = errors.Join(cause, err)
 		unsure = unsure || !refused
 	}
-	lost := w.fail(StageIssue, cause, "the present key is dead; if the platform has rotated it, the response with the new key was lost",
-		"create a key in the dashboard and put it into the environment or the option that gives the initial key: it will be adopted; "+
+	lost := w.fail(StageIssue, cause, "The current key is dead; if the platform has rotated it, the response with the new key was lost",
+		"Create a key in the dashboard and put it into the environment or the option that gives the initial key: it will be adopted; "+
 			"to avoid this, set RotationPolicy.Owner")
 	// With an owner, the intent is kept until the platform has responded: the intent
 	// says which keys were known, and so which key is lost. Without an owner, a key
 	// that an operator provides is adopted only after the intent is dropped.
 	if unsure && (w.keys.HasOwner() || in.Attempts < w.policy.MaxAttempts) {
-		lost.Advice = "the next attempt tries the lifeline again"
+		lost.Advice = "The next attempt tries the lifeline again"
 		return lost
 	}
 	return w.dropFor(ctx, lost)
