@@ -289,7 +289,7 @@ func WithAPIKeyHeader(name string) Option {
 //	Warn   agrenting: store failed               the process continues with what is in memory
 //	Warn   agrenting: store is open to others    a store accepts a place that others may write to
 //	Warn   agrenting: retrying request           a request is sent again after a transient failure
-//	Warn   agrenting: request without a credential of the SDK
+//	Warn   agrenting: no credential added to the request
 //	                                             the first request to each host that gets none, and why
 //	Warn   agrenting: WebSocket handshake refused  the first to each host whose credential is in a header
 //	Warn   agrenting: a route will be retired    the platform has announced it by Sunset

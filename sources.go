@@ -64,7 +64,7 @@ func (c *chain) ask(ctx context.Context, rejected Credential) (Credential, error
 		}
 		cred, err := c.askOne(ctx, i, rejected)
 		if err == nil && cred.IsZero() {
-			err = fmt.Errorf("%w: the source gave an empty one", ErrNoCredential)
+			err = fmt.Errorf("%w: the source returned an empty credential and no error", ErrNoCredential)
 		}
 		switch {
 		case err == nil:

@@ -179,14 +179,14 @@ func (k *credentialCache) reject(s *Status, gen *generation) {
 	if !ok {
 		return
 	}
-	why := "and confirms it when asked"
+	why := "and confirmed this when asked"
 	switch {
 	case r.Expired:
 		why = "which has expired at " + gen.Value.cred.Expires().UTC().Format(time.RFC3339)
 	case r.Verdict == evidence.Unasked:
 		why = "for all requests since " + r.Since.UTC().Format(time.RFC3339)
 	case r.Verdict != evidence.Dead:
-		why = "for all requests since " + r.Since.UTC().Format(time.RFC3339) + ", and does not say when asked whether it is valid"
+		why = "for all requests since " + r.Since.UTC().Format(time.RFC3339) + ", and its verify route gives no clear response"
 	}
 	err := fmt.Errorf("%w: the platform rejects the %v %s from %s, %s. Replace it with a valid one",
 		ErrUnauthorized, gen.Value.cred.Kind(), gen.Value.cred.Fingerprint(), k.name, why)

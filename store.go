@@ -129,7 +129,7 @@ func (e *RecordMismatchError) Error() string {
 	if e.Field == "agent" && (e.Stored == "" || e.Configured == "") {
 		return fmt.Sprintf("agrenting: the stored record %q may belong to another agent than this client: the record's agent is %s, "+
 			"and that of the configured key is %s. The record was not used, and nothing was changed. "+
-			"If they are the same agent, set WithAgentID; if not, give each agent a part of the store: agrenting.Namespace(store, prefix), "+
+			"If they are the same agent, set WithAgentID. Otherwise, give each agent a part of the store: agrenting.Namespace(store, prefix), "+
 			"with the agent's ID as prefix", e.Record, agentName(e.Stored), agentName(e.Configured))
 	}
 	s := fmt.Sprintf("agrenting: the stored record %q belongs to the %s %s, and this client is configured for %s; nothing was changed.",

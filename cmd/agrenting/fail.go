@@ -77,19 +77,21 @@ var phrases = []string{
 	"WithBaseURL", "--url",
 	"WithAgentID", "--agent",
 	"set WithStore, for example with FileStore", "pass --store FOLDER",
-	"use https; WithInsecureHTTP allows plain http, which anyone on the network path can read (loopback needs no opt-in)", "use https; plain http is allowed only for this machine",
-	"; name it in WithAllowedOrigins if it may receive the credential, or make it the base URL", "; set --url to it if it may receive the credential",
-	"make the platform's canonical URL the base URL", "set --url to the platform's canonical URL",
+	"use https; WithInsecureHTTP allows plain http, which anyone on the network path can read (loopback addresses are always allowed)", "use https; plain http is allowed only for this machine",
+	"If it may receive the credential, add it to WithAllowedOrigins or set it as the base URL", "If it may receive the credential, set --url to it",
+	"If you trust the URL that the platform redirects to, set it as the base URL", "If you trust the URL that the platform redirects to, set --url to it",
 	"so it may be damaged or sealed", "so it may be damaged, or sealed; the command line cannot open sealed records",
+	"If they are the same agent, set WithAgentID. Otherwise, give each agent a part of the store: agrenting.Namespace(store, prefix), with the agent's ID as prefix",
+	"If they are the same agent, set --agent. Otherwise, " + hintOtherStore,
 	"Give each agent a part of the store: agrenting.Namespace(store, prefix), with the agent's ID as prefix", "",
 	"Use another store, or agrenting.Namespace", "",
+	", or a Store such as etcdstore", "",
 	"; use CallQuery", "; use -f KEY=VALUE",
 	"CallHeader", "-H",
 	"CallIdempotencyKey", "--idempotency-key",
 	"TokenRequest", "--expires-in",
 	"WithSession", "--session",
 	"WithTimeout", "--timeout",
-	"fill it with WithCredential or from the environment", "pass its first key with --key-file or the environment",
 	"into the environment or the option that gives the initial key", "into --key-file or the environment",
 	"Create and revoke user tokens with Client.Tokens", "agrenting tokens creates and revokes user tokens",
 	"Set RotationPolicy.AgentID", "Pass --agent ID",
@@ -107,11 +109,12 @@ var phrases = []string{
 	"The data is a list: decode it into a slice, or use List", "The data is a list",
 	"The data is not a list: decode it into a struct or a map", "The data is not a list",
 	"pass the credential with WithCredential", "pass the credential with --key-file or the environment",
+	"a store (WithStore or SessionPolicy.Store)", "--store",
 	"WithStore", "--store",
 	"FileStore", "--store",
 	", or give one to New by WithCredential", "",
+	" or pass it with WithCredential", "",
 	"WithCredential", "the credential from standard input",
-	" or by option, or", ", or",
 }
 
 // jsonField matches the error of encoding/json for a value of another type.
@@ -198,7 +201,7 @@ func (a *app) classify(err error) *cliError {
 		return e
 	}
 	if _, ok := errors.AsType[*agrenting.RecordMismatchError](err); ok {
-		e.code, e.kind, e.hint = codeCredential, "record_mismatch", "use another --store: a folder holds the key of one agent"
+		e.code, e.kind, e.hint = codeCredential, "record_mismatch", hintOtherStore
 		return e
 	}
 	for _, s := range sentinels {
@@ -272,6 +275,8 @@ func (a *app) hint(err, is error, hint string) error {
 const (
 	hintUser  = "only users can do this: use a user token (ap_…) with the required scope instead of an agent's key"
 	hintAgent = "agrenting agents list shows all agents"
+
+	hintOtherStore = "use another --store: a folder holds the key of one agent"
 )
 
 func noCredentialText(e *agrenting.NoCredentialError) string {

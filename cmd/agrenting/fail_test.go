@@ -29,7 +29,7 @@ var identifiers = regexp.MustCompile(`\b(With[A-Z]\w*|\w+Policy\b|New[A-Z]\w+|Ra
 var beyondCommands = regexp.MustCompile(`^(agrenting: (a|the|New)\w* |agrenting\.|With(APIKeyHeader|AllowedOrigins|CredentialSource|Store|LookupEnv|Observer|RetryPolicy|` +
 	`Rotation|Routes|Transport|UserAgent)\b|%w: the zero Credential|RetryPolicy|RotationPolicy|MaxAttempts|` +
 	`Sealed$|New$|Namespace|FileStore|a field is negative|the key is older than 90 days)|` +
-	`Name (the|that) origin in|This is a WebSocket handshake|address of an agrentingtest server|` +
+	`Add (the|that) origin to|This is a WebSocket handshake|address of an agrentingtest server|` +
 	`GetBody|SealingKey|WithClientSideKeys|CredentialSourceFunc|RotationPolicy.AgentID is needed|is plain. To seal it|it needs WithStore|neither Overlap nor InPlace`)
 
 // TestErrorsOfTheSDKSpeakOfFlags reads the SDK's source. It fails if the SDK
