@@ -42,7 +42,7 @@ type callConfig struct {
 func CallIdempotencyKey(key string) CallOption {
 	return func(c *callConfig) error {
 		if key == "" || len(key) > 256 || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return optionError("CallIdempotencyKey", "a key is 1 to 256 visible ASCII characters, such as a UUID")
+			return optionError("CallIdempotencyKey", "invalid key (want 1 to 256 visible ASCII characters, such as a UUID)")
 		}
 		c.key = key
 		return nil
@@ -105,7 +105,7 @@ func checkOut(out any) error {
 		return nil
 	}
 	if v := reflect.ValueOf(out); v.Kind() != reflect.Pointer || v.IsNil() {
-		return optionError("Do", "out is a %T; it has to be nil, an io.Writer or a pointer to decode into", out)
+		return optionError("Do", "invalid out of type %T (want nil, an io.Writer, or a non-nil pointer)", out)
 	}
 	return nil
 }

@@ -328,7 +328,7 @@ func WithObserver(fn func(Event)) Option {
 func WithUserAgent(product string) Option {
 	return func(cfg *config) error {
 		if product == "" || strings.ContainsFunc(product, func(r rune) bool { return r < ' ' || r > '~' }) {
-			return optionError("WithUserAgent", "a product is visible ASCII such as my-agent/1.2")
+			return optionError("WithUserAgent", "invalid product (want visible ASCII characters, such as my-agent/1.2)")
 		}
 		cfg.userAgent = product
 		return nil

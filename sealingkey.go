@@ -113,7 +113,7 @@ func Sealed(store Store, place string, key SealingKey, older ...SealingKey) (Sto
 	keys := make([]seal.Key, 0, 1+len(older))
 	for _, k := range append([]SealingKey{key}, older...) {
 		if k.IsZero() {
-			return nil, optionError("Sealed", "a sealing key is missing; make one with NewSealingKey, once")
+			return nil, optionError("Sealed", "a sealing key is missing; create one with NewSealingKey and keep it")
 		}
 		keys = append(keys, k.key)
 	}

@@ -186,7 +186,7 @@ func Namespace(s Store, prefix string) (Store, error) {
 //
 // The error contains the command that fixes this, if one does. The root of a mount, such
 // as an emptyDir of Kubernetes, may be open to others: the client's logger gets one
-// warning. Owners and modes are not checked on Windows. Secrets are in clear in the files
+// warning. Owners and modes are not checked on Windows. Secrets are unencrypted in the files
 // unless the store is wrapped in [Sealed].
 //
 // FileStore touches nothing until the first Load or Save. It returns an

@@ -32,7 +32,7 @@ func (c *Client) Verify(ctx context.Context) error {
 	resp, err := c.Do(ctx, http.MethodGet, c.core.routes.Verify, nil, &answer)
 	if api, ok := errors.AsType[*APIError](err); ok && recognized(api.StatusCode) {
 		if api.Code == "" && api.Message == "" {
-			return fmt.Errorf("%w: %w, which does not look like the platform's", ErrMalformedResponse, err)
+			return fmt.Errorf("%w: %w, which is not in the platform's format", ErrMalformedResponse, err)
 		}
 		c.core.creds.confirm(cred)
 		return nil
@@ -45,7 +45,7 @@ func (c *Client) Verify(ctx context.Context) error {
 	}
 	if _, derr := wire.Decode(answer); derr != nil || (len(answer) == 0 && resp.StatusCode == http.StatusOK) {
 		contentType := secret.Clean(resp.Header.Get("Content-Type"))
-		return fmt.Errorf("%w: GET %s: %d %s, which does not look like the platform's. %s", ErrMalformedResponse,
+		return fmt.Errorf("%w: GET %s: %d %s, which is not in the platform's format. %s", ErrMalformedResponse,
 			c.core.routes.Verify, resp.StatusCode, contentType, hint.NotPlatform(c.core.base.Host, contentType))
 	}
 	c.core.creds.confirm(cred)

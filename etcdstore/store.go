@@ -41,7 +41,7 @@ func WithSealingKey(key agrenting.SealingKey, older ...agrenting.SealingKey) Opt
 	}
 }
 
-// WithPlaintext stores API keys in clear. Anyone who can read etcd, a snapshot or
+// WithPlaintext stores API keys unencrypted. Anyone who can read etcd, a snapshot or
 // a backup of it can read them. Use it if etcd itself is encrypted, or to move the
 // key from plain to sealed:
 //
@@ -81,7 +81,7 @@ func inNamespace(namespace string) Option {
 func WithTimeout(d time.Duration) Option {
 	return func(o *options) error {
 		if d <= 0 {
-			return invalid("WithTimeout", "the timeout is not positive")
+			return invalid("WithTimeout", "the timeout must be positive")
 		}
 		o.timeout = d
 		return nil
@@ -123,7 +123,7 @@ func New(client *clientv3.Client, name string, opts ...Option) (*Store, error) {
 		return nil, invalid("New", "the client is nil")
 	}
 	if name == "" || len(name) > 128 || strings.Trim(name, nameRunes) != "" {
-		return nil, invalid("New", "a name has 1 to 128 letters, digits, dots, dashes and underscores")
+		return nil, invalid("New", "invalid name (want 1 to 128 letters, digits, dots, dashes, and underscores)")
 	}
 	o := options{prefix: DefaultPrefix, timeout: DefaultTimeout}
 	for _, opt := range opts {
@@ -134,9 +134,9 @@ func New(client *clientv3.Client, name string, opts ...Option) (*Store, error) {
 	switch {
 	case len(o.sealing) == 0 && !o.plaintext:
 		return nil, invalid("New", "a sealing key is missing: give WithSealingKey the result of agrenting.ParseSealingKey, "+
-			"for a key made once with agrenting.NewSealingKey; WithPlaintext would store API keys in clear")
+			"for a key made once with agrenting.NewSealingKey; WithPlaintext would store API keys unencrypted")
 	case len(o.sealing) > 0 && o.plaintext:
-		return nil, invalid("New", "WithSealingKey and WithPlaintext exclude each other")
+		return nil, invalid("New", "WithSealingKey and WithPlaintext cannot be combined")
 	}
 	r := &records{client: client, name: name, root: o.namespace + o.prefix + name + "/", timeout: o.timeout}
 	if o.plaintext {

@@ -81,7 +81,7 @@ func open(cfg Config, namespaceFile string, opts []Option) (*Store, error) {
 		}
 	}
 	if len(validation.IsDNS1123Label(cfg.Name)) > 0 {
-		return nil, invalid("Open", "Config.Name has 1 to 63 lowercase letters, digits, and hyphens; it begins and ends with a letter or digit")
+		return nil, invalid("Open", "invalid Config.Name (want 1 to 63 lowercase letters, digits, and hyphens, with a letter or digit at both ends)")
 	}
 	var err error
 	if cfg.REST == nil {
@@ -98,7 +98,7 @@ func open(cfg Config, namespaceFile string, opts []Option) (*Store, error) {
 		cfg.Namespace = strings.TrimSpace(string(text))
 	}
 	if len(validation.IsDNS1123Label(cfg.Namespace)) > 0 {
-		return nil, invalid("Open", "the namespace is not valid; it has 1 to 63 lowercase letters, digits, and hyphens")
+		return nil, invalid("Open", "invalid namespace (want 1 to 63 lowercase letters, digits, and hyphens)")
 	}
 	if err := checkHost(cfg.REST, o.insecure); err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ func client(cfg *rest.Config, conns *connrotation.ConnectionTracker) (rest.Inter
 	return rest.RESTClientForConfigAndClient(cfg, httpClient)
 }
 
-// checkHost refuses a configuration that would send credentials or records in clear.
+// checkHost refuses a configuration that would send credentials or records unencrypted.
 func checkHost(cfg *rest.Config, insecure bool) error {
 	u, _, err := rest.DefaultServerUrlFor(cfg)
 	if err != nil || u.Hostname() == "" {
@@ -159,7 +159,7 @@ func checkHost(cfg *rest.Config, insecure bool) error {
 	case u.User != nil:
 		return invalid("Open", "Config.REST.Host has user information; set BearerToken, or Username and Password")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return invalid("Open", "Config.REST.Host has a scheme other than https")
+		return invalid("Open", "Config.REST.Host has an unknown scheme (want https)")
 	case insecure:
 		return nil
 	case cfg.Transport != nil:

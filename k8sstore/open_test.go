@@ -44,7 +44,7 @@ func TestOpen_checksOptions(t *testing.T) {
 		"allowed":          {unverified, []Option{plain, WithInsecure()}, ""},
 		"transport":        {custom, []Option{plain}, "Transport is set"},
 		"user information": {at("https://root:hunter2@10.0.0.1"), []Option{plain}, "has user information"},
-		"scheme":           {at("ftp://10.0.0.1"), []Option{plain}, "a scheme other than https"},
+		"scheme":           {at("ftp://10.0.0.1"), []Option{plain}, "an unknown scheme"},
 		"not a URL":        {at("https://hunter2:x%zz"), []Option{plain}, "is not a valid URL"},
 		"no name":          {Config{Namespace: "production", REST: &rest.Config{Host: good}}, []Option{plain}, "Config.Name has"},
 		"a dot":            {Config{Name: "a.b", Namespace: "production", REST: &rest.Config{Host: good}}, []Option{plain}, "Config.Name has"},
@@ -52,7 +52,7 @@ func TestOpen_checksOptions(t *testing.T) {
 		"not in a pod":     {Config{Name: "writer"}, []Option{plain}, "set Config.REST"},
 		"no sealing key":   {at(good), nil, "a sealing key is missing"},
 		"empty key":        {at(good), []Option{WithSealingKey(agrenting.SealingKey{})}, "sealing key"},
-		"both":             {at(good), []Option{plain, WithSealingKey(agrenting.NewSealingKey())}, "exclude each other"},
+		"both":             {at(good), []Option{plain, WithSealingKey(agrenting.NewSealingKey())}, "cannot be combined"},
 		"timeout":          {at(good), []Option{plain, WithTimeout(0)}, "WithTimeout"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -100,8 +100,8 @@ func WithLockFolder(folder string) Option {
 // [Store.Load] to find out whether there is one.
 func New(service, account string, opts ...Option) (*Store, error) {
 	if badName(service) || badName(account) {
-		return nil, fmt.Errorf("%w: keyringstore: the service and the account have 1 to %d bytes, no control characters, "+
-			"and do not start with a hyphen", agrenting.ErrInvalidOption, maxName)
+		return nil, fmt.Errorf("%w: keyringstore: invalid service or account (want 1 to %d bytes, without control characters "+
+			"and without a hyphen at the start)", agrenting.ErrInvalidOption, maxName)
 	}
 	var o options
 	for _, opt := range opts {

@@ -56,7 +56,7 @@ func Open(connString, name string, opts ...Option) (*Store, error) {
 	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
-		return nil, invalid("Open", "the pool cannot be made")
+		return nil, invalid("Open", "cannot create the connection pool")
 	}
 	s, err := newStore(pool, name, o)
 	if err != nil {

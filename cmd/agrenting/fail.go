@@ -112,7 +112,7 @@ var phrases = []string{
 	"a store (WithStore or SessionPolicy.Store)", "--store",
 	"WithStore", "--store",
 	"FileStore", "--store",
-	", or give one to New by WithCredential", "",
+	", or pass one with WithCredential", "",
 	" or pass it with WithCredential", "",
 	"WithCredential", "the credential from standard input",
 }

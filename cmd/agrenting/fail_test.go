@@ -30,7 +30,7 @@ var beyondCommands = regexp.MustCompile(`^(agrenting: (a|the|New)\w* |agrenting\
 	`Rotation|Routes|Transport|UserAgent)\b|%w: the zero Credential|RetryPolicy|RotationPolicy|MaxAttempts|` +
 	`Sealed$|New$|Namespace|FileStore|a field is negative|the key is older than 90 days)|` +
 	`Add (the|that) origin to|This is a WebSocket handshake|address of an agrentingtest server|` +
-	`GetBody|SealingKey|WithClientSideKeys|CredentialSourceFunc|RotationPolicy.AgentID is needed|is plain. To seal it|it needs WithStore|neither Overlap nor InPlace`)
+	`GetBody|SealingKey|WithClientSideKeys|CredentialSourceFunc|RotationPolicy.AgentID is needed|is not encrypted. To seal it|it needs WithStore|neither Overlap nor InPlace`)
 
 // TestErrorsOfTheSDKSpeakOfFlags reads the SDK's source. It fails if the SDK
 // has a text that names an option and the command line does not translate it.
