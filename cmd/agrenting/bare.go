@@ -236,14 +236,14 @@ func (r *bareRotation) settle(err error) error {
 	}
 	if failed, ok := errors.AsType[*agrenting.RotationError](err); ok {
 		if _, issued := failed.NewCredential(); issued { // the hint says where it is
-			e.msg = "the key was rotated, and the old one is dead, but the temporary store could not be written: " + textOf(failed.Err)
+			e.msg = "the key was rotated, and the old one is revoked, but the temporary store could not be written: " + textOf(failed.Err)
 			return &e
 		}
 	}
 	again := r.again()
 	switch {
 	case lerr == nil && state.Unfinished == nil:
-		e.msg = "the key was rotated, and the old one is dead, but " + e.msg
+		e.msg = "the key was rotated, and the old one is revoked, but " + e.msg
 		where := "the new key is kept in --store " + a.Store
 		if file, err := rescued(a.Store, state.Credential.Reveal()); err == nil {
 			where = "the new key is in " + file

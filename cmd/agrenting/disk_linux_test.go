@@ -234,7 +234,7 @@ func TestRotationOnAFillingDiskKeepsTheKey(t *testing.T) {
 	require.NoError(t, err, out.String())
 	assert.True(t, s.srv.KeyAlive(strings.TrimSuffix(string(secret), "\n")), out.String())
 	assert.False(t, s.srv.KeyAlive(s.key.Secret))
-	assert.Contains(t, out.String(), "agrenting: the key was rotated, and the old one is dead, but the temporary store could not be written: ")
+	assert.Contains(t, out.String(), "agrenting: the key was rotated, and the old one is revoked, but the temporary store could not be written: ")
 	assert.Contains(t, out.String(), "no space left on device; the new key is saved: it is in "+d.file("secret")+"\n")
 
 	require.NoError(t, os.Remove(d.file("filler")))

@@ -612,7 +612,7 @@ func TestUnwritableKeyIsWrittenByRepeatedCommand(t *testing.T) {
 	require.NoError(t, os.Mkdir(key, 0o700))
 	release()
 	require.Error(t, cmd.Wait())
-	assert.Contains(t, out.String(), "the key was rotated, and the old one is dead, but")
+	assert.Contains(t, out.String(), "the key was rotated, and the old one is revoked, but")
 	kept, err := filepath.Glob(filepath.Join(temp, "key.rotation", "rescued-*"))
 	require.NoError(t, err)
 	require.Len(t, kept, 1, out.String())
