@@ -293,7 +293,7 @@ func (e *RenewalError) Is(target error) bool {
 type LockoutError struct {
 	// RetryAt is when the lockout ends, on the local clock.
 	RetryAt time.Time
-	// Err is the platform's answer.
+	// Err is the platform's response.
 	Err error
 }
 
@@ -303,7 +303,7 @@ func (e *LockoutError) Error() string {
 		ErrLockedOut, e.RetryAt.UTC().Format(time.RFC3339))
 }
 
-// Unwrap returns the platform's answer.
+// Unwrap returns the platform's response.
 func (e *LockoutError) Unwrap() error { return e.Err }
 
 // Is matches [ErrLockedOut].

@@ -142,9 +142,9 @@ func WithAgentID(id string) Option {
 	}
 }
 
-// WithBaseURL sets where the platform is; the default is [DefaultBaseURL]. Its
-// scheme, host and port are the origin that credentials are pinned to. A path
-// is put before the path of every call.
+// WithBaseURL sets the URL of the platform; the default is [DefaultBaseURL].
+// Its scheme, host and port are the origin that credentials are pinned to. A
+// path is put before the path of every call.
 func WithBaseURL(url string) Option {
 	return func(cfg *config) error {
 		if url == "" {
@@ -157,7 +157,7 @@ func WithBaseURL(url string) Option {
 
 // WithAllowedOrigins names further origins (scheme, host and port, such as
 // "https://files.example.com") that may receive the credential and X-Agent-ID.
-// Name only what you trust with your key.
+// List only origins that you trust with your key.
 func WithAllowedOrigins(origins ...string) Option {
 	return func(cfg *config) error {
 		cfg.allowed = append(cfg.allowed, origins...)
@@ -308,11 +308,10 @@ func WithLogger(l *slog.Logger) Option {
 	}
 }
 
-// WithObserver reports what happens to the credential. Events arrive in order,
-// one at a time, and none is dropped; fn runs outside the request path, on a
-// goroutine that lives while there are events. fn must not call
-// [Client.Close]. If WithObserver is given several times, all functions are called, in
-// this order.
+// WithObserver reports what happens to the credential. Events arrive in order, one at
+// a time, and none is dropped; fn runs outside the request path, on a goroutine that
+// runs while there are events. fn must not call [Client.Close]. If WithObserver is
+// given several times, all functions are called, in this order.
 func WithObserver(fn func(Event)) Option {
 	return func(cfg *config) error {
 		if fn == nil {

@@ -19,8 +19,8 @@ type Strategy uint8
 // itself may create credentials and the ID of the old key is known or can be found,
 // InPlace otherwise.
 const (
-	// Overlap creates a second key, verifies it, changes over, and revokes the
-	// first when no request uses it any more. Requests never wait.
+	// Overlap creates a second key, verifies it, makes requests use it, and revokes
+	// the first when no request uses it any more. Requests never wait.
 	Overlap Strategy = iota + 1
 	// InPlace calls the platform's rotate endpoint, which revokes the old key
 	// the moment it issues the new one. Requests wait from before the call until
@@ -29,7 +29,7 @@ const (
 	InPlace
 )
 
-// String gives the strategy in lower case.
+// String returns the strategy in lower case.
 func (s Strategy) String() string { return rotation.Strategy(s).String() }
 
 // Stage is a step of a rotation. The stages in their order are "prepare" (the intent is
@@ -267,7 +267,7 @@ func (e *RotationError) Error() string {
 	return secret.Line(b.String())
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *RotationError) Unwrap() error { return e.Err }
 
 // NewCredential returns the new key if a rotation in place obtained one that could not be

@@ -121,9 +121,10 @@ func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
 }
 
 // Logout ends a session. It sends the client's credential: a session token ends its own
-// session, and an API key the sessions that the platform ends for it. The platform's
-// documents disagree on which of the two it wants. If the response to an attempt was lost
-// and the next one finds that the session has ended, Logout returns nil.
+// session, and an API key ends those of its sessions that the platform chooses, possibly
+// all. The platform's documents disagree on which of the two it wants. If the response to
+// an attempt was lost and the next one finds that the session has ended, Logout returns
+// nil.
 func (s *SessionService) Logout(ctx context.Context) error {
 	tr := perCallFrom(ctx).trace
 	if tr == nil {

@@ -25,8 +25,8 @@ import (
 
 // Config describes where the Secrets are. It prints without credentials.
 type Config struct {
-	// Name tells fleets in one namespace apart, such as "writer". It begins the names of
-	// the Secrets and consists of at most 63 lowercase letters, digits, and hyphens.
+	// Name distinguishes fleets in one namespace, such as "writer". It begins the names
+	// of the Secrets and consists of at most 63 lowercase letters, digits, and hyphens.
 	Name string
 	// Namespace is where the Secrets are, such as "production". The default is the
 	// namespace of the pod.
@@ -46,7 +46,7 @@ func (c Config) String() string {
 // GoString returns what String returns.
 func (c Config) GoString() string { return c.String() }
 
-// Format writes what String returns, whatever the verb and its flags.
+// Format writes what String returns, for every verb and flag.
 func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // LogValue returns what String returns.

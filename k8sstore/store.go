@@ -143,8 +143,8 @@ func (s *Store) String() string { return s.name }
 // GoString returns what String returns.
 func (s *Store) GoString() string { return s.String() }
 
-// Format writes what String returns, whatever the verb and its flags: the client
-// inside may have a token.
+// Format writes what String returns, for every verb and flag: the client inside
+// may have a token.
 func (s *Store) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // LogValue returns what String returns.

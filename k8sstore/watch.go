@@ -49,7 +49,7 @@ func (r *records) Watch(ctx context.Context, name string) iter.Seq2[agrenting.Re
 	}
 }
 
-// errLeft says that the loop over a watch was left.
+// errLeft means that the loop over a watch was left.
 var errLeft = errors.New("left")
 
 // follower follows the changes of a Secret.

@@ -27,7 +27,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// ErrUnavailable says that the keyring of the operating system cannot be used:
+// ErrUnavailable means that the keyring of the operating system cannot be used:
 // there is none, it is locked, or it has refused.
 var ErrUnavailable = errors.New("keyringstore: the keyring of the operating system cannot be used")
 
@@ -95,8 +95,8 @@ func WithLockFolder(folder string) Option {
 	}
 }
 
-// New returns the store that keyrings find by service and account, such as the name
-// of the program and that of the agent. It does not access the keyring. Use
+// New returns a store whose items have the given service and account, such as the
+// name of the program and that of the agent. It does not access the keyring. Use
 // [Store.Load] to find out whether there is one.
 func New(service, account string, opts ...Option) (*Store, error) {
 	if badName(service) || badName(account) {

@@ -19,7 +19,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// errUnsafe says that others could hold or replace the lock.
+// errUnsafe means that others could hold or replace the lock.
 var errUnsafe = errors.New("unsafe lock")
 
 // lockPoll is how often a lock that another process holds is tried.

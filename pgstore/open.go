@@ -30,7 +30,7 @@ const maxMessage = 1 << 20
 // [WithInsecureConnection] turns this off. Errors match [agrenting.ErrInvalidOption]
 // and do not contain the password.
 //
-// name tells fleets apart, see [New].
+// name distinguishes fleets, see [New].
 func Open(connString, name string, opts ...Option) (*Store, error) {
 	cfg, err := pgxpool.ParseConfig(connString)
 	if err != nil {

@@ -155,8 +155,8 @@ var storeName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 
 // New returns a store that uses pool. The pool remains the caller's to close, after
 // the store. The caller is also responsible for its TLS: [WithInsecureConnection] has
-// no effect. name tells the stores of several fleets or agents apart. It consists of
-// letters, digits, dots, dashes and underscores.
+// no effect. name distinguishes the stores of several fleets or agents. It consists
+// of letters, digits, dots, dashes and underscores.
 //
 // New requires [WithSealingKey] or [WithPlaintext]. It does not connect.
 func New(pool *pgxpool.Pool, name string, opts ...Option) (*Store, error) {
@@ -235,8 +235,8 @@ func (s *Store) String() string { return s.plain.String() }
 // GoString returns what String returns.
 func (s *Store) GoString() string { return s.String() }
 
-// Format writes what String returns, whatever the verb and its flags: the pool inside
-// may have a password.
+// Format writes what String returns, for every verb and flag: the pool inside may
+// have a password.
 func (s *Store) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // LogValue returns what String returns.
