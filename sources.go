@@ -182,7 +182,7 @@ func (e *chainError) Unwrap() []error { return e.errs }
 // RefreshEvery returns a source that is src, asked again at intervals: by the first request after
 // each interval, such as 5 minutes, in the background. It is for sources whose credential has no
 // expiry but is replaced now and then, so that a new one is used before the platform rejects the
-// old one. Without requests, src is not asked. If it fails, the credential in use remains.
+// old one. Without requests, src is not asked. If it fails, the credential in use is kept.
 //
 //	src := agrenting.RefreshEvery(agrenting.CommandSource("vault", "kv", "get", "-field=key", "secret/agrenting"), 5*time.Minute)
 //
