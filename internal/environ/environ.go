@@ -179,5 +179,5 @@ func (c Candidate) check(what string) error {
 	if strings.TrimSpace(c.value.Reveal()) != "" {
 		return nil
 	}
-	return fmt.Errorf("%w: %s is white space only, and must be %s or unset", secret.ErrInvalidCredential, c.Name, what)
+	return fmt.Errorf("%w: %s is white space only (want %s)", secret.ErrInvalidCredential, c.Name, what)
 }
