@@ -200,7 +200,7 @@ func TestInvalidVariableIsNamedButNotShown(t *testing.T) {
 		{"AGRENTING_ENV", " ", ErrInvalidOption, `is " "`},
 		{"AGRENTING_ENV", part, ErrInvalidOption, "a value of 18 bytes"},
 		{"AGRENTING_CREDENTIAL_TYPE", "apikey", ErrInvalidOption, `is "apikey" (want "api_key", "user_token", or "session")`},
-		{"AGRENTING_CREDENTIAL_TYPE", part, ErrInvalidOption, "must be"},
+		{"AGRENTING_CREDENTIAL_TYPE", part, ErrInvalidOption, "(want "},
 		{"AGRENTING_AGENT_ID", " \t", ErrInvalidOption, "white space only"},
 		{"AGRENTING_URL", " ", ErrInvalidOption, "white space only"},
 		{"AGRENTING_KEY_FILE", " ", ErrInvalidCredential, "white space only (want the path"},
@@ -303,7 +303,7 @@ func TestNoCredentialErrorListsSourcesAndRemedy(t *testing.T) {
 
 	cfg, err = readVars(nil, Sandbox)
 	require.NoError(t, err)
-	require.ErrorContains(t, cfg.noCredential(), "set AGRENTING_SANDBOX_API_KEY to a sandbox key")
+	require.ErrorContains(t, cfg.noCredential(), "Set AGRENTING_SANDBOX_API_KEY to a sandbox key")
 
 	names := make([]string, 0, len(cfg.tried))
 	for _, s := range cfg.tried {

@@ -177,7 +177,7 @@ func TestErrorNamesSourceAndRemedy(t *testing.T) {
 				return w.call(nil, from("AGRENTING_SESSION_TOKEN", token))
 			},
 			agrenting.ErrUnauthorized,
-			[]string{"from AGRENTING_SESSION_TOKEN", "A session ends", "WithSession"},
+			[]string{"from AGRENTING_SESSION_TOKEN", "is not renewed", "WithSession"},
 		},
 		"user token with sessions": {
 			func(w *hintWorld) error {

@@ -93,7 +93,7 @@ func (r Reader) AllowsUnmarkedTokens() (bool, error) {
 	case ascii.EqualFold(value, UnmarkedAllowed):
 		return true, nil
 	default:
-		return false, Invalid(UnmarkedTokens, "is %s (want %q); "+
+		return false, Invalid(UnmarkedTokens, "is %s (want %q, or unset); "+
 			"it permits user tokens and sessions without a sandbox mark in the sandbox", secret.Quote(value), UnmarkedAllowed)
 	}
 }
