@@ -146,7 +146,7 @@ func TestParse_errors(t *testing.T) {
 		{"send --to --force x", "send", `--to: missing value; if the value is "--force", write --to="--force"`},
 		{"send --wait -1s", "send", `--wait: missing value; if the value is "-1s", write --wait="-1s"`},
 		{"send --tag", "send", `--tag: missing value, as in --tag=TAG,...`},
-		{"send -H", "send", `--header: missing value, as in --header=HEADER`},
+		{"send -H", "send", `--header: missing value, as in --header=NAME:VALUE`},
 		{"send --force=x", "send", `--force: invalid value "x" (want true, 1, yes, false, 0, or no)`},
 		{"send --count x", "send", `--count: invalid number "x" (want a 64-bit integer)`},
 		{"send --seed x", "send", `--seed: invalid number "x" (want a 64-bit unsigned integer)`},
