@@ -48,7 +48,7 @@ func TestOpen_checksOptions(t *testing.T) {
 		"not a URL":        {at("https://hunter2:x%zz"), []Option{plain}, "is not a valid URL"},
 		"no name":          {Config{Namespace: "production", REST: &rest.Config{Host: good}}, []Option{plain}, "invalid Config.Name"},
 		"a dot":            {Config{Name: "a.b", Namespace: "production", REST: &rest.Config{Host: good}}, []Option{plain}, "invalid Config.Name"},
-		"namespace":        {Config{Name: "a", Namespace: "b/c", REST: &rest.Config{Host: good}}, []Option{plain}, "namespace is not valid"},
+		"namespace":        {Config{Name: "a", Namespace: "b/c", REST: &rest.Config{Host: good}}, []Option{plain}, "invalid namespace"},
 		"not in a pod":     {Config{Name: "writer"}, []Option{plain}, "set Config.REST"},
 		"no sealing key":   {at(good), nil, "a sealing key is missing"},
 		"empty key":        {at(good), []Option{WithSealingKey(agrenting.SealingKey{})}, "sealing key"},
