@@ -27,7 +27,7 @@ func validateAgentID(id string) error {
 		return fmt.Errorf("%w: it has %d bytes, more than %d; %s", ErrInvalidAgentID, len(id), maxAgentID, hint)
 	}
 	if i := strings.IndexFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
-		return fmt.Errorf("%w: white space, a control character or a character beyond ASCII at byte %d; %s",
+		return fmt.Errorf("%w: white space, a control character, or a non-ASCII character at byte %d; %s",
 			ErrInvalidAgentID, i, hint)
 	}
 	if secret.RedactPatterns(id) != id {

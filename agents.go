@@ -101,7 +101,7 @@ func (s *AgentService) Mine(ctx context.Context, opts ...CallOption) iter.Seq2[A
 // pathSegment escapes an ID for use as one segment of a path.
 func pathSegment(id string) (string, error) {
 	if id == "" || id == "." || id == ".." {
-		return "", fmt.Errorf("%w: an id is missing", ErrInvalidOption)
+		return "", fmt.Errorf(`%w: invalid ID (must not be empty, ".", or "..")`, ErrInvalidOption)
 	}
 	// The platform wants DIDs percent-encoded, colons too.
 	return strings.ReplaceAll(url.PathEscape(id), ":", "%3A"), nil

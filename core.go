@@ -124,7 +124,7 @@ func (c *core) agentFrom(variable string) (agentHeader, error) {
 // printed.
 func (c *core) checkAgent(agent agentHeader) error {
 	if cred := c.creds.latest(); agent.id() != "" && !cred.IsZero() && cred.Reveal() == agent.id() {
-		return fmt.Errorf("%s: %w: it is the credential", environ.AgentID, ErrInvalidAgentID)
+		return fmt.Errorf("%s: %w: it is the same as the credential; set it to the ID of the agent", environ.AgentID, ErrInvalidAgentID)
 	}
 	return nil
 }
@@ -213,7 +213,7 @@ func (c *core) checkFixedKey(name string, src CredentialSource) error {
 // regardless of its source.
 func (c *core) admit(cred Credential) error {
 	if cred.IsZero() {
-		return fmt.Errorf("%w: the source gave an empty one", ErrNoCredential)
+		return fmt.Errorf("%w: the source returned an empty credential and no error", ErrNoCredential)
 	}
 	if err := cred.validate(); err != nil {
 		return err
@@ -222,8 +222,8 @@ func (c *core) admit(cred Credential) error {
 		return err
 	}
 	if c.cfg.goos == "js" && !c.cfg.clientSideKeys && cred.Kind() != KindSession {
-		return fmt.Errorf("%w: the %s does not belong into a program on its user's side, where anyone can read it; "+
-			"hand it a session token, or permit it by WithClientSideKeys", ErrInvalidCredential, cred.Kind())
+		return fmt.Errorf("%w: the %s must not be used in a browser (GOOS=js), where anyone can read it. "+
+			"Use a session token, or set WithClientSideKeys", ErrInvalidCredential, cred.Kind())
 	}
 	return nil
 }

@@ -125,7 +125,7 @@ func TestEveryVariableCanBeWrongAndSaysSo(t *testing.T) {
 		accepts     string
 	}{
 		{"AGRENTING_ENV", "staging", ErrInvalidOption, `"production" or "sandbox"`},
-		{"AGRENTING_CREDENTIAL_TYPE", "token", ErrInvalidOption, `"api_key", "user_token" or "session"`},
+		{"AGRENTING_CREDENTIAL_TYPE", "token", ErrInvalidOption, `"api_key", "user_token", or "session"`},
 		{"AGRENTING_AGENT_ID", "a b", ErrInvalidAgentID, "a UUID or a DID"},
 		{"AGRENTING_AGENT_ID", "a\nb", ErrInvalidAgentID, "a UUID or a DID"},
 		{"AGRENTING_AGENT_ID", " ", ErrInvalidOption, "the id of an agent"},
@@ -135,7 +135,7 @@ func TestEveryVariableCanBeWrongAndSaysSo(t *testing.T) {
 		{"AGRENTING_URL", testKey, ErrInvalidOption, "https://agrenting.com"},
 		{"AGRENTING_URL", "http://agrenting.com", ErrInsecureURL, "use https"},
 		{"AGRENTING_URL", " ", ErrInvalidOption, "the platform's URL"},
-		{"AGRENTING_API_KEY", testKey + "\n" + testKey, ErrInvalidCredential, "alone on one line"},
+		{"AGRENTING_API_KEY", testKey + "\n" + testKey, ErrInvalidCredential, "only the credential, on one line"},
 		{"AGRENTING_SESSION_TOKEN", "Bearer " + testKey, ErrInvalidCredential, "without a scheme"},
 		{"AGRENTING_KEY_FILE", " ", ErrInvalidCredential, "the path of a file"},
 	}

@@ -173,7 +173,7 @@ func (k *credentialCache) waited(ctx context.Context, err error) error {
 	}
 	what := "a credential from "
 	if k.exchanges {
-		what = "a session, which the platform gives for the key from "
+		what = "a session for the key from "
 	}
 	return &wire.WaitError{For: what + k.source().String(), Err: err, Last: k.lastFailure()}
 }

@@ -101,9 +101,9 @@ func (c Credential) Expires() time.Time { return c.c.Expires() }
 // created with a lifetime. The zero time means that the expiry is not known.
 //
 // If c is from a [CredentialSource], the source is asked for the next credential ahead of that
-// time: in the last fifth of the credential's life, and at most an hour before its end. A
+// time: in the last fifth of the credential's life, and at most about an hour before its end. A
 // session that is obtained with c ends when c expires, or before. With [WithRotation], a key that
-// the store has adopted is rotated before it expires. The platform is not told.
+// the store has adopted is rotated before it expires. WithExpiry makes no call.
 func (c Credential) WithExpiry(expires time.Time) Credential {
 	if c.IsZero() {
 		return c
@@ -160,7 +160,7 @@ func (c Credential) header(apiKeyHeader string) (canonicalName string, values []
 	}
 
 	switch apiKeyHeader {
-	case "", "X-API-Key", wire.HeaderAPIKey: // without the allocation of canonicalising
+	case "", "X-API-Key", wire.HeaderAPIKey: // without the allocation of canonicalizing
 		return wire.HeaderAPIKey, c.c.Values()
 	case wire.HeaderAPIKeyAlias:
 		return wire.HeaderAPIKeyAlias, c.c.Values()
@@ -185,8 +185,9 @@ func (c Credential) validate() error {
 }
 
 // A CredentialSource yields the credential for requests. It must be safe for concurrent
-// use. For requests, the SDK asks it only if it has no valid credential, and once for
-// all of them. [SessionService.Authenticate] and rotations may ask it at the same time.
+// use. Requests share one call of it: when there is no valid credential, before it
+// expires, after a rejection, and at the interval of [RefreshEvery].
+// [SessionService.Authenticate] and rotations may ask it at the same time.
 //
 // The error is shown to callers, so it must not contain a secret. What looks like one is removed:
 // known prefixes, values of members such as "api_key", and words of 20 or more characters that look
@@ -311,10 +312,11 @@ func (s *staticSource) String() string { return "agrenting.Static(" + s.credenti
 // be used, unless the platform has rejected it. The source is a [Refresher]: after a
 // rejection, it reads the file again regardless of the metadata.
 //
-// Errors name the path and what is wrong, but never show the content. A file that does
-// not exist is an [ErrNoCredential]. A file that is empty, unreadable, or not regular is
-// an [ErrInvalidCredential] as well, and content that is not a credential is that alone.
-// They also match the cause, such as [fs.ErrNotExist]. A source is safe for concurrent use.
+// Errors name the path and what is wrong, but never show the content. A file that does not
+// exist is an [ErrNoCredential]. A file that is empty, unreadable, or not regular matches
+// both [ErrNoCredential] and [ErrInvalidCredential]. Content that is not a credential
+// matches only [ErrInvalidCredential]. They also match the cause, such as [fs.ErrNotExist].
+// A source is safe for concurrent use.
 func FileSource(path string) CredentialSource { return newFileSource(path, 0) }
 
 // newFileSource is FileSource with the kind given, unless that is zero.

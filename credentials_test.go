@@ -201,7 +201,7 @@ func TestInvalidSecretsAreNamedButNotShown(t *testing.T) {
 		"empty":              {"", "is empty"},
 		"white space only":   {" \n", "is empty"},
 		"blank within":       {part + " " + part, "white space at byte 13 of 25"},
-		"with scheme":        {"Bearer " + part, "white space at byte 7 of 19; give the credential alone, without a scheme"},
+		"with scheme":        {"Bearer " + part, "white space at byte 7 of 19; pass only the credential, without a scheme"},
 		"tab within":         {part + "\t" + part, "white space at byte 13"},
 		"two lines":          {part + "\n" + part, "a line break at byte 13 of 25"},
 		"header injection":   {part + "\r\nX-Evil: 1", "a line break at byte 13"},

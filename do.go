@@ -34,15 +34,15 @@ type callConfig struct {
 	limit  *time.Duration // nil: the client's
 }
 
-// CallIdempotencyKey sets X-Idempotency-Key, which makes any method safe to
-// repeat. Without it, POST and PUT get a random UUID. The platform keeps a key
-// for 24 h and responds to the same request with the same result; another request
-// with the same key is an [*APIError] with the code IDEMPOTENCY_MISMATCH (platform
-// documentation, "Idempotency"; the platform's own client expects IDEMPOTENCY_CONFLICT).
+// CallIdempotencyKey sets X-Idempotency-Key, which makes any method safe to repeat.
+// Without it, POST and PUT get a random UUID. The platform keeps a key for 24 h and
+// responds to the same request with the same result; another request with the same key
+// gets an [*APIError] with the code IDEMPOTENCY_MISMATCH (platform documentation,
+// "Idempotency"; the platform's own client expects IDEMPOTENCY_CONFLICT).
 func CallIdempotencyKey(key string) CallOption {
 	return func(c *callConfig) error {
 		if key == "" || len(key) > 256 || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return optionError("CallIdempotencyKey", "a key is 1 to 256 visible ASCII characters, such as a UUID")
+			return optionError("CallIdempotencyKey", "invalid key (want 1 to 256 visible ASCII characters, such as a UUID)")
 		}
 		c.key = key
 		return nil
@@ -105,7 +105,7 @@ func checkOut(out any) error {
 		return nil
 	}
 	if v := reflect.ValueOf(out); v.Kind() != reflect.Pointer || v.IsNil() {
-		return optionError("Do", "out is a %T; it has to be nil, an io.Writer or a pointer to decode into", out)
+		return optionError("Do", "invalid out of type %T (want nil, an io.Writer, or a non-nil pointer)", out)
 	}
 	return nil
 }
@@ -128,7 +128,8 @@ func checkOut(out any) error {
 // undecoded. Anything else is decoded into; unknown members are ignored.
 //
 // If a successful response breaks off and the call is safe to repeat, Do repeats it as
-// [RetryPolicy] says, except that an io.Writer may already have a part of the answer.
+// [RetryPolicy] says, except that an io.Writer may already have a part of the
+// response.
 //
 // POST and PUT carry an X-Idempotency-Key, the same in all attempts. A response with
 // an error status, or with errors in its envelope, is an [*APIError]; the Response is
@@ -242,7 +243,7 @@ func peekError(resp *http.Response) {
 	resp.Body = wire.Part(head, cut)
 }
 
-// finish reads the answer.
+// finish reads the response.
 func (c *Client) finish(req *http.Request, resp *http.Response, state *Trace, out any) (*Response, error) {
 	note := noteOf(resp)
 	r := c.describe(resp, state)

@@ -62,12 +62,12 @@ func TestContextErrorsComeThrough(t *testing.T) {
 			"shuts down, after: unexpected EOF",
 		},
 		"the caller's deadline": {waiting, deadline(time.Second), nil, []error{context.DeadlineExceeded}, "deadline exceeded"},
-		"the client's timeout":  {waiting, nil, nil, []error{context.DeadlineExceeded}, "no response within 1m0s, the client's WithTimeout"},
+		"the client's timeout":  {waiting, nil, nil, []error{context.DeadlineExceeded}, "no response within 1m0s (the client's WithTimeout)"},
 		"the client's own timeout": {
 			waiting, nil,
 			[]agrenting.Option{agrenting.WithTimeout(3 * time.Second)},
 			[]error{context.DeadlineExceeded},
-			"no response within 3s, the client's WithTimeout",
+			"no response within 3s (the client's WithTimeout)",
 		},
 		"the caller's, being sooner": {
 			waiting, deadline(time.Second),

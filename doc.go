@@ -27,14 +27,14 @@
 // AGRENTING_API_KEY, and AGRENTING_SESSION_TOKEN. [New] describes the other
 // variables. If there is no credential, the error lists what was tried, see
 // [NoCredentialError]. [Sources] lists it at any time, and [Client.Verify] asks the
-// platform whether it knows the credential.
+// platform whether it accepts the credential.
 //
-// A [CredentialSource] is a function that yields a credential, for example from a
-// vault, a sidecar, or a mounted file ([FileSource]). The SDK asks it once for all
-// concurrent requests: before the credential expires, and when the platform says that it
-// is dead. A request that got a 401 is resent, with the new credential if there is one.
-// While the source fails, a valid credential continues to be used. [Client.Status]
-// describes the current state, and [WithObserver] reports changes.
+// A [CredentialSource] yields a credential, for example from a vault, a sidecar, or a
+// mounted file ([FileSource]). The SDK asks it once for all concurrent requests: before
+// the credential expires, and when the platform says that it is dead. A request that got
+// a 401 is resent, with the new credential if there is one. While the source fails, a
+// valid credential continues to be used. [Client.Status] describes the current state,
+// and [WithObserver] reports changes.
 //
 // # Sessions
 //

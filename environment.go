@@ -72,8 +72,8 @@ func (e *NoCredentialError) Error() string {
 		variable, key = environ.SandboxAPIKey, "a sandbox key"
 	}
 
-	fmt.Fprintf(&b, "; to fix it, set %s to %s from %s, or %s to the path of a file that holds one, "+
-		"or give one to New by WithCredential", variable, key, keyPage, environ.KeyFile)
+	fmt.Fprintf(&b, ". Set %s to %s from %s, or %s to the path of a file that contains one, "+
+		"or pass one with WithCredential", variable, key, keyPage, environ.KeyFile)
 
 	return b.String()
 }
@@ -150,7 +150,7 @@ func environmentIn(vars environ.Reader) (Environment, error) {
 	}
 	env, err := ParseEnvironment(value)
 	if err != nil {
-		return "", environ.Invalid(environ.Environment, "is %s, and must be %q or %q or unset",
+		return "", environ.Invalid(environ.Environment, "is %s (want %q or %q)",
 			secret.Quote(value), Production, Sandbox)
 	}
 	return env, nil

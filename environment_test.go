@@ -196,15 +196,15 @@ func TestInvalidVariableIsNamedButNotShown(t *testing.T) {
 		is          error
 		want        string
 	}{
-		{"AGRENTING_ENV", "staging", ErrInvalidOption, `is "staging", and must be "production" or "sandbox"`},
+		{"AGRENTING_ENV", "staging", ErrInvalidOption, `is "staging" (want "production" or "sandbox")`},
 		{"AGRENTING_ENV", " ", ErrInvalidOption, `is " "`},
 		{"AGRENTING_ENV", part, ErrInvalidOption, "a value of 18 bytes"},
-		{"AGRENTING_CREDENTIAL_TYPE", "apikey", ErrInvalidOption, `is "apikey", and must be "api_key", "user_token" or "session"`},
-		{"AGRENTING_CREDENTIAL_TYPE", part, ErrInvalidOption, "must be"},
+		{"AGRENTING_CREDENTIAL_TYPE", "apikey", ErrInvalidOption, `is "apikey" (want "api_key", "user_token", or "session")`},
+		{"AGRENTING_CREDENTIAL_TYPE", part, ErrInvalidOption, "(want "},
 		{"AGRENTING_AGENT_ID", " \t", ErrInvalidOption, "white space only"},
 		{"AGRENTING_URL", " ", ErrInvalidOption, "white space only"},
-		{"AGRENTING_KEY_FILE", " ", ErrInvalidCredential, "white space only, and must be the path"},
-		{"AGRENTING_SANDBOX_API_KEY", "\n", ErrInvalidCredential, "white space only, and must be a credential"},
+		{"AGRENTING_KEY_FILE", " ", ErrInvalidCredential, "white space only (want the path"},
+		{"AGRENTING_SANDBOX_API_KEY", "\n", ErrInvalidCredential, "white space only (want a credential"},
 		{"AGRENTING_API_KEY", "\t ", ErrInvalidCredential, "white space only"},
 		{"AGRENTING_SESSION_TOKEN", " ", ErrInvalidCredential, "white space only"},
 		{"AGRENTING_SANDBOX_API_KEY", part + " x", ErrInvalidCredential, "white space at byte 19 of 20"},
@@ -297,13 +297,13 @@ func TestNoCredentialErrorListsSourcesAndRemedy(t *testing.T) {
 	require.True(t, ok)
 	assert.Equal(t, "agrenting: no credential found; tried in this order: WithCredential (not given), "+
 		"AGRENTING_KEY_FILE (not set), AGRENTING_SANDBOX_API_KEY (set, but read in the sandbox only, see AGRENTING_ENV), "+
-		"AGRENTING_API_KEY (not set), AGRENTING_SESSION_TOKEN (not set); "+
-		"to fix it, set AGRENTING_API_KEY to a key from https://agrenting.com/dashboard/api-keys, "+
-		"or AGRENTING_KEY_FILE to the path of a file that holds one, or give one to New by WithCredential", typed.Error())
+		"AGRENTING_API_KEY (not set), AGRENTING_SESSION_TOKEN (not set)"+
+		". Set AGRENTING_API_KEY to a key from https://agrenting.com/dashboard/api-keys, "+
+		"or AGRENTING_KEY_FILE to the path of a file that contains one, or pass one with WithCredential", typed.Error())
 
 	cfg, err = readVars(nil, Sandbox)
 	require.NoError(t, err)
-	require.ErrorContains(t, cfg.noCredential(), "set AGRENTING_SANDBOX_API_KEY to a sandbox key")
+	require.ErrorContains(t, cfg.noCredential(), "Set AGRENTING_SANDBOX_API_KEY to a sandbox key")
 
 	names := make([]string, 0, len(cfg.tried))
 	for _, s := range cfg.tried {

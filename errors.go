@@ -61,10 +61,10 @@ var (
 	ErrForeignOrigin = origin.ErrForeign
 	// ErrEnvironmentMismatch means that the credential belongs to another environment
 	// than the client.
-	ErrEnvironmentMismatch = errors.New("agrenting: credential is of another environment")
+	ErrEnvironmentMismatch = errors.New("agrenting: credential belongs to another environment")
 	// ErrLockedOut means that the authenticate endpoint has locked this IP address
 	// out. [LockoutError] says until when.
-	ErrLockedOut = errors.New("agrenting: locked out of authentication")
+	ErrLockedOut = errors.New("agrenting: this IP address is locked out of authenticate")
 	// ErrNotReplayable means that a request that got a 401 was not resent, because its
 	// body was already consumed and cannot be rewound.
 	ErrNotReplayable = replay.ErrNot
@@ -293,17 +293,17 @@ func (e *RenewalError) Is(target error) bool {
 type LockoutError struct {
 	// RetryAt is when the lockout ends, on the local clock.
 	RetryAt time.Time
-	// Err is the platform's answer.
+	// Err is the platform's response.
 	Err error
 }
 
 // Error implements error.
 func (e *LockoutError) Error() string {
-	return fmt.Sprintf("%v until %s; share one session between processes, or exchange less often",
+	return fmt.Sprintf("%v until %s. Share sessions between processes through a store (WithStore or SessionPolicy.Store), or exchange less often",
 		ErrLockedOut, e.RetryAt.UTC().Format(time.RFC3339))
 }
 
-// Unwrap returns the platform's answer.
+// Unwrap returns the platform's response.
 func (e *LockoutError) Unwrap() error { return e.Err }
 
 // Is matches [ErrLockedOut].

@@ -44,7 +44,7 @@ var messages = map[EventType]string{
 	EventStoreFailed: "agrenting: store failed",
 }
 
-// Event reports a change of the credential, see [WithObserver]. Most programs only look at
+// Event reports a change of the credential, see [WithObserver]. Most programs only use
 // Type and Err:
 //
 //	agrenting.WithObserver(func(e agrenting.Event) {

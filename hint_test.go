@@ -117,7 +117,7 @@ func TestErrorNamesSourceAndRemedy(t *testing.T) {
 				return w.call(nil, agrenting.WithCredentialSource(sdktest.NewSource(w.dead)))
 			},
 			agrenting.ErrUnauthorized,
-			[]string{"from WithCredentialSource (*sdktest.Source)", "have WithCredentialSource (*sdktest.Source) yield a valid one"},
+			[]string{"from WithCredentialSource (*sdktest.Source)", "make sure that WithCredentialSource (*sdktest.Source) returns a valid one"},
 		},
 		"revoked key of a store": {
 			func(w *hintWorld) error {
@@ -177,7 +177,7 @@ func TestErrorNamesSourceAndRemedy(t *testing.T) {
 				return w.call(nil, from("AGRENTING_SESSION_TOKEN", token))
 			},
 			agrenting.ErrUnauthorized,
-			[]string{"from AGRENTING_SESSION_TOKEN", "A session ends", "WithSession"},
+			[]string{"from AGRENTING_SESSION_TOKEN", "is not renewed", "WithSession"},
 		},
 		"user token with sessions": {
 			func(w *hintWorld) error {
@@ -333,7 +333,7 @@ func TestTimeoutAfterPartOfTheResponseSaysSo(t *testing.T) {
 				once := agrenting.WithRetryPolicy(agrenting.RetryPolicy{MaxAttempts: 1})
 				_, err := sdktest.Keyed(t, base, once, agrenting.WithTimeout(300*time.Millisecond)).Do(t.Context(), http.MethodGet, "/x", nil, out)
 				require.ErrorIs(t, err, context.DeadlineExceeded)
-				require.ErrorContains(t, err, "the response was not complete within 300ms, the client's WithTimeout")
+				require.ErrorContains(t, err, "the response was not complete within 300ms (the client's WithTimeout)")
 				assert.NotContains(t, err.Error(), "no response")
 
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -400,7 +400,7 @@ func TestRequestWithoutCredentialIsExplained(t *testing.T) {
 		want           []string
 	}{
 		"another origin":     {"https://api.example.com/x?token=query-value", "", []string{"api.example.com", "is not a pinned origin", "WithAllowedOrigins"}},
-		"alias":              {"https://www.agrenting.test/x?token=query-value", "", []string{"with and without www", "WithAllowedOrigins", "AGRENTING_URL"}},
+		"alias":              {"https://www.agrenting.test/x?token=query-value", "", []string{"are different hosts", "WithAllowedOrigins", "AGRENTING_URL"}},
 		"own credential":     {"https://agrenting.test/x?token=query-value", "Authorization", []string{"caller's own credential", "the header Authorization", "Remove that"}},
 		"own key":            {"https://agrenting.test/x?token=query-value", "x_api_key", []string{"the header X-API-Key"}},
 		"own key, elsewhere": {"https://api.example.com/x?token=query-value", "X-Api-Key", []string{"is not a pinned origin", "the header X-API-Key", "WithAllowedOrigins"}},

@@ -43,7 +43,7 @@ type IssuedSecretError struct {
 
 // Error implements error.
 func (e *IssuedSecretError) Error() string {
-	return e.Err.Error() + "; the platform issued one under a name that the SDK does not know; " +
+	return e.Err.Error() + ". The platform issued one under a name that the SDK does not know. " +
 		"RawResponse of this error has the response; save the secret from it"
 }
 

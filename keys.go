@@ -65,11 +65,11 @@ func (k *Key) fits(s string) bool {
 	return len(k.hintEnd)+len(k.hintFirst) >= 4 && strings.HasSuffix(s, k.hintEnd) && strings.HasPrefix(s, k.hintFirst)
 }
 
-// Create creates a key of an agent (POST /api/v1/agents/:id/credentials,
-// platform documentation, "Authentication"). name is a label for people; it may be
-// empty. The platform shows the key only in this response, which may have any
-// shape: if no key is found in it, the error is an [*IssuedSecretError], which has
-// the answer.
+// Create creates a key of an agent (POST /api/v1/agents/:id/credentials, platform
+// documentation, "Authentication"). name is a label for people; it may be empty.
+// The platform shows the key only in this response, which may have any shape: if
+// no key is found in it, the error is an [*IssuedSecretError], which has the
+// response.
 func (s *KeyService) Create(ctx context.Context, agentID, name string, opts ...CallOption) (*IssuedKey, error) {
 	if _, err := pathSegment(agentID); err != nil {
 		return nil, err

@@ -186,7 +186,7 @@ func TestLogVariable_program(t *testing.T) {
 		"upper case":   {vars: []string{"AGRENTING_LOG=DEBUG"}, logs: true},
 		"info":         {vars: []string{"AGRENTING_LOG=info"}},
 		"own logger":   {vars: []string{"AGRENTING_LOG=debug", loggingChildVar + "_LOGGER=1"}},
-		"not a level":  {vars: []string{"AGRENTING_LOG=yes"}, warns: `AGRENTING_LOG is \"yes\", and must be \"debug\", \"info\", \"warn\", \"error\" or \"off\"`},
+		"not a level":  {vars: []string{"AGRENTING_LOG=yes"}, warns: `AGRENTING_LOG is \"yes\" (want \"debug\", \"info\", \"warn\", \"error\", or \"off\")`},
 		"white space":  {vars: []string{"AGRENTING_LOG= "}, warns: "AGRENTING_LOG is"},
 		"a secret":     {vars: []string{"AGRENTING_LOG=" + sdktest.TestKey}, warns: "a value of"},
 		"off":          {vars: []string{"AGRENTING_LOG=Off"}},

@@ -16,9 +16,9 @@ import (
 
 // Defaults of a client.
 const (
-	// DefaultBaseURL is the apex host, which the platform's own client has used
-	// since its version 0.4.0. The www host responds with redirects, which that
-	// client and this SDK refuse.
+	// DefaultBaseURL is the host without www, the default of the platform's
+	// adapter since its version 0.4.0. Other clients of the platform use
+	// https://www.agrenting.com, which is another origin.
 	DefaultBaseURL = "https://agrenting.com"
 
 	defaultTimeout = 60 * time.Second
@@ -142,9 +142,9 @@ func WithAgentID(id string) Option {
 	}
 }
 
-// WithBaseURL sets where the platform is; the default is [DefaultBaseURL]. Its
-// scheme, host and port are the origin that credentials are pinned to. A path
-// is put before the path of every call.
+// WithBaseURL sets the URL of the platform; the default is [DefaultBaseURL].
+// Its scheme, host and port are the origin that credentials are pinned to. A
+// path is put before the path of every call.
 func WithBaseURL(url string) Option {
 	return func(cfg *config) error {
 		if url == "" {
@@ -157,7 +157,7 @@ func WithBaseURL(url string) Option {
 
 // WithAllowedOrigins names further origins (scheme, host and port, such as
 // "https://files.example.com") that may receive the credential and X-Agent-ID.
-// Name only what you trust with your key.
+// List only origins that you trust with your key.
 func WithAllowedOrigins(origins ...string) Option {
 	return func(cfg *config) error {
 		cfg.allowed = append(cfg.allowed, origins...)
@@ -289,7 +289,7 @@ func WithAPIKeyHeader(name string) Option {
 //	Warn   agrenting: store failed               the process continues with what is in memory
 //	Warn   agrenting: store is open to others    a store accepts a place that others may write to
 //	Warn   agrenting: retrying request           a request is sent again after a transient failure
-//	Warn   agrenting: request without a credential of the SDK
+//	Warn   agrenting: no credential added to the request
 //	                                             the first request to each host that gets none, and why
 //	Warn   agrenting: WebSocket handshake refused  the first to each host whose credential is in a header
 //	Warn   agrenting: a route will be retired    the platform has announced it by Sunset
@@ -308,11 +308,10 @@ func WithLogger(l *slog.Logger) Option {
 	}
 }
 
-// WithObserver reports what happens to the credential. Events arrive in order,
-// one at a time, and none is dropped; fn runs outside the request path, on a
-// goroutine that lives while there are events. fn must not call
-// [Client.Close]. If WithObserver is given several times, all functions are called, in
-// this order.
+// WithObserver reports what happens to the credential. Events arrive in order, one at
+// a time, and none is dropped; fn runs outside the request path, on a goroutine that
+// runs while there are events. fn must not call [Client.Close]. If WithObserver is
+// given several times, all functions are called, in this order.
 func WithObserver(fn func(Event)) Option {
 	return func(cfg *config) error {
 		if fn == nil {
@@ -328,7 +327,7 @@ func WithObserver(fn func(Event)) Option {
 func WithUserAgent(product string) Option {
 	return func(cfg *config) error {
 		if product == "" || strings.ContainsFunc(product, func(r rune) bool { return r < ' ' || r > '~' }) {
-			return optionError("WithUserAgent", "a product is visible ASCII such as my-agent/1.2")
+			return optionError("WithUserAgent", "invalid product (want visible ASCII characters, such as my-agent/1.2)")
 		}
 		cfg.userAgent = product
 		return nil

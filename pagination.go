@@ -19,9 +19,9 @@ import (
 // loop; the items before it are valid.
 //
 // The data of a page may be an array or an object with the array as its only array
-// member, because some routes wrap it. No platform can keep the loop running without
-// items: a cursor that repeats is an error, and so are 100 pages in a row without items.
-// Between pages, List checks ctx, whose cause is the error if it has ended.
+// member, because some routes wrap it. The loop always ends: a cursor that repeats is an
+// error, and so are 100 pages in a row without items. Between pages, List checks ctx,
+// whose cause is the error if it has ended.
 func List[T any](ctx context.Context, c *Client, path string, opts ...CallOption) iter.Seq2[T, error] {
 	if ctx == nil {
 		return func(yield func(T, error) bool) {

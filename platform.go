@@ -126,7 +126,7 @@ func (a *directAnswer) apiError() *APIError {
 }
 
 // errRedirect is the cause if a call that must not be redirected gets a redirect.
-var errRedirect = fmt.Errorf("%w: credentials follow no redirect; if this call has never worked, make the platform's canonical URL the base URL (with and without www are different hosts)", ErrForeignOrigin)
+var errRedirect = fmt.Errorf("%w: calls that send a key do not follow redirects. If this call has never worked and you trust the URL that the platform redirects to, set it as the base URL (agrenting.com and www.agrenting.com are different hosts)", ErrForeignOrigin)
 
 func isRedirect(status int) bool { return status >= 300 && status < 400 }
 

@@ -142,7 +142,7 @@ func TestCallTimeout_replacesTheClientsTimeout(t *testing.T) {
 		says    string
 	}{
 		"client":     {time.Minute, nil, 0, time.Minute, "the client's WithTimeout"},
-		"shorter":    {time.Minute, []agrenting.CallOption{agrenting.CallTimeout(time.Second)}, 0, time.Second, "within 1s, CallTimeout"},
+		"shorter":    {time.Minute, []agrenting.CallOption{agrenting.CallTimeout(time.Second)}, 0, time.Second, "within 1s (CallTimeout)"},
 		"longer":     {time.Minute, []agrenting.CallOption{agrenting.CallTimeout(5 * time.Minute)}, 0, 5 * time.Minute, "CallTimeout"},
 		"none":       {time.Minute, []agrenting.CallOption{agrenting.CallTimeout(0)}, 0, 0, ""},
 		"last wins":  {time.Minute, []agrenting.CallOption{agrenting.CallTimeout(0), agrenting.CallTimeout(time.Second)}, 0, time.Second, "CallTimeout"},

@@ -19,8 +19,8 @@ type Strategy uint8
 // itself may create credentials and the ID of the old key is known or can be found,
 // InPlace otherwise.
 const (
-	// Overlap creates a second key, verifies it, changes over, and revokes the
-	// first when no request uses it any more. Requests never wait.
+	// Overlap creates a second key, verifies it, makes requests use it, and revokes
+	// the first when no request uses it any more. Requests never wait.
 	Overlap Strategy = iota + 1
 	// InPlace calls the platform's rotate endpoint, which revokes the old key
 	// the moment it issues the new one. Requests wait from before the call until
@@ -29,7 +29,7 @@ const (
 	InPlace
 )
 
-// String gives the strategy in lower case.
+// String returns the strategy in lower case.
 func (s Strategy) String() string { return rotation.Strategy(s).String() }
 
 // Stage is a step of a rotation. The stages in their order are "prepare" (the intent is
@@ -228,20 +228,20 @@ func (c *Client) Rotate(ctx context.Context) (*Rotation, error) {
 	}, nil
 }
 
-// RotationError describes a failed rotation: where it stopped, which key is valid, and what
+// RotationError describes a failed rotation: where it failed, which key is valid, and what
 // to do. Most programs log it, and save what NewCredential returns.
 //
 // The text contains no secret. If the platform's response may contain the new key, the text has
 // only its status and code, and its request ID if that cannot be a secret.
 type RotationError struct {
-	// Stage is where the rotation stopped, such as [StageRevoke].
+	// Stage is where the rotation failed, such as [StageRevoke].
 	Stage Stage
 	// Strategy is the one that was used.
 	Strategy Strategy
-	// State describes what is known, for example "the key in use is live, and the store does
+	// State describes what is known, for example "The key in use is live, and the store does
 	// not have it".
 	State string
-	// Advice says what to do, for example "save what NewCredential returns before the process
+	// Advice says what to do, for example "Save what NewCredential returns before the process
 	// ends".
 	Advice string
 	// Err is the cause.
@@ -254,20 +254,20 @@ type RotationError struct {
 // Error implements error.
 func (e *RotationError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "agrenting: rotation (%s) stopped at %s", e.Strategy, e.Stage)
+	fmt.Fprintf(&b, "agrenting: rotation (%s) failed at stage %s", e.Strategy, e.Stage)
 	if e.Err != nil {
 		b.WriteString(": " + strings.TrimPrefix(e.Err.Error(), "agrenting: "))
 	}
 	if e.State != "" {
-		b.WriteString("; " + e.State)
+		b.WriteString(". " + e.State)
 	}
 	if e.Advice != "" {
-		b.WriteString("; " + e.Advice)
+		b.WriteString(". " + e.Advice)
 	}
 	return secret.Line(b.String())
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *RotationError) Unwrap() error { return e.Err }
 
 // NewCredential returns the new key if a rotation in place obtained one that could not be

@@ -32,11 +32,11 @@ type Routes struct {
 	// Tokens are the tokens of a user; the default is /api/v1/user/tokens
 	// (platform documentation, "User Tokens").
 	Tokens string
-	// Verify is a cheap call to ask whether a credential is alive, by GET. A rotation
-	// makes it to try a new key, and requests make it after a 401. A 401 in JSON means
-	// that the platform does not know the credential. A 2xx, 402, 403, 409, or 422 in
-	// JSON means that it does. Everything else means nothing after a 401; to a rotation,
-	// all responses in JSON except 429, 5xx, and redirects mean that the platform knows the
+	// Verify is a cheap call to ask whether a credential is alive, by GET. A rotation makes
+	// it to try a new key, and requests make it after a 401. A 401 in JSON means that the
+	// platform does not accept the credential. A 2xx, 402, 403, 409, or 422 in JSON means
+	// that it does. After a 401, any other response means nothing. To a rotation, all
+	// responses in JSON except 429, 5xx, and redirects mean that the platform accepts the
 	// key. The default is /api/v1/hirings/pending, which live agents call with their key.
 	Verify string
 }

@@ -82,11 +82,11 @@ func checkEnvironment(want Environment, c Credential, allowUnmarkedToken bool) e
 		}
 
 		found = "has no sandbox mark"
-		fix = "use a key that was made with the dashboard's Sandbox switch on (it begins with sk_sandbox_), " +
-			"in AGRENTING_SANDBOX_API_KEY or by option, or leave the sandbox by unsetting AGRENTING_ENV and WithEnvironment"
+		fix = "Create a key with the dashboard's Sandbox switch on (it begins with sk_sandbox_), and set AGRENTING_SANDBOX_API_KEY " +
+			"or pass it with WithCredential. For production, unset AGRENTING_ENV and WithEnvironment"
 
 		if c.Kind() != KindAPIKey {
-			fix += "; if this " + c.Kind().String() + " is known to belong to the sandbox, allow it by WithUnmarkedSandboxTokens" +
+			fix += ". If this " + c.Kind().String() + " is known to belong to the sandbox, allow it with WithUnmarkedSandboxTokens" +
 				" or, where it comes from the environment, " + environ.UnmarkedTokens + "=" + environ.UnmarkedAllowed
 		}
 	case Production:
@@ -95,12 +95,12 @@ func checkEnvironment(want Environment, c Credential, allowUnmarkedToken bool) e
 		}
 
 		found = "has a sandbox mark"
-		fix = "use a production key, or choose the sandbox by AGRENTING_ENV=sandbox or WithEnvironment(Sandbox)"
+		fix = "Use a production key, or select the sandbox with AGRENTING_ENV=sandbox or WithEnvironment(Sandbox)"
 	default: // fail closed
 		found = "cannot be checked against an unknown environment"
-		fix = "use Production or Sandbox"
+		fix = "Use Production or Sandbox"
 	}
 
-	return fmt.Errorf("%w: %s is selected, but the %s %s %s: %s",
+	return fmt.Errorf("%w: the client uses %s, but the %s %s %s. %s",
 		ErrEnvironmentMismatch, secret.Quote(string(want)), c.Kind(), c.Fingerprint(), found, fix)
 }

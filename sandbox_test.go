@@ -190,7 +190,7 @@ func TestUnmarkedTokensVariableAllowsEnvironmentTokens(t *testing.T) {
 			switch {
 			case errors.Is(err, ErrInvalidOption):
 				require.ErrorContains(t, err, "AGRENTING_UNMARKED_SANDBOX_TOKENS is ")
-				require.ErrorContains(t, err, `must be "allow" or unset`)
+				require.ErrorContains(t, err, `(want "allow", or unset)`)
 			case err == nil:
 				require.NoError(t, c.Close())
 			}

@@ -14,10 +14,10 @@ import (
 // Errors of sealed stores. Neither of them counts as an empty store, so a record
 // that cannot be read is not replaced by the initial key.
 var (
-	// ErrSealed says that a record is sealed and cannot be opened: with none of
+	// ErrSealed means that a record is sealed and cannot be opened: with none of
 	// the keys given, or because it is damaged.
 	ErrSealed = record.ErrSealed
-	// ErrNotSealed says that a store given to [Sealed] holds a plain record.
+	// ErrNotSealed means that a store given to [Sealed] holds a plain record.
 	ErrNotSealed = record.ErrNotSealed
 )
 
@@ -27,14 +27,14 @@ var (
 // safe for concurrent use.
 type SealingKey struct{ key seal.Key }
 
-// NewSealingKey makes a random key. Keep what its Reveal returns in a separate
-// place, away from the store that it seals. Without it, the stored keys are lost.
+// NewSealingKey makes a random key. Keep the result of Reveal apart from the
+// store that the key seals. Without it, the stored keys are lost.
 func NewSealingKey() SealingKey { return SealingKey{seal.NewKey()} }
 
 // ParseSealingKey reads what [SealingKey.Reveal] returned, for example from an
 // environment variable or a mounted secret. White space around it is dropped. The
-// error is an [ErrInvalidCredential] and shows nothing of text. It does not know
-// where text comes from: add the name of the variable or file to it.
+// error is an [ErrInvalidCredential] and shows nothing of text. Add the name of
+// the variable or file to the error.
 func ParseSealingKey(text string) (SealingKey, error) {
 	k, problem := seal.ParseKey(text)
 	if problem != "" {
@@ -65,7 +65,7 @@ func (k SealingKey) String() string {
 // GoString returns what String returns.
 func (k SealingKey) GoString() string { return k.String() }
 
-// Format writes what String returns, whatever the verb and its flags.
+// Format writes what String returns, for every verb and flag.
 func (k SealingKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
 // LogValue returns what String returns.
@@ -113,16 +113,16 @@ func Sealed(store Store, place string, key SealingKey, older ...SealingKey) (Sto
 	keys := make([]seal.Key, 0, 1+len(older))
 	for _, k := range append([]SealingKey{key}, older...) {
 		if k.IsZero() {
-			return nil, optionError("Sealed", "a sealing key is missing; make one with NewSealingKey, once")
+			return nil, optionError("Sealed", "a sealing key is missing; create one with NewSealingKey and keep it")
 		}
 		keys = append(keys, k.key)
 	}
 	return publicStore(record.NewSealed(inner, place, keys), watched(store)), nil
 }
 
-// Reseal copies the key record of one store into another, so that it is kept as
-// the other keeps it. The two may be views of the same place, which is how a
-// store changes over. Stop the programs that use it first:
+// Reseal copies the key record from one store to another, and encrypts it as
+// the other store does. Both may be views of the same place, to encrypt or
+// decrypt a store. Stop the programs that use it first:
 //
 //	plain, err := agrenting.FileStore(folder)
 //	sealed, err := agrenting.Sealed(plain, "production/writers", key)

@@ -24,9 +24,10 @@ type SessionPolicy struct {
 	Timeout time.Duration
 	// MaxExchanges limits the exchanges in 60 s, by this process and by those that share
 	// its store; default 8. The platform locks an address out after 10 calls in a minute
-	// (platform documentation, "Rate Limits"). The first attempt to replace a session that
-	// has expired is always made, and counts. If the limit is reached, a session that is
-	// not proven dead continues to be used, and requests that need another one wait.
+	// (platform documentation, "Rate Limits"). Unless the last exchange failed, the first
+	// exchange, scheduled renewals, and those for an expiry or a rotated key are always
+	// made, and count. If the limit is reached, a session that is not proven dead
+	// continues to be used, and requests that need another one wait.
 	MaxExchanges int
 	// LogoutOnClose ends the session at the platform when the client is closed.
 	// It is ignored if sessions are shared, since others use them.
@@ -120,9 +121,10 @@ func (s *SessionService) Authenticate(ctx context.Context) (*Session, error) {
 }
 
 // Logout ends a session. It sends the client's credential: a session token ends its own
-// session, and an API key the sessions that the platform ends for it. The platform's
-// documents disagree on which of the two it wants. If the response to an attempt was lost
-// and the next one finds that the session has ended, Logout returns nil.
+// session, and an API key ends those of its sessions that the platform chooses, possibly
+// all. The platform's documents disagree on which of the two it wants. If the response to
+// an attempt was lost and the next one finds that the session has ended, Logout returns
+// nil.
 func (s *SessionService) Logout(ctx context.Context) error {
 	tr := perCallFrom(ctx).trace
 	if tr == nil {

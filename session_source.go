@@ -56,21 +56,21 @@ func (k sessionKeys) Admit(c secret.Credential) error { return k.core.admit(Cred
 // checkKey checks a key before it is exchanged or kept in a store, as any credential is
 // checked before it is sent.
 func (c *core) checkKey(key Credential) error {
-	option, use := "WithStore", "keeps"
+	option := "WithStore"
 	switch {
 	case c.cfg.session != nil:
-		option, use = "WithSession", "exchanges"
+		option = "WithSession"
 	case c.cfg.rotation != nil:
-		option, use = "WithRotation", "rotates"
+		option = "WithRotation"
 	}
 	switch kind := key.Kind(); {
 	case kind == KindSession:
-		return fmt.Errorf("%w: %s %s an API key, and there is a session token instead of one. "+
-			"Give the API key, or remove %s", ErrInvalidCredential, option, use, option)
+		return fmt.Errorf("%w: %s requires an API key, but the credential is a session token. "+
+			"Pass the API key, or remove %s", ErrInvalidCredential, option, option)
 	case kind == KindUserToken && option != "WithStore":
-		return fmt.Errorf("%w: %s %s the API key of an agent, and there is a user token instead of one. "+
-			"Give an API key, or remove %s: a user token is sent unchanged. If this is the API key of an agent although it begins with ap_, "+
-			"make it with APIKey, or set %s to api_key", ErrInvalidCredential, option, use, option, environ.CredentialType)
+		return fmt.Errorf("%w: %s requires the API key of an agent, but the credential is a user token. "+
+			"Pass an API key, or remove %s: a user token is sent unchanged. If this is the API key of an agent although it begins with ap_, "+
+			"make it with APIKey, or set %s to api_key", ErrInvalidCredential, option, option, environ.CredentialType)
 	}
 	return c.admit(key)
 }

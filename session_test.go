@@ -218,7 +218,7 @@ func TestTheKeyFollowsNoRedirect(t *testing.T) {
 			base := sdktest.Answering(code, "", "Location", target)
 			_, err := sdktest.Keyed(t, base).Sessions.Authenticate(t.Context())
 			require.ErrorIs(t, err, agrenting.ErrForeignOrigin, name)
-			require.ErrorContains(t, err, "with and without www are different hosts")
+			require.ErrorContains(t, err, "are different hosts")
 			var api *agrenting.APIError
 			require.ErrorAs(t, err, &api)
 			assert.Equal(t, code, api.StatusCode)

@@ -12,12 +12,13 @@ import (
 	"github.com/agrenting/agrenting-go/internal/command"
 )
 
-// Chain returns a source that asks the given sources in order and uses the first credential.
-// A source whose error matches [ErrNoCredential], such as a [FileSource] without its file, is
-// passed over. Any other error is returned, and so is one that matches [ErrInvalidCredential],
-// too. Later sources are then not asked: a vault that is unreachable for a moment, or a file
-// that is being written, must not make the program act with another identity. If no source has a credential, the error matches [ErrNoCredential] and contains
-// the errors of all of them.
+// Chain returns a source that asks the given sources in order and uses the first
+// credential. A source whose error matches [ErrNoCredential], such as a [FileSource]
+// without its file, is skipped. Any other error, and any that matches
+// [ErrInvalidCredential], ends the search: a vault that is unreachable for a moment, or a
+// file that is being written, must not make the program act with another identity. If no
+// source has a credential, the error matches [ErrNoCredential] and contains the errors of
+// all of them.
 //
 //	src := agrenting.Chain(
 //		agrenting.FileSource("/run/secrets/agrenting"),
@@ -25,10 +26,10 @@ import (
 //	)
 //
 // Each request for a credential starts at the first source. The chain is a [Refresher]: after
-// a rejection, the source that the rejected credential is from gets it, if it is a Refresher
-// too. A source that is asked again while requests are made (FileSource, [RefreshEvery]) is
-// asked again in a chain, too, as long as this asks no other source. [Status] names the source
-// that was used last.
+// a rejection, Refresh is called on the source of the rejected credential, if that is a
+// Refresher too. A source that is asked again while requests are made (FileSource,
+// [RefreshEvery]) is asked again in a chain, too, as long as this asks no other source.
+// [Status] names the source that was used last.
 //
 // A chain without sources, or with a nil source, fails with [ErrNoCredential] when it is asked. It
 // is safe for concurrent use.
@@ -54,7 +55,7 @@ func (c *chain) Refresh(ctx context.Context, rejected Credential) (Credential, e
 	return c.ask(ctx, rejected)
 }
 
-// ask returns the first credential. rejected.
+// ask returns the first credential. rejected is passed to the source that it is from, unless it is zero.
 func (c *chain) ask(ctx context.Context, rejected Credential) (Credential, error) {
 	none := []error{ErrNoCredential}
 	for i, src := range c.sources {
@@ -64,7 +65,7 @@ func (c *chain) ask(ctx context.Context, rejected Credential) (Credential, error
 		}
 		cred, err := c.askOne(ctx, i, rejected)
 		if err == nil && cred.IsZero() {
-			err = fmt.Errorf("%w: the source gave an empty one", ErrNoCredential)
+			err = fmt.Errorf("%w: the source returned an empty credential and no error", ErrNoCredential)
 		}
 		switch {
 		case err == nil:
@@ -180,14 +181,13 @@ func (e *chainError) Unwrap() []error { return e.errs }
 
 // RefreshEvery returns a source that is src, asked again at intervals: by the first request after
 // each interval, such as 5 minutes, in the background. It is for sources whose credential has no
-// expiry but is replaced now and then, so that a new one is used before the platform rejects
-// the old one. Without requests, src is not asked. If it fails, the credential in use
-// continues to be used.
+// expiry but is replaced now and then, so that a new one is used before the platform rejects the
+// old one. Without requests, src is not asked. If it fails, the credential in use is kept.
 //
 //	src := agrenting.RefreshEvery(agrenting.CommandSource("vault", "kv", "get", "-field=key", "secret/agrenting"), 5*time.Minute)
 //
-// A credential that expires is renewed ahead of that as without RefreshEvery. Of two intervals
-// around each other, the outer one counts. An interval of zero or less means that src is asked
+// A credential that expires is renewed ahead of that as without RefreshEvery. If RefreshEvery
+// is nested, the outer interval applies. An interval of zero or less means that src is asked
 // only when a credential is needed. If src is nil, the source fails with [ErrNoCredential].
 func RefreshEvery(src CredentialSource, interval time.Duration) CredentialSource {
 	if src == nil {
@@ -251,10 +251,11 @@ func (*refreshing) ShowsNoSecret() {}
 // "expiry", and "expiration" instead of "expires".
 //
 // All callers that ask while the program runs share that run. The source is a [Refresher]: if a
-// run that began before a rejection prints the rejected credential, the program runs again. A run takes up to 25 s. Then, or
-// when no caller waits any more, the program is ended, on Unix with all processes of its group.
-// It has no standard input. It inherits the environment except the variables that contain
-// a credential: AGRENTING_API_KEY, AGRENTING_SANDBOX_API_KEY, and AGRENTING_SESSION_TOKEN.
+// run that began before a rejection prints the rejected credential, the program runs again. A
+// run takes up to 25 s. Then, or when no caller waits any more, the program is ended, on Unix
+// with all processes of its group. It has no standard input. It inherits the environment except
+// the variables that contain a credential: AGRENTING_API_KEY, AGRENTING_SANDBOX_API_KEY, and
+// AGRENTING_SESSION_TOKEN.
 //
 // A program that is not found or prints nothing is an [ErrNoCredential]. Any other output without
 // a credential, such as {"errors": […]}, is an [ErrInvalidCredential]. A program that exists but

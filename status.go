@@ -29,15 +29,15 @@ const (
 	// failed. Requests wait for the next attempt at RetryAt, or fail with a
 	// [*RenewalError]; see [RetryPolicy].
 	StateFailing State = "failing"
-	// StateRejected: the platform rejects the credential in use, or the key that sessions
-	// are obtained with, and the source has no other one. LastError says why. One 401 does
-	// not cause this state, unless the credential's own expiry has passed: either the
-	// platform calls the credential dead when asked, with three 401s in a row, or it does
-	// not say, and has returned 401 to all requests for 10 s. About a credential that
-	// cannot be replaced, the SDK does not ask. There, three 401s in a row count, or only 401s
-	// for 10 s, or a 401 to [Client.Verify]. The state ends when the platform accepts
-	// the credential again, or another one is in use. If the platform ([Routes].Verify)
-	// has never accepted a credential of this kind, any successful request ends it.
+	// StateRejected: the platform rejects the credential in use, or the key that sessions are
+	// obtained with, and the source has no other one. LastError says why. One 401 does not
+	// cause this state, unless the credential's own expiry has passed: either the platform
+	// calls the credential dead when asked, with three 401s in a row, or it does not say, and
+	// has returned 401 to all requests for 10 s. The SDK does not ask about a credential that
+	// cannot be replaced. For such a credential, three 401s in a row, only 401s for 10 s, or a
+	// 401 to [Client.Verify] cause this state. The state ends when the platform accepts the
+	// credential again, or another one is in use. If the platform ([Routes].Verify) has never
+	// accepted a credential of this kind, any successful request ends it.
 	StateRejected State = "rejected"
 	// StateClosed: the client was closed.
 	StateClosed State = "closed"
@@ -179,14 +179,14 @@ func (k *credentialCache) reject(s *Status, gen *generation) {
 	if !ok {
 		return
 	}
-	why := "and confirms it when asked"
+	why := "and confirmed this when asked"
 	switch {
 	case r.Expired:
 		why = "which has expired at " + gen.Value.cred.Expires().UTC().Format(time.RFC3339)
 	case r.Verdict == evidence.Unasked:
 		why = "for all requests since " + r.Since.UTC().Format(time.RFC3339)
 	case r.Verdict != evidence.Dead:
-		why = "for all requests since " + r.Since.UTC().Format(time.RFC3339) + ", and does not say when asked whether it is valid"
+		why = "for all requests since " + r.Since.UTC().Format(time.RFC3339) + ", and its verify route gives no clear response"
 	}
 	err := fmt.Errorf("%w: the platform rejects the %v %s from %s, %s. Replace it with a valid one",
 		ErrUnauthorized, gen.Value.cred.Kind(), gen.Value.cred.Fingerprint(), k.name, why)

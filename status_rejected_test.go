@@ -215,7 +215,7 @@ func TestStatus_noVerdict_rejectedAfterTenSeconds(t *testing.T) {
 			require.Less(t, time.Since(began), 20*time.Second)
 		}
 		assert.GreaterOrEqual(t, time.Since(began), 10*time.Second)
-		assert.ErrorContains(t, client.Status().LastError, "does not say when asked whether it is valid")
+		assert.ErrorContains(t, client.Status().LastError, "its verify route gives no clear response")
 	})
 }
 

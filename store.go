@@ -129,7 +129,7 @@ func (e *RecordMismatchError) Error() string {
 	if e.Field == "agent" && (e.Stored == "" || e.Configured == "") {
 		return fmt.Sprintf("agrenting: the stored record %q may belong to another agent than this client: the record's agent is %s, "+
 			"and that of the configured key is %s. The record was not used, and nothing was changed. "+
-			"If they are the same agent, set WithAgentID; if not, give each agent a part of the store: agrenting.Namespace(store, prefix), "+
+			"If they are the same agent, set WithAgentID. Otherwise, give each agent a part of the store: agrenting.Namespace(store, prefix), "+
 			"with the agent's ID as prefix", e.Record, agentName(e.Stored), agentName(e.Configured))
 	}
 	s := fmt.Sprintf("agrenting: the stored record %q belongs to the %s %s, and this client is configured for %s; nothing was changed.",
@@ -186,7 +186,7 @@ func Namespace(s Store, prefix string) (Store, error) {
 //
 // The error contains the command that fixes this, if one does. The root of a mount, such
 // as an emptyDir of Kubernetes, may be open to others: the client's logger gets one
-// warning. Owners and modes are not checked on Windows. Secrets are in clear in the files
+// warning. Owners and modes are not checked on Windows. Secrets are unencrypted in the files
 // unless the store is wrapped in [Sealed].
 //
 // FileStore touches nothing until the first Load or Save. It returns an

@@ -244,3 +244,12 @@ func TestErrorOfNetHTTPIsBounded(t *testing.T) {
 	require.Error(t, err)
 	assertPrintable(t, "error", err.Error())
 }
+
+func TestRotationErrorStatesResultAndAdvice(t *testing.T) {
+	t.Parallel()
+	err := &agrenting.RotationError{Stage: agrenting.StageIssue, Strategy: agrenting.Overlap, Err: agrenting.ErrForbidden}
+	require.EqualError(t, err, "agrenting: rotation (overlap) failed at stage issue: forbidden")
+	err.State, err.Advice = "Nothing was created; the current key is live", "Set RotationPolicy.Owner"
+	require.EqualError(t, err, "agrenting: rotation (overlap) failed at stage issue: forbidden. "+
+		"Nothing was created; the current key is live. Set RotationPolicy.Owner")
+}

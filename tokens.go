@@ -53,10 +53,9 @@ type TokenRequest struct {
 	ExpiresIn time.Duration
 }
 
-// Create creates a user token (POST /api/v1/user/tokens, platform
-// documentation, "User Tokens"). The platform shows it only in this response;
-// if no token is found in it, the error is an [*IssuedSecretError], which has the
-// answer.
+// Create creates a user token (POST /api/v1/user/tokens, platform documentation,
+// "User Tokens"). The platform shows it only in this response; if no token is
+// found in it, the error is an [*IssuedSecretError], which has the response.
 func (s *TokenService) Create(ctx context.Context, r TokenRequest, opts ...CallOption) (*IssuedKey, error) {
 	if r.ExpiresIn < 0 || (r.ExpiresIn > 0 && r.ExpiresIn < time.Second) {
 		return nil, optionError("TokenRequest", "a lifetime is at least a second; 0 leaves it to the platform")

@@ -42,8 +42,8 @@ func ContextWithTrace(ctx context.Context, tr *Trace) context.Context {
 	return p.in(ctx)
 }
 
-// Redact replaces the credential that the SDK last sent the request with by "[redacted]". Use
-// it for parts of a response that are shown or stored, because the platform may echo a
+// Redact replaces the credential that was last sent with the request by "[redacted]". Use it
+// for parts of a response that are shown or stored, because the platform may echo a
 // credential. It finds the credential in common encodings, such as base64, and changes nothing
 // else. It does not replace a credential that the caller set on the request. The result is not
 // always valid JSON: decode JSON first, and redact its strings.

@@ -11,15 +11,16 @@ import (
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
-// Verify asks the platform whether it knows the client's credential, with one cheap GET
-// ([Routes].Verify) that is renewed, resent, and retried like any other. Nil means that
-// it does: the call succeeded, or was refused for a reason other than the credential,
-// such as a missing scope.
+// Verify checks with one GET ([Routes].Verify) whether the platform accepts the
+// client's credential. The call is renewed, resent, and retried like any other. Verify
+// returns nil if the call succeeded, or was refused for a reason other than the
+// credential, such as a missing scope.
 //
-// [ErrUnauthorized] means that it does not. Any other error leaves the question open and
-// says why: the typed errors of [Client.Do], such as [ErrRateLimited], [ErrServer],
-// [ErrMalformedResponse] if the response is not JSON, [ErrNotFound] if the platform does
-// not serve that path, and [ErrNoCredential] for a client without a credential.
+// The error matches [ErrUnauthorized] if the platform does not accept the credential.
+// After any other error, this is not known. The error is one of those of [Client.Do],
+// such as [ErrRateLimited], [ErrServer], [ErrMalformedResponse] if the response is not
+// JSON, [ErrNotFound] if the platform does not serve that path, and [ErrNoCredential]
+// for a client without a credential.
 func (c *Client) Verify(ctx context.Context) error {
 	cred, err := c.Credential(ctx)
 	if err != nil {
@@ -32,7 +33,7 @@ func (c *Client) Verify(ctx context.Context) error {
 	resp, err := c.Do(ctx, http.MethodGet, c.core.routes.Verify, nil, &answer)
 	if api, ok := errors.AsType[*APIError](err); ok && recognized(api.StatusCode) {
 		if api.Code == "" && api.Message == "" {
-			return fmt.Errorf("%w: %w, which does not look like the platform's", ErrMalformedResponse, err)
+			return fmt.Errorf("%w: %w, which is not in the platform's format", ErrMalformedResponse, err)
 		}
 		c.core.creds.confirm(cred)
 		return nil
@@ -45,14 +46,14 @@ func (c *Client) Verify(ctx context.Context) error {
 	}
 	if _, derr := wire.Decode(answer); derr != nil || (len(answer) == 0 && resp.StatusCode == http.StatusOK) {
 		contentType := secret.Clean(resp.Header.Get("Content-Type"))
-		return fmt.Errorf("%w: GET %s: %d %s, which does not look like the platform's. %s", ErrMalformedResponse,
+		return fmt.Errorf("%w: GET %s: %d %s, which is not in the platform's format. %s", ErrMalformedResponse,
 			c.core.routes.Verify, resp.StatusCode, contentType, hint.NotPlatform(c.core.base.Host, contentType))
 	}
 	c.core.creds.confirm(cred)
 	return nil
 }
 
-// confirm notes that the platform knows a credential, if it is still in use.
+// confirm notes that the platform accepts a credential, if it is still in use.
 func (k *credentialCache) confirm(cred Credential) {
 	if k.latest().Equal(cred) {
 		k.evidence.Verifies(cred.c)

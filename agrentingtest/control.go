@@ -171,7 +171,7 @@ func (s *Server) orderRevocation(body []byte) (int, any, *fieldError) {
 	name := slices.Collect(maps.Keys(members))[0]
 	keys, tokens, sessions := s.revokeBy(name, value)
 	if keys+tokens+sessions == 0 && (name != "sessions" || value != "all") { // "all" matches even without a session
-		return 0, nil, complain(name, nil, "no live credential of this server is meant by %s", name)
+		return 0, nil, complain(name, nil, "no live credential of this server matches %s", name)
 	}
 	return http.StatusOK, map[string]int{"keys": keys, "tokens": tokens, "sessions": sessions}, nil
 }

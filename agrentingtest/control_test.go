@@ -463,8 +463,8 @@ func TestRevocationReportsRemovedCredentials(t *testing.T) {
 		`{"key":"x"}`:                  `"key" is not a field of this route (want agent,`,
 		`{"sessions":true}`:            "invalid sessions true",
 		`{"credential":""}`:            "invalid credential",
-		`{"credential":"made-up"}`:     "no live credential of this server is meant by credential",
-		`{"sessions":"made-up"}`:       "no live credential of this server is meant by sessions",
+		`{"credential":"made-up"}`:     "no live credential of this server matches credential",
+		`{"sessions":"made-up"}`:       "no live credential of this server matches sessions",
 		`{"agent":"` + w.key.ID + `"}`: "no live credential",
 	} {
 		a := w.post(revokePath, body)

@@ -56,8 +56,8 @@
 // them, and [Fault.Share] applies them to a share of the requests. [WithChaos] applies a
 // random fault to a share of all requests. [Server.RevokeKey], [Server.RevokeToken],
 // [Server.RevokeSession], and [Server.RevokeSessions] revoke credentials at any moment.
-// With [WithNodes], some nodes of the platform learn late of keys, sessions, and
-// revocations.
+// With [WithNodes], some nodes of the platform recognize keys, sessions, and revocations
+// late.
 //
 // # Inspecting requests
 //

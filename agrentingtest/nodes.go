@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Nodes configures a platform with several nodes, some of which learn late of keys
-// and sessions, such as Nodes{KeyLag: 2 * time.Second}. With the zero value, no node
-// lags. Most programs only set KeyLag or RevocationLag.
+// Nodes configures a platform with several nodes, some of which recognize keys and
+// sessions late, such as Nodes{KeyLag: 2 * time.Second}. With the zero value, no
+// node lags. Most programs only set KeyLag or RevocationLag.
 type Nodes struct {
 	// Count is the number of nodes, which share the requests evenly. Zero means one.
 	Count int

@@ -198,7 +198,7 @@ func TestWebhook_eventsAreThoseOfTheForm(t *testing.T) {
 		a := m.asToken().post(hooksPath, body)
 		assert.Equal(t, status, a.status, body)
 		if status == 422 {
-			assert.Contains(t, a.env.Errors[0].Message, "must be of task.c")
+			assert.Contains(t, a.env.Errors[0].Message, "must be one of task.c")
 		}
 	}
 }

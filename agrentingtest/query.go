@@ -115,7 +115,7 @@ func (s *Server) identifyQuery(r *http.Request, lagging bool, kinds []Credential
 	inHeader, bearers := credentialHeaders(r.Header)
 	switch {
 	case len(inHeader)+len(bearers) > 0:
-		return nil, unauthorized("the credential of this route belongs in the query alone")
+		return nil, unauthorized("the credential of this route must be sent only in the query")
 	case len(apiKeys)+len(sessions) == 0:
 		return nil, unauthorized("a credential is required: api_key or session_token in the query")
 	case len(apiKeys)+len(sessions) > 1:

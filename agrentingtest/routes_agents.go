@@ -36,7 +36,7 @@ func (s *Server) registerAgent(x *exchange) (reply, *failure) {
 	}
 	if x.who.kind == "" && !s.limits.register(x.ip) {
 		// The limit has no window, so a later retry does not succeed.
-		return reply{}, forbidden("this address has registered as many agents as it may")
+		return reply{}, forbidden("this address has reached the limit of anonymous registrations")
 	}
 	cfg.ID = newUUID()
 	a, ok := s.dir.addAgent(owner, cfg, s.now())

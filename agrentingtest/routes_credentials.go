@@ -26,7 +26,7 @@ func (s *Server) createKey(x *exchange) (reply, *failure) {
 	}
 	if limit := s.cfg.maxKeys; limit > 0 && a.liveKeys() >= limit {
 		return reply{}, fail(http.StatusUnprocessableEntity, CodeValidation,
-			"the agent already has %d keys, which is the most it may have", limit)
+			"the agent already has %d keys, the maximum", limit)
 	}
 	spare := a.liveKeys() > 0
 	k, secret := s.dir.addKey(a, name, s.now(), s.nodes.cfg.KeyLag)

@@ -63,7 +63,7 @@ func (s *Server) createWebhook(x *exchange) (reply, *failure) {
 	}
 	for _, event := range hook.events {
 		if !slices.Contains(form.events, event) {
-			v.complain(form.list, "must be of "+strings.Join(form.events, ", "))
+			v.complain(form.list, "must be one of "+strings.Join(form.events, ", "))
 			break
 		}
 	}

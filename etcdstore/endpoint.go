@@ -22,7 +22,7 @@ func parseEndpoint(raw string) (e endpoint, problem string) {
 	const hint = "; write it like https://etcd-0:2379"
 	e = endpoint{text: "invalid endpoint"}
 	if strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return e, "has white space, control characters, or characters beyond ASCII" + hint
+		return e, "has white space, control characters, or non-ASCII characters" + hint
 	}
 	for _, scheme := range []string{"unix", "unixs"} {
 		if strings.HasPrefix(raw, scheme+":") {
@@ -45,7 +45,7 @@ func parseEndpoint(raw string) (e endpoint, problem string) {
 		return e, "is not a valid URL" + hint
 	}
 	if u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
-		return e, "has more than a scheme, a host and a port" + hint
+		return e, "must have only a scheme, a host, and a port" + hint
 	}
 	e = endpoint{text: u.Host, scheme: u.Scheme, encrypted: u.Scheme == "https", local: isLoopback(strings.ToLower(u.Hostname()))}
 	switch e.scheme {
@@ -53,7 +53,7 @@ func parseEndpoint(raw string) (e endpoint, problem string) {
 	case "http", "https":
 		e.text = e.scheme + "://" + u.Host
 	default:
-		return endpoint{text: "invalid endpoint"}, "has a scheme other than https" + hint
+		return endpoint{text: "invalid endpoint"}, "has an unknown scheme" + hint
 	}
 	return e, ""
 }
@@ -68,7 +68,7 @@ func isLoopback(host string) bool {
 	return a.Unmap().IsLoopback()
 }
 
-// checkEndpoints refuses endpoints that would send a secret in clear.
+// checkEndpoints refuses endpoints that would send a secret unencrypted.
 func (c Config) checkEndpoints() error {
 	if len(c.Endpoints) == 0 {
 		return invalid("Open", "there are no endpoints")

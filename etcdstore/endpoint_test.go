@@ -51,17 +51,17 @@ func TestSecretsAreSentOnlyToEncryptedEndpoints(t *testing.T) {
 		"no scheme second":       {[]string{"https://etcd-0:2379", "etcd-1:2379"}, false, "has no scheme"},
 		"not localhost":          {[]string{"http://localhost.example.com:2379"}, true, "is not encrypted"},
 		"part of localhost":      {[]string{"http://localhos:2379"}, true, "is not encrypted"},
-		"long s":                 {[]string{"http://localho\u017ft:2379"}, false, "beyond ASCII"},
+		"long s":                 {[]string{"http://localho\u017ft:2379"}, false, "non-ASCII"},
 		"not loopback":           {[]string{"http://128.0.0.1:2379"}, true, "is not encrypted"},
 		"any address":            {[]string{"http://0.0.0.0:2379"}, true, "is not encrypted"},
 		"unix in upper case":     {[]string{"UNIX:///run/etcd.sock"}, false, "is not a valid URL"},
-		"other scheme":           {[]string{"ftp://etcd-0:2379"}, false, "has a scheme other than https"},
+		"other scheme":           {[]string{"ftp://etcd-0:2379"}, false, "has an unknown scheme"},
 		"scheme of gRPC":         {[]string{"dns:///etcd-0:2379"}, false, "is not a valid URL"},
-		"one slash":              {[]string{"https:/etcd-0:2379"}, false, "has more than a scheme"},
+		"one slash":              {[]string{"https:/etcd-0:2379"}, false, "must have only a scheme"},
 		"no host":                {[]string{"https://"}, false, "is not a valid URL"},
 		"empty":                  {[]string{""}, false, "is not a valid URL"},
 		"space":                  {[]string{" https://etcd-0:2379"}, false, "has white space"},
-		"path":                   {[]string{"https://etcd-0:2379/v3"}, false, "has more than a scheme"},
+		"path":                   {[]string{"https://etcd-0:2379/v3"}, false, "must have only a scheme"},
 	} {
 		for kind, cfg := range secrets {
 			t.Run(name+", "+kind, func(t *testing.T) {

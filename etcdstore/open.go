@@ -19,7 +19,7 @@ type Config struct {
 	// and sockets (unix, unixs). It refuses user information in any case, and a mixture of
 	// encrypted and other endpoints, because etcd's client treats all like the first.
 	Endpoints []string
-	// Name tells fleets apart, see [New].
+	// Name distinguishes fleets, see [New].
 	Name string
 	// Namespace comes before all keys; empty for none.
 	Namespace string
@@ -50,7 +50,7 @@ func (c Config) String() string {
 // GoString returns what String returns.
 func (c Config) GoString() string { return c.String() }
 
-// Format writes what String returns, whatever the verb and its flags.
+// Format writes what String returns, for every verb and flag.
 func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // LogValue returns what String returns.

@@ -41,7 +41,7 @@ func WithSealingKey(key agrenting.SealingKey, older ...agrenting.SealingKey) Opt
 	}
 }
 
-// WithPlaintext stores API keys in clear. Anyone who can read etcd, a snapshot or
+// WithPlaintext stores API keys unencrypted. Anyone who can read etcd, a snapshot or
 // a backup of it can read them. Use it if etcd itself is encrypted, or to move the
 // key from plain to sealed:
 //
@@ -74,7 +74,7 @@ func WithPrefix(prefix string) Option {
 func WithTimeout(d time.Duration) Option {
 	return func(o *options) error {
 		if d <= 0 {
-			return invalid("WithTimeout", "the timeout is not positive")
+			return invalid("WithTimeout", "the timeout must be positive")
 		}
 		o.timeout = d
 		return nil
@@ -126,7 +126,7 @@ func New(client *clientv3.Client, name string, opts ...Option) (*Store, error) {
 func newOptions(name string, opts []Option) (options, error) {
 	o := options{prefix: DefaultPrefix, timeout: DefaultTimeout}
 	if name == "" || len(name) > 128 || strings.Trim(name, nameRunes) != "" {
-		return o, invalid("New", "a name has 1 to 128 letters, digits, dots, dashes and underscores")
+		return o, invalid("New", "invalid name (want 1 to 128 letters, digits, dots, dashes, and underscores)")
 	}
 	for _, opt := range opts {
 		if err := opt(&o); err != nil {
@@ -136,9 +136,9 @@ func newOptions(name string, opts []Option) (options, error) {
 	switch {
 	case len(o.sealing) == 0 && !o.plaintext:
 		return o, invalid("New", "a sealing key is missing: give WithSealingKey the result of agrenting.ParseSealingKey, "+
-			"for a key made once with agrenting.NewSealingKey; WithPlaintext would store API keys in clear")
+			"for a key made once with agrenting.NewSealingKey; WithPlaintext would store API keys unencrypted")
 	case len(o.sealing) > 0 && o.plaintext:
-		return o, invalid("New", "WithSealingKey and WithPlaintext exclude each other")
+		return o, invalid("New", "WithSealingKey and WithPlaintext cannot be combined")
 	}
 	return o, nil
 }
@@ -196,8 +196,8 @@ func (s *Store) String() string { return s.name }
 // GoString returns what String returns.
 func (s *Store) GoString() string { return s.String() }
 
-// Format writes what String returns, whatever the verb and its flags: the client
-// inside may have a password.
+// Format writes what String returns, for every verb and flag: the client inside
+// may have a password.
 func (s *Store) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // LogValue returns what String returns.

@@ -14,7 +14,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// ErrUnavailable says that etcd did not respond in time, or has no leader.
+// ErrUnavailable means that etcd did not respond in time, or has no leader.
 var ErrUnavailable = errors.New("etcdstore: etcd is not available")
 
 const (

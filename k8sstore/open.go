@@ -26,8 +26,8 @@ import (
 
 // Config describes where the Secrets are. It prints without credentials.
 type Config struct {
-	// Name tells fleets in one namespace apart, such as "writer". It begins the names of
-	// the Secrets and consists of at most 63 lowercase letters, digits, and hyphens.
+	// Name distinguishes fleets in one namespace, such as "writer". It begins the names
+	// of the Secrets and consists of at most 63 lowercase letters, digits, and hyphens.
 	Name string
 	// Namespace is where the Secrets are, such as "production". The default is the
 	// namespace of the pod.
@@ -47,7 +47,7 @@ func (c Config) String() string {
 // GoString returns what String returns.
 func (c Config) GoString() string { return c.String() }
 
-// Format writes what String returns, whatever the verb and its flags.
+// Format writes what String returns, for every verb and flag.
 func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // LogValue returns what String returns.
@@ -82,7 +82,7 @@ func open(cfg Config, namespaceFile string, opts []Option) (*Store, error) {
 		}
 	}
 	if len(validation.IsDNS1123Label(cfg.Name)) > 0 {
-		return nil, invalid("Open", "Config.Name has 1 to 63 lowercase letters, digits, and hyphens; it begins and ends with a letter or digit")
+		return nil, invalid("Open", "invalid Config.Name (want 1 to 63 lowercase letters, digits, and hyphens, with a letter or digit at both ends)")
 	}
 	var err error
 	if cfg.REST == nil {
@@ -99,7 +99,7 @@ func open(cfg Config, namespaceFile string, opts []Option) (*Store, error) {
 		cfg.Namespace = strings.TrimSpace(string(text))
 	}
 	if len(validation.IsDNS1123Label(cfg.Namespace)) > 0 {
-		return nil, invalid("Open", "the namespace is not valid; it has 1 to 63 lowercase letters, digits, and hyphens")
+		return nil, invalid("Open", "invalid namespace (want 1 to 63 lowercase letters, digits, and hyphens)")
 	}
 	if err := checkHost(cfg.REST, o.insecure); err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func client(cfg *rest.Config, conns *connrotation.ConnectionTracker) (rest.Inter
 	})
 }
 
-// checkHost refuses a configuration that would send credentials or records in clear.
+// checkHost refuses a configuration that would send credentials or records unencrypted.
 func checkHost(cfg *rest.Config, insecure bool) error {
 	u, _, err := rest.DefaultServerUrlFor(cfg)
 	if err != nil || u.Hostname() == "" {
@@ -164,7 +164,7 @@ func checkHost(cfg *rest.Config, insecure bool) error {
 	case u.User != nil:
 		return invalid("Open", "Config.REST.Host has user information; set BearerToken, or Username and Password")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return invalid("Open", "Config.REST.Host has a scheme other than https")
+		return invalid("Open", "Config.REST.Host has an unknown scheme (want https)")
 	case insecure:
 		return nil
 	case cfg.Transport != nil:

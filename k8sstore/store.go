@@ -35,7 +35,7 @@ func WithSealingKey(key agrenting.SealingKey, older ...agrenting.SealingKey) Opt
 	}
 }
 
-// WithPlaintext stores API keys in clear. Anyone who can read the Secrets, etcd, or a
+// WithPlaintext stores API keys unencrypted. Anyone who can read the Secrets, etcd, or a
 // backup can read them. Use it if that is acceptable, or to move the key from plain to
 // sealed:
 //
@@ -54,7 +54,7 @@ func WithPlaintext() Option {
 func WithTimeout(d time.Duration) Option {
 	return func(o *options) error {
 		if d <= 0 {
-			return invalid("WithTimeout", "the timeout is not positive")
+			return invalid("WithTimeout", "the timeout must be positive")
 		}
 		o.timeout = d
 		return nil
@@ -95,9 +95,9 @@ func newStore(r *records, o options) (*Store, error) {
 	switch {
 	case len(o.sealing) == 0 && !o.plaintext:
 		return nil, invalid("Open", "a sealing key is missing: give WithSealingKey the result of agrenting.ParseSealingKey, "+
-			"for a key made once with agrenting.NewSealingKey; WithPlaintext would store API keys in clear")
+			"for a key made once with agrenting.NewSealingKey; WithPlaintext would store API keys unencrypted")
 	case len(o.sealing) > 0 && o.plaintext:
-		return nil, invalid("Open", "WithSealingKey and WithPlaintext exclude each other")
+		return nil, invalid("Open", "WithSealingKey and WithPlaintext cannot be combined")
 	case o.plaintext:
 		return &Store{records: r, name: r.String(), close: r.close}, nil
 	}
@@ -143,8 +143,8 @@ func (s *Store) String() string { return s.name }
 // GoString returns what String returns.
 func (s *Store) GoString() string { return s.String() }
 
-// Format writes what String returns, whatever the verb and its flags: the client
-// inside may have a token.
+// Format writes what String returns, for every verb and flag: the client inside
+// may have a token.
 func (s *Store) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // LogValue returns what String returns.

@@ -18,8 +18,8 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// ErrUnavailable says that the API server did not respond in time, or responded that it
-// cannot do so now.
+// ErrUnavailable means that the API server did not respond in time, or responded that
+// it cannot do so now.
 var ErrUnavailable = errors.New("k8sstore: the API server is not available")
 
 const (

@@ -50,9 +50,9 @@ func (r *records) Watch(ctx context.Context, name string) iter.Seq2[agrenting.Re
 }
 
 var (
-	// errLeft says that the loop over a watch was left.
+	// errLeft means that the loop over a watch was left.
 	errLeft = errors.New("left")
-	// errAppeared says that a Secret that was missing may exist now.
+	// errAppeared means that a Secret that was missing may exist now.
 	errAppeared = errors.New("appeared")
 )
 

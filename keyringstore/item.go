@@ -169,7 +169,7 @@ func (i item) divide(h, old *head) ([]byte, error) {
 	}
 	for ; text != ""; h.Parts++ {
 		if h.Parts == maxParts {
-			return nil, fmt.Errorf("%w: %v: the record is too large", ErrUnavailable, i.Store)
+			return nil, fmt.Errorf("%w: %v: the record is too large (want at most %d items of the keyring)", ErrUnavailable, i.Store, maxParts)
 		}
 		part := text[:min(i.limit, len(text))]
 		if err := i.put(i.partName(h.Slot, h.Parts), part); err != nil {
@@ -189,7 +189,7 @@ func (i item) put(account, text string) error {
 	}
 	got, _, err := i.read(account)
 	if err == nil && got != text {
-		return i.unavailable(errors.New("it does not keep what is written"))
+		return i.unavailable(errors.New("the keyring did not return the value that was just written"))
 	}
 	return err
 }

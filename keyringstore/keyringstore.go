@@ -27,7 +27,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// ErrUnavailable says that the keyring of the operating system cannot be used:
+// ErrUnavailable means that the keyring of the operating system cannot be used:
 // there is none, it is locked, or it has refused.
 var ErrUnavailable = errors.New("keyringstore: the keyring of the operating system cannot be used")
 
@@ -95,13 +95,13 @@ func WithLockFolder(folder string) Option {
 	}
 }
 
-// New returns the store that keyrings find by service and account, such as the name
-// of the program and that of the agent. It does not access the keyring. Use
+// New returns a store whose items have the given service and account, such as the
+// name of the program and that of the agent. It does not access the keyring. Use
 // [Store.Load] to find out whether there is one.
 func New(service, account string, opts ...Option) (*Store, error) {
 	if badName(service) || badName(account) {
-		return nil, fmt.Errorf("%w: keyringstore: the service and the account have 1 to %d bytes, no control characters, "+
-			"and do not start with a hyphen", agrenting.ErrInvalidOption, maxName)
+		return nil, fmt.Errorf("%w: keyringstore: invalid service or account (want 1 to %d bytes, without control characters "+
+			"and without a hyphen at the start)", agrenting.ErrInvalidOption, maxName)
 	}
 	var o options
 	for _, opt := range opts {

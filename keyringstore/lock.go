@@ -19,7 +19,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// errUnsafe says that others could hold or replace the lock.
+// errUnsafe means that others could hold or replace the lock.
 var errUnsafe = errors.New("unsafe lock")
 
 // lockPoll is how often a lock that another process holds is tried.
@@ -156,7 +156,7 @@ func acquire(ctx context.Context, l kernelLock) (unlock func(), err error) {
 		case ok:
 			return func() { release(l) }, nil
 		case isUnsupported(err):
-			return nil, fmt.Errorf("the file system of %q does not support locks: %w. Put the lock into a local folder by WithLockFolder",
+			return nil, fmt.Errorf("the file system of %q does not support locks: %w. Set a local folder with WithLockFolder",
 				filepath.Dir(l.Path()), err)
 		case err != nil && !errors.Is(err, syscall.EINTR):
 			return nil, fmt.Errorf("the lock %q: %w", l.Path(), err)

@@ -172,7 +172,7 @@ func credentialFrom(tokens oauth2.TokenSource, open func() oauth2.TokenSource) (
 	case err != nil:
 		return c, err
 	case t == nil || t.AccessToken == "":
-		return c, fmt.Errorf("%w: the token source gave an empty token", agrenting.ErrNoCredential)
+		return c, fmt.Errorf("%w: the token source returned an empty token and no error", agrenting.ErrNoCredential)
 	case t.Type() != "Bearer":
 		return c, fmt.Errorf("%w: the token is not a bearer token", agrenting.ErrInvalidCredential)
 	}

@@ -32,7 +32,7 @@ const maxMessage = 1 << 20
 // [WithInsecureConnection] turns this off. Errors match [agrenting.ErrInvalidOption]
 // and do not contain the password.
 //
-// name tells fleets apart, see [New].
+// name distinguishes fleets, see [New].
 func Open(connString, name string, opts ...Option) (*Store, error) {
 	cfg, err := pgxpool.ParseConfig(connString)
 	if err != nil {
@@ -61,7 +61,7 @@ func Open(connString, name string, opts ...Option) (*Store, error) {
 	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
-		return nil, invalid("Open", "the pool cannot be made")
+		return nil, invalid("Open", "cannot create the connection pool")
 	}
 	s, err := newStore(pool, name, o)
 	if err != nil {

@@ -45,9 +45,9 @@ func newOptions(opts []Option) (options, error) {
 	switch {
 	case len(o.sealing) == 0 && !o.plaintext:
 		return o, invalid("New", "a sealing key is missing. Pass WithSealingKey the result of agrenting.ParseSealingKey, "+
-			"for a key made once with agrenting.NewSealingKey; WithPlaintext would store API keys in clear")
+			"for a key made once with agrenting.NewSealingKey; WithPlaintext would store API keys unencrypted")
 	case len(o.sealing) > 0 && o.plaintext:
-		return o, invalid("New", "WithSealingKey and WithPlaintext exclude each other")
+		return o, invalid("New", "WithSealingKey and WithPlaintext cannot be combined")
 	}
 	return o, nil
 }
@@ -62,7 +62,7 @@ func WithSealingKey(key agrenting.SealingKey, older ...agrenting.SealingKey) Opt
 	}
 }
 
-// WithPlaintext stores API keys in clear. Anyone who can read the table, a replica or
+// WithPlaintext stores API keys unencrypted. Anyone who can read the table, a replica or
 // a backup can read them.
 func WithPlaintext() Option {
 	return func(o *options) error {
@@ -97,7 +97,7 @@ func WithListen() Option {
 func WithPollInterval(d time.Duration) Option {
 	return func(o *options) error {
 		if d <= 0 {
-			return invalid("WithPollInterval", "the interval is not positive")
+			return invalid("WithPollInterval", "the interval must be positive")
 		}
 		o.poll = d
 		return nil
@@ -112,8 +112,8 @@ var tableName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,6
 func WithTable(table string) Option {
 	return func(o *options) error {
 		if !tableName.MatchString(table) {
-			return invalid("WithTable", "a table is like agrenting_records or app.agrenting_records, "+
-				"of lowercase letters, digits and underscores")
+			return invalid("WithTable", "invalid table (want lowercase letters, digits, and underscores, "+
+				"such as agrenting_records or app.agrenting_records)")
 		}
 		o.table = table
 		return nil
@@ -125,7 +125,7 @@ func WithTable(table string) Option {
 func WithTimeout(d time.Duration) Option {
 	return func(o *options) error {
 		if d <= 0 {
-			return invalid("WithTimeout", "the timeout is not positive")
+			return invalid("WithTimeout", "the timeout must be positive")
 		}
 		o.timeout = d
 		return nil
@@ -155,8 +155,8 @@ var storeName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 
 // New returns a store that uses pool. The pool remains the caller's to close, after
 // the store. The caller is also responsible for its TLS: [WithInsecureConnection] has
-// no effect. name tells the stores of several fleets or agents apart. It consists of
-// letters, digits, dots, dashes and underscores.
+// no effect. name distinguishes the stores of several fleets or agents. It consists
+// of letters, digits, dots, dashes and underscores.
 //
 // New requires [WithSealingKey] or [WithPlaintext]. It does not connect.
 func New(pool *pgxpool.Pool, name string, opts ...Option) (*Store, error) {
@@ -172,7 +172,7 @@ func New(pool *pgxpool.Pool, name string, opts ...Option) (*Store, error) {
 
 func newStore(pool *pgxpool.Pool, name string, o options) (*Store, error) {
 	if !storeName.MatchString(name) {
-		return nil, invalid("New", "a name has 1 to 128 letters, digits, dots, dashes and underscores")
+		return nil, invalid("New", "invalid name (want 1 to 128 letters, digits, dots, dashes, and underscores)")
 	}
 	r := newRecords(pool, name, o)
 	s := &Store{records: r, plain: r}
@@ -236,8 +236,8 @@ func (s *Store) String() string { return s.plain.String() }
 // GoString returns what String returns.
 func (s *Store) GoString() string { return s.String() }
 
-// Format writes what String returns, whatever the verb and its flags: the pool inside
-// may have a password.
+// Format writes what String returns, for every verb and flag: the pool inside may
+// have a password.
 func (s *Store) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // LogValue returns what String returns.

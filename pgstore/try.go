@@ -15,8 +15,8 @@ import (
 	"github.com/agrenting/agrenting-go"
 )
 
-// ErrUnavailable says that PostgreSQL could not be reached, or did not respond in
-// time.
+// ErrUnavailable means that PostgreSQL could not be reached, or did not respond
+// in time.
 var ErrUnavailable = errors.New("pgstore: PostgreSQL is not available")
 
 const (

@@ -21,8 +21,8 @@ const (
 	maxListenPause = 10 * time.Second
 )
 
-// errPooler says that LISTEN is of no use.
-var errPooler = errors.New("pgstore: the connection ends at a pooler")
+// errPooler means that LISTEN has no effect.
+var errPooler = errors.New("pgstore: the connection goes through a pooler, which does not support LISTEN")
 
 // Watch loads the record when it may have changed: after a notification, after
 // notifications may have been lost, and at an interval.

@@ -234,7 +234,7 @@ func (r *bareRotation) settle(err error) error {
 	}
 	if failed, ok := errors.AsType[*agrenting.RotationError](err); ok {
 		if _, issued := failed.NewCredential(); issued { // the hint says where it is
-			e.msg = "the key was rotated, and the old one is dead, but the temporary store could not be written: " + textOf(failed.Err)
+			e.msg = "the key was rotated, and the old one is revoked, but the temporary store could not be written: " + textOf(failed.Err)
 			return &e
 		}
 		if conclusive(failed.RawResponse()) { // the hint says to save it
@@ -244,7 +244,7 @@ func (r *bareRotation) settle(err error) error {
 	}
 	switch {
 	case lerr == nil && state.Unfinished == nil:
-		e.msg = "the key was rotated, and the old one is dead, but " + e.msg
+		e.msg = "the key was rotated, and the old one is revoked, but " + e.msg
 		where := "the new key is kept in --store " + a.Store
 		if file, err := rescued(a.Store, state.Credential.Reveal()); err == nil {
 			where = "the new key is in " + file

@@ -191,7 +191,7 @@ func (a *app) storeMissing() bool {
 }
 
 func (a *app) storeHint() string {
-	return "agrenting keys rotate --store " + a.Store + " fills it"
+	return "agrenting keys rotate --store " + a.Store + " saves the key in it and rotates it"
 }
 
 // withoutAgent returns the same app without an agent to act as, for calls that concern only

@@ -174,7 +174,7 @@ func TestUnwritableSecretGoesToRescueFile(t *testing.T) {
 	release()
 	require.Error(t, cmd.Wait())
 	assert.Regexp(t, `^agrenting: the key [0-9a-f-]{36} was created, but `+file+` could not be written: file exists; its secret is in `+target+
-		`/\.agrenting-\d+; .*, and repeat the same command within 24 h: .*; or revoke it with agrenting keys revoke [0-9a-f-]{36} --of `+s.agent.ID+"\n$", out.String())
+		`/\.agrenting-\d+; .*, and repeat the same command within 23 h: .*; or revoke it with agrenting keys revoke [0-9a-f-]{36} --of `+s.agent.ID+"\n$", out.String())
 
 	require.NoError(t, os.Remove(file))
 	text, code := s.run("agrenting", "keys", "create", "--out", file)
@@ -346,7 +346,7 @@ func TestRotationOnAFillingDiskKeepsTheKey(t *testing.T) {
 	require.NoError(t, err, out.String())
 	assert.True(t, s.srv.KeyAlive(strings.TrimSuffix(string(secret), "\n")), out.String())
 	assert.False(t, s.srv.KeyAlive(s.key.Secret))
-	assert.Contains(t, out.String(), "agrenting: the key was rotated, and the old one is dead, but the temporary store could not be written: ")
+	assert.Contains(t, out.String(), "agrenting: the key was rotated, and the old one is revoked, but the temporary store could not be written: ")
 	assert.Contains(t, out.String(), "no space left on device; the new key is saved: it is in "+d.file("secret")+"\n")
 
 	require.NoError(t, os.Remove(d.file("filler")))

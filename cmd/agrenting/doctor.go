@@ -286,7 +286,7 @@ func (e *examination) store(missing bool) {
 		if e.app.Agent != "" {
 			named = "--agent"
 		}
-		e.note("store", checkFail, e.app.Store+" has the key of the agent "+key.AgentID+", and "+named+" names "+agent,
+		e.note("store", checkFail, e.app.Store+" has the key of the agent "+key.AgentID+", but "+named+" is "+agent,
 			"leave out "+named+" to act as the agent of the store, or set --store to the folder of the other agent")
 	}
 	if key.Unfinished == nil {
@@ -356,7 +356,7 @@ func (e *examination) credential(client *agrenting.Client) bool {
 	switch {
 	case j.Environment == string(agrenting.Sandbox) && cred.Environment() == "" && cred.Kind() != agrenting.KindAPIKey:
 		e.note("environment", checkWarn, fmt.Sprintf("%s, but the %s has no mark: only --unmarked-sandbox-tokens or %s says that it belongs there",
-			j.Environment, cred.Kind(), varUnmarked), "make sure that it was created for the sandbox: nothing else refuses a production token")
+			j.Environment, cred.Kind(), varUnmarked), "check that it was created for the sandbox, because the SDK cannot detect a production token")
 	case j.Environment != "":
 		e.note("environment", checkOK, j.Environment, "")
 	case e.app.env(varEnv) == "":

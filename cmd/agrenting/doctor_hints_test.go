@@ -142,7 +142,7 @@ func TestDoctorReportsStoreOfOtherAgent(t *testing.T) {
 			assert.Equal(t, codeCredential, code)
 			f := finding(t, &report, "store")
 			assert.Equal(t, checkFail, f.Status)
-			assert.Contains(t, f.Detail, "the agent "+w.agent.ID+", and --agent names "+w.other.ID)
+			assert.Contains(t, f.Detail, "the agent "+w.agent.ID+", but --agent is "+w.other.ID)
 			assert.Contains(t, f.Hint, "leave out --agent")
 		})
 	}

@@ -192,13 +192,13 @@ func (e *examination) clock(j *jsonConnection, resp *healthAnswer, wrote, first 
 	case skew.Abs() <= time.Second:
 		e.note("clock", checkOK, "equal to the platform's", "")
 	case skew.Abs() <= skewTolerated:
-		e.note("clock", checkOK, fmt.Sprintf("the platform's is %+.1f s from this one", seconds), "")
+		e.note("clock", checkOK, fmt.Sprintf("the platform's clock differs by %+.1f s", seconds), "")
 	default:
 		side := "ahead of"
 		if skew < 0 {
 			side = "behind"
 		}
-		e.note("clock", checkWarn, "the platform's is "+span(skew.Abs())+" "+side+" this one", "set the clock, for example by NTP")
+		e.note("clock", checkWarn, "the platform's clock is "+span(skew.Abs())+" "+side+" this one", "set the clock, for example by NTP")
 	}
 }
 
@@ -263,7 +263,7 @@ func (e *examination) verdict(client *agrenting.Client, t trial) {
 			cmp.Or(e.typeHint(client), c.hint, "ask the owner of the account why the platform refuses it"))
 	case errors.Is(t.err, agrenting.ErrNotFound) && !judged(t.err):
 		e.note("platform", checkWarn, "does not say whether it recognizes the credential: "+e.app.classify(t.err).msg,
-			"is "+e.report.URL+" the platform's URL? see --url")
+			"check that "+e.report.URL+" is the platform's URL (see --url)")
 	default:
 		e.refused(client, t.err)
 	}

@@ -270,7 +270,7 @@ func TestReadersDoNotFillAStore(t *testing.T) {
 		missing, empty := filepath.Join(w.dir, "folder", "typo"), t.TempDir()
 		for _, path := range []string{missing, empty} {
 			assert.Equal(t, codeCredential, w.run(t, append(args, "--store", path)...), args)
-			assert.Contains(t, w.err, "has no key yet; agrenting keys rotate --store "+path+" fills it", args)
+			assert.Contains(t, w.err, "has no key yet; agrenting keys rotate --store "+path+" saves the key in it and rotates it", args)
 		}
 		assert.NoDirExists(t, filepath.Dir(missing), args)
 		entries, err := os.ReadDir(empty)

@@ -53,7 +53,7 @@ func (c *execCmd) Run(a *app) error {
 		return err
 	}
 	if c.Var == varSession && cred.Kind() != agrenting.KindSession {
-		return usage("omit --credential, or choose another --var", "--var %s is for sessions, and this is not a session (%s)", varSession, cred.Kind())
+		return usage("omit --credential, or choose another --var", "--var %s requires a session, but the kind of the credential is %s", varSession, cred.Kind())
 	}
 	if exchanged && !c.Keep {
 		defer func() {
@@ -81,7 +81,7 @@ func (c *execCmd) checkVar() error {
 	case !variableName.MatchString(c.Var):
 		return usage("use letters, digits, and underscores, and do not begin with a digit", "--var is not a valid name of a variable")
 	case meansSomethingElse.MatchString(c.Var):
-		return usage("choose another name", "--var %s: this variable has another meaning", c.Var)
+		return usage("choose another name", "--var %s is reserved", c.Var)
 	default:
 		return nil
 	}

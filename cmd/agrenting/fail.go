@@ -78,40 +78,44 @@ var phrases = []string{
 	"WithBaseURL", "--url",
 	"WithAgentID", "--agent",
 	"set WithStore, for example with FileStore", "pass --store FOLDER",
-	"use https; WithInsecureHTTP allows plain http, which anyone on the network path can read (loopback needs no opt-in)", "use https; plain http is allowed only for this machine",
-	"; name it in WithAllowedOrigins if it may receive the credential, or make it the base URL", "; set --url to it if it may receive the credential",
-	"make the platform's canonical URL the base URL", "set --url to the platform's canonical URL",
+	"use https; WithInsecureHTTP allows plain http, which anyone on the network path can read (loopback addresses are always allowed)", "use https; plain http is allowed only for this machine",
+	"If it may receive the credential, add it to WithAllowedOrigins or set it as the base URL", "If it may receive the credential, set --url to it",
+	"If you trust the URL that the platform redirects to, set it as the base URL", "If you trust the URL that the platform redirects to, set --url to it",
 	"so it may be damaged or sealed", "so it may be damaged, or sealed; the command line cannot open sealed records",
+	"If they are the same agent, set WithAgentID. Otherwise, give each agent a part of the store: agrenting.Namespace(store, prefix), with the agent's ID as prefix",
+	"If they are the same agent, set --agent. Otherwise, " + hintOtherStore,
 	"Give each agent a part of the store: agrenting.Namespace(store, prefix), with the agent's ID as prefix", "",
 	"Use another store, or agrenting.Namespace", "",
+	", or a Store such as etcdstore", "",
 	"; use CallQuery", "; use -f KEY=VALUE",
 	"CallHeader", "-H",
 	"CallIdempotencyKey", "--idempotency-key",
 	"TokenRequest", "--expires-in",
 	"WithSession", "--session",
 	"WithTimeout", "--timeout",
-	"fill it with WithCredential or from the environment", "pass its first key with --key-file or the environment",
 	"into the environment or the option that gives the initial key", "into --key-file or the environment",
-	"create and revoke user tokens with Client.Tokens", "agrenting tokens creates and revokes user tokens",
-	"set RotationPolicy.AgentID", "pass --agent ID",
-	"set RotationPolicy.KeyID", "pass --key-id ID",
+	"Create and revoke user tokens with Client.Tokens", "agrenting tokens creates and revokes user tokens",
+	"Set RotationPolicy.AgentID", "Pass --agent ID",
+	"Set RotationPolicy.KeyID", "Pass --key-id ID",
 	"use InPlace for this rotation", "pass --strategy inplace",
-	"; set RotationPolicy.Owner to a credential that may create keys, or use InPlace", "; pass --strategy inplace",
+	"Use InPlace for this rotation", "Pass --strategy inplace",
+	"Set RotationPolicy.Owner to a credential that may create keys, or use InPlace", "Pass --strategy inplace",
 	"; to avoid this, set RotationPolicy.Owner", "",
-	"; RawResponse of this error contains the response; save the key from it", "",
-	"; RawResponse of this error has the response; save the secret from it", "",
+	". RawResponse of this error contains the response; save the key from it", "",
+	". RawResponse of this error has the response; save the secret from it", "",
 	"; RawResponse of this error contains what arrived", "",
 	", or save what NewCredential of this error returns; the SDK keeps trying to save it", "",
-	"; save what NewCredential returns before the process ends: the platform does not show it again", "; the platform does not show it again",
+	"Save what NewCredential returns before the process ends: the platform does not show it again", "The platform does not show it again",
 	"the SDK does not know", "is not known",
 	"The data is a list: decode it into a slice, or use List", "The data is a list",
 	"The data is not a list: decode it into a struct or a map", "The data is not a list",
 	"pass the credential with WithCredential", "pass the credential with --key-file or the environment",
+	"a store (WithStore or SessionPolicy.Store)", "--store",
 	"WithStore", "--store",
 	"FileStore", "--store",
-	", or give one to New by WithCredential", "",
+	", or pass one with WithCredential", "",
+	" or pass it with WithCredential", "",
 	"WithCredential", "the credential from standard input",
-	" or by option, or", ", or",
 }
 
 // jsonField matches the error of encoding/json for a value of another type.
@@ -198,7 +202,7 @@ func (a *app) classify(err error) *cliError {
 		return e
 	}
 	if _, ok := errors.AsType[*agrenting.RecordMismatchError](err); ok {
-		e.code, e.kind, e.hint = codeCredential, "record_mismatch", "use another --store: a folder holds the key of one agent"
+		e.code, e.kind, e.hint = codeCredential, "record_mismatch", hintOtherStore
 		return e
 	}
 	for _, s := range sentinels {
@@ -284,6 +288,8 @@ func (a *app) hint(err, is error, hint string) error {
 const (
 	hintUser  = "only users can do this: use a user token (ap_…) with the required scope instead of an agent's key"
 	hintAgent = "agrenting agents list shows all agents"
+
+	hintOtherStore = "use another --store: a folder holds the key of one agent"
 )
 
 func noCredentialText(e *agrenting.NoCredentialError) string {

@@ -31,8 +31,8 @@ var identifiers = regexp.MustCompile(`\b(With[A-Z]\w*|\w+Policy\b|New[A-Z]\w+|Ra
 var beyondCommands = regexp.MustCompile(`^(agrenting: (a|the|New)\w* |agrenting\.|With(APIKeyHeader|AllowedOrigins|CredentialSource|Store|LookupEnv|Observer|RetryPolicy|` +
 	`Rotation|Routes|Transport|UserAgent)\b|%w: the zero Credential|RetryPolicy|RotationPolicy|MaxAttempts|` +
 	`Sealed$|New$|Namespace|FileStore|a field is negative|the key is older than 90 days)|` +
-	`Name (the|that) origin in|This is a WebSocket handshake|address of an agrentingtest server|` +
-	`GetBody|SealingKey|WithClientSideKeys|CredentialSourceFunc|RotationPolicy.AgentID is needed|is plain. To seal it|it needs WithStore|neither Overlap nor InPlace`)
+	`Add (the|that) origin to|This is a WebSocket handshake|address of an agrentingtest server|` +
+	`GetBody|SealingKey|WithClientSideKeys|CredentialSourceFunc|RotationPolicy.AgentID is needed|is not encrypted. To seal it|it needs WithStore|neither Overlap nor InPlace`)
 
 // TestErrorsOfTheSDKSpeakOfFlags reads the SDK's source. It fails if the SDK
 // has a text that names an option and the command line does not translate it.
@@ -64,7 +64,7 @@ func TestErrorsOfTheSDKSpeakOfFlags(t *testing.T) {
 			said.WriteString(text + "\n")
 			if ok && identifiers.MatchString(text) && strings.Contains(text, " ") && !beyondCommands.MatchString(text) {
 				seen++
-				got := textOf(errors.New("state; " + text))
+				got := textOf(errors.New("state. " + text))
 				assert.Empty(t, identifiers.FindAllString(got, -1), "%s: %q becomes %q", filepath.Base(path), text, got)
 			}
 			return !ok
@@ -72,7 +72,7 @@ func TestErrorsOfTheSDKSpeakOfFlags(t *testing.T) {
 	}
 	assert.Greater(t, seen, 10)
 	for i := 0; i < len(phrases); i += 2 {
-		assert.Contains(t, said.String(), strings.TrimPrefix(phrases[i], "; "), "the SDK does not say this any more")
+		assert.Contains(t, said.String(), strings.TrimLeft(phrases[i], ".; "), "the SDK does not say this any more")
 	}
 }
 

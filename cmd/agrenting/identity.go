@@ -273,7 +273,7 @@ func (a *app) refusedHint() string {
 	}
 	const hint = "it is invalid, expired, or revoked: "
 	if s.Source == "WithStore" {
-		return hint + a.initialKeyHint(s.Environment) + ", and it is adopted into --store " + a.Store + " (keys come from " + keyPage + ")"
+		return hint + a.initialKeyHint(s.Environment) + ", and --store " + a.Store + " adopts it (keys come from " + keyPage + ")"
 	}
 	text := hint + "put a valid one into " + a.placeOf(s.Source)
 	if kind == agrenting.KindAPIKey {
@@ -281,7 +281,7 @@ func (a *app) refusedHint() string {
 	}
 	switch {
 	case a.Type == "" && a.env(varType) != "":
-		text += "; " + varType + " says that its type is " + kindName(kind) + ": make sure that this is correct"
+		text += "; " + varType + " sets its type to " + kindName(kind) + ": make sure that this is correct"
 	case kind == agrenting.KindAPIKey:
 		text += "; if it is a session token, add --type session"
 	}

@@ -149,8 +149,8 @@ func TestRefusedCredentialHintNamesItsSource(t *testing.T) {
 	w.srv.RevokeKey(w.key.ID)
 	for _, command := range []string{"whoami", "doctor"} {
 		assert.Equal(t, codeRefused, w.run(t, command, "--store", path))
-		assert.Contains(t, w.out+w.err, "set "+varAPIKey+" to a valid key, and it is adopted into --store "+path)
-		assert.NotContains(t, w.out+w.err, "into --store "+path+" (keys come from https://agrenting.com/dashboard/api-keys); if")
+		assert.Contains(t, w.out+w.err, "set "+varAPIKey+" to a valid key, and --store "+path+" adopts it")
+		assert.NotContains(t, w.out+w.err, "--store "+path+" adopts it (keys come from https://agrenting.com/dashboard/api-keys); if")
 	}
 	file := w.path("key")
 	require.NoError(t, os.WriteFile(file, []byte(w.key.Secret), 0o600))
@@ -164,7 +164,7 @@ func TestRefusedCredentialHintNamesItsSource(t *testing.T) {
 	assert.Contains(t, w.err, "put a valid key into the key file "+file)
 	w.env[varType] = "session"
 	assert.Equal(t, codeRefused, w.run(t, "whoami"))
-	assert.Contains(t, w.err, varType+" says that its type is session")
+	assert.Contains(t, w.err, varType+" sets its type to session")
 	delete(w.env, varType)
 	require.NoError(t, os.WriteFile(file, []byte(varAPIKey+"="+w.srv.NewKey(w.agent.ID).Secret), 0o600))
 	assert.Equal(t, codeCredential, w.run(t, "whoami"))

@@ -28,7 +28,7 @@ import (
 type issueFlags struct {
 	secretFlags
 
-	IdempotencyKey string `placeholder:"KEY" help:"Repeat the call that was made with this idempotency key, such as a UUID: for 24 h, the platform returns the same secret. With --out, a repeated command finds the key itself."`
+	IdempotencyKey string `placeholder:"KEY" help:"Repeat the call that was made with this idempotency key, such as a UUID: for 23 h, the platform returns the same secret. With --out, a repeated command finds the key itself."`
 }
 
 const (
@@ -171,7 +171,7 @@ func (i *issuing) resume(chosen string) error {
 	}
 	if age := time.Since(before.Began); age > pendingFor {
 		return failure(i.check+": "+i.undo+", and remove "+i.path,
-			"%s records a call with an unknown outcome, and it is too old to be repeated: it was made %s ago, and the platform keeps idempotency keys for 24 h",
+			"%s records a call with an unknown outcome that was made %s ago; such a call can be repeated for 23 h only",
 			i.path, ago(age))
 	}
 	i.call, i.repeated = *before, true
@@ -268,12 +268,12 @@ func (i *issuing) unknown(err error) bool {
 func (i *issuing) repeat() string {
 	switch {
 	case i.path != "":
-		return "repeat the same command within 24 h: the platform then returns the same secret, by the idempotency key in " + i.path +
+		return "repeat the same command within 23 h: the platform then returns the same secret, by the idempotency key in " + i.path +
 			"; if it cannot be repeated, " + i.check + ": " + i.undo + ", and remove " + i.path
 	case i.call.Credential == "" && !i.chosen: // the idempotency key alone is enough to get the secret
 		return i.check + ": " + i.undo + "; with --out FILE, the command could be repeated"
 	default:
-		return "repeat it with " + i.flag(i.call.Key) + " within 24 h: the platform then returns the same secret; if it cannot be repeated, " +
+		return "repeat it with " + i.flag(i.call.Key) + " within 23 h: the platform then returns the same secret; if it cannot be repeated, " +
 			i.check + ": " + i.undo
 	}
 }
@@ -365,7 +365,7 @@ func (i *issuing) keep(s *sink, made, undo, text string) error {
 	where := cmp.Or(i.app.elsewhere(s, left, strings.TrimSuffix(text, "\n")), "could not be kept elsewhere")
 	hint := fileHint(err)
 	if _, lerr := os.Lstat(i.path); lerr == nil { // the whole folder may be missing
-		hint += ", and repeat the same command within 24 h: the platform then returns the same secret"
+		hint += ", and repeat the same command within 23 h: the platform then returns the same secret"
 	}
 	return &cliError{code: codeFailure, kind: "file", msg: msg + "; its secret " + where, hint: hint + "; or " + undo, err: err}
 }

@@ -235,9 +235,9 @@ func (c *proxyCmd) connect(a *app, cfg *proxy.Config, client *agrenting.Client, 
 	}
 	health.Verify = func(ctx context.Context) (string, proxy.Verdict) {
 		v := verdictOf(client.Verify(ctx))
-		s, remedy := client.Status(), "start the proxy again with a valid one"
+		s, remedy := client.Status(), "restart the proxy with a valid credential"
 		if s.Source == varKeyFile || a.Store != "" { // the source is read again
-			remedy = "replace it there"
+			remedy = "replace it in its source"
 		}
 		if v == proxy.Alive {
 			return "the platform accepts the credential " + s.Fingerprint + " again", v

@@ -309,7 +309,7 @@ func (c *requestCmd) headers() ([]agrenting.CallOption, error) {
 		name, value, ok := strings.Cut(h, ":")
 		name = strings.TrimSpace(name)
 		if !ok || name == "" {
-			return nil, usage("write -H 'Name: value'", "a header has no colon")
+			return nil, usage("", "invalid header (want 'Name: value')")
 		}
 		if proxy.IsCredentialHeader(name) {
 			return nil, usage("pass the credential in the environment or with --key-file",
@@ -404,7 +404,7 @@ func (c *requestCmd) query(a *app) (url.Values, error) {
 	return q, nil
 }
 
-var errField = usage("write it as key=value", "a field has no key or no =")
+var errField = usage("", "invalid field (want key=value)")
 
 func (c *requestCmd) object(a *app) (map[string]any, error) {
 	root := map[string]any{}
@@ -447,7 +447,7 @@ func (a *app) typed(v string) (any, error) {
 
 var (
 	fieldPath = regexp.MustCompile(`^[^\[\]]+(\[[^\[\]]*\])*$`)
-	errShape  = usage("", "a field contradicts an earlier one")
+	errShape  = usage("use one form, such as a[b]=c", "a field is set both as a value and as an object or a list")
 )
 
 // setField sets the value at a path such as a[b][]. Names in brackets are members of objects,
@@ -462,7 +462,7 @@ func setField(root map[string]any, path string, value any) error {
 		parts = parts[:len(parts)-1]
 	}
 	if slices.Contains(parts, "") {
-		return usage("", "[] is allowed only at the end of a field's key")
+		return usage("", "[] is allowed only at the end of a field's key, as in a[]=c")
 	}
 	at := root
 	for _, p := range parts[:len(parts)-1] {

@@ -85,10 +85,10 @@ func (f *sandboxFaults) script(srv *agrentingtest.Server) {
 
 // sandboxLimits has the flags of the sandbox for rate limits.
 type sandboxLimits struct {
-	NoRateLimits bool          `help:"Disable rate limits and the lockout of authenticate."`
+	NoRateLimits bool          `help:"Disable rate limits and the lockout of the authenticate endpoint."`
 	RequestLimit int           `placeholder:"N" help:"How many requests an agent or user may send per minute, 100 by default."`
-	AuthLimit    int           `placeholder:"N" help:"How many calls of authenticate an address may send per minute, 10 by default."`
-	Lockout      time.Duration `placeholder:"DURATION" help:"How long an address is locked out after more calls of authenticate, 5m by default."`
+	AuthLimit    int           `placeholder:"N" help:"How many calls of the authenticate endpoint an address may make per minute, 10 by default."`
+	Lockout      time.Duration `placeholder:"DURATION" help:"How long an address is locked out after more calls of the authenticate endpoint, 5m by default."`
 }
 
 // option returns the option of a platform with the limits.

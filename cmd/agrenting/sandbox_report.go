@@ -36,7 +36,7 @@ func (p *printer) sandboxReport(r *agrentingtest.Report) {
 		p.more(len(r.Requests), maxReportRoutes)
 	}
 	s := r.Stats
-	p.line("sessions issued %d, keys created %d, keys revoked %d, rotations %d (%d by overlap), replays under an idempotency key %d, rate limited %d",
+	p.line("sessions issued %d, keys created %d, keys revoked %d, rotations %d (%d by overlap), idempotent replays %d, rate limited %d",
 		s.SessionsIssued, s.KeysCreated, s.KeysRevoked, s.Rotations, s.OverlapRotations, s.IdempotentReplays, s.RateLimited)
 	if s.Deliveries+s.DeliveriesFailed > 0 {
 		p.line("delivered %d webhooks and hires, could not deliver %d", s.Deliveries, s.DeliveriesFailed)
@@ -61,7 +61,7 @@ func (p *printer) reportFaults(r *agrentingtest.Report) {
 		if c.Requests > 0 {
 			kinds = " (" + counted(c.Faults) + ")"
 		}
-		p.line("  of the chaos, %s with seed %d: %s%s", share(c.Share), c.Seed, requests(c.Requests), kinds)
+		p.line("  chaos (%s, seed %d): %s%s", share(c.Share), c.Seed, requests(c.Requests), kinds)
 	}
 	for _, f := range shortened(r.Faults, maxReportFaults) {
 		met := requests(f.Requests)

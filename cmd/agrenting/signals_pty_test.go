@@ -185,7 +185,7 @@ func TestKilledCreationIsRepeatedByTheSameCommand(t *testing.T) {
 			require.Error(t, cmd.Wait())
 			assert.Equal(t, c.code, cmd.ProcessState.ExitCode(), out.String())
 			if c.code == codeInterrupted {
-				assert.Contains(t, out.String(), "interrupted; it is not known whether the key was created; repeat the same command within 24 h")
+				assert.Contains(t, out.String(), "interrupted; it is not known whether the key was created; repeat the same command within 23 h")
 			}
 			assert.Len(t, r.srv.LiveKeys(r.agent.ID), 2)
 

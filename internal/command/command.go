@@ -167,7 +167,7 @@ func (c *Command) execute(ctx context.Context) (secret.Credential, error) {
 	err = cmd.Run()
 	switch {
 	case out.full:
-		return secret.Credential{}, fmt.Errorf("%w: command %s printed more than %d bytes; it must print the credential alone",
+		return secret.Credential{}, fmt.Errorf("%w: command %s printed more than %d bytes; it must print only the credential",
 			secret.ErrInvalidCredential, c.Name(), maxOutput)
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), errTimeout):
 		err = fmt.Errorf("it did not end within %v: %w", c.timeout, context.DeadlineExceeded)

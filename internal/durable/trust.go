@@ -27,7 +27,7 @@ func checkFile(path string, info fs.FileInfo) error {
 	mode := info.Mode()
 	switch {
 	case mode&fs.ModeSymlink != 0:
-		return unsafe(info, "", path, "%s is a symbolic link, which may be redirected. Put the file itself there")
+		return unsafe(info, "", path, "%s is a symbolic link, which may be redirected. Replace the link with the file")
 	case !mode.IsRegular():
 		return unsafe(info, "", path, "%s is not a regular file but "+kindOf(mode)+". Remove it")
 	case !isOurs(info):
@@ -145,13 +145,13 @@ func checkFolderAt(path string, info fs.FileInfo, last bool, warn func(string)) 
 			"and this process runs as user %d", ownerOf(info), os.Geteuid())
 	case !isTrusted(info):
 		return unsafe(info, chown(0), path, "the folder %s belongs to user %d, who can replace what is in it. "+
-			"Use a folder elsewhere, or give this one to root", ownerOf(info))
+			"Use another folder, or make root its owner", ownerOf(info))
 	case mode.Perm()&0o022 == 0 || mode&fs.ModeSticky != 0:
 		return nil
 	case isMountRoot(path, info):
 		if warn != nil {
 			warn(fmt.Sprintf("others may replace files in %s (mode %#o), which is accepted because it is the root of a mount. "+
-				"Mount it for the programs that may read the files alone", quote(path), mode.Perm()))
+				"Mount it only where the files may be read", quote(path), mode.Perm()))
 		}
 		return nil
 	case last:

@@ -62,7 +62,7 @@ func (r Reader) Get(name string) string {
 func (r Reader) Text(name, what string) (string, error) {
 	value := r.Get(name)
 	if value != "" && strings.TrimSpace(value) == "" {
-		return "", Invalid(name, "is white space only, and must be %s or unset", what)
+		return "", Invalid(name, "is white space only (want %s)", what)
 	}
 	return value, nil
 }
@@ -81,7 +81,7 @@ func (r Reader) Kind() (secret.Kind, error) {
 	case "session":
 		return secret.KindSession, nil
 	default:
-		return 0, Invalid(CredentialType, `is %s, and must be "api_key", "user_token" or "session" or unset`, secret.Quote(value))
+		return 0, Invalid(CredentialType, `is %s (want "api_key", "user_token", or "session")`, secret.Quote(value))
 	}
 }
 
@@ -93,8 +93,8 @@ func (r Reader) AllowsUnmarkedTokens() (bool, error) {
 	case ascii.EqualFold(value, UnmarkedAllowed):
 		return true, nil
 	default:
-		return false, Invalid(UnmarkedTokens, "is %s, and must be %q or unset; "+
-			"it lets user tokens and sessions without a sandbox mark into the sandbox", secret.Quote(value), UnmarkedAllowed)
+		return false, Invalid(UnmarkedTokens, "is %s (want %q, or unset); "+
+			"it permits user tokens and sessions without a sandbox mark in the sandbox", secret.Quote(value), UnmarkedAllowed)
 	}
 }
 
@@ -121,7 +121,7 @@ func (r Reader) Logger(w io.Writer) *slog.Logger {
 	log := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 	if !known {
 		//nolint:sloglint // one sentence for the person who has set it
-		log.Warn(fmt.Sprintf(`agrenting: %s is %s, and must be "debug", "info", "warn", "error" or "off"; logging at info`, Log, secret.Quote(value)))
+		log.Warn(fmt.Sprintf(`agrenting: %s is %s (want "debug", "info", "warn", "error", or "off"); logging at info`, Log, secret.Quote(value)))
 	}
 	return log
 }
@@ -179,5 +179,5 @@ func (c Candidate) check(what string) error {
 	if strings.TrimSpace(c.value.Reveal()) != "" {
 		return nil
 	}
-	return fmt.Errorf("%w: %s is white space only, and must be %s or unset", secret.ErrInvalidCredential, c.Name, what)
+	return fmt.Errorf("%w: %s is white space only (want %s)", secret.ErrInvalidCredential, c.Name, what)
 }

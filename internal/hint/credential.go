@@ -60,7 +60,7 @@ func (s Source) into() string {
 	case s.Name == "WithCredential":
 		return "pass a valid one to WithCredential"
 	default:
-		return "have " + s.String() + " yield a valid one"
+		return "make sure that " + s.String() + " returns a valid one"
 	}
 }
 
@@ -112,12 +112,10 @@ func (c *Credential) Rejected() string {
 		return text + guess + ". Otherwise, " + c.replace()
 	}
 	if c.Kind == secret.KindSession && !c.Exchanged {
-		if c.Expired.IsZero() {
-			text += "A session ends after some hours, or earlier"
-		} else {
-			text += "It expired at " + c.Expired.UTC().Format(time.RFC3339) + " by its own expiry"
+		if !c.Expired.IsZero() {
+			text += "It expired at " + c.Expired.UTC().Format(time.RFC3339) + ". "
 		}
-		return text + ", and is not renewed. Replace it, or give the API key and WithSession, which renews sessions"
+		return text + "A session token that you supply is not renewed. Replace it, or use the API key with WithSession"
 	}
 	return text + "It is invalid, expired, or revoked: " + c.replace()
 }

@@ -41,8 +41,8 @@ func TestRejectedCredential(t *testing.T) {
 				Kind: secret.KindSession, Source: hint.Source{Name: "WithCredential"},
 				Expired: time.Date(2026, 11, 27, 22, 0, 0, 0, time.UTC),
 			},
-			"The platform rejected the session sha256:1a2b3c4d5e from WithCredential. It expired at 2026-11-27T22:00:00Z by its own expiry, " +
-				"and is not renewed. Replace it, or give the API key and WithSession, which renews sessions",
+			"The platform rejected the session sha256:1a2b3c4d5e from WithCredential. It expired at 2026-11-27T22:00:00Z. " +
+				"A session token that you supply is not renewed. Replace it, or use the API key with WithSession",
 		},
 		"user token of a file": {
 			hint.Credential{Kind: secret.KindUserToken, Marked: true, Source: hint.Source{Name: "AGRENTING_KEY_FILE", Place: `"/key"`}},
@@ -90,7 +90,7 @@ func TestResponseText(t *testing.T) {
 		"no credential":           {hint.Response{Status: 401}, ""},
 		"forbidden":               {hint.Response{Status: 403, Credential: cred}, ""},
 		"handshake":               {hint.Response{Status: 403, Handshake: true, Credential: cred}, "SocketHTTPClient"},
-		"foreign":                 {hint.Response{Status: 401, Missing: hint.Foreign("it is far")}, "because it is far. Name the origin"},
+		"foreign":                 {hint.Response{Status: 401, Missing: hint.Foreign("it is far")}, "because it is far. Add the origin"},
 		"returned":                {hint.Response{Status: 401, Missing: hint.Left()}, "through an origin"},
 		"own":                     {hint.Response{Status: 401, Missing: hint.Own("a header")}, "in a header. Remove that"},
 		"own, and another status": {hint.Response{Status: 404, Missing: hint.Own("a header")}, ""},

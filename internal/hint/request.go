@@ -74,7 +74,7 @@ func (o *Once) LogMissing(log *slog.Logger, set origin.Set, req *http.Request, o
 		return
 	}
 	why := Why(set, req, own)
-	log.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: request without a credential of the SDK",
+	log.LogAttrs(req.Context(), slog.LevelWarn, "agrenting: no credential added to the request",
 		slog.String("host", secret.Clean(req.URL.Host)), slog.String("reason", why.Why), slog.String("hint", why.Option))
 }
 

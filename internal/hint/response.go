@@ -32,7 +32,7 @@ func Own(where string) Missing {
 // Foreign returns the reason for a request to an origin that may not receive credentials.
 // why names the origin.
 func Foreign(why string) Missing {
-	return Missing{Why: why, Option: "Name the origin in WithAllowedOrigins, or make it " + baseURL}
+	return Missing{Why: why, Option: "Add the origin to WithAllowedOrigins, or set it as " + baseURL}
 }
 
 // Left returns the reason for a request of a redirect chain that has left the pinned
@@ -40,7 +40,7 @@ func Foreign(why string) Missing {
 func Left() Missing {
 	return Missing{
 		Why:    "a redirect led to it through an origin that may not receive credentials",
-		Option: "Name that origin in WithAllowedOrigins, or request the last URL directly",
+		Option: "Add that origin to WithAllowedOrigins, or request the last URL directly",
 	}
 }
 

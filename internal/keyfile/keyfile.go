@@ -166,7 +166,7 @@ func (f *File) checkRegular(info fs.FileInfo) error {
 		kind = "a device"
 	}
 
-	return fmt.Errorf("%w: key file %s is %s; give the path of the file that holds the key",
+	return fmt.Errorf("%w: key file %s is %s; pass the path of the file that contains the key",
 		errUnusable, secret.QuotePath(f.path), kind)
 }
 
@@ -217,7 +217,7 @@ func (f *File) open() (secret.Credential, fs.FileInfo, error) {
 
 	switch {
 	case len(content) > maxKeyFile || info.Size() > maxKeyFile:
-		return secret.Credential{}, info, fmt.Errorf("%w: key file %s is larger than %d bytes; it must hold the credential alone",
+		return secret.Credential{}, info, fmt.Errorf("%w: key file %s is larger than %d bytes; it must contain only the credential",
 			secret.ErrInvalidCredential, secret.QuotePath(f.path), maxKeyFile)
 	case len(content) == 0:
 		return secret.Credential{}, info, fmt.Errorf("%w: key file %s is empty", errUnusable, secret.QuotePath(f.path))

@@ -105,7 +105,7 @@ func TestTruncatedRotationResponseIsFetchedAgain(t *testing.T) {
 				_, err = c.Rotate(t.Context())
 				e, ok := errors.AsType[*agrenting.RotationError](err)
 				require.True(t, ok, "%v", err)
-				assert.Contains(t, e.Advice, "the next attempt asks for it again")
+				assert.Contains(t, e.Advice, "The next attempt asks for it again")
 				w.Server.ClearFaults()
 				_, err = c.Rotate(t.Context())
 				require.NoError(t, err)

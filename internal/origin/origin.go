@@ -88,7 +88,7 @@ func Secure(u *url.URL, insecureOK bool) bool {
 // InsecureError returns the error for a URL that is not [Secure]. It matches
 // [ErrInsecure].
 func InsecureError(u *url.URL) error {
-	return fmt.Errorf("%w: %s; use https; WithInsecureHTTP allows plain http, which anyone on the network path can read (loopback needs no opt-in)",
+	return fmt.Errorf("%w: %s; use https; WithInsecureHTTP allows plain http, which anyone on the network path can read (loopback addresses are always allowed)",
 		ErrInsecure, Of(u))
 }
 
@@ -202,7 +202,7 @@ func opaqueStays(u *url.URL) bool {
 // Foreign returns the error for a URL that is not in the set. It matches [ErrForeign].
 func (set Set) Foreign(u *url.URL) error {
 	o := Of(u)
-	return set.foreignError(o.String()+" is not an origin of this client", o)
+	return set.foreignError(o.String()+" is not an allowed origin", o)
 }
 
 // Why says why a URL that is not in the set gets no credential.
@@ -216,7 +216,7 @@ func (set Set) Why(u *url.URL) string {
 }
 
 func (set Set) foreignError(text string, o Origin) error {
-	return fmt.Errorf("%w: %s%s; name it in WithAllowedOrigins if it may receive the credential, or make it the base URL",
+	return fmt.Errorf("%w: %s%s. If it may receive the credential, add it to WithAllowedOrigins or set it as the base URL",
 		ErrForeign, text, set.similar(o))
 }
 
@@ -228,7 +228,7 @@ func (set Set) similar(o Origin) string {
 		case pinned.host == o.host:
 			return fmt.Sprintf(" (credentials are sent only to %s)", pinned)
 		case pinned.host == "www."+o.host || o.host == "www."+pinned.host:
-			return fmt.Sprintf(" (with and without www are different hosts, and credentials are sent only to %s)", pinned)
+			return fmt.Sprintf(" (%s and %s are different hosts, and credentials are sent only to %s)", pinned.host, o.host, pinned)
 		}
 	}
 	return ""

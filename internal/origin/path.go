@@ -37,14 +37,14 @@ func checkParts(text string, u *url.URL) error {
 	case strings.Contains(text, "#"):
 		return fmt.Errorf("%w: the path has a fragment; escape # as %%23", ErrInvalid)
 	case strings.Contains(u.Path, "\\"):
-		return fmt.Errorf("%w: the path has a backslash, which some servers read as a slash", ErrInvalid)
+		return fmt.Errorf("%w: the path has a backslash, which some servers read as a slash; escape it as %%5C", ErrInvalid)
 	}
 	if _, err := url.ParseQuery(u.RawQuery); err != nil {
 		return fmt.Errorf("%w: the query string in the path cannot be parsed; use CallQuery", ErrInvalid)
 	}
 	for segment := range strings.SplitSeq(u.Path, "/") {
 		if segment == ".." || segment == "." {
-			return fmt.Errorf("%w: the path has a segment of dots, which leads elsewhere", ErrInvalid)
+			return fmt.Errorf("%w: the path contains a segment of dots (. or ..); remove it", ErrInvalid)
 		}
 	}
 	return nil
@@ -82,7 +82,7 @@ func (set Set) Target(base *url.URL, target string, query url.Values) (*url.URL,
 		return nil, set.Foreign(u)
 	}
 	if u.User != nil {
-		return nil, fmt.Errorf("%w: the URL has user information; use WithCredential", ErrInvalid)
+		return nil, fmt.Errorf("%w: the URL has user information; remove user:password@, because the SDK adds the credential", ErrInvalid)
 	}
 	if err := checkParts(target, u); err != nil {
 		return nil, err

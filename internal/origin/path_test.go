@@ -54,17 +54,17 @@ func TestTargetRefusesOtherURLs(t *testing.T) {
 		is           error
 		want         []string
 	}{
-		{apiURL, "https://evil.test/a", ErrForeign, []string{"https://evil.test is not an origin of this client", option}},
+		{apiURL, "https://evil.test/a", ErrForeign, []string{"https://evil.test is not an allowed origin", option}},
 		{apiURL, apiURL + ":444/a", ErrForeign, []string{apiURL + ":444 is", option}},
 		{apiURL, "https://api.agrenting.test.evil.test/a", ErrForeign, []string{option}},
 		{apiURL, "https://u:hunter2@evil.test/a?q=hunter2", ErrForeign, []string{"https://evil.test is", option}},
 		{apiURL, "https://api.agrenting.test@evil.test/a", ErrForeign, []string{option}},
 		{apiURL, "http://api.agrenting.test/a", ErrForeign, []string{"credentials are sent only to " + apiURL}},
 		{"https://agrenting.test", "https://www.agrenting.test/a", ErrForeign, []string{
-			"https://www.agrenting.test is", "with and without www are different hosts", "only to https://agrenting.test)", option,
+			"https://www.agrenting.test is", "agrenting.test and www.agrenting.test are different hosts", "only to https://agrenting.test)", option,
 		}},
 		{"https://www.agrenting.test", "https://agrenting.test/a", ErrForeign, []string{
-			"with and without www are different hosts", "only to https://www.agrenting.test)", option,
+			"www.agrenting.test and agrenting.test are different hosts", "only to https://www.agrenting.test)", option,
 		}},
 		{apiURL, "wss://api.agrenting.test/a", ErrForeign, nil},
 		{apiURL, "https:/a", ErrForeign, nil},
@@ -91,14 +91,14 @@ func TestTargetRefusesOtherURLs(t *testing.T) {
 
 func TestRefusedRedirectNamesTheOptionAndTheDifference(t *testing.T) {
 	t.Parallel()
-	const option = "name it in WithAllowedOrigins if it may receive the credential, or make it the base URL"
+	const option = "If it may receive the credential, add it to WithAllowedOrigins or set it as the base URL"
 	for _, tc := range []struct {
 		base, location, want string
 	}{
-		{apiURL, "https://evil.test/a?q=hunter2", "a redirect leads to https://evil.test; " + option},
-		{"https://www.agrenting.test", "https://agrenting.test/a", "a redirect leads to https://agrenting.test (with and without www are different hosts, " +
-			"and credentials are sent only to https://www.agrenting.test); " + option},
-		{"https://agrenting.test", "http://agrenting.test/a", "a redirect leads to http://agrenting.test (credentials are sent only to https://agrenting.test); " + option},
+		{apiURL, "https://evil.test/a?q=hunter2", "a redirect leads to https://evil.test. " + option},
+		{"https://www.agrenting.test", "https://agrenting.test/a", "a redirect leads to https://agrenting.test (www.agrenting.test and agrenting.test are different hosts, " +
+			"and credentials are sent only to https://www.agrenting.test). " + option},
+		{"https://agrenting.test", "http://agrenting.test/a", "a redirect leads to http://agrenting.test (credentials are sent only to https://agrenting.test). " + option},
 	} {
 		_, set := pinned(t, tc.base)
 		u, err := url.Parse(tc.location)

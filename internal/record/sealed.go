@@ -116,12 +116,12 @@ func (s *Sealed) sealer(k seal.Key, name string) seal.Sealer {
 
 func (s *Sealed) open(name string, raw Raw) (Raw, error) {
 	fail := func(kind error, format string, args ...any) (Raw, error) {
-		return Raw{Revision: raw.Revision}, fmt.Errorf("%w: %q in %s %s; nothing was changed",
+		return Raw{Revision: raw.Revision}, fmt.Errorf("%w: %q in %s %s. Nothing was changed",
 			kind, name, secret.NameOf(s.inner), fmt.Sprintf(format, args...))
 	}
 	rest, ok := strings.CutPrefix(string(raw.Data), sealedPrefix)
 	if !ok {
-		return fail(ErrNotSealed, "is plain. To seal it, stop the programs that use it and call Reseal once, "+
+		return fail(ErrNotSealed, "is not encrypted. To seal it, stop the programs that use it and call Reseal once, "+
 			"from the plain store to the sealed one")
 	}
 	fp, text, _ := strings.Cut(rest, ".")
@@ -140,10 +140,9 @@ func (s *Sealed) open(name string, raw Raw) (Raw, error) {
 		}
 	}
 	if known {
-		return fail(ErrSealed, "was sealed under one of the given keys with another place or name, or it is damaged; "+
-			"this store's place is %q", s.place)
+		return fail(ErrSealed, "was sealed for another place or name, or is damaged; this store's place is %q", s.place)
 	}
-	return fail(ErrSealed, "was sealed under %s, but given is %s", sealingKeyName(fp), s.fingerprints())
+	return fail(ErrSealed, "was sealed with %s, but this store uses %s. If the sealing key was replaced, pass the old one after the new one", sealingKeyName(fp), s.fingerprints())
 }
 
 // sealingKeyName returns the fingerprint of a key, from the form that it has in a

@@ -95,7 +95,7 @@ func TestNoResponseLosesIssuedKey(t *testing.T) {
 							require.Less(t, n, 2, "%v", err)
 							e, ok := errors.AsType[*agrenting.RotationError](err)
 							require.True(t, ok, "%v", err)
-							require.NotContains(t, e.State, "nothing was created", "a key was")
+							require.NotContains(t, e.State, "Nothing was created", "a key was")
 						}
 						w.OneLiveKey(store)
 						require.NoError(t, c.Close())

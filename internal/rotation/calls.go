@@ -194,7 +194,7 @@ func (c *calls) revokeKey(ctx context.Context, k record.StoredKey) (Answer, erro
 func (c *calls) revokeID(ctx context.Context, k record.StoredKey) (Answer, error) {
 	agent := c.agentOf(c.hold.rec)
 	if k.ID == "" || agent == "" {
-		return Answer{}, fmt.Errorf("%w: the ID of the key or of its agent is not known", ErrNotKnown)
+		return Answer{}, fmt.Errorf("%w: its ID or its agent is not known", ErrNotKnown)
 	}
 	by, err := c.manager(ctx, agent)
 	if err != nil {

@@ -16,7 +16,7 @@ var (
 	ErrNotRotatable = errors.New("agrenting: the platform rotates API keys only")
 	// ErrNotKnown means that the ID of a key, or the agent that it belongs to, is
 	// not known.
-	ErrNotKnown = errors.New("agrenting: the key is not fully known")
+	ErrNotKnown = errors.New("agrenting: incomplete information about the key")
 	// ErrNoKeyFound means that a response that should contain a key does not
 	// contain one.
 	ErrNoKeyFound = errors.New("agrenting: no key was found in the platform's response")
@@ -55,7 +55,7 @@ type Error struct {
 }
 
 // Error implements error.
-func (e *Error) Error() string { return fmt.Sprintf("rotation stopped at %s: %v", e.Stage, e.Err) }
+func (e *Error) Error() string { return fmt.Sprintf("rotation failed at stage %s: %v", e.Stage, e.Err) }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
@@ -67,6 +67,6 @@ func isError(err error) bool {
 
 // These texts say what is known after most failures.
 const (
-	nothingChanged = "nothing was changed, the key is live"
-	fixStore       = "fix the store"
+	nothingChanged = "Nothing was changed; the current key is live"
+	fixStore       = "Fix the store and retry"
 )

@@ -92,7 +92,7 @@ func (i *identity) check(ctx context.Context, known, rec record.Key) (learned re
 	return learned, err
 }
 
-var errDeadRecord = errors.New("agrenting: the key of the record is dead, and its agent is not known")
+var errDeadRecord = errors.New("agrenting: the key of the record is dead, and its agent is not known. Set WithAgentID")
 
 // compare refuses a record if its agent is not the agent of a key.
 func (i *identity) compare(ctx context.Context, c secret.Credential, mine string, rec record.Key) (learned record.Key, err error) {
@@ -207,6 +207,6 @@ func (i *identity) whose(ctx context.Context, c secret.Credential, likely string
 		i.agents[q], i.failed = answer{agent, until}, nil
 		return agent, nil
 	}
-	i.failed, i.until = fmt.Errorf("agrenting: finding the agent of the stored key: %w", err), until
+	i.failed, i.until = fmt.Errorf("agrenting: cannot determine the agent of the stored key: %w. Set WithAgentID", err), until
 	return "", i.failed
 }

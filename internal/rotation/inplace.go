@@ -36,9 +36,9 @@ func (p inPlace) openLifeline(ctx context.Context) error {
 	case reason == nil, err == nil && w.refusedForGood(a):
 		return w.unsaved(StagePrepare, w.hold.save(ctx, next), nothingChanged)
 	case a.Denied: // the number of attempts is limited
-		return w.fail(StagePrepare, reason, nothingChanged+": a lost response could not be fetched again", "")
+		return w.fail(StagePrepare, reason, nothingChanged+". The key was not replaced, because a lost response could not be fetched again", "")
 	default:
-		return w.dropFor(ctx, w.fail(StagePrepare, reason, nothingChanged+": a lost response could not be fetched again", ""))
+		return w.dropFor(ctx, w.fail(StagePrepare, reason, nothingChanged+". The key was not replaced, because a lost response could not be fetched again", ""))
 	}
 }
 
@@ -129,12 +129,12 @@ func (p inPlace) unsure(ctx context.Context, a Answer, more bool) error {
 		return renew.Sleep(ctx, max(maxAskPause, min(a.RetryAfter, w.policy.CallTimeout)))
 	case verdict == Alive && (a.Outcome == Failed || a.Outcome == Refused):
 		// After a failure, the platform requires a different idempotency key.
-		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "the key was not rotated and is live", ""))
+		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "The key was not rotated and is live", ""))
 	case verdict == Alive:
-		return w.fail(StageIssue, a.Err, "the present key is live; the next attempt uses the same idempotency key", "")
+		return w.fail(StageIssue, a.Err, "The current key is live; the next attempt uses the same idempotency key", "")
 	default:
 		return w.fail(StageIssue, a.Err,
-			"it is not known whether the platform has rotated the key; the next attempt finds out with the same idempotency key", "")
+			"It is not known whether the platform has rotated the key; the next attempt finds out with the same idempotency key", "")
 	}
 }
 
@@ -235,8 +235,8 @@ func (p inPlace) saveDead(ctx context.Context, change func(record.Key) record.Ke
 	w.hold.rec = rec
 	w.hold.ledger.keep(rec, err)
 	p.changeOver(ctx)
-	e := w.fail(StagePersist, err, "the old key is dead; the new one is in use, in this process's memory only",
-		"fix the store, or save what NewCredential of this error returns; the SDK keeps trying to save it")
+	e := w.fail(StagePersist, err, "The old key is dead; the new one is in use, but only in the memory of this process",
+		"Fix the store, or save what NewCredential of this error returns; the SDK keeps trying to save it")
 	e.New = rec.Current.Credential
 	return e
 }

@@ -74,7 +74,7 @@ func TestOperatorReplacesKeyMissingFromResponses(t *testing.T) {
 				e, ok := errors.AsType[*agrenting.RotationError](err)
 				require.True(t, ok, "%v", err)
 				require.ErrorIs(t, err, agrenting.ErrMalformedResponse)
-				assert.Contains(t, e.State, "the present key is dead")
+				assert.Contains(t, e.State, "The current key is dead")
 				assert.Equal(t, name == "empty", e.RawResponse() == nil)
 
 				set(w.Server.NewKey(w.Agent.ID).Secret)

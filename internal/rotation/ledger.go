@@ -264,7 +264,7 @@ func behind(stored, known entry, err error) error {
 func (l *ledger) fill(ctx context.Context, empty error) (e entry, refused bool, err error) {
 	c, err := initialKey(ctx, l.keys, neededLoad)
 	if !l.keys.HasInitial() {
-		return entry{}, false, fmt.Errorf("%w; fill it with WithCredential or from the environment: %w (%w)", ErrEmpty, err, empty)
+		return entry{}, false, fmt.Errorf("%w, and there is no initial key: %w (%w)", ErrEmpty, err, empty)
 	}
 	if err != nil {
 		return entry{}, false, err

@@ -17,7 +17,7 @@ func (p inPlace) byLifeline(ctx context.Context, a Answer) error {
 	w := p.w
 	// Another process may have received the successor, which is then live.
 	if err := w.hold.fence(ctx); err != nil {
-		return w.unsaved(w.stage(), err, "nothing was changed in this step; the next attempt continues from here")
+		return w.unsaved(w.stage(), err, "Nothing was changed in this step; the next attempt continues from here")
 	}
 	in := w.hold.rec.Intent
 	lost, unsure := p.lost(a), a.Outcome.made()
@@ -56,11 +56,11 @@ func (p inPlace) byLifeline(ctx context.Context, a Answer) error {
 	// that an operator provides is adopted only after the intent is dropped.
 	if unsure && (w.keys.HasOwner() || in.Attempts < w.policy.MaxAttempts) {
 		if lost.Raw.IsZero() {
-			lost.Advice = "the next attempt tries the lifeline again"
+			lost.Advice = "The next attempt tries the lifeline again"
 		}
 		return lost
 	}
-	lost.Advice = "create a key in the dashboard and put it into the environment or the option that gives the initial key: it will be adopted; " +
+	lost.Advice = "Create a key in the dashboard and put it into the environment or the option that gives the initial key: it will be adopted; " +
 		"to avoid this, set RotationPolicy.Owner"
 	if !lost.Raw.IsZero() {
 		lost.Advice += "; RawResponse of this error contains what arrived"
@@ -70,12 +70,11 @@ func (p inPlace) byLifeline(ctx context.Context, a Answer) error {
 
 // lost returns the error for a dead key whose successor is not in the response.
 func (p inPlace) lost(a Answer) *Error {
-	const dead = "the present key is dead; "
 	if !a.Outcome.made() {
-		return p.w.fail(StageIssue, a.Err, dead+"if the platform has rotated it, the response with the new key was lost", "")
+		return p.w.fail(StageIssue, a.Err, "The current key is dead; if the platform has rotated it, the response with the new key was lost", "")
 	}
 	e := p.w.noKey(a)
-	e.State = dead + e.State
+	e.State = "The current key is dead. " + e.State
 	return e
 }
 

@@ -35,21 +35,21 @@ func (o overlap) create(ctx context.Context) error {
 		}
 		return o.persist(ctx, k)
 	case a.Outcome == Unauthorized:
-		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "nothing was created",
-			"the present key or the owner credential is refused; put a valid one into the environment or the option that gives the initial key"))
+		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "Nothing was created",
+			"The current key or the owner credential was refused; put a valid one into the environment or the option that gives the initial key"))
 	case a.Outcome == Refused && w.policy.Strategy == Automatic && !w.recovered:
 		return o.changeToInPlace(ctx)
 	case a.Outcome == Failed, a.Outcome == Refused && w.hold.rec.Intent.Unknown:
 		if err := o.beginUndo(ctx); err != nil {
 			return err
 		}
-		return o.undone(ctx, w.fail(StageIssue, a.Err, "nothing was left behind, the present key is live", ""))
+		return o.undone(ctx, w.fail(StageIssue, a.Err, "Nothing was left behind; the current key is live", ""))
 	case a.Outcome == Refused:
-		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "nothing was created, the present key is live",
-			"set RotationPolicy.Owner to a credential that may create keys, or use InPlace"))
+		return w.dropFor(ctx, w.fail(StageIssue, a.Err, "Nothing was created; the current key is live",
+			"Set RotationPolicy.Owner to a credential that may create keys, or use InPlace"))
 	default:
 		return w.fail(StageIssue, a.Err,
-			"a key may have been created; the next attempt asks for it again with the same idempotency key, the present key is live", "")
+			"A key may have been created, and the current key is live; the next attempt asks for the new one again with the same idempotency key", "")
 	}
 }
 
@@ -87,7 +87,7 @@ func (o overlap) persist(ctx context.Context, k record.StoredKey) error {
 		}
 	}
 	return w.fail(StagePersist, err,
-		"the new key was created and not saved; the next attempt gets it again with the same idempotency key, the present key is live", fixStore)
+		"The new key was created but not saved, and the current key is live; the next attempt gets the new one again with the same idempotency key", fixStore)
 }
 
 // promote verifies the pending key, makes it the current key, and makes requests use it.
@@ -102,9 +102,9 @@ func (o overlap) promote(ctx context.Context) error {
 		if uerr := o.beginUndo(ctx); uerr != nil {
 			return uerr
 		}
-		return o.undone(ctx, w.fail(StageVerify, err, "the platform does not know the key that it issued; the present key is live", ""))
+		return o.undone(ctx, w.fail(StageVerify, err, "The platform rejects the key that it issued; the current key is live", ""))
 	case verdict != Alive:
-		return w.fail(StageVerify, err, "the new key is saved and not yet in use; the present key is live", "")
+		return w.fail(StageVerify, err, "The new key is saved but not yet in use; the current key is live", "")
 	}
 	w.enter(StagePromote)
 	before := w.adopter.handover.InUse()
@@ -114,7 +114,7 @@ func (o overlap) promote(ctx context.Context) error {
 	next.Generation, next.Intent.Stage = next.Intent.Generation, string(StageRevoke)
 	next.Intent.Grace, next.Intent.GraceEnd = w.policy.Grace, wallNow().Add(w.policy.Grace)
 	if err := w.hold.save(ctx, next); err != nil {
-		return w.unsaved(StagePromote, err, "the new key is saved and verified, not yet in use; the present key is live")
+		return w.unsaved(StagePromote, err, "The new key is saved and verified but not yet in use; the current key is live")
 	}
 	w.promotedAt = time.Now()
 	if w.adopter.changeOver(ctx, next) {
@@ -124,15 +124,15 @@ func (o overlap) promote(ctx context.Context) error {
 }
 
 // stillLive says what is known while the previous key is still live.
-const stillLive = "the new key is in use; the old one is still live, and will be revoked by the next attempt"
+const stillLive = "The new key is in use; the old one is still live, and the next attempt revokes it"
 
 // revoke waits until no request uses the previous key, and then revokes it.
 func (o overlap) revoke(ctx context.Context) error {
 	w := o.w
 	w.enter(StageRevoke)
 	if w.adopter.stillOn(w.hold.rec.Previous) && !w.adopter.changeOver(ctx, w.hold.rec) {
-		return w.fail(StageRevoke, errors.New("agrenting: requests could not be changed over to the new key"),
-			"the new key is saved; the old one is live and in use, and will be revoked by the next attempt", "")
+		return w.fail(StageRevoke, errors.New("agrenting: requests could not be switched to the new key"),
+			"The new key is saved; the old one is live and in use, and the next attempt revokes it", "")
 	}
 	o.retire(ctx, w.replaced)
 	waited := w.waited
@@ -183,9 +183,9 @@ func (o overlap) revoke(ctx context.Context) error {
 	if err := w.finish(ctx); err != nil {
 		return err
 	}
-	return w.fail(StageRevoke, reason, "the new key is in use; the old one, with the ID "+secret.Clean(old.ID)+" and the fingerprint "+
+	return w.fail(StageRevoke, reason, "The new key is in use; the old one, with the ID "+secret.Clean(old.ID)+" and the fingerprint "+
 		old.Credential.Fingerprint()+", is still live, and the platform refuses to revoke it",
-		"revoke it in the dashboard; to avoid this, set RotationPolicy.Owner")
+		"Revoke it in the dashboard; to avoid this, set RotationPolicy.Owner")
 }
 
 // youngFor is how long parts of the platform may refuse a new key after it was first
@@ -202,9 +202,9 @@ func (o overlap) giveBack(ctx context.Context, cause error) error {
 		if err := w.finish(ctx); err != nil {
 			return err
 		}
-		return w.fail(StageRevoke, cause, "the new key is dead, and so is the previous one", "")
+		return w.fail(StageRevoke, cause, "The new key is dead, and so is the previous one", "")
 	default:
-		return w.fail(StageRevoke, cause, "the new key is dead; the previous one may be live, which the next attempt finds out", "")
+		return w.fail(StageRevoke, cause, "The new key is dead; the next attempt checks whether the previous one is live", "")
 	}
 	next := w.hold.rec.Clone()
 	next.Ancestors = next.Remember(next.Current.Credential.Fingerprint())
@@ -212,10 +212,10 @@ func (o overlap) giveBack(ctx context.Context, cause error) error {
 	next.Generation++
 	next.Intent.Stage, next.Intent.Generation = string(StageForget), next.Generation+1
 	if err := w.hold.save(ctx, next); err != nil {
-		return w.unsaved(StageRevoke, err, "the new key is dead; the previous one is live, and will be used again after the next attempt")
+		return w.unsaved(StageRevoke, err, "The new key is dead; the previous one is live, and will be used again after the next attempt")
 	}
 	w.adopter.changeOver(ctx, next)
-	return o.undone(ctx, w.fail(StageRevoke, cause, "the new key is dead; the previous one is live and in use again", ""))
+	return o.undone(ctx, w.fail(StageRevoke, cause, "The new key is dead; the previous one is live and in use again", ""))
 }
 
 // awaitGrace waits, without the lease, while the previous key stays live for other
@@ -282,7 +282,7 @@ func (o overlap) retire(ctx context.Context, g Generation) {
 func (o overlap) beginUndo(ctx context.Context) error {
 	next := o.w.hold.rec.Clone()
 	next.Intent.Stage = string(StageForget)
-	return o.w.unsaved(StageForget, o.w.hold.save(ctx, next), "a key may have been created that is not in use; the present key is live")
+	return o.w.unsaved(StageForget, o.w.hold.save(ctx, next), "A key that is not in use may have been created; the current key is live")
 }
 
 // undone undoes the intent. err is the reason.

@@ -53,7 +53,7 @@ func TestPermanentlyRefusedRevocationKeepsRotationOpen(t *testing.T) {
 			assert.LessOrEqual(t, len(told), 4*(defaultMaxAttempts+1))
 			named := 0
 			for _, text := range told {
-				if strings.Contains(text, "revoke it in the dashboard") && strings.Contains(text, w.Key.ID) {
+				if strings.Contains(text, "Revoke it in the dashboard") && strings.Contains(text, w.Key.ID) {
 					named++
 				}
 			}

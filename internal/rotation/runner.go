@@ -180,7 +180,7 @@ func (r *runner) run(ctx context.Context, why cause) (*Result, error) {
 		if err := r.keys.Admit(e.Body.Current.Credential); err != nil { // the work would send the credential
 			return nil, &Error{
 				Stage: StagePrepare, Strategy: r.policy.Strategy, Err: err,
-				State: "no credential was sent anywhere, and nothing was changed",
+				State: "No credential was sent anywhere, and nothing was changed",
 			}
 		}
 		w := r.work(e)
@@ -235,9 +235,9 @@ func (r *runner) wait(waiting *waitingFor, e entry, p time.Duration) time.Durati
 }
 
 func loadFailed(err error, waited bool) error {
-	state := "nothing was changed"
+	state := "Nothing was changed"
 	if waited {
-		state = "another process was rotating the key; how far it got is not known"
+		state = "Another process was rotating the key, and the store cannot be read, so its progress is unknown"
 	}
 	return &Error{Stage: StagePrepare, Err: err, State: state}
 }
@@ -319,7 +319,7 @@ func (r *runner) adopted(ctx context.Context, first, rec record.Key, began time.
 // not help.
 const repairPause = time.Minute
 
-var errRepaired = errors.New("agrenting: the owner has issued a key in place of a dead one less than a minute ago, and that is dead, too")
+var errRepaired = errors.New("agrenting: the key that the owner credential issued less than a minute ago was rejected too. Check whether two programs use copies of one store")
 
 // repair has the owner issue a key in place of a dead one without a known successor.
 func (r *runner) repair(dead secret.Credential) error {

@@ -71,9 +71,9 @@ func (w *work) do(ctx context.Context) error {
 		switch {
 		case isError(err):
 		case errors.Is(err, errUnreachable):
-			err = w.fail(w.stage(), err, "how far the rotation got is in the record; the next attempt continues from here", fixStore)
+			err = w.fail(w.stage(), err, "The record has the progress of the rotation; the next attempt continues from here", fixStore)
 		default:
-			err = w.fail(w.stage(), err, "the present key is live, or its successor is saved; the next attempt continues from here", "")
+			err = w.fail(w.stage(), err, "The current key is live, or its successor is saved; the next attempt continues from here", "")
 		}
 	}
 	return err
@@ -153,7 +153,7 @@ func (w *work) prepare(ctx context.Context) error {
 	}
 	if kind := cur.Credential.Kind(); kind != secret.KindAPIKey {
 		return w.fail(StagePrepare, fmt.Errorf("%w, and this is a %s", ErrNotRotatable, kind),
-			nothingChanged, "create and revoke user tokens with Client.Tokens")
+			nothingChanged, "Create and revoke user tokens with Client.Tokens")
 	}
 	next := w.hold.rec.Clone()
 	agent := w.calls.agentOf(w.hold.rec)
@@ -201,14 +201,14 @@ func (w *work) choose(agentKnown, idKnown bool) error {
 	case w.strategy == Automatic:
 		w.strategy = InPlace
 	case w.strategy == Overlap && !agentKnown:
-		return w.fail(StagePrepare, fmt.Errorf("%w: the agent of the key is not known", ErrNotKnown),
-			nothingChanged, "set RotationPolicy.AgentID")
+		return w.fail(StagePrepare, fmt.Errorf("%w: its agent is not known", ErrNotKnown),
+			nothingChanged, "Set RotationPolicy.AgentID")
 	case w.strategy == Overlap && !idKnown:
-		advice := "use InPlace for this rotation"
+		advice := "Use InPlace for this rotation"
 		if w.hold.rec.Generation <= 1 {
-			advice = "set RotationPolicy.KeyID, or " + advice
+			advice = "Set RotationPolicy.KeyID, or use InPlace for this rotation"
 		}
-		return w.fail(StagePrepare, fmt.Errorf("%w: the platform's ID of the key is not known, so it could not be revoked", ErrNotKnown),
+		return w.fail(StagePrepare, fmt.Errorf("%w: its ID is not known, so it could not be revoked", ErrNotKnown),
 			nothingChanged, advice)
 	}
 	return nil
@@ -223,7 +223,7 @@ func (w *work) takeOver(ctx context.Context) error {
 	if w.stage() == StageIssue && (w.strategy == Overlap || w.keys.HasOwner()) {
 		next.Intent.Unknown = true // the previous attempt may have created a key
 	}
-	return w.unsaved(Stage(next.Intent.Stage), w.hold.save(ctx, next), "an unfinished rotation could not be taken over")
+	return w.unsaved(Stage(next.Intent.Stage), w.hold.save(ctx, next), "An unfinished rotation could not be taken over")
 }
 
 // recheck drops an exhausted intent if its key is alive. If the key is dead, its
@@ -259,7 +259,7 @@ func (w *work) finish(ctx context.Context) error {
 	next := w.hold.rec.Clone()
 	next.Intent, next.Previous = nil, record.StoredKey{}
 	if err := w.hold.save(ctx, next); err != nil {
-		return w.unsaved(StageForget, err, "the new key is in use and the old one is dead; only the note about it could not be deleted")
+		return w.unsaved(StageForget, err, "The new key is in use and the old one is dead; only the end of the rotation could not be saved")
 	}
 	w.enter(StageForget)
 	return nil
@@ -291,11 +291,11 @@ func (w *work) forget(ctx context.Context) error {
 		if err := w.end(ctx); err != nil && !errors.Is(err, errDropped) {
 			return err
 		}
-		return w.fail(StageForget, reason, "the present key is in use; one that no process knows, such as one named "+name+", may be live",
-			"look in the dashboard for keys of the agent that are not in use, and revoke them; to avoid this, set RotationPolicy.Owner")
+		return w.fail(StageForget, reason, "The current key is in use; an unrecorded key, such as one named "+name+", may also be live",
+			"In the dashboard, revoke the agent's keys that are not in use; to avoid this, set RotationPolicy.Owner")
 	default:
 		return w.fail(StageForget, reason,
-			"the present key is in use; one that no process knows may be live, and will be looked for by the next attempt", "")
+			"The current key is in use; an unrecorded key may also be live, and the next attempt searches for it", "")
 	}
 }
 
@@ -331,11 +331,11 @@ func (w *work) issued(a Answer) (k record.StoredKey, ok bool) {
 // a key was issued.
 func (w *work) noKey(a Answer) *Error {
 	e := w.fail(StageIssue, fmt.Errorf("%w, although the response says that a key was issued", ErrNoKeyFound),
-		"the new key may be in the response, under a name that the SDK does not know",
+		"The new key may be in the response, under a name that the SDK does not know",
 		"RawResponse of this error contains the response; save the key from it")
 	if a.Outcome == Truncated {
-		e.State = "the response with the new key is empty or not in the platform's format, as if it had been cut off"
-		e.Advice = "the next attempt asks for it again with the same idempotency key; RawResponse of this error contains what arrived"
+		e.State = "The response with the new key is empty or not in the platform's format, as if it had been cut off"
+		e.Advice = "The next attempt asks for it again with the same idempotency key; RawResponse of this error contains what arrived"
 	}
 	e.Raw = a.Raw
 	return e
@@ -399,8 +399,8 @@ func (w *work) disown(ctx context.Context, k record.StoredKey) {
 	a, err := late.revokeKey(ctx, k)
 	if reason := failed(a, err); reason != nil {
 		w.report.Failed(rec, w.fail(StageForget, reason,
-			"a key with the ID "+secret.Clean(k.ID)+" came after its rotation had been dropped; it is live, and not in use",
-			"revoke it in the dashboard"))
+			"The key "+secret.Clean(k.ID)+" was received after its rotation had been undone; it is live but not in use",
+			"Revoke it in the dashboard"))
 	}
 }
 

@@ -178,7 +178,7 @@ func (l *ledger) saveAtLast() error {
 	}
 	return &Error{
 		Stage: StagePersist, Strategy: InPlace, Err: err, New: rec.Current.Credential,
-		State:  "the key in use is live, and the store does not have it",
-		Advice: "save what NewCredential returns before the process ends: the platform does not show it again",
+		State:  "The key in use is live, and the store does not have it",
+		Advice: "Save what NewCredential returns before the process ends: the platform does not show it again",
 	}
 }

@@ -32,13 +32,13 @@ func NewKey() Key {
 // It does not show any part of text.
 func ParseKey(text string) (key Key, problem string) {
 	text = strings.TrimSpace(text)
-	const advice = "give it as SealingKey.Reveal returned it"
+	const advice = "pass exactly what SealingKey.Reveal returned"
 	rest, ok := strings.CutPrefix(text, keyPrefix)
 	switch {
 	case text == "":
-		return Key{}, "is empty; is the variable or file it should come from set and filled?"
+		return Key{}, "is empty; check that the variable or file that it comes from is set and not empty"
 	case !ok:
-		return Key{}, fmt.Sprintf("does not begin with %q; make a sealing key with NewSealingKey", keyPrefix)
+		return Key{}, fmt.Sprintf("does not begin with %q; create a sealing key with NewSealingKey", keyPrefix)
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(rest)
 	if err != nil || len(raw) != keySize+keyChecksum {

@@ -32,11 +32,11 @@ func surroundings(text string) string {
 	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "\xfe\xff"):
 		return "is encoded as UTF-16, as Windows PowerShell writes files; save it as plain ASCII text"
 	case placeholder.MatchString(text):
-		return "is a placeholder of a shell or a template that was not replaced; give the credential itself"
+		return "is a placeholder of a shell or a template that was not replaced; pass the credential itself"
 	case assignment.MatchString(text):
-		return `begins with a name and "=", like a line of a .env file; give only what follows them`
+		return `begins with a name and "=", like a line of a .env file; pass only what follows them`
 	case field.MatchString(text):
-		return `begins with a name and ":", like a header; give only what follows them`
+		return `begins with a name and ":", like a header; pass only what follows them`
 	default:
 		return ""
 	}
@@ -45,7 +45,7 @@ func surroundings(text string) string {
 // punctuation is like surroundings, for a quotation mark, a bracket, or a comma at one end of
 // the text. The text must not be empty.
 func punctuation(text string) string {
-	const form = "has %c at byte %d of %d, which is not part of a credential; give the credential without it"
+	const form = "has %c at byte %d of %d, which is not part of a credential; pass the credential without it"
 	last := len(text) - 1
 	switch {
 	case strings.IndexByte(notFirst, text[0]) >= 0:

@@ -18,9 +18,9 @@ var enclosures = []struct{ first, last byte }{
 func Problem(s string) string {
 	switch {
 	case s == "":
-		return "is empty; is the variable or file it should come from set and filled?"
+		return "is empty; check that the variable or file that it comes from is set and not empty"
 	case len(s) > MaxLen:
-		return fmt.Sprintf("is %d bytes long, and at most %d are accepted; was a whole file taken for it?",
+		return fmt.Sprintf("is %d bytes long, and at most %d are accepted; check that it is only the credential, not a whole file",
 			len(s), MaxLen)
 	}
 
@@ -29,9 +29,9 @@ func Problem(s string) string {
 
 		switch b := s[i]; {
 		case b == '\n' || b == '\r':
-			problem, fix = "a line break", "give the credential alone on one line"
+			problem, fix = "a line break", "pass only the credential, on one line"
 		case b == ' ' || b == '\t' || b == '\v' || b == '\f':
-			problem, fix = "white space", "give the credential alone, without a scheme such as Bearer"
+			problem, fix = "white space", "pass only the credential, without a scheme such as Bearer"
 		case b < ' ' || b == 0x7f:
 			problem, fix = "a control character", "copy the credential again, as plain text"
 		case b > 0x7f:
@@ -45,7 +45,7 @@ func Problem(s string) string {
 
 	for _, e := range enclosures {
 		if len(s) > 1 && s[0] == e.first && s[len(s)-1] == e.last {
-			return fmt.Sprintf("is enclosed in %c and %c, %d bytes in all; give what is inside, without them",
+			return fmt.Sprintf("is enclosed in %c and %c, %d bytes in all; remove them",
 				e.first, e.last, len(s))
 		}
 	}

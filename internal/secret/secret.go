@@ -24,7 +24,7 @@ const fingerprintBytes = 5
 
 var (
 	errDecode = errors.New("secret: a secret cannot be decoded into this type: its encoded form is redacted")
-	errEncode = errors.New("secret: a secret cannot be encoded: encode what Reveal returns, if that is meant")
+	errEncode = errors.New("secret: a secret cannot be encoded: to store the secret, encode the result of Reveal")
 )
 
 // Text is a secret string. The zero value contains the empty string.

@@ -63,8 +63,9 @@ func (e *LimitError) Unwrap() error { return e.Err }
 
 // limit counts an exchange that will be made. limited is set if there were too many.
 // limit then returns the current session, if that is not known to be dead, or the error.
-// The first exchange, and an exchange because of an expiry, are always made. shared
-// contains the exchanges of all processes.
+// If the last exchange did not fail, the first one, scheduled renewals, and those for an
+// expiry or a rotated key are always made. shared contains the exchanges of all
+// processes.
 func (s *Source) limit(q query, shared []time.Time) (g grant, limited bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -29,7 +29,7 @@ func (e timeoutError) Error() string {
 	if e.answered {
 		what = "the response was not complete"
 	}
-	return fmt.Sprintf("%s within %v, %s", what, e.limit, e.option)
+	return fmt.Sprintf("%s within %v (%s)", what, e.limit, e.option)
 }
 func (e timeoutError) Timeout() bool { return true }
 func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }

@@ -1,6 +1,6 @@
 #!/bin/sh
 #
-# Runs a command in a session of its own that has a D-Bus and an unlocked GNOME
+# Runs a command in a separate session that has a D-Bus and an unlocked GNOME
 # Keyring, in a home folder that is deleted afterwards. Nothing of the user's own
 # keyring is touched.
 #

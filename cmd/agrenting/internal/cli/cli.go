@@ -73,7 +73,7 @@ type Value struct {
 func New(name, help string, grammar any) *Command {
 	c := &Command{Name: name, Help: help, Target: grammar}
 	c.Flags = []*Value{{
-		Name: "help", Short: "h", Help: "Show context-sensitive help.",
+		Name: "help", Short: "h", Help: "Show this help.",
 		isFlag: true, target: reflect.ValueOf(&c.help).Elem(),
 	}}
 	c.add(reflect.ValueOf(grammar).Elem())
@@ -129,7 +129,7 @@ func newValue(name string, tag reflect.StructTag, target reflect.Value) *Value {
 		}
 	}
 	v.Help = strings.NewReplacer("${default}", preset, "${enum}", tag.Get("enum")).Replace(tag.Get("help"))
-	_ = v.kind() // panics if the type is not supported
+	v.checkType()
 	return v
 }
 
@@ -241,21 +241,10 @@ func (v *Value) IsBool() bool { return v.target.Kind() == reflect.Bool }
 // IsSlice reports whether a value may be repeated.
 func (v *Value) IsSlice() bool { return v.target.Kind() == reflect.Slice }
 
-// kind returns the kind of the value, for the error about a missing value.
-func (v *Value) kind() string {
+// checkType panics if the type of the value is not supported.
+func (v *Value) checkType() {
 	switch v.target.Addr().Interface().(type) {
-	case encoding.TextUnmarshaler:
-		return "value"
-	case *string, **string, *[]string:
-		return "string"
-	case *bool:
-		return "bool"
-	case *int:
-		return "int"
-	case **uint64:
-		return "uint"
-	case *time.Duration:
-		return "duration"
+	case encoding.TextUnmarshaler, *string, **string, *[]string, *bool, *int, **uint64, *time.Duration:
 	default:
 		panic(fmt.Sprintf("%s has the unsupported type %s", v, v.target.Type()))
 	}

@@ -148,18 +148,12 @@ func (p *parser) value(flag *Value) error {
 	switch {
 	case flag.IsBool():
 		return set(flag, "true")
-	case len(p.words) == 0 && flag.IsSlice():
-		return fmt.Errorf(`%s: missing value, expecting "<arg>%s"`, flag, strings.TrimPrefix(flag.separator+"...", "..."))
 	case len(p.words) == 0:
-		return fmt.Errorf(`%s: expected %s value but got "EOL" (<EOL>)`, flag, flag.kind())
+		return fmt.Errorf("%s: missing value, as in %s", flag, flag.Summary())
 	}
 	word := p.words[0]
 	if looksLikeFlag(word) {
-		kind := "short flag"
-		if strings.HasPrefix(word, "--") {
-			kind = "long flag"
-		}
-		return fmt.Errorf("%s: expected %s value but got %q (%s); perhaps try %s=%q?", flag, flag.kind(), word, kind, flag, word)
+		return fmt.Errorf("%s: missing value; if the value is %q, write %s=%q", flag, word, flag, word)
 	}
 	p.words = p.words[1:]
 	return set(flag, word)
@@ -227,7 +221,7 @@ func (v *Value) checkEnum() error {
 	for _, one := range v.Enum {
 		all = append(all, fmt.Sprintf("%q", one))
 	}
-	return fmt.Errorf("%s must be one of %s but got %q", v, strings.Join(all, ","), v.target.String())
+	return fmt.Errorf("invalid %s %q (want %s)", v, v.target.String(), strings.Join(all, ", "))
 }
 
 // suggestion returns the names that a misspelled word may mean, as the end of an error.
