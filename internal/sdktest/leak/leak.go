@@ -31,8 +31,8 @@ var publicMark = regexp.MustCompile(`^[A-Za-z0-9]+_(sandbox_)?`)
 // random, so by chance they would contain six characters of a random key.
 var publicIDs = regexp.MustCompile(`sha256:[0-9a-f]{10}|req_[0-9a-f]{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
-// Form returns the form in which any six bytes of the secret after its mark, or a few
-// characters of its base64, occur in out outside of public IDs. It returns "" if none occur.
+// Form returns the form in which a few bytes of the secret after its mark, or of its
+// base64, occur in out outside of public IDs. It returns "" if none occur.
 func Form(out, secret string) string {
 	if anyForm(out, secret) == "" {
 		return "" // replacing the IDs is slow, and most output has no part of a secret
@@ -45,8 +45,15 @@ func anyForm(out, secret string) string {
 	private := publicMark.ReplaceAllString(secret, "")
 	squeezed := strings.NewReplacer(" ", "", "0x", "", ",", "", "\n", "").Replace(strings.ToLower(out))
 
-	for i := range max(len(private)-5, 1) {
-		part := private[i:min(i+6, len(private))]
+	// Six characters of a long, random hexadecimal secret occur by chance in times, and in
+	// the hexadecimal form of any text.
+	few := 6
+	if len(private) >= 32 {
+		few = 9
+	}
+
+	for i := range max(len(private)-few+1, 1) {
+		part := private[i:min(i+few, len(private))]
 		raw := []byte(part)
 
 		for form, text := range map[string]string{

@@ -35,6 +35,15 @@ func TestFormFindsSecrets(t *testing.T) {
 	}
 }
 
+func TestFormFindsNineCharactersOfRandomSecret(t *testing.T) {
+	t.Parallel()
+
+	const random = "sk_2c20616e79207465c20616e79207465c20616e7920"
+
+	assert.NotEmpty(t, Form("x"+random[10:19]+"x", random))
+	assert.Empty(t, Form(fmt.Sprintf("%x", "one, a"), random), "six by chance")
+}
+
 func TestPublicIDsAreNoSecrets(t *testing.T) {
 	t.Parallel()
 
