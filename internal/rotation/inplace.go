@@ -181,15 +181,13 @@ func (p inPlace) promote(ctx context.Context) error {
 }
 
 // changeOver makes requests use the new key, and lets them continue. If a new session takes
-// longer than maxHold, they continue with the old one, unless that is dead.
+// longer than maxHold, they continue with the old one, provided that it is alive.
 func (p inPlace) changeOver(ctx context.Context) {
 	w := p.w
 	short, cancel := context.WithTimeout(ctx, maxHold)
 	defer cancel()
 	if !w.adopter.changeOver(short, w.hold.rec) && short.Err() != nil && !w.held.IsZero() {
-		check, cancel := context.WithTimeout(ctx, maxHold)
-		defer cancel()
-		if v, _ := w.calls.verify(check, w.held.Credential); v == Dead {
+		if v, _ := w.calls.verify(ctx, w.held.Credential); v != Alive {
 			w.adopter.changeOver(ctx, w.hold.rec)
 		}
 	}
