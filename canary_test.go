@@ -67,7 +67,7 @@ func TestFailedRotationShowsNoSecret(t *testing.T) {
 			t.Run(name+", "+s.String(), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+					w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsEndingWithKey())
 					hears := sdktest.NewCanary(w.Key.Secret, w.Owner.Secret)
 					store := &sdktest.SpyStore{Store: agrenting.MemoryStore(), Canary: hears}
 					c := w.Client(store, agrenting.RotationPolicy{Strategy: s}, hears.Options()...)

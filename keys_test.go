@@ -7,8 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -24,7 +24,7 @@ func TestKeysAreCreatedListedAndRevoked(t *testing.T) {
 	for name, opts := range map[string][]agrentingtest.Option{
 		"as documented":  nil,
 		"under key":      {agrentingtest.WithRotateKeyField("key")},
-		"odd members":    {agrentingtest.WithBrokenKeyAnswers()},
+		"odd members":    {agrentingtest.WithUnexpectedKeyFields()},
 		"under secret":   {agrentingtest.WithRotateKeyField("secret")},
 		"under a nested": {agrentingtest.WithRotateKeyField("credential")},
 	} {

@@ -311,7 +311,7 @@ func TestQuotingBase_rotation_showsNoCredential(t *testing.T) {
 				t.Parallel()
 				everyQuote(t, func(t *testing.T, quote func(*http.Request) error, panics bool) {
 					t.Helper()
-					w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+					w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsEndingWithKey())
 					o, base := newOutlets(), &quotingBase{base: w.Server.Transport(), route: route, quote: quote, panics: panics}
 					p := agrenting.RotationPolicy{Strategy: agrenting.Overlap, KeyID: w.Key.ID}
 					if name == "rotate" || name == "session" {

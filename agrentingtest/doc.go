@@ -103,7 +103,7 @@
 // # Undocumented behavior
 //
 // Where sources differ, there is an option: [WithSessionShape], [WithAuthPath],
-// [WithRotateKeyField], [WithBrokenKeyAnswers], [WithSessionsDyingWithKey],
+// [WithRotateKeyField], [WithUnexpectedKeyFields], [WithSessionsEndingWithKey],
 // [WithBearerKeys]. Where sources do not say anything, this server is strict, so that a
 // client that works with it does not depend on luck:
 //

@@ -171,7 +171,7 @@ func TestRevokedKeyIsExchangedUntilNodesKnow(t *testing.T) {
 		want int // status of the session once the nodes know
 	}{
 		"session lives on":      {nil, 200},
-		"session dies with key": {[]agrentingtest.Option{agrentingtest.WithSessionsDyingWithKey()}, 401},
+		"session dies with key": {[]agrentingtest.Option{agrentingtest.WithSessionsEndingWithKey()}, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

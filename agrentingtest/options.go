@@ -107,15 +107,15 @@ func WithAuthPath(path string) Option { return func(c *config) { c.authPath = pa
 // should accept "api_key" (the default), "key", "credential", and "secret".
 func WithRotateKeyField(name string) Option { return func(c *config) { c.keyField = name } }
 
-// WithBrokenKeyAnswers gives every other field in the responses that create or rotate a
+// WithUnexpectedKeyFields gives every other field in the responses that create or rotate a
 // key a type that clients do not expect. A client that then fails to read the secret has
 // lost the key.
-func WithBrokenKeyAnswers() Option { return func(c *config) { c.brokenKeys = true } }
+func WithUnexpectedKeyFields() Option { return func(c *config) { c.brokenKeys = true } }
 
-// WithSessionsDyingWithKey ends the sessions that were obtained with a key when the key
+// WithSessionsEndingWithKey ends the sessions that were obtained with a key when the key
 // is rotated or revoked. By default they remain valid. The platform does not document
 // this.
-func WithSessionsDyingWithKey() Option { return func(c *config) { c.dyingSessions = true } }
+func WithSessionsEndingWithKey() Option { return func(c *config) { c.dyingSessions = true } }
 
 // WithMaxKeys limits the live keys of an agent to n: creating another one responds with
 // 422. Rotation is always possible. Zero, the default, means unlimited.

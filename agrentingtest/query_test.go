@@ -134,7 +134,7 @@ func TestRevokedReportsEndOfCredential(t *testing.T) {
 
 func TestSessionsOfRevokedKeyAreRevoked(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, agrentingtest.WithSessionsDyingWithKey())
+	w := newWorld(t, agrentingtest.WithSessionsEndingWithKey())
 	session, _ := w.NewSession(w.key.Secret)
 	p, err := w.Verify(http.Header{"Authorization": {"Bearer " + session}})
 	require.NoError(t, err)

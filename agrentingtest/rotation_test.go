@@ -80,7 +80,7 @@ func TestSecretHasTheChosenFieldName(t *testing.T) {
 
 func TestTruncatedResponsesContainKey(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, agrentingtest.WithBrokenKeyAnswers())
+	w := newWorld(t, agrentingtest.WithUnexpectedKeyFields())
 	a := w.asKey().post(rotatePath, "")
 	assert.True(t, w.KeyAlive(a.text("api_key")))
 	assert.InDelta(t, -1.5, a.object()["created_at"], 0)

@@ -113,7 +113,7 @@ func TestSessionsOutliveTheirKeyUnlessToldOtherwise(t *testing.T) {
 		want int
 	}{
 		"default": {nil, 200},
-		"dying":   {[]agrentingtest.Option{agrentingtest.WithSessionsDyingWithKey()}, 401},
+		"dying":   {[]agrentingtest.Option{agrentingtest.WithSessionsEndingWithKey()}, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

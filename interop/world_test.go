@@ -57,8 +57,8 @@ type world struct {
 func newWorld(t *testing.T, strategy agrenting.Strategy) *world {
 	t.Helper()
 	return worldOn(t, agrenting.RotationPolicy{Strategy: strategy, Every: -1},
-		agrentingtest.WithoutRateLimits(),        // months pass in a second here
-		agrentingtest.WithSessionsDyingWithKey()) // the harder way to be read
+		agrentingtest.WithoutRateLimits(),         // months pass in a second here
+		agrentingtest.WithSessionsEndingWithKey()) // the harder way to be read
 }
 
 // newVirtualWorld is a world on pipes, inside a bubble of testing/synctest: it is

@@ -18,7 +18,7 @@ import (
 
 func TestKeyDyingDuringReplayFailsNoRequest(t *testing.T) {
 	t.Parallel()
-	w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+	w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsEndingWithKey())
 	path := filepath.Join(t.TempDir(), "keys", "key.json")
 	mine, err := agrenting.FileStore(path)
 	require.NoError(t, err)

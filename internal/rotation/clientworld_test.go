@@ -139,7 +139,7 @@ func newModelWorld(t *testing.T, tc rotation.ModelCase) *modelWorld {
 	t.Helper()
 	opts := []agrentingtest.Option{agrentingtest.InMemory(), agrentingtest.WithoutRateLimits()}
 	if !tc.Lifeline {
-		opts = append(opts, agrentingtest.WithSessionsDyingWithKey())
+		opts = append(opts, agrentingtest.WithSessionsEndingWithKey())
 	}
 	if tc.Slow { // the key is verified four times
 		opts = append(opts, agrentingtest.WithNodes(agrentingtest.Nodes{KeyLag: 170 * time.Millisecond}))

@@ -109,7 +109,7 @@ func TestAPendingCallIsNotGivenUp(t *testing.T) {
 func TestARotationLeavesKeysOfOthersAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsEndingWithKey())
 		store := agrenting.MemoryStore()
 		var others []agrentingtest.Key
 		c := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.InPlace, Owner: agrenting.Static(agrenting.UserToken(w.Owner.Secret))},
@@ -140,7 +140,7 @@ func TestARotationLeavesKeysOfOthersAlone(t *testing.T) {
 func TestRotationEndsWithoutKeyList(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsEndingWithKey())
 		store := agrenting.MemoryStore()
 		c := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.InPlace, Owner: agrenting.Static(agrenting.UserToken(w.Owner.Secret))})
 		require.NoError(t, w.Call(c))
@@ -175,7 +175,7 @@ func TestWrongKeyIDIsCorrectedByHint(t *testing.T) {
 func TestOldKeyIsKeptUntilSessionsAreReplaced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsEndingWithKey())
 		store := agrenting.MemoryStore()
 		c := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.Overlap, Every: -1}, agrenting.WithSession())
 		require.NoError(t, w.Call(c))

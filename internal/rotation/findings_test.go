@@ -90,7 +90,7 @@ func TestKeyThatIsAliveIsNotReplacedByTheInitialKey(t *testing.T) {
 func TestInPlaceRotationNeedsReadableKeyList(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsEndingWithKey())
 		store := agrenting.MemoryStore()
 		c := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.InPlace, Every: -1, Owner: agrenting.Static(agrenting.UserToken(w.Owner.Secret))})
 		require.NoError(t, w.Call(c))
@@ -115,7 +115,7 @@ func TestInPlaceRotationNeedsReadableKeyList(t *testing.T) {
 func TestLostKeyOfEarlierRotationIsRevoked(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+		w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsEndingWithKey())
 		store := agrenting.MemoryStore()
 		owner := agrenting.Static(agrenting.UserToken(w.Owner.Secret))
 		first := w.Client(store, agrenting.RotationPolicy{Strategy: agrenting.Overlap, Every: -1, Owner: owner})

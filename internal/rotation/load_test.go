@@ -195,7 +195,7 @@ func TestBackToBackRotationsFailNoRequest(t *testing.T) { //nolint:tparallel // 
 	}
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} { //nolint:paralleltest // one after the other, see above
 		t.Run(s.String(), func(t *testing.T) {
-			w := sdktest.NewRotationWorld(t, agrentingtest.WithLogLimit(100), agrentingtest.WithSessionsDyingWithKey())
+			w := sdktest.NewRotationWorld(t, agrentingtest.WithLogLimit(100), agrentingtest.WithSessionsEndingWithKey())
 			store, sessions := agrenting.MemoryStore(), sdktest.NewFailingStore()
 			var clients []*agrenting.Client
 			var sent func() int64

@@ -185,7 +185,7 @@ func TestRequiredStoreLoadMayExceedCallTimeout(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				const call = time.Second
-				w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+				w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsEndingWithKey())
 				keys := agrenting.MemoryStore()
 				store := &slowToLoad{Store: keys}
 				store.slow.Store(int64(3 * call))

@@ -167,7 +167,7 @@ func TestKeyWronglyConsideredDead(t *testing.T) {
 
 func refuseKey(t *testing.T, strategy agrenting.Strategy, owner bool, times int) {
 	t.Helper()
-	w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+	w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsEndingWithKey())
 	store := agrenting.MemoryStore()
 	base := &replacing{base: w.Server.Transport(), with: strangers["401"], instead: true, matches: func(r *http.Request) bool {
 		return sdktest.SecretOf(r.Header) == w.Key.Secret && !keyCalls["authenticate"](r)
@@ -334,7 +334,7 @@ func TestOwnerDoesNotRepeatAnOldRotation(t *testing.T) {
 		t.Run(age.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsDyingWithKey())
+				w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionsEndingWithKey())
 				store := agrenting.MemoryStore()
 				p := agrenting.RotationPolicy{
 					Strategy: agrenting.InPlace, Every: -1, Owner: agrenting.Static(agrenting.UserToken(w.Owner.Secret)),

@@ -42,7 +42,7 @@ func TestRotationReplacesAndRevokesKey(t *testing.T) {
 				t.Parallel()
 				var opts []agrentingtest.Option
 				if tc.broken {
-					opts = append(opts, agrentingtest.WithBrokenKeyAnswers())
+					opts = append(opts, agrentingtest.WithUnexpectedKeyFields())
 				}
 				w := sdktest.NewRotationWorld(t, opts...)
 				store := agrenting.MemoryStore()
@@ -81,7 +81,7 @@ func TestRotationsUnderLoadFailNoRequest(t *testing.T) {
 			var copts []agrenting.Option
 			if session {
 				name += " with sessions that die with their key"
-				opts = append(opts, agrentingtest.WithSessionsDyingWithKey())
+				opts = append(opts, agrentingtest.WithSessionsEndingWithKey())
 				copts = append(copts, agrenting.WithSession())
 			}
 			t.Run(name, func(t *testing.T) {

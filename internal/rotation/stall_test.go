@@ -75,7 +75,7 @@ func TestSessionRenewalDuringRotationFailsNoRequest(t *testing.T) {
 		t.Run(before.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionTTL(10*time.Minute), agrentingtest.WithSessionsDyingWithKey())
+				w := sdktest.NewRotationWorld(t, agrentingtest.WithSessionTTL(10*time.Minute), agrentingtest.WithSessionsEndingWithKey())
 				c := w.Client(agrenting.MemoryStore(), agrenting.RotationPolicy{Every: -1, Strategy: agrenting.InPlace}, agrenting.WithSession())
 				require.NoError(t, w.Call(c))
 				sdktest.Advance(time.Until(c.Status().NextRenewal) - before)

@@ -219,7 +219,7 @@ func TestSlowExchangeAfterRotationFailsNoRequest(t *testing.T) {
 		most  time.Duration // that a request waits
 	}{
 		"sessions outlive the key":   {nil, time.Hour, 3 * time.Second},
-		"sessions die with the key":  {[]agrentingtest.Option{agrentingtest.WithSessionsDyingWithKey()}, 5 * time.Second, 6 * time.Second},
+		"sessions die with the key":  {[]agrentingtest.Option{agrentingtest.WithSessionsEndingWithKey()}, 5 * time.Second, 6 * time.Second},
 		"a fast exchange, same time": {nil, time.Second, 2 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
