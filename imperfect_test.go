@@ -15,6 +15,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 )
 
 // The tests in this file count what faults of the platform and of gateways cost. Each
@@ -75,7 +76,7 @@ func (s scenario) runsWith() []uint64 {
 		return s.seeds
 	}
 	random := s.faults.stray > 0 || s.faults.staleNodes > 0
-	if !random || sdktest.FewerScenarios || testing.Short() {
+	if !random || sample.Fewer || testing.Short() {
 		return []uint64{8}
 	}
 	return []uint64{8, 1}

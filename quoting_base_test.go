@@ -25,6 +25,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 )
 
 // quotes are ways in which a base transport quotes the request that it was given.
@@ -304,7 +305,7 @@ func TestQuotingBase_rotation_showsNoCredential(t *testing.T) {
 	}
 	for name, route := range routes {
 		for i, by := range []string{"key", "user token"} {
-			if sdktest.FewerScenarios && i == len(name)%2 {
+			if sample.Fewer && i == len(name)%2 {
 				continue // with the race detector, each route is tested with one of the two
 			}
 			t.Run(name+" by "+by, func(t *testing.T) {

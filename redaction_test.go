@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/agrenting/agrenting-go/internal/sdktest/leak"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 	"github.com/agrenting/agrenting-go/internal/secret"
 	"github.com/agrenting/agrenting-go/webhook"
 )
@@ -151,6 +152,9 @@ func probe[T any](t *testing.T, name string, value T, secrets ...string) {
 
 	for holder, held := range holders {
 		for outlet, write := range outlets {
+			if sample.Fewer && outlet == "failed assertions" && holder != "value" && holder != "pointer" {
+				continue // the diff of a client has a megabyte
+			}
 			t.Run(name+"/"+holder+"/"+outlet, func(t *testing.T) {
 				t.Parallel()
 

@@ -24,6 +24,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/durable"
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 )
 
 const rotatingChildVar = "AGRENTING_TEST_ROTATING_CHILD"
@@ -269,7 +270,7 @@ func TestRotationResumesAfterKillAtAnyStep(t *testing.T) {
 					if kind != stepAnswer && (fault == faultTruncated || fault == faultFailed) {
 						continue
 					}
-					if scenarios++; (sdktest.FewerScenarios || testing.Short()) && scenarios%5 != 0 {
+					if scenarios++; (sample.Fewer || testing.Short()) && scenarios%5 != 0 {
 						continue
 					}
 					failing := spec

@@ -18,6 +18,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/internal/rotation"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 )
 
 // modelEnding is what becomes of the first process after the faults, if it is
@@ -243,7 +244,7 @@ func TestARotationSurvivesAnyOneFault(t *testing.T) {
 		for n, op := range clean.ops[:clean.first] {
 			for i, f := range op.faults() {
 				endings := []modelEnding{itStays, itDies}
-				if sdktest.FewerScenarios { // TestAnyOneFault tries all, and the same code runs
+				if sample.Fewer { // TestAnyOneFault tries all, and the same code runs
 					if (n+i)%16 != 0 {
 						continue
 					}
@@ -257,7 +258,7 @@ func TestARotationSurvivesAnyOneFault(t *testing.T) {
 		}
 	}
 	run.wait()
-	if !sdktest.FewerScenarios {
+	if !sample.Fewer {
 		assert.Positive(t, run.lost.Load(), "some keys cannot be saved")
 	}
 }
@@ -274,7 +275,7 @@ func TestARotationSurvivesAnyTwoFaults(t *testing.T) {
 	switch {
 	case *rotation.Every:
 		stride = 1
-	case sdktest.FewerScenarios:
+	case sample.Fewer:
 		stride, firsts = 75, 50
 	}
 	first, pair := 0, 0

@@ -14,6 +14,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/rotation"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -118,7 +119,7 @@ func TestRotationSurvivesAStopAtAnyOperation(t *testing.T) {
 		for n, op := range clean.ops[:clean.first] {
 			for i, f := range stopFaults {
 				for j, ending := range []modelEnding{itStays, itDies} {
-					if sdktest.FewerScenarios && (n+i+6*j)%12 != 0 {
+					if sample.Fewer && (n+i+6*j)%12 != 0 {
 						continue // the same code runs, and without the detector all of them
 					}
 					run.scenario(tc, modelPlan{n: f}, ending, fmt.Sprintf("operation %d, %s: %s", n, op, f), nil)

@@ -17,6 +17,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 )
 
 // wallClock is by how much the wall clock of a machine is ahead of that of the tests.
@@ -85,7 +86,7 @@ func TestWallClockJumpsAtAnyOperation(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) { last = rotateWhileClockJumps(t, s, jump, "", -1) })
 					require.GreaterOrEqual(t, last, 5, "a load and four saves")
 					first, step := 0, 1
-					if sdktest.FewerScenarios { // other operations in each case
+					if sample.Fewer { // other operations in each case
 						first, step = (4*i+j)%min(9, last), 9
 					}
 					for at := first; at < last; at += step {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/agrenting/agrenting-go/internal/record"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 	"github.com/agrenting/agrenting-go/internal/secret"
 )
 
@@ -423,7 +424,7 @@ func TestLedger_anyOneFault(t *testing.T) {
 	switch {
 	case *everyLedger:
 		stride = 1
-	case fewerScenarios || testing.Short():
+	case sample.Fewer || testing.Short():
 		stride = 481
 	}
 	onAllProcessors(func(yield func(ledgerScenario) bool) {
@@ -456,7 +457,7 @@ func TestLedger_anyTwoFaults(t *testing.T) {
 		from, to = *ledgerPair, *ledgerPair+1
 	case *everyLedger:
 		to *= 100
-	case fewerScenarios || testing.Short():
+	case sample.Fewer || testing.Short():
 		to /= 50
 	}
 	onAllProcessors(func(yield func(int) bool) {

@@ -19,6 +19,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/rotation"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 )
 
 // TestAThousandRotationsFailNoRequestOf64Workers rotates as fast as possible while 64 workers
@@ -29,7 +30,7 @@ func TestAThousandRotationsFailNoRequestOf64Workers(t *testing.T) { //nolint:tpa
 	t.Parallel()
 	const rotations = 100
 	platforms := 10
-	if sdktest.FewerScenarios && !*rotation.Every {
+	if sample.Fewer && !*rotation.Every {
 		platforms = 1
 	}
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} { //nolint:paralleltest // one after the other, see above
@@ -163,7 +164,7 @@ func TestGateIsReleasedAfterRotation(t *testing.T) {
 				}
 				sdktest.Advance(time.Second)
 				rotations := 5
-				if sdktest.FewerScenarios {
+				if sample.Fewer {
 					rotations = 2
 				}
 				for range rotations {
@@ -190,7 +191,7 @@ func TestGateIsReleasedAfterRotation(t *testing.T) {
 func TestBackToBackRotationsFailNoRequest(t *testing.T) { //nolint:tparallel // each has the processors for itself
 	t.Parallel()
 	rotations := 60
-	if sdktest.FewerScenarios && !*rotation.Every {
+	if sample.Fewer && !*rotation.Every {
 		rotations = 20
 	}
 	for _, s := range []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace} { //nolint:paralleltest // one after the other, see above

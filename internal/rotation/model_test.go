@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 )
 
 // ending is what becomes of the first process after the faults, if it is alive.
@@ -363,7 +365,7 @@ func TestAnyOneFault(t *testing.T) {
 	}
 	var faults atomic.Int64
 	stride := int64(1)
-	if fewerScenarios {
+	if sample.Fewer {
 		stride = 10 // one of several, evenly distributed; all of them without the detector
 	}
 	r.each(false, func(o outcome) int { return len(o.ops) }, all, func(s scenario) {
@@ -390,7 +392,7 @@ func TestAnyTwoFaults(t *testing.T) {
 	if *Every {
 		stride = 1
 	}
-	if fewerScenarios || testing.Short() {
+	if sample.Fewer || testing.Short() {
 		step, stride = 5, 40 // one of many pairs, evenly distributed; other steps of CI run without the detector
 	}
 	r.each(true, func(o outcome) int { return o.first }, func(op operation) []fault { return notBelieved(op.faults()) }, func(s scenario) {

@@ -25,6 +25,7 @@ import (
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 )
 
 const fleetMemberVar = "AGRENTING_TEST_FLEET_MEMBER"
@@ -202,7 +203,7 @@ func TestFleetRotatesKeyWithoutFailedRequests(t *testing.T) { //nolint:tparallel
 				fleet[i] = spec.start(t)
 			}
 			rotations := tc.rotations
-			if sdktest.FewerScenarios {
+			if sample.Fewer {
 				rotations = min(rotations, 20)
 			}
 			made, adopted := order(t, fleet, rotations)

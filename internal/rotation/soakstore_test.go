@@ -25,6 +25,7 @@ import (
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/agrentingtest"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 )
 
 // TestSoakImperfectStoreAndPlatform runs clients of one key in virtual time, while their
@@ -35,7 +36,7 @@ import (
 //	go test -run TestSoakImperfectStoreAndPlatform -soak=10m -timeout=15m -v .
 func TestSoakImperfectStoreAndPlatform(t *testing.T) { //nolint:paralleltest // it measures the memory of the process
 	rounds := 3
-	if sdktest.FewerScenarios || testing.Short() {
+	if sample.Fewer || testing.Short() {
 		rounds = 1
 	}
 	began := time.Now()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/agrenting/agrenting-go"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 )
 
 var bothStrategies = []agrenting.Strategy{agrenting.Overlap, agrenting.InPlace}
@@ -94,7 +95,7 @@ func TestLostRecordIsWrittenBack(t *testing.T) {
 	for k, s := range bothStrategies {
 		for _, session := range []bool{false, true} {
 			for i, loss := range lossesOfFile {
-				if sdktest.FewerScenarios && session == ((i+k)%2 == 0) {
+				if sample.Fewer && session == ((i+k)%2 == 0) {
 					continue
 				}
 				name := s.String() + ", " + loss.name
@@ -287,7 +288,7 @@ func TestStoreErrorsInARow(t *testing.T) {
 				})
 				require.GreaterOrEqual(t, last, 5, "a load and four saves")
 				for at := range last {
-					if sdktest.FewerScenarios && (at+i)%3 != 0 {
+					if sample.Fewer && (at+i)%3 != 0 {
 						continue
 					}
 					plan := func(op storeOp) opEffect {

@@ -15,6 +15,7 @@ import (
 	"github.com/agrenting/agrenting-go/internal/record"
 	"github.com/agrenting/agrenting-go/internal/renew"
 	"github.com/agrenting/agrenting-go/internal/sdktest"
+	"github.com/agrenting/agrenting-go/internal/sdktest/sample"
 	"github.com/agrenting/agrenting-go/internal/wire"
 )
 
@@ -30,7 +31,7 @@ func TestRecordDatesOffByADay(t *testing.T) {
 				for _, attempts := range []int{0, 2} {
 					for _, owner := range []bool{false, true} {
 						n++
-						if sdktest.FewerScenarios && n%3 != 0 {
+						if sample.Fewer && n%3 != 0 {
 							continue
 						}
 						name := fmt.Sprintf("%s, %v, happened %v, %d attempts, owner %v", strategy, off, happened, attempts, owner)

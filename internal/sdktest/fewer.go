@@ -1,8 +1,0 @@
-//go:build race && !every
-
-package sdktest
-
-// FewerScenarios reports whether tests run a sample of their scenarios, because the
-// race detector makes each about ten times slower. Without the detector, or with the
-// build tag "every", they run all of them.
-const FewerScenarios = true
