@@ -270,7 +270,8 @@ func TestRotationResumesAfterKillAtAnyStep(t *testing.T) {
 					if kind != stepAnswer && (fault == faultTruncated || fault == faultFailed) {
 						continue
 					}
-					if scenarios++; (sample.Fewer || testing.Short()) && scenarios%5 != 0 {
+					scenarios++
+					if (sample.Fewer || testing.Short()) && scenarios%5 != 0 {
 						continue
 					}
 					failing := spec
