@@ -246,7 +246,7 @@ func TestUnwritableResponseIsWrittenByRepeatedRequest(t *testing.T) {
 	release()
 	require.Error(t, cmd.Wait())
 	assert.Contains(t, out.String(), "its secret is in "+target+"/.agrenting-")
-	assert.Contains(t, out.String(), "repeat the same command within 24 h: the platform then returns the same secret; or revoke it")
+	assert.Contains(t, out.String(), "repeat the same command within 23 h: the platform then returns the same secret; or revoke it")
 
 	require.NoError(t, os.Remove(file))
 	text, code := s.run(command...)

@@ -84,7 +84,7 @@ func TestInconclusiveResponseIsRepeated(t *testing.T) {
 				assert.Equal(t, codeFailure, code, errs)
 				assert.Empty(t, out)
 				assert.Contains(t, errs, "it is not known whether")
-				assert.Contains(t, errs, "repeat the same command within 24 h")
+				assert.Contains(t, errs, "repeat the same command within 23 h")
 				assert.NotContains(t, errs, "issued a secret")
 				assert.NoFileExists(t, file)
 				assert.FileExists(t, file+pendingSuffix)
