@@ -288,16 +288,11 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 			return resp, false, nil
 		}
 		// With the same credential, the node may have been the reason. Its connection
-		// must not be used again: the rest of the response is not read, or the
-		// connection is closed when it is idle.
+		// must not be used again: the rest of the response is not read.
 		elsewhere := next.Number == gen.Number
-		idle, closes := t.base.(interface{ CloseIdleConnections() })
 		settle, discard := replay.Settle, replay.Discard
 		if elsewhere {
-			discard = replay.Abandon
-			if !closes {
-				settle = replay.Abandon
-			}
+			settle, discard = replay.Abandon, replay.Abandon
 		}
 		if req.GetBody != nil {
 			settle(resp)
@@ -308,11 +303,8 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, agentSet boo
 			pc.trace.failed(err)
 			return resp, false, nil
 		}
-		switch {
-		case req.GetBody == nil:
+		if req.GetBody == nil {
 			discard(resp)
-		case elsewhere && closes:
-			idle.CloseIdleConnections()
 		}
 		before := gen.Number
 		if gen, err = t.creds.reenter(ctx, next); err != nil {

@@ -400,13 +400,10 @@ func TestConnectionsOfRetriesAndResends(t *testing.T) {
 	filler := strings.Repeat("x", 3<<10)
 	for name, tc := range map[string]struct {
 		code int
-		body string
 		same bool
 	}{
-		"resend":            {http.StatusUnauthorized, "", false},
-		"resend with body":  {http.StatusUnauthorized, "body", false},
-		"retry":             {http.StatusServiceUnavailable, "", true},
-		"retry with a body": {http.StatusServiceUnavailable, "body", true},
+		"resend": {http.StatusUnauthorized, false},
+		"retry":  {http.StatusServiceUnavailable, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -427,11 +424,7 @@ func TestConnectionsOfRetriesAndResends(t *testing.T) {
 			}))
 			t.Cleanup(srv.Close)
 			tr := sdktest.TransportOver(t, sdktest.Loopback(t), sdktest.NewSource("k1"), agrenting.WithBaseURL(srv.URL), sdktest.Sleepless)
-			var body io.Reader
-			if tc.body != "" {
-				body = strings.NewReader(tc.body)
-			}
-			resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodPut, srv.URL+"/x", body))
+			resp, err := tr.RoundTrip(sdktest.Request(t, http.MethodPut, srv.URL+"/x", nil))
 			require.NoError(t, err)
 			assert.Equal(t, http.StatusOK, resp.StatusCode)
 			readAll(t, resp)
@@ -441,31 +434,6 @@ func TestConnectionsOfRetriesAndResends(t *testing.T) {
 			assert.Equal(t, tc.same, from[0] == from[1])
 		})
 	}
-}
-
-// The caller gets the response, although the request was to be sent again.
-func TestRefusalOfSpentBodyIsReturnedComplete(t *testing.T) {
-	t.Parallel()
-	const refusal = `{"errors":[{"code":"UNAUTHORIZED","message":"try another node"}]}`
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if sdktest.IsVerify(r) {
-			_, _ = io.WriteString(w, `{"data":[]}`)
-			return
-		}
-		_, err := io.Copy(io.Discard, r.Body)
-		assert.NoError(t, err)
-		w.WriteHeader(http.StatusUnauthorized)
-		_, _ = io.WriteString(w, refusal)
-	}))
-	t.Cleanup(srv.Close)
-	tr := sdktest.TransportOver(t, sdktest.Loopback(t), sdktest.NewSource("k1"), agrenting.WithBaseURL(srv.URL), sdktest.Sleepless)
-	req := sdktest.Request(t, http.MethodPut, srv.URL+"/x", strings.NewReader("body"))
-	spent := errors.New("the body has been sent")
-	req.GetBody = func() (io.ReadCloser, error) { return nil, spent }
-	resp, err := tr.RoundTrip(req)
-	require.NoError(t, err)
-	require.ErrorIs(t, agrenting.CheckResponse(resp), spent)
-	assert.JSONEq(t, refusal, readAll(t, resp))
 }
 
 func TestFailedRenewalAfter401IsNotRepeated(t *testing.T) {

@@ -80,7 +80,7 @@ var phrases = []string{
 	"set WithStore, for example with FileStore", "pass --store FOLDER",
 	"use https; WithInsecureHTTP allows plain http, which anyone on the network path can read (loopback addresses are always allowed)", "use https; plain http is allowed only for this machine",
 	"If it may receive the credential, add it to WithAllowedOrigins or set it as the base URL", "If it may receive the credential, set --url to it",
-	"If you trust the URL that the platform redirects to, set it as the base URL", "If you trust the URL that the platform redirects to, set --url to it",
+	"and you trust the URL that the platform redirects to, set it as the base URL", "and you trust the URL that the platform redirects to, set --url to it",
 	"so it may be damaged or sealed", "so it may be damaged, or sealed; the command line cannot open sealed records",
 	"If they are the same agent, set WithAgentID. Otherwise, give each agent a part of the store: agrenting.Namespace(store, prefix), with the agent's ID as prefix",
 	"If they are the same agent, set --agent. Otherwise, " + hintOtherStore,

@@ -64,17 +64,13 @@ func startMortal(t *testing.T, s setup, method string) *world {
 	s.client = append(s.client, agrenting.WithSession(agrenting.SessionPolicy{MaxExchanges: 1000}))
 	s.server = append(s.server, agrentingtest.WithoutRateLimits())
 	s.base = func(base http.RoundTripper) http.RoundTripper {
-		closer, _ := base.(idleCloser)
-		return struct {
-			roundTrip
-			idleCloser
-		}{func(req *http.Request) (*http.Response, error) {
+		return roundTrip(func(req *http.Request) (*http.Response, error) {
 			resp, err := base.RoundTrip(req)
 			if err == nil && resp.StatusCode == http.StatusOK && req.URL.Path == pending { // where the SDK asks
 				asked <- struct{}{}
 			}
 			return resp, err
-		}, closer}
+		})
 	}
 	w := start(t, s)
 	w.echoes(method + " /echo")
@@ -120,32 +116,6 @@ func TestBodySurvivesDeadSession(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// The session is valid, but the body is too long to be kept.
-func TestRefusalOfSentBodyReachesTheCaller(t *testing.T) {
-	t.Parallel()
-	const refusal = `{"errors":[{"code":"UNAUTHORIZED","message":"try another node"}]}`
-	w := startMortal(t, setup{change: keeping}, http.MethodPost)
-	w.srv.Handle("POST /stray", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		_, err := io.Copy(io.Discard, r.Body)
-		assert.NoError(t, err)
-		rw.WriteHeader(http.StatusUnauthorized)
-		_, _ = io.WriteString(rw, refusal)
-	}))
-	for name, body := range map[string]io.Reader{
-		"known length": bytes.NewReader(sized(limit + 1)), "unknown length": chunked{bytes.NewReader(sized(limit + 1))},
-	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+"/stray", body)
-		require.NoError(t, err)
-		resp, err := w.client.Do(req)
-		require.NoError(t, err)
-		got, err := io.ReadAll(resp.Body)
-		require.NoError(t, err)
-		require.NoError(t, resp.Body.Close())
-		assert.Equal(t, http.StatusUnauthorized, resp.StatusCode, name)
-		assert.JSONEq(t, refusal, string(got), name)
 	}
 }
 
@@ -430,8 +400,6 @@ func TestContinueIsSentOnlyToWaitingCallers(t *testing.T) {
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
-
-type idleCloser interface{ CloseIdleConnections() }
 
 type roundTrip func(*http.Request) (*http.Response, error)
 
