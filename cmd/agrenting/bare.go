@@ -86,7 +86,8 @@ func (r *bareRotation) find(a *app) (finished *agrenting.KeyState, err error) {
 		return nil, err
 	}
 	for _, folder := range folders {
-		if _, err := os.Lstat(folder); !errors.Is(err, fs.ErrNotExist) {
+		// Anyone can make the one for temporary files.
+		if info, err := os.Lstat(folder); err == nil && privateFile(info) {
 			return r.resume(a.withStore(folder))
 		}
 	}
@@ -251,9 +252,9 @@ func (r *bareRotation) settle(err error) error {
 		}
 		e.hint = where + "; " + again + " to write it to " + cmp.Or(r.cmd.Out, "standard output")
 	case e.code == codeRefused, e.code == codeCredential:
-		e.hint = joinHints(e.hint, again+" with the same key to finish the rotation")
+		e.hint = joinHints(e.hint, again+" with the same key to finish the rotation, which is in "+a.Store)
 	default: // a network hint would not mention the rotation
-		e.hint = again + " to finish the rotation: it uses the same idempotency key, so that no key is lost"
+		e.hint = again + " to finish the rotation: it uses the same idempotency key, so that no key is lost. The rotation is in " + a.Store
 	}
 	e.unknown = lerr != nil || (state.Unfinished != nil && state.Unfinished.Stage == agrenting.StageIssue)
 	return &e

@@ -133,7 +133,7 @@ func (e *examination) hintOf(err error, c *cliError) string {
 	case errors.Is(err, agrenting.ErrEnvironmentMismatch):
 		return "use a credential of that environment, or select the other environment with --env or " + varEnv
 	case c.code == codeCredential && e.app.Store != "" && keyFile == "":
-		return "check --store " + e.app.Store + "; once the record is removed, " + e.app.storeHint() + " again"
+		return "check --store " + e.app.Store + "; once the record is removed, " + e.app.storeHint()
 	case c.code == codeCredential && e.codes["key file"] != 0: // that finding has the reason
 		return "name another file with --key-file or " + varKeyFile
 	case c.code == codeCredential && keyFile != "" && errors.Is(err, fs.ErrPermission):

@@ -14,7 +14,8 @@ import (
 )
 
 // forwarded returns the signals that are passed on to the command. A signal that is ignored,
-// such as SIGHUP under nohup, is left out, so that the command ignores it too.
+// such as SIGHUP under nohup, is left out, so that the command ignores it too. SIGINT and
+// SIGTERM are always passed on, because this program catches them.
 func forwarded() []os.Signal {
 	return slices.DeleteFunc([]os.Signal{
 		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT,
@@ -37,7 +38,8 @@ func inForeground() bool {
 	}
 	defer tty.Close()
 	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
-	return err == nil && group == unix.Getpgrp()
+	own, oerr := unix.Getpgid(0)
+	return err == nil && oerr == nil && group == own
 }
 
 // endingSignal returns the signal that ended a process, or 0.
