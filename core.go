@@ -44,7 +44,6 @@ type core struct {
 	stop      func()   // ends the instrumentations; may be nil
 	gates     gate.Set
 	ownBase   bool
-	userAgent string
 
 	rate atomic.Pointer[Rate]
 	told struct{ routes, hosts hint.Once } // what was logged once
@@ -69,7 +68,7 @@ func newCore(opts []Option) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &core{cfg: cfg, env: env.environment, routes: cfg.routes, userAgent: userAgent(cfg.userAgent)}
+	c := &core{cfg: cfg, env: env.environment, routes: cfg.routes}
 	c.evidence = evidence.NewBook(platformCalls{c})
 	c.endpoint = session.NewEndpoint(c.routes.Authenticate, platformCalls{c})
 	agent, err := c.agentFrom(env.agentID)

@@ -219,7 +219,7 @@ func (c *Client) request(ctx context.Context, method, path string, in, out any, 
 	case method == http.MethodPost || method == http.MethodPut:
 		wire.SetDefault(cfg.header, wire.HeaderIdempotencyKey, wire.NewUUID())
 	}
-	call := wire.Call{Method: method, URL: u, Header: cfg.header, UserAgent: c.core.userAgent, Body: in}
+	call := wire.Call{Method: method, URL: u, Header: cfg.header, UserAgent: userAgent(c.core.cfg.userAgent), Body: in}
 	req, err := call.Request(pc.in(ctx))
 	if errors.Is(err, wire.ErrMethod) {
 		return nil, fmt.Errorf("%w: %q is not a method", ErrInvalidOption, secret.Clean(method))

@@ -271,10 +271,11 @@ func (e *RenewalError) Error() string {
 		// The errors of sources may contain URLs with query strings.
 		b.WriteString(": " + strings.TrimPrefix(secret.Clean(secret.WithoutQueries(text)), "agrenting: "))
 	}
+	b.WriteString(hint)
 	if !e.RetryAt.IsZero() {
-		fmt.Fprintf(&b, " (next try at %s)", e.RetryAt.UTC().Format(time.RFC3339))
+		fmt.Fprintf(&b, ". The next try is at %s", e.RetryAt.UTC().Format(time.RFC3339))
 	}
-	return b.String() + hint
+	return b.String()
 }
 
 // Unwrap returns the cause.

@@ -149,7 +149,7 @@ func TestRenewalErrorText(t *testing.T) {
 	cause := errors.New("agrenting: the store is away")
 	e := &agrenting.RenewalError{RetryAt: at, Rejected: true, Failures: 2, Err: cause}
 	assert.Equal(t, "agrenting: cannot obtain a credential in place of the one that the platform rejected: "+
-		"the store is away (next try at 2026-01-02T03:04:05Z)", e.Error())
+		"the store is away. The next try is at 2026-01-02T03:04:05Z", e.Error())
 	require.ErrorIs(t, e, cause)
 	require.ErrorIs(t, e, agrenting.ErrUnauthorized)
 	other := &agrenting.RenewalError{Err: cause}

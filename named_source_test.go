@@ -44,7 +44,7 @@ func TestURLPassword_inSourceOrStoreName_isNotShown(t *testing.T) {
 		want string
 	}{
 		"rejected":  {[]agrenting.Option{agrenting.WithCredentialSource(vaultSource{URL: u})}, "WithCredentialSource (agrenting_test.vaultSource)"},
-		"down":      {[]agrenting.Option{agrenting.WithCredentialSource(down)}, "vault (https://[redacted]@vault.test/v1/key): down (next try"},
+		"down":      {[]agrenting.Option{agrenting.WithCredentialSource(down)}, "vault (https://[redacted]@vault.test/v1/key): down. The next try"},
 		"wrapped":   {[]agrenting.Option{agrenting.WithCredentialSource(agrenting.Chain(down))}, "Chain(source 1 (agrenting_test.vaultSource))"},
 		"store":     {[]agrenting.Option{agrenting.WithStore(store), agrenting.WithCredentialSource(vaultSource{URL: u})}, "WithStore (agrenting_test.vaultStore)"},
 		"namespace": {[]agrenting.Option{agrenting.WithStore(namespace), agrenting.WithCredentialSource(vaultSource{URL: u})}, "Namespace(agrenting_test.vaultStore, a.)"},

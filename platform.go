@@ -61,7 +61,7 @@ func (p platformCalls) direct(ctx context.Context, d direct) (_ *directAnswer, e
 	if d.idemKey != "" {
 		header[wire.HeaderIdempotencyKey] = []string{d.idemKey}
 	}
-	call := wire.Call{Method: d.method, URL: u, Header: header, UserAgent: p.core.userAgent, Body: d.body, Close: d.close}
+	call := wire.Call{Method: d.method, URL: u, Header: header, UserAgent: userAgent(p.core.cfg.userAgent), Body: d.body, Close: d.close}
 	var trip *trip
 	if p.core.monitor.observes(ctx) {
 		ctx, trip = p.core.monitor.depart(ctx, d.method, u, d.purpose, func(text string) string {

@@ -25,7 +25,7 @@ const maxMessage = 1 << 20
 // or has the form "host=db.example.com dbname=app". pgxpool.ParseConfig describes it.
 // What it leaves out comes from the environment (PGPASSWORD) and from ~/.pgpass. Of
 // several hosts, the one that is the primary is used. The default of connect_timeout is
-// the timeout of the store ([WithTimeout]), or a quarter of it if there are several hosts.
+// half the timeout of the store ([WithTimeout]), or a quarter of it if there are several hosts.
 //
 // The connection to a host must be encrypted and its server verified
 // (sslmode=verify-full), unless the host is loopback, localhost or a socket.
@@ -47,9 +47,10 @@ func Open(connString, name string, opts ...Option) (*Store, error) {
 		return nil, invalid("Open", problem)
 	}
 	if conn.ConnectTimeout == 0 {
-		conn.ConnectTimeout = o.timeout
+		// One silent host, or address of a host, must not use up the time of all.
+		conn.ConnectTimeout = o.timeout / 2
 		if slices.ContainsFunc(conn.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.Host != conn.Host || f.Port != conn.Port }) {
-			conn.ConnectTimeout /= attempts // one silent host must not use up the time of all
+			conn.ConnectTimeout = o.timeout / attempts
 		}
 	}
 	if conn.ValidateConnect == nil {

@@ -133,7 +133,7 @@ func withoutTypes(text string) string {
 }
 
 // nextTry matches when a long-running program would try again. A command does not try again.
-var nextTry = regexp.MustCompile(` \(next try at [^)]*\)`)
+var nextTry = regexp.MustCompile(`\. The next try is at [-0-9T:]+Z`)
 
 // textOf returns the text of an error in one line.
 func textOf(err error) string {

@@ -33,13 +33,13 @@ func (c *calls) agentOf(rec record.Key) string {
 	return ""
 }
 
-// manager returns the caller that creates, lists, and revokes keys. It does not wait
-// longer than CallTimeout for the source of the owner credential.
+// manager returns the caller that creates, lists, and revokes keys. It waits at
+// most sourceTimeout for the source of the owner credential.
 func (c *calls) manager(ctx context.Context, agent string) (Caller, error) {
 	if !c.keys.HasOwner() {
 		return Caller{Credential: c.hold.rec.Current.Credential}, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.policy.CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, sourceTimeout)
 	defer cancel()
 	owner, err := c.keys.Owner(ctx)
 	return Caller{Credential: owner, Agent: agent}, err

@@ -165,7 +165,7 @@ func (c *chooser) provided(ctx context.Context, rec record.Key) (secret.Credenti
 	if !c.runner.keys.HasInitial() {
 		return secret.Credential{}, nil
 	}
-	k, err := initialKey(ctx, c.runner.keys, c.runner.policy.CallTimeout)
+	k, err := initialKey(ctx, c.runner.keys)
 	if err != nil || k.Problem() != "" || rec.Knows(k) {
 		return secret.Credential{}, nil //nolint:nilerr // a missing initial key is not an error here
 	}

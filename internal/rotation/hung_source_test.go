@@ -16,6 +16,9 @@ import (
 	"github.com/agrenting/agrenting-go/internal/sdktest"
 )
 
+// sourceTimeout is how long a source of keys may take.
+const sourceTimeout = 26 * time.Second
+
 // rotateWithin rotates a key and fails the test if no error of the rotation is returned
 // within a time limit.
 func rotateWithin(t *testing.T, c *agrenting.Client, limit time.Duration) {
@@ -43,7 +46,7 @@ func TestHangingOwnerSourceEndsRotation(t *testing.T) {
 				c := w.Client(store, p)
 				require.NoError(t, w.Call(c))
 				release := owner.Hold()
-				rotateWithin(t, c, 2*defaultCallTimeout)
+				rotateWithin(t, c, sourceTimeout+defaultCallTimeout)
 				require.NoError(t, w.Call(c))
 				release()
 				_, err := c.Rotate(t.Context())
@@ -78,7 +81,7 @@ func TestHangingOwnerSourceReleasesRequests(t *testing.T) {
 		p.Owner = owner
 		c := w.Client(store, p, agrenting.WithTransport(base))
 		require.NoError(t, w.Call(c))
-		rotateWithin(t, c, defaultCallTimeout+2*time.Second)
+		rotateWithin(t, c, sourceTimeout+2*time.Second)
 		require.False(t, w.Server.KeyAlive(w.Key.Secret))
 		release()
 		sdktest.Advance(2 * time.Second)
@@ -105,7 +108,7 @@ func TestHangingInitialSourceDoesNotPreventRepair(t *testing.T) {
 		release := initial.Hold()
 		began := time.Now()
 		require.NoError(t, w.Call(c))
-		assert.Less(t, time.Since(began), defaultCallTimeout+time.Second)
+		assert.Less(t, time.Since(began), sourceTimeout+time.Second)
 		release()
 		sdktest.Advance(time.Minute)
 		w.OneLiveKey(store)

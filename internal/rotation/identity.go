@@ -78,7 +78,7 @@ func (i *identity) check(ctx context.Context, known, rec record.Key) (learned re
 	if !i.keys.HasInitial() {
 		return rec, nil
 	}
-	c, err := initialKey(ctx, i.keys, neededLoad)
+	c, err := initialKey(ctx, i.keys)
 	if err != nil || c.Problem() != "" {
 		return rec, nil //nolint:nilerr // without it, there is nothing to compare
 	}

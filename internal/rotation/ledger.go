@@ -43,8 +43,7 @@ type ledger struct {
 	failedAt time.Time           // when that attempt failed
 }
 
-// neededLoad limits a load of the store that a request depends on, and the wait for the
-// initial key that this load needs.
+// neededLoad limits a load of the store that a request depends on.
 const neededLoad = 30 * time.Second
 
 // read loads the record. If a key in memory can be used, a store that hangs does not use up
@@ -262,7 +261,7 @@ func behind(stored, known entry, err error) error {
 // fill puts the initial key into an empty store. If the store refuses it, requests do not
 // fail: the key is used from memory, and rotations wait until it can be saved.
 func (l *ledger) fill(ctx context.Context, empty error) (e entry, refused bool, err error) {
-	c, err := initialKey(ctx, l.keys, neededLoad)
+	c, err := initialKey(ctx, l.keys)
 	if !l.keys.HasInitial() {
 		return entry{}, false, fmt.Errorf("%w, and there is no initial key: %w (%w)", ErrEmpty, err, empty)
 	}

@@ -46,20 +46,23 @@ func failed(a Answer, err error) error {
 	}
 }
 
-// isInitial reports whether a key may be the initial key. It returns true if the initial key
-// is not available.
-func isInitial(ctx context.Context, keys Keys, policy *Policy, c secret.Credential) bool {
+// isInitial reports whether a key may be the initial key. It returns true if there is no
+// initial key.
+func isInitial(ctx context.Context, keys Keys, c secret.Credential) bool {
 	if !keys.HasInitial() {
 		return true
 	}
-	initial, err := initialKey(ctx, keys, policy.CallTimeout)
+	initial, err := initialKey(ctx, keys)
 	return err == nil && initial.Equal(c)
 }
 
-// initialKey returns the initial key. It does not wait longer than limit for the source,
-// because a rotation has no deadline, and a request needs time for what comes next.
-func initialKey(ctx context.Context, keys Keys, limit time.Duration) (secret.Credential, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+// sourceTimeout limits one call of a source of keys, because a rotation has no deadline. A
+// command may take 25 s, and a renewal may take 30 s, so it has time for what comes next.
+const sourceTimeout = 26 * time.Second
+
+// initialKey returns the initial key. It waits at most sourceTimeout.
+func initialKey(ctx context.Context, keys Keys) (secret.Credential, error) {
+	ctx, cancel := context.WithTimeout(ctx, sourceTimeout)
 	defer cancel()
 	return keys.Initial(ctx)
 }

@@ -159,7 +159,7 @@ func (w *work) prepare(ctx context.Context) error {
 	agent := w.calls.agentOf(w.hold.rec)
 	if w.strategy != InPlace && cur.ID == "" && agent != "" {
 		next.Current.ID, _ = w.calls.findID(ctx, agent, cur)
-		if next.Current.ID == "" && w.hold.rec.Generation <= 1 && isInitial(ctx, w.keys, w.policy, cur.Credential) {
+		if next.Current.ID == "" && w.hold.rec.Generation <= 1 && isInitial(ctx, w.keys, cur.Credential) {
 			next.Current.ID = w.policy.KeyID
 		}
 	}

@@ -173,7 +173,7 @@ func (l *ledger) saveAtLast() error {
 	l.mu.Lock()
 	rec, isBehind := l.last.Body, l.behind != nil
 	l.mu.Unlock()
-	if err == nil || !isBehind || (l.keys.HasInitial() && isInitial(ctx, l.keys, l.policy, rec.Current.Credential)) {
+	if err == nil || !isBehind || (l.keys.HasInitial() && isInitial(ctx, l.keys, rec.Current.Credential)) {
 		return nil
 	}
 	return &Error{
