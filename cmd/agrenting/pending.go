@@ -523,7 +523,8 @@ func (c *requestCmd) issuing(a *app, client *agrenting.Client, query url.Values,
 		check: "agrenting keys list or agrenting tokens list shows whether there is a new one",
 		undo:  "revoke it with agrenting keys revoke or agrenting tokens revoke",
 	}
-	return i, i.begin(a, client, flags, requestCommand, map[string]string{
+	err := i.begin(a, client, flags, requestCommand, map[string]string{
 		"path": c.Path, "query": query.Encode(), "content": fmt.Sprintf("sha256:%x", hash.Sum(nil)[:8]), "agent": a.env(varAgentID),
 	})
+	return i, err
 }
