@@ -1,8 +1,8 @@
-//go:build race && !every
+//go:build (race || 386) && !every
 
 package sample
 
-// Fewer reports whether tests run a sample of their scenarios, because the race detector
-// makes each about ten times slower. Without the detector, or with the build tag "every",
-// they run all of them.
+// Fewer reports whether tests run a sample of their scenarios. The race detector makes each
+// about ten times slower, and 32 bits need no scenario twice. With neither, or with the build
+// tag "every", they run all of them.
 const Fewer = true
