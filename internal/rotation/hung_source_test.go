@@ -137,3 +137,41 @@ func TestHangingInitialSourceEndsRotation(t *testing.T) {
 		require.NoError(t, c.Close())
 	})
 }
+
+// A command may take longer than one call of the platform.
+func TestSlowSourcesAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	const slow = 20 * time.Second
+	t.Run("owner", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := sdktest.NewRotationWorld(t)
+			owner := &sdktest.Source{Cred: agrenting.UserToken(w.Owner.Secret)}
+			store := agrenting.MemoryStore()
+			p := owned(w, agrenting.Overlap)
+			p.Owner = owner
+			c := w.Client(store, p)
+			require.NoError(t, w.Call(c))
+			time.AfterFunc(slow, owner.Hold())
+			_, err := c.Rotate(t.Context())
+			require.NoError(t, err)
+			w.OneLiveKey(store)
+			require.NoError(t, c.Close())
+		})
+	})
+	t.Run("initial key", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := sdktest.NewRotationWorld(t)
+			initial := sdktest.NewSource(w.Key.Secret)
+			store := agrenting.MemoryStore()
+			c := w.Client(store, agrenting.RotationPolicy{Every: -1}, agrenting.WithCredentialSource(initial))
+			require.NoError(t, w.Call(c))
+			w.Server.RevokeKey(w.Key.ID)
+			initial.Replace(agrenting.APIKey(w.Server.NewKey(w.Agent.ID).Secret))
+			time.AfterFunc(slow, initial.Hold())
+			require.NoError(t, w.Call(c))
+			require.NoError(t, c.Close())
+		})
+	})
+}

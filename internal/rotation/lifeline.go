@@ -20,8 +20,7 @@ func (p inPlace) byLifeline(ctx context.Context, a Answer) error {
 		return w.unsaved(w.stage(), err, "Nothing was changed in this step; the next attempt continues from here")
 	}
 	in := w.hold.rec.Intent
-	// Without a lifeline and an owner, no one can fetch the response again.
-	lost, unsure := p.lost(a), a.Outcome.made() && w.keys.HasOwner()
+	lost, unsure := p.lost(a), a.Outcome.made()
 	if by := (Caller{Credential: in.Lifeline}); !by.Credential.IsZero() {
 		a, err := w.calls.ask(ctx, by, func(ctx context.Context) Answer {
 			a := w.calls.platform.RotateInPlace(ctx, by, in.Key)
