@@ -201,10 +201,25 @@ func TestRequestForgetsCallsThatWereNotMade(t *testing.T) {
 	t.Parallel()
 
 	p, file := newScripted(t), filepath.Join(t.TempDir(), "secret")
-	for _, extra := range [][]string{{"--paginate"}, {"-H", "X-Idempotency-Key: a b"}} {
+	for _, extra := range [][]string{{"--paginate"}, {"-H", "X-Idempotency-Key: a b"}, {"-H", "accept-encoding: gzip"}} {
 		code, _, errs := p.run(t, "", append([]string{"request", "POST", "/api/v1/agents", "--out", file}, extra...)...)
 		assert.NotEqual(t, codeOK, code, errs)
 		assert.NoFileExists(t, file+pendingSuffix)
 	}
 	assert.Empty(t, p.keys)
+}
+
+// Another request must not get the secret of the one that is pending.
+func TestPendingRequestRefusesOtherHeaders(t *testing.T) {
+	t.Parallel()
+
+	p, file := newScripted(t), filepath.Join(t.TempDir(), "secret")
+	args := []string{"request", "POST", "/api/v1/auth/rotate-key", "--out", file, "-H", "X-Agent-ID: a-2"}
+	code, _, errs := p.run(t, "<html>", args...)
+	assert.Equal(t, codeFailure, code, errs)
+	args[len(args)-1] = "X-Agent-ID: a-3"
+	code, _, errs = p.run(t, `{"data":{"id":"k-1","api_key":"`+newKey+`"}}`, args...)
+	assert.NotEqual(t, codeOK, code, errs)
+	assert.NoFileExists(t, file)
+	assert.Len(t, p.keys, 1)
 }

@@ -586,6 +586,11 @@ func TestForeignTempFolderIsNotUsed(t *testing.T) {
 	assert.NotZero(t, code, out)
 	assert.Contains(t, out, "others may replace files in "+store)
 	assert.Zero(t, r.srv.Count("POST *"), out)
+
+	key := filepath.Join(folder(t), "key")
+	out, code = r.withoutStore(temp, "--out", key, "--strategy", "inplace")
+	assert.Equal(t, codeOK, code, out)
+	r.written(key)
 }
 
 // A gateway responds, or the response is not complete. A file with it would prevent the repetition.
